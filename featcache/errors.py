@@ -1,0 +1,25 @@
+"""What can go wrong because of a user's input. The command line prints these as one sentence, without a traceback."""
+
+
+class FeatcacheError(ValueError):
+    """Base of all errors that name a thing of the user's, its value, the choices and the fix."""
+
+
+class ManifestError(FeatcacheError):
+    """A manifest that cannot be read or breaks a rule; the message names file, line, column and value."""
+
+
+class MediaError(FeatcacheError):
+    """A source that exists in the manifest but cannot be decoded: its clip is recorded as failed, with this reason."""
+
+
+class MediaAbsentError(FeatcacheError):
+    """A source that has no such modality by nature (a video without sound): recorded as absent, not as failed."""
+
+
+class StoreError(FeatcacheError):
+    """A store that is missing, damaged, locked, incomplete, or made from something else than asked for."""
+
+
+class ConfigError(FeatcacheError):
+    """A run, experiment, name or parameter that does not exist or does not fit the others."""

@@ -1,0 +1,297 @@
+"""The manifest: one row per clip, in a CSV file that people can read and edit.
+
+Columns (an unknown column is an error, a missing optional one is empty):
+
+    clip_id                          unique, any text that is not empty
+    domain                           e.g. P08, kitchen_a, ucf
+    split                            train, val or test
+    source                           a video, sound or image file, or a folder of frames, relative to the manifest
+    start_frame, stop_frame          half-open, frames from 0 }  one pair or the other, or neither for whole files;
+    start_seconds, stop_seconds      half-open, seconds from 0 }  an empty cell means the file's own start or end
+    fps                              frame rate of a folder of frames (videos know theirs)
+    label, or label:verb, label:noun    class names per task; `label` alone is the task "label"
+    caption                          one sentence about the clip
+
+All cells are text until a rule says otherwise, so that ids such as 007 and labels such as NA stay what they are.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from featcache.errors import ManifestError
+
+SPLITS = ("train", "val", "test")
+REQUIRED = ("clip_id", "domain", "split", "source")
+BOUNDS = {"frames": ("start_frame", "stop_frame"), "seconds": ("start_seconds", "stop_seconds")}
+OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row: an interval of a source, where it comes from and what happens in it.
+
+    `start` and `stop` are half-open and counted in `unit` ("frames" or "seconds") from the first frame of the source;
+    None means the source's own start or end. `labels` maps a task to a class name; a task without a label is no key.
+    """
+
+    clip_id: str
+    domain: str
+    split: str
+    source: str
+    start: float | None = None
+    stop: float | None = None
+    unit: str = "seconds"
+    labels: dict[str, str] = field(default_factory=dict)
+    caption: str = ""
+    fps: float | None = None
+
+    def identity(self) -> dict[str, str]:
+        """What decides the clip's features, and so what a store remembers of it, as text.
+
+        Of the source only its own name counts: the folder around it may move, and often does.
+        """
+        return {
+            "clip_id": self.clip_id,
+            "source": os.path.basename(os.path.normpath(self.source)),
+            "start": number(self.start),
+            "stop": number(self.stop),
+            "unit": self.unit,
+            "fps": number(self.fps),
+            "caption": self.caption,
+        }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An ordered set of clips. `root` is the folder that relative sources start from."""
+
+    name: str
+    clips: tuple[Clip, ...]
+    root: Path = Path(".")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Manifest":
+        """Read and validate a CSV file; ManifestError names file, line, column and value of what is wrong."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise ManifestError(f"no manifest {path}: no such file") from None
+        except IsADirectoryError:
+            raise ManifestError(
+                f"{path} is a folder, not a manifest; `featcache manifest scan {path}` makes one"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        return cls(path.stem, tuple(_parse(text, path)), path.parent)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the CSV file that `read` gives back equal; relative sources are written relative to the new place."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        with scratch.open("w", encoding="utf-8", newline="") as file:
+            file.write(self.relocated(path.parent).text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+
+    def relocated(self, root: str | os.PathLike[str]) -> "Manifest":
+        """The same clips seen from another folder: relative sources are rewritten to start there."""
+        root = Path(root)
+        if root.resolve() == self.root.resolve():
+            return self
+        clips = [
+            clip
+            if os.path.isabs(clip.source)
+            else Clip(**{**vars(clip), "source": os.path.relpath(self.root.resolve() / clip.source, root.resolve())})
+            for clip in self.clips
+        ]
+        return Manifest(self.name, tuple(clips), root)
+
+    @cached_property
+    def text(self) -> str:
+        """The manifest as CSV: only the columns that some clip uses, numbers in their shortest exact form."""
+        tasks = sorted({task for clip in self.clips for task in clip.labels})
+        units = {clip.unit for clip in self.clips if clip.start is not None or clip.stop is not None}
+        if len(units) > 1:
+            raise ManifestError(f"manifest {self.name!r} mixes bounds in frames and in seconds; use one unit")
+        bounds = BOUNDS[units.pop()] if units else ()
+        columns = [*REQUIRED, *bounds]
+        columns += [name for name in ("fps", "caption") if any(getattr(clip, name) for clip in self.clips)]
+        columns += ["label" if task == "label" else f"label:{task}" for task in tasks]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        for clip in self.clips:
+            cells = {
+                **{name: getattr(clip, name) for name in (*REQUIRED, "caption")},
+                **dict(zip(bounds, (number(clip.start), number(clip.stop)), strict=False)),
+                "fps": number(clip.fps),
+                **{("label" if task == "label" else f"label:{task}"): label for task, label in clip.labels.items()},
+            }
+            writer.writerow([cells.get(column, "") for column in columns])
+        return out.getvalue()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of the rows, whatever the file's name, place and column order."""
+        rows = [[*clip.identity().values(), clip.domain, clip.split, clip.labels] for clip in self.clips]
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Task -> sorted class names over all clips: the order never depends on the order of rows or on a selection."""
+        names: dict[str, set[str]] = {}
+        for clip in self.clips:
+            for task, label in clip.labels.items():
+                names.setdefault(task, set()).add(label)
+        return {task: tuple(sorted(found)) for task, found in sorted(names.items())}
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """Sorted domain names."""
+        return tuple(sorted({clip.domain for clip in self.clips}))
+
+    def rows(self, *, domain: str | Iterable[str] | None = None, split: str | None = None) -> list[int]:
+        """Row numbers of the clips of these domains and this split, in manifest order; unknown names are an error."""
+        wanted = {domain} if isinstance(domain, str) else None if domain is None else set(domain)
+        for name in sorted(wanted or ()):
+            if name not in self.domains:
+                raise ManifestError(f"no domain {name!r} in manifest {self.name!r}; it has: {', '.join(self.domains)}")
+        if split is not None and split not in SPLITS:
+            raise ManifestError(f"no split {split!r}; choose from {', '.join(SPLITS)}")
+        return [
+            row
+            for row, clip in enumerate(self.clips)
+            if (wanted is None or clip.domain in wanted) and (split is None or clip.split == split)
+        ]
+
+    def select(self, *, domain: str | Iterable[str] | None = None, split: str | None = None) -> "Manifest":
+        """The manifest of only those clips. A store's rows follow the whole manifest, so runs use `rows` instead."""
+        return Manifest(self.name, tuple(self.clips[row] for row in self.rows(domain=domain, split=split)), self.root)
+
+    def path(self, clip: Clip) -> Path:
+        """Where the clip's source lies."""
+        return self.root / clip.source
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
+
+
+def number(value: float | None) -> str:
+    """The shortest exact text of a number: 7, not 7.0; nothing for None."""
+    if value is None:
+        return ""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _parse(text: str, path: Path) -> Iterator[Clip]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, None)
+        if not header or not any(header):
+            raise ManifestError(f"{path} is empty; its first line must name the columns {', '.join(REQUIRED)}, ...")
+        unit = _check_header(header, path)
+        seen: dict[str, int] = {}
+        for cells in reader:
+            if not cells:
+                continue
+            line = reader.line_num
+            if len(cells) != len(header):
+                raise ManifestError(f"{path} line {line}: {len(cells)} cells for {len(header)} columns")
+            clip = _clip(dict(zip(header, cells, strict=True)), unit, f"{path} line {line}")
+            if clip.clip_id in seen:
+                raise ManifestError(
+                    f"{path} line {line}: clip_id {clip.clip_id!r} stands on line {seen[clip.clip_id]} already; "
+                    "ids must be unique"
+                )
+            seen[clip.clip_id] = line
+            yield clip
+    except csv.Error as error:
+        raise ManifestError(f"{path} line {reader.line_num}: not CSV ({error})") from None
+    if not seen:
+        raise ManifestError(f"{path} has columns but no clips")
+
+
+def _check_header(header: list[str], path: Path) -> str:
+    """The unit of the bounds, after every column name has been found to be a known one."""
+    for column in header:
+        if header.count(column) > 1:
+            raise ManifestError(f"{path} line 1: column {column!r} stands twice")
+        task = column.removeprefix("label:") if column.startswith("label:") else column
+        if not task or (column not in (*REQUIRED, *OPTIONAL, "label") and not column.startswith("label:")):
+            known = ", ".join((*REQUIRED, *OPTIONAL, "label", "label:TASK"))
+            raise ManifestError(f"{path} line 1: unknown column {column!r}; known ones: {known}")
+    for column in REQUIRED:
+        if column not in header:
+            raise ManifestError(
+                f"{path} line 1: column {column!r} is missing; every manifest has {', '.join(REQUIRED)}"
+            )
+    if "label" in header and any(column.startswith("label:") for column in header):
+        raise ManifestError(f"{path} line 1: use either `label` or `label:TASK` columns, not both")
+    units = [unit for unit, pair in BOUNDS.items() if set(pair) & set(header)]
+    if len(units) > 1:
+        raise ManifestError(f"{path} line 1: bounds are given in frames and in seconds; use one unit")
+    return units[0] if units else "seconds"
+
+
+def _clip(row: dict[str, str], unit: str, place: str) -> Clip:
+    for column in REQUIRED:
+        if not row[column].strip():
+            raise ManifestError(f"{place}: {column} is empty")
+    if row["split"] not in SPLITS:
+        raise ManifestError(f"{place}: split {row['split']!r} is none of {', '.join(SPLITS)}")
+    start_column, stop_column = BOUNDS[unit]
+    start, stop, fps = (_read_number(row, column, place) for column in (start_column, stop_column, "fps"))
+    if fps == 0:
+        raise ManifestError(f"{place}: fps is 0; a frame folder needs its frames per second")
+    for column, value in ((start_column, start), (stop_column, stop)):
+        if unit == "frames" and value is not None and not value.is_integer():
+            raise ManifestError(f"{place}: {column} {value} is not a whole frame")
+    if stop is not None and stop <= (start or 0):
+        raise ManifestError(
+            f"{place}: {stop_column} {number(stop)} is not after {start_column} {number(start or 0)}; "
+            "the interval is half-open"
+        )
+    labels = {
+        column.removeprefix("label:"): cell
+        for column, cell in row.items()
+        if cell and (column == "label" or column.startswith("label:"))
+    }
+    return Clip(
+        clip_id=row["clip_id"],
+        domain=row["domain"],
+        split=row["split"],
+        source=row["source"],
+        start=start,
+        stop=stop,
+        unit=unit,
+        labels=labels,
+        caption=row.get("caption", ""),
+        fps=fps,
+    )
+
+
+def _read_number(row: dict[str, str], column: str, place: str) -> float | None:
+    cell = row.get(column, "").strip()
+    if not cell:
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise ManifestError(f"{place}: {column} {cell!r} is not a number of at least 0")
+    return value

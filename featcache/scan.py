@@ -1,0 +1,130 @@
+"""A folder of videos -> a manifest: what a file's path says about the clip is written as a layout.
+
+    '{domain}/{label}/{clip_id}'            kitchen_a/cut/0001.mp4
+    '{domain}/{split}/{label}/{clip_id}'    kitchen_a/train/cut/0001.mp4
+    '{domain}/{clip_id}'                    no labels
+
+A part in braces stands for one folder name (or a piece of it: '{domain}_{clip_id}'); the file's ending is left out.
+"""
+
+import os
+import random
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from featcache.errors import ManifestError
+from featcache.manifest import SPLITS, Clip, Manifest
+
+VIDEO = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv"}
+SOUND = {".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus"}
+IMAGE = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+FIELDS = ("clip_id", "domain", "split", "label")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A manifest, and what else was seen on the way."""
+
+    manifest: Manifest
+    unmatched: list[str]  #: media files whose path does not fit the layout
+    renamed: bool  #: the layout's ids were not unique, so the relative paths became the ids
+
+
+def scan(
+    folder: Path,
+    layout: str,
+    *,
+    name: str | None = None,
+    test_share: float = 0.3,
+    seed: int = 0,
+    fps: float | None = None,
+) -> Scan:
+    """Make a manifest of the media files under a folder.
+
+    Without {split} in the layout, a seeded share of each (domain, label) becomes the test split. With `fps`, folders
+    of images are clips with that frame rate; without it, each image is a clip of its own.
+    Raises ManifestError when the folder holds no media, no path fits, or the layout is not understood.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"no folder {folder}")
+    if not 0 < test_share < 1:
+        raise ManifestError(f"test share {test_share} is not between 0 and 1")
+    pattern = _pattern(layout)
+    sources = _sources(folder, frame_folders=fps is not None)
+    if not sources:
+        raise ManifestError(f"no videos, sounds or images under {folder}")
+    clips, unmatched = [], []
+    for source in sources:
+        path = source.relative_to(folder)
+        is_folder = source.is_dir()
+        match = pattern.fullmatch((path if is_folder else path.with_suffix("")).as_posix())
+        if match is None:
+            unmatched.append(path.as_posix())
+            continue
+        found = match.groupdict()
+        if found.get("split", "train") not in SPLITS:
+            raise ManifestError(f"{path}: split {found['split']!r} is none of {', '.join(SPLITS)}")
+        clips.append(
+            Clip(
+                clip_id=found["clip_id"],
+                domain=found.get("domain", folder.resolve().name),
+                split=found.get("split", "train"),
+                source=path.as_posix(),
+                labels={"label": found["label"]} if "label" in found else {},
+                fps=fps if is_folder else None,
+            )
+        )
+    if not clips:
+        raise ManifestError(f"none of {len(sources)} files fits the layout {layout!r}; the first is {unmatched[0]}")
+    renamed = max(Counter(clip.clip_id for clip in clips).values()) > 1
+    if renamed:
+        clips = [replace(clip, clip_id=clip.source) for clip in clips]
+    if "split" not in pattern.groupindex:
+        clips = _split(clips, test_share, seed)
+    return Scan(Manifest(name or folder.resolve().name, tuple(clips), folder), unmatched, renamed)
+
+
+def _pattern(layout: str) -> re.Pattern[str]:
+    """'{domain}/{clip_id}' -> a regular expression with one group per part."""
+    pieces = re.split(r"\{([^{}]*)\}", layout)
+    fields = pieces[1::2]
+    for field in fields:
+        if field not in FIELDS:
+            raise ManifestError(
+                f"layout {layout!r}: no part {{{field}}}; known: {', '.join(f'{{{f}}}' for f in FIELDS)}"
+            )
+        if fields.count(field) > 1:
+            raise ManifestError(f"layout {layout!r}: {{{field}}} stands twice")
+    if "clip_id" not in fields:
+        raise ManifestError(f"layout {layout!r} needs {{clip_id}}")
+    parts = [re.escape(piece) if i % 2 == 0 else f"(?P<{piece}>[^/]+)" for i, piece in enumerate(pieces)]
+    return re.compile("".join(parts))
+
+
+def _sources(folder: Path, *, frame_folders: bool) -> list[Path]:
+    """Media files, sorted; with frame_folders, a folder that holds images stands for them."""
+    found = []
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        endings = {Path(name).suffix.lower() for name in files}
+        if frame_folders and endings & IMAGE:
+            found.append(Path(root))
+            files = [name for name in files if Path(name).suffix.lower() not in IMAGE]
+        media = [name for name in files if Path(name).suffix.lower() in VIDEO | SOUND | IMAGE and name[0] != "."]
+        found += [Path(root) / name for name in media]
+    return sorted(found)
+
+
+def _split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
+    """Give a seeded share of each (domain, label) to the test split; a group of two or more has both splits."""
+    groups = defaultdict(list)
+    for clip in clips:
+        groups[clip.domain, clip.labels.get("label", "")].append(clip.clip_id)
+    test = set()
+    for (domain, label), ids in sorted(groups.items()):
+        random.Random(f"{seed}/{domain}/{label}").shuffle(ids)
+        share = round(len(ids) * test_share)
+        test |= set(ids[: min(max(share, 1), len(ids) - 1)])
+    return [replace(clip, split="test" if clip.clip_id in test else "train") for clip in clips]

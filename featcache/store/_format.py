@@ -1,0 +1,204 @@
+"""How a store lies on disk. A store is one extractor's rows for one manifest: a zarr v3 group in a folder NAME.zarr.
+
+    zarr.json            group; attributes say what the features are (recipe, rows, shape of the blocks)
+    rows.csv             row -> clip: what was decoded, one line per row
+    SHA256SUMS           digests of the files above and of the arrays' zarr.json, which never change
+    features/            [N, T, *row_shape] float16 or float32; block b of S rows is the one shard file c/b/0/...
+    window_start/, window_stop/    [N, T] float64, seconds within the source
+    state/               [N] uint8: 0 not tried, 1 done, 2 failed, 3 absent in the source
+    digest/              [blocks, 5] uint32: crc32c of the block's other files, then of this row itself
+    failures/B.jsonl     the reasons of the failed and absent rows of block B
+    journal/B.log        rows of block B that are computed but not yet committed
+
+Row i is row i of the manifest, always. A block is committed by writing its files in the order above and `state` last;
+each is written to a temporary file, synced and renamed. Until then the rows stand in the journal. So at any moment a
+row is either vouched for (by `state`, or by the checksum of its journal record) or it is not there.
+
+A features shard holds its rows one after the other from byte 0 (no compressor, index at the end), so that it can be
+mapped as well as read by zarr-python, tensorstore or zarrs.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+NOT_TRIED, DONE, FAILED, ABSENT = range(4)
+STATES = ("not tried", "done", "failed", "absent")
+ARRAYS = ("features", "window_start", "window_stop", "state", "digest")
+FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS))
+SUMS = "SHA256SUMS"  #: `sha256sum --check SHA256SUMS` works, too
+BLOCK_FILES = ("features", "window_start", "window_stop", "state", "failures")  #: columns of `digest`, in order
+
+SHARD_BYTES = 48 << 20  #: aimed at for a shard's payload; half of it is the lower bound, given enough rows
+MOST_BYTES = 64 << 20  #: of a shard that is made larger to end on a page
+CHUNK_BYTES = 32 << 10  #: about the smallest read worth an index entry
+PAGE = 4096  #: shards are whole pages, so that they can be mapped side by side
+MOST_ROWS = 1 << 16  #: per shard; keeps the index of tiny rows small
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shapes and file names of a store of N rows of T windows."""
+
+    rows: int
+    windows: int
+    row_shape: tuple[int, ...]
+    dtype: str  #: float16 or float32
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of `features`, all windows."""
+        return self.windows * math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def block_rows(self) -> int:
+        """S: rows per block, a power of two. Shards of 24-48 MB, and of whole pages where 64 MB allow that."""
+        rows = 1 << int(math.log2(max(1, SHARD_BYTES // self.row_bytes)))
+        whole_pages = PAGE // math.gcd(PAGE, self.row_bytes)
+        if whole_pages * self.row_bytes <= MOST_BYTES:
+            rows = max(rows, whole_pages)
+        return min(MOST_ROWS, rows)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows per inner chunk of a shard: one of 8 KB or more, else the power of two below 32 KB."""
+        if self.row_bytes >= CHUNK_BYTES // 4:
+            return 1
+        return min(self.block_rows, 1 << int(math.log2(CHUNK_BYTES // self.row_bytes)))
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks; the last may be part-filled."""
+        return -(-self.rows // self.block_rows)
+
+    def span(self, block: int) -> range:
+        """The rows of a block."""
+        return range(block * self.block_rows, min(self.rows, (block + 1) * self.block_rows))
+
+    def files(self, block: int) -> dict[str, Path]:
+        """The files of a block, relative to the store, in the order in which they are committed."""
+        inner = "/".join("0" for _ in (self.windows, *self.row_shape))
+        return {
+            "features": Path(f"features/c/{block}/{inner}"),
+            "window_start": Path(f"window_start/c/{block}/0"),
+            "window_stop": Path(f"window_stop/c/{block}/0"),
+            "failures": Path(f"failures/{block}.jsonl"),
+            "digest": Path(f"digest/c/{block}/0"),
+            "state": Path(f"state/c/{block}"),
+        }
+
+    def create_arrays(self, folder: Path, attributes: dict[str, Any]) -> None:
+        """Write the metadata of the group and its arrays; no chunk exists yet."""
+        import zarr
+
+        group = zarr.create_group(folder, attributes=attributes)
+        S, T = self.block_rows, self.windows
+        plain: dict[str, Any] = {"compressors": None, "filters": None, "fill_value": 0}
+        group.create_array(
+            "features",
+            shape=(self.rows, T, *self.row_shape),
+            shards=(S, T, *self.row_shape),
+            chunks=(self.chunk_rows, T, *self.row_shape),
+            dtype=self.dtype,
+            **plain,
+        )
+        for name in ("window_start", "window_stop"):
+            group.create_array(name, shape=(self.rows, T), chunks=(S, T), dtype="float64", **plain)
+        group.create_array("state", shape=(self.rows,), chunks=(S,), dtype="uint8", **plain)
+        columns = len(BLOCK_FILES) + 1
+        group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)
+
+    def shard(self, features: NDArray[Any]) -> bytes:
+        """The shard file of a block's rows: payload, then (offset, size) per inner chunk, then the index's crc32c.
+
+        Inner chunks that lie wholly behind the last row are marked absent, as zarr does.
+        """
+        chunk_bytes = self.chunk_rows * self.row_bytes
+        chunks = -(-len(features) // self.chunk_rows)
+        payload = np.ascontiguousarray(features, dtype=np.dtype(self.dtype).newbyteorder("<")).tobytes()
+        payload += bytes(chunks * chunk_bytes - len(payload))
+        index = np.full((self.block_rows // self.chunk_rows, 2), 2**64 - 1, dtype="<u8")
+        index[:chunks, 0] = np.arange(chunks, dtype="<u8") * chunk_bytes
+        index[:chunks, 1] = chunk_bytes
+        return payload + index.tobytes() + crc(index.tobytes()).to_bytes(4, "little")
+
+    def padded(self, values: NDArray[Any], dtype: str) -> bytes:
+        """A block's values as an unsharded zarr chunk, which is always full: zeros behind the last row."""
+        chunk = np.zeros((self.block_rows, *values.shape[1:]), np.dtype(dtype).newbyteorder("<"))
+        chunk[: len(values)] = values
+        return chunk.tobytes()
+
+
+def crc(data: bytes) -> int:
+    """crc32c, the checksum that zarr's own index carries."""
+    return int(google_crc32c.value(data))
+
+
+def digest_row(files: dict[str, bytes]) -> bytes:
+    """The digest chunk of a block: a checksum per file and one over these checksums."""
+    row = np.array([crc(files[name]) for name in BLOCK_FILES], dtype="<u4").tobytes()
+    return row + crc(row).to_bytes(4, "little")
+
+
+def sums(folder: Path) -> bytes:
+    """The content of SHA256SUMS for the files as they are now."""
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FIXED_FILES]
+    return "".join(lines).encode()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write, sync and rename, so that the file is there whole or not at all, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON with one spelling per value, for hashing and for reasons on one line."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def failure_lines(reasons: dict[int, tuple[int, str]], clip_ids: list[str]) -> bytes:
+    """failures/B.jsonl of the rows {row: (state, reason)}."""
+    lines = [
+        json_bytes({"row": row, "clip_id": clip_ids[row], "state": STATES[state], "reason": reason})
+        for row, (state, reason) in sorted(reasons.items())
+    ]
+    return b"".join(line + b"\n" for line in lines)
+
+
+def read_failures(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every recorded reason, in row order."""
+    for path in sorted((folder / "failures").glob("*.jsonl"), key=lambda path: int(path.stem)):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)

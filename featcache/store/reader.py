@@ -1,0 +1,257 @@
+"""Reading a store.
+
+>>> store = FeatureStore.open("stores/kitchens/hog.zarr")        # doctest: +SKIP
+>>> store["loft_cut_003"].shape                                   # doctest: +SKIP
+(5, 468)
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import StoreError
+from featcache.manifest import Manifest
+from featcache.store import _format as fmt
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+SHOWN = 3  #: differing rows that an error message spells out
+
+
+class FeatureStore:
+    """One extractor's frozen features of one manifest: N rows of T windows. Row i is row i of the manifest.
+
+    `state` alone says which rows are there; `features` has zeros in the others.
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any], layout: fmt.Layout) -> None:
+        self.path = path
+        self.layout = layout
+        self.manifest: str = attributes["manifest"]  #: its name
+        self.recipe: dict[str, Any] = attributes["recipe"]  #: what makes these features what they are
+        self.facts: dict[str, Any] = attributes["facts"]  #: versions that carried them
+
+    @classmethod
+    def open(cls, path: str | Path) -> "FeatureStore":
+        """Open for reading; StoreError when there is no store or its metadata cannot be understood."""
+        path = Path(path)
+        try:
+            attributes = json.loads((path / "zarr.json").read_text())["attributes"]["featcache"]
+            features = json.loads((path / "features" / "zarr.json").read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
+        except (KeyError, TypeError, ValueError):
+            raise StoreError(f"{path} is a zarr group, or looks like one, but not a feature store of ours") from None
+        if attributes.get("format") != fmt.FORMAT:
+            raise StoreError(
+                f"{path} has format {attributes.get('format')}; this version of featcache reads {fmt.FORMAT}"
+            )
+        rows, windows, *row_shape = features["shape"]
+        return cls(path, attributes, fmt.Layout(rows, windows, tuple(row_shape), features["data_type"]))
+
+    @property
+    def name(self) -> str:
+        """The extractor."""
+        return str(self.recipe["extractor"])
+
+    @property
+    def modality(self) -> str:
+        """What the rows describe: rgb, flow, audio, ..."""
+        return str(self.recipe["modality"])
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of the network's weights; "none" where rows are computed by rule, "untrained:SEED" where random."""
+        return str(self.recipe["weights_sha256"])
+
+    @property
+    def windows(self) -> int:
+        """T, windows per clip."""
+        return self.layout.windows
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one window's feature."""
+        return self.layout.row_shape
+
+    @property
+    def recipe_sha256(self) -> str:
+        """Digest of the recipe: equal digests, equal kind of features."""
+        return hashlib.sha256(fmt.json_bytes(self.recipe)).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of recipe, rows and every committed block: equal fingerprints, equal content."""
+        digest = hashlib.sha256(self.recipe_sha256.encode())
+        digest.update((self.path / "rows.csv").read_bytes())
+        digest.update(self._array("digest")[:].tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def rows(self) -> list[dict[str, str]]:
+        """What each row was decoded from: clip_id, source, start, stop, unit, fps, caption."""
+        with (self.path / "rows.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if len(rows) != len(self):
+            raise StoreError(f"{self.path / 'rows.csv'} has {len(rows)} rows, the features {len(self)}: it was changed")
+        return rows
+
+    @cached_property
+    def clip_ids(self) -> list[str]:
+        """Clip id of each row."""
+        return [row["clip_id"] for row in self.rows]
+
+    @cached_property
+    def state(self) -> NDArray[np.uint8]:
+        """(N,) 0 not tried, 1 done, 2 failed, 3 absent in the source."""
+        return self._array("state")[:]
+
+    @cached_property
+    def window_start(self) -> NDArray[np.float64]:
+        """(N, T) where each window begins, seconds within the source."""
+        return self._array("window_start")[:]
+
+    @cached_property
+    def window_stop(self) -> NDArray[np.float64]:
+        """(N, T) where each window ends, seconds within the source."""
+        return self._array("window_stop")[:]
+
+    @property
+    def features(self) -> NDArray[np.floating]:
+        """(N, T, *row_shape), read afresh at each call."""
+        return self._array("features")[:]
+
+    @cached_property
+    def failures(self) -> dict[int, str]:
+        """Row -> why it failed or is absent."""
+        entries = fmt.read_failures(self.path)
+        return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] != fmt.NOT_TRIED}
+
+    def counts(self) -> dict[str, int]:
+        """Rows per state, by the states' names."""
+        found = Counter(self.state.tolist())
+        return {name: found[state] for state, name in enumerate(fmt.STATES)}
+
+    def __len__(self) -> int:
+        return self.layout.rows
+
+    def __getitem__(self, key: str | int | slice) -> NDArray[np.floating]:
+        """The rows of a clip id (T, *row_shape), a row number (the same), or a slice of rows (n, T, *row_shape).
+
+        A single row that is not done is an error; in a slice it is zeros, and `state` tells.
+        """
+        if isinstance(key, slice):
+            return self._array("features")[key]
+        row = self._row(key)
+        if self.state[row] != fmt.DONE:
+            reason = self.failures.get(row, "extraction has not come to it yet")
+            raise StoreError(f"{self.path}: clip {self.clip_ids[row]!r} is {fmt.STATES[self.state[row]]}: {reason}")
+        return self._array("features")[row]
+
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.floating]]]:
+        """Pairs of clip id and features (T, *row_shape) of the rows that are done."""
+        features = self.features
+        return ((self.clip_ids[row], features[row]) for row in np.flatnonzero(self.state == fmt.DONE))
+
+    def to_torch(self, rows: Any = None, device: str = "cpu") -> "torch.Tensor":
+        """Features of these rows (default: all) as a float32 tensor (n, T, *row_shape)."""
+        import torch
+
+        features = self.features
+        return torch.from_numpy(features if rows is None else features[np.asarray(rows)]).to(device, torch.float32)
+
+    def frame(self) -> "pd.DataFrame":
+        """One line per row: what it was decoded from, its state, and the reason where it is not done."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.rows)
+        table["state"] = [fmt.STATES[state] for state in self.state]
+        table["reason"] = [self.failures.get(row, "") for row in range(len(self))]
+        return table
+
+    def check_rows(self, manifest: Manifest) -> None:
+        """Raise StoreError, with the differences, unless the store was made from these clips in this order."""
+        differences = []
+        for row, (mine, clip) in enumerate(zip(self.rows, manifest, strict=False)):
+            theirs = clip.identity()
+            if mine != theirs:
+                changed = [
+                    f"{key} {mine[key]!r} in the store, {theirs[key]!r} in the manifest"
+                    for key in mine
+                    if mine[key] != theirs[key]
+                ]
+                differences.append(f"row {row} ({mine['clip_id']}): {'; '.join(changed)}")
+        if len(self) != len(manifest):
+            differences.append(f"{len(self)} rows in the store, {len(manifest)} in the manifest")
+        if differences:
+            more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
+            raise StoreError(
+                f"{self.path} was made from other clips than manifest {manifest.name!r}:\n  "
+                + "\n  ".join(differences[:SHOWN] + more)
+                + "\nextract into another --stores folder, or give the manifest another name"
+            )
+
+    def check_recipe(self, recipe: dict[str, Any]) -> None:
+        """Raise StoreError, with the differences, unless the store was made by this recipe."""
+        mine, theirs = _flat(self.recipe), _flat(recipe)
+        if mine != theirs:
+            differences = [
+                f"{key}: {mine.get(key, 'nothing')!r} in the store, {theirs.get(key, 'nothing')!r} asked for"
+                for key in sorted(mine.keys() | theirs.keys())
+                if mine.get(key) != theirs.get(key)
+            ]
+            raise StoreError(
+                f"{self.path} was made by another recipe:\n  "
+                + "\n  ".join(differences)
+                + "\nask for the same recipe, or extract into another --stores folder"
+            )
+
+    def _row(self, key: str | int) -> int:
+        if isinstance(key, str):
+            try:
+                return self._row_of[key]
+            except KeyError:
+                raise StoreError(f"{self.path}: no clip {key!r} among {len(self)}") from None
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"{self.path}: row {key} of {len(self)}")
+        return key % len(self)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
+
+    def _array(self, name: str) -> Any:
+        import zarr
+
+        return zarr.open_array(self.path / name, mode="r")
+
+
+def rows_csv(manifest: Manifest) -> bytes:
+    """The file rows.csv of a store made from this manifest."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, manifest.clips[0].identity().keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(clip.identity() for clip in manifest)
+    return out.getvalue().encode()
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf
+        for name, part in value.items()
+        for key, leaf in _flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }
