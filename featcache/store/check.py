@@ -36,12 +36,14 @@ def problems(path: Path) -> list[str]:
 def _metadata(store: FeatureStore) -> list[str]:
     """Compare the files that never change with the checksums written when the store was made."""
     try:
-        lines = (store.path / fmt.SUMS).read_text().splitlines()
-        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        text = (store.path / fmt.SUMS).read_text()
+        expected = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
     except (OSError, ValueError):
         return [f"{fmt.SUMS} is missing or damaged"]
-    if set(expected) != set(fmt.FIXED_FILES):
-        return [f"{fmt.SUMS} lists other files than {', '.join(fmt.FIXED_FILES)}"]
+    if text != "".join(f"{digest}  {name}\n" for name, digest in expected.items()) or set(expected) != {
+        *fmt.FIXED_FILES
+    }:
+        return [f"{fmt.SUMS} is damaged"]
     wrong = []
     for name, digest in expected.items():
         path = store.path / name
@@ -59,14 +61,13 @@ def _block(store: FeatureStore, block: int) -> list[str]:
     if missing:
         return [f"block {block}: {', '.join(missing)} missing"]
     content = {name: path.read_bytes() if path.exists() else b"" for name, path in paths.items()}
-    digest = np.frombuffer(content["digest"][:-4], "<u4")
-    if content["digest"] != digest.tobytes() + fmt.crc(digest.tobytes()).to_bytes(4, "little"):
-        return [f"block {block}: the digest itself is damaged"]
-    return [
-        f"block {block} (rows {store.layout.span(block).start}-{store.layout.span(block).stop - 1}): {name} is damaged"
-        for name, expected in zip(fmt.BLOCK_FILES, digest, strict=True)
-        if fmt.crc(content[name]) != expected
-    ]
+    if content["digest"] == fmt.digest_row(content):
+        return []
+    span = store.layout.span(block)
+    sums = [content["digest"][4 * i : 4 * i + 4] for i in range(len(fmt.BLOCK_FILES))]
+    pairs = zip(fmt.BLOCK_FILES, sums, strict=True)
+    damaged = [name for name, sum in pairs if fmt.crc(content[name]).to_bytes(4, "little") != sum]
+    return [f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(damaged or ['digest'])} damaged"]
 
 
 def _strays(store: FeatureStore, committed: list[int]) -> list[str]:

@@ -48,17 +48,17 @@ class FeatureStore:
         path = Path(path)
         try:
             attributes = json.loads((path / "zarr.json").read_text())["attributes"]["featcache"]
+            if attributes["format"] != fmt.FORMAT:
+                raise StoreError(f"{path} has format {attributes['format']}; this featcache reads {fmt.FORMAT}")
             features = json.loads((path / "features" / "zarr.json").read_text())
+            rows, windows, *row_shape = features["shape"]
+            return cls(path, attributes, fmt.Layout(rows, windows, tuple(row_shape), features["data_type"]))
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
-        except (KeyError, TypeError, ValueError):
-            raise StoreError(f"{path} is a zarr group, or looks like one, but not a feature store of ours") from None
-        if attributes.get("format") != fmt.FORMAT:
-            raise StoreError(
-                f"{path} has format {attributes.get('format')}; this version of featcache reads {fmt.FORMAT}"
-            )
-        rows, windows, *row_shape = features["shape"]
-        return cls(path, attributes, fmt.Layout(rows, windows, tuple(row_shape), features["data_type"]))
+        except StoreError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path} is not a feature store of ours, or its metadata is damaged ({error!r})") from None
 
     @property
     def name(self) -> str:

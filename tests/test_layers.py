@@ -1,0 +1,70 @@
+"""Who may import whom: the table of docs/architecture.md, checked on every file."""
+
+import ast
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+FORBIDDEN = {
+    "featcache": {"heads", "pipelines", "click", "tqdm"},
+    "heads": {"featcache", "pipelines", "zarr", "pandas", "click", "tqdm", "h5py", "av", "cv2", "pathlib", "os", "io"},
+    "pipelines": set(),
+}
+FILES = [path.relative_to(ROOT) for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(path):
+    """Every module that a file imports, at any depth of nesting, dotted."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} line {node.lineno}: relative imports hide where a name comes from"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_point_one_way(path):
+    package = path.parts[0]
+    for module in imports(path):
+        top = module.split(".")[0]
+        assert top not in FORBIDDEN[package], f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[:2] == ("heads", "methods")], ids=str)
+def test_no_method_imports_another(path):
+    for module in imports(path):
+        parts = module.split(".")
+        foreign = parts[:2] == ["heads", "methods"] and len(parts) > 2 and parts[2] not in ("Method", path.stem)
+        assert not foreign or path.stem == "__init__", f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_modules_say_what_they_are_and_stay_readable(path):
+    text = (ROOT / path).read_text()
+    assert path.stat().st_size == 0 or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+    assert text.count("\n") <= 400, f"{path} has {text.count(chr(10))} lines; split it"
+
+
+def test_no_open_ended_keyword_arguments():
+    """A misspelt keyword must be an error where it is written."""
+    allowed = {"load"}  # parameters of an extractor, checked by its Params
+    for path in FILES:
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None:
+                assert node.name in allowed, f"{path} line {node.lineno}: {node.name}(**{node.args.kwarg.arg})"
+
+
+@pytest.mark.parametrize("code", ["import featcache", "from pipelines.cli import main; main(['--help'], standalone_mode=False)"])
+def test_starting_is_quick(code):
+    """No torch, zarr or pandas before they are needed. Import counts are exact; the clock only has a generous bound."""
+    heavy = "import sys; print(*({'torch', 'zarr', 'pandas', 'cv2', 'av', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    began = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stderr.strip() == ""
+    assert time.monotonic() - began < 3

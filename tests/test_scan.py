@@ -1,0 +1,87 @@
+import pytest
+
+from featcache.errors import ManifestError
+from featcache.scan import scan
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def test_paths_become_clips(tmp_path):
+    touch(tmp_path, "a/train/cut/1.mp4", "a/test/cut/2.MP4", "b/train/pour/3.avi", "b/notes.txt", "b/.hidden.mp4")
+    found = scan(tmp_path, "{domain}/{split}/{label}/{clip_id}")
+    assert [(c.clip_id, c.domain, c.split, c.labels["label"], c.source) for c in found.manifest] == [
+        ("2", "a", "test", "cut", "a/test/cut/2.MP4"),
+        ("1", "a", "train", "cut", "a/train/cut/1.mp4"),
+        ("3", "b", "train", "pour", "b/train/pour/3.avi"),
+    ]
+    assert found.unmatched == []
+    assert not found.renamed
+
+
+def test_files_that_do_not_fit_are_listed(tmp_path):
+    touch(tmp_path, "a/cut/1.mp4", "stray.mp4")
+    assert scan(tmp_path, "{domain}/{label}/{clip_id}").unmatched == ["stray.mp4"]
+
+
+def test_equal_names_become_paths(tmp_path):
+    touch(tmp_path, "a/1.mp4", "b/1.mp4", "b/1.wav")
+    found = scan(tmp_path, "{domain}/{clip_id}")
+    assert found.renamed
+    assert [clip.clip_id for clip in found.manifest] == ["a/1.mp4", "b/1.mp4", "b/1.wav"]
+
+
+def test_parts_of_a_name(tmp_path):
+    touch(tmp_path, "P01_cut_7.mp4")
+    (clip,) = scan(tmp_path, "{domain}_{label}_{clip_id}").manifest
+    assert (clip.domain, clip.labels, clip.clip_id) == ("P01", {"label": "cut"}, "7")
+
+
+def test_split_is_stratified_seeded_and_never_empties_a_side(tmp_path):
+    touch(
+        tmp_path,
+        *(f"{d}/{label}/{d}{label}{i}.mp4" for d in "ab" for label, n in (("x", 10), ("y", 2)) for i in range(n)),
+    )
+    layout = "{domain}/{label}/{clip_id}"
+    first, again, other = (scan(tmp_path, layout, seed=seed).manifest for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    for domain in "ab":
+        test = [first.clips[row].labels["label"] for row in first.rows(domain=domain, split="test")]
+        assert sorted(test) == ["x", "x", "x", "y"]
+
+
+def test_frame_folders(tmp_path):
+    touch(tmp_path, "a/cut/v1/img_1.jpg", "a/cut/v1/img_2.jpg", "a/cut/v2/img_1.jpg")
+    folders = scan(tmp_path, "{domain}/{label}/{clip_id}", fps=30.0).manifest
+    assert [(c.clip_id, c.source, c.fps) for c in folders] == [("v1", "a/cut/v1", 30.0), ("v2", "a/cut/v2", 30.0)]
+    images = scan(tmp_path, "{domain}/{label}/v1/{clip_id}")
+    assert [c.clip_id for c in images.manifest] == ["img_1", "img_2"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [("{domain}/{clip}", "no part {clip}"), ("{domain}", "needs {clip_id}"), ("{clip_id}/{clip_id}", "stands twice")],
+)
+def test_bad_layouts(tmp_path, layout, message):
+    touch(tmp_path, "a/1.mp4")
+    with pytest.raises(ManifestError, match=message):
+        scan(tmp_path, layout)
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(ManifestError, match="no folder"):
+        scan(tmp_path / "none", "{clip_id}")
+    with pytest.raises(ManifestError, match="no videos"):
+        scan(tmp_path, "{clip_id}")
+    touch(tmp_path, "a/1.mp4")
+    with pytest.raises(ManifestError, match="none of 1 files fits"):
+        scan(tmp_path, "{domain}/{label}/{clip_id}")
+    with pytest.raises(ManifestError, match="split 'dev'"):
+        touch(tmp_path, "d/dev/1.mp4")
+        scan(tmp_path, "{domain}/{split}/{clip_id}")
+    with pytest.raises(ManifestError, match="test share 1.5"):
+        scan(tmp_path, "{domain}/{clip_id}", test_share=1.5)
