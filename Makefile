@@ -11,8 +11,18 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
+# The main job: videos to table. Every step resumes, so a second `make demo` is quick.
 demo: $(STAMP)
-	$(BIN)/python -m pipelines.demo
+	$(BIN)/featcache manifest build kitchens demo/videos
+	$(BIN)/featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+	$(BIN)/featcache train-head kitchens --stores demo/stores --runs demo/runs > demo/runs.txt
+	$(BIN)/featcache evaluate kitchens --stores demo/stores --runs demo/runs
+	$(BIN)/featcache report kitchens --stores demo/stores --runs demo/runs
+	@echo
+	@$(BIN)/featcache table kitchens --stores demo/stores --runs demo/runs
+	@$(BIN)/featcache table kitchens --stores demo/stores --runs demo/runs --metric norms
+	@echo
+	@echo "The report: demo/runs/kitchens.html"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow'

@@ -86,10 +86,19 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
-def load(name: str, **params: Any) -> Extractor:
-    """The extractor of that name with these parameters; unknown names list the known ones."""
+def params_type(name: str) -> type:
+    """The Params of the extractor of that name; unknown names list the known ones."""
+    return _module(name).Params  # type: ignore[no-any-return]
+
+
+def load(name: str, params: Any = None) -> Extractor:
+    """The extractor of that name, with its default parameters unless others are given."""
+    module = _module(name)
+    extractor: Extractor = module.EXTRACTOR(params or module.Params())
+    return extractor
+
+
+def _module(name: str) -> Any:
     if name not in names():
         raise ConfigError(f"no extractor {name!r}; featcache/extractors has: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    extractor: Extractor = module.EXTRACTOR(module.Params(**params))
-    return extractor
+    return importlib.import_module(f"{__name__}.{name}")

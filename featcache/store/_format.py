@@ -6,7 +6,7 @@
     features/            [N, T, *row_shape] float16 or float32; block b of S rows is the one shard file c/b/0/...
     window_start/, window_stop/    [N, T] float64, seconds within the source
     state/               [N] uint8: 0 not tried, 1 done, 2 failed, 3 absent in the source
-    digest/              [blocks, 5] uint32: crc32c of the block's other files, then of this row itself
+    digest/              [blocks, 6] uint32: crc32c of the block's other files, then of this row itself
     failures/B.jsonl     the reasons of the failed and absent rows of block B
     journal/B.log        rows of block B that are computed but not yet committed
 

@@ -1,0 +1,97 @@
+"""Motion: histograms of optical flow (Laptev et al. 2008) on a grid and over the halves of a window.
+
+Pictures become grey and `side` pixels along their shorter side, so that flow does not depend on the size of a video.
+Speed is counted in shorter sides per second: flow in pixels * rate / side, so neither does it depend on the frame rate.
+Each half of the window and each cell of the grid gives
+
+    orientation   `bins` directions over 360 degrees (the first points right, the next ones turn downwards); a pixel
+                  adds log(1 + speed / still) to the two nearest, shared linearly; mean over the pixels of the cell
+    speed         share of its pixels with speed below `still`, up to 4, up to 16 times `still`, and above
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import ConfigError
+from featcache.extractors import Extractor, Pictures
+from featcache.media.flow import METHODS
+
+SPEEDS = 4  #: classes of speed
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a row is made of."""
+
+    flow: str = "dis"  #: dis | tvl1
+    count: int = 7  #: pictures of a window, one more than flows; odd, so that the halves are equal
+    rate: float = 10.0  #: pictures per second of a window
+    side: int = 96  #: shorter side in pixels of the pictures between which flow is computed
+    grid: int = 4  #: cells of the grid along each side
+    bins: int = 8  #: directions
+    still: float = 0.04  #: shorter sides per second below which a pixel counts as still
+
+
+class Hof(Extractor):
+    """Flow histograms of a short window."""
+
+    name: ClassVar[str] = "hof"
+    modality: ClassVar[str] = "flow"
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        if params.flow not in METHODS:
+            raise ConfigError(f"hof: no flow {params.flow!r}; choose from {', '.join(sorted(METHODS))}")
+        if params.count < 3 or params.count % 2 == 0:
+            raise ConfigError(f"hof: count {params.count} must be odd and at least 3, for two equal halves of flows")
+        self.window = Pictures(params.count, params.rate)
+        self.row_shape = (2 * params.grid**2 * (params.bins + SPEEDS),)
+
+    def prepare(self, window: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Pictures -> histograms of each flow, (count - 1, cells, bins + SPEEDS)."""
+        p = self.params
+        greys = [self._grey(picture) for picture in window]
+        flows = [METHODS[p.flow](a, b) * np.float32(p.rate / p.side) for a, b in pairwise(greys)]
+        return np.stack([histograms(flow, p) for flow in flows])
+
+    def _grey(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        scale = self.params.side / min(grey.shape)
+        width, height = (max(self.params.side, round(scale * length)) for length in grey.shape[::-1])
+        return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """(n, count - 1, cells, bins + SPEEDS) -> (n, dims): each half of the flows averaged."""
+        n, steps = windows.shape[:2]
+        halves = windows.reshape(n, 2, steps // 2, *windows.shape[2:]).mean(axis=2)
+        return np.ascontiguousarray(halves.reshape(n, -1), np.float32)
+
+
+def histograms(flow: NDArray[np.float32], params: Params) -> NDArray[np.float32]:
+    """Flow (height, width, 2) in shorter sides per second -> (grid * grid, bins + SPEEDS), cells row by row."""
+    H, W, _ = flow.shape
+    G, B = params.grid, params.bins
+    cell_HW = (np.arange(H) * G // H)[:, None] * G + np.arange(W) * G // W
+    pixels = np.bincount(cell_HW.ravel(), minlength=G * G)[:, None]
+
+    speed, angle = cv2.cartToPolar(flow[..., 0], flow[..., 1])  # angle in [0, 2 pi]
+    weight = np.log1p(speed / params.still)
+    position = angle * (B / (2 * np.pi))
+    lower = np.floor(position).astype(np.int64)
+    share = position - lower
+    orientation = np.zeros(G * G * B)
+    for turn, part in ((lower, (1 - share) * weight), (lower + 1, share * weight)):
+        orientation += np.bincount((cell_HW * B + turn % B).ravel(), part.ravel(), minlength=G * G * B)
+
+    kind = np.digitize(speed, params.still * np.array([1, 4, 16]))
+    kinds = np.bincount((cell_HW * SPEEDS + kind).ravel(), minlength=G * G * SPEEDS)
+    rows = [orientation.reshape(G * G, B) / pixels, kinds.reshape(G * G, SPEEDS) / pixels]
+    return np.concatenate(rows, axis=1).astype(np.float32)
+
+
+EXTRACTOR = Hof

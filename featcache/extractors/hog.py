@@ -1,0 +1,73 @@
+"""Appearance: histograms of oriented gradients (Dalal and Triggs 2005) and coarse colour, averaged over a window.
+
+Each picture is resized to a square of `size` pixels, whatever its aspect. Two parts follow each other in a row:
+
+    gradients   of the square root of intensity, the strongest of the three colours at each pixel; `bins` unsigned
+                orientations (0 to 180 degrees) per cell of `cell` x `cell` pixels. 2 x 2 cells make one of
+                (size / cell - 1)^2 overlapping blocks, weighted towards its middle and L2-Hys normalised (clipped at
+                0.2). All this is OpenCV's HOGDescriptor, times sqrt(4 * bins) so that an entry is of order 1
+    colour      mean and standard deviation of red, green and blue in each cell of a `colours` x `colours` grid,
+                2 * mean - 1 in [-1, 1] and 2 * std in [0, 1]: light, texture and viewpoint change it
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import ConfigError
+from featcache.extractors import Extractor, Pictures
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a row is made of."""
+
+    count: int = 3  #: pictures of a window
+    rate: float = 5.0  #: pictures per second of a window
+    size: int = 120  #: side in pixels of the square that a picture is resized to
+    cell: int = 24  #: side in pixels of a cell
+    bins: int = 9  #: orientations of a cell
+    colours: int = 4  #: cells of the colour grid along each side
+
+
+class Hog(Extractor):
+    """Gradient and colour histograms of a few pictures."""
+
+    name: ClassVar[str] = "hog"
+    modality: ClassVar[str] = "rgb"
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        if params.size % params.cell or params.size % params.colours or params.size < 2 * params.cell:
+            raise ConfigError(
+                f"hog: size {params.size} must be a multiple of cell {params.cell} (at least twice) "
+                f"and of colours {params.colours}"
+            )
+        self.window = Pictures(params.count, params.rate)
+        self.blocks = (params.size // params.cell - 1) ** 2
+        self.row_shape = (self.blocks * 4 * params.bins + params.colours**2 * 6,)
+
+    def prepare(self, window: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Pictures -> (count, size, size, 3)."""
+        side = (self.params.size, self.params.size)
+        return np.stack([cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in window])
+
+    def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """(n, count, size, size, 3) -> (n, dims)."""
+        rows = [np.mean([self._picture(picture) for picture in window], axis=0) for window in windows]
+        return np.asarray(rows, np.float32)
+
+    def _picture(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        p = self.params
+        side, block, cell = (p.size, p.size), (2 * p.cell, 2 * p.cell), (p.cell, p.cell)
+        gradients = np.asarray(cv2.HOGDescriptor(side, block, cell, cell, p.bins).compute(picture), np.float32)
+        G = p.colours
+        cells = (picture / np.float32(255)).reshape(G, p.size // G, G, p.size // G, 3)
+        mean, std = cells.mean(axis=(1, 3)), cells.std(axis=(1, 3))
+        return np.concatenate([gradients.ravel() * np.sqrt(4 * p.bins), (2 * mean - 1).ravel(), (2 * std).ravel()])
+
+
+EXTRACTOR = Hog

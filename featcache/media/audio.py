@@ -1,0 +1,107 @@
+"""Sound of a file at any rate, on the clock of its pictures.
+
+Channels are averaged to mono. A gap between packets is silence, and a sound track that starts after the pictures is
+silent until then.
+"""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from math import ceil, floor, gcd
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+from featcache.errors import MediaError
+from featcache.media.container import AudioTrack, Scan, opened
+
+#: Seconds decoded before the first sample that is wanted: codecs need their past (Opus asks for 0.08 s).
+PREROLL = 0.3
+#: Seconds by which a packet may miss the end of the one before it without a gap: containers round to milliseconds.
+JITTER = 0.005
+
+#: Full scale of integer samples.
+_FULL = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31, np.dtype(np.int64): 2.0**63}
+
+
+def place(track: AudioTrack, centre: float, seconds: float) -> float:
+    """Start of a window around a centre, moved to lie inside the sound, or to hold all of a sound that is shorter."""
+    early, late = sorted((track.start, track.stop - seconds))
+    return float(np.clip(centre - seconds / 2, early, late))
+
+
+def read(
+    scan: Scan, track: AudioTrack, starts: Sequence[float], seconds: float, rate: int
+) -> Iterator[NDArray[np.float32]]:
+    """One mono window per ascending start: samples at (round(start * rate) + k) / rate, float32 in [-1, 1].
+
+    A window has round(seconds * rate) samples. Input and output are cut on one grid that starts at t = 0, so that a
+    sample does not depend on where decoding began. Windows that overlap are decoded together.
+    """
+    count = round(seconds * rate)
+    up, down = rate // gcd(rate, track.rate), track.rate // gcd(rate, track.rate)
+    reach = ceil(10 * max(up, down) / down) + 1  # half of resample_poly's filter, in output samples
+    firsts = [round(start * rate) for start in starts]
+    blocks = [floor((first - reach) / up) for first in firsts]  # the grids meet every `up` output, `down` input samples
+    spans = [
+        (block * down, ceil((first + count + reach) * down / up)) for block, first in zip(blocks, firsts, strict=True)
+    ]
+    for first, block, sound in zip(firsts, blocks, _cuts(scan, track, spans), strict=True):
+        resampled = resample_poly(sound, up, down) if up != down else sound
+        skip = first - block * up
+        yield np.ascontiguousarray(resampled[skip : skip + count], np.float32)
+
+
+def _cuts(scan: Scan, track: AudioTrack, spans: Sequence[tuple[int, int]]) -> Iterator[NDArray[np.float32]]:
+    """The sound of each span [start, stop) of samples at the source's own rate; spans ascend."""
+    with opened(scan.path) as container:
+        begin = end = 0
+        sound = np.zeros(0, np.float32)
+        for number, (start, stop) in enumerate(spans):
+            if number == 0 or start < begin or stop > end:
+                begin, end = start, stop
+                for next_start, next_stop in spans[number + 1 :]:
+                    if next_start > end:
+                        break
+                    end = max(end, next_stop)
+                sound = _decode(container, scan, track, begin, end)
+            yield sound[start - begin : stop - begin]
+
+
+def _decode(
+    container: av.container.InputContainer, scan: Scan, track: AudioTrack, start: int, stop: int
+) -> NDArray[np.float32]:
+    """Samples [start, stop) of the source, counted at its own rate from t = 0; silence where it has none."""
+    sound = np.zeros(stop - start, np.float32)
+    stream = next(s for s in container.streams.audio if s.index == track.stream)
+    enter = max(start / track.rate - PREROLL, track.start)
+    container.seek(floor((track.origin + Fraction(enter)) / track.time_base), stream=stream)
+    after: int | None = None  # where the sample after the last one belongs
+    for frame in (frame for packet in container.demux(stream) for frame in stream.decode(packet)):
+        if frame.sample_rate != track.rate:
+            raise MediaError(
+                f"{scan.path}: its sound changes from {track.rate} to {frame.sample_rate} Hz; re-encode it"
+            )
+        at = after or 0
+        if frame.pts is not None:
+            at = round((frame.pts * track.time_base - track.origin) * track.rate)
+            if after is not None and abs(at - after) <= JITTER * track.rate:
+                at = after
+        after = at + frame.samples
+        if at >= stop:
+            break
+        begin, end = max(at, start), min(after, stop)
+        if begin < end:
+            sound[begin - start : end - start] = _mono(frame)[begin - at : end - at]
+    return sound
+
+
+def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
+    """Mean of the channels, (samples,) float32, whatever the sample format."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(frame.samples, -1).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    return (samples.mean(axis=0, dtype=np.float64) / _FULL.get(samples.dtype, 1.0)).astype(np.float32)

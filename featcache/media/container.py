@@ -1,0 +1,194 @@
+"""What demuxing a media file tells, without decoding it: when each picture is shown and where the sound lies.
+
+The clock of a source: t = 0 is the first picture's presentation time, for the sound too, so that both stay in step. A
+file without pictures starts at its own first sample. Times come from the packets' presentation times, never from
+index / fps, so variable and fractional rates are exact.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from featcache.errors import MediaError
+
+#: Formats whose header says how long the file should be, so that a copy that stopped half-way can be told.
+_PROMISING = ("mov", "matroska", "avi")
+#: Seconds by which a sound file's packets and header may differ: headers are rounded, encoders pad.
+_SLACK = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class VideoTrack:
+    """The picture stream: ticks count its own `time_base`, seconds are on the clock of the source."""
+
+    stream: int  #: position among the container's streams
+    time_base: Fraction  #: seconds per tick
+    ticks: NDArray[np.int64]  #: (n,) presentation time of each picture, ascending
+    times: NDArray[np.float64]  #: (n,) the same in seconds
+    stop: float  #: second at which the last picture disappears
+    keys: NDArray[
+        np.int64
+    ]  #: (k, 2) ticks of pictures that can be decoded alone, and where to seek for them; ascending
+    counted: bool  #: pictures carry no usable times (AVI with B-frames): they are told apart by counting from the start
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class AudioTrack:
+    """The sound stream, on [start, stop) seconds of the clock of the source."""
+
+    stream: int  #: position among the container's streams
+    time_base: Fraction  #: seconds per tick
+    origin: Fraction  #: time in the container, in seconds, that is t = 0
+    start: float
+    stop: float
+    rate: int
+    channels: int
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One media file. A stream that cannot be used is the error that says why; None: there is no such stream."""
+
+    path: Path
+    video: VideoTrack | MediaError | None
+    audio: AudioTrack | MediaError | None
+    promised: float | None  #: end in seconds that the header announces, if the packets stop before it
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a media file; whatever FFmpeg finds wrong inside the block becomes a MediaError that names the file."""
+    try:
+        # An absolute path is never taken for a protocol, and a playlist in disguise cannot reach the network.
+        with av.open(
+            str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        ) as container:
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        reason = (error.strerror or str(error)).rstrip(".")
+        raise MediaError(f"{path} cannot be decoded ({reason}); replace or re-encode it") from None
+
+
+def scan(path: Path) -> Scan:
+    """Read every packet of a file once; remembered while the file stays the same, as clips often share a source."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore the file") from None
+    if stat.st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes); copy or download it again")
+    return _scan(path, stat.st_size, stat.st_mtime_ns)
+
+
+class _Stamp(NamedTuple):
+    """Ticks of one packet."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    key: bool
+
+    @property
+    def time(self) -> int | None:
+        """Presentation time, or decoding time where a container stores no other."""
+        return self.dts if self.pts is None else self.pts
+
+
+@lru_cache(maxsize=32)
+def _scan(path: Path, size: int, modified: int) -> Scan:
+    with opened(path) as container:
+        if container.format.name == "tty":  # FFmpeg renders plain text as a film of a terminal
+            raise MediaError(f"{path} is text, not a media file; correct the source")
+        found: dict[int, list[_Stamp]] = {stream.index: [] for stream in container.streams}
+        for packet in container.demux():
+            if packet.size and not packet.is_discard:  # edit lists leave packets that only help to decode others
+                stamp = _Stamp(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
+                found[packet.stream.index].append(stamp)
+        # The cover of an album is a video stream to FFmpeg, not to us.
+        films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic and found[s.index]]
+        sounds = [s for s in container.streams.audio if found[s.index]]
+        video = _video_track(films[0], found[films[0].index], path) if films else None
+        heard = _heard(sounds[0], found[sounds[0].index]) if sounds else (Fraction(0), Fraction(0))
+        origin = int(video.ticks[0]) * video.time_base if isinstance(video, VideoTrack) else heard[0]
+        audio = _audio_track(sounds[0], heard, origin, path) if sounds else None
+        return Scan(path, video, audio, _promised(container, found, origin))
+
+
+def _video_track(stream: av.VideoStream, stamps: Sequence[_Stamp], path: Path) -> VideoTrack | MediaError:
+    context = stream.codec_context
+    if context is None:
+        return MediaError(f"{path}: FFmpeg does not know the codec of its pictures; re-encode it")
+    from_avi = stream.container.format.name == "avi"  # AVI stores no presentation times; FFmpeg guesses them
+    counted = any(stamp.pts is None for stamp in stamps) or (from_avi and bool(context.has_b_frames))
+    shown = [stamp.dts if counted else stamp.pts for stamp in stamps]
+    if None in shown:
+        return MediaError(f"{path}: its pictures carry no times; put it into an .mp4 with `ffmpeg -i IN OUT.mp4`")
+    ticks, first = np.unique(np.array(shown, np.int64), return_index=True)
+    last = stamps[first[-1]].duration or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
+    keys = sorted(stamp.pts for stamp in stamps if stamp.key and stamp.pts is not None)
+    base = _time_base(stream)
+    return VideoTrack(
+        stream=stream.index,
+        time_base=base,
+        ticks=ticks,
+        times=(ticks - ticks[0]) * base.numerator / base.denominator,
+        stop=float((int(ticks[-1] - ticks[0]) + last) * base) if last else float(1 / (stream.guessed_rate or 25)),
+        keys=np.array(keys, np.int64),
+        counted=counted,
+        width=context.width,
+        height=context.height,
+    )
+
+
+def _heard(stream: av.AudioStream, stamps: Sequence[_Stamp]) -> tuple[Fraction, Fraction]:
+    """Container times of the first sample and of the end of the last; `start_time` leaves out what primes a decoder."""
+    first, last = stamps[0], stamps[-1]
+    start = stream.start_time if stream.start_time is not None else first.time or 0
+    return start * _time_base(stream), ((last.time or 0) + last.duration) * _time_base(stream)
+
+
+def _audio_track(
+    stream: av.AudioStream, heard: tuple[Fraction, Fraction], origin: Fraction, path: Path
+) -> AudioTrack | MediaError:
+    if stream.codec_context is None:
+        return MediaError(f"{path}: FFmpeg does not know the codec of its sound; re-encode it")
+    return AudioTrack(
+        stream=stream.index,
+        time_base=_time_base(stream),
+        origin=origin,
+        start=float(heard[0] - origin),
+        stop=float(heard[1] - origin),
+        rate=stream.codec_context.sample_rate,
+        channels=stream.codec_context.channels,
+    )
+
+
+def _promised(container: av.container.InputContainer, found: dict[int, list[_Stamp]], origin: Fraction) -> float | None:
+    """The end announced by the header, if the packets of all streams stop clearly before it."""
+    if not container.format.name.startswith(_PROMISING):
+        return None
+    announced = Fraction(container.duration or 0, av.time_base)  # in Matroska counted from 0, not from the first packet
+    present = Fraction(0)
+    for stream in container.streams:
+        base = _time_base(stream)
+        if stream.duration is not None:
+            announced = max(announced, ((stream.start_time or 0) + stream.duration) * base)
+        ends = [stamp.time + stamp.duration for stamp in found[stream.index] if stamp.time is not None]
+        present = max(present, max(ends, default=0) * base)
+    return float(announced - origin) if announced - present > _SLACK else None
+
+
+def _time_base(stream: av.stream.Stream) -> Fraction:
+    """Seconds per tick; FFmpeg's own where a stream has none (it then has no packets either)."""
+    return stream.time_base or Fraction(1, av.time_base)

@@ -1,0 +1,134 @@
+"""One source of a manifest: its pictures and its sound on one clock, or the reason why there are none."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.errors import MediaAbsentError, MediaError
+from featcache.manifest import Clip
+from featcache.media import images, video
+from featcache.media.container import AudioTrack, Scan, VideoTrack, scan
+from featcache.media.reel import EPSILON, Reel
+
+#: Names that promise pictures: one of these without a picture is broken, any other sound file has none by nature.
+VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Pictures and sound; in the place of what is missing stands the error that says why."""
+
+    path: Path
+    reel: Reel | MediaError | MediaAbsentError
+    audio: AudioTrack | MediaError | MediaAbsentError
+    scan: Scan | None  #: None for images
+
+    @property
+    def stop(self) -> float:
+        """Second at which the source ends: its pictures', or else its sound's, last moment."""
+        if isinstance(self.reel, Reel):
+            return self.reel.stop
+        assert isinstance(self.audio, AudioTrack)  # open_source lets no other through
+        return self.audio.stop
+
+    def interval(self, clip: Clip) -> tuple[float, float]:
+        """The clip's [start, stop) in seconds. A stop beyond the end means the end; a start there is an error."""
+        start, stop = (self._seconds(bound, clip.unit) for bound in (clip.start or 0.0, clip.stop))
+        end = self.stop
+        if stop is None or stop > end + EPSILON:
+            if self.scan and self.scan.promised:
+                raise MediaError(
+                    f"{self.path} stops at {end:.2f} s but its header announces {self.scan.promised:.2f} s; "
+                    "copy or download it again"
+                )
+            stop = end
+        if start is None or start >= end - EPSILON:
+            raise MediaError(
+                f"{self.path} lasts {self._length()}, but the clip starts at {clip.start:g} {clip.unit}; "
+                "correct start and stop"
+            )
+        return start, stop
+
+    def _seconds(self, bound: float | None, unit: str) -> float | None:
+        """Seconds of a bound; None for the source's end."""
+        if bound is None or unit == "seconds":
+            return bound
+        if not isinstance(self.reel, Reel):
+            raise MediaError(f"{self.path} has no pictures, so bounds cannot be in frames; use start_seconds")
+        appear = [*self.reel.times, self.reel.stop]
+        return float(appear[int(bound)]) if bound < len(appear) else None
+
+    def _length(self) -> str:
+        frames = f" ({len(self.reel.times)} frames)" if isinstance(self.reel, Reel) else ""
+        return f"{self.stop:.2f} s{frames}"
+
+
+def open_source(path: Path, fps: float | None = None) -> Source:
+    """Look at a file or folder without decoding it; MediaError where it is no source at all. `fps` is for folders."""
+    if not path.exists():
+        raise MediaError(f"{path} does not exist; relative sources start at the manifest's folder")
+    if path.is_dir():
+        return Source(path, images.folder(path, fps), MediaAbsentError(f"{path} is a folder of frames: no sound"), None)
+    if images.is_image(path):
+        return Source(path, images.still(path), MediaAbsentError(f"{path} is an image: no sound"), None)
+    found = scan(path)
+    if not found.video and not found.audio:
+        raise MediaError(f"{path} has neither a video nor an audio stream; replace it")
+    for fault, other in ((found.video, found.audio), (found.audio, found.video)):
+        if isinstance(fault, MediaError) and (other is None or isinstance(other, MediaError)):
+            raise fault
+    reel: Reel | MediaError | MediaAbsentError
+    if isinstance(found.video, VideoTrack):
+        reel = video.reel(found, found.video)
+    elif found.video:
+        reel = found.video
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        reel = MediaError(f"{path} has no video stream, only sound; replace it or name it as a sound file")
+    else:
+        reel = MediaAbsentError(f"{path} is a sound file: no pictures")
+    return Source(path, reel, found.audio or MediaAbsentError(f"{path} has no audio track"), found)
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What a source is. `frames`, `fps`, `width` and `height` are 0 where there are no pictures."""
+
+    kind: str  #: video | sound | image | folder
+    duration: float  #: seconds
+    frames: int
+    fps: float  #: mean over the source, 0 for a still image
+    width: int  #: as shown, after rotation
+    height: int
+    has_audio: bool
+    audio_rate: int = 0  #: samples per second
+    audio_channels: int = 0
+
+
+def probe(path: Path, fps: float | None = None) -> SourceInfo:
+    """Describe a source; MediaError where it is none, or holds pictures of which the first cannot be decoded.
+
+    `fps` is for folders of frames.
+    """
+    source = open_source(path, fps)
+    if isinstance(source.reel, MediaError):
+        raise source.reel
+    kind = "folder" if path.is_dir() else "image" if source.scan is None else "video"
+    frames, rate, height, width = 0, 0.0, 0, 0
+    if isinstance(source.reel, Reel):
+        frames = len(source.reel.times)
+        rate = 0.0 if kind == "image" else frames / source.stop
+        _, picture = next(iter(source.reel.decode([0])))
+        height, width, _ = picture.shape
+    else:
+        kind = "sound"
+    audio = source.audio if isinstance(source.audio, AudioTrack) else None
+    return SourceInfo(
+        kind=kind,
+        duration=source.stop,
+        frames=frames,
+        fps=rate,
+        width=width,
+        height=height,
+        has_audio=audio is not None,
+        audio_rate=audio.rate if audio else 0,
+        audio_channels=audio.channels if audio else 0,
+    )

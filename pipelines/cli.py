@@ -1,0 +1,409 @@
+"""The command `featcache`: parse, call a recipe, print. What a program can read goes to stdout, the rest to stderr.
+
+Nothing heavy is imported before a command runs, so that `featcache --help` answers at once.
+"""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+import featcache
+from featcache.errors import FeatcacheError
+
+FOLDER = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group whose commands answer a user's mistake with one sentence and exit code 1, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn our errors and the system's into click's."""
+        try:
+            return super().invoke(ctx)
+        except FeatcacheError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno is None or isinstance(error, BrokenPipeError):
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            raise click.ClickException(
+                f"{error.strerror}{place}; what was finished is kept, run the same command to go on"
+            ) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(featcache.__version__)
+def main() -> None:
+    """Frozen video features, extracted once; adaptation heads, trained in seconds.
+
+    \b
+    Example:
+      featcache manifest build kitchens demo/videos
+      featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+      featcache train-head kitchens --stores demo/stores --runs demo/runs
+      featcache evaluate kitchens --stores demo/stores --runs demo/runs
+      featcache table kitchens --stores demo/stores --runs demo/runs
+      featcache report kitchens --stores demo/stores --runs demo/runs
+    """
+
+
+@main.group(cls=Commands)
+def manifest() -> None:
+    """Make a manifest: one CSV row per clip.
+
+    \b
+    Example:
+      featcache manifest scan videos --layout '{domain}/{label}/{clip_id}'
+    """
+
+
+@manifest.command("scan")
+@click.argument("folder", type=FOLDER)
+@click.option("--layout", required=True, help="How paths name clips, e.g. '{domain}/{label}/{clip_id}'.")
+@click.option("--out", type=FOLDER, help="Where to write it.  [default: FOLDER/FOLDER'S NAME.csv]")
+@click.option("--test-share", default=0.3, show_default=True, help="Share of each class that is kept for testing.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the split into train and test.")
+@click.option("--fps", type=float, help="Take folders of images as clips with this frame rate.")
+def manifest_scan(folder: Path, layout: str, out: Path | None, test_share: float, seed: int, fps: float | None) -> None:
+    """Make a manifest of the videos, sounds and images in FOLDER.
+
+    Parts in braces are clip_id, domain, split and label. Without {split}, a seeded share of each class becomes the
+    test split.
+
+    \b
+    Example:
+      featcache manifest scan videos --layout '{domain}/{label}/{clip_id}'
+    """
+    from featcache.scan import scan
+
+    out = out or folder / f"{folder.resolve().name}.csv"
+    found = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
+    found.manifest.write(out)
+    for path in found.unmatched[:10]:
+        note(f"not in the manifest, its path does not fit the layout: {path}")
+    if len(found.unmatched) > 10:
+        note(f"... and {len(found.unmatched) - 10} more")
+    if found.renamed:
+        note("several files have the same clip_id, so the clips are called by their paths")
+    labels = found.manifest.classes.get("label", ())
+    note(f"{len(found.manifest)} clips, domains {', '.join(found.manifest.domains)}, {len(labels)} classes")
+    click.echo(out)
+
+
+@manifest.command("build")
+@click.argument("benchmark")
+@click.argument("folder", type=FOLDER)
+def manifest_build(benchmark: str, folder: Path) -> None:
+    """Make the manifest of a known BENCHMARK from its files in FOLDER (`featcache list benchmarks`).
+
+    The demo benchmark `kitchens` draws its own videos into FOLDER.
+
+    \b
+    Example:
+      featcache manifest build kitchens demo/videos
+    """
+    from featcache import builders
+
+    with progress_bar(f"build {benchmark}", "clip") as progress:
+        built = builders.load(benchmark).build(folder, progress=progress)
+    click.echo(folder / f"{built.name}.csv")
+
+
+@main.command()
+@click.argument("manifest", type=FOLDER)
+@click.argument("extractors", nargs=-1, required=True)
+@click.option("--stores", type=FOLDER, default="stores", show_default=True, help="Folder of all stores.")
+@click.option("--windows", default="segments:5", show_default=True, help="Windows per clip: segments:T or uniform:T.")
+@click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="A parameter of an extractor.")
+@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, help="Decoding threads.")
+@click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
+def extract(
+    manifest: Path,
+    extractors: tuple[str, ...],
+    stores: Path,
+    windows: str,
+    settings: tuple[str, ...],
+    dtype: str,
+    workers: int,
+    retry_failed: bool,
+) -> None:
+    """Run frozen EXTRACTORS on the clips of MANIFEST; each fills one store (`featcache list extractors`).
+
+    Interrupted, the same command goes on where it stopped. A clip that cannot be read is recorded with its reason,
+    the rest is finished, and the exit code is 1.
+
+    \b
+    Example:
+      featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+    """
+    from featcache.manifest import Manifest
+    from featcache.windows import Plan
+    from pipelines.extract import extract as run
+    from pipelines.extract import load_extractors
+
+    clips = Manifest.read(manifest)
+    frozen = load_extractors(extractors, settings)
+    with progress_bar(f"extract {', '.join(extractors)}", "clip") as progress:
+        outcome = run(
+            clips,
+            frozen,
+            stores,
+            plan=Plan.parse(windows),
+            dtype=dtype,
+            retry_failed=retry_failed,
+            workers=workers,
+            progress=progress,
+        )
+    note(outcome.summary())
+    for name, store in outcome.stores.items():
+        counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
+        click.echo(f"{store.path}\t{counts}")
+        for state in ("absent", "failed"):
+            for clip_id, reason in outcome.reasons(name, state):
+                note(f"{name}: {state}: {clip_id}: {reason}")
+    if outcome.unusable():
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=FOLDER)
+def check(paths: tuple[Path, ...]) -> None:
+    """Tell what is wrong with manifests (CSV files) and stores (zarr folders); exit code 1 if anything is.
+
+    A manifest's sources are opened and its bounds compared with them. Every byte of a store is compared with its
+    digests.
+
+    \b
+    Example:
+      featcache check demo/videos/kitchens.csv demo/stores/kitchens/hog.zarr
+    """
+    from featcache.check import problems
+
+    wrong = 0
+    for path in paths:
+        with progress_bar(f"check {path.name}", "clip") as progress:
+            found = problems(path, progress)
+        for problem in found:
+            click.echo(f"{path}: {problem}")
+        if not found:
+            click.echo(f"{path}: in order")
+        wrong += len(found)
+    if wrong:
+        raise SystemExit(1)
+
+
+def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What train-head, evaluate, table and report share: the experiment, and the runs of it that are meant."""
+    options = [
+        click.argument("experiment"),
+        click.option("--stores", type=FOLDER, default="stores", show_default=True, help="Folder of all stores."),
+        click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of all runs."),
+        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a value in every run."),
+        click.option("--seeds", metavar="0,1,2", help="Train with these seeds instead of the experiment's."),
+        click.option("--only", multiple=True, metavar="ROW", help="Only this row of the table; may be repeated."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command("train-head")
+@experiment_options
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, help="Runs trained at the same time.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+def train_head(
+    experiment: str,
+    stores: Path,
+    runs: Path,
+    settings: tuple[str, ...],
+    seeds: str | None,
+    only: tuple[str, ...],
+    workers: int,
+    device: str,
+) -> None:
+    """Train the heads of EXPERIMENT on cached features.
+
+    EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
+    stores/kitchens, which stands for every method on every pair of its domains. Runs that are done are left as they
+    are; a run that fails is named at the end, and the exit code is 1.
+
+    \b
+    Examples:
+      featcache train-head kitchens --stores demo/stores --runs demo/runs
+      featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
+    """
+    from pipelines import experiments
+    from pipelines.engines import Outcome
+    from pipelines.engines.local import run_all
+
+    chosen = experiments.load(experiment).changed(settings, seeds, only)
+    began = time.monotonic()
+    with progress_bar(f"train {chosen.name}", "run") as progress:
+
+        def report(outcome: Outcome, done: int, total: int) -> None:
+            progress(done, total)
+
+        progress(0, len({run.id for run in chosen.runs}))
+        outcomes = run_all(chosen.runs, stores, runs, workers=workers, device=device, report=report)
+    counts = Counter(outcome.status for outcome in outcomes)
+    note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
+    for outcome in outcomes:
+        if outcome.folder:
+            click.echo(outcome.folder)
+        if outcome.reason:
+            note(f"{outcome.config.id}: {outcome.reason}")
+    if counts["failed"]:
+        raise SystemExit(1)
+
+
+@main.command()
+@experiment_options
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+def evaluate(
+    experiment: str,
+    stores: Path,
+    runs: Path,
+    settings: tuple[str, ...],
+    seeds: str | None,
+    only: tuple[str, ...],
+    device: str,
+) -> None:
+    """Compare the runs of EXPERIMENT with the labels of their test clips; append the numbers to RUNS/results.jsonl.
+
+    This is the only command that reads test labels.
+
+    \b
+    Example:
+      featcache evaluate kitchens --stores demo/stores --runs demo/runs
+    """
+    from pipelines import experiments, results
+    from pipelines.evaluate import evaluate as run
+
+    chosen = experiments.load(experiment).changed(settings, seeds, only)
+    folders = list(dict.fromkeys(runs / config.id for config in chosen.runs if config.row))
+    missing = [folder.name for folder in folders if not (folder / "config.json").exists()]
+    with progress_bar(f"evaluate {chosen.name}", "run") as progress:
+        done = [folder for folder in folders if folder.name not in missing]
+        for number, folder in enumerate(done, 1):
+            results.append(runs / "results.jsonl", run(folder, stores, chosen.name, device))
+            progress(number, len(done))
+    click.echo(runs / "results.jsonl")
+    if missing:
+        names = "\n  ".join(missing)
+        raise click.ClickException(f"not trained yet; `featcache train-head {experiment}` makes them:\n  {names}")
+
+
+@main.command()
+@experiment_options
+@click.option(
+    "--metric", default="top1", show_default=True, help="top1, top5, mean_class; norms for the feature norms."
+)
+@click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
+def table(
+    experiment: str,
+    stores: Path,
+    runs: Path,
+    settings: tuple[str, ...],
+    seeds: str | None,
+    only: tuple[str, ...],
+    metric: str,
+    format: str,
+) -> None:
+    """Print the table of EXPERIMENT: methods × shifts, mean ± standard deviation over seeds, in per cent.
+
+    \b
+    Examples:
+      featcache table kitchens --stores demo/stores --runs demo/runs
+      featcache table kitchens --runs demo/runs --metric mean_class --format latex
+    """
+    from pipelines import experiments, results, tables
+
+    chosen = experiments.load(experiment).changed(settings, seeds, only)
+    rows = results.read(runs / "results.jsonl")
+    if metric == "norms":
+        click.echo(tables.norms_table(rows, chosen))
+    else:
+        click.echo(tables.render(rows, chosen, metric, format))
+
+
+@main.command()
+@experiment_options
+@click.option("--out", type=FOLDER, help="Where to write it.  [default: RUNS/EXPERIMENT.html]")
+def report(
+    experiment: str,
+    stores: Path,
+    runs: Path,
+    settings: tuple[str, ...],
+    seeds: str | None,
+    only: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """Write one self-contained HTML page about EXPERIMENT: tables, plots, frames, and how everything was made.
+
+    \b
+    Example:
+      featcache report kitchens --stores demo/stores --runs demo/runs
+    """
+    from pipelines import experiments, results
+    from pipelines import report as page
+
+    chosen = experiments.load(experiment).changed(settings, seeds, only)
+    out = out or runs / f"{chosen.name}.html"
+    page.write(chosen, results.read(runs / "results.jsonl"), runs, stores, out)
+    click.echo(out)
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["extractors", "benchmarks", "nets", "methods", "experiments"]))
+def list_names(what: str) -> None:
+    """List what there is, with a line about each.
+
+    \b
+    Example:
+      featcache list methods
+    """
+    import importlib
+
+    folders = {
+        "extractors": "featcache.extractors",
+        "benchmarks": "featcache.builders",
+        "nets": "heads.nets",
+        "methods": "heads.methods",
+        "experiments": "pipelines.experiments",
+    }
+    registry = importlib.import_module(folders[what])
+    for name in registry.names():
+        doc = importlib.import_module(f"{folders[what]}.{name}").__doc__ or ""
+        click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that moves a bar with rate and time left; outside a terminal it prints now and then."""
+    from tqdm import tqdm
+
+    seldom = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(desc=title, unit=unit, mininterval=seldom, leave=True, delay=0.2) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""The extraction recipe: rows arrive where they belong, whatever happens on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from featcache import Clip, FeatureStore, Manifest
+from featcache.errors import ConfigError, MediaError, StoreError
+from featcache.extractors import Extractor, Pictures
+from featcache.media import Take
+from featcache.store.check import problems
+from featcache.windows import Plan
+from pipelines import extract as recipe
+
+
+@dataclass(frozen=True)
+class Params:
+    scale: float = 1.0
+
+
+class Count(Extractor):
+    """Rows say which clip and window they are; media are not read (see `media`)."""
+
+    name = "count"
+    modality = "rgb"
+    row_shape = (2,)
+    window = Pictures(1, 1.0)
+
+    def __call__(self, windows):
+        return (windows * self.params.scale).astype(np.float32)
+
+
+class Motion(Count):
+    name = "motion"
+    modality = "flow"
+
+
+def clips(n):
+    return Manifest("m", tuple(Clip(str(i), "d", "train", f"{i}.mp4") for i in range(n)))
+
+
+@pytest.fixture()
+def media(monkeypatch):
+    """A stand-in for decoding: clip i, window k -> (i, k); `calls` notes what was asked for, `broken` what fails."""
+
+    class Media:
+        calls: list = []  # noqa: RUF012
+        broken: dict = {}  # noqa: RUF012
+        gate = threading.Event()
+
+    def read_clip(path, clip, plan, extractors):
+        Media.calls.append((clip.clip_id, [extractor.name for extractor in extractors]))
+        if clip.clip_id in Media.broken:
+            return {extractor.name: Media.broken[clip.clip_id] for extractor in extractors}
+        times = np.arange(plan.count, dtype=float)
+        windows = np.stack([np.full(plan.count, int(clip.clip_id)), times], 1)
+        return {extractor.name: Take(windows, times, times + 1) for extractor in extractors}
+
+    Media.calls, Media.broken = [], {}
+    monkeypatch.setattr(recipe, "read_clip", read_clip)
+    return Media
+
+
+def extract(manifest, extractors, stores, **options):
+    return recipe.extract(manifest, extractors, stores, plan=Plan("segments", 3), **options)
+
+
+def test_every_row_is_its_clips(tmp_path, media):
+    seen = []
+    outcome = extract(clips(50), [Count(Params())], tmp_path, workers=3, progress=lambda *at: seen.append(at))
+    features = outcome.stores["count"].features
+    assert features.shape == (50, 3, 2)
+    assert np.array_equal(features[..., 0], np.repeat(np.arange(50), 3).reshape(50, 3))
+    assert np.array_equal(features[..., 1], np.tile(np.arange(3), (50, 1)))
+    assert seen == [(i, 50) for i in range(51)]
+    assert Manifest.read(tmp_path / "m" / "manifest.csv").sha256 == clips(50).sha256
+
+
+def test_a_clip_is_decoded_once_for_all_extractors_that_want_it(tmp_path, media):
+    extract(clips(3), [Count(Params())], tmp_path)
+    media.calls.clear()
+    extract(clips(3), [Count(Params()), Motion(Params())], tmp_path)
+    assert sorted(media.calls) == [("0", ["motion"]), ("1", ["motion"]), ("2", ["motion"])]
+    media.calls.clear()
+    extract(clips(3), [Count(Params()), Motion(Params())], tmp_path / "new")
+    assert sorted(media.calls) == [(str(i), ["count", "motion"]) for i in range(3)]
+
+
+def test_decoding_stays_a_few_clips_ahead(tmp_path, media):
+    """The extractors stand still at the first clip: no more than the read-ahead may be decoded meanwhile."""
+
+    class Slow(Count):
+        def __call__(self, windows):
+            media.gate.wait(0.3)
+            assert len(media.calls) <= 4 + 1
+            media.gate.set()
+            media.calls.clear()
+            return super().__call__(windows)
+
+    extract(clips(30), [Slow(Params())], tmp_path, workers=2)
+
+
+def test_a_broken_clip_is_recorded_and_the_rest_is_finished(tmp_path, media):
+    media.broken["1"] = MediaError("1.mp4 is truncated")
+    outcome = extract(clips(4), [Count(Params())], tmp_path)
+    assert outcome.stores["count"].counts() == {"not tried": 0, "done": 3, "failed": 1, "absent": 0}
+    assert outcome.reasons("count", "failed") == [("1", "1.mp4 is truncated")]
+    assert outcome.unusable() == ["count"]
+    media.broken.clear()
+    again = extract(clips(4), [Count(Params())], tmp_path)
+    assert again.reasons("count", "failed") == [("1", "1.mp4 is truncated")]  # remembered, not tried again unasked
+    mended = extract(clips(4), [Count(Params())], tmp_path, retry_failed=True)
+    assert mended.unusable() == []
+    assert np.array_equal(mended.stores["count"].features[1, :, 0], [1, 1, 1])
+
+
+def test_rows_that_are_not_finite_are_failures(tmp_path, media):
+    with np.errstate(invalid="ignore"):
+        outcome = extract(clips(2), [Count(Params(np.inf))], tmp_path)  # 0 * inf
+    assert outcome.reasons("count", "failed")[0] == ("0", "count gave values that are not finite")
+
+
+def test_values_beyond_half_precision_stop_with_the_way_out(tmp_path, media):
+    with pytest.raises(StoreError, match="--dtype float32"):
+        extract(clips(2), [Count(Params(1e5))], tmp_path)
+    outcome = extract(clips(2), [Count(Params(1e5))], tmp_path / "wide", dtype="float32")
+    assert outcome.stores["count"].features[1, 0, 0] == np.float32(1e5)
+
+
+def test_other_parameters_plans_and_clips_are_refused_before_any_work(tmp_path, media):
+    extract(clips(2), [Count(Params())], tmp_path)
+    media.calls.clear()
+    with pytest.raises(StoreError, match=r"params.scale: 1.0 in the store, 2.0 asked for"):
+        extract(clips(2), [Count(Params(2.0))], tmp_path)
+    with pytest.raises(StoreError, match="plan: 'segments:3' in the store, 'segments:4' asked for"):
+        recipe.extract(clips(2), [Count(Params())], tmp_path, plan=Plan("segments", 4))
+    with pytest.raises(StoreError, match="2 rows in the store, 3 in the manifest"):
+        extract(clips(3), [Motion(Params())], tmp_path)  # another extractor, but the folder's rows are fixed
+    assert media.calls == []
+    assert not (tmp_path / "m" / "motion.zarr").exists()
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path, media):
+    class Interrupted(Count):
+        left = 5
+
+        def __call__(self, windows):
+            Interrupted.left -= 1
+            if Interrupted.left < 0:
+                raise KeyboardInterrupt
+            return super().__call__(windows)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(clips(9), [Interrupted(Params())], tmp_path)
+    media.calls.clear()
+    extract(clips(9), [Count(Params())], tmp_path)
+    assert sorted(clip_id for clip_id, _ in media.calls) == ["5", "6", "7", "8"]
+    assert problems(tmp_path / "m" / "count.zarr") == []
+
+
+def test_parameters_from_the_command_line_are_typed():
+    (hof,) = recipe.load_extractors(["hof"], ["hof.flow=tvl1"])
+    assert hof.params.flow == "tvl1"
+    with pytest.raises(ConfigError, match="no extractor 'hogg'"):
+        recipe.load_extractors(["hogg"])
+    with pytest.raises(ConfigError, match="named twice"):
+        recipe.load_extractors(["hog", "hog"])
+    with pytest.raises(ConfigError, match="write EXTRACTOR.NAME=VALUE"):
+        recipe.load_extractors(["hog"], ["flow=dis"])
+    with pytest.raises(ConfigError, match="flwo"):
+        recipe.load_extractors(["hof"], ["hof.flwo=dis"])
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory):
+    """A few real videos with sound, and their finished stores."""
+    from featcache.builders import kitchens
+
+    folder = tmp_path_factory.mktemp("kitchen")
+    manifest = kitchens.build(folder / "videos", share=0.05)
+    extractors = recipe.load_extractors(["hog", "hof", "logmel"])
+    recipe.extract(manifest, extractors, folder / "whole", plan=Plan())
+    return folder
+
+
+EXTRACT = [sys.executable, "-m", "pipelines.cli", "extract", "--stores"]
+
+
+def content(stores):
+    return {
+        str(path.relative_to(stores)): path.read_bytes()
+        for path in sorted(stores.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(kitchen, tmp_path, part):
+    """5 kills in each of 4 parts; between them each resumed extraction gets a little further."""
+    manifest, stores = kitchen / "videos" / "kitchens.csv", tmp_path / "stores"
+    command = [*EXTRACT, str(stores), str(manifest), "hog", "hof", "logmel"]
+    random = np.random.default_rng(part)
+    for _ in range(5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=random.uniform(0.4, 2.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    for name in ("hog", "hof", "logmel"):
+        whole, resumed = (folder / "kitchens" / f"{name}.zarr" for folder in (kitchen / "whole", stores))
+        assert content(resumed) == content(whole)
+        assert problems(resumed) == []
+
+
+def test_the_stores_do_not_depend_on_threads(kitchen, tmp_path):
+    manifest = Manifest.read(kitchen / "videos" / "kitchens.csv")
+    recipe.extract(manifest, recipe.load_extractors(["hog", "hof", "logmel"]), tmp_path, plan=Plan(), workers=5)
+    for name in ("hog", "hof", "logmel"):
+        assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(kitchen / "whole" / "kitchens" / f"{name}.zarr")
+
+
+def test_rows_of_real_clips_are_plausible(kitchen):
+    for name in ("hog", "hof", "logmel"):
+        store = FeatureStore.open(kitchen / "whole" / "kitchens" / f"{name}.zarr")
+        features = store.features.astype(np.float32)
+        assert np.isfinite(features).all()
+        assert (features.std(0) > 0).mean() > 0.9  # clips differ in nearly every value
+        assert (np.diff(store.window_start, axis=1) >= 0).all()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder(tmp_path, media):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(PermissionError):
+        extract(clips(1), [Count(Params())], tmp_path / "closed")
