@@ -1,0 +1,158 @@
+"""The parts of a report that come from the stores folder: what the domains look like and what the features are."""
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import FeatcacheError
+from featcache.extractors import Extractor, Pictures
+from featcache.manifest import Clip, Manifest
+from featcache.media import read_clip
+from featcache.store import FeatureStore
+from featcache.windows import Plan
+from pipelines import _page as page
+from pipelines.experiments import Experiment
+from pipelines.results import Result
+
+LABELS = 8  # most frequent ones are shown, a picture per label and domain
+DOMAINS = 6
+PICTURE = 216  # width in pixels
+QUALITY = 74  # of JPEG
+
+
+# ------------------------------------------------------------------------------------------------------------ frames
+
+
+def frames(experiment: Experiment, stores: Path) -> str:
+    """The middle picture of one clip per label and domain; what cannot be shown says why."""
+    parts: list[str] = []
+    for name in dict.fromkeys(run.manifest for run in experiment.runs):
+        try:
+            manifest = Manifest.read(stores / name / "manifest.csv")
+        except FeatcacheError as error:
+            parts.append(page.paragraph(f"No pictures: {error}."))
+            continue
+        used = {domain for run in experiment.runs for domain in (*run.source, run.target, run.test)}
+        domains = [domain for domain in manifest.domains if domain in used][:DOMAINS]
+        labels = _labels(manifest, domains)
+        parts += [_strip(manifest, domain, labels) for domain in domains]
+    intro = "The middle picture of one clip per class. The classes are the same; all else may differ."
+    return page.section("What the shift looks like", intro, *parts)
+
+
+def _labels(manifest: Manifest, domains: list[str]) -> list[str]:
+    """The most frequent class names of the first task, in sorted order."""
+    task = next(iter(manifest.classes), "")
+    counts = Counter(clip.labels[task] for clip in manifest if clip.domain in domains and task in clip.labels)
+    return sorted(sorted(counts, key=lambda label: (-counts[label], label))[:LABELS])
+
+
+def _strip(manifest: Manifest, domain: str, labels: list[str]) -> str:
+    pictures, reasons = [], []
+    for label in labels:
+        clip = next((c for c in manifest if c.domain == domain and label in c.labels.values()), None)
+        if clip is None:
+            continue
+        try:
+            jpeg = _picture(manifest, clip)
+        except (FeatcacheError, OSError) as error:
+            reasons.append(str(error))
+            continue
+        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+        alt = f"A picture of {label} in {domain}"
+        pictures.append(
+            f'<figure><img src="{source}" alt="{escape(alt)}"><figcaption>{escape(label)}</figcaption></figure>'
+        )
+    missing = f"Pictures not at hand: {len(reasons)} of {len(labels)}. The first: {reasons[0]}" if reasons else ""
+    strip = f'<div class="strip">{"".join(pictures)}</div>' if pictures else ""
+    return f"<h3>{escape(domain)}</h3>{strip}{page.paragraph(missing)}"
+
+
+class _Middle(Extractor):
+    """The picture in the middle of a clip, made small. Read as features are, so seeks, rotation and folders work."""
+
+    name = "middle"
+    modality = "rgb"
+    window = Pictures(count=1, rate=25.0)
+
+    def prepare(self, window: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """One RGB picture -> the same, PICTURE pixels wide at most."""
+        import cv2
+
+        (picture,) = window
+        height, width = picture.shape[:2]
+        size = (min(PICTURE, width), max(1, round(height * min(PICTURE, width) / width)))
+        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _picture(manifest: Manifest, clip: Clip) -> bytes:
+    """A JPEG of the clip's middle; MediaError when there is nothing to decode."""
+    import cv2
+
+    middle = _Middle(None)
+    take = read_clip(manifest.path(clip), clip, Plan("segments", 1), [middle])[middle.name]
+    if isinstance(take, FeatcacheError):
+        raise take
+    _, jpeg = cv2.imencode(".jpg", take.windows[0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return bytes(jpeg)
+
+
+# -------------------------------------------------------------------------------------------------------- provenance
+
+
+def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> str:
+    """What the features are: a line per store, and every recipe in full."""
+    rows = tuple(rows)
+    found = dict.fromkeys(
+        (run.manifest, feed.store, modality) for run in experiment.runs for modality, feed in run.feeds.items()
+    )
+    body, recipes, absent = [], [], []
+    for manifest, name, modality in found:
+        try:
+            store = FeatureStore.open(stores / manifest / f"{name}.zarr")
+            body.append(("", _store_cells(store, modality)))
+        except FeatcacheError as error:
+            absent.append(page.paragraph(f"Store {manifest}/{name}: {error}"))
+            continue
+        title = f"Recipe of {manifest}/{name}, {store.recipe_sha256[:8]}"
+        recipes.append(page.details(title, page.pre(json.dumps(store.recipe, indent=2, sort_keys=True))))
+        if store.failures:
+            reasons = sorted(f"{store.clip_ids[row]}: {reason}" for row, reason in store.failures.items())
+            recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons)))
+    heads = ["modality", "store", "weights", "windows", "row", "clips done", "failed", "absent", "recipe", "content"]
+    versions = sorted({row.version for row in rows})
+    selection = sorted({run.select for run in experiment.runs})
+    said = f"featcache {', '.join(versions) or '(no results)'}; selection rule: {', '.join(selection)}."
+    tables = [page.table(heads, body, "words")] if body else []
+    intro = "Frozen features. Equal recipe hashes: the same kind of features. Equal content: the same bytes."
+    return page.section("Where the features come from", intro, *tables, *recipes, *absent, page.paragraph(said))
+
+
+def _store_cells(store: FeatureStore, modality: str) -> list[str]:
+    counts = store.counts()
+    return [
+        page.cell(modality, head=True),
+        page.cell(f"{store.manifest}/{store.name}"),
+        _weights(store.weights_sha256),
+        page.cell(str(store.recipe.get("plan", f"{store.windows} per clip"))),
+        page.cell(" × ".join(map(str, store.row_shape))),
+        page.cell(f"{counts['done']} of {len(store)}", "red" if counts["not tried"] else ""),
+        page.cell(str(counts["failed"]), "red" if counts["failed"] else ""),
+        page.cell(str(counts["absent"])),
+        f'<td><code class="hash">{escape(store.recipe_sha256[:8])}</code></td>',
+        f'<td><code class="hash">{escape(store.fingerprint[:8])}</code></td>',
+    ]
+
+
+def _weights(weights: str) -> str:
+    if weights == "none":
+        return page.cell("computed by rule")
+    if weights.startswith("untrained"):
+        return page.cell(f"UNTRAINED (seed {weights.partition(':')[2]})", "red")
+    return f'<td>trained, <code class="hash">{escape(weights[:12])}</code></td>'

@@ -1,0 +1,111 @@
+"""What a table is made of, before it becomes text: cells over seeds, lines of methods, notes that must not get lost."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MISSING, UNPLANNED = "–", "n/a"
+RAW = ("norm/", "cv_")  # metrics that are no share of anything, so never in per cent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one shift, their mean or a gain: a value per seed, beside the seeds the experiment asks for."""
+
+    values: dict[int, float]
+    seeds: tuple[int, ...]
+    published: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Every planned seed is there, and at least one is planned."""
+        return bool(self.seeds) and all(seed in self.values for seed in self.seeds)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds there are; asking an empty cell is an error."""
+        return statistics.fmean(self.values.values())
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over seeds; None for one seed, which has none."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+    def text(self, digits: int, sign: str = "") -> str:
+        """`54.2 ± 1.0 (55.3)`: ours, and the published number in parentheses."""
+        if not self.seeds:
+            return UNPLANNED
+        if not self.values:
+            return MISSING + self._beside(digits)
+        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
+        holes = "" if self.complete else f" [{len(self.values)} of {len(self.seeds)} seeds]"
+        return f"{self.mean:{sign}.{digits}f}{spread}{holes}{self._beside(digits)}"
+
+    def _beside(self, digits: int) -> str:
+        return "" if self.published is None else f" ({self.published:.{digits}f})"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table. `label_free`: neither training nor selection saw labels of the test domain."""
+
+    method: str
+    fidelity: str
+    select: str
+    label_free: bool
+    cells: dict[str, Cell]
+    mean: Cell
+    gain: Cell
+
+
+@dataclass(frozen=True)
+class Note:
+    """One sentence under a table; a loud one must not be overlooked."""
+
+    text: str
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything a table says, before it is formatted."""
+
+    title: str
+    metric: str
+    shifts: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def digits(self) -> int:
+        """Decimals: 1 for per cent, 3 for coefficients of variation and norms."""
+        return 3 if self.metric.startswith(RAW) else 1
+
+    @property
+    def baseline(self) -> str:
+        """The first row, which gains are measured from."""
+        return self.lines[0].method
+
+    @property
+    def columns(self) -> dict[str, Callable[[Line], str]]:
+        """Heading -> the text of a line under it. A column that could only repeat another one is left out."""
+        digits = self.digits
+        columns: dict[str, Callable[[Line], str]] = {"method": lambda line: line.method + _marks(line)}
+        if any(cell.published is not None for line in self.lines for cell in line.cells.values()):
+            columns["fidelity"] = lambda line: line.fidelity
+        for shift in self.shifts:
+            columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]
+        if len(self.shifts) > 1:
+            columns["mean"] = lambda line: line.mean.text(digits)
+        if len(self.lines) > 1:
+            columns[f"vs {self.baseline}"] = lambda line: (
+                "" if line.method == self.baseline else line.gain.text(digits, "+")
+            )
+        return columns
+
+
+def _marks(line: Line) -> str:
+    """What the reader must know before comparing this row with the others."""
+    if "oracle" in line.select:
+        return f" [{line.select}]"
+    return "" if line.label_free else " †"

@@ -1,0 +1,178 @@
+"""Result rows -> a paper's table: one row per method, one column per shift `source→target`, their mean and the gain.
+
+A table is a pure function of an experiment, which says what there should be, and of result rows, which say what there
+is. Cells are mean ± sample standard deviation (ddof 1) over seeds. Means over shifts, and gains over the first row, are
+taken per seed first, so their ± is over seeds too. What is missing is named below the table and never averaged over.
+
+    build(rows, experiment)  -> Table      every number once; the report draws from it too
+    render(rows, experiment) -> str        Markdown that also lines up in a terminal, CSV, or LaTeX
+    norms_table(...)                       how far apart the modalities' feature norms are, per method (RNA, Table 1)
+"""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import replace
+
+from featcache.errors import ConfigError
+from pipelines._table_formats import latex, markdown, pipes, tidy_csv, wrapped
+from pipelines._table_notes import Plan, notes, said
+from pipelines._table_parts import RAW, Cell, Line, Note, Table
+from pipelines.config import RunConfig
+from pipelines.experiments import Experiment
+from pipelines.results import Result
+
+CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
+
+
+def render(rows: Iterable[Result], experiment: Experiment, metric: str = "top1", format: str = "markdown") -> str:
+    """The table as text; formats: markdown, csv (one line per method and column), latex (booktabs)."""
+    formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
+    if format not in formats:
+        raise ConfigError(f"no table format {format!r}; choose from {', '.join(formats)}")
+    return formats[format](build(rows, experiment, metric))
+
+
+# ---------------------------------------------------------------------------------------------------- rows -> Table
+
+
+def build(rows: Iterable[Result], experiment: Experiment, metric: str = "top1") -> Table:
+    """Place every result under its method and shift; per cent for accuracies, plain numbers for norms."""
+    rows = tuple(rows)
+    planned = plan(experiment)
+    ours = {run for seeds in planned.values() for run in seeds.values()}
+    found = {row.run: row for row in rows if row.run in ours and row.metric == metric}
+    known = sorted({row.metric for row in rows if row.run in ours})
+    if known and metric not in known:
+        raise ConfigError(f"no metric {metric!r} in the results of {experiment.name!r}; they have: {', '.join(known)}")
+    shifts = tuple(dict.fromkeys(shift for _, shift in planned))
+    lines: list[Line] = []
+    for method in dict.fromkeys(method for method, _ in planned):
+        runs = {shift: planned.get((method, shift), {}) for shift in shifts}
+        theirs = (experiment.published or {}).get(method, {}) if metric == "top1" else {}
+        line = _line(method, [run for run in experiment.runs if run.row == method], runs, found, theirs)
+        lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
+    below = notes(experiment, metric, lines, planned, found)
+    stray = {row.run for row in rows if row.experiment == experiment.name} - {run.id for run in experiment.runs}
+    if stray:
+        below.append(Note(f"Left out: results of runs that the experiment no longer describes ({len(stray)})."))
+    return Table(experiment.name, metric, shifts, tuple(lines), tuple(below))
+
+
+def _line(
+    method: str,
+    configs: list[RunConfig],
+    runs: dict[str, dict[int, str]],
+    found: dict[str, Result],
+    published: dict[str, float],
+) -> Line:
+    """One method: its cells, whose runs are given per shift and seed, and their mean."""
+    cells = {
+        shift: Cell(
+            {seed: _shown(found[run]) for seed, run in seeds.items() if run in found},
+            tuple(seeds),
+            published.get(shift),
+        )
+        for shift, seeds in runs.items()
+    }
+    select = said(found[run.id].select if run.id in found else run.select for run in configs)
+    return Line(
+        method=method,
+        fidelity=said(run.fidelity for run in configs),
+        select=select,
+        label_free="oracle" not in select and not any(run.test in run.source for run in configs),
+        cells=cells,
+        mean=replace(_mean(cells.values()), published=published.get("mean", _published_mean(cells))),
+        gain=Cell({}, ()),
+    )
+
+
+def _shown(row: Result) -> float:
+    """Shares in per cent, norms as they are."""
+    return row.value if row.metric.startswith(RAW) else 100 * row.value
+
+
+def plan(experiment: Experiment) -> Plan:
+    """(method, shift) -> seed -> run id, in the experiment's order.
+
+    A run that learns from its test domain's own labels has no shift of its own: it stands in every column that ends in
+    that domain. A run without a source (source-free adaptation) has the source of the run it starts from.
+    """
+    by_id = {run.id: run for run in experiment.runs}
+
+    def source(run: RunConfig) -> tuple[str, ...]:
+        while not run.source and run.init_from in by_id:
+            run = by_id[run.init_from]
+        return run.source
+
+    shown = [run for run in experiment.runs if run.row]
+    shifts: dict[str, str] = {}
+    for run in shown:
+        if source(run) != (run.test,):
+            shifts.setdefault(f"{'+'.join(source(run))}→{run.test}", run.test)
+    planned: Plan = {}
+    for run in shown:
+        own = f"{'+'.join(source(run))}→{run.test}"
+        columns = [own] if own in shifts else [shift for shift, test in shifts.items() if test == run.test] or [own]
+        for shift in columns:
+            seeds = planned.setdefault((run.row, shift), {})
+            if seeds.setdefault(run.seed, run.id) != run.id:
+                raise ConfigError(
+                    f"experiment {experiment.name!r} has two runs for row {run.row!r}, {shift}, seed {run.seed}: "
+                    f"{seeds[run.seed]} and {run.id}; give their rows different names"
+                )
+    return planned
+
+
+def _mean(cells: Iterable[Cell]) -> Cell:
+    """Mean over shifts, seed by seed; empty unless every cell is complete over the same seeds."""
+    cells = tuple(cells)
+    seeds = cells[0].seeds
+    if not all(cell.complete and set(cell.seeds) == set(seeds) for cell in cells):
+        return Cell({}, max((cell.seeds for cell in cells), key=len) if all(cell.seeds for cell in cells) else ())
+    return Cell({seed: statistics.fmean(cell.values[seed] for cell in cells) for seed in seeds}, seeds)
+
+
+def _published_mean(cells: dict[str, Cell]) -> float | None:
+    theirs = [cell.published for cell in cells.values() if cell.published is not None]
+    return statistics.fmean(theirs) if len(theirs) == len(cells) else None
+
+
+def _gain(mean: Cell, base: Cell) -> Cell:
+    """Difference of the two means, paired by seed; empty when a seed has no partner."""
+    paired = set(mean.values) <= set(base.values)
+    return Cell({seed: value - base.values[seed] for seed, value in mean.values.items() if paired}, mean.seeds)
+
+
+# ------------------------------------------------------------------------------------------------------------- norms
+
+
+def norms_table(rows: Iterable[Result], experiment: Experiment) -> str:
+    """The coefficients of variation per method as Markdown, with a note that says what they are."""
+    grid, note = norms_grid(rows, experiment)
+    return pipes(grid) + "\n" + wrapped(note) + "\n"
+
+
+def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[list[str]], Note]:
+    """Cells of `norms_table`, headings first, and its note. Rows that learned from target labels are left out."""
+    rows = tuple(rows)
+    runs = {run.id for run in experiment.runs}
+    found = {row.metric for row in rows if row.run in runs}
+    known = [metric for kind in CV for metric in sorted(found) if metric.split("/")[0] == kind]
+    tables = {metric: build(rows, experiment, metric) for metric in known}
+    heads = [" ".join([CV[kind], *task]) for kind, *task in (metric.split("/") for metric in known)]
+    grid = [["method", *(cell for head in heads for cell in (head, "change"))]]
+    for parallel in zip(*(table.lines for table in tables.values()), strict=True):
+        if not parallel[0].label_free:  # its source is the target, so there are no two sides to compare
+            continue
+        cells = [parallel[0].method]
+        for line, table in zip(parallel, tables.values(), strict=True):
+            base = table.lines[0].mean
+            comparable = line.mean.values and base.values and base.mean and line.method != table.baseline
+            change = f"{100 * (line.mean.mean / base.mean - 1):+.0f} %" if comparable else ""
+            cells += [line.mean.text(table.digits), change]
+        grid.append(cells)
+    baseline = next(iter(tables.values())).baseline if tables else "the first row"
+    return grid, Note(
+        "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
+        f"shifts: 0 is balanced, and RNA lowers it. Change: of the mean, against {baseline}."
+    )

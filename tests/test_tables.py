@@ -1,0 +1,231 @@
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+
+from featcache.errors import ConfigError
+from pipelines.experiments import Experiment
+from pipelines.tables import build, norms_table, render
+from tests._result_rows import config, experiment, norm_rows, result, rows
+
+
+def cells(markdown):
+    """Row name -> texts of its cells, and the heading under ''."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {"": split[0], **{line[0]: line[1:] for line in split[2:]}}
+
+
+@pytest.fixture
+def toy():
+    return experiment()
+
+
+def test_a_hand_worked_table(toy):
+    table = cells(render(rows(toy), toy))
+    assert table == {
+        "": ["method", "day→night", "night→day", "mean", "vs source-only"],
+        "source-only": ["50.0 ± 10.0", "20.0 ± 0.0", "35.0 ± 5.0", ""],
+        "RNA (UDA)": ["60.0 ± 10.0", "20.0 ± 10.0", "40.0 ± 10.0", "+5.0 ± 5.0"],
+        "supervised-target †": ["91.0 ± 1.0", "81.0 ± 1.0", "86.0 ± 1.0", "+51.0 ± 4.0"],
+    }
+    assert list(table)[1:] == ["source-only", "RNA (UDA)", "supervised-target †"]
+
+
+def test_the_order_of_result_rows_does_not_matter(toy):
+    assert render(rows(toy)[::-1], toy) == render(rows(toy), toy)
+
+
+def test_notes_say_what_the_numbers_are(toy):
+    text = " ".join(render(rows(toy), toy).split())
+    assert "Top-1 accuracy in per cent on the test rows; mean ± sample std over 3 seeds (0, 1, 2)." in text
+    assert "Selection: last" in text
+    assert "Fidelity: adapter" in text
+    assert "audio bbbbbbbb, rgb aaaaaaaa" in text
+    assert "featcache 0.1.0" in text
+    assert "MISSING" not in text
+    assert "UNTRAINED" not in text
+
+
+def test_two_shifts_fit_into_a_terminal_and_columns_line_up(toy):
+    lines = render(rows(toy), toy).splitlines()
+    assert max(map(len, lines)) <= 120
+    bars = [[k for k, char in enumerate(line) if char == "|"] for line in lines if line.startswith("|")]
+    assert all(places == bars[0] for places in bars)
+
+
+def test_a_loss_is_shown_as_a_loss(toy):
+    worse = [replace(row, value=row.value - 0.2) if row.row == "RNA (UDA)" else row for row in rows(toy)]
+    assert cells(render(worse, toy))["RNA (UDA)"][-1] == "-15.0 ± 5.0"
+
+
+def test_one_seed_has_no_deviation():
+    toy = experiment(seeds=(1,))
+    text = render(rows(toy), toy)
+    assert cells(text)["RNA (UDA)"] == ["60.0", "20.0", "40.0", "+5.0"]
+    assert "seed 1 only, so without ±" in text
+
+
+def test_a_missing_cell_is_named_and_not_averaged_over(toy):
+    some = [row for row in rows(toy) if not (row.row == "RNA (UDA)" and row.test == "day")]
+    text = " ".join(render(some, toy).split())
+    assert cells(render(some, toy))["RNA (UDA)"] == ["60.0 ± 10.0", "–", "–", "–"]
+    assert "MISSING: RNA (UDA) night→day (seeds 0, 1, 2)." in text
+    assert "featcache train-head toy && featcache evaluate toy" in text
+
+
+def test_missing_seeds_are_counted_in_the_cell_and_empty_the_mean(toy):
+    some = [row for row in rows(toy) if not (row.row == "source-only" and row.test == "night" and row.seed == 2)]
+    table = cells(render(some, toy))
+    assert table["source-only"][:3] == ["45.0 ± 7.1 [2 of 3 seeds]", "20.0 ± 0.0", "–"]
+    assert table["RNA (UDA)"][-1] == "–"  # its gain has no partner for seed 2
+    assert "source-only day→night (seed 2)" in render(some, toy)
+
+
+def test_without_any_results_the_plan_is_still_shown(toy):
+    table = cells(render([], toy))
+    assert table["RNA (UDA)"] == ["–"] * 4
+
+
+def test_rows_may_have_different_seeds_by_design(toy):
+    runs = tuple(run for run in toy.runs if run.row != "supervised-target" or run.seed == 0)
+    fewer = replace(toy, runs=runs)
+    text = render(rows(fewer), fewer)
+    assert cells(text)["supervised-target †"] == ["90.0", "80.0", "85.0", "+55.0"]
+    assert "MISSING" not in text
+    assert "supervised-target: 1 seed (0)" in text.replace("\n  ", " ")
+
+
+def test_a_shift_that_a_row_does_not_plan_is_not_missing(toy):
+    runs = tuple(run for run in toy.runs if run.row != "RNA (UDA)" or run.test == "night")
+    fewer = replace(toy, runs=runs)
+    assert cells(render(rows(fewer), fewer))["RNA (UDA)"] == ["60.0 ± 10.0", "n/a", "n/a", "n/a"]
+    assert "MISSING" not in render(rows(fewer), fewer)
+
+
+def test_supervised_target_stands_under_every_shift_into_its_domain():
+    shifts = (("D1", "D3"), ("D2", "D3"))
+    runs = [config("source-only", (s,), t, 0) for s, t in shifts] + [config("supervised-target", ("D3",), "D3", 0)]
+    three = Experiment("three", "", tuple(runs))
+    table = cells(render([result(run, 0.5) for run in runs], three))
+    assert table["supervised-target †"] == ["50.0", "50.0", "50.0", "+0.0"]
+
+
+def test_several_sources_are_one_column():
+    runs = (config("source-only", ("D1", "D2"), "D3", 0),)
+    assert cells(render([result(runs[0], 0.25)], Experiment("dg", "", runs)))[""] == ["method", "D1+D2→D3"]
+
+
+def test_two_runs_for_one_cell_are_refused(toy):
+    twice = replace(toy, runs=(*toy.runs, config("source-only", ("day",), "night", 0, steps=7)))
+    with pytest.raises(ConfigError, match=r"two runs for row 'source-only', day→night, seed 0"):
+        render([], twice)
+
+
+def test_published_numbers_stand_beside_ours_with_the_fidelity():
+    toy = experiment(published={"RNA (UDA)": {"day→night": 57.33, "night→day": 52.84}})
+    table = cells(render(rows(toy), toy))
+    assert table[""][1] == "fidelity"
+    assert table["RNA (UDA)"][:4] == ["adapter", "60.0 ± 10.0 (57.3)", "20.0 ± 10.0 (52.8)", "40.0 ± 10.0 (55.1)"]
+    assert table["source-only"][1] == "50.0 ± 10.0"
+    assert "(57.3)" not in render([replace(r, metric="mean_class") for r in rows(toy)], toy, "mean_class")
+    assert max(map(len, render(rows(toy), toy).splitlines())) <= 120
+
+
+def test_a_printed_mean_is_kept_when_it_is_given():
+    toy = experiment(published={"source-only": {"mean": 46.21}})
+    assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.2)"
+
+
+def test_fidelity_is_said_per_row_where_it_differs(toy):
+    runs = tuple(replace(run, fidelity="exact") if run.row == "source-only" else run for run in toy.runs)
+    mixed = replace(toy, runs=runs)
+    text = " ".join(render(rows(mixed), mixed).split())
+    assert "Fidelity: source-only: exact; RNA (UDA): adapter; supervised-target: adapter; exact (" in text
+
+
+@pytest.mark.parametrize("format", ["markdown", "csv", "latex"])
+def test_untrained_weights_are_loud_in_every_format(toy, format):
+    text = render([replace(row, untrained=("rgb",)) for row in rows(toy)], toy, format=format)
+    assert "UNTRAINED WEIGHTS in rgb" in " ".join(text.split())
+
+
+def test_oracle_selection_is_marked(toy):
+    text = render([replace(r, select="oracle") if r.row == "RNA (UDA)" else r for r in rows(toy)], toy)
+    assert "RNA (UDA) [oracle]" in text
+    assert "ORACLE" in text
+    best = build([replace(r, select="oracle") if r.row == "RNA (UDA)" else r for r in rows(toy)], toy)
+    assert [line.label_free for line in best.lines] == [True, False, False]
+
+
+def test_features_of_several_recipes_are_not_compared_in_silence(toy):
+    changed = [replace(row, recipes={"rgb": "c" * 64}) if row.seed == 0 else row for row in rows(toy)]
+    assert "DIFFERENT FEATURES: feed rgb was made by 2 recipes (aaaaaaaa, cccccccc)" in render(changed, toy)
+
+
+def test_runs_that_the_experiment_no_longer_describes_are_mentioned(toy):
+    old = replace(result(toy.runs[0], 0.99), run="older")
+    text = render([*rows(toy), old], toy)
+    assert "Left out: results of runs that the experiment no longer describes (1)." in text
+    assert cells(text) == cells(render(rows(toy), toy))
+
+
+def test_an_unknown_metric_lists_the_known_ones(toy):
+    with pytest.raises(ConfigError, match=r"no metric 'top7' in the results of 'toy'; they have: top1"):
+        render(rows(toy), toy, "top7")
+
+
+def test_an_unknown_format_lists_the_known_ones(toy):
+    with pytest.raises(ConfigError, match="markdown, csv, latex"):
+        render(rows(toy), toy, format="docx")
+
+
+def test_csv_reads_back(toy):
+    strange = replace(toy, runs=tuple(replace(run, row=run.row.replace("RNA", 'RNA, "x"')) for run in toy.runs))
+    lines = list(csv.DictReader(io.StringIO(render(rows(toy), strange, format="csv"))))
+    by_cell = {(line["method"], line["column"]): line for line in lines}
+    line = by_cell['RNA, "x" (UDA)', "mean"]
+    assert (line["mean"], line["std"], line["n_seeds"], line["seeds"]) == ("40.0", "10.0", "3", "0 1 2")
+    assert by_cell['RNA, "x" (UDA)', "vs source-only"]["mean"] == "5.0"
+    assert len(lines) == 3 * 3 + 2
+
+
+def test_csv_names_missing_seeds(toy):
+    text = render(rows(toy)[1:], toy, format="csv")
+    first = next(csv.DictReader(io.StringIO(text)))
+    assert (first["n_seeds"], first["missing_seeds"]) == ("2", "0")
+
+
+def test_latex_escapes_what_tex_would_read_as_commands(toy):
+    strange = replace(toy, runs=tuple(replace(run, row=run.row.replace("RNA", r"R_1 & 50% \x{#}")) for run in toy.runs))
+    text = render(rows(toy), strange, format="latex")
+    assert r"R\_1 \& 50\% \textbackslash{}x\{\#\} (UDA) & 60.0 $\pm$ 10.0 &" in text
+    assert r"day$\rightarrow$night" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in body} == {4}
+
+
+def test_markdown_escapes_the_column_separator(toy):
+    strange = replace(toy, runs=tuple(replace(run, row=run.row.replace("RNA", "a|b")) for run in toy.runs))
+    assert r"a\|b (UDA)" in render(rows(toy), strange)
+
+
+def test_norms_and_their_change(toy):
+    text = norms_table([*rows(toy), *norm_rows(toy)], toy)
+    assert cells(text)["source-only"] == ["0.500 ± 0.000", "", "0.500 ± 0.000", "", "0.500 ± 0.000", ""]
+    assert cells(text)["RNA (UDA)"] == ["0.200 ± 0.000", "-60 %"] * 3
+    assert "supervised-target" not in text  # it has no two sides
+
+
+def test_norms_of_several_tasks_have_columns_of_their_own(toy):
+    more = [replace(row, metric=f"{row.metric}/verb") for row in norm_rows(toy)]
+    assert cells(norms_table(more, toy))[""][1::2] == ["CV source verb", "CV target verb", "CV both verb"]
+
+
+def test_a_stage_that_no_row_shows_only_lends_its_source():
+    stage = config("", ("day",), "night", 0)
+    adapted = config("RNA (UDA)", ("day",), "night", 0, init_from=stage.id)
+    object.__setattr__(adapted, "source", ())  # as a source-free method has it; RNA itself would refuse
+    both = Experiment("free", "", (stage, adapted))
+    assert cells(render([result(adapted, 0.5)], both))[""] == ["method", "day→night"]
