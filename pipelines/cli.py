@@ -4,38 +4,14 @@ Nothing heavy is imported before a command runs, so that `featcache --help` answ
 """
 
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
 import featcache
-from featcache.errors import FeatcacheError
-
-FOLDER = click.Path(path_type=Path)
-
-
-class Commands(click.Group):
-    """A group whose commands answer a user's mistake with one sentence and exit code 1, never with a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn our errors and the system's into click's."""
-        try:
-            return super().invoke(ctx)
-        except FeatcacheError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.errno is None or isinstance(error, BrokenPipeError):
-                raise
-            place = f" ({error.filename})" if error.filename else ""
-            raise click.ClickException(
-                f"{error.strerror}{place}; what was finished is kept, run the same command to go on"
-            ) from error
+from pipelines._commands import FOLDER, Commands, Job, experiment_options, note, progress_bar
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -200,35 +176,11 @@ def check(paths: tuple[Path, ...]) -> None:
         raise SystemExit(1)
 
 
-def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What train-head, evaluate, table and report share: the experiment, and the runs of it that are meant."""
-    options = [
-        click.argument("experiment"),
-        click.option("--stores", type=FOLDER, default="stores", show_default=True, help="Folder of all stores."),
-        click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of all runs."),
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a value in every run."),
-        click.option("--seeds", metavar="0,1,2", help="Train with these seeds instead of the experiment's."),
-        click.option("--only", multiple=True, metavar="ROW", help="Only this row of the table; may be repeated."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 @main.command("train-head")
 @experiment_options
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, help="Runs trained at the same time.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-def train_head(
-    experiment: str,
-    stores: Path,
-    runs: Path,
-    settings: tuple[str, ...],
-    seeds: str | None,
-    only: tuple[str, ...],
-    workers: int,
-    device: str,
-) -> None:
+def train_head(job: Job, workers: int, device: str) -> None:
     """Train the heads of EXPERIMENT on cached features.
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
@@ -240,26 +192,24 @@ def train_head(
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
-    from pipelines import experiments
     from pipelines.engines import Outcome
     from pipelines.engines.local import run_all
 
-    chosen = experiments.load(experiment).changed(settings, seeds, only)
     began = time.monotonic()
-    with progress_bar(f"train {chosen.name}", "run") as progress:
+    with progress_bar(f"train {job.experiment.name}", "run") as progress:
 
-        def report(outcome: Outcome, done: int, total: int) -> None:
+        def ended(outcome: Outcome, done: int, total: int) -> None:
             progress(done, total)
 
-        progress(0, len({run.id for run in chosen.runs}))
-        outcomes = run_all(chosen.runs, stores, runs, workers=workers, device=device, report=report)
+        progress(0, len({run.id for run in job.experiment.runs}))
+        outcomes = run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
     counts = Counter(outcome.status for outcome in outcomes)
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
     for outcome in outcomes:
         if outcome.folder:
             click.echo(outcome.folder)
-        if outcome.reason:
-            note(f"{outcome.config.id}: {outcome.reason}")
+        if outcome.note:
+            note(f"{outcome.config.id}: {outcome.note}")
     if counts["failed"]:
         raise SystemExit(1)
 
@@ -267,15 +217,7 @@ def train_head(
 @main.command()
 @experiment_options
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-def evaluate(
-    experiment: str,
-    stores: Path,
-    runs: Path,
-    settings: tuple[str, ...],
-    seeds: str | None,
-    only: tuple[str, ...],
-    device: str,
-) -> None:
+def evaluate(job: Job, device: str) -> None:
     """Compare the runs of EXPERIMENT with the labels of their test clips; append the numbers to RUNS/results.jsonl.
 
     This is the only command that reads test labels.
@@ -284,21 +226,20 @@ def evaluate(
     Example:
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
     """
-    from pipelines import experiments, results
+    from pipelines import results
     from pipelines.evaluate import evaluate as run
 
-    chosen = experiments.load(experiment).changed(settings, seeds, only)
-    folders = list(dict.fromkeys(runs / config.id for config in chosen.runs if config.row))
+    folders = list(dict.fromkeys(job.runs / config.id for config in job.experiment.runs if config.row))
     missing = [folder.name for folder in folders if not (folder / "config.json").exists()]
-    with progress_bar(f"evaluate {chosen.name}", "run") as progress:
+    with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         done = [folder for folder in folders if folder.name not in missing]
         for number, folder in enumerate(done, 1):
-            results.append(runs / "results.jsonl", run(folder, stores, chosen.name, device))
+            results.append(job.results, run(folder, job.stores, job.experiment.name, device))
             progress(number, len(done))
-    click.echo(runs / "results.jsonl")
+    click.echo(job.results)
     if missing:
         names = "\n  ".join(missing)
-        raise click.ClickException(f"not trained yet; `featcache train-head {experiment}` makes them:\n  {names}")
+        raise click.ClickException(f"not trained yet; `featcache train-head {job.text}` makes them:\n  {names}")
 
 
 @main.command()
@@ -307,16 +248,7 @@ def evaluate(
     "--metric", default="top1", show_default=True, help="top1, top5, mean_class; norms for the feature norms."
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
-def table(
-    experiment: str,
-    stores: Path,
-    runs: Path,
-    settings: tuple[str, ...],
-    seeds: str | None,
-    only: tuple[str, ...],
-    metric: str,
-    format: str,
-) -> None:
+def table(job: Job, metric: str, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts, mean ± standard deviation over seeds, in per cent.
 
     \b
@@ -324,40 +256,30 @@ def table(
       featcache table kitchens --stores demo/stores --runs demo/runs
       featcache table kitchens --runs demo/runs --metric mean_class --format latex
     """
-    from pipelines import experiments, results, tables
+    from pipelines import results, tables
 
-    chosen = experiments.load(experiment).changed(settings, seeds, only)
-    rows = results.read(runs / "results.jsonl")
+    rows = results.read(job.results)
     if metric == "norms":
-        click.echo(tables.norms_table(rows, chosen))
+        click.echo(tables.norms_table(rows, job.experiment))
     else:
-        click.echo(tables.render(rows, chosen, metric, format))
+        click.echo(tables.render(rows, job.experiment, metric, format))
 
 
 @main.command()
 @experiment_options
 @click.option("--out", type=FOLDER, help="Where to write it.  [default: RUNS/EXPERIMENT.html]")
-def report(
-    experiment: str,
-    stores: Path,
-    runs: Path,
-    settings: tuple[str, ...],
-    seeds: str | None,
-    only: tuple[str, ...],
-    out: Path | None,
-) -> None:
+def report(job: Job, out: Path | None) -> None:
     """Write one self-contained HTML page about EXPERIMENT: tables, plots, frames, and how everything was made.
 
     \b
     Example:
       featcache report kitchens --stores demo/stores --runs demo/runs
     """
-    from pipelines import experiments, results
     from pipelines import report as page
+    from pipelines import results
 
-    chosen = experiments.load(experiment).changed(settings, seeds, only)
-    out = out or runs / f"{chosen.name}.html"
-    page.write(chosen, results.read(runs / "results.jsonl"), runs, stores, out)
+    out = out or job.runs / f"{job.experiment.name}.html"
+    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out)
     click.echo(out)
 
 
@@ -383,26 +305,6 @@ def list_names(what: str) -> None:
     for name in registry.names():
         doc = importlib.import_module(f"{folders[what]}.{name}").__doc__ or ""
         click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
-
-
-def note(text: str) -> None:
-    """A line for people, on stderr."""
-    click.echo(text, err=True)
-
-
-@contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that moves a bar with rate and time left; outside a terminal it prints now and then."""
-    from tqdm import tqdm
-
-    seldom = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(desc=title, unit=unit, mininterval=seldom, leave=True, delay=0.2) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 if __name__ == "__main__":

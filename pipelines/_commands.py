@@ -1,0 +1,102 @@
+"""Parts that the commands of cli.py share: error messages, progress bars, and the options of an experiment."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featcache.errors import FeatcacheError
+
+if TYPE_CHECKING:
+    from pipelines.experiments import Experiment
+
+FOLDER = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group whose commands answer a user's mistake with one sentence and exit code 1, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn our errors and the system's into click's."""
+        try:
+            return super().invoke(ctx)
+        except FeatcacheError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno is None or isinstance(error, BrokenPipeError):
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            raise click.ClickException(
+                f"{error.strerror}{place}; what was finished is kept, run the same command to go on"
+            ) from error
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that moves a bar with rate and time left; outside a terminal it prints now and then."""
+    from tqdm import tqdm
+
+    seldom = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(desc=title, unit=unit, mininterval=seldom, leave=True, delay=0.2) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """What train-head, evaluate, table and report share: the experiment, its folders, the runs of it that are meant."""
+
+    text: str  #: as it was typed
+    experiment: "Experiment"
+    stores: Path
+    runs: Path
+
+    @property
+    def results(self) -> Path:
+        """Where `evaluate` writes and `table` reads."""
+        return self.runs / "results.jsonl"
+
+
+def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that make its Job, which becomes its first argument."""
+
+    @wraps(command)
+    def with_job(
+        experiment: str,
+        stores: Path,
+        runs: Path,
+        settings: tuple[str, ...],
+        seeds: str | None,
+        only: tuple[str, ...],
+        **own_options: Any,
+    ) -> None:
+        from pipelines import experiments
+
+        chosen = experiments.load(experiment).changed(settings, seeds, only)
+        command(Job(experiment, chosen, stores, runs), **own_options)
+
+    options = [
+        click.argument("experiment"),
+        click.option("--stores", type=FOLDER, default="stores", show_default=True, help="Folder of all stores."),
+        click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of all runs."),
+        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a value in every run."),
+        click.option("--seeds", metavar="0,1,2", help="Train with these seeds instead of the experiment's."),
+        click.option("--only", multiple=True, metavar="ROW", help="Only this row of the table; may be repeated."),
+    ]
+    for option in reversed(options):
+        with_job = option(with_job)
+    return with_job

@@ -1,0 +1,157 @@
+"""`make bench`: what featcache's parts cost, as ratios inside one run against the plainest way to do the same.
+
+Machines are noisy and differ, so a line is a ratio of medians, measured alternately; absolute figures stand behind it
+to give an idea only. docs/benchmarks.md keeps the figures of named machines.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.builders import kitchens
+from featcache.manifest import Clip, Manifest
+from featcache.media import read_clip
+from featcache.store import FeatureStore, StoreWriter
+from featcache.windows import Plan
+from pipelines.extract import extract, load_extractors
+
+ROUNDS = 5
+ROWS, WINDOWS, WIDTH = 2048, 5, 3072  #: 30 KB rows, two shards
+DESCRIPTORS = ("hog", "hof", "logmel")
+
+
+def main() -> None:
+    """Run every benchmark and print a Markdown table."""
+    print("| what | against | ratio (1.00 = as fast) | figures |")
+    print("| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        for benchmark in (store_write, store_read, extraction, training):
+            for what, against, ours, plain, unit in benchmark(Path(folder)):
+                ratio = plain / ours
+                print(f"| {what} | {against} | {ratio:.2f} | {unit(ours)}, plain {unit(plain)} |", flush=True)
+
+
+Line = tuple[str, str, float, float, Callable[[float], str]]
+
+
+def store_write(folder: Path) -> Iterator[Line]:
+    """Writing rows with journal, digests and syncs against writing the same bytes once and syncing them."""
+    rows = np.random.default_rng(0).standard_normal((ROWS, WINDOWS, WIDTH)).astype(np.float16)
+    ours, plain = alternate(
+        lambda n: _write_store(folder / f"w{n}", rows), lambda n: _write_plain(folder / f"p{n}", rows)
+    )
+    yield "write a store of 30 KB rows", "write + fsync", ours, plain, lambda s: f"{ROWS / s:,.0f} rows/s"
+
+
+def store_read(folder: Path) -> Iterator[Line]:
+    """Reading a whole store into memory against reading one raw file of the same bytes."""
+    rows = np.random.default_rng(0).standard_normal((ROWS, WINDOWS, WIDTH)).astype(np.float16)
+    _write_store(folder / "r", rows)
+    _write_plain(folder / "raw", rows)
+    ours, plain = alternate(
+        lambda n: FeatureStore.open(folder / "r").features, lambda n: np.fromfile(folder / "raw", np.float16)
+    )
+    yield "open and read a store", "numpy.fromfile", ours, plain, lambda s: f"{rows.nbytes / s / 1e9:.2f} GB/s"
+
+
+def extraction(folder: Path) -> Iterator[Line]:
+    """End-to-end extraction against decoding and preparing alone, on all cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    manifest = kitchens.build(folder / "videos", share=0.1)
+    extractors, workers = load_extractors(DESCRIPTORS), os.cpu_count() or 1
+
+    def decode_only(n: int) -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(lambda clip: read_clip(manifest.path(clip), clip, Plan(), extractors), manifest):
+                pass
+
+    ours, plain = alternate(
+        lambda n: extract(manifest, extractors, folder / f"s{n}", plan=Plan(), workers=workers), decode_only, rounds=3
+    )
+    yield (
+        f"extract {' + '.join(DESCRIPTORS)}",
+        "decode + prepare",
+        ours,
+        plain,
+        lambda s: f"{len(manifest) / s:.1f} clips/s",
+    )
+
+
+def training(folder: Path) -> Iterator[Line]:
+    """The training loop against its bare steps: the same head on one batch that is held fixed."""
+    import torch
+
+    from heads.batch import Batch
+    from heads.methods import source_only
+    from heads.nets import adapter
+    from pipelines.batches import draws
+    from pipelines.config import Feed, RunConfig
+    from pipelines.opening import open_run
+    from pipelines.runs import build
+    from pipelines.train_head import fit
+
+    rows = np.random.default_rng(0).standard_normal((ROWS, WINDOWS, 1024)).astype(np.float16)
+    _write_store(folder / "stores" / "bench" / "toy.zarr", rows).write(folder / "stores" / "bench" / "manifest.csv")
+    config = RunConfig(
+        "bench", source_only.Params(), adapter.Params(dim=256), {"rgb": Feed("toy")}, source=("d",), test="d",
+        epoch="source", steps=200, batch=(128, 0),
+    )  # fmt: skip
+    opened = open_run(config, folder / "stores", "cpu")
+    torch.set_num_threads(1)
+
+    def bare(n: int) -> None:
+        method = build(config, opened.spec)
+        optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        batch = Batch(source=next(draws(config, opened.sides)["source"]))
+        method.train()
+        for _ in range(config.steps):
+            optimizer.zero_grad()
+            torch.stack(list(method.losses(batch, 0.0).values())).sum().backward()
+            optimizer.step()
+
+    ours, plain = alternate(lambda n: fit(build(config, opened.spec), config, opened, opened.test(), None), bare)
+    yield "train a linear head, batch 128", "its bare steps", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
+
+
+def alternate(
+    ours: Callable[[int], object], plain: Callable[[int], object], rounds: int = ROUNDS
+) -> tuple[float, float]:
+    """Median seconds of both, run in turns after a warm-up, so that a slow moment of the machine hits both."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for run, times in zip((ours, plain), seconds, strict=True):
+            began = time.perf_counter()
+            run(number)
+            times.append(time.perf_counter() - began)
+    return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
+
+
+def _write_store(path: Path, rows: NDArray[np.float16]) -> Manifest:
+    clips = tuple(
+        Clip(str(row), "d", "test" if row % 4 == 0 else "train", "v", labels={"label": str(row % 8)})
+        for row in range(len(rows))
+    )
+    manifest, times = Manifest("bench", clips, path.parent), np.arange(float(rows.shape[1]))
+    recipe = {"extractor": "toy", "modality": "rgb", "weights_sha256": "none", "dtype": "float16"}
+    with StoreWriter.open(path, manifest, recipe, row_shape=rows.shape[2:], windows=rows.shape[1], facts={}) as writer:
+        for row in writer.pending:
+            writer.done(row, rows[row], times, times + 1)
+    return manifest
+
+
+def _write_plain(path: Path, rows: NDArray[np.float16]) -> None:
+    with path.open("wb") as file:
+        file.write(rows.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The commands as a user types them: bad input gives one clear sentence and exit code 1 or 2, and loses nothing."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from featcache import FeatureStore, Manifest
+from featcache.builders import kitchens
+from pipelines.cli import main
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def commands(group=main, path=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Sixteen or so real clips in two domains; tests copy what they break."""
+    folder = tmp_path_factory.mktemp("videos")
+    kitchens.build(folder, share=0.05)
+    return folder
+
+
+@pytest.fixture()
+def mine(videos, tmp_path):
+    """A folder with two good videos and a manifest of them, to which tests add."""
+    manifest = Manifest.read(videos / "kitchens.csv")
+    rows = []
+    for number, clip in enumerate(manifest.clips[:2]):
+        os.link(manifest.path(clip), tmp_path / f"{number}.mp4")
+        rows.append(f"{number},home,train,{number}.mp4")
+    (tmp_path / "m.csv").write_text("\n".join(["clip_id,domain,split,source", *rows]) + "\n")
+    return tmp_path
+
+
+def add(folder, source, content=None, **columns):
+    """One more clip, `bad`, in the manifest; returns the manifest's path."""
+    if content is not None:
+        (folder / source).write_bytes(content)
+    lines = (folder / "m.csv").read_text().splitlines()
+    lines = [",".join([lines[0], *columns]), *(line + "," * len(columns) for line in lines[1:])]
+    lines.append(",".join(["bad", "home", "train", source, *map(str, columns.values())]))
+    (folder / "m.csv").write_text("\n".join(lines) + "\n")
+    return folder / "m.csv"
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_every_command_has_help_that_ends_with_an_example(path, command):
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    text = command.help.strip()
+    assert "Example" in text
+    assert text.splitlines()[-1].strip().startswith("featcache")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("help", "dtype", "format"):
+            assert parameter.help, f"{path}: option {parameter.name} has no help"
+
+
+def broken(name, good):
+    return {
+        "truncated": (good[: len(good) // 3], {}, "bad.mp4"),
+        "zero bytes": (b"", {}, "bad.mp4"),
+        "text": (b"these are not the frames you are looking for\n" * 50, {}, "bad.mp4"),
+        "missing": (None, {}, "bad.mp4"),
+        "start after the end": (good, {"start_seconds": 90, "stop_seconds": 95}, "bad.mp4"),
+        "starts after the last frame": (good, {"start_frame": 9000, "stop_frame": 9010}, "bad.mp4"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["truncated", "zero bytes", "text", "missing", "start after the end", "starts after the last frame"]
+)
+def test_a_broken_clip_is_named_and_the_rest_is_finished(mine, name):
+    content, columns, source = broken(name, (mine / "0.mp4").read_bytes())
+    manifest = add(mine, source, content, **columns)
+    result = run("extract", manifest, "hog", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    for extractor in ("hog", "logmel"):
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith(f"{extractor}: failed: bad: ")]
+        assert "bad.mp4" in line
+        store = FeatureStore.open(mine / "stores" / "m" / f"{extractor}.zarr")
+        assert store.state.tolist() == [1, 1, 2]
+    checked = run("check", manifest, mine / "stores" / "m" / "hog.zarr")
+    assert checked.exit_code == 1
+    assert len([line for line in checked.stdout.splitlines() if "bad" in line]) == 2
+
+
+def test_a_sound_file_has_no_pictures_and_that_is_no_failure(mine):
+    import wave
+
+    with wave.open(str(mine / "tone.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(b"\x00\x10\x00\xf0" * 16000)
+    manifest = add(mine, "tone.wav")
+    result = run("extract", manifest, "hog", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 0, result.output
+    assert "hog: absent: bad: " in result.stderr
+    assert FeatureStore.open(mine / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 3]
+    assert FeatureStore.open(mine / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
+
+
+def test_a_modality_that_no_clip_has_is_an_error(mine):
+    (mine / "still.csv").write_text("clip_id,domain,split,source\na,d,train,still.png\n")
+    import cv2
+    import numpy as np
+
+    cv2.imwrite(str(mine / "still.png"), np.full((64, 64, 3), 90, np.uint8))
+    result = run("extract", mine / "still.csv", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 1
+    assert "logmel: absent: a: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("clip_id,domain,split,source\n", "no clips"),
+        ("clip_id,domain,split,source\na,d,train,0.mp4\na,d,train,1.mp4\n", "line 3: clip_id 'a' stands on line 2"),
+        ("clip_id,domain,split,source,color\na,d,train,0.mp4,red\n", "unknown column 'color'"),
+        ("clip_id,domain,split,source,start_frame,stop_frame\na,d,train,0.mp4,9,3\n", "stop_frame 3 is not after"),
+    ],
+)
+@pytest.mark.parametrize("command", ["extract", "check"])
+def test_bad_manifests(mine, command, text, message):
+    (mine / "bad.csv").write_text(text)
+    result = run(command, mine / "bad.csv", *(["hog", "--stores", mine / "stores"] if command == "extract" else []))
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (mine / "stores").exists()
+
+
+def test_ids_and_labels_that_look_like_something_else(videos, tmp_path):
+    for label in ("NA", "null"):
+        for number in ("007", "1e5", "nan"):
+            target = tmp_path / "videos" / "01" / label / f"{label}{number}.mp4"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(next((videos).rglob("*.mp4")), target)
+    result = run("manifest", "scan", tmp_path / "videos", "--layout", "{domain}/{label}/{clip_id}")
+    assert result.exit_code == 0, result.output
+    manifest = tmp_path / "videos" / "videos.csv"
+    assert result.stdout.strip() == str(manifest)
+    assert run("extract", manifest, "logmel", "--stores", tmp_path / "stores").exit_code == 0
+    store = FeatureStore.open(tmp_path / "stores" / "videos" / "logmel.zarr")
+    assert store.clip_ids[0] == "NA007"
+    assert Manifest.read(tmp_path / "stores" / "videos" / "manifest.csv").classes == {"label": ("NA", "null")}
+
+
+def test_a_store_of_another_manifest_is_refused(mine):
+    stores = mine / "stores"
+    assert run("extract", mine / "m.csv", "logmel", "--stores", stores).exit_code == 0
+    before = FeatureStore.open(stores / "m" / "logmel.zarr").fingerprint
+    (mine / "other").mkdir()
+    (mine / "other" / "m.csv").write_text("clip_id,domain,split,source\nx,d,train,../0.mp4\n")
+    result = run("extract", mine / "other" / "m.csv", "logmel", "--stores", stores)
+    assert result.exit_code == 1
+    assert "was made from other clips than manifest 'm'" in result.stderr
+    assert "row 0 (0): clip_id '0' in the store, 'x' in the manifest" in result.stderr
+    assert FeatureStore.open(stores / "m" / "logmel.zarr").fingerprint == before
+
+
+def test_a_folder_that_cannot_be_written(mine):
+    (mine / "file").write_text("in the way")
+    result = run("extract", mine / "m.csv", "logmel", "--stores", mine / "file" / "stores")
+    assert result.exit_code == 1
+    assert "Not a directory" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_full_disk_stops_with_a_sentence_and_a_resume_goes_on(videos, tmp_path):
+    """A limit on the size of files stands in for the full disk: writes fail in the same way."""
+    command = [sys.executable, "-m", "pipelines.cli", "extract", str(videos / "kitchens.csv"), "hog", "--stores"]
+    full = subprocess.run(
+        [*command, str(tmp_path / "s")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith("Error: File too large")
+    assert "run the same command to go on" in full.stderr
+    assert "Traceback" not in full.stderr
+    for folder in ("s", "whole"):
+        assert subprocess.run([*command, str(tmp_path / folder)], capture_output=True, check=False).returncode == 0
+    stores = [FeatureStore.open(tmp_path / folder / "kitchens" / "hog.zarr") for folder in ("s", "whole")]
+    assert stores[0].fingerprint == stores[1].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract", "none.csv", "hog"], 1, "no manifest none.csv"),
+        (["extract"], 2, "Missing argument"),
+        (["extract", "m.csv", "hogg"], 1, "no extractor 'hogg'; featcache/extractors has: hof, hog, logmel"),
+        (["extract", "m.csv", "hog", "--windows", "five"], 1, "no window plan 'five'"),
+        (["extract", "m.csv", "hog", "--set", "hog.sells=3"], 1, "sells"),
+        (["extract", "m.csv", "hog", "--dtype", "int8"], 2, "'int8' is not one of"),
+        (["check", "stores"], 1, "no manifest stores"),
+        (["manifest", "scan", "nowhere", "--layout", "{clip_id}"], 1, "no folder nowhere"),
+        (["manifest", "build", "kitchen", "."], 1, "no benchmark 'kitchen'"),
+        (["train-head", "kitchen"], 1, "did you mean 'kitchens'"),
+        (["train-head", "kitchens", "--stores", "none", "--runs", "r", "--workers", "1", "--seeds", "0"], 1, "none"),
+        (["evaluate", "kitchens", "--runs", "none"], 1, "train-head kitchens"),
+        (["table", "kitchens", "--runs", "none"], 1, "no results at none"),
+        (["train-head", "kitchens", "--seeds", "a,b"], 1, "seeds"),
+        (["train-head", "kitchens", "--only", "SOTA"], 1, "no row 'SOTA'"),
+        (["train-head", "kitchens", "--set", "method.lambda=1"], 1, "lambda"),
+    ],
+)
+def test_mistakes_on_the_command_line(mine, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(mine)
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
