@@ -1,0 +1,60 @@
+"""What a method is given: the only types that heads share with pipelines.
+
+Shapes: B rows of a batch, T windows of a row (or tokens of one caption), N rows of a whole side.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Side:
+    """B rows of one side. A modality the side does not have is no key of x."""
+
+    x: dict[str, Tensor]  #: modality -> (B, T, *row_shape) float32; zeros where not present
+    present: dict[str, Tensor]  #: modality -> (B, T) bool
+    y: dict[str, Tensor]  #: task -> (B,) int64; {} where hidden: always for a target, always in predict
+    domain: Tensor  #: (B,) int64, position in Spec.domains; -1 for a test domain that training never names
+    index: Tensor  #: (B,) int64, row of the side; addresses banks and pseudo-labels
+
+    def pool(self, modality: str) -> Tensor:
+        """Mean over the present windows -> (B, *row_shape); zeros for a row that lacks the modality."""
+        x_BT, present_BT = self.x[modality], self.present[modality]
+        weight_BT = present_BT / present_BT.sum(1, keepdim=True).clamp_min(1)
+        return (x_BT * weight_BT.reshape(*weight_BT.shape, *[1] * (x_BT.dim() - 2))).sum(1)
+
+    def has(self, modality: str) -> Tensor:
+        """Rows with at least one window of the modality -> (B,) bool."""
+        return self.present[modality].any(1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's rows. A side that the run does not name is None, and its rows were never read."""
+
+    source: Side | None = None
+    target: Side | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What may be known before any row is read."""
+
+    shapes: dict[str, tuple[int, ...]]  #: modality -> row_shape, over all feeds
+    windows: dict[str, int]  #: modality -> T of a training draw
+    classes: dict[str, int]  #: task -> number of classes, from the manifest
+    rows: dict[str, int]  #: "source" | "source_val" | "target" -> rows, of the sides that the method is given
+    domains: tuple[str, ...]  #: source domains in the run's order, then the target
+
+
+Sweep = Callable[[str], Iterator[Side]]
+"""sweep("target"): every row once, in order, test windows; labels only on source sides."""
+
+
+def gather(sides: Iterator[Side], look: Callable[[Side], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Run `look` over a sweep and concatenate its answers: row i of each is row i of the side."""
+    answers = [look(side) for side in sides]
+    return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}

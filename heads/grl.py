@@ -1,0 +1,34 @@
+"""Gradient reversal [Ganin and Lempitsky 2015]: the identity forward, -coefficient times the gradient backward."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Reversal(torch.autograd.Function):
+    generate_vmap_rule = True  # heads of several seeds can be stacked with torch.func
+
+    @staticmethod
+    def forward(x: Tensor, coefficient: float) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.coefficient = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return -ctx.coefficient * grad, None
+
+
+def reverse(x: Tensor, coefficient: float) -> Tensor:
+    """X unchanged; what stands before it learns to raise the loss that what stands behind it learns to lower.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> reverse(x, 0.5).sum().backward()
+    >>> x.grad
+    tensor([-0.5000, -0.5000])
+    """
+    reversed_x: Tensor = _Reversal.apply(x, coefficient)
+    return reversed_x

@@ -1,0 +1,20 @@
+"""Cross entropy on labels, one task or several."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+
+def task_cross_entropy(logits: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
+    """Σ_task mean over rows of the cross entropy. logits: task -> (B, K), y: task -> (B,).
+
+    >>> task_cross_entropy({"label": torch.zeros(3, 4)}, {"label": torch.tensor([0, 1, 3])})   # log 4
+    tensor(1.3863)
+    """
+    for task in logits:
+        if task not in y:
+            raise ValueError(
+                f"a loss needs labels of task {task!r}, but this side's are hidden: those of a target always are; "
+                f"visible here: {', '.join(y) or 'none'}"
+            )
+    return torch.stack([cross_entropy(logits[task], y[task]) for task in logits]).sum()

@@ -1,0 +1,133 @@
+"""Relative Norm Alignment [RNA: Planamente et al. 2024, IJCV], for domain generalisation (DG) and adaptation (UDA).
+
+    DG:   L = L_C + Σ_{i<j} (L_g + L_c)(i_s, j_s)
+    UDA:  L = L_C + Σ_{d in s, t} Σ_{i<j} (L_g + L_c)(i_d, j_d) + Σ_i (L_g + L_c)(i_s, i_t) + L_d + λ_IM L_IM
+
+    L_g(u, v) = λ_g R(E‖u‖, E‖v‖),   L_c(u, v) = λ_c Σ_class R(E‖u_class‖, E‖v_class‖),   R(a, b) = (a/b - b/a)²
+
+i, j are modalities, s and t source and target; the sum over i in UDA is the paper's L_mod. A run that names a target
+is UDA, one that does not is DG.
+
+Implementation details
+  1. λ_g and λ_c multiply here; the printed Eq. 1 has them inside the loss. L_mod shares them (paper: "requires only two
+     hyper-parameters"). No public source gives the values: defaults are METHODS' recommendation, not the authors'.
+  2. Classes of the target are the argmax of the fused scores of the same batch, without gradient (Sec. 3.4; the paper
+     states no threshold). A class that either side lacks adds nothing; one row is enough (paper silent).
+  3. Several source domains are one source: the expectation runs over all of its rows and needs no domain labels.
+  4. L_d: per modality a discriminator D -> 100 -> ReLU -> 2 behind a gradient reversal, as in MM-SADA's code. λ_d
+     stands in the reversal, so it weighs what the encoders feel; the discriminators learn at full rate. The paper does
+     not say how it ramps up; here as in MM-SADA, by `schedules.dann`.
+  5. With several tasks the norm terms are taken on each task's part of the features, and added (EK100: verb, noun).
+  6. Rows that lack a modality count in none of its terms.
+  7. R grows without bound where a one-row class has almost no norm: give `Optim.clip_norm` a value in every experiment.
+Deviation: on frozen features F is the net's own layer, where the paper trains the backbone too (except on EK100).
+Shapes: B rows, D features, K classes; M modalities.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn, stack
+from torch.nn.functional import cross_entropy
+
+from heads.batch import Batch, Side, Spec
+from heads.grl import reverse
+from heads.losses.entropy import information
+from heads.losses.norms import relative_norm, relative_norm_per_class
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+from heads.nets import Net
+from heads.schedules import dann
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of RNA."""
+
+    lambda_g: float = 1.0  #: λ_g, global norm ratio, Eq. 1; between modalities and (UDA) between domains
+    lambda_c: float = 0.1  #: λ_c, norm ratio per class, Eq. 2; small, for it is a sum over classes
+    lambda_d: float = 0.2  #: λ_d, UDA: peak coefficient of the gradient reversal; 0: no discriminators
+    lambda_im: float = 0.1  #: λ_IM, UDA: information maximisation on the target
+    per_modality: bool = False  #: †: also classify from each modality alone, with weight 1
+
+
+class Group(NamedTuple):
+    """The part of one modality's features on one side that serves one task."""
+
+    f: Tensor  # (B, D) features
+    y: Tensor  # (B,) classes or pseudo-classes; -1 where the row lacks the modality
+    K: int  # classes of the task
+
+    @property
+    def rows(self) -> Tensor:
+        """(B,) bool: rows that have the modality."""
+        return self.y >= 0
+
+
+class Rna(Method):
+    """DG without a target, UDA with one."""
+
+    needs = ("source",)
+    may = ("target",)
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        adversarial = "target" in spec.rows and params.lambda_d > 0
+        self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes} if adversarial else {})
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_C, L_g, L_c; with a target also L_d and L_IM; with per_modality also L_C_m."""
+        p, s, t = self.params, batch.source, batch.target
+        assert s is not None  # `needs`
+        f_s = self.net.encode(s)
+        terms = {"L_C": task_cross_entropy(self.net.classify(f_s), s.y)}
+        if p.per_modality:
+            terms["L_C_m"] = stack([task_cross_entropy(self.net.classify({m: f_s[m]}), s.y) for m in f_s]).sum()
+
+        by_task = self.groups(s, f_s, s.y)
+        pairs = [pair for m_groups in by_task.values() for pair in combinations(m_groups.values(), 2)]
+        if t is not None:
+            f_t = self.net.encode(t)
+            z_t = self.net.classify(f_t)
+            by_task_t = self.groups(t, f_t, {task: z_BK.detach().argmax(1) for task, z_BK in z_t.items()})
+            pairs += [pair for m_groups in by_task_t.values() for pair in combinations(m_groups.values(), 2)]
+            pairs += [(by_task[k][m], by_task_t[k][m]) for k in by_task for m in by_task[k] if m in by_task_t[k]]
+            terms["L_IM"] = p.lambda_im * stack([information(z_BK.softmax(1)) for z_BK in z_t.values()]).sum()
+            if self.D:
+                coefficient = p.lambda_d * dann(progress)
+                shared = [m for m in f_s if m in f_t]
+                terms["L_d"] = stack([self.domain_loss(m, s, t, f_s[m], f_t[m], coefficient) for m in shared]).sum()
+
+        zero = f_s[next(iter(f_s))].new_zeros(())  # one modality in DG makes no pair
+        terms["L_g"] = p.lambda_g * sum((relative_norm(u.f, v.f, u.rows, v.rows) for u, v in pairs), zero)
+        terms["L_c"] = p.lambda_c * sum((relative_norm_per_class(u.f, v.f, u.y, v.y, u.K) for u, v in pairs), zero)
+        return terms
+
+    def groups(self, side: Side, f: dict[str, Tensor], y: dict[str, Tensor]) -> dict[str, dict[str, Group]]:
+        """Task -> modality -> its part of the features with the classes y of the rows."""
+        K = self.spec.classes
+        return {
+            task: {m: Group(f_BD[:, part], y[task].where(side.has(m), -1), K[task]) for m, f_BD in f.items()}
+            for task, part in self.net.parts.items()
+        }
+
+    def domain_loss(self, m: str, s: Side, t: Side, f_s: Tensor, f_t: Tensor, coefficient: float) -> Tensor:
+        """Cross entropy of modality m's discriminator, mean over the rows of both sides that have m."""
+        z_B2 = self.D[m](reverse(torch.cat([f_s, f_t]), coefficient))
+        d_B = torch.cat([torch.zeros_like(s.index), torch.ones_like(t.index)])
+        rows_B = torch.cat([s.has(m), t.has(m)])
+        return (cross_entropy(z_B2, d_B, reduction="none") * rows_B).sum() / rows_B.sum().clamp_min(1)
+
+
+def discriminator(dim: int) -> nn.Sequential:
+    """D -> 100 -> ReLU -> 2 with truncated normal weights of std 0.1, as in MM-SADA's code."""
+    layers = nn.Linear(dim, 100), nn.Linear(100, 2)
+    for layer in layers:
+        nn.init.trunc_normal_(layer.weight, std=0.1)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1])
+
+
+METHOD = Rna

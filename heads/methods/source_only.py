@@ -1,0 +1,44 @@
+"""Source-only: L = L_C, cross entropy on the labelled domains and nothing else. The row that adaptation has to beat.
+
+Supervised-target, the row it can hope for, is this method with the target as its labelled domain:
+`RunConfig(source=("night",), test="night", method=source_only.Params(), ...)`.
+
+Implementation details
+  1. The scores of the modalities are added before the softmax (RNA, Sec. 3; MM-SADA's code).
+  2. `per_modality` adds the cross entropy of each modality alone, with weight 1: "source-only †" of RNA's Table 5.
+  3. With several tasks, their cross entropies are added.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from heads.batch import Batch
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of source-only."""
+
+    per_modality: bool = False  #: †: also classify from each modality alone
+
+
+class SourceOnly(Method):
+    """Cross entropy on the source."""
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_C, and L_C_m when asked for."""
+        s = batch.source
+        assert s is not None  # `needs`
+        f = self.net.encode(s)
+        terms = {"L_C": task_cross_entropy(self.net.classify(f), s.y)}
+        if self.params.per_modality:
+            alone = [task_cross_entropy(self.net.classify({m: f[m]}), s.y) for m in f]
+            terms["L_C_m"] = torch.stack(alone).sum()
+        return terms
+
+
+METHOD = SourceOnly

@@ -1,0 +1,51 @@
+"""What a network promises. The folder is the registry: `nets/adapter.py` is the network `adapter`.
+
+A file holds one frozen dataclass `Params`, one class, and `NET = ThatClass`. Helpers of several files start with `_`.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from heads.batch import Side
+
+
+class Net(nn.Module):
+    """What a table holds fixed while methods vary. Constructor (params, spec); it draws its weights before the method.
+
+    A retrieval net says "visual" and "text" in `encode` and has a `similarity`; the others have `classify`.
+    """
+
+    dim: int  #: D, size of each encoded feature
+    parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
+
+    def encode(self, side: Side) -> dict[str, Tensor]:
+        """Modality -> (B, D), over the modalities in side.x; a fusing net adds "fused"."""
+        raise NotImplementedError
+
+    def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Task -> logits (B, K).
+
+        A late-fusion net takes any subset of modalities: classify({"rgb": f["rgb"]}) is that stream alone. A fusing net
+        reads "fused".
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def similarity(out: dict[str, Tensor]) -> Tensor:
+        """Encodings, one visual row per clip -> (captions, clips). Pure, so that evaluating needs no weights."""
+        raise NotImplementedError
+
+
+def names() -> list[str]:
+    """The networks there are: the files of this folder that do not start with an underscore."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """The file of that name, with its `Params` and `NET`; unknown names list the known ones."""
+    if name not in names():
+        raise ValueError(f"no net {name!r}; heads/nets has: {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}")

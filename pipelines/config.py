@@ -1,0 +1,260 @@
+"""What a run is: the configuration, its checks, its name, and how single values of it are changed.
+
+>>> from heads.methods import rna
+>>> from heads.nets import adapter
+>>> run = RunConfig("kitchens", rna.Params(), adapter.Params(), {"rgb": Feed("hog")}, source=("day",), target="night")
+>>> run.test, override(run, "method.lambda_g=0.5").method.lambda_g
+('night', 0.5)
+"""
+
+import hashlib
+import json
+import re
+import sys
+from dataclasses import dataclass, field, is_dataclass
+from typing import Annotated, Any
+
+from featcache.errors import ConfigError
+from featcache.manifest import SPLITS
+from pipelines import typed
+
+ROLES = ("source", "target", "test")  #: who can be shown a feed
+TRAIN_DRAWS = ("all", "random", "shared", "segments")
+TEST_DRAWS = ("all", "segments", "each")
+
+
+def _method(name: str) -> type:
+    """The Params of a method, by its file's name."""
+    from heads import methods
+
+    return _params(methods, "method", name)
+
+
+def _net(name: str) -> type:
+    """The Params of a net, by its file's name."""
+    from heads import nets
+
+    return _params(nets, "net", name)
+
+
+def _params(registry: Any, what: str, name: str) -> type:
+    if name not in registry.names():
+        raise typed.unknown(what, name, registry.names())
+    params: type = registry.load(name).Params
+    return params
+
+
+@dataclass(frozen=True)
+class Optim:
+    """One optimiser: how a group of parameters is updated."""
+
+    name: str = "sgd"  #: sgd | adam
+    lr: float = 0.01
+    momentum: float = 0.9  #: of sgd
+    weight_decay: float = 1e-4
+    nesterov: bool = False  #: of sgd
+    milestones: tuple[float, ...] = ()  #: fractions of the run at which lr is multiplied by gamma
+    gamma: float = 0.1
+    inverse: float = 0.0  #: lr (1 + inverse p)^-0.75; SHOT, SFDA: 10
+    clip_norm: float = 0.0  #: 0: none; over the parameters of this Optim
+
+    def at(self, progress: float) -> float:
+        """Learning rate at a progress in [0, 1]."""
+        passed = sum(progress >= milestone for milestone in self.milestones)
+        return float(self.lr * self.gamma**passed * (1 + self.inverse * progress) ** -0.75)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One modality of a run: where its features lie, who sees them, which windows are drawn."""
+
+    store: str  #: the store's name: STORES/<manifest>/<store>.zarr
+    seen_by: str = "source target test"  #: "source test": target captions do not exist while training
+    train: str = "all"  #: all | random:k (per modality) | shared:k (same windows for all) | segments:k (centres)
+    test: str = "all"  #: all | segments:k | each (predict per window, softmax averaged); never random
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. Equal configurations have equal ids, and are trained once."""
+
+    manifest: str  #: folder of STORES
+    method: Annotated[Any, typed.Named(_method)]  #: Params of a file in heads/methods
+    net: Annotated[Any, typed.Named(_net)]  #: Params of a file in heads/nets
+    feeds: dict[str, Feed]  #: modality -> feed
+    row: str = ""  #: the table row this run belongs to; no part of the id. Empty: a stage that no table shows
+    source: tuple[str, ...] = ()  #: labelled domains. Supervised-target: source=("D2",), target=None, test="D2"
+    target: str | None = None  #: unlabelled domain
+    test: str = ""  #: evaluated domain; default: target
+    train_split: str = "train"
+    test_split: str = "test"
+    holdout: float = 0.0  #: seeded, class-stratified share of source rows kept as "source_val"
+    absent: str = "refuse"  #: rows lacking a modality: refuse | drop | mask (nets that read `present` only)
+    steps: int = 6000
+    epoch: int | str = "target"  #: steps between two begin_epoch, or one pass over "source" or "target"
+    batch: tuple[int, int] = (64, 64)  #: rows of source and of target in a batch
+    optim: Optim = Optim()
+    optim_for: dict[str, Optim] = field(default_factory=dict)  #: prefix of parameter names -> optim; the longest wins
+    eval_every: int = 0  #: steps between evaluation points; 0: only the end
+    keep: int = 1  #: outputs kept: the last `keep` points, the end included (EPIC: eval_every=50, keep=9)
+    select: str = "last"  #: last | mean (over the kept) | source_val: which kept outputs become the result
+    init_from: str | None = None  #: run id; entries equal in name and shape are copied, all of net.* must be among them
+    fidelity: str = "adapter"  #: exact | adapter (trainable layers stand where the paper trains its backbone)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.test and self.target is not None:
+            object.__setattr__(self, "test", self.target)
+        check(self)
+
+    @property
+    def id(self) -> str:
+        """Readable prefix and a hash of everything but `row`; the name of the run's folder."""
+        content = {key: value for key, value in self.to_json().items() if key != "row"}
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        given = f"with-{self.target}" if self.target else ""
+        words = [typed.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
+        prefix = "_".join(re.sub(r"[^\w+.-]+", "-", word) for word in words if word)
+        return f"{prefix[:80]}_{digest[:10]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` gives the configuration back."""
+        content: dict[str, Any] = typed.to_json(self, RunConfig)
+        return content
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "RunConfig":
+        """A configuration from its JSON; unknown names and wrong types are ConfigErrors."""
+        config: RunConfig = typed.from_json(data, cls)
+        return config
+
+
+def override(config: RunConfig, *settings: str) -> RunConfig:
+    """The configuration with these `a.b=value` settings, checked once after all of them.
+
+    Lists are separated by commas, `none` is nothing; `method=source_only` takes another file with its defaults.
+    """
+    data: Any = config.to_json()
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(f"no setting {setting!r}; write NAME=VALUE, for example method.lambda_g=0.5")
+        if path.strip() == "target" and data["test"] == data["target"]:
+            data["test"] = ""  # it was the default, so it follows the target
+        data = typed.assign(data, RunConfig, path.strip(), text.strip())
+    return RunConfig.from_json(data)
+
+
+def method_class(config: RunConfig) -> Any:
+    """The class whose Params the run has: it stands in the same file."""
+    return sys.modules[type(config.method).__module__].METHOD
+
+
+def plan(draw: str) -> tuple[str, int]:
+    """`random:3` -> ("random", 3), `all` -> ("all", 0)."""
+    kind, _, count = draw.partition(":")
+    return kind, int(count or 0)
+
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+
+def check(config: RunConfig) -> None:
+    """Raise ConfigError for what cannot be meant, before a store is opened."""
+    for what, params, folder in (("method", config.method, "heads.methods"), ("net", config.net, "heads.nets")):
+        module = type(params).__module__
+        if not is_dataclass(params) or isinstance(params, type) or module.rpartition(".")[0] != folder:
+            raise ConfigError(f"{what} must be the Params(...) of a file in {folder.replace('.', '/')}, not {params!r}")
+    if isinstance(config.source, str):
+        raise ConfigError(f'source={config.source!r} must be a tuple of domains: source=("{config.source}",)')
+    _check_sides(config)
+    _check_feeds(config.feeds)
+    _one_of("train_split", config.train_split, SPLITS)
+    _one_of("test_split", config.test_split, SPLITS)
+    _one_of("absent", config.absent, ("refuse", "drop", "mask"))
+    _one_of("select", config.select, ("last", "mean", "source_val"))
+    _one_of("fidelity", config.fidelity, ("exact", "adapter"))
+    _at_least("steps", config.steps, 0)
+    _at_least("eval_every", config.eval_every, 0)
+    _at_least("keep", config.keep, 1)
+    if not 0 <= config.holdout < 1:
+        raise ConfigError(f"holdout={config.holdout} must be a share in [0, 1)")
+    if config.select == "source_val" and not config.holdout:
+        raise ConfigError("select='source_val' needs rows to select by: set holdout, for example holdout=0.1")
+    if config.keep > 1 and not config.eval_every:
+        raise ConfigError(f"keep={config.keep} needs evaluation points: set eval_every")
+    if isinstance(config.epoch, str):
+        _one_of("epoch", config.epoch, ("source", "target"))
+        if not (config.source if config.epoch == "source" else config.target):
+            raise ConfigError(f"epoch={config.epoch!r} is one pass over the {config.epoch}, but the run has none")
+    else:
+        _at_least("epoch", config.epoch, 1)
+    for where, optim in {"optim": config.optim, **{f"optim_for.{k}": v for k, v in config.optim_for.items()}}.items():
+        _check_optim(where, optim)
+
+
+def _check_sides(config: RunConfig) -> None:
+    """Sides the method needs are there, and no side that it may not see."""
+    name, method = typed.name_of(config.method), method_class(config)
+    given = {"source": config.source, "target": config.target, "init_from": config.init_from}
+    named = [side for side, value in given.items() if value]
+    for side in method.needs:
+        if side == "source_val" and not config.holdout:
+            raise ConfigError(f"method {name!r} needs source_val: set holdout, for example holdout=0.1")
+        if side in given and side not in named:
+            raise ConfigError(f"method {name!r} needs {side}, and the run names none")
+    for side in ("source", "target"):
+        if side in named and side not in method.needs + method.may:
+            sees = ", ".join(dict.fromkeys(method.needs + method.may))
+            raise ConfigError(f"method {name!r} must not see a {side} ({side}={given[side]!r}); it works on: {sees}")
+    if not config.manifest:
+        raise ConfigError("manifest is empty; name a folder of stores")
+    if not config.test:
+        raise ConfigError("test is empty: name the domain to evaluate on (it defaults to the target)")
+    if len(set(config.source)) < len(config.source):
+        raise ConfigError(f"source={config.source} names a domain twice")
+    if config.target in config.source:
+        raise ConfigError(f"target {config.target!r} is a source too: its labels would be seen")
+    if config.holdout and not config.source:
+        raise ConfigError("holdout is a share of the source, but the run has none")
+    for side, size, parts in zip(("source", "target"), config.batch, (len(config.source), 1), strict=True):
+        if side in named and size < parts:
+            raise ConfigError(f"batch={config.batch}: {size} rows of the {side} for its {parts} domains")
+
+
+def _check_feeds(feeds: dict[str, Feed]) -> None:
+    if not feeds:
+        raise ConfigError("feeds is empty; name at least one modality and its store")
+    for modality, feed in feeds.items():
+        if not re.fullmatch(r"[\w-]+", modality):
+            raise ConfigError(f"feeds: {modality!r} is no name for a modality; use letters, digits, _ and -")
+        for role in feed.seen_by.split() or [""]:
+            _one_of(f"feeds.{modality}.seen_by", role, ROLES)
+        for when, draw, kinds in (("train", feed.train, TRAIN_DRAWS), ("test", feed.test, TEST_DRAWS)):
+            kind, _, count = draw.partition(":")
+            counted = kind in ("random", "shared", "segments")
+            if kind not in kinds or counted != bool(re.fullmatch("[1-9][0-9]*", count)) or (count and not counted):
+                choices = ", ".join(f"{kind}:K" if kind not in ("all", "each") else kind for kind in kinds)
+                raise ConfigError(f"feeds.{modality}.{when}={draw!r} is no draw of windows; choose from {choices}")
+
+
+def _check_optim(where: str, optim: Optim) -> None:
+    _one_of(f"{where}.name", optim.name, ("sgd", "adam"))
+    if not optim.lr > 0:
+        raise ConfigError(f"{where}.lr={optim.lr} must be above 0")
+    for name in ("momentum", "weight_decay", "gamma", "inverse", "clip_norm"):
+        _at_least(f"{where}.{name}", getattr(optim, name), 0)
+    if optim.nesterov and not (optim.name == "sgd" and optim.momentum > 0):
+        raise ConfigError(f"{where}.nesterov needs sgd with a momentum")
+    if not all(0 < milestone < 1 for milestone in optim.milestones):
+        raise ConfigError(f"{where}.milestones={optim.milestones} must be fractions of the run, between 0 and 1")
+
+
+def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{where}={value!r}; choose from {', '.join(choices)}")
+
+
+def _at_least(where: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ConfigError(f"{where}={value} must be at least {least}")

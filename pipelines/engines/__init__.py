@@ -1,0 +1,23 @@
+"""Where runs are executed. The folder is the registry: `engines/local.py` is the engine `local`.
+
+An engine file has `run_all(configs, stores, runs, *, workers, device, report) -> list[Outcome]`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run."""
+
+    config: RunConfig
+    folder: Path | None  #: None when it failed
+    status: str  #: trained | kept (was finished before) | failed
+    note: str = ""  #: why it was trained again, or why it failed
+
+
+Report = Callable[[Outcome, int, int], None]  #: (outcome, runs done, runs in all), after each run

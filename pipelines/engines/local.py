@@ -1,0 +1,98 @@
+"""Runs on this machine: in this process, or in several, each with one torch thread so that they do not disturb another.
+
+Logs are equal either way, to the digit: one thread is used in both.
+"""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+
+from featcache.errors import FeatcacheError
+from pipelines.config import RunConfig
+from pipelines.engines import Outcome, Report
+from pipelines.runs import Run
+from pipelines.train_head import train
+
+
+def run_all(
+    configs: Iterable[RunConfig],
+    stores: Path,
+    runs: Path,
+    *,
+    workers: int = 1,
+    device: str = "cpu",
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Train all runs, those that others start from (`init_from`) first; a run that fails does not stop the others.
+
+    One outcome per different run, in the order in which they ended.
+    """
+    waiting = {config.id: config for config in configs}
+    total, outcomes = len(waiting), dict[str, Outcome]()
+
+    def done(outcome: Outcome) -> None:
+        outcomes[outcome.config.id] = outcome
+        if report:
+            report(outcome, len(outcomes), total)
+
+    while waiting:
+        ready = [config for config in waiting.values() if config.init_from not in waiting]
+        for config in ready:  # never empty: an id is a hash of its own init_from, so there are no circles
+            del waiting[config.id]
+        lost = [config for config in ready if (first := outcomes.get(config.init_from or "")) and not first.folder]
+        for config in lost:
+            done(Outcome(config, None, "failed", f"the run it starts from failed: {config.init_from}"))
+        _wave([config for config in ready if config not in lost], stores, runs, workers, device, done)
+    return list(outcomes.values())
+
+
+def _wave(
+    configs: list[RunConfig], stores: Path, runs: Path, workers: int, device: str, done: Callable[[Outcome], None]
+) -> None:
+    """Runs that do not depend on each other."""
+    if workers == 1 or len(configs) == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for config in configs:
+                done(run_one(config, stores, runs, device))
+        finally:
+            torch.set_num_threads(threads)
+        return
+    context = multiprocessing.get_context("spawn")  # fork would copy torch's threads in an unknown state
+    with ProcessPoolExecutor(min(workers, len(configs)), context, torch.set_num_threads, (1,)) as pool:
+        futures: dict[Future[Outcome], RunConfig] = {
+            pool.submit(run_one, config, stores, runs, device): config for config in configs
+        }
+        for future in as_completed(futures):
+            try:
+                done(future.result())
+            except BrokenProcessPool:
+                reason = "a worker process was killed (out of memory?); the same command trains what is left"
+                done(Outcome(futures[future], None, "failed", reason))
+
+
+def run_one(config: RunConfig, stores: Path, runs: Path, device: str) -> Outcome:
+    """Train one run; a user's mistake becomes its sentence, a mistake of ours its traceback."""
+    folder = runs / config.id
+    before = _stamp(folder)
+    try:
+        train(config, stores, runs, device)
+    except FeatcacheError as error:
+        return Outcome(config, None, "failed", str(error))
+    except Exception:
+        return Outcome(config, None, "failed", traceback.format_exc())
+    if _stamp(folder) == before:
+        return Outcome(config, folder, "kept")
+    note = Run.open(folder).facts["note"]
+    return Outcome(config, folder, "trained", "" if note == "new" else note)
+
+
+def _stamp(folder: Path) -> int:
+    """Which folder stands there: a trained run is another one than was there before."""
+    return folder.stat().st_ino if folder.exists() else 0

@@ -1,0 +1,172 @@
+"""Compare a run's kept outputs with labels: the only place that reads the labels of test rows.
+
+Accuracies come from what `train_head` kept; no weights are needed. Feature norms [METHODS 8.6; RNA, Table 1] are
+measured with the trained weights in eval mode: the mean L2 norm of what enters the classifier, over test rows of the
+source and of the tested domain, per modality; and how uneven they are (coefficient of variation).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import featcache
+from featcache.errors import ConfigError
+from heads.batch import Side, gather
+from heads.methods import Method
+from pipelines.batches import Rows
+from pipelines.metrics import (
+    Labels,
+    Scores,
+    action_topk,
+    coefficient_of_variation,
+    mean_class_accuracy,
+    topk_accuracy,
+)
+from pipelines.opening import Opened, labels, open_manifest, open_run
+from pipelines.results import Result
+from pipelines.runs import Run
+
+
+def evaluate(folder: Path, stores: Path, experiment: str = "", device: str = "cpu") -> list[Result]:
+    """All metrics of a finished run."""
+    run = Run.open(folder)
+    config = run.config
+    truth = _truth(run, stores)
+    values = accuracies(run, truth)
+    n = len(run.outputs["rows"])
+    values |= norms(run.method(device), open_run(config, stores, device))
+    return [
+        Result(
+            run=config.id,
+            experiment=experiment,
+            row=config.row,
+            source=config.source,
+            target=config.target,
+            test=config.test,
+            seed=config.seed,
+            metric=metric,
+            value=value,
+            n=n,
+            select=config.select,
+            fidelity=config.fidelity,
+            untrained=tuple(run.facts["untrained"]),
+            recipes=run.facts["recipes"],
+            read=run.facts["read"],
+            config=config.to_json(),
+            version=featcache.__version__,
+        )
+        for metric, value in values.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a confusion matrix is made of."""
+
+    truth: Labels  #: (n,) class numbers
+    predicted: Labels  #: (n,)
+    classes: tuple[str, ...]  #: names
+
+
+def predictions(folder: Path, stores: Path, task: str = "label") -> Predictions:
+    """True and predicted classes of a run's test rows, at the last of its selected points."""
+    run = Run.open(folder)
+    truth = _truth(run, stores)
+    if task not in truth:
+        raise ConfigError(f"run {run.config.id} has no task {task!r}; it has: {', '.join(truth)}")
+    scores = run.outputs[task][_selected(run)[-1]]
+    return Predictions(truth[task], scores.argmax(1), open_manifest(stores, run.config.manifest).classes[task])
+
+
+# -------------------------------------------------------------------------------------------------------- accuracies
+
+
+def accuracies(run: Run, truth: dict[str, Labels]) -> dict[str, float]:
+    """Metric -> value by the run's selection rule; of several selected points the mean."""
+    points = [score({task: run.outputs[task][k] for task in truth}, truth) for k in _selected(run)]
+    return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
+
+
+def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, float]:
+    """Metric -> value; with several tasks `metric/task`, and `metric/action` where all tasks must be right."""
+    values: dict[str, float] = {}
+    for task, y in truth.items():
+        name = "" if len(truth) == 1 else f"/{task}"
+        values[f"top1{name}"] = topk_accuracy(scores[task], y, 1)
+        if scores[task].shape[1] > 5:
+            values[f"top5{name}"] = topk_accuracy(scores[task], y, 5)
+        values[f"mean_class{name}"] = mean_class_accuracy(scores[task], y)
+    if len(truth) > 1:
+        values["top1/action"] = action_topk(scores, truth, 1)
+        values["top5/action"] = action_topk(scores, truth, 5)
+    return values
+
+
+def _selected(run: Run) -> list[int]:
+    """Positions of the kept points that count: the last, all of them, or the best on held-out source rows."""
+    kept = len(run.points)
+    if run.config.select == "mean":
+        return list(range(kept))
+    if run.config.select == "source_val":
+        return [max(range(kept), key=lambda k: (run.points[k]["source_val"], k))]  # of equal ones the latest
+    return [kept - 1]
+
+
+def _truth(run: Run, stores: Path) -> dict[str, Labels]:
+    """Task -> labels of the test rows; an error when the manifest is not the one the run was made with."""
+    manifest = open_manifest(stores, run.config.manifest)
+    if manifest.sha256 != run.facts["read"]["manifest"]:
+        raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
+    rows = run.outputs["rows"].tolist()
+    return {task: labels(manifest, rows, task).numpy() for task in manifest.classes}
+
+
+# ------------------------------------------------------------------------------------------------------------- norms
+
+
+def norms(method: Method, opened: Opened) -> dict[str, float]:
+    """`norm/source/rgb`, ... and `cv_s`, `cv_t`, `cv_st`: over modalities on source, on test domain, and over both.
+
+    Features that are all dead have no coefficient of variation, and get none.
+    """
+    domains = {"source": opened.config.source, "target": (opened.config.test,)}
+    found = {
+        side: mean_norms(method, opened.test(*names))
+        for side, names in domains.items()
+        if names and opened.manifest.rows(domain=names, split=opened.config.test_split)
+    }
+    values: dict[str, float] = {}
+    for task in method.net.parts:
+        name = "" if len(method.net.parts) == 1 else f"/{task}"
+        by_side = {side: {m: norm for (t, m), norm in of.items() if t == task} for side, of in found.items()}
+        values |= {f"norm/{side}/{m}{name}": norm for side, of in by_side.items() for m, norm in of.items()}
+        groups = {f"cv_{side[0]}": list(of.values()) for side, of in by_side.items()}
+        if len(groups) == 2:
+            groups["cv_st"] = [norm for group in groups.values() for norm in group]
+        values |= {f"{cv}{name}": coefficient_of_variation(group) for cv, group in groups.items() if any(group)}
+    return values
+
+
+def mean_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
+    """(task, modality) -> mean L2 norm of the features that enter the task's classifier, over rows that have it."""
+    parts = method.net.parts
+
+    def look(side: Side) -> dict[str, Any]:
+        f = method.net.encode(side)
+        norms = {f"{task}\0{m}": f_BD[:, part].norm(dim=1) for task, part in parts.items() for m, f_BD in f.items()}
+        return {**norms, **{m: side.has(m) for m in side.x}}
+
+    method.eval()
+    with torch.no_grad():
+        seen: dict[str, NDArray[Any]] = {name: out.cpu().numpy() for name, out in gather(rows.sweep(), look).items()}
+    found = {}
+    for name, h in seen.items():
+        task, separator, m = name.partition("\0")
+        there = seen.get(m)  # a fused feature is in every row
+        if separator and (there is None or there.any()):
+            found[task, m] = float((h if there is None else h[there]).mean())
+    return found

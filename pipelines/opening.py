@@ -1,0 +1,198 @@
+"""Stores -> the sides of a run as tensors, checked: same clips, finished; what the run does not name is not read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from featcache import FeatureStore, Manifest
+from featcache.errors import ConfigError, StoreError
+from heads.batch import Side, Spec
+from pipelines.batches import Rows, generator
+from pipelines.config import Feed, RunConfig, method_class, plan
+from pipelines.typed import unknown
+
+DONE, NOT_TRIED = 1, 0  # values of store.state
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The manifest and stores of a run, checked against each other; features are read when a side is asked for."""
+
+    config: RunConfig
+    manifest: Manifest
+    stores: dict[str, FeatureStore]  #: modality -> store
+    device: str
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Source domains in the run's order, then the target."""
+        return self.config.source + ((self.config.target,) if self.config.target else ())
+
+    @cached_property
+    def sides(self) -> dict[str, Rows]:
+        """Those of "source", "source_val" and "target" that the run has; only the first two have labels."""
+        config, sides = self.config, {}
+        if config.source:
+            rows = [row for d in config.source for row in self.manifest.rows(domain=d, split=config.train_split)]
+            kept, held = _hold_out(config, self.manifest, rows)
+            sides["source"] = self.load("source", kept, labelled=True)
+            if held:
+                sides["source_val"] = self.load("source", held, labelled=True)
+        if config.target:
+            rows = self.manifest.rows(domain=config.target, split=config.train_split)
+            sides["target"] = self.load("target", rows)
+        return sides
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What the method may know. A held-out part serves `select`; only a method that says so is given it."""
+        method = method_class(self.config)
+        given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
+        return Spec(
+            shapes={m: tuple(store.row_shape) for m, store in self.stores.items()},
+            windows={m: plan(feed.train)[1] or self.stores[m].windows for m, feed in self.config.feeds.items()},
+            classes={task: len(names) for task, names in self.manifest.classes.items()},
+            rows={side: len(self.sides[side]) for side in given},
+            domains=self.domains,
+        )
+
+    def sweep(self, side: str) -> Iterator[Side]:
+        """The `Sweep` that begin_epoch gets: the sides of the spec, no other."""
+        if side not in self.spec.rows:
+            raise ValueError(f"no side {side!r} to sweep; this run gives its method: {', '.join(self.spec.rows)}")
+        return self.sides[side].sweep()
+
+    def test(self, *domains: str) -> Rows:
+        """Test rows of these domains (default: the run's test domain), without labels."""
+        return self.load("test", self.manifest.rows(domain=domains or self.config.test, split=self.config.test_split))
+
+    def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
+        """Rows on the device, with the modalities that this role is shown."""
+        feeds = {m: feed for m, feed in self.config.feeds.items() if role in feed.seen_by.split()}
+        if not feeds:
+            raise ConfigError(f"no feed is seen by the {role}; check `seen_by` of {', '.join(self.config.feeds)}")
+        rows = self._complete(feeds, rows)
+        if not rows:
+            raise ConfigError(f"the {role} of this run has no rows in manifest {self.manifest.name!r}")
+        x, present = {}, {}
+        for m, feed in feeds.items():
+            store = self.stores[m]
+            x[m] = store.to_torch(rows, self.device)
+            there = torch.from_numpy(store.state[rows] == DONE).to(self.device)
+            present[m] = there[:, None].repeat(1, store.windows)
+            if not x[m].isfinite().all():
+                raise StoreError(f"store {feed.store!r} has features that are not finite; ask `featcache check`")
+        number = {domain: k for k, domain in enumerate(self.domains)}
+        domain = [number.get(self.manifest.clips[row].domain, -1) for row in rows]
+        return Rows(
+            rows=rows,
+            x=x,
+            present=present,
+            y={task: labels(self.manifest, rows, task).to(self.device) for task in self.manifest.classes if labelled},
+            domain=torch.tensor(domain, device=self.device),
+            feeds=feeds,
+        )
+
+    def _complete(self, feeds: dict[str, Feed], rows: list[int]) -> list[int]:
+        """The rows, after `absent` has been applied to those that lack a modality."""
+        lacking = {row: m for m in feeds for row in rows if self.stores[m].state[row] != DONE}
+        if not lacking or self.config.absent == "mask":
+            return rows
+        if self.config.absent == "drop":
+            return [row for row in rows if row not in lacking]
+        row = min(lacking)
+        reason = self.stores[lacking[row]].failures.get(row, "unknown reason")
+        raise ConfigError(
+            f"{len(lacking)} of {len(rows)} clips lack a modality, the first: {self.manifest.clips[row].clip_id!r} has "
+            f"no {lacking[row]} ({reason}); repair it and extract again, or set absent=drop, or absent=mask where the "
+            "net reads `present`"
+        )
+
+
+def open_run(config: RunConfig, stores: Path, device: str = "cpu") -> Opened:
+    """Open a run's manifest and stores, and refuse what does not fit together."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"no device {device!r} here ({str(error).splitlines()[0]}); take device cpu") from None
+    manifest = open_manifest(stores, config.manifest)
+    if not manifest.classes:
+        raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
+    opened = {m: open_store(stores / manifest.name, feed.store, manifest) for m, feed in config.feeds.items()}
+    _check_windows(config, opened)
+    return Opened(config, manifest, opened, device)
+
+
+def open_manifest(stores: Path, name: str) -> Manifest:
+    """The copy of a manifest that the folder of its stores holds, under the folder's name."""
+    path = stores / name / "manifest.csv"
+    if not path.exists():
+        there = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
+        raise unknown("stores of a manifest", name, there, str(stores))
+    return replace(Manifest.read(path), name=name)
+
+
+def open_store(folder: Path, name: str, manifest: Manifest) -> FeatureStore:
+    """A finished store that was made from the manifest's rows."""
+    path = folder / f"{name}.zarr"
+    if not path.is_dir():
+        raise unknown("store", name, sorted(p.stem for p in folder.glob("*.zarr")), str(folder))
+    store = FeatureStore.open(path)
+    store.check_rows(manifest)
+    if left := int((store.state == NOT_TRIED).sum()):
+        raise StoreError(
+            f"{path} is unfinished, {left} of {len(store)} clips were not tried; the same command finishes it: "
+            f"`featcache extract MANIFEST {store.name} --stores {folder.parent}`"
+        )
+    return store
+
+
+def labels(manifest: Manifest, rows: list[int], task: str) -> Tensor:
+    """Class numbers of rows -> (n,) int64; a row without that label is an error."""
+    number = {name: k for k, name in enumerate(manifest.classes[task])}
+    for row in rows:
+        if task not in manifest.clips[row].labels:
+            clip = manifest.clips[row]
+            raise ConfigError(f"clip {clip.clip_id!r} of domain {clip.domain!r} has no {task!r}, which is needed")
+    return torch.tensor([number[manifest.clips[row].labels[task]] for row in rows], dtype=torch.int64)
+
+
+def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[list[int], list[int]]:
+    """(kept, held): a seeded share of every class of every domain is held; a class keeps one row at least.
+
+    With several tasks the first one (by name) is stratified.
+    """
+    if not config.holdout:
+        return rows, []
+    task = next(iter(manifest.classes))
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        clip = manifest.clips[row]
+        groups.setdefault((clip.domain, clip.labels.get(task, "")), []).append(row)
+    shuffle, held = generator(config.seed, "holdout"), set()
+    for _, members in sorted(groups.items()):
+        count = min(round(config.holdout * len(members)), len(members) - 1)
+        held |= {members[k] for k in torch.randperm(len(members), generator=shuffle)[:count].tolist()}
+    if not held:
+        raise ConfigError(f"holdout={config.holdout} of {len(rows)} rows is less than one row of any class; raise it")
+    return [row for row in rows if row not in held], [row for row in rows if row in held]
+
+
+def _check_windows(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
+    """No draw asks for more windows than a store has, and feeds that share their windows have the same ones."""
+    for when, together in (("train", "shared"), ("test", "each")):
+        drawn = {m: getattr(feed, when) for m, feed in config.feeds.items()}
+        for m, draw in drawn.items():
+            if plan(draw)[1] > stores[m].windows:
+                raise ConfigError(
+                    f"feeds.{m}.{when}={draw} asks for more than the {stores[m].windows} windows of store "
+                    f"{config.feeds[m].store!r}"
+                )
+        shared = {m: draw for m, draw in drawn.items() if plan(draw)[0] == together}
+        if len({(draw, stores[m].windows) for m, draw in shared.items()}) > 1:
+            have = ", ".join(f"{m} {draw} of {stores[m].windows}" for m, draw in shared.items())
+            raise ConfigError(f"feeds with {when}={together} must have the same windows; here: {have}")

@@ -1,0 +1,48 @@
+"""Optimisers of a run: which parameters, at which learning rate."""
+
+import torch
+from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_
+
+from featcache.errors import ConfigError
+from heads.methods import Method
+from pipelines.config import Optim, RunConfig
+
+
+def optimizers(
+    method: Method, parameters: list[Parameter], config: RunConfig
+) -> list[tuple[Optim, torch.optim.Optimizer]]:
+    """One optimiser per Optim of a player's parameters: the longest prefix of the name decides, else `config.optim`."""
+    names = {parameter: name for name, parameter in method.named_parameters()}
+    for prefix in config.optim_for:
+        if not any(_starts(name, prefix) for name in names.values()):
+            known = sorted({name.rpartition(".")[0] for name in names.values()})
+            raise ConfigError(f"optim_for names {prefix!r}, but no parameter starts so; there are: {', '.join(known)}")
+    groups: dict[str, list[Parameter]] = {}
+    for parameter in parameters:
+        fitting = [prefix for prefix in config.optim_for if _starts(names[parameter], prefix)]
+        groups.setdefault(max(fitting, key=len, default=""), []).append(parameter)
+    made: list[tuple[Optim, torch.optim.Optimizer]] = []
+    for prefix, group in groups.items():
+        optim = config.optim_for.get(prefix, config.optim)
+        if optim.name == "adam":
+            made.append((optim, torch.optim.Adam(group, lr=optim.lr, weight_decay=optim.weight_decay)))
+        else:
+            sgd = torch.optim.SGD(
+                group, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay, nesterov=optim.nesterov
+            )
+            made.append((optim, sgd))
+    return made
+
+
+def update(optim: Optim, optimizer: torch.optim.Optimizer, progress: float) -> None:
+    """One step at the scheduled learning rate, with the gradient clipped if asked for."""
+    for group in optimizer.param_groups:
+        group["lr"] = optim.at(progress)
+        if optim.clip_norm:
+            clip_grad_norm_(group["params"], optim.clip_norm)
+    optimizer.step()
+
+
+def _starts(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")

@@ -1,0 +1,160 @@
+"""Train one head on cached features: a RunConfig -> RUNS/<run id>.
+
+The loop is the same for every method. What differs between methods stands in heads/methods; what differs between runs
+in the RunConfig. Labels of the target and of the test rows are not read here: `evaluate` compares outputs with them.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from math import ceil, isfinite
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import featcache
+from featcache.errors import ConfigError
+from heads.batch import Batch
+from heads.methods import Method
+from pipelines.batches import Rows, draws
+from pipelines.config import RunConfig
+from pipelines.opening import Opened, open_run
+from pipelines.optimizing import optimizers, update
+from pipelines.outputs import Point, look
+from pipelines.runs import Run, build, write
+
+Progress = Callable[[int, int], None]  #: (steps done, steps in all)
+Log = list[dict[str, float]]  #: the terms of each step
+
+
+def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu", progress: Progress | None = None) -> Path:
+    """Train a run and return its folder; a finished run on the same features is left as it is."""
+    opened = open_run(config, stores, device)
+    folder, read = runs / config.id, what_is_read(opened, runs)
+    stale = out_of_date(folder, read)
+    if not stale:
+        return folder
+
+    began = time.perf_counter()
+    torch.manual_seed(config.seed)
+    method = build(config, opened.spec).to(device)
+    if config.init_from:
+        copy_weights(runs / config.init_from, method)
+    test = opened.test()
+    log, points = fit(method, config, opened, test, progress)
+
+    facts = {
+        "read": read,
+        "note": stale,
+        "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
+        "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
+        "points": [point.facts for point in points],
+        "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "device": device,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    outputs = {name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs}
+    outputs["rows"] = np.asarray(test.rows)
+    write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
+    return folder
+
+
+def fit(
+    method: Method, config: RunConfig, opened: Opened, test: Rows, progress: Progress | None = None
+) -> tuple[Log, list[Point]]:
+    """The loop: every method's. Returns the terms of each step and the kept evaluation points."""
+    steps, epoch_steps = config.steps, steps_per_epoch(config, opened.sides)
+    players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
+    sides = draws(config, opened.sides)
+    log: Log = []
+    points: list[Point] = []
+    for epoch in range(max(1, ceil(steps / epoch_steps))):  # once even for steps=0
+        method.eval()
+        with torch.no_grad():
+            pools = method.begin_epoch(epoch, opened.sweep) or {}
+        method.train()
+        for side, rows in pools.items():
+            sides[side].use(rows)
+        recent: list[dict[str, Tensor]] = []
+        for step in range(epoch * epoch_steps, min((epoch + 1) * epoch_steps, steps)):
+            at = step / steps
+            batch = Batch(**{side: next(draw) for side, draw in sides.items()})
+            seen: dict[str, Tensor] = {}
+            for who, terms in method.rounds(batch, at):
+                method.zero_grad()
+                torch.stack(list(terms.values())).sum().backward()
+                for player in who.split():
+                    for optim, optimizer in players[player]:
+                        update(optim, optimizer, at)
+                seen |= terms
+            recent.append({name: term.detach() for name, term in seen.items()})
+            if config.eval_every and (step + 1) % config.eval_every == 0 and step + 1 < steps:
+                points = [*points, look(method, step + 1, test, opened)][-config.keep :]
+        log += numbers(recent, len(log))
+        check_finite(log[len(log) - len(recent) :], method, config)
+        if progress:
+            progress(len(log), steps)
+    points = [*points, look(method, steps, test, opened)][-config.keep :]
+    return log, points
+
+
+def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:
+    """Steps between two begin_epoch: a number, or those of one pass over the source or the target."""
+    if isinstance(config.epoch, int):
+        return config.epoch
+    return ceil(len(sides[config.epoch]) / config.batch[("source", "target").index(config.epoch)])
+
+
+def numbers(terms: list[dict[str, Tensor]], first: int) -> Log:
+    """Terms as Python numbers, with their step; one transfer from the device for all of them."""
+    values = iter(torch.stack([value for seen in terms for value in seen.values()]).tolist() if terms else ())
+    return [{"step": step, **{name: next(values) for name in seen}} for step, seen in enumerate(terms, first)]
+
+
+def check_finite(log: Log, method: Method, config: RunConfig) -> None:
+    """Stop a run whose loss or weights are no numbers any more, and name what went first."""
+    remedy = "lower optim.lr, or set optim.clip_norm (for example 20)"
+    for terms in log:
+        for name, value in terms.items():
+            if not isfinite(value):
+                raise ConfigError(f"{config.id}: term {name} is {value} at step {terms['step']}; {remedy}")
+    for name, parameter in method.named_parameters():
+        if not parameter.isfinite().all():
+            raise ConfigError(f"{config.id}: the weights {name} are not finite after the last step; {remedy}")
+
+
+# ---------------------------------------------------------------------------------------------------- what came before
+
+
+def what_is_read(opened: Opened, runs: Path) -> dict[str, str]:
+    """Name -> fingerprint of everything that a run's result depends on beside its configuration."""
+    read = {f"store {m}": store.fingerprint for m, store in opened.stores.items()}
+    read["manifest"] = opened.manifest.sha256
+    if opened.config.init_from:
+        path = runs / opened.config.init_from / "head.pt"
+        if not path.exists():
+            raise ConfigError(f"init_from names {opened.config.init_from}, which is not a finished run in {runs}")
+        read["init_from"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return read
+
+
+def out_of_date(folder: Path, read: dict[str, str]) -> str:
+    """Why a run must be trained: "" when it need not, "new" when there is none, else what has changed since."""
+    try:
+        before = Run.open(folder).facts["read"]
+    except ConfigError:
+        return "new"
+    changed = [name for name in read if before.get(name) != read[name]]
+    return f"trained again, for these have changed: {', '.join(changed)}" if changed else ""
+
+
+def copy_weights(folder: Path, method: Method) -> None:
+    """Copy what an earlier run and this one share by name and shape; all of the net must be among it."""
+    path, mine = folder / "head.pt", method.state_dict()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    shared = {name: value for name, value in theirs.items() if name in mine and value.shape == mine[name].shape}
+    if missing := [name for name in mine if name.startswith("net.") and name not in shared]:
+        raise ConfigError(f"init_from {folder.name} has another net: it lacks {missing[0]}, or has it in another shape")
+    method.load_state_dict(shared, strict=False)

@@ -1,0 +1,50 @@
+"""Small made-up specs, sides and batches for tests of heads: two or three modalities, one task or two."""
+
+import torch
+
+from heads.batch import Batch, Side, Spec
+
+SPEC = Spec(
+    shapes={"rgb": (6,), "flow": (5,)},
+    windows={"rgb": 3, "flow": 2},
+    classes={"label": 4},
+    rows={"source": 24, "target": 18, "source_val": 6},
+    domains=("a", "b"),
+)
+EK = Spec(
+    shapes={"rgb": (6,), "flow": (5,), "audio": (2, 2)},
+    windows={"rgb": 3, "flow": 2, "audio": 1},
+    classes={"noun": 5, "verb": 3},
+    rows={"source": 24, "target": 18, "source_val": 6},
+    domains=("a", "b", "c"),
+)
+
+
+def side(spec, rows=8, *, labelled, seed=0, domain=0):
+    """Random rows with all windows present; rows numbered from 0."""
+    generator = torch.Generator().manual_seed(seed)
+    x = {m: torch.randn(rows, spec.windows[m], *shape, generator=generator) for m, shape in spec.shapes.items()}
+    return Side(
+        x=x,
+        present={m: torch.ones(v.shape[:2], dtype=torch.bool) for m, v in x.items()},
+        y={task: torch.arange(rows) % k for task, k in spec.classes.items()} if labelled else {},
+        domain=torch.full((rows,), domain),
+        index=torch.arange(rows),
+    )
+
+
+def batch(spec, sides=("source", "target"), rows=8, seed=0):
+    """A batch with these sides."""
+    made = {
+        "source": side(spec, rows, labelled=True, seed=seed, domain=0),
+        "target": side(spec, rows, labelled=False, seed=seed + 1, domain=len(spec.domains) - 1),
+    }
+    return Batch(**{name: made[name] for name in sides})
+
+
+def without(side, modality, rows):
+    """The side with a modality missing in these rows."""
+    present = side.present[modality].clone()
+    present[rows] = False
+    x = side.x[modality] * present.reshape(*present.shape, *[1] * (side.x[modality].dim() - 2))
+    return Side({**side.x, modality: x}, {**side.present, modality: present}, side.y, side.domain, side.index)

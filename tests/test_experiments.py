@@ -1,0 +1,198 @@
+"""Experiments by name, file and folder; and the engine that trains them."""
+
+import dataclasses
+import textwrap
+
+import pytest
+
+from featcache.errors import ConfigError
+from heads.methods import rna, source_only
+from pipelines import experiments
+from pipelines.config import Feed, Optim
+from pipelines.engines import local
+from pipelines.experiments import kitchens
+from pipelines.runs import Run
+from tests._stores import manifest, run, write_all, write_store
+
+ROWS = ("source-only", "RNA (DG)", "RNA (UDA)", "supervised-target")
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_loads_and_explains_itself(name):
+    experiment = experiments.load(name)
+    assert "featcache train-head" in experiment.doc
+    assert len({config.id for config in experiment.runs}) == len(experiment.runs)
+    assert all(config.row in experiment.rows for config in experiment.runs)
+    assert all(config.optim.clip_norm > 0 for config in experiment.runs if isinstance(config.method, rna.Params))
+
+
+def test_kitchens_is_the_grid_of_four_rows():
+    experiment = experiments.load("kitchens")
+    assert experiment.rows == ROWS
+    assert len(experiment.runs) == 4 * 2 * 3
+    assert {config.seed for config in experiment.runs} == {0, 1, 2}
+
+
+def test_grid_rows_differ_in_method_and_sides_alone():
+    shifts = [("a", "b"), ("c", "b")]
+    configs = experiments.grid("toy", {"rgb": Feed("hog")}, shifts, seeds=(0,), **kitchens.RECIPE)
+    found = [(c.row, c.source, c.target, c.test, type(c.method)) for c in configs]
+    assert found == [
+        ("source-only", ("a",), None, "b", source_only.Params),
+        ("source-only", ("c",), None, "b", source_only.Params),
+        ("RNA (DG)", ("a",), None, "b", rna.Params),
+        ("RNA (DG)", ("c",), None, "b", rna.Params),
+        ("RNA (UDA)", ("a",), "b", "b", rna.Params),
+        ("RNA (UDA)", ("c",), "b", "b", rna.Params),
+        ("supervised-target", ("b",), None, "b", source_only.Params),
+    ]
+    same = {"row": "", "source": ("x",), "target": None, "test": "y", "method": source_only.Params()}
+    assert len({dataclasses.replace(config, **same).id for config in configs}) == 1
+
+
+def test_default_experiment_of_a_folder(tmp_path):
+    stores = write_all(tmp_path, manifest(domains=("day", "dusk", "night")))
+    experiment = experiments.load(stores / "toy")
+    assert (experiment.name, experiment.rows) == ("toy", ROWS)
+    assert len(experiment.runs) == 3 * (3 * 6 + 3)
+    assert experiment.runs[0].feeds == {"flow": Feed("hof"), "rgb": Feed("hog")}
+    assert experiment.runs[0].absent == "refuse"
+
+
+def test_default_experiment_takes_what_is_usable(tmp_path):
+    """Two stores of one modality go by name, gaps are masked, unfinished and empty stores are left out."""
+    clips = manifest(labels=lambda d, split, name: {} if (d, split) == ("night", "train") else {"label": name})
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog")
+    write_store(tmp_path / "toy", clips, "audio", states={0: "absent"})
+    write_store(tmp_path / "toy", clips, "silent", states=dict.fromkeys(range(36), "absent"))
+    write_store(tmp_path / "toy", clips, "hof", stop_after=3)
+    experiment = experiments.load(tmp_path / "toy")
+    assert experiment.runs[0].feeds == {"audio": Feed("audio"), "rgb": Feed("hog")}
+    assert {config.absent for config in experiment.runs} == {"mask"}
+    assert {(c.row, c.source, c.test) for c in experiment.runs} == {(row, ("day",), "night") for row in ROWS[:3]}
+    assert local.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
+
+
+def test_two_stores_of_one_modality_go_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("tests._stores", fromlist=["STORES"]).STORES, "hog2", ("rgb", 4, 1.0))
+    stores = write_all(tmp_path)
+    assert set(experiments.load(stores / "toy").runs[0].feeds) == {"flow", "hog", "hog2"}
+
+
+@pytest.mark.parametrize(
+    ("clips", "complaint"),
+    [
+        (manifest(domains=("day",)), "has no shift to train on"),
+        (manifest(labels=lambda *_: {}), "has no shift to train on"),
+    ],
+)
+def test_default_experiment_without_a_shift_is_refused(clips, complaint, tmp_path):
+    with pytest.raises(ConfigError, match=complaint):
+        experiments.load(write_all(tmp_path, clips) / "toy")
+
+
+def test_default_experiment_without_stores_is_refused(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog", stop_after=3)
+    with pytest.raises(ConfigError, match="no finished store with features in .*; there are: hog"):
+        experiments.load(tmp_path / "toy")
+
+
+def test_an_experiment_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        textwrap.dedent(
+            '''
+            """My table."""
+            from tests._stores import run
+            RUNS = (run(), run(seed=1))
+            PUBLISHED = {"source-only": {"day→night": 51.2}}
+            '''
+        )
+    )
+    experiment = experiments.load(path)
+    assert (experiment.name, experiment.doc, len(experiment.runs)) == ("mine", "My table.", 2)
+    assert experiment.published == {"source-only": {"day→night": 51.2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("kitchen", None, "no experiment 'kitchen'; did you mean 'kitchens'"),
+        ("gone.py", None, "no experiment file .*gone.py"),
+        ("torn.py", "RUNS = (", "torn.py line 1: '\\(' was never closed"),
+        ("empty.py", "RUNS = ()", "experiment 'empty' .* needs RUNS, a tuple of RunConfig"),
+        ("none.py", "x = 1", "experiment 'none' .* needs RUNS"),
+    ],
+)
+def test_what_is_no_experiment_is_named(tmp_path, name, text, complaint):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        experiments.load(tmp_path / name if name.endswith(".py") else name)
+
+
+# ------------------------------------------------------------------------------------------------------------ engine
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("stores"))
+
+
+def test_stages_are_trained_in_order_whatever_the_list_says(stores, tmp_path):
+    first = run()
+    second = run(seed=1, init_from=first.id)
+    third = run(seed=2, init_from=second.id)
+    told = []
+    outcomes = local.run_all(
+        [third, second, first],
+        stores,
+        tmp_path,
+        report=lambda outcome, done, total: told.append((outcome, done, total)),
+    )
+    assert [outcome.config for outcome in outcomes] == [first, second, third]
+    assert told == [(outcome, k, 3) for k, outcome in enumerate(outcomes, 1)]
+
+
+def test_a_failing_run_costs_only_those_that_start_from_it(stores, tmp_path):
+    bad = run(optim=Optim(lr=1e18), steps=30)
+    after, fine = run(seed=1, init_from=bad.id), run(seed=2)
+    outcomes = {outcome.config.id: outcome for outcome in local.run_all([after, bad, fine], stores, tmp_path)}
+    assert [outcomes[c.id].status for c in (bad, after, fine)] == ["failed", "failed", "trained"]
+    assert "term L_C" in outcomes[bad.id].note
+    assert "the run it starts from failed" in outcomes[after.id].note
+    assert outcomes[bad.id].folder is None
+
+
+def test_a_first_stage_that_is_not_there_is_named(stores, tmp_path):
+    (outcome,) = local.run_all([run(init_from="nowhere_0")], stores, tmp_path)
+    assert outcome.status == "failed"
+    assert "init_from names nowhere_0, which is not a finished run" in outcome.note
+
+
+def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
+    stores = write_all(tmp_path / "stores")
+    assert [o.status for o in local.run_all([run()], stores, tmp_path)] == ["trained"]
+    assert [o.status for o in local.run_all([run()], stores, tmp_path)] == ["kept"]
+    relabelled = manifest(labels=lambda d, s, name: {"label": {"chop": "stir", "stir": "chop"}.get(name, name)})
+    relabelled.write(stores / "toy" / "manifest.csv")
+    (outcome,) = local.run_all([run()], stores, tmp_path)
+    assert (outcome.status, outcome.note) == ("trained", "trained again, for these have changed: manifest")
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "train", lambda *_: 1 / 0)
+    (outcome,) = local.run_all([run()], stores, tmp_path)
+    assert "ZeroDivisionError" in outcome.note
+
+
+def test_processes_give_the_same_logs_as_one(stores, tmp_path):
+    configs = [run(), run(seed=1), run(method=rna.Params(), target="night")]
+    alone = local.run_all(configs, stores, tmp_path / "alone")
+    together = local.run_all(configs, stores, tmp_path / "together", workers=2)
+    logs = [{o.config.id: Run.open(o.folder).log() for o in outcomes} for outcomes in (alone, together)]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 3

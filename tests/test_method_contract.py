@@ -1,0 +1,166 @@
+"""What every file of heads/methods keeps: the contract of heads/methods/__init__.py, over the whole folder."""
+
+import dataclasses
+import inspect
+import re
+
+import pytest
+import torch
+
+from heads import methods
+from heads.batch import Batch
+from heads.methods import Method
+from heads.nets import adapter
+from tests._problems import EK, SPEC, batch, side, without
+
+MODULES = {name: methods.load(name) for name in methods.names()}
+SPECS = {"one task": SPEC, "two tasks": EK}
+
+
+def settings():
+    """Every method on every spec, with the sides it needs, and again with those it may have."""
+    for name, module in MODULES.items():
+        needed = tuple(s for s in ("source", "target") if s in module.METHOD.needs)
+        allowed = tuple(s for s in ("source", "target") if s in module.METHOD.needs + module.METHOD.may)
+        for sides in dict.fromkeys((needed, allowed)):
+            for which, spec in SPECS.items():
+                yield pytest.param(module, spec, sides, id=f"{name}, {'+'.join(sides)}, {which}")
+
+
+EVERY = pytest.mark.parametrize(("module", "spec", "sides"), tuple(settings()))
+
+
+def build(module, spec, sides, seed=0, **params):
+    spec = dataclasses.replace(spec, rows={name: n for name, n in spec.rows.items() if name in sides})
+    torch.manual_seed(seed)
+    net = adapter.NET(adapter.Params(dim=8), spec)
+    return module.METHOD(dataclasses.replace(module.Params(), **params), spec, net)
+
+
+def train(method, spec, sides, steps=3, lr=0.05):
+    """The terms of a few clipped steps, begin_epoch included."""
+    rows = {"source": side(spec, 24, labelled=True), "target": side(spec, 18, labelled=False, seed=1, domain=1)}
+    optimizer = torch.optim.SGD(method.parameters(), lr=lr)
+    method.eval()
+    with torch.no_grad():
+        method.begin_epoch(0, lambda name: iter([rows[name]]))
+    method.train()
+    log = []
+    for step in range(steps):
+        for _, terms in method.rounds(batch(spec, sides, seed=10 * step), step / steps):
+            method.zero_grad()
+            sum(terms.values()).backward()
+            torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
+            optimizer.step()
+        log.append({name: term.item() for name, term in terms.items()})
+    return log
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_files_follow_the_layout(module):
+    assert issubclass(module.METHOD, Method)
+    assert re.search(r"L = L_|L_C", module.__doc__), "the docstring gives the objective"
+    assert "Implementation details" in module.__doc__
+    assert module.Params.__dataclass_params__.frozen
+    source = inspect.getsource(module.Params).splitlines()
+    for field in dataclasses.fields(module.Params):
+        line = next(line for line in source if line.strip().startswith(f"{field.name}:"))
+        assert "#: " in line, f"{module.__name__}.Params.{field.name} says nothing of itself"
+
+
+@EVERY
+def test_terms_are_finite_scalars(module, spec, sides):
+    log = train(build(module, spec, sides), spec, sides)
+    assert log
+    for terms in log:
+        assert terms
+        assert torch.tensor(list(terms.values())).isfinite().all()
+
+
+@EVERY
+def test_every_parameter_gets_a_gradient(module, spec, sides):
+    method = build(module, spec, sides).train()
+    sum(method(batch(spec, sides), 0.5).values()).backward()
+    trainable = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    assert [name for name, p in trainable.items() if p.grad is None or p.grad.abs().max() == 0] == []
+    listed = {id(p) for group in method.players().values() for p in group}
+    assert listed == {id(p) for p in trainable.values()}
+
+
+@EVERY
+def test_same_seed_same_log(module, spec, sides):
+    assert train(build(module, spec, sides), spec, sides) == train(build(module, spec, sides), spec, sides)
+    assert train(build(module, spec, sides), spec, sides) != train(build(module, spec, sides, seed=1), spec, sides)
+
+
+@EVERY
+def test_the_net_is_drawn_before_the_method(module, spec, sides):
+    torch.manual_seed(0)
+    bare = adapter.NET(adapter.Params(dim=8), spec)
+    for name, weights in build(module, spec, sides).net.state_dict().items():
+        assert torch.equal(weights, bare.state_dict()[name])
+
+
+@EVERY
+def test_state_dict_round_trip(module, spec, sides):
+    method, other = build(module, spec, sides), build(module, spec, sides, seed=5)
+    train(method, spec, sides)
+    other.load_state_dict(method.state_dict())
+    s = side(spec, labelled=False)
+    said, again = method.eval().predict(s), other.eval().predict(s)
+    assert set(said) == set(spec.classes)
+    for name, out in said.items():
+        assert torch.equal(out, again[name])
+
+
+@EVERY
+def test_prediction_draws_nothing_and_keeps_no_state(module, spec, sides):
+    method, s = build(module, spec, sides).eval(), side(spec, labelled=False)
+    before, weights = torch.get_rng_state(), {name: w.clone() for name, w in method.state_dict().items()}
+    first = method.predict(s)
+    assert torch.equal(torch.get_rng_state(), before)
+    for task, z in method.predict(s).items():
+        assert torch.equal(z, first[task])
+    for name, w in method.state_dict().items():
+        assert torch.equal(w, weights[name])
+
+
+@EVERY
+def test_labels_of_the_target_are_not_asked_for_and_missing_ones_are_named(module, spec, sides):
+    method, b = build(module, spec, sides).train(), batch(spec, sides)
+    assert b.target is None or b.target.y == {}
+    if b.source is None:
+        return
+    hidden = Batch(source=dataclasses.replace(b.source, y={}), target=b.target)
+    with pytest.raises(ValueError, match="labels of task"):
+        method(hidden, 0.5)
+
+
+@EVERY
+def test_a_batch_of_one_and_rows_without_a_modality(module, spec, sides):
+    method = build(module, spec, sides).train()
+    single = batch(spec, sides, rows=1)
+    gone = batch(spec, sides)
+    gone = Batch(**{name: without(getattr(gone, name), "flow", slice(0, 8, 2)) for name in sides})
+    for b in (single, gone):
+        method.zero_grad()
+        terms = method(b, 0.5)
+        sum(terms.values()).backward()
+        assert torch.stack(list(terms.values())).isfinite().all()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+
+
+@EVERY
+def test_shapes_do_not_depend_on_values(module, spec, sides):
+    """No `.item()`, no `if tensor`: losses run on tensors that have shapes but no values."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    method = build(module, spec, sides).train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for term in method(batch(spec, sides), 0.5).values():
+            assert term.shape == ()
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match=f"no method 'rma'; heads/methods has: {', '.join(methods.names())}"):
+        methods.load("rma")

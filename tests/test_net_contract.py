@@ -1,0 +1,133 @@
+"""What every file of heads/nets keeps, and what the adapter promises beyond."""
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+
+from heads import nets
+from heads.batch import Side, gather
+from heads.nets import Net, adapter
+from tests._problems import EK, SPEC, side, without
+
+EVERY = pytest.mark.parametrize("module", [nets.load(name) for name in nets.names()], ids=nets.names())
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+
+
+def build(module, spec, **params):
+    torch.manual_seed(0)
+    return module.NET(dataclasses.replace(module.Params(), **{"dim": 8, **params}), spec).eval()
+
+
+@EVERY
+def test_files_follow_the_layout(module):
+    assert module.__doc__.strip()
+    assert issubclass(module.NET, Net)
+    assert dataclasses.is_dataclass(module.Params)
+    assert module.Params.__dataclass_params__.frozen
+    source = inspect.getsource(module.Params)
+    for field in dataclasses.fields(module.Params):
+        assert f"  {field.name}:" in source
+        line = next(line for line in source.splitlines() if line.strip().startswith(f"{field.name}:"))
+        assert "#: " in line, f"{module.__name__}.Params.{field.name} says nothing of itself"
+
+
+@EVERY
+@SPECS
+def test_shapes_and_parts(module, spec):
+    net, s = build(module, spec), side(spec, labelled=True)
+    f = net.encode(s)
+    assert {m: tuple(value.shape) for m, value in f.items()} == dict.fromkeys(spec.shapes, (8, net.dim))
+    assert {t: tuple(z.shape) for t, z in net.classify(f).items()} == {t: (8, k) for t, k in spec.classes.items()}
+    taken = [k for part in net.parts.values() for k in range(*part.indices(net.dim))]
+    assert sorted(taken) == list(range(net.dim))  # the parts cover D once
+    for task, part in net.parts.items():
+        others = {m: value.clone() for m, value in f.items()}
+        for value in others.values():
+            mask = torch.ones(net.dim, dtype=torch.bool)
+            mask[part] = False
+            value[:, mask] = 99.0
+        assert torch.allclose(net.classify(others)[task], net.classify(f)[task])  # a task reads nothing but its part
+
+
+@EVERY
+@SPECS
+def test_rows_do_not_depend_on_their_batch(module, spec):
+    net, s = build(module, spec), side(spec, rows=7, labelled=True)
+
+    def alone(k):
+        cut = lambda values: {m: v[k : k + 1] for m, v in values.items()}  # noqa: E731
+        return Side(cut(s.x), cut(s.present), {}, s.domain[k : k + 1], s.index[k : k + 1])
+
+    together = net.classify(net.encode(s))
+    one_by_one = gather(map(alone, range(7)), lambda row: net.classify(net.encode(row)))
+    for task, z in together.items():
+        assert torch.allclose(z, one_by_one[task], atol=1e-6)
+
+
+@EVERY
+def test_stays_in_the_state_dict(module):
+    net, other = build(module, EK), module.NET(module.Params(dim=8), EK).eval()
+    other.load_state_dict(net.state_dict())
+    s = side(EK, labelled=True)
+    for task, z in net.classify(net.encode(s)).items():
+        assert torch.equal(other.classify(other.encode(s))[task], z)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match="no net 'adaptor'; heads/nets has: adapter"):
+        nets.load("adaptor")
+
+
+# ----------------------------------------------------------------------------------------------------------- adapter
+
+
+def naive_logits(net, s, row):
+    """The equations of the file, by hand, for one row: modalities that are there, mean of the windows that are."""
+    z = net.bias[":label"].clone()
+    for m in s.x:
+        windows = [w for w in range(s.x[m].shape[1]) if s.present[m][row, w]]
+        if windows:
+            x = sum(s.x[m][row, w].flatten() for w in windows) / len(windows)
+            f = (net.F[m].weight @ x + net.F[m].bias).clamp_min(0)
+            z = z + net.classifier[f"{m}:label"].weight @ f
+    return z
+
+
+def test_adapter_equals_its_equations():
+    net, s = build(adapter, SPEC), without(side(SPEC, labelled=True), "flow", [2, 5])
+    s.present["rgb"][3, 1] = False
+    z = net.classify(net.encode(s))["label"]
+    for row in range(8):
+        assert torch.allclose(z[row], naive_logits(net, s, row), atol=1e-5)
+
+
+def test_adapter_masking_a_modality_is_leaving_it_out():
+    net, s = build(adapter, SPEC), side(SPEC, labelled=True)
+    masked = net.classify(net.encode(without(s, "flow", slice(None))))["label"]
+    f = net.encode(s)
+    assert torch.allclose(masked, net.classify({"rgb": f["rgb"]})["label"], atol=1e-6)
+
+
+def test_adapter_features_of_absent_rows_take_no_gradient():
+    net, s = build(adapter, SPEC), without(side(SPEC, labelled=True), "flow", slice(None))
+    net.classify(net.encode(s))["label"].sum().backward()
+    assert net.F["flow"].weight.grad.abs().max() == 0
+
+
+def test_adapter_activation_and_dropout():
+    s = side(SPEC, rows=64, labelled=True)
+    assert (build(adapter, SPEC).encode(s)["rgb"] >= 0).all()
+    assert (build(adapter, SPEC, act="none").encode(s)["rgb"] < 0).any()
+    net = build(adapter, SPEC, act="none", dropout=0.25, dim=64).train()
+    assert 0.2 < (net.encode(s)["rgb"] == 0).float().mean() < 0.3
+    with pytest.raises(ValueError, match="no net.act 'gelu'; choose from relu, none"):
+        build(adapter, SPEC, act="gelu")
+
+
+def test_adapter_cuts_an_uneven_size():
+    parts = build(adapter, EK, dim=9).parts
+    assert parts == {"noun": slice(0, 4), "verb": slice(4, 9)}
+    with pytest.raises(ValueError, match="net.dim 1 cannot be cut into 2 tasks"):
+        build(adapter, EK, dim=1)

@@ -1,0 +1,426 @@
+"""The loop against one written by hand, and everything a run promises: repeatable, whole, blind to target labels."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from featcache.errors import ConfigError
+from heads.methods import rna, source_only
+from heads.nets import adapter
+from pipelines import train_head
+from pipelines.config import Feed, Optim, override
+from pipelines.opening import open_run
+from pipelines.outputs import outputs
+from pipelines.runs import Run, load_method
+from pipelines.train_head import train
+from tests._stores import manifest, run, write_all, write_store
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("stores"))
+
+
+def adapting(**changes):
+    return run(**{"method": rna.Params(), "target": "night", "row": "RNA (UDA)", **changes})
+
+
+EVERY = pytest.mark.parametrize("config", [run(), run(method=rna.Params()), adapting()], ids=["source", "DG", "UDA"])
+
+
+# ------------------------------------------------------------------------------------------------------------ the loop
+
+
+def test_equals_a_loop_written_by_hand(stores, tmp_path):
+    """Momentum, weight decay, milestones and clipping included; rows from the same stream of draws."""
+    optim = Optim(lr=0.3, momentum=0.8, weight_decay=0.01, milestones=(0.5,), gamma=0.2, clip_norm=0.4)
+    config = run(net=adapter.Params(dim=8, dropout=0.0), optim=optim, steps=9, batch=(5, 5))
+    log = Run.open(train(config, stores, tmp_path)).log()
+
+    opened = open_run(config, stores)
+    torch.manual_seed(config.seed)
+    net = adapter.Adapter(config.net, opened.spec)
+    velocity = {name: None for name, _ in net.named_parameters()}
+    rows = opened.sides["source"]
+    draw = train_head.draws(config, opened.sides)["source"]
+    for step in range(9):
+        index = next(draw).index
+        z = torch.zeros(5, 3)
+        for m, x in rows.x.items():
+            z = z + net.F[m](x[index].mean(1)).clamp_min(0) @ net.classifier[f"{m}:label"].weight.T
+        loss = cross_entropy(z + net.bias[":label"], rows.y["label"][index])
+        assert log[step]["L_C"] == pytest.approx(loss.item(), rel=1e-4)
+        gradients = torch.autograd.grad(loss, list(net.parameters()))
+        total = math.sqrt(sum(float((g**2).sum()) for g in gradients))
+        lr = 0.3 * (0.2 if step / 9 >= 0.5 else 1.0)
+        with torch.no_grad():
+            for (name, w), g in zip(net.named_parameters(), gradients, strict=True):
+                g = g * min(1.0, 0.4 / total) + 0.01 * w
+                velocity[name] = g if velocity[name] is None else 0.8 * velocity[name] + g
+                w -= lr * velocity[name]
+
+
+@EVERY
+def test_same_seed_same_log_to_the_digit(config, stores, tmp_path):
+    first, again = (train(config, stores, tmp_path / str(k)) for k in range(2))
+    assert (first / "log.jsonl").read_text() == (again / "log.jsonl").read_text()
+    for name, weights in load_method(first).state_dict().items():
+        assert torch.equal(weights, load_method(again).state_dict()[name])
+    other = train(override(config, "seed=1"), stores, tmp_path / "other")
+    assert (first / "log.jsonl").read_text() != (other / "log.jsonl").read_text()
+
+
+@EVERY
+def test_looking_on_the_way_leaves_the_log_equal(config, stores, tmp_path):
+    plain = train(config, stores, tmp_path)
+    watched = train(override(config, "eval_every=1", "keep=3"), stores, tmp_path)
+    assert plain != watched
+    assert (plain / "log.jsonl").read_text() == (watched / "log.jsonl").read_text()
+
+
+def test_methods_of_a_table_start_from_the_same_net_and_see_the_same_rows(stores, tmp_path):
+    """Their first cross entropy is the same number: same weights, same rows, same dropout."""
+    configs = [run(), run(method=rna.Params()), adapting()]
+    first = [Run.open(train(config, stores, tmp_path)).log()[0]["L_C"] for config in configs]
+    assert first[0] == first[1]
+    without_dropout = [dataclasses.replace(config, net=adapter.Params(dim=8, dropout=0.0)) for config in configs]
+    first = [Run.open(train(config, stores, tmp_path)).log()[0]["L_C"] for config in without_dropout]
+    assert first[0] == first[1] == first[2]
+
+
+def test_labels_of_the_target_change_nothing(tmp_path):
+    """All but the labels of the target's train rows is the same; so are the log and the outputs."""
+    rolled = {"chop": "peel", "peel": "stir", "stir": "chop"}
+    logs = []
+    for k, relabel in enumerate((False, True)):
+        said = rolled if relabel else {}
+        clips = manifest(labels=lambda d, _, name, said=said: {"label": said.get(name, name) if d == "night" else name})
+        made = Run.open(train(adapting(), write_all(tmp_path / f"stores{k}", clips), tmp_path / f"runs{k}"))
+        logs.append((made.log(), made.outputs["label"].tolist()))
+    assert logs[0] == logs[1]
+
+
+def test_kept_points_are_the_last_ones(stores, tmp_path):
+    made = Run.open(train(run(steps=11, eval_every=3, keep=3), stores, tmp_path))
+    assert [point["step"] for point in made.points] == [6, 9, 11]
+    assert made.outputs["label"].shape == (3, 6, 3)
+    few = Run.open(train(run(steps=11, eval_every=3, keep=2), stores, tmp_path))
+    assert [point["step"] for point in few.points] == [9, 11]
+    every = Run.open(train(run(steps=12, eval_every=3, keep=9), stores, tmp_path))
+    assert [point["step"] for point in every.points] == [3, 6, 9, 12]  # the end is one point, not two
+
+
+def test_a_kept_point_is_what_a_shorter_run_ends_with(stores, tmp_path):
+    """With a constant learning rate and a method that ignores progress."""
+    long = Run.open(train(run(steps=12, eval_every=6, keep=2), stores, tmp_path))
+    short = Run.open(train(run(steps=6), stores, tmp_path))
+    assert np.array_equal(long.outputs["label"][0], short.outputs["label"][0])
+
+
+def test_source_val_accuracy_is_recorded(stores, tmp_path):
+    made = Run.open(train(run(holdout=0.25, select="source_val", eval_every=4, keep=3), stores, tmp_path))
+    assert all(0 <= point["source_val"] <= 1 for point in made.points)
+    assert made.facts["spec"]["rows"] == {"source": 9}
+
+
+def test_each_window_by_itself_is_the_mean_of_softmax(stores, tmp_path):
+    feeds = {"rgb": Feed("hog", test="each"), "flow": Feed("hof", test="each")}
+    config = run(feeds=feeds)
+    made = Run.open(train(config, stores, tmp_path))
+    opened = open_run(config, stores)
+    rows, method = opened.test(), made.method()
+    p = 0
+    for k in range(3):
+        one = next(rows.sweep())
+        x = {m: values[:, [k]] for m, values in one.x.items()}
+        present = {m: values[:, [k]] for m, values in one.present.items()}
+        p = p + method.predict(dataclasses.replace(one, x=x, present=present))["label"].softmax(1) / 3
+    assert np.allclose(np.exp(made.outputs["label"][0]), p.detach().numpy(), atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- clocks, pools, optimisers
+
+
+class Recorder(source_only.SourceOnly):
+    """Source-only that writes down what the loop does to it."""
+
+    def __init__(self, params, spec, net):
+        super().__init__(params, spec, net)
+        self.seen = []
+
+    def begin_epoch(self, epoch, sweep):
+        rows = torch.cat([side.index for side in sweep("source")]).tolist()
+        self.seen.append((epoch, self.training, torch.is_grad_enabled(), rows))
+        return {"source": [torch.tensor([epoch % 3]), torch.tensor([5])]}
+
+    def losses(self, batch, progress):
+        assert self.training
+        self.seen.append((batch.source.index.tolist(), progress))
+        return super().losses(batch, progress)
+
+
+def recorded(config, stores):
+    opened = open_run(config, stores)
+    torch.manual_seed(0)
+    method = Recorder(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+    train_head.fit(method, config, opened, opened.test())
+    return method.seen
+
+
+def test_epochs_are_a_clock_and_pools_are_drawn_from(stores):
+    seen = recorded(run(steps=5, epoch=2, batch=(4, 4)), stores)
+    begins = [entry for entry in seen if len(entry) == 4]
+    steps = [entry for entry in seen if len(entry) == 2]
+    assert begins == [(epoch, False, False, list(range(12))) for epoch in range(3)]
+    assert [rows for rows, _ in steps] == [[0, 0, 5, 5]] * 2 + [[1, 1, 5, 5]] * 2 + [[2, 2, 5, 5]]
+    assert [progress for _, progress in steps] == [0, 0.2, 0.4, 0.6, 0.8]
+
+
+def test_an_epoch_of_the_source_is_one_pass(stores):
+    seen = recorded(run(steps=6, epoch="source", batch=(5, 5)), stores)  # 12 rows: 3 batches of 5
+    assert [len(entry) for entry in seen] == [4, 2, 2, 2] * 2
+
+
+def test_no_steps_still_begins_once_and_predicts(stores, tmp_path):
+    assert [entry[0] for entry in recorded(run(steps=0), stores)] == [0]
+    made = Run.open(train(run(steps=0), stores, tmp_path))
+    assert made.log() == []
+    assert made.outputs["label"].shape == (1, 6, 3)
+
+
+class TwoPlayers(source_only.SourceOnly):
+    """The classifier and the rest take turns; the rest only plays the second round."""
+
+    def players(self):
+        head = list(self.net.classifier.parameters())
+        return {"head": head, "body": [p for p in self.parameters() if not any(p is h for h in head)]}
+
+    def rounds(self, batch, progress):
+        before = {name: p.clone() for name, p in self.named_parameters()}
+        yield "head", self(batch, progress)
+        self.after_head = {name for name, p in self.named_parameters() if not torch.equal(p, before[name])}
+        yield "head body", {"again": self(batch, progress)["L_C"]}
+        self.after_both = {name for name, p in self.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_players_are_updated_in_their_rounds(stores):
+    config = run(steps=1)
+    opened = open_run(config, stores)
+    torch.manual_seed(0)
+    method = TwoPlayers(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+    log, _ = train_head.fit(method, config, opened, opened.test())
+    assert method.after_head == {"net.classifier.rgb:label.weight", "net.classifier.flow:label.weight"}
+    assert method.after_both == {name for name, _ in method.named_parameters()}
+    assert set(log[0]) == {"step", "L_C", "again"}
+
+
+def test_longest_prefix_decides_the_optimiser(stores):
+    config = run(optim_for={"net": Optim(lr=1.0), "net.F": Optim("adam", 2.0), "net.F.rgb": Optim(lr=3.0)})
+    opened = open_run(config, stores)
+    method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+    named = {id(p): name for name, p in method.named_parameters()}
+    made = train_head.optimizers(method, method.players()["all"], config)
+    found = {
+        named[id(p)]: (type(optimizer).__name__, optim.lr)
+        for optim, optimizer in made
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert found["net.F.rgb.weight"] == ("SGD", 3.0)
+    assert found["net.F.flow.bias"] == ("Adam", 2.0)
+    assert found["net.bias.:label"] == ("SGD", 1.0)
+    assert len(found) == len(named)
+
+
+def test_a_prefix_without_parameters_is_named(stores, tmp_path):
+    with pytest.raises(ConfigError, match="optim_for names 'net.G', but no parameter starts so; there are:"):
+        train(run(optim_for={"net.G": Optim()}), stores, tmp_path)
+
+
+def test_a_learning_rate_of_one_part_moves_only_that_part(stores, tmp_path):
+    """What has (almost) no learning rate stays where it was."""
+    config = run(optim=Optim(lr=1e-30, weight_decay=0.0), optim_for={"net.F": Optim(lr=0.1)})
+    opened = open_run(config, stores)
+    torch.manual_seed(config.seed)
+    start = adapter.Adapter(config.net, opened.spec).state_dict()
+    end = load_method(train(config, stores, tmp_path)).net.state_dict()
+    moved = {name for name in start if not torch.allclose(start[name], end[name], atol=1e-20)}
+    assert moved == {f"F.{m}.{part}" for m in ("rgb", "flow") for part in ("weight", "bias")}
+
+
+# --------------------------------------------------------------------------------------------------------------- RNA
+
+
+@pytest.mark.parametrize("config", [run(method=rna.Params()), adapting()], ids=["DG", "UDA"])
+def test_rna_shrinks_the_norm_gap(config, stores, tmp_path):
+    def gap(config):
+        wide = {"steps": 100, "net": adapter.Params(dim=64), "optim": Optim(lr=0.01, clip_norm=5.0)}
+        method = load_method(train(dataclasses.replace(config, **wide), stores, tmp_path))
+        rows = open_run(config, stores).test("day")
+        with torch.no_grad():
+            f = method.net.encode(next(rows.sweep()))
+        norms = [float(v.norm(dim=1).mean()) for v in f.values()]
+        return max(norms) / min(norms)
+
+    assert gap(config) < 1.3 < 3 < gap(run())
+
+
+def test_several_sources(tmp_path):
+    stores = write_all(tmp_path / "stores", manifest(domains=("day", "dusk", "night")))
+    config = run(method=rna.Params(), source=("day", "dusk"))
+    assert Run.open(train(config, stores, tmp_path)).facts["spec"]["domains"] == ["day", "dusk"]
+
+
+def test_several_tasks(tmp_path):
+    two = manifest(labels=lambda d, split, name: {"verb": name, "noun": {"chop": "leek"}.get(name, "soup")})
+    stores = write_all(tmp_path / "stores", two)
+    made = Run.open(train(adapting(), stores, tmp_path))
+    assert made.outputs["verb"].shape == (1, 6, 3)
+    assert made.outputs["noun"].shape == (1, 6, 2)
+
+
+def test_masked_modalities_train(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog")
+    write_store(tmp_path / "toy", clips, "hof", states=dict.fromkeys(range(0, 36, 3), "absent"))
+    made = Run.open(train(adapting(absent="mask"), tmp_path, tmp_path / "runs"))
+    assert made.outputs["label"].shape == (1, 6, 3)
+
+
+# ------------------------------------------------------------------------------------------------------- run folders
+
+
+def test_a_run_can_be_loaded_and_says_the_same(stores, tmp_path):
+    config = adapting()
+    folder = train(config, stores, tmp_path)
+    made, opened = Run.open(folder), open_run(config, stores)
+    assert made.config == config
+    said = outputs(load_method(folder), opened.test(), opened)
+    assert np.array_equal(said["label"], made.outputs["label"][-1])
+    assert made.outputs["rows"].tolist() == opened.manifest.rows(domain="night", split="test")
+    assert made.facts["recipes"] == {m: store.recipe_sha256 for m, store in opened.stores.items()}
+    assert made.facts["untrained"] == []
+
+
+def test_untrained_weights_are_recorded(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog", weights="untrained:0")
+    write_store(tmp_path / "toy", clips, "hof")
+    assert Run.open(train(run(), tmp_path, tmp_path / "runs")).facts["untrained"] == ["rgb"]
+
+
+def test_a_finished_run_is_kept_and_changed_features_train_it_again(tmp_path):
+    stores = write_all(tmp_path / "stores")
+    folder = train(run(), stores, tmp_path)
+    before = (folder / "run.json").stat().st_mtime_ns
+    assert train(run(), stores, tmp_path) == folder
+    assert (folder / "run.json").stat().st_mtime_ns == before
+
+    shutil.rmtree(stores / "toy" / "hof.zarr")
+    write_store(stores / "toy", manifest(), "hof", seed=9)
+    old_log = (folder / "log.jsonl").read_text()
+    assert train(run(), stores, tmp_path) == folder
+    assert Run.open(folder).facts["note"] == "trained again, for these have changed: store flow"
+    assert (folder / "log.jsonl").read_text() != old_log
+
+
+def test_init_from_copies_all_that_fits(stores, tmp_path):
+    first = run(seed=7)
+    folder = train(first, stores, tmp_path)
+    second = Run.open(train(adapting(init_from=first.id, steps=0), stores, tmp_path)).method()
+    for name, weights in load_method(folder).state_dict().items():
+        assert torch.equal(second.state_dict()[name], weights)
+    plain = Run.open(train(adapting(steps=0), stores, tmp_path)).method()
+    for name, weights in plain.state_dict().items():
+        if name.startswith("D."):  # what the earlier run has not is drawn as ever
+            assert torch.equal(second.state_dict()[name], weights)
+
+
+def test_a_retrained_first_stage_makes_the_second_stale(tmp_path):
+    stores = write_all(tmp_path / "stores")
+    stage_a, stage_b = run(), run(seed=1, init_from=run().id)
+    train(stage_a, stores, tmp_path)
+    train(stage_b, stores, tmp_path)
+    shutil.rmtree(tmp_path / stage_a.id)
+    train(stage_a, stores, tmp_path)  # the same weights again
+    assert Run.open(train(stage_b, stores, tmp_path)).facts["note"] == "new"
+    method = load_method(tmp_path / stage_a.id)
+    torch.save({name: w + 1 for name, w in method.state_dict().items()}, tmp_path / stage_a.id / "head.pt")
+    note = Run.open(train(stage_b, stores, tmp_path)).facts["note"]
+    assert note == "trained again, for these have changed: init_from"
+
+
+def test_a_first_stage_that_does_not_fit_is_named(stores, tmp_path):
+    with pytest.raises(ConfigError, match="init_from names nothing_0, which is not a finished run"):
+        train(run(init_from="nothing_0"), stores, tmp_path)
+    wide = run(net=adapter.Params(dim=16))
+    train(wide, stores, tmp_path)
+    with pytest.raises(ConfigError, match="has another net: it lacks net"):
+        train(run(init_from=wide.id), stores, tmp_path)
+
+
+def test_a_diverging_run_names_term_and_step_and_leaves_nothing(stores, tmp_path):
+    with pytest.raises(ConfigError, match=r"term L_C is (nan|inf) at step \d+; lower optim.lr, or set optim.clip_norm"):
+        train(run(optim=Optim(lr=1e18), steps=40), stores, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rna_stays_finite_when_clipped(stores, tmp_path):
+    """The setting in which it goes non-finite within 60 steps without a clip: tiny batches, dropout, ReLU, λ_c."""
+    config = adapting(steps=120, batch=(3, 3), optim=Optim(lr=0.01, clip_norm=20.0), net=adapter.Params(dim=4))
+    assert len(Run.open(train(config, stores, tmp_path)).log()) == 120
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"steps": 3}'])
+def test_a_damaged_run_is_named_and_trained_again(text, stores, tmp_path):
+    folder = train(run(), stores, tmp_path)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ConfigError):
+        Run.open(folder)
+    train(run(), stores, tmp_path)
+    assert Run.open(folder).config == run()
+
+
+def test_a_killed_run_leaves_nothing_half(stores, tmp_path):
+    """SIGKILL in the middle of writing: the old folder or none, and the next run is whole."""
+    code = f"""
+        import os, signal, pathlib
+        import numpy as np
+        from pipelines.train_head import train
+        from tests._stores import run
+        np.savez = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+        train(run(), pathlib.Path({str(stores)!r}), pathlib.Path({str(tmp_path)!r}))
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / run().id).exists()
+    folder = train(run(), stores, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_progress_is_told(stores, tmp_path):
+    told = []
+    train(run(steps=5, batch=(6, 6)), stores, tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_run_folder_is_plain_files(stores, tmp_path):
+    folder = train(run(), stores, tmp_path)
+    assert sorted(os.listdir(folder)) == ["config.json", "head.pt", "log.jsonl", "outputs.npz", "run.json"]
+    assert json.loads((folder / "config.json").read_text())["method"]["name"] == "source_only"
+    assert isinstance(folder, Path)
