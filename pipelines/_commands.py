@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,9 +59,8 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 @dataclass(frozen=True)
 class Job:
-    """What train-head, evaluate, table and report share: the experiment, its folders, the runs of it that are meant."""
+    """What train-head, evaluate, table and report share: the experiment, or the part of it that is meant, and where."""
 
-    text: str  #: as it was typed
     experiment: "Experiment"
     stores: Path
     runs: Path
@@ -87,7 +87,10 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         from pipelines import experiments
 
         chosen = experiments.load(experiment).changed(settings, seeds, only)
-        command(Job(experiment, chosen, stores, runs), **own_options)
+        given = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
+        words = [f"--{name} {quote(str(v))}" for name, values in given.items() for v in values if str(v) != name]
+        chosen = replace(chosen, typed=" ".join([quote(experiment), *words]))
+        command(Job(chosen, stores, runs), **own_options)
 
     options = [
         click.argument("experiment"),

@@ -124,7 +124,8 @@ def _missing(experiment: Experiment, plan: Plan, found: dict[str, Result]) -> li
 
 def command(experiment: Experiment) -> str:
     """What makes all results of an experiment from its stores; runs that exist are kept."""
-    return f"featcache train-head {experiment.name} && featcache evaluate {experiment.name}"
+    what = experiment.typed or experiment.name
+    return f"featcache train-head {what} && featcache evaluate {what}"
 
 
 def said(words: Iterable[str]) -> str:

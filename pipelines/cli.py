@@ -239,7 +239,9 @@ def evaluate(job: Job, device: str) -> None:
     click.echo(job.results)
     if missing:
         names = "\n  ".join(missing)
-        raise click.ClickException(f"not trained yet; `featcache train-head {job.text}` makes them:\n  {names}")
+        raise click.ClickException(
+            f"not trained yet; `featcache train-head {job.experiment.typed}` makes them:\n  {names}"
+        )
 
 
 @main.command()

@@ -1,6 +1,6 @@
 """Compare a run's kept outputs with labels: the only place that reads the labels of test rows.
 
-Accuracies come from what `train_head` kept; no weights are needed. Feature norms [METHODS 8.6; RNA, Table 1] are
+Accuracies come from what `train_head` kept; no weights are needed. Feature norms [RNA, Table 1] are
 measured with the trained weights in eval mode: the mean L2 norm of what enters the classifier, over test rows of the
 source and of the tested domain, per modality; and how uneven they are (coefficient of variation).
 """

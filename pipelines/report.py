@@ -250,12 +250,12 @@ def _limits(table: Table) -> str:
 def _reproduce(experiment: Experiment) -> str:
     commands = [
         *command(experiment).split(" && "),
-        f"featcache table {experiment.name}",
-        f"featcache report {experiment.name}",
+        f"featcache table {experiment.typed or experiment.name}",
+        f"featcache report {experiment.typed or experiment.name}",
     ]
     return page.section(
         "To reproduce",
-        "With --stores and --runs where they differ from the defaults.",
+        "Every step keeps what is there already.",
         page.pre("\n".join(commands)),
         page.details("What the experiment says about itself", page.pre(inspect.cleandoc(experiment.doc))),
     )

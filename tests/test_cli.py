@@ -34,7 +34,7 @@ def videos(tmp_path_factory):
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def mine(videos, tmp_path):
     """A folder with two good videos and a manifest of them, to which tests add."""
     manifest = Manifest.read(videos / "kitchens.csv")
@@ -57,7 +57,9 @@ def add(folder, source, content=None, **columns):
     return folder / "m.csv"
 
 
-@pytest.mark.parametrize(("path", "command"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_every_command_has_help_that_ends_with_an_example(path, command):
     result = run(*path, "--help")
     assert result.exit_code == 0

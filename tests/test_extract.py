@@ -45,7 +45,7 @@ def clips(n):
     return Manifest("m", tuple(Clip(str(i), "d", "train", f"{i}.mp4") for i in range(n)))
 
 
-@pytest.fixture()
+@pytest.fixture
 def media(monkeypatch):
     """A stand-in for decoding: clip i, window k -> (i, k); `calls` notes what was asked for, `broken` what fails."""
 
@@ -224,7 +224,9 @@ def test_the_stores_do_not_depend_on_threads(kitchen, tmp_path):
     manifest = Manifest.read(kitchen / "videos" / "kitchens.csv")
     recipe.extract(manifest, recipe.load_extractors(["hog", "hof", "logmel"]), tmp_path, plan=Plan(), workers=5)
     for name in ("hog", "hof", "logmel"):
-        assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(kitchen / "whole" / "kitchens" / f"{name}.zarr")
+        assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(
+            kitchen / "whole" / "kitchens" / f"{name}.zarr"
+        )
 
 
 def test_rows_of_real_clips_are_plausible(kitchen):

@@ -60,11 +60,16 @@ def test_no_open_ended_keyword_arguments():
                 assert node.name in allowed, f"{path} line {node.lineno}: {node.name}(**{node.args.kwarg.arg})"
 
 
-@pytest.mark.parametrize("code", ["import featcache", "from pipelines.cli import main; main(['--help'], standalone_mode=False)"])
+@pytest.mark.parametrize(
+    "code", ["import featcache", "from pipelines.cli import main; main(['--help'], standalone_mode=False)"]
+)
 def test_starting_is_quick(code):
     """No torch, zarr or pandas before they are needed. Import counts are exact; the clock only has a generous bound."""
-    heavy = "import sys; print(*({'torch', 'zarr', 'pandas', 'cv2', 'av', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    libraries = {"torch", "zarr", "pandas", "cv2", "av", "matplotlib"}
+    heavy = f"import sys; print(*({libraries} & set(sys.modules)), file=sys.stderr)"
     began = time.monotonic()
-    run = subprocess.run([sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True, cwd=ROOT)
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert run.stderr.strip() == ""
     assert time.monotonic() - began < 3

@@ -157,8 +157,10 @@ def test_relocated_sources_still_lead_to_the_files(tmp_path):
         {"start": 1.0},
         {"stop": 9.0},
         {"unit": "frames"},
-    ]
-    + [{"labels": {"label": "y"}}, {"caption": "c"}, {"fps": 25.0}],
+        {"labels": {"label": "y"}},
+        {"caption": "c"},
+        {"fps": 25.0},
+    ],
 )
 def test_sha256_sees_every_field(change):
     clip = Clip("a", "d", "train", "v", start=0.0, stop=2.0, labels={"label": "x"})

@@ -80,8 +80,8 @@ def test_bad_folders(tmp_path):
     touch(tmp_path, "a/1.mp4")
     with pytest.raises(ManifestError, match="none of 1 files fits"):
         scan(tmp_path, "{domain}/{label}/{clip_id}")
+    touch(tmp_path, "d/dev/1.mp4")
     with pytest.raises(ManifestError, match="split 'dev'"):
-        touch(tmp_path, "d/dev/1.mp4")
         scan(tmp_path, "{domain}/{split}/{clip_id}")
     with pytest.raises(ManifestError, match="test share 1.5"):
         scan(tmp_path, "{domain}/{clip_id}", test_share=1.5)

@@ -88,7 +88,8 @@ def names() -> list[str]:
 
 def params_type(name: str) -> type:
     """The Params of the extractor of that name; unknown names list the known ones."""
-    return _module(name).Params  # type: ignore[no-any-return]
+    params: type = _module(name).Params
+    return params
 
 
 def load(name: str, params: Any = None) -> Extractor:

@@ -10,7 +10,7 @@ is UDA, one that does not is DG.
 
 Implementation details
   1. λ_g and λ_c multiply here; the printed Eq. 1 has them inside the loss. L_mod shares them (paper: "requires only two
-     hyper-parameters"). No public source gives the values: defaults are METHODS' recommendation, not the authors'.
+     hyper-parameters"). No public source gives the values: the defaults are ours, not the authors'.
   2. Classes of the target are the argmax of the fused scores of the same batch, without gradient (Sec. 3.4; the paper
      states no threshold). A class that either side lacks adds nothing; one row is enough (paper silent).
   3. Several source domains are one source: the expectation runs over all of its rows and needs no domain labels.

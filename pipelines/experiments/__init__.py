@@ -31,6 +31,7 @@ class Experiment:
     doc: str
     runs: tuple[RunConfig, ...]
     published: dict[str, dict[str, float]] | None = None  #: row -> shift "D1→D2" -> per cent
+    typed: str = ""  #: what stands for it on the command line, options included; "": its name
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ kitchen and supervised-target on nearly all; RNA lies between, with a target (UD
 feature norms differ by a coefficient of variation of about 0.5 after source-only. RNA (DG) more than halves it on the
 target and RNA (UDA) brings it to about 0.01.
 
-The λ are METHODS' recommendations (the paper prints none), steps were chosen for the source's loss to be low, and
+The λ are our own (the paper prints none), steps were chosen for the source's loss to be low, and
 clip_norm because RNA's per-class term can explode without; no label of a target had a say in any of them.
 """
 
