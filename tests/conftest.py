@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from featcache import Manifest
+from featcache.builders import kitchens
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -14,4 +17,13 @@ def realdata() -> Path:
     folder = Path(os.environ.get("FEATCACHE_REALDATA", ROOT.parent / "shared" / "realdata"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set FEATCACHE_REALDATA to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> Path:
+    """A folder with kitchens.csv and its 16 rendered clips: one of each action in each kitchen. Copy what you break."""
+    folder = tmp_path_factory.mktemp("videos")
+    every = kitchens.build(folder, share=0.01)
+    Manifest("kitchens", every.clips[::3], folder).write(folder / "kitchens.csv")
     return folder

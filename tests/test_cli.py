@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest
-from featcache.builders import kitchens
 from pipelines.cli import main
 
 
@@ -24,14 +23,6 @@ def commands(group=main, path=()):
             yield from commands(command, (*path, name))
         else:
             yield (*path, name), command
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    """Sixteen or so real clips in two domains; tests copy what they break."""
-    folder = tmp_path_factory.mktemp("videos")
-    kitchens.build(folder, share=0.05)
-    return folder
 
 
 @pytest.fixture

@@ -178,15 +178,12 @@ def test_parameters_from_the_command_line_are_typed():
 
 
 @pytest.fixture(scope="module")
-def kitchen(tmp_path_factory):
-    """A few real videos with sound, and their finished stores."""
-    from featcache.builders import kitchens
-
-    folder = tmp_path_factory.mktemp("kitchen")
-    manifest = kitchens.build(folder / "videos", share=0.05)
+def whole(videos, tmp_path_factory):
+    """Stores of real videos that were never interrupted."""
+    stores = tmp_path_factory.mktemp("whole")
     extractors = recipe.load_extractors(["hog", "hof", "logmel"])
-    recipe.extract(manifest, extractors, folder / "whole", plan=Plan())
-    return folder
+    recipe.extract(Manifest.read(videos / "kitchens.csv"), extractors, stores, plan=Plan())
+    return stores / "kitchens"
 
 
 EXTRACT = [sys.executable, "-m", "pipelines.cli", "extract", "--stores"]
@@ -201,9 +198,9 @@ def content(stores):
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(kitchen, tmp_path, part):
+def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(videos, whole, tmp_path, part):
     """5 kills in each of 4 parts; between them each resumed extraction gets a little further."""
-    manifest, stores = kitchen / "videos" / "kitchens.csv", tmp_path / "stores"
+    manifest, stores = videos / "kitchens.csv", tmp_path / "stores"
     command = [*EXTRACT, str(stores), str(manifest), "hog", "hof", "logmel"]
     random = np.random.default_rng(part)
     for _ in range(5):
@@ -215,23 +212,20 @@ def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(kitchen, tm
             process.wait()
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     for name in ("hog", "hof", "logmel"):
-        whole, resumed = (folder / "kitchens" / f"{name}.zarr" for folder in (kitchen / "whole", stores))
-        assert content(resumed) == content(whole)
-        assert problems(resumed) == []
+        assert content(stores / "kitchens" / f"{name}.zarr") == content(whole / f"{name}.zarr")
+        assert problems(stores / "kitchens" / f"{name}.zarr") == []
 
 
-def test_the_stores_do_not_depend_on_threads(kitchen, tmp_path):
-    manifest = Manifest.read(kitchen / "videos" / "kitchens.csv")
+def test_the_stores_do_not_depend_on_threads(videos, whole, tmp_path):
+    manifest = Manifest.read(videos / "kitchens.csv")
     recipe.extract(manifest, recipe.load_extractors(["hog", "hof", "logmel"]), tmp_path, plan=Plan(), workers=5)
     for name in ("hog", "hof", "logmel"):
-        assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(
-            kitchen / "whole" / "kitchens" / f"{name}.zarr"
-        )
+        assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(whole / f"{name}.zarr")
 
 
-def test_rows_of_real_clips_are_plausible(kitchen):
+def test_rows_of_real_clips_are_plausible(whole):
     for name in ("hog", "hof", "logmel"):
-        store = FeatureStore.open(kitchen / "whole" / "kitchens" / f"{name}.zarr")
+        store = FeatureStore.open(whole / f"{name}.zarr")
         features = store.features.astype(np.float32)
         assert np.isfinite(features).all()
         assert (features.std(0) > 0).mean() > 0.9  # clips differ in nearly every value
