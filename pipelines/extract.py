@@ -14,18 +14,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from featcache import __version__
 from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError
-from featcache.extractors import Caption, Extractor, load, params_type
+from featcache.extractors import Caption, Extractor, Pictures, Sound, load, params_type
 from featcache.manifest import Manifest
 from featcache.media import Take, read_clip
 from featcache.store import FeatureStore, StoreWriter
 from featcache.windows import Plan
 from pipelines import typed
 
-DECODERS = ("av", "opencv-contrib-python-headless")  #: libraries whose version may change a decoded picture
+DECODERS = {  #: libraries whose version may change what is decoded, by kind of window
+    Pictures: ("av", "opencv-contrib-python-headless"),
+    Sound: ("av", "scipy"),
+    Caption: (),
+}
 CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
 
 Takes = dict[str, Take | FeatcacheError]
@@ -100,7 +102,8 @@ def extract(
     """
     folder = stores / manifest.name
     for path in sorted(folder.glob("*.zarr")):
-        FeatureStore.open(path).check_rows(manifest)
+        if (path / "rows.csv").exists():  # what is broken altogether is not in the way; `featcache check` names it
+            FeatureStore.open(path).check_rows(manifest)
     outcome, began = Extraction(), time.monotonic()
     with ExitStack() as stack:
         writers = {
@@ -135,7 +138,7 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
         **extractor.recipe,
         "plan": "whole clip" if whole else str(plan),
         "dtype": dtype,
-        "decoders": {} if whole else {name: version(name) for name in DECODERS},
+        "decoders": {name: version(name) for name in DECODERS[type(extractor.window)]},
     }
     facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}}
     return StoreWriter.open(
@@ -184,8 +187,12 @@ def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | Feat
     elif isinstance(take, FeatcacheError):
         writer.failed(row, str(take))
     else:
-        features = extractor(take.windows)
-        if np.isfinite(features).all():
-            writer.done(row, features, take.start, take.stop)
+        try:
+            features = extractor(take.windows)
+        except Exception as error:  # whatever it is, the other clips are finished and this one says why
+            writer.failed(row, f"{extractor.name} stopped with {type(error).__name__}: {error}")
+            return
+        if refusal := writer.refusal(features):
+            writer.failed(row, f"{extractor.name} gave a row that {refusal}")
         else:
-            writer.failed(row, f"{extractor.name} gave values that are not finite")
+            writer.done(row, features, take.start, take.stop)

@@ -1,9 +1,12 @@
-"""The store against numpy, zarr-python and its own promises. Kill tests are in test_store_crash.py."""
+"""The store against numpy, zarr-python and its own promises. Kills are in test_store_crash.py."""
 
 import errno
 import hashlib
 import json
+import os
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from featcache import Clip, FeatureStore, Manifest
 from featcache.errors import StoreError
 from featcache.store import StoreWriter, _format
+from featcache.store import writer as writer_module
 from featcache.store.check import problems
 
 RECIPE = {"extractor": "toy", "modality": "rgb", "weights_sha256": "none", "dtype": "float16", "params": {"bins": 9}}
@@ -63,9 +67,7 @@ def store(tmp_path, small_blocks):
 
 
 def files(path):
-    return {
-        str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file() and p.name != ".lock"
-    }
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def test_row_i_is_clip_i(store):
@@ -201,8 +203,9 @@ def test_retry_recomputes_the_failed_rows_only(store):
         assert writer.pending == []
         writer.retry_failed()
         assert writer.pending == [1]
-    with open_writer(store.path) as writer:  # interrupted: still the one row
-        assert writer.pending == [1]
+    assert files(store.path) == before  # nothing was tried again: nothing has changed
+    with open_writer(store.path) as writer:
+        writer.retry_failed()
         writer.failed(1, "broken: é")
     assert files(store.path) == before
     with open_writer(store.path) as writer:
@@ -215,14 +218,97 @@ def test_retry_recomputes_the_failed_rows_only(store):
     assert problems(again.path) == []
 
 
+def test_a_retry_that_stops_halfway_keeps_the_other_reasons(tmp_path, small_blocks):
+    path = tmp_path / "toy.zarr"
+    with open_writer(path) as writer:
+        for row in writer.pending:
+            writer.failed(row, f"reason {row}")
+    with open_writer(path) as writer:
+        writer.retry_failed()
+        writer.done(2, rows()[2], np.zeros(2), np.ones(2))
+    store = FeatureStore.open(path)
+    assert store.state.tolist() == [2, 2, 1, 2, 2, 2, 2]
+    assert store.failures == {row: f"reason {row}" for row in (0, 1, 3, 4, 5, 6)}
+    with open_writer(path) as writer:
+        writer.retry_failed()
+        assert writer.pending == [0, 1, 3, 4, 5, 6]
+
+
 def test_retry_of_failures_that_are_still_in_the_journal(tmp_path):
     with open_writer(tmp_path / "toy.zarr") as writer:
         writer.failed(0, "x")
         writer.done(1, rows()[1], np.zeros(2), np.ones(2))
         writer.retry_failed()
         assert writer.pending == [0, 2, 3, 4, 5, 6]
+        writer.done(0, rows()[0], np.zeros(2), np.ones(2))
     with open_writer(tmp_path / "toy.zarr") as writer:
-        assert writer.pending == [0, 2, 3, 4, 5, 6]
+        assert writer.pending == [2, 3, 4, 5, 6]
+        fill(writer, rows())
+    assert np.array_equal(FeatureStore.open(tmp_path / "toy.zarr").features, rows().astype(np.float16))
+
+
+def test_retry_of_a_block_whose_commit_was_cut_off(tmp_path, small_blocks, monkeypatch):
+    """All rows are in the journal, and the kill came before the commit: the next open commits, and retries."""
+    path = tmp_path / "toy.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "_commit_if_full", lambda self, number: None)
+        with open_writer(path) as writer:
+            for row in range(4):
+                writer.failed(row, "x") if row == 1 else writer.done(row, rows()[row], np.zeros(2), np.ones(2))
+    with open_writer(path) as writer:
+        writer.retry_failed()
+        assert writer.pending == [1, 4, 5, 6]
+
+
+def test_rows_after_a_torn_record_are_kept(tmp_path):
+    """The torn end is cut off before the next row is appended; else that row would be lost behind it."""
+    path = tmp_path / "toy.zarr"
+    with open_writer(path) as writer:
+        writer.done(0, rows()[0], np.zeros(2), np.ones(2))
+        writer.done(1, rows()[1], np.zeros(2), np.ones(2))
+    journal = path / "journal" / "0.log"
+    journal.write_bytes(journal.read_bytes()[:-3])
+    with open_writer(path) as writer:
+        writer.done(2, rows()[2], np.zeros(2), np.ones(2))
+    with open_writer(path) as writer:
+        assert writer.pending == [1, 3, 4, 5, 6]
+
+
+def test_a_store_without_a_row_does_not_bind_its_maker(tmp_path):
+    """A mistyped parameter and Ctrl-C before the first clip: the right command must work afterwards."""
+    open_writer(tmp_path / "toy.zarr", recipe=RECIPE | {"params": {"bins": 0}}).close()
+    with open_writer(tmp_path / "toy.zarr", clips=manifest(3)) as writer:
+        writer.done(0, rows()[0], np.zeros(2), np.ones(2))
+    with pytest.raises(StoreError, match="3 rows in the store, 7 in the manifest"):
+        open_writer(tmp_path / "toy.zarr")
+
+
+def test_nothing_is_renamed_before_it_is_durable(tmp_path, small_blocks, monkeypatch):
+    """Every file that a name comes to stand for was synced first, and the folder of the name afterwards."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def path_of(descriptor):
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(("sync", path_of(fd))), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(("rename", str(a), str(b))), replace(a, b))[1])
+    with open_writer(tmp_path / "toy.zarr") as writer:
+        fill(writer, rows())
+    renames = [event for event in events if event[0] == "rename" and Path(event[1]).name.startswith(".")]
+    assert len(renames) > 12
+    for event in renames:
+        before, after = events[: events.index(event)], events[events.index(event) :]
+        _, source, target = event
+        if source.endswith("toy.zarr.partial"):  # the new store: everything in it was synced
+            synced = {entry[1] for entry in before if entry[0] == "sync"} | {e[2] for e in before if e[0] == "rename"}
+            assert all(str(Path(source) / name) in synced for name in _format.FIXED_FILES)
+        else:
+            assert ("sync", source) in before
+        assert ("sync", str(Path(target).parent)) in after
+    new = {str(path) for path in (tmp_path / "toy.zarr").rglob("*") if path.is_dir()}
+    made = {path for path in new if "/c" in path and not path.endswith("/c")}
+    assert {entry[1] for entry in events if entry[0] == "sync"} >= {str(Path(path).parent) for path in made}
 
 
 def test_bad_rows_are_refused(tmp_path):
@@ -257,9 +343,13 @@ def test_other_recipes_and_rows_are_refused_with_the_difference(store):
 
 def test_a_second_writer_is_refused_while_the_first_lives(tmp_path):
     path = tmp_path / "toy.zarr"
-    with open_writer(path), pytest.raises(StoreError, match="being written by another process"):
-        open_writer(path)
+    with open_writer(path) as writer:
+        with pytest.raises(StoreError, match="being written by another process"):
+            open_writer(path)
+        fill(writer, rows())
+        assert problems(path) == ["is being written by another process; check again when it is done"]
     open_writer(path).close()
+    assert problems(path) == []
 
 
 def test_no_store(tmp_path):
@@ -291,6 +381,29 @@ def test_fingerprint_is_of_the_content(store, tmp_path):
     with open_writer(tmp_path / "again.zarr") as writer:
         fill(writer, rows())
     assert FeatureStore.open(tmp_path / "again.zarr").fingerprint == copy.fingerprint
+    others = {
+        "recipe.zarr": (None, RECIPE | {"version": 2}),
+        "rows.zarr": (Manifest("m", tuple(replace(clip, caption="") for clip in manifest())), RECIPE),
+    }
+    for name, (clips, recipe) in others.items():
+        with open_writer(tmp_path / name, clips, recipe) as writer:
+            fill(writer, rows())
+        assert FeatureStore.open(tmp_path / name).fingerprint != copy.fingerprint
+
+
+def test_reasons_of_rows_that_are_open_again_do_not_count(store):
+    (store.path / "state" / "c" / "0").unlink()  # as a retry does, before its rows are committed again
+    assert FeatureStore.open(store.path).failures == {5: "no sound"}
+
+
+def test_reading_some_rows(store):
+    assert np.array_equal(store.read([6, 0, 6, -1]), store.features[[6, 0, 6, 6]])
+    assert store.read([]).shape == (0, 2, *SHAPE)
+    assert np.array_equal(store[5:1:-2], store.features[5:1:-2])
+    with pytest.raises(IndexError, match="rows 3 to 7, of 7"):
+        store.read([3, 7])
+    with pytest.raises(TypeError, match="not list"):
+        store[[1, 2]]
 
 
 def test_sums_are_what_sha256sum_checks(store):
@@ -305,7 +418,7 @@ def test_check_names_failed_clips(store):
 
 def test_check_finds_a_flip_of_any_byte(store):
     """Every byte of every file, one at a time; a flip in the shape or format may also make `open` refuse."""
-    for path in sorted(p for p in store.path.rglob("*") if p.is_file() and p.name != ".lock"):
+    for path in sorted(p for p in store.path.rglob("*") if p.is_file()):
         whole = path.read_bytes()
         step = max(1, len(whole) // 60) if path.name == "zarr.json" else 1
         for place in range(0, len(whole), step):
@@ -322,7 +435,7 @@ def test_check_finds_a_flip_of_any_byte(store):
 
 
 def test_check_finds_missing_truncated_and_stray_files(store):
-    for path in sorted(p for p in store.path.rglob("*") if p.is_file() and p.name != ".lock"):
+    for path in sorted(p for p in store.path.rglob("*") if p.is_file()):
         whole = path.read_bytes()
         for damaged in (None, whole[:-1], b""):
             path.unlink() if damaged is None else path.write_bytes(damaged)
@@ -340,7 +453,7 @@ def test_a_full_disk_loses_nothing(tmp_path, small_blocks, monkeypatch):
     """The n-th write to disk fails, for every n: what was written stays, and a resume ends with the same bytes."""
     with open_writer(tmp_path / "whole.zarr") as writer:
         fill(writer, rows())
-    real = _format.write_file
+    real = writer_module.write_file
     for fail_at in range(12):
         path, calls = tmp_path / f"{fail_at}.zarr", iter(range(100))
 
@@ -350,7 +463,7 @@ def test_a_full_disk_loses_nothing(tmp_path, small_blocks, monkeypatch):
             real(target, data)
 
         with monkeypatch.context() as patch:
-            patch.setattr(_format, "write_file", full)
+            patch.setattr(writer_module, "write_file", full)
             try:
                 with open_writer(path) as writer:
                     fill(writer, rows())

@@ -10,6 +10,8 @@
     failures/B.jsonl     the reasons of the failed and absent rows of block B
     journal/B.log        rows of block B that are computed but not yet committed
 
+and beside it, in the folder that holds the stores, .NAME.zarr.lock.
+
 Row i is row i of the manifest, always. A block is committed by writing its files in the order above and `state` last;
 each is written to a temporary file, synced and renamed. Until then the rows stand in the journal. So at any moment a
 row is either vouched for (by `state`, or by the checksum of its journal record) or it is not there.
@@ -18,15 +20,14 @@ A features shard holds its rows one after the other from byte 0 (no compressor, 
 mapped as well as read by zarr-python, tensorstore or zarrs.
 """
 
-import contextlib
+import fcntl
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -157,30 +158,31 @@ def sums(folder: Path) -> bytes:
     return "".join(lines).encode()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write, sync and rename, so that the file is there whole or not at all, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
+def lock(path: Path) -> BinaryIO | None:
+    """The store's lock, or None while somebody else holds it.
+
+    It is a file beside the store, so that making the store stands under it too; an advisory lock, which the kernel
+    lets go when its holder dies, so that a dead writer never blocks the next one.
+    """
+    file = path.with_name(f".{path.name}.lock").open("ab")
     try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise
-    sync_folder(path.parent)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def is_locked(path: Path) -> bool:
+    """Whether a writer is at work on the store; nothing is written to find out."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with path.with_name(f".{path.name}.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def json_bytes(value: Any) -> bytes:

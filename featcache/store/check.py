@@ -25,6 +25,8 @@ def problems(path: Path) -> list[str]:
     if found:
         return found
     found += _strays(store, committed)
+    if fmt.is_locked(path):
+        return ["is being written by another process; check again when it is done"]
     counts = store.counts()
     if counts["not tried"]:
         found.append(f"{counts['not tried']} of {len(store)} clips are not there yet; run `featcache extract` again")

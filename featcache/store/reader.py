@@ -130,7 +130,28 @@ class FeatureStore:
     @property
     def features(self) -> NDArray[np.floating]:
         """(N, T, *row_shape), read afresh at each call."""
-        return self._array("features")[:]
+        return self.read()
+
+    def read(self, rows: Any = None) -> NDArray[np.floating]:
+        """Features of these rows (default: all) as they are stored, (n, T, *row_shape); zeros where not committed.
+
+        A shard holds its rows from byte 0 on, so that rows are copied straight from the mapped file: about as fast as
+        reading a raw file, where zarr-python decodes chunk by chunk.
+        """
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64).reshape(-1)
+        if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"{self.path}: rows {rows.min()} to {rows.max()}, of {len(self)}")
+        blocks, places = np.divmod(rows % len(self), self.layout.block_rows)
+        row_shape = (self.windows, *self.row_shape)
+        out = np.zeros((len(rows), *row_shape), self.layout.dtype)
+        for block in np.unique(blocks).tolist():
+            files = self.layout.files(block)
+            if (self.path / files["state"]).exists():
+                shape = (len(self.layout.span(block)), *row_shape)
+                payload = np.memmap(self.path / files["features"], f"<{out.dtype.str[1:]}", "r", shape=shape)
+                here = blocks == block
+                out[here] = payload[places[here]]
+        return out
 
     @cached_property
     def failures(self) -> dict[int, str]:
@@ -152,12 +173,12 @@ class FeatureStore:
         A single row that is not done is an error; in a slice it is zeros, and `state` tells.
         """
         if isinstance(key, slice):
-            return self._array("features")[key]
+            return self.read(range(*key.indices(len(self))))
         row = self._row(key)
         if self.state[row] != fmt.DONE:
             reason = self.failures.get(row, "extraction has not come to it yet")
             raise StoreError(f"{self.path}: clip {self.clip_ids[row]!r} is {fmt.STATES[self.state[row]]}: {reason}")
-        return self._array("features")[row]
+        return self.read([row])[0]
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.floating]]]:
         """Pairs of clip id and features (T, *row_shape) of the rows that are done."""
@@ -168,8 +189,7 @@ class FeatureStore:
         """Features of these rows (default: all) as a float32 tensor (n, T, *row_shape)."""
         import torch
 
-        features = self.features
-        return torch.from_numpy(features if rows is None else features[np.asarray(rows)]).to(device, torch.float32)
+        return torch.from_numpy(self.read(rows)).to(device, torch.float32)
 
     def frame(self) -> "pd.DataFrame":
         """One line per row: what it was decoded from, its state, and the reason where it is not done."""
@@ -223,9 +243,11 @@ class FeatureStore:
                 return self._row_of[key]
             except KeyError:
                 raise StoreError(f"{self.path}: no clip {key!r} among {len(self)}") from None
+        if not isinstance(key, int | np.integer):
+            raise TypeError(f"a store is indexed by a clip id, a row number or a slice, not {type(key).__name__}")
         if not -len(self) <= key < len(self):
             raise IndexError(f"{self.path}: row {key} of {len(self)}")
-        return key % len(self)
+        return int(key) % len(self)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

@@ -9,7 +9,6 @@ with a right checksum, and ends with the same bytes.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import struct
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache._files import sync_folder, write_file
 from featcache.errors import StoreError
 from featcache.manifest import Manifest
 from featcache.store import _format as fmt
@@ -39,17 +39,12 @@ class StoreWriter:
         self.layout = store.layout
         self.path = store.path
         self._lock = lock
-        state = store.state
+        self._retried: set[int] = set()
         self._blocks = {
             block: _Block.read(self.path, block, self.layout)
             for block in range(self.layout.blocks)
             if not (self.path / self.layout.files(block)["state"]).exists()
         }
-        self.pending = [
-            row
-            for row in range(self.layout.rows)
-            if state[row] == fmt.NOT_TRIED and row not in self._blocks[row // self.layout.block_rows].held
-        ]
         for path in (self.path / "journal").glob("*.log"):
             if int(path.stem) not in self._blocks:  # committed, but the kill came before the journal was removed
                 path.unlink()
@@ -73,11 +68,18 @@ class StoreWriter:
         facts: what does not (versions of libraries that only carry the data), as JSON values.
         Raises StoreError when another writer is at work, or the recipe or the rows differ, with the differences.
         """
-        if not (path / "zarr.json").exists():
-            layout = fmt.Layout(len(manifest), windows, row_shape, recipe["dtype"])
-            _create(path, layout, manifest, recipe, facts)
-        lock = _lock(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = fmt.lock(path)
+        if lock is None:
+            raise StoreError(f"{path} is being written by another process; wait for it or stop it")
         try:
+            if path.exists() and any(path.iterdir()) and not (path / fmt.SUMS).exists():
+                raise StoreError(f"{path} exists and is not a store; remove it, or choose another --stores folder")
+            if path.exists() and not _begun(path):
+                shutil.rmtree(path)  # made, then interrupted or given up before the first row: nothing to resume
+            if not path.exists():
+                layout = fmt.Layout(len(manifest), windows, row_shape, recipe["dtype"])
+                _create(path, layout, manifest, recipe, facts)
             store = FeatureStore.open(path)
             store.check_recipe(recipe)
             store.check_rows(manifest)
@@ -85,6 +87,14 @@ class StoreWriter:
         except BaseException:
             lock.close()
             raise
+
+    @property
+    def pending(self) -> list[int]:
+        """The rows that are to be computed, in order."""
+        missing = {
+            row for number, block in self._blocks.items() for row in self.layout.span(number) if row not in block.held
+        }
+        return sorted(missing | self._retried)
 
     def done(
         self, row: int, features: NDArray[np.floating], start: NDArray[np.floating], stop: NDArray[np.floating]
@@ -96,15 +106,18 @@ class StoreWriter:
         expected = (self.layout.windows, *self.layout.row_shape)
         if features.shape != expected:
             raise StoreError(f"{self.path}: row {row} has shape {features.shape}, the store {expected}")
+        if refusal := self.refusal(features):
+            raise StoreError(f"{self.path}: row {row} {refusal}")
+        self._keep(row, fmt.DONE, _Values(features.astype(self.layout.dtype), start, stop).to_bytes())
+
+    def refusal(self, features: NDArray[np.floating]) -> str:
+        """Why these values cannot be kept; "" when they can."""
         if not np.isfinite(features).all():
-            raise StoreError(f"{self.path}: row {row} has values that are not finite")
+            return "has values that are not finite"
         largest = float(np.abs(features).max(initial=0.0))
         if largest > float(np.finfo(self.layout.dtype).max):
-            raise StoreError(
-                f"{self.path}: row {row} reaches {largest:.3g}, beyond {self.layout.dtype}; "
-                "extract into a new store with --dtype float32"
-            )
-        self._keep(row, fmt.DONE, _Values(features.astype(self.layout.dtype), start, stop).to_bytes())
+            return f"reaches {largest:.3g}, beyond {self.layout.dtype}; extract into a new store with --dtype float32"
+        return ""
 
     def failed(self, row: int, reason: str) -> None:
         """Record that the row's clip could not be read, and why."""
@@ -115,22 +128,18 @@ class StoreWriter:
         self._keep(row, fmt.ABSENT, reason.encode())
 
     def retry_failed(self) -> None:
-        """Make the failed rows pending again; the other rows of their blocks move back into the journal first."""
-        failed = np.flatnonzero(self.store.state == fmt.FAILED)
-        for block_number in sorted({int(row) // self.layout.block_rows for row in failed}):
-            self._blocks[block_number] = self._reopened(block_number, keep=(fmt.DONE, fmt.ABSENT))
+        """Make the failed rows pending again. Each keeps its reason until its new row comes."""
         for block in self._blocks.values():  # failures that are still in a journal
-            block.forget(fmt.FAILED)
-        self.pending = [
-            row
-            for number, block in sorted(self._blocks.items())
-            for row in self.layout.span(number)
-            if row not in block.held
-        ]
+            self._retried |= {row for row, (state, _) in block.held.items() if state == fmt.FAILED}
+        state = FeatureStore.open(self.path).state
+        self._retried |= {int(row) for row in np.flatnonzero(state == fmt.FAILED)}
 
     def close(self) -> None:
-        """Sync the journals and let the next writer in."""
+        """Commit what is complete, sync the journals and let the next writer in."""
+        self._retried.clear()  # what was not tried again keeps its reason
         try:
+            for number in list(self._blocks):
+                self._commit_if_full(number)
             for block in self._blocks.values():
                 block.close()
         finally:
@@ -146,43 +155,46 @@ class StoreWriter:
 
     def _keep(self, row: int, state: int, payload: bytes) -> None:
         number = row // self.layout.block_rows
-        block = self._blocks.get(number)
-        if block is None or row in block.held:
+        if row in self._retried:
+            self._retried.remove(row)
+            if number not in self._blocks:
+                self._blocks[number] = self._reopened(number)
+        elif number not in self._blocks or row in self._blocks[number].held:
             raise StoreError(f"{self.path}: row {row} is already there")
-        block.append(row, state, payload)
+        self._blocks[number].append(row, state, payload)
         self._commit_if_full(number)
 
     def _commit_if_full(self, number: int) -> None:
         block = self._blocks[number]
-        if len(block.held) < len(self.layout.span(number)):
+        if len(block.held) < len(self.layout.span(number)) or any(row in self._retried for row in block.held):
             return
         content = block.content(self.store.clip_ids)
         for name, path in self.layout.files(number).items():
-            if name == "failures" and not content[name]:
-                (self.path / path).unlink(missing_ok=True)
-                continue
-            fmt.write_file(self.path / path, content[name])
+            if content[name] or name != "failures":
+                write_file(self.path / path, content[name])
+            elif (self.path / path).exists():
+                (self.path / path).unlink()
+                sync_folder((self.path / path).parent)
         del self._blocks[number]
         block.remove()
 
-    def _reopened(self, number: int, keep: tuple[int, ...]) -> "_Block":
-        """The rows of a committed block in these states, as a journal; then the block is no longer vouched for."""
+    def _reopened(self, number: int) -> "_Block":
+        """The rows of a committed block as a journal; then the block is no longer vouched for."""
         block = _Block(self.path / "journal" / f"{number}.log", number, self.layout)
+        store = FeatureStore.open(self.path)
         span = self.layout.span(number)
         part = slice(span.start, span.stop)
-        start, stop, features = self.store.window_start[part], self.store.window_stop[part], self.store[part]
-        reasons = self.store.failures
+        start, stop, features = store.window_start[part], store.window_stop[part], store[part]
         for offset, row in enumerate(span):
-            state = int(self.store.state[row])
-            if state == fmt.DONE and state in keep:
-                values = _Values(features[offset], start[offset], stop[offset])
-                block.append(row, state, values.to_bytes())
-            elif state in keep:
-                block.append(row, state, reasons[row].encode())
+            if store.state[row] == fmt.DONE:
+                payload = _Values(features[offset], start[offset], stop[offset]).to_bytes()
+            else:
+                payload = store.failures[row].encode()
+            block.append(row, int(store.state[row]), payload)
         block.sync()
         state_file = self.path / self.layout.files(number)["state"]
         state_file.unlink()
-        fmt.sync_folder(state_file.parent)
+        sync_folder(state_file.parent)
         return block
 
 
@@ -206,43 +218,47 @@ class _Values:
 
 @dataclass
 class _Block:
-    """The rows of an open block, in its journal and in memory."""
+    """The rows of an open block: what they are is in the journal, where in it they stand is in memory."""
 
     path: Path
     number: int
     layout: fmt.Layout
-    held: dict[int, tuple[int, bytes]] = field(default_factory=dict)  #: row -> state, payload
+    held: dict[int, tuple[int, slice]] = field(default_factory=dict)  #: row -> state, place of the payload
     file: BinaryIO | None = None
     synced: float = 0.0
 
     @classmethod
     def read(cls, folder: Path, number: int, layout: fmt.Layout) -> "_Block":
-        """What a journal holds; a record that a kill cut off is cut off from the file as well."""
+        """What a journal holds, of each row the last word; a record that a kill tore is cut off the file as well."""
         block = cls(folder / "journal" / f"{number}.log", number, layout)
         if not block.path.exists():
             return block
         data = block.path.read_bytes()
         good = 0
         while (record := _record(data, good)) is not None:
-            row, state, payload, good = record
-            block.held[row] = (state, payload)
+            row, state, place = record
+            block.held[row] = (state, place)
+            good = place.stop + 4
         if good < len(data):
             os.truncate(block.path, good)
         return block
 
     def append(self, row: int, state: int, payload: bytes) -> None:
+        """Add a record; an earlier one of the row no longer counts."""
         if self.file is None:
             self.path.parent.mkdir(exist_ok=True)
             self.file = self.path.open("ab")
-        body = RECORD.pack(row, state, len(payload)) + payload
-        size = self.file.tell()
+            sync_folder(self.path.parent)
+        head = RECORD.pack(row, state, len(payload))
+        begin = self.file.tell()
         try:
-            self.file.write(body + fmt.crc(body).to_bytes(4, "little"))
+            self.file.write(head + payload + fmt.crc(head + payload).to_bytes(4, "little"))
             self.file.flush()
         except OSError:  # the disk is full: leave no torn record behind which the next one would be lost
-            self._abandon(size)
+            self._abandon(begin)
             raise
-        self.held[row] = (state, payload)
+        first = begin + RECORD.size
+        self.held[row] = (state, slice(first, first + len(payload)))
         if time.monotonic() - self.synced > SYNC_SECONDS:
             self.sync()
 
@@ -254,17 +270,6 @@ class _Block:
         os.ftruncate(descriptor, size)
         os.close(descriptor)
 
-    def forget(self, state: int) -> None:
-        """Drop the rows in this state, from the journal as well."""
-        kept = {row: record for row, record in self.held.items() if record[0] != state}
-        if len(kept) == len(self.held):
-            return
-        self.remove()
-        self.held = {}
-        for row, (kept_state, payload) in kept.items():
-            self.append(row, kept_state, payload)
-        self.sync()
-
     def content(self, clip_ids: list[str]) -> dict[str, bytes]:
         """The bytes of every file of the finished block."""
         layout, span = self.layout, self.layout.span(self.number)
@@ -273,8 +278,9 @@ class _Block:
         times = np.zeros((2, len(span), T))
         states = np.zeros(len(span), np.uint8)
         reasons = {}
-        for row, (state, payload) in self.held.items():
-            offset = row - span.start
+        journal = self.path.read_bytes()
+        for row, (state, place) in self.held.items():
+            offset, payload = row - span.start, journal[place]
             states[offset] = state
             if state == fmt.DONE:
                 times[:, offset] = np.frombuffer(payload, "<f8", 2 * T).reshape(2, T)
@@ -291,41 +297,47 @@ class _Block:
         return files | {"digest": fmt.digest_row(files)}
 
     def sync(self) -> None:
+        """Make what is written durable."""
         if self.file is not None:
             os.fsync(self.file.fileno())
             self.synced = time.monotonic()
 
     def close(self) -> None:
+        """Sync and close the file; the block can still be appended to."""
         if self.file is not None:
             self.sync()
             self.file.close()
             self.file = None
 
     def remove(self) -> None:
+        """Delete the journal, when its rows are committed."""
         if self.file is not None:
             self.file.close()
             self.file = None
         self.path.unlink(missing_ok=True)
 
 
-def _record(data: bytes, offset: int) -> tuple[int, int, bytes, int] | None:
-    """The journal record at an offset and where the next one starts; None at the end and at a torn record."""
-    head = data[offset : offset + RECORD.size]
-    if len(head) < RECORD.size:
+def _record(data: bytes, begin: int) -> tuple[int, int, slice] | None:
+    """Row, state and place of the payload of the journal record at `begin`; None at the end and at a torn record."""
+    first = begin + RECORD.size
+    if len(data) < first:
         return None
-    row, state, size = RECORD.unpack(head)
-    end = offset + RECORD.size + size
-    if len(data) < end + 4 or fmt.crc(data[offset:end]) != int.from_bytes(data[end : end + 4], "little"):
+    row, state, size = RECORD.unpack(data[begin:first])
+    end = first + size
+    if len(data) < end + 4 or fmt.crc(data[begin:end]) != int.from_bytes(data[end : end + 4], "little"):
         return None
-    return row, state, data[offset + RECORD.size : end], end + 4
+    return row, state, slice(first, end)
+
+
+def _begun(path: Path) -> bool:
+    """Whether a store holds anything that must not be lost, or may not be."""
+    return any(any(path.glob(pattern)) for pattern in ("features/c/*", "state/c/*", "journal/*"))
 
 
 def _create(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[str, Any], facts: dict[str, Any]) -> None:
-    """A store without rows, made beside its place and renamed into it."""
-    if path.exists() and any(path.iterdir()):
-        raise StoreError(f"{path} exists and is not a store; choose another --stores folder or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A store without rows, made beside its place and renamed into it; the caller holds the lock."""
+    scratch = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
     attributes = {
         "format": fmt.FORMAT,
         "manifest": manifest.name,
@@ -334,21 +346,12 @@ def _create(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[str
     }
     try:
         layout.create_arrays(scratch, {"featcache": attributes})
-        fmt.write_file(scratch / "rows.csv", rows_csv(manifest))
-        fmt.write_file(scratch / fmt.SUMS, fmt.sums(scratch))
+        write_file(scratch / "rows.csv", rows_csv(manifest))
+        write_file(scratch / fmt.SUMS, fmt.sums(scratch))
+        for name in fmt.FIXED_FILES:  # zarr does not sync what it writes
+            write_file(scratch / name, (scratch / name).read_bytes())
         os.replace(scratch, path)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    fmt.sync_folder(path.parent)
-
-
-def _lock(path: Path) -> BinaryIO:
-    """An advisory lock that the kernel lets go when its holder dies, so a dead writer never blocks the next one."""
-    file = (path / ".lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise StoreError(f"{path} is being written by another process; wait for it or stop it") from None
-    return file
+    sync_folder(path.parent)

@@ -1,0 +1,87 @@
+"""Kill a writer before every STEPth line that it runs in featcache/store, resume, and compare with an unbroken run.
+
+python -m tests._crash FOLDER STEP first|retry      prints {"kills": n, "wrong": [lines...]}
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from featcache import Clip, Manifest
+from featcache.store import StoreWriter, _format
+from featcache.store.check import problems
+
+MANIFEST = Manifest("m", tuple(Clip(f"{i:03}", "d", "train", f"{i}.mp4") for i in range(7)))
+RECIPE = {"extractor": "toy", "modality": "rgb", "weights_sha256": "none", "dtype": "float16"}
+ROWS = np.random.default_rng(0).standard_normal((7, 2, 3)).astype(np.float32)
+KILLED = 9
+
+
+def job(path: Path, retry: bool) -> None:
+    """Row 1 fails at first and is mended by a retry; row 5 is absent."""
+    with StoreWriter.open(path, MANIFEST, RECIPE, row_shape=(3,), windows=2, facts={}) as writer:
+        if retry:
+            writer.retry_failed()
+        for row in writer.pending:
+            if row == 5:
+                writer.absent(row, "no sound")
+            elif row == 1 and not retry:
+                writer.failed(row, "broken")
+            else:
+                writer.done(row, ROWS[row], np.array([row, row + 1.0]), np.array([row + 1.0, row + 2.0]))
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def killed_at(path: Path, retry: bool, line: int) -> bool:
+    """Run the job in a child that dies, without any clean-up, before its line-th line in the store's code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
+    left = line
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if "featcache/store" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                os._exit(KILLED)
+        return trace
+
+    sys.settrace(trace)
+    job(path, retry)
+    os._exit(0)
+
+
+def main(folder: Path, step: int, retry: bool) -> None:
+    _format.Layout.block_rows, _format.Layout.chunk_rows = 4, 2
+    os.fsync = lambda descriptor: None  # a killed process loses no page cache; waiting for disks proves nothing
+    job(folder / "failed.zarr", False)
+    shutil.copytree(folder / "failed.zarr", folder / "mended.zarr")
+    job(folder / "mended.zarr", True)
+    expected = content(folder / ("mended.zarr" if retry else "failed.zarr"))
+    kills, wrong, path = 0, [], folder / "t.zarr"
+    while True:
+        line = 1 + kills * step
+        shutil.rmtree(path, ignore_errors=True)
+        if retry:
+            shutil.copytree(folder / "failed.zarr", path)
+        if not killed_at(path, retry, line):
+            break
+        kills += 1
+        job(path, retry)
+        if content(path) != expected or problems(path) != ([] if retry else ["clip '001' failed: broken"]):
+            wrong.append(line)
+    print(json.dumps({"kills": kills, "wrong": wrong, "left": sorted(p.name for p in folder.glob(".*.partial"))}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "retry")
