@@ -15,7 +15,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/featcache manifest build kitchens demo/videos
 	$(BIN)/featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
-	$(BIN)/featcache train-head kitchens --stores demo/stores --runs demo/runs > demo/runs.txt
+	$(BIN)/featcache train-head kitchens --stores demo/stores --runs demo/runs
 	$(BIN)/featcache evaluate kitchens --stores demo/stores --runs demo/runs
 	$(BIN)/featcache report kitchens --stores demo/stores --runs demo/runs
 	@echo

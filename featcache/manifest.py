@@ -22,10 +22,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from featcache._files import write_file
 from featcache.errors import ManifestError
 
 SPLITS = ("train", "val", "test")
@@ -79,10 +80,14 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Manifest":
-        """Read and validate a CSV file; ManifestError names file, line, column and value of what is wrong."""
+        """Read and validate a CSV file; ManifestError names file, line, column and value of what is wrong.
+
+        The manifest is called after its file; the copy STORES/m/manifest.csv beside its *.zarr stores is called `m`.
+        """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            with path.open(encoding="utf-8-sig", newline="") as file:  # as it stands: \r may be part of a cell
+                text = file.read()
         except FileNotFoundError:
             raise ManifestError(f"no manifest {path}: no such file") from None
         except IsADirectoryError:
@@ -91,18 +96,33 @@ class Manifest:
             ) from None
         except UnicodeDecodeError as error:
             raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-        return cls(path.stem, tuple(_parse(text, path)), path.parent)
+        except OSError as error:
+            raise ManifestError(f"manifest {path} cannot be read: {error.strerror or error}") from None
+        is_copy = path.name == "manifest.csv" and any(path.parent.glob("*.zarr"))
+        name = os.path.basename(os.path.dirname(os.path.abspath(path))) if is_copy else path.stem
+        return cls(name, tuple(_parse(text, path)), path.parent)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the CSV file that `read` gives back equal; relative sources are written relative to the new place."""
+        """Write the CSV file that `read` gives back equal; relative sources are written relative to the new place.
+
+        The file is replaced whole or, when that fails, not at all.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with scratch.open("w", encoding="utf-8", newline="") as file:
-            file.write(self.relocated(path.parent).text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        if path.is_dir():
+            raise ManifestError(f"{path} is a folder; name a file for the manifest, such as {path / self.name}.csv")
+        write_file(path, self.content(path.parent), shared=True)
+
+    def content(self, root: str | os.PathLike[str]) -> bytes:
+        """What `write` puts into a file in the folder `root`."""
+        text = self.relocated(root).text
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:  # file names that are not UTF-8 come as lone surrogates
+            number = text.count("\n", 0, error.start)
+            line = text.split("\n")[number]
+            raise ManifestError(
+                f"manifest {self.name!r} line {number + 1}: {line!a} is not UTF-8; rename the file or folder"
+            ) from None
 
     def relocated(self, root: str | os.PathLike[str]) -> "Manifest":
         """The same clips seen from another folder: relative sources are rewritten to start there."""
@@ -112,7 +132,7 @@ class Manifest:
         clips = [
             clip
             if os.path.isabs(clip.source)
-            else Clip(**{**vars(clip), "source": os.path.relpath(self.root.resolve() / clip.source, root.resolve())})
+            else replace(clip, source=os.path.relpath(self.root.resolve() / clip.source, root.resolve()))
             for clip in self.clips
         ]
         return Manifest(self.name, tuple(clips), root)
@@ -129,8 +149,9 @@ class Manifest:
         columns += [name for name in ("fps", "caption") if any(getattr(clip, name) for clip in self.clips)]
         columns += ["label" if task == "label" else f"label:{task}" for task in tasks]
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
+        plain = csv.writer(out, lineterminator="\n")
+        quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # Python 3.11 forgets to quote \r alone
+        plain.writerow(columns)
         for clip in self.clips:
             cells = {
                 **{name: getattr(clip, name) for name in (*REQUIRED, "caption")},
@@ -138,7 +159,8 @@ class Manifest:
                 "fps": number(clip.fps),
                 **{("label" if task == "label" else f"label:{task}"): label for task, label in clip.labels.items()},
             }
-            writer.writerow([cells.get(column, "") for column in columns])
+            row = [cells.get(column, "") for column in columns]
+            (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
         return out.getvalue()
 
     @cached_property
@@ -227,6 +249,9 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
 
 def _check_header(header: list[str], path: Path) -> str:
     """The unit of the bounds, after every column name has been found to be a known one."""
+    for separator in ";\t":
+        if len(header) == 1 and separator in header[0]:
+            raise ManifestError(f"{path} line 1: cells are separated by {separator!r}; separate them by commas")
     for column in header:
         if header.count(column) > 1:
             raise ManifestError(f"{path} line 1: column {column!r} stands twice")
@@ -289,7 +314,7 @@ def _read_number(row: dict[str, str], column: str, place: str) -> float | None:
     if not cell:
         return None
     try:
-        value = float(cell)
+        value = float(cell) if cell.isascii() and "_" not in cell else math.nan  # float() reads 1_0 and ٥
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 0:

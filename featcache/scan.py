@@ -7,6 +7,7 @@
 A part in braces stands for one folder name (or a piece of it: '{domain}_{clip_id}'); the file's ending is left out.
 """
 
+import math
 import os
 import random
 import re
@@ -14,12 +15,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featcache.endings import IMAGE, SOUND, VIDEO
 from featcache.errors import ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 
-VIDEO = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv"}
-SOUND = {".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus"}
-IMAGE = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+MEDIA = {*VIDEO, *SOUND, *IMAGE}
 FIELDS = ("clip_id", "domain", "split", "label")
 
 
@@ -51,43 +51,61 @@ def scan(
         raise ManifestError(f"no folder {folder}")
     if not 0 < test_share < 1:
         raise ManifestError(f"test share {test_share} is not between 0 and 1")
+    if fps is not None and not 0 < fps < math.inf:
+        raise ManifestError(f"fps {fps:g} is no frame rate; give pictures per second, such as 25")
     pattern = _pattern(layout)
     sources = _sources(folder, frame_folders=fps is not None)
     if not sources:
         raise ManifestError(f"no videos, sounds or images under {folder}")
+    home = folder.resolve().name
     clips, unmatched = [], []
     for source in sources:
         path = source.relative_to(folder)
+        _check_text(f"{home}/{path}")
         is_folder = source.is_dir()
         match = pattern.fullmatch((path if is_folder else path.with_suffix("")).as_posix())
         if match is None:
             unmatched.append(path.as_posix())
-            continue
-        found = match.groupdict()
-        if found.get("split", "train") not in SPLITS:
-            raise ManifestError(f"{path}: split {found['split']!r} is none of {', '.join(SPLITS)}")
-        clips.append(
-            Clip(
-                clip_id=found["clip_id"],
-                domain=found.get("domain", folder.resolve().name),
-                split=found.get("split", "train"),
-                source=path.as_posix(),
-                labels={"label": found["label"]} if "label" in found else {},
-                fps=fps if is_folder else None,
-            )
-        )
+        else:
+            clips.append(_clip(path.as_posix(), {"domain": home} | match.groupdict(), fps if is_folder else None))
     if not clips:
-        raise ManifestError(f"none of {len(sources)} files fits the layout {layout!r}; the first is {unmatched[0]}")
+        raise ManifestError(
+            f"none of {len(sources)} files fits the layout {layout!r}, which leaves endings out; "
+            f"the first is {unmatched[0]}"
+        )
     renamed = max(Counter(clip.clip_id for clip in clips).values()) > 1
     if renamed:
         clips = [replace(clip, clip_id=clip.source) for clip in clips]
     if "split" not in pattern.groupindex:
         clips = _split(clips, test_share, seed)
-    return Scan(Manifest(name or folder.resolve().name, tuple(clips), folder), unmatched, renamed)
+    return Scan(Manifest(name or home, tuple(clips), folder), unmatched, renamed)
+
+
+def _clip(path: str, parts: dict[str, str], fps: float | None) -> Clip:
+    for part, text in parts.items():
+        if not text.strip():
+            raise ManifestError(f"{path!r}: its {part} is blank; rename the file or folder")
+    split = parts.get("split", "train")
+    if split not in SPLITS:
+        raise ManifestError(f"{path}: split {split!r} is none of {', '.join(SPLITS)}")
+    labels = {"label": parts["label"]} if "label" in parts else {}
+    return Clip(parts["clip_id"], parts["domain"], split, path, labels=labels, fps=fps)
+
+
+def _check_text(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python stands lone surrogates for bytes that it cannot read
+        raise ManifestError(
+            f"the name {os.fsencode(name)!r} is not UTF-8 text, as a manifest is; rename the file or folder"
+        ) from None
 
 
 def _pattern(layout: str) -> re.Pattern[str]:
     """'{domain}/{clip_id}' -> a regular expression with one group per part."""
+    ending = Path(layout).suffix
+    if ending.lower() in MEDIA:
+        raise ManifestError(f"layout {layout!r}: endings are left out; write {layout.removesuffix(ending)!r}")
     pieces = re.split(r"\{([^{}]*)\}", layout)
     fields = pieces[1::2]
     for field in fields:
@@ -104,17 +122,22 @@ def _pattern(layout: str) -> re.Pattern[str]:
 
 
 def _sources(folder: Path, *, frame_folders: bool) -> list[Path]:
-    """Media files, sorted; with frame_folders, a folder that holds images stands for them."""
+    """Media files, sorted; with frame_folders, a folder that holds images stands for them. Hidden ones are left out."""
     found = []
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        endings = {Path(name).suffix.lower() for name in files}
-        if frame_folders and endings & IMAGE:
-            found.append(Path(root))
-            files = [name for name in files if Path(name).suffix.lower() not in IMAGE]
-        media = [name for name in files if Path(name).suffix.lower() in VIDEO | SOUND | IMAGE and name[0] != "."]
-        found += [Path(root) / name for name in media]
+        here = Path(root)
+        folders[:] = [name for name in folders if name[0] != "." and not _leads_back(here / name)]
+        media = [here / name for name in files if name[0] != "." and Path(name).suffix.lower() in MEDIA]
+        if frame_folders and any(path.suffix.lower() in IMAGE for path in media):
+            found.append(here)
+            media = [path for path in media if path.suffix.lower() not in IMAGE]
+        found += media
     return sorted(found)
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a link leads to a folder on the way to itself; following it would never end."""
+    return path.is_symlink() and any(path.samefile(above) for above in path.parents)
 
 
 def _split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:

@@ -1,7 +1,11 @@
 """Where the windows of a clip lie: arithmetic on seconds, no media.
 
-All modalities of a clip share the same window *centres*, so window k is the same moment in pictures, motion and sound
-whatever their rates. A plan is written `kind:count` on the command line and in recipes.
+The centres of a clip's windows are planned once, for all modalities, and a window that would leave the clip is moved
+inside. So window k is the same moment in pictures, motion and sound, except near the ends of the clip, where a longer
+window is moved further. A clip shorter than the window lies in its middle: around it pictures repeat the clip's first
+and last one, and sound is that of the file, silent beyond its ends. No other window shows what lies outside its clip.
+
+A plan is written `kind:count` on the command line and in recipes.
 
     segments:T   centres of T equal segments of the clip (TSN, TBN)
     uniform:T    T centres spread evenly between the clip's ends, which are not among them
@@ -42,6 +46,17 @@ class Plan:
         return np.linspace(start, stop, self.count + 2)[1:-1]
 
 
+def placed(centre: float, start: float, stop: float, length: float) -> float:
+    """Centre of a window of that length, moved to lie inside [start, stop), or to its middle where it does not fit.
+
+    >>> placed(0.1, 0.0, 10.0, 2.0), placed(5.0, 0.0, 10.0, 2.0), placed(0.1, 0.0, 1.0, 2.0)
+    (1.0, 5.0, 0.5)
+    """
+    if length > stop - start:
+        return (start + stop) / 2
+    return min(max(centre, start + length / 2), stop - length / 2)
+
+
 def sample_times(centre: float, start: float, stop: float, count: int, rate: float) -> NDArray[np.float64]:
     """Times in seconds of `count` samples at `rate` per second around a centre, inside the clip [start, stop).
 
@@ -52,10 +67,5 @@ def sample_times(centre: float, start: float, stop: float, count: int, rate: flo
     >>> sample_times(1.0, 0.0, 2.0, count=4, rate=8.0)
     array([0.8125, 0.9375, 1.0625, 1.1875])
     """
-    length = count / rate
-    if length <= stop - start:
-        centre = float(np.clip(centre, start + length / 2, stop - length / 2))
-    else:
-        centre = (start + stop) / 2
-    times = centre + (np.arange(count) + 0.5 - count / 2) / rate
+    times = placed(centre, start, stop, count / rate) + (np.arange(count) + 0.5 - count / 2) / rate
     return np.clip(times, start, np.nextafter(stop, start))

@@ -1,5 +1,7 @@
 """Parts that the commands of cli.py share: error messages, progress bars, and the options of an experiment."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,22 @@ from featcache.errors import FeatcacheError
 if TYPE_CHECKING:
     from pipelines.experiments import Experiment
 
-FOLDER = click.Path(path_type=Path)
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that go on where the disk stopped them
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class _Path(click.Path):
+    """A path that says something: "" would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A Path."""
+        if value == "":
+            self.fail("the path is empty; write . for the current folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
 
 
 class Commands(click.Group):
@@ -31,10 +48,10 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno is None or isinstance(error, BrokenPipeError):
                 raise
-            place = f" ({error.filename})" if error.filename else ""
-            raise click.ClickException(
-                f"{error.strerror}{place}; what was finished is kept, run the same command to go on"
-            ) from error
+            place = f": {error.filename}" if error.filename else ""
+            resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
+            advice = "; what was finished is kept, run the same command to go on" if resumes else ""
+            raise click.ClickException(f"{error.strerror}{place}{advice}") from error
 
 
 def note(text: str) -> None:
@@ -94,8 +111,8 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
 
     options = [
         click.argument("experiment"),
-        click.option("--stores", type=FOLDER, default="stores", show_default=True, help="Folder of all stores."),
-        click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of all runs."),
+        click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores."),
+        click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a value in every run."),
         click.option("--seeds", metavar="0,1,2", help="Train with these seeds instead of the experiment's."),
         click.option("--only", multiple=True, metavar="ROW", help="Only this row of the table; may be repeated."),

@@ -1,6 +1,6 @@
 """The sentences under a table: what its numbers are, what they rest on, and what is not there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pipelines._table_parts import RAW, Line, Note
 from pipelines.experiments import Experiment
@@ -8,6 +8,7 @@ from pipelines.results import Result
 
 NAMES = {
     "top1": "top-1 accuracy",
+    "top1/action": "top-1 accuracy, all tasks of a clip right,",
     "mean_class": "mean class accuracy",
     "cv_s": "CV of norms, source side",
     "cv_t": "CV of norms, target side",
@@ -35,14 +36,32 @@ def notes(
 ) -> list[Note]:
     """What the numbers are, what they rest on and what is not there; loud notes first."""
     rows = list(found.values())
+    clips = _clips(plan, found)
+    unequal = _unequal(clips)
     loud = [
-        Note(text, loud=True) for text in (*_untrained(rows), *_mixed_recipes(rows), *_missing(experiment, plan, found))
+        *_untrained(rows),
+        *_mixed_recipes(rows),
+        *_mixed_contents(rows),
+        *unequal,
+        *_collapsed(plan, found),
+        *_unknown_start(experiment),
+        *_missing(experiment, plan, found),
     ]
     calm = [Note(_what(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
-    if any(not line.label_free and "oracle" not in line.select for line in lines):
-        calm.append(Note("† trained on labels of the test domain: a reference, not an adaptation method."))
-    if any("oracle" in line.select for line in lines):
-        loud.append(Note("ORACLE rows chose their weights by labels of the test domain: no user has those.", loud=True))
+    if any(not line.label_free for line in lines):
+        calm.append(
+            Note(
+                "† trained on labels of the test domain, itself or in a run it starts from: a reference, not an "
+                "adaptation method."
+            )
+        )
+    if transductive := _transductive(experiment):
+        calm.append(
+            Note(f"Transductive: {', '.join(transductive)} adapted to the very clips of the test, without labels.")
+        )
+    if clips and not unequal:
+        counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
+        calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))
     if any(cell.published is not None for line in lines for cell in line.cells.values()):
         calm.append(Note("In parentheses: published numbers, in the authors' own setting; mind the fidelity column."))
     feeds = sorted({(feed, sha256[:8]) for row in rows for feed, sha256 in row.recipes.items()})
@@ -50,7 +69,7 @@ def notes(
         calm.append(Note("Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."))
     if rows:
         calm.append(Note(f"featcache {said(sorted({row.version for row in rows}))}."))
-    return [*loud, *calm]
+    return [*(Note(text, loud=True) for text in loud), *calm]
 
 
 def _what(metric: str, lines: list[Line]) -> str:
@@ -107,6 +126,88 @@ def _mixed_recipes(rows: list[Result]) -> list[str]:
     ]
 
 
+def _mixed_contents(rows: list[Result]) -> Iterator[str]:
+    """The same store or manifest, read in different states; of features made by another recipe that is said already."""
+    states: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        manifest = row.config["manifest"]
+        if "manifest" in row.read:
+            states.setdefault((f"manifest {manifest}",), set()).add(row.read["manifest"][:8])
+        for m, feed in row.config["feeds"].items():
+            if f"store {m}" in row.read:
+                key = (f"store {manifest}/{feed['store']}", row.recipes.get(m, ""))
+                states.setdefault(key, set()).add(row.read[f"store {m}"][:8])
+    for (what, *_), found in states.items():
+        if len(found) > 1:
+            yield (
+                f"DIFFERENT CONTENT: {what} was read in {len(found)} states ({', '.join(sorted(found))}); runs of this "
+                "table are not comparable until all are trained and evaluated on one."
+            )
+
+
+def _clips(plan: Plan, found: dict[str, Result]) -> dict[str, dict[str, list[int]]]:
+    """Shift -> method -> on how many clips it was tested, each number once."""
+    clips: dict[str, dict[str, list[int]]] = {}
+    for (method, shift), seeds in plan.items():
+        if counts := sorted({found[run].n for run in seeds.values() if run in found}):
+            clips.setdefault(shift, {})[method] = counts
+    return clips
+
+
+def _unequal(clips: dict[str, dict[str, list[int]]]) -> list[str]:
+    """Columns whose numbers were measured on different clips, as where clips without a modality are dropped."""
+    return [
+        f"DIFFERENT TEST CLIPS in {shift}: "
+        + ", ".join(f"{method} {' or '.join(map(str, counts))}" for method, counts in methods.items())
+        + "; these numbers are not comparable."
+        for shift, methods in clips.items()
+        if len({n for counts in methods.values() for n in counts}) > 1
+    ]
+
+
+def _collapsed(plan: Plan, found: dict[str, Result]) -> list[str]:
+    """Cells whose features died in training: there is nothing left to align."""
+    dead: dict[tuple[str, str], list[int]] = {}  # (method and shift, modality) -> seeds
+    for (method, shift), seeds in plan.items():
+        for seed, run in seeds.items():
+            for m in found[run].collapsed if run in found else ():
+                dead.setdefault((f"{method} {shift}", m), []).append(seed)
+    if not dead:
+        return []
+    which = "; ".join(f"{cell} ({_seeds(of)}): {m}" for (cell, m), of in dead.items())
+    return [f"COLLAPSED FEATURES: {which}. Their norm vanished in training, so nothing was left to align."]
+
+
+def _unknown_start(experiment: Experiment) -> list[str]:
+    """Rows that start from a run outside the experiment."""
+    starts: dict[str, dict[str, None]] = {}
+    for run in experiment.runs:
+        if run.row and (start := experiment.chain(run)[-1].init_from):
+            starts.setdefault(run.row, {})[start] = None
+    return [
+        f"UNKNOWN START: {row} starts from {', '.join(runs)}, not among the runs of this experiment; whether labels of "
+        "the test domain were seen there is not known."
+        for row, runs in starts.items()
+    ]
+
+
+def _transductive(experiment: Experiment) -> list[str]:
+    """Rows that had their test clips, unlabelled, as the target of their training or of a run they start from."""
+    return list(
+        dict.fromkeys(
+            run.row
+            for run in experiment.runs
+            for stage in experiment.chain(run)
+            if run.row and stage.target == run.test and stage.train_split == run.test_split
+        )
+    )
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    seeds = list(seeds)
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
 def _missing(experiment: Experiment, plan: Plan, found: dict[str, Result]) -> list[str]:
     holes: dict[str, dict[tuple[int, ...], list[str]]] = {}
     for (method, shift), seeds in plan.items():
@@ -115,7 +216,7 @@ def _missing(experiment: Experiment, plan: Plan, found: dict[str, Result]) -> li
     if not holes:
         return []
     which = "; ".join(
-        f"{method} {', '.join(shifts)} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+        f"{method} {', '.join(shifts)} ({_seeds(seeds)})"
         for method, groups in holes.items()
         for seeds, shifts in groups.items()
     )

@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table. `label_free`: neither training nor selection saw labels of the test domain."""
+    """One row of a table. `label_free`: no training saw labels of the test domain, nor did that it starts from."""
 
     method: str
     fidelity: str
@@ -90,7 +90,9 @@ class Table:
     def columns(self) -> dict[str, Callable[[Line], str]]:
         """Heading -> the text of a line under it. A column that could only repeat another one is left out."""
         digits = self.digits
-        columns: dict[str, Callable[[Line], str]] = {"method": lambda line: line.method + _marks(line)}
+        columns: dict[str, Callable[[Line], str]] = {
+            "method": lambda line: line.method + ("" if line.label_free else " †")
+        }
         if any(cell.published is not None for line in self.lines for cell in line.cells.values()):
             columns["fidelity"] = lambda line: line.fidelity
         for shift in self.shifts:
@@ -102,10 +104,3 @@ class Table:
                 "" if line.method == self.baseline else line.gain.text(digits, "+")
             )
         return columns
-
-
-def _marks(line: Line) -> str:
-    """What the reader must know before comparing this row with the others."""
-    if "oracle" in line.select:
-        return f" [{line.select}]"
-    return "" if line.label_free else " †"

@@ -116,7 +116,7 @@ def training(folder: Path) -> Iterator[Line]:
             torch.stack(list(method.losses(batch, 0.0).values())).sum().backward()
             optimizer.step()
 
-    ours, plain = alternate(lambda n: fit(build(config, opened.spec), config, opened, opened.test(), None), bare)
+    ours, plain = alternate(lambda n: fit(build(config, opened.spec), config, opened, opened.test()), bare)
     yield "train a linear head, batch 128", "its bare steps", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
 
 

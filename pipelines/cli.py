@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command runs, so that `featcache --help` answers at once.
 """
 
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import click
 
 import featcache
-from pipelines._commands import FOLDER, Commands, Job, experiment_options, note, progress_bar
+from featcache.errors import FeatcacheError
+from pipelines._commands import CORES, PATH, Commands, Job, experiment_options, note, progress_bar
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,17 +41,20 @@ def manifest() -> None:
 
 
 @manifest.command("scan")
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=PATH)
 @click.option("--layout", required=True, help="How paths name clips, e.g. '{domain}/{label}/{clip_id}'.")
-@click.option("--out", type=FOLDER, help="Where to write it.  [default: FOLDER/FOLDER'S NAME.csv]")
+@click.option("--out", type=PATH, help="Where to write it.  [default: FOLDER/FOLDER'S NAME.csv]")
+@click.option("--overwrite", is_flag=True, help="Replace a manifest that differs, edited by hand for instance.")
 @click.option("--test-share", default=0.3, show_default=True, help="Share of each class that is kept for testing.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split into train and test.")
 @click.option("--fps", type=float, help="Take folders of images as clips with this frame rate.")
-def manifest_scan(folder: Path, layout: str, out: Path | None, test_share: float, seed: int, fps: float | None) -> None:
+def manifest_scan(
+    folder: Path, layout: str, out: Path | None, overwrite: bool, test_share: float, seed: int, fps: float | None
+) -> None:
     """Make a manifest of the videos, sounds and images in FOLDER.
 
-    Parts in braces are clip_id, domain, split and label. Without {split}, a seeded share of each class becomes the
-    test split.
+    Parts in braces are clip_id, domain, split and label; file endings are left out. Without {split}, a seeded share of
+    each class becomes the test split.
 
     \b
     Example:
@@ -61,6 +64,10 @@ def manifest_scan(folder: Path, layout: str, out: Path | None, test_share: float
 
     out = out or folder / f"{folder.resolve().name}.csv"
     found = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
+    if out.is_file() and not overwrite and out.read_bytes() != found.manifest.content(out.parent):
+        raise click.ClickException(
+            f"{out} exists and says something else; name another file with --out, or replace it with --overwrite"
+        )
     found.manifest.write(out)
     for path in found.unmatched[:10]:
         note(f"not in the manifest, its path does not fit the layout: {path}")
@@ -75,7 +82,7 @@ def manifest_scan(folder: Path, layout: str, out: Path | None, test_share: float
 
 @manifest.command("build")
 @click.argument("benchmark")
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=PATH)
 def manifest_build(benchmark: str, folder: Path) -> None:
     """Make the manifest of a known BENCHMARK from its files in FOLDER (`featcache list benchmarks`).
 
@@ -93,13 +100,13 @@ def manifest_build(benchmark: str, folder: Path) -> None:
 
 
 @main.command()
-@click.argument("manifest", type=FOLDER)
+@click.argument("manifest", type=PATH)
 @click.argument("extractors", nargs=-1, required=True)
-@click.option("--stores", type=FOLDER, default="stores", show_default=True, help="Folder of all stores.")
+@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
 @click.option("--windows", default="segments:5", show_default=True, help="Windows per clip: segments:T or uniform:T.")
 @click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="A parameter of an extractor.")
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, help="Decoding threads.")
+@click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads, one per core if not given.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
 def extract(
     manifest: Path,
@@ -150,21 +157,23 @@ def extract(
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=FOLDER)
+@click.argument("paths", nargs=-1, required=True, type=PATH)
 def check(paths: tuple[Path, ...]) -> None:
     """Tell what is wrong with manifests (CSV files) and stores (zarr folders); exit code 1 if anything is.
+
+    A folder of stores stands for all manifests and stores in it.
 
     A manifest's sources are opened and its bounds compared with them. Every byte of a store is compared with its
     digests.
 
     \b
     Example:
-      featcache check demo/videos/kitchens.csv demo/stores/kitchens/hog.zarr
+      featcache check demo/videos/kitchens.csv demo/stores
     """
-    from featcache.check import problems
+    from featcache.check import parts, problems
 
     wrong = 0
-    for path in paths:
+    for path in [part for given in paths for part in parts(given)]:
         with progress_bar(f"check {path.name}", "clip") as progress:
             found = problems(path, progress)
         for problem in found:
@@ -178,7 +187,7 @@ def check(paths: tuple[Path, ...]) -> None:
 
 @main.command("train-head")
 @experiment_options
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, help="Runs trained at the same time.")
+@click.option("--workers", type=click.IntRange(1), default=CORES, help="Runs at a time, one per core if not given.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 def train_head(job: Job, workers: int, device: str) -> None:
     """Train the heads of EXPERIMENT on cached features.
@@ -206,10 +215,9 @@ def train_head(job: Job, workers: int, device: str) -> None:
     counts = Counter(outcome.status for outcome in outcomes)
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
     for outcome in outcomes:
-        if outcome.folder:
-            click.echo(outcome.folder)
         if outcome.note:
             note(f"{outcome.config.id}: {outcome.note}")
+    click.echo(job.runs)
     if counts["failed"]:
         raise SystemExit(1)
 
@@ -229,28 +237,31 @@ def evaluate(job: Job, device: str) -> None:
     from pipelines import results
     from pipelines.evaluate import evaluate as run
 
-    folders = list(dict.fromkeys(job.runs / config.id for config in job.experiment.runs if config.row))
-    missing = [folder.name for folder in folders if not (folder / "config.json").exists()]
+    shown = [config for config in job.experiment.runs if config.row]
+    wrong = []
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
-        done = [folder for folder in folders if folder.name not in missing]
-        for number, folder in enumerate(done, 1):
-            results.append(job.results, run(folder, job.stores, job.experiment.name, device))
-            progress(number, len(done))
+        for number, config in enumerate(shown, 1):
+            try:
+                found = run(job.runs / config.id, job.stores, job.experiment.name, device, config.row)
+                results.append(job.results, found)
+            except FeatcacheError as error:
+                wrong.append(str(error))
+            progress(number, len(shown))
     click.echo(job.results)
-    if missing:
-        names = "\n  ".join(missing)
+    if wrong:
         raise click.ClickException(
-            f"not trained yet; `featcache train-head {job.experiment.typed}` makes them:\n  {names}"
+            f"{len(wrong)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.typed}` trains "
+            "what is missing or out of date:\n  " + "\n  ".join(wrong)
         )
 
 
 @main.command()
 @experiment_options
 @click.option(
-    "--metric", default="top1", show_default=True, help="top1, top5, mean_class; norms for the feature norms."
+    "--metric", help="top1, top5, mean_class, ...; norms for the feature norms.  [default: the experiment's own]"
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
-def table(job: Job, metric: str, format: str) -> None:
+def table(job: Job, metric: str | None, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts, mean ± standard deviation over seeds, in per cent.
 
     \b
@@ -269,7 +280,7 @@ def table(job: Job, metric: str, format: str) -> None:
 
 @main.command()
 @experiment_options
-@click.option("--out", type=FOLDER, help="Where to write it.  [default: RUNS/EXPERIMENT.html]")
+@click.option("--out", type=PATH, help="Where to write it.  [default: RUNS/EXPERIMENT.html]")
 def report(job: Job, out: Path | None) -> None:
     """Write one self-contained HTML page about EXPERIMENT: tables, plots, frames, and how everything was made.
 

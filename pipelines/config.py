@@ -108,6 +108,17 @@ class RunConfig:
         check(self)
 
     @property
+    def points(self) -> tuple[int, ...]:
+        """Steps after which outputs are kept: the last `keep` evaluation points, of which the end is one."""
+        on_the_way = range(self.eval_every, self.steps, self.eval_every) if self.eval_every else ()
+        return (*on_the_way, self.steps)[-self.keep :]
+
+    @property
+    def transductive(self) -> bool:
+        """The rows that are tested were seen, without labels, in training."""
+        return self.target == self.test and self.train_split == self.test_split
+
+    @property
     def id(self) -> str:
         """Readable prefix and a hash of everything but `row`; the name of the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key != "row"}
@@ -167,8 +178,11 @@ def check(config: RunConfig) -> None:
             raise ConfigError(f"{what} must be the Params(...) of a file in {folder.replace('.', '/')}, not {params!r}")
     if isinstance(config.source, str):
         raise ConfigError(f'source={config.source!r} must be a tuple of domains: source=("{config.source}",)')
+    if isinstance(config.init_from, RunConfig):
+        raise ConfigError("init_from takes the id of a run: write init_from=THE_RUN.id")
+    typed.verify(config, RunConfig, "")
     _check_sides(config)
-    _check_feeds(config.feeds)
+    _check_feeds(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
@@ -183,6 +197,16 @@ def check(config: RunConfig) -> None:
         raise ConfigError("select='source_val' needs rows to select by: set holdout, for example holdout=0.1")
     if config.keep > 1 and not config.eval_every:
         raise ConfigError(f"keep={config.keep} needs evaluation points: set eval_every")
+    if config.keep > len(config.points):
+        raise ConfigError(
+            f"keep={config.keep} of {len(config.points)} evaluation points: steps={config.steps} with "
+            f"eval_every={config.eval_every} gives no more; lower one of keep and eval_every"
+        )
+    if not 0 <= config.seed < 2**63:
+        raise ConfigError(f"seed={config.seed} must be a whole number in [0, 2**63)")
+    for name, value in vars(config.method).items():
+        if name.startswith("lambda_"):  # by convention the weights of a method's losses
+            _at_least(f"method.{name}", value, 0)
     if isinstance(config.epoch, str):
         _one_of("epoch", config.epoch, ("source", "target"))
         if not (config.source if config.epoch == "source" else config.target):
@@ -215,6 +239,11 @@ def _check_sides(config: RunConfig) -> None:
         raise ConfigError(f"source={config.source} names a domain twice")
     if config.target in config.source:
         raise ConfigError(f"target {config.target!r} is a source too: its labels would be seen")
+    if config.test in config.source and config.train_split == config.test_split:
+        raise ConfigError(
+            f"the {config.test_split} rows of {config.test!r} would be trained on with their labels and tested: "
+            "take another test domain, or different train_split and test_split"
+        )
     if config.holdout and not config.source:
         raise ConfigError("holdout is a share of the source, but the run has none")
     for side, size, parts in zip(("source", "target"), config.batch, (len(config.source), 1), strict=True):
@@ -222,7 +251,8 @@ def _check_sides(config: RunConfig) -> None:
             raise ConfigError(f"batch={config.batch}: {size} rows of the {side} for its {parts} domains")
 
 
-def _check_feeds(feeds: dict[str, Feed]) -> None:
+def _check_feeds(config: RunConfig) -> None:
+    feeds = config.feeds
     if not feeds:
         raise ConfigError("feeds is empty; name at least one modality and its store")
     for modality, feed in feeds.items():
@@ -230,6 +260,8 @@ def _check_feeds(feeds: dict[str, Feed]) -> None:
             raise ConfigError(f"feeds: {modality!r} is no name for a modality; use letters, digits, _ and -")
         for role in feed.seen_by.split() or [""]:
             _one_of(f"feeds.{modality}.seen_by", role, ROLES)
+        if feed.seen_by.split() == ["test"] and not config.init_from:
+            raise ConfigError(f"feeds.{modality}.seen_by='test': no training side sees it, so its weights stay random")
         for when, draw, kinds in (("train", feed.train, TRAIN_DRAWS), ("test", feed.test, TEST_DRAWS)):
             kind, _, count = draw.partition(":")
             counted = kind in ("random", "shared", "segments")

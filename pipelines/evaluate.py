@@ -5,19 +5,14 @@ measured with the trained weights in eval mode: the mean L2 norm of what enters 
 source and of the tested domain, per modality; and how uneven they are (coefficient of variation).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 import featcache
 from featcache.errors import ConfigError
-from heads.batch import Side, gather
 from heads.methods import Method
-from pipelines.batches import Rows
 from pipelines.metrics import (
     Labels,
     Scores,
@@ -27,18 +22,27 @@ from pipelines.metrics import (
     topk_accuracy,
 )
 from pipelines.opening import Opened, labels, open_manifest, open_run
+from pipelines.outputs import feature_norms
 from pipelines.results import Result
-from pipelines.runs import Run
+from pipelines.runs import Run, changes, what_is_read
 
 
-def evaluate(folder: Path, stores: Path, experiment: str = "", device: str = "cpu") -> list[Result]:
-    """All metrics of a finished run."""
+def evaluate(
+    folder: Path, stores: Path, experiment: str = "", device: str = "cpu", row: str | None = None
+) -> list[Result]:
+    """All metrics of a finished run; ConfigError when what it read has changed since.
+
+    row: the table row that the run stands for here (default: the one it was trained for). Rows are no part of a run's
+    id, so experiments share runs.
+    """
     run = Run.open(folder)
-    config = run.config
+    config = run.config if row is None else replace(run.config, row=row)
     truth = _truth(run, stores)
-    values = accuracies(run, truth)
+    opened = open_run(config, stores, device)
+    if changed := changes(run, what_is_read(opened, folder.parent)):
+        raise ConfigError(f"{changed} has changed since run {config.id} was made; train it again")
+    values = accuracies(run, truth) | norms(run.method(device), opened)
     n = len(run.outputs["rows"])
-    values |= norms(run.method(device), open_run(config, stores, device))
     return [
         Result(
             run=config.id,
@@ -58,6 +62,7 @@ def evaluate(folder: Path, stores: Path, experiment: str = "", device: str = "cp
             read=run.facts["read"],
             config=config.to_json(),
             version=featcache.__version__,
+            collapsed=tuple(run.facts["collapsed"]),
         )
         for metric, value in values.items()
     ]
@@ -102,6 +107,7 @@ def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, floa
         values[f"mean_class{name}"] = mean_class_accuracy(scores[task], y)
     if len(truth) > 1:
         values["top1/action"] = action_topk(scores, truth, 1)
+    if len(truth) > 1 and all(scores[task].shape[1] > 5 for task in truth):
         values["top5/action"] = action_topk(scores, truth, 5)
     return values
 
@@ -131,42 +137,22 @@ def _truth(run: Run, stores: Path) -> dict[str, Labels]:
 def norms(method: Method, opened: Opened) -> dict[str, float]:
     """`norm/source/rgb`, ... and `cv_s`, `cv_t`, `cv_st`: over modalities on source, on test domain, and over both.
 
-    Features that are all dead have no coefficient of variation, and get none.
+    Features that are all dead have no coefficient of variation, and get none. The source's test rows are only
+    looked at, so where they lack a modality those that have it count; without any the side is left out.
     """
-    domains = {"source": opened.config.source, "target": (opened.config.test,)}
-    found = {
-        side: mean_norms(method, opened.test(*names))
-        for side, names in domains.items()
-        if names and opened.manifest.rows(domain=names, split=opened.config.test_split)
-    }
+    config = opened.config
+    masked = replace(opened, config=replace(config, absent="mask"))
+    found = {}
+    if config.source and opened.manifest.rows(domain=config.source, split=config.test_split):
+        found["source"] = feature_norms(method, masked.test(*config.source))
+    found["target"] = feature_norms(method, opened.test())
     values: dict[str, float] = {}
     for task in method.net.parts:
         name = "" if len(method.net.parts) == 1 else f"/{task}"
         by_side = {side: {m: norm for (t, m), norm in of.items() if t == task} for side, of in found.items()}
         values |= {f"norm/{side}/{m}{name}": norm for side, of in by_side.items() for m, norm in of.items()}
-        groups = {f"cv_{side[0]}": list(of.values()) for side, of in by_side.items()}
+        groups = {f"cv_{side[0]}": list(of.values()) for side, of in by_side.items() if of}
         if len(groups) == 2:
             groups["cv_st"] = [norm for group in groups.values() for norm in group]
         values |= {f"{cv}{name}": coefficient_of_variation(group) for cv, group in groups.items() if any(group)}
     return values
-
-
-def mean_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
-    """(task, modality) -> mean L2 norm of the features that enter the task's classifier, over rows that have it."""
-    parts = method.net.parts
-
-    def look(side: Side) -> dict[str, Any]:
-        f = method.net.encode(side)
-        norms = {f"{task}\0{m}": f_BD[:, part].norm(dim=1) for task, part in parts.items() for m, f_BD in f.items()}
-        return {**norms, **{m: side.has(m) for m in side.x}}
-
-    method.eval()
-    with torch.no_grad():
-        seen: dict[str, NDArray[Any]] = {name: out.cpu().numpy() for name, out in gather(rows.sweep(), look).items()}
-    found = {}
-    for name, h in seen.items():
-        task, separator, m = name.partition("\0")
-        there = seen.get(m)  # a fused feature is in every row
-        if separator and (there is None or there.any()):
-            found[task, m] = float((h if there is None else h[there]).mean())
-    return found

@@ -22,10 +22,10 @@ def topk_accuracy(scores: Scores, labels: Labels, k: int) -> float:
 
 
 def in_topk(scores: Scores, labels: Labels, k: int) -> NDArray[np.bool_]:
-    """(n,) is the label among the k largest scores? Of equal scores the lower class number comes first."""
+    """(n,) is the label among the k largest scores? Of equal ones the lower class number comes first; NaN is wrong."""
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     before = np.arange(scores.shape[1]) < labels[:, None]
-    rank: NDArray[np.int64] = ((scores > own) | ((scores == own) & before)).sum(1)
+    rank: NDArray[np.int64] = (~(scores <= own) | ((scores == own) & before)).sum(1)
     return rank < k
 
 

@@ -1,5 +1,6 @@
 """What a method says of rows whose labels it does not see."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
 from pipelines.batches import Rows
@@ -15,6 +17,7 @@ from pipelines.metrics import topk_accuracy
 from pipelines.opening import Opened
 
 Outputs = dict[str, NDArray[Any]]
+COLLAPSED = 1e-3  # mean norm; trained features have norms around 1
 
 
 @dataclass(frozen=True)
@@ -62,4 +65,34 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     with torch.no_grad():
         said = gather(rows.sweep(), windows_averaged)
     method.train(training)
+    for name, out in said.items():
+        if not bool((out < torch.inf).all()):  # so is NaN refused; -inf is a probability of 0
+            raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
     return {name: out.cpu().numpy() for name, out in said.items()}
+
+
+def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
+    """(task, modality) -> mean L2 norm of the features that enter the task's classifier, over rows that have it."""
+    parts = method.net.parts
+
+    def look(side: Side) -> dict[str, Tensor]:
+        f = method.net.encode(side)
+        return {m: torch.stack([f_BD[:, part].norm(dim=1) for part in parts.values()], 1) for m, f_BD in f.items()}
+
+    training = method.training
+    method.eval()
+    with torch.no_grad():
+        seen = gather(rows.sweep(), look)  # modality -> (rows, tasks)
+    method.train(training)
+    found: dict[tuple[str, str], float] = {}
+    for m, h in seen.items():
+        there = rows.present[m].any(1) if m in rows.present else slice(None)  # a fused feature is in every row
+        if len(h[there]):
+            found |= {(task, m): float(mean) for task, mean in zip(parts, h[there].mean(0), strict=True)}
+    return found
+
+
+def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
+    """Modalities whose features are all but zero on some side: their losses look aligned, and nothing revives them."""
+    norms = [feature_norms(method, rows) for rows in sides]
+    return sorted({m for of in norms for (_, m), norm in of.items() if norm < COLLAPSED})

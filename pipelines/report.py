@@ -31,7 +31,7 @@ def write(
 ) -> None:
     """Write the page to `out`; `date` is printed when given, never read from a clock."""
     rows = tuple(rows)
-    table = build(rows, experiment, _headline(experiment, rows))
+    table = build(rows, experiment)
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = [
         _header(experiment, date),
@@ -47,13 +47,6 @@ def write(
         _reproduce(experiment),
     ]
     out.write_text(page.page(f"{experiment.name} – featcache report", parts), encoding="utf-8")
-
-
-def _headline(experiment: Experiment, rows: tuple[Result, ...]) -> str:
-    """The metric of the main table: top1, or with several tasks the one where all must be right."""
-    runs = {run.id for run in experiment.runs}
-    found = {row.metric for row in rows if row.run in runs}
-    return "top1/action" if "top1" not in found and "top1/action" in found else "top1"
 
 
 def _header(experiment: Experiment, date: str) -> str:
@@ -166,7 +159,7 @@ def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) 
             except (FeatcacheError, OSError) as error:
                 reasons.append(f"No confusion matrix of {line.method} on {shift}: {error}.")
                 continue
-            caption = f"{line.method}: {line.cells[shift].text(1)} %"
+            caption = _caption(line, shift, seen)
             alt = f"Confusion matrix of {line.method} on {shift}: shares of each true class by predicted class"
             figures.append(page.figure(caption, plots.confusion(seen.truth, seen.predicted, seen.classes, alt)))
         if figures:
@@ -174,6 +167,16 @@ def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) 
     intro = "Rows: true class; columns: predicted class; per cent of the row, over all seeds. Outlined: correct."
     more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
     return page.section("Where the errors go", intro, *parts, *(page.paragraph(first + more) for first in reasons[:1]))
+
+
+def _caption(line: Line, shift: str, seen: Predictions) -> str:
+    """The accuracy of the table, and in what the matrix below shows less than that."""
+    caption = f"{line.method}: {line.cells[shift].text(1)} %"
+    if "mean" in line.select.split(" / "):
+        caption += "; matrix: the last of the kept outputs"
+    if len(seen.classes) > plots.MOST_CLASSES:
+        caption += f"; {plots.MOST_CLASSES} most frequent of {len(seen.classes)} classes"
+    return caption
 
 
 def _pooled(folders: list[Path], stores: Path) -> Predictions:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import ConfigError
+from pipelines import typed
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Result:
     read: dict[str, str]  #: fingerprints of stores, manifest and earlier run that were read
     config: dict[str, Any]  #: the RunConfig as JSON
     version: str  #: of featcache
+    collapsed: tuple[str, ...] = ()  #: modalities whose features died in training (mean norm below 1e-3)
 
 
 def append(path: Path, results: Iterable[Result]) -> None:
@@ -60,8 +62,10 @@ def read(path: Path) -> list[Result]:
             continue
         try:
             result = _parse(json.loads(line))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            warnings.warn(f"{path} line {number} is torn and was left out ({error}); evaluate again", stacklevel=2)
+        except (json.JSONDecodeError, TypeError, ConfigError) as error:
+            warnings.warn(
+                f"{path} line {number} is torn or no result, and was left out ({error}); evaluate again", stacklevel=2
+            )
             continue
         results[result.run, result.metric] = result
     return list(results.values())
@@ -69,6 +73,10 @@ def read(path: Path) -> list[Result]:
 
 def _parse(data: dict[str, Any]) -> Result:
     """A Result from its JSON; keys of a newer version are left out."""
+    if not isinstance(data, dict):
+        raise TypeError(f"{data!r} is not a group of settings")
     known = {field.name for field in fields(Result)}
-    values = {key: value for key, value in data.items() if key in known}
-    return Result(**{**values, "source": tuple(data["source"]), "untrained": tuple(data["untrained"])})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in known}
+    result = Result(**values)
+    typed.verify(result, Result, "")
+    return result

@@ -6,17 +6,20 @@
     head.pt       state dict of the method, net included
     outputs.npz   what `predict` said of the test rows at the kept points: (points, rows, ...) each, and `rows`
 
-A folder is written under another name and renamed, so it is there whole or not at all.
+A folder is written under another name and renamed, so it is there whole or not at all. What happens to it later (a full
+disk, an interrupted copy) is noticed when it is opened.
 """
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +32,10 @@ from heads.batch import Spec
 from heads.methods import Method
 from pipelines import typed
 from pipelines.config import RunConfig, method_class
+from pipelines.opening import Opened
+
+T = TypeVar("T")
+FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: run.json has at least these
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,22 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Read configuration and facts; ConfigError when there is no run, or not one of ours."""
-        try:
-            config = RunConfig.from_json(json.loads((folder / "config.json").read_text()))
-            return cls(folder, config, json.loads((folder / "run.json").read_text()))
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigError(f"no finished run at {folder}; `featcache train-head` makes it") from None
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{folder} is not readable as a run ({error}); delete it and train again") from None
+        """Read configuration and facts; ConfigError when there is no run, or one with a damaged file."""
+        if not folder.is_dir():
+            raise ConfigError(f"no finished run at {folder}; `featcache train-head` makes it")
+        run = cls(folder, _sound(folder / "config.json", _config), _sound(folder / "run.json", _facts))
+        _sound(folder / "log.jsonl", run.check_log)
+        for name in ("head.pt", "outputs.npz"):
+            _sound(folder / name, _check_zip)
+        return run
+
+    def check_log(self, path: Path) -> None:
+        """ValueError unless a log has all steps, the last one whole."""
+        lines = path.read_text().splitlines()
+        if len(lines) != self.config.steps:
+            raise ValueError(f"it has {len(lines)} of {self.config.steps} steps")
+        if lines:
+            json.loads(lines[-1])
 
     @cached_property
     def outputs(self) -> dict[str, NDArray[Any]]:
@@ -76,6 +91,33 @@ class Run:
         return method.eval()
 
 
+def _sound(path: Path, read: Callable[[Path], T]) -> T:
+    """What `read` makes of a file of a run; a missing or damaged one is named, with the fix."""
+    try:
+        return read(path)
+    except (FileNotFoundError, ValueError, TypeError, ConfigError) as error:
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+        raise ConfigError(f"{path} {what}; `featcache train-head` makes the run again") from None
+
+
+def _config(path: Path) -> RunConfig:
+    return RunConfig.from_json(json.loads(path.read_text()))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    facts = json.loads(path.read_text())
+    for name in FACTS:
+        if name not in facts:
+            raise ValueError(f"it has no {name!r}")
+    return dict(facts)
+
+
+def _check_zip(path: Path) -> None:
+    """Weights and outputs are zip archives, whose directory stands at the end: a cut file has none."""
+    if path.stat().st_size == 0 or not zipfile.is_zipfile(path):
+        raise ValueError("it is cut off, or no archive of torch or numpy")
+
+
 def load_method(folder: Path, device: str = "cpu") -> Method:
     """The trained method of a run folder, in eval mode: `load_method(path).predict(side)`."""
     return Run.open(folder).method(device)
@@ -87,7 +129,7 @@ def build(config: RunConfig, spec: Spec) -> Method:
         net = nets.load(typed.name_of(config.net)).NET(config.net, spec)
         method: Method = method_class(config)(config.method, spec, net)
     except ValueError as error:
-        raise ConfigError(f"{config.id}: {error}") from error
+        raise ConfigError(str(error)) from error
     return method
 
 
@@ -112,3 +154,35 @@ def write(
     np.savez(partial / "outputs.npz", **outputs)  # type: ignore[arg-type]
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
+
+
+# ---------------------------------------------------------------------------------------------------- what came before
+
+
+def what_is_read(opened: Opened, runs: Path) -> dict[str, str]:
+    """Name -> fingerprint of everything that a run's result depends on beside its configuration."""
+    read = {f"store {m}": store.fingerprint for m, store in opened.stores.items()}
+    read["manifest"] = opened.manifest.sha256
+    if first := opened.config.init_from:
+        try:
+            path = Run.open(runs / first).folder / "head.pt"
+        except ConfigError as error:
+            raise ConfigError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
+        read["init_from"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return read
+
+
+def changes(run: Run, read: dict[str, str]) -> str:
+    """What the run read that is another now, in words; "" when all is as it was."""
+    return ", ".join(name for name in read if run.facts["read"].get(name) != read[name])
+
+
+def out_of_date(folder: Path, read: dict[str, str]) -> str:
+    """Why a run must be trained: "" when it need not, "new" when there is none, else what has changed since."""
+    if not folder.exists():
+        return "new"
+    try:
+        changed = changes(Run.open(folder), read)
+    except ConfigError as error:
+        return f"trained again, for {str(error).partition(';')[0]}"
+    return f"trained again, for these have changed: {changed}" if changed else ""

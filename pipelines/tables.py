@@ -17,15 +17,17 @@ from featcache.errors import ConfigError
 from pipelines._table_formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines._table_notes import Plan, notes, said
 from pipelines._table_parts import RAW, Cell, Line, Note, Table
-from pipelines.config import RunConfig
 from pipelines.experiments import Experiment
 from pipelines.results import Result
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
 
-def render(rows: Iterable[Result], experiment: Experiment, metric: str = "top1", format: str = "markdown") -> str:
-    """The table as text; formats: markdown, csv (one line per method and column), latex (booktabs)."""
+def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
+    """The table as text; formats: markdown, csv (one line per method and column), latex (booktabs).
+
+    Without a metric it is top1, or with several tasks that of all tasks right.
+    """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
     if format not in formats:
         raise ConfigError(f"no table format {format!r}; choose from {', '.join(formats)}")
@@ -35,9 +37,14 @@ def render(rows: Iterable[Result], experiment: Experiment, metric: str = "top1",
 # ---------------------------------------------------------------------------------------------------- rows -> Table
 
 
-def build(rows: Iterable[Result], experiment: Experiment, metric: str = "top1") -> Table:
-    """Place every result under its method and shift; per cent for accuracies, plain numbers for norms."""
+def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> Table:
+    """Place every result under its method and shift; per cent for accuracies, plain numbers for norms.
+
+    Published numbers are those of the headline metric: top1, or with several tasks that of all tasks right.
+    """
     rows = tuple(rows)
+    headline = _headline(rows, experiment)
+    metric = metric or headline
     planned = plan(experiment)
     ours = {run for seeds in planned.values() for run in seeds.values()}
     found = {row.run: row for row in rows if row.run in ours and row.metric == metric}
@@ -48,19 +55,25 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str = "top1") 
     lines: list[Line] = []
     for method in dict.fromkeys(method for method, _ in planned):
         runs = {shift: planned.get((method, shift), {}) for shift in shifts}
-        theirs = (experiment.published or {}).get(method, {}) if metric == "top1" else {}
-        line = _line(method, [run for run in experiment.runs if run.row == method], runs, found, theirs)
+        theirs = (experiment.published or {}).get(method, {}) if metric == headline else {}
+        line = _line(method, experiment, runs, found, theirs)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
     below = notes(experiment, metric, lines, planned, found)
-    stray = {row.run for row in rows if row.experiment == experiment.name} - {run.id for run in experiment.runs}
+    stray = {row.run for row in rows if row.experiment == experiment.name} - experiment.by_id.keys() - experiment.known
     if stray:
         below.append(Note(f"Left out: results of runs that the experiment no longer describes ({len(stray)})."))
     return Table(experiment.name, metric, shifts, tuple(lines), tuple(below))
 
 
+def _headline(rows: tuple[Result, ...], experiment: Experiment) -> str:
+    """The metric of the main table: top1, or with several tasks the one where all must be right."""
+    found = {row.metric for row in rows if row.run in experiment.by_id}
+    return "top1/action" if "top1" not in found and "top1/action" in found else "top1"
+
+
 def _line(
     method: str,
-    configs: list[RunConfig],
+    experiment: Experiment,
     runs: dict[str, dict[int, str]],
     found: dict[str, Result],
     published: dict[str, float],
@@ -74,12 +87,12 @@ def _line(
         )
         for shift, seeds in runs.items()
     }
-    select = said(found[run.id].select if run.id in found else run.select for run in configs)
+    configs = [run for run in experiment.runs if run.row == method]
     return Line(
         method=method,
         fidelity=said(run.fidelity for run in configs),
-        select=select,
-        label_free="oracle" not in select and not any(run.test in run.source for run in configs),
+        select=said(run.select for run in configs),
+        label_free=not any(run.test in stage.source for run in configs for stage in experiment.chain(run)),
         cells=cells,
         mean=replace(_mean(cells.values()), published=published.get("mean", _published_mean(cells))),
         gain=Cell({}, ()),
@@ -92,28 +105,10 @@ def _shown(row: Result) -> float:
 
 
 def plan(experiment: Experiment) -> Plan:
-    """(method, shift) -> seed -> run id, in the experiment's order.
-
-    A run that learns from its test domain's own labels has no shift of its own: it stands in every column that ends in
-    that domain. A run without a source (source-free adaptation) has the source of the run it starts from.
-    """
-    by_id = {run.id: run for run in experiment.runs}
-
-    def source(run: RunConfig) -> tuple[str, ...]:
-        while not run.source and run.init_from in by_id:
-            run = by_id[run.init_from]
-        return run.source
-
-    shown = [run for run in experiment.runs if run.row]
-    shifts: dict[str, str] = {}
-    for run in shown:
-        if source(run) != (run.test,):
-            shifts.setdefault(f"{'+'.join(source(run))}→{run.test}", run.test)
+    """(method, shift) -> seed -> run id, in the experiment's order."""
     planned: Plan = {}
-    for run in shown:
-        own = f"{'+'.join(source(run))}→{run.test}"
-        columns = [own] if own in shifts else [shift for shift, test in shifts.items() if test == run.test] or [own]
-        for shift in columns:
+    for run in experiment.runs:
+        for shift in experiment.columns[run.id] if run.row else ():
             seeds = planned.setdefault((run.row, shift), {})
             if seeds.setdefault(run.seed, run.id) != run.id:
                 raise ConfigError(
@@ -162,7 +157,7 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
     heads = [" ".join([CV[kind], *task]) for kind, *task in (metric.split("/") for metric in known)]
     grid = [["method", *(cell for head in heads for cell in (head, "change"))]]
     for parallel in zip(*(table.lines for table in tables.values()), strict=True):
-        if not parallel[0].label_free:  # its source is the target, so there are no two sides to compare
+        if not parallel[0].label_free:  # as a rule its source is the target: there are no two sides to compare
             continue
         cells = [parallel[0].method]
         for line, table in zip(parallel, tables.values(), strict=True):

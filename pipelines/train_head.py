@@ -4,9 +4,7 @@ The loop is the same for every method. What differs between methods stands in he
 in the RunConfig. Labels of the target and of the test rows are not read here: `evaluate` compares outputs with them.
 """
 
-import hashlib
 import time
-from collections.abc import Callable
 from math import ceil, isfinite
 from pathlib import Path
 
@@ -22,14 +20,13 @@ from pipelines.batches import Rows, draws
 from pipelines.config import RunConfig
 from pipelines.opening import Opened, open_run
 from pipelines.optimizing import optimizers, update
-from pipelines.outputs import Point, look
-from pipelines.runs import Run, build, write
+from pipelines.outputs import Point, collapsed, look
+from pipelines.runs import build, out_of_date, what_is_read, write
 
-Progress = Callable[[int, int], None]  #: (steps done, steps in all)
 Log = list[dict[str, float]]  #: the terms of each step
 
 
-def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu", progress: Progress | None = None) -> Path:
+def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu") -> Path:
     """Train a run and return its folder; a finished run on the same features is left as it is."""
     opened = open_run(config, stores, device)
     folder, read = runs / config.id, what_is_read(opened, runs)
@@ -43,13 +40,14 @@ def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu", prog
     if config.init_from:
         copy_weights(runs / config.init_from, method)
     test = opened.test()
-    log, points = fit(method, config, opened, test, progress)
+    log, points = fit(method, config, opened, test)
 
     facts = {
         "read": read,
         "note": stale,
         "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
         "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
+        "collapsed": collapsed(method, opened.sides.values()),
         "points": [point.facts for point in points],
         "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
         "device": device,
@@ -61,13 +59,12 @@ def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu", prog
     return folder
 
 
-def fit(
-    method: Method, config: RunConfig, opened: Opened, test: Rows, progress: Progress | None = None
-) -> tuple[Log, list[Point]]:
+def fit(method: Method, config: RunConfig, opened: Opened, test: Rows) -> tuple[Log, list[Point]]:
     """The loop: every method's. Returns the terms of each step and the kept evaluation points."""
     steps, epoch_steps = config.steps, steps_per_epoch(config, opened.sides)
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
     sides = draws(config, opened.sides)
+    on_the_way = config.points[:-1]  # the end is looked at below
     log: Log = []
     points: list[Point] = []
     for epoch in range(max(1, ceil(steps / epoch_steps))):  # once even for steps=0
@@ -76,6 +73,8 @@ def fit(
             pools = method.begin_epoch(epoch, opened.sweep) or {}
         method.train()
         for side, rows in pools.items():
+            if side not in sides:
+                raise ValueError(f"begin_epoch gave pools of {side!r}, but this run draws from: {', '.join(sides)}")
             sides[side].use(rows)
         recent: list[dict[str, Tensor]] = []
         for step in range(epoch * epoch_steps, min((epoch + 1) * epoch_steps, steps)):
@@ -90,14 +89,11 @@ def fit(
                         update(optim, optimizer, at)
                 seen |= terms
             recent.append({name: term.detach() for name, term in seen.items()})
-            if config.eval_every and (step + 1) % config.eval_every == 0 and step + 1 < steps:
-                points = [*points, look(method, step + 1, test, opened)][-config.keep :]
+            if step + 1 in on_the_way:
+                points.append(look(method, step + 1, test, opened))
         log += numbers(recent, len(log))
-        check_finite(log[len(log) - len(recent) :], method, config)
-        if progress:
-            progress(len(log), steps)
-    points = [*points, look(method, steps, test, opened)][-config.keep :]
-    return log, points
+        check_finite(log[len(log) - len(recent) :], method)
+    return log, [*points, look(method, steps, test, opened)]
 
 
 def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:
@@ -113,41 +109,16 @@ def numbers(terms: list[dict[str, Tensor]], first: int) -> Log:
     return [{"step": step, **{name: next(values) for name in seen}} for step, seen in enumerate(terms, first)]
 
 
-def check_finite(log: Log, method: Method, config: RunConfig) -> None:
+def check_finite(log: Log, method: Method) -> None:
     """Stop a run whose loss or weights are no numbers any more, and name what went first."""
     remedy = "lower optim.lr, or set optim.clip_norm (for example 20)"
     for terms in log:
         for name, value in terms.items():
             if not isfinite(value):
-                raise ConfigError(f"{config.id}: term {name} is {value} at step {terms['step']}; {remedy}")
+                raise ConfigError(f"term {name} is {value} at step {terms['step']}; {remedy}")
     for name, parameter in method.named_parameters():
         if not parameter.isfinite().all():
-            raise ConfigError(f"{config.id}: the weights {name} are not finite after the last step; {remedy}")
-
-
-# ---------------------------------------------------------------------------------------------------- what came before
-
-
-def what_is_read(opened: Opened, runs: Path) -> dict[str, str]:
-    """Name -> fingerprint of everything that a run's result depends on beside its configuration."""
-    read = {f"store {m}": store.fingerprint for m, store in opened.stores.items()}
-    read["manifest"] = opened.manifest.sha256
-    if opened.config.init_from:
-        path = runs / opened.config.init_from / "head.pt"
-        if not path.exists():
-            raise ConfigError(f"init_from names {opened.config.init_from}, which is not a finished run in {runs}")
-        read["init_from"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return read
-
-
-def out_of_date(folder: Path, read: dict[str, str]) -> str:
-    """Why a run must be trained: "" when it need not, "new" when there is none, else what has changed since."""
-    try:
-        before = Run.open(folder).facts["read"]
-    except ConfigError:
-        return "new"
-    changed = [name for name in read if before.get(name) != read[name]]
-    return f"trained again, for these have changed: {', '.join(changed)}" if changed else ""
+            raise ConfigError(f"the weights {name} are not finite after the last step; {remedy}")
 
 
 def copy_weights(folder: Path, method: Method) -> None:

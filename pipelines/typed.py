@@ -5,6 +5,8 @@ dataclasses, and `Params`, whose class is named by the folder it stands in ({"na
 """
 
 import difflib
+import math
+import reprlib
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
@@ -64,6 +66,37 @@ def from_json(data: Any, kind: Any, where: str = "") -> Any:
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     return _is(data, kind, where)
+
+
+def verify(value: Any, kind: Any, where: str) -> None:
+    """ConfigError where a value made in Python is not of its type, or a number in it is not finite."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return
+    if registry_of(kind) or is_dataclass(kind):
+        kind = type(value) if registry_of(kind) else kind
+        if not isinstance(value, kind):
+            raise ConfigError(f"{where}={reprlib.repr(value)} must be {kind.__name__}(...)")
+        for key, hint in _hints(kind).items():
+            verify(getattr(value, key), hint, _join(where, key))
+    elif origin is dict:
+        for key, part in _is(value, dict, where).items():
+            verify(part, args[1], _join(where, str(_is(key, str, where))))
+    elif origin is tuple:
+        if not isinstance(value, tuple) or (args[-1] is not ... and len(value) != len(args)):
+            many = "" if args[-1] is ... else f" of {len(args)} values"
+            fix = f": {tuple(value)!r}" if isinstance(value, list) and len(value) < 9 else ""
+            raise ConfigError(f"{where}={reprlib.repr(value)} must be a tuple{many}{fix}")
+        for part in value:
+            verify(part, args[0], where)
+    elif origin in (Union, types.UnionType):
+        if not any(_fits(value, option) for option in args):
+            raise ConfigError(f"{where}={reprlib.repr(value)} is not {spelled(kind)}")
+    elif kind is float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise ConfigError(f"{where}={reprlib.repr(value)} is not a finite number")
+    else:
+        _is(value, kind, where)
 
 
 def assign(data: Any, kind: Any, path: str, text: str, where: str = "") -> Any:
@@ -167,7 +200,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _is(data: Any, kind: type, where: str) -> Any:
     """Data, if it is of that type; True is no whole number here."""
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
-        raise ConfigError(f"{where or 'config'}: {data!r} is not {spelled(kind)}")
+        raise ConfigError(f"{where or 'config'}: {reprlib.repr(data)} is not {spelled(kind)}")
     return data
 
 
@@ -183,6 +216,14 @@ def _attempt(data: Any, kind: Any) -> Any:
         return from_json(data, kind)
     except ConfigError as error:
         return error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        verify(value, kind, "")
+    except ConfigError:
+        return False
+    return True
 
 
 def _attempt_text(text: str, kind: Any) -> Any:

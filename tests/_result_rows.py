@@ -14,7 +14,15 @@ SHIFTS = (("day", "night"), ("night", "day"))
 def config(row, source, test, seed, target=None, **changes):
     method = rna.Params() if row.startswith("RNA") else source_only.Params()
     feeds = {"rgb": Feed("hog"), "audio": Feed("logmel")}
-    changes = {"row": row, "source": source, "target": target, "test": test, "seed": seed, "epoch": 100} | changes
+    changes = {
+        "row": row,
+        "source": source,
+        "target": target,
+        "test": test,
+        "seed": seed,
+        "epoch": 100,
+        "steps": 2,
+    } | changes
     return RunConfig("toy", method, adapter.Params(), feeds, **changes)
 
 

@@ -222,6 +222,27 @@ def test_holdout_is_stratified_seeded_and_hidden_from_methods(stores):
         opened.sweep("source_val")
 
 
+def test_holdout_is_of_every_domain(tmp_path):
+    stores = write_all(tmp_path, manifest(domains=("day", "dusk", "night")))
+    held = open_run(run(source=("day", "dusk"), holdout=0.25), stores).sides["source_val"]
+    assert Counter(zip(held.domain.tolist(), held.y["label"].tolist(), strict=True)) == {
+        (d, c): 1 for d in range(2) for c in range(3)
+    }
+
+
+def test_held_out_rows_are_seen_as_the_source_is(stores):
+    feeds = {"rgb": Feed("hog"), "flow": Feed("hof", seen_by="source target")}
+    opened = open_run(run(feeds=feeds, holdout=0.25), stores)
+    assert set(opened.sides["source_val"].x) == {"rgb", "flow"}
+    assert set(opened.test().x) == {"rgb"}
+
+
+def test_source_and_target_draw_from_their_own_streams():
+    same = table(9)
+    source, target = Draw(same, 4, 3, "source"), Draw(same, 4, 3, "target")
+    assert [next(source).index.tolist() for _ in range(4)] != [next(target).index.tolist() for _ in range(4)]
+
+
 def test_holdout_leaves_every_class_a_row(stores):
     opened = open_run(run(holdout=0.95), stores)  # 0.95 of 4 rows per class would be all of them
     assert Counter(opened.sides["source"].y["label"].tolist()) == {0: 1, 1: 1, 2: 1}
@@ -272,6 +293,39 @@ def test_a_modality_the_run_does_not_use_may_be_lacking(gaps):
     assert len(open_run(run(feeds={"rgb": Feed("hog")}), gaps).sides["source"]) == 12
 
 
+def test_a_domain_that_cannot_teach_is_named(tmp_path):
+    """It would silently be no part of a run that carries its name."""
+    whole = manifest(domains=("day", "dusk", "night"))
+    dusk = whole.rows(domain="dusk", split="train")
+    fewer = dataclasses.replace(whole, clips=tuple(c for row, c in enumerate(whole.clips) if row not in dusk))
+    config = run(source=("day", "dusk"), absent="drop")
+    with pytest.raises(ConfigError, match="domain 'dusk' of the source has no train rows to train on$"):
+        _ = open_run(config, write_all(tmp_path / "fewer", fewer)).sides
+    whole.write(tmp_path / "gaps" / "toy" / "manifest.csv")
+    write_store(tmp_path / "gaps" / "toy", whole, "hog")
+    write_store(tmp_path / "gaps" / "toy", whole, "hof", states=dict.fromkeys(dusk, "absent"))
+    with pytest.raises(ConfigError, match="domain 'dusk' of the source has no train rows .* all 12 lack a modality"):
+        _ = open_run(config, tmp_path / "gaps").sides
+    with pytest.raises(ConfigError, match="domain 'dusk' of the target has no train rows"):
+        _ = open_run(adapting(target="dusk", test="night", absent="drop"), tmp_path / "gaps").sides
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
+    opened = open_run(run(), stores)
+    store = type(opened.stores["rgb"])
+    read = store.to_torch
+
+    def broken(self, rows, device):
+        x = read(self, rows, device)
+        x[-1, 1, 2] = bad
+        return x
+
+    monkeypatch.setattr(store, "to_torch", broken)
+    with pytest.raises(StoreError, match="store 'hog' has features that are not finite; ask `featcache check`"):
+        _ = opened.sides
+
+
 # ------------------------------------------------------------------------------------------------------ bad run input
 
 
@@ -281,7 +335,7 @@ def test_a_modality_the_run_does_not_use_may_be_lacking(gaps):
         ({"manifest": "toys"}, "no stores of a manifest 'toys' in .*; did you mean 'toy'. there are: toy"),
         ({"feeds": {"rgb": Feed("hogg")}}, "no store 'hogg' in .*; did you mean 'hog'. there are: hof, hog"),
         ({"source": ("dusk",)}, "no domain 'dusk' in manifest 'toy'; it has: day, night"),
-        ({"train_split": "val"}, "the source of this run has no rows"),
+        ({"train_split": "val"}, "domain 'day' of the source has no val rows to train on"),
         (
             {"feeds": {"rgb": Feed("hog", train="random:4")}},
             "feeds.rgb.train=random:4 asks for more than the 3 windows",

@@ -1,5 +1,6 @@
 """The commands as a user types them: bad input gives one clear sentence and exit code 1 or 2, and loses nothing."""
 
+import errno
 import os
 import resource
 import subprocess
@@ -9,8 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from featcache import FeatureStore, Manifest
+from featcache import FeatureStore, Manifest, extractors
 from pipelines.cli import main
+from tests._stores import write_all
 
 
 def run(*arguments):
@@ -152,6 +154,72 @@ def test_ids_and_labels_that_look_like_something_else(videos, tmp_path):
     assert Manifest.read(tmp_path / "stores" / "videos" / "manifest.csv").classes == {"label": ("NA", "null")}
 
 
+def test_scan_does_not_replace_what_somebody_may_have_edited(mine):
+    def scan(*options):
+        return run("manifest", "scan", mine, "--layout", "{clip_id}", "--out", mine / "m.csv", *options)
+
+    edited = (mine / "m.csv").read_bytes()
+    refused = scan()
+    assert refused.exit_code == 1
+    assert (
+        "m.csv exists and says something else; name another file with --out, or replace it with --ov" in refused.output
+    )
+    assert (mine / "m.csv").read_bytes() == edited
+    assert scan("--overwrite").exit_code == 0
+    written = (mine / "m.csv").read_bytes()
+    assert written != edited
+    assert scan().exit_code == 0  # nothing differs
+    assert (mine / "m.csv").read_bytes() == written
+
+
+def test_the_copy_beside_the_stores_is_a_manifest_too(mine):
+    stores = mine / "stores"
+    assert run("extract", mine / "m.csv", "logmel", "--stores", stores).exit_code == 0
+    again = run("extract", stores / "m" / "manifest.csv", "hog", "--stores", stores)
+    assert again.exit_code == 0, again.output
+    assert sorted(path.name for path in stores.iterdir()) == ["m"]
+    assert sorted(path.name for path in (stores / "m").glob("[!.]*")) == ["hog.zarr", "logmel.zarr", "manifest.csv"]
+    checked = run("check", stores)
+    assert checked.exit_code == 0, checked.output
+    lines = [f"{stores / 'm' / name}: in order" for name in ("hog.zarr", "logmel.zarr", "manifest.csv")]
+    assert checked.stdout.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "ending"),
+    [
+        (["extract", "m.csv", "hog"], errno.ENOSPC, "; what was finished is kept, run the same command to go on"),
+        (["extract", "m.csv", "hog"], errno.EACCES, "stores/m"),
+        (["check", "m.csv"], errno.EIO, "stores/m"),
+        (
+            ["manifest", "build", "kitchens", "."],
+            errno.EIO,
+            "; what was finished is kept, run the same command to go on",
+        ),
+    ],
+)
+def test_only_commands_that_go_on_say_so_and_only_of_the_disk(mine, monkeypatch, arguments, number, ending):
+    def broken(*args, **kwargs):
+        raise OSError(number, os.strerror(number), "stores/m")
+
+    monkeypatch.chdir(mine)
+    for place in ("pipelines.extract.extract", "featcache.check.problems", "featcache.builders.kitchens.build"):
+        monkeypatch.setattr(place, broken)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {os.strerror(number)}: stores/m")
+    assert result.stderr.splitlines()[-1].endswith(ending)
+
+
+def test_train_head_prints_the_folder_of_runs_and_nothing_else(tmp_path):
+    write_all(tmp_path / "stores")
+    words = ("--stores", tmp_path / "stores", "--runs", tmp_path / "runs", "--workers", 1, "--seeds", 0)
+    result = run("train-head", tmp_path / "stores" / "toy", *words, "--set", "steps=2", "--only", "source-only")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{tmp_path / 'runs'}\n"
+    assert "2 trained in" in result.stderr
+
+
 def test_a_store_of_another_manifest_is_refused(mine):
     stores = mine / "stores"
     assert run("extract", mine / "m.csv", "logmel", "--stores", stores).exit_code == 0
@@ -198,11 +266,21 @@ def test_a_full_disk_stops_with_a_sentence_and_a_resume_goes_on(videos, tmp_path
     [
         (["extract", "none.csv", "hog"], 1, "no manifest none.csv"),
         (["extract"], 2, "Missing argument"),
-        (["extract", "m.csv", "hogg"], 1, "no extractor 'hogg'; featcache/extractors has: hof, hog, logmel"),
+        (
+            ["extract", "m.csv", "hogg"],
+            1,
+            f"no extractor 'hogg'; featcache/extractors has: {', '.join(extractors.names())}",
+        ),
         (["extract", "m.csv", "hog", "--windows", "five"], 1, "no window plan 'five'"),
         (["extract", "m.csv", "hog", "--set", "hog.sells=3"], 1, "sells"),
         (["extract", "m.csv", "hog", "--dtype", "int8"], 2, "'int8' is not one of"),
         (["check", "stores"], 1, "no manifest stores"),
+        (["check", "."], 1, ". holds no stores; name a manifest"),
+        (["extract", "m.csv", "hog", "--stores", ""], 2, "the path is empty"),
+        (["table", "kitchens", "--runs", ""], 2, "the path is empty"),
+        (["manifest", "scan", ".", "--layout", "{clip_id}.mp4"], 1, "endings are left out"),
+        (["manifest", "scan", ".", "--layout", "{clip_id}", "--out", "."], 1, ". is a folder; name a file"),
+        (["manifest", "scan", ".", "--layout", "{clip_id}", "--fps", "nan"], 1, "fps nan is no frame rate"),
         (["manifest", "scan", "nowhere", "--layout", "{clip_id}"], 1, "no folder nowhere"),
         (["manifest", "build", "kitchen", "."], 1, "no benchmark 'kitchen'"),
         (["train-head", "kitchen"], 1, "did you mean 'kitchens'"),

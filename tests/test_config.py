@@ -147,7 +147,6 @@ def test_bad_settings_are_named(setting, complaint):
         ({"select": "source_val"}, "set holdout"),
         ({"fidelity": "close"}, "choose from exact, adapter"),
         ({"holdout": 1.0}, "holdout=1.0 must be a share"),
-        ({"holdout": math.nan}, "must be a share"),
         ({"steps": -1}, "steps=-1 must be at least 0"),
         ({"keep": 9}, "keep=9 needs evaluation points"),
         ({"epoch": "target"}, "epoch='target' is one pass over the target, but the run has none"),
@@ -156,7 +155,6 @@ def test_bad_settings_are_named(setting, complaint):
         ({"batch": (1, 6), "source": ("day", "dusk")}, "1 rows of the source for its 2 domains"),
         ({"optim": Optim("lion")}, "optim.name='lion'; choose from sgd, adam"),
         ({"optim": Optim(lr=0.0)}, "optim.lr=0.0 must be above 0"),
-        ({"optim": Optim(lr=math.nan)}, "must be above 0"),
         ({"optim": Optim(milestones=(50,))}, "fractions of the run"),
         ({"optim": Optim(nesterov=True, momentum=0.0)}, "nesterov needs sgd with a momentum"),
         ({"optim_for": {"net": Optim(clip_norm=-1.0)}}, "optim_for.net.clip_norm=-1.0 must be at least 0"),
@@ -165,6 +163,87 @@ def test_bad_settings_are_named(setting, complaint):
 def test_what_cannot_be_meant_is_refused(changes, complaint):
     with pytest.raises(ConfigError, match=complaint):
         run(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"steps": "5"}, "steps: '5' is not a whole number"),
+        ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
+        ({"keep": True}, "keep: True is not a whole number"),
+        ({"seed": "a"}, "seed: 'a' is not a whole number"),
+        ({"seed": 1.0}, "seed: 1.0 is not a whole number"),
+        ({"seed": -1}, r"seed=-1 must be a whole number in \[0, 2\*\*63\)"),
+        ({"seed": 2**63}, "seed=9223372036854775808 must be"),
+        ({"source": ["loft"]}, r"source=\['loft'\] must be a tuple: \('loft',\)"),
+        ({"source": None}, "source=None must be a tuple"),
+        ({"test": ("night",)}, r"test: \('night',\) is not text"),
+        ({"row": None}, "row: None is not text"),
+        ({"manifest": 3}, "manifest: 3 is not text"),
+        ({"feeds": {"rgb": "hog"}}, r"feeds.rgb='hog' must be Feed\(...\)"),
+        ({"feeds": {3: Feed("hog")}}, "feeds: 3 is not text"),
+        ({"feeds": ("hog",)}, r"feeds: \('hog',\) is not a group of settings"),
+        ({"feeds": {"rgb": Feed(3)}}, "feeds.rgb.store: 3 is not text"),
+        ({"batch": 64}, "batch=64 must be a tuple of 2 values"),
+        ({"batch": (64,)}, r"batch=\(64,\) must be a tuple of 2 values"),
+        ({"batch": (6, 6.5)}, "batch: 6.5 is not a whole number"),
+        ({"epoch": None}, "epoch=None is not a whole number or text"),
+        ({"epoch": 2.5}, "epoch=2.5 is not a whole number or text"),
+        ({"holdout": "0.1"}, "holdout='0.1' is not a finite number"),
+        ({"holdout": math.nan}, "holdout=nan is not a finite number"),
+        ({"net": adapter.Params(dim="a")}, "net.dim: 'a' is not a whole number"),
+        ({"method": source_only.Params(per_modality=1)}, "method.per_modality: 1 is not true or false"),
+        ({"method": rna.Params(lambda_g=math.nan)}, "method.lambda_g=nan is not a finite number"),
+        ({"method": rna.Params(lambda_im=-0.1)}, "method.lambda_im=-0.1 must be at least 0"),
+        ({"optim": 0.1}, r"optim=0.1 must be Optim\(...\)"),
+        ({"optim": Optim(lr=math.inf)}, "optim.lr=inf is not a finite number"),
+        ({"optim": Optim(lr=math.nan)}, "optim.lr=nan is not a finite number"),
+        ({"optim": Optim(gamma=math.inf)}, "optim.gamma=inf is not a finite number"),
+        ({"optim": Optim(milestones=0.5)}, "optim.milestones=0.5 must be a tuple"),
+        ({"optim_for": {"net": 0.1}}, r"optim_for.net=0.1 must be Optim\(...\)"),
+        ({"optim_for": {"net": Optim(name=3)}}, "optim_for.net.name: 3 is not text"),
+        ({"init_from": run()}, "init_from takes the id of a run: write init_from=THE_RUN.id"),
+        ({"init_from": 3}, "init_from=3 is not text or none"),
+    ],
+)
+def test_values_of_another_type_are_named_in_one_sentence(changes, complaint):
+    with pytest.raises(ConfigError, match=complaint) as told:
+        run(**changes)
+    assert len(str(told.value)) < 150
+
+
+def test_whole_numbers_are_numbers():
+    assert run(holdout=0, optim=Optim(lr=1, milestones=())).optim.lr == 1
+
+
+def test_labelled_rows_are_not_tested():
+    for method in (source_only.Params(), rna.Params()):
+        with pytest.raises(ConfigError, match="the test rows of 'night' would be trained on with their labels"):
+            run(method=method, source=("day", "night"), test="night", train_split="test")
+    assert run(source=("night",), test="night").test == "night"  # supervised-target: other rows of the domain
+
+
+def test_transductive_runs_say_so():
+    same = run(method=rna.Params(), target="night", train_split="test")
+    assert same.transductive
+    assert not run(**ADAPTED).transductive
+    assert not run(train_split="test").transductive  # nothing of night was seen
+
+
+def test_points_are_the_last_ones_and_there_are_as_many_as_asked_for():
+    assert run(steps=12).points == (12,)
+    assert run(steps=11, eval_every=3, keep=2).points == (9, 11)
+    assert run(steps=12, eval_every=3, keep=4).points == (3, 6, 9, 12)
+    assert run(steps=0).points == (0,)
+    with pytest.raises(ConfigError, match="keep=5 of 4 evaluation points: steps=12 with eval_every=3 gives no more"):
+        run(steps=12, eval_every=3, keep=5)
+
+
+def test_a_feed_that_only_the_test_sees_is_refused():
+    feeds = {"rgb": Feed("hog"), "flow": Feed("hof", seen_by="test")}
+    with pytest.raises(ConfigError, match="feeds.flow.seen_by='test': no training side sees it"):
+        run(feeds=feeds)
+    assert run(feeds=feeds, init_from="earlier").feeds == feeds
 
 
 @pytest.mark.parametrize(

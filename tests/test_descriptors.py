@@ -266,9 +266,18 @@ def test_silence_is_the_floor():
     ("make", "says"),
     [
         (lambda: hof.Hof(hof.Params(flow="raft")), "no flow 'raft'; choose from dis, tvl1"),
-        (lambda: hof.Hof(hof.Params(count=4)), "count 4 must be odd"),
-        (lambda: hog.Hog(hog.Params(size=100)), "size 100 must be a multiple of cell 24"),
-        (lambda: logmel.LogMel(logmel.Params(high=9000.0)), "0 <= low < high <= rate / 2"),
+        (lambda: hof.Hof(hof.Params(count=4)), "hof.count is 4; it must be odd"),
+        (lambda: hog.Hog(hog.Params(size=100)), "hog.size is 100; it must be a multiple of hog.cell, 24"),
+        (lambda: logmel.LogMel(logmel.Params(high=9000.0)), "high is 9000; allowed: above logmel.low, 60, to half"),
+        (lambda: hof.Hof(hof.Params(side=4)), "hof.side is 4; allowed: whole numbers from 12 to 1024"),
+        (lambda: hof.Hof(hof.Params(side=12, grid=13)), "hof.grid is 13; allowed: 1 to 12"),
+        (lambda: hog.Hog(hog.Params(bins=0)), "hog.bins is 0; allowed: whole numbers from 1 to 180"),
+        (lambda: logmel.LogMel(logmel.Params(frame=1e-3, rate=1000)), "logmel.high is 7600; allowed: above"),
+        (lambda: logmel.LogMel(logmel.Params(frame=1e-3, rate=1000, high=500.0)), "frame is 0.001; allowed: from 2"),
+        (lambda: logmel.LogMel(logmel.Params(hop=1e-4, rate=4000, high=2000.0)), "hop is 0.0001; allowed: from 1 sa"),
+        (lambda: logmel.LogMel(logmel.Params(seconds=0.01)), "seconds is 0.01; allowed: from logmel.frame, 0.025"),
+        (lambda: logmel.LogMel(logmel.Params(parts=500)), "parts is 500; allowed: 1 to 126"),
+        (lambda: logmel.LogMel(logmel.Params(bands=512)), "bands is 512, too many from 60 to 7600 Hz"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(make, says):

@@ -1,6 +1,8 @@
 """From kept outputs to result rows: selection rules, several tasks, norms, and what is refused."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,12 +11,12 @@ import torch
 from featcache.errors import ConfigError
 from heads.methods import rna
 from pipelines.config import Feed
-from pipelines.evaluate import evaluate, predictions
+from pipelines.evaluate import evaluate, predictions, score
 from pipelines.metrics import topk_accuracy
 from pipelines.opening import open_run
 from pipelines.runs import Run, load_method
 from pipelines.train_head import train
-from tests._stores import CLASSES, manifest, run, write_all, write_store
+from tests._stores import CLASSES, STORES, manifest, run, write_all, write_store
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,106 @@ def test_a_changed_manifest_is_refused(tmp_path):
     manifest(labels=lambda d, s, name: {"label": "stir"}).write(stores / "toy" / "manifest.csv")
     with pytest.raises(ConfigError, match="manifest 'toy' has changed since run .* was made; train it again"):
         evaluate(folder, stores)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_changed_features_are_refused(tmp_path, monkeypatch, size):
+    """Old weights on new features would be measured, under the fingerprint of the old ones."""
+    stores = write_all(tmp_path / "stores")
+    folder = train(run(), stores, tmp_path)
+    shutil.rmtree(stores / "toy" / "hof.zarr")
+    monkeypatch.setitem(STORES, "hof", ("flow", size, 0.5))
+    write_store(stores / "toy", manifest(), "hof", seed=9)
+    with pytest.raises(ConfigError, match="store flow has changed since run .* was made; train it again"):
+        evaluate(folder, stores)
+
+
+def test_a_changed_first_stage_is_refused(stores, tmp_path):
+    first = train(run(), stores, tmp_path)
+    second = train(run(seed=1, init_from=first.name), stores, tmp_path)
+    torch.save({name: w + 1 for name, w in load_method(first).state_dict().items()}, first / "head.pt")
+    with pytest.raises(ConfigError, match="init_from has changed since"):
+        evaluate(second, stores)
+
+
+def test_the_row_is_the_experiments(stores, tmp_path):
+    folder = train(run(row="stage"), stores, tmp_path)
+    assert {result.row for result in evaluate(folder, stores)} == {"stage"}
+    results = evaluate(folder, stores, row="source-only")
+    assert {(result.row, result.config["row"]) for result in results} == {("source-only", "source-only")}
+
+
+def with_gaps(stores, states):
+    """STORES/toy in which flow lacks rows."""
+    clips = manifest()
+    clips.write(stores / "toy" / "manifest.csv")
+    write_store(stores / "toy", clips, "hog")
+    write_store(stores / "toy", clips, "hof", states=states)
+    return stores
+
+
+def test_a_source_that_lacks_a_modality_is_measured_on_what_is_there(tmp_path):
+    day = manifest().rows(domain="day", split="test")
+    config = run(steps=2)
+    stores = with_gaps(tmp_path / "one", {day[0]: "absent"})
+    folder = train(config, stores, tmp_path / "one runs")
+    whole = next(open_run(config, write_all(tmp_path / "whole")).test("day").sweep())
+    h = load_method(folder).net.encode(whole)
+    found = values(folder, stores)
+    assert found["norm/source/flow"] == pytest.approx(h["flow"][1:].norm(dim=1).mean().item(), rel=1e-5)
+    assert found["norm/source/rgb"] == pytest.approx(h["rgb"].norm(dim=1).mean().item(), rel=1e-5)
+
+    for absent in ("refuse", "drop"):
+        config = run(steps=2, absent=absent)
+        stores = with_gaps(tmp_path / f"all {absent}", dict.fromkeys(day, "absent"))
+        found = values(train(config, stores, tmp_path / f"runs {absent}"), stores)
+        assert "norm/source/rgb" in found
+        assert "norm/source/flow" not in found
+
+
+def test_a_source_without_test_rows_is_left_out(tmp_path):
+    whole = manifest()
+    clips = tuple(clip for clip in whole.clips if (clip.domain, clip.split) != ("day", "test"))
+    stores = write_all(tmp_path / "stores", dataclasses.replace(whole, clips=clips))
+    found = values(train(run(), stores, tmp_path), stores)
+    assert {metric for metric in found if metric.startswith(("norm", "cv"))} == {
+        "norm/target/rgb", "norm/target/flow", "cv_t"
+    }  # fmt: skip
+
+
+def test_norms_are_over_all_source_domains(tmp_path):
+    stores = write_all(tmp_path / "stores", manifest(domains=("day", "dusk", "night")))
+    config = run(source=("day", "dusk"))
+    folder = train(config, stores, tmp_path)
+    side = next(open_run(config, stores).test("day", "dusk").sweep())
+    assert len(side.index) == 12
+    h = load_method(folder).net.encode(side)["rgb"].norm(dim=1)
+    assert values(folder, stores)["norm/source/rgb"] == pytest.approx(h.mean().item(), rel=1e-5)
+
+
+def of_points(run_folder, accuracies, held):
+    """Replace a run's kept points by ones with these numbers of right test rows and these accuracies on held rows."""
+    y = truth(run_folder, manifest())
+    z = np.stack([np.eye(3)[np.where(np.arange(len(y)) < right, y, (y + 1) % 3)] for right in accuracies])
+    np.savez(run_folder / "outputs.npz", label=z, rows=Run.open(run_folder).outputs["rows"])
+    facts = json.loads((run_folder / "run.json").read_text())
+    facts["points"] = [{"step": k, "source_val": value} for k, value in enumerate(held)]
+    (run_folder / "run.json").write_text(json.dumps(facts))
+
+
+def test_of_equal_points_the_latest_is_selected_and_shown(stores, tmp_path):
+    folder = train(run(holdout=0.25, select="source_val", eval_every=3, keep=4), stores, tmp_path)
+    of_points(folder, accuracies=(1, 2, 3, 4), held=(0.5, 0.9, 0.9, 0.1))
+    assert values(folder, stores)["top1"] == pytest.approx(3 / 6)
+    said = predictions(folder, stores)
+    assert (said.truth == said.predicted).sum() == 3
+
+
+def test_top5_of_an_action_takes_more_than_five_classes_in_each_task():
+    many, few = np.random.default_rng(0).normal(size=(9, 7)), np.random.default_rng(1).normal(size=(9, 3))
+    y = np.arange(9) % 3
+    assert "top5/action" not in score({"verb": few, "noun": many}, {"verb": y, "noun": y})
+    assert "top5/action" in score({"verb": many, "noun": many}, {"verb": y, "noun": y})
 
 
 def test_a_test_clip_without_label_is_named(tmp_path):

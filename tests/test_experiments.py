@@ -10,10 +10,11 @@ from heads.methods import rna, source_only
 from pipelines import experiments
 from pipelines.config import Feed, Optim
 from pipelines.engines import local
-from pipelines.experiments import kitchens
+from pipelines.experiments import Experiment, kitchens
 from pipelines.runs import Run
 from tests._stores import manifest, run, write_all, write_store
 
+OWN = "from tests._stores import run"
 ROWS = ("source-only", "RNA (DG)", "RNA (UDA)", "supervised-target")
 
 
@@ -121,10 +122,20 @@ def test_an_experiment_of_ones_own(tmp_path):
     ("name", "text", "complaint"),
     [
         ("kitchen", None, "no experiment 'kitchen'; did you mean 'kitchens'"),
-        ("gone.py", None, "no experiment file .*gone.py"),
+        ("away.py", None, "no experiment file .*away.py"),
         ("torn.py", "RUNS = (", "torn.py line 1: '\\(' was never closed"),
         ("empty.py", "RUNS = ()", "experiment 'empty' .* needs RUNS, a tuple of RunConfig"),
         ("none.py", "x = 1", "experiment 'none' .* needs RUNS"),
+        ("others.py", "RUNS = (1, 2)", "experiment 'others' .* needs RUNS"),
+        ("typo.py", "\n\nRUNS = (Runconfig(),)", "typo.py line 3: NameError: name 'Runconfig' is not defined"),
+        ("gone.py", "x = 1\nimport nowhere_at_all", "gone.py line 2: ModuleNotFoundError: .*nowhere_at_all"),
+        ("null.py", "x = '\0'", "null.py: .*null bytes"),
+        ("bad.py", f"{OWN}\nRUNS = (run(steps=-1),)", "bad.py line 2: steps=-1 must be at least 0"),
+        ("list.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = [3]", r"PUBLISHED must be {row: .*, not \[3\]"),
+        ("flat.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': 3}}", "its row 'source-only' has 3"),
+        ("row.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source only': {{}}}}", "did you mean 'source-only'"),
+        ("shift.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'day->night': 3}}}}", "'day→night'"),
+        ("word.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': '3'}}}}", "='3' must be per"),
     ],
 )
 def test_what_is_no_experiment_is_named(tmp_path, name, text, complaint):
@@ -132,6 +143,35 @@ def test_what_is_no_experiment_is_named(tmp_path, name, text, complaint):
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         experiments.load(tmp_path / name if name.endswith(".py") else name)
+
+
+def staged():
+    """Two rows: source-only, and RNA that starts from it."""
+    first = run(row="source-only")
+    return Experiment("staged", "", (first, run(row="RNA", method=rna.Params(), init_from=first.id)))
+
+
+def test_a_stage_of_a_chosen_row_is_trained_but_is_no_row():
+    chosen = staged().changed(only=("RNA",))
+    first, adapted = chosen.runs
+    assert chosen.rows == ("RNA",)
+    assert (first.row, first.id, adapted.init_from) == ("", staged().runs[0].id, first.id)
+    assert staged().changed(only=("RNA", "source-only")).runs == staged().runs
+
+
+def test_settings_move_a_stage_with_its_row_but_for_those_of_the_method():
+    """λ_g is RNA's: the stage's method has none. Steps are everybody's, and the row starts from the changed stage."""
+    before = staged().runs[0]
+    first, adapted = staged().changed(("method.lambda_g=2", "steps=7"), only=("RNA",)).runs
+    assert (adapted.method.lambda_g, adapted.steps) == (2.0, 7)
+    assert (first.method, first.steps, adapted.init_from) == (before.method, 7, first.id)
+    first, adapted = staged().changed(seeds="4").runs
+    assert (first.seed, adapted.seed, adapted.init_from) == (4, 4, first.id)
+
+
+def test_a_changed_experiment_knows_the_runs_it_was():
+    ids = {config.id for config in staged().runs}
+    assert staged().changed(("steps=7",), only=("RNA",)).known == ids
 
 
 # ------------------------------------------------------------------------------------------------------------ engine

@@ -1,10 +1,11 @@
 import dataclasses
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache import Clip, Manifest
+from featcache import Clip, Manifest, _files
 from featcache.errors import ManifestError
 
 HEADER = "clip_id,domain,split,source\n"
@@ -67,6 +68,7 @@ def test_rows_select_in_order():
         (HEADER.replace("source", "source,source") + "a,d,train,v,v\n", "stands twice"),
         (HEADER.replace("source", "source,label,label:verb") + "a,d,train,v,x,y\n", "either `label` or"),
         (HEADER.replace("source", "source,start_frame,stop_seconds") + "a,d,train,v,1,2\n", "use one unit"),
+        (HEADER.replace(",", ";") + "a;d;train;v\n", "line 1: cells are separated by ';'; separate them by commas"),
         (HEADER + "a,d,train,v\na,d,test,w\n", "line 3: clip_id 'a' stands on line 2 already"),
         (HEADER + ",d,train,v\n", "line 2: clip_id is empty"),
         (HEADER + "a,d,dev,v\n", "line 2: split 'dev' is none of train, val, test"),
@@ -86,6 +88,8 @@ def test_rows_select_in_order():
             "start_seconds 'soon' is not a number",
         ),
         (HEADER.replace("source", "source,start_seconds") + "a,d,train,v,-1\n", "start_seconds '-1' is not a number"),
+        (HEADER.replace("source", "source,stop_frame") + "a,d,train,v,1_0\n", "stop_frame '1_0' is not a number"),
+        (HEADER.replace("source", "source,stop_frame") + "a,d,train,v,٥\n", "stop_frame '٥' is not a number"),
         (HEADER.replace("source", "source,stop_seconds") + "a,d,train,v,nan\n", "stop_seconds 'nan' is not a number"),
         (HEADER.replace("source", "source,start_frame") + "a,d,train,v,1.5\n", "not a whole frame"),
         (HEADER.replace("source", "source,fps") + "a,d,train,v,0\n", "fps is 0"),
@@ -103,12 +107,14 @@ def test_unreadable_files(tmp_path):
         Manifest.read(tmp_path / "none.csv")
     with pytest.raises(ManifestError, match="manifest scan"):
         Manifest.read(tmp_path)
+    with pytest.raises(ManifestError, match="cannot be read: Not a directory"):
+        Manifest.read(__file__ + "/m.csv")
     (tmp_path / "latin.csv").write_bytes(HEADER.encode() + "a,k\xfcche,train,v\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="not UTF-8"):
         Manifest.read(tmp_path / "latin.csv")
 
 
-text = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1).filter(str.strip)
+text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(str.strip)
 bound = st.none() | st.floats(0, 1e6)
 
 
@@ -136,6 +142,70 @@ def test_write_then_read_is_the_identity(tmp_path_factory, clips):
     manifest = Manifest("m", tuple(clips), path.parent)
     manifest.write(path)
     assert Manifest.read(path).clips == manifest.clips
+
+
+@pytest.mark.parametrize("odd", ["\r", "a\rb", "a\r\nb", "a\nb", 'a"b', "a,b", " a ", "\ufeffa"])
+def test_odd_characters_survive(tmp_path, odd):
+    clip = Clip("a" + odd, "d" + odd, "train", "v" + odd, labels={"label": "x" + odd})
+    Manifest("m", (clip,), tmp_path).write(tmp_path / "m.csv")
+    assert Manifest.read(tmp_path / "m.csv").clips == (clip,)
+
+
+def test_spreadsheets_may_end_lines_in_their_way(tmp_path):
+    (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbf" + HEADER.encode().replace(b"\n", b"\r\n") + b"a,d,train,v\r\n")
+    assert Manifest.read(tmp_path / "m.csv").clips == (Clip("a", "d", "train", "v"),)
+
+
+ONE = Manifest("m", (Clip("a", "d", "train", "/v"),))
+TWO = Manifest("m", (Clip("b", "d", "train", "/v"),))
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failing):
+    ONE.write(tmp_path / "m.csv")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, full)
+        with pytest.raises(OSError, match="No space"):
+            TWO.write(tmp_path / "m.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
+    assert Manifest.read(tmp_path / "m.csv").clips == ONE.clips
+
+
+def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_name_is_too(tmp_path, monkeypatch):
+    """A file under its name whose content a power cut may still lose would be the worst of both."""
+    done = []
+    fsync, rename = os.fsync, os.replace
+    kind = {True: "sync folder", False: "sync file"}
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(kind[os.path.isdir(f"/dev/fd/{fd}")]), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("rename"), rename(old, new)))
+    _files.write_file(tmp_path / "f", b"content")
+    assert done == ["sync file", "rename", "sync folder"]
+    assert (tmp_path / "f").read_bytes() == b"content"
+    ONE.write(tmp_path / "m.csv")
+    assert done[3:] == done[:3]
+
+
+def test_a_manifest_that_cannot_be_written(tmp_path):
+    with pytest.raises(ManifestError, match=f"{tmp_path} is a folder; name a file .*m.csv"):
+        ONE.write(tmp_path)
+    odd = Manifest("m", (dataclasses.replace(ONE.clips[0], source=os.fsdecode(b"k\xfcche.mp4")),), tmp_path)
+    with pytest.raises(ManifestError, match=r"k\\udcfcche.mp4' is not UTF-8; rename"):
+        odd.write(tmp_path / "m.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_copy_beside_stores_is_called_after_its_folder(tmp_path, monkeypatch):
+    copy = tmp_path / "stores" / "mine" / "manifest.csv"
+    ONE.write(copy)
+    assert Manifest.read(copy).name == "manifest"
+    (copy.parent / "hog.zarr").mkdir()
+    assert Manifest.read(copy).name == "mine"
+    monkeypatch.chdir(copy.parent)
+    assert Manifest.read("manifest.csv").name == "mine"
 
 
 def test_relocated_sources_still_lead_to_the_files(tmp_path):

@@ -1,5 +1,6 @@
 """Which picture is shown when: exact for every rate, container and entry point."""
 
+import os
 import threading
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import pytest
 from av.video.reformatter import Colorspace
 
 from featcache.errors import MediaError
-from featcache.media import probe, read_clip, source
+from featcache.media import container, images, probe, read_clip, source
 from featcache.media.source import open_source
 from featcache.windows import Plan
 from tests._media import Eye, Listener, Watcher, clip, numbered, take, write_video
@@ -183,6 +184,31 @@ def test_odd_sizes_are_kept(tmp_path):
     assert take(path, Eye(1, 25.0)).windows.shape[2:] == (61, 83, 3)
 
 
+def test_what_an_extractor_gets_does_not_depend_on_the_others(tmp_path):
+    """An error in the code of one is recorded as its reason, and the rest get their windows."""
+
+    class Faulty(Watcher):
+        name = "faulty"
+
+        def prepare(self, window):
+            raise RuntimeError("no\nsuch luck")
+
+    class Deaf(Listener):
+        name = "deaf"
+
+        def prepare(self, window):
+            raise ZeroDivisionError("division by zero")
+
+    path = write_video(tmp_path / "v.mp4", frames=50, sound=np.ones(96000, np.float32) / 2)
+    taken = read_clip(path, clip(), Plan(), [Faulty(), Watcher(), Deaf(), Listener()])
+    assert list(taken) == ["deaf", "listener", "faulty", "watcher"]
+    assert isinstance(taken["faulty"], MediaError)
+    assert str(taken["faulty"]) == f"{path}: unexpected RuntimeError: no such luck; please report it"
+    assert str(taken["deaf"]) == f"{path}: unexpected ZeroDivisionError: division by zero; please report it"
+    np.testing.assert_array_equal(taken["watcher"].windows, take(path, Watcher(), plan="segments:5").windows)
+    np.testing.assert_array_equal(taken["listener"].windows, take(path, Listener(), plan="segments:5").windows)
+
+
 def test_one_pass_serves_all_extractors_and_keeps_few_pictures(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4", frames=100)
     opened, alive, most = [], set(), [0]
@@ -267,6 +293,47 @@ def test_frames_of_a_folder_follow_their_numbers(tmp_path):
     np.testing.assert_array_equal(take(tmp_path, Watcher(10, 10.0), row).windows[0], range(2, 12))
     info = probe(tmp_path, fps=10.0)
     assert (info.kind, info.frames, info.fps, info.duration) == ("folder", 12, 10.0, 1.2)
+
+
+def test_a_folder_that_changes_is_read_anew(tmp_path):
+    for n in range(3):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), numbered(n))
+    assert probe(tmp_path, fps=1.0).frames == 3
+    cv2.imwrite(str(tmp_path / "3.png"), numbered(3))
+    os.utime(tmp_path, ns=(0, 10**18))  # the clock of a file system may be coarse
+    assert probe(tmp_path, fps=1.0).frames == 4
+
+
+def test_a_folder_is_listed_once_for_all_its_clips(tmp_path, monkeypatch):
+    for n in range(4):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), numbered(n))
+    listed = []
+    listdir = os.listdir
+    monkeypatch.setattr(images.os, "listdir", lambda path: listed.append(path) or listdir(path))
+    for n in range(4):
+        np.testing.assert_array_equal(take(tmp_path, Watcher(1, 1.0), clip(n, n + 1, "frames", fps=1.0)).windows, [[n]])
+    assert listed == [tmp_path]
+
+
+def test_threads_that_want_one_file_scan_it_once(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", frames=50)
+    opened, open_file = [], container.av.open
+    monkeypatch.setattr(
+        container.av, "open", lambda *args, **options: opened.append(args) or open_file(*args, **options)
+    )
+    threads = [threading.Thread(target=container.scan, args=(path,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan")])
+def test_a_folder_needs_a_frame_rate_above_zero(tmp_path, fps):
+    cv2.imwrite(str(tmp_path / "1.png"), numbered(1))
+    with pytest.raises(MediaError, match="correct its fps"):
+        probe(tmp_path, fps=fps)
 
 
 def test_a_folder_needs_its_frame_rate(tmp_path):

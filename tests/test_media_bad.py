@@ -1,5 +1,6 @@
 """Bad files: one clear sentence that names the file and the fix, and no other kind of error."""
 
+import dataclasses
 import random
 
 import av
@@ -7,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from featcache.errors import MediaAbsentError, MediaError
-from featcache.media import Take, probe, read_clip
+from featcache import extractors
+from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
+from featcache.extractors import hof
+from featcache.media import Take, audio, probe, read_clip, source
 from featcache.media.source import open_source
 from featcache.windows import Plan
 from tests._media import Listener, Watcher, clip, number_of, numbered, take, write_sound, write_video
@@ -201,6 +204,112 @@ def test_broken_images_are_one_sentence(tmp_path, name, kind):
     with pytest.raises(MediaError, match=says) as error:
         take(path, Watcher())
     assert str(path) in str(error.value)
+
+
+def test_a_sound_whose_rate_ffmpeg_cannot_tell(tmp_path):
+    """Recordings laid end to end: the sound of the last begins after what FFmpeg looks at."""
+    silent = write_video(tmp_path / "silent.ts", frames=50).read_bytes()
+    with_sound = write_video(tmp_path / "sound.ts", frames=50, sound=np.ones(96000, np.float32) / 2).read_bytes()
+    path = tmp_path / "v.ts"
+    path.write_bytes(silent * 40 + with_sound)
+    taken = read_clip(path, clip(0.0, 1.0), Plan(), [Watcher(), Listener()])
+    assert isinstance(taken["watcher"], Take)
+    assert isinstance(taken["listener"], MediaError | Take)
+    if isinstance(taken["listener"], MediaError):
+        assert "0 samples per second as far as FFmpeg can tell" in str(taken["listener"])
+    assert probe(path).kind == "video"
+
+
+def test_a_stream_that_appears_while_reading_is_left_out(tmp_path, monkeypatch):
+    """PyAV has no place for it and ends with an IndexError after the last packet."""
+
+    class Later:
+        def __init__(self, container):
+            self.container = container
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def __enter__(self):
+            self.container.__enter__()
+            return self
+
+        def __exit__(self, *error):
+            return self.container.__exit__(*error)
+
+        def demux(self, *streams):
+            yield from self.container.demux(*streams)
+            raise IndexError("list index out of range")
+
+    path = write_video(tmp_path / "v.ts", frames=50, sound=np.ones(96000, np.float32) / 2)
+    open_file = av.open
+    monkeypatch.setattr(av, "open", lambda *args, **options: Later(open_file(*args, **options)))
+    taken = read_clip(path, clip(), Plan("segments", 1), [Watcher(50, 25.0), Listener()])
+    np.testing.assert_array_equal(taken["watcher"].windows[0], range(50))
+    assert taken["listener"].windows.any()
+
+
+def test_a_file_that_lasts_no_time_is_one_sentence(tmp_path, monkeypatch):
+    path = write_sound(tmp_path / "s.wav", np.ones(16000) / 2, 16000)
+    found = source.scan(path)
+    for end in (0.0, -3.0):
+        track = dataclasses.replace(found.audio, stop=end)
+        monkeypatch.setattr(source, "scan", lambda path, track=track: dataclasses.replace(found, audio=track))
+        with pytest.raises(MediaError, match=r"lasts -?\d\.00 s: there is nothing to see or hear"):
+            take(path, Listener())
+        with pytest.raises(MediaError, match="nothing to see or hear"):
+            probe(path)
+
+
+def test_what_was_not_foreseen_is_recorded_too(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", frames=5, sound=np.ones(9600, np.float32) / 2)
+
+    def broken(*args):
+        raise KeyError("what")
+
+    monkeypatch.setattr(audio, "read", broken)
+    taken = read_clip(path, clip(), Plan(), [Watcher(), Listener()])
+    assert isinstance(taken["watcher"], Take)
+    assert str(taken["listener"]) == f"{path}: unexpected KeyError: 'what'; please report it"
+    monkeypatch.setattr(source, "scan", broken)
+    for error in read_clip(path, clip(), Plan(), [Watcher(), Listener()]).values():
+        assert str(error) == f"{path}: unexpected KeyError: 'what'; please report it"
+    with pytest.raises(MediaError, match="unexpected KeyError"):
+        probe(path)
+
+
+@pytest.mark.parametrize("shape", [(2, 4000, 3), (4000, 2, 3), (1, 1, 3)])
+def test_pictures_of_any_shape_have_features(tmp_path, shape):
+    cv2.imwrite(str(tmp_path / "i.png"), np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    for extractor in (extractors.load("hog"), hof.Hof(hof.Params(count=3))):
+        assert np.isfinite(extractor(take(tmp_path / "i.png", extractor).windows)).all()
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.ts", "v.avi", "s.wav", "s.flac", "s.mp3", "i.png", "i.jpg"])
+def test_no_file_raises_anything_else(tmp_path, name):
+    """Bytes are changed at random, most of them in headers; whatever comes out is windows or one sentence."""
+    path = tmp_path / name
+    if name[0] == "v":
+        write_video(path, frames=10, codec="mpeg4", sound=np.ones(19200, np.float32) / 2, sound_codec="mp2")
+    elif name[0] == "s":
+        codec = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame"}[path.suffix]
+        write_sound(path, np.ones(8000) / 2, 16000, codec=codec)
+    else:
+        cv2.imwrite(str(path), numbered(7))
+    whole = path.read_bytes()
+    for seed in range(25):
+        chance, data = random.Random(seed), bytearray(whole)
+        for _ in range(chance.choice([1, 3, 10, 100])):
+            place = chance.randrange(chance.choice([min(600, len(data)), len(data)]))
+            data[place] = chance.choice([0, 255, chance.randrange(256)])
+        path.write_bytes(data)
+        for found in read_clip(path, clip(), Plan("segments", 2), [Watcher(), Listener()]).values():
+            assert isinstance(found, Take | FeatcacheError)
+            assert "unexpected" not in str(found), f"{name} with seed {seed}: {found}"
+        try:
+            probe(path)
+        except FeatcacheError as error:
+            assert "unexpected" not in str(error)
 
 
 def test_one_bad_frame_of_a_folder_is_named(tmp_path):

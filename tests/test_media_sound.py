@@ -81,7 +81,7 @@ def test_sound_that_starts_after_the_pictures_is_placed_later(tmp_path, name):
     loudest = np.flatnonzero(taken.windows[0] > 0.4)[0]
     assert loudest / 16000 == pytest.approx(1.1, abs=2e-3)
     assert not taken.windows[0][: round(0.99 * 16000)].any()
-    assert (taken.start[0], taken.stop[0]) == pytest.approx((1.0, 1.5), abs=2e-3)
+    assert (taken.start[0], taken.stop[0]) == pytest.approx((0.0, 2.0))
 
 
 def test_a_gap_between_packets_is_silence(tmp_path):
@@ -100,17 +100,38 @@ def test_a_gap_between_packets_is_silence(tmp_path):
     np.testing.assert_allclose(heard[8208:10224], 0.5, atol=1e-3)
 
 
-def test_windows_move_to_lie_inside_the_sound_and_shorter_sound_is_padded(tmp_path):
+def test_windows_lie_inside_the_clip_as_those_of_pictures_do(tmp_path):
+    sound = noise(32000)
+    path = write_sound(tmp_path / "s.wav", sound, 16000)
+    taken = take(path, Listener(0.5), clip(0.5, 1.5), plan="segments:5")  # centres 0.6, 0.8, ..., 1.4
+    np.testing.assert_allclose(taken.start, [0.5, 0.55, 0.75, 0.95, 1.0])
+    np.testing.assert_allclose(taken.stop, taken.start + 0.5)
+    for window, start in zip(taken.windows, taken.start, strict=True):
+        begin = round(start * 16000)
+        np.testing.assert_allclose(window, sound[begin : begin + 8000], atol=1e-4)
+
+
+def test_a_clip_of_pictures_and_its_sound_show_the_same_seconds(tmp_path):
+    """Windows of one length: wherever the plan puts them, both are moved alike."""
+    path = write_video(tmp_path / "v.mkv", frames=50, sound=noise(32000), sound_rate=16000, sound_codec="pcm_s16le")
+    for row in (clip(), clip(0.4, 1.7), clip(1.0, None)):
+        seen = take(path, Watcher(4, 8.0), row, "segments:7")
+        heard = take(path, Listener(0.5), row, "segments:7")
+        np.testing.assert_allclose(heard.start, seen.start, atol=2e-3)
+        np.testing.assert_allclose(heard.stop, seen.stop, atol=2e-3)
+
+
+def test_a_clip_shorter_than_the_window_hears_the_file_around_it_and_silence_beyond(tmp_path):
     sound = noise(16000)
     path = write_sound(tmp_path / "s.wav", sound, 16000)
-    edge = take(path, Listener(0.5), clip(0.9, 1.0))  # centre 0.95 s, but the sound ends at 1 s
-    np.testing.assert_allclose(edge.windows[0], sound[8000:], atol=1e-4)
-    assert (edge.start[0], edge.stop[0]) == (0.5, 1.0)
-    longer = take(path, Listener(2.0), clip(0.0, 0.4))  # centre 0.2 s; moved by no more than to hold all there is
-    begin = np.flatnonzero(longer.windows[0])[0]
-    np.testing.assert_allclose(longer.windows[0][begin : begin + 16000], sound, atol=1e-4)
-    assert np.count_nonzero(longer.windows[0]) <= 16000
-    assert (longer.start[0], longer.stop[0]) == (0.0, 1.0)
+    inside = take(path, Listener(0.5), clip(0.4, 0.5))  # around 0.45 s
+    np.testing.assert_allclose(inside.windows[0], sound[3200:11200], atol=1e-4)
+    edge = take(path, Listener(0.5), clip(0.9, 1.0), plan="segments:3")  # around 0.95 s, but the sound ends at 1 s
+    for window in edge.windows:
+        np.testing.assert_allclose(window[:4800], sound[11200:], atol=1e-4)
+        assert not window[4800:].any()
+    np.testing.assert_allclose(edge.start, 0.7)
+    np.testing.assert_allclose(edge.stop, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +162,18 @@ def test_a_video_without_a_sound_track_is_absent_not_broken(tmp_path):
 def test_sound_that_ended_before_the_clip_is_absent(tmp_path):
     sound = noise(8000)
     path = write_video(tmp_path / "v.mov", frames=50, sound=sound, sound_rate=16000, sound_codec="pcm_s16le")
-    assert take(path, Listener(), clip(0.4, 2.0)).windows.any()
-    with pytest.raises(MediaAbsentError, match=r"silent in the clip \[1\.00, 2\.00\) s"):
+    first, second, third = take(path, Listener(), clip(0.3, 1.8), "segments:3").windows  # from 0.3, 0.8 and 1.3 s
+    np.testing.assert_allclose(first[:3200], sound[4800:], atol=1e-4)
+    assert not first[3200:].any()
+    assert not second.any()
+    assert not third.any()
+    says = r"silent in all windows of the clip \[1\.00, 2\.00\) s: its sound lies on \[0\.00, 0\.50\) s"
+    with pytest.raises(MediaAbsentError, match=says):
         take(path, Listener(), clip(1.0, 2.0))
+    with pytest.raises(MediaAbsentError, match="silent in all windows"):
+        take(path, Listener(), clip(0.4, 2.0))  # its one window begins at 0.95 s
+    with pytest.raises(MediaAbsentError, match="silent in all windows"):
+        take(path, Listener(1.5), clip(0.6, 1.2))  # the window reaches back to 0.15 s, but the clip itself is silent
 
 
 def test_a_sound_file_has_no_pictures_even_with_a_cover(tmp_path):

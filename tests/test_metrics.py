@@ -42,3 +42,10 @@ def test_coefficient_of_variation_is_of_the_population():
     assert coefficient_of_variation([1, 2, 3]) == pytest.approx((2 / 3) ** 0.5 / 2)
     assert coefficient_of_variation([5, 5, 5]) == 0
     assert coefficient_of_variation([10, 20, 30]) == pytest.approx(coefficient_of_variation([1, 2, 3]))
+
+
+def test_scores_that_are_no_numbers_are_wrong():
+    nan = np.nan
+    scores = np.array([[nan, nan, nan], [nan, 1.0, 0.0], [0.0, 1.0, nan], [0.0, nan, 1.0]])
+    assert in_topk(scores, np.array([0, 0, 1, 2]), 1).tolist() == [False] * 4
+    assert topk_accuracy(np.array([[nan, 1.0, 0.0]]), np.array([1]), 2) == 1  # second at worst

@@ -1,4 +1,4 @@
-"""Relative norms against naive loops and numbers worked by hand."""
+"""Mean norms and their ratios against naive loops and numbers worked by hand."""
 
 import math
 
@@ -7,7 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.losses.norms import EPS, relative_norm, relative_norm_per_class
+from heads.losses import norms
+from heads.losses.norms import EPS, mean_norms
+
+
+def relative_norm(u, v, in_u=None, in_v=None):
+    """R over one group: the rows that in_u, in_v count in."""
+    in_u, in_v = (torch.ones(len(f), dtype=torch.bool) if i is None else i for f, i in ((u, in_u), (v, in_v)))
+    return norms.relative_norm(mean_norms(u, in_u[:, None]), mean_norms(v, in_v[:, None])).sum()
+
+
+def relative_norm_per_class(u, v, y_u, y_v, classes):
+    """Σ over classes of R; -1 is no class."""
+    of = lambda f, y: mean_norms(f, y[:, None] == torch.arange(classes))  # noqa: E731
+    return norms.relative_norm(of(u, y_u), of(v, y_v)).sum()
 
 
 def R(a, b):
@@ -109,3 +122,11 @@ def test_gradient_flows_into_both_sides_and_brings_them_together():
     relative_norm(u, v).backward()
     assert (u.grad > 0).all()  # descent shrinks the larger
     assert (v.grad < 0).all()  # and lets the smaller grow
+
+
+def test_groups_may_overlap_and_be_empty():
+    f = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 2.0]])
+    groups = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
+    h, there = mean_norms(f, groups)
+    assert h.tolist() == pytest.approx([(5 + 1 + 2) / 3, (5 + 2) / 2, EPS])
+    assert there.tolist() == [True, True, False]

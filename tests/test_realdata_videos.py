@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from featcache import extractors
+from featcache import FeatureStore, extractors
 from featcache.errors import MediaAbsentError
 from featcache.media import Take, probe, read_clip
+from featcache.scan import scan
 from featcache.windows import Plan
+from pipelines.extract import extract
 from tests._media import clip
 
 pytestmark = pytest.mark.realdata
@@ -70,6 +72,37 @@ def test_the_sound_file_has_sound_and_no_pictures(realdata, frozen):
     assert rows.std() > 0.1
     info = probe(path)
     assert (info.kind, info.audio_rate, info.duration) == ("sound", 16000, pytest.approx(6.5568, abs=1e-3))
+
+
+def test_a_folder_of_them_goes_through_scan_and_extract_into_stores(realdata, frozen, tmp_path):
+    """Scanned, decoded, described, stored and read back, as a user would."""
+    found = scan(realdata / "sample_videos", "{clip_id}")
+    assert not found.unmatched
+    names = {clip.source: row for row, clip in enumerate(found.manifest.clips)}
+    sound = "mmaction2_test.wav"
+    assert set(names) == {*VIDEOS, sound}
+
+    extract(found.manifest, frozen, tmp_path, plan=Plan("segments", 3))
+    stores = {e.name: FeatureStore.open(tmp_path / found.manifest.name / f"{e.name}.zarr") for e in frozen}
+    norms = {}
+    for name, store in stores.items():
+        store.check_rows(found.manifest)
+        assert store.clip_ids == [clip.clip_id for clip in found.manifest.clips]
+        absent = {video for video, facts in VIDEOS.items() if not facts[-1]} if name == "logmel" else {sound}
+        assert store.counts() == {"not tried": 0, "done": 6 - len(absent), "failed": 0, "absent": len(absent)}
+        done = [row for source, row in names.items() if source not in absent]
+        rows = store.features[done]
+        assert rows.shape == (len(done), 3, *store.row_shape)
+        assert np.isfinite(rows).all()
+        assert 0.01 < np.abs(rows).mean() < 5
+        assert rows.std(axis=0).mean() > 0.01  # clips differ
+        seconds = np.array([VIDEOS[source][4] if source in VIDEOS else 6.557 for source in names])[done, None]
+        assert (store.window_start[done] >= 0).all()
+        assert (store.window_stop[done] <= seconds + 0.1).all()
+        assert (store.window_start[done] < store.window_stop[done]).all()
+        norms[name] = np.linalg.norm(rows.astype(np.float32), axis=-1).mean()
+    assert norms["hog"] > 2 * norms["hof"]  # the modalities differ in norm, as those of real networks do
+    assert norms["hof"] > 1
 
 
 def test_a_clip_inside_a_real_video_is_the_same_by_seconds_and_by_frames(realdata, frozen):

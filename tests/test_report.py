@@ -1,6 +1,7 @@
 import base64
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 
 import cv2
@@ -68,23 +69,22 @@ def folders(tmp_path):
         writer.failed(0, f"broken {HOSTILE}")
         for row in range(1, len(manifest)):
             writer.done(row, np.ones((1, 4), np.float32), np.zeros(1), np.ones(1))
-    for run in experiment().runs:
-        scores = np.eye(3, dtype=np.float32)[[0, 1, 1]][None]
-        kept = np.array(manifest.rows(domain=run.test))
-        spec = Spec(
-            shapes={"rgb": (4,)}, windows={"rgb": 1}, classes={"label": 3}, rows={"source": 3}, domains=("day",)
-        )
-        facts = {"read": {"manifest": manifest.sha256}, "points": [{"step": 1}]}
-        run_folders.write(
-            tmp_path / "runs" / run.id,
-            run,
-            spec,
-            facts,
-            log=[],
-            weights={},
-            outputs={"label": scores, "rows": kept},
-        )
+    keep_outputs(tmp_path, experiment())
     return tmp_path
+
+
+def keep_outputs(folder, of):
+    """Runs whose outputs on the first domain's three clips are the classes 0, 1, 1."""
+    sha256 = Manifest.read(folder / "stores" / "toy" / "manifest.csv").sha256
+    spec = Spec(shapes={"rgb": (4,)}, windows={"rgb": 1}, classes={"label": 3}, rows={"source": 3}, domains=("day",))
+    for run in of.runs:
+        scores = np.eye(3, dtype=np.float32)[[0, 1, 1]]
+        points = [{"step": step + 1} for step in range(run.keep)]
+        facts = {"read": {"manifest": sha256}, "points": points, "note": "", "recipes": {}}
+        facts |= {"untrained": [], "collapsed": []}
+        log = [{"L_C": 1.0}] * run.steps
+        outputs = {"label": np.stack([scores] * run.keep), "rows": np.arange(3)}
+        run_folders.write(folder / "runs" / run.id, run, spec, facts, log=log, weights={}, outputs=outputs)
 
 
 def report(folder, of=None, results=None, name="out/report.html"):
@@ -126,6 +126,31 @@ def test_hostile_words_stay_words(folders):
     assert "<script" not in text
     assert f"About {HOSTILE} & more" in Page(text).texts
     assert f"RNA (UDA){HOSTILE}" in Page(text).texts
+
+
+def test_a_hostile_domain_stays_a_word_above_its_confusion_matrices(folders):
+    runs = tuple(replace(run, source=tuple(d + HOSTILE for d in run.source)) for run in experiment().runs)
+    hostile = replace(experiment(), runs=runs[:6])  # source-only, on both shifts
+    keep_outputs(folders, hostile)
+    text = report(folders, hostile, [result(run, 0.5) for run in hostile.runs])
+    assert "<script" not in text
+    assert f"<h3>{escape(f'day{HOSTILE}→night')}</h3>" in text
+
+
+def test_a_confusion_matrix_of_one_of_several_points_says_so(folders):
+    runs = tuple(replace(run, select="mean", eval_every=1, keep=2) for run in experiment().runs)
+    mean = replace(experiment(), runs=runs)
+    keep_outputs(folders, mean)
+    expected = "source-only: 50.0 ± 10.0 %; matrix: the last of the kept outputs"
+    assert expected in Page(report(folders, mean)).texts
+    assert "kept outputs" not in report(folders)
+
+
+def test_a_confusion_matrix_without_all_classes_says_so(folders, monkeypatch):
+    monkeypatch.setattr("pipelines._plots.MOST_CLASSES", 2)
+    assert "source-only: 50.0 ± 10.0 %; 2 most frequent of 3 classes" in Page(report(folders)).texts
+    monkeypatch.setattr("pipelines._plots.MOST_CLASSES", 3)
+    assert "most frequent of" not in report(folders)
 
 
 def test_every_picture_has_a_description(folders):

@@ -1,6 +1,7 @@
 """The JSONL file of result rows: round trip, later lines win, torn lines are told."""
 
 import dataclasses
+import json
 import warnings
 
 import pytest
@@ -29,6 +30,9 @@ ONE = Result(
 )
 
 
+ONE_LINE = json.dumps(dataclasses.asdict(ONE))
+
+
 def but(**changes):
     return dataclasses.replace(ONE, **changes)
 
@@ -55,12 +59,43 @@ def test_a_torn_last_line_is_told_and_the_next_append_is_whole(tmp_path, cut):
     if cut == 1:  # only the line's end is gone: nothing is lost
         assert read(path) == [ONE, but(metric="top5")]
     else:
-        with pytest.warns(UserWarning, match="results.jsonl line 2 is torn and was left out .*; evaluate again"):
+        with pytest.warns(
+            UserWarning, match="results.jsonl line 2 is torn or no result, and was left out .*; evaluate again"
+        ):
             assert read(path) == [ONE]
     append(path, [but(metric="mean_class")])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert read(path)[-1] == but(metric="mean_class")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "null",
+        "3",
+        "[]",
+        "{}",
+        ONE_LINE.replace("0.3333333333333333", '"abc"'),
+        ONE_LINE.replace('"seed": 0', '"seed": null'),
+        ONE_LINE.replace("0.3333333333333333", "NaN"),
+        ONE_LINE.replace('["rgb"]', "3"),
+    ],
+)
+def test_a_line_that_is_no_result_is_told(tmp_path, line):
+    assert line != ONE_LINE
+    path = tmp_path / "results.jsonl"
+    append(path, [ONE])
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.warns(UserWarning, match="line 2 is torn or no result"):
+        assert read(path) == [ONE]
+
+
+def test_lines_from_before_collapse_was_told_are_read(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append(path, [ONE])
+    path.write_text(path.read_text().replace(', "collapsed": []', ""))
+    assert read(path) == [ONE]
 
 
 def test_fields_of_a_newer_version_are_left_out(tmp_path):

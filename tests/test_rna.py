@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from heads.batch import Batch
+from heads.batch import Batch, Side
+from heads.losses.entropy import information
 from heads.methods import rna, source_only
 from heads.nets import adapter
 from tests._problems import EK, SPEC, batch, without
@@ -159,3 +160,78 @@ def test_with_all_weights_zero_dg_is_source_only():
     method = build(SPEC, DG, lambda_g=0.0, lambda_c=0.0)
     plain = source_only.SourceOnly(source_only.Params(), method.spec, method.net)
     assert torch.equal(sum(method.losses(b, 0.5).values()), sum(plain.losses(b, 0.5).values()))
+
+
+@pytest.mark.parametrize("module", [rna, source_only])
+def test_a_modality_alone_is_learned_on_the_rows_that_have_it(module):
+    method, s = build(SPEC, DG), without(batch(SPEC, DG).source, "flow", [0, 1, 2, 3])
+    method = module.METHOD(module.Params(per_modality=True), method.spec, method.net).eval()
+    with torch.no_grad():
+        method.net.bias[":label"].copy_(torch.tensor([2.0, -1.0, 0.0, 1.0]))  # what a row without features would say
+    f, y = method.net.encode(s), s.y["label"]
+    z = {m: method.net.classify({m: f[m]})["label"] for m in f}
+    expected = cross_entropy(z["rgb"], y) + cross_entropy(z["flow"][4:], y[4:])
+    assert method.losses(Batch(s), 0.5)["L_C_m"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_information_is_summed_over_tasks():
+    method, b = build(EK, UDA, lambda_im=1.0), batch(EK, UDA)
+    each = [information(z.softmax(1)).item() for z in method.predict(b.target).values()]
+    assert method.losses(b, 0.5)["L_IM"].item() == pytest.approx(sum(each), rel=1e-5)
+
+
+def lacking(side, modality):
+    """A side that is not shown the modality at all."""
+    keep = lambda of: {m: value for m, value in of.items() if m != modality}  # noqa: E731
+    return Side(keep(side.x), keep(side.present), side.y, side.domain, side.index)
+
+
+def test_a_target_without_a_modality_is_aligned_on_the_others():
+    method, b = build(EK, UDA), batch(EK, UDA, rows=11)
+    b = Batch(b.source, lacking(b.target, "flow"))
+    terms = method.losses(b, 0.5)
+    f_s, f_t = method.net.encode(b.source), method.net.encode(b.target)
+    total = 0.0
+    for part in method.net.parts.values():
+        h = {("s", m): mean_norm(f[:, part].tolist()) for m, f in f_s.items()}
+        h |= {("t", m): mean_norm(f[:, part].tolist()) for m, f in f_t.items()}
+        within = [R(h[a], h[b]) for a, b in combinations(h, 2) if a[0] == b[0]]
+        total += sum(within) + sum(R(h["s", m], h["t", m]) for m in f_t)
+    assert set(f_t) == {"rgb", "audio"}
+    assert terms["L_g"].item() == pytest.approx(total, rel=1e-4)
+    assert terms["L_d"].isfinite()
+
+
+def test_nothing_shared_is_nothing_to_tell_apart():
+    method, b = build(SPEC, UDA), batch(SPEC, UDA)
+    assert method.losses(Batch(lacking(b.source, "rgb"), lacking(b.target, "flow")), 0.5)["L_d"].item() == 0
+
+
+class Fusing(adapter.Adapter):
+    """Says "fused" beside its modalities."""
+
+    def encode(self, side):
+        f = super().encode(side)
+        return {**f, "fused": sum(f.values())}
+
+    def classify(self, f):
+        return super().classify({m: value for m, value in f.items() if m != "fused"})
+
+
+@pytest.mark.parametrize("sides", [DG, UDA], ids=["DG", "UDA"])
+def test_a_fused_feature_is_no_modality(sides):
+    plain, b = build(SPEC, sides, per_modality=True), without_flow(batch(SPEC, sides))
+    fusing = Fusing(adapter.Params(dim=8), plain.spec).eval()
+    fusing.load_state_dict(plain.net.state_dict())
+    method = rna.Rna(plain.params, plain.spec, fusing).eval()
+    method.D = plain.D
+    found, expected = method.losses(b, 0.5), plain.losses(b, 0.5)
+    assert {name: term.item() for name, term in found.items()} == {name: term.item() for name, term in expected.items()}
+    alone = source_only.SourceOnly(source_only.Params(per_modality=True), plain.spec, fusing)
+    assert alone.losses(b, 0.5)["L_C_m"].item() == expected["L_C_m"].item()
+
+
+def without_flow(b):
+    """The first rows of each side lack flow."""
+    sides = {"source": b.source, "target": b.target}
+    return Batch(**{name: without(s, "flow", [0, 1]) for name, s in sides.items() if s is not None})

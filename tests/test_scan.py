@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from featcache.errors import ManifestError
@@ -62,9 +64,44 @@ def test_frame_folders(tmp_path):
     assert [c.clip_id for c in images.manifest] == ["img_1", "img_2"]
 
 
+def test_links_are_followed_but_never_in_a_circle(tmp_path):
+    touch(tmp_path, "real/cut/1.mp4", "elsewhere/2.mp4")
+    (tmp_path / "videos" / "b").mkdir(parents=True)
+    (tmp_path / "videos" / "a").symlink_to("../real")
+    (tmp_path / "videos" / "b" / "pour").symlink_to("../../elsewhere")
+    (tmp_path / "real" / "cut" / "self").symlink_to(".")
+    (tmp_path / "elsewhere" / "up").symlink_to("../videos")
+    (tmp_path / "elsewhere" / "nowhere").symlink_to("gone")
+    found = scan(tmp_path / "videos", "{domain}/{label}/{clip_id}")
+    assert [clip.source for clip in found.manifest] == ["a/cut/1.mp4", "b/pour/2.mp4"]
+    assert found.unmatched == []
+
+
+def test_names_that_a_manifest_cannot_hold(tmp_path):
+    touch(tmp_path, "a/ .mp4")
+    with pytest.raises(ManifestError, match=r"'a/ .mp4': its clip_id is blank; rename"):
+        scan(tmp_path, "{domain}/{clip_id}")
+    (tmp_path / "a" / " .mp4").unlink()
+    (tmp_path / "a" / os.fsdecode(b"k\xfcche.mp4")).write_bytes(b"")
+    with pytest.raises(ManifestError, match=r"a/k\\xfcche.mp4' is not UTF-8 text.*; rename"):
+        scan(tmp_path, "{domain}/{clip_id}")
+
+
+@pytest.mark.parametrize("fps", [0.0, -3.0, float("nan"), float("inf")])
+def test_frame_rates_are_positive(tmp_path, fps):
+    touch(tmp_path, "a/1.png")
+    with pytest.raises(ManifestError, match="is no frame rate"):
+        scan(tmp_path, "{clip_id}", fps=fps)
+
+
 @pytest.mark.parametrize(
     ("layout", "message"),
-    [("{domain}/{clip}", "no part {clip}"), ("{domain}", "needs {clip_id}"), ("{clip_id}/{clip_id}", "stands twice")],
+    [
+        ("{domain}/{clip}", "no part {clip}"),
+        ("{domain}", "needs {clip_id}"),
+        ("{clip_id}/{clip_id}", "stands twice"),
+        ("{domain}/{clip_id}.mp4", "endings are left out; write '{domain}/{clip_id}'"),
+    ],
 )
 def test_bad_layouts(tmp_path, layout, message):
     touch(tmp_path, "a/1.mp4")

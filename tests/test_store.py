@@ -145,6 +145,13 @@ def test_single_rows_and_slices(store):
         store[7]
 
 
+def test_ids_with_line_ends_come_back(tmp_path):
+    clips = Manifest("m", (Clip("a\rb", "d", "train", "v"), Clip('c\n"d', "d", "train", "w")))
+    with open_writer(tmp_path / "toy.zarr", clips) as writer:
+        fill(writer, rows())
+    assert FeatureStore.open(tmp_path / "toy.zarr").clip_ids == ["a\rb", 'c\n"d']
+
+
 def test_torch_and_pandas(store):
     tensor = store.to_torch([4, 0])
     assert tensor.dtype == torch.float32

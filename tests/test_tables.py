@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from featcache.errors import ConfigError
+from pipelines.config import Feed
 from pipelines.experiments import Experiment
 from pipelines.tables import build, norms_table, render
 from tests._result_rows import config, experiment, norm_rows, result, rows
@@ -15,6 +16,11 @@ def cells(markdown):
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {"": split[0], **{line[0]: line[1:] for line in split[2:]}}
+
+
+def said(results, of):
+    """The Markdown table on one line, so that wrapped notes can be looked for."""
+    return " ".join(render(results, of).split())
 
 
 @pytest.fixture
@@ -151,17 +157,90 @@ def test_untrained_weights_are_loud_in_every_format(toy, format):
     assert "UNTRAINED WEIGHTS in rgb" in " ".join(text.split())
 
 
-def test_oracle_selection_is_marked(toy):
-    text = render([replace(r, select="oracle") if r.row == "RNA (UDA)" else r for r in rows(toy)], toy)
-    assert "RNA (UDA) [oracle]" in text
-    assert "ORACLE" in text
-    best = build([replace(r, select="oracle") if r.row == "RNA (UDA)" else r for r in rows(toy)], toy)
-    assert [line.label_free for line in best.lines] == [True, False, False]
-
-
 def test_features_of_several_recipes_are_not_compared_in_silence(toy):
     changed = [replace(row, recipes={"rgb": "c" * 64}) if row.seed == 0 else row for row in rows(toy)]
     assert "DIFFERENT FEATURES: feed rgb was made by 2 recipes (aaaaaaaa, cccccccc)" in render(changed, toy)
+
+
+def test_features_of_one_recipe_but_different_bytes_are_not_compared_in_silence(toy):
+    read = {"store rgb": "1" * 64, "store audio": "2" * 64, "manifest": "3" * 64}
+    other = {"source-only": "4" * 64}
+    same = [replace(row, read=read) for row in rows(toy)]
+    assert "DIFFERENT CONTENT" not in render(same, toy)
+    for name, what in (("store rgb", "store toy/hog"), ("manifest", "manifest toy")):
+        mixed = [replace(row, read=read | {name: other.get(row.row, read[name])}) for row in same]
+        text = said(mixed, toy)
+        assert f"DIFFERENT CONTENT: {what} was read in 2 states ({read[name][:8]}, 44444444)" in text
+        assert text.count("DIFFERENT CONTENT") == 1
+
+
+def test_a_row_on_another_store_is_no_other_content_of_the_same_store(toy):
+    feeds = {"rgb": Feed("hof"), "audio": Feed("logmel")}
+    two = replace(toy, runs=tuple(replace(r, feeds=feeds) if r.row == "RNA (UDA)" else r for r in toy.runs))
+    shas = {"RNA (UDA)": "4" * 64}
+    read = [replace(row, read={"store rgb": shas.get(row.row, "1" * 64)}) for row in rows(two)]
+    assert "DIFFERENT CONTENT" not in render(read, two)
+
+
+def test_the_number_of_test_clips_is_said(toy):
+    some = [replace(row, n=40) if row.test == "day" else row for row in rows(toy)]
+    assert "Test clips: day→night 50, night→day 40." in said(some, toy)
+    assert "DIFFERENT TEST CLIPS" not in said(some, toy)
+
+
+def test_a_column_over_different_test_clips_is_loud(toy):
+    some = [replace(row, n=47) if row.row == "RNA (UDA)" and row.test == "night" else row for row in rows(toy)]
+    text = said(some, toy)
+    assert "**DIFFERENT TEST CLIPS in day→night: source-only 50, RNA (UDA) 47, supervised-target 50;" in text
+    assert "DIFFERENT TEST CLIPS in night→day" not in text
+    assert "Test clips:" not in text
+
+
+def test_vanished_features_are_named_by_row_shift_seeds_and_modality(toy):
+    dead = [run.id for run in toy.runs if run.row == "RNA (UDA)" and run.test == "night" and run.seed > 0]
+    some = [replace(row, collapsed=("audio",)) if row.run in dead else row for row in rows(toy)]
+    text = said(some, toy)
+    assert "**COLLAPSED FEATURES: RNA (UDA) day→night (seeds 1, 2): audio. Their norm vanished in" in text
+    assert text.count("COLLAPSED") == 1
+    assert "COLLAPSED" not in said(rows(toy), toy)
+
+
+def test_labels_of_the_test_domain_are_seen_through_init_from():
+    """A stage that learned from night's labels makes a row tested on night a reference, however many stages between."""
+    stage = config("", ("night",), "night", 0)
+    between = config("", ("day",), "night", 0, init_from=stage.id)
+    leaky = config("RNA (UDA)", ("day",), "night", 0, target="night", init_from=between.id)
+    clean = config("source-only", ("day",), "night", 0)
+    both = Experiment("leak", "", (stage, between, clean, leaky))
+    table = build([result(clean, 0.4), result(leaky, 0.9)], both)
+    assert {line.method: line.label_free for line in table.lines} == {"source-only": True, "RNA (UDA)": False}
+    assert "† trained on labels of the test domain, itself or in a run it starts from" in said([], both)
+
+
+def test_a_start_outside_the_experiment_is_said():
+    run = config("RNA (UDA)", ("day",), "night", 0, target="night", init_from="elsewhere_0")
+    text = said([], Experiment("toy", "", (run,)))
+    assert "**UNKNOWN START: RNA (UDA) starts from elsewhere_0, not among the runs of this experiment" in text
+
+
+def test_adapting_to_the_test_clips_is_said(toy):
+    assert "Transductive" not in said([], toy)
+    seen = replace(toy, runs=tuple(replace(run, train_split="test") if run.target else run for run in toy.runs))
+    assert "Transductive: RNA (UDA) adapted to the very clips of the test, without labels." in said([], seen)
+
+
+def test_several_tasks_are_headed_by_all_of_them_right(toy):
+    some = [replace(r, metric=m, value=v) for r in rows(toy) for m, v in (("top1/verb", 0.9), ("top1/action", 0.25))]
+    text = render(some, replace(toy, published={"RNA (UDA)": {"mean": 30.0}}))
+    assert cells(text)["RNA (UDA)"][-2] == "25.0 ± 0.0 (30.0)"
+    assert "Top-1 accuracy, all tasks of a clip right, in per cent" in " ".join(text.split())
+
+
+def test_only_true_strays_are_counted_when_rows_are_chosen(toy):
+    some = rows(toy)
+    for part in (toy.changed(only=("source-only",)), toy.changed(seeds="0"), toy.changed(("steps=7",))):
+        assert "Left out" not in render(some, part)
+        assert "no longer describes (1)." in render([*some, replace(some[0], run="older")], part)
 
 
 def test_runs_that_the_experiment_no_longer_describes_are_mentioned(toy):

@@ -21,8 +21,10 @@ from heads.methods import rna, source_only
 from heads.nets import adapter
 from pipelines import train_head
 from pipelines.config import Feed, Optim, override
+from pipelines.engines import local
+from pipelines.evaluate import evaluate
 from pipelines.opening import open_run
-from pipelines.outputs import outputs
+from pipelines.outputs import feature_norms, look, outputs
 from pipelines.runs import Run, load_method
 from pipelines.train_head import train
 from tests._stores import manifest, run, write_all, write_store
@@ -34,11 +36,16 @@ def stores(tmp_path_factory):
     return write_all(tmp_path_factory.mktemp("stores"))
 
 
+HEALTHY = {"net": adapter.Params(dim=64), "optim": Optim(lr=0.01, clip_norm=5.0)}  # narrow or faster, RNA collapses
+
+
 def adapting(**changes):
-    return run(**{"method": rna.Params(), "target": "night", "row": "RNA (UDA)", **changes})
+    return run(**{"method": rna.Params(), "target": "night", "row": "RNA (UDA)", **HEALTHY, **changes})
 
 
-EVERY = pytest.mark.parametrize("config", [run(), run(method=rna.Params()), adapting()], ids=["source", "DG", "UDA"])
+EVERY = pytest.mark.parametrize(
+    "config", [run(), run(method=rna.Params(), **HEALTHY), adapting()], ids=["source", "DG", "UDA"]
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ the loop
@@ -93,10 +100,10 @@ def test_looking_on_the_way_leaves_the_log_equal(config, stores, tmp_path):
 
 def test_methods_of_a_table_start_from_the_same_net_and_see_the_same_rows(stores, tmp_path):
     """Their first cross entropy is the same number: same weights, same rows, same dropout."""
-    configs = [run(), run(method=rna.Params()), adapting()]
+    configs = [run(**HEALTHY), run(method=rna.Params(), **HEALTHY), adapting()]
     first = [Run.open(train(config, stores, tmp_path)).log()[0]["L_C"] for config in configs]
     assert first[0] == first[1]
-    without_dropout = [dataclasses.replace(config, net=adapter.Params(dim=8, dropout=0.0)) for config in configs]
+    without_dropout = [dataclasses.replace(config, net=adapter.Params(dim=64, dropout=0.0)) for config in configs]
     first = [Run.open(train(config, stores, tmp_path)).log()[0]["L_C"] for config in without_dropout]
     assert first[0] == first[1] == first[2]
 
@@ -119,8 +126,17 @@ def test_kept_points_are_the_last_ones(stores, tmp_path):
     assert made.outputs["label"].shape == (3, 6, 3)
     few = Run.open(train(run(steps=11, eval_every=3, keep=2), stores, tmp_path))
     assert [point["step"] for point in few.points] == [9, 11]
-    every = Run.open(train(run(steps=12, eval_every=3, keep=9), stores, tmp_path))
+    every = Run.open(train(run(steps=12, eval_every=3, keep=4), stores, tmp_path))
     assert [point["step"] for point in every.points] == [3, 6, 9, 12]  # the end is one point, not two
+
+
+def test_points_that_will_not_be_kept_are_not_looked_at(stores, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train_head, "look", lambda method, step, *rest: (seen.append(step), look(method, step, *rest))[1]
+    )
+    train(run(steps=60, eval_every=2, keep=3), stores, tmp_path)
+    assert seen == [56, 58, 60]
 
 
 def test_a_kept_point_is_what_a_shorter_run_ends_with(stores, tmp_path):
@@ -149,6 +165,36 @@ def test_each_window_by_itself_is_the_mean_of_softmax(stores, tmp_path):
         present = {m: values[:, [k]] for m, values in one.present.items()}
         p = p + method.predict(dataclasses.replace(one, x=x, present=present))["label"].softmax(1) / 3
     assert np.allclose(np.exp(made.outputs["label"][0]), p.detach().numpy(), atol=1e-6)
+
+
+def test_each_window_beside_a_whole_modality(stores, tmp_path):
+    """Only feeds that say `each` are cut: the others lend all of their windows to every one."""
+    config = run(feeds={"rgb": Feed("hog", test="each"), "flow": Feed("hof")}, steps=3)
+    made = Run.open(train(config, stores, tmp_path))
+    one, method, p = next(open_run(config, stores).test().sweep()), made.method(), 0
+    for k in range(3):
+        x, present = ({m: of[m][:, [k]] if m == "rgb" else of[m] for m in of} for of in (one.x, one.present))
+        p = p + method.predict(dataclasses.replace(one, x=x, present=present))["label"].softmax(1) / 3
+    assert np.allclose(np.exp(made.outputs["label"][0]), p.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("windows", ["all", "each"])
+def test_looking_hides_labels_and_restores_the_mode(windows, training, stores):
+    config = run(feeds={"rgb": Feed("hog", test=windows)}, holdout=0.25)
+    opened = open_run(config, stores)
+    method = Watcher(config.method, opened.spec, adapter.Adapter(config.net, opened.spec)).train(training)
+    train_head.look(method, 0, opened.test(), opened)
+    assert set(method.saw) == {((), False)}
+    assert method.training == training
+
+
+class Watcher(source_only.SourceOnly):
+    """Writes down which labels it is shown when it predicts, and in which mode."""
+
+    def predict(self, side):
+        self.saw = [*getattr(self, "saw", []), (tuple(side.y), self.training)]
+        return super().predict(side)
 
 
 # ------------------------------------------------------------------------------------------- clocks, pools, optimisers
@@ -245,6 +291,28 @@ def test_longest_prefix_decides_the_optimiser(stores):
     assert len(found) == len(named)
 
 
+@pytest.mark.parametrize("optim", [Optim("adam", 0.05, weight_decay=0.3), Optim("sgd", 0.05, 0.9, 0.3, nesterov=True)])
+def test_optimisers_take_their_settings(optim, stores):
+    """Two steps by hand: Adam with L2 in its gradient, SGD with Nesterov's momentum."""
+    config = run(optim=optim)
+    opened = open_run(config, stores)
+    method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+    weights = method.net.classifier["rgb:label"].weight
+    ((_, optimizer),) = train_head.optimizers(method, method.players()["all"], config)
+    w, m, v = weights.detach().clone().double(), 0.0, 0.0
+    for step in (1, 2):
+        weights.grad = torch.full_like(weights, 0.7 * step)
+        train_head.update(optim, optimizer, 0.0)
+        g = 0.7 * step + 0.3 * w
+        if optim.name == "adam":
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            w = w - 0.05 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+        else:
+            m = g if step == 1 else 0.9 * m + g
+            w = w - 0.05 * (g + 0.9 * m)
+    assert torch.allclose(weights.double(), w, atol=1e-5)
+
+
 def test_a_prefix_without_parameters_is_named(stores, tmp_path):
     with pytest.raises(ConfigError, match="optim_for names 'net.G', but no parameter starts so; there are:"):
         train(run(optim_for={"net.G": Optim()}), stores, tmp_path)
@@ -267,8 +335,7 @@ def test_a_learning_rate_of_one_part_moves_only_that_part(stores, tmp_path):
 @pytest.mark.parametrize("config", [run(method=rna.Params()), adapting()], ids=["DG", "UDA"])
 def test_rna_shrinks_the_norm_gap(config, stores, tmp_path):
     def gap(config):
-        wide = {"steps": 100, "net": adapter.Params(dim=64), "optim": Optim(lr=0.01, clip_norm=5.0)}
-        method = load_method(train(dataclasses.replace(config, **wide), stores, tmp_path))
+        method = load_method(train(dataclasses.replace(config, steps=100, **HEALTHY), stores, tmp_path))
         rows = open_run(config, stores).test("day")
         with torch.no_grad():
             f = method.net.encode(next(rows.sweep()))
@@ -340,7 +407,7 @@ def test_a_finished_run_is_kept_and_changed_features_train_it_again(tmp_path):
 
 
 def test_init_from_copies_all_that_fits(stores, tmp_path):
-    first = run(seed=7)
+    first = run(seed=7, **HEALTHY)
     folder = train(first, stores, tmp_path)
     second = Run.open(train(adapting(init_from=first.id, steps=0), stores, tmp_path)).method()
     for name, weights in load_method(folder).state_dict().items():
@@ -380,20 +447,101 @@ def test_a_diverging_run_names_term_and_step_and_leaves_nothing(stores, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rna_stays_finite_when_clipped(stores, tmp_path):
-    """The setting in which it goes non-finite within 60 steps without a clip: tiny batches, dropout, ReLU, λ_c."""
+@pytest.mark.parametrize("seed", range(3))
+def test_rna_learns_without_collapse_in_a_healthy_setting(stores, tmp_path, seed):
+    """Finite is not enough: collapsed features are finite and look aligned."""
+    config = adapting(steps=120, seed=seed)
+    made = Run.open(train(config, stores, tmp_path))
+    L_C = [terms["L_C"] for terms in made.log()]
+    assert sum(L_C[-10:]) < 0.3 * sum(L_C[:10])
+    for rows in open_run(config, stores).sides.values():
+        assert min(feature_norms(made.method(), rows).values()) > 1
+    assert made.facts["collapsed"] == []
+
+
+def test_a_collapse_is_told(stores, tmp_path):
+    """Tiny batches in a narrow net: clipped steps stay finite, all features die, and L_g is a perfect 0."""
     config = adapting(steps=120, batch=(3, 3), optim=Optim(lr=0.01, clip_norm=20.0), net=adapter.Params(dim=4))
-    assert len(Run.open(train(config, stores, tmp_path)).log()) == 120
+    made = Run.open(train(config, stores, tmp_path))
+    assert made.log()[-1]["L_g"] == 0
+    assert made.facts["collapsed"] == ["flow", "rgb"]
+    assert {result.collapsed for result in evaluate(made.folder, stores)} == {("flow", "rgb")}
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"steps": 3}'])
-def test_a_damaged_run_is_named_and_trained_again(text, stores, tmp_path):
-    folder = train(run(), stores, tmp_path)
-    (folder / "config.json").write_text(text)
-    with pytest.raises(ConfigError):
+def test_weights_that_are_no_numbers_are_named(stores, monkeypatch):
+    """After the last step no loss is computed any more that would show it."""
+    config = run(steps=1)
+    opened = open_run(config, stores)
+    method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+    broken = lambda optim, optimizer, progress: method.net.F["rgb"].weight.data.fill_(math.inf)  # noqa: E731
+    monkeypatch.setattr(train_head, "update", broken)
+    with pytest.raises(ConfigError, match="the weights net.F.rgb.weight are not finite after the last step; lower"):
+        train_head.fit(method, config, opened, opened.test())
+
+
+class Nonsense(source_only.SourceOnly):
+    """Says NaN of its first row."""
+
+    def predict(self, side):
+        z = super().predict(side)["label"]
+        z[0, 0] = float("nan")
+        return {"label": z}
+
+
+def test_outputs_that_are_no_numbers_are_named(stores):
+    config = run(steps=0)
+    opened = open_run(config, stores)
+    method = Nonsense(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+    with pytest.raises(ConfigError, match="output 'label' is not finite; lower optim.lr"):
+        train_head.fit(method, config, opened, opened.test())
+
+
+class Stray(source_only.SourceOnly):
+    """Gives pools of a side that the run has not."""
+
+    def begin_epoch(self, epoch, sweep):
+        return {"target": [torch.tensor([0])]}
+
+
+def test_pools_of_a_side_that_is_not_there_are_named(stores):
+    config = run()
+    opened = open_run(config, stores)
+    method = Stray(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+    with pytest.raises(ValueError, match="begin_epoch gave pools of 'target', but this run draws from: source"):
+        train_head.fit(method, config, opened, opened.test())
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "bytes", "{}", "null", '{"steps": 3}'])
+def test_a_damaged_run_is_named_and_trained_again(name, damage, finished, stores, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / finished.name)
+    path = folder / name
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        as_bytes = {"empty": b"", "cut": whole[:-40], "text": b"garbage", "bytes": b"\xff\x00\x80" * 99}
+        path.write_bytes(as_bytes.get(damage, damage.encode()))
+    with pytest.raises(
+        ConfigError, match=f"{name} is (missing|damaged .*); `featcache train-head` makes the run again"
+    ):
         Run.open(folder)
-    train(run(), stores, tmp_path)
-    assert Run.open(folder).config == run()
+    assert train(run(), stores, tmp_path) == folder
+    note = Run.open(folder).facts["note"]
+    assert note.startswith("trained again, for ")
+    assert name in note
+    assert path.read_bytes() == whole or name == "run.json"  # which has the seconds it took
+
+
+@pytest.fixture(scope="module")
+def finished(stores, tmp_path_factory):
+    return train(run(), stores, tmp_path_factory.mktemp("finished"))
+
+
+def test_a_damaged_first_stage_is_named(finished, stores, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / finished.name)
+    (folder / "head.pt").write_bytes(b"")
+    with pytest.raises(ConfigError, match="init_from names .*, which is not a finished run in .*head.pt is damaged"):
+        train(run(seed=1, init_from=folder.name), stores, tmp_path)
 
 
 def test_a_killed_run_leaves_nothing_half(stores, tmp_path):
@@ -413,10 +561,16 @@ def test_a_killed_run_leaves_nothing_half(stores, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
-def test_progress_is_told(stores, tmp_path):
-    told = []
-    train(run(steps=5, batch=(6, 6)), stores, tmp_path, progress=lambda done, total: told.append((done, total)))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+def test_the_engine_uses_one_thread_and_gives_the_others_back(stores, tmp_path, monkeypatch):
+    """Sums of several threads differ in their last digits from those of one."""
+    seen = []
+    monkeypatch.setattr(local, "train", lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        local.run_all([run(), run(seed=1)], stores, tmp_path)
+        assert (seen, torch.get_num_threads()) == ([1, 1], 2)
+    finally:
+        torch.set_num_threads(1)  # as tests/_stores.py has it
 
 
 def test_a_run_folder_is_plain_files(stores, tmp_path):

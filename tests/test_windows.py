@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import ConfigError
-from featcache.windows import Plan, sample_times
+from featcache.windows import Plan, placed, sample_times
 
 
 def test_segments_have_their_centres():
@@ -41,6 +41,13 @@ def test_samples_are_the_middles_of_equal_steps():
 def test_a_window_over_the_edge_moves_inside():
     np.testing.assert_allclose(sample_times(0.1, 0.0, 10.0, count=4, rate=2.0), [0.25, 0.75, 1.25, 1.75])
     np.testing.assert_allclose(sample_times(9.9, 0.0, 10.0, count=4, rate=2.0), [8.25, 8.75, 9.25, 9.75])
+
+
+def test_windows_are_placed_inside_the_clip_or_in_its_middle():
+    assert placed(3.0, 2.0, 6.0, 1.5) == 3.0
+    assert placed(2.1, 2.0, 6.0, 1.5) == 2.75
+    assert placed(5.9, 2.0, 6.0, 1.5) == 5.25
+    assert placed(2.1, 2.0, 6.0, 5.0) == 4.0
 
 
 def test_a_clip_shorter_than_the_window_repeats_its_ends():

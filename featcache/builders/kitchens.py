@@ -100,7 +100,10 @@ def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:
             job.result()
             yield 1
     except BrokenProcessPool:
-        raise FeatcacheError("a process that renders kitchens was killed; run it again to go on from there") from None
+        raise FeatcacheError(
+            "a process that renders kitchens was killed; run it again to go on from there. "
+            'A script that calls build needs the guard `if __name__ == "__main__":`, or workers=1'
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

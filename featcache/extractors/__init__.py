@@ -1,13 +1,16 @@
 """What a frozen extractor promises. The folder is the registry: `extractors/hog.py` is the extractor `hog`.
 
-An extractor file holds one `Params` dataclass, one class and `EXTRACTOR = ThatClass`. Helpers shared by several files
-start with an underscore. The contract is tested for every file in the folder by `tests/test_extractor_contract.py`.
+An extractor file holds one `Params` dataclass, one class and `EXTRACTOR = ThatClass`. Each number in `Params` says
+what it may be: `count: int = bounded(7, 3, 301)  #: pictures of a window`. Rules between parameters stand in the
+class's `__init__`. Helpers shared by several files start with an underscore. The contract is tested for every file in
+the folder by `tests/test_extractor_contract.py`.
 """
 
 import importlib
 import pkgutil
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +41,24 @@ class Caption:
 
 Window = Pictures | Sound | Caption
 
+N = TypeVar("N", int, float)
+
+
+def bounded(default: N, low: float, high: float) -> N:
+    """A field of `Params` that lies in [low, high], which `Extractor` checks. A whole default wants whole numbers."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def _check(name: str, params: Any) -> None:
+    """ConfigError for the first number outside its bounds, NaN included."""
+    for one in fields(params):
+        if "low" in one.metadata:
+            value, low, high = getattr(params, one.name), one.metadata["low"], one.metadata["high"]
+            kind = Integral if isinstance(one.default, int) else Real
+            if not isinstance(value, kind) or not low <= value <= high:
+                whole = "whole numbers from " if kind is Integral else ""
+                raise ConfigError(f"{name}.{one.name} is {value}; allowed: {whole}{low:g} to {high:g}")
+
 
 class Extractor:
     """A frozen function from windows to rows.
@@ -54,6 +75,8 @@ class Extractor:
     row_shape: tuple[int, ...]  #: shape of one row
 
     def __init__(self, params: Any) -> None:
+        if is_dataclass(params):
+            _check(self.name, params)
         self.params = params
 
     def prepare(self, window: Any) -> NDArray[np.generic]:

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
-from featcache.extractors import Extractor, Pictures
+from featcache.extractors import Extractor, Pictures, bounded
 from featcache.media.flow import METHODS
 
+LONGEST = 30_000  #: pixels of the longer side, to which longer ones are squeezed: OpenCV counts them in 16 bits
 SPEEDS = 4  #: classes of speed
 
 
@@ -29,12 +30,12 @@ class Params:
     """What a row is made of."""
 
     flow: str = "dis"  #: dis | tvl1
-    count: int = 7  #: pictures of a window, one more than flows; odd, so that the halves are equal
-    rate: float = 10.0  #: pictures per second of a window
-    side: int = 96  #: shorter side in pixels of the pictures between which flow is computed
-    grid: int = 4  #: cells of the grid along each side
-    bins: int = 8  #: directions
-    still: float = 0.04  #: shorter sides per second below which a pixel counts as still
+    count: int = bounded(7, 3, 301)  #: pictures of a window, one more than flows; odd, so that the halves are equal
+    rate: float = bounded(10.0, 0.01, 1000)  #: pictures per second of a window
+    side: int = bounded(96, 12, 1024)  #: shorter side in pixels of the pictures between which flow is computed
+    grid: int = bounded(4, 1, 64)  #: cells of the grid along each side
+    bins: int = bounded(8, 1, 360)  #: directions
+    still: float = bounded(0.04, 1e-6, 100)  #: shorter sides per second below which a pixel counts as still
 
 
 class Hof(Extractor):
@@ -47,8 +48,12 @@ class Hof(Extractor):
         super().__init__(params)
         if params.flow not in METHODS:
             raise ConfigError(f"hof: no flow {params.flow!r}; choose from {', '.join(sorted(METHODS))}")
-        if params.count < 3 or params.count % 2 == 0:
-            raise ConfigError(f"hof: count {params.count} must be odd and at least 3, for two equal halves of flows")
+        if params.count % 2 == 0:
+            raise ConfigError(f"hof.count is {params.count}; it must be odd, for two equal halves of flows")
+        if params.grid > params.side:
+            raise ConfigError(
+                f"hof.grid is {params.grid}; allowed: 1 to {params.side}, hof.side, so that no cell is empty"
+            )
         self.window = Pictures(params.count, params.rate)
         self.row_shape = (2 * params.grid**2 * (params.bins + SPEEDS),)
 
@@ -61,8 +66,9 @@ class Hof(Extractor):
 
     def _grey(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        scale = self.params.side / min(grey.shape)
-        width, height = (max(self.params.side, round(scale * length)) for length in grey.shape[::-1])
+        side = self.params.side
+        scale = side / min(grey.shape)
+        width, height = (min(max(side, round(scale * length)), LONGEST) for length in grey.shape[::-1])
         return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:

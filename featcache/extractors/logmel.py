@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from featcache.errors import ConfigError
-from featcache.extractors import Extractor, Sound
+from featcache.extractors import Extractor, Sound, bounded
 
 OFFSET, SCALE = 10.0, 4.0  #: of the logarithms in a row
 
@@ -27,15 +28,15 @@ OFFSET, SCALE = 10.0, 4.0  #: of the logarithms in a row
 class Params:
     """What a row is made of."""
 
-    rate: int = 16000  #: samples per second
-    seconds: float = 1.28  #: length of a window
-    frame: float = 0.025  #: length of a spectrum in seconds
-    hop: float = 0.010  #: seconds between two spectra
-    bands: int = 64  #: mel bands
-    low: float = 60.0  #: lower end of the lowest band in Hz
-    high: float = 7600.0  #: upper end of the highest band in Hz
-    parts: int = 4  #: stretches of time that are described one by one
-    floor: float = 1e-8  #: least power of a band: 80 dB below a power of 1
+    rate: int = bounded(16000, 1000, 192_000)  #: samples per second
+    seconds: float = bounded(1.28, 0.001, 600)  #: length of a window
+    frame: float = bounded(0.025, 0.001, 1)  #: length of a spectrum in seconds
+    hop: float = bounded(0.010, 0.0001, 10)  #: seconds between two spectra
+    bands: int = bounded(64, 1, 512)  #: mel bands
+    low: float = bounded(60.0, 0, 96_000)  #: lower end of the lowest band in Hz
+    high: float = bounded(7600.0, 1, 96_000)  #: upper end of the highest band in Hz
+    parts: int = bounded(4, 1, 1000)  #: stretches of time that are described one by one
+    floor: float = bounded(1e-8, 1e-20, 1)  #: least power of a band: 80 dB below a power of 1
 
 
 class LogMel(Extractor):
@@ -43,34 +44,62 @@ class LogMel(Extractor):
 
     name: ClassVar[str] = "logmel"
     modality: ClassVar[str] = "audio"
+    version: ClassVar[int] = 2
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
-        if not 0 <= params.low < params.high <= params.rate / 2:
-            raise ConfigError(
-                f"logmel: bands need 0 <= low < high <= rate / 2, not {params.low:g}, {params.high:g}, {params.rate}"
-            )
         self.window = Sound(params.rate, params.seconds)
         self.row_shape = (2 * params.parts * params.bands,)
         self.frame = round(params.frame * params.rate)
         self.hop = round(params.hop * params.rate)
+        self._check_times()
         self.fft = 2 ** (2 * self.frame - 1).bit_length()  # zero-padded, so that the lowest triangles hold a bin
         self.hann = np.hanning(self.frame + 1)[:-1].astype(np.float32)
-        self.filters = mel_filters(params, self.fft)
+        filters = mel_filters(params, self.fft)
+        if not filters.any(axis=0).all():
+            raise ConfigError(
+                f"logmel.bands is {params.bands}, too many from {params.low:g} to {params.high:g} Hz: some would lie "
+                f"between two frequencies of the spectrum, {params.rate / self.fft:g} Hz apart; take fewer or raise "
+                f"logmel.frame, {params.frame:g}"
+            )
+        # A sparse product, as a bin lies in two triangles: with the dense one, BLAS threads contend with decoding.
+        self.filters = sparse.csr_array(filters.T)
+
+    def _check_times(self) -> None:
+        p = self.params
+        if not p.low < p.high <= p.rate / 2:
+            raise ConfigError(
+                f"logmel.high is {p.high:g}; allowed: above logmel.low, {p.low:g}, "
+                f"to half of logmel.rate, {p.rate / 2:g}"
+            )
+        for name, samples, least in (("frame", self.frame, 2), ("hop", self.hop, 1)):
+            if samples < least:
+                seconds = getattr(p, name)
+                raise ConfigError(
+                    f"logmel.{name} is {seconds:g}; allowed: from {least} samples, {least / p.rate:g}, on"
+                )
+        if round(p.seconds * p.rate) < self.frame:
+            raise ConfigError(f"logmel.seconds is {p.seconds:g}; allowed: from logmel.frame, {p.frame:g}, on")
+        spectra = 1 + (round(p.seconds * p.rate) - self.frame) // self.hop
+        if p.parts > spectra:
+            raise ConfigError(
+                f"logmel.parts is {p.parts}; allowed: 1 to {spectra}, the number of spectra in logmel.seconds, "
+                f"{p.seconds:g}, at logmel.hop, {p.hop:g}"
+            )
 
     def prepare(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         """The samples themselves, (samples,)."""
         return window
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, samples) -> (n, dims), one by one: the last bits of a matrix product depend on the size of the matrix."""
+        """(n, samples) -> (n, dims), one by one."""
         return np.stack([self._row(window) for window in windows])
 
     def _row(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         frames = np.lib.stride_tricks.sliding_window_view(sound, self.frame)[:: self.hop] * self.hann
         spectrum = np.fft.rfft(frames, self.fft, axis=1)
         power = (spectrum.real**2 + spectrum.imag**2) / self.hann.sum() ** 2
-        log_mel = np.log(np.maximum(power @ self.filters, self.params.floor))
+        log_mel = np.log(np.maximum((self.filters @ power.T).T, self.params.floor))
         parts = np.array_split(log_mel, self.params.parts)
         row = [[(part.mean(axis=0) + OFFSET) / SCALE, part.std(axis=0) / SCALE] for part in parts]
         return np.asarray(row, np.float32).ravel()
@@ -82,7 +111,9 @@ def mel_filters(params: Params, fft: int) -> NDArray[np.float32]:
     corners = 700 * (10 ** (np.linspace(low, high, params.bands + 2) / 2595) - 1)
     f = np.fft.rfftfreq(fft, 1 / params.rate)[:, None]
     left, middle, right = corners[:-2], corners[1:-1], corners[2:]
-    return np.clip(np.minimum((f - left) / (middle - left), (right - f) / (right - middle)), 0, None).astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):  # bands of no width are refused by who asks for them
+        triangles = np.minimum((f - left) / (middle - left), (right - f) / (right - middle))
+    return np.nan_to_num(np.clip(triangles, 0, None)).astype(np.float32)
 
 
 EXTRACTOR = LogMel

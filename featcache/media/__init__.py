@@ -1,10 +1,12 @@
 """Media files to arrays: `read_clip` decodes a source once for all extractors that want it; `probe` describes it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,10 +15,14 @@ from featcache.extractors import Caption, Extractor, Pictures, Sound
 from featcache.manifest import Clip
 from featcache.media import audio
 from featcache.media.reel import Picture, Reel
-from featcache.media.source import Source, SourceInfo, open_source, probe
-from featcache.windows import Plan, sample_times
+from featcache.media.source import Source, SourceInfo, open_source, probe, reported
+from featcache.windows import Plan, placed, sample_times
 
 __all__ = ["SourceInfo", "Take", "probe", "read_clip"]
+
+# Clips are what runs in parallel. Threads of OpenCV's own in each decoding thread gain nothing (extracting `kitchens`
+# with two workers on two cores: 2 to 15 % more processor time), and on many cores they would be workers x cores.
+cv2.setNumThreads(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,47 +34,61 @@ class Take:
     stop: NDArray[np.float64]  #: (T,)
 
 
-def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor]) -> dict[str, Take | FeatcacheError]:
+Taken = dict[str, Take | FeatcacheError]
+
+
+def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor]) -> Taken:
     """Windows for each extractor, by its name, or the reason why it gets none.
 
     MediaAbsentError: the source has no such modality by nature (a video without sound, a sound file, an image, a clip
-    without a caption). MediaError: it is broken. Nothing else is raised for a bad file.
+    without a caption). MediaError: it is broken, or `Extractor.prepare` failed. Nothing is raised.
 
     The source is decoded once for all extractors of pictures, from the keyframe before the first picture that is
     needed. At any time only the pictures of windows that have begun and not ended are held, each once.
     """
-    taken: dict[str, Take | FeatcacheError] = {}
-    for extractor in extractors:
-        if isinstance(extractor.window, Caption):
-            taken[extractor.name] = _caption(clip, extractor)
-    heard = [extractor for extractor in extractors if isinstance(extractor.window, Sound)]
-    seen = [extractor for extractor in extractors if isinstance(extractor.window, Pictures)]
+    told, heard, seen = (
+        [extractor for extractor in extractors if isinstance(extractor.window, kind)]
+        for kind in (Caption, Sound, Pictures)
+    )
+    taken = _each(path, partial(_captions, clip), told)
     if not heard and not seen:
         return taken
     try:
         source = open_source(path, clip.fps)
         start, stop = source.interval(clip)
-    except FeatcacheError as error:
-        return taken | {extractor.name: error for extractor in (*heard, *seen)}
-    for extractor in heard:
-        try:
-            taken[extractor.name] = _sound(source, plan, start, stop, extractor)
-        except FeatcacheError as error:
-            taken[extractor.name] = error
-    try:
-        if seen:
-            taken |= _pictures(source, plan, start, stop, seen)
-    except FeatcacheError as error:
-        taken |= {extractor.name: error for extractor in seen}
+    except Exception as error:
+        return taken | {extractor.name: reported(path, error) for extractor in (*heard, *seen)}
+    taken |= _each(path, partial(_sounds, source, plan, start, stop), heard)
+    taken |= _each(path, partial(_pictures, source, plan, start, stop), seen)
     return taken
 
 
-def _caption(clip: Clip, extractor: Extractor) -> Take | FeatcacheError:
+def _each(path: Path, read: Callable[[Sequence[Extractor]], dict[str, Take]], extractors: Sequence[Extractor]) -> Taken:
+    """What `read` gives for all of them at once, or where that fails, for each alone.
+
+    So what one extractor gets never depends on which others were named: damage in a part that only one of them looks
+    at, or an error in its code, does not cost the others their windows.
+    """
+    if not extractors:
+        return {}
+    try:
+        return dict(read(extractors))
+    except Exception as error:
+        if len(extractors) == 1:
+            return {extractors[0].name: reported(path, error)}
+    return {extractor.name: _each(path, read, [extractor])[extractor.name] for extractor in extractors}
+
+
+def _captions(clip: Clip, extractors: Sequence[Extractor]) -> dict[str, Take]:
     """One window, which has no place in time (NaN)."""
     if not clip.caption:
-        return MediaAbsentError(f"clip {clip.clip_id!r} has no caption")
+        raise MediaAbsentError(f"clip {clip.clip_id!r} has no caption")
     nowhere = np.full(1, np.nan)
-    return Take(np.stack([extractor.prepare(clip.caption)]), nowhere, nowhere)
+    return {e.name: Take(np.stack([e.prepare(clip.caption)]), nowhere, nowhere) for e in extractors}
+
+
+def _sounds(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> dict[str, Take]:
+    return {extractor.name: _sound(source, plan, start, stop, extractor) for extractor in extractors}
 
 
 def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Extractor) -> Take:
@@ -76,16 +96,20 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Ext
     assert isinstance(window, Sound)
     if isinstance(track, FeatcacheError):
         raise track
-    if stop <= track.start or start >= track.stop:
+    assert source.scan is not None
+    length = window.seconds
+    centres = plan.centres(start, stop).tolist()
+    begins = np.array([placed(centre, start, stop, length) - length / 2 for centre in centres])
+    shows = (np.maximum(begins, start) < track.stop) & (np.minimum(begins + length, stop) > track.start)
+    if not shows.any():
         raise MediaAbsentError(
-            f"{source.path} is silent in the clip [{start:.2f}, {stop:.2f}) s: "
+            f"{source.path} is silent in all windows of the clip [{start:.2f}, {stop:.2f}) s: "
             f"its sound lies on [{track.start:.2f}, {track.stop:.2f}) s"
         )
-    assert source.scan is not None
-    begins = np.array([audio.place(track, centre, window.seconds) for centre in plan.centres(start, stop)])
-    sounds = audio.read(source.scan, track, begins.tolist(), window.seconds, window.rate)
-    rows = [extractor.prepare(sound) for sound in sounds]
-    return Take(np.stack(rows), np.maximum(begins, track.start), np.minimum(begins + window.seconds, track.stop))
+    sounds = audio.read(source.scan, track, begins.tolist(), length, window.rate)
+    rows = np.stack([extractor.prepare(sound) for sound in sounds])
+    first, last = min(0.0, track.start), max(source.stop, track.stop)  # beyond them lies no file, only padding
+    return Take(rows, np.maximum(begins, first), np.minimum(begins + length, last))
 
 
 @dataclass

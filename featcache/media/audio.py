@@ -1,7 +1,7 @@
 """Sound of a file at any rate, on the clock of its pictures.
 
 Channels are averaged to mono. A gap between packets is silence, and a sound track that starts after the pictures is
-silent until then.
+silent until then, as it is after its end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from featcache.errors import MediaError
-from featcache.media.container import AudioTrack, Scan, opened
+from featcache.media.container import AudioTrack, Scan, opened, packets
 
 #: Seconds decoded before the first sample that is wanted: codecs need their past (Opus asks for 0.08 s).
 PREROLL = 0.3
@@ -23,12 +23,6 @@ JITTER = 0.005
 
 #: Full scale of integer samples.
 _FULL = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31, np.dtype(np.int64): 2.0**63}
-
-
-def place(track: AudioTrack, centre: float, seconds: float) -> float:
-    """Start of a window around a centre, moved to lie inside the sound, or to hold all of a sound that is shorter."""
-    early, late = sorted((track.start, track.stop - seconds))
-    return float(np.clip(centre - seconds / 2, early, late))
 
 
 def read(
@@ -78,7 +72,7 @@ def _decode(
     enter = max(start / track.rate - PREROLL, track.start)
     container.seek(floor((track.origin + Fraction(enter)) / track.time_base), stream=stream)
     after: int | None = None  # where the sample after the last one belongs
-    for frame in (frame for packet in container.demux(stream) for frame in stream.decode(packet)):
+    for frame in (frame for packet in packets(container, stream) for frame in stream.decode(packet)):
         if frame.sample_rate != track.rate:
             raise MediaError(
                 f"{scan.path}: its sound changes from {track.rate} to {frame.sample_rate} Hz; re-encode it"

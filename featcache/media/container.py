@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import av
@@ -24,6 +25,10 @@ from featcache.errors import MediaError
 _PROMISING = ("mov", "matroska", "avi")
 #: Seconds by which a sound file's packets and header may differ: headers are rounded, encoders pad.
 _SLACK = 0.5
+#: Samples per second beyond which a header is not believed; resampling such a rate would need gigabytes.
+_FASTEST = 1_000_000
+#: Two threads do not scan one file at once; now and then two files share a lock, which only costs a wait.
+_LOCKS = tuple(Lock() for _ in range(256))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,15 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
         raise MediaError(f"{path} cannot be decoded ({reason}); replace or re-encode it") from None
 
 
+def packets(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+    """The packets of these streams, or of all that were there when the file was opened."""
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        # PyAV has no place for a stream that appears while reading (MPEG-TS), and stumbles over it after all packets.
+        return
+
+
 def scan(path: Path) -> Scan:
     """Read every packet of a file once; remembered while the file stays the same, as clips often share a source."""
     try:
@@ -88,7 +102,8 @@ def scan(path: Path) -> Scan:
         raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore the file") from None
     if stat.st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes); copy or download it again")
-    return _scan(path, stat.st_size, stat.st_mtime_ns)
+    with _LOCKS[hash(path) % len(_LOCKS)]:
+        return _scan(path, stat.st_size, stat.st_mtime_ns)
 
 
 class _Stamp(NamedTuple):
@@ -105,13 +120,13 @@ class _Stamp(NamedTuple):
         return self.dts if self.pts is None else self.pts
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=2048)  # 16 bytes a picture and 16 a keyframe: 5 kB for ten seconds of video, 2 MB for an hour
 def _scan(path: Path, size: int, modified: int) -> Scan:
     with opened(path) as container:
         if container.format.name == "tty":  # FFmpeg renders plain text as a film of a terminal
             raise MediaError(f"{path} is text, not a media file; correct the source")
         found: dict[int, list[_Stamp]] = {stream.index: [] for stream in container.streams}
-        for packet in container.demux():
+        for packet in packets(container):
             if packet.size and not packet.is_discard:  # edit lists leave packets that only help to decode others
                 stamp = _Stamp(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
                 found[packet.stream.index].append(stamp)
@@ -163,6 +178,11 @@ def _audio_track(
 ) -> AudioTrack | MediaError:
     if stream.codec_context is None:
         return MediaError(f"{path}: FFmpeg does not know the codec of its sound; re-encode it")
+    if not 0 < stream.codec_context.sample_rate <= _FASTEST:  # 0: the sound begins after what FFmpeg looks at
+        return MediaError(
+            f"{path}: its sound has {stream.codec_context.sample_rate} samples per second as far as FFmpeg can tell; "
+            "re-encode it"
+        )
     return AudioTrack(
         stream=stream.index,
         time_base=_time_base(stream),

@@ -5,17 +5,19 @@ names (frame_2 before frame_10) at the clip's `fps`. Sixteen bits become eight, 
 over black, and the orientation that a camera noted in the file is applied.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from featcache.endings import IMAGE
 from featcache.errors import MediaError
 from featcache.media.reel import Picture, Reel
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
 
 
@@ -26,21 +28,32 @@ def still(path: Path) -> Reel:
 
 def folder(path: Path, fps: float | None) -> Reel:
     """The images of a folder at `fps`; other files in it are ignored."""
-    frames = sorted((p for p in path.iterdir() if is_image(p) and not p.name.startswith(".")), key=_natural)
+    try:
+        frames = _frames(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore it") from None
     if not frames:
-        raise MediaError(f"folder {path} holds no image ({', '.join(SUFFIXES)}); correct the source or fill it")
+        raise MediaError(f"folder {path} holds no image ({', '.join(sorted(IMAGE))}); correct the source or fill it")
     if fps is None:
         raise MediaError(f"folder {path} holds frames, which have no times; add an fps column to the manifest")
+    if not fps > 0:
+        raise MediaError(f"folder {path} cannot be shown at {fps:g} frames per second; correct its fps")
 
     def decode(wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        return ((number, read(frames[number])) for number in wanted)
+        return ((number, read(path / frames[number])) for number in wanted)
 
     return Reel(path, np.arange(len(frames)) / fps, len(frames) / fps, decode)
 
 
-def is_image(path: Path) -> bool:
+@lru_cache(maxsize=64)  # about 100 bytes a frame
+def _frames(path: Path, modified: int) -> tuple[str, ...]:
+    """Names of a folder's images in order; remembered while the folder stays the same, as clips often share one."""
+    return tuple(sorted((name for name in os.listdir(path) if is_image(name) and name[0] != "."), key=_natural))
+
+
+def is_image(path: str | Path) -> bool:
     """Whether the name is that of an image."""
-    return path.suffix.lower() in SUFFIXES
+    return os.path.splitext(path)[1].lower() in IMAGE
 
 
 def read(path: Path) -> Picture:
@@ -83,6 +96,6 @@ def _is_cut(data: bytes) -> bool:
     return data.startswith(b"\x89PNG") and b"IEND" not in data
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key that compares runs of digits as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

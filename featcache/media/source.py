@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from featcache.errors import MediaAbsentError, MediaError
+from featcache.endings import VIDEO
+from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
 from featcache.manifest import Clip
 from featcache.media import images, video
 from featcache.media.container import AudioTrack, Scan, VideoTrack, scan
 from featcache.media.reel import EPSILON, Reel
-
-#: Names that promise pictures: one of these without a picture is broken, any other sound file has none by nature.
-VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +41,7 @@ class Source:
             stop = end
         if start is None or start >= end - EPSILON:
             raise MediaError(
-                f"{self.path} lasts {self._length()}, but the clip starts at {clip.start:g} {clip.unit}; "
+                f"{self.path} lasts {self._length()}, but the clip starts at {clip.start or 0:g} {clip.unit}; "
                 "correct start and stop"
             )
         return start, stop
@@ -54,8 +52,10 @@ class Source:
             return bound
         if not isinstance(self.reel, Reel):
             raise MediaError(f"{self.path} has no pictures, so bounds cannot be in frames; use start_seconds")
-        appear = [*self.reel.times, self.reel.stop]
-        return float(appear[int(bound)]) if bound < len(appear) else None
+        times = self.reel.times
+        if bound < len(times):
+            return float(times[int(bound)])
+        return self.reel.stop if bound == len(times) else None
 
     def _length(self) -> str:
         frames = f" ({len(self.reel.times)} frames)" if isinstance(self.reel, Reel) else ""
@@ -81,11 +81,21 @@ def open_source(path: Path, fps: float | None = None) -> Source:
         reel = video.reel(found, found.video)
     elif found.video:
         reel = found.video
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
+    elif path.suffix.lower() in VIDEO:  # a name that promises pictures
         reel = MediaError(f"{path} has no video stream, only sound; replace it or name it as a sound file")
     else:
         reel = MediaAbsentError(f"{path} is a sound file: no pictures")
-    return Source(path, reel, found.audio or MediaAbsentError(f"{path} has no audio track"), found)
+    source = Source(path, reel, found.audio or MediaAbsentError(f"{path} has no audio track"), found)
+    if source.stop < EPSILON:
+        raise MediaError(f"{path} lasts {source.stop:.2f} s: there is nothing to see or hear; replace it")
+    return source
+
+
+def reported(path: Path, error: Exception) -> FeatcacheError:
+    """An error as a reason to record: those that were foreseen speak for themselves."""
+    if isinstance(error, FeatcacheError):
+        return error
+    return MediaError(f"{path}: unexpected {type(error).__name__}: {' '.join(str(error).split())}; please report it")
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,15 @@ def probe(path: Path, fps: float | None = None) -> SourceInfo:
 
     `fps` is for folders of frames.
     """
+    try:
+        return _probe(path, fps)
+    except FeatcacheError:
+        raise
+    except Exception as error:
+        raise reported(path, error) from error
+
+
+def _probe(path: Path, fps: float | None) -> SourceInfo:
     source = open_source(path, fps)
     if isinstance(source.reel, MediaError):
         raise source.reel

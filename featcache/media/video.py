@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
-from featcache.media.container import Scan, VideoTrack, opened
+from featcache.media.container import Scan, VideoTrack, opened, packets
 from featcache.media.reel import Picture, Reel
 
 #: Pictures that a counted video may lack at its end: packed B-frames (DivX) leave a packet without one.
@@ -111,7 +111,7 @@ class _Decoder:
         """Decode onwards; damage is reported with the place where it was met."""
         tick: int | None = None
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in packets(self.container, self.stream):
                 tick = packet.pts if packet.pts is not None else tick
                 yield from self.stream.decode(packet)
         except av.FFmpegError:

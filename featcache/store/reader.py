@@ -262,7 +262,8 @@ class FeatureStore:
 def rows_csv(manifest: Manifest) -> bytes:
     """The file rows.csv of a store made from this manifest."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, manifest.clips[0].identity().keys(), lineterminator="\n")
+    columns = list(manifest.clips[0].identity())
+    writer = csv.DictWriter(out, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare \r would end a row
     writer.writeheader()
     writer.writerows(clip.identity() for clip in manifest)
     return out.getvalue().encode()

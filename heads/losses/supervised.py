@@ -5,8 +5,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 
-def task_cross_entropy(logits: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
+def task_cross_entropy(logits: dict[str, Tensor], y: dict[str, Tensor], rows: Tensor | None = None) -> Tensor:
     """Σ_task mean over rows of the cross entropy. logits: task -> (B, K), y: task -> (B,).
+
+    rows: (B,) bool, the rows that count (default: all); 0 when none does.
 
     >>> task_cross_entropy({"label": torch.zeros(3, 4)}, {"label": torch.tensor([0, 1, 3])})   # log 4
     tensor(1.3863)
@@ -17,4 +19,7 @@ def task_cross_entropy(logits: dict[str, Tensor], y: dict[str, Tensor]) -> Tenso
                 f"a loss needs labels of task {task!r}, but this side's are hidden: those of a target always are; "
                 f"visible here: {', '.join(y) or 'none'}"
             )
-    return torch.stack([cross_entropy(logits[task], y[task]) for task in logits]).sum()
+    if rows is None:
+        return torch.stack([cross_entropy(logits[task], y[task]) for task in logits]).sum()
+    each_TB = torch.stack([cross_entropy(logits[task], y[task], reduction="none") for task in logits])
+    return (each_TB * rows).sum() / rows.sum().clamp_min(1)

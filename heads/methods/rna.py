@@ -20,13 +20,15 @@ Implementation details
   5. With several tasks the norm terms are taken on each task's part of the features, and added (EK100: verb, noun).
   6. Rows that lack a modality count in none of its terms.
   7. R grows without bound where a one-row class has almost no norm: give `Optim.clip_norm` a value in every experiment.
+     That keeps steps finite and does not prevent collapse: at high learning rates, in narrow nets, all features of a
+     modality can go to 0, where ReLU passes no gradient and nothing brings them back. L_g is then near 0 and looks like
+     perfect alignment. A run says so (`collapsed`); lower the learning rate, or widen the net.
 Deviation: on frozen features F is the net's own layer, where the paper trains the backbone too (except on EK100).
-Shapes: B rows, D features, K classes; M modalities.
+Shapes: B rows, D features, K classes, G = 1 + K groups of rows: all of them, then class by class.
 """
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn, stack
@@ -35,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from heads.batch import Batch, Side, Spec
 from heads.grl import reverse
 from heads.losses.entropy import information
-from heads.losses.norms import relative_norm, relative_norm_per_class
+from heads.losses.norms import Norms, mean_norms, relative_norm
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
@@ -50,20 +52,7 @@ class Params:
     lambda_c: float = 0.1  #: λ_c, norm ratio per class, Eq. 2; small, for it is a sum over classes
     lambda_d: float = 0.2  #: λ_d, UDA: peak coefficient of the gradient reversal; 0: no discriminators
     lambda_im: float = 0.1  #: λ_IM, UDA: information maximisation on the target
-    per_modality: bool = False  #: †: also classify from each modality alone, with weight 1
-
-
-class Group(NamedTuple):
-    """The part of one modality's features on one side that serves one task."""
-
-    f: Tensor  # (B, D) features
-    y: Tensor  # (B,) classes or pseudo-classes; -1 where the row lacks the modality
-    K: int  # classes of the task
-
-    @property
-    def rows(self) -> Tensor:
-        """(B,) bool: rows that have the modality."""
-        return self.y >= 0
+    per_modality: bool = False  #: †: also classify from each modality alone (late fusion), with weight 1
 
 
 class Rna(Method):
@@ -84,34 +73,34 @@ class Rna(Method):
         f_s = self.net.encode(s)
         terms = {"L_C": task_cross_entropy(self.net.classify(f_s), s.y)}
         if p.per_modality:
-            terms["L_C_m"] = stack([task_cross_entropy(self.net.classify({m: f_s[m]}), s.y) for m in f_s]).sum()
+            alone = [task_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
+            terms["L_C_m"] = stack(alone).sum()
 
-        by_task = self.groups(s, f_s, s.y)
-        pairs = [pair for m_groups in by_task.values() for pair in combinations(m_groups.values(), 2)]
+        zero = terms["L_C"].new_zeros(())  # a sum over nothing: one modality in DG makes no pair
+        sides = [self.norms(s, f_s, s.y)]
         if t is not None:
             f_t = self.net.encode(t)
             z_t = self.net.classify(f_t)
-            by_task_t = self.groups(t, f_t, {task: z_BK.detach().argmax(1) for task, z_BK in z_t.items()})
-            pairs += [pair for m_groups in by_task_t.values() for pair in combinations(m_groups.values(), 2)]
-            pairs += [(by_task[k][m], by_task_t[k][m]) for k in by_task for m in by_task[k] if m in by_task_t[k]]
+            sides.append(self.norms(t, f_t, {task: z_BK.argmax(1) for task, z_BK in z_t.items()}))
             terms["L_IM"] = p.lambda_im * stack([information(z_BK.softmax(1)) for z_BK in z_t.values()]).sum()
             if self.D:
                 coefficient = p.lambda_d * dann(progress)
-                shared = [m for m in f_s if m in f_t]
-                terms["L_d"] = stack([self.domain_loss(m, s, t, f_s[m], f_t[m], coefficient) for m in shared]).sum()
+                shared = [m for m in s.x if m in t.x]
+                terms["L_d"] = sum((self.domain_loss(m, s, t, f_s[m], f_t[m], coefficient) for m in shared), zero)
 
-        zero = f_s[next(iter(f_s))].new_zeros(())  # one modality in DG makes no pair
-        terms["L_g"] = p.lambda_g * sum((relative_norm(u.f, v.f, u.rows, v.rows) for u, v in pairs), zero)
-        terms["L_c"] = p.lambda_c * sum((relative_norm_per_class(u.f, v.f, u.y, v.y, u.K) for u, v in pairs), zero)
+        R = [relative_norm(u, v) for task in self.net.parts for u, v in pairs([side[task] for side in sides])]
+        terms["L_g"] = p.lambda_g * sum((R_G[0] for R_G in R), zero)
+        terms["L_c"] = p.lambda_c * sum((R_G[1:].sum() for R_G in R), zero)
         return terms
 
-    def groups(self, side: Side, f: dict[str, Tensor], y: dict[str, Tensor]) -> dict[str, dict[str, Group]]:
-        """Task -> modality -> its part of the features with the classes y of the rows."""
-        K = self.spec.classes
-        return {
-            task: {m: Group(f_BD[:, part], y[task].where(side.has(m), -1), K[task]) for m, f_BD in f.items()}
-            for task, part in self.net.parts.items()
-        }
+    def norms(self, side: Side, f: dict[str, Tensor], y: dict[str, Tensor]) -> dict[str, dict[str, Norms]]:
+        """Task -> modality -> mean norms of its part of the features, of all rows and of the rows of each class y."""
+        found = {}
+        for task, part in self.net.parts.items():
+            is_class_BK = y[task][:, None] == torch.arange(self.spec.classes[task], device=y[task].device)
+            in_BG = torch.cat([torch.ones_like(is_class_BK[:, :1]), is_class_BK], dim=1)
+            found[task] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
+        return found
 
     def domain_loss(self, m: str, s: Side, t: Side, f_s: Tensor, f_t: Tensor, coefficient: float) -> Tensor:
         """Cross entropy of modality m's discriminator, mean over the rows of both sides that have m."""
@@ -119,6 +108,13 @@ class Rna(Method):
         d_B = torch.cat([torch.zeros_like(s.index), torch.ones_like(t.index)])
         rows_B = torch.cat([s.has(m), t.has(m)])
         return (cross_entropy(z_B2, d_B, reduction="none") * rows_B).sum() / rows_B.sum().clamp_min(1)
+
+
+def pairs(sides: list[dict[str, Norms]]) -> list[tuple[Norms, Norms]]:
+    """What is aligned: the modalities of each side with each other, and (UDA) each with itself on the other side."""
+    within = [pair for of in sides for pair in combinations(of.values(), 2)]
+    across = [(u[m], v[m]) for u, v in combinations(sides, 2) for m in u if m in v]
+    return within + across
 
 
 def discriminator(dim: int) -> nn.Sequential:

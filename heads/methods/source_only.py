@@ -5,7 +5,8 @@ Supervised-target, the row it can hope for, is this method with the target as it
 
 Implementation details
   1. The scores of the modalities are added before the softmax (RNA, Sec. 3; MM-SADA's code).
-  2. `per_modality` adds the cross entropy of each modality alone, with weight 1: "source-only †" of RNA's Table 5.
+  2. `per_modality` adds the cross entropy of each modality alone, with weight 1, over the rows that have it:
+     "source-only †" of RNA's Table 5. It takes a net with late fusion.
   3. With several tasks, their cross entropies are added.
 """
 
@@ -36,7 +37,7 @@ class SourceOnly(Method):
         f = self.net.encode(s)
         terms = {"L_C": task_cross_entropy(self.net.classify(f), s.y)}
         if self.params.per_modality:
-            alone = [task_cross_entropy(self.net.classify({m: f[m]}), s.y) for m in f]
+            alone = [task_cross_entropy(self.net.classify({m: f[m]}), s.y, s.has(m)) for m in s.x]
             terms["L_C_m"] = torch.stack(alone).sum()
         return terms
 

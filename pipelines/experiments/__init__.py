@@ -1,20 +1,23 @@
 """Experiments: which runs make a table. The folder is the registry: `experiments/kitchens.py` is `kitchens`.
 
 An experiment file has a docstring (command, minutes, what to expect), `RUNS`, and `PUBLISHED` where a paper printed
-numbers: table row -> {"D1→D2": per cent, ...}. A user's own file, anywhere, has the same.
+numbers of the table's default metric: table row -> {"D1→D2": per cent, ..., "mean": per cent}. A user's own file,
+anywhere, has the same.
 """
 
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from featcache import FeatureStore, Manifest
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, FeatcacheError
 from heads.methods import rna, source_only
 from pipelines.config import Feed, Optim, RunConfig, override
 from pipelines.opening import DONE, NOT_TRIED, open_manifest
@@ -32,29 +35,65 @@ class Experiment:
     runs: tuple[RunConfig, ...]
     published: dict[str, dict[str, float]] | None = None  #: row -> shift "D1→D2" -> per cent
     typed: str = ""  #: what stands for it on the command line, options included; "": its name
+    known: frozenset[str] = frozenset()  #: ids of the runs it had before `changed`
 
     @property
     def rows(self) -> tuple[str, ...]:
         """Names of the table's rows, in order."""
         return tuple(dict.fromkeys(run.row for run in self.runs if run.row))
 
+    @cached_property
+    def by_id(self) -> dict[str, RunConfig]:
+        """The runs by their ids."""
+        return {run.id: run for run in self.runs}
+
+    def chain(self, run: RunConfig) -> list[RunConfig]:
+        """The run, the one it starts from (`init_from`), the one that starts from, ..., as far as they are known."""
+        chain = [run]
+        while first := self.by_id.get(chain[-1].init_from or ""):
+            chain.append(first)
+        return chain
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Id of a run that a row shows -> the table's columns it stands in, such as "D1→D2".
+
+        A run that learns from its test domain's own labels has no shift of its own: it stands in every column that
+        ends in that domain. A run without a source (source-free adaptation) has the source of the run it starts from.
+        """
+        own: dict[str, str] = {}
+        shifts: dict[str, str] = {}  # column -> tested domain
+        for run in self.runs:
+            if run.row:
+                source = next((stage.source for stage in self.chain(run) if stage.source), ())
+                own[run.id] = f"{'+'.join(source)}→{run.test}"
+                if source != (run.test,):
+                    shifts[own[run.id]] = run.test
+
+        def columns(shift: str, test: str) -> tuple[str, ...]:
+            into = tuple(column for column, tested in shifts.items() if tested == test)
+            return (shift,) if shift in shifts else into or (shift,)
+
+        return {run: columns(shift, self.by_id[run].test) for run, shift in own.items()}
+
     def changed(self, settings: Sequence[str] = (), seeds: str | None = None, only: Sequence[str] = ()) -> "Experiment":
         """The experiment with `a.b=value` settings, with these seeds ("0,1,2") instead of its own, or only these rows.
 
-        A run that others start from moves with them; settings of the method leave it alone, as they mean the row's.
+        A run that others start from moves with them, but is no row of the table unless asked for; settings of the
+        method leave it alone then, as they mean the rows'.
         Raises ConfigError for a row that is not there, seeds that are no whole numbers, and bad settings.
         """
         for row in only:
             if row not in self.rows:
                 raise unknown("row", row, self.rows)
-        by_id = {run.id: run for run in self.runs}
         runs: dict[tuple[str, str], RunConfig] = {}  # of equal ones, one
 
         def renew(run: RunConfig, seed: int | None) -> str:
-            first = by_id.get(run.init_from or "")
+            first = self.by_id.get(run.init_from or "")
             start = renew(first, seed) if first else run.init_from
-            mine = [setting for setting in settings if run.row or not setting.startswith("method")]
-            moved = replace(run, init_from=start, seed=run.seed if seed is None else seed)
+            row = run.row if run.row in (only or self.rows) else ""
+            mine = [setting for setting in settings if row or not setting.startswith("method")]
+            moved = replace(run, row=row, init_from=start, seed=run.seed if seed is None else seed)
             new = override(moved, *mine) if mine else moved
             runs[new.id, new.row] = new
             return new.id
@@ -63,7 +102,7 @@ class Experiment:
             if not only or run.row in only:
                 for seed in [None] if seeds is None else _seeds(seeds):
                     renew(run, seed)
-        return replace(self, runs=tuple(runs.values()))
+        return replace(self, runs=tuple(runs.values()), known=self.known | self.by_id.keys())
 
 
 def _seeds(text: str) -> list[int]:
@@ -194,13 +233,51 @@ def _import(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ConfigError(f"{path} line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        raise ConfigError(f"{path}{_place(error, path)}: {_complaint(error)}") from error
     return module
+
+
+def _place(error: Exception, path: Path) -> str:
+    """` line N` of the file where it went wrong; "" when it cannot be told."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines.append(error.lineno)
+    return f" line {lines[-1]}" if lines and lines[-1] else ""
+
+
+def _complaint(error: Exception) -> str:
+    """Our own messages and the parser's speak for themselves; others need their class."""
+    if isinstance(error, SyntaxError):
+        return error.msg
+    return str(error) if isinstance(error, FeatcacheError) else f"{type(error).__name__}: {error}"
 
 
 def _from_module(name: str, module: ModuleType) -> Experiment:
     runs = getattr(module, "RUNS", None)
     if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
         raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")
-    return Experiment(name, (module.__doc__ or "").strip(), tuple(runs), getattr(module, "PUBLISHED", None))
+    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), getattr(module, "PUBLISHED", None))
+    _check_published(experiment, module)
+    return experiment
+
+
+def _check_published(experiment: Experiment, module: ModuleType) -> None:
+    """Every published number stands beside a cell that the table has: a mistyped name would hide it."""
+    if experiment.published is None:
+        return
+    columns = [*dict.fromkeys(column for columns in experiment.columns.values() for column in columns), "mean"]
+    where = f"{module.__file__}: PUBLISHED"
+    shape = f'{where} must be {{row: {{"D1→D2": per cent, ...}}, ...}}'
+    if not isinstance(experiment.published, dict):
+        raise ConfigError(f"{shape}, not {experiment.published!r}")
+    for row, numbers in experiment.published.items():
+        if row not in experiment.rows:
+            raise ConfigError(f"{where}: {unknown('row', str(row), experiment.rows)}")
+        if not isinstance(numbers, dict):
+            raise ConfigError(f"{shape}; its row {row!r} has {numbers!r}")
+        for column, number in numbers.items():
+            if column not in columns:
+                raise ConfigError(f"{where}[{row!r}]: {unknown('shift', str(column), columns)}")
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 100:
+                raise ConfigError(f"{where}[{row!r}][{column!r}]={number!r} must be per cent, from 0 to 100")

@@ -1,0 +1,10 @@
+"""Endings of the file names that stand for media, in one place: what a folder scan collects, what decoding expects.
+
+A video without pictures is broken, a sound file has none by nature, and an image is a clip or a frame of a folder.
+"""
+
+VIDEO = frozenset(
+    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
+)
+SOUND = frozenset({".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
+IMAGE = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
