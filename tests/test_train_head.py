@@ -189,6 +189,13 @@ def test_looking_hides_labels_and_restores_the_mode(windows, training, stores):
     assert method.training == training
 
 
+def test_norms_are_measured_without_dropout(finished, stores):
+    method, rows = load_method(finished), open_run(run(), stores).test()
+    expected = feature_norms(method, rows)
+    assert feature_norms(method.train(), rows) == expected
+    assert method.training
+
+
 class Watcher(source_only.SourceOnly):
     """Writes down which labels it is shown when it predicts, and in which mode."""
 
