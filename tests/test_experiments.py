@@ -229,6 +229,13 @@ def test_a_mistake_of_ours_keeps_its_traceback(stores, tmp_path, monkeypatch):
     assert "ZeroDivisionError" in outcome.note
 
 
+def test_a_folder_that_cannot_be_written_is_one_sentence(stores, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (outcome,) = local.run_all([run()], stores, tmp_path / "file" / "runs")
+    assert outcome.status == "failed"
+    assert outcome.note.startswith("Not a directory")
+
+
 def test_processes_give_the_same_logs_as_one(stores, tmp_path):
     configs = [run(), run(seed=1), run(method=rna.Params(), target="night")]
     alone = local.run_all(configs, stores, tmp_path / "alone")

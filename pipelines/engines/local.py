@@ -85,6 +85,8 @@ def run_one(config: RunConfig, stores: Path, runs: Path, device: str) -> Outcome
         train(config, stores, runs, device)
     except FeatcacheError as error:
         return Outcome(config, None, "failed", str(error))
+    except OSError as error:
+        return Outcome(config, None, "failed", f"{error.strerror or error} ({error.filename or folder})")
     except Exception:
         return Outcome(config, None, "failed", traceback.format_exc())
     if _stamp(folder) == before:
