@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, extractors
 from pipelines.cli import main
+from tests._media import write_sound
 from tests._stores import write_all
 
 
@@ -105,6 +107,16 @@ def test_a_sound_file_has_no_pictures_and_that_is_no_failure(mine):
     assert result.exit_code == 0, result.output
     assert "hog: absent: bad: " in result.stderr
     assert FeatureStore.open(mine / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 3]
+    assert FeatureStore.open(mine / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
+
+
+def test_a_video_without_a_video_stream_is_broken(mine):
+    write_sound(mine / "bad.mp4", np.zeros(16000), 16000, codec="aac")
+    result = run("extract", add(mine, "bad.mp4"), "hog", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 1, result.output
+    assert "hog: failed: bad: " in result.stderr
+    assert "no video stream, only sound" in result.stderr
+    assert FeatureStore.open(mine / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 2]
     assert FeatureStore.open(mine / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
 
 
