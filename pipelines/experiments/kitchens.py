@@ -2,10 +2,9 @@
 
     featcache train-head kitchens && featcache evaluate kitchens && featcache table kitchens
 
-24 runs, under a minute on two cores. To expect: source-only is right on about a third of the clips of the other
-kitchen and supervised-target on nearly all; RNA lies between, with a target (UDA) above without (DG). The modalities'
-feature norms differ by a coefficient of variation of about 0.5 after source-only. RNA (DG) more than halves it on the
-target and RNA (UDA) brings it to about 0.01.
+24 runs, half a minute on two cores. To expect, in per cent over both shifts: source-only 59, RNA (DG) 57, RNA (UDA) 78,
+supervised-target 85. The modalities' feature norms differ by a coefficient of variation of 0.46 after source-only, of
+0.06 after RNA (DG) and of 0.02 after RNA (UDA).
 
 The λ are our own (the paper prints none), steps were chosen for the source's loss to be low, and
 clip_norm because RNA's per-class term can explode without; no label of a target had a say in any of them.
