@@ -398,9 +398,37 @@ def test_fingerprint_is_of_the_content(store, tmp_path):
         assert FeatureStore.open(tmp_path / name).fingerprint != copy.fingerprint
 
 
-def test_reasons_of_rows_that_are_open_again_do_not_count(store):
+def test_rows_that_are_open_again_do_not_count(store):
     (store.path / "state" / "c" / "0").unlink()  # as a retry does, before its rows are committed again
-    assert FeatureStore.open(store.path).failures == {5: "no sound"}
+    again = FeatureStore.open(store.path)
+    assert again.failures == {5: "no sound"}
+    assert not again.read(range(4)).any()  # although the old shard is still there
+    assert np.array_equal(again.read([4]), store.read([4]))
+
+
+def test_a_journal_is_durable_when_rows_rest_on_it(store, tmp_path, monkeypatch):
+    """It is synced about every two seconds, and before the state of a block that it takes over is removed."""
+    events, now = [], [100.0]
+    fsync, unlink = os.fsync, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))[1])
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: (events.append(("gone", path)), unlink(path, **how))[1])
+    monkeypatch.setattr(writer_module.time, "monotonic", lambda: now[0])
+    with open_writer(tmp_path / "new.zarr") as writer:
+        journal = tmp_path / "new.zarr" / "journal" / "0.log"
+        synced = []
+        for row, at in enumerate((100.0, 101.0, 101.9, 102.1)):
+            now[0] = at
+            writer.done(row, rows()[row], np.zeros(2), np.ones(2))
+            synced.append(events.count(journal))
+        assert synced == [1, 1, 1, 2]
+    events.clear()
+    with open_writer(store.path) as writer:
+        writer.retry_failed()
+        writer.failed(1, "still broken")
+    gone = events.index(("gone", store.path / "state" / "c" / "0"))
+    before = [n for n, event in enumerate(events) if event == store.path / "journal" / "0.log" and n < gone]
+    assert len(before) >= 2  # once at its first record, once when it was complete
+    assert store.path / "journal" in events[:gone]
 
 
 def test_reading_some_rows(store):
