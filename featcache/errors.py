@@ -21,5 +21,9 @@ class StoreError(FeatcacheError):
     """A store that is missing, damaged, locked, incomplete, or made from something else than asked for."""
 
 
+class FormatError(FeatcacheError):
+    """Another tool's feature file that cannot be read, or cannot be written from these features."""
+
+
 class ConfigError(FeatcacheError):
     """A run, experiment, name or parameter that does not exist or does not fit the others."""

@@ -374,8 +374,8 @@ def test_no_store(tmp_path):
 
 def test_a_store_of_a_later_format_is_refused(store):
     path = store.path / "zarr.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(StoreError, match="has format 2; this featcache reads 1"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(StoreError, match="has format 3; this featcache reads 2"):
         FeatureStore.open(store.path)
 
 
@@ -538,4 +538,4 @@ def test_a_full_disk_while_journalling(tmp_path):
 
 def test_metadata_is_plain_json(store):
     attributes = json.loads((store.path / "zarr.json").read_text())["attributes"]["featcache"]
-    assert attributes == {"format": 1, "manifest": "m", "recipe": RECIPE, "facts": {"numpy": "2"}}
+    assert attributes == {"format": 2, "manifest": "m", "recipe": RECIPE, "facts": {"numpy": "2"}}

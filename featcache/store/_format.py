@@ -4,9 +4,10 @@
     rows.csv             row -> clip: what was decoded, one line per row
     SHA256SUMS           digests of the files above and of the arrays' zarr.json, which never change
     features/            [N, T, *row_shape] float16 or float32; block b of S rows is the one shard file c/b/0/...
-    window_start/, window_stop/    [N, T] float64, seconds within the source
+    window_start/, window_stop/    [N, T] float64, seconds within the source; NaN where nobody knows
+    length/              [N] uint32: windows that the row has, T or fewer; zeros stand behind them
     state/               [N] uint8: 0 not tried, 1 done, 2 failed, 3 absent in the source
-    digest/              [blocks, 6] uint32: crc32c of the block's other files, then of this row itself
+    digest/              [blocks, 7] uint32: crc32c of the block's other files, then of this row itself
     failures/B.jsonl     the reasons of the failed and absent rows of block B
     journal/B.log        rows of block B that are computed but not yet committed
 
@@ -33,13 +34,20 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 NOT_TRIED, DONE, FAILED, ABSENT = range(4)
 STATES = ("not tried", "done", "failed", "absent")
-ARRAYS = ("features", "window_start", "window_stop", "state", "digest")
+ARRAYS = ("features", "window_start", "window_stop", "length", "state", "digest")
 FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS))
 SUMS = "SHA256SUMS"  #: `sha256sum --check SHA256SUMS` works, too
-BLOCK_FILES = ("features", "window_start", "window_stop", "state", "failures")  #: columns of `digest`, in order
+BLOCK_FILES = (
+    "features",
+    "window_start",
+    "window_stop",
+    "length",
+    "state",
+    "failures",
+)  #: columns of `digest`, in order
 
 SHARD_BYTES = 48 << 20  #: aimed at for a shard's payload; half of it is the lower bound, given enough rows
 MOST_BYTES = 64 << 20  #: of a shard that is made larger to end on a page
@@ -94,6 +102,7 @@ class Layout:
             "features": Path(f"features/c/{block}/{inner}"),
             "window_start": Path(f"window_start/c/{block}/0"),
             "window_stop": Path(f"window_stop/c/{block}/0"),
+            "length": Path(f"length/c/{block}"),
             "failures": Path(f"failures/{block}.jsonl"),
             "digest": Path(f"digest/c/{block}/0"),
             "state": Path(f"state/c/{block}"),
@@ -116,6 +125,7 @@ class Layout:
         )
         for name in ("window_start", "window_stop"):
             group.create_array(name, shape=(self.rows, T), chunks=(S, T), dtype="float64", **plain)
+        group.create_array("length", shape=(self.rows,), chunks=(S,), dtype="uint32", **plain)
         group.create_array("state", shape=(self.rows,), chunks=(S,), dtype="uint8", **plain)
         columns = len(BLOCK_FILES) + 1
         group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)

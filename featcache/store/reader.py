@@ -119,13 +119,23 @@ class FeatureStore:
 
     @cached_property
     def window_start(self) -> NDArray[np.float64]:
-        """(N, T) where each window begins, seconds within the source."""
+        """(N, T) where each window begins, seconds within the source; NaN where nobody knows."""
         return self._array("window_start")[:]
 
     @cached_property
     def window_stop(self) -> NDArray[np.float64]:
-        """(N, T) where each window ends, seconds within the source."""
+        """(N, T) where each window ends, seconds within the source; NaN where nobody knows."""
         return self._array("window_stop")[:]
+
+    @cached_property
+    def length(self) -> NDArray[np.uint32]:
+        """(N,) windows of each row, at most T; 0 in the rows that are not done."""
+        return self._array("length")[:]
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(N, T) which windows are there: the first `length` of the rows that are done."""
+        return np.arange(self.windows) < self.length[:, None]
 
     @property
     def features(self) -> NDArray[np.floating]:

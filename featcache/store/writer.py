@@ -99,12 +99,12 @@ class StoreWriter:
     def done(
         self, row: int, features: NDArray[np.floating], start: NDArray[np.floating], stop: NDArray[np.floating]
     ) -> None:
-        """Keep a row: features (T, *row_shape), start and stop (T,) in seconds.
+        """Keep a row of t windows, 1 <= t <= T: features (t, *row_shape), start and stop (t,) in seconds or NaN.
 
         Raises StoreError when the values are not finite or do not fit into the store's dtype.
         """
         expected = (self.layout.windows, *self.layout.row_shape)
-        if features.shape != expected:
+        if features.shape[1:] != expected[1:] or not 1 <= len(features) <= expected[0]:
             raise StoreError(f"{self.path}: row {row} has shape {features.shape}, the store {expected}")
         if refusal := self.refusal(features):
             raise StoreError(f"{self.path}: row {row} {refusal}")
@@ -187,7 +187,8 @@ class StoreWriter:
         start, stop, features = store.window_start[part], store.window_stop[part], store[part]
         for offset, row in enumerate(span):
             if store.state[row] == fmt.DONE:
-                payload = _Values(features[offset], start[offset], stop[offset]).to_bytes()
+                t = store.length[row]
+                payload = _Values(features[offset, :t], start[offset, :t], stop[offset, :t]).to_bytes()
             else:
                 payload = store.failures[row].encode()
             block.append(row, int(store.state[row]), payload)
@@ -276,6 +277,7 @@ class _Block:
         T = layout.windows
         features = np.zeros((len(span), T, *layout.row_shape), layout.dtype)
         times = np.zeros((2, len(span), T))
+        lengths = np.zeros(len(span), np.uint32)
         states = np.zeros(len(span), np.uint8)
         reasons = {}
         journal = self.path.read_bytes()
@@ -283,8 +285,10 @@ class _Block:
             offset, payload = row - span.start, journal[place]
             states[offset] = state
             if state == fmt.DONE:
-                times[:, offset] = np.frombuffer(payload, "<f8", 2 * T).reshape(2, T)
-                features[offset] = np.frombuffer(payload, layout.dtype, offset=16 * T).reshape(features.shape[1:])
+                t = lengths[offset] = len(payload) // (16 + layout.row_bytes // T)
+                times[:, offset, :t] = np.frombuffer(payload, "<f8", 2 * t).reshape(2, t)
+                values = np.frombuffer(payload, layout.dtype, offset=16 * t)
+                features[offset, :t] = values.reshape(t, *layout.row_shape)
             else:
                 reasons[row] = (state, payload.decode())
         files = {
@@ -292,6 +296,7 @@ class _Block:
             "window_start": layout.padded(times[0], "float64"),
             "window_stop": layout.padded(times[1], "float64"),
             "failures": fmt.failure_lines(reasons, clip_ids),
+            "length": layout.padded(lengths, "uint32"),
             "state": layout.padded(states, "uint8"),
         }
         return files | {"digest": fmt.digest_row(files)}

@@ -1,0 +1,60 @@
+"""Other people's feature files, both ways. The folder is the registry: `bridges/hdf5.py` is the format `hdf5`.
+
+A bridge file holds
+
+    KEEPS = frozenset({...})                       what a file gives back of what was written into it, see below
+    def read(path, ids) -> dict[str, External]     key in the file (modality, data set, column group) -> its features
+    def write(path, tables) -> None                the way back; replaces what stands at `path`, whole or not at all
+
+and is tested by `tests/test_bridges.py` for every file in the folder. Files are untrusted: a bridge never executes what
+a file says (pickles go through `_pickles.load`), and answers anything unexpected with a FormatError that names the
+file, the place, what was found and what was expected.
+
+KEEPS is a subset of
+
+    "several"    more than one key in a file
+    "windows"    the window axis: (T, D) comes back as (T, D), not as its rows flattened or averaged
+    "ragged"     a number of windows that differs between clips
+    "shape"      rows of any shape (D1, D2, ...), not only (D,)
+    "dtype"      float16 as float16 and float32 as float32; without it all is float32
+    "ids"        any clip id; without it some characters (such as / in a file's name) cannot stand in an id
+    "times"      start and stop of each window
+    "recipe"     how the features were made
+
+What is not kept is said when a file is written (`featcache export` prints it).
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import FormatError
+
+Times = tuple[NDArray[np.float64], NDArray[np.float64]]  #: start and stop (T,) of a clip's windows, in seconds
+
+
+@dataclass(frozen=True)
+class External:
+    """Features of one modality as a file holds them, by clip id, in the file's order; rows are read when asked for."""
+
+    ids: Sequence[str]  #: unique
+    row: Callable[[int], NDArray[Any]]  #: k -> (T, *row_shape) of clip ids[k], in the dtype of the file
+    times: Callable[[int], Times] | None = None  #: k -> its windows' start and stop; None: the file does not say
+    recipe: dict[str, Any] = field(default_factory=dict)  #: what the file says about how it was made; {} if nothing
+
+
+def names() -> list[str]:
+    """The formats there are: the files of this folder that do not start with an underscore."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def load(name: str) -> Any:
+    """The module of a format, by name; unknown names list the known ones."""
+    if name not in names():
+        raise FormatError(f"no format {name!r}; featcache/bridges has: {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}")
