@@ -11,10 +11,7 @@ def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
     shared: other processes may write this very file now, so each has a scratch file of its own. Otherwise its name is
     fixed, so that the next write replaces one that a kill has left behind.
     """
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-        sync_folder(folder.parent)
+    make_folder(path.parent)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
         with scratch.open("wb") as file:
@@ -27,6 +24,14 @@ def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
             scratch.unlink()
         raise
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, durably."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in missing:
+        sync_folder(part.parent)
 
 
 def sync_folder(folder: Path) -> None:

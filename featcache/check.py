@@ -25,13 +25,18 @@ def parts(path: Path) -> list[Path]:
     return found
 
 
-def problems(path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-    """What is wrong with a manifest (a file) or a store (a folder); an empty list when nothing is."""
+def problems(
+    path: Path, progress: Callable[[int, int], None] = lambda done, total: None, *, fast: bool = False
+) -> list[str]:
+    """What is wrong with a manifest (a file) or a store (a folder); an empty list when nothing is.
+
+    fast: of a store's features only the sizes of the files are looked at.
+    """
     try:
         if path.is_dir():
             from featcache.store.check import problems as store_problems
 
-            return store_problems(path)
+            return store_problems(path, fast=fast, progress=progress)
         manifest = Manifest.read(path)
     except FeatcacheError as error:
         return [str(error)]

@@ -129,12 +129,12 @@ class Manifest:
         root = Path(root)
         if root.resolve() == self.root.resolve():
             return self
-        clips = [
-            clip
-            if os.path.isabs(clip.source)
-            else replace(clip, source=os.path.relpath(self.root.resolve() / clip.source, root.resolve()))
-            for clip in self.clips
-        ]
+        here, there = self.root.resolve(), root.resolve()
+        moved = {  # many clips, few sources
+            source: source if os.path.isabs(source) else os.path.relpath(here / source, there)
+            for source in {clip.source for clip in self.clips}
+        }
+        clips = [replace(clip, source=moved[clip.source]) for clip in self.clips]
         return Manifest(self.name, tuple(clips), root)
 
     @cached_property
@@ -226,6 +226,7 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
         if not header or not any(header):
             raise ManifestError(f"{path} is empty; its first line must name the columns {', '.join(REQUIRED)}, ...")
         unit = _check_header(header, path)
+        tasks = {name: name.removeprefix("label:") for name in header if name == "label" or name.startswith("label:")}
         seen: dict[str, int] = {}
         for cells in reader:
             if not cells:
@@ -233,7 +234,7 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
             line = reader.line_num
             if len(cells) != len(header):
                 raise ManifestError(f"{path} line {line}: {len(cells)} cells for {len(header)} columns")
-            clip = _clip(dict(zip(header, cells, strict=True)), unit, f"{path} line {line}")
+            clip = _clip(dict(zip(header, cells, strict=True)), unit, tasks, f"{path} line {line}")
             if clip.clip_id in seen:
                 raise ManifestError(
                     f"{path} line {line}: clip_id {clip.clip_id!r} stands on line {seen[clip.clip_id]} already; "
@@ -272,29 +273,29 @@ def _check_header(header: list[str], path: Path) -> str:
     return units[0] if units else "seconds"
 
 
-def _clip(row: dict[str, str], unit: str, place: str) -> Clip:
-    for column in REQUIRED:
-        if not row[column].strip():
-            raise ManifestError(f"{place}: {column} is empty")
+def _clip(row: dict[str, str], unit: str, tasks: dict[str, str], place: str) -> Clip:
+    """The clip of a line. Manifests may have 10^5 of them: what is common to all lines was prepared by the caller."""
+    if not all(map(str.strip, map(row.__getitem__, REQUIRED))):
+        empty = next(column for column in REQUIRED if not row[column].strip())
+        raise ManifestError(f"{place}: {empty} is empty")
     if row["split"] not in SPLITS:
         raise ManifestError(f"{place}: split {row['split']!r} is none of {', '.join(SPLITS)}")
     start_column, stop_column = BOUNDS[unit]
-    start, stop, fps = (_read_number(row, column, place) for column in (start_column, stop_column, "fps"))
+    start = _read_number(row, start_column, place)
+    stop = _read_number(row, stop_column, place)
+    fps = _read_number(row, "fps", place)
     if fps == 0:
         raise ManifestError(f"{place}: fps is 0; a frame folder needs its frames per second")
-    for column, value in ((start_column, start), (stop_column, stop)):
-        if unit == "frames" and value is not None and not value.is_integer():
-            raise ManifestError(f"{place}: {column} {value} is not a whole frame")
+    if unit == "frames":
+        for column, value in ((start_column, start), (stop_column, stop)):
+            if value is not None and not value.is_integer():
+                raise ManifestError(f"{place}: {column} {value} is not a whole frame")
     if stop is not None and stop <= (start or 0):
         raise ManifestError(
             f"{place}: {stop_column} {number(stop)} is not after {start_column} {number(start or 0)}; "
             "the interval is half-open"
         )
-    labels = {
-        column.removeprefix("label:"): cell
-        for column, cell in row.items()
-        if cell and (column == "label" or column.startswith("label:"))
-    }
+    labels = {task: cell for column, task in tasks.items() if (cell := row[column])}
     return Clip(
         clip_id=row["clip_id"],
         domain=row["domain"],
@@ -313,6 +314,8 @@ def _read_number(row: dict[str, str], column: str, place: str) -> float | None:
     cell = row.get(column, "").strip()
     if not cell:
         return None
+    if cell.isascii() and cell.isdecimal():
+        return float(cell)
     try:
         value = float(cell) if cell.isascii() and "_" not in cell else math.nan  # float() reads 1_0 and ٥
     except ValueError:

@@ -11,6 +11,7 @@ import click
 
 import featcache
 from featcache.errors import FeatcacheError
+from pipelines import cli_stores
 from pipelines._commands import CORES, PATH, Commands, Job, experiment_options, note, progress_bar
 
 
@@ -105,7 +106,13 @@ def manifest_build(benchmark: str, folder: Path) -> None:
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
 @click.option("--windows", default="segments:5", show_default=True, help="Windows per clip: segments:T or uniform:T.")
 @click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="A parameter of an extractor.")
-@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float16", "float32"]),
+    default="auto",
+    show_default=True,
+    help="auto: float16, unless a row does not fit into it.",
+)
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads, one per core if not given.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
 def extract(
@@ -120,7 +127,8 @@ def extract(
 ) -> None:
     """Run frozen EXTRACTORS on the clips of MANIFEST; each fills one store (`featcache list extractors`).
 
-    Interrupted, the same command goes on where it stopped. A clip that cannot be read is recorded with its reason,
+    Interrupted, the same command goes on where it stopped; started twice, both share the work. Clips that were added
+    at the manifest's end are appended. A clip that cannot be read is recorded with its reason,
     the rest is finished, and the exit code is 1.
 
     \b
@@ -145,7 +153,8 @@ def extract(
             workers=workers,
             progress=progress,
         )
-    note(outcome.summary())
+    for line in (*outcome.notes, outcome.summary()):
+        note(line)
     for name, store in outcome.stores.items():
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
         click.echo(f"{store.path}\t{counts}")
@@ -156,33 +165,8 @@ def extract(
         raise SystemExit(1)
 
 
-@main.command()
-@click.argument("paths", nargs=-1, required=True, type=PATH)
-def check(paths: tuple[Path, ...]) -> None:
-    """Tell what is wrong with manifests (CSV files) and stores (zarr folders); exit code 1 if anything is.
-
-    A folder of stores stands for all manifests and stores in it.
-
-    A manifest's sources are opened and its bounds compared with them. Every byte of a store is compared with its
-    digests.
-
-    \b
-    Example:
-      featcache check demo/videos/kitchens.csv demo/stores
-    """
-    from featcache.check import parts, problems
-
-    wrong = 0
-    for path in [part for given in paths for part in parts(given)]:
-        with progress_bar(f"check {path.name}", "clip") as progress:
-            found = problems(path, progress)
-        for problem in found:
-            click.echo(f"{path}: {problem}")
-        if not found:
-            click.echo(f"{path}: in order")
-        wrong += len(found)
-    if wrong:
-        raise SystemExit(1)
+for command in (cli_stores.check, cli_stores.repair, cli_stores.info):
+    main.add_command(command)
 
 
 @main.command("train-head")

@@ -1,12 +1,13 @@
 """The recipe of stage one: manifest and media in, one feature store per extractor out.
 
 Decoding runs ahead in threads while the extractors run in the main thread. A source is decoded once for all extractors
-that still need its clip. A clip that cannot be read is recorded with its reason, and the rest is finished.
+that still need its clip. A clip that cannot be read is recorded with its reason, and the rest is finished. The same
+command started twice shares the work, block by block of the stores.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,12 +15,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featcache import __version__
-from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError
+from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, StoreError
 from featcache.extractors import Caption, Extractor, Pictures, Sound, load, params_type
 from featcache.manifest import Manifest
 from featcache.media import Take, read_clip
 from featcache.store import FeatureStore, StoreWriter
+from featcache.store.writer import remove
 from featcache.windows import Plan
 from pipelines import typed
 
@@ -32,6 +36,12 @@ CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
 
 Takes = dict[str, Take | FeatcacheError]
 
+AUTO = "auto"  #: the dtype that a store has, or float16, or float32 when a row reaches beyond float16
+
+
+class _BeyondFloat16Error(Exception):
+    """A row of this extractor does not fit, and the user left the dtype to us."""
+
 
 @dataclass
 class Extraction:
@@ -41,6 +51,7 @@ class Extraction:
     clips: int = 0  #: clips decoded in this call
     seconds: float = 0.0
     waited: float = 0.0  #: seconds in which the extractors had nothing to do but wait for decoded clips
+    notes: list[str] = field(default_factory=list)  #: what the user should know
 
     def reasons(self, extractor: str, state: str) -> list[tuple[str, str]]:
         """(clip id, reason) of an extractor's clips that are "failed" or "absent", those of earlier calls included."""
@@ -90,59 +101,111 @@ def extract(
     stores: Path,
     *,
     plan: Plan,
-    dtype: str = "float16",
+    dtype: str = AUTO,
     retry_failed: bool = False,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Extraction:
     """Fill `stores/<manifest>/<extractor>.zarr` for every extractor, and put a copy of the manifest beside them.
 
+    Clips that the manifest has gained at its end are appended to the stores.
+
+    dtype: float16, float32 or auto (float16 unless a row does not fit; then that store is made again in float32).
     workers: decoding threads. progress(done, total) is called after each clip, and once before the first.
-    Raises StoreError before any work when a store in that folder was made from other clips or by another recipe.
+    Raises StoreError before any work when a store in that folder was made from other clips or by another recipe, or
+    when other processes are at everything that is left.
     """
-    folder = stores / manifest.name
+    folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     for path in sorted(folder.glob("*.zarr")):
-        if (path / "rows.csv").exists():  # what is broken altogether is not in the way; `featcache check` names it
-            FeatureStore.open(path).check_rows(manifest)
-    outcome, began = Extraction(), time.monotonic()
-    with ExitStack() as stack:
-        writers = {
-            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, dtype))
-            for extractor in extractors
-        }
-        manifest.write(folder / "manifest.csv")
-        wanted: dict[int, list[Extractor]] = {}
-        for extractor in extractors:
-            writer = writers[extractor.name]
-            if retry_failed:
-                writer.retry_failed()
-            for row in writer.pending:
-                wanted.setdefault(row, []).append(extractor)
-        rows = sorted(wanted)
-        progress(0, len(rows))
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        for row, takes in _decoded(pool, 2 * workers, manifest, rows, wanted, plan, outcome):
-            for extractor in wanted[row]:
-                _keep(writers[extractor.name], row, extractor, takes[extractor.name])
-            outcome.clips += 1
-            progress(outcome.clips, len(rows))
+        # what is broken altogether is not in the way; `featcache check` names it
+        if (path / "rows.csv").exists() and not (path / "extension").exists():
+            FeatureStore.open(path).check_rows(manifest, extensible=True)
+    dtypes = {extractor.name: dtype for extractor in extractors}
+    while True:
+        try:
+            with ExitStack() as stack:
+                writers = {
+                    extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, dtypes))
+                    for extractor in extractors
+                }
+                if retry_failed:
+                    for writer in writers.values():
+                        writer.retry_failed()
+                manifest.write(folder / "manifest.csv")
+                pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+                stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+                _fill(writers, manifest, extractors, plan, dtype, pool, 2 * workers, outcome, progress)
+            break
+        except _BeyondFloat16Error as error:
+            name, reason = error.args
+            outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
+            remove(folder / f"{name}.zarr")
+            dtypes[name] = "float32"
     outcome.seconds = time.monotonic() - began
     outcome.stores = {name: FeatureStore.open(writer.path) for name, writer in writers.items()}
     return outcome
 
 
-def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, dtype: str) -> StoreWriter:
+def _fill(
+    writers: dict[str, StoreWriter],
+    manifest: Manifest,
+    extractors: Sequence[Extractor],
+    plan: Plan,
+    dtype: str,
+    pool: ThreadPoolExecutor,
+    ahead: int,
+    outcome: Extraction,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Compute every pending row whose block no other process has; at most `ahead` clips are decoded in advance."""
+    pending = {extractor: set(writers[extractor.name].pending) for extractor in extractors}
+    rows = sorted(set().union(*pending.values()))
+    todo, flying = iter(rows), deque[tuple[int, list[Extractor], Future[Takes]]]()
+
+    def launch() -> None:
+        for row in todo:
+            ours = [e for e in extractors if row in pending[e] and writers[e.name].claim(row)]
+            if ours:
+                clip = manifest.clips[row]
+                flying.append((row, ours, pool.submit(read_clip, manifest.path(clip), clip, plan, ours)))
+                return
+
+    done = 0
+    progress(done, len(rows))
+    for _ in range(ahead):
+        launch()
+    while flying:
+        row, ours, future = flying.popleft()
+        before = time.monotonic()
+        takes = future.result()
+        outcome.waited += time.monotonic() - before
+        launch()
+        for extractor in ours:
+            _keep(writers[extractor.name], row, extractor, takes[extractor.name], dtype)
+        done += 1
+        outcome.clips += 1
+        progress(done, len(rows))
+    if left := {name: count for name, writer in writers.items() if (count := len(writer.pending))}:
+        theirs = ", ".join(f"{count} clips of {name}" for name, count in left.items())
+        outcome.notes.append(f"{theirs} are being written by another process, or were given up by it: run this again")
+        if not done:
+            raise StoreError(f"nothing to do here: {theirs} are being written by another process; wait for it")
+
+
+def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, dtypes: dict[str, str]) -> StoreWriter:
     whole = isinstance(extractor.window, Caption)
+    path, dtype = folder / f"{extractor.name}.zarr", dtypes[extractor.name]
+    if dtype == AUTO:
+        dtype = FeatureStore.open(path).layout.dtype if (path / "zarr.json").exists() else "float16"
     recipe = {
         **extractor.recipe,
         "plan": "whole clip" if whole else str(plan),
         "dtype": dtype,
         "decoders": {name: version(name) for name in DECODERS[type(extractor.window)]},
     }
-    facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}}
+    facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}, "licence": extractor.licence}
     return StoreWriter.open(
-        folder / f"{extractor.name}.zarr",
+        path,
         manifest,
         recipe,
         row_shape=extractor.row_shape,
@@ -151,36 +214,7 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
     )
 
 
-def _decoded(
-    pool: ThreadPoolExecutor,
-    ahead: int,
-    manifest: Manifest,
-    rows: list[int],
-    wanted: dict[int, list[Extractor]],
-    plan: Plan,
-    outcome: Extraction,
-) -> Iterator[tuple[int, Takes]]:
-    """Rows in order with their decoded windows; at most `ahead` clips are decoded before they are asked for."""
-    todo, flying = iter(rows), deque[tuple[int, Future[Takes]]]()
-
-    def launch() -> None:
-        for row in todo:
-            clip = manifest.clips[row]
-            flying.append((row, pool.submit(read_clip, manifest.path(clip), clip, plan, wanted[row])))
-            return
-
-    for _ in range(ahead):
-        launch()
-    while flying:
-        row, future = flying.popleft()
-        before = time.monotonic()
-        takes = future.result()
-        outcome.waited += time.monotonic() - before
-        launch()
-        yield row, takes
-
-
-def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | FeatcacheError) -> None:
+def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | FeatcacheError, dtype: str) -> None:
     """Compute the clip's rows and hand them, or the reason why there are none, to the store."""
     if isinstance(take, MediaAbsentError):
         writer.absent(row, str(take))
@@ -192,7 +226,10 @@ def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | Feat
         except Exception as error:  # whatever it is, the other clips are finished and this one says why
             writer.failed(row, f"{extractor.name} stopped with {type(error).__name__}: {error}")
             return
-        if refusal := writer.refusal(features):
-            writer.failed(row, f"{extractor.name} gave a row that {refusal}")
-        else:
+        if not (refusal := writer.refusal(features)):
             writer.done(row, features, take.start, take.stop)
+        elif dtype == AUTO and writer.layout.dtype == "float16" and np.isfinite(features).all():
+            raise _BeyondFloat16Error(extractor.name, f"clip {writer.store.clip_ids[row]!r} {refusal}")
+        else:
+            advice = "" if "finite" in refusal else "; extract it into another --stores folder with --dtype float32"
+            writer.failed(row, f"{extractor.name} gave a row that {refusal}{advice}")

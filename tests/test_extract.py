@@ -15,6 +15,7 @@ from featcache import Clip, FeatureStore, Manifest
 from featcache.errors import ConfigError, MediaError, StoreError
 from featcache.extractors import Extractor, Pictures
 from featcache.media import Take
+from featcache.store import _format
 from featcache.store.check import problems
 from featcache.windows import Plan
 from pipelines import extract as recipe
@@ -126,12 +127,87 @@ def test_rows_that_cannot_be_kept_are_failures(tmp_path, media):
     with np.errstate(invalid="ignore"):
         outcome = extract(clips(2), [Count(Params(np.inf))], tmp_path)  # 0 * inf
     assert outcome.reasons("count", "failed")[0] == ("0", "count gave a row that has values that are not finite")
-    outcome = extract(clips(5), [Count(Params(2e4))], tmp_path / "narrow")
+    outcome = extract(clips(5), [Count(Params(2e4))], tmp_path / "narrow", dtype="float16")
     assert outcome.stores["count"].state.tolist() == [1, 1, 1, 1, 2]
     assert "reaches 8e+04, beyond float16" in outcome.reasons("count", "failed")[0][1]
     assert "--dtype float32" in outcome.reasons("count", "failed")[0][1]
     outcome = extract(clips(5), [Count(Params(2e4))], tmp_path / "wide", dtype="float32")
     assert outcome.stores["count"].features[4, 0, 0] == np.float32(8e4)
+
+
+def test_a_row_beyond_float16_makes_the_store_one_of_float32(tmp_path, media):
+    """And says so. The other extractor's store is not touched, and a resume keeps to what the store has."""
+    many = [Motion(Params()), Count(Params(2e4))]
+    outcome = extract(clips(5), many, tmp_path)
+    assert outcome.notes == ["count: clip '4' reaches 8e+04, beyond float16; the store is made again in float32"]
+    assert {name: store.layout.dtype for name, store in outcome.stores.items()} == {
+        "motion": "float16",
+        "count": "float32",
+    }
+    assert outcome.stores["count"].features[:, 0, 0].tolist() == [0, 2e4, 4e4, 6e4, 8e4]
+    assert [call for call in media.calls if "motion" in call[1]][5:] == []
+    media.calls.clear()
+    again = extract(clips(6), many, tmp_path)
+    assert again.notes == []
+    assert again.stores["count"].features[5, 0, 0] == np.float32(1e5)
+    assert media.calls == [("5", ["motion", "count"])]
+    at_once = extract(clips(6), [Count(Params(2e4))], tmp_path / "at_once", dtype="float32")
+    assert content(at_once.stores["count"].path) == content(again.stores["count"].path)
+
+
+def test_clips_that_a_manifest_gained_are_appended(tmp_path, media):
+    extract(clips(3), [Count(Params()), Motion(Params())], tmp_path)
+    media.calls.clear()
+    extract(clips(5), [Count(Params())], tmp_path)
+    assert [call[0] for call in sorted(media.calls)] == ["3", "4"]
+    assert len(Manifest.read(tmp_path / "m" / "manifest.csv")) == 5
+    with pytest.raises(StoreError, match="lacks the last 2 clips of manifest 'm'; `featcache extract` with that"):
+        FeatureStore.open(tmp_path / "m" / "motion.zarr").check_rows(clips(5))
+    outcome = extract(clips(5), [Count(Params()), Motion(Params())], tmp_path)
+    whole = extract(clips(5), [Count(Params()), Motion(Params())], tmp_path / "whole")
+    for name in ("count", "motion"):
+        assert content(outcome.stores[name].path) == content(whole.stores[name].path)
+
+
+def test_two_extractions_share_the_blocks(tmp_path, media, monkeypatch):
+    """While one is at a block, another one takes the next; what is left to others is said."""
+    monkeypatch.setattr(_format.Layout, "block_rows", 4)
+    monkeypatch.setattr(_format.Layout, "chunk_rows", 2)
+    others = []
+
+    class Meanwhile(Count):
+        """Starts the second extraction when its own first row is asked for."""
+
+        def __call__(self, windows):
+            if not others:
+                others.append(None)
+                others[0] = extract(clips(9), [Count(Params())], tmp_path, workers=1)
+            return super().__call__(windows)
+
+    mine = extract(clips(9), [Meanwhile(Params())], tmp_path, workers=1)
+    assert sorted(call[0] for call in media.calls) == [str(i) for i in range(9)]  # nobody decoded a clip twice
+    assert others[0].clips == 5
+    assert others[0].notes == [
+        "4 clips of count are being written by another process, or were given up by it: run this again"
+    ]
+    assert mine.clips == 4
+    assert mine.notes == []
+    assert problems(mine.stores["count"].path) == []
+
+
+def test_nothing_is_left_for_a_second_extraction(tmp_path, media):
+    said = []
+
+    class Meanwhile(Count):
+        def __call__(self, windows):
+            try:
+                extract(clips(2), [Count(Params())], tmp_path)
+            except StoreError as error:
+                said.append(str(error))
+            return super().__call__(windows)
+
+    assert extract(clips(2), [Meanwhile(Params())], tmp_path).unusable() == []
+    assert said[0] == "nothing to do here: 2 clips of count are being written by another process; wait for it"
 
 
 def test_an_extractor_that_stops_is_a_failure_of_that_clip(tmp_path, media):
@@ -153,8 +229,8 @@ def test_other_parameters_plans_and_clips_are_refused_before_any_work(tmp_path, 
         extract(clips(2), [Count(Params(2.0))], tmp_path)
     with pytest.raises(StoreError, match="plan: 'segments:3' in the store, 'segments:4' asked for"):
         recipe.extract(clips(2), [Count(Params())], tmp_path, plan=Plan("segments", 4))
-    with pytest.raises(StoreError, match="2 rows in the store, 3 in the manifest"):
-        extract(clips(3), [Motion(Params())], tmp_path)  # another extractor, but the folder's rows are fixed
+    with pytest.raises(StoreError, match="removed: '1'"):
+        extract(clips(1), [Motion(Params())], tmp_path)  # another extractor, but the folder's rows are fixed
     assert media.calls == []
     assert not (tmp_path / "m" / "motion.zarr").exists()
 
@@ -209,7 +285,7 @@ def content(stores):
 def journalled(stores):
     """Bytes of rows that are kept but not committed."""
     total = 0
-    for path in stores.glob("kitchens/*.zarr/journal/*"):
+    for path in stores.glob("kitchens/*.zarr/journal/*.shard"):
         with contextlib.suppress(FileNotFoundError):  # committed in this very moment
             total += path.stat().st_size
     return total

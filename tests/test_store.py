@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from hypothesis import strategies as st
 
 from featcache import Clip, FeatureStore, Manifest
 from featcache.errors import StoreError
-from featcache.store import StoreWriter, _format
+from featcache.store import StoreWriter, _block, _format, _lease
 from featcache.store import writer as writer_module
-from featcache.store.check import problems
+from featcache.store.check import problems, repair
 
 RECIPE = {"extractor": "toy", "modality": "rgb", "weights_sha256": "none", "dtype": "float16", "params": {"bins": 9}}
 SHAPE = (3, 2)
@@ -110,6 +111,7 @@ def test_own_shards_equal_zarrs(tmp_path_factory, n, windows, shape, dtype, bloc
     """What zarr-python itself would write, read back by zarr-python: equal arrays, whatever the shapes."""
     path = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)  # up to 40 blocks: waiting for the disk proves nothing
         patch.setattr(_format.Layout, "block_rows", block)
         patch.setattr(_format.Layout, "chunk_rows", data.draw(st.sampled_from([c for c in (1, 2, 8) if c <= block])))
         values = rows(n, windows, shape)
@@ -178,19 +180,55 @@ def test_a_torn_journal_record_is_computed_again(tmp_path):
     with open_writer(path) as writer:
         for row in range(3):
             writer.done(row, rows()[row], np.zeros(2), np.ones(2))
-    journal = path / "journal" / "0.log"
-    whole = journal.read_bytes()
-    for cut in (1, 4, len(whole) // 3 - 1):
-        journal.write_bytes(whole[:-cut])
+    log = path / "journal" / "0.log"
+    whole = log.read_bytes()
+    for cut in (1, 4, 30):
+        log.write_bytes(whole[:-cut])
         with open_writer(path) as writer:
             assert writer.pending == [2, 3, 4, 5, 6]
     flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1  # in the second record: the third is lost with it, the first is not
-    journal.write_bytes(flipped)
+    flipped[-60] ^= 1  # in the second record: the third is lost with it, the first is not
+    log.write_bytes(flipped)
     with open_writer(path) as writer:
         assert writer.pending == [1, 2, 3, 4, 5, 6]
         fill(writer, rows())
     assert np.array_equal(FeatureStore.open(path).features, rows().astype(np.float16))
+
+
+def test_features_that_a_power_cut_lost_are_computed_again(tmp_path):
+    """The journal came to the disk, a row's features did not: its checksum tells."""
+    path = tmp_path / "toy.zarr"
+    with open_writer(path) as writer:
+        for row in range(3):
+            writer.done(row, rows()[row], np.zeros(2), np.ones(2))
+    shard = bytearray((path / "journal" / "0.shard").read_bytes())
+    row_bytes = writer.layout.row_bytes
+    shard[row_bytes : 2 * row_bytes] = bytes(row_bytes)
+    (path / "journal" / "0.shard").write_bytes(shard)
+    with open_writer(path) as writer:
+        assert writer.pending == [1, 3, 4, 5, 6]
+    (path / "journal" / "0.shard").write_bytes(shard[: 2 * row_bytes + 1])
+    with open_writer(path) as writer:
+        assert writer.pending == [1, 2, 3, 4, 5, 6]
+
+
+def test_rows_of_fewer_windows(tmp_path, small_blocks):
+    path, values = tmp_path / "toy.zarr", rows()
+    with open_writer(path) as writer:
+        for row in range(7):
+            t = 1 + row % 2
+            writer.done(row, values[row, :t], np.full(t, np.nan), np.arange(float(t)))
+        with pytest.raises(StoreError, match=r"shape \(0, 3, 2\), the store \(2, 3, 2\)"):
+            writer.done(0, values[0, :0], np.zeros(0), np.zeros(0))
+    store = FeatureStore.open(path)
+    assert store.length.tolist() == [1, 2, 1, 2, 1, 2, 1]
+    assert store.present.tolist() == [[True, row % 2 == 1] for row in range(7)]
+    expected = values.astype(np.float16)
+    expected[::2, 1] = 0
+    assert np.array_equal(store.features, expected)
+    assert np.isnan(store.window_start[3]).all()
+    assert store.window_stop[3].tolist() == [0, 1]
+    assert problems(path) == []
 
 
 def test_unwritten_rows_are_not_tried(tmp_path, small_blocks):
@@ -258,7 +296,7 @@ def test_retry_of_a_block_whose_commit_was_cut_off(tmp_path, small_blocks, monke
     """All rows are in the journal, and the kill came before the commit: the next open commits, and retries."""
     path = tmp_path / "toy.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "_commit_if_full", lambda self, number: None)
+        patch.setattr(StoreWriter, "_commit_if_complete", lambda self, number: None)
         with open_writer(path) as writer:
             for row in range(4):
                 writer.failed(row, "x") if row == 1 else writer.done(row, rows()[row], np.zeros(2), np.ones(2))
@@ -286,8 +324,8 @@ def test_a_store_without_a_row_does_not_bind_its_maker(tmp_path):
     open_writer(tmp_path / "toy.zarr", recipe=RECIPE | {"params": {"bins": 0}}).close()
     with open_writer(tmp_path / "toy.zarr", clips=manifest(3)) as writer:
         writer.done(0, rows()[0], np.zeros(2), np.ones(2))
-    with pytest.raises(StoreError, match="3 rows in the store, 7 in the manifest"):
-        open_writer(tmp_path / "toy.zarr")
+    with pytest.raises(StoreError, match=r"bins: 9 in the store, 10 asked for"):
+        open_writer(tmp_path / "toy.zarr", clips=manifest(3), recipe=RECIPE | {"params": {"bins": 10}})
 
 
 def test_nothing_is_renamed_before_it_is_durable(tmp_path, small_blocks, monkeypatch):
@@ -325,7 +363,7 @@ def test_bad_rows_are_refused(tmp_path):
             writer.done(0, good[..., 0], times, times)
         with pytest.raises(StoreError, match="not finite"):
             writer.done(0, good * np.nan, times, times)
-        with pytest.raises(StoreError, match="reaches 7e.04, beyond float16; .* --dtype float32"):
+        with pytest.raises(StoreError, match="reaches 7e.04, beyond float16"):
             writer.done(0, np.full_like(good, 7e4), times, times)
         writer.done(0, np.full_like(good, 65504), times, times)
         with pytest.raises(StoreError, match="row 0 is already there"):
@@ -338,25 +376,77 @@ def test_other_recipes_and_rows_are_refused_with_the_difference(store):
         StoreError, match=r"extra: 'nothing' in the store, 1 asked for\n  params.bins: 9 in the store, 12 asked"
     ):
         open_writer(store.path, recipe=other)
-    renamed = Manifest("m", (*manifest().clips[:6], Clip("x", "d", "train", "v/6.mp4")))
-    with pytest.raises(StoreError, match=r"row 6 \(006\): clip_id '006' in the store, 'x' in the manifest; caption"):
-        open_writer(store.path, clips=renamed)
-    with pytest.raises(StoreError, match="7 rows in the store, 8 in the manifest"):
-        open_writer(store.path, clips=manifest(8))
-    with pytest.raises(StoreError, match="and 3 more"):
-        open_writer(store.path, clips=Manifest("m", manifest().clips[::-1]))
+    clips = manifest().clips
+    late = replace(clips[3], start=1)
+    changed = {
+        "removed: '006'": clips[:6],
+        "removed: '002', '004'": (*clips[:2], clips[3], *clips[5:]),
+        "removed: '006'\n": (*clips[:6], Clip("x", "d", "train", "v/6.mp4")),
+        "edited: '003' (start '' in the store, '1' in the manifest)": (*clips[:3], late, *clips[4:]),
+        "moved: '001', '002', '003' and 3 more": clips[::-1],
+        "new, but not at the end: 'x'": (*clips[:3], Clip("x", "d", "train", "v"), *clips[3:]),
+    }
+    for difference, others in changed.items():
+        with pytest.raises(StoreError) as caught:
+            open_writer(store.path, clips=Manifest("m", tuple(others)))
+        assert difference in str(caught.value)
+    with pytest.raises(StoreError, match="lacks the last 1 clips of manifest 'm'; `featcache extract`"):
+        store.check_rows(manifest(8))
     store.check_rows(Manifest("n", tuple(Clip(**{**vars(c), "source": "w/" + c.source}) for c in manifest())))
 
 
-def test_a_second_writer_is_refused_while_the_first_lives(tmp_path):
+def test_two_writers_share_a_store_by_blocks(tmp_path, small_blocks):
     path = tmp_path / "toy.zarr"
-    with open_writer(path) as writer:
-        with pytest.raises(StoreError, match="being written by another process"):
-            open_writer(path)
-        fill(writer, rows())
+    with open_writer(path) as first, open_writer(path) as second:
+        assert first.claim(1)
+        assert not second.claim(2)  # the same block
+        with pytest.raises(StoreError, match=rf"rows 0-3 are being written by process {os.getpid()} on "):
+            second.done(2, rows()[2], np.zeros(2), np.ones(2))
+        assert second.claim(4)
+        assert not first.claim(6)
         assert problems(path) == ["is being written by another process; check again when it is done"]
-    open_writer(path).close()
+        for row in (0, 1, 2, 3):
+            first.done(row, rows()[row], np.zeros(2), np.ones(2))
+        for row in (4, 5, 6):
+            second.done(row, rows()[row], np.zeros(2), np.ones(2))
+        assert not first.claim(3)  # it is there
+        assert first.pending == second.pending == []
+    assert np.array_equal(FeatureStore.open(path).features, rows().astype(np.float16))
     assert problems(path) == []
+
+
+def test_a_block_that_another_writer_finished_is_not_written_again(tmp_path, small_blocks):
+    path = tmp_path / "toy.zarr"
+    with open_writer(path) as slow:
+        todo = slow.pending
+        with open_writer(path) as fast:
+            fill(fast, rows())
+        before = files(path)
+        assert [row for row in todo if slow.claim(row)] == []
+    assert files(path) == before
+
+
+def test_the_lease_of_a_writer_that_died_is_free(tmp_path, small_blocks):
+    path = tmp_path / "toy.zarr"
+    child = os.fork()
+    if not child:
+        writer = open_writer(path)
+        writer.done(0, rows()[0], np.zeros(2), np.ones(2))
+        os._exit(0)
+    os.waitpid(child, 0)
+    with open_writer(path) as writer:
+        assert writer.pending == [1, 2, 3, 4, 5, 6]
+        assert writer.claim(1)
+
+
+def test_what_changes_the_whole_store_waits_for_its_writers(store, monkeypatch):
+    monkeypatch.setattr(_lease, "PATIENCE", 0.05)
+    with open_writer(store.path):
+        with pytest.raises(StoreError, match="is being written by another process; wait for it or stop it"):
+            open_writer(store.path, clips=manifest(8))  # would extend it
+        with pytest.raises(StoreError, match="is being written by another process; repair it when that is done"):
+            repair(store.path)
+        open_writer(store.path).close()  # a second writer is welcome
 
 
 def test_no_store(tmp_path):
@@ -406,29 +496,42 @@ def test_rows_that_are_open_again_do_not_count(store):
     assert np.array_equal(again.read([4]), store.read([4]))
 
 
-def test_a_journal_is_durable_when_rows_rest_on_it(store, tmp_path, monkeypatch):
-    """It is synced about every two seconds, and before the state of a block that it takes over is removed."""
+def test_rows_are_durable_within_two_seconds(tmp_path, monkeypatch):
     events, now = [], [100.0]
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))[1])
+    monkeypatch.setattr(_block.time, "monotonic", lambda: now[0])
+    path = tmp_path / "new.zarr"
+    with open_writer(path) as writer:
+        events.clear()
+        synced = []
+        for row, at in enumerate((100.0, 101.9, 102.1, 103.0)):
+            now[0] = at
+            writer.done(row, rows()[row], np.zeros(2), np.ones(2))
+            synced.append(events.count(path / "journal" / "0.log"))
+        assert synced == [0, 0, 1, 1]
+        assert events == [path / "journal" / "0.shard", path / "journal" / "0.log", path / "journal"]
+
+
+def test_a_journal_is_durable_before_it_takes_a_block_over(store, monkeypatch):
+    events = []
     fsync, unlink = os.fsync, Path.unlink
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))[1])
     monkeypatch.setattr(Path, "unlink", lambda path, **how: (events.append(("gone", path)), unlink(path, **how))[1])
-    monkeypatch.setattr(writer_module.time, "monotonic", lambda: now[0])
-    with open_writer(tmp_path / "new.zarr") as writer:
-        journal = tmp_path / "new.zarr" / "journal" / "0.log"
-        synced = []
-        for row, at in enumerate((100.0, 101.0, 101.9, 102.1)):
-            now[0] = at
-            writer.done(row, rows()[row], np.zeros(2), np.ones(2))
-            synced.append(events.count(journal))
-        assert synced == [1, 1, 1, 2]
-    events.clear()
     with open_writer(store.path) as writer:
         writer.retry_failed()
         writer.failed(1, "still broken")
-    gone = events.index(("gone", store.path / "state" / "c" / "0"))
-    before = [n for n, event in enumerate(events) if event == store.path / "journal" / "0.log" and n < gone]
-    assert len(before) >= 2  # once at its first record, once when it was complete
-    assert store.path / "journal" in events[:gone]
+    before = events[: events.index(("gone", store.path / "state" / "c" / "0"))]
+    for path in ("0.shard", "0.log", ""):
+        assert store.path / "journal" / path in before
+    assert FeatureStore.open(store.path).failures[1] == "still broken"
+
+
+def test_a_block_stays_readable_while_its_failures_are_tried_again(store):
+    with open_writer(store.path) as writer:
+        writer.retry_failed()
+        assert FeatureStore.open(store.path).state.tolist() == [1, 2, 1, 1, 1, 3, 1]
+    assert problems(store.path) == ["clip '001' failed: broken: é"]
 
 
 def test_reading_some_rows(store):
@@ -488,8 +591,8 @@ def test_a_full_disk_loses_nothing(tmp_path, small_blocks, monkeypatch):
     """The n-th write to disk fails, for every n: what was written stays, and a resume ends with the same bytes."""
     with open_writer(tmp_path / "whole.zarr") as writer:
         fill(writer, rows())
-    real = writer_module.write_file
-    for fail_at in range(12):
+    real = _block.write_file
+    for fail_at in range(10):
         path, calls = tmp_path / f"{fail_at}.zarr", iter(range(100))
 
         def full(target, data, fail_at=fail_at, calls=calls):
@@ -498,44 +601,207 @@ def test_a_full_disk_loses_nothing(tmp_path, small_blocks, monkeypatch):
             real(target, data)
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer_module, "write_file", full)
-            try:
-                with open_writer(path) as writer:
-                    fill(writer, rows())
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
+            patch.setattr(_block, "write_file", full)
+            with pytest.raises(OSError, match="No space"), open_writer(path) as writer:
+                fill(writer, rows())
         with open_writer(path) as writer:
             fill(writer, rows())
         assert files(path) == files(tmp_path / "whole.zarr")
 
 
-def test_a_full_disk_while_journalling(tmp_path):
+@pytest.mark.parametrize("place", ["shard", "log"])
+def test_a_full_disk_while_a_row_is_written(tmp_path, monkeypatch, place):
     """A torn record is taken back at once, so that the next rows are not lost behind it."""
-    path = tmp_path / "toy.zarr"
+    path, pwrite = tmp_path / "toy.zarr", os.pwrite
     with open_writer(path) as writer:
         writer.done(0, rows()[0], np.zeros(2), np.ones(2))
-        block = writer._blocks[0]
 
-        class Full:
-            def __init__(self, file):
-                self.file = file
-
-            def write(self, data):
-                self.file.write(data[:5])
-                self.file.flush()
+        def full(descriptor, data, offset):
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith(place):
+                pwrite(descriptor, bytes(data)[:5], offset)
                 raise OSError(errno.ENOSPC, "No space left on device")
+            return pwrite(descriptor, data, offset)
 
-            def __getattr__(self, name):
-                return getattr(self.file, name)
-
-        block.file = Full(block.file)
-        with pytest.raises(OSError, match="No space"):
-            writer.done(1, rows()[1], np.zeros(2), np.ones(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            with pytest.raises(OSError, match="No space"):
+                writer.done(1, rows()[1], np.zeros(2), np.ones(2))
         writer.done(2, rows()[2], np.zeros(2), np.ones(2))
     with open_writer(path) as writer:
         assert writer.pending == [1, 3, 4, 5, 6]
+        fill(writer, rows())
+    assert np.array_equal(FeatureStore.open(path).features, rows().astype(np.float16))
+    assert problems(path) == []
 
 
 def test_metadata_is_plain_json(store):
     attributes = json.loads((store.path / "zarr.json").read_text())["attributes"]["featcache"]
     assert attributes == {"format": 2, "manifest": "m", "recipe": RECIPE, "facts": {"numpy": "2"}}
+
+
+# ------------------------------------------------------------------------------------------------- appending, repairing
+
+
+@pytest.mark.parametrize("before", [1, 3, 4, 7])
+def test_appended_clips_extend_the_store(tmp_path, small_blocks, before):
+    """The bytes of a store that grew are those of one that was made at once; what was there is not computed again."""
+    grown, whole = tmp_path / "grown.zarr", tmp_path / "whole.zarr"
+    with open_writer(whole, manifest(9)) as writer:
+        fill(writer, rows(9))
+    with open_writer(grown, manifest(before)) as writer:
+        fill(writer, rows(9))
+    with open_writer(grown, manifest(9)) as writer:
+        assert writer.pending == list(range(before, 9))
+    half = FeatureStore.open(grown)
+    assert half.counts()["not tried"] == 9 - before
+    assert np.array_equal(half.features[:before], rows(9)[:before].astype(np.float16))
+    assert not half.features[before:].any()
+    assert np.array_equal(zarr.open_array(grown / "features")[:], half.features)
+    assert problems(grown) == [f"{9 - before} of 9 clips are not there yet; run `featcache extract` again"]
+    with open_writer(grown, manifest(9)) as writer:
+        fill(writer, rows(9))
+    assert files(grown) == files(whole)
+
+
+def test_an_extension_that_was_cut_off_is_finished(tmp_path, small_blocks, monkeypatch):
+    path, real = tmp_path / "toy.zarr", writer_module.write_file
+    expected = tmp_path / "whole.zarr"
+    with open_writer(expected, manifest(9)) as writer:
+        fill(writer, rows(9))
+    for kill_at in range(20):
+        shutil.rmtree(path, ignore_errors=True)
+        with open_writer(path) as writer:
+            fill(writer, rows(9))
+        calls = iter(range(100))
+
+        def killed(target, data, kill_at=kill_at, calls=calls):
+            if next(calls) == kill_at:
+                raise KeyboardInterrupt
+            real(target, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(writer_module, "write_file", killed)
+            try:
+                open_writer(path, manifest(9)).close()
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        if (path / "extension").exists():
+            with pytest.raises(StoreError, match="clips are being appended to"):
+                FeatureStore.open(path)
+            if kill_at % 2:
+                assert repair(path)[0] == "finished appending clips, which had been interrupted"
+        else:
+            assert len(FeatureStore.open(path)) == 7
+        with open_writer(path, manifest(9)) as writer:
+            fill(writer, rows(9))
+        assert files(path) == files(expected)
+    assert kill_at > 15
+
+
+def test_repair_makes_damaged_blocks_pending_and_touches_no_good_one(tmp_path, small_blocks):
+    path = tmp_path / "toy.zarr"
+    with open_writer(path) as writer:
+        fill(writer, rows())
+    whole = files(path)
+    for name in sorted(whole):
+        if name in _format.FIXED_FILES or name == "SHA256SUMS":
+            continue
+        for damaged in (None, whole[name][:-1], bytes([whole[name][0] ^ 1]) + whole[name][1:]):
+            (path / name).unlink() if damaged is None else (path / name).write_bytes(damaged)
+            times = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file()}
+            assert repair(path)
+            assert [found for found in problems(path) if "not there yet" not in found] == []
+            block = name.split("/")[2] if "/c/" in name else "0"
+            other = "1" if block == "0" else "0"
+            good = [p for p in times if f"/c/{other}" in str(p)]
+            assert len(good) >= 6
+            assert all(p.stat().st_mtime_ns == times[p] for p in good)
+            with open_writer(path) as writer:
+                assert writer.pending == list(writer.layout.span(int(block)))
+                fill(writer, rows())
+            assert files(path) == whole
+    assert repair(path) == []
+
+
+def test_repair_makes_metadata_anew_and_removes_strays(tmp_path, small_blocks):
+    path = tmp_path / "toy.zarr"
+    manifest().write(tmp_path / "manifest.csv")
+    with open_writer(path) as writer:
+        fill(writer, rows())
+    whole = files(path)
+    for name in ("window_start/zarr.json", "state/zarr.json", "rows.csv"):
+        for damage in (lambda p: p.unlink(), lambda p: p.write_bytes(b"{}")):
+            damage(path / name)
+            assert [line.split(" was ")[0] for line in repair(path)] == [name]
+            assert files(path) == whole
+    for name in ("zarr.json", "features/zarr.json", "SHA256SUMS"):
+        for damaged in (None, whole[name].replace(b"7", b"8", 1).replace(b"toy", b"tay", 1)):
+            (path / name).unlink() if damaged is None else (path / name).write_bytes(damaged)
+            with pytest.raises(StoreError, match="restore it from a copy|no feature store"):
+                repair(path)
+            (path / name).write_bytes(whole[name])
+    (path / "features" / "c" / ".0.partial").write_bytes(b"x")
+    (path / "state" / "c" / "9").write_bytes(b"x")
+    assert repair(path) == ["removed features/c/.0.partial", "removed state/c/9"]
+    assert files(path) == whole
+
+
+def test_a_damaged_block_is_not_carried_on_by_a_retry(store):
+    shard = store.path / store.layout.files(0)["features"]
+    data = bytearray(shard.read_bytes())
+    data[0] ^= 1
+    shard.write_bytes(data)
+    with open_writer(store.path) as writer:
+        writer.retry_failed()
+        with pytest.raises(StoreError, match="block 0 .* features damaged; `featcache repair`"):
+            writer.done(1, rows()[1], np.zeros(2), np.ones(2))
+    assert shard.read_bytes() == data
+
+
+def test_swapped_blocks_are_found(tmp_path, small_blocks):
+    """Every file is whole, but stands in the place of another block's."""
+    path = tmp_path / "toy.zarr"
+    with open_writer(path, manifest(8)) as writer:
+        fill(writer, rows(8))
+    for name in ("features", "window_start", "window_stop", "digest"):
+        a, b = (path / writer.layout.files(block)[name] for block in (0, 1))
+        whole = a.read_bytes(), b.read_bytes()
+        a.write_bytes(whole[1])
+        b.write_bytes(whole[0])
+        assert len(problems(path)) == 2
+        a.write_bytes(whole[0])
+        b.write_bytes(whole[1])
+    assert problems(path) == []
+    for name in ("features", "window_start", "window_stop", "length", "state", "digest"):
+        a, b = (path / writer.layout.files(block)[name] for block in (0, 1))
+        whole = a.read_bytes(), b.read_bytes()
+        a.write_bytes(whole[1])
+        b.write_bytes(whole[0])
+    assert [line.split(";")[0] for line in problems(path)] == [
+        "block 0 (rows 0-3): digest damaged",
+        "block 1 (rows 4-7): digest damaged",
+    ]
+
+
+def test_a_block_of_another_store_is_found(tmp_path, small_blocks):
+    for name, recipe in {"a.zarr": RECIPE, "b.zarr": RECIPE | {"version": 2}}.items():
+        with open_writer(tmp_path / name, recipe=recipe) as writer:
+            fill(writer, rows())
+    for path in writer.layout.files(0).values():
+        if (tmp_path / "a.zarr" / path).exists():
+            shutil.copy(tmp_path / "a.zarr" / path, tmp_path / "b.zarr" / path)
+    assert problems(tmp_path / "b.zarr")[0].startswith("block 0 (rows 0-3): digest damaged")
+
+
+def test_a_fast_check_looks_at_all_but_the_features(store):
+    known = ["clip '001' failed: broken: é"]
+    assert problems(store.path, fast=True) == known
+    for name, path in store.layout.files(0).items():
+        whole = (store.path / path).read_bytes()
+        for damaged in (whole[:-1], bytes([whole[0] ^ 1]) + whole[1:]):
+            (store.path / path).write_bytes(damaged)
+            seen = problems(store.path, fast=True) != known
+            assert seen == (name != "features" or len(damaged) < len(whole))
+        (store.path / path).write_bytes(whole)

@@ -71,6 +71,7 @@ class Extractor:
     modality: ClassVar[str]  #: what the rows describe: rgb, flow, audio, text, skeleton
     version: ClassVar[int] = 1  #: raised when the same parameters begin to give other rows
     weights_sha256: str = "none"  #: "none": computed by rule; "untrained:SEED"; else the digest of the weights
+    licence: str = "no weights"  #: under which the weights may be used
     window: Window  #: what one window is made of
     row_shape: tuple[int, ...]  #: shape of one row
 

@@ -7,28 +7,30 @@
     window_start/, window_stop/    [N, T] float64, seconds within the source; NaN where nobody knows
     length/              [N] uint32: windows that the row has, T or fewer; zeros stand behind them
     state/               [N] uint8: 0 not tried, 1 done, 2 failed, 3 absent in the source
-    digest/              [blocks, 7] uint32: crc32c of the block's other files, then of this row itself
+    digest/              [blocks, 7] uint32: crc32c of the block's other files, and a seal over these
     failures/B.jsonl     the reasons of the failed and absent rows of block B
-    journal/B.log        rows of block B that are computed but not yet committed
+    journal/B.log, B.shard    block B in the making: what its rows are, with checksums, and their features in place
+    extension/           the files above that never change, of a larger store; only while clips are being appended
 
-and beside it, in the folder that holds the stores, .NAME.zarr.lock.
+and beside it, in the folder that holds the stores, .NAME.zarr.lock (see _lease.py).
 
-Row i is row i of the manifest, always. A block is committed by writing its files in the order above and `state` last;
-each is written to a temporary file, synced and renamed. Until then the rows stand in the journal. So at any moment a
-row is either vouched for (by `state`, or by the checksum of its journal record) or it is not there.
+Row i is row i of the manifest, always. A row is written once: to its place in B.shard, with a checksum in B.log. When
+all rows of the block are there, B.shard becomes the block's shard and its other files follow, `state` last; each is
+synced and renamed. So at any moment a row is either vouched for (by `state`, or by its checksum in the journal) or it
+is not there.
 
 A features shard holds its rows one after the other from byte 0 (no compressor, index at the end), so that it can be
 mapped as well as read by zarr-python, tensorstore or zarrs.
 """
 
-import fcntl
 import hashlib
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -39,6 +41,7 @@ NOT_TRIED, DONE, FAILED, ABSENT = range(4)
 STATES = ("not tried", "done", "failed", "absent")
 ARRAYS = ("features", "window_start", "window_stop", "length", "state", "digest")
 FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS))
+EXTENSION = "extension"
 SUMS = "SHA256SUMS"  #: `sha256sum --check SHA256SUMS` works, too
 BLOCK_FILES = (
     "features",
@@ -65,12 +68,12 @@ class Layout:
     row_shape: tuple[int, ...]
     dtype: str  #: float16 or float32
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row of `features`, all windows."""
         return self.windows * math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
 
-    @property
+    @cached_property
     def block_rows(self) -> int:
         """S: rows per block, a power of two. Shards of 24-48 MB, and of whole pages where 64 MB allow that."""
         rows = 1 << int(math.log2(max(1, SHARD_BYTES // self.row_bytes)))
@@ -79,7 +82,7 @@ class Layout:
             rows = max(rows, whole_pages)
         return min(MOST_ROWS, rows)
 
-    @property
+    @cached_property
     def chunk_rows(self) -> int:
         """Rows per inner chunk of a shard: one of 8 KB or more, else the power of two below 32 KB."""
         if self.row_bytes >= CHUNK_BYTES // 4:
@@ -130,19 +133,31 @@ class Layout:
         columns = len(BLOCK_FILES) + 1
         group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)
 
-    def shard(self, features: NDArray[Any]) -> bytes:
-        """The shard file of a block's rows: payload, then (offset, size) per inner chunk, then the index's crc32c.
+    @property
+    def index_bytes(self) -> int:
+        """Bytes behind the payload of a shard: offset and size of each inner chunk, and a crc32c."""
+        return 16 * (self.block_rows // self.chunk_rows) + 4
+
+    def shard_index(self, rows: int) -> tuple[int, bytes]:
+        """(payload bytes, index) of a shard of that many rows: (offset, size) per inner chunk, then its crc32c.
 
         Inner chunks that lie wholly behind the last row are marked absent, as zarr does.
         """
         chunk_bytes = self.chunk_rows * self.row_bytes
-        chunks = -(-len(features) // self.chunk_rows)
-        payload = np.ascontiguousarray(features, dtype=np.dtype(self.dtype).newbyteorder("<")).tobytes()
-        payload += bytes(chunks * chunk_bytes - len(payload))
+        chunks = -(-rows // self.chunk_rows)
         index = np.full((self.block_rows // self.chunk_rows, 2), 2**64 - 1, dtype="<u8")
         index[:chunks, 0] = np.arange(chunks, dtype="<u8") * chunk_bytes
         index[:chunks, 1] = chunk_bytes
-        return payload + index.tobytes() + crc(index.tobytes()).to_bytes(4, "little")
+        return chunks * chunk_bytes, index.tobytes() + crc(index.tobytes()).to_bytes(4, "little")
+
+    def map_rows(self, path: Path) -> NDArray[np.uint8]:
+        """(rows, row_bytes): the whole rows of a shard file, mapped; none where there is no file."""
+        try:
+            data = np.memmap(path, np.uint8, "r")
+        except (FileNotFoundError, ValueError):  # no file, or an empty one
+            return np.zeros((0, self.row_bytes), np.uint8)
+        rows = min(self.block_rows, len(data) // self.row_bytes)
+        return data[: rows * self.row_bytes].reshape(rows, self.row_bytes)
 
     def padded(self, values: NDArray[Any], dtype: str) -> bytes:
         """A block's values as an unsharded zarr chunk, which is always full: zeros behind the last row."""
@@ -151,48 +166,54 @@ class Layout:
         return chunk.tobytes()
 
 
-def crc(data: bytes) -> int:
+def crc(data: bytes | NDArray[np.uint8]) -> int:
     """crc32c, the checksum that zarr's own index carries."""
     return int(google_crc32c.value(data))
 
 
-def digest_row(files: dict[str, bytes]) -> bytes:
-    """The digest chunk of a block: a checksum per file and one over these checksums."""
-    row = np.array([crc(files[name]) for name in BLOCK_FILES], dtype="<u4").tobytes()
-    return row + crc(row).to_bytes(4, "little")
+def digest_row(folder: Path, block: int, checksums: dict[str, int]) -> bytes:
+    """The digest chunk of a block: a checksum per file, and one that ties these to the block and to the store."""
+    row = np.array([checksums[name] for name in BLOCK_FILES], dtype="<u4").tobytes()
+    return row + _seal(folder, block, row)
+
+
+def _seal(folder: Path, block: int, row: bytes) -> bytes:
+    """Over the checksums, the block's number and the recipe: whole blocks in each other's place are found, too."""
+    return crc(row + block.to_bytes(8, "little") + (folder / "zarr.json").read_bytes()).to_bytes(4, "little")
+
+
+def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> str:
+    """What is wrong with the files of a committed block; "" when its digest vouches for each of them.
+
+    fast: of the features only the size of the file is looked at.
+    """
+    paths = {name: folder / path for name, path in layout.files(block).items()}
+    missing = [name for name, path in paths.items() if name != "failures" and not path.is_file()]
+    if missing:
+        return f"block {block}: {', '.join(missing)} missing"
+    digest, own = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
+    wrong = [] if digest[own:] == _seal(folder, block, digest[:own]) else ["digest"]
+    for k, name in enumerate(BLOCK_FILES):
+        if fast and name == "features":
+            rows = np.count_nonzero(np.fromfile(paths["state"], np.uint8))
+            good = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
+        else:
+            good = _file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
+        if not good:
+            wrong.append(name)
+    span = layout.span(block)
+    return f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(wrong)} damaged" if wrong else ""
+
+
+def _file_crc(path: Path) -> int:
+    """crc32c of a file; of nothing where it is empty or not there."""
+    return crc(np.memmap(path, np.uint8, "r")) if path.exists() and path.stat().st_size else crc(b"")
 
 
 def sums(folder: Path) -> bytes:
     """The content of SHA256SUMS for the files as they are now."""
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FIXED_FILES]
     return "".join(lines).encode()
-
-
-def lock(path: Path) -> BinaryIO | None:
-    """The store's lock, or None while somebody else holds it.
-
-    It is a file beside the store, so that making the store stands under it too; an advisory lock, which the kernel
-    lets go when its holder dies, so that a dead writer never blocks the next one.
-    """
-    file = path.with_name(f".{path.name}.lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a writer is at work on the store; nothing is written to find out."""
-    try:
-        with path.with_name(f".{path.name}.lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def json_bytes(value: Any) -> bytes:
@@ -209,8 +230,8 @@ def failure_lines(reasons: dict[int, tuple[int, str]], clip_ids: list[str]) -> b
     return b"".join(line + b"\n" for line in lines)
 
 
-def read_failures(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every recorded reason, in row order."""
-    for path in sorted((folder / "failures").glob("*.jsonl"), key=lambda path: int(path.stem)):
-        for line in path.read_text(encoding="utf-8").splitlines():
+def read_failures(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a file failures/B.jsonl, in row order; none where there is no file."""
+    if path.exists():
+        for line in path.read_bytes().splitlines():
             yield json.loads(line)

@@ -1,81 +1,176 @@
-"""Is a store what it says it is? Every file against its digest, every rule against the arrays."""
+"""Is a store what it says it is? Every file against its digest, every rule against the arrays; and how to mend it."""
 
+import contextlib
 import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from featcache._files import sync_folder, write_file
+from featcache.errors import ManifestError, StoreError
+from featcache.manifest import Manifest
 from featcache.store import _format as fmt
-from featcache.store.reader import FeatureStore
+from featcache.store import _lease
+from featcache.store.reader import FeatureStore, rows_csv
+from featcache.store.writer import finish_extension
+
+Progress = Callable[[int, int], None]
 
 
-def problems(path: Path) -> list[str]:
+def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done, total: None) -> list[str]:
     """What is wrong with the store, one sentence each; an empty list means that every byte is accounted for.
 
+    fast: features are not read; only that their files have the right size is looked at.
     Raises StoreError when there is no store, or its metadata cannot be read at all.
     """
     store = FeatureStore.open(path)
     found = _metadata(store)
     if found:  # nothing behind wrong metadata can be trusted, not even the shapes
         return found
-    clip_ids = store.clip_ids
-    committed = [b for b in range(store.layout.blocks) if (path / store.layout.files(b)["state"]).exists()]
-    for block in committed:
-        found += _block(store, block)
+    committed = _committed(store)
+    for done, block in enumerate(committed):
+        progress(done, len(committed))
+        if wrong := fmt.damaged(path, block, store.layout, fast=fast):
+            found.append(f"{wrong}; `featcache repair` makes its clips pending again")
+    progress(len(committed), len(committed))
     if found:
         return found
-    found += _strays(store, committed)
-    if fmt.is_locked(path):
+    found += [
+        f"{path.relative_to(store.path)} does not belong to the store; `featcache repair` removes it"
+        for path in _strays(store, committed)
+    ]
+    if _lease.is_locked(path):
         return ["is being written by another process; check again when it is done"]
     counts = store.counts()
     if counts["not tried"]:
         found.append(f"{counts['not tried']} of {len(store)} clips are not there yet; run `featcache extract` again")
     failed = np.flatnonzero(store.state == fmt.FAILED)
-    found += [f"clip {clip_ids[row]!r} failed: {store.failures.get(int(row), 'no reason recorded')}" for row in failed]
+    found += [
+        f"clip {store.clip_ids[row]!r} failed: {store.failures.get(int(row), 'no reason recorded')}" for row in failed
+    ]
     return found
+
+
+def repair(path: Path, progress: Progress = lambda done, total: None) -> list[str]:
+    """Make damaged blocks pending again, put files back that can be made anew, remove what does not belong here.
+
+    Blocks that are in order are not touched. Returns what was done, one sentence each.
+    Raises StoreError when a writer is at work, or when what is damaged cannot be made anew (the recipe).
+    """
+    if not any((path / name).is_file() for name in fmt.FIXED_FILES):
+        raise StoreError(f"no feature store at {path}; `featcache extract` makes one")
+    lock = _lease.lock(path, alone=True)
+    if lock is None:
+        raise StoreError(f"{path} is being written by another process; repair it when that is done")
+    with lock:
+        done = []
+        if (path / fmt.EXTENSION).exists():
+            finish_extension(path)
+            done.append("finished appending clips, which had been interrupted")
+        done += _mend_metadata(path)
+        store = FeatureStore.open(path)
+        committed = _committed(store)
+        for number, block in enumerate(committed):
+            progress(number, len(committed))
+            if wrong := fmt.damaged(path, block, store.layout):
+                _uncommit(store, block)
+                done.append(f"{wrong}: its clips are pending again")
+        progress(len(committed), len(committed))
+        for stray in _strays(store, _committed(store)):
+            stray.unlink()
+            sync_folder(stray.parent)
+            done.append(f"removed {stray.relative_to(path)}")
+        return done
 
 
 def _metadata(store: FeatureStore) -> list[str]:
     """Compare the files that never change with the checksums written when the store was made."""
     try:
-        text = (store.path / fmt.SUMS).read_text()
-        expected = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
+        listed = _listed(store.path)
+    except StoreError as error:
+        return [str(error)]
+    return [f"{name} is {wrong}" for name, wrong in _wrong(store.path, listed).items()]
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """File -> sha256, from SHA256SUMS; StoreError where that file is not as we write it."""
+    try:
+        text = (path / fmt.SUMS).read_text()
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
     except (OSError, ValueError):
-        return [f"{fmt.SUMS} is missing or damaged"]
-    if text != "".join(f"{digest}  {name}\n" for name, digest in expected.items()) or set(expected) != {
-        *fmt.FIXED_FILES
-    }:
-        return [f"{fmt.SUMS} is damaged"]
-    wrong = []
-    for name, digest in expected.items():
-        path = store.path / name
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            wrong.append(f"{name} is damaged")
-    return wrong
+        listed, text = {}, ""
+    if not text or text != "".join(f"{digest}  {name}\n" for name, digest in listed.items()):
+        raise StoreError(f"{fmt.SUMS} is missing or damaged; restore it from a copy of the store")
+    if set(listed) != {*fmt.FIXED_FILES}:
+        raise StoreError(f"{fmt.SUMS} lists other files than a store has; restore it from a copy of the store")
+    return listed
 
 
-def _block(store: FeatureStore, block: int) -> list[str]:
-    """A committed block's files against its digest."""
-    paths = {name: store.path / path for name, path in store.layout.files(block).items()}
-    missing = [name for name, path in paths.items() if name != "failures" and not path.exists()]
-    if missing:
-        return [f"block {block}: {', '.join(missing)} missing"]
-    content = {name: path.read_bytes() if path.exists() else b"" for name, path in paths.items()}
-    if content["digest"] == fmt.digest_row(content):
-        return []
-    span = store.layout.span(block)
-    sums = [content["digest"][4 * i : 4 * i + 4] for i in range(len(fmt.BLOCK_FILES))]
-    pairs = zip(fmt.BLOCK_FILES, sums, strict=True)
-    damaged = [name for name, sum in pairs if fmt.crc(content[name]).to_bytes(4, "little") != sum]
-    return [f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(damaged or ['digest'])} damaged"]
+def _wrong(path: Path, listed: dict[str, str]) -> dict[str, str]:
+    """File -> "missing" or "damaged", of the listed files that are."""
+    found = {}
+    for name, digest in listed.items():
+        if not (path / name).is_file():
+            found[name] = "missing"
+        elif hashlib.sha256((path / name).read_bytes()).hexdigest() != digest:
+            found[name] = "damaged"
+    return found
 
 
-def _strays(store: FeatureStore, committed: list[int]) -> list[str]:
+def _mend_metadata(path: Path) -> list[str]:
+    """Write wrong metadata anew where what we would write has the listed checksum."""
+    listed, done = _listed(path), []
+    wrong = _wrong(path, listed)
+    anew = _made_anew(path) if wrong else {}
+    for name, what in wrong.items():
+        if hashlib.sha256(anew.get(name, b"")).hexdigest() != listed[name]:
+            raise StoreError(f"{path}: {name} is {what} and cannot be made anew; restore it from a copy of the store")
+        write_file(path / name, anew[name])
+        done.append(f"{name} was {what}: written anew")
+    return done
+
+
+def _made_anew(path: Path) -> dict[str, bytes]:
+    """The metadata that follows from the recipe, the shape of the features and the manifest beside the store."""
+    try:
+        store = FeatureStore.open(path)
+    except StoreError:
+        return {}
+    made = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder) / "store"
+        store.layout.create_arrays(scratch, {"featcache": store.attributes})
+        made = {name: (scratch / name).read_bytes() for name in fmt.FIXED_FILES if (scratch / name).exists()}
+    with contextlib.suppress(ManifestError):
+        manifest = Manifest.read(path.parent / "manifest.csv")
+        made["rows.csv"] = rows_csv(replace(manifest, clips=manifest.clips[: len(store)]))
+    return made
+
+
+def _committed(store: FeatureStore) -> list[int]:
+    return [b for b in range(store.layout.blocks) if (store.path / store.layout.files(b)["state"]).exists()]
+
+
+def _uncommit(store: FeatureStore, block: int) -> None:
+    """Remove a block's files, `state` first, so that at no moment it vouches for what is gone."""
+    paths = [store.path / path for path in store.layout.files(block).values()]
+    for path in reversed(paths):
+        if path.exists():
+            path.unlink()
+            sync_folder(path.parent)
+
+
+def _strays(store: FeatureStore, committed: list[int]) -> list[Path]:
     """Files that a healthy store does not have."""
-    known = {*fmt.FIXED_FILES, fmt.SUMS, ".lock"}
-    known |= {str(path) for block in committed for path in store.layout.files(block).values()}
-    known |= {f"journal/{block}.log" for block in range(store.layout.blocks) if block not in committed}
-    files = sorted(str(path.relative_to(store.path)) for path in store.path.rglob("*") if path.is_file())
-    return [f"{name} does not belong to the store (left over by a kill?)" for name in files if name not in known]
+    known = {*fmt.FIXED_FILES, fmt.SUMS}
+    for block in range(store.layout.blocks):
+        log = f"journal/{block}.log"
+        if (store.path / log).exists():
+            known |= {log, f"journal/{block}.shard"}
+        if block in committed or log in known:  # with a journal: a commit that was cut off, and will be finished
+            known |= {str(path) for path in store.layout.files(block).values()}
+    files = (path for path in store.path.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(path for path in files if str(path.relative_to(store.path)) not in known)

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class FeatureStore:
     def __init__(self, path: Path, attributes: dict[str, Any], layout: fmt.Layout) -> None:
         self.path = path
         self.layout = layout
+        self.attributes = attributes  #: of the zarr group: format, manifest, recipe, facts
         self.manifest: str = attributes["manifest"]  #: its name
         self.recipe: dict[str, Any] = attributes["recipe"]  #: what makes these features what they are
         self.facts: dict[str, Any] = attributes["facts"]  #: versions that carried them
@@ -46,6 +48,11 @@ class FeatureStore:
     def open(cls, path: str | Path) -> "FeatureStore":
         """Open for reading; StoreError when there is no store or its metadata cannot be understood."""
         path = Path(path)
+        if (path / fmt.EXTENSION).exists():
+            raise StoreError(
+                f"clips are being appended to {path}, or that was interrupted; `featcache extract` with the same "
+                "manifest or `featcache repair` finishes it"
+            )
         try:
             attributes = json.loads((path / "zarr.json").read_text())["attributes"]["featcache"]
             if attributes["format"] != fmt.FORMAT:
@@ -151,22 +158,25 @@ class FeatureStore:
         rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64).reshape(-1)
         if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"{self.path}: rows {rows.min()} to {rows.max()}, of {len(self)}")
-        blocks, places = np.divmod(rows % len(self), self.layout.block_rows)
-        row_shape = (self.windows, *self.row_shape)
-        out = np.zeros((len(rows), *row_shape), self.layout.dtype)
-        for block in np.unique(blocks).tolist():
-            files = self.layout.files(block)
-            if (self.path / files["state"]).exists():
-                shape = (len(self.layout.span(block)), *row_shape)
-                payload = np.memmap(self.path / files["features"], f"<{out.dtype.str[1:]}", "r", shape=shape)
-                here = blocks == block
-                out[here] = payload[places[here]]
+        rows = rows % max(1, len(self))
+        blocks, places = np.divmod(rows, self.layout.block_rows)
+        done = self.state[rows] == fmt.DONE
+        out = np.zeros((len(rows), self.windows, *self.row_shape), np.dtype(self.layout.dtype).newbyteorder("<"))
+        flat = out.reshape(-1).view(np.uint8).reshape(len(rows), self.layout.row_bytes)
+        for block in np.unique(blocks[done]).tolist():
+            path = self.path / self.layout.files(block)["features"]
+            here = np.flatnonzero(done & (blocks == block))
+            there = self.layout.map_rows(path)
+            if places[here].max() >= len(there):
+                raise StoreError(f"{path} is missing or too short; `featcache check {self.path}` tells more")
+            flat[here] = there[places[here]]
         return out
 
     @cached_property
     def failures(self) -> dict[int, str]:
         """Row -> why it failed or is absent."""
-        entries = fmt.read_failures(self.path)
+        paths = (self.path / self.layout.files(block)["failures"] for block in range(self.layout.blocks))
+        entries = (entry for path in paths for entry in fmt.read_failures(path))
         return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] != fmt.NOT_TRIED}
 
     def counts(self) -> dict[str, int]:
@@ -210,31 +220,30 @@ class FeatureStore:
         table["reason"] = [self.failures.get(row, "") for row in range(len(self))]
         return table
 
-    def check_rows(self, manifest: Manifest) -> None:
-        """Raise StoreError, with the differences, unless the store was made from these clips in this order."""
-        differences = []
-        for row, (mine, clip) in enumerate(zip(self.rows, manifest, strict=False)):
-            theirs = clip.identity()
-            if mine != theirs:
-                changed = [
-                    f"{key} {mine[key]!r} in the store, {theirs[key]!r} in the manifest"
-                    for key in mine
-                    if mine[key] != theirs[key]
-                ]
-                differences.append(f"row {row} ({mine['clip_id']}): {'; '.join(changed)}")
-        if len(self) != len(manifest):
-            differences.append(f"{len(self)} rows in the store, {len(manifest)} in the manifest")
-        if differences:
-            more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
+    def check_rows(self, manifest: Manifest, *, extensible: bool = False) -> None:
+        """Raise StoreError, with the differences, unless the store was made from these clips in this order.
+
+        extensible: the manifest may have more clips behind those of the store.
+        """
+        mine, theirs = (self.path / "rows.csv").read_bytes(), rows_csv(manifest)
+        if theirs == mine or (extensible and theirs.startswith(mine)):
+            return
+        if theirs.startswith(mine):
             raise StoreError(
-                f"{self.path} was made from other clips than manifest {manifest.name!r}:\n  "
-                + "\n  ".join(differences[:SHOWN] + more)
-                + "\nextract into another --stores folder, or give the manifest another name"
+                f"{self.path} lacks the last {len(manifest) - len(self)} clips of manifest {manifest.name!r}; "
+                f"`featcache extract` with that manifest and {self.name} appends them"
             )
+        found = _differences({row["clip_id"]: row for row in self.rows}, [clip.identity() for clip in manifest])
+        raise StoreError(
+            f"{self.path} was made from other clips than manifest {manifest.name!r}:\n  "
+            + "\n  ".join(found)
+            + "\nnew clips may only follow the old ones; otherwise extract into another --stores folder, or give the "
+            "manifest another name"
+        )
 
     def check_recipe(self, recipe: dict[str, Any]) -> None:
         """Raise StoreError, with the differences, unless the store was made by this recipe."""
-        mine, theirs = _flat(self.recipe), _flat(recipe)
+        mine, theirs = flat(self.recipe), flat(recipe)
         if mine != theirs:
             differences = [
                 f"{key}: {mine.get(key, 'nothing')!r} in the store, {theirs.get(key, 'nothing')!r} asked for"
@@ -272,19 +281,42 @@ class FeatureStore:
 def rows_csv(manifest: Manifest) -> bytes:
     """The file rows.csv of a store made from this manifest."""
     out = io.StringIO()
-    columns = list(manifest.clips[0].identity())
-    writer = csv.DictWriter(out, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare \r would end a row
-    writer.writeheader()
-    writer.writerows(clip.identity() for clip in manifest)
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare \r would end a row
+    writer.writerow(manifest.clips[0].identity())
+    writer.writerows(clip.identity().values() for clip in manifest)
     return out.getvalue().encode()
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def _differences(mine: dict[str, dict[str, str]], theirs: list[dict[str, str]]) -> list[str]:
+    """How the rows of a store (by clip id, in order) and those of a manifest differ, a few of each kind."""
+    ids = [row["clip_id"] for row in theirs]
+    row_of = {clip_id: row for row, clip_id in enumerate(ids)}
+    kept = [clip_id for clip_id in mine if clip_id in row_of]
+    last = row_of[kept[-1]] if kept else len(ids)
+    kinds = {
+        "removed": [repr(clip_id) for clip_id in mine if clip_id not in row_of],
+        "edited": [
+            f"{clip_id!r} ({key} {mine[clip_id][key]!r} in the store, {theirs[row_of[clip_id]][key]!r} in the manifest)"
+            for clip_id in kept
+            for key in mine[clip_id]
+            if mine[clip_id][key] != theirs[row_of[clip_id]][key]
+        ],
+        "moved": [repr(b) for a, b in pairwise(kept) if row_of[b] < row_of[a]],
+        "new, but not at the end": [repr(clip_id) for clip_id in ids[:last] if clip_id not in mine],
+    }
+    return [
+        f"{kind}: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}"
+        for kind, names in kinds.items()
+        if names
+    ]
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {
         key: leaf
         for name, part in value.items()
-        for key, leaf in _flat(part, f"{prefix}.{name}" if prefix else name).items()
+        for key, leaf in flat(part, f"{prefix}.{name}" if prefix else name).items()
     }

@@ -1,0 +1,277 @@
+"""A block in the making: journal/B.shard holds its features, each row in its place, journal/B.log what the rows are.
+
+A record of the log is row, state and payload with a checksum. The payload of a row that is done is start and stop of
+its windows and the checksum of its features; of the others, the reason. Of several records of a row the last counts.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache._files import make_folder, sync_folder, write_file
+from featcache.errors import StoreError
+from featcache.store import _format as fmt
+from featcache.store._lease import lease
+
+RECORD = struct.Struct("<IBI")  #: row, state, bytes of the payload; the payload and a crc32c of all follow
+OWNER = 255  #: the state of a record that says who has the lease
+SYNC_SECONDS = 2.0  #: a power cut costs at most the rows of this time
+
+WINDOWS = ("window_start", "window_stop")
+
+NOTHING = np.zeros(0, np.uint8)
+
+Entries = dict[int, tuple[int, bytes]]  #: row -> state, payload
+
+
+class Block:
+    """An open block, leased by this process.
+
+    A block that was committed before (failed clips are tried again, or clips were appended) stays readable until its
+    next commit: its rows are copied when the first new one comes.
+    """
+
+    def __init__(self, folder: Path, number: int, layout: fmt.Layout, log: BinaryIO) -> None:
+        self.number, self.layout, self.span = number, layout, layout.span(number)
+        self._folder, self._log, self._synced = folder, log, time.monotonic()
+        self._named = self._taken_over = False
+        self._shard_path = folder / "journal" / f"{number}.shard"
+        self._paths = {name: folder / path for name, path in layout.files(number).items()}
+        self._committed = committed_states(folder, number, layout)
+        if not self._shard_path.exists():
+            if self._committed.any():  # a kill came between the commit and the removal of this journal
+                os.ftruncate(log.fileno(), 0)
+            elif self._paths["features"].exists():  # or in the middle of the commit
+                os.replace(self._paths["features"], self._shard_path)
+        self._shard = os.fdopen(os.open(self._shard_path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
+        self.entries, good = read_log(folder, number, layout)
+        os.ftruncate(log.fileno(), good)
+        self._missing = {row for row in self.span if not self.holds(row)}
+        self._record(self.span.start, OWNER, fmt.json_bytes({"pid": os.getpid(), "host": socket.gethostname()}))
+
+    @classmethod
+    def claim(cls, folder: Path, number: int, layout: fmt.Layout) -> "Block | None":
+        """The block, with what is there of it; None while another writer has its lease."""
+        log = lease(folder / "journal" / f"{number}.log")
+        return None if log is None else cls(folder, number, layout, log)
+
+    def holds(self, row: int) -> bool:
+        """Whether the row is there."""
+        return row in self.entries or bool(self._committed[row - self.span.start])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row is there."""
+        return not self._missing
+
+    def append(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8]) -> None:
+        """Add a row; an earlier record of it no longer counts.
+
+        payload: `times_bytes` of a row that is done, with the bytes of its features, `row_bytes` or fewer; else the
+        reason, with NOTHING.
+        """
+        self._take_over()
+        self._put(row, state, payload, features)
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def commit(self, clip_ids: list[str]) -> None:
+        """Give the complete block its place, unless nothing new came to it, and let go of it."""
+        if self.entries:
+            self._take_over()
+            files = self._files(clip_ids)
+            self._finish_shard()
+            sums = {name: fmt.crc(data) for name, data in files.items()}
+            sums["features"] = fmt.crc(np.memmap(self._shard_path, np.uint8, "r"))
+            files["digest"] = fmt.digest_row(self._folder, self.number, sums)
+            os.fsync(self._shard.fileno())
+            if self._committed.any():  # from here on the journal alone vouches for the rows
+                self.sync()
+                _remove(self._paths["state"])
+            make_folder(self._paths["features"].parent)
+            os.replace(self._shard_path, self._paths["features"])
+            sync_folder(self._paths["features"].parent)
+            for name in ("window_start", "window_stop", "length", "failures", "digest", "state"):
+                if files[name] or name != "failures":
+                    write_file(self._paths[name], files[name])
+                elif self._paths[name].exists():
+                    _remove(self._paths[name])
+        self._shard.close()
+        self._shard_path.unlink(missing_ok=True)
+        Path(self._log.name).unlink()
+        self._log.close()
+
+    def sync(self) -> None:
+        """Make what is written durable."""
+        os.fsync(self._shard.fileno())
+        os.fsync(self._log.fileno())
+        if not self._named:
+            sync_folder(self._shard_path.parent)
+            self._named = True
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync, and let go of the block; what is there stays for the next owner."""
+        try:
+            if self.entries:
+                self.sync()
+            else:  # nothing came: leave no trace
+                self._shard_path.unlink()
+                Path(self._log.name).unlink()
+        finally:
+            self._shard.close()
+            self._log.close()
+
+    def _take_over(self) -> None:
+        """Copy the rows of the committed block, if there is one, that have no newer record."""
+        if self._taken_over or not self._committed.any():
+            return
+        if wrong := fmt.damaged(self._folder, self.number, self.layout):
+            raise StoreError(f"{self._folder}: {wrong}; `featcache repair` makes its clips pending again")
+        rows = self.layout.map_rows(self._paths["features"])
+        start, stop = (np.fromfile(self._paths[name], "<f8").reshape(-1, self.layout.windows) for name in WINDOWS)
+        lengths = np.fromfile(self._paths["length"], "<u4")
+        reasons = {entry["row"]: entry["reason"].encode() for entry in fmt.read_failures(self._paths["failures"])}
+        for k, row in enumerate(self.span):
+            state, t = int(self._committed[k]), lengths[k]
+            if row in self.entries:
+                continue
+            if state == fmt.DONE:
+                self._put(row, state, times_bytes(start[k, :t], stop[k, :t]), rows[k])
+            elif state != fmt.NOT_TRIED:
+                self._put(row, state, reasons[row], NOTHING)
+        self.sync()
+        self._taken_over = True
+
+    def _put(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8]) -> None:
+        size = self.layout.row_bytes
+        if len(features) < size:  # windows that a row lacks are zeros, and so is a row that is not done
+            features = np.concatenate([features, np.zeros(size - len(features), np.uint8)])
+        _write_all(self._shard.fileno(), features.data, (row - self.span.start) * size)
+        if state == fmt.DONE:
+            payload += fmt.crc(features).to_bytes(4, "little")
+        self._record(row, state, payload)
+        self.entries[row] = (state, payload)
+        self._missing.discard(row)
+
+    def _record(self, row: int, state: int, payload: bytes) -> None:
+        head = RECORD.pack(row, state, len(payload))
+        end = os.fstat(self._log.fileno()).st_size
+        try:
+            _write_all(self._log.fileno(), head + payload + fmt.crc(head + payload).to_bytes(4, "little"), end)
+        except OSError:  # the disk is full: leave no torn record behind which the next one would be lost
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._log.fileno(), end)
+            raise
+
+    def _finish_shard(self) -> None:
+        """Fill the shard up to whole inner chunks with zeros, and put its index behind."""
+        payload, index = self.layout.shard_index(len(self.span))
+        os.ftruncate(self._shard.fileno(), len(self.span) * self.layout.row_bytes)
+        os.ftruncate(self._shard.fileno(), payload)
+        _write_all(self._shard.fileno(), index, payload)
+
+    def _files(self, clip_ids: list[str]) -> dict[str, bytes]:
+        """The bytes of the block's small files."""
+        layout, first = self.layout, self.span.start
+        times = np.zeros((2, len(self.span), layout.windows))
+        lengths, states = np.zeros(len(self.span), np.uint32), np.zeros(len(self.span), np.uint8)
+        reasons = {}
+        for row, (state, payload) in self.entries.items():
+            states[row - first] = state
+            if state == fmt.DONE:
+                values = np.frombuffer(payload[:-4], "<f8").reshape(2, -1)
+                lengths[row - first] = values.shape[1]
+                times[:, row - first, : values.shape[1]] = values
+            else:
+                reasons[row] = (state, payload.decode())
+        return {
+            "window_start": layout.padded(times[0], "float64"),
+            "window_stop": layout.padded(times[1], "float64"),
+            "length": layout.padded(lengths, "uint32"),
+            "failures": fmt.failure_lines(reasons, clip_ids),
+            "state": layout.padded(states, "uint8"),
+        }
+
+
+def times_bytes(start: NDArray[np.floating], stop: NDArray[np.floating]) -> bytes:
+    """The payload of a row that is done, without the checksum of its features."""
+    return np.array((start, stop), "<f8").tobytes()
+
+
+def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[np.uint8]:
+    """States of the block's rows as `state` has them; all 0 where it is not committed."""
+    try:
+        return np.fromfile(folder / layout.files(number)["state"], np.uint8)[: len(layout.span(number))]
+    except FileNotFoundError:
+        return np.zeros(len(layout.span(number)), np.uint8)
+
+
+def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, int]:
+    """What the journal of a block vouches for, and how many of its bytes are whole records."""
+    path = folder / "journal" / f"{number}.log"
+    data = path.read_bytes() if path.exists() else b""
+    entries: Entries = {}
+    good = 0
+    while (record := _parse(data, good)) is not None:
+        row, state, payload = record
+        good += RECORD.size + len(payload) + 4
+        if state != OWNER:
+            entries[row] = (state, payload)
+    if not entries:
+        return {}, good
+    rows, first = layout.map_rows(path.with_suffix(".shard")), layout.span(number).start
+
+    def there(row: int, state: int, payload: bytes) -> bool:
+        return state != fmt.DONE or (
+            row - first < len(rows) and fmt.crc(rows[row - first]) == int.from_bytes(payload[-4:], "little")
+        )
+
+    return {row: (state, payload) for row, (state, payload) in entries.items() if there(row, state, payload)}, good
+
+
+def owner(folder: Path, number: int) -> str:
+    """Who has, or had last, the lease of a block: "process 123 on host"."""
+    found = "another process"
+    path = folder / "journal" / f"{number}.log"
+    with contextlib.suppress(OSError):
+        data, place = path.read_bytes(), 0
+        while (record := _parse(data, place)) is not None:
+            place += RECORD.size + len(record[2]) + 4
+            if record[1] == OWNER:
+                who = json.loads(record[2])
+                found = f"process {who['pid']} on {who['host']}"
+    return found
+
+
+def _parse(data: bytes, begin: int) -> tuple[int, int, bytes] | None:
+    """Row, state and payload of the record at `begin`; None at the end and at a torn record."""
+    first = begin + RECORD.size
+    if len(data) < first:
+        return None
+    row, state, size = RECORD.unpack_from(data, begin)
+    end = first + size
+    if len(data) < end + 4 or fmt.crc(data[begin:end]) != int.from_bytes(data[end : end + 4], "little"):
+        return None
+    return row, state, data[first:end]
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    sync_folder(path.parent)
+
+
+def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write at an offset; OSError, for instance ENOSPC, unless every byte could be written."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
