@@ -11,7 +11,7 @@ import click
 
 import featcache
 from featcache.errors import FeatcacheError
-from pipelines import cli_stores
+from pipelines import cli_archive, cli_bridges, cli_stores
 from pipelines._commands import CORES, PATH, Commands, Job, experiment_options, note, progress_bar
 
 
@@ -165,7 +165,15 @@ def extract(
         raise SystemExit(1)
 
 
-for command in (cli_stores.check, cli_stores.repair, cli_stores.info):
+for command in (
+    cli_stores.check,
+    cli_stores.repair,
+    cli_stores.info,
+    cli_bridges.import_,
+    cli_bridges.export,
+    cli_archive.pack,
+    cli_archive.unpack,
+):
     main.add_command(command)
 
 
@@ -281,7 +289,7 @@ def report(job: Job, out: Path | None) -> None:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["extractors", "benchmarks", "nets", "methods", "experiments"]))
+@click.argument("what", type=click.Choice(["extractors", "benchmarks", "formats", "nets", "methods", "experiments"]))
 def list_names(what: str) -> None:
     """List what there is, with a line about each.
 
@@ -294,6 +302,7 @@ def list_names(what: str) -> None:
     folders = {
         "extractors": "featcache.extractors",
         "benchmarks": "featcache.builders",
+        "formats": "featcache.bridges",
         "nets": "heads.nets",
         "methods": "heads.methods",
         "experiments": "pipelines.experiments",

@@ -23,7 +23,7 @@ from featcache.extractors import Caption, Extractor, Pictures, Sound, load, para
 from featcache.manifest import Manifest
 from featcache.media import Take, read_clip
 from featcache.store import FeatureStore, StoreWriter
-from featcache.store.writer import remove
+from featcache.store.writer import check_folder, remove
 from featcache.windows import Plan
 from pipelines import typed
 
@@ -116,10 +116,7 @@ def extract(
     when other processes are at everything that is left.
     """
     folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
-    for path in sorted(folder.glob("*.zarr")):
-        # what is broken altogether is not in the way; `featcache check` names it
-        if (path / "rows.csv").exists() and not (path / "extension").exists():
-            FeatureStore.open(path).check_rows(manifest, extensible=True)
+    check_folder(folder, manifest)
     dtypes = {extractor.name: dtype for extractor in extractors}
     while True:
         try:

@@ -6,18 +6,22 @@ A bridge file holds
     def read(path, ids) -> dict[str, External]     key in the file (modality, data set, column group) -> its features
     def write(path, tables) -> None                the way back; replaces what stands at `path`, whole or not at all
 
-and is tested by `tests/test_bridges.py` for every file in the folder. Files are untrusted: a bridge never executes what
-a file says (pickles go through `_pickles.load`), and answers anything unexpected with a FormatError that names the
-file, the place, what was found and what was expected.
+and is tested by `tests/test_bridges.py` for every file in the folder. The first sentence of its docstring says what the
+format is. Files are untrusted: a bridge never executes what a file says (pickles go through `_pickles.load`), and
+answers anything unexpected with a FormatError that names the file, the place, what was found and what was expected.
+Values that are no number (NaN) are passed on.
 
-KEEPS is a subset of
+`ids` is None or the clips' ids in the order of the file, for a file that has none. Where it has ids, they are replaced;
+another number of them, or an id that stands twice, is a FormatError.
 
-    "several"    more than one key in a file
+KEEPS is a subset of WORDS:
+
+    "several"    more than one key in a file; without it several keys are refused
     "windows"    the window axis: (T, D) comes back as (T, D), not as its rows flattened or averaged
-    "ragged"     a number of windows that differs between clips
-    "shape"      rows of any shape (D1, D2, ...), not only (D,)
+    "ragged"     a number of windows that differs between clips; without it such clips are refused
+    "shape"      rows of any shape (D1, D2, ...); without it they come back as (D1*D2*...,), or are refused
     "dtype"      float16 as float16 and float32 as float32; without it all is float32
-    "ids"        any clip id; without it some characters (such as / in a file's name) cannot stand in an id
+    "ids"        any clip id; without it ids with some characters (such as / in a file's name) are refused
     "times"      start and stop of each window
     "recipe"     how the features were made
 
@@ -28,12 +32,15 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import FormatError
+
+WORDS = ("several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe")  #: that KEEPS may hold
 
 Times = tuple[NDArray[np.float64], NDArray[np.float64]]  #: start and stop (T,) of a clip's windows, in seconds
 
@@ -46,6 +53,17 @@ class External:
     row: Callable[[int], NDArray[Any]]  #: k -> (T, *row_shape) of clip ids[k], in the dtype of the file
     times: Callable[[int], Times] | None = None  #: k -> its windows' start and stop; None: the file does not say
     recipe: dict[str, Any] = field(default_factory=dict)  #: what the file says about how it was made; {} if nothing
+
+
+def read_ids(path: Path) -> list[str]:
+    """The clip ids in a text file, one per line."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
 def names() -> list[str]:

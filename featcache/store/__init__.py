@@ -1,6 +1,21 @@
 """Feature stores: frozen features on disk, crash-safe to write, readable by anything that reads zarr v3."""
 
+from typing import TYPE_CHECKING, Any
+
+from featcache.store.joining import Joined, join
 from featcache.store.reader import FeatureStore
 from featcache.store.writer import StoreWriter
 
-__all__ = ["FeatureStore", "StoreWriter"]
+if TYPE_CHECKING:
+    from featcache.store.dataset import FeatureDataset
+
+__all__ = ["FeatureDataset", "FeatureStore", "Joined", "StoreWriter", "join"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is used."""
+    if name != "FeatureDataset":
+        raise AttributeError(f"module 'featcache.store' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    from featcache.store.dataset import FeatureDataset
+
+    return FeatureDataset

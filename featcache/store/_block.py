@@ -20,6 +20,7 @@ from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
 from featcache.store import _format as fmt
 from featcache.store._lease import lease
+from featcache.store.reader import FeatureStore
 
 RECORD = struct.Struct("<IBI")  #: row, state, bytes of the payload; the payload and a crc32c of all follow
 OWNER = 255  #: the state of a record that says who has the lease
@@ -83,11 +84,11 @@ class Block:
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
 
-    def commit(self, clip_ids: list[str]) -> None:
+    def commit(self, store: FeatureStore) -> None:
         """Give the complete block its place, unless nothing new came to it, and let go of it."""
         if self.entries:
             self._take_over()
-            files = self._files(clip_ids)
+            files = self._files(store)
             self._finish_shard()
             sums = {name: fmt.crc(data) for name, data in files.items()}
             sums["features"] = fmt.crc(np.memmap(self._shard_path, np.uint8, "r"))
@@ -179,7 +180,7 @@ class Block:
         os.ftruncate(self._shard.fileno(), payload)
         _write_all(self._shard.fileno(), index, payload)
 
-    def _files(self, clip_ids: list[str]) -> dict[str, bytes]:
+    def _files(self, store: FeatureStore) -> dict[str, bytes]:
         """The bytes of the block's small files."""
         layout, first = self.layout, self.span.start
         times = np.zeros((2, len(self.span), layout.windows))
@@ -197,7 +198,7 @@ class Block:
             "window_start": layout.padded(times[0], "float64"),
             "window_stop": layout.padded(times[1], "float64"),
             "length": layout.padded(lengths, "uint32"),
-            "failures": fmt.failure_lines(reasons, clip_ids),
+            "failures": fmt.failure_lines(reasons, store.clip_ids) if reasons else b"",
             "state": layout.padded(states, "uint8"),
         }
 

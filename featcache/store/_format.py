@@ -98,6 +98,10 @@ class Layout:
         """The rows of a block."""
         return range(block * self.block_rows, min(self.rows, (block + 1) * self.block_rows))
 
+    def as_slice(self, block: int) -> slice:
+        """The rows of a block, as an index."""
+        return slice(self.span(block).start, self.span(block).stop)
+
     def files(self, block: int) -> dict[str, Path]:
         """The files of a block, relative to the store, in the order in which they are committed."""
         inner = "/".join("0" for _ in (self.windows, *self.row_shape))

@@ -13,7 +13,7 @@ from featcache._files import sync_folder, write_file
 from featcache.errors import ManifestError, StoreError
 from featcache.manifest import Manifest
 from featcache.store import _format as fmt
-from featcache.store import _lease
+from featcache.store import _lease, archive
 from featcache.store.reader import FeatureStore, rows_csv
 from featcache.store.writer import finish_extension
 
@@ -26,6 +26,8 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done
     fast: features are not read; only that their files have the right size is looked at.
     Raises StoreError when there is no store, or its metadata cannot be read at all.
     """
+    if archive.is_archive(path):
+        return archive.problems(path, fast=fast, progress=progress) or _unfinished(FeatureStore.open(path))
     store = FeatureStore.open(path)
     found = _metadata(store)
     if found:  # nothing behind wrong metadata can be trusted, not even the shapes
@@ -44,14 +46,18 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done
     ]
     if _lease.is_locked(path):
         return ["is being written by another process; check again when it is done"]
-    counts = store.counts()
-    if counts["not tried"]:
-        found.append(f"{counts['not tried']} of {len(store)} clips are not there yet; run `featcache extract` again")
-    failed = np.flatnonzero(store.state == fmt.FAILED)
-    found += [
-        f"clip {store.clip_ids[row]!r} failed: {store.failures.get(int(row), 'no reason recorded')}" for row in failed
+    return found + _unfinished(store)
+
+
+def _unfinished(store: FeatureStore) -> list[str]:
+    """What a store in good order lacks: clips that were not tried, and clips that failed."""
+    found = []
+    if left := store.counts()["not tried"]:
+        found.append(f"{left} of {len(store)} clips are not there yet; run `featcache extract` again")
+    return found + [
+        f"clip {store.clip_ids[row]!r} failed: {store.failures.get(int(row), 'no reason recorded')}"
+        for row in np.flatnonzero(store.state == fmt.FAILED)
     ]
-    return found
 
 
 def repair(path: Path, progress: Progress = lambda done, total: None) -> list[str]:
@@ -62,6 +68,8 @@ def repair(path: Path, progress: Progress = lambda done, total: None) -> list[st
     """
     if not any((path / name).is_file() for name in fmt.FIXED_FILES):
         raise StoreError(f"no feature store at {path}; `featcache extract` makes one")
+    if archive.is_archive(path):
+        raise StoreError(f"{path} is an archive, which cannot be repaired; get another copy of it")
     lock = _lease.lock(path, alone=True)
     if lock is None:
         raise StoreError(f"{path} is being written by another process; repair it when that is done")

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+Progress = Callable[[int, int], None]
+
 SHOWN = 3  #: differing rows that an error message spells out
 
 
@@ -36,17 +38,30 @@ class FeatureStore:
     `state` alone says which rows are there; `features` has zeros in the others.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any], layout: fmt.Layout) -> None:
+    def __init__(
+        self,
+        path: Path,
+        attributes: dict[str, Any],
+        layout: fmt.Layout,
+        archived: bool = False,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
         self.path = path
         self.layout = layout
+        self.archived = archived  #: whether the features are compressed: see archive.py
+        self._progress = progress
         self.attributes = attributes  #: of the zarr group: format, manifest, recipe, facts
         self.manifest: str = attributes["manifest"]  #: its name
         self.recipe: dict[str, Any] = attributes["recipe"]  #: what makes these features what they are
         self.facts: dict[str, Any] = attributes["facts"]  #: versions that carried them
 
     @classmethod
-    def open(cls, path: str | Path) -> "FeatureStore":
-        """Open for reading; StoreError when there is no store or its metadata cannot be understood."""
+    def open(cls, path: str | Path, progress: Progress = lambda done, total: None) -> "FeatureStore":
+        """Open for reading; StoreError when there is no store or its metadata cannot be understood.
+
+        progress: of an archive, whose features are all decoded into memory when the first are asked for: blocks
+        (done, total).
+        """
         path = Path(path)
         if (path / fmt.EXTENSION).exists():
             raise StoreError(
@@ -59,12 +74,14 @@ class FeatureStore:
                 raise StoreError(f"{path} has format {attributes['format']}; this featcache reads {fmt.FORMAT}")
             features = json.loads((path / "features" / "zarr.json").read_text())
             rows, windows, *row_shape = features["shape"]
-            return cls(path, attributes, fmt.Layout(rows, windows, tuple(row_shape), features["data_type"]))
+            archived = any(codec["name"] == "zstd" for codec in features["codecs"][0]["configuration"]["codecs"])
+            layout = fmt.Layout(rows, windows, tuple(row_shape), features["data_type"])
+            return cls(path, attributes, layout, archived, progress)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
         except StoreError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise StoreError(f"{path} is not a feature store of ours, or its metadata is damaged ({error!r})") from None
 
     @property
@@ -102,7 +119,7 @@ class FeatureStore:
         """Digest of recipe, rows and every committed block: equal fingerprints, equal content."""
         digest = hashlib.sha256(self.recipe_sha256.encode())
         digest.update((self.path / "rows.csv").read_bytes())
-        digest.update(self._array("digest")[:].tobytes())
+        digest.update(self._array("digest").tobytes())
         return digest.hexdigest()
 
     @cached_property
@@ -122,22 +139,22 @@ class FeatureStore:
     @cached_property
     def state(self) -> NDArray[np.uint8]:
         """(N,) 0 not tried, 1 done, 2 failed, 3 absent in the source."""
-        return self._array("state")[:]
+        return self._array("state")
 
     @cached_property
     def window_start(self) -> NDArray[np.float64]:
         """(N, T) where each window begins, seconds within the source; NaN where nobody knows."""
-        return self._array("window_start")[:]
+        return self._array("window_start")
 
     @cached_property
     def window_stop(self) -> NDArray[np.float64]:
         """(N, T) where each window ends, seconds within the source; NaN where nobody knows."""
-        return self._array("window_stop")[:]
+        return self._array("window_stop")
 
     @cached_property
     def length(self) -> NDArray[np.uint32]:
         """(N,) windows of each row, at most T; 0 in the rows that are not done."""
-        return self._array("length")[:]
+        return self._array("length")
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -166,11 +183,23 @@ class FeatureStore:
         for block in np.unique(blocks[done]).tolist():
             path = self.path / self.layout.files(block)["features"]
             here = np.flatnonzero(done & (blocks == block))
-            there = self.layout.map_rows(path)
+            span = self.layout.span(block)
+            there = self._decoded[span.start : span.stop] if self.archived else self.layout.map_rows(path)
             if places[here].max() >= len(there):
                 raise StoreError(f"{path} is missing or too short; `featcache check {self.path}` tells more")
             flat[here] = there[places[here]]
         return out
+
+    @cached_property
+    def _decoded(self) -> NDArray[np.uint8]:
+        """(N, row_bytes) of an archive."""
+        from featcache.store import archive
+
+        return archive.features(self.path, self.layout, self._progress)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled store is opened again where it is unpickled."""
+        return FeatureStore.open, (self.path,)
 
     @cached_property
     def failures(self) -> dict[int, str]:
@@ -242,7 +271,9 @@ class FeatureStore:
         )
 
     def check_recipe(self, recipe: dict[str, Any]) -> None:
-        """Raise StoreError, with the differences, unless the store was made by this recipe."""
+        """Raise StoreError, with the differences, unless rows made by this recipe may be written to the store."""
+        if self.archived:
+            raise StoreError(f"{self.path} is an archive; `featcache unpack` makes a store of it that can be written")
         mine, theirs = flat(self.recipe), flat(recipe)
         if mine != theirs:
             differences = [
@@ -272,10 +303,28 @@ class FeatureStore:
     def _row_of(self) -> dict[str, int]:
         return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
 
-    def _array(self, name: str) -> Any:
-        import zarr
-
-        return zarr.open_array(self.path / name, mode="r")
+    def _array(self, name: str) -> NDArray[Any]:
+        """A small array, whole; zeros where its block is not committed. Its chunks are plain files, one per block."""
+        dtype, row = {
+            "window_start": ("<f8", (self.windows,)),
+            "window_stop": ("<f8", (self.windows,)),
+            "length": ("<u4", ()),
+            "state": ("u1", ()),
+            "digest": ("<u4", (len(fmt.BLOCK_FILES) + 1,)),
+        }[name]
+        out = np.zeros((self.layout.blocks if name == "digest" else len(self), *row), dtype)
+        for block in range(self.layout.blocks):
+            files = self.layout.files(block)
+            place = slice(block, block + 1) if name == "digest" else self.layout.as_slice(block)
+            if (self.path / files["state"]).exists():
+                try:
+                    values = np.fromfile(self.path / files[name], dtype).reshape(-1, *row)
+                    out[place] = values[: len(out[place])]
+                except (OSError, ValueError):
+                    raise StoreError(
+                        f"{self.path / files[name]} is missing or cut off; `featcache check {self.path}` tells more"
+                    ) from None
+        return out
 
 
 def rows_csv(manifest: Manifest) -> bytes:

@@ -35,6 +35,7 @@ class StoreWriter:
         self.layout = store.layout
         self.path = store.path
         self._lock = lock
+        self._largest = float(np.finfo(store.layout.dtype).max)
         self._retried: set[int] = set()
         self._blocks: dict[int, Block] = {}  #: those that we have leased
         self._theirs: set[int] = set()  #: blocks that another writer had when we asked
@@ -42,7 +43,7 @@ class StoreWriter:
         for log in sorted((self.path / "journal").glob("*.log")):  # complete ones lack the end of their commit only
             block = Block.claim(self.path, int(log.stem), self.layout)
             if block is not None:
-                block.commit(store.clip_ids) if block.complete else block.close()
+                block.commit(store) if block.complete else block.close()
 
     @classmethod
     def open(
@@ -136,7 +137,7 @@ class StoreWriter:
             largest = float(bits.view(np.float16))  # NaN if there is one, or infinity
         else:
             largest = float(np.abs(features).max(initial=0.0))
-        if largest <= float(np.finfo(self.layout.dtype).max):
+        if largest <= self._largest:
             return ""
         if not np.isfinite(features).all():
             return "has values that are not finite"
@@ -193,7 +194,7 @@ class StoreWriter:
         block = self._blocks[number]
         if block.complete and self._retried.isdisjoint(block.span):
             del self._blocks[number]
-            block.commit(self.store.clip_ids)
+            block.commit(self.store)
 
 
 def _begun(path: Path) -> bool:
@@ -257,3 +258,13 @@ def remove(path: Path) -> None:
         raise StoreError(f"{path} is being written by another process; stop that first")
     with lock:
         shutil.rmtree(path)
+
+
+def check_folder(folder: Path, manifest: Manifest) -> None:
+    """Raise StoreError, with the differences, unless all stores of a folder are of the manifest, or its first clips.
+
+    What is broken altogether is not in the way; `featcache check` names it.
+    """
+    for path in sorted(folder.glob("*.zarr")):
+        if (path / "rows.csv").exists() and not (path / fmt.EXTENSION).exists():
+            FeatureStore.open(path).check_rows(manifest, extensible=True)

@@ -1,0 +1,78 @@
+"""What the bridges to folders of files share: replacing a folder whole, and the order that a folder does not keep."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from featcache._files import sync_folder
+from featcache.bridges import External
+from featcache.bridges._arrays import reading
+from featcache.errors import FormatError
+
+MARK = ".featcache.json"  #: in folders that a bridge has written; other tools pass over it
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Path]:
+    """A scratch folder beside `path` that takes its place when all went well; else what stands there stays as it was.
+
+    Only an empty folder or one that a bridge has written is replaced: FormatError for any other.
+    """
+    path = Path(os.path.abspath(path))  # "." has no name
+    scratch, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old"))
+    if old.exists() and not path.exists():  # a kill came between the two renames below
+        os.replace(old, path)
+    if path.exists() and not path.is_dir():
+        raise FormatError(f"{path} is a file; name a folder")
+    if path.exists() and any(path.iterdir()) and not (path / MARK).is_file():
+        raise FormatError(f"{path} has files that featcache did not write; name a new folder, or remove this one")
+    for leftover in (scratch, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        ids = list(dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids))
+        (scratch / MARK).write_text(json.dumps({"keys": list(tables), "ids": ids}))
+        os.sync()  # once: a folder may have a hundred thousand files
+        if path.exists():
+            os.replace(path, old)
+        os.replace(scratch, path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def order(path: Path) -> tuple[list[str], list[str]]:
+    """Keys and ids in the order in which a bridge has written them into this folder; none if another tool did."""
+    if not (path / MARK).is_file():
+        return [], []
+    with reading(path / MARK, "JSON"):
+        kept = json.loads((path / MARK).read_text())
+        found = kept["keys"], kept["ids"]
+        if any(type(name) is not str for names in found for name in names):
+            raise FormatError(f"{path / MARK}: keys and ids must be text")
+        return found
+
+
+def arranged(names: set[str], first: list[str]) -> list[str]:
+    """These names, those of `first` in its order and then the others in the alphabet's."""
+    place = {name: k for k, name in enumerate(first)}
+    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
+
+
+def content(file: Path) -> bytes:
+    """The bytes of a file in a foreign folder, which may as well hold a pipe or a link to an endless device."""
+    if not file.is_file():
+        raise FormatError(f"{file} is not a file")
+    return file.read_bytes()
+
+
+def check_folder(path: Path, what: str) -> None:
+    """FormatError unless there is a folder."""
+    if not path.is_dir():
+        raise FormatError(f"{path} is a file; {what} is a folder" if path.exists() else f"no folder {path}")

@@ -1,0 +1,87 @@
+"""CSV table: a line per window, the clip's id in its first column, an optional column `window`, then numbers.
+
+Windows of a clip are its lines in the order of `window`, or as they stand where there is no such column. The key is
+called `features`. Numbers are written in the shortest form that gives the same float32 back.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bridges import External
+from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, reading, replacing, survey, the_only
+from featcache.errors import FormatError
+
+KEEPS = frozenset({"windows", "ragged", "ids"})
+ORDER = "window"  #: the optional second column
+
+
+def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
+    """{"features": float32}; ids: of the clips, in the order in which they first stand in the file."""
+    clips: dict[str, dict[int, NDArray[np.float32]]] = {}
+    with reading(path, "CSV"), path.open(encoding="utf-8-sig", newline="") as file:
+        if file.read()[-1:] not in ("", "\n", "\r"):
+            raise FormatError(f"{path}: its last line does not end, so it may be cut off; end it if it is whole")
+        file.seek(0)
+        lines = csv.reader(file, strict=True)
+        header = next(lines, [])
+        if not header or header[0] not in ID_NAMES:
+            raise FormatError(
+                f"{path} line 1: the first column is {header[0] if header else ''!r}; it must be clip_id "
+                f"(or {', '.join(ID_NAMES[1:])}), then perhaps {ORDER}, then numbers"
+            )
+        first = 2 if header[1:2] == [ORDER] else 1
+        if len(header) == first:
+            raise FormatError(f"{path} line 1: there are no columns of numbers")
+        for cells in lines:
+            place = f"{path} line {lines.line_num}"
+            if len(cells) != len(header):
+                raise FormatError(f"{place}: {len(cells)} cells for {len(header)} columns")
+            windows = clips.setdefault(cells[0], {})
+            if first == 2 and not (cells[1].isascii() and cells[1].isdecimal()):
+                raise FormatError(f"{place}: {ORDER} {cells[1]!r} is no whole number")
+            number = int(cells[1]) if first == 2 else len(windows)
+            if number in windows:
+                raise FormatError(f"{place}: window {number} of clip {cells[0]!r} stands there already")
+            windows[number] = _numbers(cells[first:], place)
+    if not clips:
+        raise FormatError(f"{path} has columns but no clips")
+    rows = [np.stack([found[number] for number in sorted(found)]) for found in clips.values()]
+    return {ONE: External(choose_ids(list(clips), ids, len(rows), str(path)), rows.__getitem__)}
+
+
+def write(path: Path, tables: dict[str, External]) -> None:
+    """Write a line per window; windows of several axes are flattened."""
+    key, table = the_only(tables, path, "CSV")
+    columns = range(int(np.prod(survey(key, table).row_shape)))
+    with replacing(path) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(["clip_id", ORDER, *(f"{key}_{column}".replace(",", "_") for column in columns)]) + "\n")
+        for k, clip_id in enumerate(table.ids):
+            quoted = (
+                '"' + clip_id.replace('"', '""') + '"'
+            )  # an id such as 007 or one with a line break stays what it is
+            rows = table.row(k).astype(np.float32)
+            for number, texts in enumerate(_texts(rows.reshape(len(rows), -1))):
+                file.write(f"{quoted},{number},{','.join(texts)}\n")
+
+
+def _texts(values: NDArray[np.float32]) -> NDArray[np.str_]:
+    """The shortest text of each number that comes back the same, read as float64 and rounded to float32."""
+    texts = values.astype("U32")
+    wrong = texts.astype(np.float64).astype(np.float32) != values  # rounding twice may miss by one
+    texts[wrong] = values[wrong].astype(np.float64).astype("U32")
+    return texts
+
+
+def _numbers(cells: list[str], place: str) -> NDArray[np.float32]:
+    text = ",".join(cells)
+    if not text.isascii() or "_" in text:  # float() reads 1_0 and other scripts' digits
+        raise FormatError(f"{place}: a cell that is no number")
+    try:
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and its clip is named as such
+            return np.array(cells, np.float64).astype(np.float32)
+    except ValueError as error:
+        raise FormatError(f"{place}: {error}") from None

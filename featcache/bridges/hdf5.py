@@ -1,0 +1,119 @@
+"""HDF5 file: one data set per clip in a group per key, or one data set per key beside a data set of ids.
+
+    /rgb/P01_11 (T, D)                  groups that have a clip in common are keys; a single group is one, too
+    /P01_11 (T, D), /P01/11 (T, D)      else the path is the clip's id and the key is called `features`
+    /rgb (n, T, D), /clip_id (n,)       `ids`, `uid`, `narration_ids`, `names` are read as well
+    /rgb (sum T, D), /offset (n+1)      ids as above, or given
+
+Written is the first layout, with `window_start` and `window_stop` as attributes of the data sets and `recipe` (JSON) of
+the group; in names, / and % of keys and ids are written %2F and %25, which the file's attribute `featcache` announces.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.bridges import External, Times
+from featcache.bridges._arrays import (
+    ID_NAMES,
+    OFFSET_NAMES,
+    ONE,
+    RECIPE,
+    START,
+    STOP,
+    as_recipe,
+    escaped,
+    one_per_clip,
+    reading,
+    replacing,
+    survey,
+    tables_of,
+    unescaped,
+)
+from featcache.bridges._hdf5 import child
+from featcache.errors import FormatError
+
+KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
+OURS = "featcache"  #: attribute of a file in which names are escaped
+
+
+def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
+    """Key -> features; ids: of the clips, in the file's order, where it has none or others."""
+    import h5py
+
+    with reading(path, "HDF5"):
+        file = h5py.File(path, "r")
+        parts = {name: child(file, name, path) for name in file}
+        groups = {name: _data_sets(part, path) for name, part in parts.items() if isinstance(part, h5py.Group)}
+        top = {name: part for name, part in parts.items() if name not in groups}
+        if file.attrs.get(OURS) and groups and not top:
+            return {
+                _unnamed(name): _table(file[name], {_unnamed(clip): data for clip, data in found.items()}, ids, path)
+                for name, found in groups.items()
+            }
+        if top and not groups and (ids is not None or any(name in top for name in (*ID_NAMES, *OFFSET_NAMES))):
+            return tables_of(top, ids, path, ".")
+        if groups and not top and set.intersection(*(set(found) for found in groups.values())):
+            return {name: _table(file[name], found, ids, path) for name, found in groups.items()}
+        return {ONE: _table(file, _data_sets(file, path), ids, path)}
+
+
+def write(path: Path, tables: dict[str, External]) -> None:
+    """Write all tables, clip by clip."""
+    import h5py
+
+    with replacing(path) as scratch, h5py.File(scratch, "w", libver=("v108", "v108"), track_order=True) as file:
+        file.attrs[OURS] = 1  # format 1.8 has room for the times of thousands of windows in an attribute
+        for key, table in tables.items():
+            found = survey(key, table)
+            group = file.create_group(_named(key), track_order=True)
+            if table.recipe:
+                group.attrs[RECIPE] = np.bytes_(json.dumps(table.recipe))  # of fixed length: no heap
+            for k, clip_id in enumerate(table.ids):
+                data = group.create_dataset(_named(clip_id), data=table.row(k).astype(found.dtype))
+                if table.times is not None:
+                    data.attrs[START], data.attrs[STOP] = table.times(k)
+
+
+def _named(text: str) -> str:
+    return "%2E" if text == "." else escaped(text, "/")  # "." is the group itself
+
+
+def _unnamed(name: str) -> str:
+    return unescaped(name, "./")
+
+
+def _table(group: Any, data_sets: dict[str, Any], ids: Sequence[str] | None, path: Path) -> External:
+    """Data sets by clip id, as the table that the group stands for."""
+
+    def times(clip_id: str) -> Times:
+        with reading(path, "window times"):
+            attributes = data_sets[clip_id].attrs
+            return np.asarray(attributes[START], np.float64), np.asarray(attributes[STOP], np.float64)
+
+    timed = all(START in data.attrs and STOP in data.attrs for data in data_sets.values())
+    fixed = RECIPE in group.attrs and group.attrs.get_id(RECIPE).dtype.kind == "S"
+    recipe = as_recipe(group.attrs[RECIPE] if fixed else None, f"{path}: {group.name}")
+    return one_per_clip(data_sets, ids, path, times if timed else None, recipe)
+
+
+def _data_sets(group: Any, path: Path) -> dict[str, Any]:
+    """Path below the group -> data set, in the file's order."""
+    import h5py
+
+    found, visited, todo = {}, set(), [("", group)]
+    while todo:
+        prefix, here = todo.pop(0)
+        if here.id in visited:  # compares the objects in the file, not the handles
+            raise FormatError(f"{path}: group {prefix} contains itself")
+        visited.add(here.id)
+        for name in here:
+            part = child(here, name, path)
+            if isinstance(part, h5py.Group):
+                todo.append((f"{prefix}{name}/", part))
+            else:
+                found[prefix + name] = part
+    return found

@@ -1,0 +1,115 @@
+"""MATLAB .mat file: arrays over all clips, or cells with an array per clip, beside a variable of ids.
+
+    rgb (n, D) or (n, T, D), clip_id {n} or char      `ids`, `uid`, `narration_ids`, `names` are read as well
+    rgb {n} of (T, D), clip_id {n}                    T may differ
+    left (sum T, 8), offset (n+1)                     clips end to end, offsets from 0
+
+Versions 5 to 7.3 are read, 5 is written, with float16 as single, since MATLAB has no half: KEY, `clip_id` as cells
+(KEY_clip_id where keys have different clips), KEY_offset where T differs, KEY_window_start, KEY_window_stop,
+KEY_recipe.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.bridges import External, _mat5
+from featcache.bridges._arrays import ID_NAMES, as_windows, companions, reading, replacing, survey, tables_of
+from featcache.bridges._hdf5 import child
+from featcache.errors import FormatError
+
+KEEPS = frozenset({"several", "windows", "ragged", "shape", "ids", "times", "recipe"})
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,40}")  #: with its ending, shorter than the 63 characters that MATLAB reads
+MOST_BYTES = (1 << 31) - 1024  #: of a variable of version 5
+
+
+def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
+    """Key -> features; ids: of the clips, in the file's order, where it has none or others."""
+    with reading(path, "MATLAB"):
+        with path.open("rb") as file:
+            is_7_3 = b"\x89HDF" in (file.read(4), file.read(512)[508:])  # with or without MATLAB's own head
+        variables = _version_7_3(path) if is_7_3 else _mat5.variables(path.read_bytes(), str(path))
+        arrays: dict[str, Any] = {}
+        for name, value in variables.items():
+            if value.dtype == object and name.endswith(ID_NAMES):
+                value = np.array([_text(cell, f"{path}: {name}") for cell in value], object)
+            if value.dtype != object or name.endswith(ID_NAMES):
+                arrays[name] = value
+                continue
+            cells = [as_windows(np.asarray(cell)) for cell in value]
+            if not cells or any(cell.dtype.kind not in "fiu" for cell in cells):
+                continue  # class names and the like
+            for number, cell in enumerate(cells):
+                if cell.shape[1:] != cells[0].shape[1:]:
+                    raise FormatError(f"{path}: {name}{{{number + 1}}} is {cell.shape}, {name}{{1}} {cells[0].shape}")
+            arrays[name] = np.concatenate(cells)  # end to end
+            arrays[f"{name}_offset"] = np.cumsum([0, *map(len, cells)])
+        return tables_of(arrays, ids, path, "_")
+
+
+def write(path: Path, tables: dict[str, External]) -> None:
+    """Write all tables."""
+    from scipy.io import savemat
+
+    surveys = {key: survey(key, table) for key, table in tables.items()}
+    variables: dict[str, Any] = {}
+    for name, array in companions(tables, surveys, "_").items():
+        text = array.dtype.kind == "U"
+        variables[name] = str(array) if text and not array.ndim else array.astype(object) if text else array
+    for key, table in tables.items():
+        if not NAME.fullmatch(key):
+            raise FormatError(f"{key!r} is no name for a MATLAB variable: write letters, digits and _, a letter first")
+        shape = surveys[key].stacked()
+        if 4 * np.prod(shape, dtype=float) > MOST_BYTES:
+            raise FormatError(f"{key} {shape} is more than the 2 GB that a MATLAB variable holds; write hdf5")
+        rows = [table.row(k).astype(np.float32) for k in range(len(table.ids))]
+        variables[key] = np.concatenate(rows) if surveys[key].ragged else np.stack(rows)
+    with replacing(path) as scratch, scratch.open("wb") as file:
+        savemat(file, variables, do_compression=False, long_field_names=True)
+        file.seek(0)
+        file.write(b"MATLAB 5.0 MAT-file, written by featcache".ljust(116))  # SciPy writes the time of day
+
+
+def _text(cell: Any, place: str) -> Any:
+    """A cell of ids: text or a number."""
+    cell = np.asarray(cell).reshape(-1)
+    if cell.size != 1:
+        raise FormatError(f"{place}: a cell holds {cell.size} values; one text or number is expected")
+    return cell[0].item() if isinstance(cell[0], np.generic) else cell[0]
+
+
+class _Reversed:
+    """A data set of version 7.3, whose axes stand in the opposite order."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.shape = data.shape[::-1]
+        self.dtype = data.dtype
+
+    def __getitem__(self, place: Any) -> Any:
+        return np.asarray(self._data[()] if place == () else self._data[..., place]).T
+
+
+def _version_7_3(path: Path) -> dict[str, Any]:
+    """The variables of an HDF5-based file; cells as object arrays."""
+    import h5py
+
+    def value(data: Any, *, in_cell: bool = False) -> Any:
+        kind = data.attrs.get("MATLAB_class", b"").decode()
+        if kind == "char":
+            return np.array(["".join(map(chr, line)).rstrip(" ") for line in np.atleast_2d(data[()].T)])
+        if kind != "cell":
+            return data[()].T if in_cell else _Reversed(data)
+        if in_cell:
+            raise FormatError(f"{path}: {data.name} is a cell within a cell")
+        cells = np.empty(data.size, object)
+        for place, reference in enumerate(data[()].T.reshape(-1)):
+            cells[place] = value(file[reference], in_cell=True)
+        return cells
+
+    file = h5py.File(path, "r")
+    parts = {name: child(file, name, path) for name in file}
+    return {name: value(part) for name, part in parts.items() if isinstance(part, h5py.Dataset)}

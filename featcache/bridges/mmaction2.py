@@ -1,0 +1,86 @@
+"""Features of mmaction2's clip_feature_extraction.py: a pickle of a list in the order of the videos, without names.
+
+Each entry is an array or tensor (D,), one window, or (T, D). The ids are those given (the lines of the `--video-list`
+that the features were made with, in its order), or stand in NAME.ids.txt beside NAME.pkl, one per line. They are
+never guessed: if the extraction dropped a video, the numbers differ and the file is refused. mmaction2 1.x splits the
+list at its end into a folder of one pickle per video; that folder is read, too, and the ids are the files' names.
+The key is called `features`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache._files import write_file
+from featcache.bridges import External, _pickles
+from featcache.bridges._arrays import ONE, as_windows, check_numbers, choose_ids, reading, replacing, survey, the_only
+from featcache.bridges.npy import ids_file
+from featcache.errors import FormatError
+
+KEEPS = frozenset({"windows", "ragged", "shape", "dtype"})
+WHAT = "a feature file of mmaction2"
+
+
+def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
+    """{"features": ...}; ids: of the entries of the list. A list is held in memory whole, a folder is not."""
+    path = Path(path)
+    if path.is_dir():
+        return {ONE: _folder(path, ids)}
+    content = _pickles.load(path)
+    with reading(path, WHAT):
+        if not isinstance(content, list) or not content:
+            raise FormatError(
+                f"{path} holds {_pickles.describe(content)}; a list of arrays, one per video, is expected"
+            )
+        rows = [_checked(entry, f"{path}: entry {k}") for k, entry in enumerate(content)]
+        beside = ids_file(path)
+        if ids is None and not beside.exists():
+            raise FormatError(
+                f"{path} holds {len(rows)} features and no clip ids, and there is no {beside.name} beside it;"
+                " give the ids in a text file, one per line, in the order of the video list"
+            )
+        own = None
+        if ids is None:
+            with reading(beside, "text"):
+                text = beside.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+                own = text.removesuffix("\n").split("\n")
+        return {ONE: External(choose_ids(own, ids, len(rows), str(path)), rows.__getitem__)}
+
+
+def _folder(path: Path, ids: Sequence[str] | None) -> External:
+    files = sorted(path.rglob("*.pkl"))
+    if not files:
+        raise FormatError(f"{path} has no *.pkl in it; mmaction2 writes one for each video")
+    own = [file.relative_to(path).as_posix().removesuffix(".pkl") for file in files]
+
+    def row(k: int) -> NDArray[Any]:
+        with reading(files[k], WHAT):
+            return _checked(_pickles.load(files[k]), str(files[k]))
+
+    return External(choose_ids(own, ids, len(files), str(path)), row)
+
+
+def _checked(entry: Any, place: str) -> NDArray[Any]:
+    if not isinstance(entry, np.ndarray) or not entry.ndim or not entry.size:
+        raise FormatError(f"{place} is {_pickles.describe(entry)}; an array (D,) or (T, D) is expected")
+    check_numbers(entry.dtype, place)
+    return as_windows(entry)
+
+
+def write(path: Path, tables: dict[str, External]) -> None:
+    """Write one table, each clip as (T, D), and its ids beside it. It passes through memory."""
+    path = Path(path)
+    key, table = the_only(tables, path, "mmaction2")
+    found = survey(key, table)
+    for clip_id in table.ids:
+        if "\n" in clip_id or "\r" in clip_id:
+            raise FormatError(f"clip id {clip_id!r} has a line break, which the list of ids cannot hold; write hdf5")
+    rows = [np.array(table.row(k), found.dtype) for k in range(len(table.ids))]
+    with replacing(path) as scratch:
+        with scratch.open("wb") as file:
+            _pickles.dump(rows, file)
+        ids_file(path).unlink(missing_ok=True)  # a kill from here on leaves features without ids, never with wrong ones
+    write_file(ids_file(path), "".join(f"{clip_id}\n" for clip_id in table.ids).encode())

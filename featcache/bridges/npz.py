@@ -1,0 +1,81 @@
+"""NumPy .npz archive: arrays over all clips beside an array of ids, or clips end to end with offsets, or one per clip.
+
+    rgb (n, T, D) or (n, D), clip_id (n,)            `ids`, `uid`, `narration_ids`, `names` are read as well
+    left (sum T, 8), right (sum T, 8), offset (n+1)  every array of that length is a key; ids as above, or given
+    <clip id> (D,) or (T, D)                         one array per clip; the key is called `features`
+
+Written are KEY, and `clip_id` (KEY.clip_id where keys have different clips), KEY.offset where T differs, and
+KEY.window_start, KEY.window_stop, KEY.recipe.
+"""
+
+import math
+import zipfile
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bridges import External
+from featcache.bridges._arrays import companions, npy_header, parse_npy, reading, replacing, survey, tables_of
+from featcache.errors import FormatError
+
+KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
+
+
+class _Member:
+    """An array of the archive, loaded when a part of it is first asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+        self._archive, self._info = archive, info
+        self._place = f"{path}: {info.filename}"
+        with archive.open(info) as file:
+            self.shape, _, self.dtype = npy_header(file, self._place)
+            if math.prod(self.shape) * self.dtype.itemsize != info.file_size - file.tell():
+                raise FormatError(f"{self._place}: {self.shape} of {self.dtype} do not fit into {info.file_size} bytes")
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._values[place]
+
+    @cached_property
+    def _values(self) -> NDArray[Any]:
+        return parse_npy(self._archive.read(self._info), self._place)
+
+
+def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
+    """Key -> features; ids: of the clips, in the file's order, where it has none or others."""
+    with reading(path, "npz"):
+        archive = zipfile.ZipFile(path)
+        arrays: dict[str, _Member] = {}
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename:
+                raise FormatError(f"{path}: {name!r} is no array (.npy); is this an npz file?")
+            if name in arrays:
+                raise FormatError(f"{path}: {name!r} is in it twice")
+            arrays[name] = _Member(archive, info, path)
+        return tables_of(arrays, ids, path, ".")
+
+
+def write(path: Path, tables: dict[str, External]) -> None:
+    """Write all tables, row by row."""
+    surveys = {key: survey(key, table) for key, table in tables.items()}
+    with replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+        for name, array in companions(tables, surveys, ".").items():
+            _add(archive, name, array.shape, array.dtype, [array])
+        for key, table in tables.items():
+            found = surveys[key]
+            rows = (table.row(k).astype(found.dtype) for k in range(len(table.ids)))
+            _add(archive, key, found.stacked(), found.dtype, rows)
+
+
+def _add(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[NDArray[Any]]
+) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).tobytes())

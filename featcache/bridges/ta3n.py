@@ -1,0 +1,134 @@
+"""TA3N's frame folders: one torch file per frame or segment, in a folder for each video.
+
+    ROOT/RGB-Feature/<video>/img_00001.t7     with a folder for each modality; keys are what stands before "-Feature"
+    ROOT/<video>/img_00001.pt                 or without; the key is called `features`
+
+A video's windows are its frames in the order of their numbers, (D,) each. Its id is the path of its folder, in which
+/ may be. The files are torch.save's, whatever they end with (.t7, .pt, .pth), and hold tensors alone; files of Lua's
+Torch7 are refused. Written are ROOT/KEY-Feature/<id>/img_00001.t7, and so on.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bridges import External, _tensors
+from featcache.bridges._arrays import ONE, check_numbers, choose_ids, reading, survey
+from featcache.bridges._folders import arranged, check_folder, content, order, replacing_folder
+from featcache.errors import FormatError
+
+KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype"})
+MODALITY = re.compile(r"(.+)-[Ff]eature(_.*)?", re.DOTALL)  # "RGB-Feature", or "RGB-feature_resnet101"
+FRAME = re.compile(r"(.*?)([0-9]+)\.(t7|pt|pth)", re.DOTALL)
+
+
+def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
+    """Modality -> features; ids: of all videos, in the order of their folders. Frames are read when asked for."""
+    path = Path(path)
+    check_folder(path, "ta3n")
+    with reading(path, "a folder of TA3N's"):
+        first_keys, first_ids = order(path)
+        roots: dict[str, Path] = {}
+        for name in sorted(os.listdir(path)):
+            key = _modality(name)
+            if key and (path / name).is_dir():
+                if key in roots:
+                    raise FormatError(f"{path} has {roots[key].name} and {name}, which are both {key}; rename one")
+                roots[key] = path / name
+        roots = roots or {_modality(path.resolve().name) or ONE: path}
+        found = {key: _videos(root) for key, root in roots.items()}
+        names = arranged({name for videos in found.values() for name in videos}, first_ids)
+        if not names:
+            raise FormatError(f"{path} has no folder with frames of TA3N's, such as img_00001.t7 or img_00001.pt")
+        chosen = dict(zip(names, choose_ids(names, ids, len(names), str(path)), strict=True))
+        return {
+            key: _table([name for name in names if name in found[key]], found[key], chosen)
+            for key in arranged({key for key in found if found[key]}, first_keys)
+        }
+
+
+def _modality(name: str) -> str | None:
+    match = MODALITY.fullmatch(name)
+    return match and match[1] + (match[2] or "")
+
+
+def _videos(root: Path) -> dict[str, list[Path]]:
+    """The frames of each video below a folder, in the order of their numbers."""
+    videos = {}
+    for folder, _, names in os.walk(root):
+        numbers: dict[int, tuple[str, str]] = {}
+        others = [name for name in names if not name.startswith(".") and not FRAME.fullmatch(name)]
+        for name in sorted(names):
+            match = FRAME.fullmatch(name)
+            if match is None or name.startswith("."):
+                continue
+            prefix, number = match[1], int(match[2])
+            known, other = next(iter(numbers.values()), (prefix, name))
+            if number in numbers or known != prefix:
+                other = numbers.get(number, (known, other))[1]
+                raise FormatError(f"{folder} has {other} and {name}; one file per frame of one video is expected")
+            numbers[number] = prefix, name
+        if numbers and others:
+            raise FormatError(f"{folder} has frames and {others[0]}, which is none; img_00001.t7 is expected")
+        if numbers:
+            files = [Path(folder) / numbers[number][1] for number in sorted(numbers)]
+            videos[Path(folder).relative_to(root).as_posix()] = files
+    return videos
+
+
+def _table(names: list[str], videos: dict[str, list[Path]], chosen: dict[str, str]) -> External:
+    def row(k: int) -> NDArray[Any]:
+        frames = [_frame(file) for file in videos[names[k]]]
+        for file, frame in zip(videos[names[k]], frames, strict=True):
+            if frame.shape != frames[0].shape or frame.dtype != frames[0].dtype:
+                raise FormatError(
+                    f"{file} is {frame.shape} of {frame.dtype}, the video's first frame is {frames[0].shape} of"
+                    f" {frames[0].dtype}"
+                )
+        return np.stack(frames)
+
+    return External([chosen[name] for name in names], row)
+
+
+def _frame(file: Path) -> NDArray[Any]:
+    with reading(file, "a torch file"):
+        data = content(file)
+        frame = _tensors.array(_tensors.load(data, str(file)), len(data), str(file))
+        if not frame.size or not frame.ndim:
+            raise FormatError(f"{file} holds a tensor {frame.shape}; (D,) is expected")
+        check_numbers(frame.dtype, str(file))
+        return frame
+
+
+def write(path: Path, tables: dict[str, External]) -> None:
+    """Write a file per window; a folder that featcache did not write is not replaced."""
+    import torch
+
+    surveys = {key: survey(key, table) for key, table in tables.items()}
+    for key, table in tables.items():
+        if "/" in key or key.startswith("."):
+            raise FormatError(f"key {key!r} cannot be the name of a folder, which ta3n needs; rename it")
+        for clip_id in table.ids:
+            _check_id(clip_id)
+    with replacing_folder(Path(path), tables) as scratch:
+        for key, table in tables.items():
+            for k, clip_id in enumerate(table.ids):
+                folder = scratch / f"{key}-Feature" / clip_id
+                folder.mkdir(parents=True)
+                for number, frame in enumerate(table.row(k), 1):
+                    tensor = torch.from_numpy(np.array(frame, surveys[key].dtype))
+                    torch.save(tensor, folder / f"img_{number:05d}.t7")
+
+
+def _check_id(clip_id: str) -> None:
+    for part in clip_id.split("/"):
+        if not part or part.startswith(".") or FRAME.fullmatch(part) or len(os.fsencode(part)) > 255:
+            raise FormatError(
+                f"clip id {clip_id!r} cannot be the path of a folder, which ta3n needs: no part of it may be empty,"
+                " begin with a dot, look like a frame or be longer than 255 bytes; write hdf5"
+            )

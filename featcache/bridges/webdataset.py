@@ -1,0 +1,128 @@
+"""WebDataset tar shard: a member CLIP.KEY.npy per clip and key.
+
+The id is what stands before the first dot of a member's name, so that in ids . / and % are written %2E %2F and %25.
+CLIP.KEY.times.npy (2, T) holds start and stop of the windows, __featcache__/KEY.json the recipe (readers of WebDataset
+skip names in double underscores). Other members (pictures, labels) are ignored. Nothing is ever extracted to disk.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bridges import External, Times
+from featcache.bridges._arrays import (
+    as_recipe,
+    as_windows,
+    choose_ids,
+    escaped,
+    parse_npy,
+    reading,
+    replacing,
+    survey,
+    unescaped,
+)
+from featcache.errors import FormatError
+
+KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
+META = "__featcache__/"  #: folder of what describes all clips
+SPECIAL = "./"  #: escaped in ids
+Members = dict[str, tuple[int, int]]  #: clip id -> place and size of its array in the shard
+
+
+def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
+    """Key -> features; ids: of the clips, in the file's order, instead of the file's."""
+    rows: dict[str, Members] = {}
+    times: dict[str, Members] = {}
+    recipes: dict[str, dict[str, Any]] = {}
+    with reading(path, "a tar file"), tarfile.open(path, "r:") as shard:
+        for member in shard:
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse() or member.size < 0:
+                raise FormatError(f"{path}: {member.name} is a link or device; only plain files are read")
+            place = (member.offset_data, member.size)
+            if member.name.startswith(META):
+                recipes[member.name.removeprefix(META).removesuffix(".json")] = as_recipe(
+                    _bytes(path, place), str(path)
+                )
+                continue
+            folder, _, name = member.name.rpartition("/")
+            clip, *words = name.split(".")
+            found = {2: rows, 3: times}.get(len(words)) if words[-1:] == ["npy"] else None
+            if found is None or (len(words) == 3 and words[1] != "times"):
+                continue
+            clip_id = unescaped(f"{folder}/{clip}" if folder else clip, SPECIAL)
+            if clip_id in found.setdefault(words[0], {}):
+                raise FormatError(f"{path}: {member.name} is in it twice")
+            found[words[0]][clip_id] = place
+        if _bytes(path, (shard.offset, tarfile.BLOCKSIZE)).strip(b"\0"):
+            raise FormatError(f"{path} ends without the empty block that ends a tar file: it is cut off")
+    if not rows:
+        raise FormatError(f"{path} has no member CLIP.KEY.npy")
+    return {key: _table(path, key, rows[key], times.get(key, {}), ids, recipes.get(key, {})) for key in rows}
+
+
+def write(path: Path, tables: dict[str, External]) -> None:
+    """Write the members clip by clip, so that all keys of a clip stand together."""
+    for key, table in tables.items():
+        if not key or set(key) & set("./") or key == "times":
+            raise FormatError(f"key {key!r} cannot be part of a member's name; rename it to letters, digits and _")
+        survey(key, table)
+    places = {key: {clip_id: k for k, clip_id in enumerate(table.ids)} for key, table in tables.items()}
+    with replacing(path) as scratch, tarfile.open(scratch, "w", format=tarfile.PAX_FORMAT) as shard:
+        for key, table in tables.items():
+            if table.recipe:
+                _add(shard, f"{META}{key}.json", json.dumps(table.recipe).encode())
+        for clip_id in dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids):
+            for key, table in tables.items():
+                if clip_id in places[key]:
+                    k, name = places[key][clip_id], f"{escaped(clip_id, SPECIAL)}.{key}"
+                    row = table.row(k)
+                    _add(shard, f"{name}.npy", _npy(row if row.dtype == np.float16 else row.astype(np.float32)))
+                    if table.times is not None:
+                        _add(shard, f"{name}.times.npy", _npy(np.stack(table.times(k))))
+
+
+def _table(
+    path: Path, key: str, rows: Members, times: Members, ids: Sequence[str] | None, recipe: dict[str, Any]
+) -> External:
+    names = list(rows)
+
+    def load(place: tuple[int, int]) -> NDArray[Any]:
+        with reading(path, f"a shard ({key})"):
+            return parse_npy(_bytes(path, place), f"{path}: {key}")
+
+    def times_of(k: int) -> Times:
+        start, stop = load(times[names[k]])
+        return start, stop
+
+    timed = times.keys() >= rows.keys()
+    chosen = choose_ids(names, ids, len(names), f"{path}: {key}")
+    return External(chosen, lambda k: as_windows(load(rows[names[k]])), times_of if timed else None, recipe)
+
+
+def _bytes(path: Path, place: tuple[int, int]) -> bytes:
+    with path.open("rb") as file:
+        file.seek(place[0])
+        data = file.read(place[1])
+    if len(data) != place[1]:
+        raise FormatError(f"{path} is cut off: byte {place[0] + place[1]} of a member is not there")
+    return data
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    shard.addfile(member, io.BytesIO(data))

@@ -1,0 +1,240 @@
+"""Import and export: other people's feature files to stores and back, joined by clip id, never by position.
+
+import_features(Path("S04.npz"), "npz", manifest, Path("stores"))    -> one store per key of the file, and reports
+export_features([Path("stores/s04/rgb.zarr")], "hdf5", Path("s04.h5"))
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache import __version__, bridges
+from featcache._incoming import Imported, Source, from_file, from_store, store_name, store_table
+from featcache.bridges import External
+from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
+from featcache.manifest import Manifest
+from featcache.store import FeatureStore, StoreWriter
+from featcache.store.writer import check_folder
+
+__all__ = ["Exported", "Imported", "export_features", "import_features", "store_name"]
+
+STORE = "store"  #: the "format" of our own stores
+LOSSES = {  #: words of bridges.WORDS -> what is lost without them
+    "windows": "the window axis",
+    "shape": "the shape of rows, which are flattened",
+    "dtype": "float16, which becomes float32",
+    "times": "start and stop of the windows",
+    "recipe": "the recipe",
+}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Exported:
+    """What went into a file, and what did not."""
+
+    path: Path
+    clips: dict[str, int] = field(default_factory=dict)  #: key in the file -> clips written
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)  #: (key, clip id, state and reason)
+    lost: list[str] = field(default_factory=list)  #: what the format does not keep of these stores
+
+
+def import_features(
+    path: Path,
+    format: str,
+    manifest: Manifest,
+    stores: Path,
+    *,
+    ids: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
+    modalities: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> list[Imported]:
+    """Fill `stores/<manifest>/<name>.zarr` for the keys of a file, and put a copy of the manifest beside them.
+
+    format: a name of `bridges.names()`, or "store" for a store of ours, of which rows are taken whose clips have not
+    been edited since. ids: of the file's clips in its order, where it has none. names: key -> name of its store; only
+    these keys are taken (default: all, called after themselves). modalities: key -> modality (default: the file's word,
+    or the key). dtype: float16 or float32 (default: the file's).
+    A clip that the file lacks becomes absent; in a copy of an extractor's store it becomes failed instead, so that
+    `featcache extract --retry-failed` computes it.
+    Raises FormatError, ConfigError or StoreError before anything is written when no id matches, rows differ in shape,
+    or a store in that folder was made from other clips or another file.
+    """
+    folder = stores / manifest.name
+    check_folder(folder, manifest)
+    if format == STORE:
+        sources = [from_store(path, manifest, folder, names, modalities, dtype, ids)]
+    else:
+        sources = from_file(path, format, manifest, folder, ids, names, modalities)
+    surveys = [_survey(source, dtype) for source in sources]
+    done, total = 0, len(sources) * len(manifest)
+    progress(done, total)
+    facts = {"featcache": __version__, **{name: version(name) for name in ("numpy", "zarr")}}
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                StoreWriter.open(
+                    source.report.path, manifest, recipe, row_shape=row_shape, windows=windows, facts=facts
+                )
+            )
+            for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True)
+        ]
+        manifest.write(folder / "manifest.csv")
+        for source, writer in zip(sources, writers, strict=True):
+            places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
+            for row in writer.pending:
+                _keep(writer, row, manifest.clips[row].clip_id, source, places)
+                done += 1
+                progress(done, total)
+    for source in sources:
+        _add_failures(source)
+    progress(total, total)
+    return [source.report for source in sources]
+
+
+def export_features(
+    stores: Sequence[Path],
+    format: str,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Exported:
+    """Write the clips that are done of stores of one manifest into one file; keys are the stores' modalities.
+
+    Stores that share a modality are called by their own names instead. Raises FormatError when the format cannot hold
+    these stores or `out` exists, StoreError when they are of different clips.
+    """
+    bridge = bridges.load(format)
+    if not stores:
+        raise ConfigError("no store to export; name one or more .zarr folders")
+    if any(out.resolve() in (path.resolve(), *path.resolve().parents) for path in stores):
+        raise FormatError(f"{out} holds a store that is to be exported; name another file")
+    if out.exists() and not overwrite:
+        raise FormatError(f"{out} exists; name another file, or replace it with --overwrite")
+    opened = [FeatureStore.open(path) for path in stores]
+    for store in opened[1:]:
+        if store.rows != opened[0].rows:
+            raise StoreError(f"{store.path} and {opened[0].path} are of different clips; export them one by one")
+    if len(opened) > 1 and "several" not in bridge.KEEPS:
+        raise FormatError(f"{format} holds one key; export these {len(opened)} stores one by one")
+    keys = [store.modality for store in opened]
+    if len(set(keys)) < len(keys):
+        keys = [store.path.stem for store in opened]
+    if len(set(keys)) < len(keys):
+        raise ConfigError(f"two of the stores are called {keys}; export them one by one")
+    report = Exported(out)
+    tables = {}
+    for key, store in zip(keys, opened, strict=True):
+        tables[key] = store_table(store)
+        report.clips[key] = len(tables[key].ids)
+        if not tables[key].ids:
+            raise StoreError(f"{store.path} has no clip that is done; there is nothing to export")
+        frame = store.frame()
+        for _, line in frame[frame["state"] != "done"].iterrows():
+            reason = f"{line['state']}: {line['reason']}" if line["reason"] else str(line["state"])
+            report.left_out.append((key, str(line["clip_id"]), reason))
+    used = set().union(*(_used(store) for store in opened))
+    report.lost = [loss for word, loss in LOSSES.items() if word in used - bridge.KEEPS]
+    bridge.write(out, _counted(tables, progress))
+    return report
+
+
+def _used(store: FeatureStore) -> set[str]:
+    """Which words of KEEPS matter for this store."""
+    matters = {
+        "windows": store.windows > 1,
+        "shape": len(store.row_shape) != 1,
+        "dtype": store.layout.dtype == "float16",
+        "times": store_table(store).times is not None,
+        "recipe": True,
+    }
+    return {word for word, does in matters.items() if does}
+
+
+def _counted(tables: dict[str, External], progress: Progress) -> dict[str, External]:
+    """The same tables, whose rows report when each is asked for the first time."""
+    total, seen = sum(len(table.ids) for table in tables.values()), set()
+
+    def counting(key: str, table: External) -> External:
+        def row(k: int) -> NDArray[Any]:
+            seen.add((key, k))
+            progress(len(seen), total)
+            return table.row(k)
+
+        return replace(table, row=row)
+
+    return {key: counting(key, table) for key, table in tables.items()}
+
+
+def _survey(source: Source, dtype: str | None) -> tuple[dict[str, Any], tuple[int, ...], int]:
+    """Read the matched clips through once: the store's recipe, row shape and T. Clips that are no good are noted."""
+    matched = set(source.report.matched)
+    shapes: dict[tuple[int, ...], str] = {}
+    dtypes, windows = set(), source.windows
+    for k, clip_id in enumerate(source.table.ids):
+        if clip_id not in matched:
+            continue
+        try:
+            row = source.table.row(k)
+        except FeatcacheError as error:
+            source.other[clip_id] = ("failed", str(error))
+            continue
+        if row.dtype.kind not in "fiu" or row.ndim < 2 or not row.size:
+            source.other[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
+            continue
+        shapes.setdefault(row.shape[1:], clip_id)
+        dtypes.add(row.dtype)
+        windows = max(windows, len(row))
+    if not shapes:
+        clip_id, (_, reason) = next(iter(source.other.items()))
+        raise FormatError(f"{source.key}: no clip can be used; {clip_id!r}: {reason}")
+    if len(shapes) > 1:
+        (first, a), (second, b) = list(shapes.items())[:2]
+        raise FormatError(
+            f"{source.key}: rows differ in shape: a window is {first} in clip {a!r}, {second} in clip {b!r}"
+        )
+    halves, floats = {np.dtype("float16")}, {np.dtype("float16"), np.dtype("float32")}
+    native = {kind.newbyteorder("=") for kind in dtypes}
+    chosen = source.recipe.get("dtype") or dtype or ("float16" if native == halves else "float32")
+    for kind in sorted(str(kind) for kind in native if kind not in floats or kind.itemsize > np.dtype(chosen).itemsize):
+        source.report.notes.append(f"{kind} becomes {chosen}")
+    return {**source.recipe, "dtype": chosen}, next(iter(shapes)), windows
+
+
+def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:
+    """Hand a clip's rows, or the reason why there are none, to the store."""
+    if clip_id in source.other:
+        state, reason = source.other[clip_id]
+        (writer.failed if state == "failed" else writer.absent)(row, reason)
+        return
+    try:
+        features = source.table.row(places[clip_id])
+        start = stop = np.full(len(features), np.nan)
+        if source.table.times is not None:
+            start, stop = source.table.times(places[clip_id])
+            if start.shape != (len(features),) or stop.shape != start.shape:
+                raise FormatError(f"{len(features)} windows with times of {start.shape} and {stop.shape}")
+    except FeatcacheError as error:
+        writer.failed(row, str(error))
+        return
+    if refusal := writer.refusal(features):
+        writer.failed(row, refusal)
+    else:
+        writer.done(row, features, start, stop)
+
+
+def _add_failures(source: Source) -> None:
+    """Complete the report with the matched clips that the store has as failed, those of earlier calls included."""
+    frame = FeatureStore.open(source.report.path).frame()
+    frame = frame[(frame["state"] == "failed") & frame["clip_id"].isin(source.report.matched)]
+    source.report.failed = list(zip(frame["clip_id"], frame["reason"], strict=True))

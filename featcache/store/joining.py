@@ -1,0 +1,127 @@
+"""Several stores side by side: row k of a join is the same clip in each.
+
+>>> both = join({"rgb": FeatureStore.open("hog.zarr"), "audio": FeatureStore.open("logmel.zarr")})  # doctest: +SKIP
+>>> features, present = both.to_torch()                                                            # doctest: +SKIP
+
+Stores of one manifest have equal rows and need no matching. Others are matched by clip id. What may differ between the
+clips of one id: source and fps, since the modalities of a clip may lie in files of their own (a video, and an .npz of
+muscle signals), and the caption. What may not: bounds, where both stores state them. An empty bound states nothing,
+since its file may have been cut to the clip; but when both name the same source, an empty start is that source's 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import StoreError
+from featcache.store.reader import SHOWN, FeatureStore
+
+if TYPE_CHECKING:
+    import torch
+
+HOW = ("inner", "outer")
+
+
+@dataclass(frozen=True)
+class Joined:
+    """n clips in several stores; see `join`."""
+
+    stores: dict[str, FeatureStore]
+    ids: list[str]  #: clip ids, (n,)
+    rows: dict[str, NDArray[np.int64]]  #: store -> row of each clip (n,); -1 where the store lacks the clip
+    fell_out: dict[str, list[str]]  #: store -> ids of its clips that are not in the join
+
+    @property
+    def present(self) -> dict[str, NDArray[np.bool_]]:
+        """Store -> which windows are there (n, T): none of a clip that the store lacks, or that is not done."""
+        return {name: self.stores[name].present[rows] & (rows >= 0)[:, None] for name, rows in self.rows.items()}
+
+    def to_torch(self, device: str = "cpu") -> "tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]":
+        """Store -> features (n, T, *row_shape) float32, zeros where absent; and store -> what is present (n, T)."""
+        import torch
+
+        features = {}
+        for name, store in self.stores.items():
+            rows = self.rows[name]
+            x = torch.zeros((len(self), store.windows, *store.row_shape), device=device)
+            x[torch.from_numpy(rows >= 0).to(device)] = store.to_torch(rows[rows >= 0], device)
+            features[name] = x
+        return features, {name: torch.from_numpy(there).to(device) for name, there in self.present.items()}
+
+    def summary(self) -> str:
+        """How many clips there are, and per store which it lacks and which of its own fell out."""
+        lines = [f"{len(self)} clips in {', '.join(self.stores)}"]
+        for name in self.stores:
+            lacking = [self.ids[k] for k in np.flatnonzero(self.rows[name] < 0)]
+            if lacking:
+                lines.append(f"{name} lacks {len(lacking)} clips: {_some(lacking)}")
+            if self.fell_out[name]:
+                lines.append(f"{len(self.fell_out[name])} clips of {name} fell out: {_some(self.fell_out[name])}")
+        return "\n".join(lines)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def join(stores: dict[str, FeatureStore], how: str = "inner") -> Joined:
+    """Match the rows of stores (name -> store; the name is usually the modality) by clip id.
+
+    how: "inner" keeps the clips that all stores have, in the order of the first; "outer" keeps all, those of the first
+    store, then those that only later ones have. In both, a row counts even when its clip failed: `present` tells.
+    Raises StoreError when clips of one id have other bounds in another store, or when no clip is common to all.
+    """
+    if how not in HOW:
+        raise StoreError(f"no join {how!r}; choose from {', '.join(HOW)}")
+    if not stores:
+        raise StoreError("a join needs at least one store")
+    first = next(iter(stores.values()))
+    if len({(store.path / "rows.csv").read_bytes() for store in stores.values()}) == 1:
+        return Joined(stores, first.clip_ids, {m: np.arange(len(first)) for m in stores}, {m: [] for m in stores})
+    row_of = {name: {clip_id: row for row, clip_id in enumerate(store.clip_ids)} for name, store in stores.items()}
+    if how == "inner":
+        ids = [clip_id for clip_id in first.clip_ids if all(clip_id in mine for mine in row_of.values())]
+    else:
+        ids = list(dict.fromkeys(clip_id for mine in row_of.values() for clip_id in mine))
+    if not ids:
+        examples = "; ".join(f"{name} has {_some(store.clip_ids)}" for name, store in stores.items())
+        raise StoreError(f"no clip is in all of these stores: {examples}")
+    if conflicts := list(_conflicts(stores, row_of, ids)):
+        more = f"\n  and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
+        raise StoreError(
+            "clips of one id are different intervals:\n  "
+            + "\n  ".join(conflicts[:SHOWN])
+            + f"{more}\ngive different clips different ids, or the same clip the same bounds, in one unit"
+        )
+    kept = set(ids)
+    rows = {name: np.array([mine.get(clip_id, -1) for clip_id in ids], np.int64) for name, mine in row_of.items()}
+    return Joined(stores, ids, rows, {name: [i for i in mine if i not in kept] for name, mine in row_of.items()})
+
+
+def _conflicts(stores: dict[str, FeatureStore], row_of: dict[str, dict[str, int]], ids: list[str]) -> Iterator[str]:
+    """Per clip whose bounds differ between two stores: which, and how."""
+    for clip_id in ids:
+        clips = [(name, stores[name].rows[mine[clip_id]]) for name, mine in row_of.items() if clip_id in mine]
+        for k, (name, clip) in enumerate(clips):
+            for other, its in clips[:k]:
+                if key := _differing_bound(clip, its):
+                    yield (
+                        f"{clip_id!r}: {key} {its[key] or '0'} {its['unit']} of {its['source']} in {other}, "
+                        f"{clip[key] or '0'} {clip['unit']} of {clip['source']} in {name}"
+                    )
+
+
+def _differing_bound(clip: dict[str, str], other: dict[str, str]) -> str:
+    """The bound, "start" or "stop", that both clips state differently; "" when neither."""
+    origin = "0" if clip["source"] == other["source"] else ""
+    for key, default in (("start", origin), ("stop", "")):
+        a, b = clip[key] or default, other[key] or default
+        if a and b and (a != b or (clip["unit"] != other["unit"] and a != "0")):
+            return key
+    return ""
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(map(repr, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")
