@@ -12,7 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Side:
-    """B rows of one side. A modality the side does not have is no key of x."""
+    """B rows of one side. A modality the side does not have is no key of x.
+
+    The x of a training batch is memory that later batches are written to: it is valid until the next step. A method
+    that keeps features for longer keeps a copy; what it computes from them, and all other fields, are its own.
+    """
 
     x: dict[str, Tensor]  #: modality -> (B, T, *row_shape) float32; zeros where not present
     present: dict[str, Tensor]  #: modality -> (B, T) bool
@@ -23,6 +27,8 @@ class Side:
     def pool(self, modality: str) -> Tensor:
         """Mean over the present windows -> (B, *row_shape); zeros for a row that lacks the modality."""
         x_BT, present_BT = self.x[modality], self.present[modality]
+        if x_BT.shape[1] == 1:  # its mean: what is not present is zeros
+            return x_BT[:, 0]
         weight_BT = present_BT / present_BT.sum(1, keepdim=True).clamp_min(1)
         return (x_BT * weight_BT.reshape(*weight_BT.shape, *[1] * (x_BT.dim() - 2))).sum(1)
 

@@ -1,35 +1,83 @@
-"""Whole sides as tensors on the device -> an endless stream of batches.
+"""Features of whole sides -> an endless stream of batches.
 
-Features are small: UCF-HMDB has 66 MB per modality. So a side is loaded once and a batch is an indexing operation; no
-loader, no workers. All random draws come from CPU generators of their own, one per side and purpose, seeded by the run:
-every method of a table, and every device, sees the same rows.
+A batch is one `index_select` per modality, from a tensor in memory or from a mapped store: no loader, no workers. All
+random draws come from CPU generators of their own, one per side and purpose, seeded by the run: every method of a
+table, every device, and the tiers `resident` and `mapped` see the same rows. Only where features are larger than memory
+the order is another one (`Stream`): every row once per pass still, but shuffled within blocks.
 
-Shapes: N rows of a side, B rows of a batch, T windows.
+Shapes: N rows of a side, M rows of a tensor that holds them, B rows of a batch, T windows.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor
 
-from heads.batch import Side
+from featcache.store.mapped import Mapped
+from heads.batch import Batch, Side
 from pipelines.config import Feed, RunConfig, plan
 
 SWEEP_ROWS = 512  # rows per Side of a sweep; answers do not depend on it
+SWEEP_BYTES = 24 << 20  # of them at most: malloc reuses such pieces, the pages of larger ones cost more than reading
+GROUP = 4  # blocks that are shuffled together
+TURNS = 2  # sets of buffers: one in use, one that is being filled ahead
+
+Chosen = Tensor | str  #: windows of a batch: positions (K,) or (B, K) in order of time, or "all", or their "mean"
+
+
+class Stream:
+    """Features larger than memory: rows of mapped stores are read ahead by a thread and let go of after use."""
+
+    def __init__(self, stores: list[Mapped], block_rows: int) -> None:
+        self.stores = stores
+        self.block_rows = block_rows
+        self.reader = ThreadPoolExecutor(1, "read-ahead")
+
+    def ahead(self, rows: Tensor) -> None:
+        """Begin to read these rows of the stores."""
+        for store in self.stores:
+            self.reader.submit(store.ahead, rows.numpy())
+
+    def release(self, rows: Tensor) -> None:
+        """These rows will not be needed soon."""
+        for store in self.stores:
+            store.release(rows.numpy())
+
+
+class Buffers:
+    """Memory that batches are written to by turns: fresh memory costs up to five times the copying, for its pages."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self._memory: dict[tuple[object, ...], Tensor] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Uninitialised memory; the same again after TURNS turns."""
+        key = (name, self.turn % TURNS, shape, dtype)
+        if key not in self._memory:
+            self._memory[key] = torch.empty(shape, dtype=dtype, device=device)
+        return self._memory[key]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of one side, on the device."""
+    """All rows of one side: on the device, or in mapped stores."""
 
     rows: list[int]  #: manifest row of each
-    x: dict[str, Tensor]  #: modality -> (N, T, *row_shape) float32, all windows of the store
+    x: dict[str, Tensor]  #: modality -> (M, T, *row_shape), float32 on the device, or as stored
     present: dict[str, Tensor]  #: modality -> (N, T) bool
     y: dict[str, Tensor]  #: task -> (N,) int64; {} where hidden
     domain: Tensor  #: (N,) int64
-    feeds: dict[str, Feed]  #: modality -> how its windows are drawn
+    feeds: dict[str, Feed]  #: modality -> how the windows of x are drawn
+    at: Tensor | None = None  #: (N,) row of x of each row, where x is a whole store; None: row i is x[i]
+    swept: "Rows | None" = None  #: the same rows for sweeps, where x has but the windows of training
+    stream: Stream | None = None  #: where the stores are larger than memory
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,45 +86,107 @@ class Rows:
         """Rows of each domain, in the order of the run's domains."""
         return [torch.nonzero(self.domain == d).squeeze(1).cpu() for d in self.domain.unique(sorted=True)]
 
-    def side(self, index: Tensor, windows: dict[str, Tensor | None]) -> Side:
-        """These rows (B,) with these windows: modality -> (K,) or (B, K) positions, None for all."""
+    @cached_property
+    def ragged(self) -> dict[str, Tensor]:
+        """Modality -> windows of each row (N,), of the modalities whose rows have different numbers of them."""
+        lengths = {m: present.sum(1).cpu() for m, present in self.present.items()}
+        return {m: n for m, n in lengths.items() if ((n > 0) & (n < self.x[m].shape[1])).any()}
 
-        def take(values: Tensor, at: Tensor | None) -> Tensor:
-            return values[index] if at is None else values[index[:, None], at.to(index.device)]
+    def lengths(self, modality: str, index: Tensor) -> int | Tensor:
+        """Windows of these rows: T, or (B,) where they differ; T also for rows that lack the modality."""
+        T = self.x[modality].shape[1]
+        if modality not in self.ragged:
+            return T
+        lengths: Tensor = self.ragged[modality][index]
+        return lengths.where(lengths > 0, T)
 
-        return Side(
-            x={m: take(x, windows[m]) for m, x in self.x.items()},
-            present={m: take(present, windows[m]) for m, present in self.present.items()},
-            y={task: y[index] for task, y in self.y.items()},
-            domain=self.domain[index],
-            index=index,
-        )
+    def side(self, index: Tensor, windows: dict[str, Chosen], buffers: Buffers | None = None) -> Side:
+        """These rows (B,), with these windows of each modality; float32 on the device."""
+        here, new = index.to(self.domain.device), buffers.get if buffers else _new
+        x, present = {}, {}
+        for m, values in self.x.items():
+            chosen = windows[m]
+            at = here if self.at is None else self.at[index]
+            positions = chosen.to(at.device) if isinstance(chosen, Tensor) else None
+            x[m] = _as_float(gather(values, at, positions, m, new), m, here.device, new)
+            present[m] = self.present[m].index_select(0, here)
+            if isinstance(chosen, Tensor):
+                present[m] = present[m].gather(1, chosen.to(here.device).expand(len(here), -1))
+            elif chosen == "mean":
+                x[m], present[m] = mean(x[m], present[m])
+        if buffers:
+            buffers.turn += 1
+        y = {task: of.index_select(0, here) for task, of in self.y.items()}
+        return Side(x, present, y, self.domain.index_select(0, here), here)
 
     def sweep(self) -> Iterator[Side]:
         """Every row once, in order, with its test windows (`each` means all of them here)."""
-        windows = {m: centres(feed.test, self.x[m].shape[1]) for m, feed in self.feeds.items()}
-        for index in torch.arange(len(self), device=self.domain.device).split(SWEEP_ROWS):
-            yield self.side(index, windows)
+        table = self.swept or self
+        row_bytes = 4 * sum(prod(x.shape[1:]) for x in table.x.values())
+        pieces = torch.arange(len(table)).split(max(1, min(SWEEP_ROWS, SWEEP_BYTES // row_bytes)))
+        for index, after in zip(pieces, [*pieces[1:], None], strict=True):
+            if table.stream and table.at is not None and after is not None:
+                table.stream.ahead(table.at[after])
+            yield table.side(index, {m: table.fixed(m, feed.test, index) for m, feed in table.feeds.items()})
+            if table.stream and table.at is not None:
+                table.stream.release(table.at[index])
+
+    def fixed(self, modality: str, draw: str, index: Tensor) -> Chosen:
+        """Windows that `all`, `each`, `mean` or `segments:k` choose of these rows."""
+        if draw == "mean":
+            return "mean"
+        found = centres(draw, self.lengths(modality, index))
+        return "all" if found is None else found
 
 
 def draws(config: RunConfig, sides: dict[str, Rows]) -> dict[str, "Draw"]:
-    """The endless iterators of a run: one per side that batches are made of."""
+    """The endless iterators of a run: one per side that batches are made of. They reuse their memory."""
     sizes = dict(zip(("source", "target"), config.batch, strict=True))
-    return {side: Draw(sides[side], sizes[side], config.seed, side) for side in sizes if side in sides}
+    return {side: Draw(sides[side], sizes[side], config.seed, side, Buffers()) for side in sizes if side in sides}
+
+
+@contextmanager
+def batches(draws: dict[str, "Draw"], count: int, *, prefetch: bool = False) -> Iterator[Iterator[Batch]]:
+    """The next `count` batches; with `prefetch` a thread draws each while the one before is in use.
+
+    The thread draws exactly `count` batches, so what is drawn after them (from new pools, say) does not depend on it.
+    Its errors are raised to who asks for the batch. It has ended when the context is left, however it is left.
+    """
+
+    def draw() -> Batch:
+        return Batch(**{side: next(draw) for side, draw in draws.items()})
+
+    if not prefetch:
+        yield (draw() for _ in range(count))
+        return
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        yield _ahead(thread, draw, count)
+
+
+def _ahead(thread: ThreadPoolExecutor, draw: Callable[[], Batch], count: int) -> Iterator[Batch]:
+    following = thread.submit(draw) if count else None
+    for left in range(count, 0, -1):
+        assert following is not None
+        batch = following.result()
+        following = thread.submit(draw) if left > 1 else None
+        yield batch
 
 
 class Draw:
     """Endless sides of `size` rows: equal parts of each pool, in the order of the pools.
 
     A pool is reshuffled when used up, and what is left of it is carried over, so no row is dropped or favoured. Where
-    the size does not divide, the first pools give one row more.
+    the size does not divide, the first pools give one row more. With buffers, the features of a side are valid
+    until the next is drawn, or, where a thread draws ahead, until the next is asked for.
     """
 
-    def __init__(self, table: Rows, size: int, seed: int, side: str) -> None:
-        self.table, self.size, self.side = table, size, side
+    def __init__(self, table: Rows, size: int, seed: int, side: str, buffers: Buffers | None = None) -> None:
+        self.table, self.size, self.side, self.buffers = table, size, side, buffers
         self.rows_generator = generator(seed, side, "rows")
         self.window_generators = {m: generator(seed, side, "windows", m) for m in table.feeds}
         self.shared_generator = generator(seed, side, "windows")
+        self.pools: list[_Pool] = []
+        self.used: list[Tensor] = []  # groups of blocks that wait for their release
         self.use(table.pools())
 
     def use(self, pools: list[Tensor]) -> None:
@@ -86,51 +196,141 @@ class Draw:
                 raise ValueError(f"a pool of the {self.side} must be rows in [0, {len(self.table)}), and not empty")
         if not 0 < len(pools) <= self.size:
             raise ValueError(f"{len(pools)} pools cannot fill a batch of {self.size} rows of the {self.side}")
-        self.pools = [_endless(pool.cpu(), self.rows_generator) for pool in pools]
+        for old in self.pools:
+            old.passes.close()
+        self.pools = [_Pool(self._passes(pool.cpu())) for pool in pools]
         self.shares = [len(part) for part in torch.arange(self.size).tensor_split(len(pools))]
 
     def __iter__(self) -> Iterator[Side]:
         return self
 
     def __next__(self) -> Side:
-        rows = [next(pool) for pool, share in zip(self.pools, self.shares, strict=True) for _ in range(share)]
-        index = torch.tensor(rows, device=self.table.domain.device)
-        return self.table.side(index, self.windows())
+        index = torch.cat([pool.take(share) for pool, share in zip(self.pools, self.shares, strict=True)])
+        side = self.table.side(index, self.windows(index), self.buffers)
+        while self.used and self.table.stream:  # only now: the batch may have had the last rows of a group
+            self.table.stream.release(self.used.pop())
+        return side
 
-    def windows(self) -> dict[str, Tensor | None]:
-        """Modality -> the windows of one batch: None (all), (K,) centres or (B, K) random ones, in order of time."""
-        chosen: dict[str, Tensor | None] = {}
-        shared: Tensor | None = None
-        for m, feed in self.table.feeds.items():
-            (kind, k), T = plan(feed.train), self.table.x[m].shape[1]
+    def windows(self, index: Tensor) -> dict[str, Chosen]:
+        """Modality -> the windows of a batch of these rows."""
+        chosen: dict[str, Chosen] = {}
+        feeds, shared = self.table.feeds, [m for m, feed in self.table.feeds.items() if plan(feed.train)[0] == "shared"]
+        for m, feed in feeds.items():
+            kind, k = plan(feed.train)
             if kind == "random":
-                chosen[m] = _random_windows(self.size, T, k, self.window_generators[m])
+                chosen[m] = self._random((m,), index, k, self.window_generators[m])
             elif kind == "shared":
-                shared = _random_windows(self.size, T, k, self.shared_generator) if shared is None else shared
-                chosen[m] = shared
+                chosen[m] = (
+                    chosen[shared[0]] if m != shared[0] else self._random(shared, index, k, self.shared_generator)
+                )
             else:
-                chosen[m] = centres(feed.train, T)
+                chosen[m] = self.table.fixed(m, feed.train, index)
         return chosen
 
+    def _random(self, modalities: "list[str] | tuple[str, ...]", index: Tensor, k: int, rng: torch.Generator) -> Tensor:
+        """K windows that each row has in all of these modalities, different ones while there are k -> (B, k)."""
+        T = self.table.x[modalities[0]].shape[1]
+        lengths = [self.table.lengths(m, index) for m in modalities if m in self.table.ragged]
+        order = torch.rand(self.size, T, generator=rng)
+        if not lengths:
+            return order.argsort(1)[:, :k].sort(1).values
+        length_B1 = torch.stack([torch.as_tensor(length) for length in lengths]).amin(0)[:, None]
+        order = order.masked_fill(torch.arange(T) >= length_B1, 2.0).argsort(1)  # numbers are below 1
+        return order.gather(1, torch.arange(k) % length_B1).sort(1).values  # TSN, too, repeats windows of short clips
 
-def centres(draw: str, T: int) -> Tensor | None:
-    """Centres of k equal segments of T windows for `segments:k`, None (all windows) otherwise.
+    def _passes(self, pool: Tensor) -> Generator[Tensor, None, None]:
+        """Endless shuffled rows of a pool: a pass at a time, or a group of blocks that is read ahead."""
+        stream, at = self.table.stream, self.table.at
+        if stream is None or at is None:
+            while True:
+                yield pool[torch.randperm(len(pool), generator=self.rows_generator)]
+        groups = _groups(pool, stream.block_rows, self.rows_generator)
+        now = next(groups)
+        try:
+            while True:
+                after = next(groups)
+                stream.ahead(at[after])
+                yield now
+                self.used.append(at[now])
+                now = after
+        finally:
+            self.used.append(at[now])
+
+
+class _Pool:
+    """Takes rows from passes, the next of which is drawn when rows are lacking."""
+
+    def __init__(self, passes: Generator[Tensor, None, None]) -> None:
+        self.passes = passes
+        self.left = torch.empty(0, dtype=torch.int64)
+
+    def take(self, count: int) -> Tensor:
+        """The next rows (count,)."""
+        taken: list[Tensor] = []
+        while count:
+            if not len(self.left):
+                self.left = next(self.passes)
+            taken.append(self.left[:count])
+            self.left = self.left[count:]
+            count -= len(taken[-1])
+        return torch.cat(taken)
+
+
+def _groups(pool: Tensor, block_rows: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Endless passes over a pool: GROUP random blocks of neighbouring rows at a time, their rows shuffled.
+
+    A group is as mixed as its blocks: rows that stand sorted by class give batches of few classes. Give a manifest's
+    clips a random order before extracting what will not fit into memory.
+    """
+    blocks = pool.sort().values.split(block_rows)
+    while True:
+        for part in torch.randperm(len(blocks), generator=rng).split(GROUP):
+            rows = torch.cat([blocks[b] for b in part.tolist()])
+            yield rows[torch.randperm(len(rows), generator=rng)]
+
+
+def centres(draw: str, T: int | Tensor) -> Tensor | None:
+    """Centres of k equal segments of T windows for `segments:k` -> (k,), or (B, k) for T (B,); None for other draws.
 
     >>> centres("segments:5", 25)
     tensor([ 2,  7, 12, 17, 22])
     """
     kind, k = plan(draw)
-    return ((torch.arange(k) + 0.5) * T / k).long() if kind == "segments" else None
+    if kind != "segments":
+        return None
+    T = T[:, None] if isinstance(T, Tensor) else T
+    return ((torch.arange(k) + 0.5) * T / k).long()
 
 
-def _random_windows(B: int, T: int, k: int, generator: torch.Generator) -> Tensor:
-    """K different windows of T for each of B rows, in order of time -> (B, k)."""
-    return torch.rand(B, T, generator=generator).argsort(1)[:, :k].sort(1).values
+def mean(x_BT: Tensor, present_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the present windows (the others are zeros) -> (B, 1, *row_shape), and whether there was any (B, 1)."""
+    count_B1 = present_BT.sum(1, keepdim=True)
+    count = count_B1.clamp_min(1).reshape(-1, *[1] * (x_BT.dim() - 1))
+    return x_BT.sum(1, keepdim=True) / count, count_B1 > 0
 
 
-def _endless(pool: Tensor, generator: torch.Generator) -> Iterator[int]:
-    while True:
-        yield from pool[torch.randperm(len(pool), generator=generator)].tolist()
+def _new(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def gather(values: Tensor, rows: Tensor, windows: Tensor | None, name: str, new: Callable[..., Tensor]) -> Tensor:
+    """Rows (B,) of values (M, T, *row_shape), all windows or these: (K,) or (B, K) -> (B, T or K, *row_shape).
+
+    new(name, shape, dtype, device): the memory to write to, as of `Buffers.get`.
+    """
+    (_, T, *row_shape), B = values.shape, len(rows)
+    flat = values.flatten(1)
+    if windows is not None:
+        flat, rows = values.flatten(0, 1).flatten(1), (rows[:, None] * T + windows).flatten()
+    out = new(name, (len(rows), flat.shape[1]), values.dtype, values.device)
+    return torch.index_select(flat, 0, rows, out=out).view(B, -1, *row_shape)
+
+
+def _as_float(x: Tensor, name: str, device: torch.device, new: Callable[..., Tensor]) -> Tensor:
+    """float32 on the device."""
+    if x.dtype == torch.float32 and x.device == device:
+        return x
+    return new(f"{name} as float32", tuple(x.shape), torch.float32, device).copy_(x)
 
 
 def generator(seed: int, *purpose: str) -> torch.Generator:

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.builders import kitchens
-from featcache.manifest import Clip, Manifest
+from featcache.manifest import Manifest
 from featcache.media import read_clip
-from featcache.store import FeatureStore, StoreWriter
+from featcache.store import FeatureStore
 from featcache.windows import Plan
+from pipelines import _bench_store
+from pipelines._bench_store import Line, write_store
 from pipelines.extract import extract, load_extractors
 
 ROUNDS = 5
@@ -31,13 +33,11 @@ def main() -> None:
     print("| what | against | ratio (1.00 = as fast) | figures |")
     print("| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        for benchmark in (store_write, store_read, extraction, training):
-            for what, against, ours, plain, unit in benchmark(Path(folder)):
+        lines = (benchmark(Path(folder)) for benchmark in (store_write, store_read, reading, extraction, training))
+        for benchmark in lines:
+            for what, against, ours, plain, unit in benchmark:
                 ratio = plain / ours
                 print(f"| {what} | {against} | {ratio:.2f} | {unit(ours)}, plain {unit(plain)} |", flush=True)
-
-
-Line = tuple[str, str, float, float, Callable[[float], str]]
 
 
 def store_write(folder: Path) -> Iterator[Line]:
@@ -58,6 +58,11 @@ def store_read(folder: Path) -> Iterator[Line]:
         lambda n: FeatureStore.open(folder / "r").features, lambda n: np.fromfile(folder / "raw", np.float16)
     )
     yield "open and read a store", "numpy.fromfile", ours, plain, lambda s: f"{rows.nbytes / s / 1e9:.2f} GB/s"
+
+
+def reading(folder: Path) -> Iterator[Line]:
+    """Mapping, gathering, training and streaming."""
+    yield from _bench_store.reading(folder, alternate)
 
 
 def extraction(folder: Path) -> Iterator[Line]:
@@ -140,16 +145,7 @@ def alternate(
 
 
 def _write_store(path: Path, rows: NDArray[np.float16]) -> Manifest:
-    clips = tuple(
-        Clip(str(row), "d", "test" if row % 4 == 0 else "train", "v", labels={"label": str(row % 8)})
-        for row in range(len(rows))
-    )
-    manifest, times = Manifest("bench", clips, path.parent), np.arange(float(rows.shape[1]))
-    recipe = {"extractor": "toy", "modality": "rgb", "weights_sha256": "none", "dtype": "float16"}
-    with StoreWriter.open(path, manifest, recipe, row_shape=rows.shape[2:], windows=rows.shape[1], facts={}) as writer:
-        for row in writer.pending:
-            writer.done(row, rows[row], times, times + 1)
-    return manifest
+    return write_store(path, rows, len(rows), rows.shape[1:], "float16")
 
 
 def _write_plain(path: Path, rows: NDArray[np.float16]) -> None:

@@ -19,8 +19,9 @@ from featcache.manifest import SPLITS
 from pipelines import typed
 
 ROLES = ("source", "target", "test")  #: who can be shown a feed
-TRAIN_DRAWS = ("all", "random", "shared", "segments")
-TEST_DRAWS = ("all", "segments", "each")
+TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
+TEST_DRAWS = ("all", "segments", "mean", "each")
+COUNTED = ("random", "shared", "segments")  #: draws of k windows; a row that has fewer repeats some
 
 
 def _method(name: str) -> type:
@@ -70,8 +71,8 @@ class Feed:
 
     store: str  #: the store's name: STORES/<manifest>/<store>.zarr
     seen_by: str = "source target test"  #: "source test": target captions do not exist while training
-    train: str = "all"  #: all | random:k (per modality) | shared:k (same windows for all) | segments:k (centres)
-    test: str = "all"  #: all | segments:k | each (predict per window, softmax averaged); never random
+    train: str = "all"  #: all | random:k (per modality) | shared:k (same for all) | segments:k (centres) | mean
+    test: str = "all"  #: all | segments:k | mean | each (predict per window, softmax averaged); never random
 
 
 @dataclass(frozen=True)
@@ -264,9 +265,9 @@ def _check_feeds(config: RunConfig) -> None:
             raise ConfigError(f"feeds.{modality}.seen_by='test': no training side sees it, so its weights stay random")
         for when, draw, kinds in (("train", feed.train, TRAIN_DRAWS), ("test", feed.test, TEST_DRAWS)):
             kind, _, count = draw.partition(":")
-            counted = kind in ("random", "shared", "segments")
+            counted = kind in COUNTED
             if kind not in kinds or counted != bool(re.fullmatch("[1-9][0-9]*", count)) or (count and not counted):
-                choices = ", ".join(f"{kind}:K" if kind not in ("all", "each") else kind for kind in kinds)
+                choices = ", ".join(f"{kind}:K" if kind in COUNTED else kind for kind in kinds)
                 raise ConfigError(f"feeds.{modality}.{when}={draw!r} is no draw of windows; choose from {choices}")
 
 

@@ -1,15 +1,14 @@
-"""Stores -> the sides of a run as tensors, checked: same clips, finished; what the run does not name is not read.
+"""Stores -> the sides of a run, checked: same clips, finished; what the run does not name is not read.
 
-Memory of one process: all windows of its sides and of its test rows in float32, and while a side is read its array in
-the store's own type beside it. 10,000 clips with 25 windows of 1024 numbers are 1.0 GB per modality, and 0.5 GB more
-while they are read from float16; every worker of an engine holds its own.
+How much memory that takes, and where features lie that do not fit, stands in `pipelines/tiers.py`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from featcache.errors import ConfigError, StoreError
 from heads.batch import Side, Spec
 from pipelines.batches import Rows, generator
 from pipelines.config import Feed, RunConfig, method_class, plan
+from pipelines.tiers import Features, Wanted, open_features
 from pipelines.typed import unknown
 
 DONE, NOT_TRIED = 1, 0  # values of store.state
@@ -31,6 +31,22 @@ class Opened:
     manifest: Manifest
     stores: dict[str, FeatureStore]  #: modality -> store
     device: str
+    memory: int | None = None  #: bytes of RAM that may be used; None: what is free
+    workers: int = 1  #: runs at the same time that share the memory
+    tier: str | None = None  #: a tier that is asked for
+
+    @cached_property
+    def features(self) -> Features:
+        """The opened features; `.tier` and `.why` say how they are read."""
+        sides = {"source": self.config.source, "target": (self.config.target,) if self.config.target else ()}
+        wanted = [
+            Wanted(len(self._train_rows(role, domains)), {m: feed.train for m, feed in self._feeds(role).items()})
+            for role, domains in sides.items()
+            if domains
+        ]
+        test = self.manifest.rows(domain=self.config.test, split=self.config.test_split)
+        wanted.append(Wanted(len(test), {m: feed.test for m, feed in self._feeds("test").items()}))
+        return open_features(self.stores, wanted, self.device, memory=self.memory, workers=self.workers, tier=self.tier)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -57,7 +73,10 @@ class Opened:
         given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
         return Spec(
             shapes={m: tuple(store.row_shape) for m, store in self.stores.items()},
-            windows={m: plan(feed.train)[1] or self.stores[m].windows for m, feed in self.config.feeds.items()},
+            windows={
+                m: 1 if feed.train == "mean" else plan(feed.train)[1] or self.stores[m].windows
+                for m, feed in self.config.feeds.items()
+            },
             classes={task: len(names) for task, names in self.manifest.classes.items()},
             rows={side: len(self.sides[side]) for side in given},
             domains=self.domains,
@@ -75,28 +94,58 @@ class Opened:
         return self.load("test", self._complete("test", rows))
 
     def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
-        """Rows on the device, with the modalities that this role is shown."""
+        """Rows with the modalities that this role is shown, where the tier has them."""
         feeds = self._feeds(role)
         if not rows:
             raise ConfigError(f"the {role} of this run has no rows in manifest {self.manifest.name!r}")
-        x, present = {}, {}
+        trained = role in ("source", "target")
         for m, feed in feeds.items():
-            store = self.stores[m]
-            x[m] = store.to_torch(rows, self.device)
-            there = torch.from_numpy(store.state[rows] == DONE).to(self.device)
-            present[m] = there[:, None].repeat(1, store.windows)
-            if not torch.stack(x[m].aminmax()).isfinite().all():  # NaN and inf show in both, without a mask as large
-                raise StoreError(f"store {feed.store!r} has features that are not finite; ask `featcache check`")
+            for when in ("train", "test") if trained else ("test",):
+                self._refuse_padding(m, when, getattr(feed, when), rows)
         number = {domain: k for k, domain in enumerate(self.domains)}
-        domain = [number.get(self.manifest.clips[row].domain, -1) for row in rows]
-        return Rows(
+        table = partial(
+            self._table,
             rows=rows,
-            x=x,
-            present=present,
-            y={task: labels(self.manifest, rows, task).to(self.device) for task in self.manifest.classes if labelled},
-            domain=torch.tensor(domain, device=self.device),
             feeds=feeds,
+            y={task: labels(self.manifest, rows, task).to(self.device) for task in self.manifest.classes if labelled},
+            domain=torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device),
         )
+        resident = self.features.tier == "resident"
+        loaded = table("train" if trained else "test", mapped=not resident)
+        if resident and trained and any(_is_kept(feed.train) and feed.train != feed.test for feed in feeds.values()):
+            return replace(loaded, swept=table("test", mapped=bool(self.features.maps)))
+        return loaded
+
+    def _table(
+        self,
+        when: str,
+        *,
+        mapped: bool,
+        rows: list[int],
+        feeds: dict[str, Feed],
+        y: dict[str, Tensor],
+        domain: Tensor,
+    ) -> Rows:
+        """Rows for training ("train") or sweeps ("test") only; draws that are applied here read `all` in the feeds."""
+        if mapped:
+            found = {m: self.features.mapped(m, rows) for m in feeds}
+        else:
+            found = {m: self.features.resident(m, rows, getattr(feed, when)) for m, feed in feeds.items()}
+            feeds = {m: _applied(feed, getattr(feed, when)) for m, feed in feeds.items()}
+        x, present = ({m: pair[k] for m, pair in found.items()} for k in (0, 1))
+        at = torch.tensor(rows) if mapped else None
+        return Rows(rows, x, present, y, domain, feeds, at, stream=self.features.stream)
+
+    def _refuse_padding(self, modality: str, when: str, draw: str, rows: list[int]) -> None:
+        """Rows of fewer windows than T would be padded where all windows are taken."""
+        length, T = self.stores[modality].length[rows], self.stores[modality].windows
+        short = int(((length > 0) & (length < T)).sum())
+        if short and self.config.absent == "refuse" and plan(draw)[0] in ("all", "each"):
+            raise ConfigError(
+                f"store {self.config.feeds[modality].store!r} has fewer than its {T} windows in {short} of {len(rows)} "
+                f"rows, which feeds.{modality}.{when}={draw} would pad; take segments:K, mean or (in train) random:K, "
+                "or set absent=mask where the net reads `present`"
+            )
 
     def _feeds(self, role: str) -> dict[str, Feed]:
         """Modality -> feed, of those that this role is shown."""
@@ -119,8 +168,8 @@ class Opened:
 
     def _complete(self, role: str, rows: list[int]) -> list[int]:
         """The rows, after `absent` has been applied to those that lack a modality."""
-        feeds = self._feeds(role)
-        lacking = {row: m for m in feeds for row in rows if self.stores[m].state[row] != DONE}
+        feeds, index = self._feeds(role), np.asarray(rows, dtype=np.int64)
+        lacking = {int(row): m for m in feeds for row in index[self.stores[m].state[index] != DONE]}
         if not lacking or self.config.absent == "mask":
             return rows
         if self.config.absent == "drop":
@@ -134,8 +183,20 @@ class Opened:
         )
 
 
-def open_run(config: RunConfig, stores: Path, device: str = "cpu") -> Opened:
-    """Open a run's manifest and stores, and refuse what does not fit together."""
+def open_run(
+    config: RunConfig,
+    stores: Path,
+    device: str = "cpu",
+    *,
+    memory: int | None = None,
+    workers: int = 1,
+    tier: str | None = None,
+) -> Opened:
+    """Open a run's manifest and stores, and refuse what does not fit together.
+
+    memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
+    tier: how features are read; default: what fits (`pipelines/tiers.py`). `Opened.features` says which, and why.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -145,7 +206,7 @@ def open_run(config: RunConfig, stores: Path, device: str = "cpu") -> Opened:
         raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
     opened = {m: open_store(stores / manifest.name, feed.store, manifest) for m, feed in config.feeds.items()}
     _check_windows(config, opened)
-    return Opened(config, manifest, opened, device)
+    return Opened(config, manifest, opened, device, memory, workers, tier)
 
 
 def open_manifest(stores: Path, name: str) -> Manifest:
@@ -180,6 +241,19 @@ def labels(manifest: Manifest, rows: list[int], task: str) -> Tensor:
             clip = manifest.clips[row]
             raise ConfigError(f"clip {clip.clip_id!r} of domain {clip.domain!r} has no {task!r}, which is needed")
     return torch.tensor([number[manifest.clips[row].labels[task]] for row in rows], dtype=torch.int64)
+
+
+def _is_kept(draw: str) -> bool:
+    """Whether a draw takes the same of a row at each time, and less than all."""
+    return plan(draw)[0] in ("segments", "mean")
+
+
+def _applied(feed: Feed, draw: str) -> Feed:
+    """The feed after this draw: where it is kept, all that there is now."""
+    if not _is_kept(draw):
+        return feed
+    train, test = ("all" if of == draw else of for of in (feed.train, feed.test))
+    return replace(feed, train=train, test=test)
 
 
 def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[list[int], list[int]]:

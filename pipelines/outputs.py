@@ -42,7 +42,7 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     """Output -> (rows, ...) of `predict` in eval mode, draws nothing.
 
     Where feeds say `each`, every window is predicted by itself: scores are then log of the mean softmax, and other
-    outputs their mean.
+    outputs their mean, over the windows that the row has in one of these feeds.
     """
     each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
 
@@ -57,7 +57,9 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
         if not each:
             return method.predict(side)
         said = [one_window(side, k) for k in range(side.x[each[0]].shape[1])]
-        mean = {name: torch.stack([out[name] for out in said]).mean(0) for name in said[0]}
+        there_BT = torch.stack([side.present[m] for m in each]).any(0)
+        there_BT = there_BT | ~there_BT.any(1, keepdim=True)  # a row without these modalities says the same each time
+        mean = {name: _mean(torch.stack([out[name] for out in said], 1), there_BT) for name in said[0]}
         return {name: out.log() if name in opened.spec.classes else out for name, out in mean.items()}
 
     training = method.training
@@ -69,6 +71,12 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
         if not bool((out < torch.inf).all()):  # so is NaN refused; -inf is a probability of 0
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
     return {name: out.cpu().numpy() for name, out in said.items()}
+
+
+def _mean(out_BT: Tensor, there_BT: Tensor) -> Tensor:
+    """Mean over the windows that are there."""
+    weight_BT = there_BT.reshape(*there_BT.shape, *[1] * (out_BT.dim() - 2))
+    return (out_BT * weight_BT).sum(1) / weight_BT.sum(1)
 
 
 def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:

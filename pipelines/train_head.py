@@ -4,8 +4,9 @@ The loop is the same for every method. What differs between methods stands in he
 in the RunConfig. Labels of the target and of the test rows are not read here: `evaluate` compares outputs with them.
 """
 
+import os
 import time
-from math import ceil, isfinite
+from math import ceil, isfinite, prod
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,8 @@ from torch import Tensor
 
 import featcache
 from featcache.errors import ConfigError
-from heads.batch import Batch
 from heads.methods import Method
-from pipelines.batches import Rows, draws
+from pipelines.batches import Rows, batches, draws
 from pipelines.config import RunConfig
 from pipelines.opening import Opened, open_run
 from pipelines.optimizing import optimizers, update
@@ -24,11 +24,22 @@ from pipelines.outputs import Point, collapsed, look
 from pipelines.runs import build, out_of_date, what_is_read, write
 
 Log = list[dict[str, float]]  #: the terms of each step
+PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is handed from thread to thread
 
 
-def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu") -> Path:
-    """Train a run and return its folder; a finished run on the same features is left as it is."""
-    opened = open_run(config, stores, device)
+def train(
+    config: RunConfig,
+    stores: Path,
+    runs: Path,
+    device: str = "cpu",
+    memory: int | None = None,
+    workers: int = 1,
+) -> Path:
+    """Train a run and return its folder; a finished run on the same features is left as it is.
+
+    memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
+    """
+    opened = open_run(config, stores, device, memory=memory, workers=workers)
     folder, read = runs / config.id, what_is_read(opened, runs)
     stale = out_of_date(folder, read)
     if not stale:
@@ -40,7 +51,7 @@ def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu") -> P
     if config.init_from:
         copy_weights(runs / config.init_from, method)
     test = opened.test()
-    log, points = fit(method, config, opened, test)
+    log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
 
     facts = {
         "read": read,
@@ -51,6 +62,8 @@ def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu") -> P
         "points": [point.facts for point in points],
         "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
         "device": device,
+        "tier": opened.features.tier,
+        "tier_why": opened.features.why,
         "seconds": round(time.perf_counter() - began, 3),
     }
     outputs = {name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs}
@@ -59,8 +72,13 @@ def train(config: RunConfig, stores: Path, runs: Path, device: str = "cpu") -> P
     return folder
 
 
-def fit(method: Method, config: RunConfig, opened: Opened, test: Rows) -> tuple[Log, list[Point]]:
-    """The loop: every method's. Returns the terms of each step and the kept evaluation points."""
+def fit(
+    method: Method, config: RunConfig, opened: Opened, test: Rows, *, prefetch: bool = False
+) -> tuple[Log, list[Point]]:
+    """The loop: every method's. Returns the terms of each step and the kept evaluation points.
+
+    prefetch: a thread draws the next batch meanwhile; the batches are the same.
+    """
     steps, epoch_steps = config.steps, steps_per_epoch(config, opened.sides)
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
     sides = draws(config, opened.sides)
@@ -77,23 +95,32 @@ def fit(method: Method, config: RunConfig, opened: Opened, test: Rows) -> tuple[
                 raise ValueError(f"begin_epoch gave pools of {side!r}, but this run draws from: {', '.join(sides)}")
             sides[side].use(rows)
         recent: list[dict[str, Tensor]] = []
-        for step in range(epoch * epoch_steps, min((epoch + 1) * epoch_steps, steps)):
-            at = step / steps
-            batch = Batch(**{side: next(draw) for side, draw in sides.items()})
-            seen: dict[str, Tensor] = {}
-            for who, terms in method.rounds(batch, at):
-                method.zero_grad()
-                torch.stack(list(terms.values())).sum().backward()
-                for player in who.split():
-                    for optim, optimizer in players[player]:
-                        update(optim, optimizer, at)
-                seen |= terms
-            recent.append({name: term.detach() for name, term in seen.items()})
-            if step + 1 in on_the_way:
-                points.append(look(method, step + 1, test, opened))
+        first, last = epoch * epoch_steps, min((epoch + 1) * epoch_steps, steps)
+        with batches(sides, last - first, prefetch=prefetch) as stream:
+            for step, batch in enumerate(stream, first):
+                at = step / steps
+                seen: dict[str, Tensor] = {}
+                for who, terms in method.rounds(batch, at):
+                    method.zero_grad()
+                    torch.stack(list(terms.values())).sum().backward()
+                    for player in who.split():
+                        for optim, optimizer in players[player]:
+                            update(optim, optimizer, at)
+                    seen |= terms
+                recent.append({name: term.detach() for name, term in seen.items()})
+                if step + 1 in on_the_way:
+                    points.append(look(method, step + 1, test, opened))
         log += numbers(recent, len(log))
         check_finite(log[len(log) - len(recent) :], method)
     return log, [*points, look(method, steps, test, opened)]
+
+
+def worth_prefetching(opened: Opened, workers: int) -> bool:
+    """Whether a thread that draws ahead pays: for large batches, where a core is left for it."""
+    spec, sizes = opened.spec, dict(zip(("source", "target"), opened.config.batch, strict=True))
+    rows = sum(size for side, size in sizes.items() if side in opened.sides)
+    row_bytes = 4 * sum(spec.windows[m] * prod(shape) for m, shape in spec.shapes.items())
+    return rows * row_bytes >= PREFETCH_BYTES and (os.cpu_count() or 1) > workers
 
 
 def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:

@@ -1,6 +1,11 @@
 """From stores to batches: who is drawn how often, which windows, which labels, and what is refused."""
 
 import dataclasses
+import subprocess
+import sys
+import textwrap
+import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -11,10 +16,12 @@ from hypothesis import strategies as st
 
 from featcache.errors import ConfigError, StoreError
 from heads.methods import rna
-from pipelines.batches import Draw, Rows, centres, draws
+from pipelines.batches import TURNS, Buffers, Draw, Rows, batches, centres, draws, mean
 from pipelines.config import Feed
 from pipelines.opening import open_run
+from pipelines.tiers import Features
 from tests._stores import CLASSES, manifest, run, write_all, write_store
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +138,115 @@ def test_centres_by_hand():
     assert (windows_of("segments:2")["rgb"] == torch.tensor([1.0, 3.0])).all()
 
 
+def test_means_are_of_the_present_windows():
+    x = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    present = torch.tensor([[True, True, False], [False, False, False]])
+    pooled, there = mean(x, present)
+    assert pooled.tolist() == [[[2.0, 4.0]], [[0.0, 0.0]]]
+    assert there.tolist() == [[True], [False]]
+
+
+# ------------------------------------------------------------------------------------------------- memory and threads
+
+
+@pytest.mark.parametrize("train", ["all", "random:2", "segments:2", "mean"])
+def test_reused_memory_holds_the_same_batches(train):
+    feeds = {"rgb": Feed("hog", train=train), "flow": Feed("hof", train=train)}
+    fresh, reused = (Draw(table(9, feeds=feeds), 4, 0, "source", buffers) for buffers in (None, Buffers()))
+    for _ in range(3 * TURNS):
+        a, b = next(fresh), next(reused)
+        assert all(torch.equal(a.x[m], b.x[m]) for m in feeds)
+
+
+def test_memory_is_used_by_turns():
+    draw = Draw(table(9), 4, 0, "source", Buffers())
+    x = [next(draw).x["rgb"] for _ in range(TURNS + 1)]
+    assert len({values.data_ptr() for values in x}) == TURNS == 2
+    assert x[0].data_ptr() == x[TURNS].data_ptr()
+
+
+def test_a_prefetched_batch_stays_while_it_is_in_use():
+    draw, fresh = Draw(table(9), 4, 0, "source", Buffers()), Draw(table(9), 4, 0, "source")
+    with batches({"source": draw}, 20, prefetch=True) as stream:
+        for batch in stream:
+            time.sleep(0.002)  # the next one is drawn meanwhile
+            assert torch.equal(batch.source.x["rgb"], next(fresh).x["rgb"])
+
+
+def test_prefetching_draws_the_same_and_no_more():
+    """So pools that come afterwards are drawn from at once."""
+    streams = []
+    for prefetch in (False, True):
+        draw, seen = Draw(table(9), 4, 0, "source", Buffers()), []
+        for pools in ([torch.arange(9)], [torch.tensor([1, 2]), torch.tensor([5])], [torch.tensor([7])]):
+            draw.use(pools)
+            with batches({"source": draw}, 5, prefetch=prefetch) as stream:
+                seen += [batch.source.x["rgb"][:, 0, 0].tolist() for batch in stream]
+        streams.append(seen)
+    assert streams[0] == streams[1]
+    assert len(streams[0]) == 15
+    assert streams[0][-1] == [7] * 4
+
+
+def test_no_batches_are_none():
+    with batches({"source": Draw(table(9), 4, 0, "source")}, 0, prefetch=True) as stream:
+        assert list(stream) == []
+
+
+class Broken(Draw):
+    """Gives two batches, then an error."""
+
+    def __next__(self):
+        self.given = getattr(self, "given", 0) + 1
+        if self.given > 2:
+            raise StoreError("the disk is gone")
+        return super().__next__()
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_errors_of_the_thread_reach_who_asks(prefetch):
+    given, before = [], threading.active_count()
+
+    def use():
+        with batches({"source": Broken(table(9), 4, 0, "source")}, 9, prefetch=prefetch) as stream:
+            for batch in stream:
+                given.append(batch)
+
+    with pytest.raises(StoreError, match="the disk is gone"):
+        use()
+    assert len(given) == 2
+    assert threading.active_count() == before
+
+
+def test_the_thread_ends_when_its_user_fails():
+    before = threading.active_count()
+
+    def use():
+        with batches({"source": Draw(table(9), 4, 0, "source")}, 100, prefetch=True) as stream:
+            next(stream)
+            assert threading.active_count() == before + 1
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        use()
+    assert threading.active_count() == before
+
+
+def test_leaving_the_interpreter_in_the_middle_is_clean():
+    code = """
+        import torch
+        from pipelines.batches import Draw, batches
+        from tests.test_batches import table
+        context = batches({"source": Draw(table(9), 4, 0, "source")}, 10**9, prefetch=True)
+        stream = context.__enter__()
+        print(len(next(stream).source.index))
+    """
+    left = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (left.returncode, left.stdout, left.stderr) == (0, "4\n", "")
+
+
 # ----------------------------------------------------------------------------------------------------------- opening
 
 
@@ -186,10 +302,8 @@ def test_a_sweep_is_every_row_in_order_with_test_windows(stores):
 
 
 def test_only_the_rows_of_named_sides_are_read(stores, monkeypatch):
-    opened, asked = open_run(run(), stores), []
-    store = type(opened.stores["rgb"])
-    read = store.to_torch
-    monkeypatch.setattr(store, "to_torch", lambda self, rows, device: (asked.append(rows), read(self, rows, device))[1])
+    opened, asked, read = open_run(run(), stores), [], Features._read
+    monkeypatch.setattr(Features, "_read", lambda self, m, rows: (asked.append(rows), read(self, m, rows))[1])
     assert set(opened.sides) == {"source"}
     opened.test()
     clips = opened.manifest.clips
@@ -312,17 +426,15 @@ def test_a_domain_that_cannot_teach_is_named(tmp_path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
-    opened = open_run(run(), stores)
-    store = type(opened.stores["rgb"])
-    read = store.to_torch
+    opened, read = open_run(run(), stores), Features._read
 
-    def broken(self, rows, device):
-        x = read(self, rows, device)
+    def broken(self, modality, rows):
+        x = read(self, modality, rows).clone()
         x[-1, 1, 2] = bad
         return x
 
-    monkeypatch.setattr(store, "to_torch", broken)
-    with pytest.raises(StoreError, match="store 'hog' has features that are not finite; ask `featcache check`"):
+    monkeypatch.setattr(Features, "_read", broken)
+    with pytest.raises(StoreError, match="hog.zarr has features that are not finite; ask `featcache check`"):
         _ = opened.sides
 
 

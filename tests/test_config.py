@@ -139,7 +139,7 @@ def test_bad_settings_are_named(setting, complaint):
         ),
         ({"feeds": {"rgb": Feed("hog", train="random")}}, "feeds.rgb.train='random' is no draw of windows"),
         ({"feeds": {"rgb": Feed("hog", train="random:0")}}, "choose from all, random:K, shared:K, segments:K"),
-        ({"feeds": {"rgb": Feed("hog", test="random:1")}}, "choose from all, segments:K, each"),
+        ({"feeds": {"rgb": Feed("hog", test="random:1")}}, "choose from all, segments:K, mean, each"),
         ({"feeds": {"rgb": Feed("hog", test="each:2")}}, "is no draw of windows"),
         ({"train_split": "training"}, "train_split='training'; choose from train, val, test"),
         ({"absent": "ignore"}, "absent='ignore'; choose from refuse, drop, mask"),

@@ -1,5 +1,6 @@
 """The loop against one written by hand, and everything a run promises: repeatable, whole, blind to target labels."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -17,6 +18,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from featcache.errors import ConfigError
+from featcache.store import StoreWriter
+from heads import methods
+from heads.batch import Batch
 from heads.methods import rna, source_only
 from heads.nets import adapter
 from pipelines import train_head
@@ -240,6 +244,105 @@ def test_epochs_are_a_clock_and_pools_are_drawn_from(stores):
     assert begins == [(epoch, False, False, list(range(12))) for epoch in range(3)]
     assert [rows for rows, _ in steps] == [[0, 0, 5, 5]] * 2 + [[1, 1, 5, 5]] * 2 + [[2, 2, 5, 5]]
     assert [progress for _, progress in steps] == [0, 0.2, 0.4, 0.6, 0.8]
+
+
+def test_prefetching_changes_nothing(stores):
+    """Pools of begin_epoch hold from the next batch on, whatever was drawn ahead."""
+    config = run(steps=11, epoch=3, batch=(4, 4), eval_every=4, keep=3)
+    seen = []
+    for prefetch in (False, True):
+        opened = open_run(config, stores)
+        torch.manual_seed(0)
+        method = Recorder(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+        log, points = train_head.fit(method, config, opened, opened.test(), prefetch=prefetch)
+        seen.append((log, [point.outputs["label"].tolist() for point in points], method.seen))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "least", "prefetch"), [(1, 6 * 42 * 4, True), (1, 6 * 42 * 4 + 1, False), (2, 1, False)]
+)
+def test_large_batches_are_prefetched_where_a_core_is_left(workers, least, prefetch, stores, tmp_path, monkeypatch):
+    """A batch has 6 rows of 3 windows of 8 and 6 numbers."""
+    asked, fit = [], train_head.fit
+    monkeypatch.setattr(train_head, "PREFETCH_BYTES", least)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(
+        train_head, "fit", lambda *args, prefetch: (asked.append(prefetch), fit(*args, prefetch=prefetch))[1]
+    )
+    train(run(), stores, tmp_path, workers=workers)
+    assert asked == [prefetch]
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_past_batches_are_not_looked_at_again(name, stores, monkeypatch):
+    """The memory of a batch is used again: every method trains the same when it is overwritten with NaN."""
+    module = methods.load(name)
+    sees = module.METHOD.needs + module.METHOD.may
+    config = run(
+        method=module.Params(),
+        source=("day",) if "source" in sees else (),
+        target="night" if "target" in sees else None,
+        holdout=0.25 if "source_val" in sees else 0.0,
+        init_from="some_0" if "init_from" in module.METHOD.needs else None,
+        epoch=3,
+        **HEALTHY,
+    )
+
+    @contextlib.contextmanager
+    def overwriting(sides, count, *, prefetch):
+        def stream():
+            past = []
+            for _ in range(count):
+                for x in past:
+                    x.fill_(math.nan)
+                batch = Batch(**{side: next(draw) for side, draw in sides.items()})
+                past = [x for side in (batch.source, batch.target) if side for x in side.x.values()]
+                yield batch
+
+        yield stream()
+
+    logs = []
+    for batches in (train_head.batches, overwriting):
+        monkeypatch.setattr(train_head, "batches", batches)
+        opened = open_run(config, stores)
+        torch.manual_seed(0)
+        method = module.METHOD(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+        logs.append(train_head.fit(method, config, opened, opened.test())[0])
+    assert len(logs[0]) == config.steps
+    assert logs[0] == logs[1]
+
+
+def test_padded_windows_have_no_say(tmp_path):
+    """`each` averages what a row has: as if its other windows had never been there."""
+    clips, short = manifest(), {}
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    for name, size in (("hog", 8), ("hof", 6)):
+        recipe = {"extractor": name, "version": 1, "modality": name, "weights_sha256": "none", "dtype": "float32"}
+        with StoreWriter.open(
+            tmp_path / "toy" / f"{name}.zarr", clips, recipe, row_shape=(size,), windows=3, facts={}
+        ) as writer:
+            for row in range(len(clips)):
+                t = short[row] = 1 + row % 3
+                if (name, row % 5) == ("hof", 0):
+                    writer.absent(row, "no motion")
+                else:
+                    x = np.random.default_rng(row).standard_normal((t, size)).astype(np.float32)
+                    writer.done(row, x, np.arange(t), np.arange(t) + 1.0)
+    feeds = {"rgb": Feed("hog", test="each"), "flow": Feed("hof", test="each")}
+    config = run(feeds=feeds, absent="mask", steps=3)
+    opened = open_run(config, tmp_path)
+    method = load_method(train(config, tmp_path, tmp_path / "runs"))
+    rows = opened.test()
+    said = np.exp(outputs(method, rows, opened)["label"])
+    side = next(rows.sweep())
+    for i, row in enumerate(rows.rows):
+        p = []
+        for k in range(short[row]):
+            x, present = ({m: of[m][[i]][:, [k]] for m in of} for of in (side.x, side.present))
+            alone = dataclasses.replace(side, x=x, present=present, domain=side.domain[[i]], index=side.index[[i]])
+            p.append(method.predict(alone)["label"].softmax(1)[0].detach().numpy())
+        assert np.allclose(said[i], np.mean(p, 0), atol=1e-6)
 
 
 def test_an_epoch_of_the_source_is_one_pass(stores):

@@ -16,6 +16,7 @@ from featcache.errors import FeatcacheError
 from pipelines.config import RunConfig
 from pipelines.engines import Outcome, Report
 from pipelines.runs import Run
+from pipelines.tiers import free_memory
 from pipelines.train_head import train
 
 
@@ -46,7 +47,7 @@ def run_all(
             del waiting[config.id]
         lost = [config for config in ready if (first := outcomes.get(config.init_from or "")) and not first.folder]
         for config in lost:
-            done(Outcome(config, None, "failed", f"the run it starts from failed: {config.init_from}"))
+            done(Outcome(config, None, "failed", note=f"the run it starts from failed: {config.init_from}"))
         _wave([config for config in ready if config not in lost], stores, runs, workers, device, done)
     return list(outcomes.values())
 
@@ -55,44 +56,48 @@ def _wave(
     configs: list[RunConfig], stores: Path, runs: Path, workers: int, device: str, done: Callable[[Outcome], None]
 ) -> None:
     """Runs that do not depend on each other."""
-    if workers == 1 or len(configs) == 1:
+    memory, workers = free_memory(), min(workers, len(configs))  # asked once: later runs see what others took
+    if workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             for config in configs:
-                done(run_one(config, stores, runs, device))
+                done(run_one(config, stores, runs, device, memory))
         finally:
             torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")  # fork would copy torch's threads in an unknown state
-    with ProcessPoolExecutor(min(workers, len(configs)), context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
         futures: dict[Future[Outcome], RunConfig] = {
-            pool.submit(run_one, config, stores, runs, device): config for config in configs
+            pool.submit(run_one, config, stores, runs, device, memory, workers): config for config in configs
         }
         for future in as_completed(futures):
             try:
                 done(future.result())
             except BrokenProcessPool:
                 reason = "a worker process was killed (out of memory?); the same command trains what is left"
-                done(Outcome(futures[future], None, "failed", reason))
+                done(Outcome(futures[future], None, "failed", note=reason))
 
 
-def run_one(config: RunConfig, stores: Path, runs: Path, device: str) -> Outcome:
+def run_one(
+    config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None = None, workers: int = 1
+) -> Outcome:
     """Train one run; a user's mistake becomes its sentence, a mistake of ours its traceback."""
     folder = runs / config.id
     before = _stamp(folder)
     try:
-        train(config, stores, runs, device)
+        train(config, stores, runs, device, memory, workers)
     except FeatcacheError as error:
-        return Outcome(config, None, "failed", str(error))
+        return Outcome(config, None, "failed", note=str(error))
     except OSError as error:
-        return Outcome(config, None, "failed", f"{error.strerror or error} ({error.filename or folder})")
+        return Outcome(config, None, "failed", note=f"{error.strerror or error} ({error.filename or folder})")
     except Exception:
-        return Outcome(config, None, "failed", traceback.format_exc())
+        return Outcome(config, None, "failed", note=traceback.format_exc())
     if _stamp(folder) == before:
         return Outcome(config, folder, "kept")
-    note = Run.open(folder).facts["note"]
-    return Outcome(config, folder, "trained", "" if note == "new" else note)
+    facts = Run.open(folder).facts
+    note = "" if facts["note"] == "new" else facts["note"]
+    return Outcome(config, folder, "trained", f"{facts['tier']}, {facts['tier_why']}", note)
 
 
 def _stamp(folder: Path) -> int:
