@@ -64,7 +64,7 @@ class Clip:
             "source": os.path.basename(os.path.normpath(self.source)),
             "start": number(self.start),
             "stop": number(self.stop),
-            "unit": self.unit,
+            "unit": "seconds" if self.start is None and self.stop is None else self.unit,  # of nothing, any unit
             "fps": number(self.fps),
             "caption": self.caption,
         }
@@ -314,7 +314,7 @@ def _read_number(row: dict[str, str], column: str, place: str) -> float | None:
     cell = row.get(column, "").strip()
     if not cell:
         return None
-    if cell.isascii() and cell.isdecimal():
+    if len(cell) < 16 and cell.isascii() and cell.isdecimal():
         return float(cell)
     try:
         value = float(cell) if cell.isascii() and "_" not in cell else math.nan  # float() reads 1_0 and ٥

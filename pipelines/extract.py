@@ -23,7 +23,7 @@ from featcache.extractors import Caption, Extractor, Pictures, Sound, load, para
 from featcache.manifest import Manifest
 from featcache.media import Take, read_clip
 from featcache.store import FeatureStore, StoreWriter
-from featcache.store.writer import check_folder, remove
+from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
 from featcache.windows import Plan
 from pipelines import typed
 
@@ -37,10 +37,6 @@ CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
 Takes = dict[str, Take | FeatcacheError]
 
 AUTO = "auto"  #: the dtype that a store has, or float16, or float32 when a row reaches beyond float16
-
-
-class _BeyondFloat16Error(Exception):
-    """A row of this extractor does not fit, and the user left the dtype to us."""
 
 
 @dataclass
@@ -60,9 +56,9 @@ class Extraction:
         return list(zip(frame["clip_id"], frame["reason"], strict=True))
 
     def unusable(self) -> list[str]:
-        """Extractors with failed clips, or without a single clip that is done."""
+        """Extractors with clips that failed or were left to others, or without a single clip that is done."""
         counts = {name: store.counts() for name, store in self.stores.items()}
-        return [name for name, count in counts.items() if count["failed"] or not count["done"]]
+        return [name for name, count in counts.items() if count["failed"] or count["not tried"] or not count["done"]]
 
     def summary(self) -> str:
         """One line about speed, and what bounded it."""
@@ -117,30 +113,45 @@ def extract(
     """
     folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     check_folder(folder, manifest)
-    dtypes = {extractor.name: dtype for extractor in extractors}
-    while True:
-        try:
-            with ExitStack() as stack:
-                writers = {
-                    extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, dtypes))
-                    for extractor in extractors
-                }
-                if retry_failed:
-                    for writer in writers.values():
-                        writer.retry_failed()
-                manifest.write(folder / "manifest.csv")
-                pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-                stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-                _fill(writers, manifest, extractors, plan, dtype, pool, 2 * workers, outcome, progress)
-            break
-        except _BeyondFloat16Error as error:
-            name, reason = error.args
-            outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
-            remove(folder / f"{name}.zarr")
-            dtypes[name] = "float32"
+    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)
+    for name, reason in beyond.items():
+        outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
+        set_aside(folder / f"{name}.zarr", "float16")
+    if beyond:
+        again = [extractor for extractor in extractors if extractor.name in beyond]
+        _run(manifest, again, folder, plan, "float32", False, workers, outcome, progress)
     outcome.seconds = time.monotonic() - began
-    outcome.stores = {name: FeatureStore.open(writer.path) for name, writer in writers.items()}
+    outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.name}.zarr") for extractor in extractors}
+    for store in outcome.stores.values():
+        if not store.counts()["not tried"]:
+            drop_aside(store.path)
     return outcome
+
+
+def _run(
+    manifest: Manifest,
+    extractors: Sequence[Extractor],
+    folder: Path,
+    plan: Plan,
+    dtype: str,
+    retry_failed: bool,
+    workers: int,
+    outcome: Extraction,
+    progress: Callable[[int, int], None],
+) -> dict[str, str]:
+    """Open the stores and fill them. Returns the extractors whose rows do not fit, with the first reason of each."""
+    with ExitStack() as stack:
+        writers = {
+            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, dtype))
+            for extractor in extractors
+        }
+        if retry_failed:
+            for writer in writers.values():
+                writer.retry_failed()
+        manifest.write(folder / "manifest.csv")
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        return _fill(writers, manifest, extractors, plan, dtype, pool, 2 * workers, outcome, progress)
 
 
 def _fill(
@@ -153,22 +164,27 @@ def _fill(
     ahead: int,
     outcome: Extraction,
     progress: Callable[[int, int], None],
-) -> None:
+) -> dict[str, str]:
     """Compute every pending row whose block no other process has; at most `ahead` clips are decoded in advance."""
+    beyond: dict[str, str] = {}
     pending = {extractor: set(writers[extractor.name].pending) for extractor in extractors}
     rows = sorted(set().union(*pending.values()))
     todo, flying = iter(rows), deque[tuple[int, list[Extractor], Future[Takes]]]()
 
+    done, total = 0, len(rows)
+
     def launch() -> None:
+        nonlocal total
         for row in todo:
-            ours = [e for e in extractors if row in pending[e] and writers[e.name].claim(row)]
+            wanting = [e for e in extractors if row in pending[e] and e.name not in beyond]
+            ours = [e for e in wanting if writers[e.name].claim(row)]
             if ours:
                 clip = manifest.clips[row]
                 flying.append((row, ours, pool.submit(read_clip, manifest.path(clip), clip, plan, ours)))
                 return
+            total -= 1
 
-    done = 0
-    progress(done, len(rows))
+    progress(done, total)
     for _ in range(ahead):
         launch()
     while flying:
@@ -178,22 +194,26 @@ def _fill(
         outcome.waited += time.monotonic() - before
         launch()
         for extractor in ours:
-            _keep(writers[extractor.name], row, extractor, takes[extractor.name], dtype)
+            if extractor.name not in beyond:
+                reason = _keep(writers[extractor.name], row, extractor, takes[extractor.name], dtype)
+                beyond |= {extractor.name: reason} if reason else {}
         done += 1
         outcome.clips += 1
-        progress(done, len(rows))
-    if left := {name: count for name, writer in writers.items() if (count := len(writer.pending))}:
+        progress(done, total)
+    pending_now = {name: len(writer.pending) for name, writer in writers.items() if name not in beyond}
+    if left := {name: count for name, count in pending_now.items() if count}:
         theirs = ", ".join(f"{count} clips of {name}" for name, count in left.items())
         outcome.notes.append(f"{theirs} are being written by another process, or were given up by it: run this again")
         if not done:
             raise StoreError(f"nothing to do here: {theirs} are being written by another process; wait for it")
+    return beyond
 
 
-def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, dtypes: dict[str, str]) -> StoreWriter:
+def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, dtype: str) -> StoreWriter:
     whole = isinstance(extractor.window, Caption)
-    path, dtype = folder / f"{extractor.name}.zarr", dtypes[extractor.name]
+    path = folder / f"{extractor.name}.zarr"
     if dtype == AUTO:
-        dtype = FeatureStore.open(path).layout.dtype if (path / "zarr.json").exists() else "float16"
+        dtype = stored_dtype(path) or "float16"
     recipe = {
         **extractor.recipe,
         "plan": "whole clip" if whole else str(plan),
@@ -211,8 +231,11 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
     )
 
 
-def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | FeatcacheError, dtype: str) -> None:
-    """Compute the clip's rows and hand them, or the reason why there are none, to the store."""
+def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | FeatcacheError, dtype: str) -> str:
+    """Compute the clip's rows and hand them, or the reason why there are none, to the store.
+
+    Returns why they do not fit where that shall not be a failure, because the dtype is ours to choose.
+    """
     if isinstance(take, MediaAbsentError):
         writer.absent(row, str(take))
     elif isinstance(take, FeatcacheError):
@@ -222,11 +245,12 @@ def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | Feat
             features = extractor(take.windows)
         except Exception as error:  # whatever it is, the other clips are finished and this one says why
             writer.failed(row, f"{extractor.name} stopped with {type(error).__name__}: {error}")
-            return
+            return ""
         if not (refusal := writer.refusal(features)):
             writer.done(row, features, take.start, take.stop)
         elif dtype == AUTO and writer.layout.dtype == "float16" and np.isfinite(features).all():
-            raise _BeyondFloat16Error(extractor.name, f"clip {writer.store.clip_ids[row]!r} {refusal}")
+            return f"clip {writer.store.clip_ids[row]!r} {refusal}"
         else:
             advice = "" if "finite" in refusal else "; extract it into another --stores folder with --dtype float32"
             writer.failed(row, f"{extractor.name} gave a row that {refusal}{advice}")
+    return ""

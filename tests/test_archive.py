@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from featcache import FeatureStore
 from featcache.errors import StoreError
-from featcache.store import _compressed, _format, _lease, archive, check
+from featcache.store import _compressed, _format, archive, check, writer
 from featcache.store.mapped import Mapped
 from pipelines import cli_archive
 from tests.test_store import RECIPE, SHAPE, files, fill, manifest, open_writer, rows
@@ -177,7 +177,7 @@ def test_a_store_that_is_being_written_is_not_packed(tmp_path, small_blocks):
 
 
 def test_nobody_writes_a_store_while_it_is_packed(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(_lease, "PATIENCE", 0.0)
+    monkeypatch.setattr(writer, "PATIENCE", 0.0)
 
     def write(done, total):
         with pytest.raises(StoreError, match="is being written by another process"):

@@ -1,5 +1,7 @@
 """Side.pool and gather."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -21,6 +23,17 @@ def test_pool_of_an_absent_row_is_zero_and_has_says_so():
     assert s.pool("rgb")[1].tolist() == [0.0] * 6
     assert s.has("rgb").tolist() == [True, False, True]
     assert s.has("flow").all()
+
+
+def test_pool_of_one_window_is_masked_and_a_copy():
+    s = side(SPEC, rows=3, labelled=True)
+    one = replace(s, x={"rgb": s.x["rgb"][:, :1].clone()}, present={"rgb": torch.tensor([[True], [False], [True]])})
+    pooled = one.pool("rgb")
+    assert torch.equal(pooled[0], one.x["rgb"][0, 0])
+    assert not pooled[1].any()
+    kept = pooled.clone()
+    one.x["rgb"].fill_(7)  # as the next batch does
+    assert torch.equal(pooled, kept)
 
 
 def test_gather_keeps_the_order_of_the_sweep():

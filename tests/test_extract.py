@@ -16,6 +16,7 @@ from featcache.errors import ConfigError, MediaError, StoreError
 from featcache.extractors import Extractor, Pictures
 from featcache.media import Take
 from featcache.store import _format
+from featcache.store import writer as store_writer
 from featcache.store.check import problems
 from featcache.windows import Plan
 from pipelines import extract as recipe
@@ -169,6 +170,48 @@ def test_clips_that_a_manifest_gained_are_appended(tmp_path, media):
         assert content(outcome.stores[name].path) == content(whole.stores[name].path)
 
 
+def test_an_append_that_was_killed_is_finished_by_the_same_command(tmp_path, media, monkeypatch):
+    extract(clips(2), [Count(Params())], tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_writer, "finish_extension", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            extract(clips(3), [Count(Params())], tmp_path)
+    patch = tmp_path / "m" / "count.zarr" / "extension"
+    patch.mkdir(exist_ok=True)  # as a kill leaves it
+    assert extract(clips(3), [Count(Params())], tmp_path).unusable() == []
+
+
+def test_a_finished_store_stays_until_its_successor_is_finished(tmp_path, media):
+    """The last clip does not fit into float16, and the extraction is killed while the store is made again."""
+    narrow = extract(clips(4), [Count(Params(2e4))], tmp_path).stores["count"]
+    before, features = content(narrow.path), narrow.features
+
+    class Killed(Count):
+        left = 7  # five of the first pass, two of the second
+
+        def __call__(self, windows):
+            Killed.left -= 1
+            if Killed.left < 0:
+                raise KeyboardInterrupt
+            return super().__call__(windows)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(clips(9), [Killed(Params(2e4))], tmp_path)
+    aside = tmp_path / "m" / ".count.zarr.aside"
+    assert np.array_equal(FeatureStore.open(aside).features[:4], features)
+    assert before.keys() <= content(aside).keys()
+    outcome = extract(clips(9), [Count(Params(2e4))], tmp_path)
+    assert outcome.stores["count"].layout.dtype == "float32"
+    assert outcome.unusable() == []
+    assert not aside.exists()
+
+
+def test_another_extractors_broken_store_is_not_in_the_way(tmp_path, media):
+    extract(clips(2), [Motion(Params())], tmp_path)
+    (tmp_path / "m" / "motion.zarr" / "zarr.json").write_text("{")
+    assert extract(clips(2), [Count(Params())], tmp_path).unusable() == []
+
+
 def test_two_extractions_share_the_blocks(tmp_path, media, monkeypatch):
     """While one is at a block, another one takes the next; what is left to others is said."""
     monkeypatch.setattr(_format.Layout, "block_rows", 4)
@@ -187,6 +230,7 @@ def test_two_extractions_share_the_blocks(tmp_path, media, monkeypatch):
     mine = extract(clips(9), [Meanwhile(Params())], tmp_path, workers=1)
     assert sorted(call[0] for call in media.calls) == [str(i) for i in range(9)]  # nobody decoded a clip twice
     assert others[0].clips == 5
+    assert others[0].unusable() == ["count"]  # unfinished as yet
     assert others[0].notes == [
         "4 clips of count are being written by another process, or were given up by it: run this again"
     ]

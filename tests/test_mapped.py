@@ -223,56 +223,80 @@ def edit(change):
     return damage
 
 
-DAMAGE = {
-    "compressed": (
-        changed(lambda meta: sharding(meta)["codecs"].append({"name": "zstd", "configuration": {"level": 1}})),
-        r"compressed or checksummed \(bytes, zstd\)",
-    ),
-    "checksummed": (
-        changed(lambda meta: sharding(meta)["codecs"].append({"name": "crc32c"})),
-        r"compressed or checksummed \(bytes, crc32c\)",
-    ),
-    "index at the start": (
-        changed(lambda meta: sharding(meta).update(index_location="start")),
-        "index at the start",
-    ),
-    "index without checksum": (changed(lambda meta: sharding(meta)["index_codecs"].pop()), "other codecs than"),
-    "big-endian": (
-        changed(lambda meta: sharding(meta)["codecs"][0].update(configuration={"endian": "big"})),
-        "other codecs than little-endian",
-    ),
-    "not sharded": (changed(lambda meta: meta.update(codecs=[{"name": "bytes"}])), "are not sharded"),
-    "chunks of half rows": (changed(lambda meta: sharding(meta).update(chunk_shape=[1, 1, 512])), "not whole rows"),
-    "no codecs": (changed(lambda meta: meta.pop("codecs")), "are not understood"),
-    "rows out of order": (rewritten(swap), "1/0/0 does not hold all rows in order"),
-    "a row left out": (rewritten(hole), "1/0/0 does not hold all rows in order"),
-    "flipped index": (edit(lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]), "has another checksum"),
-    "flipped checksum": (edit(lambda data: data[:-1] + bytes([data[-1] ^ 1])), "has another checksum"),
-    "cut": (edit(lambda data: data[:-1]), "1/0/0 has 4163 bytes, and not 4164"),
-    "empty": (edit(lambda data: b""), "1/0/0 has 0 bytes"),
-    "longer": (edit(lambda data: data + b"\0"), "1/0/0 has 4165 bytes"),
-    "gone": (lambda path: (path / "features/c/1/0/0").unlink(), r"cannot be read \(No such file or directory\)"),
+METADATA = {
+    "compressed": lambda meta: sharding(meta)["codecs"].append({"name": "zstd", "configuration": {"level": 1}}),
+    "checksummed": lambda meta: sharding(meta)["codecs"].append({"name": "crc32c"}),
+    "index at the start": lambda meta: sharding(meta).update(index_location="start"),
+    "index without checksum": lambda meta: sharding(meta)["index_codecs"].pop(),
+    "big-endian": lambda meta: sharding(meta)["codecs"][0].update(configuration={"endian": "big"}),
+    "not sharded": lambda meta: meta.update(codecs=[{"name": "bytes"}]),
+    "chunks of half rows": lambda meta: sharding(meta).update(chunk_shape=[1, 1, 512]),
+    "chunks of two rows": lambda meta: sharding(meta).update(chunk_shape=[2, 2, 256]),
+    "no codecs": lambda meta: meta.pop("codecs"),
+}
+SHARD = {
+    "rows out of order": rewritten(swap),
+    "a row left out": rewritten(hole),
+    "flipped index": edit(lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]),
+    "flipped checksum": edit(lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+    "cut": edit(lambda data: data[:-1]),
+    "empty": edit(lambda data: b""),
+    "longer": edit(lambda data: data + b"\0"),
 }
 
 
-@pytest.mark.parametrize("what", DAMAGE)
-def test_what_is_not_rows_in_order_is_not_mapped(what, blocks, tmp_path):
+@pytest.mark.parametrize("what", METADATA)
+def test_features_that_are_not_rows_in_order_are_not_read_at_all(what, blocks, tmp_path):
+    """Neither mapped nor copied: the bytes of a shard would be other numbers."""
     blocks(4)
     write(tmp_path / "s.zarr", 12)
-    damage, complaint = DAMAGE[what]
+    changed(METADATA[what])(tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match="are not rows in order|not a feature store of ours"):
+        FeatureStore.open(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("what", SHARD)
+def test_shards_that_are_not_rows_in_order_are_not_mapped(what, blocks, tmp_path):
+    blocks(4)
+    write(tmp_path / "s.zarr", 12)
+    SHARD[what](tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match="1/0/0 is not 4 rows and their index; ask `featcache check`"):
+        Mapped(FeatureStore.open(tmp_path / "s.zarr"))
+
+
+def test_a_shard_that_is_gone_is_not_mapped(blocks, tmp_path):
+    blocks(4)
+    write(tmp_path / "s.zarr", 12)
+    (tmp_path / "s.zarr" / "features/c/1/0/0").unlink()
+    with pytest.raises(StoreError, match=r"1/0/0 cannot be read \(No such file or directory\)"):
+        Mapped(FeatureStore.open(tmp_path / "s.zarr"))
+
+
+def test_a_last_block_that_has_grown_is_mapped_as_far_as_it_goes(blocks, tmp_path):
+    """Clips were appended and not computed yet: their rows are zeros, not the shard's index."""
+    blocks(8)
+    x = write(tmp_path / "s.zarr", 5)
     store = FeatureStore.open(tmp_path / "s.zarr")
-    assert why_not(store) == ""
-    damage(store.path)
-    with pytest.raises(StoreError, match=f"s.zarr cannot be mapped: .*{complaint}"):
-        Mapped(store)
-    assert why_not(store)
+    more = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.mp4") for k in range(5, 7)))
+    clips = Manifest("m", (*(_clip(row) for row in store.rows), *more.clips))
+    StoreWriter.open(
+        tmp_path / "s.zarr", clips, store.recipe, row_shape=store.row_shape, windows=store.windows, facts={}
+    ).close()
+    array = Mapped(FeatureStore.open(tmp_path / "s.zarr")).array
+    assert len(array) == 7
+    assert np.array_equal(array[:5], x)
+    assert not array[5:].any()
+
+
+def _clip(row):
+    return Clip(row["clip_id"], "d", "train", row["source"])
 
 
 def test_shards_that_are_not_whole_pages_are_not_mapped(blocks, tmp_path):
     blocks(4)
     x = write(tmp_path / "s.zarr", 7, shape=(200,))
     store = FeatureStore.open(tmp_path / "s.zarr")
-    assert why_not(store) == f"its shards of 3200 bytes are not whole pages of {PAGE}"
+    assert why_not(store) == f"the shards of {store.path} have 3200 bytes, not whole pages of {PAGE}"
     assert np.array_equal(store.features, x)  # the fallback
 
 
@@ -280,4 +304,4 @@ def test_other_systems_are_told(blocks, tmp_path, monkeypatch):
     blocks(4)
     write(tmp_path / "s.zarr", 4)
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert why_not(FeatureStore.open(tmp_path / "s.zarr")) == "that needs Linux on a little-endian machine"
+    assert why_not(FeatureStore.open(tmp_path / "s.zarr")) == "mapping needs Linux on a little-endian machine"

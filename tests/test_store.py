@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -440,7 +441,7 @@ def test_the_lease_of_a_writer_that_died_is_free(tmp_path, small_blocks):
 
 
 def test_what_changes_the_whole_store_waits_for_its_writers(store, monkeypatch):
-    monkeypatch.setattr(_lease, "PATIENCE", 0.05)
+    monkeypatch.setattr(writer_module, "PATIENCE", 0.05)
     with open_writer(store.path):
         with pytest.raises(StoreError, match="is being written by another process; wait for it or stop it"):
             open_writer(store.path, clips=manifest(8))  # would extend it
@@ -496,34 +497,65 @@ def test_rows_that_are_open_again_do_not_count(store):
     assert np.array_equal(again.read([4]), store.read([4]))
 
 
-def test_rows_are_durable_within_two_seconds(tmp_path, monkeypatch):
-    events, now = [], [100.0]
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))[1])
-    monkeypatch.setattr(_block.time, "monotonic", lambda: now[0])
+def record_durability(monkeypatch, of=os):
+    """Every fsync, rename and removal from now on, in order, as (what, path)."""
+    events, fsync, replace, unlink = [], os.fsync, os.replace, Path.unlink
+
+    def path_of(descriptor):
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(("sync", path_of(fd))), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(("rename", Path(a), Path(b))), replace(a, b))[1])
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: (events.append(("gone", path)), unlink(path, **how))[1])
+    return events
+
+
+def test_rows_are_durable_two_seconds_later(tmp_path, small_blocks, monkeypatch):
+    """Those of every open block, when the next row comes, of whatever block."""
+    now = [100.0]
+    monkeypatch.setattr(writer_module.time, "monotonic", lambda: now[0])
     path = tmp_path / "new.zarr"
     with open_writer(path) as writer:
-        events.clear()
-        synced = []
-        for row, at in enumerate((100.0, 101.9, 102.1, 103.0)):
+        events = record_durability(monkeypatch)
+        for row, at in ((0, 100.0), (4, 101.9)):
             now[0] = at
             writer.done(row, rows()[row], np.zeros(2), np.ones(2))
-            synced.append(events.count(path / "journal" / "0.log"))
-        assert synced == [0, 0, 1, 1]
-        assert events == [path / "journal" / "0.shard", path / "journal" / "0.log", path / "journal"]
+        assert events == []
+        now[0] = 102.1
+        writer.done(5, rows()[5], np.zeros(2), np.ones(2))
+        journal = path / "journal"
+        synced = [journal / "0.shard", journal / "0.log", journal, journal / "4.shard", journal / "4.log", journal]
+        assert events == [("sync", Path(str(p).replace("/4.", "/1."))) for p in synced]
 
 
-def test_a_journal_is_durable_before_it_takes_a_block_over(store, monkeypatch):
-    events = []
-    fsync, unlink = os.fsync, Path.unlink
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))[1])
-    monkeypatch.setattr(Path, "unlink", lambda path, **how: (events.append(("gone", path)), unlink(path, **how))[1])
+def test_a_shard_is_durable_before_it_gets_its_place(tmp_path, small_blocks, monkeypatch):
+    events = record_durability(monkeypatch)
+    with open_writer(tmp_path / "toy.zarr") as writer:
+        fill(writer, rows())
+    for block in (0, 1):
+        place = tmp_path / "toy.zarr" / writer.layout.files(block)["features"]
+        shard = tmp_path / "toy.zarr" / "journal" / f"{block}.shard"
+        state = tmp_path / "toy.zarr" / writer.layout.files(block)["state"]
+        at = events.index(("rename", shard, place))
+        vouched = next(k for k, event in enumerate(events) if event[0] == "rename" and event[-1] == state)
+        assert events[at - 1] == ("sync", shard) or ("sync", shard) in events[:at]
+        assert ("sync", place.parent) in events[at:vouched]
+
+
+def test_a_journal_is_durable_before_state_goes(store, monkeypatch):
+    """With the newest row in it: from then on it alone vouches for the block."""
     with open_writer(store.path) as writer:
         writer.retry_failed()
+        assert writer.claim(1)
+        block, journal = writer._blocks[0], store.path / "journal"
+        record, written = block._record, []
+        monkeypatch.setattr(block, "_record", lambda *of: (record(*of), written.append(len(events))))
+        events = record_durability(monkeypatch)
         writer.failed(1, "still broken")
-    before = events[: events.index(("gone", store.path / "state" / "c" / "0"))]
-    for path in ("0.shard", "0.log", ""):
-        assert store.path / "journal" / path in before
+    gone = events.index(("gone", store.path / "state" / "c" / "0"))
+    for path in (journal / "0.shard", journal / "0.log", journal):
+        assert ("sync", path) in events[written[-1] : gone]
+    assert events[gone + 1] == ("sync", store.path / "state" / "c")
     assert FeatureStore.open(store.path).failures[1] == "still broken"
 
 
@@ -540,6 +572,12 @@ def test_reading_some_rows(store):
     assert np.array_equal(store[5:1:-2], store.features[5:1:-2])
     with pytest.raises(IndexError, match="rows 3 to 7, of 7"):
         store.read([3, 7])
+    assert np.array_equal(store.read(store.state == 1), store.features[[0, 2, 3, 4, 6]])
+    assert torch.equal(store.to_torch(store.state == 1), store.to_torch([0, 2, 3, 4, 6]))
+    with pytest.raises(IndexError, match=r"a mask of shape \(6,\) for 7 rows"):
+        store.read(np.ones(6, bool))
+    with pytest.raises(TypeError, match="rows are whole numbers or a mask, not float64"):
+        store.read([2.9])
     with pytest.raises(TypeError, match="not list"):
         store[[1, 2]]
 
@@ -736,12 +774,23 @@ def test_repair_makes_metadata_anew_and_removes_strays(tmp_path, small_blocks):
             damage(path / name)
             assert [line.split(" was ")[0] for line in repair(path)] == [name]
             assert files(path) == whole
-    for name in ("zarr.json", "features/zarr.json", "SHA256SUMS"):
+    for damaged in (None, whole["SHA256SUMS"].replace(b"a", b"b", 1), whole["SHA256SUMS"][:70]):
+        (path / "SHA256SUMS").unlink() if damaged is None else (path / "SHA256SUMS").write_bytes(damaged)
+        assert repair(path) == ["SHA256SUMS was wrong: written anew, since recipe, blocks and manifest fit each other"]
+        assert files(path) == whole
+    for name in ("zarr.json", "features/zarr.json"):
         for damaged in (None, whole[name].replace(b"7", b"8", 1).replace(b"toy", b"tay", 1)):
             (path / name).unlink() if damaged is None else (path / name).write_bytes(damaged)
             with pytest.raises(StoreError, match="restore it from a copy|no feature store"):
                 repair(path)
             (path / name).write_bytes(whole[name])
+    (path / "SHA256SUMS").unlink()
+    text = whole["zarr.json"].replace(b"toy", b"tay")
+    (path / "zarr.json").write_bytes(text)  # nothing proves the recipe now
+    with pytest.raises(StoreError, match="SHA256SUMS is missing or damaged"):
+        repair(path)
+    for name in ("zarr.json", "SHA256SUMS"):
+        (path / name).write_bytes(whole[name])
     (path / "features" / "c" / ".0.partial").write_bytes(b"x")
     (path / "state" / "c" / "9").write_bytes(b"x")
     assert repair(path) == ["removed features/c/.0.partial", "removed state/c/9"]
@@ -805,3 +854,146 @@ def test_a_fast_check_looks_at_all_but_the_features(store):
             seen = problems(store.path, fast=True) != known
             assert seen == (name != "features" or len(damaged) < len(whole))
         (store.path / path).write_bytes(whole)
+
+
+# ------------------------------------------------------------------------------------------------ what a review found
+
+
+def test_a_retry_does_not_replace_a_row_that_another_writer_mended(store):
+    with open_writer(store.path) as slow:
+        slow.retry_failed()
+        with open_writer(store.path) as fast:
+            fast.retry_failed()
+            fast.done(1, rows()[1], np.zeros(2), np.ones(2))
+        assert not slow.claim(1)
+        with pytest.raises(StoreError, match="row 1 is already there"):
+            slow.failed(1, "no memory")
+    assert FeatureStore.open(store.path).state.tolist() == [1, 1, 1, 1, 1, 3, 1]
+
+
+def test_a_row_that_was_half_written_and_then_failed_is_zeros(store, monkeypatch):
+    before, write = files(store.path), _block.Block._record
+
+    def full(block, row, state, payload):
+        if state == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(block, row, state, payload)
+
+    with open_writer(store.path) as writer:
+        writer.retry_failed()
+        writer.failed(1, "broken: é")  # takes the block over
+        writer.retry_failed()
+    with open_writer(store.path) as writer:
+        writer.retry_failed()
+        assert writer.claim(1)
+        writer._blocks[0]._take_over()
+        with monkeypatch.context() as patch:
+            patch.setattr(_block.Block, "_record", full)
+            with pytest.raises(OSError, match="No space"):
+                writer.done(1, rows()[1], np.zeros(2), np.ones(2))
+    assert files(store.path) == before
+
+
+def test_times_must_be_of_the_windows(tmp_path):
+    with open_writer(tmp_path / "toy.zarr") as writer:
+        for start, stop in ((np.zeros(3), np.zeros(3)), (np.zeros(2), np.zeros(1)), (np.zeros((2, 1)), np.zeros(2))):
+            with pytest.raises(StoreError, match="row 0 has 2 windows, but start of shape"):
+                writer.done(0, rows()[0], start, stop)
+        assert writer.pending == list(range(7))
+
+
+def test_a_state_that_is_cut_off_vouches_for_nothing(store):
+    path = store.path / store.layout.files(0)["state"]
+    whole = path.read_bytes()
+    for cut in (0, 1, 3):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(StoreError, match="state/c/0 is missing or cut off; `featcache check"):
+            FeatureStore.open(store.path).counts()
+        with open_writer(store.path) as writer, pytest.raises(StoreError, match="state/c/0 is damaged; `featcache rep"):
+            _ = writer.pending
+
+
+def test_a_store_keeps_its_metadata_to_the_letter_when_it_grows(tmp_path, small_blocks):
+    """zarr may come to write JSON in another way; the blocks are sealed with it."""
+    path = tmp_path / "toy.zarr"
+    with open_writer(path) as writer:
+        fill(writer, rows())
+    with zarr.config.set({"json_indent": 4}):
+        open_writer(path, manifest(8)).close()
+    assert problems(path) == ["1 of 8 clips are not there yet; run `featcache extract` again"]
+
+
+def test_a_lease_is_of_the_file_that_stands_there(tmp_path, monkeypatch):
+    """The owner removed the file between our opening and our locking of it: what we have locked is nothing."""
+    path, take, calls = tmp_path / "0.log", _lease._taken, []
+
+    def late(file, kind):
+        if not calls:
+            calls.append(path.unlink())
+        return take(file, kind)
+
+    monkeypatch.setattr(_lease, "_taken", late)
+    first = _lease.lease(path)
+    assert first is not None
+    assert os.path.samestat(os.fstat(first.fileno()), path.stat())
+    assert _lease.lease(path) is None
+    _lease.free(first)
+
+
+def test_a_forked_child_does_not_keep_the_locks(tmp_path, small_blocks):
+    path = tmp_path / "toy.zarr"
+    writer = open_writer(path)
+    writer.done(0, rows()[0], np.zeros(2), np.ones(2))
+    child = os.fork()
+    if not child:
+        signal.pause()
+    try:
+        writer.close()
+        assert repair(path) == []
+        with open_writer(path) as again:
+            assert again.claim(1)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_one_store_has_one_lock_whatever_its_path(store, tmp_path, monkeypatch):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "l.zarr").symlink_to(store.path)
+    with open_writer(store.path), pytest.raises(StoreError, match="is being written by another process; repair it"):
+        repair(tmp_path / "links" / "l.zarr")
+    monkeypatch.chdir(store.path)
+    assert problems(Path(".")) == ["clip '001' failed: broken: é"]
+    assert repair(Path(".")) == []
+
+
+def test_a_commit_that_fails_lets_go_of_the_block(tmp_path, small_blocks, monkeypatch):
+    path = tmp_path / "toy.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(_block, "write_file", lambda *of: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
+        with pytest.raises(OSError, match="No space") as kept, open_writer(path) as writer:
+            fill(writer, rows())
+    with open_writer(path) as writer:
+        fill(writer, rows())
+    assert kept.traceback  # as in a notebook, which keeps the frames of the last error
+    assert problems(path) == []
+
+
+def test_present_and_features_are_of_one_moment(tmp_path, small_blocks):
+    with open_writer(tmp_path / "toy.zarr") as writer:
+        writer.done(0, rows()[0], np.zeros(2), np.ones(2))
+        store = FeatureStore.open(tmp_path / "toy.zarr")
+        assert not store.state.any()
+        for row in (1, 2, 3):
+            writer.done(row, rows()[row], np.zeros(2), np.ones(2))
+        assert not store.present.any()
+        assert not store.features.any()
+
+
+def test_a_lost_state_is_reported_as_pending_clips(tmp_path, small_blocks):
+    path = tmp_path / "toy.zarr"
+    with open_writer(path) as writer:
+        fill(writer, rows())
+    (path / "state" / "c" / "0").unlink()
+    assert repair(path) == ["block 0: state missing: its clips are pending again"]
+    assert problems(path) == ["4 of 7 clips are not there yet; run `featcache extract` again"]

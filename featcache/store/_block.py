@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import struct
-import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,12 +18,11 @@ from numpy.typing import NDArray
 from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
 from featcache.store import _format as fmt
-from featcache.store._lease import lease
+from featcache.store._lease import free, lease
 from featcache.store.reader import FeatureStore
 
 RECORD = struct.Struct("<IBI")  #: row, state, bytes of the payload; the payload and a crc32c of all follow
 OWNER = 255  #: the state of a record that says who has the lease
-SYNC_SECONDS = 2.0  #: a power cut costs at most the rows of this time
 
 WINDOWS = ("window_start", "window_stop")
 
@@ -42,31 +40,33 @@ class Block:
 
     def __init__(self, folder: Path, number: int, layout: fmt.Layout, log: BinaryIO) -> None:
         self.number, self.layout, self.span = number, layout, layout.span(number)
-        self._folder, self._log, self._synced = folder, log, time.monotonic()
-        self._named = self._taken_over = False
+        self._folder, self._log, self._named, self._taken_over = folder, log, False, False
         self._shard_path = folder / "journal" / f"{number}.shard"
         self._paths = {name: folder / path for name, path in layout.files(number).items()}
         self._committed = committed_states(folder, number, layout)
-        if not self._shard_path.exists():
-            if self._committed.any():  # a kill came between the commit and the removal of this journal
-                os.ftruncate(log.fileno(), 0)
-            elif self._paths["features"].exists():  # or in the middle of the commit
-                os.replace(self._paths["features"], self._shard_path)
+        if not self._shard_path.exists() and not self._committed.any() and self._paths["features"].exists():
+            os.replace(self._paths["features"], self._shard_path)  # a kill came in the middle of the commit
         self._shard = os.fdopen(os.open(self._shard_path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
-        self.entries, good = read_log(folder, number, layout)
-        os.ftruncate(log.fileno(), good)
-        self._missing = {row for row in self.span if not self.holds(row)}
+        self.entries, self._end = read_log(folder, number, layout)
+        os.ftruncate(log.fileno(), self._end)
+        self._missing = {row for row in self.span if not self.state(row)}
         self._record(self.span.start, OWNER, fmt.json_bytes({"pid": os.getpid(), "host": socket.gethostname()}))
 
     @classmethod
     def claim(cls, folder: Path, number: int, layout: fmt.Layout) -> "Block | None":
         """The block, with what is there of it; None while another writer has its lease."""
         log = lease(folder / "journal" / f"{number}.log")
-        return None if log is None else cls(folder, number, layout, log)
+        if log is None:
+            return None
+        try:
+            return cls(folder, number, layout, log)
+        except BaseException:
+            free(log)
+            raise
 
-    def holds(self, row: int) -> bool:
-        """Whether the row is there."""
-        return row in self.entries or bool(self._committed[row - self.span.start])
+    def state(self, row: int) -> int:
+        """The row's state, as it will be committed."""
+        return self.entries[row][0] if row in self.entries else int(self._committed[row - self.span.start])
 
     @property
     def complete(self) -> bool:
@@ -81,34 +81,35 @@ class Block:
         """
         self._take_over()
         self._put(row, state, payload, features)
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            self.sync()
 
     def commit(self, store: FeatureStore) -> None:
         """Give the complete block its place, unless nothing new came to it, and let go of it."""
-        if self.entries:
-            self._take_over()
-            files = self._files(store)
-            self._finish_shard()
-            sums = {name: fmt.crc(data) for name, data in files.items()}
-            sums["features"] = fmt.crc(np.memmap(self._shard_path, np.uint8, "r"))
-            files["digest"] = fmt.digest_row(self._folder, self.number, sums)
-            os.fsync(self._shard.fileno())
-            if self._committed.any():  # from here on the journal alone vouches for the rows
-                self.sync()
-                _remove(self._paths["state"])
-            make_folder(self._paths["features"].parent)
-            os.replace(self._shard_path, self._paths["features"])
-            sync_folder(self._paths["features"].parent)
-            for name in ("window_start", "window_stop", "length", "failures", "digest", "state"):
-                if files[name] or name != "failures":
-                    write_file(self._paths[name], files[name])
-                elif self._paths[name].exists():
-                    _remove(self._paths[name])
-        self._shard.close()
-        self._shard_path.unlink(missing_ok=True)
-        Path(self._log.name).unlink()
-        self._log.close()
+        try:
+            if self.entries:
+                self._take_over()
+                self._put_in_place(self._files(store))
+            self._shard_path.unlink(missing_ok=True)
+            Path(self._log.name).unlink()
+        finally:
+            self._free()
+
+    def _put_in_place(self, files: dict[str, bytes]) -> None:
+        self._finish_shard()
+        sums = {name: fmt.crc(data) for name, data in files.items()}
+        sums["features"] = fmt.crc(np.memmap(self._shard_path, np.uint8, "r"))
+        files["digest"] = fmt.digest_row(self._folder, self.number, sums)
+        os.fsync(self._shard.fileno())
+        if self._committed.any():  # from here on the journal alone vouches for the rows
+            self.sync()
+            _remove(self._paths["state"])
+        make_folder(self._paths["features"].parent)
+        os.replace(self._shard_path, self._paths["features"])
+        sync_folder(self._paths["features"].parent)
+        for name in ("window_start", "window_stop", "length", "failures", "digest", "state"):
+            if files[name] or name != "failures":
+                write_file(self._paths[name], files[name])
+            elif self._paths[name].exists():
+                _remove(self._paths[name])
 
     def sync(self) -> None:
         """Make what is written durable."""
@@ -117,7 +118,6 @@ class Block:
         if not self._named:
             sync_folder(self._shard_path.parent)
             self._named = True
-        self._synced = time.monotonic()
 
     def close(self) -> None:
         """Sync, and let go of the block; what is there stays for the next owner."""
@@ -128,8 +128,12 @@ class Block:
                 self._shard_path.unlink()
                 Path(self._log.name).unlink()
         finally:
-            self._shard.close()
-            self._log.close()
+            self._free()
+
+    def _free(self) -> None:
+        self._shard.close()
+        if not self._log.closed:
+            free(self._log)
 
     def _take_over(self) -> None:
         """Copy the rows of the committed block, if there is one, that have no newer record."""
@@ -149,32 +153,41 @@ class Block:
                 self._put(row, state, times_bytes(start[k, :t], stop[k, :t]), rows[k])
             elif state != fmt.NOT_TRIED:
                 self._put(row, state, reasons[row], NOTHING)
-        self.sync()
         self._taken_over = True
 
     def _put(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8]) -> None:
-        size = self.layout.row_bytes
-        if len(features) < size:  # windows that a row lacks are zeros, and so is a row that is not done
-            features = np.concatenate([features, np.zeros(size - len(features), np.uint8)])
-        _write_all(self._shard.fileno(), features.data, (row - self.span.start) * size)
         if state == fmt.DONE:
+            features = self._padded(features)
+            self._write(row, features)
             payload += fmt.crc(features).to_bytes(4, "little")
         self._record(row, state, payload)
         self.entries[row] = (state, payload)
         self._missing.discard(row)
 
+    def _padded(self, features: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Of a whole row: windows that it lacks are zeros."""
+        short = self.layout.row_bytes - len(features)
+        return np.concatenate([features, np.zeros(short, np.uint8)]) if short else features
+
+    def _write(self, row: int, features: NDArray[np.uint8]) -> None:
+        _write_all(self._shard.fileno(), features.data, (row - self.span.start) * self.layout.row_bytes)
+
     def _record(self, row: int, state: int, payload: bytes) -> None:
-        head = RECORD.pack(row, state, len(payload))
-        end = os.fstat(self._log.fileno()).st_size
+        data = RECORD.pack(row, state, len(payload)) + payload
+        data += fmt.crc(data).to_bytes(4, "little")
         try:
-            _write_all(self._log.fileno(), head + payload + fmt.crc(head + payload).to_bytes(4, "little"), end)
+            _write_all(self._log.fileno(), data, self._end)
         except OSError:  # the disk is full: leave no torn record behind which the next one would be lost
             with contextlib.suppress(OSError):
-                os.ftruncate(self._log.fileno(), end)
+                os.ftruncate(self._log.fileno(), self._end)
             raise
+        self._end += len(data)
 
     def _finish_shard(self) -> None:
-        """Fill the shard up to whole inner chunks with zeros, and put its index behind."""
+        """Fill the shard up to whole inner chunks, and put its index behind; zeros are what is not done."""
+        for row, (state, _) in self.entries.items():
+            if state != fmt.DONE:  # a kill may have come when it was half written
+                self._write(row, self._padded(NOTHING))
         payload, index = self.layout.shard_index(len(self.span))
         os.ftruncate(self._shard.fileno(), len(self.span) * self.layout.row_bytes)
         os.ftruncate(self._shard.fileno(), payload)
@@ -209,11 +222,15 @@ def times_bytes(start: NDArray[np.floating], stop: NDArray[np.floating]) -> byte
 
 
 def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[np.uint8]:
-    """States of the block's rows as `state` has them; all 0 where it is not committed."""
+    """The rows' states as `state` has them, all 0 where it is not committed; StoreError when it is cut off."""
+    path = folder / layout.files(number)["state"]
     try:
-        return np.fromfile(folder / layout.files(number)["state"], np.uint8)[: len(layout.span(number))]
+        states = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         return np.zeros(len(layout.span(number)), np.uint8)
+    if len(states) != layout.block_rows:
+        raise StoreError(f"{path} is damaged; `featcache repair {folder}` makes its clips pending again")
+    return states[: len(layout.span(number))]
 
 
 def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, int]:

@@ -42,6 +42,7 @@ STATES = ("not tried", "done", "failed", "absent")
 ARRAYS = ("features", "window_start", "window_stop", "length", "state", "digest")
 FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS))
 EXTENSION = "extension"
+ARCHIVE = "archive.json"  #: makes a folder an archive, see archive.py
 SUMS = "SHA256SUMS"  #: `sha256sum --check SHA256SUMS` works, too
 BLOCK_FILES = (
     "features",
@@ -119,7 +120,7 @@ class Layout:
         """Write the metadata of the group and its arrays; no chunk exists yet."""
         import zarr
 
-        group = zarr.create_group(folder, attributes=attributes)
+        group = zarr.create_group(folder, attributes=attributes, zarr_format=3)
         S, T = self.block_rows, self.windows
         plain: dict[str, Any] = {"compressors": None, "filters": None, "fill_value": 0}
         group.create_array(
@@ -136,6 +137,20 @@ class Layout:
         group.create_array("state", shape=(self.rows,), chunks=(S,), dtype="uint8", **plain)
         columns = len(BLOCK_FILES) + 1
         group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)
+
+    def is_of(self, metadata: dict[str, Any]) -> bool:
+        """Whether features/zarr.json promises shards of this layout: their payload is the rows in order."""
+        (sharding,) = metadata["codecs"]
+        content, whole_rows = sharding["configuration"], [self.windows, *self.row_shape]
+        return bool(
+            sharding["name"] == "sharding_indexed"
+            and [codec["name"] for codec in content["codecs"]] == ["bytes"]
+            and content["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
+            and [codec["name"] for codec in content["index_codecs"]] == ["bytes", "crc32c"]
+            and content.get("index_location", "end") == "end"
+            and content["chunk_shape"] == [self.chunk_rows, *whole_rows]
+            and metadata["chunk_grid"]["configuration"]["chunk_shape"] == [self.block_rows, *whole_rows]
+        )
 
     @property
     def index_bytes(self) -> int:
@@ -178,10 +193,10 @@ def crc(data: bytes | NDArray[np.uint8]) -> int:
 def digest_row(folder: Path, block: int, checksums: dict[str, int]) -> bytes:
     """The digest chunk of a block: a checksum per file, and one that ties these to the block and to the store."""
     row = np.array([checksums[name] for name in BLOCK_FILES], dtype="<u4").tobytes()
-    return row + _seal(folder, block, row)
+    return row + seal(folder, block, row)
 
 
-def _seal(folder: Path, block: int, row: bytes) -> bytes:
+def seal(folder: Path, block: int, row: bytes) -> bytes:
     """Over the checksums, the block's number and the recipe: whole blocks in each other's place are found, too."""
     return crc(row + block.to_bytes(8, "little") + (folder / "zarr.json").read_bytes()).to_bytes(4, "little")
 
@@ -196,7 +211,7 @@ def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> 
     if missing:
         return f"block {block}: {', '.join(missing)} missing"
     digest, own = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
-    wrong = [] if digest[own:] == _seal(folder, block, digest[:own]) else ["digest"]
+    wrong = [] if digest[own:] == seal(folder, block, digest[:own]) else ["digest"]
     for k, name in enumerate(BLOCK_FILES):
         if fast and name == "features":
             rows = np.count_nonzero(np.fromfile(paths["state"], np.uint8))

@@ -10,32 +10,34 @@ The store's lock is a file beside it, `.NAME.zarr.lock`: writers share it, whoev
 
 import fcntl
 import os
-import time
 from pathlib import Path
 from typing import BinaryIO
 
-PATIENCE = 10.0  #: seconds; creating or extending a store takes a fraction of one
-
 
 def lock(path: Path, *, alone: bool) -> BinaryIO | None:
-    """The lock of the store at `path`, alone or shared with other writers; None when it cannot be had in PATIENCE."""
+    """The lock of the store at `path`, shared with other writers or alone; None while others are in the way."""
+    path = path.resolve()  # a link and its target have one lock
     file = path.with_name(f".{path.name}.lock").open("ab")
-    until = time.monotonic() + PATIENCE
-    while not _taken(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
-        if time.monotonic() >= until:
-            file.close()
-            return None
-        time.sleep(0.01)
-    return file
+    if _taken(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+        return file
+    file.close()
+    return None
 
 
 def is_locked(path: Path) -> bool:
     """Whether a writer is at work on the store; nothing is written to find out."""
+    path = path.resolve()
     try:
-        with path.with_name(f".{path.name}.lock").open("rb") as file:
+        with path.with_name(f".{path.name}.lock").open("r+b") as file:
             return not _taken(file, fcntl.LOCK_EX)
-    except FileNotFoundError:
+    except OSError:  # no lock, or one that nobody here may write: no writer
         return False
+
+
+def free(file: BinaryIO) -> None:
+    """Let go of a lock or lease, also where a forked child has inherited the open file."""
+    fcntl.flock(file, fcntl.LOCK_UN)
+    file.close()
 
 
 def lease(path: Path) -> BinaryIO | None:

@@ -33,7 +33,7 @@ from featcache.store import _compressed, _lease
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore
 
-CONTENTS = "archive.json"
+CONTENTS = fmt.ARCHIVE
 METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: of the store, in archive.json
 THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
 
@@ -186,9 +186,12 @@ class _Archive:
             raise StoreError(
                 f"{source} is not an archive, or its {fmt.SUMS} is damaged; `featcache pack` makes one of a store"
             )
-        contents = json.loads(self.read(CONTENTS))
-        self.original: dict[str, str] = contents["store"]  #: file -> text of the store's metadata
-        self.packed = set(contents["files"])  #: the files of blocks and journals
+        try:
+            contents = json.loads(self.read(CONTENTS))
+            self.original: dict[str, str] = dict(contents["store"])  #: file -> text of the store's metadata
+            self.packed = set(contents["files"])  #: the files of blocks and journals
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(f"{CONTENTS} of {source} is none of ours ({error!r})") from None
         if set(self.listed) != {*fmt.FIXED_FILES, CONTENTS, *self.packed} or set(self.original) != set(METADATA):
             raise StoreError(f"{fmt.SUMS} of {source} lists other files than {CONTENTS}; get another copy")
         #: nothing behind wrong metadata can be trusted, not even the shapes, so all are read

@@ -28,6 +28,8 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done
     """
     if archive.is_archive(path):
         return archive.problems(path, fast=fast, progress=progress) or _unfinished(FeatureStore.open(path))
+    if _lease.is_locked(path):  # amid a commit nothing can be said
+        return ["is being written by another process; check again when it is done"]
     store = FeatureStore.open(path)
     found = _metadata(store)
     if found:  # nothing behind wrong metadata can be trusted, not even the shapes
@@ -44,8 +46,6 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done
         f"{path.relative_to(store.path)} does not belong to the store; `featcache repair` removes it"
         for path in _strays(store, committed)
     ]
-    if _lease.is_locked(path):
-        return ["is being written by another process; check again when it is done"]
     return found + _unfinished(store)
 
 
@@ -73,25 +73,27 @@ def repair(path: Path, progress: Progress = lambda done, total: None) -> list[st
     lock = _lease.lock(path, alone=True)
     if lock is None:
         raise StoreError(f"{path} is being written by another process; repair it when that is done")
-    with lock:
+    try:
         done = []
         if (path / fmt.EXTENSION).exists():
             finish_extension(path)
             done.append("finished appending clips, which had been interrupted")
         done += _mend_metadata(path)
         store = FeatureStore.open(path)
-        committed = _committed(store)
-        for number, block in enumerate(committed):
-            progress(number, len(committed))
+        blocks = [b for b in range(store.layout.blocks) if _any_file(store, b)]
+        for number, block in enumerate(blocks):
+            progress(number, len(blocks))
             if wrong := fmt.damaged(path, block, store.layout):
                 _uncommit(store, block)
                 done.append(f"{wrong}: its clips are pending again")
-        progress(len(committed), len(committed))
+        progress(len(blocks), len(blocks))
         for stray in _strays(store, _committed(store)):
             stray.unlink()
             sync_folder(stray.parent)
             done.append(f"removed {stray.relative_to(path)}")
         return done
+    finally:
+        _lease.free(lock)
 
 
 def _metadata(store: FeatureStore) -> list[str]:
@@ -129,16 +131,39 @@ def _wrong(path: Path, listed: dict[str, str]) -> dict[str, str]:
 
 
 def _mend_metadata(path: Path) -> list[str]:
-    """Write wrong metadata anew where what we would write has the listed checksum."""
-    listed, done = _listed(path), []
+    """Write wrong metadata anew where what we would write has the listed checksum; or the list, where that is wrong."""
+    listed, trouble = dict[str, str](), ""
+    try:
+        listed = _listed(path)
+    except StoreError as error:
+        trouble = str(error)
     wrong = _wrong(path, listed)
-    anew = _made_anew(path) if wrong else {}
+    if listed and not wrong:
+        return []
+    anew = _made_anew(path)
+    there = {name: (path / name).read_bytes() for name in fmt.FIXED_FILES if (path / name).is_file()}
+    if _sealed(path) and all(there.get(name) == anew.get(name, b"") for name in fmt.FIXED_FILES if name != "zarr.json"):
+        write_file(path / fmt.SUMS, fmt.sums(path))
+        return [f"{fmt.SUMS} was wrong: written anew, since recipe, blocks and manifest fit each other"]
+    if trouble:
+        raise StoreError(f"{path}: {trouble}")
     for name, what in wrong.items():
         if hashlib.sha256(anew.get(name, b"")).hexdigest() != listed[name]:
             raise StoreError(f"{path}: {name} is {what} and cannot be made anew; restore it from a copy of the store")
         write_file(path / name, anew[name])
-        done.append(f"{name} was {what}: written anew")
-    return done
+    return [f"{name} was {what}: written anew" for name, what in wrong.items()]
+
+
+def _sealed(path: Path) -> bool:
+    """Whether the seal of some block fits the recipe, so that both are as they were."""
+    try:
+        store = FeatureStore.open(path)
+    except StoreError:
+        return False
+    own = 4 * len(fmt.BLOCK_FILES)
+    digests = ((b, path / store.layout.files(b)["digest"]) for b in _committed(store))
+    rows = ((b, digest.read_bytes()) for b, digest in digests if digest.is_file())
+    return any(row[own:] == fmt.seal(path, b, row[:own]) for b, row in rows)
 
 
 def _made_anew(path: Path) -> dict[str, bytes]:
@@ -160,6 +185,14 @@ def _made_anew(path: Path) -> dict[str, bytes]:
 
 def _committed(store: FeatureStore) -> list[int]:
     return [b for b in range(store.layout.blocks) if (store.path / store.layout.files(b)["state"]).exists()]
+
+
+def _any_file(store: FeatureStore, block: int) -> bool:
+    """Whether the block was committed, even if `state` is lost; not where a commit was cut off, which has a journal."""
+    paths = store.layout.files(block)
+    if (store.path / "journal" / f"{block}.log").exists():
+        return (store.path / paths["state"]).exists()
+    return any((store.path / path).exists() for path in paths.values())
 
 
 def _uncommit(store: FeatureStore, block: int) -> None:

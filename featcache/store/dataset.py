@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from featcache.errors import StoreError
 from featcache.manifest import Manifest
 from featcache.store.joining import Joined
 from featcache.store.mapped import Mapped, why_not
+from featcache.store.reader import row_numbers
 
 Item = tuple[Any, ...]
 
@@ -32,13 +32,11 @@ class FeatureDataset(torch.utils.data.Dataset[Item]):
     """
 
     def __init__(self, joined: Joined, rows: Sequence[int] | None = None, manifest: Manifest | None = None) -> None:
-        """rows: positions in the join that make up the data set, in this order; default: all.
+        """rows: positions in the join that make up the data set, in this order, or a mask; default: all.
 
         Raises IndexError for a position that is not in the join, StoreError when the manifest has none of the clips.
         """
-        chosen = np.arange(len(joined)) if rows is None else np.asarray(rows, np.int64).reshape(-1)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(joined)):
-            raise IndexError(f"rows {chosen.min()} to {chosen.max()}, of a join of {len(joined)} clips")
+        chosen = row_numbers(rows, len(joined))
         self.stores = joined.stores
         self.ids = [joined.ids[row] for row in chosen]
         self.labels = None if manifest is None else _labels(self.ids, manifest)

@@ -14,7 +14,6 @@ the store's fingerprint has changed. Linux only; elsewhere `why_not` says so.
 """
 
 import ctypes
-import json
 import mmap
 import os
 import sys
@@ -28,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
-from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -37,27 +35,27 @@ if TYPE_CHECKING:
 MAP_FIXED, MAP_NORESERVE = 0x10, 0x4000
 HUGEPAGE, POPULATE_READ = 14, 22  #: madvise; the latter since Linux 5.14
 HUGE = 2 << 20  #: a huge page
-NO_CHUNK = np.uint64(2**64 - 1)
-ENTRY, CRC = 16, 4  #: bytes of an index entry and of the checksum behind the index
 
 
 class Mapped:
-    """The features of a store as one array; StoreError where `why_not` has a reason."""
+    """The features of a store as one array.
+
+    Raises StoreError where `why_not` has a reason or a shard is damaged, OSError where the system does not map it.
+    """
 
     array: NDArray[np.floating]  #: (N, T, *row_shape) in the stored dtype, read-only; zeros in rows that are not done
 
     def __init__(self, store: FeatureStore) -> None:
-        shards, reason = _shards(store)
-        if reason:
-            raise StoreError(f"{store.path} cannot be mapped: {reason}; read it with `FeatureStore.read`")
+        if reason := why_not(store):
+            raise StoreError(f"{reason}; read it with `FeatureStore.read`")
+        shards = _shards(store)
         layout = store.layout
         self.row_bytes = layout.row_bytes
         size = layout.rows * layout.row_bytes
         self._region = _Region(size)
         self._file_bytes = size  # what stands behind them is a copy, which must not be given back
-        for block, path in shards.items():
-            span = layout.span(block)
-            offset, length = span.start * layout.row_bytes, len(span) * layout.row_bytes
+        for block, (path, rows) in shards.items():
+            offset, length = layout.span(block).start * layout.row_bytes, rows * layout.row_bytes
             whole = length - length % mmap.PAGESIZE
             with path.open("rb") as file:
                 if whole:
@@ -108,78 +106,36 @@ class Mapped:
 
 
 def why_not(store: FeatureStore) -> str:
-    """Why this store cannot be mapped; "" when it can."""
-    return _shards(store)[1]
-
-
-def _shards(store: FeatureStore) -> tuple[dict[int, Path], str]:
-    """Committed block -> its shard file, and what speaks against mapping them ("" when nothing does)."""
+    """Why this store cannot be mapped; "" when it can. `FeatureStore.read` reads it all the same."""
     if sys.platform != "linux" or sys.byteorder != "little":
-        return {}, "that needs Linux on a little-endian machine"
+        return "mapping needs Linux on a little-endian machine"
     if store.archived:
-        return {}, "it is an archive, of which `featcache unpack` makes a store that can be mapped"
-    layout = store.layout
-    chunk_rows, reason = _chunk_rows(store)
-    if reason:
-        return {}, reason
-    block_bytes = layout.block_rows * layout.row_bytes
-    if layout.blocks > 1 and block_bytes % mmap.PAGESIZE:
-        return {}, f"its shards of {block_bytes} bytes are not whole pages of {mmap.PAGESIZE}"
-    shards: dict[int, Path] = {}
-    for block in range(layout.blocks):
-        files = layout.files(block)
-        if (store.path / files["state"]).exists():
-            shards[block] = store.path / files["features"]
-            if reason := _unlike(shards[block], layout, len(layout.span(block)), chunk_rows):
-                return {}, reason
-    return shards, ""
-
-
-def _chunk_rows(store: FeatureStore) -> tuple[int, str]:
-    """Rows of an inner chunk, and what of the array's metadata speaks against mapping."""
-    try:
-        meta: dict[str, Any] = json.loads((store.path / "features" / "zarr.json").read_text())
-        outer = meta["chunk_grid"]["configuration"]["chunk_shape"]
-        if [codec["name"] for codec in meta["codecs"]] != ["sharding_indexed"]:
-            return 0, "its features are not sharded"
-        sharding = meta["codecs"][0]["configuration"]
-        inner, location = sharding["chunk_shape"], sharding.get("index_location", "end")
-        codecs, index_codecs = ([codec["name"] for codec in sharding[key]] for key in ("codecs", "index_codecs"))
-        endian = sharding["codecs"][0].get("configuration", {}).get("endian", "little")
-    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
-        return 0, f"the metadata of its features are not understood ({error!r})"
-    whole_rows = [store.layout.windows, *store.layout.row_shape]
-    if codecs != ["bytes"]:
-        return 0, f"its features are compressed or checksummed ({', '.join(codecs)})"
-    if endian != "little" or index_codecs != ["bytes", "crc32c"] or location != "end":
-        return 0, f"its shards have the index at the {location}, or other codecs than little-endian bytes and crc32c"
-    if outer != [store.layout.block_rows, *whole_rows] or inner[1:] != whole_rows or outer[0] % inner[0]:
-        return 0, f"its shards {outer} of chunks {inner} are not whole rows in blocks of {store.layout.block_rows}"
-    return int(inner[0]), ""
-
-
-def _unlike(path: Path, layout: fmt.Layout, rows: int, chunk_rows: int) -> str:
-    """How a shard differs from rows in order behind each other, followed by their index; "" when it does not."""
-    present, entries = -(-rows // chunk_rows), layout.block_rows // chunk_rows
-    chunk_bytes = chunk_rows * layout.row_bytes
-    expected = np.full((entries, 2), NO_CHUNK, "<u8")
-    expected[:present, 0] = np.arange(present, dtype="<u8") * chunk_bytes
-    expected[:present, 1] = chunk_bytes
-    tail = entries * ENTRY + CRC
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            found = os.pread(file.fileno(), tail, max(0, size - tail))
-    except OSError as error:
-        return f"{path} cannot be read ({error.strerror})"
-    if size != present * chunk_bytes + tail:
-        return f"{path} has {size} bytes, and not {present * chunk_bytes + tail}"
-    index = found[:-CRC]
-    if fmt.crc(index).to_bytes(CRC, "little") != found[-CRC:]:
-        return f"the index of {path} has another checksum; ask `featcache check`"
-    if index != expected.tobytes():
-        return f"{path} does not hold all rows in order"
+        return f"{store.path} is an archive, of which `featcache unpack` makes a store that can be mapped"
+    block_bytes = store.layout.block_rows * store.layout.row_bytes
+    if store.layout.blocks > 1 and block_bytes % mmap.PAGESIZE:
+        return f"the shards of {store.path} have {block_bytes} bytes, not whole pages of {mmap.PAGESIZE}"
     return ""
+
+
+def _shards(store: FeatureStore) -> dict[int, tuple[Path, int]]:
+    """Committed block -> its shard file and rows; StoreError when one is not rows in order, followed by their index."""
+    layout, shards = store.layout, {}
+    for block in range(layout.blocks):
+        rows = int(np.count_nonzero(store.state[layout.as_slice(block)]))  # the last block may have grown since
+        if not rows:
+            continue
+        path = store.path / layout.files(block)["features"]
+        payload, index = layout.shard_index(rows)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                found = os.pread(file.fileno(), len(index), max(0, size - len(index)))
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error.strerror}); ask `featcache check`") from None
+        if size != payload + len(index) or found != index:
+            raise StoreError(f"{path} is not {rows} rows and their index; ask `featcache check`")
+        shards[block] = path, rows
+    return shards
 
 
 class _Region:

@@ -74,8 +74,13 @@ class FeatureStore:
                 raise StoreError(f"{path} has format {attributes['format']}; this featcache reads {fmt.FORMAT}")
             features = json.loads((path / "features" / "zarr.json").read_text())
             rows, windows, *row_shape = features["shape"]
-            archived = any(codec["name"] == "zstd" for codec in features["codecs"][0]["configuration"]["codecs"])
             layout = fmt.Layout(rows, windows, tuple(row_shape), features["data_type"])
+            archived = (path / fmt.ARCHIVE).exists()
+            if not archived and not layout.is_of(features):
+                raise StoreError(
+                    f"the features in {path} are not rows in order, as featcache writes them (other shards, chunks or "
+                    "codecs), so they were written anew by something else; ask `featcache check`"
+                )
             return cls(path, attributes, layout, archived, progress)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
@@ -125,9 +130,12 @@ class FeatureStore:
     @cached_property
     def rows(self) -> list[dict[str, str]]:
         """What each row was decoded from: clip_id, source, start, stop, unit, fps, caption."""
-        with (self.path / "rows.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        if len(rows) != len(self):
+        try:
+            with (self.path / "rows.csv").open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise StoreError(f"{self.path / 'rows.csv'} is damaged ({error}); try `featcache repair`") from None
+        if len(rows) != len(self) or any("clip_id" not in row for row in rows):
             raise StoreError(f"{self.path / 'rows.csv'} has {len(rows)} rows, the features {len(self)}: it was changed")
         return rows
 
@@ -159,7 +167,7 @@ class FeatureStore:
     @property
     def present(self) -> NDArray[np.bool_]:
         """(N, T) which windows are there: the first `length` of the rows that are done."""
-        return np.arange(self.windows) < self.length[:, None]
+        return (np.arange(self.windows) < self.length[:, None]) & (self.state == fmt.DONE)[:, None]
 
     @property
     def features(self) -> NDArray[np.floating]:
@@ -169,13 +177,11 @@ class FeatureStore:
     def read(self, rows: Any = None) -> NDArray[np.floating]:
         """Features of these rows (default: all) as they are stored, (n, T, *row_shape); zeros where not committed.
 
+        rows: numbers, or a mask (N,).
         A shard holds its rows from byte 0 on, so that rows are copied straight from the mapped file: about as fast as
         reading a raw file, where zarr-python decodes chunk by chunk.
         """
-        rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64).reshape(-1)
-        if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
-            raise IndexError(f"{self.path}: rows {rows.min()} to {rows.max()}, of {len(self)}")
-        rows = rows % max(1, len(self))
+        rows = row_numbers(rows, len(self))
         blocks, places = np.divmod(rows, self.layout.block_rows)
         done = self.state[rows] == fmt.DONE
         out = np.zeros((len(rows), self.windows, *self.row_shape), np.dtype(self.layout.dtype).newbyteorder("<"))
@@ -319,12 +325,34 @@ class FeatureStore:
             if (self.path / files["state"]).exists():
                 try:
                     values = np.fromfile(self.path / files[name], dtype).reshape(-1, *row)
+                    if len(values) != (1 if name == "digest" else self.layout.block_rows):
+                        raise ValueError("cut off")
                     out[place] = values[: len(out[place])]
                 except (OSError, ValueError):
                     raise StoreError(
                         f"{self.path / files[name]} is missing or cut off; `featcache check {self.path}` tells more"
                     ) from None
         return out
+
+
+def row_numbers(rows: Any, count: int) -> NDArray[np.int64]:
+    """Numbers in [0, count) of the rows meant: numbers, negative ones from the end; a mask (count,); None for all.
+
+    Raises IndexError for what is outside, TypeError for what are no numbers of rows.
+    """
+    if rows is None:
+        return np.arange(count)
+    found = np.asarray(rows)
+    if found.dtype == bool:
+        if found.shape != (count,):
+            raise IndexError(f"a mask of shape {found.shape} for {count} rows")
+        return np.flatnonzero(found)
+    if found.size and not np.issubdtype(found.dtype, np.integer):
+        raise TypeError(f"rows are whole numbers or a mask, not {found.dtype}")
+    found = found.astype(np.int64).reshape(-1)
+    if found.size and not (-count <= found.min() and found.max() < count):
+        raise IndexError(f"rows {found.min()} to {found.max()}, of {count}")
+    return found % max(1, count)
 
 
 def rows_csv(manifest: Manifest) -> bytes:

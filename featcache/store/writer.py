@@ -9,8 +9,11 @@ Killed at any moment, the next `open` finds in `pending` exactly the rows that a
 with a right checksum, and ends with the same bytes. Several writers share a store, block by block.
 """
 
+import json
 import os
 import shutil
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -18,13 +21,16 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import sync_folder, write_file
+from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
 from featcache.manifest import Manifest
 from featcache.store import _block, _lease
 from featcache.store import _format as fmt
 from featcache.store._block import NOTHING, Block
 from featcache.store.reader import FeatureStore, rows_csv
+
+PATIENCE = 10.0  #: seconds to wait for somebody who has the whole store
+SYNC_SECONDS = 2.0  #: rows are made durable that long after they came, when the next one comes
 
 
 class StoreWriter:
@@ -39,11 +45,13 @@ class StoreWriter:
         self._retried: set[int] = set()
         self._blocks: dict[int, Block] = {}  #: those that we have leased
         self._theirs: set[int] = set()  #: blocks that another writer had when we asked
-        (self.path / "journal").mkdir(exist_ok=True)
-        for log in sorted((self.path / "journal").glob("*.log")):  # complete ones lack the end of their commit only
-            block = Block.claim(self.path, int(log.stem), self.layout)
-            if block is not None:
-                block.commit(store) if block.complete else block.close()
+        self._finished: set[int] = set()  #: blocks that were complete when we let them go
+        self._synced = time.monotonic()
+        make_folder(self.path / "journal")
+        for log in self._logs():  # complete ones lack the end of their commit only
+            left = Block.claim(self.path, int(log.stem), self.layout)
+            if left is not None:
+                left.commit(store) if left.complete else left.close()
 
     @classmethod
     def open(
@@ -65,27 +73,27 @@ class StoreWriter:
         Raises StoreError when the store is being changed by another process, or the recipe or the rows differ, with
         the differences.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for alone in (False, True, False):  # the usual case needs no more than the shared lock
-            lock = _lease.lock(path, alone=alone)
-            if lock is None:
-                raise StoreError(f"{path} is being written by another process; wait for it or stop it")
-            try:
-                if alone:
-                    _prepare(
-                        path, fmt.Layout(len(manifest), windows, row_shape, recipe["dtype"]), manifest, recipe, facts
-                    )
-                elif (path / fmt.SUMS).exists() and not (path / fmt.EXTENSION).exists():
-                    store = FeatureStore.open(path)
-                    if len(store) == len(manifest) and (_begun(path) or store.recipe == recipe):
-                        store.check_recipe(recipe)
-                        store.check_rows(manifest)
+        make_folder(path.parent)
+        until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of that
+        while True:
+            if (lock := _lease.lock(path, alone=False)) is not None:  # the usual case
+                try:
+                    if store := _as_it_should_be(path, manifest, recipe):
                         return cls(store, lock)
-            except BaseException:
-                lock.close()
-                raise
-            lock.close()
-        raise StoreError(f"{path} was changed by another process while it was being opened; try again")
+                except BaseException:
+                    _lease.free(lock)
+                    raise
+                _lease.free(lock)
+            if (lock := _lease.lock(path, alone=True)) is not None:
+                try:
+                    layout = fmt.Layout(len(manifest), windows, row_shape, recipe["dtype"])
+                    _prepare(path, layout, manifest, recipe, facts)
+                finally:
+                    _lease.free(lock)
+            elif time.monotonic() > until:
+                raise StoreError(f"{path} is being written by another process; wait for it or stop it")
+            else:
+                time.sleep(0.01)
 
     @property
     def pending(self) -> list[int]:
@@ -104,15 +112,21 @@ class StoreWriter:
 
     def claim(self, row: int) -> bool:
         """Lease the row's block, if need be; whether it is ours and the row still to be computed."""
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            for block in self._blocks.values():
+                block.sync()
+            self._synced = time.monotonic()
         number = row // self.layout.block_rows
-        if number not in self._blocks and number not in self._theirs:
-            block = Block.claim(self.path, number, self.layout)
-            if block is None:
+        if number not in self._blocks and number not in self._theirs | self._finished:
+            leased = Block.claim(self.path, number, self.layout)
+            if leased is None:
                 self._theirs.add(number)
             else:
-                self._blocks[number] = block
-                self._commit_if_complete(number)  # by another writer, since we looked
-        return number in self._blocks and (row in self._retried or not self._blocks[number].holds(row))
+                self._blocks[number] = leased
+                mended = [r for r in self._retried & {*leased.span} if leased.state(r) != fmt.FAILED]
+                self._retried.difference_update(mended)  # by another writer, since we looked
+                self._commit_if_complete(number)
+        return number in self._blocks and (row in self._retried or not self._blocks[number].state(row))
 
     def done(
         self, row: int, features: NDArray[np.floating], start: NDArray[np.floating], stop: NDArray[np.floating]
@@ -125,6 +139,11 @@ class StoreWriter:
         expected = (self.layout.windows, *self.layout.row_shape)
         if features.shape[1:] != expected[1:] or not 1 <= len(features) <= expected[0]:
             raise StoreError(f"{self.path}: row {row} has shape {features.shape}, the store {expected}")
+        if not np.shape(start) == np.shape(stop) == (len(features),):
+            raise StoreError(
+                f"{self.path}: row {row} has {len(features)} windows, but start of shape {np.shape(start)} and stop of "
+                f"{np.shape(stop)}"
+            )
         if refusal := self.refusal(features):
             raise StoreError(f"{self.path}: row {row} {refusal}")
         values = np.ascontiguousarray(features, np.dtype(self.layout.dtype).newbyteorder("<"))
@@ -145,31 +164,37 @@ class StoreWriter:
 
     def failed(self, row: int, reason: str) -> None:
         """Record that the row's clip could not be read, and why."""
-        self._keep(row, fmt.FAILED, reason.encode())
+        self._keep(row, fmt.FAILED, reason.encode(errors="backslashreplace"))
 
     def absent(self, row: int, reason: str) -> None:
         """Record that the row's clip has no such modality."""
-        self._keep(row, fmt.ABSENT, reason.encode())
+        self._keep(row, fmt.ABSENT, reason.encode(errors="backslashreplace"))
 
     def retry_failed(self) -> None:
         """Make the failed rows pending again. Each keeps its reason until its new row comes."""
         state = FeatureStore.open(self.path).state
         self._retried |= {int(row) for row in np.flatnonzero(state == fmt.FAILED)}
-        for log in (self.path / "journal").glob("*.log"):  # failures of blocks that are not committed yet
+        self._finished.clear()
+        for log in self._logs():  # failures of blocks that are not committed yet
             entries, _ = _block.read_log(self.path, int(log.stem), self.layout)
             self._retried |= {row for row, (state, _) in entries.items() if state == fmt.FAILED}
 
     def close(self) -> None:
         """Commit what is complete, sync the journals and let the next writer in."""
         self._retried.clear()  # what was not tried again keeps its reason
-        try:
+        with ExitStack() as stack:  # whatever fails for one block, the others are closed
+            stack.callback(_lease.free, self._lock)
             for number in list(self._blocks):
-                self._commit_if_complete(number)
-            for block in self._blocks.values():
-                block.close()
-        finally:
-            self._blocks.clear()
-            self._lock.close()
+                stack.callback(self._close_block, number)
+
+    def _close_block(self, number: int) -> None:
+        self._commit_if_complete(number)
+        if number in self._blocks:
+            self._blocks.pop(number).close()
+
+    def _logs(self) -> list[Path]:
+        logs = (self.path / "journal").glob("*.log")
+        return sorted(log for log in logs if log.stem.isdecimal() and int(log.stem) < self.layout.blocks)
 
     def __enter__(self) -> Self:
         return self
@@ -194,6 +219,7 @@ class StoreWriter:
         block = self._blocks[number]
         if block.complete and self._retried.isdisjoint(block.span):
             del self._blocks[number]
+            self._finished.add(number)
             block.commit(self.store)
 
 
@@ -202,31 +228,58 @@ def _begun(path: Path) -> bool:
     return any(any(path.glob(pattern)) for pattern in ("features/c/*", "state/c/*", "journal/*"))
 
 
+def _as_it_should_be(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> FeatureStore | None:
+    """The store, when nothing is to be done to it as a whole; StoreError when it is of another recipe or clips."""
+    if not (path / fmt.SUMS).exists() or (path / fmt.EXTENSION).exists():
+        return None
+    store = FeatureStore.open(path)
+    if len(store) != len(manifest) and _begun(path):
+        return None
+    try:
+        store.check_recipe(recipe)
+        store.check_rows(manifest)
+    except StoreError:
+        if _begun(path):
+            raise
+        return None
+    return store
+
+
 def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[str, Any], facts: dict[str, Any]) -> None:
     """Create the store, or extend it to the manifest; the caller has the lock alone."""
     if path.exists() and any(path.iterdir()) and not (path / fmt.SUMS).exists():
+        if (path / "zarr.json").exists():
+            raise StoreError(f"{path} lacks {fmt.SUMS}; `featcache repair {path}` may mend it")
         raise StoreError(f"{path} exists and is not a store; remove it, or choose another --stores folder")
     finish_extension(path)
     if path.exists() and not _begun(path):
-        shutil.rmtree(path)  # made, then interrupted or given up before the first row: nothing to resume
+        _discard(path)  # made, then interrupted or given up before the first row: nothing to resume
     if path.exists():
         store = FeatureStore.open(path)
         store.check_recipe(recipe)
         store.check_rows(manifest, extensible=True)
         if len(store) < len(manifest):
-            _write_fixed(path / fmt.EXTENSION, layout, manifest, store.attributes)
+            _write_fixed(path / fmt.EXTENSION, layout, manifest, store.attributes, (path / "zarr.json").read_bytes())
             finish_extension(path)
     else:
         attributes = {"format": fmt.FORMAT, "manifest": manifest.name, "recipe": recipe, "facts": facts}
         _write_fixed(path, layout, manifest, attributes)
 
 
-def _write_fixed(folder: Path, layout: fmt.Layout, manifest: Manifest, attributes: dict[str, Any]) -> None:
-    """The files of a store that are the same whatever its rows hold, made beside their place and renamed into it."""
+def _write_fixed(
+    folder: Path, layout: fmt.Layout, manifest: Manifest, attributes: dict[str, Any], group: bytes = b""
+) -> None:
+    """The files of a store that are the same whatever its rows hold, made beside their place and renamed into it.
+
+    group: zarr.json to the letter, of a store that is there: its blocks are sealed with it, and zarr may have come to
+    spell it in another way.
+    """
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
     try:
         layout.create_arrays(scratch, {"featcache": attributes})
+        if group:
+            write_file(scratch / "zarr.json", group)
         write_file(scratch / "rows.csv", rows_csv(manifest))
         write_file(scratch / fmt.SUMS, fmt.sums(scratch))
         for name in fmt.FIXED_FILES:  # zarr does not sync what it writes
@@ -251,13 +304,47 @@ def finish_extension(path: Path) -> None:
         sync_folder(path)
 
 
-def remove(path: Path) -> None:
-    """Delete a store; StoreError while another process writes it."""
+def set_aside(path: Path, dtype: str) -> None:
+    """Rename a store of this dtype, to be made again, so that it is still there until that is done.
+
+    Nothing is done when another process was faster. StoreError while another process writes the store.
+    """
     lock = _lease.lock(path, alone=True)
     if lock is None:
         raise StoreError(f"{path} is being written by another process; stop that first")
-    with lock:
-        shutil.rmtree(path)
+    try:
+        if stored_dtype(path) == dtype:
+            drop_aside(path)
+            os.replace(path, _aside(path))
+            sync_folder(path.parent)
+    finally:
+        _lease.free(lock)
+
+
+def drop_aside(path: Path) -> None:
+    """Delete what was set aside, if anything was."""
+    if _aside(path).exists():
+        _discard(_aside(path))
+
+
+def stored_dtype(path: Path) -> str:
+    """The dtype of the features in a store; "" where there is none that can be read."""
+    try:
+        return str(json.loads((path / "features" / "zarr.json").read_text())["data_type"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.aside")
+
+
+def _discard(path: Path) -> None:
+    """Delete a store; at no moment half of it stands in its place."""
+    scratch = path.with_name(f".{path.name.lstrip('.')}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    os.replace(path, scratch)
+    shutil.rmtree(scratch)
 
 
 def check_folder(folder: Path, manifest: Manifest) -> None:
@@ -266,5 +353,8 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
     What is broken altogether is not in the way; `featcache check` names it.
     """
     for path in sorted(folder.glob("*.zarr")):
-        if (path / "rows.csv").exists() and not (path / fmt.EXTENSION).exists():
-            FeatureStore.open(path).check_rows(manifest, extensible=True)
+        try:
+            store = FeatureStore.open(path)
+        except StoreError:
+            continue
+        store.check_rows(manifest, extensible=True)
