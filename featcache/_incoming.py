@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from featcache import bridges
 from featcache.bridges import External, Times
-from featcache.errors import ConfigError, FormatError
+from featcache.errors import ConfigError, FormatError, StoreError
 from featcache.manifest import Manifest
 from featcache.store import FeatureStore
+from featcache.store import _format as fmt
 
 SHOWN = 3  #: ids of either side that an error shows
 AT_ONCE = 64  #: rows of a store that are read together; they are asked for in order
+ANOTHER_STORE = "to import all the same: name another store with --key KEY=NAME, or remove that one"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: of a store; it becomes a folder's name
 
 
@@ -49,8 +51,8 @@ class Source:
     other: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip id -> "failed" or "absent", and why
 
 
-def from_file(
-    path: Path,
+def from_files(
+    files: Sequence[Path],
     format: str,
     manifest: Manifest,
     folder: Path,
@@ -58,18 +60,30 @@ def from_file(
     names: Mapping[str, str] | None,
     modalities: Mapping[str, str] | None,
 ) -> list[Source]:
-    """The keys of a foreign file as sources; FormatError when a key has no clip of the manifest."""
-    tables: dict[str, External] = bridges.load(format).read(path, ids)
-    wanted = names or {key: store_name(key) for key in tables}
+    """The keys of foreign files as sources; FormatError when a key has no clip of the manifest."""
+    bridge = bridges.load(format)
+    if not files:
+        raise ConfigError("no file to import; name one or more")
+    if ids is not None and len(files) > 1:
+        raise ConfigError(f"ids are for one file, and there are {len(files)}; import a single file with --ids")
+    parts: dict[str, dict[Path, External]] = {}
+    for path in files:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise FormatError(f"{path} is neither a file nor a folder; save what comes from it into a file")
+        for key, table in bridge.read(path, ids).items():
+            parts.setdefault(key, {})[path] = table
+    named = " and ".join(map(str, files))
+    wanted = names or {key: store_name(key) for key in parts}
     for key in (*wanted, *(modalities or {})):
-        if key not in tables:
-            raise ConfigError(f"{path} has no key {key!r}; it has: {', '.join(tables)}")
+        if key not in parts:
+            raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
     _check_names(wanted)
-    digest = file_sha256(path)
+    digests = {path: file_sha256(path) for path in files}
     clip_ids = [clip.clip_id for clip in manifest]
     sources = []
     for key, name in wanted.items():
-        table = tables[key]
+        tables = parts[key]
+        table = _joined(key, tables)
         own, known = set(table.ids), set(clip_ids)
         report = Imported(key, folder / f"{name}.zarr")
         report.matched = [clip_id for clip_id in clip_ids if clip_id in own]
@@ -77,28 +91,63 @@ def from_file(
         report.extra = [clip_id for clip_id in table.ids if clip_id not in known]
         if not report.matched:
             raise FormatError(
-                f"{path}: no clip of {key} is in manifest {manifest.name!r}; the file has {_some(table.ids)}, "
-                f"the manifest {_some(clip_ids)}"
+                f"{named}: no clip of {key} is in manifest {manifest.name!r}; there are {_some(table.ids)}, "
+                f"the manifest has {_some(clip_ids)}"
             )
-        external = {
-            "format": format,
-            "file": path.name,
-            "sha256": digest,
-            "key": key,
-            "ids_sha256": hashlib.sha256(json.dumps(list(table.ids)).encode()).hexdigest(),
-            **({"recipe": json.loads(json.dumps(table.recipe, default=str))} if table.recipe else {}),
-        }
+        entries = [_origin(path, digests[path], tables[path]) for path in tables]
+        entries.sort(key=lambda entry: (entry["file"], entry["sha256"]))  # clips join by id, so any order is the same
+        words = {str(part.recipe.get("modality", key.lower())) for part in tables.values()}
+        modality = (modalities or {}).get(key) or words.pop()
+        if words and key not in (modalities or {}):
+            raise ConfigError(
+                f"{key} is {modality} in one file and {words.pop()} in another; say which with --modality {key}=NAME"
+            )
         recipe = {
             "recipe": "external",
             "extractor": name,
             "version": 1,
-            "modality": (modalities or {}).get(key, str(table.recipe.get("modality", key.lower()))),
+            "modality": modality,
             "weights_sha256": "external",
-            "external": external,
+            "external": {"format": format, "key": key, "files": entries},
             "plan": "external",
         }
-        sources.append(Source(key, table, recipe, 1, report, _lacking(report.missing, path)))
+        lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
+        sources.append(Source(key, table, recipe, 1, report, lacking))
     return sources
+
+
+def _origin(path: Path, digest: str, table: External) -> dict[str, Any]:
+    """What a recipe says about one file."""
+    return {
+        "file": path.name,
+        "sha256": digest,
+        "ids_sha256": hashlib.sha256(json.dumps(list(table.ids)).encode()).hexdigest(),
+        **({"recipe": json.loads(json.dumps(table.recipe, default=str))} if table.recipe else {}),
+    }
+
+
+def _joined(key: str, tables: Mapping[Path, External]) -> External:
+    """The clips of several files one after the other; FormatError when two of the files have the same clip."""
+    first: dict[str, Path] = {}
+    for path, table in tables.items():
+        for clip_id in table.ids:
+            if first.setdefault(clip_id, path) != path:
+                raise FormatError(f"clip {clip_id!r} of {key} is in {first[clip_id]} and in {path}; import one of them")
+    places = [(table, k) for table in tables.values() for k in range(len(table.ids))]
+
+    def row(k: int) -> NDArray[Any]:
+        table, place = places[k]
+        return table.row(place)
+
+    def times(k: int) -> Times:
+        table, place = places[k]
+        if table.times is not None:
+            return table.times(place)
+        unknown = np.full(len(table.row(place)), np.nan)
+        return unknown, unknown
+
+    timed = any(table.times is not None for table in tables.values())
+    return External([clip_id for table in tables.values() for clip_id in table.ids], row, times if timed else None)
 
 
 def from_store(
@@ -146,12 +195,33 @@ def from_store(
             f"{path}: no clip is done and in manifest {manifest.name!r}; the store has {_some(store.clip_ids)}, "
             f"the manifest {_some([clip.clip_id for clip in manifest])}{edited}"
         )
-    other |= _lacking(report.missing, path, "absent" if store.recipe.get("recipe") == "external" else "failed")
+    other |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
     return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, other)
 
 
-def _lacking(missing: list[str], path: Path, state: str = "absent") -> dict[str, tuple[str, str]]:
-    return dict.fromkeys(missing, (state, f"not in {path.name}"))
+def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:
+    return dict.fromkeys(missing, (state, f"not in {file}"))
+
+
+def check_target(
+    path: Path, manifest: Manifest, recipe: dict[str, Any], row_shape: tuple[int, ...], windows: int
+) -> None:
+    """StoreError when the place of a store is taken by something else than this import, or a part of it."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())) or (path / fmt.EXTENSION).exists():
+        return  # the writer finishes an extension that was interrupted
+    try:
+        store = FeatureStore.open(path)
+        if not store.state.any() and not any((path / "journal").glob("*")):
+            return  # made, then interrupted before its first row; the writer makes it anew
+        store.check_recipe(recipe)
+        store.check_rows(manifest, extensible=True)
+        if store.row_shape != row_shape or store.windows < windows:
+            raise StoreError(
+                f"{path} has rows of up to {store.windows} windows of {store.row_shape}; new clips have up to "
+                f"{windows} of {row_shape}"
+            )
+    except StoreError as error:
+        raise StoreError(f"{error}\n{ANOTHER_STORE}") from None
 
 
 def store_table(store: FeatureStore, rows: Sequence[int] | None = None) -> External:

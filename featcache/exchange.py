@@ -1,6 +1,6 @@
 """Import and export: other people's feature files to stores and back, joined by clip id, never by position.
 
-import_features(Path("S04.npz"), "npz", manifest, Path("stores"))    -> one store per key of the file, and reports
+import_features([Path("S04.npz")], "npz", manifest, Path("stores"))    -> one store per key of the files, and reports
 export_features([Path("stores/s04/rgb.zarr")], "hdf5", Path("s04.h5"))
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import __version__, bridges
-from featcache._incoming import Imported, Source, from_file, from_store, store_name, store_table
+from featcache._incoming import Imported, Source, check_target, from_files, from_store, store_name, store_table
 from featcache.bridges import External
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
 from featcache.manifest import Manifest
@@ -47,7 +47,7 @@ class Exported:
 
 
 def import_features(
-    path: Path,
+    files: Sequence[Path],
     format: str,
     manifest: Manifest,
     stores: Path,
@@ -58,26 +58,40 @@ def import_features(
     dtype: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[Imported]:
-    """Fill `stores/<manifest>/<name>.zarr` for the keys of a file, and put a copy of the manifest beside them.
+    """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and put a copy of the manifest beside them.
 
+    files: of one format, each clip of a key in one of them; their order does not matter.
     format: a name of `bridges.names()`, or "store" for a store of ours, of which rows are taken whose clips have not
-    been edited since. ids: of the file's clips in its order, where it has none. names: key -> name of its store; only
-    these keys are taken (default: all, called after themselves). modalities: key -> modality (default: the file's word,
-    or the key). dtype: float16 or float32 (default: the file's).
-    A clip that the file lacks becomes absent; in a copy of an extractor's store it becomes failed instead, so that
-    `featcache extract --retry-failed` computes it.
+    been edited since. ids: of a single file's clips in its order, where it has none. names: key -> name of its store;
+    only these keys are taken (default: all, called after themselves). modalities: key -> modality (default: the file's
+    word, or the key). dtype: float16 or float32 (default: the file's).
+    A clip that the files lack becomes absent; in a copy of an extractor's store it becomes failed instead, so that
+    `featcache extract --retry-failed` computes it. The same import once more tries failed clips again.
     Raises FormatError, ConfigError or StoreError before anything is written when no id matches, rows differ in shape,
     or a store in that folder was made from other clips or another file.
     """
     folder = stores / manifest.name
-    check_folder(folder, manifest)
+    try:
+        check_folder(folder, manifest)
+    except StoreError as error:
+        raise StoreError(f"{error}, or remove that store") from None
     if format == STORE:
-        sources = [from_store(path, manifest, folder, names, modalities, dtype, ids)]
+        if len(files) != 1:
+            raise ConfigError(f"one store is imported at a time, and there are {len(files)}")
+        sources = [from_store(files[0], manifest, folder, names, modalities, dtype, ids)]
     else:
-        sources = from_file(path, format, manifest, folder, ids, names, modalities)
-    surveys = [_survey(source, dtype) for source in sources]
-    done, total = 0, len(sources) * len(manifest)
+        sources = from_files(files, format, manifest, folder, ids, names, modalities)
+    done, total = 0, sum(len(source.report.matched) + len(manifest) for source in sources)
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
     progress(done, total)
+    surveys = [_survey(source, dtype, step) for source in sources]
+    for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
+        check_target(source.report.path, manifest, recipe, row_shape, windows)
     facts = {"featcache": __version__, **{name: version(name) for name in ("numpy", "zarr")}}
     with ExitStack() as stack:
         writers = [
@@ -91,10 +105,13 @@ def import_features(
         manifest.write(folder / "manifest.csv")
         for source, writer in zip(sources, writers, strict=True):
             places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
+            fresh = set(writer.pending)
+            writer.retry_failed()
             for row in writer.pending:
-                _keep(writer, row, manifest.clips[row].clip_id, source, places)
-                done += 1
-                progress(done, total)
+                clip_id = manifest.clips[row].clip_id
+                if row in fresh or clip_id not in source.other:  # what is no good now keeps its reason
+                    _keep(writer, row, clip_id, source, places)
+                step()
     for source in sources:
         _add_failures(source)
     progress(total, total)
@@ -107,31 +124,29 @@ def export_features(
     out: Path,
     *,
     overwrite: bool = False,
+    names: Mapping[str, str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Exported:
-    """Write the clips that are done of stores of one manifest into one file; keys are the stores' modalities.
+    """Write the clips that are done of stores of one manifest into one file.
 
-    Stores that share a modality are called by their own names instead. Raises FormatError when the format cannot hold
-    these stores or `out` exists, StoreError when they are of different clips.
+    names: store's name -> its key in the file; without it, the key that the store was imported from, else its
+    modality; stores that share this are called by their own names. Raises FormatError when the format cannot hold
+    these stores, or `out` exists or is in a store, StoreError when they are of different clips.
     """
     bridge = bridges.load(format)
     if not stores:
         raise ConfigError("no store to export; name one or more .zarr folders")
-    if any(out.resolve() in (path.resolve(), *path.resolve().parents) for path in stores):
-        raise FormatError(f"{out} holds a store that is to be exported; name another file")
-    if out.exists() and not overwrite:
-        raise FormatError(f"{out} exists; name another file, or replace it with --overwrite")
+    _check_out(out, stores, bridge, overwrite)
+    for path in stores:
+        if not (path / "zarr.json").exists() and any(path.glob("*.zarr")):
+            raise ConfigError(f"{path} is a folder of stores; name those to export, such as {min(path.glob('*.zarr'))}")
     opened = [FeatureStore.open(path) for path in stores]
     for store in opened[1:]:
         if store.rows != opened[0].rows:
             raise StoreError(f"{store.path} and {opened[0].path} are of different clips; export them one by one")
     if len(opened) > 1 and "several" not in bridge.KEEPS:
         raise FormatError(f"{format} holds one key; export these {len(opened)} stores one by one")
-    keys = [store.modality for store in opened]
-    if len(set(keys)) < len(keys):
-        keys = [store.path.stem for store in opened]
-    if len(set(keys)) < len(keys):
-        raise ConfigError(f"two of the stores are called {keys}; export them one by one")
+    keys = _keys(opened, names or {})
     report = Exported(out)
     tables = {}
     for key, store in zip(keys, opened, strict=True):
@@ -147,6 +162,35 @@ def export_features(
     report.lost = [loss for word, loss in LOSSES.items() if word in used - bridge.KEEPS]
     bridge.write(out, _counted(tables, progress))
     return report
+
+
+def _check_out(out: Path, stores: Sequence[Path], bridge: Any, overwrite: bool) -> None:
+    """FormatError when writing to `out` would harm a store, or replace what nobody asked to be replaced."""
+    place = out.resolve()
+    if any(place in (path.resolve(), *path.resolve().parents) for path in stores):
+        raise FormatError(f"{out} holds a store that is to be exported; name another file")
+    for folder in (place, *place.parents):
+        if (folder / "zarr.json").exists():
+            raise FormatError(f"{out} is in the store {folder}, which would be damaged; name another file")
+    beside: list[Path] = bridge.companions(out) if hasattr(bridge, "companions") else []
+    for path in (out, *beside):
+        if path.exists() and not overwrite:
+            raise FormatError(f"{path} exists; name another file, or replace it with --overwrite")
+
+
+def _keys(stores: Sequence[FeatureStore], names: Mapping[str, str]) -> list[str]:
+    """What each store is called in the file."""
+    own = [store.path.stem for store in stores]
+    for name in names:
+        if name not in own:
+            raise ConfigError(f"no store {name!r} to give a key; the stores are: {', '.join(own)}")
+    origins = [str(store.recipe.get("external", {}).get("key", store.modality)) for store in stores]
+    keys = [names.get(name, key) for name, key in zip(own, origins, strict=True)]
+    if len(set(keys)) < len(keys):
+        keys = [names.get(name, name) for name in own]
+    if len(set(keys)) < len(keys):
+        raise ConfigError(f"two of the stores would be called {keys}; export them one by one, or name them apart")
+    return keys
 
 
 def _used(store: FeatureStore) -> set[str]:
@@ -176,7 +220,7 @@ def _counted(tables: dict[str, External], progress: Progress) -> dict[str, Exter
     return {key: counting(key, table) for key, table in tables.items()}
 
 
-def _survey(source: Source, dtype: str | None) -> tuple[dict[str, Any], tuple[int, ...], int]:
+def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> tuple[dict[str, Any], tuple[int, ...], int]:
     """Read the matched clips through once: the store's recipe, row shape and T. Clips that are no good are noted."""
     matched = set(source.report.matched)
     shapes: dict[tuple[int, ...], str] = {}
@@ -184,6 +228,7 @@ def _survey(source: Source, dtype: str | None) -> tuple[dict[str, Any], tuple[in
     for k, clip_id in enumerate(source.table.ids):
         if clip_id not in matched:
             continue
+        step()
         try:
             row = source.table.row(k)
         except FeatcacheError as error:

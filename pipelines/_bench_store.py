@@ -78,7 +78,7 @@ def _large_store(folder: Path, alternate: Alternate) -> Iterator[Line]:
 
 
 def _gather(path: Path, alternate: Alternate, what: str) -> Iterator[Line]:
-    """Batches of random rows, first epoch on a fresh mapping included, against a bare index_select in memory."""
+    """Batches of random rows, and a first epoch with its mapping, against a bare index_select in memory."""
     store = FeatureStore.open(path)
     N = len(store)
     index = [torch.randperm(N, generator=torch.Generator().manual_seed(k)) for k in range(20)]
@@ -105,10 +105,10 @@ def _gather(path: Path, alternate: Alternate, what: str) -> Iterator[Line]:
 
         return epoch
 
-    def first_epoch(n: int) -> float:
+    def first_epoch(n: int) -> None:
         mapped = Mapped(store)
         mapped.populate(np.arange(N))
-        return _seconds(lambda: gathering(mapped.tensor(), torch.arange(N))(n))
+        gathering(mapped.tensor(), torch.arange(N))(n)
 
     def rate(s: float) -> str:
         return f"{N / s / 1e3:.0f}k rows/s"
@@ -118,9 +118,8 @@ def _gather(path: Path, alternate: Alternate, what: str) -> Iterator[Line]:
     mapped.populate(np.arange(N))
     ours, bare = alternate(gathering(mapped.tensor(), torch.arange(N)), plain(ram))
     yield f"gather {what}, mapped", against, ours, bare, rate
-    pairs = [(first_epoch(n), _seconds(lambda n=n: plain(ram)(n))) for n in range(6)][1:]  # type: ignore[misc]
-    ours, bare = (sorted(column)[2] for column in zip(*pairs, strict=True))
-    yield f"gather {what}, first epoch of a mapping", against, ours, bare, rate
+    ours, bare = alternate(first_epoch, lambda n: plain(ram)(n))
+    yield f"map, populate and gather {what}, first epoch", against, ours, bare, rate
     ram = ram[: 8 * 1024].float()
     N = len(ram)
     index = [torch.randperm(N, generator=torch.Generator().manual_seed(k)) for k in range(20)]
@@ -245,10 +244,7 @@ def sparse_store(folder: Path, rows: int) -> None:
     (path / "rows.csv").write_bytes(rows_csv(manifest))
     for block in range(layout.blocks):
         n, files = len(layout.span(block)), layout.files(block)
-        entries = layout.block_rows // layout.chunk_rows
-        index = np.full((entries, 2), 2**64 - 1, "<u8")
-        chunks, chunk_bytes = -(-n // layout.chunk_rows), layout.chunk_rows * layout.row_bytes
-        index[:chunks, 0], index[:chunks, 1] = np.arange(chunks, dtype="<u8") * chunk_bytes, chunk_bytes
+        payload, index = layout.shard_index(n)
         content: dict[str, bytes] = {
             "length": layout.padded(np.ones(n), "uint32"), "state": layout.padded(np.full(n, fmt.DONE), "uint8")
         }  # fmt: skip
@@ -258,9 +254,9 @@ def sparse_store(folder: Path, rows: int) -> None:
         shard = path / files["features"]
         shard.parent.mkdir(parents=True)
         with shard.open("wb") as file:
-            file.truncate(chunks * chunk_bytes)
-            file.seek(chunks * chunk_bytes)
-            file.write(index.tobytes() + fmt.crc(index.tobytes()).to_bytes(4, "little"))
+            file.truncate(payload)
+            file.seek(payload)
+            file.write(index)
 
 
 def _balance() -> Iterator[Line]:

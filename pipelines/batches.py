@@ -10,11 +10,10 @@ Shapes: N rows of a side, M rows of a tensor that holds them, B rows of a batch,
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from featcache.store.mapped import Mapped
 from heads.batch import Batch, Side
 from pipelines.config import Feed, RunConfig, plan
 
-SWEEP_ROWS = 512  # rows per Side of a sweep; answers do not depend on it
+SWEEP_ROWS = 512  # most rows per Side of a sweep; answers do not depend on it
 SWEEP_BYTES = 24 << 20  # of them at most: malloc reuses such pieces, the pages of larger ones cost more than reading
 GROUP = 4  # blocks that are shuffled together
 TURNS = 2  # sets of buffers: one in use, one that is being filled ahead
@@ -38,16 +37,31 @@ class Stream:
         self.stores = stores
         self.block_rows = block_rows
         self.reader = ThreadPoolExecutor(1, "read-ahead")
+        self.reading: list[Future[None]] = []
 
     def ahead(self, rows: Tensor) -> None:
-        """Begin to read these rows of the stores."""
-        for store in self.stores:
-            self.reader.submit(store.ahead, rows.numpy())
+        """Begin to read these rows of the stores. Raises what went wrong with those that were read ahead before."""
+        self._raise()
+        self.reading.append(self.reader.submit(self._read, rows))
 
     def release(self, rows: Tensor) -> None:
-        """These rows will not be needed soon."""
+        """These rows will not be needed soon. Raises as `ahead` does."""
+        self._raise()
         for store in self.stores:
             store.release(rows.numpy())
+
+    def close(self) -> None:
+        """End the thread."""
+        self.reader.shutdown(cancel_futures=True)
+
+    def _read(self, rows: Tensor) -> None:
+        for store in self.stores:
+            store.ahead(rows.numpy())
+
+    def _raise(self) -> None:
+        """Raise the errors of the thread, as far as it has come."""
+        while self.reading and self.reading[0].done():
+            self.reading.pop(0).result()
 
 
 class Buffers:
@@ -78,6 +92,7 @@ class Rows:
     at: Tensor | None = None  #: (N,) row of x of each row, where x is a whole store; None: row i is x[i]
     swept: "Rows | None" = None  #: the same rows for sweeps, where x has but the windows of training
     stream: Stream | None = None  #: where the stores are larger than memory
+    sweep_rows: int = SWEEP_ROWS  #: per Side of a sweep
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -122,8 +137,7 @@ class Rows:
     def sweep(self) -> Iterator[Side]:
         """Every row once, in order, with its test windows (`each` means all of them here)."""
         table = self.swept or self
-        row_bytes = 4 * sum(prod(x.shape[1:]) for x in table.x.values())
-        pieces = torch.arange(len(table)).split(max(1, min(SWEEP_ROWS, SWEEP_BYTES // row_bytes)))
+        pieces = torch.arange(len(table)).split(table.sweep_rows)
         for index, after in zip(pieces, [*pieces[1:], None], strict=True):
             if table.stream and table.at is not None and after is not None:
                 table.stream.ahead(table.at[after])
@@ -196,8 +210,6 @@ class Draw:
                 raise ValueError(f"a pool of the {self.side} must be rows in [0, {len(self.table)}), and not empty")
         if not 0 < len(pools) <= self.size:
             raise ValueError(f"{len(pools)} pools cannot fill a batch of {self.size} rows of the {self.side}")
-        for old in self.pools:
-            old.passes.close()
         self.pools = [_Pool(self._passes(pool.cpu())) for pool in pools]
         self.shares = [len(part) for part in torch.arange(self.size).tensor_split(len(pools))]
 
@@ -287,6 +299,11 @@ def _groups(pool: Tensor, block_rows: int, rng: torch.Generator) -> Iterator[Ten
         for part in torch.randperm(len(blocks), generator=rng).split(GROUP):
             rows = torch.cat([blocks[b] for b in part.tolist()])
             yield rows[torch.randperm(len(rows), generator=rng)]
+
+
+def sweep_rows(count: int) -> int:
+    """Rows per Side of a sweep that reads `count` numbers of each row."""
+    return max(1, min(SWEEP_ROWS, SWEEP_BYTES // (4 * count)))
 
 
 def centres(draw: str, T: int | Tensor) -> Tensor | None:

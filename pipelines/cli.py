@@ -206,9 +206,8 @@ def train_head(job: Job, workers: int, device: str) -> None:
         outcomes = run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
     counts = Counter(outcome.status for outcome in outcomes)
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
-    tiers = {outcome.tier.split(",")[0]: outcome.tier for outcome in reversed(outcomes) if outcome.tier}
-    for tier in tiers.values():
-        note(f"features: {tier}")
+    for tier, why in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():
+        note(f"features: {tier}, {why}")
     for outcome in outcomes:
         if outcome.note:
             note(f"{outcome.config.id}: {outcome.note}")

@@ -6,6 +6,7 @@ How much memory that takes, and where features lie that do not fit, stands in `p
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError, StoreError
 from heads.batch import Side, Spec
-from pipelines.batches import Rows, generator
+from pipelines.batches import Rows, generator, sweep_rows
 from pipelines.config import Feed, RunConfig, method_class, plan
 from pipelines.tiers import Features, Wanted, open_features
 from pipelines.typed import unknown
@@ -39,11 +40,13 @@ class Opened:
     def features(self) -> Features:
         """The opened features; `.tier` and `.why` say how they are read."""
         sides = {"source": self.config.source, "target": (self.config.target,) if self.config.target else ()}
-        wanted = [
-            Wanted(len(self._train_rows(role, domains)), {m: feed.train for m, feed in self._feeds(role).items()})
-            for role, domains in sides.items()
-            if domains
-        ]
+        wanted = []
+        for role, domains in sides.items():
+            if domains:
+                feeds = self._feeds(role)
+                swept = {m: feed.test for m, feed in feeds.items()} if _sweeps_others(feeds) else {}
+                rows = len(self._train_rows(role, domains))
+                wanted.append(Wanted(rows, {m: feed.train for m, feed in feeds.items()}, swept))
         test = self.manifest.rows(domain=self.config.test, split=self.config.test_split)
         wanted.append(Wanted(len(test), {m: feed.test for m, feed in self._feeds("test").items()}))
         return open_features(self.stores, wanted, self.device, memory=self.memory, workers=self.workers, tier=self.tier)
@@ -112,7 +115,7 @@ class Opened:
         )
         resident = self.features.tier == "resident"
         loaded = table("train" if trained else "test", mapped=not resident)
-        if resident and trained and any(_is_kept(feed.train) and feed.train != feed.test for feed in feeds.values()):
+        if resident and trained and _sweeps_others(feeds):
             return replace(loaded, swept=table("test", mapped=bool(self.features.maps)))
         return loaded
 
@@ -127,6 +130,8 @@ class Opened:
         domain: Tensor,
     ) -> Rows:
         """Rows for training ("train") or sweeps ("test") only; draws that are applied here read `all` in the feeds."""
+        swept = {m: plan(feed.test)[1] or self.stores[m].windows for m, feed in feeds.items()}  # `mean` reads all, too
+        numbers = sum(windows * prod(self.stores[m].row_shape) for m, windows in swept.items())
         if mapped:
             found = {m: self.features.mapped(m, rows) for m in feeds}
         else:
@@ -134,13 +139,14 @@ class Opened:
             feeds = {m: _applied(feed, getattr(feed, when)) for m, feed in feeds.items()}
         x, present = ({m: pair[k] for m, pair in found.items()} for k in (0, 1))
         at = torch.tensor(rows) if mapped else None
-        return Rows(rows, x, present, y, domain, feeds, at, stream=self.features.stream)
+        stream = self.features.stream
+        return Rows(rows, x, present, y, domain, feeds, at, stream=stream, sweep_rows=sweep_rows(numbers))
 
     def _refuse_padding(self, modality: str, when: str, draw: str, rows: list[int]) -> None:
         """Rows of fewer windows than T would be padded where all windows are taken."""
         length, T = self.stores[modality].length[rows], self.stores[modality].windows
         short = int(((length > 0) & (length < T)).sum())
-        if short and self.config.absent == "refuse" and plan(draw)[0] in ("all", "each"):
+        if short and self.config.absent != "mask" and plan(draw)[0] in ("all", "each"):
             raise ConfigError(
                 f"store {self.config.feeds[modality].store!r} has fewer than its {T} windows in {short} of {len(rows)} "
                 f"rows, which feeds.{modality}.{when}={draw} would pad; take segments:K, mean or (in train) random:K, "
@@ -246,6 +252,11 @@ def labels(manifest: Manifest, rows: list[int], task: str) -> Tensor:
 def _is_kept(draw: str) -> bool:
     """Whether a draw takes the same of a row at each time, and less than all."""
     return plan(draw)[0] in ("segments", "mean")
+
+
+def _sweeps_others(feeds: dict[str, Feed]) -> bool:
+    """Whether sweeps need other windows than those that are kept for training."""
+    return any(_is_kept(feed.train) and feed.train != feed.test for feed in feeds.values())
 
 
 def _applied(feed: Feed, draw: str) -> Feed:

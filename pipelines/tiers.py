@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from featcache import FeatureStore
 from featcache.errors import ConfigError, StoreError
-from featcache.store.mapped import Mapped
+from featcache.store.mapped import Mapped, why_not
 from pipelines.batches import Stream, centres, mean
 from pipelines.config import plan
 
@@ -30,9 +30,9 @@ TIERS = ("resident", "mapped", "streaming")
 RESIDENT = 0.4  #: of a run's part of the free memory: most that features in float32 take
 MAPPED = 0.6  #: of the free memory: most that mapped shards take
 PIECE_BYTES = 32 << 20  #: as stored, read at a time
-CGROUPS = (  # folder of the hierarchy, then its files: limit, usage; and what counts the page cache in memory.stat
-    ("", "memory.max", "memory.current", "file"),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
+CGROUPS = (  # folder of the hierarchy; its files: limit, usage; in memory.stat: page cache, and what of it is tmpfs
+    ("", "memory.max", "memory.current", "file", "shmem"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
 )
 
 
@@ -42,6 +42,7 @@ class Wanted:
 
     rows: int
     draws: dict[str, str]  #: modality -> draw
+    swept: dict[str, str] = field(default_factory=dict)  #: the same for a second table, needed where nothing is mapped
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Features:
             return None
         return Stream(list(self.maps.values()), min(self.stores[m].layout.block_rows for m in self.maps))
 
+    def close(self) -> None:
+        """End the thread that reads ahead; in the tier `streaming` nothing can be drawn or swept afterwards."""
+        if self.stream:
+            self.stream.close()
+
     def mapped(self, modality: str, rows: list[int]) -> tuple[Tensor, Tensor]:
         """A whole mapped store (M, T, *row_shape) in its own type, and which windows of these rows are there (n, T)."""
         if self.tier == "mapped":
@@ -78,14 +84,16 @@ class Features:
         else:
             x = torch.empty(shape, device=self.device)
         present = torch.empty(x.shape[:2], dtype=torch.bool, device=self.device)
-        if self.maps:
-            self.maps[modality].ahead(index)
         step = max(1, PIECE_BYTES // store.layout.row_bytes)
+        mapped = self.maps.get(modality)
+        if mapped:
+            mapped.ahead(index[:step])
         for begin in range(0, len(rows), step):
             part = slice(begin, begin + step)
+            if mapped:
+                mapped.ahead(index[part.stop : part.stop + step])
             windows, here = self._read(modality, index[part]), there[part]
-            lengths = here.sum(1)
-            chosen = centres(draw, lengths.where(lengths > 0, store.windows))
+            chosen = centres(draw, here.sum(1))
             if draw == "mean":
                 x[part], present[part] = mean(windows.float(), here)
             elif chosen is None:
@@ -93,8 +101,8 @@ class Features:
             else:
                 row = torch.arange(len(here))[:, None]
                 x[part], present[part] = windows[row, chosen], here[row, chosen]
-            if self.maps:
-                self.maps[modality].release(index[part])
+            if mapped:
+                mapped.release(index[part])
         if not torch.stack(x.aminmax()).isfinite().all():  # NaN and inf show in both, without a mask as large
             raise StoreError(f"{store.path} has features that are not finite; ask `featcache check`")
         return x, present
@@ -121,40 +129,58 @@ def open_features(
     """Open stores of one manifest (modality -> store) for training, in the tier that fits.
 
     memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
-    tier: take this one. StoreError when the tier needs stores that can be mapped, and one cannot.
+    tier: take this one. StoreError when the tier needs stores that can be mapped and one cannot, or one is damaged.
     """
     if tier not in (None, *TIERS):
         raise ConfigError(f"no tier {tier!r}; choose from {', '.join(TIERS)}")
-    maps, obstacle = {}, ""
-    try:
-        maps = {m: Mapped(store) for m, store in stores.items()}
-    except StoreError as error:
-        obstacle = str(error)
+    maps, obstacle = {}, next(filter(None, map(why_not, stores.values())), "")
+    if not obstacle:
+        try:
+            maps = {m: Mapped(store) for m, store in stores.items()}
+        except OSError as error:
+            obstacle = f"the stores cannot be mapped here ({error})"
     as_floats = stored = 0
     for want in wanted:
         for m, draw in want.draws.items():
-            as_floats += 4 * want.rows * held(draw, stores[m].windows) * prod(stores[m].row_shape)
             stored += want.rows * stores[m].layout.row_bytes
+            as_floats += _as_floats(want.rows, draw, stores[m])
+        if obstacle:
+            as_floats += sum(_as_floats(want.rows, draw, stores[m]) for m, draw in want.swept.items())
+    decoded = sum(store.layout.rows * store.layout.row_bytes for store in stores.values() if store.archived)
     in_ram = free_memory() if memory is None else memory
-    on_device = in_ram if torch.device(device).type == "cpu" else free_memory(device)
     if tier is None:
-        tier, why = _choose(as_floats, stored, on_device, in_ram, workers)
+        tier, why = _choose(as_floats, stored, decoded, device, in_ram, workers)
     else:
         why = "asked for"
-    if tier != "resident" and obstacle:
-        raise StoreError(f"{obstacle}; but the tier is {tier} ({why})")
-    return Features(stores, maps if not obstacle else {}, device, tier, why)
+    if obstacle and tier != "resident":
+        raise StoreError(f"features have to be read in the tier {tier} ({why}), but {obstacle}")
+    return Features(stores, maps, device, tier, f"{why}; {obstacle}" if obstacle else why)
 
 
-def _choose(as_floats: int, stored: int, on_device: int, in_ram: int, workers: int) -> tuple[str, str]:
-    """(tier, why) for features of these bytes in float32 and as stored."""
-    free = f"{_gb(on_device)} free memory" + (f" of {workers} runs" if workers > 1 else "")
-    if as_floats <= RESIDENT * on_device / workers:
-        return "resident", f"{_gb(as_floats)} in float32, of {free}"
-    why = f"{_gb(as_floats)} in float32 are more than {RESIDENT:.0%} of {free}"
+def _choose(as_floats: int, stored: int, decoded: int, device: str, in_ram: int, workers: int) -> tuple[str, str]:
+    """(tier, why) for features of these bytes: in float32; as stored; and whole archives, which are decoded in RAM."""
+    shared = f" shared by {workers} runs" if workers > 1 else ""
+    ram, share = f"{_gb(in_ram)} free RAM", RESIDENT / workers
+    if torch.device(device).type == "cpu":
+        needs = [(as_floats + decoded, in_ram, ram)]
+    else:
+        on_device = free_memory(device)
+        needs = [(as_floats, on_device, f"{_gb(on_device)} free memory on {device}"), (decoded, in_ram, ram)]
+    what = f"{_gb(as_floats)} in float32" + (
+        f" and {_gb(decoded)} of archives that are decoded whole" if decoded else ""
+    )
+    lacking = [free for need, has, free in needs if need > share * has]
+    if not lacking:
+        return "resident", f"{what}, of {' and '.join(free for need, _, free in needs if need)}{shared}"
+    why = f"{what} are more than {RESIDENT:.0%} of {lacking[0]}{shared}"
     if stored <= MAPPED * in_ram:
-        return "mapped", f"{why}, {_gb(stored)} as stored are not"
-    return "streaming", f"{_gb(stored)} as stored are more than {MAPPED:.0%} of {_gb(in_ram)} free memory"
+        return "mapped", f"{why}, {_gb(stored)} as stored are not more than {MAPPED:.0%} of {ram}"
+    return "streaming", f"{_gb(stored)} as stored are more than {MAPPED:.0%} of {ram}"
+
+
+def _as_floats(rows: int, draw: str, store: FeatureStore) -> int:
+    """Bytes of what a draw needs of so many rows."""
+    return 4 * rows * held(draw, store.windows) * prod(store.row_shape)
 
 
 def held(draw: str, T: int) -> int:
@@ -167,36 +193,36 @@ def held(draw: str, T: int) -> int:
     return {"segments": k, "mean": 1}.get(kind, T)
 
 
-def free_memory(device: str = "cpu") -> int:
+def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that may still be used on a device: on the CPU what the kernel calls available, or the cgroup leaves."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = (proc / "meminfo").read_text().splitlines()
     free = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in (proc / "self" / "cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
-        for hierarchy, limit, usage, cached in CGROUPS:
+        for hierarchy, limit, usage, cached, tmpfs in CGROUPS:
             if hierarchy == controllers:
-                root = Path("/sys/fs/cgroup", hierarchy)
+                root = cgroups / hierarchy
                 folder = root / group.lstrip("/")
                 free += [
                     left
                     for f in (folder, *folder.parents)
                     if f.is_relative_to(root)
-                    if (left := _left(f, limit, usage, cached)) is not None
+                    if (left := _left(f, limit, usage, cached, tmpfs)) is not None
                 ]
     return max(0, min(free))
 
 
-def _left(folder: Path, limit: str, usage: str, cached: str) -> int | None:
-    """Bytes that a cgroup may still take, page cache counted as free; None where it has no limit."""
+def _left(folder: Path, limit: str, usage: str, cached: str, tmpfs: str) -> int | None:
+    """Bytes that a cgroup may still take, page cache but for tmpfs counted as free; None where it has no limit."""
     try:
         most = int((folder / limit).read_text())
         used = int((folder / usage).read_text())
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no such file, or "max"
         return None
-    return most - used + int(counts.get(cached, 0))
+    return most - used + int(counts.get(cached, 0)) - int(counts.get(tmpfs, 0))
 
 
 def _gb(count: float) -> str:

@@ -6,6 +6,7 @@ in the RunConfig. Labels of the target and of the test rows are not read here: `
 
 import os
 import time
+from contextlib import closing
 from math import ceil, isfinite, prod
 from pathlib import Path
 
@@ -46,29 +47,30 @@ def train(
         return folder
 
     began = time.perf_counter()
-    torch.manual_seed(config.seed)
-    method = build(config, opened.spec).to(device)
-    if config.init_from:
-        copy_weights(runs / config.init_from, method)
-    test = opened.test()
-    log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
+    with closing(opened.features):
+        torch.manual_seed(config.seed)
+        method = build(config, opened.spec).to(device)
+        if config.init_from:
+            copy_weights(runs / config.init_from, method)
+        test = opened.test()
+        log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
 
-    facts = {
-        "read": read,
-        "note": stale,
-        "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
-        "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
-        "collapsed": collapsed(method, opened.sides.values()),
-        "points": [point.facts for point in points],
-        "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
-        "device": device,
-        "tier": opened.features.tier,
-        "tier_why": opened.features.why,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-    outputs = {name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs}
-    outputs["rows"] = np.asarray(test.rows)
-    write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
+        facts = {
+            "read": read,
+            "note": stale,
+            "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
+            "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
+            "collapsed": collapsed(method, opened.sides.values()),
+            "points": [point.facts for point in points],
+            "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            "device": device,
+            "tier": opened.features.tier,
+            "tier_why": opened.features.why,
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+        outputs = {name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs}
+        outputs["rows"] = np.asarray(test.rows)
+        write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
     return folder
 
 
@@ -120,7 +122,8 @@ def worth_prefetching(opened: Opened, workers: int) -> bool:
     spec, sizes = opened.spec, dict(zip(("source", "target"), opened.config.batch, strict=True))
     rows = sum(size for side, size in sizes.items() if side in opened.sides)
     row_bytes = 4 * sum(spec.windows[m] * prod(shape) for m, shape in spec.shapes.items())
-    return rows * row_bytes >= PREFETCH_BYTES and (os.cpu_count() or 1) > workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return rows * row_bytes >= PREFETCH_BYTES and cores > workers
 
 
 def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:

@@ -331,6 +331,12 @@ def test_given_ids_replace_those_of_the_file(bridge, plain, tmp_path):
         bridge.read(path, ["x", "y"])
 
 
+@pytest.mark.parametrize("bad", ["", "a\0", "\ud800", "a" * 201], ids=["empty", "zero", "surrogate", "long"])
+def test_keys_and_ids_that_are_no_text_are_refused(bridge, plain, tmp_path, bad):
+    assert refused(bridge, tmp_path / "f", {"rgb": table(("a", bad), **plain)})
+    assert refused(bridge, tmp_path / "f", {bad: table(**plain)})
+
+
 def test_nothing_is_written_without_clips(bridge, tmp_path):
     assert refused(bridge, tmp_path / "f", {"rgb": table(())})
     shutil.rmtree(tmp_path)

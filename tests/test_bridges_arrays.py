@@ -6,13 +6,15 @@ import json
 import sys
 import tarfile
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 
-from featcache.bridges import External, _mat5, csv, hdf5, mat, npy, npz, parquet, webdataset
+from featcache.bridges import External, _mat5, csv, hdf5, mat, mmaction2, npy, npz, parquet, webdataset
+from featcache.bridges._arrays import reading
 from featcache.errors import FormatError
 
 IDS = ["007", "é", "b"]
@@ -58,8 +60,8 @@ def path(tmp_path):
 
 
 def test_arrays_beside_ids(bridge, save, path):
-    """(n, T, D) and (n, D) are keys; labels, and arrays of another length, are not."""
-    save(path, {"rgb": X_NTD, "ids": np.array(IDS), "sound": Y_ND, "label": np.arange(3), "means": np.ones((9, 2))})
+    """(n, T, D) and (n, D) are keys, labels are not; any other array of numbers that does not fit is named."""
+    save(path, {"rgb": X_NTD, "ids": np.array(IDS), "sound": Y_ND, "label": np.arange(3), "mean": np.ones(9)})
     found = bridge.read(path, None)
     assert sorted(found) == ["rgb", "sound"]
     for k in range(3):
@@ -67,6 +69,122 @@ def test_arrays_beside_ids(bridge, save, path):
         np.testing.assert_array_equal(found["sound"].row(k), Y_ND[None, k])
     assert list(found["rgb"].ids) == list(found["sound"].ids) == IDS
     assert found["sound"].row(0).dtype == np.float64
+    path = path.with_name("other.mat")
+    save(path, {"rgb": X_NTD, "ids": np.array(IDS), "flow": np.ones((9, 2))})
+    with pytest.raises(FormatError, match=r"flow \(9, 2\) has neither"):
+        bridge.read(path, None)
+
+
+def test_arrays_over_clips_beside_an_offset_of_others(bridge, save, path):
+    save(path, {"left": Z_FLAT, "offset": OFFSET, "rgb": X_NTD, "ids": np.array(IDS)})
+    found = bridge.read(path, None)
+    np.testing.assert_array_equal(found["left"].row(2), Z_FLAT[3:])
+    np.testing.assert_array_equal(found["rgb"].row(2), X_NTD[2].astype(found["rgb"].row(2).dtype))
+    path = path.with_name("other.mat")
+    save(path, {"left": Z_FLAT, "offset": OFFSET, "rgb": X_NTD[:2], "ids": np.array(IDS)})
+    with pytest.raises(FormatError, match=r"rgb \(2, 2, 4\) has neither"):
+        bridge.read(path, None)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [
+        (np.zeros((3, 1)), np.ones((3, 1))),
+        (np.zeros((3, 2)), np.ones((3, 1))),
+        (np.array([["a", "b"]] * 3), np.ones((3, 2))),
+        (np.ones((3, 2)), np.zeros((3, 2))),
+        (np.zeros((3, 2)), np.full((3, 2), np.inf)),
+    ],
+    ids=["size", "shapes", "text", "backwards", "infinite"],
+)
+def test_times_that_make_no_sense(bridge, save, path, start, stop):
+    if bridge is hdf5 and start.dtype.kind == "U":
+        start = np.array([[b"a", b"b"]] * 3)
+    save(path, {"rgb": X_NTD, "ids": np.array(IDS), "window_start": start, "window_stop": stop})
+    with pytest.raises(FormatError):
+        bridge.read(path, None)
+
+
+def test_times_in_attributes_and_members_that_make_no_sense(path):
+    one = np.ones((2, 4), np.float32)
+    for stop in ([0.0, np.inf], [-1.0, 2.0], [1.0]):
+        with h5py.File(path, "w") as file:
+            file["rgb/a"] = one
+            file["rgb/a"].attrs["window_start"], file["rgb/a"].attrs["window_stop"] = [0.0, 1.0], stop
+        with pytest.raises(FormatError, match="window_st"):
+            next(iter(hdf5.read(path, None).values())).times(0)
+    for times in (np.ones((3, 2)), np.array([[1.0, 1], [0, 2]]), np.float64(1)):
+        with tarfile.open(path, "w") as shard:
+            add(shard, "a.rgb.npy", npy_bytes(one))
+            add(shard, "a.rgb.times.npy", npy_bytes(times))
+        with pytest.raises(FormatError, match=r"times|window_st"):
+            webdataset.read(path, None)["rgb"].times(0)
+
+
+def test_given_ids_replace_ids_that_are_no_good(bridge, save, path):
+    save(path, {"rgb": X_NTD, "uid": np.array(["a", "a", "b"])})
+    assert list(bridge.read(path, IDS)["rgb"].ids) == IDS
+
+
+@pytest.mark.parametrize("module", [npz, hdf5, mat, webdataset], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_given_ids_go_to_the_clip_not_the_place(module, path):
+    """Keys of different clips, in another order: what was b is y in both."""
+    rows = {name: np.full((1, 2), k, np.float32) for k, name in enumerate("abc")}
+    keys = {"one": ["a", "b", "c"], "two": ["c", "b"]}
+    module.write(path, {key: External(ids, lambda k, ids=ids: rows[ids[k]]) for key, ids in keys.items()})
+    read = module.read(path, None)
+    order = list(dict.fromkeys(clip_id for table in read.values() for clip_id in table.ids))
+    given = [clip_id.upper() for clip_id in order]
+    for key, table in module.read(path, given).items():
+        assert sorted(table.ids) == sorted(name.upper() for name in keys[key])
+        for k, clip_id in enumerate(table.ids):
+            np.testing.assert_array_equal(table.row(k), rows[clip_id.lower()])
+    with pytest.raises(FormatError, match="3 clips, but there are 2 ids"):
+        module.read(path, given[:2])
+
+
+def test_files_that_grow_beyond_reason(tmp_path):
+    big = np.zeros((3, 1 << 24), np.float32)  # 192 MiB of zeros in less than one
+    np.savez_compressed(tmp_path / "a.npz", rgb=big, ids=IDS)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", (1 << 20, 1 << 20), "f4", chunks=(1, 64))[0, :64] = 1
+    element = zlib.compress(bytes(big.nbytes))
+    head = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM" + np.array([15, len(element)], "<u4").tobytes()
+    (tmp_path / "a.mat").write_bytes(head + element)
+    for module, name in ((npz, "a.npz"), (hdf5, "a.h5"), (mat, "a.mat")):
+        with pytest.raises(FormatError, match="would grow"):
+            module.read(tmp_path / name, None)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")], ids=repr)
+def test_faults_of_the_machine_are_not_the_files(tmp_path, error):
+    with pytest.raises(type(error)), reading(tmp_path, "npz"):
+        raise error
+
+
+@pytest.mark.parametrize("module", [npy, mmaction2], ids=["npy", "mmaction2"])
+def test_ids_stand_beside_their_own_file(module, tmp_path, monkeypatch):
+    path = tmp_path / "rgb.npy"
+    module.write(path, {"x": External(IDS, lambda k: X_NTD[k])})
+    assert module.companions(path) == [tmp_path / "rgb.npy.ids.txt"]
+    assert sorted(tmp_path.iterdir()) == [path, *module.companions(path)]
+    before = [file.read_bytes() for file in sorted(tmp_path.iterdir())]
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        module.write(path, {"x": External(["u", "v"], lambda k: X_NTD[k])})
+    assert [file.read_bytes() for file in sorted(tmp_path.iterdir())] == before
+    with pytest.raises(FormatError, match="line break"):
+        module.write(path, {"x": External(["u\n"], lambda k: X_NTD[k])})
+
+
+def test_parquet_with_a_pyarrow_that_runs_code(path, monkeypatch):
+    monkeypatch.setattr(pytest.importorskip("pyarrow"), "__version__", "14.0.0")
+    with pytest.raises(FormatError, match=r"14\.0\.1 or later, not 14\.0\.0, which runs code"):
+        parquet.read(path, None)
 
 
 def test_clips_end_to_end(bridge, save, path):
@@ -137,10 +255,15 @@ def test_objects_in_npz_and_npy_are_refused(tmp_path):
     bad = np.empty(3, object)
     bad[:] = [Bomb()] * 3
     np.savez(tmp_path / "a.npz", ids=bad, rgb=X_NTD)
+    np.savez(tmp_path / "b.npz", rgb=bad)
+    np.savez(tmp_path / "c.npz", ids=IDS, rgb=bad)
     np.save(tmp_path / "a.npy", bad)
-    for bridge, name in ((npz, "a.npz"), (npy, "a.npy")):
+    for bridge, name, ids in ((npz, "a.npz", None), (npz, "b.npz", IDS), (npz, "c.npz", None), (npy, "a.npy", IDS)):
         with pytest.raises(FormatError, match="Python objects"):
-            bridge.read(tmp_path / name, IDS)
+            bridge.read(tmp_path / name, ids)
+    np.savez(tmp_path / "d.npz", notes=bad, rgb=X_NTD, ids=IDS)
+    for name, ids in (("d.npz", None), ("a.npz", IDS)):  # not needed, never loaded
+        np.testing.assert_array_equal(npz.read(tmp_path / name, ids)["rgb"].row(1), X_NTD[1])
 
 
 def test_npz_sizes_are_checked_before_memory_is_asked_for(path):
@@ -169,13 +292,13 @@ def test_npz_is_what_numpy_reads(path):
 def test_npy_needs_ids_of_its_length(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, Y_ND)
-    with pytest.raises(FormatError, match=r"no file x\.ids\.txt beside it"):
+    with pytest.raises(FormatError, match=r"no file x\.npy\.ids\.txt beside it"):
         npy.read(path, None)
-    (tmp_path / "x.ids.txt").write_bytes("a\r\né x\r\n007".encode())
+    (tmp_path / "x.npy.ids.txt").write_bytes("a\r\né x\r\n007".encode())
     (found,) = npy.read(path, None).values()
     assert found.ids == ["a", "é x", "007"]
     np.testing.assert_array_equal(found.row(1), Y_ND[None, 1])
-    (tmp_path / "x.ids.txt").write_text("a\nb\n")
+    (tmp_path / "x.npy.ids.txt").write_text("a\nb\n")
     with pytest.raises(FormatError, match="features of 3 clips, but it names 2 ids"):
         npy.read(path, None)
     np.save(path, np.arange(3.0))
@@ -312,7 +435,7 @@ def swapped(data):
 
 
 def test_mat_ids_as_a_table_of_characters(path):
-    scipy.io.savemat(path, {"rgb": Y_ND, "names": np.array(["P01", "P022", "é"])})
+    scipy.io.savemat(path, {"rgb": Y_ND, "video_id": np.array(["P01", "P022", "é"])})
     assert list(mat.read(path, None)["rgb"].ids) == ["P01", "P022", "é"]
 
 
@@ -358,14 +481,20 @@ def test_csv_of_others(tmp_path):
     (found,) = csv.read(path, None).values()
     assert list(found.ids) == ["007", "a,b"]
     np.testing.assert_array_equal(found.row(0), np.float32([[1, 2.5], [5, 6]]))
-    path.write_text("clip_id,window,f0\na,2,5\na,0,1\na,1,3\n")
-    np.testing.assert_array_equal(csv.read(path, None)["features"].row(0), np.float32([[1], [3], [5]]))
+    for text in ("clip_id,window,f0\na,2,5\na,0,1\na,1,3\n", "f0,window,video_id,id\n5,2,a,7\n1,0,a,8\n3,1,a,9\n"):
+        path.write_text(text)
+        (found,) = csv.read(path, None).values()
+        assert list(found.ids) == ["a"]
+        np.testing.assert_array_equal(found.row(0), np.float32([[1], [3], [5]]))
+    path.write_text("file,f0\na.mp4,1\n")
+    assert list(csv.read(path, None)["features"].ids) == ["a.mp4"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,f0\na,1\n", "line 1: the first column is 'file'; it must be clip_id"),
+        ("0.5,-1e3\n1,2\n", "line 1: .* are no names of columns"),
+        ("clip_id,uid\na,1\n", "line 1: there are no columns of numbers"),
         ("clip_id\na\n", "line 1: there are no columns of numbers"),
         ("clip_id,window\na,1\n", "line 1: there are no columns of numbers"),
         ("clip_id,f0\n", "has columns but no clips"),
@@ -378,7 +507,7 @@ def test_csv_of_others(tmp_path):
         ("clip_id,window,f0\na,0,1\na,0,1\n", "line 3: window 0 of clip 'a' stands there already"),
         ("clip_id,window,f0\na,0.5,1\n", "line 2: window '0.5' is no whole number"),
         ("clip_id,f0\na,1.2", "its last line does not end"),
-        ("clip_id;f0\na;1\n", "the first column is 'clip_id;f0'"),
+        ("clip_id;f0\na;1\n", "there are no columns of numbers"),
     ],
 )
 def test_csv_that_is_wrong(tmp_path, text, message):

@@ -289,6 +289,17 @@ def test_a_folder_of_someone_else_is_not_replaced(tmp_path, bridge):
         bridge.write(tmp_path / "g", table)
 
 
+def test_a_file_that_someone_added_is_not_removed(tmp_path):
+    table = {"rgb": External(["a"], rows(1).__getitem__)}
+    video_features.write(tmp_path / "f", table)
+    video_features.write(tmp_path / "f", table)
+    (tmp_path / "f" / "sub").mkdir()
+    (tmp_path / "f" / "sub" / "notes.txt").touch()
+    with pytest.raises(FormatError, match="sub/notes.txt, which featcache did not write"):
+        video_features.write(tmp_path / "f", table)
+    assert (tmp_path / "f" / "sub" / "notes.txt").exists()
+
+
 def test_a_kill_between_two_renames_loses_no_folder(tmp_path):
     table = {"rgb": External(["a"], rows(1).__getitem__)}
     video_features.write(tmp_path / "f", table)

@@ -1,11 +1,16 @@
 """The tiers give the same batches, each as a naive loop says; which is chosen, and what a run says of it."""
 
+import contextlib
 import dataclasses
+import gc
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -15,9 +20,10 @@ from featcache.errors import ConfigError, StoreError
 from featcache.store import FeatureStore, StoreWriter, _format
 from featcache.store.mapped import Mapped
 from heads.methods import rna
-from pipelines import tiers
-from pipelines.batches import GROUP, draws
+from pipelines import tiers, train_head
+from pipelines.batches import GROUP, Stream, draws
 from pipelines.config import Feed
+from pipelines.engines import local
 from pipelines.opening import open_run
 from pipelines.runs import Run
 from pipelines.tiers import Wanted, free_memory, open_features
@@ -209,20 +215,86 @@ def test_windows_of_short_rows_move_no_draw_of_the_others(stores, whole):
     assert (lengths == T).any()
 
 
-def test_unmapped_stores_are_read_instead(stores, monkeypatch):
+def no_mmap(store):
+    raise OSError(12, "mmap of 99 bytes: Cannot allocate memory")
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement", "obstacle"),
+    [
+        ("why_not", lambda store: f"{store.name} has no pages", "hog has no pages"),
+        ("Mapped", no_mmap, r"the stores cannot be mapped here \(.*mmap of 99 bytes: Cannot allocate memory\)"),
+    ],
+)
+def test_unmapped_stores_are_read_instead(name, replacement, obstacle, stores, monkeypatch):
     config = adapting("segments:2", "all")
     expected = open_run(config, stores)
-    refuse = "its shards are somewhere else"
-    monkeypatch.setattr("featcache.store.mapped._shards", lambda store: ({}, refuse))
+    monkeypatch.setattr(tiers, name, replacement)
     opened = open_run(config, stores)
     assert (opened.features.tier, opened.features.maps) == ("resident", {})
+    assert re.search(f"in float32, of .*; {obstacle}$", opened.features.why)
     for pair in zip(opened.sweep("source"), expected.sweep("source"), strict=True):
         equal(*pair)
     equal(*(next(draws(config, o.sides)["source"]) for o in (opened, expected)))
-    with pytest.raises(
-        StoreError, match=r"hog.zarr cannot be mapped: its shards are somewhere else.*; but the tier is"
-    ):
+    with pytest.raises(StoreError, match=rf"in the tier streaming \(.*\), but {obstacle}"):
         _ = open_run(config, stores, memory=10).sides
+
+
+@pytest.mark.parametrize("tier", [None, *tiers.TIERS])
+def test_a_damaged_store_is_an_error(tier, stores, monkeypatch):
+    def damaged(store):
+        raise StoreError(f"{store.name} is damaged")
+
+    monkeypatch.setattr(tiers, "Mapped", damaged)
+    with pytest.raises(StoreError, match="^hog is damaged$"):
+        _ = open_run(adapting(), stores, tier=tier).sides
+
+
+def test_pieces_are_read_ahead_of_their_copying_and_let_go_of(stores, spied, monkeypatch):
+    monkeypatch.setattr(tiers, "PIECE_BYTES", 5 * 1024)
+    opened = open_run(run(feeds={"rgb": Feed("hog")}, absent="mask"), stores, tier="resident")
+    rows = opened.sides["source"].rows
+    a, b, c = rows[:5], rows[5:10], rows[10:]
+    seen = [(what, rows) for what, _, rows in spied if rows]
+    assert seen == [("ahead", a), ("ahead", b), ("release", a), ("ahead", c), ("release", b), ("release", c)]
+
+
+def test_mapped_rows_are_populated_and_streamed_ones_are_not(stores, spied):
+    opened = {tier: open_run(run(feeds={"rgb": Feed("hog")}, absent="mask"), stores, tier=tier) for tier in tiers.TIERS}
+    populated = {}
+    for tier, of in opened.items():
+        spied.clear()
+        rows = of.sides["source"].rows
+        populated[tier] = [found for what, _, found in spied if what == "populate"]
+    assert populated == {"resident": [], "mapped": [rows], "streaming": []}
+
+
+def test_kept_windows_are_the_only_ones_in_memory(stores, monkeypatch):
+    """Sweeps of other windows read the mapped store; there is no second table, but where nothing can be mapped."""
+    loaded, resident = [], tiers.Features.resident
+    monkeypatch.setattr(
+        tiers.Features, "resident", lambda self, m, rows, draw: (loaded.append(draw), resident(self, m, rows, draw))[1]
+    )
+    config = adapting("segments:2", "all")
+    opened = open_run(config, stores, tier="resident")
+    for side in opened.sides.values():
+        assert all(x.data_ptr() == opened.features.maps[m].tensor().data_ptr() for m, x in side.swept.x.items())
+    assert set(loaded) == {"segments:2"}
+    monkeypatch.setattr(tiers, "why_not", lambda store: "no")
+    _ = open_run(config, stores, tier="resident").sides
+    assert set(loaded) == {"segments:2", "all"}
+
+
+@pytest.mark.parametrize(("share", "rows"), [(5, 5), (0, 1)])
+@EVERY
+def test_sweeps_have_equal_pieces_in_all_tiers(train_draw, test_draw, share, rows, stores, monkeypatch):
+    kind, _, k = test_draw.partition(":")
+    row_bytes = 4 * (128 + 256) * (int(k) if kind == "segments" else T)
+    monkeypatch.setattr("pipelines.batches.SWEEP_BYTES", share * row_bytes)
+    for tier in tiers.TIERS:
+        opened = open_run(adapting(train_draw, test_draw), stores, tier=tier)
+        for sides in (list(opened.sweep("source")), list(opened.test("day", "night").sweep())):
+            assert [len(side.index) for side in sides] == [rows] * (12 // rows) + [12 % rows] * (12 % rows > 0)
 
 
 # ------------------------------------------------------------------------------------------------------------ streaming
@@ -232,7 +304,7 @@ def test_unmapped_stores_are_read_instead(stores, monkeypatch):
 def spied(monkeypatch):
     """What is read ahead and let go of, by modality size: [(what, rows)]."""
     seen = []
-    for what in ("ahead", "release"):
+    for what in ("ahead", "release", "populate"):
         real = getattr(Mapped, what)
 
         def spy(self, rows, what=what, real=real):
@@ -296,6 +368,48 @@ def test_new_pools_let_go_of_the_old_ones(stores, spied):
     assert len([what for what, _, _ in spied if what == "release"]) == 2 + 2 * 1  # old group; the 3 rows are used up
 
 
+class Failing:
+    """A mapped store whose rows cannot be read ahead."""
+
+    def ahead(self, rows):
+        raise OSError("the disk is gone")
+
+    def release(self, rows):
+        pass
+
+
+@pytest.mark.parametrize("call", ["ahead", "release"])
+def test_errors_of_reading_ahead_are_raised_at_the_next_call(call):
+    stream = Stream([Failing()], 4)
+    stream.ahead(torch.arange(3))
+    wait(stream.reading)
+    with pytest.raises(OSError, match="the disk is gone"):
+        getattr(stream, call)(torch.arange(3))
+    stream.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_thread_that_reads_ahead_ends_with_the_run(fails, stores, tmp_path, monkeypatch):
+    def reading():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+    gc.collect()  # streams of other tests
+    seen, before, fit = [], set(reading()), train_head.fit
+
+    def spy(*args, prefetch):
+        found = fit(*args, prefetch=prefetch)
+        seen.extend(set(reading()) - before)
+        if fails:
+            raise StoreError("the disk is gone")
+        return found
+
+    monkeypatch.setattr(train_head, "fit", spy)
+    with pytest.raises(StoreError) if fails else contextlib.nullcontext():
+        train(adapting("all", steps=6), stores, tmp_path, memory=0)
+    assert len(seen) == 1
+    assert not seen[0].is_alive()
+
+
 def test_groups_are_four_blocks():
     assert GROUP == 4  # of 24 to 48 MB each: what docs and benchmarks say
 
@@ -337,11 +451,12 @@ def test_workers_share_the_memory_and_mapped_pages(stores):
 def test_the_reason_has_the_figures(stores, monkeypatch):
     monkeypatch.setattr(tiers, "_gb", lambda count: f"{int(count)} B")
     floats, stored = 36 * T * 128 * 4, 36 * T * 128 * 2
-    assert choose(10**9, stores=stores)[1] == f"{floats} B in float32, of 1000000000 B free memory"
+    assert choose(10**9, stores=stores)[1] == f"{floats} B in float32, of 1000000000 B free RAM"
     assert choose(10**5, workers=3, stores=stores)[1] == (
-        f"{floats} B in float32 are more than 40% of 100000 B free memory of 3 runs, {stored} B as stored are not"
+        f"{floats} B in float32 are more than 40% of 100000 B free RAM shared by 3 runs, "
+        f"{stored} B as stored are not more than 60% of 100000 B free RAM"
     )
-    assert choose(99, stores=stores)[1] == f"{stored} B as stored are more than 60% of 99 B free memory"
+    assert choose(99, stores=stores)[1] == f"{stored} B as stored are more than 60% of 99 B free RAM"
     assert choose(99, tier="resident", stores=stores) == ("resident", "asked for")
     with pytest.raises(ConfigError, match="no tier 'disk'; choose from resident, mapped, streaming"):
         choose(99, tier="disk", stores=stores)
@@ -352,13 +467,93 @@ def test_free_memory_is_part_of_the_machine():
     assert 0 < free_memory() < total
 
 
-@pytest.mark.parametrize(("limit", "left"), [("1000", 1000 - 700 + 300), ("max", None), (None, None)])
-def test_a_cgroup_leaves_what_its_limit_says(limit, left, tmp_path):
-    if limit:
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 400\nfile 300\n")
-    assert tiers._left(tmp_path, "memory.max", "memory.current", "file") == left
+def test_a_device_has_its_own_memory(stores, monkeypatch):
+    """Features in float32 lie there; as stored they stay in RAM, and so do decoded archives."""
+    monkeypatch.setattr(tiers, "_gb", lambda count: f"{int(count)} B")
+    monkeypatch.setattr(tiers, "free_memory", lambda device="cpu": {"cpu": 10, "cuda:1": 10**6}[device])
+    choose = tiers._choose
+    assert choose(400_000, 9, 0, "cuda:1", 10, 1) == (
+        "resident",
+        "400000 B in float32, of 1000000 B free memory on cuda:1",
+    )
+    assert choose(400_000, 6, 0, "cuda:1", 10, 2) == (
+        "mapped",
+        "400000 B in float32 are more than 40% of 1000000 B free memory on cuda:1 shared by 2 runs, "
+        "6 B as stored are not more than 60% of 10 B free RAM",
+    )
+    assert choose(400_000, 9, 4, "cuda:1", 10, 1)[0] == "resident"
+    assert choose(400_000, 6, 5, "cuda:1", 10, 1)[1].startswith(
+        "400000 B in float32 and 5 B of archives that are decoded whole are more than 40% of 10 B free RAM, "
+    )
+
+
+def test_archives_are_decoded_whole(stores):
+    """All rows of them, whatever the run wants, beside the features in float32."""
+    store = FeatureStore.open(stores / "toy" / "hog.zarr")
+    store.archived = True
+    floats, decoded = 3 * 128 * 4, 36 * T * 128 * 2
+    memory = int((floats + decoded) / tiers.RESIDENT) + 1
+    found = open_features({"rgb": store}, [Wanted(3, {"rgb": "mean"})], memory=memory)
+    assert found.tier == "resident"
+    assert found.why.endswith("hog.zarr is an archive, of which `featcache unpack` makes a store that can be mapped")
+    with pytest.raises(StoreError, match=r"in the tier mapped \(.* of archives .*\), but .*featcache unpack"):
+        open_features({"rgb": store}, [Wanted(3, {"rgb": "mean"})], memory=memory - 2)
+
+
+def test_a_second_table_counts_where_nothing_is_mapped(stores, monkeypatch):
+    config = adapting("segments:2", "all")
+    one, all_ = 2 * 4 * (128 + 256), T * 4 * (128 + 256)  # bytes of a row
+    mapped, unmapped = 24 * one + 6 * all_, 24 * (one + all_) + 6 * all_
+    memory = int(mapped / tiers.RESIDENT) + 1
+    assert open_run(config, stores, memory=memory).features.tier == "resident"
+    assert open_run(config, stores, memory=memory - 2).features.tier == "mapped"
+    monkeypatch.setattr(tiers, "why_not", lambda store: "no")
+    memory = int(unmapped / tiers.RESIDENT) + 1
+    assert open_run(config, stores, memory=memory).features.tier == "resident"
+    with pytest.raises(StoreError, match="but no$"):
+        _ = open_run(config, stores, memory=memory - 2).features
+
+
+def test_what_is_free_is_the_default(stores, monkeypatch):
+    for free, tier in ((10**9, "resident"), (10**5, "mapped"), (99, "streaming")):
+        monkeypatch.setattr(tiers, "free_memory", lambda device="cpu", free=free: free)
+        assert choose(None, stores=stores)[0] == tier
+
+
+V1, V2 = "5:memory:", "0::"
+FILES = {
+    V1: ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
+    V2: ("", "memory.max", "memory.current", "file", "shmem"),
+}
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize(
+    ("groups", "free"),
+    [
+        ({}, 5000 << 10),
+        ({"a/b": ("max", 700, 300, 0)}, 5000 << 10),
+        ({"a/b": ("1000", 700, 300, 0)}, 600),
+        ({"a/b": ("1000", 700, 300, 120)}, 480),  # tmpfs is page cache that cannot be let go of
+        ({"a/b": ("1000", 1500, 300, 0)}, 0),  # above the limit
+        ({"a/b": ("1000", 100, 0, 0), "a": ("1000", 800, 0, 0)}, 200),  # the group around it has less
+        ({"a/b": ("max", 100, 0, 0), "": ("900", 800, 0, 0)}, 100),
+        ({"c": ("1000", 900, 0, 0)}, 5000 << 10),  # another group
+        ({"a/b": (str(1 << 62), 700, 300, 0)}, 5000 << 10),
+    ],
+)
+def test_cgroups_leave_what_their_limits_say(version, groups, free, tmp_path):
+    (tmp_path / "self").mkdir()
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable: 5000 kB\n")
+    (tmp_path / "self" / "cgroup").write_text(f"7:cpu,cpuacct:/c\n{version}/a/b\n")
+    hierarchy, limit_file, usage_file, cache, tmpfs = FILES[version]
+    for group, (limit, usage, cached, shared) in groups.items():
+        folder = tmp_path / "cgroup" / hierarchy / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit_file).write_text(f"{limit}\n")
+        (folder / usage_file).write_text(f"{usage}\n")
+        (folder / "memory.stat").write_text(f"anon 400\n{cache} {cached}\n{tmpfs} {shared}\n")
+    assert free_memory("cpu", tmp_path, tmp_path / "cgroup") == free
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
@@ -376,9 +571,34 @@ def test_a_run_says_its_tier_and_trains_alike(stores, tmp_path):
     assert logs["resident"] == logs["mapped"]
 
 
+def test_runs_that_share_memory_share_the_budget(stores, tmp_path):
+    config = adapting("all", steps=1)
+    memory = int(30 * T * (128 + 256) * 4 / tiers.RESIDENT) + 1
+    found = [Run.open(train(config, stores, tmp_path / str(n), memory=memory, workers=n)).facts["tier"] for n in (1, 2)]
+    assert found == ["resident", "mapped"]
+
+
+def test_the_engine_says_how_many_share_what_memory(stores, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(local, "free_memory", lambda: 12345)
+    monkeypatch.setattr(local, "train", lambda config, stores, runs, device, *rest: told.append(rest))
+    monkeypatch.setattr(local, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    for workers, runs in ((1, 3), (2, 3), (9, 3)):
+        local.run_all([run(seed=k) for k in range(runs)], stores, tmp_path, workers=workers)
+    assert told == [(12345, 1)] * 3 + [(12345, 2)] * 3 + [(12345, 3)] * 3
+
+
+def test_the_engine_tells_tier_and_reason(stores, tmp_path):
+    for status, tier in (("trained", "resident"), ("kept", "")):
+        (outcome,) = local.run_all([adapting(steps=1)], stores, tmp_path)
+        assert (outcome.status, outcome.tier) == (status, tier)
+        assert ("in float32, of" in outcome.tier_why) == (status == "trained")
+
+
+@pytest.mark.parametrize("absent", ["refuse", "drop"])
 @pytest.mark.parametrize("draw", ["all", "each"])
-def test_padding_is_refused_unless_masks_are_read(draw, stores):
-    config = adapting("random:2", draw, absent="refuse", feeds={"rgb": Feed("hog", train="random:2", test=draw)})
+def test_padding_is_refused_unless_masks_are_read(draw, absent, stores):
+    config = adapting("random:2", draw, absent=absent, feeds={"rgb": Feed("hog", train="random:2", test=draw)})
     config = dataclasses.replace(config, source=("night",), target=None, test="day", method=run().method)
     with pytest.raises(
         ConfigError,

@@ -266,7 +266,8 @@ def test_large_batches_are_prefetched_where_a_core_is_left(workers, least, prefe
     """A batch has 6 rows of 3 windows of 8 and 6 numbers."""
     asked, fit = [], train_head.fit
     monkeypatch.setattr(train_head, "PREFETCH_BYTES", least)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)  # of the machine; of these the process may use
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
     monkeypatch.setattr(
         train_head, "fit", lambda *args, prefetch: (asked.append(prefetch), fit(*args, prefetch=prefetch))[1]
     )

@@ -5,6 +5,7 @@ A bridge file holds
     KEEPS = frozenset({...})                       what a file gives back of what was written into it, see below
     def read(path, ids) -> dict[str, External]     key in the file (modality, data set, column group) -> its features
     def write(path, tables) -> None                the way back; replaces what stands at `path`, whole or not at all
+    def companions(path) -> list[Path]             where `write` replaces other files as well: which ones
 
 and is tested by `tests/test_bridges.py` for every file in the folder. The first sentence of its docstring says what the
 format is. Files are untrusted: a bridge never executes what a file says (pickles go through `_pickles.load`), and

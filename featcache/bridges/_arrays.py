@@ -1,13 +1,14 @@
-"""What the bridges to array and table formats share: ids, layouts of named arrays, safe reading, whole writing."""
+"""What the bridges to array and table formats share: ids, safe reading, whole writing."""
 
 import contextlib
+import errno
 import io
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache._files import sync_folder
-from featcache.bridges import External, Times
+from featcache.bridges import External, Times, read_ids
 from featcache.errors import FormatError
 
-ID_NAMES = ("clip_id", "clip_ids", "ids", "uid", "narration_ids", "names")  #: arrays that hold the clips' ids
+#: arrays and columns that hold the clips' ids
+ID_NAMES = ("clip_id", "clip_ids", "ids", "uid", "narration_ids", "narration_id", "video_id", "id", "name")
 OFFSET_NAMES = ("offset", "offsets")  #: (n + 1,) where each clip's windows begin, when clips stand end to end
 START, STOP, RECIPE = "window_start", "window_stop", "recipe"
-COMPANIONS = (*ID_NAMES, *OFFSET_NAMES, START, STOP, RECIPE)  #: names of arrays that describe others
 ONE = "features"  #: the key where the file has no name for it
+GROWTH, SMALL = 200, 1 << 26  #: a file may unpack to 200 times its bytes and 64 MiB; deflate could do 1000 times
+LONGEST = 200  #: characters of a key or an id
+BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno where a parser was led astray, not the disk at fault
 
 
 class Arraylike(Protocol):
@@ -66,11 +70,13 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except FormatError:
         raise
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FormatError(f"no {what} file {path}") from None
     except (IsADirectoryError, PermissionError) as error:
         raise FormatError(f"{path} cannot be read as {what}: {error.strerror}") from None
     except Exception as error:  # parsers of foreign bytes raise anything
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in BAD_FILE):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(f"{path} is not {what} as it should be, or it is damaged: {reason}") from None
 
@@ -92,6 +98,36 @@ def replacing(path: Path) -> Iterator[Path]:
             scratch.unlink()
         raise
     sync_folder(path.parent)
+
+
+def ids_file(path: Path) -> Path:
+    """Where the ids of a file stand that cannot hold them."""
+    return path.with_name(f"{path.name}.ids.txt")
+
+
+def own_ids(path: Path) -> list[str] | None:
+    """The ids beside a file that cannot hold them; None if there are none."""
+    return read_ids(ids_file(path)) if ids_file(path).exists() else None
+
+
+@contextlib.contextmanager
+def replacing_with_ids(path: Path, ids: Sequence[str]) -> Iterator[Path]:
+    """As `replacing`, with a file of ids beside it. A kill leaves features without ids, never with wrong ones."""
+    for clip_id in ids:
+        if "\n" in clip_id or "\r" in clip_id:
+            raise FormatError(
+                f"clip id {clip_id!r} has a line break, which a list of ids cannot hold; write npz or hdf5"
+            )
+    with replacing(ids_file(path)) as names:
+        with names.open("wb") as file:
+            file.write("".join(f"{clip_id}\n" for clip_id in ids).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        with replacing(path) as scratch:
+            yield scratch
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())  # what can fail has been done when the old ids go
+            ids_file(path).unlink(missing_ok=True)
 
 
 def clip_ids(values: Any, place: str) -> list[str]:
@@ -126,6 +162,25 @@ def choose_ids(own: Sequence[str] | None, given: Sequence[str] | None, count: in
     return clip_ids(ids, "the ids" if given is not None else place)
 
 
+def renamed(
+    tables: Mapping[str, External], own: Sequence[str], ids: Sequence[str] | None, path: Path
+) -> dict[str, External]:
+    """The tables with `ids` in place of `own`, the ids of all keys together in the order of the file."""
+    new = dict(zip(own, choose_ids(own, ids, len(own), str(path)), strict=True))
+    return {key: replace(table, ids=[new[clip_id] for clip_id in table.ids]) for key, table in tables.items()}
+
+
+def union(tables: Mapping[str, External]) -> list[str]:
+    """The ids of all tables, each once."""
+    return list(dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids))
+
+
+def check_growth(size: int, stored: int, place: str) -> None:
+    """FormatError where a few bytes claim to be very many."""
+    if size > GROWTH * stored + SMALL:
+        raise FormatError(f"{place} would grow from {stored} to {size} bytes, more than {GROWTH} times and 64 MiB")
+
+
 def check_numbers(dtype: np.dtype[Any], place: str) -> None:
     """FormatError unless values are real numbers."""
     if dtype.kind not in "fiu":
@@ -137,111 +192,16 @@ def as_windows(row: NDArray[Any]) -> NDArray[Any]:
     return row[None] if row.ndim == 1 else row
 
 
-def tables_of(arrays: Mapping[str, Arraylike], ids: Sequence[str] | None, path: Path, join: str) -> dict[str, External]:
-    """The tables in a file of named arrays, in whichever of three layouts it has.
-
-    Arrays over all clips, (n, D) or (n, T, ...), beside an array of ids; arrays over the windows of all clips end to
-    end, (sum of T, ...), beside an `offset` (n + 1,); or one array (D,) or (T, ...) per clip, under its id. An array
-    that describes only one other is called after it: KEY, `join`, and one of COMPANIONS.
-    """
-    described = any(_described(name, join) for name in arrays)
-    tables = {}
-    for key, array in arrays.items():
-        if not _described(key, join) and array.dtype.kind in "fiu" and len(array.shape) > 1:
-            table = _column(key, array, arrays, ids, path, join)
-            if table is not None:
-                tables[key] = table
-    if ids is not None and not described and len(tables) == len(ids):
-        raise FormatError(
-            f"{path}: {len(ids)} arrays of {len(ids)} rows are as many clips or as many keys; add an array clip_id"
-        )
-    if tables:
-        return tables
-    if described:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise FormatError(f"{path}: no array has as many rows as there are ids, or windows in `offset`: {shapes}")
-    return {ONE: one_per_clip(arrays, ids, path)}
-
-
-def one_per_clip(
-    arrays: Mapping[str, Arraylike],
-    ids: Sequence[str] | None,
-    path: Path,
-    times: Callable[[str], Times] | None = None,
-    recipe: dict[str, Any] | None = None,
-) -> External:
-    """The table of arrays that are a clip each. Where some have two axes or more, those with fewer are no features."""
-    numeric = {name: array for name, array in arrays.items() if array.dtype.kind in "fiu" and array.shape}
-    most = {name: array for name, array in numeric.items() if len(array.shape) > 1} or numeric
-    if not most:
-        raise FormatError(f"{path} holds no array of numbers; it has: {', '.join(arrays) or 'nothing'}")
-    names = list(most)
-
-    def row(k: int) -> NDArray[Any]:
-        with reading(path, f"an array ({names[k]})"):
-            return as_windows(np.asarray(most[names[k]][()]))
-
-    return External(
-        choose_ids(names, ids, len(names), str(path)),
-        row,
-        None if times is None else lambda k: times(names[k]),
-        recipe or {},
-    )
-
-
-def _described(name: str, join: str) -> bool:
-    return name in COMPANIONS or name.endswith(tuple(join + companion for companion in COMPANIONS))
-
-
-def _column(
-    key: str, array: Arraylike, arrays: Mapping[str, Arraylike], ids: Sequence[str] | None, path: Path, join: str
-) -> External | None:
-    """The table of one array over all clips; None if its length is neither that of the ids nor of the offset."""
-
-    def companion(*names: str) -> NDArray[Any] | None:
-        for name in (*(key + join + name for name in names), *names):
-            if name in arrays:
-                return np.asarray(arrays[name][()])
-        return None
-
-    place = f"{path}: {key}"
-    names = companion(*ID_NAMES)
-    own = None if names is None else clip_ids(names, f"{path}: ids")
-    offset = companion(*OFFSET_NAMES)
-    if offset is not None:
-        offset = _checked_offset(offset, f"{path}: offset")
-        if offset[-1] != array.shape[0]:
-            return None
-        count = len(offset) - 1
-    else:
-        count = array.shape[0]
-        if count not in [len(found) for found in (ids, own) if found is not None]:
-            return None
-    chosen = choose_ids(own, ids, count, place)
-    start, stop, recipe = companion(START), companion(STOP), companion(RECIPE)
-
-    def part(k: int) -> Any:
-        return k if offset is None else slice(int(offset[k]), int(offset[k + 1]))
-
-    def row(k: int) -> NDArray[Any]:
-        with reading(path, f"an array ({key})"):
-            return as_windows(np.asarray(array[part(k)]))
-
-    def times(k: int) -> Times:
-        assert start is not None
-        assert stop is not None
-        both = [values.reshape(-1) if offset is not None else values.reshape(count, -1) for values in (start, stop)]
-        return both[0][part(k)], both[1][part(k)]
-
-    return External(chosen, row, None if start is None or stop is None else times, as_recipe(recipe, place))
-
-
-def _checked_offset(values: NDArray[Any], place: str) -> NDArray[np.int64]:
-    offset = values.reshape(-1)
-    rising = len(offset) > 1 and offset.dtype.kind in "iu" and offset[0] == 0 and (np.diff(offset.astype(float)) > 0)
-    if not np.all(rising):
-        raise FormatError(f"{place} must be whole numbers that rise from 0, one more than there are clips")
-    return offset.astype(np.int64)
+def checked_times(start: Any, stop: Any, place: str) -> Times:
+    """Start and stop of windows, of one shape; FormatError unless they are numbers (or NaN) that do not run back."""
+    both = np.asarray(start), np.asarray(stop)
+    if both[0].shape != both[1].shape or any(values.dtype.kind not in "fiu" for values in both):
+        found = " and ".join(f"{values.dtype} {values.shape}" for values in both)
+        raise FormatError(f"{place}: {START} and {STOP} must be numbers of one shape, not {found}")
+    first, last = (values.astype(np.float64) for values in both)
+    if np.isinf(first).any() or np.isinf(last).any() or (first > last).any():
+        raise FormatError(f"{place}: a window stops before it starts, or never ({START}, {STOP})")
+    return first, last
 
 
 def as_recipe(text: Any, place: str) -> dict[str, Any]:
@@ -260,10 +220,14 @@ def survey(key: str, table: External) -> Survey:
     """Read a table through once before it is written; FormatError names two clips whose rows differ in shape."""
     if not table.ids:
         raise FormatError(f"{key} has no clips to write")
+    for what, name in [("key", key), *(("clip id", clip_id) for clip_id in table.ids)]:
+        if not name or len(name) > LONGEST or re.search("[\0\ud800-\udfff]", name):
+            raise FormatError(
+                f"{what} {name[:LONGEST]!r} cannot be written: 1 to {LONGEST} characters are expected, without zero"
+                " characters and halves of surrogate pairs"
+            )
     lengths, row_shape, halves = [], None, True
     for k, clip_id in enumerate(table.ids):
-        if "\0" in clip_id:
-            raise FormatError(f"clip id {clip_id!r} has a zero character, which no file format can hold")
         row = table.row(k)
         if row_shape is None:
             row_shape = row.shape[1:]
@@ -284,29 +248,6 @@ def the_only(tables: Mapping[str, External], path: Path, what: str) -> tuple[str
     return next(iter(tables.items()))
 
 
-def companions(tables: Mapping[str, External], surveys: Mapping[str, Survey], join: str) -> dict[str, NDArray[Any]]:
-    """The arrays that describe the others, as `tables_of` reads them back."""
-    for key in tables:
-        if _described(key, join):
-            raise FormatError(f"key {key!r} would be taken for a description of another; rename it")
-    ids = [list(table.ids) for table in tables.values()]
-    shared = all(other == ids[0] for other in ids)
-    out: dict[str, NDArray[Any]] = {"clip_id": np.array(ids[0])} if shared else {}
-    for key, table in tables.items():
-        lengths = surveys[key].lengths
-        if not shared:
-            out[f"{key}{join}clip_id"] = np.array(table.ids)
-        if surveys[key].ragged:
-            out[f"{key}{join}offset"] = np.concatenate([[0], np.cumsum(lengths)])
-        if table.times is not None:
-            both = [table.times(k) for k in range(len(lengths))]
-            for name, values in zip((START, STOP), zip(*both, strict=True), strict=True):
-                out[f"{key}{join}{name}"] = np.concatenate(values) if surveys[key].ragged else np.stack(values)
-        if table.recipe:
-            out[f"{key}{join}recipe"] = np.array(json.dumps(table.recipe))
-    return out
-
-
 def parse_npy(data: bytes, place: str) -> NDArray[Any]:
     """The array in the bytes of a .npy file. Objects are refused, and a size that the bytes do not have."""
     stream = io.BytesIO(data)
@@ -318,14 +259,14 @@ def parse_npy(data: bytes, place: str) -> NDArray[Any]:
     return array
 
 
-def npy_header(stream: Any, place: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype at the head of a .npy stream."""
+def npy_header(stream: Any, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype at the head of a .npy stream; `objects` are refused unless they may be there."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise FormatError(f"{place}: .npy version {version} is none of {', '.join(map(str, readers))}")
     shape, fortran, dtype = readers[version](stream)
-    if dtype.hasobject:
+    if dtype.hasobject and not objects:
         raise FormatError(f"{place} holds Python objects (pickles), which are never loaded; save numbers instead")
     return shape, fortran, dtype
 

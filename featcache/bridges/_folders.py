@@ -29,13 +29,16 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
         raise FormatError(f"{path} is a file; name a folder")
     if path.exists() and any(path.iterdir()) and not (path / MARK).is_file():
         raise FormatError(f"{path} has files that featcache did not write; name a new folder, or remove this one")
+    if path.exists():
+        for name in sorted(_files(path) - _listed(path)):
+            raise FormatError(f"{path} has {name}, which featcache did not write; move it away, or name a new folder")
     for leftover in (scratch, old):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
         yield scratch
         ids = list(dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids))
-        (scratch / MARK).write_text(json.dumps({"keys": list(tables), "ids": ids}))
+        (scratch / MARK).write_text(json.dumps({"keys": list(tables), "ids": ids, "files": sorted(_files(scratch))}))
         os.sync()  # once: a folder may have a hundred thousand files
         if path.exists():
             os.replace(path, old)
@@ -45,6 +48,20 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
         raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(path: Path) -> set[str]:
+    """What a removal of the folder would remove, but for folders and our own mark."""
+    parts = (part for part in path.rglob("*") if part.is_symlink() or not part.is_dir())
+    return {part.relative_to(path).as_posix() for part in parts} - {MARK}
+
+
+def _listed(path: Path) -> set[str]:
+    """The files that a bridge has written into this folder."""
+    if not (path / MARK).is_file():
+        return set()
+    with reading(path / MARK, "JSON"):
+        return {str(name) for name in json.loads((path / MARK).read_text())["files"]}
 
 
 def order(path: Path) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from featcache.bridges._arrays import check_growth
 from featcache.errors import FormatError
 
 
@@ -19,6 +20,7 @@ def child(group: Any, name: str, path: Path) -> Any:
             raise FormatError(f"{place} lies in another file; only data in the file itself is read")
         if found.size and not found.id.get_storage_size():
             raise FormatError(f"{place} was never written")
+        check_growth(found.size * found.dtype.itemsize, found.id.get_storage_size(), place)
     elif not isinstance(found, h5py.Group):
         raise FormatError(f"{place} is a {type(found).__name__}, neither group nor data set")
     return found

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.bridges._arrays import GROWTH, SMALL
 from featcache.errors import FormatError
 
 MATRIX, COMPRESSED = 14, 15  #: types of elements that hold others
@@ -31,10 +32,16 @@ def variables(data: bytes, place: str) -> dict[str, NDArray[Any]]:
     order = {b"IM": "<", b"MI": ">"}.get(data[HEAD - 2 : HEAD])
     if order is None:
         raise FormatError(f"{place} is no MATLAB file of version 5 or later; in MATLAB, save(file, '-v7') writes one")
-    found = {}
+    found, left = {}, GROWTH * len(data) + SMALL  # bytes that it may unpack to
     for kind, body in _elements(memoryview(data)[HEAD:], order, place):
         if kind == COMPRESSED:
-            kind, body = next(_elements(memoryview(zlib.decompress(body)), order, place), (0, body))
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(body, max(left, 1))
+            left -= len(unpacked)
+            if not unpacker.eof:
+                reason = f"would grow to more than {GROWTH} times its size and 64 MiB" if left <= 0 else "is cut off"
+                raise FormatError(f"{place}: an element {reason}")
+            kind, body = next(_elements(memoryview(unpacked), order, place), (0, body))
         if kind == MATRIX:
             name, value = _matrix(body, order, place)
             if value is not None:

@@ -3,8 +3,8 @@
 A pickle is a program for a stack machine. `load` is such a machine without the dangerous instructions: it knows
 numbers, text, bytes, lists, tuples, dicts, sets, and a handful of names (MAKERS) that stand for arrays and tensors.
 Each name is mapped to a function of this file, which makes the array from its bytes; numpy's own are not called with
-what a file says, since some follow pointers. Whatever else is asked for is a FormatError. Memory and time stay in
-proportion to the size of the file.
+what a file says, since some follow pointers. Whatever else is asked for is a FormatError. Memory stays in
+proportion to the size of the file; time can grow with its square, for keys whose hashes collide.
 """
 
 import mmap

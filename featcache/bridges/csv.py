@@ -1,10 +1,13 @@
-"""CSV table: a line per window, the clip's id in its first column, an optional column `window`, then numbers.
+"""CSV table: a line per window with a column of the clips' ids, an optional column `window`, and columns of numbers.
+
+The ids are in `clip_id`, `uid`, `video_id` or the like, else in the first column; more such columns are left out.
 
 Windows of a clip are its lines in the order of `window`, or as they stand where there is no such column. The key is
 called `features`. Numbers are written in the shortest form that gives the same float32 back.
 """
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +19,8 @@ from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, reading, replac
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"windows", "ragged", "ids"})
-ORDER = "window"  #: the optional second column
+ORDER = "window"  #: the optional column of the windows' order
+NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
@@ -28,25 +32,25 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         file.seek(0)
         lines = csv.reader(file, strict=True)
         header = next(lines, [])
-        if not header or header[0] not in ID_NAMES:
-            raise FormatError(
-                f"{path} line 1: the first column is {header[0] if header else ''!r}; it must be clip_id "
-                f"(or {', '.join(ID_NAMES[1:])}), then perhaps {ORDER}, then numbers"
-            )
-        first = 2 if header[1:2] == [ORDER] else 1
-        if len(header) == first:
+        if any(NUMBER.fullmatch(name) for name in header[:2]):
+            raise FormatError(f"{path} line 1: {header[:2]} are no names of columns; add a line clip_id, ...")
+        of_id = next((header.index(name) for name in ID_NAMES if name in header), 0)
+        order = header.index(ORDER) if ORDER in header else None
+        columns = [k for k, name in enumerate(header) if k not in (of_id, order) and name not in ID_NAMES]
+        if not columns:
             raise FormatError(f"{path} line 1: there are no columns of numbers")
         for cells in lines:
             place = f"{path} line {lines.line_num}"
             if len(cells) != len(header):
                 raise FormatError(f"{place}: {len(cells)} cells for {len(header)} columns")
-            windows = clips.setdefault(cells[0], {})
-            if first == 2 and not (cells[1].isascii() and cells[1].isdecimal()):
-                raise FormatError(f"{place}: {ORDER} {cells[1]!r} is no whole number")
-            number = int(cells[1]) if first == 2 else len(windows)
+            windows = clips.setdefault(cells[of_id], {})
+            count = str(len(windows)) if order is None else cells[order]
+            if not (count.isascii() and count.isdecimal()):
+                raise FormatError(f"{place}: {ORDER} {count!r} is no whole number")
+            number = int(count)
             if number in windows:
-                raise FormatError(f"{place}: window {number} of clip {cells[0]!r} stands there already")
-            windows[number] = _numbers(cells[first:], place)
+                raise FormatError(f"{place}: window {number} of clip {cells[of_id]!r} stands there already")
+            windows[number] = _numbers([cells[k] for k in columns], place)
     if not clips:
         raise FormatError(f"{path} has columns but no clips")
     rows = [np.stack([found[number] for number in sorted(found)]) for found in clips.values()]

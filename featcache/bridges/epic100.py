@@ -35,7 +35,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         own = None
         if ids is None:
             if "narration_ids" not in content:
-                raise FormatError(f"{path} has no narration_ids; give the ids in a text file, one per line")
+                raise FormatError(f"{path} has no narration_ids; give the ids in a text file with --ids, one per line")
             own = _pickles.ids_of(content["narration_ids"], f"{path}: narration_ids")
         tables = {}
         for key, array in content["features"].items():

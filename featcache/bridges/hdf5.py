@@ -2,7 +2,7 @@
 
     /rgb/P01_11 (T, D)                  groups that have a clip in common are keys; a single group is one, too
     /P01_11 (T, D), /P01/11 (T, D)      else the path is the clip's id and the key is called `features`
-    /rgb (n, T, D), /clip_id (n,)       `ids`, `uid`, `narration_ids`, `names` are read as well
+    /rgb (n, T, D), /clip_id (n,)       `ids`, `uid`, `video_id` and the like are read, too
     /rgb (sum T, D), /offset (n+1)      ids as above, or given
 
 Written is the first layout, with `window_start` and `window_stop` as attributes of the data sets and `recipe` (JSON) of
@@ -25,15 +25,17 @@ from featcache.bridges._arrays import (
     START,
     STOP,
     as_recipe,
+    checked_times,
     escaped,
-    one_per_clip,
     reading,
+    renamed,
     replacing,
     survey,
-    tables_of,
     unescaped,
+    union,
 )
 from featcache.bridges._hdf5 import child
+from featcache.bridges._layouts import one_per_clip, tables_of
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
@@ -50,15 +52,18 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         groups = {name: _data_sets(part, path) for name, part in parts.items() if isinstance(part, h5py.Group)}
         top = {name: part for name, part in parts.items() if name not in groups}
         if file.attrs.get(OURS) and groups and not top:
-            return {
-                _unnamed(name): _table(file[name], {_unnamed(clip): data for clip, data in found.items()}, ids, path)
+            tables = {
+                _unnamed(name): _table(file[name], {_unnamed(clip): data for clip, data in found.items()}, path)
                 for name, found in groups.items()
             }
+            return renamed(tables, union(tables), ids, path)
         if top and not groups and (ids is not None or any(name in top for name in (*ID_NAMES, *OFFSET_NAMES))):
             return tables_of(top, ids, path, ".")
         if groups and not top and set.intersection(*(set(found) for found in groups.values())):
-            return {name: _table(file[name], found, ids, path) for name, found in groups.items()}
-        return {ONE: _table(file, _data_sets(file, path), ids, path)}
+            tables = {name: _table(file[name], found, path) for name, found in groups.items()}
+        else:
+            tables = {ONE: _table(file, _data_sets(file, path), path)}
+        return renamed(tables, union(tables), ids, path)
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
@@ -86,18 +91,18 @@ def _unnamed(name: str) -> str:
     return unescaped(name, "./")
 
 
-def _table(group: Any, data_sets: dict[str, Any], ids: Sequence[str] | None, path: Path) -> External:
+def _table(group: Any, data_sets: dict[str, Any], path: Path) -> External:
     """Data sets by clip id, as the table that the group stands for."""
 
     def times(clip_id: str) -> Times:
         with reading(path, "window times"):
             attributes = data_sets[clip_id].attrs
-            return np.asarray(attributes[START], np.float64), np.asarray(attributes[STOP], np.float64)
+            return checked_times(attributes[START], attributes[STOP], f"{path}: {clip_id}")
 
     timed = all(START in data.attrs and STOP in data.attrs for data in data_sets.values())
     fixed = RECIPE in group.attrs and group.attrs.get_id(RECIPE).dtype.kind == "S"
     recipe = as_recipe(group.attrs[RECIPE] if fixed else None, f"{path}: {group.name}")
-    return one_per_clip(data_sets, ids, path, times if timed else None, recipe)
+    return one_per_clip(data_sets, None, path, times if timed else None, recipe)
 
 
 def _data_sets(group: Any, path: Path) -> dict[str, Any]:

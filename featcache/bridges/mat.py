@@ -1,6 +1,6 @@
 """MATLAB .mat file: arrays over all clips, or cells with an array per clip, beside a variable of ids.
 
-    rgb (n, D) or (n, T, D), clip_id {n} or char      `ids`, `uid`, `narration_ids`, `names` are read as well
+    rgb (n, D) or (n, T, D), clip_id {n} or char      `ids`, `uid`, `video_id` and the like are read, too
     rgb {n} of (T, D), clip_id {n}                    T may differ
     left (sum T, 8), offset (n+1)                     clips end to end, offsets from 0
 
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from featcache.bridges import External, _mat5
-from featcache.bridges._arrays import ID_NAMES, as_windows, companions, reading, replacing, survey, tables_of
+from featcache.bridges._arrays import as_windows, reading, replacing, survey
 from featcache.bridges._hdf5 import child
+from featcache.bridges._layouts import descriptions, is_ids, tables_of
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "ids", "times", "recipe"})
@@ -34,9 +35,9 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         variables = _version_7_3(path) if is_7_3 else _mat5.variables(path.read_bytes(), str(path))
         arrays: dict[str, Any] = {}
         for name, value in variables.items():
-            if value.dtype == object and name.endswith(ID_NAMES):
+            if value.dtype == object and is_ids(name, "_"):
                 value = np.array([_text(cell, f"{path}: {name}") for cell in value], object)
-            if value.dtype != object or name.endswith(ID_NAMES):
+            if value.dtype != object or is_ids(name, "_"):
                 arrays[name] = value
                 continue
             cells = [as_windows(np.asarray(cell)) for cell in value]
@@ -56,7 +57,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
 
     surveys = {key: survey(key, table) for key, table in tables.items()}
     variables: dict[str, Any] = {}
-    for name, array in companions(tables, surveys, "_").items():
+    for name, array in descriptions(tables, surveys, "_").items():
         text = array.dtype.kind == "U"
         variables[name] = str(array) if text and not array.ndim else array.astype(object) if text else array
     for key, table in tables.items():

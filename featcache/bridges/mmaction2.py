@@ -1,7 +1,7 @@
 """Features of mmaction2's clip_feature_extraction.py: a pickle of a list in the order of the videos, without names.
 
 Each entry is an array or tensor (D,), one window, or (T, D). The ids are those given (the lines of the `--video-list`
-that the features were made with, in its order), or stand in NAME.ids.txt beside NAME.pkl, one per line. They are
+that the features were made with, in its order), or stand in NAME.pkl.ids.txt beside NAME.pkl, one per line. They are
 never guessed: if the extraction dropped a video, the numbers differ and the file is refused. mmaction2 1.x splits the
 list at its end into a folder of one pickle per video; that folder is read, too, and the ids are the files' names.
 The key is called `features`.
@@ -14,14 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import write_file
 from featcache.bridges import External, _pickles
-from featcache.bridges._arrays import ONE, as_windows, check_numbers, choose_ids, reading, replacing, survey, the_only
-from featcache.bridges.npy import ids_file
+from featcache.bridges._arrays import (
+    ONE,
+    as_windows,
+    check_numbers,
+    choose_ids,
+    ids_file,
+    own_ids,
+    reading,
+    replacing_with_ids,
+    survey,
+    the_only,
+)
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype"})
 WHAT = "a feature file of mmaction2"
+
+
+def companions(path: Path) -> list[Path]:
+    """Files beside `path` that a write replaces, too."""
+    return [ids_file(path)]
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
@@ -36,17 +50,12 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 f"{path} holds {_pickles.describe(content)}; a list of arrays, one per video, is expected"
             )
         rows = [_checked(entry, f"{path}: entry {k}") for k, entry in enumerate(content)]
-        beside = ids_file(path)
-        if ids is None and not beside.exists():
+        own = own_ids(path) if ids is None else None
+        if ids is None and own is None:
             raise FormatError(
-                f"{path} holds {len(rows)} features and no clip ids, and there is no {beside.name} beside it;"
-                " give the ids in a text file, one per line, in the order of the video list"
+                f"{path} holds {len(rows)} features and no clip ids, and there is no {ids_file(path).name} beside it;"
+                " give the ids in a text file with --ids, one per line, in the order of the video list"
             )
-        own = None
-        if ids is None:
-            with reading(beside, "text"):
-                text = beside.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-                own = text.removesuffix("\n").split("\n")
         return {ONE: External(choose_ids(own, ids, len(rows), str(path)), rows.__getitem__)}
 
 
@@ -75,12 +84,6 @@ def write(path: Path, tables: dict[str, External]) -> None:
     path = Path(path)
     key, table = the_only(tables, path, "mmaction2")
     found = survey(key, table)
-    for clip_id in table.ids:
-        if "\n" in clip_id or "\r" in clip_id:
-            raise FormatError(f"clip id {clip_id!r} has a line break, which the list of ids cannot hold; write hdf5")
     rows = [np.array(table.row(k), found.dtype) for k in range(len(table.ids))]
-    with replacing(path) as scratch:
-        with scratch.open("wb") as file:
-            _pickles.dump(rows, file)
-        ids_file(path).unlink(missing_ok=True)  # a kill from here on leaves features without ids, never with wrong ones
-    write_file(ids_file(path), "".join(f"{clip_id}\n" for clip_id in table.ids).encode())
+    with replacing_with_ids(path, table.ids) as scratch, scratch.open("wb") as file:
+        _pickles.dump(rows, file)

@@ -1,6 +1,6 @@
 """One NumPy .npy array of all clips, (n, D) or (n, T, ...), with their ids in a text file beside it.
 
-The ids of NAME.npy are in NAME.ids.txt, one per line, in the order of the rows, unless they are given. The key is
+The ids of NAME.npy are in NAME.npy.ids.txt, one per line, in the order of the rows, unless they are given. The key is
 called `features`.
 """
 
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import write_file
-from featcache.bridges import External, read_ids
+from featcache.bridges import External
 from featcache.bridges._arrays import (
     ONE,
     as_windows,
     check_numbers,
     choose_ids,
+    ids_file,
     npy_header,
+    own_ids,
     reading,
-    replacing,
+    replacing_with_ids,
     survey,
     the_only,
 )
@@ -29,9 +30,9 @@ from featcache.errors import FormatError
 KEEPS = frozenset({"windows", "shape", "dtype"})
 
 
-def ids_file(path: Path) -> Path:
-    """Where the ids of an array stand."""
-    return path.with_name(f"{path.stem}.ids.txt")
+def companions(path: Path) -> list[Path]:
+    """Files beside `path` that a write replaces, too."""
+    return [ids_file(path)]
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
@@ -43,9 +44,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         if len(shape) < 2 or 0 in shape:
             raise FormatError(f"{path} has shape {shape}; (n, D) or (n, T, ...) is expected")
         array = np.lib.format.open_memmap(path, mode="r")
-    own = None
-    if ids is None and ids_file(path).exists():
-        own = read_ids(ids_file(path))
+    own = own_ids(path) if ids is None else None
 
     def row(k: int) -> NDArray[Any]:
         return as_windows(np.array(array[k]))
@@ -63,17 +62,9 @@ def write(path: Path, tables: dict[str, External]) -> None:
             f"npy holds equally many windows per clip, {key} has {min(found.lengths)} to {max(found.lengths)}; "
             "write npz or hdf5"
         )
-    for clip_id in table.ids:
-        if "\n" in clip_id or "\r" in clip_id:
-            raise FormatError(f"clip id {clip_id!r} has a line break, which npy's list of ids cannot hold; write npz")
-    with replacing(path) as scratch:
-        with scratch.open("wb") as file:
-            descr = np.lib.format.dtype_to_descr(found.dtype)
-            header = {"descr": descr, "fortran_order": False, "shape": found.stacked()}
-            np.lib.format.write_array_header_2_0(file, header)
-            for k in range(len(table.ids)):
-                file.write(np.ascontiguousarray(table.row(k).astype(found.dtype)).tobytes())
-        ids_file(path).unlink(
-            missing_ok=True
-        )  # a kill between the two leaves an array without ids, never with wrong ones
-    write_file(ids_file(path), "".join(f"{clip_id}\n" for clip_id in table.ids).encode())
+    with replacing_with_ids(path, table.ids) as scratch, scratch.open("wb") as file:
+        descr = np.lib.format.dtype_to_descr(found.dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": found.stacked()}
+        np.lib.format.write_array_header_2_0(file, header)
+        for k in range(len(table.ids)):
+            file.write(np.ascontiguousarray(table.row(k).astype(found.dtype)).tobytes())

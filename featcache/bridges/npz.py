@@ -1,6 +1,6 @@
 """NumPy .npz archive: arrays over all clips beside an array of ids, or clips end to end with offsets, or one per clip.
 
-    rgb (n, T, D) or (n, D), clip_id (n,)            `ids`, `uid`, `narration_ids`, `names` are read as well
+    rgb (n, T, D) or (n, D), clip_id (n,)            `ids`, `uid`, `video_id` and the like are read, too
     left (sum T, 8), right (sum T, 8), offset (n+1)  every array of that length is a key; ids as above, or given
     <clip id> (D,) or (T, D)                         one array per clip; the key is called `features`
 
@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bridges import External
-from featcache.bridges._arrays import companions, npy_header, parse_npy, reading, replacing, survey, tables_of
+from featcache.bridges._arrays import (
+    check_growth,
+    npy_header,
+    parse_npy,
+    reading,
+    replacing,
+    survey,
+)
+from featcache.bridges._layouts import descriptions, tables_of
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
@@ -32,8 +40,9 @@ class _Member:
         self._archive, self._info = archive, info
         self._place = f"{path}: {info.filename}"
         with archive.open(info) as file:
-            self.shape, _, self.dtype = npy_header(file, self._place)
-            if math.prod(self.shape) * self.dtype.itemsize != info.file_size - file.tell():
+            self.shape, _, self.dtype = npy_header(file, self._place, objects=True)
+            size = math.prod(self.shape) * self.dtype.itemsize
+            if not self.dtype.hasobject and size != info.file_size - file.tell():
                 raise FormatError(f"{self._place}: {self.shape} of {self.dtype} do not fit into {info.file_size} bytes")
 
     def __getitem__(self, place: Any) -> Any:
@@ -48,6 +57,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Key -> features; ids: of the clips, in the file's order, where it has none or others."""
     with reading(path, "npz"):
         archive = zipfile.ZipFile(path)
+        check_growth(sum(info.file_size for info in archive.infolist()), path.stat().st_size, str(path))
         arrays: dict[str, _Member] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
@@ -63,7 +73,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
     """Write all tables, row by row."""
     surveys = {key: survey(key, table) for key, table in tables.items()}
     with replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
-        for name, array in companions(tables, surveys, ".").items():
+        for name, array in descriptions(tables, surveys, ".").items():
             _add(archive, name, array.shape, array.dtype, [array])
         for key, table in tables.items():
             found = surveys[key]

@@ -9,6 +9,7 @@ without this key.
 
 import importlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from featcache.bridges._arrays import (
     STOP,
     as_recipe,
     as_windows,
+    checked_times,
     choose_ids,
     clip_ids,
     reading,
@@ -35,6 +37,7 @@ from featcache.errors import FormatError
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 GROUP_BYTES = 32 << 20  #: about what is held in memory at a time
+OLDEST = (14, 0, 1)  #: pyarrow
 MARK = b"featcache"  #: key of the recipe in the schema's metadata
 
 
@@ -45,7 +48,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         file = pq.ParquetFile(path)
         schema, count = file.schema_arrow, file.metadata.num_rows
         name = next((name for name in ID_NAMES if name in schema.names), None)
-        own = clip_ids(file.read([name])[name].to_pylist(), f"{path}: {name}") if name else None
+        own = clip_ids(file.read([name])[name].to_pylist(), f"{path}: {name}") if name and ids is None else None
         keys = [field.name for field in schema if field.name not in (START, STOP) and _is_features(pa, field.type)]
         if not keys:
             raise FormatError(f"{path} has no column of lists of numbers; it has: {', '.join(schema.names)}")
@@ -87,9 +90,15 @@ def write(path: Path, tables: dict[str, External]) -> None:
 
 def _pyarrow() -> Any:
     try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise FormatError("parquet needs pyarrow; install it with `pip install pyarrow`") from None
+    if tuple(int(part) for part in re.findall(r"\d+", pa.__version__)[:3]) < OLDEST:
+        raise FormatError(
+            f"parquet needs pyarrow 14.0.1 or later, not {pa.__version__}, which runs code that a file brings"
+            " (CVE-2023-47248); install it with `pip install -U pyarrow`"
+        )
+    return pa, pq
 
 
 def _is_list(pa: Any, kind: Any) -> bool:
@@ -119,7 +128,8 @@ def _table(pa: Any, file: Any, path: Path, key: str, ids: list[str], recipe: dic
             return _array(pa, group(number)[name][k - (int(ends[number - 1]) if number else 0)].values)
 
     def times(place: int) -> Times:
-        return cell(there[place], START), cell(there[place], STOP)
+        k = there[place]
+        return checked_times(cell(k, START), cell(k, STOP), f"{path}: clip {ids[k]!r}")
 
     def filled() -> Iterator[int]:
         first = 0

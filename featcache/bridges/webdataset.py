@@ -19,10 +19,11 @@ from featcache.bridges import External, Times
 from featcache.bridges._arrays import (
     as_recipe,
     as_windows,
-    choose_ids,
+    checked_times,
     escaped,
     parse_npy,
     reading,
+    renamed,
     replacing,
     survey,
     unescaped,
@@ -40,6 +41,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     rows: dict[str, Members] = {}
     times: dict[str, Members] = {}
     recipes: dict[str, dict[str, Any]] = {}
+    clips: dict[str, None] = {}  # in the order of the file
     with reading(path, "a tar file"), tarfile.open(path, "r:") as shard:
         for member in shard:
             if member.isdir():
@@ -61,11 +63,14 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             if clip_id in found.setdefault(words[0], {}):
                 raise FormatError(f"{path}: {member.name} is in it twice")
             found[words[0]][clip_id] = place
+            if found is rows:
+                clips[clip_id] = None
         if _bytes(path, (shard.offset, tarfile.BLOCKSIZE)).strip(b"\0"):
             raise FormatError(f"{path} ends without the empty block that ends a tar file: it is cut off")
     if not rows:
         raise FormatError(f"{path} has no member CLIP.KEY.npy")
-    return {key: _table(path, key, rows[key], times.get(key, {}), ids, recipes.get(key, {})) for key in rows}
+    tables = {key: _table(path, key, rows[key], times.get(key, {}), recipes.get(key, {})) for key in rows}
+    return renamed(tables, list(clips), ids, path)
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
@@ -89,9 +94,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
                         _add(shard, f"{name}.times.npy", _npy(np.stack(table.times(k))))
 
 
-def _table(
-    path: Path, key: str, rows: Members, times: Members, ids: Sequence[str] | None, recipe: dict[str, Any]
-) -> External:
+def _table(path: Path, key: str, rows: Members, times: Members, recipe: dict[str, Any]) -> External:
     names = list(rows)
 
     def load(place: tuple[int, int]) -> NDArray[Any]:
@@ -99,12 +102,13 @@ def _table(
             return parse_npy(_bytes(path, place), f"{path}: {key}")
 
     def times_of(k: int) -> Times:
-        start, stop = load(times[names[k]])
-        return start, stop
+        both = load(times[names[k]])
+        if both.ndim != 2 or len(both) != 2:
+            raise FormatError(f"{path}: times of {names[k]} are {both.shape}; (2, T) is expected")
+        return checked_times(both[0], both[1], f"{path}: {names[k]}")
 
     timed = times.keys() >= rows.keys()
-    chosen = choose_ids(names, ids, len(names), f"{path}: {key}")
-    return External(chosen, lambda k: as_windows(load(rows[names[k]])), times_of if timed else None, recipe)
+    return External(names, lambda k: as_windows(load(rows[names[k]])), times_of if timed else None, recipe)
 
 
 def _bytes(path: Path, place: tuple[int, int]) -> bytes:

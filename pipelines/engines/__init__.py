@@ -17,7 +17,8 @@ class Outcome:
     config: RunConfig
     folder: Path | None  #: None when it failed
     status: str  #: trained | kept (was finished before) | failed
-    tier: str = ""  #: where the features of a trained run lay (see pipelines/tiers.py), and why
+    tier: str = ""  #: where the features of a trained run lay (see pipelines/tiers.py)
+    tier_why: str = ""
     note: str = ""  #: why it was trained again, or why it failed
 
 

@@ -97,7 +97,7 @@ def run_one(
         return Outcome(config, folder, "kept")
     facts = Run.open(folder).facts
     note = "" if facts["note"] == "new" else facts["note"]
-    return Outcome(config, folder, "trained", f"{facts['tier']}, {facts['tier_why']}", note)
+    return Outcome(config, folder, "trained", facts["tier"], facts["tier_why"], note)
 
 
 def _stamp(folder: Path) -> int:
