@@ -27,3 +27,7 @@ class FormatError(FeatcacheError):
 
 class ConfigError(FeatcacheError):
     """A run, experiment, name or parameter that does not exist or does not fit the others."""
+
+
+class WeightsError(FeatcacheError):
+    """Weights of a network that are not there, are not what they should be, or do not fit the network."""

@@ -1,4 +1,4 @@
-"""Import and export: other people's feature files to stores and back, joined by clip id, never by position.
+"""Import and export: other people's feature files to stores and back, joined by clip id.
 
 import_features([Path("S04.npz")], "npz", manifest, Path("stores"))    -> one store per key of the files, and reports
 export_features([Path("stores/s04/rgb.zarr")], "hdf5", Path("s04.h5"))
@@ -25,6 +25,7 @@ from featcache.store.writer import check_folder
 __all__ = ["Exported", "Imported", "export_features", "import_features", "store_name"]
 
 STORE = "store"  #: the "format" of our own stores
+BLOCKS = 128  #: of a store that are filled at a time, of 24 to 48 MB each
 LOSSES = {  #: words of bridges.WORDS -> what is lost without them
     "windows": "the window axis",
     "shape": "the shape of rows, which are flattened",
@@ -107,7 +108,7 @@ def import_features(
             places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
             fresh = set(writer.pending)
             writer.retry_failed()
-            for row in writer.pending:
+            for row in _in_order(writer, places, manifest):
                 clip_id = manifest.clips[row].clip_id
                 if row in fresh or clip_id not in source.other:  # what is no good now keeps its reason
                     _keep(writer, row, clip_id, source, places)
@@ -254,6 +255,16 @@ def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> tupl
     for kind in sorted(str(kind) for kind in native if kind not in floats or kind.itemsize > np.dtype(chosen).itemsize):
         source.report.notes.append(f"{kind} becomes {chosen}")
     return {**source.recipe, "dtype": chosen}, next(iter(shapes)), windows
+
+
+def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest) -> list[int]:
+    """The pending rows as they stand in the file, some blocks of the store after the other.
+
+    A file may be slow to read in another order (parquet: a row group for each row), and a block is open, with two
+    files, from its first row to its last.
+    """
+    span = BLOCKS * writer.layout.block_rows
+    return sorted(writer.pending, key=lambda row: (row // span, places.get(manifest.clips[row].clip_id, -1)))
 
 
 def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:

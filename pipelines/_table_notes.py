@@ -64,6 +64,13 @@ def notes(
         calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))
     if any(cell.published is not None for line in lines for cell in line.cells.values()):
         calm.append(Note("In parentheses: published numbers, in the authors' own setting; mind the fidelity column."))
+    if streamed := _streamed(plan, found):
+        calm.append(
+            Note(
+                f"Streamed: {', '.join(streamed)}. Features were larger than memory, so batches came in another order "
+                "than in the other tiers: shuffled within blocks of rows."
+            )
+        )
     feeds = sorted({(feed, sha256[:8]) for row in rows for feed, sha256 in row.recipes.items()})
     if feeds:
         calm.append(Note("Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."))
@@ -176,6 +183,18 @@ def _collapsed(plan: Plan, found: dict[str, Result]) -> list[str]:
         return []
     which = "; ".join(f"{cell} ({_seeds(of)}): {m}" for (cell, m), of in dead.items())
     return [f"COLLAPSED FEATURES: {which}. Their norm vanished in training, so nothing was left to align."]
+
+
+def _streamed(plan: Plan, found: dict[str, Result]) -> list[str]:
+    """Methods that were trained in the tier `streaming`, with how many of their runs where not all were."""
+    streamed: dict[str, list[bool]] = {}
+    for (method, _), seeds in plan.items():
+        streamed.setdefault(method, []).extend(found[run].tier == "streaming" for run in seeds.values() if run in found)
+    return [
+        method if all(runs) else f"{method} ({sum(runs)} of {len(runs)} runs)"
+        for method, runs in streamed.items()
+        if any(runs)
+    ]
 
 
 def _unknown_start(experiment: Experiment) -> list[str]:

@@ -150,7 +150,7 @@ def _write_store(path: Path, rows: NDArray[np.float16]) -> Manifest:
 
 def _write_plain(path: Path, rows: NDArray[np.float16]) -> None:
     with path.open("wb") as file:
-        file.write(rows.tobytes())
+        file.write(rows.data)
         file.flush()
         os.fsync(file.fileno())
 

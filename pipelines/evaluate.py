@@ -63,6 +63,7 @@ def evaluate(
             config=config.to_json(),
             version=featcache.__version__,
             collapsed=tuple(run.facts["collapsed"]),
+            tier=run.facts.get("tier", ""),
         )
         for metric, value in values.items()
     ]

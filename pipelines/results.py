@@ -36,6 +36,7 @@ class Result:
     config: dict[str, Any]  #: the RunConfig as JSON
     version: str  #: of featcache
     collapsed: tuple[str, ...] = ()  #: modalities whose features died in training (mean norm below 1e-3)
+    tier: str = ""  #: where the features lay in training, see pipelines/tiers.py
 
 
 def append(path: Path, results: Iterable[Result]) -> None:

@@ -83,6 +83,32 @@ def test_an_unknown_format_lists_the_known_ones():
         bridges.load("pkl")
 
 
+def test_files_of_ids(tmp_path, monkeypatch):
+    path = tmp_path / "ids.txt"
+    for missing in (path, tmp_path / "none" / "ids.txt"):
+        with pytest.raises(FormatError, match=f"no file of ids {missing}; write one"):
+            bridges.read_ids(missing)
+    with pytest.raises(FormatError, match=f"{tmp_path} is a folder; name a file"):
+        bridges.read_ids(tmp_path)
+    path.write_bytes("\ufeff007\r\né\n a\n".encode())
+    assert bridges.read_ids(path) == ["007", "é", " a"]
+    path.write_bytes(b"\xff")
+    with pytest.raises(FormatError, match=f"{path} is not UTF-8"):
+        bridges.read_ids(path)
+
+    def fails(path):
+        raise error
+
+    monkeypatch.setattr(type(path), "read_bytes", fails)
+    error = PermissionError(13, "Permission denied")
+    with pytest.raises(FormatError, match=f"{path} cannot be read: permission denied"):
+        bridges.read_ids(path)
+    error = OSError(5, "Input/output error")  # the machine's fault, not the user's
+    with pytest.raises(OSError, match="Input/output") as raised:
+        bridges.read_ids(path)
+    assert raised.value is error
+
+
 def test_one_key_comes_back_in_the_order_of_the_file(bridge, plain, tmp_path):
     (found,) = back(bridge, tmp_path / "f", {"rgb": table(**plain)}).values()
     assert_rows(found, table(**plain))
@@ -240,6 +266,34 @@ def test_a_second_write_replaces_the_first_whole(bridge, plain, tmp_path):
     bridge.write(tmp_path / "f", {"rgb": table(("c", "a", "b", "d"), **plain)})
     (found,) = back(bridge, tmp_path / "f", {"rgb": table(("e", "a"), seed=1, **plain)}).values()
     assert_rows(found, table(("e", "a"), seed=1, **plain))
+
+
+def test_two_writes_at_once_do_not_meet(bridge, plain, tmp_path, monkeypatch):
+    """Another process replaces the file while this one is about to: the last to end stands there, whole."""
+    mine, theirs, path = table(**plain), table(("e", "a"), seed=1, **plain), tmp_path / "f"
+    bridge.write(path, {"rgb": theirs})
+    calls = 0
+
+    def row(k):
+        nonlocal calls
+        calls += 1
+        if calls == most:
+            with monkeypatch.context() as patch:
+                patch.setattr("os.getpid", lambda: 1)
+                bridge.write(path, {"rgb": theirs})
+            (found,) = bridge.read(path, None).values()
+            assert_rows(found, theirs)
+        return mine.row(k)
+
+    most = None
+    bridge.write(path, {"rgb": External(mine.ids, row)})
+    before = content(tmp_path)
+    most, calls = calls, 0  # the last row that is asked for
+    bridge.write(path, {"rgb": External(mine.ids, row)})
+    assert calls == most
+    assert content(tmp_path) == before
+    (found,) = bridge.read(path, None).values()
+    assert_rows(found, mine)
 
 
 def all_of(bridge, path):

@@ -104,12 +104,48 @@ def test_the_same_import_twice_does_nothing_another_file_is_refused(file, tmp_pa
     bridges.load("npz").write(file, {"RGB": external({"a": ROWS["a"] + 1})})
     with pytest.raises(
         StoreError,
-        match=r"made by another recipe(?s:.*)external\.files(?s:.*)name another store with --key KEY=NAME, or remove",
+        match=r"external\.files\.0\.sha256: '\w+' in the store(?s:.*)another store with --key KEY=NAME, or remove",
     ):
         import_features([file], "npz", clips("a", "b"), tmp_path)
     with pytest.raises(StoreError, match="made from other clips than manifest 'm'(?s:.*), or remove that store"):
         import_features([file], "npz", clips("a", "c"), tmp_path, names={"RGB": "other"})
     assert content() == before
+
+
+def test_a_parquet_file_in_another_order_is_read_group_by_group(tmp_path, monkeypatch):
+    """Not a row group for each of its rows: once for each pass, and for each 2 blocks that are filled at a time."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("featcache.bridges.parquet.GROUP_BYTES", 4 * 2 * 4 * 4)
+    monkeypatch.setattr("featcache.store._format.Layout.block_rows", 8)
+    monkeypatch.setattr("featcache.exchange.BLOCKS", 2)
+    ids = [f"c{k:02}" for k in range(40)]  # 5 blocks, in 3 parts
+    rows = {ids[k]: RNG.normal(size=(2, 4)) for k in np.random.default_rng(0).permutation(40)}
+    bridges.load("parquet").write(tmp_path / "f", {"x": external(rows, np.float32)})
+    reads, open_blocks, blocks = [], [], set()
+    real_read, real_done = pq.ParquetFile.read_row_group, StoreWriter.done
+
+    def read(file, number, **options):
+        reads.append(number)
+        return real_read(file, number, **options)
+
+    def done(writer, row, *values):
+        real_done(writer, row, *values)
+        blocks.add(row // 8)
+        open_blocks.append(len(list((writer.path / "journal").glob("*.log"))))
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", read)
+    monkeypatch.setattr(StoreWriter, "done", done)
+    (report,) = import_features([tmp_path / "f"], "parquet", clips(*ids), tmp_path)
+    groups = pq.ParquetFile(tmp_path / "f").num_row_groups
+    assert groups == 10
+    assert set(reads) == set(range(groups))
+    assert len(reads) <= (2 + 3) * groups  # to see which cells are empty, to survey, and 3 parts of the store
+    assert len(blocks) == 5
+    assert max(open_blocks) == 2
+    store = FeatureStore.open(report.path)
+    assert problems(report.path) == []
+    for clip_id in ids:
+        assert store[clip_id].tobytes() == rows[clip_id].astype(np.float32).tobytes()
 
 
 def test_other_ids_are_another_recipe(file, tmp_path):
@@ -628,7 +664,7 @@ def test_the_documentation_lists_the_formats():
         (["import", "npz", "others.npz", "m.csv", "--key", "x=y"], "no key 'x'; it has: RGB"),
         (["import", "npz", "others.npz", "m.csv", "--key", "RGB="], "write --key KEY=NAME"),
         (["import", "npz", "others.npz", "m.csv", "--modality", "RGB"], "write --modality KEY=NAME"),
-        (["import", "npz", "others.npz", "m.csv", "--ids", "none.txt"], "none.txt cannot be read"),
+        (["import", "npz", "others.npz", "m.csv", "--ids", "none.txt"], "no file of ids none.txt; write one"),
         (["import", "npz", "others.npz", "m.csv", "--ids", "ids.txt"], "features of 3 clips, but there are 2 ids"),
         (["import", "store", "others.npz", "m.csv"], "no feature store at others.npz"),
         (["export", "none.zarr", "--format", "npz", "--out", "o"], "no feature store at none.zarr"),

@@ -4,10 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
+from collections import deque
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -997,3 +1000,38 @@ def test_a_lost_state_is_reported_as_pending_clips(tmp_path, small_blocks):
     (path / "state" / "c" / "0").unlink()
     assert repair(path) == ["block 0: state missing: its clips are pending again"]
     assert problems(path) == ["4 of 7 clips are not there yet; run `featcache extract` again"]
+
+
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+def test_more_blocks_than_open_files_is_told_with_the_fix(tmp_path, monkeypatch):
+    monkeypatch.setattr(_format.Layout, "block_rows", 2)
+    monkeypatch.setattr(_format.Layout, "chunk_rows", 1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clips, path = manifest(400), tmp_path / "toy.zarr"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with open_writer(path, clips) as writer:
+            begin = [partial(writer.done, row, rows()[0], np.zeros(2), np.ones(2)) for row in range(0, 400, 2)]
+            with pytest.raises(StoreError, match=r"allows no more; write the rows in the order of `pending`.*ulimit"):
+                deque(one() for one in begin)
+        with open_writer(path, clips) as writer:
+            kept = set(range(400)) - set(writer.pending)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert kept == set(range(0, 2 * len(kept), 2))
+    assert len(kept) > 50
+
+
+def test_what_a_killed_process_left_of_the_manifest_is_removed(tmp_path):
+    """After an hour: it may be of another machine, whose processes nobody here can see."""
+    old, new, other = (
+        tmp_path / name for name in (".manifest.csv.7.partial", ".manifest.csv.8.partial", ".x.7.partial")
+    )
+    for path in (old, new, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    open_writer(tmp_path / "toy.zarr").close()
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]

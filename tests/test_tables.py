@@ -205,6 +205,17 @@ def test_vanished_features_are_named_by_row_shift_seeds_and_modality(toy):
     assert "COLLAPSED" not in said(rows(toy), toy)
 
 
+def test_runs_whose_batches_came_in_another_order_are_told(toy):
+    """Those of the tier `streaming`: by row, with their number where the row has others as well."""
+    tiers = {"source-only": "streaming", "RNA (UDA)": "mapped", "supervised-target": "resident"}
+    some = [replace(row, tier=tiers[row.row]) for row in rows(toy)]
+    mixed = [replace(row, tier="streaming") if row.row == "RNA (UDA)" and row.seed == 0 else row for row in some]
+    assert "Streamed: source-only. Features were larger than memory" in said(some, toy)
+    assert "Streamed: source-only, RNA (UDA) (2 of 6 runs). Features" in said(mixed, toy)
+    assert "Streamed" not in said([replace(row, tier="mapped") for row in some], toy)
+    assert "Streamed" not in said(rows(toy), toy)  # lines from before the tier was told
+
+
 def test_labels_of_the_test_domain_are_seen_through_init_from():
     """A stage that learned from night's labels makes a row tested on night a reference, however many stages between."""
     stage = config("", ("night",), "night", 0)

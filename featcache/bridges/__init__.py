@@ -57,11 +57,15 @@ class External:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The clip ids in a text file, one per line."""
+    """The clip ids in a text file, one per line; FormatError where there is no such file."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read: {error.strerror}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise FormatError(f"no file of ids {path}; write one, an id per line, or name another") from None
+    except IsADirectoryError:
+        raise FormatError(f"{path} is a folder; name a file of ids, one per line") from None
+    except PermissionError:
+        raise FormatError(f"{path} cannot be read: permission denied; let this user read it") from None
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n")

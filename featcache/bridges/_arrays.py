@@ -7,15 +7,15 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import sync_folder
+from featcache._files import replacing
 from featcache.bridges import External, Times, read_ids
 from featcache.errors import FormatError
 
@@ -57,6 +57,14 @@ class Survey:
         """Whether the number of windows differs."""
         return len(set(self.lengths)) > 1
 
+    def check_even(self, key: str, format: str) -> None:
+        """FormatError, for a format that has one T, where the number of windows differs."""
+        if self.ragged:
+            raise FormatError(
+                f"{format} holds equally many windows per clip, {key} has {min(self.lengths)} to {max(self.lengths)};"
+                " write hdf5 or npz"
+            )
+
     def stacked(self) -> tuple[int, ...]:
         """Shape of all clips in one array: (n, T, *row_shape), or (sum of T, *row_shape) where T differs."""
         first = (sum(self.lengths),) if self.ragged else (len(self.lengths), self.lengths[0])
@@ -81,33 +89,19 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise FormatError(f"{path} is not {what} as it should be, or it is damaged: {reason}") from None
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A scratch file beside `path` that takes its place when all went well; else what stands there stays as it was."""
-    if path.is_dir():
-        raise FormatError(f"{path} is a folder; name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    try:
-        yield scratch
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise
-    sync_folder(path.parent)
-
-
 def ids_file(path: Path) -> Path:
     """Where the ids of a file stand that cannot hold them."""
     return path.with_name(f"{path.name}.ids.txt")
 
 
-def own_ids(path: Path) -> list[str] | None:
-    """The ids beside a file that cannot hold them; None if there are none."""
-    return read_ids(ids_file(path)) if ids_file(path).exists() else None
+def ids_beside(path: Path, given: Sequence[str] | None, count: int) -> list[str]:
+    """The ids of `count` clips of a file that cannot hold them: those given, else those in the file beside it."""
+    if given is None and not ids_file(path).exists():
+        raise FormatError(
+            f"{path} holds {count} features and no clip ids, and there is no file {ids_file(path).name} beside it; give"
+            " the ids in a text file with --ids, one per line, in the order of the file"
+        )
+    return choose_ids(read_ids(ids_file(path)) if given is None else None, given, count, str(path))
 
 
 @contextlib.contextmanager
@@ -119,10 +113,7 @@ def replacing_with_ids(path: Path, ids: Sequence[str]) -> Iterator[Path]:
                 f"clip id {clip_id!r} has a line break, which a list of ids cannot hold; write npz or hdf5"
             )
     with replacing(ids_file(path)) as names:
-        with names.open("wb") as file:
-            file.write("".join(f"{clip_id}\n" for clip_id in ids).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        names.write_bytes("".join(f"{clip_id}\n" for clip_id in ids).encode())
         with replacing(path) as scratch:
             yield scratch
             with scratch.open("rb") as file:
@@ -251,24 +242,40 @@ def the_only(tables: Mapping[str, External], path: Path, what: str) -> tuple[str
 def parse_npy(data: bytes, place: str) -> NDArray[Any]:
     """The array in the bytes of a .npy file. Objects are refused, and a size that the bytes do not have."""
     stream = io.BytesIO(data)
-    shape, _, dtype = npy_header(stream, place)
-    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
-        raise FormatError(f"{place}: {shape} of {dtype} do not fit into {len(data)} bytes")
+    npy_header(stream, len(data), place)
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 
 
-def npy_header(stream: Any, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype at the head of a .npy stream; `objects` are refused unless they may be there."""
+def npy_header(stream: Any, size: int, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype at the head of a .npy stream of `size` bytes, which must be as many as they take.
+
+    Objects are refused unless they may be there.
+    """
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise FormatError(f"{place}: .npy version {version} is none of {', '.join(map(str, readers))}")
-    shape, fortran, dtype = readers[version](stream)
+    shape, _, dtype = readers[version](stream)
     if dtype.hasobject and not objects:
         raise FormatError(f"{place} holds Python objects (pickles), which are never loaded; save numbers instead")
-    return shape, fortran, dtype
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise FormatError(f"{place}: {shape} of {dtype} do not fit into {size} bytes")
+    return shape, dtype
+
+
+def write_npy(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[NDArray[Any]]) -> None:
+    """Write an array in the .npy format whose values come in parts."""
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    for part in parts:
+        file.write(np.ascontiguousarray(part, dtype).tobytes())
+
+
+def rows_of(table: External, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """The clips' rows in this dtype, one after the other."""
+    return (table.row(k).astype(dtype) for k in range(len(table.ids)))
 
 
 def escaped(text: str, characters: str) -> str:

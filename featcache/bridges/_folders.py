@@ -4,12 +4,12 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from featcache._files import sync_folder
 from featcache.bridges import External
-from featcache.bridges._arrays import reading
+from featcache.bridges._arrays import choose_ids, reading, union
 from featcache.errors import FormatError
 
 MARK = ".featcache.json"  #: in folders that a bridge has written; other tools pass over it
@@ -22,7 +22,7 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
     Only an empty folder or one that a bridge has written is replaced: FormatError for any other.
     """
     path = Path(os.path.abspath(path))  # "." has no name
-    scratch, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old"))
+    scratch, old = (path.with_name(f".{path.name}.{end}") for end in (f"{os.getpid()}.partial", "old"))
     if old.exists() and not path.exists():  # a kill came between the two renames below
         os.replace(old, path)
     if path.exists() and not path.is_dir():
@@ -30,15 +30,15 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
     if path.exists() and any(path.iterdir()) and not (path / MARK).is_file():
         raise FormatError(f"{path} has files that featcache did not write; name a new folder, or remove this one")
     if path.exists():
-        for name in sorted(_files(path) - _listed(path)):
+        for name in sorted(_files(path) - set(_mark(path)["files"])):
             raise FormatError(f"{path} has {name}, which featcache did not write; move it away, or name a new folder")
     for leftover in (scratch, old):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
         yield scratch
-        ids = list(dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids))
-        (scratch / MARK).write_text(json.dumps({"keys": list(tables), "ids": ids, "files": sorted(_files(scratch))}))
+        mark = {"keys": list(tables), "ids": union(tables), "files": sorted(_files(scratch))}
+        (scratch / MARK).write_text(json.dumps(mark))
         os.sync()  # once: a folder may have a hundred thousand files
         if path.exists():
             os.replace(path, old)
@@ -56,27 +56,34 @@ def _files(path: Path) -> set[str]:
     return {part.relative_to(path).as_posix() for part in parts} - {MARK}
 
 
-def _listed(path: Path) -> set[str]:
-    """The files that a bridge has written into this folder."""
+def _mark(path: Path) -> dict[str, list[str]]:
+    """The keys, ids and files that a bridge has written into this folder; none if another tool did."""
+    names = ("keys", "ids", "files")
     if not (path / MARK).is_file():
-        return set()
+        return {name: [] for name in names}
     with reading(path / MARK, "JSON"):
-        return {str(name) for name in json.loads((path / MARK).read_text())["files"]}
+        kept = json.loads((path / MARK).read_text())
+        if any(type(text) is not str for name in names for text in kept[name]):
+            raise FormatError(f"{path / MARK}: {', '.join(names)} must be text")
+        return {name: list(kept[name]) for name in names}
 
 
 def order(path: Path) -> tuple[list[str], list[str]]:
     """Keys and ids in the order in which a bridge has written them into this folder; none if another tool did."""
-    if not (path / MARK).is_file():
-        return [], []
-    with reading(path / MARK, "JSON"):
-        kept = json.loads((path / MARK).read_text())
-        found = kept["keys"], kept["ids"]
-        if any(type(name) is not str for names in found for name in names):
-            raise FormatError(f"{path / MARK}: keys and ids must be text")
-        return found
+    kept = _mark(path)
+    return kept["keys"], kept["ids"]
 
 
-def arranged(names: set[str], first: list[str]) -> list[str]:
+def named(found: Mapping[str, Collection[str]], ids: Sequence[str] | None, path: Path) -> dict[str, dict[str, str]]:
+    """Key -> name of a clip in the folder -> its id, which is the name or one of `ids`, in order."""
+    first_keys, first_ids = order(path)
+    names = _arranged({name for part in found.values() for name in part}, first_ids)
+    chosen = dict(zip(names, choose_ids(names, ids, len(names), str(path)), strict=True))
+    keys = _arranged({key for key in found if found[key]}, first_keys)
+    return {key: {name: chosen[name] for name in names if name in found[key]} for key in keys}
+
+
+def _arranged(names: set[str], first: list[str]) -> list[str]:
     """These names, those of `first` in its order and then the others in the alphabet's."""
     place = {name: k for k, name in enumerate(first)}
     return sorted(names, key=lambda name: (place.get(name, len(place)), name))

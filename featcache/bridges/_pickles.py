@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bridges import _tensors
-from featcache.bridges._arrays import clip_ids, reading
+from featcache.bridges._arrays import check_numbers, clip_ids, reading
 from featcache.errors import FormatError
 
 DTYPES = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|O8?|[US][1-9][0-9]{0,5})")  # kinds that features and ids have
@@ -94,6 +94,14 @@ def ids_of(values: Any, place: str) -> list[str]:
         if not isinstance(value, str | bytes | int | float):
             raise FormatError(f"{place}: {describe(value)} where a clip id is expected")
     return clip_ids(values, place)
+
+
+def checked(value: Any, place: str, expected: str, axes: int = 1) -> NDArray[Any]:
+    """The value; FormatError unless it is an array of numbers with as many axes or more."""
+    if not isinstance(value, np.ndarray) or value.ndim < axes or not value.size:
+        raise FormatError(f"{place} is {describe(value)}; an array {expected} is expected")
+    check_numbers(value.dtype, place)
+    return value
 
 
 def describe(value: Any) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache._files import replacing
 from featcache.bridges import External
-from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, reading, replacing, survey, the_only
+from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, reading, survey, the_only
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"windows", "ragged", "ids"})
@@ -64,9 +65,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(["clip_id", ORDER, *(f"{key}_{column}".replace(",", "_") for column in columns)]) + "\n")
         for k, clip_id in enumerate(table.ids):
-            quoted = (
-                '"' + clip_id.replace('"', '""') + '"'
-            )  # an id such as 007 or one with a line break stays what it is
+            quoted = '"' + clip_id.replace('"', '""') + '"'  # 007 or an id with a line break stays what it is
             rows = table.row(k).astype(np.float32)
             for number, texts in enumerate(_texts(rows.reshape(len(rows), -1))):
                 file.write(f"{quoted},{number},{','.join(texts)}\n")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache._files import replacing
 from featcache.bridges import External, _pickles
-from featcache.bridges._arrays import as_windows, check_numbers, choose_ids, reading, replacing, survey
+from featcache.bridges._arrays import as_windows, choose_ids, reading, survey
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids"})
@@ -24,7 +25,6 @@ PREFIX = "features_"
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Modality -> features; ids: of the dicts, instead of their uid. The whole file is held in memory."""
-    path = Path(path)
     content = _pickles.load(path)
     with reading(path, "a feature file of mldl23-ego"):
         samples = content.get("features") if isinstance(content, dict) else None
@@ -38,19 +38,13 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 raise FormatError(f'{path}: clip {k} is {_pickles.describe(sample)}; a dict with "uid" is expected')
             for name, array in sample.items():
                 if isinstance(name, str) and name.startswith(PREFIX) and array is not None:
-                    rows.setdefault(name.removeprefix(PREFIX), {})[k] = _checked(array, f"{path}: {name} of clip {k}")
+                    row = _pickles.checked(array, f"{path}: {name} of clip {k}", "(clips, D)")
+                    rows.setdefault(name.removeprefix(PREFIX), {})[k] = as_windows(row)
         if not rows:
             raise FormatError(f"{path}: no clip has features_RGB, features_Flow or the like")
         own = None if ids is not None else _pickles.ids_of([sample["uid"] for sample in samples], f"{path}: uid")
         names = choose_ids(own, ids, len(samples), str(path))
         return {key: _table(names, found) for key, found in rows.items()}
-
-
-def _checked(array: Any, place: str) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray) or not array.ndim or not array.size:
-        raise FormatError(f"{place} is {_pickles.describe(array)}; an array (clips, D) is expected")
-    check_numbers(array.dtype, place)
-    return as_windows(array)
 
 
 def _table(names: list[str], found: dict[int, NDArray[Any]]) -> External:
@@ -69,7 +63,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
     if all(_is_number(clip_id) for clip_id in samples):
         for clip_id, sample in samples.items():
             sample["uid"] = int(clip_id)
-    with replacing(Path(path)) as scratch, scratch.open("wb") as file:
+    with replacing(path) as scratch, scratch.open("wb") as file:
         _pickles.dump({"features": list(samples.values())}, file)
 
 

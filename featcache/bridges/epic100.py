@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache._files import replacing
 from featcache.bridges import External, _pickles
-from featcache.bridges._arrays import as_windows, check_numbers, choose_ids, reading, replacing, survey
+from featcache.bridges._arrays import as_windows, choose_ids, reading, survey
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"several", "windows", "shape", "dtype", "ids"})
@@ -22,7 +23,6 @@ KEEPS = frozenset({"several", "windows", "shape", "dtype", "ids"})
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Modality -> features; ids: of the rows, instead of the narration ids. The whole file is held in memory."""
-    path = Path(path)
     content = _pickles.load(path)
     with reading(path, "a feature file of EPIC-100"):
         if not isinstance(content, dict) or not isinstance(content.get("features"), dict):
@@ -40,9 +40,9 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         tables = {}
         for key, array in content["features"].items():
             place = f"{path}: {key!r}"
-            if not isinstance(key, str) or not isinstance(array, np.ndarray) or array.ndim < 2 or not array.size:
-                raise FormatError(f"{place} is {_pickles.describe(array)}; an array (n, T, D) is expected")
-            check_numbers(array.dtype, place)
+            array = _pickles.checked(array, place, "(n, T, D)", axes=2)
+            if not isinstance(key, str):
+                raise FormatError(f"{place} is a {type(key).__name__}; the name of a modality is expected")
             tables[key] = External(choose_ids(own, ids, len(array), place), _rows(array))
         return tables
 
@@ -53,7 +53,6 @@ def _rows(array: NDArray[Any]) -> Any:
 
 def write(path: Path, tables: dict[str, External]) -> None:
     """Write all tables, which must have the same clips, each with equally many windows. They pass through memory."""
-    path = Path(path)
     first, ids = next((key, list(table.ids)) for key, table in tables.items())
     features = {}
     for key, table in tables.items():
@@ -65,11 +64,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
                 f" as {differ[0]!r}; write one file for each, or hdf5"
             )
         found = survey(key, table)
-        if found.ragged:
-            raise FormatError(
-                f"epic100 holds equally many windows per clip, {key} has {min(found.lengths)} to {max(found.lengths)};"
-                " write hdf5 or npz"
-            )
+        found.check_even(key, "epic100")
         features[key] = np.empty(found.stacked(), found.dtype)
         for k, clip_id in enumerate(ids):
             features[key][k] = table.row(place[clip_id])

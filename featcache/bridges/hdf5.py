@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from featcache._files import replacing
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import (
     ID_NAMES,
@@ -29,7 +30,6 @@ from featcache.bridges._arrays import (
     escaped,
     reading,
     renamed,
-    replacing,
     survey,
     unescaped,
     union,

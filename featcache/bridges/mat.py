@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from featcache._files import replacing
 from featcache.bridges import External, _mat5
-from featcache.bridges._arrays import as_windows, reading, replacing, survey
+from featcache.bridges._arrays import as_windows, reading, rows_of, survey
 from featcache.bridges._hdf5 import child
 from featcache.bridges._layouts import descriptions, is_ids, tables_of
 from featcache.errors import FormatError
@@ -66,7 +67,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
         shape = surveys[key].stacked()
         if 4 * np.prod(shape, dtype=float) > MOST_BYTES:
             raise FormatError(f"{key} {shape} is more than the 2 GB that a MATLAB variable holds; write hdf5")
-        rows = [table.row(k).astype(np.float32) for k in range(len(table.ids))]
+        rows = list(rows_of(table, np.dtype(np.float32)))
         variables[key] = np.concatenate(rows) if surveys[key].ragged else np.stack(rows)
     with replacing(path) as scratch, scratch.open("wb") as file:
         savemat(file, variables, do_compression=False, long_field_names=True)

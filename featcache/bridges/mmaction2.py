@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bridges import External, _pickles
 from featcache.bridges._arrays import (
     ONE,
     as_windows,
-    check_numbers,
     choose_ids,
+    ids_beside,
     ids_file,
-    own_ids,
     reading,
     replacing_with_ids,
+    rows_of,
     survey,
     the_only,
 )
@@ -40,7 +39,6 @@ def companions(path: Path) -> list[Path]:
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """{"features": ...}; ids: of the entries of the list. A list is held in memory whole, a folder is not."""
-    path = Path(path)
     if path.is_dir():
         return {ONE: _folder(path, ids)}
     content = _pickles.load(path)
@@ -50,13 +48,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 f"{path} holds {_pickles.describe(content)}; a list of arrays, one per video, is expected"
             )
         rows = [_checked(entry, f"{path}: entry {k}") for k, entry in enumerate(content)]
-        own = own_ids(path) if ids is None else None
-        if ids is None and own is None:
-            raise FormatError(
-                f"{path} holds {len(rows)} features and no clip ids, and there is no {ids_file(path).name} beside it;"
-                " give the ids in a text file with --ids, one per line, in the order of the video list"
-            )
-        return {ONE: External(choose_ids(own, ids, len(rows), str(path)), rows.__getitem__)}
+        return {ONE: External(ids_beside(path, ids, len(rows)), rows.__getitem__)}
 
 
 def _folder(path: Path, ids: Sequence[str] | None) -> External:
@@ -73,17 +65,12 @@ def _folder(path: Path, ids: Sequence[str] | None) -> External:
 
 
 def _checked(entry: Any, place: str) -> NDArray[Any]:
-    if not isinstance(entry, np.ndarray) or not entry.ndim or not entry.size:
-        raise FormatError(f"{place} is {_pickles.describe(entry)}; an array (D,) or (T, D) is expected")
-    check_numbers(entry.dtype, place)
-    return as_windows(entry)
+    return as_windows(_pickles.checked(entry, place, "(D,) or (T, D)"))
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
     """Write one table, each clip as (T, D), and its ids beside it. It passes through memory."""
-    path = Path(path)
     key, table = the_only(tables, path, "mmaction2")
-    found = survey(key, table)
-    rows = [np.array(table.row(k), found.dtype) for k in range(len(table.ids))]
+    rows = list(rows_of(table, survey(key, table).dtype))
     with replacing_with_ids(path, table.ids) as scratch, scratch.open("wb") as file:
         _pickles.dump(rows, file)

@@ -8,7 +8,6 @@ Written are KEY, and `clip_id` (KEY.clip_id where keys have different clips), KE
 KEY.window_start, KEY.window_stop, KEY.recipe.
 """
 
-import math
 import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -18,15 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache._files import replacing
 from featcache.bridges import External
-from featcache.bridges._arrays import (
-    check_growth,
-    npy_header,
-    parse_npy,
-    reading,
-    replacing,
-    survey,
-)
+from featcache.bridges._arrays import check_growth, npy_header, parse_npy, reading, rows_of, survey, write_npy
 from featcache.bridges._layouts import descriptions, tables_of
 from featcache.errors import FormatError
 
@@ -40,10 +33,7 @@ class _Member:
         self._archive, self._info = archive, info
         self._place = f"{path}: {info.filename}"
         with archive.open(info) as file:
-            self.shape, _, self.dtype = npy_header(file, self._place, objects=True)
-            size = math.prod(self.shape) * self.dtype.itemsize
-            if not self.dtype.hasobject and size != info.file_size - file.tell():
-                raise FormatError(f"{self._place}: {self.shape} of {self.dtype} do not fit into {info.file_size} bytes")
+            self.shape, self.dtype = npy_header(file, info.file_size, self._place, objects=True)
 
     def __getitem__(self, place: Any) -> Any:
         return self._values[place]
@@ -77,15 +67,11 @@ def write(path: Path, tables: dict[str, External]) -> None:
             _add(archive, name, array.shape, array.dtype, [array])
         for key, table in tables.items():
             found = surveys[key]
-            rows = (table.row(k).astype(found.dtype) for k in range(len(table.ids)))
-            _add(archive, key, found.stacked(), found.dtype, rows)
+            _add(archive, key, found.stacked(), found.dtype, rows_of(table, found.dtype))
 
 
 def _add(
     archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[NDArray[Any]]
 ) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-        np.lib.format.write_array_header_2_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part).tobytes())
+        write_npy(file, shape, dtype, parts)

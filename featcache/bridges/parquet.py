@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache._files import replacing
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import (
     ID_NAMES,
@@ -29,7 +30,6 @@ from featcache.bridges._arrays import (
     choose_ids,
     clip_ids,
     reading,
-    replacing,
     survey,
     the_only,
 )
@@ -114,7 +114,7 @@ def _is_features(pa: Any, kind: Any) -> bool:
 
 
 def _table(pa: Any, file: Any, path: Path, key: str, ids: list[str], recipe: dict[str, Any]) -> External:
-    """A column as features; one row group is held in memory."""
+    """A column as features; one row group is held in memory, so rows are to be asked for in the file's order."""
     ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     names = [name for name in (key, START, STOP) if name in file.schema_arrow.names]
 

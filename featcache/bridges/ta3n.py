@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bridges import External, _tensors
-from featcache.bridges._arrays import ONE, check_numbers, choose_ids, reading, survey
-from featcache.bridges._folders import arranged, check_folder, content, order, replacing_folder
+from featcache.bridges._arrays import ONE, check_numbers, reading, survey
+from featcache.bridges._folders import check_folder, content, named, replacing_folder
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype"})
@@ -29,10 +29,8 @@ FRAME = re.compile(r"(.*?)([0-9]+)\.(t7|pt|pth)", re.DOTALL)
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Modality -> features; ids: of all videos, in the order of their folders. Frames are read when asked for."""
-    path = Path(path)
     check_folder(path, "ta3n")
     with reading(path, "a folder of TA3N's"):
-        first_keys, first_ids = order(path)
         roots: dict[str, Path] = {}
         for name in sorted(os.listdir(path)):
             key = _modality(name)
@@ -42,14 +40,9 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 roots[key] = path / name
         roots = roots or {_modality(path.resolve().name) or ONE: path}
         found = {key: _videos(root) for key, root in roots.items()}
-        names = arranged({name for videos in found.values() for name in videos}, first_ids)
-        if not names:
+        if not any(found.values()):
             raise FormatError(f"{path} has no folder with frames of TA3N's, such as img_00001.t7 or img_00001.pt")
-        chosen = dict(zip(names, choose_ids(names, ids, len(names), str(path)), strict=True))
-        return {
-            key: _table([name for name in names if name in found[key]], found[key], chosen)
-            for key in arranged({key for key in found if found[key]}, first_keys)
-        }
+        return {key: _table(chosen, found[key]) for key, chosen in named(found, ids, path).items()}
 
 
 def _modality(name: str) -> str | None:
@@ -81,7 +74,9 @@ def _videos(root: Path) -> dict[str, list[Path]]:
     return videos
 
 
-def _table(names: list[str], videos: dict[str, list[Path]], chosen: dict[str, str]) -> External:
+def _table(chosen: dict[str, str], videos: dict[str, list[Path]]) -> External:
+    names = list(chosen)
+
     def row(k: int) -> NDArray[Any]:
         frames = [_frame(file) for file in videos[names[k]]]
         for file, frame in zip(videos[names[k]], frames, strict=True):
@@ -92,7 +87,7 @@ def _table(names: list[str], videos: dict[str, list[Path]], chosen: dict[str, st
                 )
         return np.stack(frames)
 
-    return External([chosen[name] for name in names], row)
+    return External(list(chosen.values()), row)
 
 
 def _frame(file: Path) -> NDArray[Any]:
@@ -115,7 +110,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
             raise FormatError(f"key {key!r} cannot be the name of a folder, which ta3n needs; rename it")
         for clip_id in table.ids:
             _check_id(clip_id)
-    with replacing_folder(Path(path), tables) as scratch:
+    with replacing_folder(path, tables) as scratch:
         for key, table in tables.items():
             for k, clip_id in enumerate(table.ids):
                 folder = scratch / f"{key}-Feature" / clip_id

@@ -14,7 +14,6 @@ long and the first begins with the video, so they begin timestamps_ms[0] before 
 beside an fps; elsewhere the start is unknown (NaN). Timestamps whose number is not T say nothing.
 """
 
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,17 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bridges import External, Times
-from featcache.bridges._arrays import (
-    ONE,
-    as_windows,
-    check_numbers,
-    choose_ids,
-    npy_header,
-    parse_npy,
-    reading,
-    survey,
-)
-from featcache.bridges._folders import arranged, check_folder, content, order, replacing_folder
+from featcache.bridges._arrays import ONE, as_windows, check_numbers, parse_npy, reading, survey
+from featcache.bridges._folders import check_folder, content, named, order, replacing_folder
 from featcache.errors import FormatError
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype"})
@@ -45,25 +35,18 @@ EMPTY = 128  # bytes of a .npy file with nothing in it
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Stream -> features; ids: of all videos, in the order of their stems. Files are read when asked for."""
-    path = Path(path)
     check_folder(path, "video_features")
     with reading(path, "a folder of video_features"):
-        first_keys, first_ids = order(path)
         names = {name.removesuffix(".npy") for name in os.listdir(path) if name.endswith(".npy") and name[0] != "."}
         found: dict[str, dict[str, Path]] = {}
-        for name, (stem, key) in _split(names, first_ids, path).items():
+        for name, (stem, key) in _split(names, order(path)[1], path).items():
             if not _is_empty(path / f"{name}.npy"):
                 found.setdefault(key, {})[stem] = path / f"{name}.npy"
-        stems = arranged({stem for files in found.values() for stem in files}, first_ids)
-        if not stems:
+        if not found:
             inner = ", ".join(sorted(name for name in os.listdir(path) if (path / name).is_dir())[:5])
             hint = f"; is it in one of its folders ({inner})?" if inner else ""
             raise FormatError(f"{path} has no features: no .npy file with numbers in it{hint}")
-        chosen = dict(zip(stems, choose_ids(stems, ids, len(stems), str(path)), strict=True))
-        return {
-            key: _table([stem for stem in stems if stem in found[key]], found[key], chosen, path)
-            for key in arranged(set(found), first_keys)
-        }
+        return {key: _table(chosen, found[key], path) for key, chosen in named(found, ids, path).items()}
 
 
 def _split(names: set[str], known: Iterable[str], path: Path) -> dict[str, tuple[str, str]]:
@@ -90,8 +73,10 @@ def _split(names: set[str], known: Iterable[str], path: Path) -> dict[str, tuple
 def _is_empty(file: Path) -> bool:
     if file.stat().st_size > EMPTY:
         return False
-    with reading(file, "an array (.npy)"):
-        return 0 in npy_header(io.BytesIO(content(file)), str(file))[0]
+    try:
+        return not _load(file).size
+    except FormatError:  # its clip will fail alone
+        return False
 
 
 def _load(file: Path) -> NDArray[Any]:
@@ -101,7 +86,9 @@ def _load(file: Path) -> NDArray[Any]:
         return array
 
 
-def _table(stems: list[str], files: dict[str, Path], chosen: dict[str, str], path: Path) -> External:
+def _table(chosen: dict[str, str], files: dict[str, Path], path: Path) -> External:
+    stems = list(chosen)
+
     def row(k: int) -> NDArray[Any]:
         array = _load(files[stems[k]])
         if not array.ndim or not array.size:
@@ -118,7 +105,7 @@ def _table(stems: list[str], files: dict[str, Path], chosen: dict[str, str], pat
             )
 
     timed = any((path / f"{stem}_{MARKS}.npy").exists() for stem in stems)
-    return External([chosen[stem] for stem in stems], row, times if timed else None)
+    return External(list(chosen.values()), row, times if timed else None)
 
 
 def _times(marks: NDArray[np.float64], fps: float | None, count: int) -> Times:
@@ -133,7 +120,6 @@ def _times(marks: NDArray[np.float64], fps: float | None, count: int) -> Times:
 
 def write(path: Path, tables: dict[str, External]) -> None:
     """Write <id>_KEY.npy for each clip and key; a folder that featcache did not write is not replaced."""
-    path = Path(path)
     surveys = {key: survey(key, table) for key, table in tables.items()}
     names: dict[str, tuple[str, str]] = {}
     for key, table in tables.items():

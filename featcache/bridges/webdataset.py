@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache._files import replacing
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import (
     as_recipe,
@@ -24,9 +25,9 @@ from featcache.bridges._arrays import (
     parse_npy,
     reading,
     renamed,
-    replacing,
     survey,
     unescaped,
+    union,
 )
 from featcache.errors import FormatError
 
@@ -84,7 +85,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
         for key, table in tables.items():
             if table.recipe:
                 _add(shard, f"{META}{key}.json", json.dumps(table.recipe).encode())
-        for clip_id in dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids):
+        for clip_id in union(tables):
             for key, table in tables.items():
                 if clip_id in places[key]:
                     k, name = places[key][clip_id], f"{escaped(clip_id, SPECIAL)}.{key}"

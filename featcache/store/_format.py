@@ -105,15 +105,23 @@ class Layout:
 
     def files(self, block: int) -> dict[str, Path]:
         """The files of a block, relative to the store, in the order in which they are committed."""
+        return {name: self.file(block, name) for name in self._patterns}
+
+    def file(self, block: int, name: str) -> Path:
+        """One file of a block, relative to the store."""
+        return Path(self._patterns[name].format(block))
+
+    @cached_property
+    def _patterns(self) -> dict[str, str]:
         inner = "/".join("0" for _ in (self.windows, *self.row_shape))
         return {
-            "features": Path(f"features/c/{block}/{inner}"),
-            "window_start": Path(f"window_start/c/{block}/0"),
-            "window_stop": Path(f"window_stop/c/{block}/0"),
-            "length": Path(f"length/c/{block}"),
-            "failures": Path(f"failures/{block}.jsonl"),
-            "digest": Path(f"digest/c/{block}/0"),
-            "state": Path(f"state/c/{block}"),
+            "features": f"features/c/{{}}/{inner}",
+            "window_start": "window_start/c/{}/0",
+            "window_stop": "window_stop/c/{}/0",
+            "length": "length/c/{}",
+            "failures": "failures/{}.jsonl",
+            "digest": "digest/c/{}/0",
+            "state": "state/c/{}",
         }
 
     def create_arrays(self, folder: Path, attributes: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -54,6 +55,12 @@ class FeatureStore:
         self.manifest: str = attributes["manifest"]  #: its name
         self.recipe: dict[str, Any] = attributes["recipe"]  #: what makes these features what they are
         self.facts: dict[str, Any] = attributes["facts"]  #: versions that carried them
+        self.name: str = self.recipe["extractor"]
+        self.modality: str = self.recipe["modality"]  #: what the rows describe: rgb, flow, audio, ...
+        #: digest of the network's weights; "none" where rows are computed by rule, "untrained:SEED" where random
+        self.weights_sha256: str = self.recipe["weights_sha256"]
+        self.windows = layout.windows  #: T, windows per clip
+        self.row_shape = layout.row_shape  #: shape of one window's feature
 
     @classmethod
     def open(cls, path: str | Path, progress: Progress = lambda done, total: None) -> "FeatureStore":
@@ -71,7 +78,10 @@ class FeatureStore:
         try:
             attributes = json.loads((path / "zarr.json").read_text())["attributes"]["featcache"]
             if attributes["format"] != fmt.FORMAT:
-                raise StoreError(f"{path} has format {attributes['format']}; this featcache reads {fmt.FORMAT}")
+                raise StoreError(
+                    f"{path} has format {attributes['format']}; this featcache reads {fmt.FORMAT}; extract or import "
+                    "it again, or read it with the featcache that wrote it"
+                )
             features = json.loads((path / "features" / "zarr.json").read_text())
             rows, windows, *row_shape = features["shape"]
             layout = fmt.Layout(rows, windows, tuple(row_shape), features["data_type"])
@@ -88,31 +98,6 @@ class FeatureStore:
             raise
         except (LookupError, TypeError, ValueError) as error:
             raise StoreError(f"{path} is not a feature store of ours, or its metadata is damaged ({error!r})") from None
-
-    @property
-    def name(self) -> str:
-        """The extractor."""
-        return str(self.recipe["extractor"])
-
-    @property
-    def modality(self) -> str:
-        """What the rows describe: rgb, flow, audio, ..."""
-        return str(self.recipe["modality"])
-
-    @property
-    def weights_sha256(self) -> str:
-        """Digest of the network's weights; "none" where rows are computed by rule, "untrained:SEED" where random."""
-        return str(self.recipe["weights_sha256"])
-
-    @property
-    def windows(self) -> int:
-        """T, windows per clip."""
-        return self.layout.windows
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of one window's feature."""
-        return self.layout.row_shape
 
     @property
     def recipe_sha256(self) -> str:
@@ -210,7 +195,9 @@ class FeatureStore:
     @cached_property
     def failures(self) -> dict[int, str]:
         """Row -> why it failed or is absent."""
-        paths = (self.path / self.layout.files(block)["failures"] for block in range(self.layout.blocks))
+        if not np.isin(self.state, (fmt.FAILED, fmt.ABSENT)).any():
+            return {}
+        paths = (self.path / self.layout.file(block, "failures") for block in range(self.layout.blocks))
         entries = (entry for path in paths for entry in fmt.read_failures(path))
         return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] != fmt.NOT_TRIED}
 
@@ -319,20 +306,23 @@ class FeatureStore:
             "digest": ("<u4", (len(fmt.BLOCK_FILES) + 1,)),
         }[name]
         out = np.zeros((self.layout.blocks if name == "digest" else len(self), *row), dtype)
-        for block in range(self.layout.blocks):
-            files = self.layout.files(block)
+        for block in committed(self.path, self.layout):
             place = slice(block, block + 1) if name == "digest" else self.layout.as_slice(block)
-            if (self.path / files["state"]).exists():
-                try:
-                    values = np.fromfile(self.path / files[name], dtype).reshape(-1, *row)
-                    if len(values) != (1 if name == "digest" else self.layout.block_rows):
-                        raise ValueError("cut off")
-                    out[place] = values[: len(out[place])]
-                except (OSError, ValueError):
-                    raise StoreError(
-                        f"{self.path / files[name]} is missing or cut off; `featcache check {self.path}` tells more"
-                    ) from None
+            path = self.path / self.layout.file(block, name)
+            try:
+                values = np.fromfile(path, dtype).reshape(-1, *row)
+                if len(values) != (1 if name == "digest" else self.layout.block_rows):
+                    raise ValueError("cut off")
+                out[place] = values[: len(out[place])]
+            except (OSError, ValueError):
+                raise StoreError(f"{path} is missing or cut off; `featcache check {self.path}` tells more") from None
         return out
+
+
+def committed(folder: Path, layout: fmt.Layout) -> list[int]:
+    """The blocks that have a `state`."""
+    there = set(os.listdir(path)) if (path := folder / layout.file(0, "state").parent).is_dir() else set()
+    return [block for block in range(layout.blocks) if str(block) in there]
 
 
 def row_numbers(rows: Any, count: int) -> NDArray[np.int64]:
@@ -389,8 +379,10 @@ def _differences(mine: dict[str, dict[str, str]], theirs: list[dict[str, str]]) 
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    if not isinstance(value, dict):
+    """{"a": {"b": [{"c": 1}]}} -> {"a.b.0.c": 1}; lists of plain values and empty ones stay whole."""
+    if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        value = {str(k): part for k, part in enumerate(value)}
+    if not isinstance(value, dict) or (prefix and not value):
         return {prefix: value}
     return {
         key: leaf

@@ -9,6 +9,8 @@ Killed at any moment, the next `open` finds in `pending` exactly the rows that a
 with a right checksum, and ends with the same bytes. Several writers share a store, block by block.
 """
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -30,6 +32,7 @@ from featcache.store._block import NOTHING, Block
 from featcache.store.reader import FeatureStore, rows_csv
 
 PATIENCE = 10.0  #: seconds to wait for somebody who has the whole store
+STALE = 3600.0  #: seconds after which a scratch file is nobody's
 SYNC_SECONDS = 2.0  #: rows are made durable that long after they came, when the next one comes
 
 
@@ -74,6 +77,7 @@ class StoreWriter:
         the differences.
         """
         make_folder(path.parent)
+        _drop_scratch(path.parent)
         until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of that
         while True:
             if (lock := _lease.lock(path, alone=False)) is not None:  # the usual case
@@ -118,7 +122,15 @@ class StoreWriter:
             self._synced = time.monotonic()
         number = row // self.layout.block_rows
         if number not in self._blocks and number not in self._theirs | self._finished:
-            leased = Block.claim(self.path, number, self.layout)
+            try:
+                leased = Block.claim(self.path, number, self.layout)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                raise StoreError(
+                    f"{self.path}: {len(self._blocks)} blocks are begun, with two open files each, and the system "
+                    "allows no more; write the rows in the order of `pending`, or raise the limit (ulimit -n)"
+                ) from None
             if leased is None:
                 self._theirs.add(number)
             else:
@@ -325,6 +337,14 @@ def drop_aside(path: Path) -> None:
     """Delete what was set aside, if anything was."""
     if _aside(path).exists():
         _discard(_aside(path))
+
+
+def _drop_scratch(folder: Path) -> None:
+    """Delete what killed processes have left of the manifest's copy; writing it takes no hour, on whatever machine."""
+    for scratch in folder.glob(".manifest.csv.*.partial"):
+        with contextlib.suppress(FileNotFoundError):  # it has just become the manifest, or others delete it as well
+            if time.time() - scratch.stat().st_mtime > STALE:
+                scratch.unlink()
 
 
 def stored_dtype(path: Path) -> str:
