@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from featcache.endings import NUMBERS, SKELETON
 from featcache.errors import FeatcacheError, ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest
 
@@ -56,6 +57,12 @@ def _sources(manifest: Manifest, progress: Callable[[int, int], None]) -> Iterat
 
 
 def _source(path: Path, fps: float | None, clips: list[Clip]) -> Iterator[tuple[Clip, str]]:
+    if path.suffix.lower() in SKELETON | NUMBERS:  # what is in them depends on the extractor
+        if not path.is_file():
+            yield from (
+                (clip, f"{path} does not exist; relative sources start at the manifest's folder") for clip in clips
+            )
+        return
     from featcache import media
     from featcache.media.source import open_source, reported
 

@@ -8,7 +8,7 @@ Columns (an unknown column is an error, a missing optional one is empty):
     source                           a video, sound or image file, or a folder of frames, relative to the manifest
     start_frame, stop_frame          half-open, frames from 0 }  one pair or the other, or neither for whole files;
     start_seconds, stop_seconds      half-open, seconds from 0 }  an empty cell means the file's own start or end
-    fps                              frame rate of a folder of frames (videos know theirs)
+    fps                              frame rate of a folder of frames, of joints or of numbers (videos know theirs)
     label, or label:verb, label:noun    class names per task; `label` alone is the task "label"
     caption                          one sentence about the clip
 

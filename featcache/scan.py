@@ -15,11 +15,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featcache.endings import IMAGE, SOUND, VIDEO
+from featcache.endings import IMAGE, NUMBERS, SKELETON, SOUND, VIDEO
 from featcache.errors import ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 
-MEDIA = {*VIDEO, *SOUND, *IMAGE}
+MEDIA = {*VIDEO, *SOUND, *IMAGE, *SKELETON, *NUMBERS} - {".csv"}  # which may as well be a manifest
 FIELDS = ("clip_id", "domain", "split", "label")
 
 

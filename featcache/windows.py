@@ -1,14 +1,21 @@
-"""Where the windows of a clip lie: arithmetic on seconds, no media.
+"""Where the windows of a clip lie: arithmetic on seconds and picture numbers, no media.
 
 The centres of a clip's windows are planned once, for all modalities, and a window that would leave the clip is moved
 inside. So window k is the same moment in pictures, motion and sound, except near the ends of the clip, where a longer
 window is moved further. A clip shorter than the window lies in its middle: around it pictures repeat the clip's first
 and last one, and sound is that of the file, silent beyond its ends. No other window shows what lies outside its clip.
 
-A plan is written `kind:count` on the command line and in recipes.
+A plan is written `kind:number` on the command line and in recipes.
 
-    segments:T   centres of T equal segments of the clip (TSN, TBN)
+    segments:T   centres of T equal segments of the clip (TSN, TBN: T = 25; MTRAN: T = 5)
     uniform:T    T centres spread evenly between the clip's ends, which are not among them
+    inner:T      the same between the outermost places where the window fits: the test windows of MM-SADA (T = 5);
+                 windows of different lengths then have different centres
+    all:S        one centre in the middle of each S seconds of the clip, at least one: clips have different numbers
+
+A plan says where windows lie; which pictures a window has is the extractor's `sampling`: `dense` takes every
+`stride`-th one around the centre, `uniform` spreads them over the window's stretch, all that lies nearer to its centre
+than to another's (with `segments:T`, its segment).
 """
 
 from dataclasses import dataclass
@@ -18,32 +25,58 @@ from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
 
-KINDS = ("segments", "uniform")
+COUNTED = ("segments", "uniform", "inner")  #: kinds whose number is a count of windows
+KINDS = (*COUNTED, "all")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many windows a clip gets, and where."""
+    """How many windows a clip gets, and where. `number`: of windows, or for `all` of seconds."""
 
     kind: str = "segments"
-    count: int = 5
+    number: float = 5
 
     @classmethod
     def parse(cls, text: str) -> "Plan":
         """`segments:5` -> Plan("segments", 5)."""
-        kind, _, count = text.partition(":")
-        if kind not in KINDS or not count.isdecimal() or int(count) == 0:
-            raise ConfigError(f"no window plan {text!r}; write KIND:COUNT with KIND one of {', '.join(KINDS)}")
-        return cls(kind, int(count))
+        kind, _, number = text.partition(":")
+        try:
+            value = int(number) if kind in COUNTED else float(number)
+        except ValueError:
+            value = 0
+        if kind not in KINDS or not (number.isascii() and 0 < value < 1e6):
+            raise ConfigError(
+                f"no window plan {text!r}; write KIND:COUNT with KIND one of {', '.join(COUNTED)}, or all:SECONDS"
+            )
+        return cls(kind, value)
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.count}"
+        return f"{self.kind}:{self.number:g}"
 
-    def centres(self, start: float, stop: float) -> NDArray[np.float64]:
-        """Centres in seconds of the windows of the clip [start, stop), ascending, shape (count,)."""
+    def count(self, start: float, stop: float) -> int:
+        """Windows of the clip [start, stop)."""
+        if self.kind in COUNTED:
+            return int(self.number)
+        return max(1, int((stop - start) / self.number + 1e-6))
+
+    def centres(self, start: float, stop: float, length: float = 0.0) -> NDArray[np.float64]:
+        """Centres in seconds of the clip's windows of that length, ascending, shape (count,)."""
+        T = self.count(start, stop)
         if self.kind == "segments":
-            return start + (np.arange(self.count) + 0.5) * (stop - start) / self.count
-        return np.linspace(start, stop, self.count + 2)[1:-1]
+            return start + (np.arange(T) + 0.5) * (stop - start) / T
+        if self.kind == "all":
+            return np.minimum(start + (np.arange(T) + 0.5) * self.number, (start + stop) / 2 if T == 1 else np.inf)
+        margin = min(length, stop - start) / 2 if self.kind == "inner" else 0.0
+        return np.linspace(start + margin, stop - margin, T + 2)[1:-1]
+
+
+def stretches(centres: NDArray[np.float64], start: float, stop: float) -> NDArray[np.float64]:
+    """The clip [start, stop) shared out: to each centre what is nearer to it than to the others, (count + 1,) bounds.
+
+    >>> stretches(np.array([1.0, 3.0]), 0.0, 4.0)
+    array([0., 2., 4.])
+    """
+    return np.concatenate([[start], (centres[1:] + centres[:-1]) / 2, [stop]])
 
 
 def placed(centre: float, start: float, stop: float, length: float) -> float:
@@ -69,3 +102,19 @@ def sample_times(centre: float, start: float, stop: float, count: int, rate: flo
     """
     times = placed(centre, start, stop, count / rate) + (np.arange(count) + 0.5 - count / 2) / rate
     return np.clip(times, start, np.nextafter(stop, start))
+
+
+def consecutive(centre: int, first: int, last: int, count: int, stride: int = 1) -> NDArray[np.int64]:
+    """Numbers of `count` pictures, every `stride`-th one, around the picture `centre`, inside [first, last].
+
+    Moved inside like `placed`; a clip with fewer pictures keeps the window centred on it, and edge pictures repeat.
+
+    >>> consecutive(10, 0, 99, 4, stride=2), consecutive(1, 0, 99, 4), consecutive(0, 5, 6, 4)
+    (array([ 7,  9, 11, 13]), array([0, 1, 2, 3]), array([5, 5, 6, 6]))
+    """
+    span = (count - 1) * stride + 1
+    if span > last - first + 1:
+        begin = (first + last + 1 - span) // 2
+    else:
+        begin = min(max(centre - span // 2, first), last - span + 1)
+    return np.clip(begin + stride * np.arange(count), first, last)

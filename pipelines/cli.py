@@ -11,7 +11,7 @@ import click
 
 import featcache
 from featcache.errors import FeatcacheError
-from pipelines import cli_archive, cli_bridges, cli_stores
+from pipelines import cli_archive, cli_bridges, cli_stores, cli_weights
 from pipelines._commands import CORES, PATH, Commands, Job, experiment_options, note, progress_bar
 
 
@@ -104,7 +104,12 @@ def manifest_build(benchmark: str, folder: Path) -> None:
 @click.argument("manifest", type=PATH)
 @click.argument("extractors", nargs=-1, required=True)
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
-@click.option("--windows", default="segments:5", show_default=True, help="Windows per clip: segments:T or uniform:T.")
+@click.option(
+    "--windows",
+    default="segments:5",
+    show_default=True,
+    help="Windows per clip: segments:T, uniform:T, inner:T or all:SECONDS.",
+)
 @click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="A parameter of an extractor.")
 @click.option(
     "--dtype",
@@ -112,6 +117,29 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     default="auto",
     show_default=True,
     help="auto: float16, unless a row does not fit into it.",
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="EXTRACTOR=FILE",
+    help="Weights of a network: a file, or a name of `featcache weights list`; or `untrained`.",
+)
+@click.option("--weights-seed", default=0, show_default=True, help="Seed of untrained weights.")
+@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of networks; it becomes part of the recipe.",
+)
+@click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of networks.")
+@click.option(
+    "--compile",
+    type=click.Choice(["off", "on", "graphs"]),
+    default="off",
+    show_default=True,
+    help="torch.compile; graphs: with CUDA graphs.",
 )
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads, one per core if not given.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
@@ -122,6 +150,12 @@ def extract(
     windows: str,
     settings: tuple[str, ...],
     dtype: str,
+    weights: tuple[str, ...],
+    weights_seed: int,
+    device: str,
+    precision: str,
+    channels_last: bool,
+    compile: str,
     workers: int,
     retry_failed: bool,
 ) -> None:
@@ -135,19 +169,22 @@ def extract(
     Example:
       featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
     """
+    from featcache.extractors import Runtime
     from featcache.manifest import Manifest
     from featcache.windows import Plan
     from pipelines.extract import extract as run
     from pipelines.extract import load_extractors
 
     clips = Manifest.read(manifest)
-    frozen = load_extractors(extractors, settings)
+    plan = Plan.parse(windows)
+    runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
+    frozen = load_extractors(extractors, settings, weights, runtime, clips)
     with progress_bar(f"extract {', '.join(extractors)}", "clip") as progress:
         outcome = run(
             clips,
             frozen,
             stores,
-            plan=Plan.parse(windows),
+            plan=plan,
             dtype=dtype,
             retry_failed=retry_failed,
             workers=workers,
@@ -173,6 +210,7 @@ for command in (
     cli_bridges.export,
     cli_archive.pack,
     cli_archive.unpack,
+    cli_weights.weights,
 ):
     main.add_command(command)
 
@@ -311,7 +349,7 @@ def list_names(what: str) -> None:
     }
     registry = importlib.import_module(folders[what])
     for name in registry.names():
-        doc = importlib.import_module(f"{folders[what]}.{name}").__doc__ or ""
+        doc = importlib.import_module(f"{folders[what]}.{name.replace('-', '_')}").__doc__ or ""
         click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
 
 

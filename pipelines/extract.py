@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,42 @@ import numpy as np
 
 from featcache import __version__
 from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, StoreError
-from featcache.extractors import Caption, Extractor, Pictures, Sound, load, params_type
+from featcache.extractors import (
+    WHOLE,
+    Caption,
+    Extractor,
+    Flow,
+    Joints,
+    Numbers,
+    Pictures,
+    Runtime,
+    Sound,
+    complete,
+    default_params,
+    load,
+)
 from featcache.manifest import Manifest
 from featcache.media import Take, read_clip
+from featcache.media.source import open_source
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
-from featcache.windows import Plan
+from featcache.windows import COUNTED, Plan
 from pipelines import typed
 
 DECODERS = {  #: libraries whose version may change what is decoded, by kind of window
     Pictures: ("av", "opencv-contrib-python-headless"),
+    Flow: ("av", "opencv-contrib-python-headless"),
     Sound: ("av", "scipy"),
     Caption: (),
+    Joints: (),
+    Numbers: (),
 }
 CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
 
 Takes = dict[str, Take | FeatcacheError]
 
+RUNTIME = Runtime()
+UNTRAINED = "untrained"  #: instead of weights: drawn by seed
 AUTO = "auto"  #: the dtype that a store has, or float16, or float32 when a row reaches beyond float16
 
 
@@ -72,23 +91,48 @@ class Extraction:
         )
 
 
-def load_extractors(names: Sequence[str], settings: Sequence[str] = ()) -> list[Extractor]:
-    """The extractors of these names, with parameters given as "EXTRACTOR.NAME=VALUE".
+def load_extractors(
+    names: Sequence[str],
+    settings: Sequence[str] = (),
+    weights: Sequence[str] = (),
+    runtime: Runtime = RUNTIME,
+    manifest: Manifest | None = None,
+) -> list[Extractor]:
+    """The extractors of these names, ready to run.
 
-    Raises ConfigError for unknown names and parameters, and for values of a wrong type.
+    settings: parameters as "EXTRACTOR.NAME=VALUE". weights: "EXTRACTOR=NAME OR FILE", or "untrained" for all of them.
+    manifest: its first source completes parameters that were left open, such as `vector.dims`.
+    Raises ConfigError for unknown names and parameters, and for values of a wrong type; WeightsError for weights that
+    are not to be had.
     """
-    params: dict[str, dict[str, Any]] = {}
+    params: dict[str, Any] = {}
     for name in names:
         if name in params:
             raise ConfigError(f"extractor {name!r} is named twice")
-        params[name] = typed.to_json(params_type(name)(), params_type(name))
+        params[name] = default_params(name)
+    changed = {name: typed.to_json(of, type(of)) for name, of in params.items()}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        name, _, parameter = key.partition(".")
+        name, _, parameter = key.rpartition(".")
         if name not in params or not parameter or not equals:
             raise ConfigError(f"--set {setting}: write EXTRACTOR.NAME=VALUE, with one of {', '.join(names)}")
-        params[name] = typed.assign(params[name], params_type(name), parameter, value, name)
-    return [load(name, typed.from_json(values, params_type(name), name)) for name, values in params.items()]
+        changed[name] = typed.assign(changed[name], type(params[name]), parameter, value, name)
+    chosen = dict.fromkeys(names, "")
+    for choice in weights:
+        name, equals, which = choice.partition("=")
+        if choice == UNTRAINED:
+            chosen = dict.fromkeys(names, UNTRAINED)
+        elif name in names and which:
+            chosen[name] = which
+        else:
+            raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {', '.join(names)}")
+    source = manifest.path(manifest.clips[0]) if manifest else None
+    loaded = []
+    for name, default in params.items():
+        of = typed.from_json(changed[name], type(default), name)
+        of = complete(name, of, source) if source else of
+        loaded.append(load(name, of).ready(replace(runtime, weights=chosen[name])))
+    return loaded
 
 
 def extract(
@@ -116,12 +160,13 @@ def extract(
     beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)
     for name, reason in beyond.items():
         outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
-        set_aside(folder / f"{name}.zarr", "float16")
-    if beyond:
-        again = [extractor for extractor in extractors if extractor.name in beyond]
+    again = [extractor for extractor in extractors if extractor.name in beyond]
+    for extractor in again:
+        set_aside(folder / f"{extractor.store}.zarr", "float16")
+    if again:
         _run(manifest, again, folder, plan, "float32", False, workers, outcome, progress)
     outcome.seconds = time.monotonic() - began
-    outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.name}.zarr") for extractor in extractors}
+    outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
     for store in outcome.stores.values():
         if not store.counts()["not tried"]:
             drop_aside(store.path)
@@ -140,9 +185,10 @@ def _run(
     progress: Callable[[int, int], None],
 ) -> dict[str, str]:
     """Open the stores and fill them. Returns the extractors whose rows do not fit, with the first reason of each."""
+    most = _most_windows(plan, manifest)
     with ExitStack() as stack:
         writers = {
-            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, dtype))
+            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, most, dtype))
             for extractor in extractors
         }
         if retry_failed:
@@ -209,9 +255,20 @@ def _fill(
     return beyond
 
 
-def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, dtype: str) -> StoreWriter:
-    whole = isinstance(extractor.window, Caption)
-    path = folder / f"{extractor.name}.zarr"
+def _most_windows(plan: Plan, manifest: Manifest) -> int:
+    """T, windows of the clip that has most of them. Sources are opened only where a plan depends on their length."""
+    if plan.kind in COUNTED:
+        return plan.count(0.0, 1.0)
+    counts = [1]
+    for clip in manifest:
+        with suppress(FeatcacheError):  # its row will say what is wrong
+            counts.append(plan.count(*open_source(manifest.path(clip), clip.fps).interval(clip)))
+    return max(counts)
+
+
+def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, most: int, dtype: str) -> StoreWriter:
+    whole = isinstance(extractor.window, WHOLE)
+    path = folder / f"{extractor.store}.zarr"
     if dtype == AUTO:
         dtype = stored_dtype(path) or "float16"
     recipe = {
@@ -226,7 +283,7 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
         manifest,
         recipe,
         row_shape=extractor.row_shape,
-        windows=1 if whole else plan.count,
+        windows=1 if whole else most,
         facts=facts,
     )
 
@@ -242,7 +299,8 @@ def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | Feat
         writer.failed(row, str(take))
     else:
         try:
-            features = extractor(take.windows)
+            parts = range(0, len(take.windows), extractor.batch)
+            features = np.concatenate([extractor(take.windows[k : k + extractor.batch]) for k in parts])
         except Exception as error:  # whatever it is, the other clips are finished and this one says why
             writer.failed(row, f"{extractor.name} stopped with {type(error).__name__}: {error}")
             return ""

@@ -60,8 +60,8 @@ def media(monkeypatch):
         Media.calls.append((clip.clip_id, [extractor.name for extractor in extractors]))
         if clip.clip_id in Media.broken:
             return {extractor.name: Media.broken[clip.clip_id] for extractor in extractors}
-        times = np.arange(plan.count, dtype=float)
-        windows = np.stack([np.full(plan.count, int(clip.clip_id)), times], 1)
+        times = np.arange(plan.count(0, 1), dtype=float)
+        windows = np.stack([np.full(plan.count(0, 1), int(clip.clip_id)), times], 1)
         return {extractor.name: Take(windows, times, times + 1) for extractor in extractors}
 
     Media.calls, Media.broken = [], {}

@@ -1,16 +1,19 @@
-"""What a frozen extractor promises. The folder is the registry: `extractors/hog.py` is the extractor `hog`.
+"""What a frozen extractor promises. The folder is the registry: `extractors/i3d_rgb.py` is the extractor `i3d-rgb`.
 
 An extractor file holds one `Params` dataclass, one class and `EXTRACTOR = ThatClass`. Each number in `Params` says
 what it may be: `count: int = bounded(7, 3, 301)  #: pictures of a window`. Rules between parameters stand in the
 class's `__init__`. Helpers shared by several files start with an underscore. The contract is tested for every file in
 the folder by `tests/test_extractor_contract.py`.
+
+`hf:MODEL` is the extractor `hf` with MODEL for its parameter `model`; its store is called `hf-` and MODEL.
 """
 
 import importlib
 import pkgutil
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +23,29 @@ from featcache.errors import ConfigError
 
 @dataclass(frozen=True)
 class Pictures:
-    """A window of `count` RGB pictures at `rate` per second, sampled by presentation time."""
+    """A window of `count` RGB pictures, sampled by presentation time.
+
+    Which ones: `rate` pictures per second; or, at rate 0, every `stride`-th picture of the source; or, with `spread`,
+    evenly over the stretch of the clip that is the window's own: what lies nearer to its centre than to another's.
+    How: as decoded, or with `side` resized to that shorter side, or with `crop`, too, cut to the middle crop x crop.
+    """
 
     count: int
-    rate: float
+    rate: float = 0.0
+    stride: int = 1
+    spread: bool = False
+    side: int = 0
+    crop: int = 0
+
+
+@dataclass(frozen=True)
+class Flow(Pictures):
+    """A window of `count` fields of optical flow: from each of count pictures to the next one at the same pace.
+
+    Computed by `method` on grey pictures of shorter side `side`, in pixels of that size, and then cropped.
+    """
+
+    method: str = "tvl1"  #: a name of featcache.media.flow.METHODS
 
 
 @dataclass(frozen=True)
@@ -39,7 +61,34 @@ class Caption:
     """The clip's caption; one window, whatever the plan."""
 
 
-Window = Pictures | Sound | Caption
+@dataclass(frozen=True)
+class Joints:
+    """The clip's skeletons, `featcache.media.skeleton.Skeleton`; one window, whatever the plan."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The clip's part of a table of numbers (rows, columns); one window, whatever the plan."""
+
+    key: str = ""  #: name of the array in an npz or HDF5 file; "": the only one
+    columns: str = ""  #: of a CSV file, separated by commas; "": all of them
+
+
+Window = Pictures | Flow | Sound | Caption | Joints | Numbers
+WHOLE = (Caption, Joints, Numbers)  #: kinds of which a clip has one, whatever the plan of windows says
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """With which weights a network runs, and how. Extractors without a network have no use for it."""
+
+    weights: str = ""  #: a name of the catalogue or a file; "": the extractor's own; "untrained": none, drawn by seed
+    seed: int = 0  #: of untrained weights
+    device: str = "cpu"
+    precision: str = "fp32"  #: fp32, or autocast to bf16 or fp16
+    channels_last: bool = True  #: memory order of the network's tensors
+    compile: str = "off"  #: off, on, or graphs: torch.compile, the last with CUDA graphs
+
 
 N = TypeVar("N", int, float)
 
@@ -63,13 +112,14 @@ def _check(name: str, params: Any) -> None:
 class Extractor:
     """A frozen function from windows to rows.
 
-    `prepare` runs in decoding threads and must be reentrant; `__call__` runs in the main thread on a batch.
+    `prepare` runs in decoding threads and must be reentrant; `__call__` runs in one thread on a batch.
     Rows are float32, finite, and the same at every batch size; nothing here keeps state between calls.
     """
 
-    name: ClassVar[str]
-    modality: ClassVar[str]  #: what the rows describe: rgb, flow, audio, text, skeleton
+    name: str
+    modality: str  #: what the rows describe: rgb, flow, audio, text, skeleton, ...
     version: ClassVar[int] = 1  #: raised when the same parameters begin to give other rows
+    batch: int = 64  #: windows per call that are worth while
     weights_sha256: str = "none"  #: "none": computed by rule; "untrained:SEED"; else the digest of the weights
     licence: str = "no weights"  #: under which the weights may be used
     window: Window  #: what one window is made of
@@ -80,11 +130,26 @@ class Extractor:
             _check(self.name, params)
         self.params = params
 
+    @classmethod
+    def complete(cls, params: Any, source: Path) -> Any:
+        """Parameters that were left open, such as a number of dimensions, as the first source of a manifest has it."""
+        return params
+
+    def ready(self, runtime: Runtime) -> Self:
+        """Load the weights, if there are any; only then may the extractor be called."""
+        return self
+
+    @property
+    def store(self) -> str:
+        """Name of its store: `hf:facebook/dinov2-base` fills hf-facebook--dinov2-base.zarr."""
+        return self.name.replace("/", "--").replace(":", "-")
+
     def prepare(self, window: Any) -> NDArray[np.generic]:
         """One window, decoded -> the array that goes into a batch.
 
-        The window is a list of `count` uint8 (height, width, 3) RGB pictures, which may be one object repeated;
-        float32 (samples,) mono sound in [-1, 1]; or a caption.
+        The window is, by its kind: a list of `count` uint8 (height, width, 3) RGB pictures, which may be one object
+        repeated; of `count` float32 (height, width, 2) fields of flow in pixels; float32 (samples,) mono sound in
+        [-1, 1]; a caption; a Skeleton; or float64 (rows, columns) numbers.
         """
         raise NotImplementedError
 
@@ -107,7 +172,8 @@ class Extractor:
 
 def names() -> list[str]:
     """The extractors there are: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    files = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in files if not name.startswith("_"))
 
 
 def params_type(name: str) -> type:
@@ -116,14 +182,29 @@ def params_type(name: str) -> type:
     return params
 
 
+def default_params(name: str) -> Any:
+    """Its default parameters; `hf:MODEL` has MODEL among them."""
+    kind, _, argument = name.partition(":")
+    params = params_type(kind)()
+    if not argument:
+        return params
+    if not hasattr(params, "model"):
+        raise ConfigError(f"extractor {kind!r} takes no {argument!r}; write its name alone")
+    return replace(params, model=argument)
+
+
+def complete(name: str, params: Any, source: Path) -> Any:
+    """Parameters with what was left open filled in, see `Extractor.complete`."""
+    return _module(name).EXTRACTOR.complete(params, source)
+
+
 def load(name: str, params: Any = None) -> Extractor:
     """The extractor of that name, with its default parameters unless others are given."""
-    module = _module(name)
-    extractor: Extractor = module.EXTRACTOR(params or module.Params())
+    extractor: Extractor = _module(name.partition(":")[0]).EXTRACTOR(params or default_params(name))
     return extractor
 
 
 def _module(name: str) -> Any:
-    if name not in names():
+    if name.partition(":")[0] not in names():
         raise ConfigError(f"no extractor {name!r}; featcache/extractors has: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{name.partition(':')[0].replace('-', '_')}")

@@ -11,7 +11,7 @@ Each half of the window and each cell of the grid gives
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,8 +41,8 @@ class Params:
 class Hof(Extractor):
     """Flow histograms of a short window."""
 
-    name: ClassVar[str] = "hof"
-    modality: ClassVar[str] = "flow"
+    name: str = "hof"
+    modality: str = "flow"
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)

@@ -36,8 +36,8 @@ class Params:
 class Hog(Extractor):
     """Gradient and colour histograms of a few pictures."""
 
-    name: ClassVar[str] = "hog"
-    modality: ClassVar[str] = "rgb"
+    name: str = "hog"
+    modality: str = "rgb"
     version: ClassVar[int] = 2
 
     def __init__(self, params: Params) -> None:

@@ -42,8 +42,8 @@ class Params:
 class LogMel(Extractor):
     """Log-mel statistics of a stretch of sound."""
 
-    name: ClassVar[str] = "logmel"
-    modality: ClassVar[str] = "audio"
+    name: str = "logmel"
+    modality: str = "audio"
     version: ClassVar[int] = 2
 
     def __init__(self, params: Params) -> None:

@@ -1,6 +1,5 @@
 """Media files to arrays: `read_clip` decodes a source once for all extractors that want it; `probe` describes it."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
-from featcache.extractors import Caption, Extractor, Pictures, Sound
+from featcache.errors import FeatcacheError, MediaAbsentError
+from featcache.extractors import WHOLE, Caption, Extractor, Joints, Numbers, Pictures, Sound
 from featcache.manifest import Clip
-from featcache.media import audio
-from featcache.media.reel import Picture, Reel
+from featcache.media import audio, numbers, skeleton
+from featcache.media.pictures import Window, fill, planned
+from featcache.media.reel import Reel
 from featcache.media.source import Source, SourceInfo, open_source, probe, reported
-from featcache.windows import Plan, placed, sample_times
+from featcache.windows import Plan, placed
 
 __all__ = ["SourceInfo", "Take", "probe", "read_clip"]
 
@@ -44,13 +44,13 @@ def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor
     without a caption). MediaError: it is broken, or `Extractor.prepare` failed. Nothing is raised.
 
     The source is decoded once for all extractors of pictures, from the keyframe before the first picture that is
-    needed. At any time only the pictures of windows that have begun and not ended are held, each once.
+    needed. At any time only the pictures and the flow of windows that have begun and not ended are held, each once.
     """
-    told, heard, seen = (
+    whole, heard, seen = (
         [extractor for extractor in extractors if isinstance(extractor.window, kind)]
-        for kind in (Caption, Sound, Pictures)
+        for kind in (WHOLE, Sound, Pictures)
     )
-    taken = _each(path, partial(_captions, clip), told)
+    taken = _each(path, partial(_whole, path, clip), whole)
     if not heard and not seen:
         return taken
     try:
@@ -79,12 +79,26 @@ def _each(path: Path, read: Callable[[Sequence[Extractor]], dict[str, Take]], ex
     return {extractor.name: _each(path, read, [extractor])[extractor.name] for extractor in extractors}
 
 
-def _captions(clip: Clip, extractors: Sequence[Extractor]) -> dict[str, Take]:
-    """One window, which has no place in time (NaN)."""
-    if not clip.caption:
-        raise MediaAbsentError(f"clip {clip.clip_id!r} has no caption")
-    nowhere = np.full(1, np.nan)
-    return {e.name: Take(np.stack([e.prepare(clip.caption)]), nowhere, nowhere) for e in extractors}
+def _whole(path: Path, clip: Clip, extractors: Sequence[Extractor]) -> dict[str, Take]:
+    return {extractor.name: _one(path, clip, extractor) for extractor in extractors}
+
+
+def _one(path: Path, clip: Clip, extractor: Extractor) -> Take:
+    """The one window of a clip; a caption, and what has no times, has no place in time (NaN)."""
+    window, start, stop = extractor.window, np.nan, np.nan
+    content: object
+    if isinstance(window, Caption):
+        if not clip.caption:
+            raise MediaAbsentError(f"clip {clip.clip_id!r} has no caption")
+        content = clip.caption
+    elif isinstance(window, Joints):
+        content = bodies = skeleton.read(path, clip)
+        start, stop = bodies.start, bodies.stop
+    else:
+        assert isinstance(window, Numbers)
+        table = numbers.read(path, clip, window.key, window.columns)
+        content, start, stop = table.values, table.start, table.stop
+    return Take(np.stack([extractor.prepare(content)]), np.array([start]), np.array([stop]))
 
 
 def _sounds(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> dict[str, Take]:
@@ -98,7 +112,7 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Ext
         raise track
     assert source.scan is not None
     length = window.seconds
-    centres = plan.centres(start, stop).tolist()
+    centres = plan.centres(start, stop, length).tolist()
     begins = np.array([placed(centre, start, stop, length) - length / 2 for centre in centres])
     shows = (np.maximum(begins, start) < track.stop) & (np.minimum(begins + length, stop) > track.start)
     if not shows.any():
@@ -112,66 +126,19 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Ext
     return Take(rows, np.maximum(begins, first), np.minimum(begins + length, last))
 
 
-@dataclass
-class _Window:
-    """One window of one extractor while its pictures come in."""
-
-    extractor: Extractor
-    numbers: list[int]  # picture numbers, ascending, repeated where a picture is shown at several sample times
-    start: float
-    stop: float
-    row: NDArray[np.generic] | None = None
-
-
 def _pictures(
     source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]
 ) -> dict[str, Take]:
     if not isinstance(source.reel, Reel):
         raise source.reel
-    windows = {
-        extractor.name: [_window(source.reel, extractor, c, start, stop) for c in plan.centres(start, stop)]
-        for extractor in extractors
-    }
-    _fill(source.reel, [window for row in windows.values() for window in row])
-    return {
-        name: Take(
-            np.stack([np.asarray(window.row) for window in row]),
-            np.array([window.start for window in row]),
-            np.array([window.stop for window in row]),
-        )
-        for name, row in windows.items()
-    }
+    windows = {e.name: planned(source.reel, e, plan, start, stop) for e in extractors}
+    fill(source.reel, [window for row in windows.values() for window in row])
+    return {name: _take(row) for name, row in windows.items()}
 
 
-def _window(reel: Reel, extractor: Extractor, centre: float, start: float, stop: float) -> _Window:
-    plan = extractor.window
-    assert isinstance(plan, Pictures)
-    times = sample_times(centre, start, stop, plan.count, plan.rate)
-    half = 0.5 / plan.rate
-    numbers = reel.shown(times, start, stop).tolist()
-    return _Window(extractor, numbers, max(start, times[0] - half), min(stop, times[-1] + half))
-
-
-def _fill(reel: Reel, windows: Sequence[_Window]) -> None:
-    """Decode once and hand each window its pictures as soon as its last one is there."""
-    waiting = Counter(number for window in windows for number in set(window.numbers))
-    ending: dict[int, list[_Window]] = {}
-    for window in windows:
-        ending.setdefault(window.numbers[-1], []).append(window)
-    held: dict[int, Picture] = {}
-    for number, picture in reel.decode(sorted(waiting)):
-        held[number] = picture
-        for window in ending.get(number, ()):
-            window.row = window.extractor.prepare(_same_size([held[n] for n in window.numbers], reel))
-            for n in set(window.numbers):
-                waiting[n] -= 1
-                if not waiting[n]:
-                    del held[n]
-
-
-def _same_size(pictures: list[Picture], reel: Reel) -> list[Picture]:
-    sizes = {picture.shape for picture in pictures}
-    if len(sizes) > 1:
-        found = ", ".join(sorted(f"{width} x {height}" for height, width, _ in sizes))
-        raise MediaError(f"{reel.path}: its pictures change size within a window ({found}); make them equal")
-    return pictures
+def _take(windows: Sequence[Window]) -> Take:
+    return Take(
+        np.stack([np.asarray(window.row) for window in windows]),
+        np.array([window.start for window in windows]),
+        np.array([window.stop for window in windows]),
+    )

@@ -1,0 +1,139 @@
+"""What extractors with a network share: weights, device, precision and memory order, and a forward pass over a batch.
+
+Pictures stay uint8 until they are on the device, where `transform` makes them what the network was trained on.
+"""
+
+import zlib
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featcache.errors import ConfigError, WeightsError
+from featcache.extractors import Extractor, Runtime
+
+UNTRAINED = "untrained"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY = {4: torch.channels_last, 5: torch.channels_last_3d}  #: by number of dimensions
+COMPILE = {"on": "default", "graphs": "reduce-overhead"}  #: our word -> torch.compile's mode
+
+
+class Frozen(Extractor):
+    """An extractor that is a network of featcache/backbones: subclasses say which, and how its input is made."""
+
+    layout: ClassVar[str]  #: the network's name in featcache/backbones/_layouts.py
+    weights: str  #: the catalogue's name of its own weights
+    precision: str = "fp32"
+    module: nn.Module | None = None
+    device: torch.device
+    channels_last: bool
+
+    def build(self) -> nn.Module:
+        """The network, with any weights."""
+        raise NotImplementedError
+
+    def transform(self, windows: Tensor) -> Tensor:
+        """Prepared windows (n, ...) on the device -> the network's input, float32."""
+        raise NotImplementedError
+
+    def pool(self, features: Tensor) -> Tensor:
+        """The network's output -> rows (n, *row_shape)."""
+        return features
+
+    def ready(self, runtime: Runtime) -> Self:
+        """Load the weights and put the network where it shall run; WeightsError where they are not to be had."""
+        check(runtime)
+        if runtime.weights == UNTRAINED:
+            module = self.build()
+            fill_by_seed(module, runtime.seed)
+            self.weights_sha256, self.licence = f"{UNTRAINED}:{runtime.seed}", "no weights"
+        else:
+            module = self.load(runtime.weights or self.weights)
+        self.module = placed(module, runtime)
+        self.device, self.channels_last = torch.device(runtime.device), runtime.channels_last
+        self.precision = runtime.precision
+        return self
+
+    def load(self, name: str) -> nn.Module:
+        """The network with these weights: a name of the catalogue, or a file."""
+        from featcache import weights
+        from featcache.backbones import _layouts
+
+        path = weights.find(name)
+        with torch.device("meta"):  # no memory and no first values: all of them are in the file
+            module = self.build()
+        _layouts.fill(module, _layouts.convert(weights.read(path), self.layout), str(path))
+        self.weights_sha256 = weights.digest(path)
+        known = weights.CATALOGUE.get(name)
+        self.licence = known.licence if known else f"that of {path.name}"
+        return module
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Precision is part of it where it is not float32; the device and the batch size are not."""
+        return super().recipe | ({} if self.precision == "fp32" else {"precision": self.precision})
+
+    def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """Prepared windows (n, ...) -> rows (n, *row_shape)."""
+        if self.module is None:
+            raise WeightsError(f"{self.name} has no weights yet: call ready(Runtime(...)) first")
+        batch = torch.from_numpy(np.ascontiguousarray(windows))
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        with torch.inference_mode():
+            x = self.transform(batch)
+            if self.channels_last and x.dim() in MEMORY:
+                x = x.contiguous(memory_format=MEMORY[x.dim()])
+            autocast = self.precision != "fp32"
+            with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=autocast):
+                rows = self.pool(self.module(x))
+        return np.asarray(rows.float().cpu().numpy(), np.float32)
+
+
+def check(runtime: Runtime) -> None:
+    """ConfigError for a precision, device or compile mode that is not there."""
+    for name, value, choices in (
+        ("precision", runtime.precision, PRECISIONS),
+        ("compile", runtime.compile, ("off", *COMPILE)),
+    ):
+        if value not in choices:
+            raise ConfigError(f"{name} is {value!r}; choose from {', '.join(choices)}")
+    try:
+        device = torch.device(runtime.device)
+    except RuntimeError:
+        raise ConfigError(f"no device {runtime.device!r}; write cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"no device {runtime.device!r}: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
+    if runtime.compile == "graphs" and device.type != "cuda":
+        raise ConfigError(f"compile is 'graphs', CUDA graphs, on {runtime.device!r}; use --device cuda, or 'on'")
+
+
+def placed(module: nn.Module, runtime: Runtime) -> nn.Module:
+    """The network frozen, on its device, in its memory order, compiled if so wished."""
+    module = module.eval().requires_grad_(False).to(runtime.device)
+    for tensor in module.parameters() if runtime.channels_last else ():
+        if tensor.dim() in MEMORY:
+            tensor.data = tensor.data.contiguous(memory_format=MEMORY[tensor.dim()])
+    if runtime.compile != "off":
+        module.compile(mode=COMPILE[runtime.compile])
+    return module
+
+
+def fill_by_seed(module: nn.Module, seed: int) -> None:
+    """Weights by rule: N(0, 2 / fan-in) for what multiplies, so that features keep their size through any depth.
+
+    Each tensor has a generator of its own, seeded by seed and name: equal networks get equal weights.
+    """
+    for name, tensor in module.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
+            tensor.copy_(1 + 0.1 * noise.abs())
+        elif tensor.dim() <= 1:
+            tensor.copy_(0.1 * noise)
+        else:
+            tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)

@@ -1,0 +1,97 @@
+"""Layouts of skeletons: names of the joints in their order, bones, and the centre. Equal names are the same joint.
+
+    ntu-25       Kinect 2, NTU RGB+D and PKU-MMD. The SDK calls `hip centre` SpineBase, `spine` SpineMid and
+                 `shoulder centre` SpineShoulder; NTU's paper calls them base, middle and spine
+    kinect-20    Kinect 1, UTKinect and MSR-Action3D; it has no `neck`
+    shared-15    what these have in common with the first 15 joints of OpenPose's BODY_25 (and so with VIBE, from which
+                 Skeletics-152 was made), in OpenPose's order: right before left. There `shoulder centre` is called
+                 neck, and lies in the middle between the shoulders, and `head` is the nose
+
+The papers give shared-15 as bones between numbers; its names are deduced from these bones and OpenPose's order.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A skeleton's joints; a bone leads from a joint to its neighbour on the way to the centre."""
+
+    names: tuple[str, ...]
+    bones: tuple[tuple[str, str], ...]
+    centre: str
+
+    def places(self, names: tuple[str, ...]) -> list[int]:
+        """Where joints of these names stand; KeyError for one that the layout does not have."""
+        place = {name: number for number, name in enumerate(self.names)}
+        return [place[name] for name in names]
+
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """The bones as numbers of joints."""
+        return [(self.names.index(far), self.names.index(near)) for far, near in self.bones]
+
+
+def _limb(side: str, *joints: str) -> tuple[str, ...]:
+    return tuple(f"{side} {joint}" for joint in joints)
+
+
+def _chain(*joints: str) -> tuple[tuple[str, str], ...]:
+    """Bones from the end of a limb, which is named last, to where it begins."""
+    return tuple(zip(joints[1:], joints[:-1], strict=True))
+
+
+_ARM, _LEG = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
+_KINECT_LIMBS = (
+    *_limb("left", *_ARM, "hand"),
+    *_limb("right", *_ARM, "hand"),
+    *_limb("left", *_LEG, "foot"),
+    *_limb("right", *_LEG, "foot"),
+)
+_KINECT_BONES = (
+    *_chain("shoulder centre", "spine", "hip centre"),
+    *(bone for side in ("left", "right") for bone in _chain("shoulder centre", *_limb(side, *_ARM, "hand"))),
+    *(bone for side in ("left", "right") for bone in _chain("hip centre", *_limb(side, *_LEG, "foot"))),
+)
+
+LAYOUTS = {
+    "ntu-25": Layout(
+        names=(
+            *("hip centre", "spine", "neck", "head"),
+            *_KINECT_LIMBS,
+            "shoulder centre",
+            *("left hand tip", "left thumb", "right hand tip", "right thumb"),
+        ),
+        bones=(
+            *_KINECT_BONES,
+            *_chain("shoulder centre", "neck", "head"),
+            *_chain("left hand", "left thumb", "left hand tip"),  # as NTU's graphs have it
+            *_chain("right hand", "right thumb", "right hand tip"),
+        ),
+        centre="shoulder centre",
+    ),
+    "kinect-20": Layout(
+        names=("hip centre", "spine", "shoulder centre", "head", *_KINECT_LIMBS),
+        bones=(*_KINECT_BONES, ("head", "shoulder centre")),
+        centre="shoulder centre",
+    ),
+    "shared-15": Layout(
+        names=(
+            *("head", "shoulder centre"),
+            *_limb("right", *_ARM),
+            *_limb("left", *_ARM),
+            "hip centre",
+            *_limb("right", *_LEG),
+            *_limb("left", *_LEG),
+        ),
+        bones=(
+            ("head", "shoulder centre"),
+            *_chain("shoulder centre", *_limb("right", *_ARM)),
+            *_chain("shoulder centre", *_limb("left", *_ARM)),
+            ("hip centre", "shoulder centre"),
+            *_chain("hip centre", *_limb("right", *_LEG)),
+            *_chain("hip centre", *_limb("left", *_LEG)),
+        ),
+        centre="shoulder centre",
+    ),
+}

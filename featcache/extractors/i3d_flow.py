@@ -1,0 +1,60 @@
+"""I3D over optical flow [Carreira & Zisserman 2017], trained on Kinetics.
+
+Flow between pictures of shorter side 256, the middle 224 x 224. As published, it is cut at +-20 pixels and stored in
+eight bits, of which 128 is rest: round(128 + 255 f / 40), in [0, 255]; the network sees 2 x / 255 - 1.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featcache.extractors import Flow, _flow, _sampling, bounded
+from featcache.extractors._frozen import Frozen
+
+
+@dataclass(frozen=True)
+class Params:
+    """Which fields of flow a window has."""
+
+    count: int = bounded(16, 9, 512)  #: fields of a window, from one picture more
+    sampling: str = "dense"  #: dense: around the window's centre | uniform: spread over its stretch of the clip (MTRAN)
+    stride: int = bounded(1, 1, 64)  #: pictures from one to the next of a field; 2: flow at half the frame rate (EPIC)
+    rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
+    method: str = "tvl1"  #: tvl1, which the weights were trained on | dis, about 100 times faster
+    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is cut
+
+
+class I3DFlow(Frozen):
+    """Motion of a window."""
+
+    name: str = "i3d-flow"
+    modality: str = "flow"
+    batch: int = 8
+    layout: ClassVar[str] = "i3d"
+    weights: str = "i3d-flow"
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        _flow.check(self.name, params.method)
+        self.window = Flow(**_sampling.window(self.name, params), side=256, crop=224, method=params.method)
+        self.row_shape = (1024,)
+
+    def build(self) -> nn.Module:
+        """I3D with two channels."""
+        from featcache.backbones.i3d import I3D
+
+        return I3D(2)
+
+    def prepare(self, window: list[NDArray[np.float32]]) -> NDArray[np.uint8]:
+        """Fields -> (count, 224, 224, 2), eight bits."""
+        return np.stack([_flow.quantised(field, self.params.bound) for field in window])
+
+    def transform(self, windows: Tensor) -> Tensor:
+        """(n, count, 224, 224, 2) uint8 -> (n, 2, count, 224, 224) in [-1, 1]."""
+        return _sampling.channels_first(windows) * (2 / 255) - 1
+
+
+EXTRACTOR = I3DFlow

@@ -1,0 +1,149 @@
+"""Skeletons as CoDT and CrosSCLR train on them: a clip's joints on a fixed number of frames, nothing learnt.
+
+Of the clip the stretch from the first to the last frame with somebody in it counts. Then, in this order:
+
+    bodies     those seen in the most frames, in the order in which they appear; zeros for those who are not there
+    joints     by name from the source's layout; a joint that is missing for a while is interpolated linearly between
+               its neighbours in time within the body, and held before the first and after the last of them
+    centre     every body minus its layout's centre joint, frame by frame, if asked for
+    resize     linearly to `frames` frames, as OpenCV's INTER_LINEAR does: frame k of F shows the moment
+               (k + 1/2) T / F - 1/2 of T. A body is zero before it comes and after it leaves
+    rotate     every frame and body about the y axis, such that the left shoulder leads to the right one along +x
+
+CrosSCLR's program, from which these steps are taken, centres, decides the sense of the turn once for a whole sequence
+and adds 0.0001 to a length; here every frame is turned exactly as far as its own shoulders ask for.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import ConfigError, MediaError
+from featcache.extractors import Extractor, Joints, bounded
+from featcache.extractors._joints import LAYOUTS
+from featcache.media.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a row is made of."""
+
+    layout: str = "ntu-25"  #: of the rows: ntu-25, kinect-20 or shared-15
+    source: str = ""  #: layout of the files; "": the one that has as many joints as a file
+    frames: int = bounded(50, 1, 100_000)  #: of a row
+    bodies: int = bounded(2, 1, 1000)  #: of a row
+    centre: bool = False  #: move the centre joint of every frame to 0
+    resize: bool = True  #: to `frames` frames; false: the first `frames` frames, then zeros
+    rotate: bool = True  #: turn the shoulders parallel to the x axis
+
+
+class Skeletons(Extractor):
+    """Joints of the bodies in a clip, (3, frames, V, bodies)."""
+
+    name = "skeleton"
+    modality = "skeleton"
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        for field, choices in (("layout", list(LAYOUTS)), ("source", ["", *LAYOUTS])):
+            if (name := getattr(params, field)) not in choices:
+                known = ", ".join(choice or '""' for choice in choices)
+                raise ConfigError(f"skeleton.{field} is {name!r}; allowed: {known}")
+        self.layout = LAYOUTS[params.layout]
+        if params.source:
+            self._places(params.source)
+        self.window = Joints()
+        self.row_shape = (3, params.frames, len(self.layout.names), params.bodies)
+
+    def prepare(self, window: Skeleton) -> NDArray[np.float32]:
+        """The clip's bodies -> (3, frames, V, bodies). MediaError where the joints are others, or one is never seen."""
+        row = np.zeros((self.params.bodies, *self.row_shape[1:3], 3))
+        places = self._places(self._source(window))
+        there = window.there
+        seen = there.max(axis=2)  # (M, T)
+        numbers = np.sort(np.argsort(-seen.sum(1), kind="stable")[: self.params.bodies])
+        present = np.flatnonzero(seen[numbers].max(axis=0))
+        first, stop = present[0], present[-1] + 1
+        for slot, number in enumerate(numbers):
+            joints = self._filled(window.joints[number][:, places], there[number][:, places], int(number))
+            if self.params.centre:
+                joints -= joints[:, [self.layout.names.index(self.layout.centre)]]
+            row[slot] = self._timed(joints[first:stop], seen[number, first:stop])
+        if self.params.rotate:
+            self._check_depth(row)
+            row = _rotated(row, *self.layout.places(("left shoulder", "right shoulder")))
+        return np.ascontiguousarray(row.transpose(3, 1, 2, 0), np.float32)
+
+    def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """Nothing is left to do."""
+        return np.array(windows, np.float32)
+
+    def _source(self, window: Skeleton) -> str:
+        """The layout of the clip's file."""
+        count, given = window.joints.shape[2], self.params.source
+        sizes = {name: len(layout.names) for name, layout in LAYOUTS.items()}
+        if given and sizes[given] != count:
+            raise MediaError(
+                f"the clip's bodies have {count} joints, but skeleton.source, {given!r}, has {sizes[given]}"
+            )
+        for name, size in sizes.items():
+            if size == count:
+                return name
+        known = ", ".join(f"{name} ({size})" for name, size in sizes.items())
+        raise MediaError(f"the clip's bodies have {count} joints, as none of the known layouts has: {known}")
+
+    def _places(self, source: str) -> list[int]:
+        """Where the row's joints stand in the source."""
+        try:
+            return LAYOUTS[source].places(self.layout.names)
+        except KeyError as error:
+            fits = [name for name, layout in LAYOUTS.items() if set(layout.names) <= set(LAYOUTS[source].names)]
+            raise ConfigError(
+                f"skeleton.layout is {self.params.layout!r}, but {source} has no joint {error.args[0]!r}; "
+                f"allowed for it: {', '.join(fits)}"
+            ) from None
+
+    def _filled(self, joints: NDArray[np.float32], there: NDArray[np.bool_], body: int) -> NDArray[np.float64]:
+        """(T, V, 3) of a body without gaps; before it comes and after it leaves, its values mean nothing."""
+        times, filled = np.arange(len(joints)), joints.astype(np.float64)
+        for joint in np.flatnonzero(~there.min(axis=0)):
+            known = there[:, joint]
+            if not known.any():
+                name = self.layout.names[joint]
+                raise MediaError(f"joint {name!r} of body {body} (from 0) is missing in all frames of the clip")
+            for axis in range(3):
+                filled[:, joint, axis] = np.interp(times, times[known], joints[known, joint, axis])
+        return filled
+
+    def _timed(self, joints: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(T, V, 3) and (T,) -> (frames, V, 3), zeros where the body has not come yet or has left."""
+        length, count = len(joints), self.params.frames
+        times = (np.arange(count) + 0.5) * length / count - 0.5 if self.params.resize else np.arange(float(count))
+        begin, end = np.flatnonzero(seen)[[0, -1]]
+        here = (np.rint(times) >= begin) & (np.rint(times) <= end)
+        times = np.clip(times, begin, end)
+        before = np.floor(times).astype(int)
+        after = np.minimum(before + 1, end)
+        share = (times - before)[:, None, None]
+        timed = (1 - share) * joints[before] + share * joints[after]
+        timed[~here] = 0
+        return timed
+
+    def _check_depth(self, row: NDArray[np.float64]) -> None:
+        if not row[..., 2].any() and row.any():
+            raise MediaError(
+                "the clip's joints have no depth (z is 0), so nobody can be turned; set skeleton.rotate=false"
+            )
+
+
+def _rotated(row: NDArray[np.float64], left: int, right: int) -> NDArray[np.float64]:
+    """(M, T, V, 3) turned about y, each frame of each body by the angle that its shoulders have in the xz plane."""
+    x, z = row[..., 0], row[..., 2]
+    angle = np.arctan2(z[..., right] - z[..., left], x[..., right] - x[..., left])[..., None]
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([cos * x + sin * z, row[..., 1], cos * z - sin * x], axis=-1)
+
+
+EXTRACTOR = Skeletons

@@ -1,0 +1,95 @@
+"""Numbers that the user has made: a clip's row is what its file says, or the mean over the clip's rows.
+
+none        the clip has one row, and that is it
+mean        of the clip's rows, (D,)
+mean-std    that and their standard deviation (over n, not n - 1), (2 D,): CogBeacon's face descriptors
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import ConfigError, MediaError
+from featcache.extractors import Extractor, Numbers, bounded
+from featcache.media import numbers
+
+REDUCE = ("none", "mean", "mean-std")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Which numbers, and what is made of them."""
+
+    key: str = ""  #: name of the array in an .npz or HDF5 file; "": the only one
+    columns: str = ""  #: names of columns of a CSV file, separated by commas; "": all with numbers
+    modality: str = "vector"  #: what the numbers describe, in letters: eeg, face, ...
+    reduce: str = "none"  #: none, mean or mean-std, over the clip's rows
+    dims: int = bounded(0, 0, 1_000_000_000)  #: numbers of a row; 0: as many as the first source gives
+
+
+class Vector(Extractor):
+    """Numbers as they are, or their statistics over a clip."""
+
+    name = "vector"
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        _check(params)
+        if params.dims == 0:
+            raise ConfigError("vector.dims is 0; allowed: from 1 on, or what Vector.complete() finds in a source")
+        self.modality = params.modality
+        self.window = Numbers(params.key, params.columns)
+        self.row_shape = (params.dims,)
+
+    @classmethod
+    def complete(cls, params: Params, source: Path) -> Params:
+        """With `dims` as this source has them. MediaError where it cannot be read."""
+        _check(params)
+        if params.dims:
+            return params
+        columns = numbers.width(source, params.key, params.columns)
+        return replace(params, dims=2 * columns if params.reduce == "mean-std" else columns)
+
+    @property
+    def store(self) -> str:
+        """`vector`, or `vector-eeg`: a folder may have one for each modality."""
+        return self.name if self.modality == "vector" else f"{self.name}-{self.modality}"
+
+    def prepare(self, window: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(rows, columns) -> (dims,). MediaError for another number of columns, and for rows that nothing reduces."""
+        if self.params.reduce == "none":
+            if len(window) != 1:
+                raise MediaError(
+                    f"the clip has {len(window)} rows of numbers where one is expected; set vector.reduce to mean or "
+                    "mean-std, or give start_frame and stop_frame"
+                )
+            row = window[0]
+        else:
+            row = window.mean(axis=0)
+        if self.params.reduce == "mean-std":
+            row = np.concatenate([row, window.std(axis=0)])
+        if row.shape != self.row_shape:
+            raise MediaError(f"the clip gives {len(row)} numbers, vector.dims is {self.params.dims}")
+        with np.errstate(over="ignore"):
+            row = row.astype(np.float32)
+        if not np.isfinite(row).all():
+            raise MediaError("the clip's numbers are too large for float32")
+        return row
+
+    def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """Nothing is left to do."""
+        return np.array(windows, np.float32)
+
+
+def _check(params: Params) -> None:
+    if params.reduce not in REDUCE:
+        raise ConfigError(f"vector.reduce is {params.reduce!r}; allowed: {', '.join(REDUCE)}")
+    if not re.fullmatch("[a-zA-Z]+", params.modality):
+        raise ConfigError(f"vector.modality is {params.modality!r}; allowed: letters a to z, such as eeg")
+
+
+EXTRACTOR = Vector

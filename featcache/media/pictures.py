@@ -1,0 +1,181 @@
+"""Windows of pictures and of optical flow: which pictures they need, and how these are shared while a reel is decoded.
+
+A picture is resized once per size, and a field of flow is computed once, however many windows and extractors want it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import MediaError
+from featcache.extractors import Extractor, Flow, Pictures
+from featcache.media.flow import METHODS
+from featcache.media.reel import Picture, Reel
+from featcache.windows import Plan, consecutive, sample_times, stretches
+
+
+class Image(NamedTuple):
+    """Picture `number` at a shorter side of `side` pixels, 0: as decoded; in colour or grey."""
+
+    number: int
+    side: int
+    grey: bool = False
+
+
+class Field(NamedTuple):
+    """The flow from picture `number` to picture `after`, both of shorter side `side`."""
+
+    number: int
+    after: int
+    side: int
+    method: str
+
+
+@dataclass
+class Window:
+    """One window of one extractor while its pictures come in."""
+
+    extractor: Extractor
+    items: Sequence[Image | Field]  #: in order of time, repeated where a picture is shown at several sample times
+    start: float
+    stop: float
+    row: NDArray[np.generic] | None = None  #: what `prepare` made of it
+
+    @property
+    def last(self) -> int:
+        """The picture that completes it."""
+        return max(item.after if isinstance(item, Field) else item.number for item in self.items)
+
+
+@dataclass
+class _Shelf:
+    """What has been computed and is still waited for; each thing is let go of when the last that waits has taken it."""
+
+    waiting: Counter[Image | Field]
+    things: dict[Image | Field, Any] = field(default_factory=dict)
+
+    def release(self, item: Image | Field) -> None:
+        self.waiting[item] -= 1
+        if not self.waiting[item]:
+            del self.things[item]
+
+
+def planned(reel: Reel, extractor: Extractor, plan: Plan, start: float, stop: float) -> list[Window]:
+    """The windows of an extractor in the clip [start, stop)."""
+    kind = extractor.window
+    assert isinstance(kind, Pictures)
+    pace = kind.rate or len(reel.times) / reel.stop / kind.stride  # pictures of a window per second
+    centres = plan.centres(start, stop, 0.0 if kind.spread else kind.count / pace)
+    bounds = stretches(centres, start, stop).tolist()
+    return [
+        _window(reel, extractor, centre, (start, stop), stretch)
+        for centre, stretch in zip(centres.tolist(), pairwise(bounds), strict=True)
+    ]
+
+
+def _window(
+    reel: Reel, extractor: Extractor, centre: float, clip: tuple[float, float], stretch: tuple[float, float]
+) -> Window:
+    kind = extractor.window
+    assert isinstance(kind, Pictures)
+    first, last = reel.shown(np.array([clip[0], np.nextafter(clip[1], clip[0])]), *clip).tolist()
+    flow = isinstance(kind, Flow)
+    if kind.rate:
+        times = sample_times(centre, *clip, kind.count + flow, kind.rate)
+        half = 0.5 / kind.rate
+        numbers = reel.shown(times, *clip)
+        start, stop = max(clip[0], times[0] - half), min(clip[1], times[-1] + half)
+    else:
+        if kind.spread:
+            step = (stretch[1] - stretch[0]) / kind.count
+            numbers = reel.shown(stretch[0] + (np.arange(kind.count) + 0.5) * step, *clip)
+        else:
+            middle = int(reel.shown(np.array(centre), *clip))
+            numbers = consecutive(middle, first, last, kind.count + flow, kind.stride)
+        start, stop = _shown(reel, int(numbers[0]), int(numbers[-1]), clip)
+    if not isinstance(kind, Flow):
+        return Window(extractor, [Image(n, kind.side) for n in numbers.tolist()], start, stop)
+    after = np.minimum(numbers + kind.stride, last) if kind.spread else numbers[1:]
+    pairs = zip(numbers.tolist(), after.tolist(), strict=False)
+    return Window(extractor, [Field(a, b, kind.side, kind.method) for a, b in pairs], start, stop)
+
+
+def _shown(reel: Reel, first: int, last: int, clip: tuple[float, float]) -> tuple[float, float]:
+    """The part of the clip in which the pictures from first to last are on screen."""
+    ends = reel.times[last + 1] if last + 1 < len(reel.times) else reel.stop
+    return max(clip[0], float(reel.times[first])), min(clip[1], float(ends))
+
+
+def fill(reel: Reel, windows: Sequence[Window]) -> None:
+    """Decode once and hand each window what it needs as soon as its last picture is there."""
+    waiting = Counter(item for window in windows for item in set(window.items))
+    fields: dict[int, list[Field]] = {}
+    for pair in [item for item in waiting if isinstance(item, Field)]:
+        fields.setdefault(pair.after, []).append(pair)
+        waiting.update({Image(n, pair.side, grey=True) for n in (pair.number, pair.after)})
+    images: dict[int, list[Image]] = {}
+    for item in waiting:
+        if isinstance(item, Image):
+            images.setdefault(item.number, []).append(item)
+    ending: dict[int, list[Window]] = {}
+    for window in windows:
+        ending.setdefault(window.last, []).append(window)
+    shelf = _Shelf(waiting)
+    for number, picture in reel.decode(sorted(images)):
+        for image in images[number]:
+            shelf.things[image] = made(picture, image.side, image.grey)
+        for pair in fields.get(number, ()):
+            a, b = (Image(n, pair.side, grey=True) for n in (pair.number, pair.after))
+            shelf.things[pair] = _flow(shelf.things[a], shelf.things[b], pair, reel)
+            for image in {a, b}:
+                shelf.release(image)
+        for window in ending.get(number, ()):
+            window.row = _prepared(window, [shelf.things[item] for item in window.items], reel)
+            for thing in set(window.items):
+                shelf.release(thing)
+
+
+def made(picture: Picture, side: int, grey: bool = False) -> NDArray[np.uint8]:
+    """A picture at a shorter side of `side` pixels: averaged over areas where that shrinks it, bilinear where not."""
+    if grey:
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    height, width = picture.shape[:2]
+    scale = side / min(height, width)
+    if not side or scale == 1:
+        return picture
+    size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
+
+
+def cropped(picture: NDArray[Any], size: int) -> NDArray[Any]:
+    """The middle size x size of a picture or field (height, width, ...)."""
+    top, left = ((length - size) // 2 for length in picture.shape[:2])
+    return picture[top : top + size, left : left + size]
+
+
+def _flow(a: NDArray[np.uint8], b: NDArray[np.uint8], pair: Field, reel: Reel) -> NDArray[np.float32]:
+    if pair.number == pair.after:  # the clip's last picture, repeated: nothing moves
+        return np.zeros((*a.shape, 2), np.float32)
+    _check_sizes([a, b], reel)
+    return METHODS[pair.method](a, b)
+
+
+def _prepared(window: Window, things: list[NDArray[Any]], reel: Reel) -> NDArray[np.generic]:
+    _check_sizes(things, reel)
+    kind = window.extractor.window
+    assert isinstance(kind, Pictures)
+    return window.extractor.prepare([cropped(thing, kind.crop) for thing in things] if kind.crop else things)
+
+
+def _check_sizes(pictures: Sequence[NDArray[Any]], reel: Reel) -> None:
+    sizes = {picture.shape[:2] for picture in pictures}
+    if len(sizes) > 1:
+        found = ", ".join(sorted(f"{width} x {height}" for height, width in sizes))
+        raise MediaError(f"{reel.path}: its pictures change size within a window ({found}); make them equal")

@@ -1,0 +1,204 @@
+"""Skeleton sequences: the joints of the bodies in a clip.
+
+    .skeleton    Kinect text as in NTU RGB+D: the number of frames; for each frame the number of bodies; for each body
+                 a line that begins with its id, the number of joints, and a line per joint that begins with x y z
+    .npy, .npz   one array (T, V, C), (M, T, V, C), (T, M, V, C) or (C, T, V, M), the last as NTU's tools write it:
+                 T frames, V joints, M bodies, C = 3 (x y z) or 2 (x y, to which z = 0 is added). An .npz holds one
+                 array of numbers, or one called `keypoint` or `joints`
+
+C is the first or the last axis, and M is at most 6, as many bodies as a Kinect tracks; where that leaves a choice, C is
+3, and where a choice is left still, the shape is refused. In text a body is who has its id; in arrays, who has its
+number. A body whose joints are all zero in a frame is missing there, as is a joint with a coordinate that is not
+finite. Files have no clock: their frames come at the manifest's `fps`, else at 30 per second, the Kinect's rate.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.endings import SKELETON
+from featcache.errors import MediaError
+from featcache.manifest import Clip
+from featcache.media import _arrays
+
+FPS = 30.0  #: of a Kinect
+KEYS = ("keypoint", "joints")  #: names of the array in an .npz file of several
+LAYOUTS = {3: ("TVC",), 4: ("MTVC", "TMVC", "CTVM")}  #: axes of an array, by their number
+MOST = 6  #: bodies that an array may have: its M is what tells M from T
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """The bodies that are seen in a clip, in the order in which they appear."""
+
+    joints: NDArray[np.float32]  #: (M, T, V, 3) x y z in the source's unit, NaN where a body or a joint is missing
+    fps: float
+    start: float = 0.0  #: second of the source at which the first frame appears
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """(M, T, V), whether a joint is there."""
+        return np.isfinite(self.joints.sum(axis=3, dtype=np.float64))
+
+    @property
+    def stop(self) -> float:
+        """Second of the source at which the last frame disappears."""
+        return self.start + self.joints.shape[1] / self.fps
+
+
+def read(path: Path, clip: Clip) -> Skeleton:
+    """The clip's frames, and in them the bodies that are there at least once.
+
+    Raises MediaError when the file is damaged, empty or of no known layout, when the clip starts after its end, or when
+    nobody is in the clip.
+    """
+    ending = path.suffix.lower()
+    if ending not in SKELETON:
+        raise MediaError(f"{path} is no file of skeletons, whose names end in {', '.join(sorted(SKELETON))}")
+    fps = clip.fps or FPS
+    rows = _arrays.span(clip, fps, path)
+    if ending == ".skeleton":
+        try:
+            stat = path.stat()
+            joints = _kinect(path, stat.st_mtime_ns, stat.st_size)
+        except OSError as error:
+            raise MediaError(f"{path} cannot be read: {error.strerror}") from None
+    else:
+        joints = _array(path)
+    _arrays.check_start(rows, joints.shape[1], path, "frames")
+    joints = joints[:, rows].copy()
+    joints[~joints.any(axis=(2, 3))] = np.nan  # NaN counts as true
+    found = Skeleton(joints, fps, rows.start / fps)
+    joints[~found.there] = np.nan
+    seen = found.there.max(axis=2, initial=False)  # (M, T)
+    if not seen.any():
+        frames = f"frames {rows.start} to {rows.start + joints.shape[1] - 1}"
+        raise MediaError(
+            f"{path}: nobody is in {frames}: there is no body with a joint that is finite and not all zero"
+        )
+    bodies = np.flatnonzero(seen.max(axis=1))
+    order = bodies[np.argsort(seen[bodies].argmax(axis=1), kind="stable")]
+    return Skeleton(joints[order], fps, found.start)
+
+
+def _array(path: Path) -> NDArray[np.float32]:
+    """(M, T, V, 3)."""
+    array, shape = _arrays.load(path, usual=KEYS)
+    axes = _axes(shape, path)
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and so missing
+        array = array.astype(np.float32)
+    if "M" not in axes:
+        array, axes = array[None], f"M{axes}"
+    array = array.transpose([axes.index(axis) for axis in "MTVC"])
+    return array if array.shape[3] == 3 else np.pad(array, ((0, 0),) * 3 + ((0, 1),))
+
+
+def _axes(shape: tuple[int, ...], path: Path) -> str:
+    """What the axes of an array of this shape are."""
+    layouts = LAYOUTS.get(len(shape), ())
+    sizes = [dict(zip(axes, shape, strict=True)) for axes in layouts]
+    fits = [size for size in sizes if size["C"] in (2, 3) and size.get("M", 1) <= MOST]
+    fits = [size for size in fits if size["C"] == 3] or fits
+    if len(fits) != 1:
+        accepted = ", ".join(f"({', '.join(axes)})" for axes in (*LAYOUTS[3], *LAYOUTS[4]))
+        found = " or ".join(f"({', '.join(size)})" for size in fits)
+        reason = f"could be {found}" if fits else "is none of them"
+        raise MediaError(
+            f"{path} has shape {shape}, which {reason}; accepted: {accepted}, with C of 2 or 3 and M of at most {MOST}"
+        )
+    return "".join(fits[0])
+
+
+@lru_cache(maxsize=2)
+def _kinect(path: Path, modified: int, size: int) -> NDArray[np.float32]:
+    """(M, T, V, 3) of a text file, M in the order of appearance. Clips of one file follow each other: it is kept."""
+    try:
+        lines = _Lines(path, path.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError:
+        raise MediaError(f"{path} is not a Kinect skeleton file: it is not text") from None
+    frames, width = _frames(lines)
+    if not frames:
+        raise MediaError(f"{path} has no frames; replace it")
+    ids = list(dict.fromkeys(body for frame in frames for body in frame))
+    joints = np.full((len(ids), len(frames), width, 3), np.nan, np.float32)
+    number = {body: m for m, body in enumerate(ids)}
+    with np.errstate(over="ignore"):
+        for t, frame in enumerate(frames):
+            for body, points in frame.items():
+                joints[number[body], t] = points
+    joints.setflags(write=False)
+    return joints
+
+
+Points = list[tuple[float, float, float]]
+
+
+def _frames(lines: "_Lines") -> tuple[list[dict[str, Points]], int]:
+    """For each frame id -> joints, and how many joints a body has (0: there is nobody)."""
+    frames: list[dict[str, Points]] = []
+    joints = values = 0  # of a body, of a joint's line; the first one counts
+    for t in range(lines.count("number of frames")):
+        frame: dict[str, Points] = {}
+        for _ in range(lines.count(f"number of bodies in frame {t}")):
+            body = lines.next(f"body in frame {t}")[0]
+            if body in frame:
+                raise lines.error(f"body {body} stands twice in frame {t}")
+            count = lines.count(f"number of joints in frame {t}")
+            joints = joints or count
+            if count != joints or not count:
+                raise lines.error(f"body {body} has {count} joints in frame {t}, {joints or 'more'} are expected")
+            points: Points = []
+            for joint in range(joints):
+                cells = lines.next(f"joint {joint} of body {body} in frame {t}")
+                values = values or len(cells)
+                if len(cells) != values or values < 3:
+                    raise lines.error(f"joint {joint} has {len(cells)} numbers, {max(values, 3)} are expected")
+                try:
+                    points.append((float(cells[0]), float(cells[1]), float(cells[2])))
+                except ValueError:
+                    raise lines.error(f"{' '.join(cells[:3])!r} are no numbers x y z of joint {joint}") from None
+            frame[body] = points
+        frames.append(frame)
+    lines.end()
+    return frames, joints
+
+
+class _Lines:
+    """The lines of a text file that are not blank, one after the other, with words for what is wrong."""
+
+    def __init__(self, path: Path, lines: list[str]) -> None:
+        self.path, self.number = path, 0
+        self._all = len(lines)
+        self._left: Iterator[tuple[int, str]] = ((n, line) for n, line in enumerate(lines, 1) if line.strip())
+
+    def next(self, what: str) -> list[str]:
+        """The cells of the next line."""
+        self.number, line = next(self._left, (0, ""))
+        if not self.number:
+            if not self._all:
+                raise MediaError(f"{self.path} is empty; copy or download it again")
+            raise MediaError(
+                f"{self.path} stops after line {self._all}, where the {what} should follow; copy or download it again"
+            )
+        return line.split()
+
+    def count(self, what: str) -> int:
+        """The next line as a whole number."""
+        cells = self.next(what)
+        if len(cells) != 1 or not (cells[0].isascii() and cells[0].isdecimal()):
+            raise self.error(f"{' '.join(cells)[:40]!r} is not the {what}")
+        return int(cells[0])
+
+    def end(self) -> None:
+        """MediaError where lines are left."""
+        if rest := next(self._left, None):
+            self.number = rest[0]
+            raise self.error("the file goes on after its last frame")
+
+    def error(self, reason: str) -> MediaError:
+        """What is wrong with the line that was read last."""
+        return MediaError(f"{self.path} line {self.number}: {reason}")

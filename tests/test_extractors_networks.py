@@ -1,0 +1,258 @@
+"""Extractors with a network: sampling, pixels, flow in eight bits, spectrograms, weights; shared decoding."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from featcache import FeatureStore, extractors
+from featcache.backbones.bninception import BNInception
+from featcache.errors import ConfigError, WeightsError
+from featcache.extractors import Pictures, Runtime, _flow, _sampling, i3d_flow, i3d_rgb, tbn_audio, tbn_flow, tbn_rgb
+from featcache.extractors._frozen import fill_by_seed
+from featcache.media import Take, read_clip
+from featcache.media import pictures as media_pictures
+from featcache.media.pictures import made
+from featcache.windows import Plan
+from pipelines.cli import main
+from tests._media import Watcher, clip, numbered, take, write_video
+
+
+class Native(Watcher):
+    """Rows are the numbers of the pictures; the window is whatever is given."""
+
+    def __init__(self, **window):
+        super().__init__()
+        self.window = Pictures(**window)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """50 numbered pictures at 25 per second."""
+    return write_video(tmp_path_factory.mktemp("film") / "v.mp4", pictures=[numbered(n) for n in range(50)])
+
+
+@pytest.mark.parametrize(
+    ("window", "plan", "expected"),
+    [
+        ({"count": 4}, "segments:1", [[23, 24, 25, 26]]),
+        ({"count": 4, "stride": 3}, "segments:1", [[20, 23, 26, 29]]),
+        ({"count": 5, "spread": True}, "segments:2", [[2, 7, 12, 17, 22], [27, 32, 37, 42, 47]]),
+        ({"count": 60, "stride": 1}, "segments:1", [[0] * 5 + list(range(50)) + [49] * 5]),
+        ({"count": 2, "stride": 10}, "uniform:1", [[20, 30]]),
+    ],
+)
+def test_windows_take_the_sources_own_pictures(film, window, plan, expected):
+    assert take(film, Native(**window), plan=plan).windows.tolist() == expected
+
+
+def test_a_window_in_pictures_stays_in_its_clip(film):
+    found = take(film, Native(count=4), clip(start=10, stop=13, unit="frames"))
+    assert found.windows.tolist() == [[10, 10, 11, 12]]
+    assert found.start == pytest.approx([0.4])
+    assert found.stop == pytest.approx([0.52])
+
+
+def test_all_gives_one_window_per_stretch_of_time(film):
+    assert take(film, Native(count=1), plan="all:0.5").windows.tolist() == [[6], [18], [31], [43]]
+
+
+def test_pictures_are_resized_along_their_shorter_side():
+    assert made(numbered(3, 96, 64), 30).shape == (30, 45, 3)
+    assert made(numbered(3, 64, 96), 128, grey=True).shape == (192, 128)
+    assert made(np.full((50, 70, 3), 77, np.uint8), 20).min() == 77
+
+
+@pytest.mark.parametrize("sampling", ["densely", ""])
+def test_an_unknown_sampling_lists_the_known_ones(sampling):
+    with pytest.raises(ConfigError, match="i3d-rgb.sampling is .*; choose from dense, uniform"):
+        i3d_rgb.I3DRgb(i3d_rgb.Params(sampling=sampling))
+    with pytest.raises(ConfigError, match=r"rate is 5, but sampling is uniform"):
+        i3d_rgb.I3DRgb(i3d_rgb.Params(sampling="uniform", rate=5.0))
+    with pytest.raises(ConfigError, match="i3d-flow.method is 'raft'; choose from dis, tvl1"):
+        i3d_flow.I3DFlow(i3d_flow.Params(method="raft"))
+
+
+def test_the_known_methods_of_flow_are_those_of_media():
+    assert sorted(media_pictures.METHODS) == sorted(_flow.METHODS)
+
+
+# ------------------------------------------------------------------------------------------------------------- pixels
+
+
+def test_i3d_sees_minus_one_to_one():
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).view(1, 2, 1, 1, 1).expand(1, 2, 4, 5, 3)
+    x = i3d_rgb.I3DRgb(i3d_rgb.Params()).transform(pixels)
+    assert x.shape == (1, 3, 2, 4, 5)
+    assert x[0, :, 0].unique().tolist() == [-1]
+    assert x[0, :, 1].unique().tolist() == [1]
+    mm_sada = i3d_rgb.I3DRgb(i3d_rgb.Params(divisor=256)).transform(pixels)
+    assert mm_sada.max().item() == pytest.approx((255 / 256 - 0.5) * 2)
+
+
+def test_tbn_sees_bgr_minus_the_mean():
+    pixels = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 1, 1, 3)
+    x = tbn_rgb.TbnRgb(tbn_rgb.Params()).transform(pixels)
+    assert x.flatten().tolist() == [30 - 104, 20 - 117, 10 - 128]
+
+
+def test_standardised_as_torchvision_does():
+    pixels = torch.arange(24, dtype=torch.uint8).view(1, 2, 4, 3)
+    x = _sampling.standardised(_sampling.channels_first(pixels), _sampling.IMAGENET)
+    mean, std = map(torch.tensor, _sampling.IMAGENET)
+    expected = (pixels[0, 1, 2] / 255 - mean) / std
+    torch.testing.assert_close(x[0, :, 1, 2], expected)
+
+
+def test_stacked_flow_has_right_and_down_of_one_field_side_by_side():
+    fields = torch.arange(10, dtype=torch.uint8).view(1, 5, 1, 1, 2).expand(1, 5, 3, 4, 2)
+    x = tbn_flow.TbnFlow(tbn_flow.Params()).transform(fields)
+    assert x.shape == (1, 10, 3, 4)
+    assert x[0, :, 0, 0].tolist() == [k - 128 for k in range(10)]
+
+
+def test_a_translation_comes_back_as_that_flow_in_eight_bits(tmp_path):
+    """Texture that moves 3 pixels to the right per picture, at the size that flow is computed at."""
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 256, (64, 100, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    pictures = [np.ascontiguousarray(wide[:, 90 - 3 * k : 90 - 3 * k + 256]) for k in range(12)]
+    path = write_video(tmp_path / "t.mp4", pictures=pictures)
+    extractor = i3d_flow.I3DFlow(i3d_flow.Params(count=10, method="dis"))
+    found = take(path, extractor).windows[0]
+    assert found.shape == (10, 224, 224, 2)
+    middle = np.median(found[:, 60:-60, 60:-60].reshape(-1, 2), axis=0)
+    assert middle.tolist() == [round(128 + 3 * 127.5 / 20), 128]
+
+
+def test_overlapping_windows_share_pictures_and_flow(film, monkeypatch):
+    """Of three extractors, two of which want the same flow: every field is computed once, every picture made once."""
+    pairs, greys = [], []
+    flow = media_pictures.METHODS["dis"]
+    monkeypatch.setitem(media_pictures.METHODS, "dis", lambda a, b: (pairs.append(0), flow(a, b))[1])
+    monkeypatch.setattr(media_pictures, "made", lambda p, side, grey: (greys.append(grey), made(p, side, grey))[1])
+    three = [
+        i3d_flow.I3DFlow(i3d_flow.Params(method="dis")),
+        tbn_flow.TbnFlow(tbn_flow.Params(method="dis")),
+        i3d_rgb.I3DRgb(i3d_rgb.Params()),
+    ]
+    together = read_clip(film, clip(), Plan.parse("segments:5"), three)
+    assert len(pairs) == 49
+    assert greys.count(True) == 50
+    assert greys.count(False) <= 50
+    for extractor in three:
+        assert isinstance(together[extractor.name], Take)
+        np.testing.assert_array_equal(
+            together[extractor.name].windows, take(film, extractor, plan="segments:5").windows
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------- sound
+
+
+def test_the_spectrogram_has_the_published_shape_and_a_tone_lands_in_its_bin():
+    times = np.arange(round(tbn_audio.RATE * tbn_audio.SECONDS)) / tbn_audio.RATE
+    for k in (20, 100, 200):
+        tone = torch.from_numpy(np.sin(2 * np.pi * k * tbn_audio.RATE / tbn_audio.FFT * times).astype(np.float32))
+        S = tbn_audio.spectrogram(tone[None])
+        assert S.shape == (1, 256, 256)
+        assert S[0, :, 5:-5].argmax(0).unique().tolist() == [k]
+
+
+def test_the_spectrogram_equals_a_fourier_transform_by_hand():
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.1, 2400)
+    S = tbn_audio.spectrogram(torch.from_numpy(sound)[None].float())[0]
+    padded = np.pad(sound, tbn_audio.FFT // 2)
+    hann = np.zeros(tbn_audio.FFT)
+    left = (tbn_audio.FFT - tbn_audio.FRAME) // 2
+    hann[left : left + tbn_audio.FRAME] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(tbn_audio.FRAME) / tbn_audio.FRAME)
+    for column in (0, 7, 15):
+        piece = padded[column * tbn_audio.HOP :][: tbn_audio.FFT]
+        power = np.abs(np.fft.rfft(piece * hann)) ** 2
+        np.testing.assert_allclose(S[:, column], np.log(power + 1e-6), rtol=1e-3, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------------------ weights
+
+
+def test_untrained_weights_are_drawn_by_seed_and_said(tmp_path):
+    one, same, other = (extractors.load("tbn-audio").ready(Runtime("untrained", seed=seed)) for seed in (3, 3, 4))
+    sound = np.random.default_rng(0).normal(0, 0.1, (1, 30696)).astype(np.float32)
+    np.testing.assert_array_equal(one(sound), same(sound))
+    assert np.abs(one(sound) - other(sound)).max() > 1e-3
+    assert one.recipe["weights_sha256"] == "untrained:3"
+
+
+def test_a_file_of_weights_is_loaded_and_its_digest_is_in_the_recipe(tmp_path):
+    net = BNInception(1)
+    fill_by_seed(net, 7)
+    path = tmp_path / "mine.pth"
+    torch.save({"state_dict": {f"module.{name}": value for name, value in net.state_dict().items()}}, path)
+    mine = extractors.load("tbn-audio").ready(Runtime(str(path)))
+    drawn = extractors.load("tbn-audio").ready(Runtime("untrained", seed=7))
+    sound = np.random.default_rng(0).normal(0, 0.1, (2, 30696)).astype(np.float32)
+    np.testing.assert_allclose(mine(sound), drawn(sound), rtol=1e-5)
+    assert len(mine.recipe["weights_sha256"]) == 64
+    with pytest.raises(WeightsError, match="mine.pth does not fit"):
+        extractors.load("tbn-rgb").ready(Runtime(str(path)))
+
+
+def test_without_weights_nothing_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="featcache weights fetch i3d-rgb"):
+        extractors.load("i3d-rgb").ready(Runtime())
+    with pytest.raises(WeightsError, match="i3d-rgb has no weights yet"):
+        extractors.load("i3d-rgb")(np.zeros((1, 16, 224, 224, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "message"),
+    [
+        ({"precision": "int8"}, "precision is 'int8'; choose from fp32, bf16, fp16"),
+        ({"compile": "yes"}, "compile is 'yes'; choose from off, on, graphs"),
+        ({"device": "tpu9"}, "no device 'tpu9'"),
+        ({"device": "cuda:77"}, "no device 'cuda:77': torch sees"),
+        ({"compile": "graphs"}, "compile is 'graphs', CUDA graphs, on 'cpu'"),
+    ],
+)
+def test_a_wrong_runtime_is_told(runtime, message):
+    with pytest.raises(ConfigError, match=message):
+        extractors.load("tbn-audio").ready(Runtime("untrained", **runtime))
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_a_lower_precision_is_in_the_recipe_and_near(precision):
+    sound = np.random.default_rng(0).normal(0, 0.1, (1, 30696)).astype(np.float32)
+    full = extractors.load("tbn-audio").ready(Runtime("untrained"))
+    low = extractors.load("tbn-audio").ready(Runtime("untrained", precision=precision))
+    assert "precision" not in full.recipe
+    assert low.recipe["precision"] == precision
+    a, b = full(sound)[0], low(sound)[0]
+    assert 0.99 < float(a @ b / math.sqrt(float(a @ a) * float(b @ b))) < 1
+
+
+def test_the_command_extracts_with_untrained_weights_and_says_so(film, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"clip_id,domain,split,source\na,d,train,{film}\n")
+    stores = tmp_path / "stores"
+    command = ["extract", str(manifest), "tbn-rgb", "--stores", str(stores), "--windows", "segments:3"]
+    refused = CliRunner().invoke(main, command, env={"FEATCACHE_WEIGHTS": str(tmp_path / "none")})
+    assert refused.exit_code == 1
+    assert "tbn-epic-100" in refused.output
+    assert not (stores / "m" / "tbn-rgb.zarr").exists()
+    result = CliRunner().invoke(main, [*command, "--weights", "untrained", "--weights-seed", "5"])
+    assert result.exit_code == 0, result.output
+    store = FeatureStore.open(stores / "m" / "tbn-rgb.zarr")
+    assert store.weights_sha256 == "untrained:5"
+    assert store.features.shape == (1, 3, 1024)
+    assert "untrained:5" in CliRunner().invoke(main, ["info", str(store.path)]).output
+
+
+def test_a_wrong_choice_of_weights_is_told(film, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"clip_id,domain,split,source\na,d,train,{film}\n")
+    result = CliRunner().invoke(main, ["extract", str(manifest), "tbn-rgb", "--weights", "mine.pth"])
+    assert result.exit_code == 1
+    assert "--weights mine.pth: write untrained, or EXTRACTOR=FILE with one of tbn-rgb" in result.output
