@@ -1,0 +1,51 @@
+"""Captions as token ids: arrays of one shape, and forward passes in which no caption is padded for another's sake."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+MASK = "attention_mask"
+STEP = 16  #: captions are padded to a multiple of this many tokens
+UNLIMITED = 512  #: tokens that are kept of a caption where the model names no limit
+
+
+def limit(own: int | None, network: nn.Module) -> int:
+    """Tokens that a network takes at most. own: as its tokenizer says, where that is not "any number"."""
+    found = [own] if own and own < 10**6 else []
+    table = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding):  # RoBERTa counts its positions from the one after padding's
+        found.append(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
+    elif most := getattr(getattr(network, "config", None), "max_position_embeddings", None):
+        found.append(most)
+    return min(found, default=UNLIMITED)
+
+
+def array(encoded: Mapping[str, Sequence[int]], names: Sequence[str], length: int, pad: int) -> NDArray[np.int32]:
+    """One caption's inputs, by name -> (names, length), padded on the right; the attention mask is among them."""
+    out = np.zeros((len(names), length), np.int32)
+    for k, name in enumerate(names):
+        out[k] = pad if name == "input_ids" else 0
+        out[k, : len(encoded[name])] = encoded[name]
+    return out
+
+
+def rows_by_length(
+    run: Callable[[NDArray[Any]], NDArray[np.float32]],
+    windows: NDArray[Any],
+    mask: int,
+    row_shape: tuple[int, ...],
+) -> NDArray[np.float32]:
+    """Rows of captions (n, names, length), in forward passes over captions of about the same number of tokens.
+
+    So padding depends on the caption alone, and with it its row; and short ones do not wait for long ones.
+    mask: the place of the attention mask among the names.
+    """
+    lengths = -(-windows[:, mask].sum(axis=1) // STEP) * STEP
+    rows = np.empty((len(windows), *row_shape), np.float32)
+    for length in np.unique(lengths):
+        here = np.flatnonzero(lengths == length)
+        rows[here] = run(np.ascontiguousarray(windows[here, :, :length]))
+    return rows

@@ -1,0 +1,265 @@
+"""`hf:MODEL`: any encoder of pictures, videos, sound or text that transformers' AutoModel loads.
+
+MODEL is an id of the hub or a local folder. Preprocessing is the model's own: size, crop, mean and standard deviation
+of pictures (`_processor.py`), the feature extractor of sound, the tokenizer of text, which cuts what is too long. What
+a row is, is set by `pool`:
+
+    auto    text: the mean over the tokens. Models with separate towers (CLIP, SigLIP): their projected embedding,
+            of modality rgb unless `modality` says text. Pictures and sound: the model's own pooled output where it has
+            one and its weights were saved (DINOv2: normalised CLS; ViT: CLS through a dense layer; AST: mean of its two
+            CLS; ResNet, ConvNeXt: mean over space), else CLS where there is one, else the mean (VideoMAE, wav2vec 2.0,
+            Whisper's encoder)
+    mean    over the tokens of the last layer without CLS and registers: patches, steps of time or tokens of text
+    cls     the first token of the last layer
+
+Models of pictures see each picture of a window by itself, and the rows are averaged; models of videos see all of them.
+"""
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featcache.errors import ConfigError
+from featcache.extractors import Caption, Pictures, Sound, bounded
+from featcache.extractors import _processor as processor
+from featcache.extractors._hub import Hub, check_tokenizer, loaded, refused
+from featcache.extractors._tokens import MASK, array, limit, rows_by_length
+
+MODALITIES = {"rgb": "image", "audio": "audio", "text": "text"}  #: ours -> transformers', of a tower
+OURS = {"image": "rgb", "video": "rgb", "audio": "audio", "text": "text"}
+POOLS = ("auto", "mean", "cls")
+SECONDS = 2.0  #: of a window of sound for models that take any length
+SHIFT = 0.01  #: seconds between two spectra of the Audio Spectrogram Transformer
+FIRST = ("cls_token", "class_embedding", "distillation_token")  #: parameters that stand before the patches
+
+
+@dataclass(frozen=True)
+class Params:
+    """Which model, what it sees, and what of its output is a row."""
+
+    model: str = ""  #: id of the hub, or a local folder
+    revision: str = ""  #: commit, tag or branch of the hub; "": its main branch
+    modality: str = ""  #: rgb | audio | text; "": the model's own, or rgb, audio, text where it has several
+    pool: str = "auto"  #: auto | mean | cls
+    frames: int = bounded(0, 0, 1024)  #: pictures of a window; 0: as many as the model takes, or one
+    rate: float = bounded(8.0, 0.01, 1000)  #: pictures per second of a window
+    seconds: float = bounded(0.0, 0, 600)  #: of a window of sound; 0: the model's own, or 2 where it takes any
+
+
+class HuggingFace(Hub):
+    """Rows of an encoder; what its windows are made of is known when it is ready."""
+
+    name = "hf"
+    needs: ClassVar[tuple[str, str]] = ("transformers", "hf")
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        for key, choices in (("pool", POOLS), ("modality", ("", *MODALITIES))):
+            if getattr(params, key) not in choices:
+                words = ", ".join(repr(choice) for choice in choices)
+                raise ConfigError(f"hf.{key} is {getattr(params, key)!r}; choose from {words}")
+        self.name = f"hf:{self.model}" if self.model else "hf"
+
+    def network(self, trained: bool) -> nn.Module:
+        """The model behind one tensor, and its preprocessing."""
+        model, missing = _model(self.folder, self.name, trained)
+        self.modality = _modality(model, self.params.modality, self.name)
+        tower = _Tower(model, self.modality, self.params.pool, missing, self.name)
+        example: Any
+        if self.modality == "rgb":
+            example = [np.zeros((48, 64, 3), np.uint8)] * self._pictures(model, tower)
+        elif self.modality == "audio":
+            example = np.zeros(self._sound(tower), np.float32)
+        else:
+            self._text(tower)
+            example = "a caption"
+        return self.measure(tower, self.prepare(example))
+
+    def _pictures(self, model: nn.Module, tower: "_Tower") -> int:
+        config: Any = model.config
+        self.pipeline = processor.read(self.folder, self.model, config.model_type)
+        own = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+        if own and self.params.frames not in (0, own):
+            raise ConfigError(f"{self.name}.frames is {self.params.frames}; this model takes {own}; write 0 for these")
+        tower.video = own is not None
+        if tower.net.main_input_name == "pixel_values_videos":  # V-JEPA 2 alone
+            tower.input = "pixel_values_videos"
+        count = own or self.params.frames or 1
+        self.window = Pictures(count, self.params.rate)
+        self.batch = max(1, 64 // count)
+        return count
+
+    def _sound(self, tower: "_Tower") -> int:
+        from transformers import AutoFeatureExtractor
+
+        with warnings.catch_warnings(), refused(f"{self.name}: {self.folder} has no feature extractor for sound"):
+            warnings.simplefilter("ignore")  # the spectrogram of AST has more bands than its lowest bins
+            self.extractor = AutoFeatureExtractor.from_pretrained(self.folder, local_files_only=True)
+        if not hasattr(self.extractor, "sampling_rate"):
+            raise ConfigError(f"{self.name}: its preprocessor_config.json has no sampling_rate, so it is not for sound")
+        tower.input = self.extractor.model_input_names[0]
+        rate, kind = self.extractor.sampling_rate, tower.net.config.model_type
+        own = getattr(self.extractor, "chunk_length", None) or getattr(self.extractor, "max_length_s", None)
+        if kind == "audio-spectrogram-transformer":
+            own = self.extractor.max_length * SHIFT
+        seconds = float(self.params.seconds or own or SECONDS)
+        if own and seconds > own:
+            raise ConfigError(f"{self.name}.seconds is {seconds:g}; this model hears at most {own:g}")
+        if kind == "whisper":  # it pads to 30 seconds, of which only those that were heard shall count
+            steps = seconds * rate / self.extractor.hop_length
+            tower.keep = max(1, math.ceil(steps / 2))
+        self.window = Sound(rate, seconds)
+        self.batch = 16
+        return round(seconds * rate)
+
+    def _text(self, tower: "_Tower") -> None:
+        from transformers import AutoTokenizer
+
+        check_tokenizer(self.folder, self.name)
+        with refused(f"{self.name}: the tokenizer in {self.folder} cannot be read"):
+            self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        if self.params.pool == "cls" and self.tokenizer.cls_token is None:
+            raise ConfigError(f"{self.name}.pool is 'cls', but its text begins with no such token; choose 'mean'")
+        net: Any = tower.net
+        towers = getattr(net, "text_model", net)
+        self.length = limit(self.tokenizer.model_max_length, towers)
+        self.whole = net.config.model_type.startswith("siglip")  # it pools the last token, and saw padding in training
+        accepted = self.tokenizer.model_input_names
+        tower.names = ("input_ids", MASK, *(name for name in accepted if name not in ("input_ids", MASK)))
+        self.names = tower.names
+        # Fast tokenizers keep the limit as state: `measure` sets it by its call, and those from threads only read it.
+        self.window = Caption()
+
+    def prepare(self, window: Any) -> NDArray[np.generic]:
+        """A window -> uint8 (frames, 3, h, w), the model's float32 input of sound, or token ids (names, length)."""
+        if self.modality == "rgb":
+            made = {id(picture): picture for picture in window}
+            pictures = {key: self.pipeline.picture(picture) for key, picture in made.items()}
+            return np.stack([pictures[id(picture)] for picture in window])
+        if self.modality == "audio":
+            name = self.extractor.model_input_names[0]
+            found = self.extractor(window, sampling_rate=self.extractor.sampling_rate, return_tensors="np")[name][0]
+            return np.asarray(found, np.float32)
+        encoded = self.tokenizer(window, truncation=True, max_length=self.length, return_attention_mask=True)
+        out = array({name: encoded[name] for name in self.names}, self.names, self.length, self._pad)
+        if self.whole:
+            out[self.names.index(MASK)] = 1
+        return out
+
+    @property
+    def _pad(self) -> int:
+        return self.tokenizer.pad_token_id or 0
+
+    def transform(self, windows: Tensor) -> Tensor:
+        """Prepared windows -> the model's input."""
+        if self.modality == "rgb":
+            return self.pipeline.normalised(windows)
+        return windows.long() if self.modality == "text" else windows
+
+    def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """Prepared windows (n, ...) -> rows (n, dims)."""
+        if self.module is None or self.modality != "text":
+            return super().__call__(windows)
+        return rows_by_length(super().__call__, windows, self.names.index(MASK), self.row_shape)
+
+
+class _Tower(nn.Module):
+    """One encoder of a model: input (n, ...) -> rows (n, dims)."""
+
+    def __init__(self, model: Any, modality: str, pool: str, missing: set[str], name: str) -> None:
+        super().__init__()
+        self.modality, self.pool = modality, "mean" if pool == "auto" and modality == "text" else pool
+        self.input = "pixel_values"  #: name of the model's input, but for text
+        self.names: tuple[str, ...] = ()  #: of the inputs of text
+        self.video = False  #: whether the model takes all pictures of a window at once
+        self.keep: int | None = None  #: tokens that count; the rest is padding
+        self.projected = _dual(model) and pool == "auto"
+        if self.projected:
+            self.net = model
+        elif _dual(model):
+            self.net = getattr(model, f"{'vision' if modality == 'rgb' else modality}_model")
+        else:
+            self.net = model.get_encoder() if model.config.is_encoder_decoder else model
+        self.pooler = not any("pooler" in key.split(".") for key in missing)
+        parameters = [key.rpartition(".")[2] for key, _ in self.net.named_parameters()]
+        self.first = 0 if modality == "text" else sum(parameters.count(kind) for kind in FIRST)
+        if pool == "cls" and modality != "text" and not self.first:
+            raise ConfigError(f"{name}.pool is 'cls', but this model has no such token; choose 'auto' or 'mean'")
+        self.registers = getattr(self.net.config, "num_register_tokens", 0) or 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Text: token ids (n, names, length). Pictures: (n, frames, 3, h, w). Sound: (n, ...) as the model has it."""
+        if self.modality == "text":
+            inputs = dict(zip(self.names, x.unbind(1), strict=True))
+            return self._rows(inputs, inputs[MASK])
+        if self.modality == "audio" or self.video:
+            return self._rows({self.input: x}, None)
+        rows = self._rows({self.input: x.flatten(0, 1)}, None)
+        return rows.view(*x.shape[:2], -1).mean(1)
+
+    def _rows(self, inputs: dict[str, Tensor], mask: Tensor | None) -> Tensor:
+        if self.projected:
+            found = getattr(self.net, f"get_{MODALITIES[self.modality]}_features")(**inputs)
+            return found if isinstance(found, Tensor) else found.pooler_output
+        found = self.net(**inputs)
+        pooled = getattr(found, "pooler_output", None)
+        if self.pool == "auto" and pooled is not None and self.pooler:
+            return pooled.flatten(1)
+        tokens: Tensor = found.last_hidden_state
+        if tokens.dim() == 4:  # convolutional: (n, dims, h, w)
+            tokens = tokens.flatten(2).transpose(1, 2)
+        if mask is not None and self.pool == "mean":
+            weight = mask[..., None].to(tokens.dtype)
+            return (tokens * weight).sum(1) / weight.sum(1)
+        if self.pool == "cls" or (self.pool == "auto" and self.first):
+            return tokens[:, 0]
+        return tokens[:, self.first + self.registers if self.first else 0 : self.keep].mean(1)
+
+
+def _model(folder: Any, name: str, trained: bool) -> tuple[Any, set[str]]:
+    """The model, and the names of its weights that the files do not have: none but those of a pooler."""
+    import transformers
+
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ConfigError(f"{name}: {folder} has no config.json, which says what the model is")
+    kind = json.loads(file.read_text("utf-8")).get("model_type", "")
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ConfigError(
+            f"{name}: transformers {transformers.__version__} knows no model type {kind!r}, which config.json names; "
+            "take another model, or a version of transformers that has it (models with code of their own are not run)"
+        )
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if not trained:
+        return transformers.AutoModel.from_config(config, trust_remote_code=False), set()
+    return loaded(transformers.AutoModel, folder, config, name)
+
+
+def _dual(model: Any) -> bool:
+    """Whether it has a tower for text beside one for something else, that meet in one space (CLIP)."""
+    return hasattr(model, "get_text_features") and hasattr(model, "text_model")
+
+
+def _modality(model: Any, wanted: str, name: str) -> str:
+    """What the model sees, in our words; `wanted` if that is among it."""
+    if _dual(model):
+        has = [ours for ours, theirs in MODALITIES.items() if hasattr(model, f"get_{theirs}_features")]
+    else:
+        net = model.get_encoder() if model.config.is_encoder_decoder else model
+        inputs = net.input_modalities
+        inputs = (inputs,) if isinstance(inputs, str) else inputs
+        has = sorted({OURS.get(one, one) for one in inputs}, key=[*MODALITIES].index)
+        if len(has) > 1:
+            raise ConfigError(f"{name}: this model takes {' and '.join(has)} together; only encoders of one work here")
+    if wanted and wanted not in has:
+        raise ConfigError(f"{name}.modality is {wanted!r}; this model has {', '.join(has)}")
+    return wanted or has[0]
+
+
+EXTRACTOR = HuggingFace

@@ -1,0 +1,139 @@
+"""Captions and narrations by Sentence-BERT (Reimers & Gurevych 2019), through the library sentence-transformers.
+
+The model's own steps are run: its tokenizer, its prompt if it has one for everything, its pooling, and what follows
+that. A model that is no sentence encoder yet gets the mean over its tokens. A caption longer than the model's limit
+(128 to 512 tokens, about as many words or fewer) is cut there, as the library does; its row says nothing of the rest.
+"""
+
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from featcache.errors import ConfigError
+from featcache.extractors import Caption, bounded
+from featcache.extractors._hub import PICKLED, WEIGHTS, Hub, check_tokenizer, loaded
+from featcache.extractors._tokens import MASK, array, limit, rows_by_length
+
+
+@dataclass(frozen=True)
+class Params:
+    """Which sentence encoder."""
+
+    model: str = "sentence-transformers/bert-base-nli-stsb-mean-tokens"  #: id of the hub, or a local folder
+    revision: str = ""  #: commit, tag or branch of the hub; "": its main branch
+    normalise: bool = False  #: divide rows by their length, unless the model does so anyway
+    max_tokens: int = bounded(0, 0, 100_000)  #: of a caption, special ones included; 0: the model's own limit
+
+
+class SentenceBert(Hub):
+    """One row for a caption."""
+
+    name = "sentence-bert"
+    modality = "text"
+    needs = ("sentence_transformers", "text")
+    window = Caption()
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        if params.max_tokens in (1, 2):
+            raise ConfigError(f"sentence-bert.max_tokens is {params.max_tokens}; allowed: 0, or 3 to 100000")
+
+    def network(self, trained: bool) -> nn.Module:
+        """sentence-transformers' model, behind one tensor of token ids."""
+        check_tokenizer(self.folder, self.name)
+        model = _model(self.folder) if trained else _untrained(self.folder)
+        network = model.transformers_model
+        if network is None:
+            raise ConfigError(f"sentence-bert: {self.model} has no transformer; take a model that has one")
+        if trained:  # once more, because the library does not say what it did not find
+            loaded(type(network), _transformer(self.folder), network.config, self.name)
+        own = limit(model.max_seq_length, network)
+        most = limit(None, network)
+        if self.params.max_tokens > most:
+            raise ConfigError(f"sentence-bert.max_tokens is {self.params.max_tokens}; {self.model} takes up to {most}")
+        self.length = self.params.max_tokens or own
+        model.max_seq_length = self.length
+        self.library, self.lock = model, threading.Lock()
+        self.prompt = model.prompts.get(model.default_prompt_name or "") or None
+        self.pad = model.tokenizer.pad_token_id or 0
+        encoded = self.encoded("a caption")
+        self.names = tuple(name for name, value in encoded.items() if isinstance(value, Tensor) and value.dim() == 2)
+        constant = {name: value for name, value in encoded.items() if name not in self.names}
+        module = _Sentences(model, self.names, constant, self.params.normalise)
+        return self.measure(module, self.prepare("a caption"))
+
+    def encoded(self, caption: str) -> dict[str, Any]:
+        """The library's inputs of one caption, cut to the limit."""
+        with self.lock:  # the library's tokenizers keep their padding and limit as state
+            inputs: dict[str, Any] = self.library.preprocess([caption], prompt=self.prompt)
+        return inputs
+
+    def prepare(self, window: str) -> NDArray[np.int32]:
+        """A caption -> its token ids, attention mask and what else the model takes, (names, length)."""
+        encoded = self.encoded(window)
+        return array({name: encoded[name][0].tolist() for name in self.names}, self.names, self.length, self.pad)
+
+    def transform(self, windows: Tensor) -> Tensor:
+        """Token ids as torch wants them."""
+        return windows.long()
+
+    def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """(n, names, length) -> (n, dims)."""
+        if self.module is None:
+            return super().__call__(windows)  # which says what is missing
+        return rows_by_length(super().__call__, windows, self.names.index(MASK), self.row_shape)
+
+
+class _Sentences(nn.Module):
+    """A SentenceTransformer that takes one tensor (n, names, length) and gives rows (n, dims)."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...], constant: dict[str, Any], normalise: bool) -> None:
+        super().__init__()
+        self.model, self.names, self.constant, self.normalise = model, names, constant, normalise
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        inputs = dict(zip(self.names, tokens.unbind(1), strict=True))
+        rows: Tensor = self.model(self.constant | inputs)["sentence_embedding"]
+        return functional.normalize(rows, dim=1) if self.normalise else rows
+
+
+def _model(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(
+        str(folder),
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=False,
+        model_kwargs={"dtype": torch.float32},
+    )
+
+
+def _transformer(folder: Path) -> Path:
+    """Where in a model's folder its transformer lies: the first of its modules."""
+    modules = folder / "modules.json"
+    return folder / json.loads(modules.read_text("utf-8"))[0]["path"] if modules.exists() else folder
+
+
+def _untrained(folder: Path) -> Any:
+    """The library reads weights from files, so it is given a folder with some."""
+    from transformers import AutoConfig, AutoModel
+
+    with TemporaryDirectory() as scratch:
+        copytree(folder, scratch, ignore=ignore_patterns(*WEIGHTS, *PICKLED), dirs_exist_ok=True)
+        place = _transformer(Path(scratch))
+        AutoModel.from_config(AutoConfig.from_pretrained(place, local_files_only=True)).save_pretrained(place)
+        return _model(Path(scratch))
+
+
+EXTRACTOR = SentenceBert
