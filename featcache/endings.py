@@ -9,4 +9,5 @@ VIDEO = frozenset(
 SOUND = frozenset({".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
 IMAGE = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 SKELETON = frozenset({".npy", ".npz", ".skeleton"})
-NUMBERS = frozenset({".csv", ".h5", ".hdf5", ".npy", ".npz"})
+ARRAY = frozenset({".h5", ".hdf5", ".npy", ".npz"})
+NUMBERS = ARRAY | {".csv"}

@@ -15,11 +15,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featcache.endings import IMAGE, NUMBERS, SKELETON, SOUND, VIDEO
+from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
 from featcache.errors import ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 
-MEDIA = {*VIDEO, *SOUND, *IMAGE, *SKELETON, *NUMBERS} - {".csv"}  # which may as well be a manifest
+MEDIA = VIDEO | SOUND | IMAGE | SKELETON | ARRAY  # no .csv, which may as well be a manifest
 FIELDS = ("clip_id", "domain", "split", "label")
 
 
@@ -44,7 +44,8 @@ def scan(
     """Make a manifest of the media files under a folder.
 
     Without {split} in the layout, a seeded share of each (domain, label) becomes the test split. With `fps`, folders
-    of images are clips with that frame rate; without it, each image is a clip of its own.
+    of images are clips with that frame rate; without it, each image is a clip of its own. Files of arrays are clips
+    only where no other media are: beside videos they are somebody's features.
     Raises ManifestError when the folder holds no media, no path fits, or the layout is not understood.
     """
     if not folder.is_dir():
@@ -56,7 +57,7 @@ def scan(
     pattern = _pattern(layout)
     sources = _sources(folder, frame_folders=fps is not None)
     if not sources:
-        raise ManifestError(f"no videos, sounds or images under {folder}")
+        raise ManifestError(f"no videos, sounds, images, skeletons or arrays under {folder}")
     home = folder.resolve().name
     clips, unmatched = [], []
     for source in sources:
@@ -132,7 +133,7 @@ def _sources(folder: Path, *, frame_folders: bool) -> list[Path]:
             found.append(here)
             media = [path for path in media if path.suffix.lower() not in IMAGE]
         found += media
-    return sorted(found)
+    return sorted([path for path in found if path.is_dir() or path.suffix.lower() not in ARRAY] or found)
 
 
 def _leads_back(path: Path) -> bool:

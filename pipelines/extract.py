@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from featcache import __version__
 from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, StoreError
 from featcache.extractors import (
+    UNTRAINED,
     WHOLE,
     Caption,
     Extractor,
@@ -54,7 +56,6 @@ CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
 Takes = dict[str, Take | FeatcacheError]
 
 RUNTIME = Runtime()
-UNTRAINED = "untrained"  #: instead of weights: drawn by seed
 AUTO = "auto"  #: the dtype that a store has, or float16, or float32 when a row reaches beyond float16
 
 
@@ -132,6 +133,11 @@ def load_extractors(
         of = typed.from_json(changed[name], type(default), name)
         of = complete(name, of, source) if source else of
         loaded.append(load(name, of).ready(replace(runtime, weights=chosen[name])))
+    for one, other in combinations(loaded, 2):
+        if one.store == other.store:
+            raise ConfigError(
+                f"{one.name} and {other.name} would both fill {one.store}.zarr; extract them into two --stores folders"
+            )
     return loaded
 
 

@@ -2,13 +2,11 @@
 
 import functools
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from featcache.backbones import _layouts
-from featcache.backbones.bninception import BNInception
 from featcache.backbones.i3d import I3D
 from featcache.errors import WeightsError
 from tests._backbones import (
@@ -77,22 +75,6 @@ def test_two_entries_for_one_name_are_refused():
         WeightsError, match=r"both Conv3d_1a_7x7.conv3d.weight and conv3d_1a_7x7.conv3d.weight are Conv3d"
     ):
         _layouts.convert(state, "i3d")
-
-
-def test_the_first_convolution_of_other_modalities_is_the_mean_over_colours():
-    rgb = used("bninception")
-    kernel = rgb[_layouts.FIRST].numpy()
-    mean = sum(kernel[:, colour].astype(np.float64) for colour in range(3)) / 3
-    for channels in (10, 1):
-        found = _layouts.cross_modality(rgb, channels)
-        assert found[_layouts.FIRST].shape == (64, channels, 7, 7)
-        for channel in range(channels):
-            np.testing.assert_allclose(found[_layouts.FIRST][:, channel], mean, atol=1e-7)
-        assert_same({**found, _layouts.FIRST: rgb[_layouts.FIRST]}, rgb)
-        filled(functools.partial(BNInception, channels), found)
-    np.testing.assert_array_equal(rgb[_layouts.FIRST], kernel)
-    with pytest.raises(WeightsError, match=r"no conv1_7x7_s2.weight"):
-        _layouts.cross_modality(used("i3d"), 10)
 
 
 def small():

@@ -1,6 +1,7 @@
 """What every file of featcache/extractors promises; a new one is tested by being there."""
 
 import dataclasses
+import inspect
 import json
 import threading
 
@@ -182,7 +183,7 @@ def test_the_recipe_is_json_and_names_every_parameter(extractor):
 def test_parameters_are_frozen_and_documented(extractor):
     params = type(extractor.params)
     assert params.__dataclass_params__.frozen
-    lines = source(extractor).read_text().splitlines()
+    lines = [line for kind in params.__mro__[:-1] for line in inspect.getsource(kind).splitlines()]
     for field in dataclasses.fields(params):
         line = next(line for line in lines if line.strip().startswith(f"{field.name}:"))
         assert "#: " in line, f"{extractor.name}.Params.{field.name} has no #: comment"

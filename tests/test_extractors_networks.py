@@ -17,6 +17,8 @@ from featcache.media import pictures as media_pictures
 from featcache.media.pictures import made
 from featcache.windows import Plan
 from pipelines.cli import main
+from pipelines.extract import load_extractors
+from tests import _hf_models
 from tests._media import Watcher, clip, numbered, take, write_video
 
 
@@ -256,3 +258,18 @@ def test_a_wrong_choice_of_weights_is_told(film, tmp_path):
     result = CliRunner().invoke(main, ["extract", str(manifest), "tbn-rgb", "--weights", "mine.pth"])
     assert result.exit_code == 1
     assert "--weights mine.pth: write untrained, or EXTRACTOR=FILE with one of tbn-rgb" in result.output
+
+
+def test_weights_for_what_has_no_network_are_refused():
+    with pytest.raises(ConfigError, match=r"hog has no network, so --weights hog=mine.pth cannot be used"):
+        load_extractors(["hog"], weights=["hog=mine.pth"])
+    assert load_extractors(["hog"], weights=["untrained"])[0].recipe == extractors.load("hog").recipe
+
+
+def test_two_extractors_do_not_fill_one_store(tmp_path):
+    """A model's folder and its link have one name, and so would their stores."""
+    pytest.importorskip("transformers")
+    model = _hf_models.vit(tmp_path / "one" / "model")
+    other = _hf_models.vit(tmp_path / "two" / "model")
+    with pytest.raises(ConfigError, match="would both fill .*model.zarr; extract them into two --stores folders"):
+        load_extractors([f"hf:{model}", f"hf:{other}"])

@@ -29,6 +29,15 @@ def test_files_that_do_not_fit_are_listed(tmp_path):
     assert scan(tmp_path, "{domain}/{label}/{clip_id}").unmatched == ["stray.mp4"]
 
 
+def test_arrays_beside_other_media_are_not_clips(tmp_path):
+    """Somebody's features beside the videos; alone, they are what there is."""
+    touch(tmp_path, "a/1.npz", "a/2.npy", "a/3.h5")
+    assert len(scan(tmp_path, "{domain}/{clip_id}").manifest) == 3
+    touch(tmp_path, "a/4.mp4", "a/5.skeleton", "b/6.npz")
+    found = scan(tmp_path, "{domain}/{clip_id}")
+    assert [clip.source for clip in found.manifest] == ["a/4.mp4", "a/5.skeleton"]
+
+
 def test_equal_names_become_paths(tmp_path):
     touch(tmp_path, "a/1.mp4", "b/1.mp4", "b/1.wav")
     found = scan(tmp_path, "{domain}/{clip_id}")

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from featcache.errors import WeightsError
 
 STREAMS = ("rgb", "flow", "spec")  #: of TBN, by their names in its files
-FIRST = "conv1_7x7_s2.weight"  #: BN-Inception's first convolution
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,6 @@ def convert(state: Mapping[str, Any], net: str) -> dict[str, Any]:
             raise WeightsError(f"both {origin[name]} and {key} are {name}; weights of two networks are in one file")
         found[name], origin[name] = value, key
     return found
-
-
-def cross_modality(state: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
-    """BN-Inception for RGB, in our names, made one for flow (10 channels) or sound (1), as TSN and TBN begin training.
-
-    Each channel of the first convolution gets the mean of the kernels for red, green and blue.
-    """
-    if FIRST not in state:
-        raise WeightsError(f"no {FIRST} among the weights; only BN-Inception's can be taken to another modality")
-    mean = state[FIRST].mean(1, keepdim=True)  # (64, 1, 7, 7)
-    return {**state, FIRST: mean.repeat(1, channels, 1, 1)}
 
 
 def fill(module: nn.Module, state: Mapping[str, Any], where: str) -> None:

@@ -78,6 +78,9 @@ Window = Pictures | Flow | Sound | Caption | Joints | Numbers
 WHOLE = (Caption, Joints, Numbers)  #: kinds of which a clip has one, whatever the plan of windows says
 
 
+UNTRAINED = "untrained"  #: in the place of weights: drawn by seed
+
+
 @dataclass(frozen=True)
 class Runtime:
     """With which weights a network runs, and how. Extractors without a network have no use for it."""
@@ -137,6 +140,8 @@ class Extractor:
 
     def ready(self, runtime: Runtime) -> Self:
         """Load the weights, if there are any; only then may the extractor be called."""
+        if runtime.weights not in ("", UNTRAINED):
+            raise ConfigError(f"{self.name} has no network, so --weights {self.name}={runtime.weights} cannot be used")
         return self
 
     @property

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featcache.errors import ConfigError, WeightsError
-from featcache.extractors import Extractor, Runtime
+from featcache.extractors import UNTRAINED, Extractor, Runtime
 
-UNTRAINED = "untrained"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEMORY = {4: torch.channels_last, 5: torch.channels_last_3d}  #: by number of dimensions
 COMPILE = {"on": "default", "graphs": "reduce-overhead"}  #: our word -> torch.compile's mode
+ENDS = ("bn3.weight", "conv2.1.weight")  #: gains at the ends of residual branches, of ResNeXt and R(2+1)D
 
 
 class Frozen(Extractor):
@@ -67,7 +67,7 @@ class Frozen(Extractor):
         _layouts.fill(module, _layouts.convert(weights.read(path), self.layout), str(path))
         self.weights_sha256 = weights.digest(path)
         known = weights.CATALOGUE.get(name)
-        self.licence = known.licence if known else f"that of {path.name}"
+        self.licence = known.licence if known else f"unknown: {path.name} is a file of the user"
         return module
 
     @property
@@ -124,14 +124,17 @@ def placed(module: nn.Module, runtime: Runtime) -> nn.Module:
 def fill_by_seed(module: nn.Module, seed: int) -> None:
     """Weights by rule: N(0, 2 / fan-in) for what multiplies, so that features keep their size through any depth.
 
-    Each tensor has a generator of its own, seeded by seed and name: equal networks get equal weights.
+    Residual branches are damped, or each of them would double the variance. Each tensor has a generator of its own,
+    seeded by seed and name: equal networks get equal weights.
     """
     for name, tensor in module.state_dict().items():
         if not tensor.is_floating_point():
             continue
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
         noise = torch.randn(tensor.shape, generator=generator)
-        if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
+        if name.endswith(ENDS):
+            tensor.copy_(0.1 + 0.01 * noise.abs())
+        elif name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
             tensor.copy_(1 + 0.1 * noise.abs())
         elif tensor.dim() <= 1:
             tensor.copy_(0.1 * noise)

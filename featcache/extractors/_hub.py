@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featcache.errors import ConfigError, FeatcacheError, WeightsError
-from featcache.extractors import Runtime
-from featcache.extractors._frozen import UNTRAINED, Frozen
+from featcache.extractors import UNTRAINED, Runtime
+from featcache.extractors._frozen import Frozen
 
 SETTINGS = ("*.json", "*.txt", "*.model")  #: configuration, tokenizer, preprocessing
 WEIGHTS = ("*.safetensors",)

@@ -6,55 +6,29 @@ Pictures of shorter side 256, the middle 224 x 224, ImageNet's mean and deviatio
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from featcache.extractors import Pictures, _sampling, bounded
-from featcache.extractors._frozen import Frozen
+from featcache.extractors._per_picture import PerPicture, Sampled
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Sampled):
     """Which pictures a window has."""
 
-    count: int = bounded(8, 1, 512)  #: pictures of a window
-    sampling: str = "uniform"  #: uniform: spread over the window's stretch of the clip | dense: around its centre
-    stride: int = bounded(1, 1, 64)  #: dense: every stride-th picture
-    rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
 
-
-class DenseNet161Places(Frozen):
+class DenseNet161Places(PerPicture):
     """The place in the pictures of a window."""
 
     name: str = "densenet161-places"
-    modality: str = "rgb"
-    batch: int = 8
     layout: ClassVar[str] = "densenet161"
     weights: str = "densenet161-places365"
-
-    def __init__(self, params: Params) -> None:
-        super().__init__(params)
-        self.window = Pictures(**_sampling.window(self.name, params), side=256, crop=224)
-        self.row_shape = (2208,)
+    row_shape = (2208,)
 
     def build(self) -> nn.Module:
         """DenseNet-161."""
         from featcache.backbones.densenet import DenseNet161
 
         return DenseNet161()
-
-    def prepare(self, window: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Pictures -> (count, 224, 224, 3)."""
-        return np.stack(window)
-
-    def transform(self, windows: Tensor) -> Tensor:
-        """(n, count, 224, 224, 3) uint8 -> (n * count, 3, 224, 224)."""
-        return _sampling.standardised(_sampling.channels_first(windows.flatten(0, 1)), _sampling.IMAGENET)
-
-    def pool(self, features: Tensor) -> Tensor:
-        """(n * count, 2208) -> (n, 2208)."""
-        return features.unflatten(0, (-1, self.params.count)).mean(1)
 
 
 EXTRACTOR = DenseNet161Places
