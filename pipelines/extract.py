@@ -1,15 +1,13 @@
 """The recipe of stage one: manifest and media in, one feature store per extractor out.
 
-Decoding runs ahead in threads while the extractors run in the main thread. A source is decoded once for all extractors
-that still need its clip. A clip that cannot be read is recorded with its reason, and the rest is finished. The same
-command started twice shares the work, block by block of the stores.
+Decoding runs ahead in threads, by a bounded number of windows, while a thread of its own runs the extractors on batches
+of windows. A source is decoded once for all extractors that still need its clip. A clip that cannot be read is recorded
+with its reason, and the rest is finished. The same command started twice shares the work, block by block of the stores.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import combinations
@@ -36,12 +34,14 @@ from featcache.extractors import (
     load,
 )
 from featcache.manifest import Manifest
-from featcache.media import Take, read_clip
+from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
 from featcache.windows import COUNTED, Plan
 from pipelines import typed
+from pipelines._assembly import Assembly, Part
+from pipelines._interleaved import interleaved
 
 DECODERS = {  #: libraries whose version may change what is decoded, by kind of window
     Pictures: ("av", "opencv-contrib-python-headless"),
@@ -53,9 +53,8 @@ DECODERS = {  #: libraries whose version may change what is decoded, by kind of 
 }
 CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
 
-Takes = dict[str, Take | FeatcacheError]
-
 RUNTIME = Runtime()
+BOUND = 64  #: windows that are decoded and wait, however long a clip is
 AUTO = "auto"  #: the dtype that a store has, or float16, or float32 when a row reaches beyond float16
 
 
@@ -66,7 +65,7 @@ class Extraction:
     stores: dict[str, FeatureStore] = field(default_factory=dict)  #: extractor -> its finished store
     clips: int = 0  #: clips decoded in this call
     seconds: float = 0.0
-    waited: float = 0.0  #: seconds in which the extractors had nothing to do but wait for decoded clips
+    busy: float = 0.0  #: seconds in which extractors computed; in the others they waited for decoded windows
     notes: list[str] = field(default_factory=list)  #: what the user should know
 
     def reasons(self, extractor: str, state: str) -> list[tuple[str, str]]:
@@ -84,11 +83,11 @@ class Extraction:
         """One line about speed, and what bounded it."""
         if not self.clips:
             return "nothing to do: every clip is there"
-        share = self.waited / self.seconds
+        share = 1 - self.busy / self.seconds
         bound = "decoding" if share > 0.5 else "the extractors"
         return (
             f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); "
-            f"{share:.0%} of it waiting for decoded clips, so {bound} set the pace"
+            f"{share:.0%} of it waiting for decoded windows, so {bound} set the pace"
         )
 
 
@@ -201,9 +200,7 @@ def _run(
             for writer in writers.values():
                 writer.retry_failed()
         manifest.write(folder / "manifest.csv")
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        return _fill(writers, manifest, extractors, plan, dtype, pool, 2 * workers, outcome, progress)
+        return _fill(writers, manifest, extractors, plan, dtype, workers, outcome, progress)
 
 
 def _fill(
@@ -212,46 +209,55 @@ def _fill(
     extractors: Sequence[Extractor],
     plan: Plan,
     dtype: str,
-    pool: ThreadPoolExecutor,
-    ahead: int,
+    workers: int,
     outcome: Extraction,
     progress: Callable[[int, int], None],
 ) -> dict[str, str]:
-    """Compute every pending row whose block no other process has; at most `ahead` clips are decoded in advance."""
+    """Compute every pending row whose block no other process has."""
     beyond: dict[str, str] = {}
     pending = {extractor: set(writers[extractor.name].pending) for extractor in extractors}
     rows = sorted(set().union(*pending.values()))
-    todo, flying = iter(rows), deque[tuple[int, list[Extractor], Future[Takes]]]()
-
+    flying: dict[int, dict[str, Part]] = {}  # clips on their way, row -> extractor -> what there is
     done, total = 0, len(rows)
 
-    def launch() -> None:
+    def clips() -> Iterator[int]:
         nonlocal total
-        for row in todo:
+        for row in rows:
             wanting = [e for e in extractors if row in pending[e] and e.name not in beyond]
             ours = [e for e in wanting if writers[e.name].claim(row)]
             if ours:
-                clip = manifest.clips[row]
-                flying.append((row, ours, pool.submit(read_clip, manifest.path(clip), clip, plan, ours)))
-                return
-            total -= 1
+                flying[row] = {extractor.name: Part(row, extractor) for extractor in ours}
+                yield row
+            else:
+                total -= 1
+
+    def read(row: int) -> Pieces:
+        clip = manifest.clips[row]
+        return windows_of(manifest.path(clip), clip, plan, [part.extractor for part in list(flying[row].values())])
+
+    def keep(part: Part) -> None:
+        nonlocal done
+        name = part.extractor.name
+        if name not in beyond and (reason := _keep(writers[name], part, dtype)):
+            beyond[name] = reason
+        del flying[part.row][name]
+        if not flying[part.row]:
+            del flying[part.row]
+            done += 1
+            outcome.clips += 1
+            progress(done, total)
 
     progress(done, total)
-    for _ in range(ahead):
-        launch()
-    while flying:
-        row, ours, future = flying.popleft()
-        before = time.monotonic()
-        takes = future.result()
-        outcome.waited += time.monotonic() - before
-        launch()
-        for extractor in ours:
-            if extractor.name not in beyond:
-                reason = _keep(writers[extractor.name], row, extractor, takes[extractor.name], dtype)
-                beyond |= {extractor.name: reason} if reason else {}
-        done += 1
-        outcome.clips += 1
-        progress(done, total)
+    with (
+        Assembly(extractors, keep) as assembly,
+        closing(interleaved(clips(), read, workers=workers, bound=BOUND)) as pieces,
+    ):
+        for row, piece in pieces:
+            parts = [flying[row][piece.extractor]] if piece else list(flying[row].values())
+            for part in parts:
+                assembly.add(part, piece)
+        assembly.end()
+    outcome.busy += assembly.busy
     pending_now = {name: len(writer.pending) for name, writer in writers.items() if name not in beyond}
     if left := {name: count for name, count in pending_now.items() if count}:
         theirs = ", ".join(f"{count} clips of {name}" for name, count in left.items())
@@ -294,27 +300,22 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
     )
 
 
-def _keep(writer: StoreWriter, row: int, extractor: Extractor, take: Take | FeatcacheError, dtype: str) -> str:
-    """Compute the clip's rows and hand them, or the reason why there are none, to the store.
+def _keep(writer: StoreWriter, part: Part, dtype: str) -> str:
+    """Hand the rows of a clip, or the reason why there are none, to the store.
 
     Returns why they do not fit where that shall not be a failure, because the dtype is ours to choose.
     """
-    if isinstance(take, MediaAbsentError):
-        writer.absent(row, str(take))
-    elif isinstance(take, FeatcacheError):
-        writer.failed(row, str(take))
+    if isinstance(part.reason, MediaAbsentError):
+        writer.absent(part.row, str(part.reason))
+    elif part.reason:
+        writer.failed(part.row, str(part.reason))
     else:
-        try:
-            parts = range(0, len(take.windows), extractor.batch)
-            features = np.concatenate([extractor(take.windows[k : k + extractor.batch]) for k in parts])
-        except Exception as error:  # whatever it is, the other clips are finished and this one says why
-            writer.failed(row, f"{extractor.name} stopped with {type(error).__name__}: {error}")
-            return ""
+        features = part.features()
         if not (refusal := writer.refusal(features)):
-            writer.done(row, features, take.start, take.stop)
+            writer.done(part.row, features, *part.times())
         elif dtype == AUTO and writer.layout.dtype == "float16" and np.isfinite(features).all():
-            return f"clip {writer.store.clip_ids[row]!r} {refusal}"
+            return f"clip {writer.store.clip_ids[part.row]!r} {refusal}"
         else:
             advice = "" if "finite" in refusal else "; extract it into another --stores folder with --dtype float32"
-            writer.failed(row, f"{extractor.name} gave a row that {refusal}{advice}")
+            writer.failed(part.row, f"{part.extractor.name} gave a row that {refusal}{advice}")
     return ""

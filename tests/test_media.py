@@ -201,7 +201,7 @@ def test_what_an_extractor_gets_does_not_depend_on_the_others(tmp_path):
 
     path = write_video(tmp_path / "v.mp4", frames=50, sound=np.ones(96000, np.float32) / 2)
     taken = read_clip(path, clip(), Plan(), [Faulty(), Watcher(), Deaf(), Listener()])
-    assert list(taken) == ["deaf", "listener", "faulty", "watcher"]
+    assert list(taken) == ["faulty", "watcher", "deaf", "listener"]
     assert isinstance(taken["faulty"], MediaError)
     assert str(taken["faulty"]) == f"{path}: unexpected RuntimeError: no such luck; please report it"
     assert str(taken["deaf"]) == f"{path}: unexpected ZeroDivisionError: division by zero; please report it"

@@ -115,14 +115,15 @@ def _check(name: str, params: Any) -> None:
 class Extractor:
     """A frozen function from windows to rows.
 
-    `prepare` runs in decoding threads and must be reentrant; `__call__` runs in one thread on a batch.
-    Rows are float32, finite, and the same at every batch size; nothing here keeps state between calls.
+    `prepare` runs in decoding threads and must be reentrant; `__call__` runs in `threads` threads on batches.
+    Rows are float32, finite, and to the bit the same whatever else is in the batch; no state is kept between calls.
     """
 
     name: str
     modality: str  #: what the rows describe: rgb, flow, audio, text, skeleton, ...
     version: ClassVar[int] = 1  #: raised when the same parameters begin to give other rows
-    batch: int = 64  #: windows per call that are worth while
+    batch: int = 8  #: windows per call that are worth while
+    threads: int = 1  #: calls at the same time that are
     weights_sha256: str = "none"  #: "none": computed by rule; "untrained:SEED"; else the digest of the weights
     licence: str = "no weights"  #: under which the weights may be used
     window: Window  #: what one window is made of

@@ -25,7 +25,7 @@ class PerPicture(Frozen):
     """Pictures of shorter side 256, the middle 224 x 224, ImageNet's mean and deviation."""
 
     modality: str = "rgb"
-    batch: int = 8
+    sizes = (1, 16)
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 MASK = "attention_mask"
+SIZES = (8, 64)  #: captions of a forward pass, on a CPU and on a GPU
+CALLS = 8  #: forward passes per call: captions of several lengths are sorted into them
 STEP = 16  #: captions are padded to a multiple of this many tokens
 UNLIMITED = 512  #: tokens that are kept of a caption where the model names no limit
 

@@ -29,7 +29,7 @@ from featcache.errors import ConfigError
 from featcache.extractors import Caption, Pictures, Sound, bounded
 from featcache.extractors import _processor as processor
 from featcache.extractors._hub import Hub, check_tokenizer, loaded, refused
-from featcache.extractors._tokens import MASK, array, limit, rows_by_length
+from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, rows_by_length
 
 MODALITIES = {"rgb": "image", "audio": "audio", "text": "text"}  #: ours -> transformers', of a tower
 OURS = {"image": "rgb", "video": "rgb", "audio": "audio", "text": "text"}
@@ -92,7 +92,7 @@ class HuggingFace(Hub):
             tower.input = "pixel_values_videos"
         count = own or self.params.frames or 1
         self.window = Pictures(count, self.params.rate)
-        self.batch = max(1, 64 // count)
+        self.sizes = max(1, 8 // count), max(1, 64 // count)
         return count
 
     def _sound(self, tower: "_Tower") -> int:
@@ -115,7 +115,7 @@ class HuggingFace(Hub):
             steps = seconds * rate / self.extractor.hop_length
             tower.keep = max(1, math.ceil(steps / 2))
         self.window = Sound(rate, seconds)
-        self.batch = 16
+        self.sizes = (2, 16)
         return round(seconds * rate)
 
     def _text(self, tower: "_Tower") -> None:
@@ -135,6 +135,7 @@ class HuggingFace(Hub):
         self.names = tower.names
         # Fast tokenizers keep the limit as state: `measure` sets it by its call, and those from threads only read it.
         self.window = Caption()
+        self.sizes, self.calls = SIZES, CALLS
 
     def prepare(self, window: Any) -> NDArray[np.generic]:
         """A window -> uint8 (frames, 3, h, w), the model's float32 input of sound, or token ids (names, length)."""

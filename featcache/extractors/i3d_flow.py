@@ -32,7 +32,6 @@ class I3DFlow(Frozen):
 
     name: str = "i3d-flow"
     modality: str = "flow"
-    batch: int = 8
     layout: ClassVar[str] = "i3d"
     weights: str = "i3d-flow"
 

@@ -31,7 +31,6 @@ class I3DRgb(Frozen):
 
     name: str = "i3d-rgb"
     modality: str = "rgb"
-    batch: int = 8
     layout: ClassVar[str] = "i3d"
     weights: str = "i3d-rgb"
 

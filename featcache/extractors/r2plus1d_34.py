@@ -29,7 +29,7 @@ class R2Plus1D(Frozen):
 
     name: str = "r2plus1d-34"
     modality: str = "rgb"
-    batch: int = 8
+    sizes = (1, 16)
     layout: ClassVar[str] = "r2plus1d-34"
 
     def __init__(self, params: Params) -> None:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from featcache.errors import ConfigError
 from featcache.extractors import Caption, bounded
 from featcache.extractors._hub import PICKLED, WEIGHTS, Hub, check_tokenizer, loaded
-from featcache.extractors._tokens import MASK, array, limit, rows_by_length
+from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, rows_by_length
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class SentenceBert(Hub):
     modality = "text"
     needs = ("sentence_transformers", "text")
     window = Caption()
+    sizes = SIZES
+    calls = CALLS
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)

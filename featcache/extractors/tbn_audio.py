@@ -29,7 +29,7 @@ class TbnAudio(Frozen):
 
     name: str = "tbn-audio"
     modality: str = "audio"
-    batch: int = 32
+    sizes = (8, 64)
     layout: ClassVar[str] = "tbn-audio"
     weights: str = "tbn-epic-100"
 

@@ -31,7 +31,7 @@ class TbnFlow(Frozen):
 
     name: str = "tbn-flow"
     modality: str = "flow"
-    batch: int = 32
+    sizes = (8, 64)
     layout: ClassVar[str] = "tbn-flow"
     weights: str = "tbn-epic-100"
 

@@ -26,7 +26,7 @@ class TbnRgb(Frozen):
 
     name: str = "tbn-rgb"
     modality: str = "rgb"
-    batch: int = 32
+    sizes = (8, 64)
     layout: ClassVar[str] = "tbn-rgb"
     weights: str = "tbn-epic-100"
 

@@ -1,6 +1,6 @@
-"""Media files to arrays: `read_clip` decodes a source once for all extractors that want it; `probe` describes it."""
+"""Media files to arrays: `windows_of` decodes a source once for all extractors that want it; `probe` describes it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,12 @@ from featcache.errors import FeatcacheError, MediaAbsentError
 from featcache.extractors import WHOLE, Caption, Extractor, Joints, Numbers, Pictures, Sound
 from featcache.manifest import Clip
 from featcache.media import audio, numbers, skeleton
-from featcache.media.pictures import Window, fill, planned
+from featcache.media.pictures import fill, planned
 from featcache.media.reel import Reel
 from featcache.media.source import Source, SourceInfo, open_source, probe, reported
 from featcache.windows import Plan, placed
 
-__all__ = ["SourceInfo", "Take", "probe", "read_clip"]
+__all__ = ["Nothing", "Piece", "Pieces", "SourceInfo", "Take", "probe", "read_clip", "windows_of"]
 
 # Clips are what runs in parallel. Threads of OpenCV's own in each decoding thread gain nothing (extracting `kitchens`
 # with two workers on two cores: 2 to 15 % more processor time), and on many cores they would be workers x cores.
@@ -26,22 +26,64 @@ cv2.setNumThreads(1)
 
 
 @dataclass(frozen=True, eq=False)
+class Piece:
+    """One window of a clip as one extractor wants it, and the seconds of the source that it shows."""
+
+    extractor: str
+    number: int  #: of `of` windows that the clip has for this extractor
+    of: int
+    window: NDArray[np.generic]  #: prepared by `Extractor.prepare`
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True, eq=False)
+class Nothing:
+    """Why an extractor gets no windows of a clip; those that came before do not count."""
+
+    extractor: str
+    reason: FeatcacheError
+
+
+@dataclass(frozen=True, eq=False)
 class Take:
-    """The windows of one clip as one extractor wants them, and the seconds of the source that each one shows."""
+    """All windows of one clip as one extractor wants them."""
 
     windows: NDArray[np.generic]  #: (T, ...), each prepared by `Extractor.prepare`
     start: NDArray[np.float64]  #: (T,)
     stop: NDArray[np.float64]  #: (T,)
 
 
-Taken = dict[str, Take | FeatcacheError]
+Pieces = Iterator[Piece | Nothing]
 
 
-def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor]) -> Taken:
-    """Windows for each extractor, by its name, or the reason why it gets none.
+def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor]) -> dict[str, Take | FeatcacheError]:
+    """All windows of a clip at once, by the extractor's name, or the reason why there are none: see `windows_of`."""
+    pieces: dict[str, dict[int, Piece]] = {extractor.name: {} for extractor in extractors}
+    reasons: dict[str, FeatcacheError] = {}
+    for piece in windows_of(path, clip, plan, extractors):
+        if isinstance(piece, Nothing):
+            reasons[piece.extractor] = piece.reason
+        else:
+            pieces[piece.extractor][piece.number] = piece
+    return {name: reasons[name] if name in reasons else _take(found) for name, found in pieces.items()}
+
+
+def _take(pieces: dict[int, Piece]) -> Take:
+    found = [pieces[number] for number in sorted(pieces)]
+    return Take(
+        np.stack([piece.window for piece in found]),
+        np.array([piece.start for piece in found]),
+        np.array([piece.stop for piece in found]),
+    )
+
+
+def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor]) -> Pieces:
+    """The windows of a clip for each extractor, one by one as they are decoded, or the reason why it gets none.
 
     MediaAbsentError: the source has no such modality by nature (a video without sound, a sound file, an image, a clip
-    without a caption). MediaError: it is broken, or `Extractor.prepare` failed. Nothing is raised.
+    without a caption). MediaError: it is broken, or `Extractor.prepare` failed. Nothing is raised. A window may come
+    twice, where an error made it necessary to begin again.
 
     The source is decoded once for all extractors of pictures, from the keyframe before the first picture that is
     needed. At any time only the pictures and the flow of windows that have begun and not ended are held, each once.
@@ -50,40 +92,41 @@ def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor
         [extractor for extractor in extractors if isinstance(extractor.window, kind)]
         for kind in (WHOLE, Sound, Pictures)
     )
-    taken = _each(path, partial(_whole, path, clip), whole)
+    yield from _each(path, partial(_whole, path, clip), whole)
     if not heard and not seen:
-        return taken
+        return
     try:
         source = open_source(path, clip.fps)
         start, stop = source.interval(clip)
     except Exception as error:
-        return taken | {extractor.name: reported(path, error) for extractor in (*heard, *seen)}
-    taken |= _each(path, partial(_sounds, source, plan, start, stop), heard)
-    taken |= _each(path, partial(_pictures, source, plan, start, stop), seen)
-    return taken
+        yield from (Nothing(extractor.name, reported(path, error)) for extractor in (*heard, *seen))
+        return
+    yield from _each(path, partial(_sounds, source, plan, start, stop), heard)
+    yield from _each(path, partial(_pictures, source, plan, start, stop), seen)
 
 
-def _each(path: Path, read: Callable[[Sequence[Extractor]], dict[str, Take]], extractors: Sequence[Extractor]) -> Taken:
+def _each(path: Path, read: Callable[[Sequence[Extractor]], Pieces], extractors: Sequence[Extractor]) -> Pieces:
     """What `read` gives for all of them at once, or where that fails, for each alone.
 
     So what one extractor gets never depends on which others were named: damage in a part that only one of them looks
     at, or an error in its code, does not cost the others their windows.
     """
-    if not extractors:
-        return {}
     try:
-        return dict(read(extractors))
+        yield from read(extractors)
     except Exception as error:
         if len(extractors) == 1:
-            return {extractors[0].name: reported(path, error)}
-    return {extractor.name: _each(path, read, [extractor])[extractor.name] for extractor in extractors}
+            yield Nothing(extractors[0].name, reported(path, error))
+        else:
+            for extractor in extractors:
+                yield from _each(path, read, [extractor])
 
 
-def _whole(path: Path, clip: Clip, extractors: Sequence[Extractor]) -> dict[str, Take]:
-    return {extractor.name: _one(path, clip, extractor) for extractor in extractors}
+def _whole(path: Path, clip: Clip, extractors: Sequence[Extractor]) -> Pieces:
+    for extractor in extractors:
+        yield _one(path, clip, extractor)
 
 
-def _one(path: Path, clip: Clip, extractor: Extractor) -> Take:
+def _one(path: Path, clip: Clip, extractor: Extractor) -> Piece:
     """The one window of a clip; a caption, and what has no times, has no place in time (NaN)."""
     window, start, stop = extractor.window, np.nan, np.nan
     content: object
@@ -98,14 +141,15 @@ def _one(path: Path, clip: Clip, extractor: Extractor) -> Take:
         assert isinstance(window, Numbers)
         table = numbers.read(path, clip, window.key, window.columns)
         content, start, stop = table.values, table.start, table.stop
-    return Take(np.stack([extractor.prepare(content)]), np.array([start]), np.array([stop]))
+    return Piece(extractor.name, 0, 1, extractor.prepare(content), start, stop)
 
 
-def _sounds(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> dict[str, Take]:
-    return {extractor.name: _sound(source, plan, start, stop, extractor) for extractor in extractors}
+def _sounds(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> Pieces:
+    for extractor in extractors:
+        yield from _sound(source, plan, start, stop, extractor)
 
 
-def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Extractor) -> Take:
+def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Extractor) -> Pieces:
     window, track = extractor.window, source.audio
     assert isinstance(window, Sound)
     if isinstance(track, FeatcacheError):
@@ -120,25 +164,16 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Ext
             f"{source.path} is silent in all windows of the clip [{start:.2f}, {stop:.2f}) s: "
             f"its sound lies on [{track.start:.2f}, {track.stop:.2f}) s"
         )
-    sounds = audio.read(source.scan, track, begins.tolist(), length, window.rate)
-    rows = np.stack([extractor.prepare(sound) for sound in sounds])
     first, last = min(0.0, track.start), max(source.stop, track.stop)  # beyond them lies no file, only padding
-    return Take(rows, np.maximum(begins, first), np.minimum(begins + length, last))
+    sounds = audio.read(source.scan, track, begins.tolist(), length, window.rate)
+    for number, (begin, sound) in enumerate(zip(begins.tolist(), sounds, strict=True)):
+        shown = max(begin, first), min(begin + length, last)
+        yield Piece(extractor.name, number, len(begins), extractor.prepare(sound), *shown)
 
 
-def _pictures(
-    source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]
-) -> dict[str, Take]:
+def _pictures(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> Pieces:
     if not isinstance(source.reel, Reel):
         raise source.reel
-    windows = {e.name: planned(source.reel, e, plan, start, stop) for e in extractors}
-    fill(source.reel, [window for row in windows.values() for window in row])
-    return {name: _take(row) for name, row in windows.items()}
-
-
-def _take(windows: Sequence[Window]) -> Take:
-    return Take(
-        np.stack([np.asarray(window.row) for window in windows]),
-        np.array([window.start for window in windows]),
-        np.array([window.stop for window in windows]),
-    )
+    windows = [window for e in extractors for window in planned(source.reel, e, plan, start, stop)]
+    for window, prepared in fill(source.reel, windows):
+        yield Piece(window.extractor.name, window.number, window.of, prepared, window.start, window.stop)

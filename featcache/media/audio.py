@@ -18,6 +18,8 @@ from featcache.media.container import AudioTrack, Scan, opened, packets
 
 #: Seconds decoded before the first sample that is wanted: codecs need their past (Opus asks for 0.08 s).
 PREROLL = 0.3
+#: Seconds of windows that overlap which are decoded, and held, at once.
+TOGETHER = 60
 #: Seconds by which a packet may miss the end of the one before it without a gap: containers round to milliseconds.
 JITTER = 0.005
 
@@ -56,7 +58,7 @@ def _cuts(scan: Scan, track: AudioTrack, spans: Sequence[tuple[int, int]]) -> It
             if number == 0 or start < begin or stop > end:
                 begin, end = start, stop
                 for next_start, next_stop in spans[number + 1 :]:
-                    if next_start > end:
+                    if next_start > end or next_stop > begin + TOGETHER * track.rate:
                         break
                     end = max(end, next_stop)
                 sound = _decode(container, scan, track, begin, end)

@@ -4,8 +4,8 @@ A picture is resized once per size, and a field of flow is computed once, howeve
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -39,13 +39,14 @@ class Field(NamedTuple):
 
 @dataclass
 class Window:
-    """One window of one extractor while its pictures come in."""
+    """One window of one extractor: what it is made of."""
 
     extractor: Extractor
     items: Sequence[Image | Field]  #: in order of time, repeated where a picture is shown at several sample times
     start: float
     stop: float
-    row: NDArray[np.generic] | None = None  #: what `prepare` made of it
+    number: int = 0  #: of `of` windows of the clip
+    of: int = 1
 
     @property
     def last(self) -> int:
@@ -74,8 +75,8 @@ def planned(reel: Reel, extractor: Extractor, plan: Plan, start: float, stop: fl
     centres = plan.centres(start, stop, 0.0 if kind.spread else kind.count / pace)
     bounds = stretches(centres, start, stop).tolist()
     return [
-        _window(reel, extractor, centre, (start, stop), stretch)
-        for centre, stretch in zip(centres.tolist(), pairwise(bounds), strict=True)
+        replace(_window(reel, extractor, centre, (start, stop), stretch), number=number, of=len(centres))
+        for number, (centre, stretch) in enumerate(zip(centres.tolist(), pairwise(bounds), strict=True))
     ]
 
 
@@ -112,8 +113,8 @@ def _shown(reel: Reel, first: int, last: int, clip: tuple[float, float]) -> tupl
     return max(clip[0], float(reel.times[first])), min(clip[1], float(ends))
 
 
-def fill(reel: Reel, windows: Sequence[Window]) -> None:
-    """Decode once and hand each window what it needs as soon as its last picture is there."""
+def fill(reel: Reel, windows: Sequence[Window]) -> Iterator[tuple[Window, NDArray[np.generic]]]:
+    """Decode once and give each window, prepared, as soon as its last picture is there."""
     waiting = Counter(item for window in windows for item in set(window.items))
     fields: dict[int, list[Field]] = {}
     for pair in [item for item in waiting if isinstance(item, Field)]:
@@ -136,7 +137,7 @@ def fill(reel: Reel, windows: Sequence[Window]) -> None:
             for image in {a, b}:
                 shelf.release(image)
         for window in ending.get(number, ()):
-            window.row = _prepared(window, [shelf.things[item] for item in window.items], reel)
+            yield window, _prepared(window, [shelf.things[item] for item in window.items], reel)
             for thing in set(window.items):
                 shelf.release(thing)
 
