@@ -6,6 +6,7 @@ with its reason, and the rest is finished. The same command started twice shares
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from featcache.extractors import (
     complete,
     default_params,
     load,
+    split_view,
 )
 from featcache.manifest import Manifest
 from featcache.media import Pieces, windows_of
@@ -100,38 +102,41 @@ def load_extractors(
 ) -> list[Extractor]:
     """The extractors of these names, ready to run.
 
+    names: `i3d-rgb@flip` sees mirrored pictures, see `featcache.extractors.VIEWS`; with `i3d-rgb`, it has the same
+    parameters and weights.
     settings: parameters as "EXTRACTOR.NAME=VALUE". weights: "EXTRACTOR=NAME OR FILE", or "untrained" for all of them.
     manifest: its first source completes parameters that were left open, such as `vector.dims`.
     Raises ConfigError for unknown names and parameters, and for values of a wrong type; WeightsError for weights that
     are not to be had.
     """
-    params: dict[str, Any] = {}
-    for name in names:
-        if name in params:
-            raise ConfigError(f"extractor {name!r} is named twice")
-        params[name] = default_params(name)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"extractor {twice[0]!r} is named twice")
+    views = [split_view(name) for name in names]
+    params: dict[str, Any] = {name: default_params(name) for name, _ in views}
+    known = ", ".join(params)
     changed = {name: typed.to_json(of, type(of)) for name, of in params.items()}
     for setting in settings:
         key, equals, value = setting.partition("=")
         name, _, parameter = key.rpartition(".")
         if name not in params or not parameter or not equals:
-            raise ConfigError(f"--set {setting}: write EXTRACTOR.NAME=VALUE, with one of {', '.join(names)}")
+            raise ConfigError(f"--set {setting}: write EXTRACTOR.NAME=VALUE, with one of {known}")
         changed[name] = typed.assign(changed[name], type(params[name]), parameter, value, name)
-    chosen = dict.fromkeys(names, "")
+    chosen = dict.fromkeys(params, "")
     for choice in weights:
         name, equals, which = choice.partition("=")
         if choice == UNTRAINED:
-            chosen = dict.fromkeys(names, UNTRAINED)
-        elif name in names and which:
+            chosen = dict.fromkeys(params, UNTRAINED)
+        elif name in params and which:
             chosen[name] = which
         else:
-            raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {', '.join(names)}")
+            raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {known}")
     source = manifest.path(manifest.clips[0]) if manifest else None
-    loaded = []
+    ready = {}
     for name, default in params.items():
         of = typed.from_json(changed[name], type(default), name)
         of = complete(name, of, source) if source else of
-        loaded.append(load(name, of).ready(replace(runtime, weights=chosen[name])))
+        ready[name] = load(name, of).ready(replace(runtime, weights=chosen[name]))
+    loaded = [ready[name].seen(view) if view else ready[name] for name, view in views]
     for one, other in combinations(loaded, 2):
         if one.store == other.store:
             raise ConfigError(

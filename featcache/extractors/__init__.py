@@ -6,10 +6,12 @@ class's `__init__`. Helpers shared by several files start with an underscore. Th
 the folder by `tests/test_extractor_contract.py`.
 
 `hf:MODEL` is the extractor `hf` with MODEL for its parameter `model`; its store is called `hf-` and MODEL.
+`i3d-rgb@flip` is `i3d-rgb` on mirrored pictures, one of VIEWS, with a store of its own.
 """
 
 import importlib
 import pkgutil
+from copy import copy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -27,7 +29,8 @@ class Pictures:
 
     Which ones: `rate` pictures per second; or, at rate 0, every `stride`-th picture of the source; or, with `spread`,
     evenly over the stretch of the clip that is the window's own: what lies nearer to its centre than to another's.
-    How: as decoded, or with `side` resized to that shorter side, or with `crop`, too, cut to the middle crop x crop.
+    How: as decoded, or with `side` resized to that shorter side, or with `crop`, too, cut to crop x crop: the middle,
+    or the place that the view names.
     """
 
     count: int
@@ -36,13 +39,15 @@ class Pictures:
     spread: bool = False
     side: int = 0
     crop: int = 0
+    view: str = "centre"  #: or one of VIEWS
 
 
 @dataclass(frozen=True)
 class Flow(Pictures):
     """A window of `count` fields of optical flow: from each of count pictures to the next one at the same pace.
 
-    Computed by `method` on grey pictures of shorter side `side`, in pixels of that size, and then cropped.
+    Computed by `method` on grey pictures of shorter side `side`, in pixels of that size, and then cropped; where it is
+    mirrored, what moved to the right moves to the left.
     """
 
     method: str = "tvl1"  #: a name of featcache.media.flow.METHODS
@@ -77,7 +82,8 @@ class Numbers:
 Window = Pictures | Flow | Sound | Caption | Joints | Numbers
 WHOLE = (Caption, Joints, Numbers)  #: kinds of which a clip has one, whatever the plan of windows says
 
-
+CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
+VIEWS = ("flip", *CORNERS, *(f"{corner}-flip" for corner in CORNERS))  #: with the centre, the ten crops of TSN
 UNTRAINED = "untrained"  #: in the place of weights: drawn by seed
 
 
@@ -145,6 +151,15 @@ class Extractor:
             raise ConfigError(f"{self.name} has no network, so --weights {self.name}={runtime.weights} cannot be used")
         return self
 
+    def seen(self, view: str) -> Self:
+        """The same extractor, with the same weights in memory, on another view of the pictures: one of VIEWS."""
+        if not isinstance(self.window, Pictures) or (view != "flip" and not self.window.crop):
+            has = "sees no pictures" if not isinstance(self.window, Pictures) else "does not cut its pictures"
+            raise ConfigError(f"{self.name} {has}, so it has no view {view!r}; name it alone")
+        other = copy(self)
+        other.name, other.window = f"{self.name}@{view}", replace(self.window, view=view)
+        return other
+
     @property
     def store(self) -> str:
         """Name of its store: `hf:facebook/dinov2-base` fills hf-facebook--dinov2-base.zarr."""
@@ -186,6 +201,16 @@ def params_type(name: str) -> type:
     """The Params of the extractor of that name; unknown names list the known ones."""
     params: type = _module(name).Params
     return params
+
+
+def split_view(name: str) -> tuple[str, str]:
+    """`i3d-rgb@flip` -> ("i3d-rgb", "flip"), `i3d-rgb` -> ("i3d-rgb", "")."""
+    base, _, view = name.rpartition("@")
+    if base and view in VIEWS:
+        return base, view
+    if base and ":" not in name:  # behind it stands a model, whose name may have an @
+        raise ConfigError(f"no view {view!r} of {base!r}; choose from {', '.join(VIEWS)}")
+    return name, ""
 
 
 def default_params(name: str) -> Any:

@@ -155,10 +155,18 @@ def made(picture: Picture, side: int, grey: bool = False) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
 
 
-def cropped(picture: NDArray[Any], size: int) -> NDArray[Any]:
-    """The middle size x size of a picture or field (height, width, ...)."""
-    top, left = ((length - size) // 2 for length in picture.shape[:2])
-    return picture[top : top + size, left : left + size]
+def viewed(thing: NDArray[Any], kind: Pictures) -> NDArray[Any]:
+    """The part of a picture or field (height, width, ...) that is wanted, mirrored if the view is so called."""
+    if kind.crop:
+        top, left = (length - kind.crop for length in thing.shape[:2])
+        top = 0 if "top" in kind.view else top if "bottom" in kind.view else top // 2
+        left = 0 if "left" in kind.view else left if "right" in kind.view else left // 2
+        thing = thing[top : top + kind.crop, left : left + kind.crop]
+    if kind.view.endswith("flip"):
+        thing = np.ascontiguousarray(thing[:, ::-1])
+        if isinstance(kind, Flow):
+            thing = thing * np.array([-1, 1], thing.dtype)
+    return thing
 
 
 def _flow(a: NDArray[np.uint8], b: NDArray[np.uint8], pair: Field, reel: Reel) -> NDArray[np.float32]:
@@ -172,7 +180,8 @@ def _prepared(window: Window, things: list[NDArray[Any]], reel: Reel) -> NDArray
     _check_sizes(things, reel)
     kind = window.extractor.window
     assert isinstance(kind, Pictures)
-    return window.extractor.prepare([cropped(thing, kind.crop) for thing in things] if kind.crop else things)
+    made = {id(thing): viewed(thing, kind) for thing in things}  # a picture may be shown several times
+    return window.extractor.prepare([made[id(thing)] for thing in things])
 
 
 def _check_sizes(pictures: Sequence[NDArray[Any]], reel: Reel) -> None:
