@@ -53,6 +53,7 @@ class Assembly:
     def __init__(self, extractors: Sequence[Extractor], keep: Callable[[Part], None]) -> None:
         self.keep = keep
         self.busy = 0.0  #: seconds in which at least one batch was being computed
+        self.remarks: dict[tuple[str, str], set[int]] = {}  #: extractor and what it remarks -> rows
         self._until = 0.0
         self._gathering: dict[str, list[tuple[Part, Piece]]] = {extractor.name: [] for extractor in extractors}
         self._batches: deque[_Batch] = deque()
@@ -75,6 +76,8 @@ class Assembly:
             part.reason = piece.reason
         elif part.reason is None and piece.number not in part.pieces:
             part.pieces[piece.number] = piece.start, piece.stop
+            if remark := part.extractor.remark(piece.window):
+                self.remarks.setdefault((part.extractor.name, remark), set()).add(part.row)
             gathered = self._gathering[part.extractor.name]
             gathered.append((part, piece))
             if len(gathered) == part.extractor.batch:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from featcache import __version__
-from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, StoreError
+from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, MediaError, StoreError
 from featcache.extractors import (
     UNTRAINED,
     WHOLE,
@@ -105,7 +105,7 @@ def load_extractors(
     names: `i3d-rgb@flip` sees mirrored pictures, see `featcache.extractors.VIEWS`; with `i3d-rgb`, it has the same
     parameters and weights.
     settings: parameters as "EXTRACTOR.NAME=VALUE". weights: "EXTRACTOR=NAME OR FILE", or "untrained" for all of them.
-    manifest: its first source completes parameters that were left open, such as `vector.dims`.
+    manifest: its first source that can be read completes parameters that were left open, such as `vector.dims`.
     Raises ConfigError for unknown names and parameters, and for values of a wrong type; WeightsError for weights that
     are not to be had.
     """
@@ -130,11 +130,10 @@ def load_extractors(
             chosen[name] = which
         else:
             raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {known}")
-    source = manifest.path(manifest.clips[0]) if manifest else None
     ready = {}
     for name, default in params.items():
         of = typed.from_json(changed[name], type(default), name)
-        of = complete(name, of, source) if source else of
+        of = _completed(name, of, manifest) if manifest else of
         ready[name] = load(name, of).ready(replace(runtime, weights=chosen[name]))
     loaded = [ready[name].seen(view) if view else ready[name] for name, view in views]
     for one, other in combinations(loaded, 2):
@@ -143,6 +142,17 @@ def load_extractors(
                 f"{one.name} and {other.name} would both fill {one.store}.zarr; extract them into two --stores folders"
             )
     return loaded
+
+
+def _completed(name: str, params: Any, manifest: Manifest) -> Any:
+    """Parameters with what was left open filled in, as the first source has it that is not broken."""
+    errors = []
+    for clip in manifest:
+        try:
+            return complete(name, params, manifest.path(clip))
+        except MediaError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def extract(
@@ -263,6 +273,9 @@ def _fill(
                 assembly.add(part, piece)
         assembly.end()
     outcome.busy += assembly.busy
+    for (name, remark), found in assembly.remarks.items():
+        first = manifest.clips[min(found)].clip_id
+        outcome.notes.append(f"{name}: {remark}; {len(found)} clips, the first is {first!r}")
     pending_now = {name: len(writer.pending) for name, writer in writers.items() if name not in beyond}
     if left := {name: count for name, count in pending_now.items() if count}:
         theirs = ", ".join(f"{count} clips of {name}" for name, count in left.items())

@@ -11,7 +11,7 @@ from featcache import FeatureStore, extractors
 from featcache.backbones.bninception import BNInception
 from featcache.errors import ConfigError, WeightsError
 from featcache.extractors import Pictures, Runtime, _flow, _sampling, i3d_flow, i3d_rgb, tbn_audio, tbn_flow, tbn_rgb
-from featcache.extractors._frozen import fill_by_seed
+from featcache.extractors._frozen import Frozen, fill_by_seed
 from featcache.media import Take, read_clip
 from featcache.media import pictures as media_pictures
 from featcache.media.pictures import made
@@ -222,6 +222,41 @@ def test_without_weights_nothing_runs(tmp_path, monkeypatch):
 def test_a_wrong_runtime_is_told(runtime, message):
     with pytest.raises(ConfigError, match=message):
         extractors.load("tbn-audio").ready(Runtime("untrained", **runtime))
+
+
+class Tiny(Frozen):
+    """A network that is compiled in seconds."""
+
+    name = "tiny"
+    row_shape = (4,)
+
+    def build(self):
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3))
+
+    def transform(self, windows):
+        return windows.permute(0, 3, 1, 2).float() / 255
+
+    def pool(self, features):
+        return features.mean((2, 3))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_rows():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    plain, compiled = (Tiny(None).ready(Runtime("untrained", compile=mode)) for mode in ("off", "on"))
+    assert compiled.module._compiled_call_impl is not None
+    np.testing.assert_allclose(compiled(pixels), plain(pixels), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [True, False])
+def test_the_memory_order_changes_no_more_than_last_digits(order):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    rows = Tiny(None).ready(Runtime("untrained", channels_last=order))(pixels)
+    x = torch.from_numpy(pixels)
+    reference = Tiny(None).ready(Runtime("untrained"))
+    np.testing.assert_allclose(
+        rows, reference.pool(reference.module(reference.transform(x))).numpy(), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

@@ -215,6 +215,9 @@ def test_the_tower_of_text(folders, family):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     rows = extractor(prepared(extractor))
+    remarks = [extractor.remark(window) for window in prepared(extractor)]
+    assert [k for k, remark in enumerate(remarks) if remark] == [4]
+    assert remarks[4].startswith("the caption fills the model's 24 tokens")
     for row, text in zip(rows, TEXTS, strict=True):
         padding = {"padding": "max_length"} if family == "siglip" else {}
         inputs = tokenizer(text, truncation=True, max_length=24, return_tensors="pt", **padding)

@@ -16,8 +16,10 @@ from featcache.extractors import Runtime, load
 from featcache.extractors._hub import digest, files
 from featcache.extractors._tokens import array, rows_by_length
 from featcache.extractors.sentence_bert import Params
+from featcache.manifest import Clip, Manifest
 from featcache.media import read_clip
 from featcache.windows import Plan
+from pipelines.extract import extract
 from tests._media import clip
 
 pytest.importorskip("sentence_transformers")
@@ -137,6 +139,16 @@ def test_a_long_caption_is_cut_at_the_limit_of_the_model(extractor):
     rows = rows_of(extractor, [LONG, short, " ".join(LONG.split()[:253])])
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
     assert np.abs(rows[0] - rows[2]).max() > 1e-5
+
+
+def test_captions_that_fill_the_limit_are_counted_for_the_user(extractor, tmp_path):
+    captions = ["someone cuts bread", LONG, "a dog", LONG[:-500]]
+    clips = tuple(Clip(f"c{k}", "d", "train", "nowhere.mp4", caption=text) for k, text in enumerate(captions))
+    outcome = extract(Manifest("m", clips), [extractor], tmp_path, plan=Plan())
+    assert outcome.notes == [
+        f"sentence-bert: the caption fills the model's {extractor.length} tokens, and what goes beyond them is cut; "
+        "2 clips, the first is 'c1'"
+    ]
 
 
 def test_another_limit(library):

@@ -7,7 +7,9 @@ import pytest
 from featcache.errors import ConfigError, MediaError
 from featcache.extractors import Extractor, Numbers
 from featcache.extractors.vector import Params, Vector
+from featcache.manifest import Clip, Manifest
 from featcache.media import numbers
+from pipelines.extract import load_extractors
 from tests._media import clip
 
 A = np.random.default_rng(0).normal(size=(9, 4))
@@ -279,6 +281,16 @@ def test_rows_that_do_not_fit_are_refused():
         made(A[:1], dims=5)
     with pytest.raises(MediaError, match=r"too large for float32"):
         made([[1e300]], dims=1)
+
+
+def test_dims_are_those_of_the_first_file_that_can_be_read(tmp_path):
+    (tmp_path / "good.csv").write_text("1,2,3\n4,5,6\n")
+    (tmp_path / "bad.csv").write_text("")
+    sources = ("missing.csv", "bad.csv", "good.csv")
+    clips = tuple(Clip(name, "d", "train", name) for name in sources)
+    assert load_extractors(["vector"], manifest=Manifest("m", clips, tmp_path))[0].params.dims == 3
+    with pytest.raises(MediaError, match=r"missing.csv does not exist"):
+        load_extractors(["vector"], manifest=Manifest("m", clips[:2], tmp_path))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -174,6 +174,10 @@ class Extractor:
         """
         raise NotImplementedError
 
+    def remark(self, window: NDArray[np.generic]) -> str:
+        """What the user should be told about a prepared window; "" where there is nothing."""
+        return ""
+
     def __call__(self, windows: NDArray[np.generic]) -> NDArray[np.float32]:
         """Prepared windows (n, ...) -> rows (n, *row_shape), float32."""
         raise NotImplementedError

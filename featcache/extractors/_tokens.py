@@ -25,6 +25,11 @@ def limit(own: int | None, network: nn.Module) -> int:
     return min(found, default=UNLIMITED)
 
 
+def remark(full: bool, length: int) -> str:
+    """Of a caption that fills the limit: the tokenizer does not say whether it was longer."""
+    return f"the caption fills the model's {length} tokens, and what goes beyond them is cut" if full else ""
+
+
 def array(encoded: Mapping[str, Sequence[int]], names: Sequence[str], length: int, pad: int) -> NDArray[np.int32]:
     """One caption's inputs, by name -> (names, length), padded on the right; the attention mask is among them."""
     out = np.zeros((len(names), length), np.int32)

@@ -29,7 +29,7 @@ from featcache.errors import ConfigError
 from featcache.extractors import Caption, Pictures, Sound, bounded
 from featcache.extractors import _processor as processor
 from featcache.extractors._hub import Hub, check_tokenizer, loaded, refused
-from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, rows_by_length
+from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, rows_by_length
 
 MODALITIES = {"rgb": "image", "audio": "audio", "text": "text"}  #: ours -> transformers', of a tower
 OURS = {"image": "rgb", "video": "rgb", "audio": "audio", "text": "text"}
@@ -152,6 +152,13 @@ class HuggingFace(Hub):
         if self.whole:
             out[self.names.index(MASK)] = 1
         return out
+
+    def remark(self, window: NDArray[np.generic]) -> str:
+        """Of captions that may have been cut."""
+        if self.modality != "text":
+            return ""
+        ids, mask = (window[self.names.index(name), -1] for name in ("input_ids", MASK))
+        return remark(bool(ids != self._pad if self.whole else mask), self.length)
 
     @property
     def _pad(self) -> int:

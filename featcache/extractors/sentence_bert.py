@@ -2,7 +2,8 @@
 
 The model's own steps are run: its tokenizer, its prompt if it has one for everything, its pooling, and what follows
 that. A model that is no sentence encoder yet gets the mean over its tokens. A caption longer than the model's limit
-(128 to 512 tokens, about as many words or fewer) is cut there, as the library does; its row says nothing of the rest.
+(128 to 512 tokens, about as many words or fewer) is cut there, as the library does; its row says nothing of the rest,
+and `featcache extract` counts such captions.
 """
 
 import json
@@ -22,7 +23,7 @@ from torch.nn import functional
 from featcache.errors import ConfigError
 from featcache.extractors import Caption, bounded
 from featcache.extractors._hub import PICKLED, WEIGHTS, Hub, check_tokenizer, loaded
-from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, rows_by_length
+from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, rows_by_length
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class SentenceBert(Hub):
         """A caption -> its token ids, attention mask and what else the model takes, (names, length)."""
         encoded = self.encoded(window)
         return array({name: encoded[name][0].tolist() for name in self.names}, self.names, self.length, self.pad)
+
+    def remark(self, window: NDArray[np.generic]) -> str:
+        """Of captions that may have been cut."""
+        return remark(bool(window[self.names.index(MASK), -1]), self.length)
 
     def transform(self, windows: Tensor) -> Tensor:
         """Token ids as torch wants them."""

@@ -92,7 +92,10 @@ class Skeletons(Extractor):
             if size == count:
                 return name
         known = ", ".join(f"{name} ({size})" for name, size in sizes.items())
-        raise MediaError(f"the clip's bodies have {count} joints, as none of the known layouts has: {known}")
+        raise MediaError(
+            f"the clip's bodies have {count} joints, as none of the known layouts has: {known}; "
+            "put them into one of these"
+        )
 
     def _places(self, source: str) -> list[int]:
         """Where the row's joints stand in the source."""
@@ -112,7 +115,10 @@ class Skeletons(Extractor):
             known = there[:, joint]
             if not known.any():
                 name = self.layout.names[joint]
-                raise MediaError(f"joint {name!r} of body {body} (from 0) is missing in all frames of the clip")
+                raise MediaError(
+                    f"joint {name!r} of body {body} (from 0) is missing in all frames of the clip; leave the clip out, "
+                    "or set skeleton.layout to one without this joint"
+                )
             for axis in range(3):
                 filled[:, joint, axis] = np.interp(times, times[known], joints[known, joint, axis])
         return filled

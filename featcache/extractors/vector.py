@@ -73,11 +73,14 @@ class Vector(Extractor):
         if self.params.reduce == "mean-std":
             row = np.concatenate([row, window.std(axis=0)])
         if row.shape != self.row_shape:
-            raise MediaError(f"the clip gives {len(row)} numbers, vector.dims is {self.params.dims}")
+            raise MediaError(
+                f"the clip gives {len(row)} numbers, vector.dims is {self.params.dims}; make all rows equally long, or "
+                "leave the clip out"
+            )
         with np.errstate(over="ignore"):
             row = row.astype(np.float32)
         if not np.isfinite(row).all():
-            raise MediaError("the clip's numbers are too large for float32")
+            raise MediaError("the clip's numbers are too large for float32; scale them down")
         return row
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:

@@ -131,7 +131,7 @@ def _one(path: Path, clip: Clip, extractor: Extractor) -> Piece:
     window, start, stop = extractor.window, np.nan, np.nan
     content: object
     if isinstance(window, Caption):
-        if not clip.caption:
+        if not any(mark.isprintable() and not mark.isspace() for mark in clip.caption or ""):  # nothing to be read
             raise MediaAbsentError(f"clip {clip.clip_id!r} has no caption")
         content = clip.caption
     elif isinstance(window, Joints):

@@ -6,7 +6,7 @@ index / fps, so variable and fractional rates are exact.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -144,10 +144,13 @@ def _video_track(stream: av.VideoStream, stamps: Sequence[_Stamp], path: Path) -
     context = stream.codec_context
     if context is None:
         return MediaError(f"{path}: FFmpeg does not know the codec of its pictures; re-encode it")
+    if any(stamp.time is None for stamp in stamps) and _interlaced(path, stream.index):
+        # In MPEG-TS each field may be a packet of its own, of which the first carries the time of the picture.
+        stamps = [stamp for stamp in stamps if stamp.time is not None]
     from_avi = stream.container.format.name == "avi"  # AVI stores no presentation times; FFmpeg guesses them
     counted = any(stamp.pts is None for stamp in stamps) or (from_avi and bool(context.has_b_frames))
     shown = [stamp.dts if counted else stamp.pts for stamp in stamps]
-    if None in shown:
+    if None in shown or not shown:
         return MediaError(f"{path}: its pictures carry no times; put it into an .mp4 with `ffmpeg -i IN OUT.mp4`")
     ticks, first = np.unique(np.array(shown, np.int64), return_index=True)
     last = stamps[first[-1]].duration or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
@@ -164,6 +167,16 @@ def _video_track(stream: av.VideoStream, stamps: Sequence[_Stamp], path: Path) -
         width=context.width,
         height=context.height,
     )
+
+
+def _interlaced(path: Path, index: int) -> bool:
+    """Whether the first picture of that stream is made of two fields; False where it cannot be decoded."""
+    with suppress(MediaError), opened(path) as container:
+        stream = next(s for s in container.streams.video if s.index == index)
+        for packet in packets(container, stream):
+            for frame in stream.decode(packet):
+                return bool(frame.interlaced_frame)
+    return False
 
 
 def _heard(stream: av.AudioStream, stamps: Sequence[_Stamp]) -> tuple[Fraction, Fraction]:

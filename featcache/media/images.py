@@ -1,8 +1,9 @@
 """Still images and folders of frames as reels.
 
 A still image lasts one second by convention. The frames of a folder follow each other in the natural order of their
-names (frame_2 before frame_10) at the clip's `fps`. Sixteen bits become eight, grey becomes RGB, transparency is laid
-over black, and the orientation that a camera noted in the file is applied.
+names (frame_2 before frame_10) at the clip's `fps`. Sixteen bits become eight, grey and CMYK become RGB, transparency
+is laid over black, and the orientation that a camera noted in the file is applied. Of a TIFF of several pages the first
+is the picture; animations are refused.
 """
 
 import os
@@ -18,7 +19,10 @@ from featcache.endings import IMAGE
 from featcache.errors import MediaError
 from featcache.media.reel import Picture, Reel
 
-_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
+_PNG, _WEBP, _TIFF, _NETPBM = (b"\x89PNG",), (b"RIFF",), (b"II*", b"MM\0*"), (b"P2", b"P3", b"P5", b"P6")
+
+# What is wrong with a file we say ourselves, in one sentence; OpenCV prints several lines of its own.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def still(path: Path) -> Reel:
@@ -66,18 +70,51 @@ def read(path: Path) -> Picture:
         raise MediaError(f"{path} is empty (0 bytes); copy or download it again")
     if _is_cut(data):
         raise MediaError(f"{path} stops before the end of the image; copy or download it again")
-    picture = None
+    if _is_animation(data):
+        raise MediaError(f"{path} is an animation; make a video of it, or images of its frames")
     try:
-        encoded = np.frombuffer(data, np.uint8)
-        if path.suffix.lower() in _WITH_ALPHA:
-            picture = _over_black(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))
-        if picture is None:
-            picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    except cv2.error:
+        picture = _decoded(data)
+    except (cv2.error, ValueError, IndexError):  # the latter two for the header of a PGM or PPM
         picture = None
     if picture is None:
         raise MediaError(f"{path} is no image that OpenCV can decode; replace or convert it")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _decoded(data: bytes) -> np.ndarray | None:
+    """BGR in 8 bits; None if OpenCV cannot decode it."""
+    encoded, picture = np.frombuffer(data, np.uint8), None
+    if _may_be_transparent(data):
+        picture = _over_black(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))
+    elif data.startswith(_NETPBM):
+        picture = _scaled(cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), data)
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR) if picture is None else picture
+
+
+def _may_be_transparent(data: bytes) -> bool:
+    """A PNG says so before its pixels: by its type of colour, or with a chunk tRNS."""
+    if data.startswith(_PNG):
+        return data[25:26] in (b"\x04", b"\x06") or b"tRNS" in _header(data)
+    return data.startswith(_WEBP + _TIFF)
+
+
+def _is_animation(data: bytes) -> bool:
+    if data.startswith(_PNG):
+        return b"acTL" in _header(data)
+    return data.startswith(_WEBP) and data[12:16] == b"VP8X" and bool(int.from_bytes(data[20:21]) & 2)
+
+
+def _header(data: bytes) -> bytes:
+    """What stands before the pixels of a PNG."""
+    return data[: data.find(b"IDAT")]
+
+
+def _scaled(picture: np.ndarray | None, data: bytes) -> np.ndarray | None:
+    """A PGM or PPM whose white is what its header says, 1023 for instance; OpenCV takes it for 255 or 65535."""
+    if picture is None or (picture.dtype == np.uint8 and data.startswith((b"P2", b"P3"))):  # these it does scale
+        return picture
+    white = int(re.sub(rb"#[^\n]*", b"", data[:1000]).split(maxsplit=4)[3])
+    return np.round(picture * (255 / white)).clip(0, 255).astype(np.uint8)
 
 
 def _over_black(picture: np.ndarray | None) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from featcache.endings import NUMBERS
 from featcache.errors import MediaError
 from featcache.manifest import Clip
 from featcache.media import _arrays
+from featcache.media.source import check_exists
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ def _part(path: Path, rows: slice, key: str, columns: str) -> _Part:
     ending = path.suffix.lower()
     if ending not in NUMBERS:
         raise MediaError(f"{path} is no table of numbers, whose names end in {', '.join(sorted(NUMBERS))}")
+    check_exists(path)
     if ending == ".csv":
         if key:
             raise MediaError(f"{path} is a CSV file, which has no arrays; leave the key {key!r} out")
@@ -121,12 +123,12 @@ def _parsed(path: Path, columns: str, modified: int, size: int) -> _Csv:
             raise MediaError(
                 f"{path} line {lines[row]}, column {name}: "
                 + (f"{cell!r} is no number" if cell else "the cell is empty")
+                + "; write one"
             )
         names.append(name)
         values.append(numbers)
     if not names:
-        other = next((f"; cells are separated by commas, not by {c!r}" for c in ";\t " if c in cells[0][0]), "")
-        raise MediaError(f"{path} has no column of numbers{other}")
+        raise MediaError(f"{path} has no column of numbers{_separator(cells[0][0])}")
     table = np.array(values, np.float64).T
     table.setflags(write=False)
     return _Csv(table, names, lines)
@@ -139,7 +141,7 @@ def _cells(path: Path) -> tuple[list[str] | None, list[list[str]], list[int]]:
         reader = csv.reader(file, strict=True)
         try:
             for row in reader:
-                if row:
+                if len(row) > 1 or "".join(row).strip():
                     cells.append(row)
                     lines.append(reader.line_num)
         except csv.Error as error:
@@ -158,8 +160,14 @@ def _cells(path: Path) -> tuple[list[str] | None, list[list[str]], list[int]]:
     if all(_number(cell) is not None for cell in first):
         return None, cells, lines
     if len(cells) == 1:
-        raise MediaError(f"{path} has names of columns but no rows")
+        word = next(cell for cell in first if _number(cell) is None)
+        raise MediaError(f"{path} has names of columns but no rows: {word!r} is no number{_separator(word)}")
     return first, cells[1:], lines[1:]
+
+
+def _separator(cell: str) -> str:
+    """Advice where other separators than commas may be to blame."""
+    return next((f"; cells are separated by commas, not by {c!r}" for c in ";\t " if c in cell), "")
 
 
 def _wanted(path: Path, header: Sequence[str] | None, columns: str) -> list[int] | None:

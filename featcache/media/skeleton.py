@@ -24,6 +24,7 @@ from featcache.endings import SKELETON
 from featcache.errors import MediaError
 from featcache.manifest import Clip
 from featcache.media import _arrays
+from featcache.media.source import check_exists
 
 FPS = 30.0  #: of a Kinect
 KEYS = ("keypoint", "joints")  #: names of the array in an .npz file of several
@@ -59,6 +60,7 @@ def read(path: Path, clip: Clip) -> Skeleton:
     ending = path.suffix.lower()
     if ending not in SKELETON:
         raise MediaError(f"{path} is no file of skeletons, whose names end in {', '.join(sorted(SKELETON))}")
+    check_exists(path)
     fps = clip.fps or FPS
     rows = _arrays.span(clip, fps, path)
     if ending == ".skeleton":
@@ -78,7 +80,8 @@ def read(path: Path, clip: Clip) -> Skeleton:
     if not seen.any():
         frames = f"frames {rows.start} to {rows.start + joints.shape[1] - 1}"
         raise MediaError(
-            f"{path}: nobody is in {frames}: there is no body with a joint that is finite and not all zero"
+            f"{path}: nobody is in {frames}: there is no body with a joint that is finite and not all zero; "
+            "correct start and stop, or leave the clip out"
         )
     bodies = np.flatnonzero(seen.max(axis=1))
     order = bodies[np.argsort(seen[bodies].argmax(axis=1), kind="stable")]
@@ -103,12 +106,16 @@ def _axes(shape: tuple[int, ...], path: Path) -> str:
     sizes = [dict(zip(axes, shape, strict=True)) for axes in layouts]
     fits = [size for size in sizes if size["C"] in (2, 3) and size.get("M", 1) <= MOST]
     fits = [size for size in fits if size["C"] == 3] or fits
+    if shape[:2] == (1, 1):  # one body in one frame, in whatever order
+        fits = fits[:1]
     if len(fits) != 1:
         accepted = ", ".join(f"({', '.join(axes)})" for axes in (*LAYOUTS[3], *LAYOUTS[4]))
         found = " or ".join(f"({', '.join(size)})" for size in fits)
         reason = f"could be {found}" if fits else "is none of them"
+        advice = "; save it as (C, T, V, M) with C of 3" if fits else ""
         raise MediaError(
             f"{path} has shape {shape}, which {reason}; accepted: {accepted}, with C of 2 or 3 and M of at most {MOST}"
+            + advice
         )
     return "".join(fits[0])
 

@@ -64,8 +64,7 @@ class Source:
 
 def open_source(path: Path, fps: float | None = None) -> Source:
     """Look at a file or folder without decoding it; MediaError where it is no source at all. `fps` is for folders."""
-    if not path.exists():
-        raise MediaError(f"{path} does not exist; relative sources start at the manifest's folder")
+    check_exists(path)
     if path.is_dir():
         return Source(path, images.folder(path, fps), MediaAbsentError(f"{path} is a folder of frames: no sound"), None)
     if images.is_image(path):
@@ -91,10 +90,17 @@ def open_source(path: Path, fps: float | None = None) -> Source:
     return source
 
 
+def check_exists(path: Path) -> None:
+    """MediaError where there is nothing."""
+    if not path.exists():
+        raise MediaError(f"{path} does not exist; relative sources start at the manifest's folder")
+
+
 def reported(path: Path, error: Exception) -> FeatcacheError:
-    """An error as a reason to record: those that were foreseen speak for themselves."""
+    """An error as a reason to record: those that were foreseen speak for themselves, once they name the file."""
     if isinstance(error, FeatcacheError):
-        return error
+        named = isinstance(error, MediaAbsentError) or str(path) in str(error)
+        return error if named else type(error)(f"{path}: {error}")
     return MediaError(f"{path}: unexpected {type(error).__name__}: {' '.join(str(error).split())}; please report it")
 
 

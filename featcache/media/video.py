@@ -1,7 +1,9 @@
 """Pictures of a video file by number, exactly: decoded from the keyframe before them and told by presentation time.
 
 Everything runs in one thread: clips are what runs in parallel. Colours follow the stream's own matrix and range, ten
-bits become eight, display rotation is applied; pixels that are not square stay as they are stored.
+bits become eight, display rotation is applied; pixels that are not square stay as they are stored. High dynamic range
+(PQ, HLG) keeps its code values, so it is duller than a player shows it, and interlaced pictures keep both their fields,
+line by line: there is neither tone mapping nor deinterlacing.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -105,7 +107,9 @@ class _Decoder:
     def damaged(self, number: int) -> MediaError:
         """The error of a picture that cannot be had."""
         time = self.track.times[min(number, len(self.track.times) - 1)]
-        return MediaError(f"{self.scan.path} is damaged near {time:.2f} s and cannot be decoded there; replace it")
+        return MediaError(
+            f"{self.scan.path} is damaged near {time:.2f} s and cannot be decoded there; replace or re-encode it"
+        )
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         """Decode onwards; damage is reported with the place where it was met."""
