@@ -110,7 +110,10 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
     """What the features are: a line per store, and every recipe in full."""
     rows = tuple(rows)
     found = dict.fromkeys(
-        (run.manifest, feed.store, modality) for run in experiment.runs for modality, feed in run.feeds.items()
+        (run.manifest, name, modality)
+        for run in experiment.runs
+        for modality, feed in run.feeds.items()
+        for name in (feed.store, *feed.views)
     )
     body, recipes, absent = [], [], []
     for manifest, name, modality in found:

@@ -9,10 +9,10 @@ Shapes: N rows of a side, M rows of a tensor that holds them, B rows of a batch,
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -28,35 +28,45 @@ GROUP = 4  # blocks that are shuffled together
 TURNS = 2  # sets of buffers: one in use, one that is being filled ahead
 
 Chosen = Tensor | str  #: windows of a batch: positions (K,) or (B, K) in order of time, or "all", or their "mean"
+Views = Mapping[str, Tensor]  #: modality -> the view that each row is taken from (B,): 0 the feed's store, k its k-th
+NO_VIEWS: Views = {}
 
 
 class Stream:
     """Features larger than memory: rows of mapped stores are read ahead by a thread and let go of after use."""
 
-    def __init__(self, stores: list[Mapped], block_rows: int) -> None:
-        self.stores = stores
+    def __init__(self, stores: list[Mapped], block_rows: int, views: dict[str, list[Mapped]] | None = None) -> None:
+        self.stores = stores  #: of the modalities that have no views
+        self.views = views or {}  #: modality -> its store, then those of its views
         self.block_rows = block_rows
         self.reader = ThreadPoolExecutor(1, "read-ahead")
         self.reading: list[Future[None]] = []
 
-    def ahead(self, rows: Tensor) -> None:
+    def ahead(self, rows: Tensor, views: Views = NO_VIEWS) -> None:
         """Begin to read these rows of the stores. Raises what went wrong with those that were read ahead before."""
         self._raise()
-        self.reading.append(self.reader.submit(self._read, rows))
+        self.reading.append(self.reader.submit(self._read, rows, views))
 
-    def release(self, rows: Tensor) -> None:
+    def release(self, rows: Tensor, views: Views = NO_VIEWS) -> None:
         """These rows will not be needed soon. Raises as `ahead` does."""
         self._raise()
-        for store in self.stores:
-            store.release(rows.numpy())
+        for store, part in self._parts(rows, views):
+            store.release(part.numpy())
 
     def close(self) -> None:
         """End the thread."""
         self.reader.shutdown(cancel_futures=True)
 
-    def _read(self, rows: Tensor) -> None:
-        for store in self.stores:
-            store.ahead(rows.numpy())
+    def _read(self, rows: Tensor, views: Views) -> None:
+        for store, part in self._parts(rows, views):
+            store.ahead(part.numpy())
+
+    def _parts(self, rows: Tensor, views: Views) -> Iterator[tuple[Mapped, Tensor]]:
+        """Each store with those of the rows that are taken from it."""
+        yield from ((store, rows) for store in self.stores)
+        for m, stores in self.views.items():
+            view = views.get(m, torch.zeros_like(rows))
+            yield from ((store, rows[view == k]) for k, store in enumerate(stores))
 
     def _raise(self) -> None:
         """Raise the errors of the thread, as far as it has come."""
@@ -93,6 +103,7 @@ class Rows:
     swept: "Rows | None" = None  #: the same rows for sweeps, where x has but the windows of training
     stream: Stream | None = None  #: where the stores are larger than memory
     sweep_rows: int = SWEEP_ROWS  #: per Side of a sweep
+    views: dict[str, list[Tensor]] = field(default_factory=dict)  #: modality -> tensors like its x, one per view
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,19 +126,23 @@ class Rows:
         lengths: Tensor = self.ragged[modality][index]
         return lengths.where(lengths > 0, T)
 
-    def side(self, index: Tensor, windows: dict[str, Chosen], buffers: Buffers | None = None) -> Side:
-        """These rows (B,), with these windows of each modality; float32 on the device."""
+    def side(self, index: Tensor, windows: dict[str, Chosen], views: Views, buffers: Buffers | None = None) -> Side:
+        """These rows (B,), with these windows of each modality, of these views; float32 on the device."""
         here, new = index.to(self.domain.device), buffers.get if buffers else _new
         x, present = {}, {}
         for m, values in self.x.items():
             chosen = windows[m]
             at = here if self.at is None else self.at[index]
             positions = chosen.to(at.device) if isinstance(chosen, Tensor) else None
-            x[m] = _as_float(gather(values, at, positions, m, new), m, here.device, new)
             present[m] = self.present[m].index_select(0, here)
             if isinstance(chosen, Tensor):
                 present[m] = present[m].gather(1, chosen.to(here.device).expand(len(here), -1))
-            elif chosen == "mean":
+            if m in views:
+                x[m] = new(f"{m} as float32", present[m].shape + values.shape[2:], torch.float32, here.device)
+                _gather_views(x[m], [values, *self.views[m]], views[m], at, positions)
+            else:
+                x[m] = _as_float(gather(values, at, positions, m, new), m, here.device, new)
+            if chosen == "mean":
                 x[m], present[m] = mean(x[m], present[m])
         if buffers:
             buffers.turn += 1
@@ -141,7 +156,7 @@ class Rows:
         for index, after in zip(pieces, [*pieces[1:], None], strict=True):
             if table.stream and table.at is not None and after is not None:
                 table.stream.ahead(table.at[after])
-            yield table.side(index, {m: table.fixed(m, feed.test, index) for m, feed in table.feeds.items()})
+            yield table.side(index, {m: table.fixed(m, feed.test, index) for m, feed in table.feeds.items()}, NO_VIEWS)
             if table.stream and table.at is not None:
                 table.stream.release(table.at[index])
 
@@ -199,8 +214,9 @@ class Draw:
         self.rows_generator = generator(seed, side, "rows")
         self.window_generators = {m: generator(seed, side, "windows", m) for m in table.feeds}
         self.shared_generator = generator(seed, side, "windows")
+        self.view_generators = {m: generator(seed, side, "views", m) for m in table.views}
         self.pools: list[_Pool] = []
-        self.used: list[Tensor] = []  # groups of blocks that wait for their release
+        self.used: list[tuple[Tensor, Views]] = []  # rows of groups of blocks that wait for their release
         self.use(table.pools())
 
     def use(self, pools: list[Tensor]) -> None:
@@ -217,10 +233,11 @@ class Draw:
         return self
 
     def __next__(self) -> Side:
-        index = torch.cat([pool.take(share) for pool, share in zip(self.pools, self.shares, strict=True)])
-        side = self.table.side(index, self.windows(index), self.buffers)
+        parts = [pool.take(share) for pool, share in zip(self.pools, self.shares, strict=True)]
+        index, views = self._split(torch.cat(parts, 1))
+        side = self.table.side(index, self.windows(index), views, self.buffers)
         while self.used and self.table.stream:  # only now: the batch may have had the last rows of a group
-            self.table.stream.release(self.used.pop())
+            self.table.stream.release(*self.used.pop())
         return side
 
     def windows(self, index: Tensor) -> dict[str, Chosen]:
@@ -251,41 +268,56 @@ class Draw:
         return order.gather(1, torch.arange(k) % length_B1).sort(1).values  # TSN, too, repeats windows of short clips
 
     def _passes(self, pool: Tensor) -> Generator[Tensor, None, None]:
-        """Endless shuffled rows of a pool: a pass at a time, or a group of blocks that is read ahead."""
+        """Endless shuffled rows of a pool, with views: a pass at a time, or a group of blocks that is read ahead."""
         stream, at = self.table.stream, self.table.at
         if stream is None or at is None:
             while True:
-                yield pool[torch.randperm(len(pool), generator=self.rows_generator)]
-        groups = _groups(pool, stream.block_rows, self.rows_generator)
+                yield self._with_views(pool[torch.randperm(len(pool), generator=self.rows_generator)])
+
+        def reads(drawn: Tensor) -> tuple[Tensor, Views]:
+            index, views = self._split(drawn)
+            return at[index], views
+
+        groups = map(self._with_views, _groups(pool, stream.block_rows, self.rows_generator))
         now = next(groups)
         try:
             while True:
                 after = next(groups)
-                stream.ahead(at[after])
+                stream.ahead(*reads(after))
                 yield now
-                self.used.append(at[now])
+                self.used.append(reads(now))
                 now = after
         finally:
-            self.used.append(at[now])
+            self.used.append(reads(now))
+
+    def _with_views(self, rows: Tensor) -> Tensor:
+        """Rows (n,), below them a random view of each for every modality that has some -> (1 + modalities, n)."""
+        parts = zip(self.table.views.values(), self.view_generators.values(), strict=True)
+        return torch.stack([rows, *(torch.randint(1 + len(of), rows.shape, generator=rng) for of, rng in parts)])
+
+    def _split(self, drawn: Tensor) -> tuple[Tensor, Views]:
+        """What `_with_views` has joined."""
+        index, *views = drawn
+        return index, dict(zip(self.view_generators, views, strict=True))
 
 
 class _Pool:
-    """Takes rows from passes, the next of which is drawn when rows are lacking."""
+    """Takes rows and their views from passes, the next of which is drawn when rows are lacking."""
 
     def __init__(self, passes: Generator[Tensor, None, None]) -> None:
         self.passes = passes
-        self.left = torch.empty(0, dtype=torch.int64)
+        self.left = torch.empty(1, 0, dtype=torch.int64)
 
     def take(self, count: int) -> Tensor:
-        """The next rows (count,)."""
+        """The next columns (1 + modalities, count)."""
         taken: list[Tensor] = []
         while count:
-            if not len(self.left):
+            if not self.left.shape[1]:
                 self.left = next(self.passes)
-            taken.append(self.left[:count])
-            self.left = self.left[count:]
-            count -= len(taken[-1])
-        return torch.cat(taken)
+            taken.append(self.left[:, :count])
+            self.left = self.left[:, count:]
+            count -= taken[-1].shape[1]
+        return torch.cat(taken, 1)
 
 
 def _groups(pool: Tensor, block_rows: int, rng: torch.Generator) -> Iterator[Tensor]:
@@ -341,6 +373,15 @@ def gather(values: Tensor, rows: Tensor, windows: Tensor | None, name: str, new:
         flat, rows = values.flatten(0, 1).flatten(1), (rows[:, None] * T + windows).flatten()
     out = new(name, (len(rows), flat.shape[1]), values.dtype, values.device)
     return torch.index_select(flat, 0, rows, out=out).view(B, -1, *row_shape)
+
+
+def _gather_views(out: Tensor, views: list[Tensor], view: Tensor, rows: Tensor, windows: Tensor | None) -> None:
+    """As `gather`, row b from views[view[b]], to `out` in its type and on its device."""
+    for k in view.unique().tolist():
+        mine = torch.nonzero(view == k).squeeze(1).to(rows.device)
+        chosen = None if windows is None else windows.expand(len(rows), -1)[mine]
+        found = gather(views[k], rows[mine], chosen, "", _new)  # another size each time: nothing for `Buffers`
+        out.index_copy_(0, mine.to(out.device), found.to(out))
 
 
 def _as_float(x: Tensor, name: str, device: torch.device, new: Callable[..., Tensor]) -> Tensor:

@@ -1,14 +1,16 @@
 """`make bench`: what featcache's parts cost, as ratios inside one run against the plainest way to do the same.
 
 Machines are noisy and differ, so a line is a ratio of medians, measured alternately; absolute figures stand behind it
-to give an idea only. docs/benchmarks.md keeps the figures of named machines.
+to give an idea only. docs/benchmarks.md keeps the figures of named machines. Some of the benchmarks run with
+`python -m pipelines.bench NAME ...`, where NAME is a function below.
 """
 
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from featcache.manifest import Manifest
 from featcache.media import read_clip
 from featcache.store import FeatureStore
 from featcache.windows import Plan
-from pipelines import _bench_store
+from pipelines import _bench_extract, _bench_store
 from pipelines._bench_store import Line, write_store
 from pipelines.extract import extract, load_extractors
 
@@ -28,14 +30,17 @@ ROWS, WINDOWS, WIDTH = 2048, 5, 3072  #: 30 KB rows, two shards
 DESCRIPTORS = ("hog", "hof", "logmel")
 
 
-def main() -> None:
-    """Run every benchmark and print a Markdown table."""
+def main(names: Sequence[str] = ()) -> None:
+    """Run the benchmarks of these names, or every one, and print a Markdown table."""
+    every = (store_write, store_read, reading, extraction, networks, options, long_videos, training)
+    benchmarks = {benchmark.__name__: benchmark for benchmark in every}
+    if unknown := [name for name in names if name not in benchmarks]:
+        raise SystemExit(f"no benchmark {unknown[0]!r}; choose from {', '.join(benchmarks)}")
     print("| what | against | ratio (1.00 = as fast) | figures |")
     print("| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        lines = (benchmark(Path(folder)) for benchmark in (store_write, store_read, reading, extraction, training))
-        for benchmark in lines:
-            for what, against, ours, plain, unit in benchmark:
+        for name in names or benchmarks:
+            for what, against, ours, plain, unit in benchmarks[name](Path(folder)):
                 ratio = plain / ours
                 print(f"| {what} | {against} | {ratio:.2f} | {unit(ours)}, plain {unit(plain)} |", flush=True)
 
@@ -87,6 +92,22 @@ def extraction(folder: Path) -> Iterator[Line]:
         plain,
         lambda s: f"{len(manifest) / s:.1f} clips/s",
     )
+
+
+def networks(folder: Path) -> Iterator[Line]:
+    """End-to-end extraction with networks."""
+    yield from _bench_extract.pace(folder, alternate)
+
+
+def options(folder: Path) -> Iterator[Line]:
+    """Memory order, precision and compilation of networks."""
+    yield from _bench_extract.options(folder, alternate)
+
+
+def long_videos(folder: Path) -> Iterator[Line]:
+    """Memory and seeking."""
+    yield from _bench_extract.memory(folder)
+    yield from _bench_extract.seeking(folder, alternate)
 
 
 def training(folder: Path) -> Iterator[Line]:
@@ -156,4 +177,4 @@ def _write_plain(path: Path, rows: NDArray[np.float16]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

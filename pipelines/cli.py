@@ -161,6 +161,8 @@ def extract(
 ) -> None:
     """Run frozen EXTRACTORS on the clips of MANIFEST; each fills one store (`featcache list extractors`).
 
+    EXTRACTOR@VIEW sees another part of the pictures: flip (mirrored), top-left, ..., bottom-right-flip.
+
     Interrupted, the same command goes on where it stopped; started twice, both share the work. Clips that were added
     at the manifest's end are appended. A clip that cannot be read is recorded with its reason,
     the rest is finished, and the exit code is 1.

@@ -73,6 +73,11 @@ class Feed:
     seen_by: str = "source target test"  #: "source test": target captions do not exist while training
     train: str = "all"  #: all | random:k (per modality) | shared:k (same for all) | segments:k (centres) | mean
     test: str = "all"  #: all | segments:k | mean | each (predict per window, softmax averaged); never random
+    views: tuple[str, ...] = ()  #: stores of the same windows (i3d-rgb@flip); training draws each row from one of all
+
+    def stores(self, modality: str) -> dict[str, str]:
+        """The modality -> its store, then MODALITY/VIEW -> a view's."""
+        return {modality: self.store} | {f"{modality}/{view}": view for view in self.views}
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,9 @@ class RunConfig:
     def id(self) -> str:
         """Readable prefix and a hash of everything but `row`; the name of the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key != "row"}
+        for feed in content["feeds"].values():
+            if not feed["views"]:
+                del feed["views"]  # runs without views have the ids they had before there were any
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         given = f"with-{self.target}" if self.target else ""
         words = [typed.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
@@ -269,6 +277,11 @@ def _check_feeds(config: RunConfig) -> None:
             if kind not in kinds or counted != bool(re.fullmatch("[1-9][0-9]*", count)) or (count and not counted):
                 choices = ", ".join(f"{kind}:K" if kind in COUNTED else kind for kind in kinds)
                 raise ConfigError(f"feeds.{modality}.{when}={draw!r} is no draw of windows; choose from {choices}")
+        named = [feed.store, *feed.views]
+        if twice := [store for store in feed.views if named.count(store) > 1]:
+            raise ConfigError(f"feeds.{modality} names store {twice[0]!r} twice; name it once, as store or in views")
+        if feed.views and feed.seen_by.split() == ["test"]:
+            raise ConfigError(f"feeds.{modality}.views are drawn in training only, and seen_by='test'; leave them out")
 
 
 def _check_optim(where: str, optim: Optim) -> None:

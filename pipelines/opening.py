@@ -30,7 +30,7 @@ class Opened:
 
     config: RunConfig
     manifest: Manifest
-    stores: dict[str, FeatureStore]  #: modality -> store
+    stores: dict[str, FeatureStore]  #: by the names of `Feed.stores`: modality -> store, MODALITY/VIEW -> a view's
     device: str
     memory: int | None = None  #: bytes of RAM that may be used; None: what is free
     workers: int = 1  #: runs at the same time that share the memory
@@ -46,7 +46,8 @@ class Opened:
                 feeds = self._feeds(role)
                 swept = {m: feed.test for m, feed in feeds.items()} if _sweeps_others(feeds) else {}
                 rows = len(self._train_rows(role, domains))
-                wanted.append(Wanted(rows, {m: feed.train for m, feed in feeds.items()}, swept))
+                drawn = {name: feed.train for m, feed in feeds.items() for name in feed.stores(m)}
+                wanted.append(Wanted(rows, drawn, swept))
         test = self.manifest.rows(domain=self.config.test, split=self.config.test_split)
         wanted.append(Wanted(len(test), {m: feed.test for m, feed in self._feeds("test").items()}))
         return open_features(self.stores, wanted, self.device, memory=self.memory, workers=self.workers, tier=self.tier)
@@ -75,7 +76,7 @@ class Opened:
         method = method_class(self.config)
         given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
         return Spec(
-            shapes={m: tuple(store.row_shape) for m, store in self.stores.items()},
+            shapes={m: tuple(self.stores[m].row_shape) for m in self.config.feeds},
             windows={
                 m: 1 if feed.train == "mean" else plan(feed.train)[1] or self.stores[m].windows
                 for m, feed in self.config.feeds.items()
@@ -105,6 +106,8 @@ class Opened:
         for m, feed in feeds.items():
             for when in ("train", "test") if trained else ("test",):
                 self._refuse_padding(m, when, getattr(feed, when), rows)
+            if trained and feed.views:
+                self._refuse_other_windows(m, feed, rows)
         number = {domain: k for k, domain in enumerate(self.domains)}
         table = partial(
             self._table,
@@ -132,15 +135,34 @@ class Opened:
         """Rows for training ("train") or sweeps ("test") only; draws that are applied here read `all` in the feeds."""
         swept = {m: plan(feed.test)[1] or self.stores[m].windows for m, feed in feeds.items()}  # `mean` reads all, too
         numbers = sum(windows * prod(self.stores[m].row_shape) for m, windows in swept.items())
+        names = {m: list(feed.stores(m)) if when == "train" else [m] for m, feed in feeds.items()}
         if mapped:
-            found = {m: self.features.mapped(m, rows) for m in feeds}
+            found = {m: [self.features.mapped(name, rows) for name in names[m]] for m in feeds}
         else:
-            found = {m: self.features.resident(m, rows, getattr(feed, when)) for m, feed in feeds.items()}
-            feeds = {m: _applied(feed, getattr(feed, when)) for m, feed in feeds.items()}
-        x, present = ({m: pair[k] for m, pair in found.items()} for k in (0, 1))
+            draws = {m: getattr(feed, when) for m, feed in feeds.items()}
+            found = {m: [self.features.resident(name, rows, draws[m]) for name in names[m]] for m in feeds}
+            feeds = {m: _applied(feed, draws[m]) for m, feed in feeds.items()}
+        x, present = ({m: pairs[0][k] for m, pairs in found.items()} for k in (0, 1))
+        views = {m: [x for x, _ in pairs[1:]] for m, pairs in found.items() if len(pairs) > 1}
         at = torch.tensor(rows) if mapped else None
         stream = self.features.stream
-        return Rows(rows, x, present, y, domain, feeds, at, stream=stream, sweep_rows=sweep_rows(numbers))
+        return Rows(rows, x, present, y, domain, feeds, at, stream=stream, sweep_rows=sweep_rows(numbers), views=views)
+
+    def _refuse_other_windows(self, modality: str, feed: Feed, rows: list[int]) -> None:
+        """A row has the same windows in the store of a feed and in its views."""
+        store, index = self.stores[modality], np.asarray(rows)
+        for name, view in feed.stores(modality).items():
+            other = self.stores[name]
+            moved = np.abs(other.window_start[index] - store.window_start[index]) > 0  # not where a time is unknown
+            differ = (other.length[index] != store.length[index]) | moved.any(1)
+            if differ.any():
+                row = int(index[differ.argmax()])
+                raise ConfigError(
+                    f"{differ.sum()} of {len(rows)} clips have other windows in view {view!r} than in store "
+                    f"{feed.store!r}, the first: {self.manifest.clips[row].clip_id!r} ({view}: {_windows(other, row)}; "
+                    f"{feed.store}: {_windows(store, row)}); repair it and extract again, or leave {view} out of "
+                    f"feeds.{modality}.views"
+                )
 
     def _refuse_padding(self, modality: str, when: str, draw: str, rows: list[int]) -> None:
         """Rows of fewer windows than T would be padded where all windows are taken."""
@@ -210,8 +232,13 @@ def open_run(
     manifest = open_manifest(stores, config.manifest)
     if not manifest.classes:
         raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
-    opened = {m: open_store(stores / manifest.name, feed.store, manifest) for m, feed in config.feeds.items()}
+    opened = {
+        name: open_store(stores / manifest.name, store, manifest)
+        for m, feed in config.feeds.items()
+        for name, store in feed.stores(m).items()
+    }
     _check_windows(config, opened)
+    _check_views(config, opened)
     return Opened(config, manifest, opened, device, memory, workers, tier)
 
 
@@ -286,6 +313,28 @@ def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[l
     if not held:
         raise ConfigError(f"holdout={config.holdout} of {len(rows)} rows is less than one row of any class; raise it")
     return [row for row in rows if row not in held], [row for row in rows if row in held]
+
+
+def _windows(store: FeatureStore, row: int) -> str:
+    """Which windows a row has, in words."""
+    if row in store.failures:
+        return store.failures[row]
+    n = int(store.length[row])
+    start, stop = store.window_start[row, 0], store.window_stop[row, n - 1]
+    return f"{n} window{'s' * (n > 1)}" + (f" from {start:g} to {stop:g} s" if np.isfinite(start) else "")
+
+
+def _check_views(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
+    """Views have features of the same network and of the same shape as the store of their feed."""
+    for m, feed in config.feeds.items():
+        for name, view in feed.stores(m).items():
+            for what in ("modality", "weights_sha256", "windows", "row_shape"):
+                mine, theirs = (getattr(stores[of], what) for of in (m, name))
+                if mine != theirs:
+                    raise ConfigError(
+                        f"store {view!r} is no view of {feed.store!r}, for its {what} is {theirs!r}, not {mine!r}; "
+                        f"leave it out of feeds.{m}.views"
+                    )
 
 
 def _check_windows(config: RunConfig, stores: dict[str, FeatureStore]) -> None:

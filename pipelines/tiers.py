@@ -41,7 +41,7 @@ class Wanted:
     """Rows of the stores that will be held, and how their windows are drawn."""
 
     rows: int
-    draws: dict[str, str]  #: modality -> draw
+    draws: dict[str, str]  #: store, by its name in `Features` -> draw
     swept: dict[str, str] = field(default_factory=dict)  #: the same for a second table, needed where nothing is mapped
 
 
@@ -49,8 +49,8 @@ class Wanted:
 class Features:
     """The features of several stores of one manifest, opened for training."""
 
-    stores: dict[str, FeatureStore]  #: modality -> store
-    maps: dict[str, Mapped]  #: modality -> its mapped store; {} where one cannot be mapped
+    stores: dict[str, FeatureStore]  #: modality -> store, and MODALITY/VIEW -> a view's: see `Feed.stores`
+    maps: dict[str, Mapped]  #: the same, mapped; {} where one cannot be
     device: str
     tier: str  #: resident | mapped | streaming
     why: str  #: the reason, in words
@@ -60,7 +60,12 @@ class Features:
         """What reads ahead and lets go, in the tier `streaming`."""
         if self.tier != "streaming":
             return None
-        return Stream(list(self.maps.values()), min(self.stores[m].layout.block_rows for m in self.maps))
+        groups: dict[str, list[Mapped]] = {}
+        for name, mapped in self.maps.items():
+            groups.setdefault(name.partition("/")[0], []).append(mapped)
+        alone = [group[0] for group in groups.values() if len(group) == 1]
+        views = {m: group for m, group in groups.items() if len(group) > 1}
+        return Stream(alone, min(self.stores[name].layout.block_rows for name in self.maps), views)
 
     def close(self) -> None:
         """End the thread that reads ahead; in the tier `streaming` nothing can be drawn or swept afterwards."""
@@ -126,7 +131,7 @@ def open_features(
     workers: int = 1,
     tier: str | None = None,
 ) -> Features:
-    """Open stores of one manifest (modality -> store) for training, in the tier that fits.
+    """Open stores of one manifest, named as in `Features`, for training, in the tier that fits.
 
     memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
     tier: take this one. StoreError when the tier needs stores that can be mapped and one cannot, or one is damaged.

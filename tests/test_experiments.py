@@ -12,7 +12,7 @@ from pipelines.config import Feed, Optim
 from pipelines.engines import local
 from pipelines.experiments import Experiment, kitchens
 from pipelines.runs import Run
-from tests._stores import manifest, run, write_all, write_store
+from tests._stores import STORES, manifest, run, write_all, write_store
 
 OWN = "from tests._stores import run"
 ROWS = ("source-only", "RNA (DG)", "RNA (UDA)", "supervised-target")
@@ -73,6 +73,23 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     assert {config.absent for config in experiment.runs} == {"mask"}
     assert {(c.row, c.source, c.test) for c in experiment.runs} == {(row, ("day",), "night") for row in ROWS[:3]}
     assert local.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
+
+
+def test_views_belong_to_the_store_that_they_are_views_of(tmp_path):
+    stores = write_all(tmp_path)
+    for name in ("hog@flip", "hog@top-left", "lost@flip"):
+        write_store(stores / "toy", manifest(), name)
+    feeds = experiments.load(stores / "toy").runs[0].feeds
+    assert feeds["rgb"] == Feed("hog", views=("hog@flip", "hog@top-left"))
+    assert feeds["lost-flip"] == Feed("lost@flip")  # its extractor has no store here
+    assert len(feeds) == len(STORES) + 1
+
+
+def test_a_feed_has_the_name_of_the_stores_folder(tmp_path):
+    """Which may be another than its extractor's: `hf:OWNER/MODEL` fills hf-OWNER--MODEL.zarr."""
+    stores = write_all(tmp_path)
+    (stores / "toy" / "hof.zarr").rename(stores / "toy" / "hf-a--b.zarr")
+    assert Feed("hf-a--b") in experiments.load(stores / "toy").runs[0].feeds.values()
 
 
 def test_two_stores_of_one_modality_go_by_their_names(tmp_path, monkeypatch):

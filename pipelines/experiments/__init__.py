@@ -8,6 +8,7 @@ anywhere, has the same.
 import importlib
 import importlib.util
 import pkgutil
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -183,15 +184,22 @@ def grid(
 def default(folder: Path) -> Experiment:
     """The grid on all finished stores of a folder, with kitchens' hyper-parameters, over every ordered pair of domains.
 
-    A clip without some modality (a video without sound) is masked. Domains without labelled train or test clips take no
+    A clip without some modality (a video without sound) is masked. `hog@flip` beside `hog` is a view of it, drawn in
+    training. Domains without labelled train or test clips take no
     part on that side.
     """
     from pipelines.experiments import kitchens
 
     manifest = open_manifest(folder.parent, folder.resolve().name)
-    stores = finished(folder)
-    modalities = [store.modality for store in stores]
-    feeds = {s.modality if modalities.count(s.modality) == 1 else s.name: Feed(s.name) for s in stores}
+    stores = {store.path.stem: store for store in finished(folder)}
+    views = {name: base for name in stores if (base := name.rpartition("@")[0]) in stores}
+    modalities = [store.modality for name, store in stores.items() if name not in views]
+    feeds = {}
+    for name, store in stores.items():
+        if name not in views:
+            feed = Feed(name, views=tuple(view for view, base in views.items() if base == name))
+            key = store.modality if modalities.count(store.modality) == 1 else name
+            feeds[re.sub(r"[^\w-]", "-", key)] = feed
     teaching = [domain for domain in manifest.domains if _labelled(manifest, domain, "train")]
     tested = [d for d in manifest.domains if manifest.rows(domain=d, split="train") and _labelled(manifest, d, "test")]
     shifts = [(source, target) for source in teaching for target in tested if source != target]
@@ -200,7 +208,7 @@ def default(folder: Path) -> Experiment:
             f"manifest {manifest.name!r} has no shift to train on: it takes a domain with labelled train clips and "
             "another one with train clips and labelled test clips"
         )
-    whole = all((store.state == DONE).all() for store in stores)
+    whole = all((store.state == DONE).all() for store in stores.values())
     runs = grid(manifest.name, feeds, shifts, absent="refuse" if whole else "mask", **kitchens.RECIPE)
     taught = [run for run in runs if run.source[0] in teaching]  # supervised-target needs labels there
     doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
