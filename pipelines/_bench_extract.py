@@ -41,12 +41,13 @@ def pace(folder: Path, alternate: Alternate) -> Iterator[Line]:
     torch.set_num_threads(THREADS)
     videos = kitchens.build(folder / "videos", share=0.1)
     for name, settings, clips, plan, rounds in (
-        ("i3d-rgb", [], 2, "segments:5", 3),
-        ("i3d-flow", ["i3d-flow.method=dis"], 2, "segments:5", 3),
-        ("i3d-flow", [], 4, "segments:1", 1),  # 64 fields of TV-L1 take a minute on one core
+        ("i3d-rgb", (), 2, Plan(), 3),
+        ("i3d-flow", ("method=dis",), 2, Plan(), 3),
+        ("i3d-flow", ("method=tvl1", "count=9"), 4, Plan("segments", 1), 1),  # a field takes a second
     ):
-        (extractor,) = load_extractors([name], settings, [UNTRAINED])
-        yield from _pace(_few(videos, clips), extractor, Plan.parse(plan), rounds, alternate)
+        (extractor,) = load_extractors([name], [f"{name}.{setting}" for setting in settings], [UNTRAINED])
+        what = " ".join(["extract", name, *settings])
+        yield from _pace(what, _few(videos, clips), extractor, plan, rounds, alternate)
 
 
 def _few(videos: Manifest, clips: int) -> Manifest:
@@ -54,8 +55,9 @@ def _few(videos: Manifest, clips: int) -> Manifest:
     return replace(videos, clips=videos.clips[:: len(videos) // clips][:clips])
 
 
-def _pace(videos: Manifest, extractor: Extractor, plan: Plan, rounds: int, alternate: Alternate) -> Iterator[Line]:
-    windows = np.stack(_windows(videos, extractor, plan))
+def _pace(
+    what: str, videos: Manifest, extractor: Extractor, plan: Plan, rounds: int, alternate: Alternate
+) -> Iterator[Line]:
     seconds: list[tuple[float, float]] = []
 
     def together(_: int) -> None:
@@ -64,7 +66,7 @@ def _pace(videos: Manifest, extractor: Extractor, plan: Plan, rounds: int, alter
 
     def apart(_: int) -> None:
         began = time.perf_counter()
-        _windows(videos, extractor, plan)
+        windows = np.stack(_windows(videos, extractor, plan))
         decoded = time.perf_counter()
         extractor(windows)
         seconds.append((decoded - began, time.perf_counter() - decoded))
@@ -72,9 +74,9 @@ def _pace(videos: Manifest, extractor: Extractor, plan: Plan, rounds: int, alter
     ours, both = alternate(together, apart, rounds=rounds)
     decoding, forward = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
     slower = "decode + prepare" if decoding > forward else "the network"
-    what = f"extract {extractor.name} {getattr(extractor.params, 'method', '')}".strip()
+    count = len(videos) * plan.count(0, 1)
     for against, plain in ((f"{slower} alone, the slower half", max(decoding, forward)), ("one after the other", both)):
-        yield what, against, ours, plain, lambda s: f"{len(windows) / s:.2f} windows/s"
+        yield what, against, ours, plain, lambda s: f"{count / s:.2f} windows/s"
 
 
 def _windows(videos: Manifest, extractor: Extractor, plan: Plan) -> list[NDArray[np.generic]]:

@@ -94,7 +94,7 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def with_job(
         experiment: str,
-        stores: Path,
+        stores: Path | None,
         runs: Path,
         settings: tuple[str, ...],
         seeds: str | None,
@@ -104,6 +104,9 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         from pipelines import experiments
 
         chosen = experiments.load(experiment).changed(settings, seeds, only)
+        if stores is None:
+            is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
+            stores = Path(experiment).parent if is_folder else Path("stores")
         given = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
         words = [f"--{name} {quote(str(v))}" for name, values in given.items() for v in values if str(v) != name]
         chosen = replace(chosen, typed=" ".join([quote(experiment), *words]))
@@ -111,7 +114,7 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
 
     options = [
         click.argument("experiment"),
-        click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores."),
+        click.option("--stores", type=PATH, help="Folder of all stores; if not given: that of EXPERIMENT, or stores."),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a value in every run."),
         click.option("--seeds", metavar="0,1,2", help="Train with these seeds instead of the experiment's."),

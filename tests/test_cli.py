@@ -225,7 +225,7 @@ def test_only_commands_that_go_on_say_so_and_only_of_the_disk(mine, monkeypatch,
 
 def test_train_head_prints_the_folder_of_runs_and_nothing_else(tmp_path):
     write_all(tmp_path / "stores")
-    words = ("--stores", tmp_path / "stores", "--runs", tmp_path / "runs", "--workers", 1, "--seeds", 0)
+    words = ("--runs", tmp_path / "runs", "--workers", 1, "--seeds", 0)  # the stores are where the folder lies
     result = run("train-head", tmp_path / "stores" / "toy", *words, "--set", "steps=2", "--only", "source-only")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'runs'}\n"
