@@ -3,7 +3,8 @@
 The centres of a clip's windows are planned once, for all modalities, and a window that would leave the clip is moved
 inside. So window k is the same moment in pictures, motion and sound, except near the ends of the clip, where a longer
 window is moved further. A clip shorter than the window lies in its middle: around it pictures repeat the clip's first
-and last one, and sound is that of the file, silent beyond its ends. No other window shows what lies outside its clip.
+and last one, and sound is that of the file, silent beyond its ends. No other window shows what lies outside its clip,
+but those of a sound that is asked for `around` its centre, as TBN's is.
 
 A plan is written `kind:number` on the command line and in recipes.
 

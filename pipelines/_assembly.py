@@ -19,6 +19,7 @@ from featcache.extractors import Extractor
 from featcache.media import Nothing, Piece
 
 Row = NDArray[np.float32]
+DEVICE = ("OutOfMemoryError", "AcceleratorError")  #: of torch, for which no clip is to blame
 
 
 @dataclass(eq=False)
@@ -27,6 +28,7 @@ class Part:
 
     row: int  #: of the manifest
     extractor: Extractor
+    of: int = 0  #: windows that there will be, as the first says
     pieces: dict[int, tuple[float, float]] = field(default_factory=dict)  #: windows that have come: start and stop
     rows: dict[int, Row] = field(default_factory=dict)  #: those of them that are computed
     read: bool = False  #: whether the source has given all that it has
@@ -71,10 +73,13 @@ class Assembly:
         """A window of this part, or the reason why there is none, or the end of its source."""
         if piece is None:
             part.read = True
+            if part.reason is None and not 0 < len(part.pieces) == part.of:
+                part.reason = FeatcacheError(f"only {len(part.pieces)} of {part.of} windows came; please report it")
             self._finish(part)
         elif isinstance(piece, Nothing):
             part.reason = piece.reason
         elif part.reason is None and piece.number not in part.pieces:
+            part.of = piece.of
             part.pieces[piece.number] = piece.start, piece.stop
             if remark := part.extractor.remark(piece.window):
                 self.remarks.setdefault((part.extractor.name, remark), set()).add(part.row)
@@ -107,7 +112,7 @@ class Assembly:
         self._until = max(self._until, ended)
         for (part, number), row in zip(places, rows, strict=True):
             if isinstance(row, Exception):
-                words = f"{part.extractor.name} stopped with {type(row).__name__}: {row}"
+                words = f"{part.extractor.name} stopped with {type(row).__name__}: {' '.join(str(row).split())}"
                 part.reason = part.reason or FeatcacheError(words)
             else:
                 part.rows[number] = row
@@ -134,6 +139,9 @@ def _computed(extractor: Extractor, windows: list[NDArray[np.generic]]) -> list[
             raise ValueError(f"{len(rows)} rows for {len(windows)} windows")
         return list(rows)
     except Exception as error:  # whatever it is, the other clips are finished and this one says why
+        if isinstance(error, MemoryError) or type(error).__name__ in DEVICE or "CUDA error" in str(error):
+            words = f"{extractor.name} cannot go on: {type(error).__name__}: {' '.join(str(error).split())}"
+            raise FeatcacheError(f"{words}; what is computed is kept, so start it again") from error
         if len(windows) == 1:
             return [error]
     return [row for window in windows for row in _computed(extractor, [window])]

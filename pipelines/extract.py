@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from featcache import __version__
-from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, MediaError, StoreError
+from featcache.errors import ConfigError, MediaAbsentError, MediaError, StoreError
 from featcache.extractors import (
     UNTRAINED,
     WHOLE,
@@ -65,9 +65,9 @@ class Extraction:
     """What an extraction did, and where its time went."""
 
     stores: dict[str, FeatureStore] = field(default_factory=dict)  #: extractor -> its finished store
-    clips: int = 0  #: clips decoded in this call
+    clips: int = 0  #: clips decoded in this call, those twice that were done again in float32
     seconds: float = 0.0
-    busy: float = 0.0  #: seconds in which extractors computed; in the others they waited for decoded windows
+    busy: float = 0.0  #: seconds in which extractors computed; in the others windows were decoded or rows stored
     notes: list[str] = field(default_factory=list)  #: what the user should know
 
     def reasons(self, extractor: str, state: str) -> list[tuple[str, str]]:
@@ -85,11 +85,9 @@ class Extraction:
         """One line about speed, and what bounded it."""
         if not self.clips:
             return "nothing to do: every clip is there"
-        share = 1 - self.busy / self.seconds
-        bound = "decoding" if share > 0.5 else "the extractors"
         return (
-            f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); "
-            f"{share:.0%} of it waiting for decoded windows, so {bound} set the pace"
+            f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); in "
+            f"{self.busy / self.seconds:.0%} of it rows were computed, else windows decoded and rows stored"
         )
 
 
@@ -122,7 +120,7 @@ def load_extractors(
             raise ConfigError(f"--set {setting}: write EXTRACTOR.NAME=VALUE, with one of {known}")
         changed[name] = typed.assign(changed[name], type(params[name]), parameter, value, name)
     chosen = dict.fromkeys(params, "")
-    for choice in weights:
+    for choice in sorted(weights, key=lambda choice: choice != UNTRAINED):  # which is for those not named
         name, equals, which = choice.partition("=")
         if choice == UNTRAINED:
             chosen = dict.fromkeys(params, UNTRAINED)
@@ -205,7 +203,8 @@ def _run(
     progress: Callable[[int, int], None],
 ) -> dict[str, str]:
     """Open the stores and fill them. Returns the extractors whose rows do not fit, with the first reason of each."""
-    most = _most_windows(plan, manifest)
+    whole = all(isinstance(extractor.window, WHOLE) for extractor in extractors)
+    most = 1 if whole else _most_windows(plan, manifest)
     with ExitStack() as stack:
         writers = {
             extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, most, dtype))
@@ -291,7 +290,7 @@ def _most_windows(plan: Plan, manifest: Manifest) -> int:
         return plan.count(0.0, 1.0)
     counts = [1]
     for clip in manifest:
-        with suppress(FeatcacheError):  # its row will say what is wrong
+        with suppress(Exception):  # its row will say what is wrong
             counts.append(plan.count(*open_source(manifest.path(clip), clip.fps).interval(clip)))
     return max(counts)
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from featcache.errors import MediaAbsentError
+from featcache.errors import FeatcacheError, MediaAbsentError
 from featcache.extractors import Extractor
 from featcache.media import Nothing, Piece
 from pipelines._assembly import Assembly, Part
@@ -84,6 +84,31 @@ def test_a_window_that_comes_again_is_not_computed_again():
         assembly.end()
     assert extractor.sizes == [3]
     assert kept[0].features().ravel().tolist() == [0, 2, 4]
+
+
+def test_a_clip_that_lacks_windows_is_not_done():
+    extractor, kept = Double(), []
+    with Assembly([extractor], kept.append) as assembly:
+        for row, numbers in enumerate([(0, 2), ()]):
+            part = Part(row, extractor)
+            for number in numbers:
+                assembly.add(part, Piece("double", number, 3, np.array([number]), 0, 1))
+            assembly.add(part, None)
+        assembly.end()
+    assert [str(part.reason) for part in kept] == [
+        "only 2 of 3 windows came; please report it",
+        "only 0 of 0 windows came; please report it",
+    ]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: device-side assert\n\ntriggered")])
+def test_no_clip_is_blamed_for_a_device_that_dies(error):
+    class Dying(Double):
+        def __call__(self, windows):
+            raise error
+
+    with pytest.raises(FeatcacheError, match=r"double cannot go on: .*; what is computed is kept, so start it again"):
+        assembled(Dying(), {7: [1, 2], 8: [3]})
 
 
 def test_a_wrong_number_of_rows_is_an_error():

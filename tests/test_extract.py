@@ -107,7 +107,9 @@ def test_decoding_stays_a_few_windows_ahead(tmp_path, media, monkeypatch):
 
         def __call__(self, windows):
             if not seen:
-                time.sleep(0.3)
+                while len(decoded) < 8:
+                    time.sleep(0.01)
+                time.sleep(0.2)
                 seen.append(len(decoded))
             return super().__call__(windows)
 
@@ -122,7 +124,7 @@ def test_decoding_stays_a_few_windows_ahead(tmp_path, media, monkeypatch):
     recipe.extract(clips(4), [Slow(Params())], tmp_path, plan=Plan("segments", 100), workers=2)
     assert len(decoded) == 400
     # 2 + 2 computed or stacked, 2 more that cannot be, 6 waiting, 2 in the hands of the threads
-    assert 6 <= seen[0] <= 14
+    assert seen[0] <= 14
 
 
 def test_a_broken_clip_is_recorded_and_the_rest_is_finished(tmp_path, media):

@@ -9,17 +9,29 @@ from click.testing import CliRunner
 
 from featcache import FeatureStore, extractors
 from featcache.backbones.bninception import BNInception
-from featcache.errors import ConfigError, WeightsError
-from featcache.extractors import Pictures, Runtime, _flow, _sampling, i3d_flow, i3d_rgb, tbn_audio, tbn_flow, tbn_rgb
+from featcache.errors import ConfigError, MediaError, WeightsError
+from featcache.extractors import (
+    Flow,
+    Pictures,
+    Runtime,
+    _flow,
+    _sampling,
+    i3d_flow,
+    i3d_rgb,
+    tbn_audio,
+    tbn_flow,
+    tbn_rgb,
+)
 from featcache.extractors._frozen import Frozen, fill_by_seed
 from featcache.media import Take, read_clip
 from featcache.media import pictures as media_pictures
 from featcache.media.pictures import made
+from featcache.media.source import open_source
 from featcache.windows import Plan
 from pipelines.cli import main
 from pipelines.extract import load_extractors
 from tests import _hf_models
-from tests._media import Watcher, clip, numbered, take, write_video
+from tests._media import Watcher, clip, numbered, take, write_sound, write_video
 
 
 class Native(Watcher):
@@ -94,6 +106,63 @@ def test_i3d_sees_minus_one_to_one():
     assert mm_sada.max().item() == pytest.approx((255 / 256 - 0.5) * 2)
 
 
+INPUTS = {  # shorter side, crop, and what the first channel makes of black and of white
+    "i3d-rgb": (256, 224, -1, 1),
+    "i3d-flow": (256, 224, -1, 1),
+    "tbn-rgb": (256, 224, -104, 255 - 104),
+    "tbn-flow": (256, 224, -128, 127),
+    "resnext101": (256, 224, -0.485 / 0.229, (1 - 0.485) / 0.229),
+    "densenet161-places": (256, 224, -0.485 / 0.229, (1 - 0.485) / 0.229),
+    "r2plus1d-34": (128, 112, -0.43216 / 0.22803, (1 - 0.43216) / 0.22803),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_network_sees_what_it_was_trained_on(name):
+    side, crop, black, white = INPUTS[name]
+    extractor = extractors.load(name)
+    assert (extractor.window.side, extractor.window.crop) == (side, crop)
+    channels = 2 if "flow" in name else 3
+    for value, expected in ((0, black), (255, white)):
+        shape = (1, extractor.window.count, crop, crop, channels)
+        if name == "tbn-rgb":
+            shape = (1, crop, crop, channels)
+        x = extractor.transform(torch.full(shape, value, dtype=torch.uint8))
+        assert x[0, 0].min().item() == pytest.approx(expected, abs=1e-4)
+        assert x[0, 0].max().item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("window", "pairs"),
+    [
+        ({"count": 3}, [(23, 24), (24, 25), (25, 26)]),
+        ({"count": 3, "stride": 2}, [(22, 24), (24, 26), (26, 28)]),
+        ({"count": 2, "rate": 5.0}, [(20, 25), (25, 30)]),
+        ({"count": 5, "spread": True}, [(5, 6), (15, 16), (25, 26), (35, 36), (45, 46)]),
+        ({"count": 2, "spread": True, "stride": 2}, [(12, 14), (37, 39)]),
+    ],
+)
+def test_a_field_of_flow_is_between_neighbours_at_the_windows_pace(film, window, pairs):
+    extractor = Native(count=1)
+    extractor.window = Flow(**window, side=64, method="dis")
+    reel = open_source(film).reel
+    (found,) = media_pictures.planned(reel, extractor, Plan("segments", 1), 0.0, 2.0)
+    assert [(item.number, item.after) for item in found.items] == pairs
+
+
+def test_nothing_is_held_when_a_film_has_been_read(film, monkeypatch):
+    shelves = []
+    shelf = media_pictures._Shelf
+    monkeypatch.setattr(media_pictures, "_Shelf", lambda waiting: (shelves.append(shelf(waiting)), shelves[-1])[1])
+    read_clip(film, clip(), Plan("segments", 5), [tbn_flow.TbnFlow(tbn_flow.Params(method="dis")), Native(count=4)])
+    assert [made.things for made in shelves] == [{}]
+
+
+def test_a_picture_too_thin_is_refused():
+    with pytest.raises(MediaError, match="a picture of 8000 x 2 is too long and thin"):
+        made(np.zeros((2, 8000, 3), np.uint8), 256)
+
+
 def test_tbn_sees_bgr_minus_the_mean():
     pixels = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 1, 1, 3)
     x = tbn_rgb.TbnRgb(tbn_rgb.Params()).transform(pixels)
@@ -151,6 +220,17 @@ def test_overlapping_windows_share_pictures_and_flow(film, monkeypatch):
 
 
 # -------------------------------------------------------------------------------------------------------------- sound
+
+
+def test_tbn_hears_around_its_centre_inside_the_file(tmp_path):
+    path = write_sound(tmp_path / "s.wav", np.linspace(0, 1, 10 * 24000), 24000)
+    extractor = tbn_audio.TbnAudio(tbn_audio.Params())
+    found = take(path, extractor, clip(4.0, 5.0), plan="segments:5")
+    np.testing.assert_allclose((found.start + found.stop) / 2, [4.1, 4.3, 4.5, 4.7, 4.9], atol=1e-6)
+    assert found.windows[:, len(found.windows[0]) // 2] == pytest.approx([0.41, 0.43, 0.45, 0.47, 0.49], abs=1e-3)
+    at_its_ends = take(path, extractor, plan="segments:25")
+    assert at_its_ends.start[0] == 0
+    assert at_its_ends.stop[-1] == pytest.approx(10)
 
 
 def test_the_spectrogram_has_the_published_shape_and_a_tone_lands_in_its_bin():
@@ -285,6 +365,12 @@ def test_the_command_extracts_with_untrained_weights_and_says_so(film, tmp_path)
     assert store.weights_sha256 == "untrained:5"
     assert store.features.shape == (1, 3, 1024)
     assert "untrained:5" in CliRunner().invoke(main, ["info", str(store.path)]).output
+
+
+def test_untrained_is_for_those_whose_weights_are_not_named(tmp_path):
+    for order in (("untrained", "tbn-rgb=/nowhere/mine.pth"), ("tbn-rgb=/nowhere/mine.pth", "untrained")):
+        with pytest.raises(WeightsError, match=r"mine\.pth"):
+            load_extractors(["tbn-rgb", "tbn-audio"], weights=order)
 
 
 def test_a_wrong_choice_of_weights_is_told(film, tmp_path):

@@ -55,10 +55,15 @@ class Flow(Pictures):
 
 @dataclass(frozen=True)
 class Sound:
-    """A window of mono sound: `seconds` long, resampled to `rate` samples per second."""
+    """A window of mono sound: `seconds` long, resampled to `rate` samples per second.
+
+    It is moved inside the clip like every window; with `around`, it stays where its centre is and hears what lies
+    around the clip, too, moved inside the sound of the file only.
+    """
 
     rate: int
     seconds: float
+    around: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class TbnAudio(Frozen):
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
-        self.window = Sound(RATE, SECONDS)
+        self.window = Sound(RATE, SECONDS, around=True)
         self.row_shape = (1024,)
 
     def build(self) -> nn.Module:

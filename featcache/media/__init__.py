@@ -82,8 +82,8 @@ def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extracto
     """The windows of a clip for each extractor, one by one as they are decoded, or the reason why it gets none.
 
     MediaAbsentError: the source has no such modality by nature (a video without sound, a sound file, an image, a clip
-    without a caption). MediaError: it is broken, or `Extractor.prepare` failed. Nothing is raised. A window may come
-    twice, where an error made it necessary to begin again.
+    without a caption). MediaError: it is broken, or `Extractor.prepare` failed. Nothing is raised but MemoryError, for
+    which no clip is to blame. A window may come twice, where an error made it necessary to begin again.
 
     The source is decoded once for all extractors of pictures, from the keyframe before the first picture that is
     needed. At any time only the pictures and the flow of windows that have begun and not ended are held, each once.
@@ -101,8 +101,10 @@ def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extracto
     except Exception as error:
         yield from (Nothing(extractor.name, reported(path, error)) for extractor in (*heard, *seen))
         return
-    yield from _each(path, partial(_sounds, source, plan, start, stop), heard)
-    yield from _each(path, partial(_pictures, source, plan, start, stop), seen)
+    if heard:
+        yield from _each(path, partial(_sounds, source, plan, start, stop), heard)
+    if seen:
+        yield from _each(path, partial(_pictures, source, plan, start, stop), seen)
 
 
 def _each(path: Path, read: Callable[[Sequence[Extractor]], Pieces], extractors: Sequence[Extractor]) -> Pieces:
@@ -113,6 +115,8 @@ def _each(path: Path, read: Callable[[Sequence[Extractor]], Pieces], extractors:
     """
     try:
         yield from read(extractors)
+    except MemoryError:
+        raise
     except Exception as error:
         if len(extractors) == 1:
             yield Nothing(extractors[0].name, reported(path, error))
@@ -153,12 +157,14 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Ext
     window, track = extractor.window, source.audio
     assert isinstance(window, Sound)
     if isinstance(track, FeatcacheError):
-        raise track
+        yield Nothing(extractor.name, track)  # not raised: it is kept with the source, and would gather tracebacks
+        return
     assert source.scan is not None
     length = window.seconds
     centres = plan.centres(start, stop, length).tolist()
-    begins = np.array([placed(centre, start, stop, length) - length / 2 for centre in centres])
-    shows = (np.maximum(begins, start) < track.stop) & (np.minimum(begins + length, stop) > track.start)
+    reach = (min(start, track.start), max(stop, track.stop)) if window.around else (start, stop)
+    begins = np.array([placed(centre, *reach, length) - length / 2 for centre in centres])
+    shows = (np.maximum(begins, reach[0]) < track.stop) & (np.minimum(begins + length, reach[1]) > track.start)
     if not shows.any():
         raise MediaAbsentError(
             f"{source.path} is silent in all windows of the clip [{start:.2f}, {stop:.2f}) s: "
@@ -173,7 +179,8 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Ext
 
 def _pictures(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> Pieces:
     if not isinstance(source.reel, Reel):
-        raise source.reel
+        yield from (Nothing(extractor.name, source.reel) for extractor in extractors)
+        return
     windows = [window for e in extractors for window in planned(source.reel, e, plan, start, stop)]
     for window, prepared in fill(source.reel, windows):
         yield Piece(window.extractor.name, window.number, window.of, prepared, window.start, window.stop)

@@ -40,9 +40,7 @@ class VideoTrack:
     ticks: NDArray[np.int64]  #: (n,) presentation time of each picture, ascending
     times: NDArray[np.float64]  #: (n,) the same in seconds
     stop: float  #: second at which the last picture disappears
-    keys: NDArray[
-        np.int64
-    ]  #: (k, 2) ticks of pictures that can be decoded alone, and where to seek for them; ascending
+    keys: NDArray[np.int64]  #: (k,) ticks of pictures that can be decoded alone, ascending
     counted: bool  #: pictures carry no usable times (AVI with B-frames): they are told apart by counting from the start
     width: int
     height: int
@@ -120,7 +118,7 @@ class _Stamp(NamedTuple):
         return self.dts if self.pts is None else self.pts
 
 
-@lru_cache(maxsize=2048)  # 16 bytes a picture and 16 a keyframe: 5 kB for ten seconds of video, 2 MB for an hour
+@lru_cache(maxsize=256)  # 16 bytes a picture and 8 a keyframe: 5 kB for ten seconds of video, 2 MB for an hour
 def _scan(path: Path, size: int, modified: int) -> Scan:
     with opened(path) as container:
         if container.format.name == "tty":  # FFmpeg renders plain text as a film of a terminal

@@ -19,6 +19,8 @@ from featcache.media.flow import METHODS
 from featcache.media.reel import Picture, Reel
 from featcache.windows import Plan, consecutive, sample_times, stretches
 
+LONGEST = 30_000  #: pixels of a longer side after resizing
+
 
 class Image(NamedTuple):
     """Picture `number` at a shorter side of `side` pixels, 0: as decoded; in colour or grey."""
@@ -151,6 +153,8 @@ def made(picture: Picture, side: int, grey: bool = False) -> NDArray[np.uint8]:
     if not side or scale == 1:
         return picture
     size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    if max(size) > LONGEST:
+        raise MediaError(f"a picture of {width} x {height} is too long and thin to be used; cut it")
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
 
@@ -180,8 +184,8 @@ def _prepared(window: Window, things: list[NDArray[Any]], reel: Reel) -> NDArray
     _check_sizes(things, reel)
     kind = window.extractor.window
     assert isinstance(kind, Pictures)
-    made = {id(thing): viewed(thing, kind) for thing in things}  # a picture may be shown several times
-    return window.extractor.prepare([made[id(thing)] for thing in things])
+    seen = {id(thing): viewed(thing, kind) for thing in things}  # a picture may be shown several times
+    return window.extractor.prepare([seen[id(thing)] for thing in things])
 
 
 def _check_sizes(pictures: Sequence[NDArray[Any]], reel: Reel) -> None:
