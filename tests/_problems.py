@@ -1,8 +1,12 @@
 """Small made-up specs, sides and batches for tests of heads: two or three modalities, one task or two."""
 
+import inspect
+import sys
+
 import torch
 
 from heads.batch import Batch, Side, Spec
+from heads.nets import adapter
 
 SPEC = Spec(
     shapes={"rgb": (6,), "flow": (5,)},
@@ -48,3 +52,9 @@ def without(side, modality, rows):
     present[rows] = False
     x = side.x[modality] * present.reshape(*present.shape, *[1] * (side.x[modality].dim() - 2))
     return Side({**side.x, modality: x}, {**side.present, modality: present}, side.y, side.domain, side.index)
+
+
+def net_for(module, spec):
+    """The net that the method says it is for (`net: TheNet` in its class), or the adapter, where any will do."""
+    kind = sys.modules[inspect.get_annotations(module.METHOD).get("net", adapter.NET).__module__]
+    return kind.NET(kind.Params(dim=8), spec)

@@ -10,8 +10,7 @@ import torch
 from heads import methods
 from heads.batch import Batch
 from heads.methods import Method
-from heads.nets import adapter
-from tests._problems import EK, SPEC, batch, side, without
+from tests._problems import EK, SPEC, batch, net_for, side, without
 
 MODULES = {name: methods.load(name) for name in methods.names()}
 SPECS = {"one task": SPEC, "two tasks": EK}
@@ -33,7 +32,7 @@ EVERY = pytest.mark.parametrize(("module", "spec", "sides"), tuple(settings()))
 def build(module, spec, sides, seed=0, **params):
     spec = dataclasses.replace(spec, rows={name: n for name, n in spec.rows.items() if name in sides})
     torch.manual_seed(seed)
-    net = adapter.NET(adapter.Params(dim=8), spec)
+    net = net_for(module, spec)
     return module.METHOD(dataclasses.replace(module.Params(), **params), spec, net)
 
 
@@ -96,7 +95,7 @@ def test_same_seed_same_log(module, spec, sides):
 @EVERY
 def test_the_net_is_drawn_before_the_method(module, spec, sides):
     torch.manual_seed(0)
-    bare = adapter.NET(adapter.Params(dim=8), spec)
+    bare = net_for(module, spec)
     for name, weights in build(module, spec, sides).net.state_dict().items():
         assert torch.equal(weights, bare.state_dict()[name])
 

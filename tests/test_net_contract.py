@@ -38,7 +38,8 @@ def test_files_follow_the_layout(module):
 def test_shapes_and_parts(module, spec):
     net, s = build(module, spec), side(spec, labelled=True)
     f = net.encode(s)
-    assert {m: tuple(value.shape) for m, value in f.items()} == dict.fromkeys(spec.shapes, (8, net.dim))
+    assert f.keys() - {"fused"} == spec.shapes.keys()
+    assert {tuple(value.shape) for value in f.values()} == {(8, net.dim)}
     assert {t: tuple(z.shape) for t, z in net.classify(f).items()} == {t: (8, k) for t, k in spec.classes.items()}
     taken = [k for part in net.parts.values() for k in range(*part.indices(net.dim))]
     assert sorted(taken) == list(range(net.dim))  # the parts cover D once
@@ -67,6 +68,24 @@ def test_rows_do_not_depend_on_their_batch(module, spec):
 
 
 @EVERY
+@SPECS
+def test_the_classifier_is_what_classify_learns_and_encode_does_not(module, spec):
+    net = build(module, spec)
+    parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    f = net.encode(side(spec, labelled=True))
+    alone = {m: f_BD.detach() for m, f_BD in f.items()}
+
+    def reached(outputs):
+        total = torch.stack([out.sum() for out in outputs.values()]).sum()
+        found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        return {name for name, grad in zip(parameters, found, strict=True) if grad is not None}
+
+    classifier = {name for name in parameters if name.startswith("classifier.")}
+    assert reached(net.classify(alone)) == classifier
+    assert reached(f) == parameters.keys() - classifier
+
+
+@EVERY
 def test_stays_in_the_state_dict(module):
     net, other = build(module, EK), module.NET(module.Params(dim=8), EK).eval()
     other.load_state_dict(net.state_dict())
@@ -76,7 +95,7 @@ def test_stays_in_the_state_dict(module):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="no net 'adaptor'; heads/nets has: adapter"):
+    with pytest.raises(ValueError, match=f"no net 'adaptor'; heads/nets has: {', '.join(nets.names())}"):
         nets.load("adaptor")
 
 
@@ -85,13 +104,13 @@ def test_unknown_names_list_the_known_ones():
 
 def naive_logits(net, s, row):
     """The equations of the file, by hand, for one row: modalities that are there, mean of the windows that are."""
-    z = net.bias[":label"].clone()
+    z = net.classifier.g[":label"].clone()
     for m in s.x:
         windows = [w for w in range(s.x[m].shape[1]) if s.present[m][row, w]]
         if windows:
             x = sum(s.x[m][row, w].flatten() for w in windows) / len(windows)
             f = (net.F[m].weight @ x + net.F[m].bias).clamp_min(0)
-            z = z + net.classifier[f"{m}:label"].weight @ f
+            z = z + net.classifier.G[f"{m}:label"].weight @ f
     return z
 
 

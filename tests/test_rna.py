@@ -167,7 +167,8 @@ def test_a_modality_alone_is_learned_on_the_rows_that_have_it(module):
     method, s = build(SPEC, DG), without(batch(SPEC, DG).source, "flow", [0, 1, 2, 3])
     method = module.METHOD(module.Params(per_modality=True), method.spec, method.net).eval()
     with torch.no_grad():
-        method.net.bias[":label"].copy_(torch.tensor([2.0, -1.0, 0.0, 1.0]))  # what a row without features would say
+        alone = method.net.classifier.g[":label"]  # what a row without features would say
+        alone.copy_(torch.tensor([2.0, -1.0, 0.0, 1.0]))
     f, y = method.net.encode(s), s.y["label"]
     z = {m: method.net.classify({m: f[m]})["label"] for m in f}
     expected = cross_entropy(z["rgb"], y) + cross_entropy(z["flow"][4:], y[4:])

@@ -31,6 +31,7 @@ from pipelines.opening import open_run
 from pipelines.outputs import feature_norms, look, outputs
 from pipelines.runs import Run, load_method
 from pipelines.train_head import train
+from tests._problems import net_for
 from tests._stores import manifest, run, write_all, write_store
 from tests.conftest import ROOT
 
@@ -71,8 +72,8 @@ def test_equals_a_loop_written_by_hand(stores, tmp_path):
         index = next(draw).index
         z = torch.zeros(5, 3)
         for m, x in rows.x.items():
-            z = z + net.F[m](x[index].mean(1)).clamp_min(0) @ net.classifier[f"{m}:label"].weight.T
-        loss = cross_entropy(z + net.bias[":label"], rows.y["label"][index])
+            z = z + net.F[m](x[index].mean(1)).clamp_min(0) @ net.classifier.G[f"{m}:label"].weight.T
+        loss = cross_entropy(z + net.classifier.g[":label"], rows.y["label"][index])
         assert log[step]["L_C"] == pytest.approx(loss.item(), rel=1e-4)
         gradients = torch.autograd.grad(loss, list(net.parameters()))
         total = math.sqrt(sum(float((g**2).sum()) for g in gradients))
@@ -308,7 +309,7 @@ def test_past_batches_are_not_looked_at_again(name, stores, monkeypatch):
         monkeypatch.setattr(train_head, "batches", batches)
         opened = open_run(config, stores)
         torch.manual_seed(0)
-        method = module.METHOD(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
+        method = module.METHOD(config.method, opened.spec, net_for(module, opened.spec))
         logs.append(train_head.fit(method, config, opened, opened.test())[0])
     assert len(logs[0]) == config.steps
     assert logs[0] == logs[1]
@@ -379,7 +380,8 @@ def test_players_are_updated_in_their_rounds(stores):
     torch.manual_seed(0)
     method = TwoPlayers(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
     log, _ = train_head.fit(method, config, opened, opened.test())
-    assert method.after_head == {"net.classifier.rgb:label.weight", "net.classifier.flow:label.weight"}
+    head = {"net.classifier.G.rgb:label.weight", "net.classifier.G.flow:label.weight", "net.classifier.g.:label"}
+    assert method.after_head == head
     assert method.after_both == {name for name, _ in method.named_parameters()}
     assert set(log[0]) == {"step", "L_C", "again"}
 
@@ -398,7 +400,7 @@ def test_longest_prefix_decides_the_optimiser(stores):
     }
     assert found["net.F.rgb.weight"] == ("SGD", 3.0)
     assert found["net.F.flow.bias"] == ("Adam", 2.0)
-    assert found["net.bias.:label"] == ("SGD", 1.0)
+    assert found["net.classifier.g.:label"] == ("SGD", 1.0)
     assert len(found) == len(named)
 
 
@@ -408,7 +410,7 @@ def test_optimisers_take_their_settings(optim, stores):
     config = run(optim=optim)
     opened = open_run(config, stores)
     method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
-    weights = method.net.classifier["rgb:label"].weight
+    weights = method.net.classifier.G["rgb:label"].weight
     ((_, optimizer),) = train_head.optimizers(method, method.players()["all"], config)
     w, m, v = weights.detach().clone().double(), 0.0, 0.0
     for step in (1, 2):

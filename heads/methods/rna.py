@@ -32,14 +32,13 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn, stack
-from torch.nn.functional import cross_entropy
 
 from heads.batch import Batch, Side, Spec
-from heads.grl import reverse
 from heads.losses.entropy import information
 from heads.losses.norms import Norms, mean_norms, relative_norm
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.methods._adversarial import discriminator, domain_loss
 from heads.nets import Net
 from heads.schedules import dann
 
@@ -86,7 +85,8 @@ class Rna(Method):
             if self.D:
                 coefficient = p.lambda_d * dann(progress)
                 shared = [m for m in s.x if m in t.x]
-                terms["L_d"] = sum((self.domain_loss(m, s, t, f_s[m], f_t[m], coefficient) for m in shared), zero)
+                each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient) for m in shared]
+                terms["L_d"] = sum(each, zero)
 
         R = [relative_norm(u, v) for task in self.net.parts for u, v in pairs([side[task] for side in sides])]
         terms["L_g"] = p.lambda_g * sum((R_G[0] for R_G in R), zero)
@@ -102,28 +102,12 @@ class Rna(Method):
             found[task] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
         return found
 
-    def domain_loss(self, m: str, s: Side, t: Side, f_s: Tensor, f_t: Tensor, coefficient: float) -> Tensor:
-        """Cross entropy of modality m's discriminator, mean over the rows of both sides that have m."""
-        z_B2 = self.D[m](reverse(torch.cat([f_s, f_t]), coefficient))
-        d_B = torch.cat([torch.zeros_like(s.index), torch.ones_like(t.index)])
-        rows_B = torch.cat([s.has(m), t.has(m)])
-        return (cross_entropy(z_B2, d_B, reduction="none") * rows_B).sum() / rows_B.sum().clamp_min(1)
-
 
 def pairs(sides: list[dict[str, Norms]]) -> list[tuple[Norms, Norms]]:
     """What is aligned: the modalities of each side with each other, and (UDA) each with itself on the other side."""
     within = [pair for of in sides for pair in combinations(of.values(), 2)]
     across = [(u[m], v[m]) for u, v in combinations(sides, 2) for m in u if m in v]
     return within + across
-
-
-def discriminator(dim: int) -> nn.Sequential:
-    """D -> 100 -> ReLU -> 2 with truncated normal weights of std 0.1, as in MM-SADA's code."""
-    layers = nn.Linear(dim, 100), nn.Linear(100, 2)
-    for layer in layers:
-        nn.init.trunc_normal_(layer.weight, std=0.1)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
 
 METHOD = Rna

@@ -20,6 +20,7 @@ class Net(nn.Module):
 
     dim: int  #: D, size of each encoded feature
     parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
+    classifier: nn.Module  #: all that `classify` learns, and nothing that `encode` does; source-free methods freeze it
 
     def encode(self, side: Side) -> dict[str, Tensor]:
         """Modality -> (B, D), over the modalities in side.x; a fusing net adds "fused"."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from heads.batch import Side, Spec
 from heads.nets import Net
+from heads.nets._parts import parts, widths
 
 ACTIVATIONS = {"relu": nn.ReLU, "none": nn.Identity}
 
@@ -42,21 +43,11 @@ class Adapter(Net):
         super().__init__()
         if params.act not in ACTIVATIONS:
             raise ValueError(f"no net.act {params.act!r}; choose from {', '.join(ACTIVATIONS)}")
-        if params.dim < len(spec.classes):
-            raise ValueError(f"net.dim {params.dim} cannot be cut into {len(spec.classes)} tasks")
         self.dim = params.dim
-        self.parts = _parts(params.dim, tuple(spec.classes))
-        width = {task: len(range(*part.indices(params.dim))) for task, part in self.parts.items()}
+        self.parts = parts(params.dim, tuple(spec.classes))
         self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim) for m, shape in spec.shapes.items()})
         self.after = nn.Sequential(ACTIVATIONS[params.act](), nn.Dropout(params.dropout))
-        self.classifier = nn.ModuleDict(
-            {
-                f"{m}:{task}": nn.Linear(width[task], classes, bias=False)
-                for m in spec.shapes
-                for task, classes in spec.classes.items()
-            }
-        )
-        self.bias = nn.ParameterDict({f":{task}": torch.zeros(classes) for task, classes in spec.classes.items()})
+        self.classifier = LateFusion(spec, widths(params.dim, self.parts))
 
     def encode(self, side: Side) -> dict[str, Tensor]:
         """Modality -> f_m (B, D); zeros in the rows that lack the modality."""
@@ -65,19 +56,23 @@ class Adapter(Net):
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Task -> logits (B, K) of these modalities together."""
         return {
-            task: torch.stack([self.classifier[f"{m}:{task}"](f_BD[:, part]) for m, f_BD in f.items()]).sum(0)
-            + self.bias[f":{task}"]
+            task: self.classifier(task, {m: f_BD[:, part] for m, f_BD in f.items()})
             for task, part in self.parts.items()
         }
 
 
-def _parts(dim: int, tasks: tuple[str, ...]) -> dict[str, slice]:
-    """Equal slices of range(dim), the last one to its end; all of it for a single task."""
-    if len(tasks) == 1:
-        return {tasks[0]: slice(None)}
-    step = dim // len(tasks)
-    stops = [step * (k + 1) for k in range(len(tasks) - 1)] + [dim]
-    return {task: slice(step * k, stop) for k, (task, stop) in enumerate(zip(tasks, stops, strict=True))}
+class LateFusion(nn.Module):
+    """z = Σ_m G_m f_m + g of each task, over the modalities that are given."""
+
+    def __init__(self, spec: Spec, width: dict[str, int]) -> None:
+        super().__init__()
+        each = [(m, task, K) for m in spec.shapes for task, K in spec.classes.items()]
+        self.G = nn.ModuleDict({f"{m}:{task}": nn.Linear(width[task], K, bias=False) for m, task, K in each})
+        self.g = nn.ParameterDict({f":{task}": torch.zeros(K) for task, K in spec.classes.items()})
+
+    def forward(self, task: str, f: dict[str, Tensor]) -> Tensor:
+        """Logits (B, K)."""
+        return torch.stack([self.G[f"{m}:{task}"](f_BD) for m, f_BD in f.items()]).sum(0) + self.g[f":{task}"]
 
 
 NET = Adapter

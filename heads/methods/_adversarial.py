@@ -1,0 +1,33 @@
+"""The domain discriminator of the adversarial methods, and its loss.
+
+Shapes: S, T rows of the two sides, I inputs.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from heads.grl import reverse
+
+
+def discriminator(inputs: int) -> nn.Sequential:
+    """I -> 100 -> ReLU -> 2 with truncated normal weights of std 0.1, as in MM-SADA's code."""
+    layers = nn.Linear(inputs, 100), nn.Linear(100, 2)
+    for layer in layers:
+        nn.init.trunc_normal_(layer.weight, std=0.1)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1])
+
+
+def domain_loss(
+    D: nn.Module, h_SI: Tensor, h_TI: Tensor, weight_S: Tensor, weight_T: Tensor, coefficient: float
+) -> Tensor:
+    """Cross entropy of "source or target?", weighted mean over the rows of both sides; 0 where no weight is above 0.
+
+    What stands before h feels its gradient times -coefficient, D feels it whole. A bool weight says which rows count.
+    """
+    z_B2 = D(reverse(torch.cat([h_SI, h_TI]), coefficient))
+    d_B = torch.cat([torch.zeros_like(weight_S, dtype=torch.long), torch.ones_like(weight_T, dtype=torch.long)])
+    weight_B = torch.cat([weight_S, weight_T]).to(z_B2)
+    total = weight_B.sum()
+    return (cross_entropy(z_B2, d_B, reduction="none") * weight_B).sum() / torch.where(total > 0, total, 1.0)
