@@ -1,0 +1,45 @@
+"""Losses on predictions without labels, beside entropy (`losses/entropy.py`): how batches use their classes.
+
+Shapes: B rows, K classes; p_BK are probabilities, z_BK logits.
+"""
+
+import torch
+from torch import Tensor
+
+from heads.losses.entropy import TINY, entropy
+
+
+def nuclear_norm(p_BK: Tensor) -> Tensor:
+    """‖P‖_* / B: sum of the singular values of the batch's predictions, per row [BNM: Cui et al. 2020].
+
+    Large where rows are certain and of many classes: at most √(min(B, K) / B), reached by certain rows, equally many of
+    each class (B >= K). Rows that are all alike give ‖p‖ / √B, the least for their length.
+
+    >>> nuclear_norm(torch.eye(2)), nuclear_norm(torch.full((2, 2), 0.5))
+    (tensor(1.), tensor(0.5000))
+    """
+    return torch.linalg.svdvals(p_BK).sum() / len(p_BK)
+
+
+def class_confusion(z_BK: Tensor, temperature: float) -> Tensor:
+    """Mean over classes of their share in C that lies with other classes [MCC: Jin et al. 2020].
+
+    C = Ŷᵀ W Ŷ with Ŷ = softmax(z / temperature), each row of C divided by its sum; W weighs certain rows up to twice as
+    much as uniform ones of many classes, and takes no gradient. 0 for certain rows, 1 - 1/K for uniform ones.
+
+    >>> class_confusion(torch.zeros(3, 4), 2.5)
+    tensor(0.7500)
+    """
+    p_BK = (z_BK / temperature).softmax(1)
+    weight_B = 1 + (-entropy(p_BK.detach())).exp()  # dividing it by its mean, as the paper does, would cancel below
+    C_KK = (p_BK * weight_B[:, None]).T @ p_BK
+    return 1 - (C_KK.diagonal() / C_KK.sum(1).clamp_min(TINY)).mean()
+
+
+def discrepancy(p_BK: Tensor, q_BK: Tensor) -> Tensor:
+    """Mean over rows and classes of |p - q|: how far two classifiers disagree [MCD: Saito et al. 2018].
+
+    >>> discrepancy(torch.eye(2), 1 - torch.eye(2))
+    tensor(1.)
+    """
+    return (p_BK - q_BK).abs().mean()

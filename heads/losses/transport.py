@@ -1,0 +1,66 @@
+"""Entropic optimal transport between two groups of rows.
+
+    OT(s, t) = min_P <P, C> + ε KL(P | a bᵀ)       C_ij = 1 - cos(s_i, t_j);  P has row sums a, column sums b
+             = max_{f, g} <a, f> + <b, g>          with f_i = -ε log Σ_j b_j exp((g_j - C_ij) / ε), and g likewise
+    S(s, t)  = OT(s, t) - (OT(s, s) + OT(t, t)) / 2
+
+a and b are uniform over the rows that count. OT of a group with itself is above 0, and OT alone is least for groups
+that have shrunk to a point; the Sinkhorn divergence S is 0 for equal groups, and not below 0.
+
+Sources: [Cuturi 2013]; [Genevay et al. 2018] for S, there without the entropy; [Feydy et al. 2019] for the dual form.
+Shapes: S, T rows of the two groups, D features; in_S, in_T (bool) say which rows count.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+EPS = 1e-6  # least norm in a cosine
+
+
+def sinkhorn_divergence(
+    f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor, epsilon: float, iterations: int
+) -> Tensor:
+    """S of the rows that count; 0 where a group is empty.
+
+    >>> one = torch.tensor([True])
+    >>> sinkhorn_divergence(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]]), one, one, 0.1, 50)   # 1 - cos
+    tensor(1.)
+    """
+    across = transport_cost(cosine_cost(f_SD, f_TD), in_S, in_T, epsilon, iterations)
+    within_s = transport_cost(cosine_cost(f_SD, f_SD), in_S, in_S, epsilon, iterations)
+    within_t = transport_cost(cosine_cost(f_TD, f_TD), in_T, in_T, epsilon, iterations)
+    return (across - (within_s + within_t) / 2) * (in_S.any() & in_T.any())
+
+
+def transport_cost(C_ST: Tensor, in_S: Tensor, in_T: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """OT of a cost between the rows that count; 0 where a group is empty. Costs may differ by up to 300 ε.
+
+    Its gradient with respect to C is the plan P, whose rows sum to a exactly, its columns to b as closely as the
+    iterations have come. The potentials that they find are constants: at the optimum the value does not depend on them.
+
+    >>> both = torch.tensor([True, True])
+    >>> transport_cost(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), both, both, 0.01, 50)   # 0, and ε log 2 for certainty
+    tensor(0.0069)
+    """
+    a_S, b_T = uniform(in_S), uniform(in_T)
+    with torch.no_grad():
+        K_ST = (-C_ST.double() / epsilon).exp()  # double: its exponents reach far enough to do without logarithms
+        v_T = torch.ones_like(b_T)  # exp(g / ε)
+        for _ in range(iterations):
+            u_S = 1 / (K_ST @ (b_T * v_T))
+            v_T = 1 / ((u_S * a_S) @ K_ST)
+    f_S = -epsilon * ((b_T * v_T).log().to(C_ST) - C_ST / epsilon).logsumexp(1)  # the half step that has a gradient
+    g_T = epsilon * v_T.log().to(C_ST)
+    return (a_S.to(C_ST) @ f_S + b_T.to(C_ST) @ g_T) * (in_S.any() & in_T.any())
+
+
+def cosine_cost(f_SD: Tensor, f_TD: Tensor) -> Tensor:
+    """1 - cos of all pairs -> (S, T), from 0 (same direction) to 2; 1 where a row is 0."""
+    return 1 - normalize(f_SD, dim=1, eps=EPS) @ normalize(f_TD, dim=1, eps=EPS).T
+
+
+def uniform(in_B: Tensor) -> Tensor:
+    """Equal weights of the rows that count, in double -> (B,); where none does, of all, to stay finite."""
+    counts_B = (in_B | ~in_B.any()).double()
+    return counts_B / counts_B.sum()

@@ -1,0 +1,95 @@
+"""Adaptive batch normalisation [AdaBN: Li et al. 2018, Pattern Recognition 80], on cached features.
+
+    x̂ = (x - μ_d) / √(σ_d² + ε)      for a row of domain d, each entry of the feature by itself
+    L = L_C, on x̂
+
+The net only sees x̂. Every domain is normalised by its own mean and variance, so that a shift or a stretch of single
+entries between domains disappears before the net. Target rows are normalised by the target's, in a test as well.
+
+Implementation details
+  1. AdaBN changes the statistics of batch normalisation layers. Those of the extractor are frozen in the cache, so the
+     normalisation stands before the net instead. Its scale and shift (γ, β) are those of the net's first layer.
+  2. Statistics are of all training rows of a domain, once, before training: the limit of the paper's online estimate.
+     Cached features do not change, so statistics of mini-batches (MM-SADA's "BN" mode) would only add noise; and
+     the net never needs target rows, so training on the source and exchanging statistics afterwards is the same run.
+  3. A clip is a sample, whatever its number of windows: moments are means over clips of means over windows.
+  4. Every source domain has its own statistics. A test domain that training never named, and a modality that a domain
+     was never shown, take the statistics of all training rows together.
+  5. The statistics are saved with the weights: predictions need them. Labels take no part.
+Shapes: N domains of the spec, and one more for all of them together; B rows, T windows.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from heads.batch import Batch, Side, Spec, Sweep
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+from heads.nets import Net
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of AdaBN."""
+
+    epsilon: float = 1e-5  #: ε, added to the variance, as in batch normalisation
+
+
+class AdaBN(Method):
+    """Cross entropy on the source, every domain standardised by itself."""
+
+    needs = ("source", "target")
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        for m, shape in spec.shapes.items():
+            self.register_buffer(f"mean_{m}", torch.zeros(len(spec.domains) + 1, *shape))
+            self.register_buffer(f"std_{m}", torch.ones(len(spec.domains) + 1, *shape))
+
+    def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
+        """Measure μ_d and σ_d of every modality, once: features are cached."""
+        if epoch > 0:
+            return
+        sums: dict[str, Tensor] = {}  # modality -> (N, 1 + 2D): rows, Σ x, Σ x²
+        for side in chain(sweep("source"), sweep("target")):
+            domains = torch.arange(len(self.spec.domains), device=side.domain.device)
+            in_BN = pad(side.domain[:, None] == domains, (0, 1), value=True)
+            for m, x in side.x.items():
+                weight_NB = (in_BN & side.has(m)[:, None]).T.double()
+                squared = replace(side, x={m: x.square()})
+                means_BI = torch.cat([side.pool(m).flatten(1), squared.pool(m).flatten(1)], dim=1).double()
+                sums_NI = torch.cat([weight_NB.sum(1, keepdim=True), weight_NB @ means_BI], dim=1)
+                sums[m] = sums[m] + sums_NI if m in sums else sums_NI
+        for m, sums_NI in sums.items():
+            rows_N1, means_NI = sums_NI[:, :1], sums_NI[:, 1:] / sums_NI[:, :1].clamp_min(1)
+            mean_ND, square_ND = torch.where(rows_N1 > 0, means_NI, means_NI[-1]).chunk(2, dim=1)
+            std_ND = ((square_ND - mean_ND.square()).clamp_min(0) + self.params.epsilon).sqrt()
+            for name, value_ND in (("mean", mean_ND), ("std", std_ND)):
+                buffer = self.get_buffer(f"{name}_{m}")
+                buffer.copy_(value_ND.reshape(buffer.shape))
+
+    def normalise(self, side: Side) -> Side:
+        """The side with x̂ for x; a window that is not there stays 0."""
+        x = {}
+        for m, x_BT in side.x.items():
+            mean_B, std_B = (self.get_buffer(f"{name}_{m}")[side.domain, None] for name in ("mean", "std"))
+            there_BT = side.present[m].reshape(*x_BT.shape[:2], *[1] * (x_BT.dim() - 2))
+            x[m] = (x_BT - mean_B) / std_B * there_BT
+        return replace(side, x=x)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_C on the normalised source; the rows of the target were looked at in begin_epoch."""
+        s = batch.source
+        assert s is not None  # `needs`
+        return {"L_C": task_cross_entropy(self.predict(s), s.y)}
+
+    def predict(self, side: Side) -> dict[str, Tensor]:
+        """Task -> logits of the normalised rows."""
+        return self.net.classify(self.net.encode(self.normalise(side)))
+
+
+METHOD = AdaBN

@@ -1,0 +1,52 @@
+"""Deep CORAL: correlation alignment [Sun & Saenko 2016, ECCV workshops], with the means that its successors align too.
+
+    L = L_C + λ_coral Σ_m (mean_ij (C_s - C_t)_ij² + mean_j (μ_s - μ_t)_j²)
+
+μ and C are mean and covariance of the features of modality m on one side of the batch, C with 1 / (n - 1).
+
+Implementation details
+  1. The paper has ‖C_s - C_t‖² / 4D², a quarter of the first term, and no means (its Eq. 1): `mean_term=False` and
+     λ_coral / 4. Mean entries and the second term are the Transfer-Learning-Library's, λ_coral = 1 as well.
+  2. The paper aligns the last layer's scores, of as many entries as there are classes. Features are many more, and a
+     mean over D² entries is small: expect to need a λ_coral far above 1 in a wide net.
+  3. Several source domains are one source. With several tasks the features of all of them are aligned as one vector.
+  4. Rows that lack m count in no moment of m; a side with one row has no covariance, and the first term is 0.
+Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from heads.batch import Batch
+from heads.losses.moments import coral, mean_gap
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of CORAL."""
+
+    lambda_coral: float = 1.0  #: λ_coral, weight of the gap between the moments, summed over modalities
+    mean_term: bool = True  #: align the means, too; False: Deep CORAL as published
+
+
+class Coral(Method):
+    """Equal covariances, and means, of the features on both sides."""
+
+    needs = ("source", "target")
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_C on the source, L_coral between the sides."""
+        p, s, t = self.params, batch.source, batch.target
+        assert s is not None  # `needs`
+        assert t is not None
+        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        L_C = task_cross_entropy(self.net.classify(f_s), s.y)
+        gaps = (coral, mean_gap) if p.mean_term else (coral,)
+        each = [gap(f_s[m], f_t[m], s.has(m), t.has(m)) for m in s.x if m in t.x for gap in gaps]
+        return {"L_C": L_C, "L_coral": p.lambda_coral * sum(each, L_C.new_zeros(()))}
+
+
+METHOD = Coral

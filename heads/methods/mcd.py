@@ -1,0 +1,106 @@
+"""Maximum classifier discrepancy [MCD: Saito et al. 2018, CVPR], on cached features.
+
+    A   all     min  L_C + L_C'                          cross entropy of both classifiers, source
+    B   C, C'   min  L_C + L_C' - λ d(p, p')             they disagree on target rows that the source does not explain
+    C   F       min  λ d(p, p')       n times            features move those rows to where both agree
+    d(p, p') = mean over target rows and classes of |p - p'|
+
+C and C' are two classifiers on the same features F; p and p' the softmax of what they say.
+
+    reversal:   L = L_C + L_C' - λ d(p, p'),   F sees target rows through a gradient reversal that ramps up to 1
+
+Implementation details
+  1. C is the net's classifier. C' has its shape and other first weights: a copy would never disagree.
+  2. n = 4 and λ = 1, the authors' code for adaptation of pictures. d averages over classes, too (the paper's 1/K).
+  3. `reversal` is the form of MM-SADA's code, which the rows of the EPIC tables come from: one update per batch; there
+     λ is 0.2 beside a cross entropy of weight 0.2, and the reversal ramps up by `schedules.dann`.
+  4. The scores of the modalities are added before the softmax (MM-SADA's code). With several tasks, their L_C and their
+     d are added.
+  5. Predictions are those of C. The 0.01 class balance term of TLL's code, which is not in the paper, is left out.
+Deviation: on frozen features F is the net's own layer, where the papers train the backbone too.
+Shapes: B rows, K classes.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from heads.batch import Batch, Spec
+from heads.grl import reverse
+from heads.losses.predictions import discrepancy
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+from heads.nets import Net
+from heads.schedules import dann
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of MCD."""
+
+    lambda_dis: float = 1.0  #: λ, weight of the discrepancy
+    n: int = 4  #: n, updates of F per batch in step C
+    reversal: bool = False  #: one update per batch, with a gradient reversal, in place of the steps A, B and C
+
+
+class Mcd(Method):
+    """Two classifiers that disagree as much as they can, and features that let them not."""
+
+    needs = ("source", "target")
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        first = {id(parameter) for parameter in net.classifier.parameters()}
+        self.features = [parameter for parameter in net.parameters() if id(parameter) not in first]
+        self.second = copy.deepcopy(net, {id(parameter): parameter for parameter in self.features})  # one F, not two
+        for parameter in self.second.classifier.parameters():
+            if parameter.dim() > 1:
+                nn.init.kaiming_uniform_(parameter, a=5**0.5)  # as nn.Linear draws its weights
+        self.classifiers = [*net.classifier.parameters(), *self.second.classifier.parameters()]
+
+    def players(self) -> dict[str, list[Parameter]]:
+        """F: what features depend on. C: both classifiers."""
+        return {"F": self.features, "C": self.classifiers}
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Step A; with `reversal` all there is."""
+        terms = self.supervised(batch)
+        if self.params.reversal:
+            terms["L_dis"] = -self.params.lambda_dis * self.apart(batch, dann(progress))
+        return terms
+
+    def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Steps A, B and C."""
+        yield "F C", self(batch, progress)
+        if self.params.reversal:
+            return
+        yield "C", {"L_B_dis": -self.params.lambda_dis * self.apart(batch), **self.supervised(batch)}
+        for _ in range(self.params.n):
+            yield "F", {"L_dis": self.params.lambda_dis * self.apart(batch)}
+
+    def supervised(self, batch: Batch) -> dict[str, Tensor]:
+        """L_C and L_C' of the source."""
+        s = batch.source
+        assert s is not None  # `needs`
+        f = self.net.encode(s)
+        return {
+            "L_C": task_cross_entropy(self.net.classify(f), s.y),
+            "L_C2": task_cross_entropy(self.second.classify(f), s.y),
+        }
+
+    def apart(self, batch: Batch, coefficient: float | None = None) -> Tensor:
+        """Σ_task d of the target; with a coefficient, its gradient into F is multiplied by -coefficient."""
+        t = batch.target
+        assert t is not None  # `needs`
+        f = self.net.encode(t)
+        if coefficient is not None:
+            f = {m: reverse(f_BD, coefficient) for m, f_BD in f.items()}
+        z, z_second = self.net.classify(f), self.second.classify(f)
+        return torch.stack([discrepancy(z[task].softmax(1), z_second[task].softmax(1)) for task in z]).sum()
+
+
+METHOD = Mcd
