@@ -1,0 +1,121 @@
+"""What classifiers have in common that are fitted to whole sides at once: their features, and when they are fitted.
+
+    x = (v - μ_d) / (σ_d √D)      v: a row's modalities one after another, d: the row's domain
+
+Predictions come from the fitted classifier, never from the net's. The net only matters where it makes the features.
+Shapes: B rows (of a whole side where they are fitted), D entries of all modalities together, N domains.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from heads.batch import Batch, Side, Spec, Sweep, gather
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+from heads.nets import Net
+
+FEATURES = ("pooled", "encoded")
+STANDARDISE = ("none", "source", "domain")
+EPS = 1e-6  # an entry that spreads less is a constant with rounding errors: it is not divided
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a side, ready to be classified."""
+
+    x: Tensor  #: (B, D), 0 where the row lacks the modality
+    there: Tensor  #: (B, D) bool: the row has the modality of this entry
+    y: dict[str, Tensor]  #: task -> (B,) int64; {} where hidden
+
+
+class Fitted(Method):
+    """A classifier with `fit` and `scores`. Params has `features` and `standardise`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("source",)
+    may: ClassVar[tuple[str, ...]] = ("target",)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, params: Any, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        for name, choices in (("features", FEATURES), ("standardise", STANDARDISE)):
+            if getattr(params, name) not in choices:
+                raise ValueError(f"no method.{name} {getattr(params, name)!r}; choose from {', '.join(choices)}")
+        pooled = params.features == "pooled"
+        self.width = {m: prod(shape) if pooled else net.dim for m, shape in spec.shapes.items()}
+        self.D = sum(self.width.values())
+        self.register_buffer("mean", torch.zeros(len(spec.domains) + 1, self.D))  # last: of other domains
+        self.register_buffer("std", torch.ones(len(spec.domains) + 1, self.D))
+
+    def fit(self, source: Rows, target: Rows | None) -> None:
+        """Fit the classifier to all rows, without gradient; fill buffers that are saved, for predictions need them."""
+        raise NotImplementedError
+
+    def scores(self, rows: Rows) -> dict[str, Tensor]:
+        """Task -> logits (B, K)."""
+        raise NotImplementedError
+
+    def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
+        """Fit: once to pooled features, which do not change, and in every epoch to those of the net as it is then."""
+        if epoch > 0 and self.params.features == "pooled":
+            return
+        source = gather(sweep("source"), self.look)
+        target = gather(sweep("target"), self.look) if "target" in self.spec.rows else None
+        self.measure(source, target)
+        self.fit(self.rows(source), self.rows(target) if target else None)
+
+    def look(self, side: Side) -> dict[str, Tensor]:
+        """The vectors v (B, D), which of their entries are there, the domain, and the labels where there are any."""
+        if self.params.features == "pooled":
+            f = {m: side.pool(m).flatten(1) for m in side.x}
+        else:
+            f = self.net.encode(side)
+        B, device = len(side.index), side.index.device
+        lacking = torch.zeros(B, dtype=torch.bool, device=device)
+        there = [(side.has(m) if m in side.x else lacking)[:, None].expand(B, D) for m, D in self.width.items()]
+        v = [f[m] if m in side.x else torch.zeros(B, D, device=device) for m, D in self.width.items()]
+        labels = {f"y {task}": y for task, y in side.y.items()}
+        return {"v": torch.cat(v, 1), "there": torch.cat(there, 1), "domain": side.domain, **labels}
+
+    def measure(self, source: dict[str, Tensor], target: dict[str, Tensor] | None) -> None:
+        """Set μ and σ of each domain: the source's, its own, or 0 and 1."""
+        if self.params.standardise == "none":
+            return
+        mean_D, std_D, _ = moments(source["v"], source["there"])
+        self.mean.copy_(mean_D.expand_as(self.mean))
+        self.std.copy_(std_D.expand_as(self.std))
+        if self.params.standardise == "domain":
+            for seen in (source, target) if target else (source,):
+                for d in seen["domain"].unique():
+                    mine = seen["domain"] == d
+                    mean_D, std_D, rows_D = moments(seen["v"][mine], seen["there"][mine])
+                    self.mean[d] = mean_D.where(rows_D > 0, self.mean[d])
+                    self.std[d] = std_D.where(rows_D > 0, self.std[d])
+        self.std.mul_(self.D**0.5)
+
+    def rows(self, seen: dict[str, Tensor]) -> Rows:
+        """What `look` saw, standardised."""
+        x_BD = (seen["v"] - self.mean[seen["domain"]]) / self.std[seen["domain"]] * seen["there"]
+        return Rows(x_BD, seen["there"], {task: seen[f"y {task}"] for task in self.spec.classes if f"y {task}" in seen})
+
+    def predict(self, side: Side) -> dict[str, Tensor]:
+        """Task -> logits of the fitted classifier."""
+        return self.scores(self.rows(self.look(side)))
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_C trains the net as `source_only` does."""
+        s = batch.source
+        assert s is not None  # `needs`
+        return {"L_C": task_cross_entropy(self.net.classify(self.net.encode(s)), s.y)}
+
+
+def moments(v_BD: Tensor, there_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation (1 where constant) of each entry over the rows that have it, and how many have."""
+    rows_D = there_BD.sum(0)
+    mean_D = (v_BD * there_BD).sum(0) / rows_D.clamp_min(1)
+    std_D = (((v_BD - mean_D) * there_BD).square().sum(0) / rows_D.clamp_min(1)).sqrt()
+    return mean_D, torch.where(std_D > EPS, std_D, 1.0), rows_D
