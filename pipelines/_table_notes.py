@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from pipelines._table_parts import RAW, Line, Note
+from pipelines.config import method_class
 from pipelines.experiments import Experiment
 from pipelines.results import Result
 
@@ -22,6 +23,7 @@ SELECT = {
 FIDELITY = {
     "exact": "exact (the paper's own setting on frozen features)",
     "adapter": "adapter (trainable layers on frozen features, where a paper may train the backbone as well)",
+    "surrogate": "surrogate (another method that stands for the paper's, which cannot run on cached features)",
 }
 
 Plan = dict[tuple[str, str], dict[int, str]]  # (method, shift) -> seed -> run id
@@ -48,6 +50,8 @@ def notes(
         *_missing(experiment, plan, found),
     ]
     calm = [Note(_what(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
+    if surrogates := _surrogates(experiment):
+        calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
         calm.append(
             Note(
@@ -208,6 +212,12 @@ def _unknown_start(experiment: Experiment) -> list[str]:
         "the test domain were seen there is not known."
         for row, runs in starts.items()
     ]
+
+
+def _surrogates(experiment: Experiment) -> list[str]:
+    """Rows whose method only stands for the paper's, and what stands for what."""
+    rows = {run.row: method_class(run).surrogate for run in experiment.runs if run.row}
+    return [f"{row}: {stands_for}" for row, stands_for in rows.items() if stands_for]
 
 
 def _transductive(experiment: Experiment) -> list[str]:

@@ -93,7 +93,8 @@ class Table:
         columns: dict[str, Callable[[Line], str]] = {
             "method": lambda line: line.method + ("" if line.label_free else " †")
         }
-        if any(cell.published is not None for line in self.lines for cell in line.cells.values()):
+        published = any(cell.published is not None for line in self.lines for cell in line.cells.values())
+        if published or any("surrogate" in line.fidelity for line in self.lines):
             columns["fidelity"] = lambda line: line.fidelity
         for shift in self.shifts:
             columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]

@@ -170,6 +170,11 @@ def method_class(config: RunConfig) -> Any:
     return sys.modules[type(config.method).__module__].METHOD
 
 
+def fidelity(config: RunConfig) -> str:
+    """The run's fidelity, or "surrogate" where its method only stands for the paper's."""
+    return "surrogate" if method_class(config).surrogate else config.fidelity
+
+
 def plan(draw: str) -> tuple[str, int]:
     """`random:3` -> ("random", 3), `all` -> ("all", 0)."""
     kind, _, count = draw.partition(":")
@@ -197,6 +202,8 @@ def check(config: RunConfig) -> None:
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
     _one_of("select", config.select, ("last", "mean", "source_val"))
     _one_of("fidelity", config.fidelity, ("exact", "adapter"))
+    if config.fidelity == "exact" and (surrogate := method_class(config).surrogate):
+        raise ConfigError(f"fidelity='exact', but method {typed.name_of(config.method)!r} is a surrogate: {surrogate}")
     _at_least("steps", config.steps, 0)
     _at_least("eval_every", config.eval_every, 0)
     _at_least("keep", config.keep, 1)

@@ -13,6 +13,7 @@ import numpy as np
 import featcache
 from featcache.errors import ConfigError
 from heads.methods import Method
+from pipelines.config import fidelity
 from pipelines.metrics import (
     Labels,
     Scores,
@@ -56,7 +57,7 @@ def evaluate(
             value=value,
             n=n,
             select=config.select,
-            fidelity=config.fidelity,
+            fidelity=fidelity(config),
             untrained=tuple(run.facts["untrained"]),
             recipes=run.facts["recipes"],
             read=run.facts["read"],

@@ -29,7 +29,7 @@ class Result:
     value: float  #: accuracies are shares in [0, 1]
     n: int  #: rows it was measured on
     select: str  #: rule that chose the weights
-    fidelity: str  #: exact | adapter
+    fidelity: str  #: exact | adapter | surrogate
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     recipes: dict[str, str]  #: modality -> sha256 of what makes its features what they are
     read: dict[str, str]  #: fingerprints of stores, manifest and earlier run that were read

@@ -17,6 +17,7 @@ from featcache.errors import ConfigError
 from pipelines._table_formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines._table_notes import Plan, notes, said
 from pipelines._table_parts import RAW, Cell, Line, Note, Table
+from pipelines.config import fidelity
 from pipelines.experiments import Experiment
 from pipelines.results import Result
 
@@ -90,7 +91,7 @@ def _line(
     configs = [run for run in experiment.runs if run.row == method]
     return Line(
         method=method,
-        fidelity=said(run.fidelity for run in configs),
+        fidelity=said(fidelity(run) for run in configs),
         select=said(run.select for run in configs),
         label_free=not any(run.test in stage.source for run in configs for stage in experiment.chain(run)),
         cells=cells,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from featcache.errors import ConfigError
+from heads.methods import rna
 from pipelines.config import Feed
 from pipelines.experiments import Experiment
 from pipelines.tables import build, norms_table, render
@@ -149,6 +150,16 @@ def test_fidelity_is_said_per_row_where_it_differs(toy):
     mixed = replace(toy, runs=runs)
     text = " ".join(render(rows(mixed), mixed).split())
     assert "Fidelity: source-only: exact; RNA (UDA): adapter; supervised-target: adapter; exact (" in text
+
+
+def test_a_method_that_stands_for_another_says_so(toy, monkeypatch):
+    monkeypatch.setattr(rna.METHOD, "surrogate", "norms for maps")
+    text = render(rows(toy), toy)
+    assert cells(text)["RNA (UDA)"][0] == "surrogate"
+    assert cells(text)["source-only"][0] == "adapter"
+    assert "Surrogates: RNA (UDA): norms for maps." in " ".join(text.split())
+    with pytest.raises(ConfigError, match="fidelity='exact', but method 'rna' is a surrogate: norms for maps"):
+        config("RNA (UDA)", ("day",), "night", 0, fidelity="exact")
 
 
 @pytest.mark.parametrize("format", ["markdown", "csv", "latex"])
