@@ -27,9 +27,7 @@ class Method(nn.Module):
 
     needs: ClassVar[tuple[str, ...]] = ("source",)  #: of source, source_val, target, init_from; refused without
     may: ClassVar[tuple[str, ...]] = ()  #: sides it can also use; any other side of the run is refused
-    surrogate: ClassVar[str] = (
-        ""  #: "what stands for what", where the paper's method cannot run on cached features
-    )
+    surrogate: ClassVar[str] = ""  #: "what stands for what", where the paper's method cannot run on cached features
 
     def __init__(self, params: Any, spec: Spec, net: Net) -> None:
         """Runs before init_from: copies of net's weights are refreshed in begin_epoch(0). Freeze weights here."""
