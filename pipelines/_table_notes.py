@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from pipelines._table_parts import RAW, Line, Note
-from pipelines.config import method_class
+from pipelines.config import RunConfig, method_class
 from pipelines.experiments import Experiment
 from pipelines.results import Result
+from pipelines.validators import ORACLE, VALIDATORS
 
 NAMES = {
     "top1": "top-1 accuracy",
@@ -18,7 +19,11 @@ NAMES = {
 SELECT = {
     "last": "last (the weights at the end of training; no labels choose)",
     "mean": "mean (over the outputs kept near the end of training; no labels choose)",
-    "source_val": "source_val (the kept outputs that are best on held-out source rows)",
+    **{
+        name: f"{name} (the kept outputs with the {'highest' if rule.higher else 'lowest'} {rule.says}; no target labels)"
+        for name, rule in VALIDATORS.items()
+    },
+    ORACLE: "oracle (the kept outputs that are best on the test rows, by their labels)",
 }
 FIDELITY = {
     "exact": "exact (the paper's own setting on frozen features)",
@@ -46,6 +51,7 @@ def notes(
         *_mixed_contents(rows),
         *unequal,
         *_collapsed(plan, found),
+        *_oracles(lines),
         *_unknown_start(experiment),
         *_missing(experiment, plan, found),
     ]
@@ -84,8 +90,10 @@ def notes(
 
 
 def _what(metric: str, lines: list[Line]) -> str:
-    name = NAMES.get(metric, metric)
-    unit = "" if metric.startswith(RAW) else " in per cent"
+    name, unit, rows = NAMES.get(metric, metric), "" if metric.startswith(RAW) else " in per cent", " on the test rows"
+    if metric.startswith("validator/"):
+        rule = VALIDATORS[metric.removeprefix("validator/")]
+        name, rows = f"{metric}, {rule.says} ({'higher' if rule.higher else 'lower'} is better)", ""
     seeds = dict.fromkeys(tuple(sorted({s for c in line.cells.values() for s in c.seeds})) for line in lines)
     if len(seeds) == 1:
         (only,) = seeds
@@ -94,9 +102,7 @@ def _what(metric: str, lines: list[Line]) -> str:
         over = "mean ± sample std over seeds, which differ by row: " + "; ".join(
             f"{line.method}: {_list(sorted({s for c in line.cells.values() for s in c.seeds}))}" for line in lines
         )
-    return (
-        f"{name[0].upper()}{name[1:]}{unit} on the test rows; {over}. Selection: {_per_line(lines, 'select', SELECT)}."
-    )
+    return f"{name[0].upper()}{name[1:]}{unit}{rows}; {over}. Selection: {_per_line(lines, 'select', SELECT)}."
 
 
 def _list(seeds: Iterable[int]) -> str:
@@ -201,12 +207,23 @@ def _streamed(plan: Plan, found: dict[str, Result]) -> list[str]:
     ]
 
 
+def _oracles(lines: list[Line]) -> list[str]:
+    """Rows whose outputs were chosen by labels of the test rows."""
+    chosen = [line.method for line in lines if ORACLE in line.select.split(" / ")]
+    if not chosen:
+        return []
+    return [
+        f"ORACLE: {', '.join(chosen)} took, of the kept outputs, those that are best on the test rows, by their labels: "
+        "what a perfect choice would give, no result of adaptation without labels."
+    ]
+
+
 def _unknown_start(experiment: Experiment) -> list[str]:
     """Rows that start from a run outside the experiment."""
     starts: dict[str, dict[str, None]] = {}
     for run in experiment.runs:
         if run.row and (start := experiment.chain(run)[-1].init_from):
-            starts.setdefault(run.row, {})[start] = None
+            starts.setdefault(shown(run), {})[start] = None
     return [
         f"UNKNOWN START: {row} starts from {', '.join(runs)}, not among the runs of this experiment; whether labels of "
         "the test domain were seen there is not known."
@@ -224,7 +241,7 @@ def _transductive(experiment: Experiment) -> list[str]:
     """Rows that had their test clips, unlabelled, as the target of their training or of a run they start from."""
     return list(
         dict.fromkeys(
-            run.row
+            shown(run)
             for run in experiment.runs
             for stage in experiment.chain(run)
             if run.row and stage.target == run.test and stage.train_split == run.test_split
@@ -256,6 +273,11 @@ def command(experiment: Experiment) -> str:
     """What makes all results of an experiment from its stores; runs that exist are kept."""
     what = experiment.typed or experiment.name
     return f"featcache train-head {what} && featcache evaluate {what}"
+
+
+def shown(run: RunConfig) -> str:
+    """The row a run belongs to; one that is chosen by labels of the test rows is called oracle wherever it is shown."""
+    return f"{run.row} (oracle)" if run.select == ORACLE and ORACLE not in run.row else run.row
 
 
 def said(words: Iterable[str]) -> str:

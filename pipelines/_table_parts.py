@@ -4,8 +4,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipelines.validators import ORACLE
+
 MISSING, UNPLANNED = "–", "n/a"
-RAW = ("norm/", "cv_")  # metrics that are no share of anything, so never in per cent
+RAW = ("norm/", "cv_", "validator/")  # metrics that are no share of anything, so never in per cent
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table. `label_free`: no training saw labels of the test domain, nor did that it starts from."""
+    """One row of a table. `label_free`: no training saw labels of the test domain, nor did that it starts from.
+
+    A row that is chosen by labels of the test rows has the word oracle in `method`.
+    """
 
     method: str
     fidelity: str
@@ -56,6 +61,11 @@ class Line:
     cells: dict[str, Cell]
     mean: Cell
     gain: Cell
+
+    @property
+    def fair(self) -> bool:
+        """No label of the test domain had a say, neither in training nor in choosing."""
+        return self.label_free and ORACLE not in self.select.split(" / ")
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Table:
 
     @property
     def digits(self) -> int:
-        """Decimals: 1 for per cent, 3 for coefficients of variation and norms."""
+        """Decimals: 1 for per cent, 3 for coefficients of variation, norms and validators."""
         return 3 if self.metric.startswith(RAW) else 1
 
     @property

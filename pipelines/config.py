@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
 from pipelines import typed
+from pipelines.validators import RULES, VALIDATORS
 
 ROLES = ("source", "target", "test")  #: who can be shown a feed
 TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
@@ -103,7 +104,7 @@ class RunConfig:
     optim_for: dict[str, Optim] = field(default_factory=dict)  #: prefix of parameter names -> optim; the longest wins
     eval_every: int = 0  #: steps between evaluation points; 0: only the end
     keep: int = 1  #: outputs kept: the last `keep` points, the end included (EPIC: eval_every=50, keep=9)
-    select: str = "last"  #: last | mean (over the kept) | source_val: which kept outputs become the result
+    select: str = "last"  #: last | mean (over the kept) | a validator | oracle: which kept outputs become the result
     init_from: str | None = None  #: run id; entries equal in name and shape are copied, all of net.* must be among them
     fidelity: str = "adapter"  #: exact | adapter (trainable layers stand where the paper trains its backbone)
     seed: int = 0
@@ -118,6 +119,11 @@ class RunConfig:
         """Steps after which outputs are kept: the last `keep` evaluation points, of which the end is one."""
         on_the_way = range(self.eval_every, self.steps, self.eval_every) if self.eval_every else ()
         return (*on_the_way, self.steps)[-self.keep :]
+
+    @property
+    def validators(self) -> tuple[str, ...]:
+        """The validators that every kept point is scored by: those whose rows the run has."""
+        return tuple(name for name in VALIDATORS if not _lacking(self, name))
 
     @property
     def transductive(self) -> bool:
@@ -200,7 +206,7 @@ def check(config: RunConfig) -> None:
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
-    _one_of("select", config.select, ("last", "mean", "source_val"))
+    _one_of("select", config.select, RULES)
     _one_of("fidelity", config.fidelity, ("exact", "adapter"))
     if config.fidelity == "exact" and (surrogate := method_class(config).surrogate):
         raise ConfigError(f"fidelity='exact', but method {typed.name_of(config.method)!r} is a surrogate: {surrogate}")
@@ -209,8 +215,8 @@ def check(config: RunConfig) -> None:
     _at_least("keep", config.keep, 1)
     if not 0 <= config.holdout < 1:
         raise ConfigError(f"holdout={config.holdout} must be a share in [0, 1)")
-    if config.select == "source_val" and not config.holdout:
-        raise ConfigError("select='source_val' needs rows to select by: set holdout, for example holdout=0.1")
+    if config.select in VALIDATORS and (lacking := _lacking(config, config.select)):
+        raise ConfigError(f"select={config.select!r} needs {' and '.join(lacking)}")
     if config.keep > 1 and not config.eval_every:
         raise ConfigError(f"keep={config.keep} needs evaluation points: set eval_every")
     if config.keep > len(config.points):
@@ -231,6 +237,17 @@ def check(config: RunConfig) -> None:
         _at_least("epoch", config.epoch, 1)
     for where, optim in {"optim": config.optim, **{f"optim_for.{k}": v for k, v in config.optim_for.items()}}.items():
         _check_optim(where, optim)
+
+
+def _lacking(config: RunConfig, validator: str) -> list[str]:
+    """What a validator looks at and the run has not, with the way to it."""
+    both = any({"source", "target"} <= set(feed.seen_by.split()) for feed in config.feeds.values())
+    needs = {
+        "source_val": (config.holdout, "held-out source rows: set holdout, for example holdout=0.1"),
+        "target": (config.target, "unlabelled rows of a target: name one, or choose by source_val"),
+        "features": (both, "a modality of source and target: change seen_by of a feed"),
+    }
+    return [way for has, way in (needs[need] for need in VALIDATORS[validator].needs) if not has]
 
 
 def _check_sides(config: RunConfig) -> None:

@@ -26,6 +26,7 @@ from pipelines.opening import Opened, labels, open_manifest, open_run
 from pipelines.outputs import feature_norms
 from pipelines.results import Result
 from pipelines.runs import Run, changes, what_is_read
+from pipelines.validators import ORACLE, VALIDATORS, best
 
 
 def evaluate(
@@ -42,7 +43,7 @@ def evaluate(
     opened = open_run(config, stores, device)
     if changed := changes(run, what_is_read(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {config.id} was made; train it again")
-    values = accuracies(run, truth) | norms(run.method(device), opened)
+    values = accuracies(run, truth) | verdicts(run, truth) | norms(run.method(device), opened)
     n = len(run.outputs["rows"])
     return [
         Result(
@@ -85,7 +86,7 @@ def predictions(folder: Path, stores: Path, task: str = "label") -> Predictions:
     truth = _truth(run, stores)
     if task not in truth:
         raise ConfigError(f"run {run.config.id} has no task {task!r}; it has: {', '.join(truth)}")
-    scores = run.outputs[task][_selected(run)[-1]]
+    scores = run.outputs[task][_selected(run, truth)[-1]]
     return Predictions(truth[task], scores.argmax(1), open_manifest(stores, run.config.manifest).classes[task])
 
 
@@ -94,8 +95,23 @@ def predictions(folder: Path, stores: Path, task: str = "label") -> Predictions:
 
 def accuracies(run: Run, truth: dict[str, Labels]) -> dict[str, float]:
     """Metric -> value by the run's selection rule; of several selected points the mean."""
-    points = [score({task: run.outputs[task][k] for task in truth}, truth) for k in _selected(run)]
+    points = [_score(run, k, truth) for k in _selected(run, truth)]
     return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
+
+
+def verdicts(run: Run, truth: dict[str, Labels]) -> dict[str, float]:
+    """`validator/NAME` -> what it said, without labels, of the points that `accuracies` takes; of several the mean."""
+    points = [run.points[k] for k in _selected(run, truth)]
+    return {
+        f"validator/{name}": float(np.mean([point[name] for point in points]))
+        for name in run.config.validators
+        if all(name in point for point in points)  # not in runs that are older than the validator
+    }
+
+
+def _score(run: Run, k: int, truth: dict[str, Labels]) -> dict[str, float]:
+    """Metrics of the k-th kept point."""
+    return score({task: run.outputs[task][k] for task in truth}, truth)
 
 
 def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, float]:
@@ -114,14 +130,15 @@ def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, floa
     return values
 
 
-def _selected(run: Run) -> list[int]:
-    """Positions of the kept points that count: the last, all of them, or the best on held-out source rows."""
-    kept = len(run.points)
-    if run.config.select == "mean":
-        return list(range(kept))
-    if run.config.select == "source_val":
-        return [max(range(kept), key=lambda k: (run.points[k]["source_val"], k))]  # of equal ones the latest
-    return [kept - 1]
+def _selected(run: Run, truth: dict[str, Labels]) -> list[int]:
+    """Positions of the kept points that count: the last, all of them, or the best one by a validator or the oracle."""
+    kept, rule = range(len(run.points)), run.config.select
+    if rule == ORACLE:
+        headline = "top1" if len(truth) == 1 else "top1/action"
+        return [best(rule, [_score(run, k, truth)[headline] for k in kept])]
+    if rule in VALIDATORS:
+        return [best(rule, [point[rule] for point in run.points])]
+    return list(kept) if rule == "mean" else [kept[-1]]
 
 
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:

@@ -1,10 +1,9 @@
 """What a method says of rows whose labels it does not see."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,8 +12,8 @@ from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
 from pipelines.batches import Rows
-from pipelines.metrics import topk_accuracy
 from pipelines.opening import Opened
+from pipelines.validators import VALIDATORS, Seen
 
 Outputs = dict[str, NDArray[Any]]
 COLLAPSED = 1e-3  # mean norm; trained features have norms around 1
@@ -29,13 +28,22 @@ class Point:
 
 
 def look(method: Method, step: int, test: Rows, opened: Opened) -> Point:
-    """Outputs on the test rows after `step` steps, and the accuracy on held-out source rows where there are any."""
-    facts: dict[str, float] = {"step": step}
-    if held := opened.sides.get("source_val"):
-        said = outputs(method, held, opened)
-        right = [topk_accuracy(said[task], y.cpu().numpy(), 1) for task, y in held.y.items()]
-        facts["source_val"] = float(np.mean(right))
-    return Point(facts, outputs(method, test, opened))
+    """Outputs on the test rows after `step` steps, and what the validators say of the training rows."""
+    return Point({"step": step, **scores(method, opened)}, outputs(method, test, opened))
+
+
+def scores(method: Method, opened: Opened) -> dict[str, float]:
+    """Validator -> score, of all that can be computed of the run; draws nothing and sees no label of the target."""
+    names, sides = opened.config.validators, opened.sides
+    needs = {need for name in names for need in VALIDATORS[name].needs}
+    p: dict[str, dict[str, Tensor]] = {}
+    for side in needs & {"source_val", "target"}:
+        said = outputs(method, sides[side], opened)
+        z = {task: torch.from_numpy(said[task]).to(opened.device) for task in opened.spec.classes}
+        p[side] = {task: z_NK.softmax(1) for task, z_NK in z.items()}
+    y = sides["source_val"].y if "source_val" in needs else {}
+    seen = Seen(p, y, features(method, sides) if "features" in needs else {})
+    return {name: VALIDATORS[name].score(seen) for name in names}
 
 
 def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
@@ -77,6 +85,21 @@ def _mean(out_BT: Tensor, there_BT: Tensor) -> Tensor:
     """Mean over the windows that are there."""
     weight_BT = there_BT.reshape(*there_BT.shape, *[1] * (out_BT.dim() - 2))
     return (out_BT * weight_BT).sum(1) / weight_BT.sum(1)
+
+
+def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
+    """Side -> (N, D): what `encode` says of the modalities that all sides have, side by side, in eval mode."""
+
+    def look(side: Side) -> dict[str, Tensor]:
+        return method.net.encode(Side(side.x, side.present, {}, side.domain, side.index))
+
+    training = method.training
+    method.eval()
+    with torch.no_grad():
+        f = {name: gather(rows.sweep(), look) for name, rows in sides.items()}
+    method.train(training)
+    shared = [m for m in next(iter(f.values())) if all(m in of for of in f.values())]
+    return {name: torch.cat([of[m] for m in shared], 1) for name, of in f.items()}
 
 
 def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:

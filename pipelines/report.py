@@ -62,8 +62,8 @@ def _lead(experiment: Experiment) -> str:
 
 
 def _best(table: Table) -> Line | None:
-    """The row with the highest mean among those that see no target labels, the first row apart."""
-    rivals = [line for line in table.lines[1:] if line.label_free and line.mean.values]
+    """The row with the highest mean among those where target labels had no say, the first row apart."""
+    rivals = [line for line in table.lines[1:] if line.fair and line.mean.values]
     return max(rivals, key=lambda line: line.mean.mean, default=None)
 
 
@@ -91,7 +91,7 @@ def _results(table: Table) -> str:
     winners = {column: _winners(table, column) for column in (*table.shifts, "mean")}
     body = [
         (
-            "" if line.label_free else "reference",
+            "" if line.fair else "reference",
             [
                 page.cell(text(line), "best" if line.method in winners.get(column, ()) else "", head=column == "method")
                 for column, text in table.columns.items()
@@ -109,8 +109,8 @@ def _results(table: Table) -> str:
 
 
 def _winners(table: Table, column: str) -> set[str]:
-    """The rows with the highest number among those that saw no target labels; several when they print the same."""
-    fair = [line for line in table.lines if line.label_free]
+    """The rows with the highest number where target labels had no say; several when they print the same."""
+    fair = [line for line in table.lines if line.fair]
     cells = {line.method: line.mean if column == "mean" else line.cells[column] for line in fair}
     means = {method: round(cell.mean, table.digits) for method, cell in cells.items() if cell.complete}
     return {method for method, mean in means.items() if mean == max(means.values())}
@@ -129,16 +129,16 @@ def _accuracy(table: Table) -> str:
         ]
         alt = f"Accuracy, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
         figures.append(page.figure(name, plots.bars(bars, alt)))
-    intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: learned from labels of the target."
+    intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: labels of the target had a say."
     return page.section("Accuracy per shift", intro, page.panels(figures))
 
 
 def _tones(table: Table) -> dict[str, str]:
-    """Grey for the first row, a dashed outline for rows that see target labels, a colour for each of the others."""
-    coloured = [line.method for line in table.lines[1:] if line.label_free]
+    """Grey for the first row, a dashed outline where target labels had a say, a colour for each of the others."""
+    coloured = [line.method for line in table.lines[1:] if line.fair]
     return {
         line.method: "reference"
-        if not line.label_free
+        if not line.fair
         else f"m{coloured.index(line.method) % PARAMETERS}"
         if line.method in coloured
         else "base"

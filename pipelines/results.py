@@ -24,11 +24,11 @@ class Result:
     test: str  #: evaluated domain
     seed: int
     metric: (
-        str  #: top1, top5, mean_class, norm/SIDE/MODALITY, cv_s, cv_t, cv_st; with /TASK where there are several tasks
+        str  #: top1, top5, mean_class, norm/SIDE/MODALITY, cv_s, cv_t, cv_st (of several tasks /TASK), validator/NAME
     )
     value: float  #: accuracies are shares in [0, 1]
     n: int  #: rows it was measured on
-    select: str  #: rule that chose the weights
+    select: str  #: rule that chose the outputs: last, mean, a validator, or oracle (labels of the test rows)
     fidelity: str  #: exact | adapter | surrogate
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     recipes: dict[str, str]  #: modality -> sha256 of what makes its features what they are

@@ -73,7 +73,7 @@ class Run:
 
     @property
     def points(self) -> list[dict[str, float]]:
-        """The kept evaluation points: step, and accuracy on source_val where rows are held out."""
+        """The kept evaluation points: step, and the score of every validator whose rows the run has."""
         points: list[dict[str, float]] = self.facts["points"]
         return points
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from featcache.errors import ConfigError
 from pipelines._table_formats import latex, markdown, pipes, tidy_csv, wrapped
-from pipelines._table_notes import Plan, notes, said
+from pipelines._table_notes import Plan, notes, said, shown
 from pipelines._table_parts import RAW, Cell, Line, Note, Table
-from pipelines.config import fidelity
+from pipelines.config import RunConfig, fidelity
 from pipelines.experiments import Experiment
 from pipelines.results import Result
 
@@ -39,14 +39,14 @@ def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = 
 
 
 def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> Table:
-    """Place every result under its method and shift; per cent for accuracies, plain numbers for norms.
+    """Place every result under its method and shift; per cent for accuracies, plain numbers for norms and validators.
 
     Published numbers are those of the headline metric: top1, or with several tasks that of all tasks right.
     """
     rows = tuple(rows)
     headline = _headline(rows, experiment)
     metric = metric or headline
-    planned = plan(experiment)
+    planned = plan(experiment, metric)
     ours = {run for seeds in planned.values() for run in seeds.values()}
     found = {row.run: row for row in rows if row.run in ours and row.metric == metric}
     known = sorted({row.metric for row in rows if row.run in ours})
@@ -56,8 +56,9 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     lines: list[Line] = []
     for method in dict.fromkeys(method for method, _ in planned):
         runs = {shift: planned.get((method, shift), {}) for shift in shifts}
-        theirs = (experiment.published or {}).get(method, {}) if metric == headline else {}
-        line = _line(method, experiment, runs, found, theirs)
+        configs = [run for run in experiment.runs if shown(run) == method]
+        theirs = (experiment.published or {}).get(configs[0].row, {}) if metric == headline else {}
+        line = _line(method, experiment, configs, runs, found, theirs)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
     below = notes(experiment, metric, lines, planned, found)
     stray = {row.run for row in rows if row.experiment == experiment.name} - experiment.by_id.keys() - experiment.known
@@ -75,20 +76,20 @@ def _headline(rows: tuple[Result, ...], experiment: Experiment) -> str:
 def _line(
     method: str,
     experiment: Experiment,
+    configs: list[RunConfig],
     runs: dict[str, dict[int, str]],
     found: dict[str, Result],
     published: dict[str, float],
 ) -> Line:
-    """One method: its cells, whose runs are given per shift and seed, and their mean."""
+    """One method: its cells, whose runs (ids of `configs`) are given per shift and seed, and their mean."""
     cells = {
         shift: Cell(
-            {seed: _shown(found[run]) for seed, run in seeds.items() if run in found},
+            {seed: _value(found[run]) for seed, run in seeds.items() if run in found},
             tuple(seeds),
             published.get(shift),
         )
         for shift, seeds in runs.items()
     }
-    configs = [run for run in experiment.runs if run.row == method]
     return Line(
         method=method,
         fidelity=said(fidelity(run) for run in configs),
@@ -100,17 +101,19 @@ def _line(
     )
 
 
-def _shown(row: Result) -> float:
-    """Shares in per cent, norms as they are."""
+def _value(row: Result) -> float:
+    """Accuracies in per cent, other numbers as they are."""
     return row.value if row.metric.startswith(RAW) else 100 * row.value
 
 
-def plan(experiment: Experiment) -> Plan:
-    """(method, shift) -> seed -> run id, in the experiment's order."""
+def plan(experiment: Experiment, metric: str = "top1") -> Plan:
+    """(method, shift) -> seed -> run id, in the experiment's order; of a validator, the runs that have what it needs."""
     planned: Plan = {}
+    kind, _, name = metric.partition("/")
     for run in experiment.runs:
-        for shift in experiment.columns[run.id] if run.row else ():
-            seeds = planned.setdefault((run.row, shift), {})
+        scored = kind != "validator" or name in run.validators
+        for shift in experiment.columns[run.id] if run.row and scored else ():
+            seeds = planned.setdefault((shown(run), shift), {})
             if seeds.setdefault(run.seed, run.id) != run.id:
                 raise ConfigError(
                     f"experiment {experiment.name!r} has two runs for row {run.row!r}, {shift}, seed {run.seed}: "
