@@ -20,7 +20,7 @@ SELECT = {
     "last": "last (the weights at the end of training; no labels choose)",
     "mean": "mean (over the outputs kept near the end of training; no labels choose)",
     **{
-        name: f"{name} (the kept outputs with the {'highest' if rule.higher else 'lowest'} {rule.says}; no target labels)"
+        name: f"{name} (the kept outputs with the {'highest' if rule.higher else 'lowest'} {rule.says})"
         for name, rule in VALIDATORS.items()
     },
     ORACLE: "oracle (the kept outputs that are best on the test rows, by their labels)",
@@ -213,8 +213,8 @@ def _oracles(lines: list[Line]) -> list[str]:
     if not chosen:
         return []
     return [
-        f"ORACLE: {', '.join(chosen)} took, of the kept outputs, those that are best on the test rows, by their labels: "
-        "what a perfect choice would give, no result of adaptation without labels."
+        f"ORACLE: {', '.join(chosen)} took the kept outputs that are best on the test rows, by their labels: what a "
+        "perfect choice would give, not a result without target labels."
     ]
 
 

@@ -20,6 +20,7 @@ from pipelines._table_parts import RAW, Cell, Line, Note, Table
 from pipelines.config import RunConfig, fidelity
 from pipelines.experiments import Experiment
 from pipelines.results import Result
+from pipelines.validators import VALIDATORS
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
@@ -47,6 +48,8 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     headline = _headline(rows, experiment)
     metric = metric or headline
     planned = plan(experiment, metric)
+    if not planned and metric.startswith("validator/"):
+        raise ConfigError(f"no run of {experiment.name!r} has {metric!r}; validators: {', '.join(VALIDATORS)}")
     ours = {run for seeds in planned.values() for run in seeds.values()}
     found = {row.run: row for row in rows if row.run in ours and row.metric == metric}
     known = sorted({row.metric for row in rows if row.run in ours})
@@ -107,7 +110,7 @@ def _value(row: Result) -> float:
 
 
 def plan(experiment: Experiment, metric: str = "top1") -> Plan:
-    """(method, shift) -> seed -> run id, in the experiment's order; of a validator, the runs that have what it needs."""
+    """(method, shift) -> seed -> run id, in the experiment's order; of a validator those it can score."""
     planned: Plan = {}
     kind, _, name = metric.partition("/")
     for run in experiment.runs:

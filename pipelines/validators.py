@@ -1,8 +1,8 @@
 """Validators: scores by which outputs and hyper-parameters are chosen without labels of the target.
 
 Each looks at what a head says of training rows: unlabelled ones of the target, labelled ones held out of the source.
-None of them is the accuracy, and each has its way to fail (docs/choosing.md). They are compared in Musgrave et al. 2022,
-Three New Validators and a Large-Scale Benchmark Ranking for Unsupervised Domain Adaptation.
+None of them is the accuracy, and each has its way to fail (docs/choosing.md). Compared in: Musgrave et al. 2022, Three
+New Validators and a Large-Scale Benchmark Ranking for Unsupervised Domain Adaptation.
 
 With several tasks a score is the mean over tasks. Natural logarithms.
 Shapes: N rows, K classes, D features; p_NK are probabilities, rows sum to 1.
