@@ -292,7 +292,8 @@ def evaluate(job: Job, device: str) -> None:
 @main.command()
 @experiment_options
 @click.option(
-    "--metric", help="top1, top5, mean_class, ...; norms for the feature norms.  [default: the experiment's own]"
+    "--metric",
+    help="top1, top5, mean_class, validator/snd, ...; norms for the feature norms.  [default: the experiment's own]",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
 def table(job: Job, metric: str | None, format: str) -> None:
