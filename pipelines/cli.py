@@ -314,6 +314,28 @@ def table(job: Job, metric: str | None, format: str) -> None:
 
 
 @main.command()
+@click.argument("experiment")
+@click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
+@click.option(
+    "--metric", default="top1", show_default=True, help="Accuracy to compare by; of several tasks top1/action."
+)
+def choose(experiment: str, runs: Path, metric: str) -> None:
+    """Say which hyper-parameters each validator would choose, among runs of EXPERIMENT with several settings.
+
+    Prints, per row and shift, the candidate that each validator takes, its accuracy, what the best one (oracle) has
+    more, and the rank correlation of score and accuracy. Scores are of the runs' own target train rows.
+
+    \b
+    Example, after train-head and evaluate with --set method.lambda_g=0.1, then with 0.3, then with 1:
+      featcache choose kitchens --runs demo/runs
+    """
+    from pipelines import choosing, experiments, results
+
+    name = experiments.load(experiment).name
+    click.echo(choosing.table(results.read(runs / "results.jsonl"), name, metric), nl=False)
+
+
+@main.command()
 @experiment_options
 @click.option("--out", type=PATH, help="Where to write it.  [default: RUNS/EXPERIMENT.html]")
 def report(job: Job, out: Path | None) -> None:

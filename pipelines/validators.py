@@ -36,7 +36,7 @@ def mean_entropy(p_NK: Tensor) -> float:
 
 
 def infomax(p_NK: Tensor) -> float:
-    """Entropy of the mean row minus mean entropy of the rows: information maximisation [Musgrave et al. 2022, IM].
+    """Entropy of the mean row minus mean entropy of the rows: mutual information of row and class [Shi & Sha 2012].
 
     In [0, log K], higher is better: certain rows, classes equally used.
 
