@@ -87,16 +87,24 @@ def manifest_scan(
 def manifest_build(benchmark: str, folder: Path) -> None:
     """Make the manifest of a known BENCHMARK from its files in FOLDER (`featcache list benchmarks`).
 
-    The demo benchmark `kitchens` draws its own videos into FOLDER.
+    These are the official annotation files, which you download: data_manifests/BENCHMARK.md says where they are and
+    where the videos go. Splits with other numbers of clips than published are named, no more. The demo benchmark
+    `kitchens` draws its own videos into FOLDER.
 
     \b
     Example:
       featcache manifest build kitchens demo/videos
     """
+    import warnings
+
     from featcache import builders
 
-    with progress_bar(f"build {benchmark}", "clip") as progress:
+    with progress_bar(f"build {benchmark}", "clip") as progress, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         built = builders.load(benchmark).build(folder, progress=progress)
+    for warning in said:
+        note(f"Warning: {warning.message}")
+    note(f"{len(built)} clips, domains {', '.join(built.domains)}")
     click.echo(folder / f"{built.name}.csv")
 
 

@@ -11,7 +11,7 @@ import mmap
 import pickle
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -51,10 +51,11 @@ class _Storage:
     size: int  #: bytes that it came from
 
 
-def load(path: Path) -> Any:
+def load(path: Path, more: Mapping[tuple[str, str], Callable[..., Any]] | None = None) -> Any:
     """What is in a pickle of any protocol: plain values and numpy arrays, also for torch tensors.
 
     Arrays may be read-only. Text of Python 2 is taken as Latin-1. FormatError names what the file asks for beyond that.
+    `more` are further makers, also of objects that are made empty and then given their state.
     """
     if not path.is_file():
         raise FormatError(f"{path} is not a file" if path.exists() else f"no file {path}")
@@ -65,7 +66,7 @@ def load(path: Path) -> Any:
         if not head:
             raise FormatError(f"{path} is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _run(cast(IO[bytes], data), len(data), str(path))
+            return _run(cast(IO[bytes], data), len(data), str(path), more or {})
 
 
 def dump(value: Any, file: IO[bytes]) -> None:
@@ -141,12 +142,13 @@ REFUSED = {  # what other instructions are for
 }
 
 
-def _run(data: IO[bytes], size: int, place: str) -> Any:
+def _run(data: IO[bytes], size: int, place: str, more: Mapping[tuple[str, str], Callable[..., Any]]) -> Any:
     """The stack machine. `pickletools` takes the instructions apart, and checks that each is complete."""
     stack: list[Any] = []
     outer: list[list[Any]] = []  # the stacks below the marks
     memo: dict[int, Any] = {}
     left = GROWTH * size + 2**16
+    makers = {**MAKERS, **more}
 
     def marked() -> list[Any]:
         nonlocal stack
@@ -192,19 +194,19 @@ def _run(data: IO[bytes], size: int, place: str) -> Any:
             items = marked()
             _is(stack[-1], set).update(_set(items))
         elif name == "GLOBAL":
-            stack.append(_name(str(argument).split(" ", 1), place))
+            stack.append(_name(str(argument).split(" ", 1), place, makers))
         elif name == "STACK_GLOBAL":
-            stack[-2:] = [_name(stack[-2:], place)]
+            stack[-2:] = [_name(stack[-2:], place, makers)]
         elif name == "INST":
             raise FormatError(f"{place}: the pickle asks for {str(argument)[:200]}, which is not loaded")
-        elif name == "REDUCE":
+        elif name == "REDUCE" or (name == "NEWOBJ" and more):
             arguments, function = stack.pop(), stack.pop()
             stack.append(make(_is(function, _Name).make, _is(arguments, tuple)))
         elif name == "BUILD":
             state, target = stack.pop(), stack.pop()
             if type(target) is not _Unfinished:
                 raise FormatError(f"{place}: the pickle sets the attributes of {describe(target)}, which is not done")
-            target.value = make(target.build, _is(state, tuple))
+            target.value = make(target.build, (state,) if type(state) is dict else _is(state, tuple))
             stack.append(target.value)
         elif name == "POP" and not stack:
             marked()
@@ -221,12 +223,16 @@ def _run(data: IO[bytes], size: int, place: str) -> Any:
     raise ValueError("it does not end")
 
 
-def _name(asked: list[Any], place: str) -> _Name:
+def _name(asked: list[Any], place: str, makers: Mapping[tuple[str, str], Callable[..., Any]]) -> _Name:
     """The stand-in for a module and a name in it, both exactly as the file has them: "a.b" is no path here."""
     module, name = (_is(part, str) for part in asked)
-    found = MAKERS.get((module, name))
+    found = makers.get((module, name))
     if found is None:
-        hint = "; save features as arrays and ids as a list, without pandas" if module.startswith("pandas") else ""
+        hint = (
+            "; save it without pandas: features as arrays, ids as a list, tables as CSV"
+            if module.startswith("pandas")
+            else ""
+        )
         raise FormatError(f"{place}: the pickle asks for {f'{module}.{name}'[:200]}; nothing was run{hint}")
     return _Name(f"{module}.{name}", found)
 

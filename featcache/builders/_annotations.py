@@ -1,0 +1,108 @@
+"""What the builders of published benchmarks share: annotation files are found, read, counted, made into a manifest.
+
+A benchmark's clips may be fewer or more than published, for users work with parts of a benchmark. That is no error:
+each (domain, split) that differs is a warning with the number found and the number published. A file that is missing,
+a column that is missing and a cell that makes no sense are errors.
+"""
+
+import csv
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from featcache.builders import _frames
+from featcache.errors import ManifestError
+from featcache.manifest import Clip, Manifest, number
+
+Progress = Callable[[int, int], None] | None  #: called with (clips done, clips in all)
+Counts = Mapping[tuple[str, str], int]  #: (domain, split) -> clips
+
+
+def find(folder: Path, names: Sequence[str], origin: str) -> Path:
+    """The first of these files that is in the folder; ManifestError says where to get it."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    others = f" (nor {', '.join(names[1:])})" if names[1:] else ""
+    raise ManifestError(f"no {names[0]}{others} in {folder}; get it from {origin}")
+
+
+def table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file or pickled pandas table, as text; ManifestError where a column or a cell is missing."""
+    rows = _frames.rows(path) if path.suffix == ".pkl" else _csv(path)
+    there = list(rows[0]) if rows else []
+    if lacking := [column for column in columns if column not in there]:
+        raise ManifestError(f"{path} has no column {', '.join(lacking)}; it has: {', '.join(there) or 'no rows'}")
+    for k, row in enumerate(rows, 1):
+        if empty := [column for column in columns if not row[column]]:
+            raise ManifestError(f"{path} row {k}: {', '.join(empty)} is empty")
+    return rows
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restval="", strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} is not CSV in UTF-8 ({error})") from None
+    for k, row in enumerate(rows, 1):
+        if None in row:
+            raise ManifestError(f"{path} row {k} has more cells than there are columns")
+    return rows
+
+
+def words(path: Path, count: int) -> list[list[str]]:
+    """The words of each line of a list; ManifestError names a line that has not `count` of them."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    for k, line in enumerate(lines, 1):
+        if len(line) != count:
+            raise ManifestError(f"{path} line {k}: {' '.join(line)!r} has {len(line)} words; {count} are expected")
+    return lines
+
+
+def seconds(time: str, place: str) -> float:
+    """00:01:02.50 -> 62.5."""
+    try:
+        hours, minutes, rest = time.split(":")
+        return round(3600 * int(hours) + 60 * int(minutes) + float(rest), 6)  # 60 + 4.37 is 64.37000000000001
+    except ValueError:
+        raise ManifestError(f"{place}: {time!r} is no time such as 00:01:02.50") from None
+
+
+def choose(classes: Mapping[str, str], number: str, place: str) -> str:
+    """The name of the class with this number."""
+    if number not in classes:
+        raise ManifestError(f"{place}: {number!r} is no class; there are {', '.join(classes)}")
+    return classes[number]
+
+
+def numbered(names: Sequence[str]) -> dict[str, str]:
+    """Classes by their number, from 0."""
+    return {str(k): name for k, name in enumerate(names)}
+
+
+def finish(name: str, clips: Sequence[Clip], folder: Path, published: Counts, progress: Progress) -> Manifest:
+    """Check the clips, warn of numbers that are not the published ones, and write `folder/NAME.csv`."""
+    if not clips:
+        raise ManifestError(f"{name}: the annotation files in {folder} name no clip")
+    twice = [clip_id for clip_id, count in Counter(clip.clip_id for clip in clips).items() if count > 1]
+    if twice:
+        raise ManifestError(f"{name}: clip {twice[0]!r} stands in the annotation files in {folder} more than once")
+    for clip in clips:
+        if clip.stop is not None and clip.stop <= (clip.start or 0):
+            times = f"stops at {number(clip.stop)} s and starts at {number(clip.start)} s"
+            raise ManifestError(f"{name}: clip {clip.clip_id!r} {times}; correct the annotation file")
+    found = Counter((clip.domain, clip.split) for clip in clips)
+    for domain, split in sorted({*found, *published}):
+        count, expected = found[domain, split], published.get((domain, split))
+        if expected is not None and count != expected:
+            warnings.warn(f"{name}: {domain} {split} has {count} clips, published are {expected}", stacklevel=3)
+    manifest = Manifest(name, tuple(clips), folder)
+    manifest.write(folder / f"{name}.csv")
+    if progress is not None:
+        progress(len(clips), len(clips))
+    return manifest

@@ -1,0 +1,72 @@
+"""Lists of UCF101, HMDB51 and Olympic Sports, as TA3N [Chen et al. 2019] published them and others have copied them.
+
+    list_ucf101_train_hmdb_ucf-feature.txt    .../v_Archery_g09_c02/ 83 10            video, number of frames, class
+    list_ucf101_train_hmdb51-feature.txt      v_Archery_g09_c02 83 10                 the same under another name
+    ucf101_hmdb51_train_da.txt                1  10  Archery/v_Archery_g09_c02.avi    line, class, video
+
+TA3N's "val" lists are what the papers test on, so they are the split `test`.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from featcache.builders._annotations import Progress, choose, find, finish, numbered, words
+from featcache.manifest import Clip, Manifest
+
+DATASETS = {"ucf": "ucf101", "hmdb": "hmdb51", "olympic": "olympic"}  #: domain -> its name in the lists' names
+OLYMPIC = {  # class -> folder of Olympic Sports
+    "Basketball": "basketball_layup",
+    "CleanAndJerk": "clean_and_jerk",
+    "ThrowDiscus": "discus_throw",
+    "Diving": "diving_springboard_3m",
+    "PoleVault": "pole_vault",
+    "TennisSwing": "tennis_serve",
+}
+HMDB = ["climb", "fencing", "golf", "kick_ball", "pullup", "punch", "pushup", "ride_bike", "ride_horse"]
+HMDB += ["shoot_ball", "shoot_bow", "walk"]  #: classes of UCF-HMDB, which are folders of HMDB51
+CLASSES = {  # TA3N's name of the pair -> classes by number
+    "hmdb_ucf": numbered(HMDB),
+    "hmdb_ucf_small": numbered(["golf", "pullup", "ride_bike", "ride_horse", "shoot_ball"]),
+    "ucf_olympic": numbered(list(OLYMPIC)),
+}
+FILES = ("list_{dataset}_{part}_{pair}-feature.txt", "list_{dataset}_{part}_{other}-feature.txt")
+FILES += ("{dataset}_{other}_{part}_da.txt",)  #: what a list may be called
+DROPPED = re.compile("[&()]")  #: letters of HMDB51's file names that TA3N's lists leave out
+ORIGIN = "the data lists in the README of github.com/cmhungsteve/TA3N"
+
+
+def build(
+    name: str,
+    folder: str | os.PathLike[str],
+    lists: tuple[str, ...],
+    sizes: Mapping[str, tuple[int, int]],
+    progress: Progress,
+) -> Manifest:
+    """The manifest of two domains.
+
+    lists: names of TA3N's for the pair, the first being the benchmark; the others are taken where its lists are
+    missing, and of them only the benchmark's classes. sizes: domain -> clips to train and to test.
+    """
+    folder, clips, published = Path(folder), list[Clip](), dict[tuple[str, str], int]()
+    kept = CLASSES[lists[0]].values()
+    for domain, other in zip(sizes, reversed(list(sizes)), strict=True):
+        for split, part, size in zip(("train", "test"), ("train", "val"), sizes[domain], strict=True):
+            published[domain, split] = size
+            fill = {"dataset": DATASETS[domain], "other": DATASETS[other], "part": part}
+            names = {file.format(pair=pair, **fill): pair for pair in lists for file in FILES}  # the last pair counts
+            path = find(folder, list(names), ORIGIN)
+            for k, line in enumerate(words(path, 3), 1):
+                number, video = (line[1], line[2]) if path.name.endswith("_da.txt") else (line[2], line[0])
+                label = choose(CLASSES[names[path.name]], number, f"{path} line {k}")
+                if label in kept:
+                    clips.append(_clip(PurePosixPath(video).name.removesuffix(".avi"), domain, split, label))
+    return finish(name, clips, folder, published, progress)
+
+
+def _clip(video: str, domain: str, split: str, label: str) -> Clip:
+    """A whole video; its folder is that of its class in its own data set, its id what TA3N's features are called."""
+    home = {"ucf": video.split("_")[1:2], "hmdb": [label], "olympic": [OLYMPIC.get(label, label)]}[domain]
+    source = "/".join([DATASETS[domain], *home, f"{video}.avi"])
+    return Clip(clip_id=DROPPED.sub("", video), domain=domain, split=split, source=source, labels={"label": label})

@@ -1,0 +1,22 @@
+"""UCF101 and HMDB51, five classes that both have (UCF-HMDB small).
+
+`data_manifests/ucf_hmdb_small.md` is the dataset card.
+"""
+
+import os
+
+from featcache.builders import _ucf
+from featcache.builders._annotations import Progress
+from featcache.manifest import Manifest
+
+SIZES = {"ucf": (482, 189), "hmdb": (350, 150)}  #: clips to train and to test
+
+
+def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+    """Read the four lists in `folder` and write `folder/ucf_hmdb_small.csv`.
+
+    A source is `folder/ucf101/Biking/v_Biking_g01_c01.avi`. `progress(done, total)` is called at the end.
+    ManifestError for a list that is missing or damaged; a warning for each split that has not the published number
+    of clips.
+    """
+    return _ucf.build("ucf_hmdb_small", folder, ("hmdb_ucf_small", "hmdb_ucf"), SIZES, progress)
