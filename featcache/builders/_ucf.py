@@ -24,15 +24,20 @@ OLYMPIC = {  # class -> folder of Olympic Sports
     "PoleVault": "pole_vault",
     "TennisSwing": "tennis_serve",
 }
-HMDB = ["climb", "fencing", "golf", "kick_ball", "pullup", "punch", "pushup", "ride_bike", "ride_horse"]
-HMDB += ["shoot_ball", "shoot_bow", "walk"]  #: classes of UCF-HMDB, which are folders of HMDB51
+HMDB = (  # classes of UCF-HMDB, which are folders of HMDB51
+    *("climb", "fencing", "golf", "kick_ball", "pullup", "punch"),
+    *("pushup", "ride_bike", "ride_horse", "shoot_ball", "shoot_bow", "walk"),
+)
 CLASSES = {  # TA3N's name of the pair -> classes by number
     "hmdb_ucf": numbered(HMDB),
-    "hmdb_ucf_small": numbered(["golf", "pullup", "ride_bike", "ride_horse", "shoot_ball"]),
-    "ucf_olympic": numbered(list(OLYMPIC)),
+    "hmdb_ucf_small": numbered(("golf", "pullup", "ride_bike", "ride_horse", "shoot_ball")),
+    "ucf_olympic": numbered(tuple(OLYMPIC)),
 }
-FILES = ("list_{dataset}_{part}_{pair}-feature.txt", "list_{dataset}_{part}_{other}-feature.txt")
-FILES += ("{dataset}_{other}_{part}_da.txt",)  #: what a list may be called
+FILES = (  # what a list may be called
+    "list_{dataset}_{part}_{pair}-feature.txt",
+    "list_{dataset}_{part}_{other}-feature.txt",
+    "{dataset}_{other}_{part}_da.txt",
+)
 DROPPED = re.compile("[&()]")  #: letters of HMDB51's file names that TA3N's lists leave out
 ORIGIN = "the data lists in the README of github.com/cmhungsteve/TA3N"
 
