@@ -41,7 +41,7 @@ class _Frame:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a pickled DataFrame as text; an index that has a name is a column, the first one.
+    """The rows of a pickled DataFrame as text; an index that has a name is a column, the first one. Lists are left out.
 
     FormatError where the file is no pickled table, or asks for more than a table needs.
     """
@@ -58,7 +58,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         order = [name for name in map(str, items.labels) if name != index.name]
         names = [*([] if index.name is None else [str(index.name)]), *order]
         cells = zip(*(columns[name] for name in names), strict=True)
-        return [dict(zip(names, map(str, row), strict=True)) for row in cells]
+        return [dict(zip(names, map(_text, row), strict=True)) for row in cells]
+
+
+def _text(cell: Any) -> str:
+    """A number or text as text; nothing for lists and the like, whose text may be endless."""
+    return str(cell) if isinstance(cell, str | int | float) else ""
 
 
 def _index(_: Any, state: dict[str, Any]) -> _Index:
