@@ -1,5 +1,6 @@
 """Builders of published benchmarks, on small files in the official layouts and, where they are, on the real ones."""
 
+import dataclasses
 import gzip
 import pickle
 import re
@@ -92,6 +93,7 @@ def synrod(folder):
 WRITERS = {
     "epic8": epic8,
     "epic8_mtran": epic8,
+    "epic8_narrations": epic8,
     "epic100_uda": epic100_uda,
     "ucf_hmdb": ucf("hmdb_ucf", "hmdb51", 12),
     "ucf_hmdb_small": ucf("hmdb_ucf_small", "hmdb51", 5),
@@ -101,6 +103,7 @@ WRITERS = {
 }
 PUBLISHED = {  # (domain, split) -> clips
     "epic8": {"D1": (1543, 435), "D2": (2495, 750), "D3": (3897, 974)},
+    "epic8_narrations": {"D1": (1543, 435), "D2": (2495, 750), "D3": (3897, 974)},
     "epic8_mtran": {"D1": (2495, 750), "D2": (1543, 435), "D3": (3897, 974)},
     "ucf_hmdb": {"ucf": (1438, 571), "hmdb": (840, 360)},
     "ucf_hmdb_small": {"ucf": (482, 189), "hmdb": (350, 150)},
@@ -230,6 +233,16 @@ def test_epic8_has_the_kitchens_seconds_and_verbs_of_mmsada(tmp_path):
     assert (first.source, first.unit, first.start, first.stop) == ("P08/videos/P08_02.MP4", "seconds", 4.09, 64.37)
     assert [clip.labels["label"] for clip in built.clips[:3]] == ["take", "pour", "close"]
     assert {clip.domain: clip.source[:3] for clip in built} == {"D1": "P08", "D2": "P01", "D3": "P22"}
+
+
+def test_the_narrations_lose_their_verb_and_nothing_else(tmp_path):
+    epic8(tmp_path)
+    full, cut = build("epic8", tmp_path), build("epic8_narrations", tmp_path)
+    assert {clip.caption for clip in full} == {"get the cup"}
+    assert {clip.caption for clip in cut} == {"the cup"}
+    assert [dataclasses.replace(clip, caption="") for clip in cut] == [
+        dataclasses.replace(clip, caption="") for clip in full
+    ]
 
 
 def test_the_relabelled_profile_has_the_same_clips_and_swaps_two_names(tmp_path):

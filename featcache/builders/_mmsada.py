@@ -1,7 +1,7 @@
 """The EPIC-KITCHENS-55 lists of MM-SADA [Munro & Damen 2020], under the domain names of one paper or another."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from featcache.builders._annotations import Progress, choose, find, finish, numbered, seconds, table
@@ -15,14 +15,21 @@ COLUMNS = ("uid", "participant_id", "video_id", "narration", "start_timestamp", 
 ORIGIN = "github.com/jonmun/MM-SADA-code, folder Annotations"
 
 
-def build(name: str, folder: str | os.PathLike[str], lists: Mapping[str, str], progress: Progress) -> Manifest:
-    """The manifest; `lists` says which of MM-SADA's lists each domain is: {"D1": "D2", ...}."""
+def build(
+    name: str,
+    folder: str | os.PathLike[str],
+    lists: Mapping[str, str],
+    progress: Progress,
+    caption: Callable[[str], str] = str,
+) -> Manifest:
+    """The manifest; `lists` says which of MM-SADA's lists each domain is: {"D1": "D2", ...}; narration -> caption."""
     folder, clips, published = Path(folder), list[Clip](), dict[tuple[str, str], int]()
     for domain, part in lists.items():
         for split, size in zip(("train", "test"), SIZES[PARTICIPANT[part]], strict=True):
             published[domain, split] = size
             path = find(folder, [f"{part}_{split}.pkl", f"{part}_{split}.csv"], ORIGIN)
             for k, row in enumerate(table(path, COLUMNS), 1):
+                row["narration"] = caption(row["narration"])
                 clips.append(_clip(row, domain, split, PARTICIPANT[part], f"{path} row {k}"))
     return finish(name, clips, folder, published, progress)
 

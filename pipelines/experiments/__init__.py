@@ -21,6 +21,8 @@ from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError, FeatcacheError
 from heads.methods import rna, source_only
 from pipelines.config import Feed, Optim, RunConfig, override
+from pipelines.experiments._rows import Row
+from pipelines.experiments._rows import runs as rows_of
 from pipelines.opening import DONE, NOT_TRIED, open_manifest
 from pipelines.typed import unknown
 
@@ -150,34 +152,23 @@ def grid(
 
     Supervised-target has no source of its own, so a target that several shifts share is trained on once.
     """
-    shifts, seeds = tuple(shifts), tuple(seeds)
-    supervised = source_only.Params()
-    rows: dict[str, list[tuple[Any, str, str | None, str]]] = {
-        "source-only": [(supervised, s, None, t) for s, t in shifts],
-        "RNA (DG)": [(rna_params, s, None, t) for s, t in shifts],
-        "RNA (UDA)": [(rna_params, s, t, t) for s, t in shifts],
-        "supervised-target": [(supervised, t, None, t) for t in dict.fromkeys(t for _, t in shifts)],
+    rows = {
+        "source-only": Row(source_only.Params()),
+        "RNA (DG)": Row(rna_params),
+        "RNA (UDA)": Row(rna_params, target=True),
+        "supervised-target": Row(source_only.Params(), supervised=True),
     }
-    return tuple(
-        RunConfig(
-            manifest=manifest,
-            method=method,
-            net=net,
-            feeds=feeds,
-            row=row,
-            source=(source,),
-            target=target,
-            test=test,
-            absent=absent,
-            steps=steps,
-            epoch="source",
-            batch=batch,
-            optim=optim,
-            seed=seed,
-        )
-        for row, runs in rows.items()
-        for method, source, target, test in runs
-        for seed in seeds
+    return rows_of(
+        rows,
+        shifts,
+        seeds,
+        manifest=manifest,
+        net=net,
+        feeds=feeds,
+        absent=absent,
+        steps=steps,
+        batch=batch,
+        optim=optim,
     )
 
 

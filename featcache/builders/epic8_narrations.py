@@ -1,0 +1,31 @@
+"""EPIC-8 as text: what was done to, in the narrator's words, with the verb taken out. Which verb was it?
+
+A benchmark of adaptation that takes the annotation lists of EPIC-8 and a sentence encoder, no video.
+`data_manifests/epic8_narrations.md` is the dataset card.
+"""
+
+import os
+
+from featcache.builders import _mmsada
+from featcache.builders._annotations import Progress
+from featcache.manifest import Manifest
+
+NOTHING = "nothing"  #: what is left of a narration that is a verb only
+
+
+def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+    """Read MM-SADA's lists in `folder` and write `folder/epic8_narrations.csv`; the captions lack their first word.
+
+    `progress(done, total)` is called at the end. Errors and warnings are those of `epic8`.
+    """
+    domains = {"D1": "D1", "D2": "D2", "D3": "D3"}
+    return _mmsada.build("epic8_narrations", folder, domains, progress, without_verb)
+
+
+def without_verb(narration: str) -> str:
+    """The narration without its first word, the verb; a particle of the verb can stay.
+
+    >>> without_verb("put down knife"), without_verb("mix")
+    ('down knife', 'nothing')
+    """
+    return " ".join(narration.split()[1:]) or NOTHING

@@ -1,0 +1,64 @@
+"""Rows of a table: methods on the same shifts, equal in everything that is not said of a row.
+
+>>> from heads.methods import dann, source_only
+>>> from heads.nets import adapter
+>>> from pipelines.config import Feed
+>>> rows = {"source-only": Row(source_only.Params()), "DANN": Row(dann.Params())}
+>>> made = runs(rows, [("D1", "D2")], (0, 1), manifest="epic8", net=adapter.Params(), feeds={"rgb": Feed("i3d-rgb")})
+>>> [(run.row, run.source, run.target, run.seed) for run in made][:3]
+[('source-only', ('D1',), None, 0), ('source-only', ('D1',), None, 1), ('DANN', ('D1',), 'D2', 0)]
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipelines.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, and what it is given. What its method may not see, it is not shown."""
+
+    method: Any  #: Params of a file in heads/methods
+    target: bool | None = None  #: it sees the target, without labels; None: where its method needs one
+    supervised: bool = False  #: the target's labels stand in the place of the source's
+    start: str = ""  #: row whose runs it starts from
+    shown: bool = True  #: in the table; a stage that others start from may not be
+    changes: Mapping[str, Any] = field(default_factory=dict)  #: fields of its RunConfigs that differ from the others'
+
+
+def runs(
+    rows: Mapping[str, Row], shifts: Iterable[tuple[str, str]], seeds: Iterable[int], **common: Any
+) -> tuple[RunConfig, ...]:
+    """Each row on each (source, target) shift and seed, as RunConfigs with the fields `common`.
+
+    A supervised row has no source: a target that several shifts share is trained on once.
+    """
+    shifts, seeds, made = tuple(shifts), tuple(seeds), dict[tuple[str, str, str, int], RunConfig]()
+    for name, row in rows.items():
+        for source, target in shifts:
+            for seed in seeds:
+                taught = target if row.supervised else source
+                if (name, taught, target, seed) not in made:
+                    start = made[row.start, source, target, seed].id if row.start else None
+                    config = _run(row, taught, target, {**common, **row.changes}, seed=seed, init_from=start)
+                    made[name, taught, target, seed] = replace(config, row=name) if row.shown else config
+    return tuple(made.values())
+
+
+def _run(row: Row, source: str, target: str, settings: dict[str, Any], **more: Any) -> RunConfig:
+    method = sys.modules[type(row.method).__module__].METHOD
+    sees_target = "target" in method.needs if row.target is None else row.target
+    sees_source = "source" in method.needs + method.may
+    epoch: dict[str, Any] = {} if "epoch" in settings else {"epoch": "source" if sees_source else "target"}
+    return RunConfig(
+        method=row.method,
+        source=(source,) if sees_source else (),
+        target=target if sees_target and not row.supervised else None,
+        test=target,
+        **settings,
+        **epoch,
+        **more,
+    )
