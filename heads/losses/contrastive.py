@@ -1,4 +1,4 @@
-"""Contrast of anchors with keys, any number of which are positives [Kim et al. 2021, Eq. 2, 5, 6].
+"""Contrast of anchors with keys, any number of which are positives [Kim et al. 2021, Eq. 2, 5, 6; HCL].
 
     L = mean_i -log( Σ_{j positive of i} φ(q_i, k_j) / Σ_j φ(q_i, k_j) ),    φ(q, k) = exp(cos(q, k) / τ)
 
@@ -13,17 +13,27 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def contrast(q_AD: Tensor, k_ND: Tensor, positive_AN: Tensor, *, tau: float, keys_N: Tensor | None = None) -> Tensor:
+def contrast(
+    q_AD: Tensor,
+    k_ND: Tensor,
+    positive_AN: Tensor,
+    *,
+    tau: float,
+    keys_N: Tensor | None = None,
+    weight_N: Tensor | None = None,
+) -> Tensor:
     """The mean over the anchors that have a positive; 0 when none has. Between 0 and 2/τ + log N, whatever the scales.
 
     positive_AN: (A, N) bool, who belongs together. keys_N: (N,) bool, the keys that count (default: all); the others
-    are neither positive nor negative.
+    are neither positive nor negative. weight_N: above 0, multiplies each key's φ (default: 1).
 
     >>> q, k = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> contrast(q, k, torch.tensor([[True, False]]), tau=1.0)   # -log(e / (e + 1))
     tensor(0.3133)
     """
     z_AN = normalize(q_AD) @ normalize(k_ND).T / tau
+    if weight_N is not None:
+        z_AN = z_AN + weight_N.log()
     least = torch.finfo(z_AN.dtype).min  # finite, for a row without keys would be inf - inf
     if keys_N is not None:
         positive_AN = positive_AN & keys_N

@@ -21,7 +21,6 @@ Deviation: on frozen features F is the net's own layer, where the papers train t
 Shapes: B rows, K classes.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +33,7 @@ from heads.grl import reverse
 from heads.losses.predictions import discrepancy
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.methods._copies import encoder_parameters, second_head
 from heads.nets import Net
 from heads.schedules import dann
 
@@ -54,9 +54,8 @@ class Mcd(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        first = {id(parameter) for parameter in net.classifier.parameters()}
-        self.features = [parameter for parameter in net.parameters() if id(parameter) not in first]
-        self.second = copy.deepcopy(net, {id(parameter): parameter for parameter in self.features})  # one F, not two
+        self.features = encoder_parameters(net)
+        self.second = second_head(net)
         for parameter in self.second.classifier.parameters():
             if parameter.dim() > 1:
                 nn.init.kaiming_uniform_(parameter, a=5**0.5)  # as nn.Linear draws its weights

@@ -8,6 +8,7 @@ Implementation details
   2. `per_modality` adds the cross entropy of each modality alone, with weight 1, over the rows that have it:
      "source-only †" of RNA's Table 5. It takes a net with late fusion.
   3. With several tasks, their cross entropies are added.
+  4. `smoothing=0.1` is the source stage of SHOT: a classifier whose features lie in tight, evenly spread clusters.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Params:
     """Hyper-parameters of source-only."""
 
     per_modality: bool = False  #: †: also classify from each modality alone
+    smoothing: float = 0.0  #: ε of label smoothing: targets are (1 - ε) 1[y = k] + ε / K
 
 
 class SourceOnly(Method):
@@ -32,12 +34,12 @@ class SourceOnly(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, and L_C_m when asked for."""
-        s = batch.source
+        s, smoothing = batch.source, self.params.smoothing
         assert s is not None  # `needs`
         f = self.net.encode(s)
-        terms = {"L_C": task_cross_entropy(self.net.classify(f), s.y)}
+        terms = {"L_C": task_cross_entropy(self.net.classify(f), s.y, smoothing=smoothing)}
         if self.params.per_modality:
-            alone = [task_cross_entropy(self.net.classify({m: f[m]}), s.y, s.has(m)) for m in s.x]
+            alone = [task_cross_entropy(self.net.classify({m: f[m]}), s.y, s.has(m), smoothing) for m in s.x]
             terms["L_C_m"] = torch.stack(alone).sum()
         return terms
 

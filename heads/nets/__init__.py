@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+import torch
 from torch import Tensor, nn
 
 from heads.batch import Side
@@ -33,6 +34,11 @@ class Net(nn.Module):
         reads "fused".
         """
         raise NotImplementedError
+
+    def reads(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Task -> all that its logits are made of (B, D): the fused features, or the modalities' side by side."""
+        read_BD = [f["fused"]] if "fused" in f else list(f.values())
+        return {task: torch.cat([f_BD[:, part] for f_BD in read_BD], 1) for task, part in self.parts.items()}
 
     @staticmethod
     def similarity(out: dict[str, Tensor]) -> Tensor:

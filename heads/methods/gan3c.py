@@ -1,0 +1,168 @@
+"""A surrogate of the collaborative class-conditional GAN, source-free [3C-GAN: Li, Jiao, Cao, Wong & Wu 2020, CVPR].
+
+    D:     L_D = -E log D(x) - E log(1 - D(x_g))                          x_g = G(y, z): a row of class y
+    G:     L_adv + λ_s L_sem = -E log D(x_g) - λ_s E log p(y | x_g)
+    net:   L = L_clu + λ_g L_gen + λ_w L_w
+           L_clu = E H(p(x)),   L_gen = -E log p(y | x_g),   L_w = ‖θ - θ_s‖²
+
+y is drawn uniformly, z from a normal distribution. The generator makes rows that look like the target's and that the
+net takes for y; the net learns from them, which guides the generator better in turn. θ_s are the source's weights.
+
+The paper generates pictures of the target. Here cached features are all there is, so G generates them: all windows of
+all modalities of a clip. The source stage is `source_only` on the same net, and `init_from` names it.
+
+Implementation details
+  1. G and D have one hidden layer; D sees all windows and modalities as one vector. The paper's nets are convolutional.
+  2. G makes features in units of the target's standard deviation around its mean, entry by entry, measured once; D sees
+     them so. Cached features of any scale can be generated then.
+  3. Generated clips lack what the clips of the batch lack, so that D does not see by gaps which are real.
+  4. In each step D, then G, then the net are updated, each on labels and noise of its own.
+  5. λ_g ramps up with 2 / (1 + exp(-10 p)) - 1 (ours): what an untrained generator makes is noise with labels.
+  6. The weights λ of the paper were not at hand; these are ours. They are for sums over all weights, means over rows.
+  7. Beside entropy the paper's L_clu has virtual adversarial training, which is left out.
+  8. G and D begin at random: give them an `optim_for` with adam if the run's is SGD for a trained net.
+  9. With several tasks y has one class of each, and their cross entropies and entropies are added.
+Shapes: B rows, T windows, K classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn, stack
+from torch.nn import Parameter
+from torch.nn.functional import softplus
+
+from heads.batch import Batch, Side, Spec, Sweep, gather
+from heads.losses.entropy import entropy
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+from heads.methods._copies import Teacher
+from heads.methods._fitted import moments
+from heads.nets import Net
+from heads.schedules import dann
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of the surrogate of 3C-GAN."""
+
+    lambda_s: float = 1.0  #: λ_s, the generator's: that the net takes x_g for y
+    lambda_g: float = 1.0  #: λ_g, peak weight of generated rows for the net
+    lambda_w: float = 0.01  #: λ_w, weight of the distance to the source's weights
+    noise: int = 64  #: numbers in z
+    hidden: int = 256  #: width of the hidden layers of G and D
+
+
+class Gan3c(Method):
+    """A generator, a discriminator and the net."""
+
+    needs = ("target", "init_from")
+    surrogate = "a generator of cached features stands for the paper's generator of pictures; no virtual adversaries"
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        self.source = Teacher(net)
+        self.sizes = {m: spec.windows[m] * prod(shape) for m, shape in spec.shapes.items()}
+        self.G = perceptron(params.noise + sum(spec.classes.values()), params.hidden, sum(self.sizes.values()))
+        self.D = perceptron(sum(self.sizes.values()), params.hidden, 1)
+        for m, shape in spec.shapes.items():
+            self.register_buffer(f"mean:{m}", torch.zeros(prod(shape)), persistent=False)
+            self.register_buffer(f"std:{m}", torch.ones(prod(shape)), persistent=False)
+
+    def players(self) -> dict[str, list[Parameter]]:
+        """D, G, and what the net learns."""
+        trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        return {"D": list(self.D.parameters()), "G": list(self.G.parameters()), "net": trained}
+
+    def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
+        """Once: note the source's weights, measure the target."""
+        if epoch > 0:
+            return
+        self.source.follow(self.net)
+        seen = gather(sweep("target"), look)
+        for m in self.sizes:
+            if m in seen:
+                mean_I, std_I, _ = moments(seen[m], seen[f"has {m}"].expand_as(seen[m]))
+                self.get_buffer(f"mean:{m}").copy_(mean_I)
+                self.get_buffer(f"std:{m}").copy_(std_I)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """The terms of all three players; which player lowers which of them is said by `rounds`."""
+        t = batch.target
+        assert t is not None  # `needs`
+        return self.discrimination(t) | self.generation(t) | self.adaptation(t, progress)
+
+    def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """D, then G, then the net."""
+        t = batch.target
+        assert t is not None  # `needs`
+        yield "D", self.discrimination(t)
+        yield "G", self.generation(t)
+        yield "net", self.adaptation(t, progress)
+
+    def discrimination(self, t: Side) -> dict[str, Tensor]:
+        """L_D: tell real clips from generated ones."""
+        with torch.no_grad():
+            x_g = self.generate(t)
+        real_B1, generated_B1 = (self.D(self.units(side)) for side in (t, x_g))
+        return {"L_D": softplus(-real_B1).mean() + softplus(generated_B1).mean()}
+
+    def generation(self, t: Side) -> dict[str, Tensor]:
+        """L_adv and L_sem: generated clips should pass for real ones, of their class."""
+        x_g = self.generate(t)
+        L_sem = task_cross_entropy(self.predict(x_g), x_g.y)
+        return {"L_adv": softplus(-self.D(self.units(x_g))).mean(), "L_sem": self.params.lambda_s * L_sem}
+
+    def adaptation(self, t: Side, progress: float) -> dict[str, Tensor]:
+        """L_gen, L_w and L_clu: what the net learns."""
+        p = self.params
+        with torch.no_grad():
+            x_g = self.generate(t)
+        weights = zip(self.net.parameters(), self.source.parameters(), strict=True)
+        L_w = stack([(theta - theta_s).square().sum() for theta, theta_s in weights]).sum()
+        L_clu = stack([entropy(z_BK.softmax(1)).mean() for z_BK in self.predict(t).values()]).sum()
+        L_gen = task_cross_entropy(self.predict(x_g), x_g.y)
+        return {"L_gen": p.lambda_g * dann(progress) * L_gen, "L_w": p.lambda_w * L_w, "L_clu": L_clu}
+
+    def generate(self, t: Side) -> Side:
+        """As many clips as t has, with labels drawn anew; they lack what those of t lack."""
+        B, device = len(t.index), t.index.device
+        y = {task: torch.randint(K, (B,), device=device) for task, K in self.spec.classes.items()}
+        said = [
+            y_B[:, None] == torch.arange(K, device=device)
+            for y_B, K in zip(y.values(), self.spec.classes.values(), strict=True)
+        ]
+        g_BI = self.G(torch.cat([torch.randn(B, self.params.noise, device=device), *said], 1))
+        x = {}
+        for m, g_B in zip(self.sizes, g_BI.split(list(self.sizes.values()), 1), strict=True):
+            if m in t.x:
+                g_BTI = g_B.reshape(B, self.spec.windows[m], -1)
+                g_BTI = self.get_buffer(f"mean:{m}") + self.get_buffer(f"std:{m}") * g_BTI
+                x[m] = (g_BTI * t.present[m][:, :, None]).reshape(t.x[m].shape)
+        return Side(x, t.present, y, t.domain, t.index)
+
+    def units(self, side: Side) -> Tensor:
+        """Clips as D sees them (B, I): standardised by the target, 0 where a window or a modality is not there."""
+        seen = []
+        for m, size in self.sizes.items():
+            if m in side.x:
+                x_BTI = (side.x[m].flatten(2) - self.get_buffer(f"mean:{m}")) / self.get_buffer(f"std:{m}")
+                seen.append((x_BTI * side.present[m][:, :, None]).flatten(1))
+            else:
+                seen.append(torch.zeros(len(side.index), size, device=side.index.device))
+        return torch.cat(seen, 1)
+
+
+def look(t: Side) -> dict[str, Tensor]:
+    """Modality -> means over windows (B, I), "has" modality -> who has it (B, 1)."""
+    return {m: t.pool(m).flatten(1) for m in t.x} | {f"has {m}": t.has(m)[:, None] for m in t.x}
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """One hidden layer."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs))
+
+
+METHOD = Gan3c

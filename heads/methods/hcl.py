@@ -1,0 +1,127 @@
+"""Historical contrastive learning, source-free [HCL: Huang, Guan, Xiao & Lu 2021, NeurIPS].
+
+    L = λ_id L_HCID + λ_cd L_HCCD
+
+    L_HCID = mean_i -log( γ_i φ(q_i, k_i) / Σ_j γ_j φ(q_i, k_j) )     φ(q, k) = exp(cos(q, k) / τ)
+             γ_j = clamp(1.1 - H(p'_j) / log K, 0.9, 1.1)             how sure the history is of row j
+    L_HCCD = mean_i h_i (-log p_i(y_i)),   h_i = exp(-KL(p_i^s ‖ p'_i))
+
+q and p are features and predictions of the net, k and p' those of its history, an average of past weights:
+θ' = m θ' + (1 - m) θ after each step. p^s is what the source's net said. Historical contrastive instance discrimination
+(HCID) keeps each row near to what it was, more so near rows that were sure; category discrimination (HCCD) learns
+pseudo-labels y, less so where the two historical models disagree.
+
+The source stage is `source_only` on the same net, and `init_from` names it. MTRAN's row "HCL" is this on net `mtran`.
+
+Implementation details
+  1. γ, h and the numbers τ and m are those of the authors' code, which is for segmentation. The paper's h is one minus
+     a sigmoid of the L1 distance of predictions.
+  2. The positive of a row is the row itself, as in the paper. The code takes all other pixels of equal pseudo-label.
+  3. A view is another dropout mask: the net sees a batch in training mode, the history in eval mode. Windows that are
+     drawn at random differ from those of the pseudo-labels.
+  4. y are the net's predictions of the whole target in eval mode, anew in each epoch (the code writes them to files,
+     before each round).
+  5. p^s is found in the first sweep, before anything has learnt: features are cached, so a frozen copy of the source's
+     net would say the same in each step, but for random windows.
+  6. λ_id = λ_cd = 1, as nothing says otherwise.
+  7. With late fusion a row's feature is that of all modalities side by side; it is 0 in those that the row lacks. With
+     several tasks both losses are taken on each task's part and scores, and added.
+  8. All of the net learns, the classifier too (code).
+Deviation: on frozen features the net's own layers adapt, where the paper trains the backbone too.
+Shapes: N rows of the target, B of a batch, D features, K classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor, stack
+from torch.nn.functional import cross_entropy, kl_div
+
+from heads.batch import Batch, Spec, Sweep, gather
+from heads.losses.contrastive import contrast
+from heads.losses.entropy import entropy
+from heads.methods import Method
+from heads.methods._copies import Teacher
+from heads.nets import Net
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of HCL."""
+
+    lambda_id: float = 1.0  #: λ_id, weight of instance discrimination
+    lambda_cd: float = 1.0  #: λ_cd, weight of category discrimination
+    tau: float = 0.07  #: τ, temperature
+    m: float = 0.996  #: m, share of the historical weights that stays in a step
+
+
+class Hcl(Method):
+    """Buffers "z_s:TASK" (N, K) hold the source's logits, "y:TASK" (N,) the pseudo-labels."""
+
+    needs = ("target", "init_from")
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        self.history = Teacher(net)
+        for task, K in spec.classes.items():
+            self.register_buffer(f"z_s:{task}", torch.zeros(spec.rows["target"], K), persistent=False)
+            y_N = torch.zeros(spec.rows["target"], dtype=torch.int64)
+            self.register_buffer(f"y:{task}", y_N, persistent=False)
+
+    def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
+        """Label the target; before the first step the history begins, and the source's net is heard."""
+        z = gather(sweep("target"), self.predict)
+        if epoch == 0:
+            self.history.follow(self.net)
+        for task, z_NK in z.items():
+            self.get_buffer(f"y:{task}").copy_(z_NK.argmax(1))
+            if epoch == 0:
+                self.get_buffer(f"z_s:{task}").copy_(z_NK)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_HCID and L_HCCD of the target."""
+        p, t = self.params, batch.target
+        assert t is not None  # `needs`
+        f = self.net.encode(t)
+        z, q = self.net.classify(f), self.net.reads(f)
+        with torch.no_grad():
+            f_past = self.history.net.encode(t)
+            z_past, k = self.history.net.classify(f_past), self.net.reads(f_past)
+        same_BB = t.index[:, None] == t.index
+        hcid, hccd = [], []
+        for task in self.net.parts:
+            gamma_B = reliability(z_past[task])
+            hcid.append(contrast(q[task], k[task], same_BB, tau=p.tau, weight_N=gamma_B))
+            h_B = consistency(self.get_buffer(f"z_s:{task}")[t.index], z_past[task])
+            y_B = self.get_buffer(f"y:{task}")[t.index]
+            hccd.append((h_B * cross_entropy(z[task], y_B, reduction="none")).mean())
+        return {"L_HCID": p.lambda_id * stack(hcid).sum(), "L_HCCD": p.lambda_cd * stack(hccd).sum()}
+
+    def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """One round; the history follows after its update."""
+        yield "all", self(batch, progress)
+        self.history.follow(self.net, self.params.m)
+
+
+def reliability(z_BK: Tensor) -> Tensor:
+    """The weight γ of each key -> (B,), from 0.9 (unsure) to 1.1 (sure).
+
+    >>> reliability(torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
+    tensor([0.9000, 1.0982])
+    """
+    return (1.1 - entropy(z_BK.softmax(1)) / log(z_BK.shape[1])).clamp(0.9, 1.1)
+
+
+def consistency(z_source_BK: Tensor, z_past_BK: Tensor) -> Tensor:
+    """The weight h of each row -> (B,): 1 where both say the same, towards 0 where they disagree.
+
+    >>> consistency(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
+    tensor([1.])
+    """
+    kl_BK = kl_div(z_past_BK.log_softmax(1), z_source_BK.log_softmax(1), reduction="none", log_target=True)
+    return (-kl_BK.sum(1)).exp()
+
+
+METHOD = Hcl
