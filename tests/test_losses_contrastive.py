@@ -16,14 +16,14 @@ def cosine(u, v):
     return sum(a * b for a, b in zip(u, v, strict=True)) / length
 
 
-def naive(q, k, positive, tau, keys=None):
+def naive(q, k, positive, tau, keys=None, weights=None):
     """The definition, pair by pair, on lists."""
     total = count = 0
     for i, anchor in enumerate(q):
         near = everything = 0.0
         for j, key in enumerate(k):
             if any(positive[i]) and (keys is None or keys[j]):
-                phi = math.exp(cosine(anchor, key) / tau)
+                phi = math.exp(cosine(anchor, key) / tau) * (weights[j] if weights else 1)
                 everything += phi
                 near += phi if positive[i][j] else 0.0
         if near:
@@ -46,6 +46,14 @@ def test_equals_the_naive_loops(positive, keys, tau):
     assert contrast(q, k, positive, tau=tau).item() == pytest.approx(
         naive(q.tolist(), k.tolist(), positive.tolist(), tau), abs=1e-9
     )
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.5, 3.0])
+def test_weights_multiply_the_keys(tau):
+    q, k, positive, weight_N = rows(1, 4), rows(2, 6), rows(3, 4, 6) > 0.3, rows(4, 6, 1).exp().squeeze(1)
+    expected = naive(q.tolist(), k.tolist(), positive.tolist(), tau, weights=weight_N.tolist())
+    assert contrast(q, k, positive, tau=tau, weight_N=weight_N).item() == pytest.approx(expected, abs=1e-9)
+    assert contrast(q, k, positive, tau=tau, weight_N=3 * weight_N).item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_by_hand():

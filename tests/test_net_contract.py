@@ -54,6 +54,21 @@ def test_shapes_and_parts(module, spec):
 
 @EVERY
 @SPECS
+def test_reads_is_all_that_a_task_classifies(module, spec):
+    """And nothing else: where logits of a task have a gradient, the features are among what it reads."""
+    net = build(module, spec)
+    f = {m: f_BD.detach().requires_grad_() for m, f_BD in net.encode(side(spec, labelled=True)).items()}
+    for task, z in net.classify(f).items():
+        grads = torch.autograd.grad(z.square().sum(), list(f.values()), allow_unused=True)
+        used = [g if g is not None else torch.zeros_like(f_BD) for g, f_BD in zip(grads, f.values(), strict=True)]
+        read = torch.autograd.grad(net.reads(f)[task].sum(), list(f.values()), allow_unused=True)
+        for g_z, g_r in zip(used, read, strict=True):
+            assert torch.equal(g_z != 0, torch.zeros_like(g_z, dtype=torch.bool) if g_r is None else g_r != 0)
+        assert net.reads(f)[task].shape == (8, sum(int(g[0].sum()) for g in read if g is not None))
+
+
+@EVERY
+@SPECS
 def test_rows_do_not_depend_on_their_batch(module, spec):
     net, s = build(module, spec), side(spec, rows=7, labelled=True)
 

@@ -1,6 +1,6 @@
 """Historical contrastive learning, source-free [HCL: Huang, Guan, Xiao & Lu 2021, NeurIPS].
 
-    L = λ_id L_HCID + λ_cd L_HCCD
+    L = L_HCCD + λ_id L_HCID
 
     L_HCID = mean_i -log( γ_i φ(q_i, k_i) / Σ_j γ_j φ(q_i, k_j) )     φ(q, k) = exp(cos(q, k) / τ)
              γ_j = clamp(1.1 - H(p'_j) / log K, 0.9, 1.1)             how sure the history is of row j
@@ -23,7 +23,7 @@ Implementation details
      before each round).
   5. p^s is found in the first sweep, before anything has learnt: features are cached, so a frozen copy of the source's
      net would say the same in each step, but for random windows.
-  6. λ_id = λ_cd = 1, as nothing says otherwise.
+  6. λ_id = 1, as nothing says otherwise.
   7. With late fusion a row's feature is that of all modalities side by side; it is 0 in those that the row lacks. With
      several tasks both losses are taken on each task's part and scores, and added.
   8. All of the net learns, the classifier too (code).
@@ -52,7 +52,6 @@ class Params:
     """Hyper-parameters of HCL."""
 
     lambda_id: float = 1.0  #: λ_id, weight of instance discrimination
-    lambda_cd: float = 1.0  #: λ_cd, weight of category discrimination
     tau: float = 0.07  #: τ, temperature
     m: float = 0.996  #: m, share of the historical weights that stays in a step
 
@@ -97,7 +96,7 @@ class Hcl(Method):
             h_B = consistency(self.get_buffer(f"z_s:{task}")[t.index], z_past[task])
             y_B = self.get_buffer(f"y:{task}")[t.index]
             hccd.append((h_B * cross_entropy(z[task], y_B, reduction="none")).mean())
-        return {"L_HCID": p.lambda_id * stack(hcid).sum(), "L_HCCD": p.lambda_cd * stack(hccd).sum()}
+        return {"L_HCID": p.lambda_id * stack(hcid).sum(), "L_HCCD": stack(hccd).sum()}
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """One round; the history follows after its update."""

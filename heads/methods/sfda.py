@@ -1,6 +1,6 @@
 """Domain adaptation without source data [SFDA: Kim, Cho, Han, Panda & Hong 2021, IEEE TAI 2], source-free.
 
-    L = (1 - α) L_source + α L_self      α = 2 / (1 + exp(-20 p)) - 1
+    L = L_source (1 - α) + L_self α      α = 2 / (1 + exp(-20 p)) - 1
 
     L_source = mean_i -log p'_i(y'_i)         y'_i: what the source's net says of row i; p': by head 1
     L_self   = mean_i w_i (-log p_i(y_i))     y_i, w_i in {0, 1}: by prototypes of the target; p: by head 2
