@@ -16,6 +16,7 @@ from tests.test_method_contract import build
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
 TARGET = ("target",)
+torch.set_num_threads(1)
 
 
 def naive_rounds(p, f):
