@@ -17,12 +17,12 @@ Shapes: B batch, D features, K classes.
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from torch import Tensor, nn
 
 from heads.batch import Side, Spec
 from heads.nets import Net
-from heads.nets._parts import parts, widths
+from heads.nets._fusion import LateFusion
+from heads.nets._parts import parts
 
 ACTIVATIONS = {"relu": nn.ReLU, "none": nn.Identity}
 
@@ -47,7 +47,7 @@ class Adapter(Net):
         self.parts = parts(params.dim, tuple(spec.classes))
         self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim) for m, shape in spec.shapes.items()})
         self.after = nn.Sequential(ACTIVATIONS[params.act](), nn.Dropout(params.dropout))
-        self.classifier = LateFusion(spec, widths(params.dim, self.parts))
+        self.classifier = LateFusion(spec, params.dim, self.parts)
 
     def encode(self, side: Side) -> dict[str, Tensor]:
         """Modality -> f_m (B, D); zeros in the rows that lack the modality."""
@@ -55,24 +55,8 @@ class Adapter(Net):
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Task -> logits (B, K) of these modalities together."""
-        return {
-            task: self.classifier(task, {m: f_BD[:, part] for m, f_BD in f.items()})
-            for task, part in self.parts.items()
-        }
-
-
-class LateFusion(nn.Module):
-    """z = Σ_m G_m f_m + g of each task, over the modalities that are given."""
-
-    def __init__(self, spec: Spec, width: dict[str, int]) -> None:
-        super().__init__()
-        each = [(m, task, K) for m in spec.shapes for task, K in spec.classes.items()]
-        self.G = nn.ModuleDict({f"{m}:{task}": nn.Linear(width[task], K, bias=False) for m, task, K in each})
-        self.g = nn.ParameterDict({f":{task}": torch.zeros(K) for task, K in spec.classes.items()})
-
-    def forward(self, task: str, f: dict[str, Tensor]) -> Tensor:
-        """Logits (B, K)."""
-        return torch.stack([self.G[f"{m}:{task}"](f_BD) for m, f_BD in f.items()]).sum(0) + self.g[f":{task}"]
+        logits: dict[str, Tensor] = self.classifier(f)
+        return logits
 
 
 NET = Adapter

@@ -1,0 +1,151 @@
+"""Temporal relation network per modality [TRN: Zhou et al. 2018], as RNA's EPIC-Kitchens-100 head [RNA, Sec. 4.2.1].
+
+    x_mt = Dropout(ReLU(W_m x_mt + b_m))                                        frames, t = 1 .. T
+    r_mn = Σ_{t_1 < .. < t_n} ReLU(V_mn [x_mt_1; ..; x_mt_n] + c_mn)            relations of n frames, n = T .. 2
+    f'_m = Dropout(Σ_n r_mn),   f_m = U_m f'_m + u_m                            video;  f_m in R^D, cut into the tasks
+    z    = Σ_m G_m f_m + g                                                      late fusion
+
+Frames stand in their order: unlike the adapter and MTRAN, this net sees in which order things happen. T is the number
+of windows of a training draw (`Feed(train="segments:5")`: 5 of 25), for each modality its own.
+
+Implementation details
+  1. Of the combinations of n frames, up to 3 are summed: numbers ⌈i C / 3⌉ of all C in lexicographic order, the same
+     for all rows. V_mn is shared by the combinations of one n. (Code of EK100's challenge, by the authors of TA3N.)
+  2. That code has one more ReLU before V_mn, which would change nothing: frames are not below 0. Dropout on f' is the
+     code's; RNA's text names the first only, and says that it follows the code up to f'.
+  3. The code joins the modalities to one frame of 3072 numbers; RNA has a network per modality, and so has this. Widths
+     are RNA's: f' in R^1024, verb and noun in R^256 each. That of the frames is not stated.
+  4. A row with fewer or more present windows than T is read at the centres of T equal stretches of those it has, as by
+     `segments:T`: some windows twice, or some not at all. So each row has all relations, and norms compare.
+  5. One window (T = 1) has no relation: V is then applied to that frame.
+  6. f_m is 0 where a clip lacks m. The bias g is one for all modalities, as the adapter's.
+Shapes: B rows, T frames, E numbers of a row, W width of a frame, S scales n, C combinations, R relations, D features.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil, prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from heads.batch import Side, Spec
+from heads.nets import Net
+from heads.nets._fusion import LateFusion
+from heads.nets._parts import parts
+
+MOST = 3  # combinations that are summed at a scale
+
+
+@dataclass(frozen=True)
+class Params:
+    """Size of the network."""
+
+    dim: int = 512  #: D, features per modality of all tasks together: verb 256, noun 256
+    frame_dim: int = 1024  #: W, of a frame
+    relation_dim: int = 1024  #: R, of a relation and of f'
+    dropout: float = 0.5  #: share of frame and of video features dropped in training
+
+
+class Levels(NamedTuple):
+    """What a modality's network computes before f', for methods that align its levels."""
+
+    frames: Tensor  #: (B, T, W)
+    relations: Tensor  #: (B, S, R), from n = T down to 2
+
+
+class Trn(Net):
+    """The network above, over the modalities and tasks of the spec."""
+
+    def __init__(self, params: Params, spec: Spec) -> None:
+        super().__init__()
+        self.params = params
+        self.dim = params.dim
+        self.parts = parts(params.dim, tuple(spec.classes))
+        self.branch = nn.ModuleDict({m: Branch(prod(of), spec.windows[m], params) for m, of in spec.shapes.items()})
+        self.U = nn.ModuleDict({m: nn.Linear(params.relation_dim, params.dim) for m in spec.shapes})
+        self.after = nn.Dropout(params.dropout)
+        self.classifier = LateFusion(spec, params.dim, self.parts)
+
+    def levels(self, side: Side) -> dict[str, Levels]:
+        """Modality -> frames and relations; meaningless in the rows that lack the modality."""
+        return {m: self.branch[m](x.flatten(2), side.present[m]) for m, x in side.x.items()}
+
+    def video(self, relations_BSR: Tensor) -> Tensor:
+        """Sum of the relations, as they are or weighed -> f' (B, R)."""
+        video_BR: Tensor = self.after(relations_BSR.sum(1))
+        return video_BR
+
+    def project(self, side: Side, video: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Modality -> f' (B, R) to modality -> f_m (B, D); zeros in the rows that lack the modality."""
+        return {m: self.U[m](video_BR) * side.has(m)[:, None] for m, video_BR in video.items()}
+
+    def encode(self, side: Side) -> dict[str, Tensor]:
+        """Modality -> f_m (B, D); zeros in the rows that lack the modality."""
+        return self.project(side, {m: self.video(of.relations) for m, of in self.levels(side).items()})
+
+    def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Task -> logits (B, K) of these modalities together."""
+        logits: dict[str, Tensor] = self.classifier(f)
+        return logits
+
+
+class Branch(nn.Module):
+    """Frames and relations of one modality, for T windows of E numbers."""
+
+    def __init__(self, E: int, T: int, params: Params) -> None:
+        super().__init__()
+        self.T = T
+        self.W = nn.Linear(E, params.frame_dim)
+        self.after = nn.Sequential(nn.ReLU(), nn.Dropout(params.dropout))
+        self.scales = nn.ModuleList(Scale(chosen(T, n), params) for n in range(T, 1, -1) or [1])
+
+    def forward(self, x_BTE: Tensor, present_BT: Tensor) -> Levels:
+        """Both levels, of any number of windows."""
+        at_BT = centres(present_BT, self.T)
+        x_BTE = x_BTE.gather(1, at_BT[:, :, None].expand(-1, -1, x_BTE.shape[2]))
+        x_BTW = self.after(self.W(x_BTE))
+        return Levels(x_BTW, torch.stack([scale(x_BTW) for scale in self.scales], 1))
+
+
+class Scale(nn.Module):
+    """r_mn: the relations of n frames, summed over the chosen combinations."""
+
+    at: Tensor  # (C, n) frames
+
+    def __init__(self, of: list[tuple[int, ...]], params: Params) -> None:
+        super().__init__()
+        self.register_buffer("at", torch.tensor(of), persistent=False)
+        self.V = nn.Linear(len(of[0]) * params.frame_dim, params.relation_dim)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        """Frames to relations (B, R)."""
+        r_BCR = self.V(x_BTW[:, self.at].flatten(2)).relu()
+        return r_BCR.sum(1)
+
+
+def chosen(T: int, n: int) -> list[tuple[int, ...]]:
+    """Up to MOST combinations of n out of T frames, evenly out of all.
+
+    >>> chosen(5, 4)
+    [(0, 1, 2, 3), (0, 1, 3, 4), (1, 2, 3, 4)]
+    """
+    every = list(combinations(range(T), n))
+    count = min(MOST, len(every))
+    return [every[ceil(i * len(every) / count)] for i in range(count)]
+
+
+def centres(present_BT: Tensor, k: int) -> Tensor:
+    """Windows at the centres of k equal stretches of those that a row has -> (B, k); 0 for a row without any.
+
+    >>> centres(torch.tensor([[True, True, True], [True, False, True]]), 3)
+    tensor([[0, 1, 2],
+            [0, 2, 2]])
+    """
+    order_BT = present_BT.int().argsort(dim=1, descending=True, stable=True)  # present ones first, as they follow
+    count_B1 = present_BT.sum(1, keepdim=True)
+    return order_BT.gather(1, (2 * torch.arange(k, device=present_BT.device) + 1) * count_B1 // (2 * k))
+
+
+NET = Trn
