@@ -9,7 +9,7 @@ import torch
 from heads import nets
 from heads.batch import Side, gather
 from heads.nets import Net, adapter
-from tests._problems import EK, SPEC, side, without
+from tests._problems import EK, SPEC, side, small, without
 
 EVERY = pytest.mark.parametrize("module", [nets.load(name) for name in nets.names()], ids=nets.names())
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
@@ -17,7 +17,7 @@ SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"
 
 def build(module, spec, **params):
     torch.manual_seed(0)
-    return module.NET(dataclasses.replace(module.Params(), **{"dim": 8, **params}), spec).eval()
+    return module.NET(dataclasses.replace(module.Params(), **{**small(module), **params}), spec).eval()
 
 
 @EVERY
@@ -102,7 +102,7 @@ def test_the_classifier_is_what_classify_learns_and_encode_does_not(module, spec
 
 @EVERY
 def test_stays_in_the_state_dict(module):
-    net, other = build(module, EK), module.NET(module.Params(dim=8), EK).eval()
+    net, other = build(module, EK), build(module, EK)
     other.load_state_dict(net.state_dict())
     s = side(EK, labelled=True)
     for task, z in net.classify(net.encode(s)).items():

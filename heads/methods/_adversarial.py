@@ -26,7 +26,18 @@ def domain_loss(
 
     What stands before h feels its gradient times -coefficient, D feels it whole. A bool weight says which rows count.
     """
-    z_B2 = D(reverse(torch.cat([h_SI, h_TI]), coefficient))
+    z_S2, z_T2 = D(reverse(torch.cat([h_SI, h_TI]), coefficient)).split([len(h_SI), len(h_TI)])
+    return side_loss(z_S2, z_T2, weight_S, weight_T)
+
+
+def side_loss(z_S2: Tensor, z_T2: Tensor, weight_S: Tensor, weight_T: Tensor) -> Tensor:
+    """The same of what a discriminator says.
+
+    >>> sure, nobody = torch.tensor([[9.0, -9.0]]), torch.zeros(1)
+    >>> side_loss(0 * sure, sure, torch.ones(1), nobody)   # log 2: the second row does not count
+    tensor(0.6931)
+    """
+    z_B2 = torch.cat([z_S2, z_T2])
     d_B = torch.cat([torch.zeros_like(weight_S, dtype=torch.long), torch.ones_like(weight_T, dtype=torch.long)])
     weight_B = torch.cat([weight_S, weight_T]).to(z_B2)
     total = weight_B.sum()

@@ -63,7 +63,8 @@ class Trn(Net):
         self.params = params
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))
-        self.branch = nn.ModuleDict({m: Branch(prod(of), spec.windows[m], params) for m, of in spec.shapes.items()})
+        self.scales = {m: list(range(spec.windows[m], 1, -1)) or [1] for m in spec.shapes}  # n of the relations
+        self.branch = nn.ModuleDict({m: Branch(prod(of), self.scales[m], params) for m, of in spec.shapes.items()})
         self.U = nn.ModuleDict({m: nn.Linear(params.relation_dim, params.dim) for m in spec.shapes})
         self.after = nn.Dropout(params.dropout)
         self.classifier = LateFusion(spec, params.dim, self.parts)
@@ -94,12 +95,12 @@ class Trn(Net):
 class Branch(nn.Module):
     """Frames and relations of one modality, for T windows of E numbers."""
 
-    def __init__(self, E: int, T: int, params: Params) -> None:
+    def __init__(self, E: int, scales: list[int], params: Params) -> None:
         super().__init__()
-        self.T = T
+        self.T = scales[0]
         self.W = nn.Linear(E, params.frame_dim)
         self.after = nn.Sequential(nn.ReLU(), nn.Dropout(params.dropout))
-        self.scales = nn.ModuleList(Scale(chosen(T, n), params) for n in range(T, 1, -1) or [1])
+        self.scales = nn.ModuleList(Scale(chosen(self.T, n), params) for n in scales)
 
     def forward(self, x_BTE: Tensor, present_BT: Tensor) -> Levels:
         """Both levels, of any number of windows."""
