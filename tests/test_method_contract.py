@@ -30,7 +30,8 @@ EVERY = pytest.mark.parametrize(("module", "spec", "sides"), tuple(settings()))
 
 
 def build(module, spec, sides, seed=0, **params):
-    spec = dataclasses.replace(spec, rows={name: n for name, n in spec.rows.items() if name in sides})
+    seen = {*sides, *(("source_val",) if "source_val" in module.METHOD.needs + module.METHOD.may else ())}
+    spec = dataclasses.replace(spec, rows={name: n for name, n in spec.rows.items() if name in seen})
     torch.manual_seed(seed)
     net = net_for(module, spec)
     return module.METHOD(dataclasses.replace(module.Params(), **params), spec, net)
@@ -38,7 +39,11 @@ def build(module, spec, sides, seed=0, **params):
 
 def train(method, spec, sides, steps=3, lr=0.05):
     """The terms of a few clipped steps, begin_epoch included."""
-    rows = {"source": side(spec, 24, labelled=True), "target": side(spec, 18, labelled=False, seed=1, domain=1)}
+    rows = {
+        "source": side(spec, 24, labelled=True),
+        "source_val": side(spec, 6, labelled=True, seed=2),
+        "target": side(spec, 18, labelled=False, seed=1, domain=1),
+    }
     optimizer = torch.optim.SGD(method.parameters(), lr=lr)
     method.eval()
     with torch.no_grad():
