@@ -26,13 +26,32 @@ def mmd(f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor, gamma: float) ->
     >>> mmd(torch.zeros(1, 2), torch.full((1, 2), 1e6), everyone, everyone, 9.7)   # far apart: 12 kernels, 1 + 1 - 0
     tensor(24.)
     """
-    f_BD, in_B = torch.cat([f_SD, f_TD]), torch.cat([in_S, in_T])
+    k_BB = kernel(torch.cat([f_SD, f_TD]), torch.cat([in_S, in_T]), gamma)
+    weight_B = torch.cat([in_S / in_S.sum().clamp_min(1), -(in_T / in_T.sum().clamp_min(1))]).to(k_BB)
+    return (weight_B @ k_BB @ weight_B) * (in_S.any() & in_T.any())
+
+
+def class_mmd(f_SD: Tensor, f_TD: Tensor, in_SK: Tensor, in_TK: Tensor, gamma: float) -> Tensor:
+    """Mean of MMD² over the classes that have rows in both groups; 0 without any. One γ for all of them.
+
+    in_SK, in_TK (bool) say which rows are of each class.
+
+    >>> one = torch.tensor([[True, False]])
+    >>> class_mmd(torch.zeros(1, 2), torch.full((1, 2), 1e6), one, one, 9.7)   # the other class is not there
+    tensor(24.)
+    """
+    k_BB = kernel(torch.cat([f_SD, f_TD]), torch.cat([in_SK, in_TK]).any(1), gamma)
+    weight_BK = torch.cat([in_SK / in_SK.sum(0).clamp_min(1), -(in_TK / in_TK.sum(0).clamp_min(1))]).to(k_BB)
+    both_K = in_SK.any(0) & in_TK.any(0)
+    return ((weight_BK * (k_BB @ weight_BK)).sum(0) * both_K).sum() / both_K.sum().clamp_min(1)
+
+
+def kernel(f_BD: Tensor, in_B: Tensor, gamma: float) -> Tensor:
+    """Sum of the kernels k of all pairs -> (B, B); gamma: γ; 0: mean ‖x - y‖² of the rows that count."""
     d_BB = squared_distances(f_BD, in_B)
     rows = in_B.sum()
     width = gamma or ((d_BB * in_B[:, None] * in_B).sum() / (rows * (rows - 1)).clamp_min(1)).detach().clamp_min(TINY)
-    k_BB = torch.stack([(-d_BB / (width * factor)).exp() for factor in FACTORS]).sum(0)
-    weight_B = torch.cat([in_S / in_S.sum().clamp_min(1), -(in_T / in_T.sum().clamp_min(1))]).to(k_BB)
-    return (weight_B @ k_BB @ weight_B) * (in_S.any() & in_T.any())
+    return torch.stack([(-d_BB / (width * factor)).exp() for factor in FACTORS]).sum(0)
 
 
 def squared_distances(f_BD: Tensor, in_B: Tensor) -> Tensor:
