@@ -6,11 +6,13 @@ import textwrap
 import pytest
 
 from featcache.errors import ConfigError
-from heads.methods import rna, source_only
+from heads.methods import rna, shot, source_only
+from heads.nets import adapter
 from pipelines import experiments
 from pipelines.config import Feed, Optim
 from pipelines.engines import local
 from pipelines.experiments import Experiment, kitchens
+from pipelines.experiments._rows import Row, runs
 from pipelines.runs import Run
 from tests._stores import STORES, manifest, run, write_all, write_store
 
@@ -260,3 +262,34 @@ def test_processes_give_the_same_logs_as_one(stores, tmp_path):
     logs = [{o.config.id: Run.open(o.folder).log() for o in outcomes} for outcomes in (alone, together)]
     assert logs[0] == logs[1]
     assert len(logs[0]) == 3
+
+
+def test_rows_are_given_what_their_methods_may_see():
+    """Source-free rows start from another row's runs; supervised ones are trained once per target."""
+    rows = {
+        "source-only": Row(source_only.Params()),
+        "RNA": Row(rna.Params(), target=True),
+        "SHOT": Row(shot.Params(), start="source-only", changes={"steps": 7}),
+        "supervised": Row(source_only.Params(), supervised=True),
+    }
+    common = {"manifest": "toy", "net": adapter.Params(), "feeds": {"rgb": Feed("hog")}, "steps": 5}
+    made = runs(rows, [("a", "c"), (("a", "b"), "c")], (0, 1), **common)
+    assert [(run.row, run.source, run.target, run.test, run.seed, run.steps) for run in made] == [
+        ("source-only", ("a",), None, "c", 0, 5),
+        ("source-only", ("a",), None, "c", 1, 5),
+        ("source-only", ("a", "b"), None, "c", 0, 5),
+        ("source-only", ("a", "b"), None, "c", 1, 5),
+        ("RNA", ("a",), "c", "c", 0, 5),
+        ("RNA", ("a",), "c", "c", 1, 5),
+        ("RNA", ("a", "b"), "c", "c", 0, 5),
+        ("RNA", ("a", "b"), "c", "c", 1, 5),
+        ("SHOT", (), "c", "c", 0, 7),
+        ("SHOT", (), "c", "c", 1, 7),
+        ("SHOT", (), "c", "c", 0, 7),
+        ("SHOT", (), "c", "c", 1, 7),
+        ("supervised", ("c",), None, "c", 0, 5),
+        ("supervised", ("c",), None, "c", 1, 5),
+    ]
+    assert [run.init_from for run in made[8:12]] == [run.id for run in made[:4]]
+    assert {run.epoch for run in made[:8]} == {"source"}
+    assert {run.epoch for run in made[8:12]} == {"target"}

@@ -1,4 +1,4 @@
-"""EPIC-8 as text: what was done to, in the narrator's words, with the verb taken out. Which verb was it?
+"""EPIC-8 as text: what was handled, in the narrator's words, with the verb taken out. The label is the verb.
 
 A benchmark of adaptation that takes the annotation lists of EPIC-8 and a sentence encoder, no video.
 `data_manifests/epic8_narrations.md` is the dataset card.

@@ -30,32 +30,33 @@ class Row:
 
 
 def runs(
-    rows: Mapping[str, Row], shifts: Iterable[tuple[str, str]], seeds: Iterable[int], **common: Any
+    rows: Mapping[str, Row], shifts: Iterable[tuple[str | tuple[str, ...], str]], seeds: Iterable[int], **common: Any
 ) -> tuple[RunConfig, ...]:
-    """Each row on each (source, target) shift and seed, as RunConfigs with the fields `common`.
+    """Each row on each (source or sources, target) shift and seed, as RunConfigs with the fields `common`.
 
     A supervised row has no source: a target that several shifts share is trained on once.
     """
-    shifts, seeds, made = tuple(shifts), tuple(seeds), dict[tuple[str, str, str, int], RunConfig]()
+    shifts, seeds, made = tuple(shifts), tuple(seeds), dict[tuple[str, tuple[str, ...], str, int], RunConfig]()
     for name, row in rows.items():
         for source, target in shifts:
             for seed in seeds:
-                taught = target if row.supervised else source
+                sources = (source,) if isinstance(source, str) else source
+                taught = (target,) if row.supervised else sources
                 if (name, taught, target, seed) not in made:
-                    start = made[row.start, source, target, seed].id if row.start else None
+                    start = made[row.start, sources, target, seed].id if row.start else None
                     config = _run(row, taught, target, {**common, **row.changes}, seed=seed, init_from=start)
                     made[name, taught, target, seed] = replace(config, row=name) if row.shown else config
     return tuple(made.values())
 
 
-def _run(row: Row, source: str, target: str, settings: dict[str, Any], **more: Any) -> RunConfig:
+def _run(row: Row, source: tuple[str, ...], target: str, settings: dict[str, Any], **more: Any) -> RunConfig:
     method = sys.modules[type(row.method).__module__].METHOD
     sees_target = "target" in method.needs if row.target is None else row.target
     sees_source = "source" in method.needs + method.may
     epoch: dict[str, Any] = {} if "epoch" in settings else {"epoch": "source" if sees_source else "target"}
     return RunConfig(
         method=row.method,
-        source=(source,) if sees_source else (),
+        source=source if sees_source else (),
         target=target if sees_target and not row.supervised else None,
         test=target,
         **settings,
