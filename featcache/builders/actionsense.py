@@ -1,0 +1,72 @@
+"""ActionSense: twenty kitchen activities, felt by the muscles of both arms of ten people; a person is a domain.
+
+`data_manifests/actionsense.md` is the dataset card.
+"""
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from featcache.builders._annotations import Progress, finish
+from featcache.errors import ManifestError
+from featcache.manifest import Clip, Manifest
+
+FILE = "emg_all_subjects.npz"
+ARRAYS = ("left", "right", "offset", "label", "class_name", "subject", "action_id")
+
+
+def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+    """Read `folder/emg_all_subjects.npz` and write `folder/actionsense.csv`; each clip is an interval of its rows.
+
+    `progress(done, total)` is called at the end. ManifestError for a file that is missing or lacks an array.
+    """
+    folder = Path(folder)
+    arrays = _read(folder / FILE)
+    split = _splits(*(arrays[name].tolist() for name in ("subject", "label", "action_id")))
+    offset, names = arrays["offset"].tolist(), arrays["class_name"].tolist()
+    clips = [
+        Clip(
+            clip_id=f"{subject}_{action}_{k}",
+            domain=subject,
+            split=split[subject, action],
+            source=FILE,
+            start=offset[k],
+            stop=offset[k + 1],
+            unit="frames",
+            labels={"label": names[label]},
+        )
+        for k, (subject, label, action) in enumerate(
+            zip(*(arrays[name].tolist() for name in ("subject", "label", "action_id")), strict=True)
+        )
+    ]
+    return finish("actionsense", clips, folder, {}, progress)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS if name in file}
+    except FileNotFoundError:
+        raise ManifestError(
+            f"no {path.name} in {path.parent}; data_manifests/actionsense.md says what it holds"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
+    if lacking := [name for name in ARRAYS if name not in arrays]:
+        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(arrays) or 'none'}")
+    if len(arrays["offset"]) != len(arrays["subject"]) + 1 or len(arrays["left"]) != len(arrays["right"]):
+        raise ManifestError(f"{path}: offset must have one number more than subject, and left as many rows as right")
+    return arrays
+
+
+def _splits(subjects: list[str], labels: list[int], actions: list[int]) -> dict[tuple[str, int], str]:
+    """(subject, action) -> split: of the actions of each subject and class every second one is kept for testing."""
+    seen: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for subject, label, action in zip(subjects, labels, actions, strict=True):
+        if action not in seen[subject, label]:
+            seen[subject, label].append(action)
+    return {
+        (subject, action): ("train", "test")[k % 2] for (subject, _), of in seen.items() for k, action in enumerate(of)
+    }

@@ -1,0 +1,119 @@
+"""The suite: every method with its file's defaults, for benchmarks that compare all of them.
+
+Methods that take two modalities or several windows are marked, so that a benchmark without leaves them out.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from heads.methods import (
+    adabn,
+    bnm,
+    cbst,
+    cdan,
+    coral,
+    daaa,
+    dann,
+    dlmm,
+    entropy,
+    gan3c,
+    gradient_blending,
+    hcl,
+    infomax,
+    label_propagation,
+    logistic_regression,
+    mcc,
+    mcd,
+    mdann,
+    mm_sada,
+    mmd,
+    mtran,
+    nearest_mean,
+    pseudo_label,
+    rna,
+    safn,
+    sfda,
+    shot,
+    sinkhorn,
+    source_only,
+    ta3n,
+    xmc,
+)
+from pipelines.experiments._rows import Row
+
+SOURCE = "source-only"
+SUPERVISED = "supervised-target"
+FITTED: dict[str, Any] = {"steps": 0}  #: classifiers fitted at once, on cached features: nothing is left to train
+
+ADAPTED = {
+    SOURCE: Row(source_only.Params()),
+    # simple and strong
+    "nearest mean": Row(nearest_mean.Params(), changes=FITTED),
+    "nearest mean, by domain": Row(nearest_mean.Params(standardise="domain"), target=True, changes=FITTED),
+    "logistic regression": Row(logistic_regression.Params(), changes=FITTED),
+    "logistic regression, by domain": Row(
+        logistic_regression.Params(standardise="domain"), target=True, changes=FITTED
+    ),
+    "logistic regression, self-trained": Row(logistic_regression.Params(rounds=5), target=True, changes=FITTED),
+    "label propagation": Row(label_propagation.Params(), changes=FITTED),
+    # aligned
+    "AdaBN": Row(adabn.Params()),
+    "MMD": Row(mmd.Params()),
+    "CORAL": Row(coral.Params()),
+    "Sinkhorn": Row(sinkhorn.Params()),
+    "SAFN": Row(safn.Params()),
+    # adversarial
+    "DANN": Row(dann.Params()),
+    "CDAN": Row(cdan.Params()),
+    "CDAN+E": Row(cdan.Params(entropy=True)),
+    "MCD": Row(mcd.Params()),
+    "DAAA (surrogate)": Row(daaa.Params()),
+    # certain
+    "entropy": Row(entropy.Params()),
+    "infomax": Row(infomax.Params()),
+    "BNM": Row(bnm.Params()),
+    "MCC": Row(mcc.Params()),
+    "pseudo-label": Row(pseudo_label.Params()),
+    "CBST": Row(cbst.Params()),
+    # source-free
+    "SHOT": Row(shot.Params(), start=SOURCE),
+    "SFDA": Row(sfda.Params(), start=SOURCE),
+    "HCL": Row(hcl.Params(), start=SOURCE),
+    "3C-GAN (surrogate)": Row(gan3c.Params(), start=SOURCE),
+    # contrast
+    "XMC domain": Row(xmc.Params(cross_modal="none")),
+}
+MULTIMODAL = {
+    "source-only, per modality": Row(source_only.Params(per_modality=True)),
+    "Gradient Blending": Row(gradient_blending.Params(), changes={"holdout": 0.1}),
+    "CBST, per modality": Row(cbst.Params(per_modality=True)),
+    "MDANN (surrogate)": Row(mdann.Params()),
+    "DLMM (surrogate)": Row(dlmm.Params()),
+    "MM-SADA self-supervised": Row(mm_sada.Params(lambda_d=0), target=True),
+    "MM-SADA": Row(mm_sada.Params(), target=True),
+    "XMC modality": Row(xmc.Params(cross_domain="none")),
+    "XMC final": Row(xmc.Params()),
+    "RNA (DG)": Row(rna.Params()),
+    "RNA (UDA)": Row(rna.Params(), target=True),
+}
+
+
+def suite(
+    *, modalities: bool, transformer: Any = None, temporal: Any = None, without: Collection[str] = ()
+) -> dict[str, Row]:
+    """Rows of all methods, supervised-target last; `without` names rows that a benchmark has no use for.
+
+    modalities: there are several. transformer, temporal: Params of the nets `mtran` and `trn`, on which MTRAN and TA3N
+    then stand, beside a source-only row of their own; None leaves them out.
+    """
+    rows = ADAPTED | (MULTIMODAL if modalities else {})
+    if transformer is not None:
+        on = {"net": transformer}
+        rows[f"{SOURCE}, transformer"] = Row(source_only.Params(), changes=on)
+        rows["MTRAN"] = Row(mtran.Params(), start=f"{SOURCE}, transformer", changes=on)
+    if temporal is not None:
+        on = {"net": temporal}
+        rows[f"{SOURCE}, temporal relations"] = Row(source_only.Params(), changes=on)
+        rows["TA3N"] = Row(ta3n.Params(), changes=on)
+    rows[SUPERVISED] = Row(source_only.Params(), supervised=True)
+    return {name: row for name, row in rows.items() if name not in without}
