@@ -87,6 +87,9 @@ def fit(
     on_the_way = config.points[:-1]  # the end is looked at below
     log: Log = []
     points: list[Point] = []
+    method.eval()
+    with torch.no_grad():
+        method.net.begin(opened.sweep)
     for epoch in range(max(1, ceil(steps / epoch_steps))):  # once even for steps=0
         method.eval()
         with torch.no_grad():

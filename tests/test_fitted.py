@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from heads.methods import label_propagation, logistic_regression, nearest_mean, source_only
-from heads.methods._fitted import moments
 from heads.methods.logistic_regression import logistic_regression as fit_logistic
 from heads.nets import adapter
+from heads.units import moments
 from tests import _rotated
 from tests._problems import EK, SPEC, side, without
 

@@ -156,8 +156,8 @@ def test_rows_without_a_modality_are_not_measured():
     with torch.no_grad():
         method.begin_epoch(0, lambda _: iter([without(rows, "flow", slice(0, 9))]))
     half = rows.pool("flow")[9:]
-    assert torch.allclose(method.get_buffer("mean:flow"), half.mean(0), atol=1e-6)
-    assert torch.allclose(method.get_buffer("std:flow"), half.std(0, unbiased=False), atol=1e-6)
+    assert torch.allclose(method.standard.get_buffer("mean:flow"), half.mean(0), atol=1e-6)
+    assert torch.allclose(method.standard.get_buffer("std:flow"), half.std(0, unbiased=False), atol=1e-6)
 
 
 def test_a_modality_that_the_target_is_not_shown():

@@ -109,6 +109,35 @@ def test_stays_in_the_state_dict(module):
         assert torch.equal(other.classify(other.encode(s))[task], z)
 
 
+def test_standardised_features_do_not_depend_on_the_scale_and_origin_of_the_cache():
+    moved = lambda s: dataclasses.replace(s, x={m: 40 * x * s.present[m][..., None] + 7 for m, x in s.x.items()})  # noqa: E731
+    source, other = (without(side(SPEC, rows=30, labelled=True, seed=k), "flow", [1, 2]) for k in (0, 1))
+    nets_ = [build(adapter, SPEC, standardise=True, act="none") for _ in range(2)]
+    nets_[0].begin(lambda name: iter([{"source": source}[name]]))
+    nets_[1].begin(lambda name: iter([{"source": moved(source)}[name]]))
+    plain, scaled = nets_[0].encode(other), nets_[1].encode(moved(other))
+    for m in plain:
+        assert torch.allclose(plain[m], scaled[m], atol=1e-5)
+    assert not plain["flow"][[1, 2]].any()
+    x = nets_[0].units({m: source.pool(m)[source.has(m)] for m in source.x})
+    for v in x.values():
+        assert v.mean(0).abs().max() < 1e-5
+        assert torch.allclose(v.std(0, unbiased=False), torch.ones(v.shape[1]), atol=1e-5)
+
+
+def test_a_stage_without_a_source_keeps_the_units_it_was_given():
+    first, second = build(adapter, SPEC, standardise=True), build(adapter, target_only(SPEC), standardise=True)
+    first.begin(lambda name: iter([side(SPEC, labelled=True)]))
+    second.load_state_dict(first.state_dict())
+    second.begin(lambda name: pytest.fail(f"swept {name}"))
+    assert torch.equal(second.units.get_buffer("mean:rgb"), first.units.get_buffer("mean:rgb"))
+    assert first.units.get_buffer("mean:rgb").any()
+
+
+def target_only(spec):
+    return dataclasses.replace(spec, rows={"target": spec.rows["target"]})
+
+
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match=f"no net 'adaptor'; heads/nets has: {', '.join(nets.names())}"):
         nets.load("adaptor")

@@ -17,10 +17,10 @@ from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
+from heads.units import moments
 
 FEATURES = ("pooled", "encoded")
 STANDARDISE = ("none", "source", "domain")
-EPS = 1e-6  # an entry that spreads less is a constant with rounding errors: it is not divided
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,3 @@ class Fitted(Method):
         s = batch.source
         assert s is not None  # `needs`
         return {"L_C": task_cross_entropy(self.net.classify(self.net.encode(s)), s.y)}
-
-
-def moments(v_BD: Tensor, there_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and standard deviation (1 where constant) of each entry over the rows that have it, and how many have."""
-    rows_D = there_BD.sum(0)
-    mean_D = (v_BD * there_BD).sum(0) / rows_D.clamp_min(1)
-    std_D = (((v_BD - mean_D) * there_BD).square().sum(0) / rows_D.clamp_min(1)).sqrt()
-    return mean_D, torch.where(std_D > EPS, std_D, 1.0), rows_D

@@ -34,14 +34,14 @@ from torch import Tensor, nn, stack
 from torch.nn import Parameter
 from torch.nn.functional import softplus
 
-from heads.batch import Batch, Side, Spec, Sweep, gather
+from heads.batch import Batch, Side, Spec, Sweep
 from heads.losses.entropy import entropy
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._copies import Teacher
-from heads.methods._fitted import moments
 from heads.nets import Net
 from heads.schedules import dann
+from heads.units import Standardise
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ class Gan3c(Method):
         self.sizes = {m: spec.windows[m] * prod(shape) for m, shape in spec.shapes.items()}
         self.G = perceptron(params.noise + sum(spec.classes.values()), params.hidden, sum(self.sizes.values()))
         self.D = perceptron(sum(self.sizes.values()), params.hidden, 1)
-        for m, shape in spec.shapes.items():
-            self.register_buffer(f"mean:{m}", torch.zeros(prod(shape)), persistent=False)
-            self.register_buffer(f"std:{m}", torch.ones(prod(shape)), persistent=False)
+        self.standard = Standardise(spec)
 
     def players(self) -> dict[str, list[Parameter]]:
         """D, G, and what the net learns."""
@@ -81,12 +79,7 @@ class Gan3c(Method):
         if epoch > 0:
             return
         self.source.follow(self.net)
-        seen = gather(sweep("target"), look)
-        for m in self.sizes:
-            if m in seen:
-                mean_I, std_I, _ = moments(seen[m], seen[f"has {m}"].expand_as(seen[m]))
-                self.get_buffer(f"mean:{m}").copy_(mean_I)
-                self.get_buffer(f"std:{m}").copy_(std_I)
+        self.standard.measure(sweep("target"))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The terms of all three players; which player lowers which of them is said by `rounds`."""
@@ -139,25 +132,19 @@ class Gan3c(Method):
         for m, g_B in zip(self.sizes, g_BI.split(list(self.sizes.values()), 1), strict=True):
             if m in t.x:
                 g_BTI = g_B.reshape(B, self.spec.windows[m], -1)
-                g_BTI = self.get_buffer(f"mean:{m}") + self.get_buffer(f"std:{m}") * g_BTI
+                g_BTI = self.standard.get_buffer(f"mean:{m}") + self.standard.get_buffer(f"std:{m}") * g_BTI
                 x[m] = (g_BTI * t.present[m][:, :, None]).reshape(t.x[m].shape)
         return Side(x, t.present, y, t.domain, t.index)
 
     def units(self, side: Side) -> Tensor:
         """Clips as D sees them (B, I): standardised by the target, 0 where a window or a modality is not there."""
-        seen = []
+        seen, x = [], self.standard({m: x.flatten(2) for m, x in side.x.items()})
         for m, size in self.sizes.items():
-            if m in side.x:
-                x_BTI = (side.x[m].flatten(2) - self.get_buffer(f"mean:{m}")) / self.get_buffer(f"std:{m}")
-                seen.append((x_BTI * side.present[m][:, :, None]).flatten(1))
+            if m in x:
+                seen.append((x[m] * side.present[m][:, :, None]).flatten(1))
             else:
                 seen.append(torch.zeros(len(side.index), size, device=side.index.device))
         return torch.cat(seen, 1)
-
-
-def look(t: Side) -> dict[str, Tensor]:
-    """Modality -> means over windows (B, I), "has" modality -> who has it (B, 1)."""
-    return {m: t.pool(m).flatten(1) for m in t.x} | {f"has {m}": t.has(m)[:, None] for m in t.x}
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

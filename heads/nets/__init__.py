@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from heads.batch import Side
+from heads.batch import Side, Sweep
 
 
 class Net(nn.Module):
@@ -22,6 +22,9 @@ class Net(nn.Module):
     dim: int  #: D, size of each encoded feature
     parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
     classifier: nn.Module  #: all that `classify` learns, and nothing that `encode` does; source-free methods freeze it
+
+    def begin(self, sweep: Sweep) -> None:
+        """Look at whole sides before the first step; runs in eval mode without gradient, after init_from."""
 
     def encode(self, side: Side) -> dict[str, Tensor]:
         """Modality -> (B, D), over the modalities in side.x; a fusing net adds "fused"."""

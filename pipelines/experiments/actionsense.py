@@ -28,9 +28,9 @@ RUNS = runs(
     [(TEACHERS, target) for target in ("S04", "S07", "S08", "S09")],
     SEEDS,
     manifest="actionsense",
-    net=adapter.Params(dim=256),
+    net=adapter.Params(dim=256, standardise=True),
     feeds={"left": Feed("vector-left"), "right": Feed("vector-right")},
     steps=300,
     batch=(60, 60),
-    optim=Optim(lr=0.1, milestones=(0.5,), clip_norm=5.0),
+    optim=Optim(lr=0.03, milestones=(0.5,), clip_norm=5.0),
 )

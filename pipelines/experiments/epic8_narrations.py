@@ -25,9 +25,9 @@ RUNS = runs(
     permutations(("D1", "D2", "D3"), 2),
     SEEDS,
     manifest="epic8_narrations",
-    net=adapter.Params(dim=512),
+    net=adapter.Params(dim=512, standardise=True),
     feeds={"text": Feed("sentence-bert")},
     steps=300,
     batch=(64, 64),
-    optim=Optim(lr=0.3, milestones=(0.5,), clip_norm=5.0),
+    optim=Optim(lr=0.03, milestones=(0.5,), clip_norm=5.0),
 )
