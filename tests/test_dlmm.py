@@ -35,16 +35,20 @@ def naive(method, of, task):
     """Of each row of the target: modality -> p and q over the classes, where it is there."""
     net, part, K, tau = method.net, method.net.parts[task], method.spec.classes[task], method.params.tau
     f_s, f_t = net.encode(of["source"]), net.encode(of["target"])
+    for f, side_ in ((f_s, of["source"]), (f_t, of["target"])):
+        for m, f_ND in list(f.items()):
+            those = f_ND[side_.has(m)]
+            f[f"{m} centred"] = f_ND - sum(those) / len(those)
     found = []
     for row in range(18):
         found.append({})
-        for m in (m for m in f_t if of["target"].has(m)[row]):
+        for m in (m for m in method.spec.shapes if of["target"].has(m)[row]):
             p = net.classify({m: f_t[m][row : row + 1]})[task][0].softmax(0).tolist()
             e = []
             for k in range(K):
                 members = [i for i in range(24) if of["source"].y[task][i] == k and of["source"].has(m)[i]]
-                c = sum(f_s[m][i][part] for i in members) / len(members)
-                e.append(math.exp(cosine_similarity(f_t[m][row][part], c, dim=0).item() / tau))
+                c = sum(f_s[f"{m} centred"][i][part] for i in members) / len(members)
+                e.append(math.exp(cosine_similarity(f_t[f"{m} centred"][row][part], c, dim=0).item() / tau))
             found[-1][m] = p, [value / sum(e) for value in e]
     return found
 
@@ -122,3 +126,27 @@ def test_a_modality_that_knows_nothing_learns_from_one_that_does():
     looked(method, of, 10)
     assert method.labels[:, 0].tolist() == [i % 4 for i in range(18)]
     assert method.predict(of["target"])["label"].argmax(1).tolist() == [i % 4 for i in range(18)]
+
+
+@SPECS
+@torch.no_grad()
+def test_a_shift_of_the_whole_target_changes_nothing_that_prototypes_say(spec):
+    """Without ReLU, a shift of the target's rows is one of its features."""
+    torch.manual_seed(0)
+    net = adapter.NET(adapter.Params(dim=8, act="none"), spec)
+    method, said = dlmm.Dlmm(dlmm.Params(), spec, net).eval(), []
+    for shift in (0.0, 7.0):
+        of = sides(spec)
+        of["target"] = dataclasses.replace(of["target"], x={m: x + shift for m, x in of["target"].x.items()})
+        seen = looked(method, of, 3).look(of["target"])
+        said.append([method.opinions(seen, task)[1][seen[dlmm.HAS]] for task in spec.classes])
+    for before, after in zip(*said, strict=True):
+        assert torch.allclose(before, after, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_class_that_the_source_lacks_has_no_prototype():
+    of = sides(SPEC)
+    of["source"].y["label"].fill_(2)
+    method = looked(build(), of, 1)
+    assert method.prototypes[0, :, [0, 1, 3]].abs().max() == 0

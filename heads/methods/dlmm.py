@@ -1,7 +1,8 @@
 """After DLMM, differentiated learning for multi-modal adaptation [Lv et al. 2021, ACM MM]: modalities as teachers.
 
     L = L_C + Σ_m L_C(m) + λ_t Σ_m L_t(m)               L_C of all modalities, and of each alone
-    q_m(k | x) = softmax over k of cos(f_m, c_mk) / τ   c_mk: mean f_m of class k in the source, its prototype
+    q_m(k | x) = softmax over k of cos(f_m, c_mk) / τ   c_mk: mean f_m of class k in the source, its prototype;
+                                                        each side without its mean f_m
     r_m(x) = q_m(argmax_k p_m(k | x) | x)               reliability of what m says of a clip
     ŷ(x) = argmax_k p_m*(k | x),   m* = argmax_m r_m    teaching material: the most reliable result
     L_t(m) = mean over S_m of -log p_m(ŷ)               S_m: the share e Δ of the target with the largest q_m(ŷ)
@@ -14,11 +15,13 @@ The paper was known by its abstract, which names these parts: "a group of teache
 Reliability Measurement", "Asynchronous Curriculum Learning", "reliability-aware fusion". Every equation above is ours.
 
 Implementation details
-  1. Prototypes, labels and S_m are of whole sides in eval mode, anew in each epoch. The first (e = 0) has no S_m: it
-     learns from the source alone. Prototypes are saved, for predictions need them.
-  2. Clips that lack m are not in S_m, and m has no reliability there.
-  3. Each task has prototypes in its part of the features, teachers and curricula of its own; losses are added.
-  4. It takes a net with late fusion.
+  1. Prototypes, means, labels and S_m are of whole sides in eval mode, anew in each epoch. The first (e = 0) has no
+     S_m: it learns from the source alone. Prototypes and the target's means are saved, for predictions need them.
+  2. Prototypes are centred on the source's mean, clips on the target's: features behind a ReLU all point one way, and a
+     domain shift would bring all clips to one prototype. On a small generated shift this made the difference.
+  3. Clips that lack m are in no mean of m, not in S_m, and m has no reliability there.
+  4. Each task has prototypes in its part of the features, teachers and curricula of its own; losses are added.
+  5. It takes a net with late fusion.
 Deviation: on frozen features the sub-models are the net's layers of each modality.
 Shapes: N rows of a side, B of a batch, M modalities, J tasks, K classes, D features.
 """
@@ -53,6 +56,7 @@ class Dlmm(Method):
     needs = ("source", "target")
     surrogate = "equations of ours for the reliability, curriculum and fusion that the paper's abstract names"
     prototypes: Tensor
+    mean: Tensor
     labels: Tensor
     chosen: Tensor
 
@@ -60,6 +64,7 @@ class Dlmm(Method):
         super().__init__(params, spec, net)
         N, M, J, K = spec.rows["target"], len(spec.shapes), len(spec.classes), max(spec.classes.values())
         self.register_buffer("prototypes", torch.zeros(J, M, K, net.dim))
+        self.register_buffer("mean", torch.zeros(M, net.dim))  # of the target
         self.register_buffer("labels", torch.zeros(N, J, dtype=torch.long), persistent=False)
         self.register_buffer("chosen", torch.zeros(N, J, M, dtype=torch.bool), persistent=False)
 
@@ -67,10 +72,15 @@ class Dlmm(Method):
         """Prototypes of the source; teaching material of the target, and who learns which of it."""
         source, target = gather(sweep("source"), self.look), gather(sweep("target"), self.look)
         share = min(1.0, epoch * self.params.delta)
+        for k, m in enumerate(self.spec.shapes):
+            self.mean[k] = mean(target[m], target[HAS][:, k : k + 1])[0]
         for j, task in enumerate(self.spec.classes):
-            is_class_NK = one_hot(source[f"label {task}"], self.prototypes.shape[2]).to(self.prototypes)
+            is_class_NK = one_hot(source[f"label {task}"], self.prototypes.shape[2]).bool()
             for k, m in enumerate(self.spec.shapes):
-                self.prototypes[j, k] = is_class_NK.T @ source[m]  # sums, for cosines; absent rows are 0
+                has_N1 = source[HAS][:, k : k + 1]
+                in_NK = is_class_NK & has_N1
+                centred_KD = mean(source[m], in_NK) - mean(source[m], has_N1)
+                self.prototypes[j, k] = centred_KD * in_NK.any(0)[:, None]  # 0 for a class without rows: cosine 0
             p_NMK, q_NMK = self.opinions(target, task)
             m_N = reliability(p_NMK, q_NMK, target[HAS]).argmax(1, keepdim=True)
             self.labels[:, j] = p_NMK.argmax(2).gather(1, m_N).squeeze(1)
@@ -122,10 +132,20 @@ class Dlmm(Method):
         j, K, part = list(self.spec.classes).index(task), self.spec.classes[task], self.net.parts[task]
         p, q = [], []
         for k, m in enumerate(self.spec.shapes):
-            cosine_BK = normalize(seen[m][:, part]) @ normalize(self.prototypes[j, k, :K, part]).T
+            centred_BD = seen[m] - self.mean[k]
+            cosine_BK = normalize(centred_BD[:, part]) @ normalize(self.prototypes[j, k, :K, part]).T
             p.append(self.net.classify({m: seen[m]})[task].softmax(1))
             q.append((cosine_BK / self.params.tau).softmax(1))
         return stack(p, 1), stack(q, 1)
+
+
+def mean(f_ND: Tensor, in_NG: Tensor) -> Tensor:
+    """Mean of the rows of each group (bool) -> (G, D); zeros where it has none.
+
+    >>> mean(torch.tensor([[1.0], [3.0]]), torch.tensor([[True, False], [True, False]])).T
+    tensor([[2., 0.]])
+    """
+    return in_NG.to(f_ND).T @ f_ND / in_NG.sum(0).clamp_min(1)[:, None]
 
 
 def reliability(p_BMK: Tensor, q_BMK: Tensor, has_BM: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ features, and attention scores". The three kinds of constraints are here; what s
 Implementation details
   1. M counts the modalities that a row has, and a is a softmax over these: with equal attention g is f.
   2. u and v are 0 at first, so training begins with equal attention. The fused features are the g side by side, 0 for
-     a modality that is not there. With one modality a is always 1, and the method is DANN twice.
-  3. D: inputs -> 100 -> ReLU -> 2, all with λ_d = 1, as for DANN here.
+     a modality that is not there. With one modality a is always 1, and the method is DANN with two discriminators.
+  3. D: inputs -> 100 -> ReLU -> 2. Encoders feel D of their modality and of the fused features: λ_d = 0.5 each, for
+     DANN's 1 together.
   4. With several tasks, attention and discriminators see the features of all of them as one vector.
 Deviation: on frozen features the encoder is the net's own layer.
 Shapes: B rows, M modalities, D features.
@@ -40,7 +41,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of MDANN."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = 0.5  #: λ_d, peak coefficient of the gradient reversal
 
 
 class Attended(NamedTuple):
