@@ -21,7 +21,7 @@ from featcache.manifest import Manifest
 from featcache.media import read_clip
 from featcache.store import FeatureStore
 from featcache.windows import Plan
-from pipelines import _bench_extract, _bench_store
+from pipelines import _bench_extract, _bench_heads, _bench_store
 from pipelines._bench_store import Line, write_store
 from pipelines.extract import extract, load_extractors
 
@@ -111,45 +111,8 @@ def long_videos(folder: Path) -> Iterator[Line]:
 
 
 def training(folder: Path) -> Iterator[Line]:
-    """The training loop against its bare steps: the same head on one batch that is held fixed."""
-    import torch
-
-    from heads.batch import Batch
-    from heads.methods import source_only
-    from heads.nets import adapter
-    from pipelines.batches import draws
-    from pipelines.config import Feed, RunConfig
-    from pipelines.opening import open_run
-    from pipelines.runs import build
-    from pipelines.train_head import fit
-
-    rows = np.random.default_rng(0).standard_normal((ROWS, WINDOWS, 1024)).astype(np.float16)
-    _write_store(folder / "stores" / "bench" / "toy.zarr", rows).write(folder / "stores" / "bench" / "manifest.csv")
-    config = RunConfig(
-        "bench", source_only.Params(), adapter.Params(dim=256), {"rgb": Feed("toy")}, source=("d",), test="d",
-        epoch="source", steps=200, batch=(128, 0),
-    )  # fmt: skip
-    opened = open_run(config, folder / "stores", "cpu")
-    torch.set_num_threads(1)
-
-    def bare(n: int) -> None:
-        method = build(config, opened.spec)
-        optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-        batch = Batch(source=next(draws(config, opened.sides)["source"]))
-        method.train()
-        for _ in range(config.steps):
-            optimizer.zero_grad()
-            torch.stack(list(method.losses(batch, 0.0).values())).sum().backward()
-            optimizer.step()
-
-    ours, plain = alternate(lambda n: fit(build(config, opened.spec), config, opened, opened.test()), bare)
-    yield (
-        "train an adapter head (batch 128), with its last evaluation",
-        "its bare steps",
-        ours,
-        plain,
-        lambda s: f"{config.steps / s:.0f} steps/s",
-    )
+    """The training loop, and a paper's table."""
+    yield from _bench_heads.heads(folder / "heads_stores", alternate)
 
 
 def alternate(

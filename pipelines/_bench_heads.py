@@ -1,0 +1,108 @@
+"""Benchmarks of training heads: what the loop costs beside its steps, and how long a paper's table takes."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from featcache.manifest import Clip, Manifest
+from featcache.store import StoreWriter
+from heads.batch import Batch
+from heads.methods import rna, source_only
+from heads.nets import adapter
+from pipelines._bench_store import Line
+from pipelines.batches import draws
+from pipelines.config import Feed, Optim, RunConfig
+from pipelines.opening import Opened, open_run
+from pipelines.optimizing import optimizers, update
+from pipelines.runs import build
+from pipelines.train_head import fit
+
+Alternate = Callable[..., tuple[float, float]]
+
+ROWS, WINDOWS, WIDTH = 2500, 5, 1024  #: of a domain, about EPIC-8's mean
+EPIC8 = {"steps": 5000, "runs": 6 * 3}  #: six shifts, three seeds
+GOAL = 15 * 60  #: seconds
+
+
+def heads(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """The loop of the smallest head, and a whole table of RNA."""
+    write(folder)
+    torch.set_num_threads(1)
+    yield from overhead(folder, alternate)
+    yield from table(folder, alternate)
+
+
+def overhead(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """Small heads on one modality, source-only."""
+    for dim, draw in ((256, "mean"), (256, "all"), (1024, "mean")):
+        feed = Feed("rgb", train=draw, test="mean")
+        config = run(source_only.Params(), {"rgb": feed}, net=adapter.Params(dim=dim), batch=(128, 0), target=None)
+        yield against_bare(folder, alternate, config, f"train an adapter head of {dim}, batch 128, windows: {draw}")
+
+
+def table(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """RNA (UDA) on two modalities of 5 x 1024, batch 128: all runs of EPIC-8 on all cores, from some of their steps."""
+    feeds = {m: Feed(m, train="mean", test="mean") for m in ("rgb", "flow")}
+    config = run(rna.Params(), feeds, net=adapter.Params(), batch=(64, 64), steps=100)
+    line = against_bare(folder, alternate, config, "RNA, 2 modalities of 5 x 1024, batch 128")
+    yield line
+    cores = os.cpu_count() or 1
+    seconds = line[2] * EPIC8["steps"] * EPIC8["runs"] / config.steps / cores
+    what = f"RNA on EPIC-8's six shifts, 3 seeds, 5,000 steps, on {cores} cores, reckoned from {config.steps} steps"
+    yield what, "15 minutes", seconds, GOAL, lambda s: f"{s / 60:.1f} min"
+
+
+def against_bare(folder: Path, alternate: Alternate, config: RunConfig, what: str) -> Line:
+    """A run's loop against its bare steps."""
+    opened = open_run(config, folder, "cpu")
+    ours, plain = alternate(lambda n: trained(config, opened), lambda n: bare(config, opened))
+    return what, "forward, backward and step", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
+
+
+def run(method: Any, feeds: dict[str, Feed], **changes: Any) -> RunConfig:
+    """A run from the one domain to the other."""
+    settings: dict[str, Any] = {"target": "t", "test": "t", "steps": 300, "epoch": 100, "optim": Optim(clip_norm=5.0)}
+    return RunConfig("heads", method=method, feeds=feeds, source=("s",), **settings | changes)
+
+
+def write(folder: Path) -> None:
+    """Two stores of normal numbers of two domains."""
+    clips = tuple(
+        Clip(f"{domain}{k}", domain, "train" if k < ROWS else "test", "-", labels={"label": "abcdefgh"[k % 8]})
+        for domain in "st"
+        for k in range(ROWS + 100)
+    )
+    manifest = Manifest("heads", clips)
+    manifest.write(folder / "heads" / "manifest.csv")
+    for m in ("rgb", "flow"):
+        recipe = {"extractor": m, "version": 1, "modality": m, "weights_sha256": "none", "dtype": "float16"}
+        rows = np.random.default_rng(0).standard_normal((len(clips), WINDOWS, WIDTH)).astype(np.float16)
+        path = folder / "heads" / f"{m}.zarr"
+        with StoreWriter.open(path, manifest, recipe, row_shape=(WIDTH,), windows=WINDOWS, facts={}) as writer:
+            for k, row in enumerate(rows):
+                writer.done(k, row, np.arange(5.0), np.arange(5.0) + 1)
+
+
+def trained(config: RunConfig, opened: Opened) -> None:
+    """The loop as it is: batches are drawn, terms noted, the test rows looked at in the end."""
+    torch.manual_seed(0)
+    fit(build(config, opened.spec), config, opened, opened.test())
+
+
+def bare(config: RunConfig, opened: Opened) -> None:
+    """Forward, backward and step on one batch that is held."""
+    torch.manual_seed(0)
+    method = build(config, opened.spec).train()
+    players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
+    batch = Batch(**{side: next(draw) for side, draw in draws(config, opened.sides).items()})
+    for step in range(config.steps):
+        for who, terms in method.rounds(batch, step / config.steps):
+            method.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            for player in who.split():
+                for optim, optimizer in players[player]:
+                    update(optim, optimizer, step / config.steps)
