@@ -3,7 +3,7 @@
     f_m = Dropout(act(W_m x_m + b_m))          x_m: mean of the clip's windows;  f_m in R^D
     z   = Σ_m G_m f_m + g                      late fusion: the modalities' scores are added
 
-Both domains share all weights, and nothing is normalised between F and a loss: norms are what RNA aligns.
+Both domains share all weights, and by default nothing is normalised between F and a loss: norms are what RNA aligns.
 
 Implementation details
   1. Windows are averaged before the layer. To score each window and average the predictions, use `Feed(test="each")`.
@@ -14,6 +14,10 @@ Implementation details
      functions; and f_m is set to 0 where a clip lacks m, so that a missing modality has exactly no say.
   4. With several tasks, D is cut into equal parts, one per task, in the order of their names; a remainder goes to the
      last.
+  5. `batch_norm` has BN_m(W_m x_m) in the place of W_m x_m + b_m. `Params(dim=1000, batch_norm=True)` is RNA's head on
+     ROD (code of relative rotation), `Params(dim=256, act="none", dropout=0.0, batch_norm=True)` SHOT's bottleneck.
+     In training each side is normalised by its own batch, in tests all rows by running averages over the batches of all
+     sides. A norm loss then moves little but BN's scale and shift.
 Shapes: B batch, I entries of a row, D features, K classes.
 """
 
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 from heads.batch import Side, Spec, Sweep
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
+from heads.nets._norm import BatchNorm
 from heads.nets._parts import parts
 from heads.units import Standardise
 
@@ -39,6 +44,7 @@ class Params:
     act: str = "relu"  #: relu (RNA on EK100), or none (contrastive cosines would be confined to [0, 1])
     dropout: float = 0.5  #: share of features dropped in training
     standardise: bool = False  #: x_m around its mean over the source, in units of its standard deviation there
+    batch_norm: bool = False  #: normalise the entries of each feature before act, as the heads of ROD and SHOT do
 
 
 class Adapter(Net):
@@ -50,7 +56,9 @@ class Adapter(Net):
             raise ValueError(f"no net.act {params.act!r}; choose from {', '.join(ACTIVATIONS)}")
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))
-        self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim) for m, shape in spec.shapes.items()})
+        bias = not params.batch_norm  # BN would take it out again
+        self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim, bias) for m, shape in spec.shapes.items()})
+        self.BN = nn.ModuleDict({m: BatchNorm(params.dim) for m in spec.shapes} if params.batch_norm else {})
         self.after = nn.Sequential(ACTIVATIONS[params.act](), nn.Dropout(params.dropout))
         self.classifier = LateFusion(spec, params.dim, self.parts)
         self.units = Standardise(spec) if params.standardise else None
@@ -66,7 +74,13 @@ class Adapter(Net):
         x = {m: side.pool(m).flatten(1) for m in side.x}
         if self.units:
             x = self.units(x)
-        return {m: self.after(self.F[m](x_BI)) * side.has(m)[:, None] for m, x_BI in x.items()}
+        f = {}
+        for m, x_BI in x.items():
+            a_BD, has_B = self.F[m](x_BI), side.has(m)
+            if self.BN:
+                a_BD = self.BN[m](a_BD, has_B)
+            f[m] = self.after(a_BD) * has_B[:, None]
+        return f
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Task -> logits (B, K) of these modalities together."""

@@ -7,11 +7,10 @@
 x_m is a row of L numbers: 24 of the EEG, 280 of the face. Convolutions run along them as if they were a signal.
 
 Implementation details
-  1. Padding and the pool's size are not stated. Without padding, with a pool of 2, a block makes ⌊(L - 2) / 2⌋ positions
-     of L: 24 -> 11 -> 4 -> 1, so that the EEG's 64 channels are its 64 features, as the text wants it; and
-     280 -> 139 -> 68 -> 33.
+  1. Padding and the pool's size are not stated. Without padding, with a pool of 2, a block leaves ⌊(L - 2) / 2⌋ of L:
+     24 -> 11 -> 4 -> 1, so that the EEG's 64 channels are its features, as the text wants it; 280 -> 139 -> 68 -> 33.
   2. Channels are (D/4, D/2, D) = (16, 32, 64) where the blocks end in one position (EEG), and half of that elsewhere:
-     the face's 8, 16, 32, whose 33 · 32 = 1056 numbers one layer brings to D, "to match the output of the EEG backbone".
+     the face's 8, 16, 32. One layer brings its 33 · 32 = 1056 numbers to D, "to match the output of the EEG backbone".
   3. Rows of fewer than 22 numbers have no room for three blocks: they go through the last two, under 10 the last one.
   4. The paper has a LogSoftmax per modality before the sum. Here logits are added: log softmax z_m differs from z_m by
      one number for all classes, so that the sum has the same probabilities and cross entropy. So it has with one g.

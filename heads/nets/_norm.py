@@ -1,0 +1,40 @@
+"""Batch normalisation of rows, some of which lack what is normalised."""
+
+import torch
+from torch import Tensor, nn
+
+EPSILON, MOMENTUM = 1e-5, 0.1  # torch's
+
+
+class BatchNorm(nn.Module):
+    """γ (a - μ) / √(σ² + ε) + β [Ioffe & Szegedy 2015], with μ and σ² of the rows that count, entry by entry.
+
+    In training they are the batch's, and move the running averages, which tests take. A batch with fewer than two such
+    rows has no variance: it is normalised by the averages, and leaves them as they are.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("var", torch.ones(dim))
+
+    def forward(self, a_BD: Tensor, in_B: Tensor) -> Tensor:
+        """(B, D) normalised; in_B (bool) says which rows count."""
+        mean_D, var_D = self.measure(a_BD, in_B) if self.training else (self.mean, self.var)
+        return self.gamma * (a_BD - mean_D) / (var_D + EPSILON).sqrt() + self.beta
+
+    def measure(self, a_BD: Tensor, in_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of the batch; the averages take in the unbiased one."""
+        rows, in_B1 = in_B.sum(), in_B[:, None]
+        mean_D = (a_BD * in_B1).sum(0) / rows.clamp_min(1)
+        var_D = ((a_BD - mean_D).square() * in_B1).sum(0) / rows.clamp_min(1)
+        enough = rows > 1
+        found = torch.where(enough, mean_D, self.mean), torch.where(enough, var_D, self.var)
+        with torch.no_grad():
+            self.mean.lerp_(mean_D, MOMENTUM * enough)
+            self.var.lerp_(var_D * rows / (rows - 1).clamp_min(1), MOMENTUM * enough)
+        return found
