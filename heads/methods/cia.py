@@ -1,0 +1,83 @@
+"""A surrogate of CIA, interact before align [Yang et al. 2022, CVPR] on cached features: without its spatial consensus.
+
+    L = L_C + Σ_m L_d(m)
+    g_m = f_m + Σ_{k≠m} s_km ⊙ W_km f_k,   s_km = sigmoid(V_km [f_m; f_k] + b_km)        what k has to add to m
+    L_d(m) = -E_s log D_m(g_m)_source - E_t log D_m(g_m)_target         reversed, by λ_d (2 / (1 + exp(-10 p)) - 1)
+
+f_m are the features of modality m, g_m these after the others were heard; the net classifies g, in tests too. A gate s,
+one number per feature, says how much of each transferred feature m takes. D_m is the discriminator of g_m, so that
+transfer and gates learn from both losses what helps to classify and is alike on both sides; p is the run's progress.
+
+The paper was known by its abstract: it "exchanges complementary transferable information across modalities through the
+semantic space" (mutual complementarity), then "finds the most transferable spatial region based on the consensus of all
+modalities" (spatial consensus), and aligns after that. The second needs maps of features, which a cache of vectors has
+not; of the first this is the part that acts on features, with equations of ours.
+
+Implementation details
+  1. W has no bias: a modality that a row lacks is 0, and adds nothing. A row that lacks m has no g_m either: it is not
+     made up from the others.
+  2. With one modality there is nobody to hear, and the method is DANN. D and λ_d are DANN's here.
+  3. With several tasks W, V and D see the features of all of them as one vector. It takes a net with late fusion.
+Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
+"""
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor, nn
+
+from heads.batch import Batch, Side, Spec
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+from heads.methods._adversarial import discriminator, domain_loss
+from heads.nets import Net
+from heads.schedules import dann
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of the surrogate of CIA."""
+
+    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
+
+
+class Cia(Method):
+    """Modalities that hear each other before a discriminator sees them."""
+
+    needs = ("source", "target")
+    surrogate = "gated transfer between features of modalities, without the spatial consensus, which needs feature maps"
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        pairs = [f"{k}:{m}" for k, m in permutations(spec.shapes, 2)]
+        self.W = nn.ModuleDict({pair: nn.Linear(net.dim, net.dim, bias=False) for pair in pairs})
+        self.V = nn.ModuleDict({pair: nn.Linear(2 * net.dim, net.dim) for pair in pairs})
+        self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes})
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_C on the source, L_d between the sides, both after the exchange."""
+        s, t = batch.source, batch.target
+        assert s is not None  # `needs`
+        assert t is not None
+        g_s, g_t = self.exchange(s), self.exchange(t)
+        L_C = task_cross_entropy(self.net.classify(g_s), s.y)
+        coefficient = self.params.lambda_d * dann(progress)
+        each = [domain_loss(self.D[m], g_s[m], g_t[m], s.has(m), t.has(m), coefficient) for m in s.x if m in t.x]
+        return {"L_C": L_C, "L_d": sum(each, L_C.new_zeros(()))}
+
+    def predict(self, side: Side) -> dict[str, Tensor]:
+        """Logits after the exchange."""
+        return self.net.classify(self.exchange(side))
+
+    def exchange(self, side: Side) -> dict[str, Tensor]:
+        """Modality -> g_m (B, D); zeros in the rows that lack the modality."""
+        f = {m: f_BD for m, f_BD in self.net.encode(side).items() if m in side.x}
+        g = dict(f)
+        for k, m in permutations(f, 2):
+            s_BD = self.V[f"{k}:{m}"](torch.cat([f[m], f[k]], 1)).sigmoid()
+            g[m] = g[m] + s_BD * self.W[f"{k}:{m}"](f[k])
+        return {m: g_BD * side.has(m)[:, None] for m, g_BD in g.items()}
+
+
+METHOD = Cia

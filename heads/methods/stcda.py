@@ -1,0 +1,143 @@
+"""A surrogate of STCDA, spatio-temporal contrast [Song et al. 2021, CVPR] on cached windows: its losses were not read.
+
+    L = L_C + λ_c Σ_{d in s, t} (L_clip(d) + L_video(d)) + λ_v Σ_m L_vca(m)
+    L_clip(d)  = ½ Σ_{k≠l} mean over windows of -log( Σ_{own clip} φ(f_it^k, f_ju^l) / Σ_{j, u} φ(f_it^k, f_ju^l) )
+    L_video(d) = ½ Σ_{k≠l} mean over clips of -log( φ(v_i^k, v_i^l) / Σ_j φ(v_i^k, v_j^l) )
+    L_vca(m)   = mean over classes of -log( φ(c_t^y, c_s^y) / Σ_y' φ(c_t^y, c_s^y') )
+
+φ(a, b) = exp(cos(a, b) / τ). f_it^k are the features in modality k of window t (the paper's clip) of clip i (its
+video), v_i^k their mean, c_d^y the mean v of class y on side d. Windows and clips are nearer to their own in another
+modality than to others of the batch; classes of the target are near those of the source. The target's classes come from
+clustering.
+
+The paper was known by its abstract: "clip/video pairs with positive or negative properties" for contrastive learning
+that is self-supervised, and a "video-based contrastive alignment (VCA), to optimize the category-aware video-level
+alignment". The equations are ours, after XMC's L_mo and InfoNCE over classes; the backbone is not trained.
+
+Implementation details
+  1. Clustering, of the whole target in eval mode, anew in each epoch: the nearest mean of a source class by cosine,
+     then the nearest mean of the target rows so labelled; on the features of all modalities side by side.
+  2. Negatives are of the batch; those of the same class are among them, as no label is asked for. Means c are over the
+     rows of the batch, classes that both sides have there.
+  3. λ_c = λ_v = 0.1 and τ = 0.1 are ours. There is no projection head.
+  4. A clip is classified by the mean of its windows' features. With one modality L_clip and L_video are 0.
+  5. With several tasks L_vca is taken on each task's part of the features, and added. It takes a net with late fusion.
+  6. Give the adapter `act="none"`: behind a ReLU no cosine is negative.
+Shapes: B rows, T windows, N rows of a side, K classes, D features.
+"""
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from heads.batch import Batch, Side, Spec, Sweep, gather
+from heads.cluster import centroid_labels
+from heads.losses.contrastive import contrast
+from heads.losses.supervised import task_cross_entropy
+from heads.methods import Method
+from heads.methods._windows import videos, window_features
+from heads.nets import Net
+
+
+@dataclass(frozen=True)
+class Params:
+    """Hyper-parameters of the surrogate of STCDA."""
+
+    lambda_c: float = 0.1  #: λ_c, weight of the contrast between modalities, of windows and of clips
+    lambda_v: float = 0.1  #: λ_v, weight of the alignment of classes
+    tau: float = 0.1  #: τ, temperature of cosines
+
+
+class Stcda(Method):
+    """Windows and clips near their own, classes near theirs."""
+
+    needs = ("source", "target")
+    surrogate = "contrast of cached windows, losses of ours, for the paper's network, which is known by its abstract"
+    labels: Tensor
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        labels_NJ = torch.zeros(spec.rows["target"], len(spec.classes), dtype=torch.long)
+        self.register_buffer("labels", labels_NJ, persistent=False)
+
+    def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
+        """Label the target."""
+        source, target = gather(sweep("source"), self.look), gather(sweep("target"), self.look)
+        y = [
+            cluster(source[task], one_hot(source[f"label {task}"], K).float(), target[task])
+            for task, K in self.spec.classes.items()
+        ]
+        self.labels = torch.stack(y, 1)
+
+    def look(self, side: Side) -> dict[str, Tensor]:
+        """Task -> features of all modalities side by side (B, M D); "label" task -> labels, where there are any."""
+        v = videos(side, window_features(self.net, side))
+        all_v = {m: v.get(m, torch.zeros_like(next(iter(v.values())))) for m in self.spec.shapes}
+        return self.net.reads(all_v) | {f"label {task}": y_B for task, y_B in side.y.items()}
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """L_C on the source, L_clip and L_video on both sides, L_vca between them."""
+        p, s, t = self.params, batch.source, batch.target
+        assert s is not None  # `needs`
+        assert t is not None
+        f_s, f_t = window_features(self.net, s), window_features(self.net, t)
+        v_s, v_t = videos(s, f_s), videos(t, f_t)
+        L_C = task_cross_entropy(self.net.classify(v_s), s.y)
+        L_clip = cross_modal(f_s, s.present, p.tau) + cross_modal(f_t, t.present, p.tau)
+        L_video = cross_modal(*as_windows(s, v_s), p.tau) + cross_modal(*as_windows(t, v_t), p.tau)
+        y_t = dict(zip(self.spec.classes, self.labels[t.index].unbind(1), strict=True))
+        L_vca = L_C.new_zeros(())
+        for task, part in self.net.parts.items():
+            for m in (m for m in s.x if m in t.x):
+                in_SK, in_TK = (self.members(side, y[task], m, task) for side, y in ((s, s.y), (t, y_t)))
+                c_s, c_t = in_SK.to(v_s[m]).T @ v_s[m][:, part], in_TK.to(v_t[m]).T @ v_t[m][:, part]
+                both_K = in_SK.any(0) & in_TK.any(0)
+                L_vca = L_vca + contrast(c_t, c_s, both_K.diag(), tau=p.tau, keys_N=both_K)
+        return {"L_C": L_C, "L_clip": p.lambda_c * L_clip, "L_video": p.lambda_c * L_video, "L_vca": p.lambda_v * L_vca}
+
+    def predict(self, side: Side) -> dict[str, Tensor]:
+        """Logits of the means of encoded windows."""
+        return self.net.classify(videos(side, window_features(self.net, side)))
+
+    def members(self, side: Side, y_B: Tensor, m: str, task: str) -> Tensor:
+        """Which rows with the modality are of each class -> (B, K) bool."""
+        return (y_B[:, None] == torch.arange(self.spec.classes[task], device=y_B.device)) & side.has(m)[:, None]
+
+
+def cross_modal(f: dict[str, Tensor], present: dict[str, Tensor], tau: float) -> Tensor:
+    """Each window against all of the batch in another modality, those of its own row being positive; halved sum.
+
+    f: modality -> (B, T, D), present: modality -> (B, T) bool. One window per row: rows against rows.
+    """
+    total = next(iter(f.values())).new_zeros(())
+    for k, other in permutations(f, 2):
+        row_A, row_N = (
+            torch.arange(len(f[m]), device=total.device).repeat_interleave(f[m].shape[1]) for m in (k, other)
+        )
+        own_AN = (row_A[:, None] == row_N) & present[k].flatten()[:, None]
+        keys_N = present[other].flatten()
+        total = total + contrast(f[k].flatten(0, 1), f[other].flatten(0, 1), own_AN, tau=tau, keys_N=keys_N)
+    return total / 2
+
+
+def cluster(f_SD: Tensor, in_SK: Tensor, f_TD: Tensor) -> Tensor:
+    """Labels of the target (T,): by the nearest mean of a source class, then of the rows so labelled.
+
+    >>> f_t = torch.tensor([[4.0, 0.0], [1.0, 0.9], [0.8, 1.0]])
+    >>> cluster(torch.eye(2), torch.eye(2), f_t)   # the first source row is nearest to the second row, but not its own
+    tensor([0, 1, 1])
+    """
+    S, K = in_SK.shape
+    nearest_T = centroid_labels(torch.cat([in_SK, in_SK.new_zeros(len(f_TD), K)]), torch.cat([f_SD, f_TD]))[S:]
+    return centroid_labels(one_hot(nearest_T, K).to(f_TD), f_TD)
+
+
+def as_windows(side: Side, v: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Features (B, 1, D) and who has them (B, 1), by modality: a row's mean as its only window."""
+    return {m: v_BD[:, None] for m, v_BD in v.items()}, {m: side.has(m)[:, None] for m in v}
+
+
+METHOD = Stcda
