@@ -1,0 +1,31 @@
+"""docs/methods.md lists every method, and says what each may see."""
+
+import re
+
+import pytest
+
+from heads import methods
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs" / "methods.md").read_text()
+ROWS = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| `")]
+SEES = {name: cells[2] for cells in ROWS for name in re.findall(r"`(\w+)`", re.sub(r"\(nets? .*?\)", "", cells[0]))}
+WORDS = {"s": "source", "t": "target", "run": "init_from", "val": "source_val"}
+
+
+def test_every_method_is_on_the_page_once():
+    assert sorted(SEES) == methods.names()
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_the_page_says_what_a_method_sees(name):
+    method = methods.load(name).METHOD
+    needs = {WORDS[word] for word in re.sub(r"\(\w+\)", "", SEES[name]).split()}
+    may = {WORDS[word] for word in re.findall(r"\((\w+)\)", SEES[name])}
+    assert (set(method.needs), set(method.may)) == (needs, may)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_surrogates_stand_under_their_heading(name):
+    below = PAGE.index("**Surrogates**") < PAGE.index(f"`{name}`", PAGE.index("| --- |"))
+    assert bool(methods.load(name).METHOD.surrogate) == below
