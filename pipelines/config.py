@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass, field, is_dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 from featcache.errors import ConfigError
@@ -130,7 +131,7 @@ class RunConfig:
         """The rows that are tested were seen, without labels, in training."""
         return self.target == self.test and self.train_split == self.test_split
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Readable prefix and a hash of everything but `row`; the name of the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key != "row"}
