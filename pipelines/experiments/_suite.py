@@ -1,9 +1,8 @@
 """The suite: every method with its file's defaults, for benchmarks that compare all of them.
 
-Methods that take two modalities or several windows are marked, so that a benchmark without leaves them out.
+Methods that take several modalities or windows are parted, so that a benchmark without leaves them out.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from heads.methods import (
@@ -11,6 +10,7 @@ from heads.methods import (
     bnm,
     cbst,
     cdan,
+    cia,
     coral,
     daaa,
     dann,
@@ -32,11 +32,14 @@ from heads.methods import (
     pseudo_label,
     rna,
     safn,
+    sava,
     sfda,
     shot,
     sinkhorn,
     source_only,
+    stcda,
     ta3n,
+    tcon,
     xmc,
 )
 from pipelines.experiments._rows import Row
@@ -93,27 +96,33 @@ MULTIMODAL = {
     "MM-SADA": Row(mm_sada.Params(), target=True),
     "XMC modality": Row(xmc.Params(cross_domain="none")),
     "XMC final": Row(xmc.Params()),
+    "CIA (surrogate)": Row(cia.Params()),
     "RNA (DG)": Row(rna.Params()),
     "RNA (UDA)": Row(rna.Params(), target=True),
 }
 
 
-def suite(
-    *, modalities: bool, transformer: Any = None, temporal: Any = None, without: Collection[str] = ()
-) -> dict[str, Row]:
-    """Rows of all methods, supervised-target last; `without` names rows that a benchmark has no use for.
+TEMPORAL = {
+    "SAVA (surrogate)": Row(sava.Params()),
+    "TCoN (surrogate)": Row(tcon.Params()),
+    "STCDA (surrogate)": Row(stcda.Params()),
+}
 
-    modalities: there are several. transformer, temporal: Params of the nets `mtran` and `trn`, on which MTRAN and TA3N
-    then stand, beside a source-only row of their own; None leaves them out.
+
+def suite(*, modalities: bool, transformer: Any = None, relations: Any = None) -> dict[str, Row]:
+    """Rows of all methods, supervised-target last.
+
+    modalities: there are several. transformer, relations: Params of the nets `mtran` and `trn`, where clips have
+    several windows; MTRAN and TA3N stand on these, beside a source-only row of their own.
     """
     rows = ADAPTED | (MULTIMODAL if modalities else {})
     if transformer is not None:
         on = {"net": transformer}
         rows[f"{SOURCE}, transformer"] = Row(source_only.Params(), changes=on)
         rows["MTRAN"] = Row(mtran.Params(), start=f"{SOURCE}, transformer", changes=on)
-    if temporal is not None:
-        on = {"net": temporal}
-        rows[f"{SOURCE}, temporal relations"] = Row(source_only.Params(), changes=on)
+    if relations is not None:
+        on = {"net": relations}
+        rows[f"{SOURCE}, relations"] = Row(source_only.Params(), changes=on)
         rows["TA3N"] = Row(ta3n.Params(), changes=on)
-    rows[SUPERVISED] = Row(source_only.Params(), supervised=True)
-    return {name: row for name, row in rows.items() if name not in without}
+        rows |= TEMPORAL
+    return rows | {SUPERVISED: Row(source_only.Params(), supervised=True)}
