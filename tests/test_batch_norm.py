@@ -11,6 +11,8 @@ from heads.nets import adapter
 from heads.nets._norm import BatchNorm
 from tests._problems import EK, SPEC, batch, side, without
 
+torch.set_num_threads(1)
+
 EVERYONE = torch.ones(6, dtype=torch.bool)
 
 

@@ -12,6 +12,8 @@ from heads.methods._adversarial import domain_loss
 from heads.nets import adapter
 from tests._problems import EK, SPEC, batch, without
 
+torch.set_num_threads(1)
+
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
 
 

@@ -11,6 +11,8 @@ from heads.methods import rna
 from heads.nets import cogbeacon
 from tests._problems import SPEC, batch, side, without
 
+torch.set_num_threads(1)
+
 COG = Spec(
     {"eeg": (24,), "face": (280,)}, {"eeg": 1, "face": 1}, {"label": 2}, {"source": 8, "target": 8}, ("V1", "V2")
 )

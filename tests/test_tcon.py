@@ -14,6 +14,8 @@ from heads.methods._windows import videos, window_features
 from heads.nets import adapter
 from tests._problems import EK, SPEC, batch, side, without
 
+torch.set_num_threads(1)
+
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
 
 
