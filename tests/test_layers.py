@@ -53,7 +53,8 @@ def test_modules_say_what_they_are_and_stay_readable(path):
 
 def test_no_open_ended_keyword_arguments():
     """A misspelt keyword must be an error where it is written."""
-    allowed = {"with_job"}  # click hands a command its options by keyword
+    # click hands a command its options by keyword; those of runs are RunConfig's, which refuses others at once
+    allowed = {"with_job", "runs"}
     for path in FILES:
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
             if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None:
