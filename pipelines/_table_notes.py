@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from pipelines._table_parts import RAW, Line, Note
+from pipelines._table_parts import RAW, Line, Note, beside_published
 from pipelines.config import RunConfig, method_class
 from pipelines.experiments import Experiment
 from pipelines.results import Result
@@ -72,7 +72,7 @@ def notes(
     if clips and not unequal:
         counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
         calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))
-    if any(cell.published is not None for line in lines for cell in line.cells.values()):
+    if beside_published(lines):
         calm.append(Note("In parentheses: published numbers, in the authors' own setting; mind the fidelity column."))
     if streamed := _streamed(plan, found):
         calm.append(

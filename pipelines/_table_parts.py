@@ -1,7 +1,7 @@
 """What a table is made of, before it becomes text: cells over seeds, lines of methods, notes that must not get lost."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipelines.validators import ORACLE
@@ -68,6 +68,11 @@ class Line:
         return self.label_free and ORACLE not in self.select.split(" / ")
 
 
+def beside_published(lines: Iterable[Line]) -> bool:
+    """Whether a published number, of a shift or their mean, stands in these lines."""
+    return any(cell.published is not None for line in lines for cell in (*line.cells.values(), line.mean))
+
+
 @dataclass(frozen=True)
 class Note:
     """One sentence under a table; a loud one must not be overlooked."""
@@ -103,8 +108,7 @@ class Table:
         columns: dict[str, Callable[[Line], str]] = {
             "method": lambda line: line.method + ("" if line.label_free else " †")
         }
-        published = any(cell.published is not None for line in self.lines for cell in line.cells.values())
-        if published or any("surrogate" in line.fidelity for line in self.lines):
+        if beside_published(self.lines) or any("surrogate" in line.fidelity for line in self.lines):
             columns["fidelity"] = lambda line: line.fidelity
         for shift in self.shifts:
             columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]

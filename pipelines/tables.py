@@ -16,7 +16,7 @@ from dataclasses import replace
 from featcache.errors import ConfigError
 from pipelines._table_formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines._table_notes import Plan, notes, said, shown
-from pipelines._table_parts import RAW, Cell, Line, Note, Table
+from pipelines._table_parts import RAW, Cell, Line, Note, Table, beside_published
 from pipelines.config import RunConfig, fidelity
 from pipelines.experiments import Experiment
 from pipelines.results import Result
@@ -42,7 +42,7 @@ def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = 
 def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> Table:
     """Place every result under its method and shift; per cent for accuracies, plain numbers for norms and validators.
 
-    Published numbers are those of the headline metric: top1, or with several tasks that of all tasks right.
+    Without a metric it is the headline's: top1, or with several tasks that of all tasks right.
     """
     rows = tuple(rows)
     headline = _headline(rows, experiment)
@@ -60,7 +60,7 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     for method in dict.fromkeys(method for method, _ in planned):
         runs = {shift: planned.get((method, shift), {}) for shift in shifts}
         configs = [run for run in experiment.runs if shown(run) == method]
-        theirs = (experiment.published or {}).get(configs[0].row, {}) if metric == headline else {}
+        theirs = experiment.theirs(configs[0].row, metric, metric == headline)
         line = _line(method, experiment, configs, runs, found, theirs)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
     below = notes(experiment, metric, lines, planned, found)
@@ -174,7 +174,9 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
             cells += [line.mean.text(table.digits), change]
         grid.append(cells)
     baseline = next(iter(tables.values())).baseline if tables else "the first row"
+    printed = any(beside_published(table.lines) for table in tables.values())
     return grid, Note(
         "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
         f"shifts: 0 is balanced, and RNA lowers it. Change: of the mean, against {baseline}."
+        + " In parentheses: published, in the authors' own setting." * printed
     )

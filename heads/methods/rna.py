@@ -5,8 +5,8 @@
 
     L_g(u, v) = λ_g R(E‖u‖, E‖v‖),   L_c(u, v) = λ_c Σ_class R(E‖u_class‖, E‖v_class‖),   R(a, b) = (a/b - b/a)²
 
-i, j are modalities, s and t source and target; the sum over i in UDA is the paper's L_mod. A run that names a target
-is UDA, one that does not is DG.
+i, j are modalities, s and t source and target; the sum over i in UDA is the paper's L_mod (mod=False: without). A run
+that names a target is UDA, one that does not is DG.
 
 Implementation details
   1. λ_g and λ_c multiply here; the printed Eq. 1 has them inside the loss. L_mod shares them (paper: "requires only two
@@ -51,6 +51,7 @@ class Params:
     lambda_c: float = 0.1  #: λ_c, norm ratio per class, Eq. 2; small, for it is a sum over classes
     lambda_d: float = 0.2  #: λ_d, UDA: peak coefficient of the gradient reversal; 0: no discriminators
     lambda_im: float = 0.1  #: λ_IM, UDA: information maximisation on the target
+    mod: bool = True  #: L_mod, UDA: norms of a modality are aligned across the domains, too
     per_modality: bool = False  #: †: also classify from each modality alone (late fusion), with weight 1
 
 
@@ -88,7 +89,8 @@ class Rna(Method):
                 each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient) for m in shared]
                 terms["L_d"] = sum(each, zero)
 
-        R = [relative_norm(u, v) for task in self.net.parts for u, v in pairs([side[task] for side in sides])]
+        aligned = [pair for task in self.net.parts for pair in pairs([side[task] for side in sides], across=p.mod)]
+        R = [relative_norm(u, v) for u, v in aligned]
         terms["L_g"] = p.lambda_g * sum((R_G[0] for R_G in R), zero)
         terms["L_c"] = p.lambda_c * sum((R_G[1:].sum() for R_G in R), zero)
         return terms
@@ -103,11 +105,10 @@ class Rna(Method):
         return found
 
 
-def pairs(sides: list[dict[str, Norms]]) -> list[tuple[Norms, Norms]]:
-    """What is aligned: the modalities of each side with each other, and (UDA) each with itself on the other side."""
+def pairs(sides: list[dict[str, Norms]], *, across: bool) -> list[tuple[Norms, Norms]]:
+    """What is aligned: the modalities of each side with each other; across: each with itself on the other side."""
     within = [pair for of in sides for pair in combinations(of.values(), 2)]
-    across = [(u[m], v[m]) for u, v in combinations(sides, 2) for m in u if m in v]
-    return within + across
+    return within + [(u[m], v[m]) for u, v in combinations(sides, 2) for m in u if m in v and across]
 
 
 METHOD = Rna

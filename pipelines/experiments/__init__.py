@@ -1,8 +1,8 @@
 """Experiments: which runs make a table. The folder is the registry: `experiments/kitchens.py` is `kitchens`.
 
 An experiment file has a docstring (command, minutes, what to expect), `RUNS`, and `PUBLISHED` where a paper printed
-numbers of the table's default metric: table row -> {"D1→D2": per cent, ..., "mean": per cent}. A user's own file,
-anywhere, has the same.
+numbers: table row -> {"D1→D2": per cent, ..., "mean": per cent}, of the table's default metric, or with
+{metric: number} in a number's place, {"D1→D2": {"top1/verb": 46.8}}. A user's own file, anywhere, has the same.
 """
 
 import importlib
@@ -27,6 +27,9 @@ from pipelines.opening import DONE, NOT_TRIED, open_manifest
 from pipelines.typed import unknown
 
 SEEDS = (0, 1, 2)
+METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st")  #: that papers print; of several tasks METRIC/TASK
+
+Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Experiment:
     name: str
     doc: str
     runs: tuple[RunConfig, ...]
-    published: dict[str, dict[str, float]] | None = None  #: row -> shift "D1→D2" -> per cent
+    published: Published | None = None  #: accuracies in per cent
     typed: str = ""  #: what stands for it on the command line, options included; "": its name
     known: frozenset[str] = frozenset()  #: ids of the runs it had before `changed`
 
@@ -78,6 +81,17 @@ class Experiment:
             return (shift,) if shift in shifts else into or (shift,)
 
         return {run: columns(shift, self.by_id[run].test) for run, shift in own.items()}
+
+    def theirs(self, row: str, metric: str, headline: bool) -> dict[str, float]:
+        """Column -> what was published of a row in this metric; plain numbers are of the headline metric."""
+        numbers = {}
+        for column, number in (self.published or {}).get(row, {}).items():
+            if isinstance(number, dict):
+                if metric in number:
+                    numbers[column] = number[metric]
+            elif headline:
+                numbers[column] = number
+        return numbers
 
     def changed(self, settings: Sequence[str] = (), seeds: str | None = None, only: Sequence[str] = ()) -> "Experiment":
         """The experiment with `a.b=value` settings, with these seeds ("0,1,2") instead of its own, or only these rows.
@@ -278,5 +292,9 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
         for column, number in numbers.items():
             if column not in columns:
                 raise ConfigError(f"{where}[{row!r}]: {unknown('shift', str(column), columns)}")
-            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 100:
-                raise ConfigError(f"{where}[{row!r}][{column!r}]={number!r} must be per cent, from 0 to 100")
+            for metric, value in number.items() if isinstance(number, dict) else [("", number)]:
+                place = f"{where}[{row!r}][{column!r}]" + (f"[{metric!r}]" if metric else "")
+                if metric and metric.split("/")[0] not in METRICS:
+                    raise ConfigError(f"{place}: {unknown('metric', metric, METRICS)}")
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+                    raise ConfigError(f"{place}={value!r} must be per cent, from 0 to 100")

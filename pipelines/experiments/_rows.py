@@ -12,6 +12,7 @@
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 from pipelines.config import RunConfig
@@ -29,11 +30,24 @@ class Row:
     changes: Mapping[str, Any] = field(default_factory=dict)  #: fields of its RunConfigs that differ from the others'
 
 
+@dataclass(frozen=True)
+class Passes:
+    """A run's `steps` as passes over its source, or where its method sees none over its target."""
+
+    count: int
+    clips: Mapping[str, int]  #: domain -> clips to train on
+
+    def steps(self, domains: tuple[str, ...], batch: int) -> int:
+        """Steps of that many passes over all clips of these domains, the last batch of a pass not full."""
+        return self.count * ceil(sum(self.clips[domain] for domain in domains) / batch)
+
+
 def runs(
     rows: Mapping[str, Row], shifts: Iterable[tuple[str | tuple[str, ...], str]], seeds: Iterable[int], **common: Any
 ) -> tuple[RunConfig, ...]:
     """Each row on each (source or sources, target) shift and seed, as RunConfigs with the fields `common`.
 
+    `steps` may be Passes, as domains differ in size.
     A supervised row has no source: a target that several shifts share is trained on once.
     """
     shifts, seeds, made = tuple(shifts), tuple(seeds), dict[tuple[str, tuple[str, ...], str, int], RunConfig]()
@@ -54,6 +68,9 @@ def _run(row: Row, source: tuple[str, ...], target: str, settings: dict[str, Any
     sees_target = "target" in method.needs if row.target is None else row.target
     sees_source = "source" in method.needs + method.may
     epoch: dict[str, Any] = {} if "epoch" in settings else {"epoch": "source" if sees_source else "target"}
+    if isinstance(passes := settings.get("steps"), Passes):
+        domains, size = (source, settings["batch"][0]) if sees_source else ((target,), settings["batch"][1])
+        settings = {**settings, "steps": passes.steps(domains, size)}
     return RunConfig(
         method=row.method,
         source=source if sees_source else (),

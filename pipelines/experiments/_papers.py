@@ -1,0 +1,41 @@
+"""What the papers' tables share: their shifts, their numbers, and how EPIC-8's checkpoints are averaged.
+
+>>> printed('''
+...                     D1→D2  D2→D1  mean
+...     source-only      42.0   42.5  42.3
+...     RNA (UDA)           –      –  51.7
+... ''')
+{'source-only': {'D1→D2': 42.0, 'D2→D1': 42.5, 'mean': 42.3}, 'RNA (UDA)': {'mean': 51.7}}
+"""
+
+from typing import Any
+
+#: EPIC-8: the mean of nine checkpoints, 50 steps apart, the last of which is the end (MM-SADA's code)
+LAST_NINE: dict[str, Any] = {"eval_every": 50, "keep": 9, "select": "mean"}
+#: clips to train on, by domain
+EPIC8 = {"D1": 1543, "D2": 2495, "D3": 3897}
+UCF_HMDB = {"ucf": 1438, "hmdb": 840}
+
+
+def shifts(text: str) -> tuple[tuple[str, str], ...]:
+    """The (source, target) pairs of a table's heading.
+
+    >>> shifts("D1→D2 D2→D1")
+    (('D1', 'D2'), ('D2', 'D1'))
+    """
+    pairs = (shift.split("→") for shift in text.split())
+    return tuple((source, target) for source, target in pairs)
+
+
+def printed(text: str) -> dict[str, dict[str, float]]:
+    """A table as a paper prints it -> row -> column -> number; – where there is none.
+
+    The first line has the columns, every other one a row's name and as many numbers.
+    """
+    head, *lines = (line.split() for line in text.strip().splitlines())
+    names = [" ".join(words[: -len(head)]) for words in lines]
+    numbers = [zip(head, words[-len(head) :], strict=True) for words in lines]
+    return {
+        name: {column: float(number) for column, number in of if number != "–"}
+        for name, of in zip(names, numbers, strict=True)
+    }
