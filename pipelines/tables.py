@@ -178,5 +178,6 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
     return grid, Note(
         "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
         f"shifts: 0 is balanced, and RNA lowers it. Change: of the mean, against {baseline}."
-        + " In parentheses: published, in the authors' own setting." * printed
+        + " In parentheses: published, in the authors' own setting."
+        * printed
     )

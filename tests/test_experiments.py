@@ -12,7 +12,7 @@ from pipelines import experiments
 from pipelines.config import Feed, Optim
 from pipelines.engines import local
 from pipelines.experiments import Experiment, kitchens
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import Passes, Row, runs
 from pipelines.runs import Run
 from tests._stores import STORES, manifest, run, write_all, write_store
 
@@ -154,6 +154,16 @@ def test_an_experiment_of_ones_own(tmp_path):
         ("flat.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': 3}}", "its row 'source-only' has 3"),
         ("row.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source only': {{}}}}", "did you mean 'source-only'"),
         ("shift.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'day->night': 3}}}}", "'day→night'"),
+        (
+            "metric.py",
+            f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': {{'top2': 3}}}}}}",
+            "no metric 'top2'",
+        ),
+        (
+            "share.py",
+            f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': {{'top5': 300}}}}}}",
+            "=300 must",
+        ),
         ("word.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': '3'}}}}", "='3' must be per"),
     ],
 )
@@ -293,3 +303,25 @@ def test_rows_are_given_what_their_methods_may_see():
     assert [run.init_from for run in made[8:12]] == [run.id for run in made[:4]]
     assert {run.epoch for run in made[:8]} == {"source"}
     assert {run.epoch for run in made[8:12]} == {"target"}
+
+
+def test_passes_are_over_the_source_or_without_one_over_the_target():
+    """A pass: 10 clips in batches of 4 are 3 steps, 19 are 5, the 6 of the target in batches of 2 are 3."""
+    rows = {
+        "source-only": Row(source_only.Params()),
+        "SHOT": Row(shot.Params(), start="source-only"),
+        "fixed": Row(source_only.Params(), changes={"steps": 1}),
+        "supervised": Row(source_only.Params(), supervised=True),
+    }
+    common = {"manifest": "toy", "net": adapter.Params(), "feeds": {"rgb": Feed("hog")}, "batch": (4, 2)}
+    lengths = Passes(5, {"a": 10, "b": 9, "c": 6})
+    made = runs(rows, [("a", "c"), (("a", "b"), "c")], (0,), steps=lengths, **common)
+    assert [(run.row, run.steps) for run in made] == [
+        ("source-only", 15),
+        ("source-only", 25),
+        ("SHOT", 15),
+        ("SHOT", 15),
+        ("fixed", 1),
+        ("fixed", 1),
+        ("supervised", 10),
+    ]

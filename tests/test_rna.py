@@ -38,7 +38,7 @@ def naive_pair(u, v, y_u, y_v):
     return R(mean_norm(u), mean_norm(v)), per_class
 
 
-def naive_norm_terms(method, b):
+def naive_norm_terms(method, b, across=True):
     """(Σ L_g, Σ L_c) without weights, over tasks, domains, pairs of modalities, and modalities across domains."""
     seen = {}
     for name in ("source", "target"):
@@ -54,7 +54,8 @@ def naive_norm_terms(method, b):
         pairs = []
         for name in ("source", "target"):
             pairs += combinations([key for key in seen if key[0] == name and key[1] == task], 2)
-        pairs += [(k, ("target", *k[1:])) for k in seen if k[0] == "source" and k[1] == task and b.target is not None]
+        if across and b.target is not None:
+            pairs += [(k, ("target", *k[1:])) for k in seen if k[0] == "source" and k[1] == task]
         for left, right in pairs:
             (u, y_u), (v, y_v) = seen[left], seen[right]
             g, c = naive_pair(u, v, y_u, y_v)
@@ -73,6 +74,12 @@ def test_norm_terms_equal_the_naive_loops(spec, sides, gaps):
     g, c = naive_norm_terms(method, b)
     assert terms["L_g"].item() == pytest.approx(0.7 * g, rel=1e-4)
     assert terms["L_c"].item() == pytest.approx(0.3 * c, rel=1e-4)
+
+
+def test_without_l_mod_domains_are_not_aligned():
+    method, b = build(EK, UDA, lambda_g=0.7, lambda_c=0.3, mod=False), batch(EK, UDA, rows=11)
+    terms, (g, c) = method.losses(b, 0.5), naive_norm_terms(method, b, across=False)
+    assert (terms["L_g"].item(), terms["L_c"].item()) == pytest.approx((0.7 * g, 0.3 * c), rel=1e-4)
 
 
 def test_other_terms_equal_their_definitions():

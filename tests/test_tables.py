@@ -145,6 +145,33 @@ def test_a_printed_mean_is_kept_when_it_is_given():
     assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.2)"
 
 
+@pytest.mark.parametrize("column", ["day→night", "mean"])
+def test_a_published_number_never_stands_without_fidelity_and_its_note(column):
+    toy = experiment(published={"source-only": {column: 46.21}})
+    text = render(rows(toy), toy)
+    assert cells(text)["source-only"][0] == "adapter"
+    assert "In parentheses: published numbers, in the authors' own setting" in " ".join(text.split())
+
+
+def test_published_numbers_of_other_metrics_stand_in_their_own_tables():
+    toy = experiment(published={"source-only": {"day→night": {"top1": 46.2, "mean_class": 31.5, "cv_s": 0.126}}})
+    assert cells(render(rows(toy), toy))["source-only"][1] == "50.0 ± 10.0 (46.2)"
+    per_class = [replace(row, metric="mean_class") for row in rows(toy)]
+    assert cells(render(per_class, toy, "mean_class"))["source-only"][1] == "50.0 ± 10.0 (31.5)"
+    top5 = [replace(row, metric="top5") for row in rows(toy)]
+    assert cells(render(top5, toy, "top5"))["source-only"][0] == "50.0 ± 10.0"
+
+
+def test_published_norms_stand_beside_ours():
+    (shift, *_), less = experiment().columns.values(), {"source-only": {"day→night": {"cv_s": 0.126}}}
+    toy = experiment(published=less)
+    one = replace(toy, runs=tuple(run for run in toy.runs if toy.columns[run.id] == shift))
+    text = norms_table([*rows(one), *norm_rows(one)], one)
+    assert cells(text)["source-only"][0] == "0.500 ± 0.000 (0.126)"
+    assert "In parentheses: published, in the authors' own setting." in " ".join(text.split())
+    assert "parentheses" not in norms_table([*rows(toy), *norm_rows(toy)], experiment())
+
+
 def test_fidelity_is_said_per_row_where_it_differs(toy):
     runs = tuple(replace(run, fidelity="exact") if run.row == "source-only" else run for run in toy.runs)
     mixed = replace(toy, runs=runs)

@@ -3,22 +3,23 @@
     featcache train-head mtran_ucf_hmdb_ablations --stores stores/uniform
     featcache evaluate mtran_ucf_hmdb_ablations --stores stores/uniform && featcache table mtran_ucf_hmdb_ablations
 
-Stores, fidelity (exact), schedule and selection (last) are those of `mtran_ucf_hmdb`; runs that both name are trained once.
+Stores, fidelity (exact), schedule and selection (last) are those of `mtran_ucf_hmdb`; runs that both name are trained
+once.
 
-TIME
+48 runs of 350 or 600 steps, about 20 hours on two cores, of which `mtran_ucf_hmdb` has done 6.
 
-RA is the relative alignment, of modalities (MRA) and of time (TRA). "w/o RA" has the numbers of the paper's SHOT in every
-cell. M-MMD, MT-Absolute and MT-Mix stand in the place of MRA, or of both (heads/methods/mtran.py, 7 and 8); the weight of
-MT-Mix is ours.
+RA is the relative alignment, of modalities (MRA) and of time (TRA). "w/o RA" has the numbers of the paper's SHOT in
+every cell. M-MMD, MT-Absolute and MT-Mix stand in the place of MRA, or of both (heads/methods/mtran.py, 7 and 8); the
+weight of MT-Mix is ours, and its 90.17 no share of UCF's 571 test clips, as all other numbers are.
 """
 
 from pipelines.experiments import SEEDS
-from pipelines.experiments._mtran import COMMON, ablations
+from pipelines.experiments._mtran import COMMON, ELSEWHERE, ablations
 from pipelines.experiments._papers import printed
 from pipelines.experiments._rows import runs
 from pipelines.experiments.mtran_ucf_hmdb import SHIFTS, STEPS
 
-RUNS = runs(ablations(), SHIFTS, SEEDS, manifest="ucf_hmdb", steps=STEPS, **COMMON)
+RUNS = runs(ablations(ELSEWHERE), SHIFTS, SEEDS, manifest="ucf_hmdb", steps=STEPS, **COMMON)
 PUBLISHED = printed("""
                   ucf→hmdb  hmdb→ucf
     source-only      81.11     86.87

@@ -3,10 +3,10 @@
     featcache train-head rna_epic100_modalities && featcache evaluate rna_epic100_modalities
     featcache table rna_epic100_modalities                                 # also with --metric top1/verb or top1/noun
 
-Stores, fidelity (exact), settings and selection (last) are those of `rna_epic100`. Compare rows of one pair; the last column
-compares all of them with the first row (`--only` takes the rows of a pair).
+Stores, fidelity (exact), settings and selection (last) are those of `rna_epic100`. Compare rows of one pair; the last
+column compares all of them with the first row (`--only` takes the rows of a pair).
 
-TIME
+27 runs of 3,780 steps, about 21 hours on two cores.
 """
 
 from itertools import combinations
