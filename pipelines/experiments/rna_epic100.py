@@ -17,10 +17,10 @@ feeds.rgb.store=tbn-rgb` and so on.
 
 Fidelity: exact, for the paper trains its heads on these features. Selection: last. The clips of target_val are tested,
 the source's and the target's training clips trained on. The paper says "validation split" and no more; the accuracies
-of its Tables 2 to 5 are shares of 7,906 clips, those of target_val (all 147 but two of TA3N's).
+of its Tables 2 to 5 are shares of 7,906 clips, those of target_val (all but two of TA3N's).
 
-From the paper: net, optimiser, 30 epochs, batch of 128. Ours: every λ, for the paper states none of them (1, 0.1, 0.2,
-0.1, chosen before any run); 128 rows of each side; clip_norm 20, of TA3N's code; three seeds. Nothing was tuned on the
+From the paper: net, optimiser, 30 epochs, batch of 128. Ours: every λ, for the paper states none of them (the defaults
+of heads/methods/rna.py); 128 rows of each side; clip_norm 20, of TA3N's code; three seeds. Nothing was tuned on the
 target, as the paper's λ were. Classes that no clip has are left out (data_manifests/epic100_uda.md).
 
 Rows: L_g and L_c without "UDA" see the source alone. Of the UDA rows, the paper's list is read as: L_g; L_g + L_c; and
