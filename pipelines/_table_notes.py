@@ -46,6 +46,7 @@ def notes(
     clips = _clips(plan, found)
     unequal = _unequal(clips)
     loud = [
+        *([experiment.note] if experiment.note else []),
         *_untrained(rows),
         *_mixed_recipes(rows),
         *_mixed_contents(rows),

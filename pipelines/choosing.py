@@ -40,8 +40,15 @@ class Choice:
     correlation: float  #: Spearman's, of score and accuracy over the candidates, 1 is perfect; NaN where all are equal
 
 
-def table(rows: Iterable[Result], experiment: str, metric: str = "top1") -> str:
-    """Markdown: per table row, shift and rule the choice, its accuracy in per cent, and what it lost."""
+def table(rows: Iterable[Result], experiment: str, metric: str | None = None) -> str:
+    """Markdown: per table row, shift and rule the choice, its accuracy in per cent, and what it lost.
+
+    metric: default top1, and top1/action where there are several tasks.
+    """
+    rows = tuple(rows)
+    if metric is None:
+        there = {row.metric for row in rows if row.experiment == experiment}
+        metric = "top1/action" if "top1" not in there and "top1/action" in there else "top1"
     heads = ["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]
     grid = [heads]
     for (row, shift), candidates in groups(rows, experiment, metric).items():

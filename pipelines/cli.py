@@ -324,10 +324,8 @@ def table(job: Job, metric: str | None, format: str) -> None:
 @main.command()
 @click.argument("experiment")
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
-@click.option(
-    "--metric", default="top1", show_default=True, help="Accuracy to compare by; of several tasks top1/action."
-)
-def choose(experiment: str, runs: Path, metric: str) -> None:
+@click.option("--metric", help="Accuracy to compare by.  [default: top1, of several tasks top1/action]")
+def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """Say which hyper-parameters each validator would choose, among runs of EXPERIMENT with several settings.
 
     Prints, per row and shift, the candidate that each validator takes, its accuracy, what the best one (oracle) has

@@ -135,9 +135,6 @@ class RunConfig:
     def id(self) -> str:
         """Readable prefix and a hash of everything but `row`; the name of the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key != "row"}
-        for feed in content["feeds"].values():
-            if not feed["views"]:
-                del feed["views"]  # runs without views have the ids they had before there were any
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         given = f"with-{self.target}" if self.target else ""
         words = [typed.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]

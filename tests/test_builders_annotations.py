@@ -90,6 +90,21 @@ def synrod(folder):
     )
 
 
+def actionsense(folder):
+    """Two people; of the first one three actions of a class, the second of them cut in two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / "emg_all_subjects.npz",
+        left=np.zeros((50, 8)),
+        right=np.ones((50, 8)),
+        offset=np.array([0, 10, 20, 30, 40, 50]),
+        label=np.array([1, 1, 1, 1, 0]),
+        class_name=np.array(["peel", "cut"]),
+        subject=np.array(["S00", "S00", "S00", "S00", "S01"]),
+        action_id=np.array([0, 1, 1, 2, 9]),
+    )
+
+
 WRITERS = {
     "epic8": epic8,
     "epic8_mtran": epic8,
@@ -138,7 +153,11 @@ def sizes(manifest):
 
 
 def test_every_builder_is_here():
-    assert set(WRITERS) == set(builders.names()) - {"kitchens"}
+    assert set(WRITERS) == set(builders.names()) - {
+        "kitchens",
+        "shifts",
+        "actionsense",
+    }  # generated, or without published numbers
 
 
 def test_the_manifest_is_written_and_read_back(name, files):
@@ -623,3 +642,50 @@ def test_both_real_kinds_of_lists_name_the_same_clips(official):
     second = build("ucf_hmdb", official)
     assert [(c.clip_id, c.labels) for c in first] == [(c.clip_id, c.labels) for c in second]
     assert sum(a.source != b.source for a, b in zip(first, second, strict=True)) == 82  # letters that are left out
+
+
+# Cards
+
+
+@pytest.mark.parametrize("name", builders.names())
+def test_every_builder_has_a_card(name):
+    assert (ROOT / "data_manifests" / f"{name}.md").read_text().startswith(f"# {name}\n")
+
+
+# ActionSense
+
+
+def test_actionsense_keeps_the_clips_of_an_action_in_one_split(tmp_path):
+    actionsense(tmp_path)
+    built = build("actionsense", tmp_path)
+    assert [clip.split for clip in built] == ["train", "test", "test", "train", "train"]
+    assert [clip.labels["label"] for clip in built] == ["cut"] * 4 + ["peel"]
+    assert [(clip.start, clip.stop, clip.unit) for clip in built][1:3] == [(10, 20, "frames"), (20, 30, "frames")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("right", np.zeros((49, 8)), "left and right must have as many rows as the last offset says, 50"),
+        ("label", np.zeros(4, int), "must be equally long, and offset by one longer"),
+        ("label", np.full(5, 2), "label must be from 0 to 1"),
+        ("action_id", None, "has no array action_id"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_errors(tmp_path, name, value, said):
+    actionsense(tmp_path)
+    path = tmp_path / "emg_all_subjects.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays[name] = value
+    np.savez(path, **{key: array for key, array in arrays.items() if array is not None})
+    with pytest.raises(ManifestError, match=said):
+        build("actionsense", tmp_path)
+
+
+def test_the_file_of_actionsense_is_named_where_it_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match=r"no emg_all_subjects.npz in .*; data_manifests/actionsense.md says what"):
+        build("actionsense", tmp_path)
+    (tmp_path / "emg_all_subjects.npz").write_text("no archive")
+    with pytest.raises(ManifestError, match="is no .npz file of plain arrays"):
+        build("actionsense", tmp_path)

@@ -63,7 +63,7 @@ def train(method, spec, sides, steps=3, lr=0.05):
 @pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 def test_files_follow_the_layout(module):
     assert issubclass(module.METHOD, Method)
-    assert re.search(r"L = L_|L_C", module.__doc__), "the docstring gives the objective"
+    assert re.search(r"L\s+= |min  L_|net:   L = ", module.__doc__), "the docstring gives the objective"
     assert "Implementation details" in module.__doc__
     assert module.Params.__dataclass_params__.frozen
     source = inspect.getsource(module.Params).splitlines()

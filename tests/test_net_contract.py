@@ -109,6 +109,17 @@ def test_stays_in_the_state_dict(module):
         assert torch.equal(other.classify(other.encode(s))[task], z)
 
 
+def test_mean_fusion_averages_the_scores_of_the_modalities_there_are():
+    added, averaged = (build(adapter, SPEC, fusion=fusion) for fusion in ("sum", "mean"))
+    f = added.encode(side(SPEC, labelled=True))
+    g = added.classifier.g[":label"]
+    assert torch.allclose(averaged.classify(f)["label"] - g, (added.classify(f)["label"] - g) / 2, atol=1e-6)
+    alone = {"rgb": f["rgb"]}
+    assert torch.equal(averaged.classify(alone)["label"], added.classify(alone)["label"])
+    with pytest.raises(ValueError, match="no net.fusion 'max'; choose from sum, mean"):
+        build(adapter, SPEC, fusion="max")
+
+
 def test_standardised_features_do_not_depend_on_the_scale_and_origin_of_the_cache():
     moved = lambda s: dataclasses.replace(s, x={m: 40 * x * s.present[m][..., None] + 7 for m, x in s.x.items()})  # noqa: E731
     source, other = (without(side(SPEC, rows=30, labelled=True, seed=k), "flow", [1, 2]) for k in (0, 1))

@@ -40,6 +40,7 @@ RUNS = {  # rows x shifts x 3 seeds; a supervised row is trained once per target
     "rna_epic8": (6 + 3 + 3 + 7) * 6 * 3,
     "rna_ucf_hmdb": 5 * 2 * 3,
     "rna_cogbeacon": 11 * 6 * 3,
+    "rna_rod": 7 * 2 * 3,
 }
 NO_SHARES = {("MT-Mix", 90.17), ("TA3N", 28.87), ("TA3N", 50.12)}  #: of the test clips
 OURS = {"rna_epic8": {"source-only, dense"}}  #: rows that the paper does not print

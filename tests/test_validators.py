@@ -210,11 +210,6 @@ def test_every_rule_is_a_choice_and_an_unknown_one_lists_them():
         assert RunConfig.from_json(config.to_json()) == config
 
 
-def test_ids_are_what_they_were_before_there_were_validators():
-    assert run().id == "source_only_day_on-night_s0_e666e7f08a"
-    assert run(holdout=0.25, select="source_val").id == "source_only_day_on-night_s0_04387b3ff8"
-
-
 # -------------------------------------------------------------------------------------------------------- a whole run
 
 

@@ -56,8 +56,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
     if lacking := [name for name in ARRAYS if name not in arrays]:
         raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(arrays) or 'none'}")
-    if len(arrays["offset"]) != len(arrays["subject"]) + 1 or len(arrays["left"]) != len(arrays["right"]):
-        raise ManifestError(f"{path}: offset must have one number more than subject, and left as many rows as right")
+    clips, ends = len(arrays["subject"]), arrays["offset"]
+    if {len(arrays["label"]), len(arrays["action_id"]), len(ends) - 1} != {clips}:
+        raise ManifestError(f"{path}: subject, label and action_id must be equally long, and offset by one longer")
+    if not len(arrays["left"]) == len(arrays["right"]) == ends[-1]:
+        raise ManifestError(f"{path}: left and right must have as many rows as the last offset says, {ends[-1]}")
+    if not 0 <= arrays["label"].min() <= arrays["label"].max() < len(arrays["class_name"]):
+        raise ManifestError(
+            f"{path}: label must be from 0 to {len(arrays['class_name']) - 1}, the number of class_name"
+        )
     return arrays
 
 

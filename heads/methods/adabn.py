@@ -1,6 +1,6 @@
 """Adaptive batch normalisation [AdaBN: Li et al. 2018, Pattern Recognition 80], on cached features.
 
-    x̂ = (x - μ_d) / √(σ_d² + ε)      for a row of domain d, each entry of the feature by itself
+    x̂ = (x - μ_d) / σ_d      for a row of domain d, each entry of the feature by itself
     L = L_C, on x̂
 
 The net only sees x̂. Every domain is normalised by its own mean and variance, so that a shift or a stretch of single
@@ -8,14 +8,17 @@ entries between domains disappears before the net. Target rows are normalised by
 
 Implementation details
   1. AdaBN changes the statistics of batch normalisation layers. Those of the extractor are frozen in the cache, so the
-     normalisation stands before the net instead. Its scale and shift (γ, β) are those of the net's first layer.
+     normalisation stands before the net instead. Its scale and shift (γ, β) are those of the net's first layer. Where
+     the net standardises features by the source (adapter, `standardise`), x̂ takes the place of that.
   2. Statistics are of all training rows of a domain, once, before training: the limit of the paper's online estimate.
      Cached features do not change, so statistics of mini-batches (MM-SADA's "BN" mode) would only add noise; and
      the net never needs target rows, so training on the source and exchanging statistics afterwards is the same run.
   3. A clip is a sample, whatever its number of windows: moments are means over clips of means over windows.
   4. Every source domain has its own statistics. A test domain that training never named, and a modality that a domain
      was never shown, take the statistics of all training rows together.
-  5. The statistics are saved with the weights: predictions need them. Labels take no part.
+  5. The statistics are saved with the weights: predictions need them. Labels take no part. An entry that is constant
+     is not divided; the ε of batch normalisation would be large for features of a small scale, and is left out.
+Deviation: the papers' layers to adapt are those of the backbone, or of a head that has batch normalisation.
 Shapes: N domains of the spec, and one more for all of them together; B rows, T windows.
 """
 
@@ -30,13 +33,12 @@ from heads.batch import Batch, Side, Spec, Sweep
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
+from heads.units import EPS
 
 
 @dataclass(frozen=True)
 class Params:
-    """Hyper-parameters of AdaBN."""
-
-    epsilon: float = 1e-5  #: ε, added to the variance, as in batch normalisation
+    """AdaBN has none."""
 
 
 class AdaBN(Method):
@@ -46,6 +48,7 @@ class AdaBN(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
+        net.units = None
         for m, shape in spec.shapes.items():
             self.register_buffer(f"mean_{m}", torch.zeros(len(spec.domains) + 1, *shape))
             self.register_buffer(f"std_{m}", torch.ones(len(spec.domains) + 1, *shape))
@@ -67,7 +70,8 @@ class AdaBN(Method):
         for m, sums_NI in sums.items():
             rows_N1, means_NI = sums_NI[:, :1], sums_NI[:, 1:] / sums_NI[:, :1].clamp_min(1)
             mean_ND, square_ND = torch.where(rows_N1 > 0, means_NI, means_NI[-1]).chunk(2, dim=1)
-            std_ND = ((square_ND - mean_ND.square()).clamp_min(0) + self.params.epsilon).sqrt()
+            std_ND = (square_ND - mean_ND.square()).clamp_min(0).sqrt()
+            std_ND = std_ND.where(std_ND > EPS, 1.0)
             for name, value_ND in (("mean", mean_ND), ("std", std_ND)):
                 buffer = self.get_buffer(f"{name}_{m}")
                 buffer.copy_(value_ND.reshape(buffer.shape))

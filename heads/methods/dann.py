@@ -8,7 +8,7 @@ coefficient λ_d (2 / (1 + exp(-10 p)) - 1), raises it until the domains cannot 
 Implementation details
   1. D_m: D -> 100 -> ReLU -> 2, weights from a truncated normal of std 0.1; one per modality, losses added (MM-SADA's
      code).
-  2. λ_d = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2 (METHODS would call it 1 in effect).
+  2. λ_d = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2, so 1 relative to it.
      λ_d stands in the reversal, so it weighs what the encoders feel; the discriminators learn at full rate.
   3. The expectations are one mean over the rows of both sides that have m.
   4. Several source domains are one source. With several tasks D_m sees the features of all of them as one vector.

@@ -2,7 +2,8 @@
 
     L = L_C + Σ_m L_C(m) + λ_t Σ_m L_t(m)               L_C of all modalities, and of each alone
     q_m(k | x) = softmax over k of cos(f_m, c_mk) / τ   c_mk: mean f_m of class k in the source, its prototype;
-                                                        each side without its mean f_m
+                                                        where learnt from the source without its mean f_m,
+                                                        where asked, of the target's, without the target's
     r_m(x) = q_m(argmax_k p_m(k | x) | x)               reliability of what m says of a clip
     ŷ(x) = argmax_k p_m*(k | x),   m* = argmax_m r_m    teaching material: the most reliable result
     L_t(m) = mean over S_m of -log p_m(ŷ)               S_m: the share e Δ of the target with the largest q_m(ŷ)

@@ -63,6 +63,8 @@ class Hcl(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
+        if min(spec.classes.values()) < 2:
+            raise ValueError(f"method hcl compares classes: each task needs two or more, not {spec.classes}")
         self.history = Teacher(net)
         for task, K in spec.classes.items():
             self.register_buffer(f"z_s:{task}", torch.zeros(spec.rows["target"], K), persistent=False)

@@ -7,13 +7,13 @@
 
 C and C' are two classifiers on the same features F; p and p' the softmax of what they say.
 
-    reversal:   L = L_C + L_C' - λ d(p, p'),   F sees target rows through a gradient reversal that ramps up to 1
+    reversal:   L = L_C + L_C' - λ d(p, p'),   reversed for F, by λ_d (2 / (1 + exp(-10 p)) - 1) at progress p
 
 Implementation details
   1. C is the net's classifier. C' has its shape and other first weights: a copy would never disagree.
   2. n = 4 and λ = 1, the authors' code for adaptation of pictures. d averages over classes, too (the paper's 1/K).
   3. `reversal` is the form of MM-SADA's code, which the rows of the EPIC tables come from: one update per batch; there
-     λ is 0.2 beside a cross entropy of weight 0.2, and the reversal ramps up by `schedules.dann`.
+     λ is 0.2 beside a cross entropy of weight 0.2, so 1 relative to it, and the reversal ramps up to λ_d = 0.2.
   4. The scores of the modalities are added before the softmax (MM-SADA's code). With several tasks, their L_C and their
      d are added.
   5. Predictions are those of C. The 0.01 class balance term of TLL's code, which is not in the paper, is left out.
@@ -44,6 +44,7 @@ class Params:
 
     lambda_dis: float = 1.0  #: λ, weight of the discrepancy
     n: int = 4  #: n, updates of F per batch in step C
+    lambda_d: float = 0.2  #: λ_d, of `reversal` alone: what F feels of the discrepancy in the end (MM-SADA's code)
     reversal: bool = False  #: one update per batch, with a gradient reversal, in place of the steps A, B and C
 
 
@@ -69,7 +70,7 @@ class Mcd(Method):
         """Step A; with `reversal` all there is."""
         terms = self.supervised(batch)
         if self.params.reversal:
-            terms["L_dis"] = -self.params.lambda_dis * self.apart(batch, dann(progress))
+            terms["L_dis"] = -self.params.lambda_dis * self.apart(batch, self.params.lambda_d * dann(progress))
         return terms
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -77,7 +78,8 @@ class Mcd(Method):
         yield "F C", self(batch, progress)
         if self.params.reversal:
             return
-        yield "C", {"L_B_dis": -self.params.lambda_dis * self.apart(batch), **self.supervised(batch)}
+        again = {f"L_B_{name[2:]}": term for name, term in self.supervised(batch).items()}  # the log keeps step A's
+        yield "C", {"L_B_dis": -self.params.lambda_dis * self.apart(batch), **again}
         for _ in range(self.params.n):
             yield "F", {"L_dis": self.params.lambda_dis * self.apart(batch)}
 

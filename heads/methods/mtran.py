@@ -33,8 +33,8 @@ Implementation details
      as wide as the rows are apart.
   8. MT-Absolute: μ = 1. MT-Mix: cross entropy of the synthetic clip on both parents' pseudo-labels, weighed λ and 1-λ,
      in place of both alignments; the paper states no weight for it, here λ_2.
-  9. A pair counts for a modality where both clips have it, in the windows that both have; for the fused feature where
-     both have the same modalities.
+  9. A pair counts for a modality where both clips have it, in the windows that both have (A^ may still look at one that
+     only one of them has); for the fused feature where both have the same modalities.
  10. With several tasks L_im and L_ss are summed over them, centroids lie in each task's part of f, and the halves go by
      the sum of the entropies.
  11. L_mra is 0 where all clips have the same features. On a target that the source's net knows badly, λ_2 = 1 can drive
@@ -85,6 +85,8 @@ class Mtran(Method):
         super().__init__(params, spec, net)
         if not isinstance(net, mtran.Mtran):
             raise ValueError("method mtran aligns attention maps, which net mtran has and this net has not")
+        if spec.rows["target"] < 2:
+            raise ValueError("method mtran halves the target by confidence: it needs two rows or more")
         if params.align not in ALIGN:
             raise ValueError(f"no method.align {params.align!r}; choose from {', '.join(ALIGN)}")
         net.classifier.requires_grad_(False)

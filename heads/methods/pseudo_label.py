@@ -10,7 +10,8 @@ Implementation details
   2. λ is not stated for this row of the table: 1.25 is that of XMC's own losses (Eq. 7).
   3. The mean runs over the sure rows (papers silent): few of them then weigh as much as many.
   4. The scores of the modalities are added before the softmax: with many modalities they are sure sooner than with the
-     mean that XMC takes. With several tasks each has its own sure rows, and the losses are added.
+     mean that XMC takes, its rival in that table. With several tasks each has its own sure rows, and the losses are
+     added.
 Deviation: on frozen features the net's own layer adapts, where XMC trains the backbone too.
 Shapes: B rows, K classes.
 """

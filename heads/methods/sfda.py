@@ -62,6 +62,8 @@ class Sfda(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
+        if min(spec.classes.values()) < 2:
+            raise ValueError(f"method sfda compares classes: each task needs two or more, not {spec.classes}")
         self.first = second_head(net)
         labels_NJ = torch.zeros(spec.rows["target"], len(spec.classes), dtype=torch.int64)
         self.register_buffer("said", labels_NJ, persistent=False)  # y'

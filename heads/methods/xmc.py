@@ -22,10 +22,11 @@ Implementation details
      the gradient flows through the anchors. No negatives are drawn: each anchor sees the whole bank.
   5. h: D -> D -> ReLU -> 128, as in SimCLR; the paper gives no sizes.
   6. The paper does not say how banks begin: a sweep before the first step fills them (test windows, eval mode).
-  7. ŷ and its confidence come from the fused scores of the same batch, without gradient. The net adds the scores of the
-     modalities where the paper averages them: the same classes, with more confidence for equal scores.
-  8. With several tasks L_do is taken on each task's part of the features, with the clips whose class of that task is
-     sure, and added. L_mo asks for no class, and is taken once on whole features.
+  7. ŷ and its confidence come from the fused scores of the same batch, without gradient. The paper averages the scores
+     of the modalities: give the adapter `fusion="mean"`. Added, as by default, they are more confident, so T lets more
+     clips through.
+  8. With several tasks L_do is taken on each task's part of the features F (h is of whole features), with the clips
+     whose class of that task is sure, and added. L_mo asks for no class, and is taken once on whole features.
   9. Rows that lack a modality are neither anchors nor keys of it. A target row of a class that no source row has is no
      anchor.
  10. L_do has no remedy for sure but wrong classes: on generated shifts as large as the distance of the classes it locks

@@ -21,6 +21,7 @@ class Net(nn.Module):
 
     dim: int  #: D, size of each encoded feature
     parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
+    units: nn.Module | None  #: what standardises x before it is encoded, where there is any; AdaBN takes it out
     classifier: nn.Module  #: all that `classify` learns, and nothing that `encode` does; source-free methods freeze it
 
     def begin(self, sweep: Sweep) -> None:

@@ -1,7 +1,7 @@
 """Adapter: one trainable layer per modality over frozen features, so that alignment losses have something to align.
 
     f_m = Dropout(act(W_m x_m + b_m))          x_m: mean of the clip's windows;  f_m in R^D
-    z   = Σ_m G_m f_m + g                      late fusion: the modalities' scores are added
+    z   = Σ_m G_m f_m + g                      late fusion: the modalities' scores are added, or averaged
 
 Both domains share all weights, and by default nothing is normalised between F and a loss: norms are what RNA aligns.
 
@@ -34,6 +34,7 @@ from heads.nets._parts import parts
 from heads.units import Standardise
 
 ACTIVATIONS = {"relu": nn.ReLU, "none": nn.Identity}
+FUSIONS = ("sum", "mean")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Params:
     dim: int = 1024  #: D, features per modality
     act: str = "relu"  #: relu (RNA on EK100), or none (contrastive cosines would be confined to [0, 1])
     dropout: float = 0.5  #: share of features dropped in training
+    fusion: str = "sum"  #: of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC)
     standardise: bool = False  #: x_m around its mean over the source, in units of its standard deviation there
     batch_norm: bool = False  #: normalise the entries of each feature before act, as the heads of ROD and SHOT do
 
@@ -50,17 +52,21 @@ class Params:
 class Adapter(Net):
     """The network above, over the modalities and tasks of the spec."""
 
+    units: Standardise | None
+
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
         if params.act not in ACTIVATIONS:
             raise ValueError(f"no net.act {params.act!r}; choose from {', '.join(ACTIVATIONS)}")
+        if params.fusion not in FUSIONS:
+            raise ValueError(f"no net.fusion {params.fusion!r}; choose from {', '.join(FUSIONS)}")
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))
         bias = not params.batch_norm  # BN would take it out again
         self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim, bias) for m, shape in spec.shapes.items()})
         self.BN = nn.ModuleDict({m: BatchNorm(params.dim) for m in spec.shapes} if params.batch_norm else {})
         self.after = nn.Sequential(ACTIVATIONS[params.act](), nn.Dropout(params.dropout))
-        self.classifier = LateFusion(spec, params.dim, self.parts)
+        self.classifier = LateFusion(spec, params.dim, self.parts, mean=params.fusion == "mean")
         self.units = Standardise(spec) if params.standardise else None
         self.has_source = "source" in spec.rows
 

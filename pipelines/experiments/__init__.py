@@ -1,8 +1,9 @@
 """Experiments: which runs make a table. The folder is the registry: `experiments/kitchens.py` is `kitchens`.
 
-An experiment file has a docstring (command, minutes, what to expect), `RUNS`, and `PUBLISHED` where a paper printed
-numbers: table row -> {"D1→D2": per cent, ..., "mean": per cent}, of the table's default metric, or with
-{metric: number} in a number's place, {"D1→D2": {"top1/verb": 46.8}}. A user's own file, anywhere, has the same.
+An experiment file has a docstring (command, minutes, what to expect), `RUNS`, a `NOTE` where a reader of its numbers
+has to know something, and `PUBLISHED` where a paper printed numbers: table row -> {"D1→D2": per cent, ..., "mean": per
+cent}, of the table's default metric, or with {metric: number} in a number's place, {"D1→D2": {"top1/verb": 46.8}}. A
+user's own file, anywhere, has the same.
 """
 
 import importlib
@@ -40,6 +41,7 @@ class Experiment:
     doc: str
     runs: tuple[RunConfig, ...]
     published: Published | None = None  #: accuracies in per cent
+    note: str = ""  #: what a reader of the numbers has to know: printed under the table, in bold
     typed: str = ""  #: what stands for it on the command line, options included; "": its name
     known: frozenset[str] = frozenset()  #: ids of the runs it had before `changed`
 
@@ -72,7 +74,7 @@ class Experiment:
         for run in self.runs:
             if run.row:
                 source = next((stage.source for stage in self.chain(run) if stage.source), ())
-                own[run.id] = f"{'+'.join(source)}→{run.test}"
+                own[run.id] = f"{_together(source)}→{run.test}"
                 if source != (run.test,):
                     shifts[own[run.id]] = run.test
 
@@ -120,6 +122,15 @@ class Experiment:
                 for seed in [None] if seeds is None else _seeds(seeds):
                     renew(run, seed)
         return replace(self, runs=tuple(runs.values()), known=self.known | self.by_id.keys())
+
+
+def _together(source: Sequence[str]) -> str:
+    """Domains that teach together; of many the first and the last.
+
+    >>> _together(["D1", "D2"]), _together(["S00", "S01", "S02", "S03", "S04"])
+    ('D1+D2', 'S00..S04')
+    """
+    return "+".join(source) if len(source) <= 3 else f"{source[0]}..{source[-1]}"
 
 
 def _seeds(text: str) -> list[int]:
@@ -270,7 +281,8 @@ def _from_module(name: str, module: ModuleType) -> Experiment:
     runs = getattr(module, "RUNS", None)
     if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
         raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")
-    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), getattr(module, "PUBLISHED", None))
+    published, note = getattr(module, "PUBLISHED", None), getattr(module, "NOTE", "")
+    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, note)
     _check_published(experiment, module)
     return experiment
 
@@ -296,5 +308,6 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
                 place = f"{where}[{row!r}][{column!r}]" + (f"[{metric!r}]" if metric else "")
                 if metric and metric.split("/")[0] not in METRICS:
                     raise ConfigError(f"{place}: {unknown('metric', metric, METRICS)}")
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-                    raise ConfigError(f"{place}={value!r} must be per cent, from 0 to 100")
+                most, unit = (1, "a coefficient") if metric.startswith("cv_") else (100, "per cent")
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+                    raise ConfigError(f"{place}={value!r} must be {unit}, from 0 to {most}")

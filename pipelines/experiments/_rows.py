@@ -58,12 +58,12 @@ def runs(
                 taught = (target,) if row.supervised else sources
                 if (name, taught, target, seed) not in made:
                     start = made[row.start, sources, target, seed].id if row.start else None
-                    config = _run(row, taught, target, {**common, **row.changes}, seed=seed, init_from=start)
+                    config = _run(row, taught, target, {**common, **row.changes, "seed": seed, "init_from": start})
                     made[name, taught, target, seed] = replace(config, row=name) if row.shown else config
     return tuple(made.values())
 
 
-def _run(row: Row, source: tuple[str, ...], target: str, settings: dict[str, Any], **more: Any) -> RunConfig:
+def _run(row: Row, source: tuple[str, ...], target: str, settings: dict[str, Any]) -> RunConfig:
     method = sys.modules[type(row.method).__module__].METHOD
     sees_target = "target" in method.needs if row.target is None else row.target
     sees_source = "source" in method.needs + method.may
@@ -78,5 +78,4 @@ def _run(row: Row, source: tuple[str, ...], target: str, settings: dict[str, Any
         test=target,
         **settings,
         **epoch,
-        **more,
     )

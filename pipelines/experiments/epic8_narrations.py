@@ -7,9 +7,9 @@
 
 FOLDER holds MM-SADA's lists (data_manifests/epic8_narrations.md). docs/efficacy.md has the table.
 
-All methods have their files' defaults, on all shifts. Net, steps and learning rate are such that source-only has a good
-accuracy on held-out rows of the source (69 % whichever of five settings near these; nothing was chosen by a label of a
-target). Text has one modality and one window: methods that compare modalities or windows take no part.
+All methods have their files' defaults, on all shifts. Net, steps and learning rate are such that source-only is good on
+held-out rows of the source; no label of a target had a say. Text has one modality and one window: methods that compare
+modalities or windows take no part.
 """
 
 from itertools import permutations

@@ -14,8 +14,9 @@ from pipelines.experiments import SEEDS
 from pipelines.experiments._mtran import COMMON, EPIC, ablations
 from pipelines.experiments._papers import printed
 from pipelines.experiments._rows import runs
-from pipelines.experiments.mtran_epic8 import SHIFTS, STEPS
+from pipelines.experiments.mtran_epic8 import NOTE, SHIFTS, STEPS
 
+__all__ = ["NOTE", "PUBLISHED", "RUNS"]
 RUNS = runs(ablations(EPIC), SHIFTS, SEEDS, manifest="epic8_mtran", steps=STEPS, **COMMON)
 PUBLISHED = printed("""
                    mean

@@ -31,7 +31,7 @@ from pipelines.experiments._rows import Row, runs
 SHIFTS = shifts("D2→D1 D3→D1 D1→D2 D3→D2 D1→D3 D2→D3")
 COMMON: dict[str, Any] = {
     "manifest": "epic8",
-    "net": adapter.Params(act="none"),
+    "net": adapter.Params(act="none", fusion="mean"),
     "feeds": {m: Feed(f"i3d-{m}", train="random:1", test="each") for m in ("rgb", "flow")},
     "steps": 6000,
     "batch": (16, 16),
