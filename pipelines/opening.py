@@ -5,7 +5,7 @@ How much memory that takes, and where features lie that do not fit, stands in `p
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from math import prod
 from pathlib import Path
 
@@ -248,6 +248,13 @@ def open_manifest(stores: Path, name: str) -> Manifest:
     if not path.exists():
         there = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
         raise unknown("stores of a manifest", name, there, str(stores))
+    status = path.stat()
+    return _read(path, name, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, name: str, *stamp: int) -> Manifest:
+    """Read once for all runs of an experiment: 10,000 rows take longer than evaluating a head on them."""
     return replace(Manifest.read(path), name=name)
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.methods import rna
 from pipelines.config import Feed
 from pipelines.evaluate import evaluate, predictions, score
 from pipelines.metrics import topk_accuracy
-from pipelines.opening import open_run
+from pipelines.opening import open_manifest, open_run
 from pipelines.runs import Run, load_method
 from pipelines.train_head import train
 from tests._stores import CLASSES, STORES, manifest, run, write_all, write_store
@@ -136,6 +137,15 @@ def test_predictions_for_a_confusion_matrix(stores, tmp_path):
     assert (said.truth == said.predicted).mean() == pytest.approx(values(folder, stores)["top1"])
     with pytest.raises(ConfigError, match="has no task 'verb'; it has: label"):
         predictions(folder, stores, "verb")
+
+
+def test_a_manifest_is_read_once_until_it_changes(tmp_path):
+    clips = manifest()
+    write_all(tmp_path, clips)
+    first = open_manifest(tmp_path, "toy")
+    assert open_manifest(tmp_path, "toy") is first
+    Manifest("toy", clips.clips[:-1], clips.root).write(tmp_path / "toy" / "manifest.csv")
+    assert len(open_manifest(tmp_path, "toy")) == len(first) - 1
 
 
 def test_a_changed_manifest_is_refused(tmp_path):
