@@ -52,12 +52,23 @@ class Spec:
     shapes: dict[str, tuple[int, ...]]  #: modality -> row_shape, over all feeds
     windows: dict[str, int]  #: modality -> T of a training draw
     classes: dict[str, int]  #: task -> number of classes, from the manifest
-    rows: dict[str, int]  #: "source" | "source_val" | "target" -> rows, of the sides that the method is given
+    rows: dict[str, int]  #: "source" | "source_val" | "target" -> rows, of the sides that the method is given;
+    #: "captions" -> captions of the source's rows
     domains: tuple[str, ...]  #: source domains in the run's order, then the target
+    captions: tuple[str, ...] = ()  #: modalities that are the captions of a retrieval run; a target has none of them
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the features that are aligned across domains: the modalities, or in retrieval "visual"."""
+        return ("visual",) if self.captions else tuple(self.shapes)
 
 
 Sweep = Callable[[str], Iterator[Side]]
-"""sweep("target"): every row once, in order, test windows; labels only on source sides."""
+"""sweep("target"): every row once, in order, test windows; labels only on source sides.
+
+In retrieval a sweep of clips has no captions; sweep("captions") has every caption of the source's clips once, and
+nothing but the caption modalities; `index` is the source row of its clip.
+"""
 
 
 def gather(sides: Iterator[Side], look: Callable[[Side], dict[str, Tensor]]) -> dict[str, Tensor]:

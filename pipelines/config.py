@@ -199,6 +199,12 @@ def check(config: RunConfig) -> None:
     if isinstance(config.init_from, RunConfig):
         raise ConfigError("init_from takes the id of a run: write init_from=THE_RUN.id")
     typed.verify(config, RunConfig, "")
+    net, method = sys.modules[type(config.net).__module__].NET, method_class(config)
+    if net.task not in method.tasks:
+        raise ConfigError(
+            f"method {typed.name_of(config.method)!r} is of {' and '.join(method.tasks)}, but net "
+            f"{typed.name_of(config.net)!r} is of {net.task}"
+        )
     _check_sides(config)
     _check_feeds(config)
     _one_of("train_split", config.train_split, SPLITS)

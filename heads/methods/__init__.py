@@ -27,6 +27,7 @@ class Method(nn.Module):
 
     needs: ClassVar[tuple[str, ...]] = ("source",)  #: of source, source_val, target, init_from; refused without
     may: ClassVar[tuple[str, ...]] = ()  #: sides it can also use; any other side of the run is refused
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)  #: of the nets that it works on (`Net.task`)
     surrogate: ClassVar[str] = ""  #: "what stands for what", where the paper's method cannot run on cached features
 
     def __init__(self, params: Any, spec: Spec, net: Net) -> None:
@@ -42,7 +43,7 @@ class Method(nn.Module):
 
     def predict(self, side: Side) -> dict[str, Tensor]:
         """Task -> logits | "visual", "text" | "cluster_*", "feature_*"."""
-        return self.net.classify(self.net.encode(side))
+        return self.net.predict(side)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> dict[str, list[Tensor]] | None:
         """Look at whole sides; runs in eval mode without gradient, first of all after init_from.

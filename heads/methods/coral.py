@@ -16,12 +16,13 @@ Deviation: on frozen features the encoder is the net's own layer, where the pape
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from heads.batch import Batch
 from heads.losses.moments import coral, mean_gap
-from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.methods._aligned import aligned
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Coral(Method):
     """Equal covariances, and means, of the features on both sides."""
 
     needs = ("source", "target")
+    tasks = ("classification", "retrieval")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_coral between the sides."""
@@ -43,10 +45,9 @@ class Coral(Method):
         assert s is not None  # `needs`
         assert t is not None
         f_s, f_t = self.net.encode(s), self.net.encode(t)
-        L_C = task_cross_entropy(self.net.classify(f_s), s.y)
         gaps = (coral, mean_gap) if p.mean_term else (coral,)
-        each = [gap(f_s[m], f_t[m], s.has(m), t.has(m)) for m in s.x if m in t.x for gap in gaps]
-        return {"L_C": L_C, "L_coral": p.lambda_coral * sum(each, L_C.new_zeros(()))}
+        each = [gap(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values() for gap in gaps]
+        return {**self.net.loss(f_s, s), "L_coral": p.lambda_coral * torch.stack(each).sum()}
 
 
 METHOD = Coral

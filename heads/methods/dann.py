@@ -17,12 +17,13 @@ Deviation: on frozen features the encoder is the net's own layer, where the pape
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from heads.batch import Batch, Spec
-from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import aligned
 from heads.nets import Net
 from heads.schedules import dann
 
@@ -38,10 +39,11 @@ class Dann(Method):
     """Features that a discriminator cannot tell apart."""
 
     needs = ("source", "target")
+    tasks = ("classification", "retrieval")
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes})
+        self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.streams})
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides."""
@@ -49,10 +51,10 @@ class Dann(Method):
         assert s is not None  # `needs`
         assert t is not None
         f_s, f_t = self.net.encode(s), self.net.encode(t)
-        L_C = task_cross_entropy(self.net.classify(f_s), s.y)
         coefficient = self.params.lambda_d * dann(progress)
-        each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient) for m in s.x if m in t.x]
-        return {"L_C": L_C, "L_d": sum(each, L_C.new_zeros(()))}
+        pairs = aligned(self.spec, s, f_s, t, f_t)
+        each = [domain_loss(self.D[m], *pair, coefficient) for m, pair in pairs.items()]
+        return {**self.net.loss(f_s, s), "L_d": torch.stack(each).sum()}
 
 
 METHOD = Dann

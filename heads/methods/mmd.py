@@ -18,12 +18,13 @@ Deviation: on frozen features the encoder is the net's own layer, where the pape
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from heads.batch import Batch
 from heads.losses.moments import mmd
-from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.methods._aligned import aligned
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Mmd(Method):
     """Equal distributions of features on both sides, in the eyes of the kernels."""
 
     needs = ("source", "target")
+    tasks = ("classification", "retrieval")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_mmd between the sides."""
@@ -45,9 +47,8 @@ class Mmd(Method):
         assert s is not None  # `needs`
         assert t is not None
         f_s, f_t = self.net.encode(s), self.net.encode(t)
-        L_C = task_cross_entropy(self.net.classify(f_s), s.y)
-        each = [mmd(f_s[m], f_t[m], s.has(m), t.has(m), p.gamma) for m in s.x if m in t.x]
-        return {"L_C": L_C, "L_mmd": p.lambda_mmd * sum(each, L_C.new_zeros(()))}
+        each = [mmd(*pair, p.gamma) for pair in aligned(self.spec, s, f_s, t, f_t).values()]
+        return {**self.net.loss(f_s, s), "L_mmd": p.lambda_mmd * torch.stack(each).sum()}
 
 
 METHOD = Mmd

@@ -22,12 +22,13 @@ Deviation: on frozen features the encoder is the net's own layer, where the pape
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from heads.batch import Batch
-from heads.losses.supervised import task_cross_entropy
 from heads.losses.transport import cosine_cost, sinkhorn_divergence, transport_cost
 from heads.methods import Method
+from heads.methods._aligned import aligned
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Sinkhorn(Method):
     """Source rows near target rows, one for one."""
 
     needs = ("source", "target")
+    tasks = ("classification", "retrieval")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_ot between the sides."""
@@ -51,9 +53,8 @@ class Sinkhorn(Method):
         assert s is not None  # `needs`
         assert t is not None
         f_s, f_t = self.net.encode(s), self.net.encode(t)
-        L_C = task_cross_entropy(self.net.classify(f_s), s.y)
-        each = [self.transport(f_s[m], f_t[m], s.has(m), t.has(m)) for m in s.x if m in t.x]
-        return {"L_C": L_C, "L_ot": p.lambda_ot * sum(each, L_C.new_zeros(()))}
+        each = [self.transport(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values()]
+        return {**self.net.loss(f_s, s), "L_ot": p.lambda_ot * torch.stack(each).sum()}
 
     def transport(self, f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor) -> Tensor:
         """S_ε or OT_ε of one modality."""

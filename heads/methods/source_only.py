@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heads.batch import Batch
+from heads.batch import Batch, Spec
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.nets import Net
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,24 @@ class Params:
 
 
 class SourceOnly(Method):
-    """Cross entropy on the source."""
+    """Cross entropy on the source; on a net of retrieval, its ranking loss."""
+
+    tasks = ("classification", "retrieval")
+
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        if net.task == "retrieval" and params != Params():
+            raise ValueError(f"{params} is of classification; on a net of retrieval leave the defaults")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, and L_C_m when asked for."""
         s, smoothing = batch.source, self.params.smoothing
         assert s is not None  # `needs`
         f = self.net.encode(s)
-        terms = {"L_C": task_cross_entropy(self.net.classify(f), s.y, smoothing=smoothing)}
+        if not smoothing:
+            terms = self.net.loss(f, s)
+        else:
+            terms = {"L_C": task_cross_entropy(self.net.classify(f), s.y, smoothing=smoothing)}
         if self.params.per_modality:
             alone = [task_cross_entropy(self.net.classify({m: f[m]}), s.y, s.has(m), smoothing) for m in s.x]
             terms["L_C_m"] = torch.stack(alone).sum()

@@ -6,19 +6,23 @@ A file holds one frozen dataclass `Params`, one class, and `NET = ThatClass`. He
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from heads.batch import Side, Sweep
+from heads.losses.supervised import task_cross_entropy
 
 
 class Net(nn.Module):
     """What a table holds fixed while methods vary. Constructor (params, spec); it draws its weights before the method.
 
-    A retrieval net says "visual" and "text" in `encode` and has a `similarity`; the others have `classify`.
+    Nets of retrieval (`_retrieval.py`) say "visual" and "text" in `encode`, and have a `similarity`; the others have
+    `classify`.
     """
 
+    task: ClassVar[str] = "classification"  #: or retrieval: what it answers; a method names the tasks that it serves
     dim: int  #: D, size of each encoded feature
     parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
     units: nn.Module | None  #: what standardises x before it is encoded, where there is any; AdaBN takes it out
@@ -44,10 +48,13 @@ class Net(nn.Module):
         read_BD = [f["fused"]] if "fused" in f else list(f.values())
         return {task: torch.cat([f_BD[:, part] for f_BD in read_BD], 1) for task, part in self.parts.items()}
 
-    @staticmethod
-    def similarity(out: dict[str, Tensor]) -> Tensor:
-        """Encodings, one visual row per clip -> (captions, clips). Pure, so that evaluating needs no weights."""
-        raise NotImplementedError
+    def loss(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
+        """The term of the labelled rows, which every method begins with: L_C, cross entropy of the side's labels."""
+        return {"L_C": task_cross_entropy(self.classify(f), side.y)}
+
+    def predict(self, side: Side) -> dict[str, Tensor]:
+        """What is kept of a test row: task -> logits."""
+        return self.classify(self.encode(side))
 
 
 def names() -> list[str]:
