@@ -11,6 +11,8 @@ Columns (an unknown column is an error, a missing optional one is empty):
     fps                              frame rate of a folder of frames, of joints or of numbers (videos know theirs)
     label, or label:verb, label:noun    class names per task; `label` alone is the task "label"
     caption                          one sentence about the clip
+    of                               in a manifest of captions: the clip_id, in the manifest of the clips, of the clip
+                                     that the row is a caption of (a clip may have many)
 
 All cells are text until a rule says otherwise, so that ids such as 007 and labels such as NA stay what they are.
 """
@@ -32,7 +34,7 @@ from featcache.errors import ManifestError
 SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")
 BOUNDS = {"frames": ("start_frame", "stop_frame"), "seconds": ("start_seconds", "stop_seconds")}
-OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption")
+OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption", "of")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Clip:
     labels: dict[str, str] = field(default_factory=dict)
     caption: str = ""
     fps: float | None = None
+    of: str = ""  #: the clip that this row is a caption of
 
     def identity(self) -> dict[str, str]:
         """What decides the clip's features, and so what a store remembers of it, as text.
@@ -146,7 +149,7 @@ class Manifest:
             raise ManifestError(f"manifest {self.name!r} mixes bounds in frames and in seconds; use one unit")
         bounds = BOUNDS[units.pop()] if units else ()
         columns = [*REQUIRED, *bounds]
-        columns += [name for name in ("fps", "caption") if any(getattr(clip, name) for clip in self.clips)]
+        columns += [name for name in ("fps", "caption", "of") if any(getattr(clip, name) for clip in self.clips)]
         columns += ["label" if task == "label" else f"label:{task}" for task in tasks]
         out = io.StringIO()
         plain = csv.writer(out, lineterminator="\n")
@@ -154,7 +157,7 @@ class Manifest:
         plain.writerow(columns)
         for clip in self.clips:
             cells = {
-                **{name: getattr(clip, name) for name in (*REQUIRED, "caption")},
+                **{name: getattr(clip, name) for name in (*REQUIRED, "caption", "of")},
                 **dict(zip(bounds, (number(clip.start), number(clip.stop)), strict=False)),
                 "fps": number(clip.fps),
                 **{("label" if task == "label" else f"label:{task}"): label for task, label in clip.labels.items()},
@@ -167,6 +170,8 @@ class Manifest:
     def sha256(self) -> str:
         """Fingerprint of the rows, whatever the file's name, place and column order."""
         rows = [[*clip.identity().values(), clip.domain, clip.split, clip.labels] for clip in self.clips]
+        if any(clip.of for clip in self.clips):  # only then: stores of other manifests keep their fingerprint
+            rows = [[*row, clip.of] for row, clip in zip(rows, self.clips, strict=True)]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -306,6 +311,7 @@ def _clip(row: dict[str, str], unit: str, tasks: dict[str, str], place: str) -> 
         unit=unit,
         labels=labels,
         caption=row.get("caption", ""),
+        of=row.get("of", ""),
         fps=fps,
     )
 

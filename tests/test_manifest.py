@@ -131,6 +131,7 @@ bound = st.none() | st.floats(0, 1e6)
             labels=st.dictionaries(st.sampled_from(["verb", "noun"]), text),
             caption=st.just("") | text,
             fps=st.none() | st.floats(1, 200),
+            of=st.just("") | text,
         ).filter(lambda clip: clip.stop is None or clip.stop > (clip.start or 0)),
         min_size=1,
         max_size=5,
@@ -230,6 +231,7 @@ def test_relocated_sources_still_lead_to_the_files(tmp_path):
         {"labels": {"label": "y"}},
         {"caption": "c"},
         {"fps": 25.0},
+        {"of": "c"},
     ],
 )
 def test_sha256_sees_every_field(change):
