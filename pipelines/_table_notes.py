@@ -112,13 +112,13 @@ def _list(seeds: Iterable[int]) -> str:
 
 
 def _per_line(lines: list[Line], name: str, explained: dict[str, str]) -> str:
-    """One value for all lines, or each line's own; then what the values mean."""
-    values = {line.method: getattr(line, name) for line in lines}
-    distinct = dict.fromkeys(values.values())
-    if len(distinct) == 1:
-        return explained.get(*distinct, *distinct)
-    meanings = [explained[value] for value in distinct if value in explained]
-    return "; ".join([*(f"{method}: {value}" for method, value in values.items()), *meanings])
+    """What most lines have, explained; then what others have, and which lines these are."""
+    methods: dict[str, list[str]] = {}
+    for line in lines:
+        methods.setdefault(getattr(line, name), []).append(line.method)
+    most, *others = sorted(methods, key=lambda value: -len(methods[value]))
+    said = [f"{explained.get(value, value)}: {', '.join(methods[value])}" for value in others]
+    return "; ".join([explained.get(most, most), *said])
 
 
 def _untrained(rows: list[Result]) -> list[str]:

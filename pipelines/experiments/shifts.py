@@ -6,7 +6,7 @@
     featcache evaluate shifts --stores demo/stores --runs demo/runs
     featcache table shifts --stores demo/stores --runs demo/runs
 
-1,680 runs of 100 steps. docs/efficacy.md has the table of 33 of the rows, and says what to make of it.
+1,680 runs of 100 steps. docs/efficacy.md has the table, and says what to make of it.
 
 Every method has its file's defaults, and all have the net, steps and learning rate below, on all shifts. Steps were cut
 from 300 to 100, and the rate raised, for the running time; source-only does not change with 300, DANN gains more. The
