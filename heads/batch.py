@@ -71,6 +71,11 @@ nothing but the caption modalities; `index` is the source row of its clip.
 """
 
 
+def members(y_B: Tensor, K: int) -> Tensor:
+    """Whether a row is of a class -> (B, K) bool. Unlike one_hot, torch.func can batch it."""
+    return y_B[:, None] == torch.arange(K, device=y_B.device)
+
+
 def gather(sides: Iterator[Side], look: Callable[[Side], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Run `look` over a sweep and concatenate its answers: row i of each is row i of the side."""
     answers = [look(side) for side in sides]

@@ -49,6 +49,9 @@ def table(folder: Path, alternate: Alternate) -> Iterator[Line]:
     config = run(rna.Params(), feeds, adapter.Params(), (64, 64), 100, "t")
     line = against_bare(folder, alternate, config, "RNA, 2 modalities of 5 x 1024, batch 128")
     yield line
+    opened = open_run(config, folder, "cpu")
+    ours, plain = alternate(lambda n: bare(config, opened), lambda n: products(config))
+    yield "its steps", "the products of its layers alone", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
     cores = 2
     seconds = line[2] * EPIC8["steps"] * EPIC8["runs"] / config.steps / cores
     what = f"RNA on EPIC-8's six shifts, 3 seeds, 5,000 steps, on {cores} cores, reckoned from {config.steps} steps"
@@ -109,3 +112,11 @@ def bare(config: RunConfig, opened: Opened) -> None:
             for player in who.split():
                 for optim, optimizer in players[player]:
                     update(optim, optimizer, step / config.steps)
+
+
+def products(config: RunConfig) -> None:
+    """The two matrix products, forward and for the gradient, of each modality's layer on each side."""
+    x_BI, W_DI = torch.randn(config.batch[0], WIDTH), torch.randn(config.net.dim, WIDTH)
+    for _ in range(config.steps * 2 * len(config.feeds)):
+        f_BD = x_BI @ W_DI.T
+        torch.mm(f_BD.T, x_BI)

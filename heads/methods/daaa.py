@@ -21,10 +21,9 @@ Deviation: on frozen features the encoder is the net's own layer, where the pape
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from heads.batch import Batch, Side, Spec
+from heads.batch import Batch, Spec, members
 from heads.losses.moments import class_mmd
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
@@ -66,13 +65,10 @@ class Daaa(Method):
         for m in (m for m in s.x if m in t.x):
             L_d = L_d + domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient)
             for task, part in self.net.parts.items():
-                in_SK, in_TK = (self.members(side, y[task], m, task) for side, y in ((s, s.y), (t, y_t)))
+                K = self.spec.classes[task]
+                in_SK, in_TK = (members(y[task], K) & side.has(m)[:, None] for side, y in ((s, s.y), (t, y_t)))
                 L_c = L_c + class_mmd(f_s[m][:, part], f_t[m][:, part], in_SK, in_TK, gamma=0)
         return {"L_C": L_C, "L_d": L_d, "L_c": p.lambda_c * L_c}
-
-    def members(self, side: Side, y_B: Tensor, m: str, task: str) -> Tensor:
-        """Which rows with the modality are of each class -> (B, K) bool."""
-        return (y_B[:, None] == torch.arange(self.spec.classes[task], device=y_B.device)) & side.has(m)[:, None]
 
 
 METHOD = Daaa

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heads.batch import Spec
+from heads.batch import Spec, members
 from heads.methods._fitted import Fitted, Rows
 from heads.nets import Net
 
@@ -55,7 +55,7 @@ class NearestMean(Fitted):
         there_BD = source.there.to(source.x)
         overall_D = source.x.sum(0) / there_BD.sum(0).clamp_min(1)
         for task, y_B in source.y.items():
-            is_class_BK = (y_B[:, None] == torch.arange(self.spec.classes[task], device=y_B.device)).to(source.x)
+            is_class_BK = members(y_B, self.spec.classes[task]).to(source.x)
             rows_KD = is_class_BK.T @ there_BD
             mean_KD = torch.where(rows_KD > 0, is_class_BK.T @ source.x / rows_KD.clamp_min(1), overall_D)
             within_BD = (source.x - mean_KD[y_B]) * there_BD

@@ -33,7 +33,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn, stack
 
-from heads.batch import Batch, Side, Spec
+from heads.batch import Batch, Side, Spec, members
 from heads.losses.entropy import information
 from heads.losses.norms import Norms, mean_norms, relative_norm
 from heads.losses.supervised import task_cross_entropy
@@ -99,7 +99,7 @@ class Rna(Method):
         """Task -> modality -> mean norms of its part of the features, of all rows and of the rows of each class y."""
         found = {}
         for task, part in self.net.parts.items():
-            is_class_BK = y[task][:, None] == torch.arange(self.spec.classes[task], device=y[task].device)
+            is_class_BK = members(y[task], self.spec.classes[task])
             in_BG = torch.cat([torch.ones_like(is_class_BK[:, :1]), is_class_BK], dim=1)
             found[task] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
         return found

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from heads.batch import Batch, Side, Spec, Sweep, gather
+from heads.batch import Batch, Side, Spec, Sweep, gather, members
 from heads.cluster import centroid_labels
 from heads.losses.contrastive import contrast
 from heads.losses.supervised import task_cross_entropy
@@ -92,7 +92,8 @@ class Stcda(Method):
         L_vca = L_C.new_zeros(())
         for task, part in self.net.parts.items():
             for m in (m for m in s.x if m in t.x):
-                in_SK, in_TK = (self.members(side, y[task], m, task) for side, y in ((s, s.y), (t, y_t)))
+                K = self.spec.classes[task]
+                in_SK, in_TK = (members(y[task], K) & side.has(m)[:, None] for side, y in ((s, s.y), (t, y_t)))
                 c_s, c_t = in_SK.to(v_s[m]).T @ v_s[m][:, part], in_TK.to(v_t[m]).T @ v_t[m][:, part]
                 both_K = in_SK.any(0) & in_TK.any(0)
                 L_vca = L_vca + contrast(c_t, c_s, both_K.diag(), tau=p.tau, keys_N=both_K)
@@ -101,10 +102,6 @@ class Stcda(Method):
     def predict(self, side: Side) -> dict[str, Tensor]:
         """Logits of the means of encoded windows."""
         return self.net.classify(videos(side, window_features(self.net, side)))
-
-    def members(self, side: Side, y_B: Tensor, m: str, task: str) -> Tensor:
-        """Which rows with the modality are of each class -> (B, K) bool."""
-        return (y_B[:, None] == torch.arange(self.spec.classes[task], device=y_B.device)) & side.has(m)[:, None]
 
 
 def cross_modal(f: dict[str, Tensor], present: dict[str, Tensor], tau: float) -> Tensor:

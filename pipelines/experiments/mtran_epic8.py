@@ -8,7 +8,7 @@
 
 Different test split: the paper's accuracies are shares of 313, 417 and 1,030 test clips, which no public list has.
 Here training clips and names of domains are the paper's (its D1 is MM-SADA's D2), test clips MM-SADA's
-(data_manifests/epic8_mtran.md).
+(data_manifests/epic8_mtran.md). Of MTRAN under MM-SADA's names no table was printed, so there is none here.
 
 108 runs of 650 to 1,550 steps, about 80 hours on two cores. Take a GPU (`--device cuda`, unmeasured), or `--seeds 0
 --only MTRAN`.
