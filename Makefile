@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "The report: demo/runs/kitchens.html"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 test-all: test
 	$(BIN)/python -m pytest -m slow
