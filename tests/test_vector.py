@@ -239,9 +239,12 @@ def test_bad_cells_are_named_with_line_and_column(tmp_path, content, message):
         text(tmp_path, content)
 
 
-def test_a_file_that_has_changed_is_read_again(tmp_path):
-    assert text(tmp_path, "1,2\n").tolist() == [[1, 2]]
-    assert text(tmp_path, "1,22\n").tolist() == [[1, 22]]
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_that_is_replaced_is_read_again(tmp_path, ending):
+    path = written(tmp_path / f"t.{ending}")
+    assert np.array_equal(numbers.read(path, clip()).values, A)
+    written(path, A[:5])
+    assert np.array_equal(numbers.read(path, clip()).values, A[:5])
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

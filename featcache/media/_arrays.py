@@ -5,6 +5,7 @@ Objects (pickles) are never loaded, and what an HDF5 file keeps in other files i
 
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def _npy(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
 
 
 def _npz(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
+    status = path.stat()
+    array = _unzipped(path, key, tuple(usual), status.st_mtime_ns, status.st_size)
+    return _cut(array, rows), array.shape
+
+
+@lru_cache(maxsize=1)
+def _unzipped(path: Path, key: str, usual: tuple[str, ...], modified: int, size: int) -> NDArray[Any]:
+    """The whole array: a part of a zip archive cannot be read alone. Clips of one file follow each other: it is kept."""
     with zipfile.ZipFile(path) as archive:
         found: dict[str, zipfile.ZipInfo] = {}
         numbers = []
@@ -88,7 +97,8 @@ def _npz(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
         check_growth(info.file_size, info.compress_size, f"{path}: {info.filename}")
         array = parse_npy(archive.read(info), f"{path}: {info.filename}")
     check_numbers(array.dtype, f"{path}: {info.filename}")
-    return _cut(array, rows), array.shape
+    array.setflags(write=False)
+    return array
 
 
 def _hdf5(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
