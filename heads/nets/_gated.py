@@ -1,0 +1,40 @@
+"""Gated embedding units [Miech et al. 2018, MoEE, Sec. 3.1], with the relations of collaborative experts or without.
+
+Shapes: B rows, I entries of what comes in, D entries of what goes out.
+"""
+
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from heads.nets._norm import BatchNorm
+
+
+class Gate(nn.Module):
+    """x ⊙ σ(BN(W x)) at length 1; with relations x ⊙ σ(BN(W x) + BN'(q)). Rows that do not count are 0."""
+
+    def __init__(self, dim: int, *, relations: bool = False) -> None:
+        super().__init__()
+        self.W = nn.Linear(dim, dim, bias=False)  # BN would take it out again
+        self.BN = BatchNorm(dim)
+        self.BN_q = BatchNorm(dim) if relations else None
+
+    def forward(self, x_BD: Tensor, in_B: Tensor, q_BD: Tensor | None = None) -> Tensor:
+        """(B, D); in_B (bool) says which rows count."""
+        t_BD = self.BN(self.W(x_BD), in_B)
+        if self.BN_q is not None:
+            t_BD = t_BD + self.BN_q(q_BD, in_B)
+        return normalize(x_BD * t_BD.sigmoid(), dim=1) * in_B[:, None]
+
+
+class GatedUnit(nn.Module):
+    """A linear layer, then its gate: (B, I) -> (B, D), of length 1 or 0."""
+
+    def __init__(self, inputs: int, dim: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(inputs, dim)
+        self.gate = Gate(dim)
+
+    def forward(self, x_BI: Tensor, in_B: Tensor) -> Tensor:
+        """The unit; in_B (bool) says which rows count."""
+        gated_BD: Tensor = self.gate(self.reduce(x_BI), in_B)
+        return gated_BD

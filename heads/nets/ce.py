@@ -1,0 +1,114 @@
+"""Collaborative experts [CE: Liu et al. 2019, BMVC, and its code], and MoEE [Miech et al. 2018] without the relations.
+
+    x_e = W_e a_e + b_e, at length 1                     a_e: mean of the clip's windows of expert e
+    q_e = mean over the clip's e' of g([x_e; x_e'])      relations;   g: Linear, then twice (BN, Mish, Linear)
+    v_e = x_e ⊙ σ(BN(U_e x_e) + BN'(q_e)), at length 1   gated by what the experts say of each other
+    ξ(l, v) = Σ_e w_e(l) ⟨l_e, v_e⟩ / Σ_e w_e(l)         over the experts that the clip has; L_R of it is the loss
+
+Text: heads/nets/_experts.py. Embeddings are E_v = [v_1; ..; v_E], E_l = [w_1 l_1; ..; w_E l_E], with M = E·D.
+
+The tables' rows are `source_only` on this net: CE as it is, MoEE with `relations=False`: v_e = x_e ⊙ σ(BN(U_e x_e)),
+and x_e is not brought to length 1 before its gate.
+
+Implementation details
+  1. g is one for all pairs, an expert with itself among them; gates are each expert's own (CE's code). Pairs of which
+     one is missing do not count, neither in the mean nor in BN.
+  2. A missing expert is 0, and its weight goes to the others in proportion: to the relations it contributes nothing.
+  3. Several caption modalities are pooled one by one, and put side by side. NetVLAD pools those with several tokens.
+  4. CE's margins are 0.0938 on MSR-VTT, 0.3076 on MSVD, 0.1213 on LSMDC, its clusters 28, 12 and 43 (1 ghost). MoEE has
+     0.2 and 32 clusters.
+Deviation: words come through a frozen encoder, as in CE; the experts are those that are cached.
+Shapes: B rows, E experts, D entries of each.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mish, normalize
+
+from heads.batch import Side, Spec
+from heads.nets._experts import ExpertText, mixture_similarity
+from heads.nets._gated import Gate
+from heads.nets._norm import BatchNorm
+from heads.nets._retrieval import Retrieval
+
+
+@dataclass(frozen=True)
+class Params:
+    """Size and shape of collaborative experts."""
+
+    dim: int = 768  #: D, entries per expert
+    relations: bool = True  #: gates look at pairs of experts; False is MoEE
+    text: str = "mean"  #: of a caption's tokens: mean | netvlad
+    clusters: int = 28  #: of netvlad
+    ghosts: int = 1  #: of netvlad: clusters that are thrown away
+    margin: float = 0.2  #: m of L_R
+
+
+class CollaborativeExperts(Retrieval):
+    """The network above, over the visual modalities of the spec."""
+
+    def __init__(self, params: Params, spec: Spec) -> None:
+        super().__init__()
+        self.captions, self.margin = spec.captions, params.margin
+        shapes = {m: shape for m, shape in spec.shapes.items() if m not in spec.captions}
+        E, D = len(shapes), params.dim
+        self.dim = E * D
+        self.reduce = nn.ModuleDict({m: nn.Linear(prod(shape), D) for m, shape in shapes.items()})
+        self.relations = Relations(D) if params.relations else None
+        self.gate = nn.ModuleDict({m: Gate(D, relations=params.relations) for m in shapes})
+        self.text = ExpertText(spec, E, D, params.text, params.clusters, params.ghosts)
+
+    def encode(self, side: Side) -> dict[str, Tensor]:
+        """The side's "visual" E_v (B, M) and "text" E_l (B, M), or whichever it has."""
+        f = {}
+        if any(m in side.x for m in self.reduce):
+            f["visual"] = self.visual(side)
+        if any(m in side.x for m in self.captions):
+            f["text"] = self.text(side)
+        return f
+
+    def visual(self, side: Side) -> Tensor:
+        """E_v (B, M); 0 in the blocks of missing experts."""
+        there = [m for m in self.reduce if m in side.x]
+        in_BE = torch.stack([side.has(m) for m in there], 1)
+        x_BED = torch.stack([self.reduce[m](side.pool(m).flatten(1)) for m in there], 1)
+        q_BED = None
+        if self.relations is not None:
+            x_BED = normalize(x_BED, dim=2)
+            q_BED = self.relations(x_BED, in_BE)
+        v = {
+            m: self.gate[m](x_BED[:, e], in_BE[:, e], None if q_BED is None else q_BED[:, e])
+            for e, m in enumerate(there)
+        }
+        return torch.cat([v[m] if m in v else torch.zeros_like(x_BED[:, 0]) for m in self.reduce], 1)
+
+    def similarity(self, text_CM: Tensor, visual_VM: Tensor) -> Tensor:
+        """ξ (C, V): the caption's weights, over the experts that the clip has."""
+        return mixture_similarity(text_CM, visual_VM, len(self.reduce))
+
+
+class Relations(nn.Module):
+    """q_e: what the experts of a clip make of each other; (B, E, D) -> (B, E, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        sizes = (2 * dim, dim, dim)
+        self.W = nn.ModuleList(nn.Linear(size, dim, bias=False) for size in sizes)  # BN follows, after the last BN'
+        self.BN = nn.ModuleList(BatchNorm(dim) for _ in range(2))
+
+    def forward(self, x_BED: Tensor, in_BE: Tensor) -> Tensor:
+        """Mean over the partners that a clip has; in_BE (bool) says which experts it has."""
+        E = x_BED.shape[1]
+        pair_BEE = in_BE[:, :, None] & in_BE[:, None]
+        first, second = x_BED[:, :, None].expand(-1, -1, E, -1), x_BED[:, None].expand(-1, E, -1, -1)
+        g = self.W[0](torch.cat([first, second], 3).flatten(0, 2))
+        for BN, W in zip(self.BN, self.W[1:], strict=True):
+            g = W(mish(BN(g, pair_BEE.flatten())))
+        g_BEED = g.unflatten(0, pair_BEE.shape) * pair_BEE[..., None]
+        return g_BEED.sum(2) / in_BE.sum(1).clamp_min(1)[:, None, None]
+
+
+NET = CollaborativeExperts

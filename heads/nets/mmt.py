@@ -1,0 +1,105 @@
+"""Multi-modal transformer [MMT: Gabeur et al. 2020, ECCV]: the windows of all experts attend to each other.
+
+    tokens of expert e:  A_e a_et + E_e + P_t, t = 1 .. T;   A_e max_t a_et + E_e + P_agg        a_et: row of window t
+    v_e = the last layer's output at the second kind of token, at length 1                       4 layers, 4 heads
+    ξ(l, v) = Σ_e w_e(l) ⟨l_e, v_e⟩ / Σ_e w_e(l)         over the experts that the clip has; L_R of it is the loss
+
+E_e are embeddings of the experts, P_t of time. Text: heads/nets/_experts.py.
+
+Implementation details
+  1. Layers are BERT's: normalised after each residual, GELU, dropout; tokens are normalised before the first.
+  2. P_t: window t of T has position ⌊t P/T⌋ of P, the most windows that training draws of an expert: a share of the
+     clip, where the paper counts seconds. With one window per clip a sequence is a token beside its copy.
+  3. Missing windows and experts are attended to by none; v_e is 0 where a clip lacks e.
+  4. The paper's margin is 0.05, and it takes at most 30 windows of an expert.
+Deviation: BERT is frozen here (its output is cached), where the paper trains it with the rest.
+Shapes: B rows, T windows, E experts, D entries.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from heads.batch import Side, Spec
+from heads.nets._experts import ExpertText, mixture_similarity
+from heads.nets._retrieval import Retrieval
+
+HEADS = 4
+
+
+@dataclass(frozen=True)
+class Params:
+    """Size of the multi-modal transformer."""
+
+    dim: int = 512  #: D, entries per token; a multiple of 4, the heads
+    layers: int = 4  #: of the transformer
+    ff_dim: int = 3072  #: entries between the two linear layers of each
+    dropout: float = 0.1  #: share of entries dropped in training
+    text: str = "mean"  #: of a caption's tokens: mean | netvlad
+    clusters: int = 28  #: of netvlad
+    ghosts: int = 1  #: of netvlad: clusters that are thrown away
+    margin: float = 0.2  #: m of L_R
+
+
+class Mmt(Retrieval):
+    """The network above, over the visual modalities of the spec."""
+
+    def __init__(self, params: Params, spec: Spec) -> None:
+        super().__init__()
+        if params.dim % HEADS:
+            raise ValueError(f"net.dim {params.dim} cannot be cut into {HEADS} heads; take a multiple of {HEADS}")
+        self.captions, self.margin = spec.captions, params.margin
+        shapes = {m: shape for m, shape in spec.shapes.items() if m not in spec.captions}
+        E, D = len(shapes), params.dim
+        self.dim = E * D
+        self.A = nn.ModuleDict({m: nn.Linear(prod(shape), D) for m, shape in shapes.items()})
+        self.E = nn.Parameter(torch.randn(E, D) * D**-0.5)
+        self.P = nn.Parameter(torch.randn(1 + max(spec.windows[m] for m in shapes), D) * D**-0.5)  # P_agg first
+        self.before = nn.Sequential(nn.LayerNorm(D), nn.Dropout(params.dropout))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(D, HEADS, params.ff_dim, params.dropout, "gelu", batch_first=True)
+            for _ in range(params.layers)
+        )
+        self.text = ExpertText(spec, E, D, params.text, params.clusters, params.ghosts)
+
+    def encode(self, side: Side) -> dict[str, Tensor]:
+        """The side's "visual" and "text" (B, M), or whichever it has."""
+        f = {}
+        if any(m in side.x for m in self.A):
+            f["visual"] = self.visual(side)
+        if any(m in side.x for m in self.captions):
+            f["text"] = self.text(side)
+        return f
+
+    def visual(self, side: Side) -> Tensor:
+        """v_e of all experts side by side (B, M); 0 in the blocks of missing ones."""
+        tokens, present = {}, {}
+        for e, m in enumerate(self.A):
+            if m in side.x:
+                x_BTI, has_B1 = side.x[m].flatten(2), side.has(m)[:, None]
+                most_BI = x_BTI.masked_fill(~side.present[m][:, :, None], -torch.inf).amax(1)
+                a_BSI = torch.cat([torch.where(has_B1, most_BI, 0.0)[:, None], x_BTI], 1)
+                tokens[m] = self.A[m](a_BSI) + self.E[e] + self.P[self.positions(x_BTI.shape[1])]
+                present[m] = torch.cat([has_B1, side.present[m]], 1)
+        h_BSD, in_BS = self.before(torch.cat(list(tokens.values()), 1)), torch.cat(list(present.values()), 1)
+        hidden_BS = ~in_BS & in_BS.any(1, keepdim=True)  # a clip without anything attends to all: NaN otherwise
+        for layer in self.layers:
+            h_BSD = layer(h_BSD, src_key_padding_mask=hidden_BS)
+        parts = h_BSD.split([token_BSD.shape[1] for token_BSD in tokens.values()], 1)
+        v = {m: normalize(part[:, 0], dim=1) * side.has(m)[:, None] for m, part in zip(tokens, parts, strict=True)}
+        return torch.cat([v[m] if m in v else torch.zeros_like(h_BSD[:, 0]) for m in self.A], 1)
+
+    def positions(self, windows: int) -> Tensor:
+        """Rows of P: that of the aggregated token, and those of T windows (1 + T,)."""
+        at_T = torch.arange(windows, device=self.P.device) * (len(self.P) - 1) // windows
+        return torch.cat([at_T.new_zeros(1), 1 + at_T])
+
+    def similarity(self, text_CM: Tensor, visual_VM: Tensor) -> Tensor:
+        """ξ (C, V): the caption's weights, over the experts that the clip has."""
+        return mixture_similarity(text_CM, visual_VM, len(self.A))
+
+
+NET = Mmt
