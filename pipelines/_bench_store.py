@@ -21,7 +21,8 @@ from featcache.store.reader import rows_csv
 from heads.batch import Batch
 from heads.methods import source_only
 from heads.nets import adapter
-from pipelines.batches import TURNS, Buffers, Draw, Rows, Stream, batches, draws, gather
+from pipelines._gathering import gather
+from pipelines.batches import TURNS, Buffers, Draw, Rows, Stream, batches, draws
 from pipelines.config import Feed, RunConfig
 from pipelines.opening import Opened, open_run
 from pipelines.runs import build

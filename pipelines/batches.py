@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from featcache.store.mapped import Mapped
 from heads.batch import Batch, Side
+from pipelines._gathering import as_float, centres, gather, gather_views, mean, new_memory
 from pipelines.config import Feed, RunConfig, plan
 
 SWEEP_ROWS = 512  # most rows per Side of a sweep; answers do not depend on it
@@ -104,6 +105,7 @@ class Rows:
     stream: Stream | None = None  #: where the stores are larger than memory
     sweep_rows: int = SWEEP_ROWS  #: per Side of a sweep
     views: dict[str, list[Tensor]] = field(default_factory=dict)  #: modality -> tensors like its x, one per view
+    captions: "Captions | None" = None  #: in retrieval, of all sides but the target
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,7 +130,7 @@ class Rows:
 
     def side(self, index: Tensor, windows: dict[str, Chosen], views: Views, buffers: Buffers | None = None) -> Side:
         """These rows (B,), with these windows of each modality, of these views; float32 on the device."""
-        here, new = index.to(self.domain.device), buffers.get if buffers else _new
+        here, new = index.to(self.domain.device), buffers.get if buffers else new_memory
         x, present = {}, {}
         for m, values in self.x.items():
             chosen = windows[m]
@@ -139,9 +141,9 @@ class Rows:
                 present[m] = present[m].gather(1, chosen.to(here.device).expand(len(here), -1))
             if m in views:
                 x[m] = new(f"{m} as float32", present[m].shape + values.shape[2:], torch.float32, here.device)
-                _gather_views(x[m], [values, *self.views[m]], views[m], at, positions)
+                gather_views(x[m], [values, *self.views[m]], views[m], at, positions)
             else:
-                x[m] = _as_float(gather(values, at, positions, m, new), m, here.device, new)
+                x[m] = as_float(gather(values, at, positions, m, new), m, here.device, new)
             if chosen == "mean":
                 x[m], present[m] = mean(x[m], present[m])
         if buffers:
@@ -166,6 +168,29 @@ class Rows:
             return "mean"
         found = centres(draw, self.lengths(modality, index))
         return "all" if found is None else found
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The captions of a side's rows: those of row 0, then those of row 1, ..."""
+
+    table: Rows  #: a row per caption
+    count: Tensor  #: (N,) int64: captions of each row of the side
+
+    @cached_property
+    def row(self) -> Tensor:
+        """Row of the side that each is a caption of (captions,)."""
+        return torch.repeat_interleave(self.count)
+
+    def sweep(self) -> Iterator[Side]:
+        """Every caption once, in order; `index` is the row of the side that it is a caption of."""
+        for side in self.table.sweep():
+            yield replace(side, index=self.row.to(side.index.device)[side.index])
+
+    def choose(self, index: Tensor, rng: torch.Generator) -> Tensor:
+        """A caption of each of these rows (B,), each as probable as another; any at all where a row has none."""
+        first, count = self.count.cumsum(0) - self.count, self.count[index]
+        return (first[index] + (torch.rand(len(index), generator=rng) * count).long()).clamp_max(len(self.table) - 1)
 
 
 def draws(config: RunConfig, sides: dict[str, Rows]) -> dict[str, "Draw"]:
@@ -214,6 +239,10 @@ class Draw:
         self.rows_generator = generator(seed, side, "rows")
         self.window_generators = {m: generator(seed, side, "windows", m) for m in table.feeds}
         self.shared_generator = generator(seed, side, "windows")
+        self.caption_generator = generator(seed, side, "captions")
+        self.text: Draw | None = None  # of windows of captions
+        if table.captions:
+            self.text = Draw(table.captions.table, size, seed, f"{side} captions", Buffers() if buffers else None)
         self.view_generators = {m: generator(seed, side, "views", m) for m in table.views}
         self.pools: list[_Pool] = []
         self.used: list[tuple[Tensor, Views]] = []  # rows of groups of blocks that wait for their release
@@ -238,7 +267,21 @@ class Draw:
         side = self.table.side(index, self.windows(index), views, self.buffers)
         while self.used and self.table.stream:  # only now: the batch may have had the last rows of a group
             self.table.stream.release(*self.used.pop())
-        return side
+        return self._captioned(side, index)
+
+    def _captioned(self, side: Side, index: Tensor) -> Side:
+        """The side with a random caption of each row, the same in all caption feeds; zeros for a row that has none."""
+        captions, text = self.table.captions, self.text
+        if captions is None or text is None:
+            return side
+        chosen = captions.choose(index, self.caption_generator)
+        of = captions.table.side(chosen, text.windows(chosen), NO_VIEWS, text.buffers)
+        none = captions.count[index] == 0
+        if none.any():
+            for m in of.x:
+                of.x[m][none.to(of.x[m].device)] = 0
+                of.present[m][none.to(of.x[m].device)] = False
+        return replace(side, x=side.x | of.x, present=side.present | of.present)
 
     def windows(self, index: Tensor) -> dict[str, Chosen]:
         """Modality -> the windows of a batch of these rows."""
@@ -336,59 +379,6 @@ def _groups(pool: Tensor, block_rows: int, rng: torch.Generator) -> Iterator[Ten
 def sweep_rows(count: int) -> int:
     """Rows per Side of a sweep that reads `count` numbers of each row."""
     return max(1, min(SWEEP_ROWS, SWEEP_BYTES // (4 * count)))
-
-
-def centres(draw: str, T: int | Tensor) -> Tensor | None:
-    """Centres of k equal segments of T windows for `segments:k` -> (k,), or (B, k) for T (B,); None for other draws.
-
-    >>> centres("segments:5", 25)
-    tensor([ 2,  7, 12, 17, 22])
-    """
-    kind, k = plan(draw)
-    if kind != "segments":
-        return None
-    T = T[:, None] if isinstance(T, Tensor) else T
-    return ((torch.arange(k) + 0.5) * T / k).long()
-
-
-def mean(x_BT: Tensor, present_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the present windows (the others are zeros) -> (B, 1, *row_shape), and whether there was any (B, 1)."""
-    count_B1 = present_BT.sum(1, keepdim=True)
-    count = count_B1.clamp_min(1).reshape(-1, *[1] * (x_BT.dim() - 1))
-    return x_BT.sum(1, keepdim=True) / count, count_B1 > 0
-
-
-def _new(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device=device)
-
-
-def gather(values: Tensor, rows: Tensor, windows: Tensor | None, name: str, new: Callable[..., Tensor]) -> Tensor:
-    """Rows (B,) of values (M, T, *row_shape), all windows or these: (K,) or (B, K) -> (B, T or K, *row_shape).
-
-    new(name, shape, dtype, device): the memory to write to, as of `Buffers.get`.
-    """
-    (_, T, *row_shape), B = values.shape, len(rows)
-    flat = values.flatten(1)
-    if windows is not None:
-        flat, rows = values.flatten(0, 1).flatten(1), (rows[:, None] * T + windows).flatten()
-    out = new(name, (len(rows), flat.shape[1]), values.dtype, values.device)
-    return torch.index_select(flat, 0, rows, out=out).view(B, -1, *row_shape)
-
-
-def _gather_views(out: Tensor, views: list[Tensor], view: Tensor, rows: Tensor, windows: Tensor | None) -> None:
-    """As `gather`, row b from views[view[b]], to `out` in its type and on its device."""
-    for k in view.unique().tolist():
-        mine = torch.nonzero(view == k).squeeze(1).to(rows.device)
-        chosen = None if windows is None else windows.expand(len(rows), -1)[mine]
-        found = gather(views[k], rows[mine], chosen, "", _new)  # another size each time: nothing for `Buffers`
-        out.index_copy_(0, mine.to(out.device), found.to(out))
-
-
-def _as_float(x: Tensor, name: str, device: torch.device, new: Callable[..., Tensor]) -> Tensor:
-    """float32 on the device."""
-    if x.dtype == torch.float32 and x.device == device:
-        return x
-    return new(f"{name} as float32", tuple(x.shape), torch.float32, device).copy_(x)
 
 
 def generator(seed: int, *purpose: str) -> torch.Generator:

@@ -23,6 +23,7 @@ from pipelines.validators import RULES, VALIDATORS
 ROLES = ("source", "target", "test")  #: who can be shown a feed
 TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
 TEST_DRAWS = ("all", "segments", "mean", "each")
+OWN = "own"  #: a value of `Feed.captions`
 COUNTED = ("random", "shared", "segments")  #: draws of k windows; a row that has fewer repeats some
 
 
@@ -76,6 +77,7 @@ class Feed:
     train: str = "all"  #: all | random:k (per modality) | shared:k (same for all) | segments:k (centres) | mean
     test: str = "all"  #: all | segments:k | mean | each (predict per window, softmax averaged); never random
     views: tuple[str, ...] = ()  #: stores of the same windows (i3d-rgb@flip); training draws each row from one of all
+    captions: str = ""  #: the manifest of captions that the store is of; "own": each clip has one caption itself
 
     def stores(self, modality: str) -> dict[str, str]:
         """The modality -> its store, then MODALITY/VIEW -> a view's."""
@@ -125,6 +127,17 @@ class RunConfig:
     def validators(self) -> tuple[str, ...]:
         """The validators that every kept point is scored by: those whose rows the run has."""
         return tuple(name for name in VALIDATORS if not _lacking(self, name))
+
+    @property
+    def task(self) -> str:
+        """What the run's net answers: classification or retrieval."""
+        task: str = sys.modules[type(self.net).__module__].NET.task
+        return task
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The modalities that are captions of clips; () but in retrieval."""
+        return tuple(m for m, feed in self.feeds.items() if feed.captions)
 
     @property
     def transductive(self) -> bool:
@@ -199,14 +212,14 @@ def check(config: RunConfig) -> None:
     if isinstance(config.init_from, RunConfig):
         raise ConfigError("init_from takes the id of a run: write init_from=THE_RUN.id")
     typed.verify(config, RunConfig, "")
-    net, method = sys.modules[type(config.net).__module__].NET, method_class(config)
-    if net.task not in method.tasks:
+    if config.task not in (tasks := method_class(config).tasks):
         raise ConfigError(
-            f"method {typed.name_of(config.method)!r} is of {' and '.join(method.tasks)}, but net "
-            f"{typed.name_of(config.net)!r} is of {net.task}"
+            f"method {typed.name_of(config.method)!r} is of {' and '.join(tasks)}, but net "
+            f"{typed.name_of(config.net)!r} is of {config.task}"
         )
     _check_sides(config)
     _check_feeds(config)
+    _check_captions(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
@@ -245,6 +258,8 @@ def check(config: RunConfig) -> None:
 
 def _lacking(config: RunConfig, validator: str) -> list[str]:
     """What a validator looks at and the run has not, with the way to it."""
+    if config.task == "retrieval" and validator != "source_val":
+        return ["predictions of classes, and a retrieval run has none: choose from last, mean, source_val, oracle"]
     both = any({"source", "target"} <= set(feed.seen_by.split()) for feed in config.feeds.values())
     needs = {
         "source_val": (config.holdout, "held-out source rows: set holdout, for example holdout=0.1"),
@@ -310,6 +325,44 @@ def _check_feeds(config: RunConfig) -> None:
             raise ConfigError(f"feeds.{modality} names store {twice[0]!r} twice; name it once, as store or in views")
         if feed.views and feed.seen_by.split() == ["test"]:
             raise ConfigError(f"feeds.{modality}.views are drawn in training only, and seen_by='test'; leave them out")
+
+
+def _check_captions(config: RunConfig) -> None:
+    """A retrieval run has captions and what they describe; no other run has captions, and no target."""
+    net, captions = typed.name_of(config.net), config.captions
+    if config.task == "classification":
+        if captions:
+            raise ConfigError(
+                f"feeds.{captions[0]}.captions={config.feeds[captions[0]].captions!r}, but net {net!r} is of "
+                "classification; leave captions empty, or take a net of retrieval"
+            )
+        return
+    if not captions:
+        raise ConfigError(
+            f"net {net!r} is of retrieval, and no feed is of captions; say which: Feed(STORE, seen_by='source test', "
+            "captions=MANIFEST), with captions='own' where each clip has one caption itself"
+        )
+    if len(captions) == len(config.feeds):
+        raise ConfigError(f"feeds: all of {', '.join(captions)} are captions; name a modality of the clips as well")
+    for m, feed in config.feeds.items():
+        if feed.test == "each":
+            raise ConfigError(f"feeds.{m}.test=each averages predictions of classes; in retrieval take all or mean")
+    for m in captions:
+        feed, first = config.feeds[m], config.feeds[captions[0]]
+        if set(feed.seen_by.split()) != {"source", "test"}:
+            raise ConfigError(
+                f"feeds.{m}.seen_by={feed.seen_by!r}, but captions teach on the source and are asked for in the test, "
+                "and a target has none: set seen_by='source test'"
+            )
+        if feed.captions != first.captions:
+            raise ConfigError(
+                f"feeds.{m}.captions={feed.captions!r}, but feeds.{captions[0]}.captions={first.captions!r}; all "
+                "caption feeds of a run are of the same captions"
+            )
+        if feed.captions == config.manifest:
+            raise ConfigError(f"feeds.{m}.captions={feed.captions!r} is the run's own manifest: write captions='own'")
+        if feed.views:
+            raise ConfigError(f"feeds.{m}.views are of clips; leave them out of a feed of captions")
 
 
 def _check_optim(where: str, optim: Optim) -> None:

@@ -5,8 +5,7 @@ How much memory that takes, and where features lie that do not fit, stands in `p
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
-from math import prod
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,12 @@ from torch import Tensor
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError, StoreError
 from heads.batch import Side, Spec
-from pipelines.batches import Rows, generator, sweep_rows
-from pipelines.config import Feed, RunConfig, method_class, plan
+from pipelines.batches import Rows, generator
+from pipelines.captions import Joined, join
+from pipelines.config import OWN, Feed, RunConfig, method_class, plan
+from pipelines.loading import DONE, NOT_TRIED, load, sweeps_others
 from pipelines.tiers import Features, Wanted, open_features
 from pipelines.typed import unknown
-
-DONE, NOT_TRIED = 1, 0  # values of store.state
 
 
 @dataclass(frozen=True)
@@ -35,27 +34,34 @@ class Opened:
     memory: int | None = None  #: bytes of RAM that may be used; None: what is free
     workers: int = 1  #: runs at the same time that share the memory
     tier: str | None = None  #: a tier that is asked for
+    captions: Joined | None = None  #: of a retrieval run
 
     @cached_property
     def features(self) -> Features:
-        """The opened features; `.tier` and `.why` say how they are read."""
+        """The opened features of the clips; `.tier` and `.why` say how they are read."""
         sides = {"source": self.config.source, "target": (self.config.target,) if self.config.target else ()}
         wanted = []
         for role, domains in sides.items():
             if domains:
                 feeds = self._feeds(role)
-                swept = {m: feed.test for m, feed in feeds.items()} if _sweeps_others(feeds) else {}
+                swept = {m: feed.test for m, feed in feeds.items()} if sweeps_others(feeds) else {}
                 rows = len(self._train_rows(role, domains))
                 drawn = {name: feed.train for m, feed in feeds.items() for name in feed.stores(m)}
                 wanted.append(Wanted(rows, drawn, swept))
         test = self.manifest.rows(domain=self.config.test, split=self.config.test_split)
         wanted.append(Wanted(len(test), {m: feed.test for m, feed in self._feeds("test").items()}))
-        return open_features(self.stores, wanted, self.device, memory=self.memory, workers=self.workers, tier=self.tier)
+        stores = {name: store for name, store in self.stores.items() if name not in self.config.captions}
+        return open_features(stores, wanted, self.device, memory=self.memory, workers=self.workers, tier=self.tier)
 
     @property
     def domains(self) -> tuple[str, ...]:
         """Source domains in the run's order, then the target."""
         return self.config.source + ((self.config.target,) if self.config.target else ())
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Task -> names of its classes; in retrieval there are none to tell."""
+        return self.manifest.classes if self.config.task == "classification" else {}
 
     @cached_property
     def sides(self) -> dict[str, Rows]:
@@ -75,21 +81,27 @@ class Opened:
         """What the method may know. A held-out part serves `select`; only a method that says so is given it."""
         method = method_class(self.config)
         given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
+        source = self.sides.get("source")
+        captions = {"captions": len(source.captions.table)} if source and source.captions else {}
         return Spec(
             shapes={m: tuple(self.stores[m].row_shape) for m in self.config.feeds},
             windows={
                 m: 1 if feed.train == "mean" else plan(feed.train)[1] or self.stores[m].windows
                 for m, feed in self.config.feeds.items()
             },
-            classes={task: len(names) for task, names in self.manifest.classes.items()},
-            rows={side: len(self.sides[side]) for side in given},
+            classes={task: len(names) for task, names in self.classes.items()},
+            rows={side: len(self.sides[side]) for side in given} | captions,
             domains=self.domains,
+            captions=self.config.captions,
         )
 
     def sweep(self, side: str) -> Iterator[Side]:
         """The `Sweep` that begin_epoch gets: the sides of the spec, no other."""
         if side not in self.spec.rows:
             raise ValueError(f"no side {side!r} to sweep; this run gives its method: {', '.join(self.spec.rows)}")
+        source = self.sides.get("source")
+        if side == "captions" and source and source.captions:
+            return source.captions.sweep()
         return self.sides[side].sweep()
 
     def test(self, *domains: str) -> Rows:
@@ -109,44 +121,12 @@ class Opened:
             if trained and feed.views:
                 self._refuse_other_windows(m, feed, rows)
         number = {domain: k for k, domain in enumerate(self.domains)}
-        table = partial(
-            self._table,
-            rows=rows,
-            feeds=feeds,
-            y={task: labels(self.manifest, rows, task).to(self.device) for task in self.manifest.classes if labelled},
-            domain=torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device),
-        )
-        resident = self.features.tier == "resident"
-        loaded = table("train" if trained else "test", mapped=not resident)
-        if resident and trained and _sweeps_others(feeds):
-            return replace(loaded, swept=table("test", mapped=bool(self.features.maps)))
+        domain = torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device)
+        y = {task: labels(self.manifest, rows, task).to(self.device) for task in self.classes if labelled}
+        loaded = load(self.features, feeds, rows, y, domain, trained=trained)
+        if self.captions and role != "target":
+            loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
         return loaded
-
-    def _table(
-        self,
-        when: str,
-        *,
-        mapped: bool,
-        rows: list[int],
-        feeds: dict[str, Feed],
-        y: dict[str, Tensor],
-        domain: Tensor,
-    ) -> Rows:
-        """Rows for training ("train") or sweeps ("test") only; draws that are applied here read `all` in the feeds."""
-        swept = {m: plan(feed.test)[1] or self.stores[m].windows for m, feed in feeds.items()}  # `mean` reads all, too
-        numbers = sum(windows * prod(self.stores[m].row_shape) for m, windows in swept.items())
-        names = {m: list(feed.stores(m)) if when == "train" else [m] for m, feed in feeds.items()}
-        if mapped:
-            found = {m: [self.features.mapped(name, rows) for name in names[m]] for m in feeds}
-        else:
-            draws = {m: getattr(feed, when) for m, feed in feeds.items()}
-            found = {m: [self.features.resident(name, rows, draws[m]) for name in names[m]] for m in feeds}
-            feeds = {m: _applied(feed, draws[m]) for m, feed in feeds.items()}
-        x, present = ({m: pairs[0][k] for m, pairs in found.items()} for k in (0, 1))
-        views = {m: [x for x, _ in pairs[1:]] for m, pairs in found.items() if len(pairs) > 1}
-        at = torch.tensor(rows) if mapped else None
-        stream = self.features.stream
-        return Rows(rows, x, present, y, domain, feeds, at, stream=stream, sweep_rows=sweep_rows(numbers), views=views)
 
     def _refuse_other_windows(self, modality: str, feed: Feed, rows: list[int]) -> None:
         """A row has the same windows in the store of a feed and in its views."""
@@ -176,8 +156,8 @@ class Opened:
             )
 
     def _feeds(self, role: str) -> dict[str, Feed]:
-        """Modality -> feed, of those that this role is shown."""
-        feeds = {m: feed for m, feed in self.config.feeds.items() if role in feed.seen_by.split()}
+        """Modality of clips -> feed, of those that this role is shown."""
+        feeds = {m: f for m, f in self.config.feeds.items() if role in f.seen_by.split() and not f.captions}
         if not feeds:
             raise ConfigError(f"no feed is seen by the {role}; check `seen_by` of {', '.join(self.config.feeds)}")
         return feeds
@@ -198,12 +178,16 @@ class Opened:
         """The rows, after `absent` has been applied to those that lack a modality."""
         feeds, index = self._feeds(role), np.asarray(rows, dtype=np.int64)
         lacking = {int(row): m for m in feeds for row in index[self.stores[m].state[index] != DONE]}
+        if self.captions and role == "source":
+            lacking |= {int(row): "caption" for row in index[~self.captions.captioned(index)]}
         if not lacking or self.config.absent == "mask":
             return rows
         if self.config.absent == "drop":
             return [row for row in rows if row not in lacking]
         row = min(lacking)
-        reason = self.stores[lacking[row]].failures.get(row, "unknown reason")
+        reason = "or none with features"
+        if lacking[row] in feeds:
+            reason = self.stores[lacking[row]].failures.get(row, "unknown reason")
         raise ConfigError(
             f"{len(lacking)} of {len(rows)} clips lack a modality, the first: {self.manifest.clips[row].clip_id!r} has "
             f"no {lacking[row]} ({reason}); repair it and extract again, or set absent=drop, or absent=mask where the "
@@ -230,16 +214,28 @@ def open_run(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"no device {device!r} here ({str(error).splitlines()[0]}); take device cpu") from None
     manifest = open_manifest(stores, config.manifest)
-    if not manifest.classes:
+    if config.task == "classification" and not manifest.classes:
         raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
-    opened = {
-        name: open_store(stores / manifest.name, store, manifest)
-        for m, feed in config.feeds.items()
-        for name, store in feed.stores(m).items()
-    }
+    named = {feed.captions for feed in config.feeds.values()} - {"", OWN}
+    of_captions = open_manifest(stores, named.pop()) if named else manifest
+    opened: dict[str, FeatureStore] = {}
+    for m, feed in config.feeds.items():
+        of = of_captions if feed.captions else manifest
+        opened |= {name: open_store(stores / of.name, store, of) for name, store in feed.stores(m).items()}
     _check_windows(config, opened)
     _check_views(config, opened)
-    return Opened(config, manifest, opened, device, memory, workers, tier)
+    captions = _captions(config, of_captions, manifest, opened, device) if config.captions else None
+    return Opened(config, manifest, opened, device, memory, workers, tier, captions)
+
+
+def _captions(
+    config: RunConfig, captions: Manifest, clips: Manifest, stores: dict[str, FeatureStore], device: str
+) -> Joined:
+    """The captions of the run's feeds, each with its clip."""
+    own = captions is clips
+    clip = np.arange(len(clips)) if own else join(captions, clips)
+    feeds = {m: config.feeds[m] for m in config.captions}
+    return Joined(captions, clip, feeds, {m: stores[m] for m in feeds}, config.absent, device, own)
 
 
 def open_manifest(stores: Path, name: str) -> Manifest:
@@ -283,32 +279,14 @@ def labels(manifest: Manifest, rows: list[int], task: str) -> Tensor:
     return torch.tensor([number[manifest.clips[row].labels[task]] for row in rows], dtype=torch.int64)
 
 
-def _is_kept(draw: str) -> bool:
-    """Whether a draw takes the same of a row at each time, and less than all."""
-    return plan(draw)[0] in ("segments", "mean")
-
-
-def _sweeps_others(feeds: dict[str, Feed]) -> bool:
-    """Whether sweeps need other windows than those that are kept for training."""
-    return any(_is_kept(feed.train) and feed.train != feed.test for feed in feeds.values())
-
-
-def _applied(feed: Feed, draw: str) -> Feed:
-    """The feed after this draw: where it is kept, all that there is now."""
-    if not _is_kept(draw):
-        return feed
-    train, test = ("all" if of == draw else of for of in (feed.train, feed.test))
-    return replace(feed, train=train, test=test)
-
-
 def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[list[int], list[int]]:
     """(kept, held): a seeded share of every class of every domain is held; a class keeps one row at least.
 
-    With several tasks the first one (by name) is stratified.
+    With several tasks the first one (by name) is stratified; without labels the domains alone are.
     """
     if not config.holdout:
         return rows, []
-    task = next(iter(manifest.classes))
+    task = next(iter(manifest.classes), "")
     groups: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         clip = manifest.clips[row]

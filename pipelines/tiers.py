@@ -23,7 +23,8 @@ from torch import Tensor
 from featcache import FeatureStore
 from featcache.errors import ConfigError, StoreError
 from featcache.store.mapped import Mapped, why_not
-from pipelines.batches import Stream, centres, mean
+from pipelines._gathering import centres, mean
+from pipelines.batches import Stream
 from pipelines.config import plan
 
 TIERS = ("resident", "mapped", "streaming")

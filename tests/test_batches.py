@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from featcache.errors import ConfigError, StoreError
 from heads.methods import rna
-from pipelines.batches import TURNS, Buffers, Draw, Rows, batches, centres, draws, mean
+from pipelines._gathering import centres, mean
+from pipelines.batches import TURNS, Buffers, Draw, Rows, batches, draws
 from pipelines.config import Feed
 from pipelines.opening import open_run
 from pipelines.tiers import Features

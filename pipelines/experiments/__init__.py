@@ -24,7 +24,8 @@ from heads.methods import rna, source_only
 from pipelines.config import Feed, Optim, RunConfig, override
 from pipelines.experiments._rows import Row
 from pipelines.experiments._rows import runs as rows_of
-from pipelines.opening import DONE, NOT_TRIED, open_manifest
+from pipelines.loading import DONE, NOT_TRIED
+from pipelines.opening import open_manifest
 from pipelines.typed import unknown
 
 SEEDS = (0, 1, 2)
