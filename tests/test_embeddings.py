@@ -1,0 +1,76 @@
+"""A-distance and t-SNE on embeddings whose answer is known."""
+
+import numpy as np
+import pytest
+
+from featcache.errors import ConfigError
+from pipelines.embeddings import LEAST, a_distance, tsne
+
+
+def normal(seed, n, mean=0.0, dim=4):
+    return np.random.default_rng(seed).normal(mean, 1.0, (n, dim)).astype(np.float32)
+
+
+def test_one_distribution_has_no_distance():
+    assert abs(a_distance(normal(0, 200), normal(1, 200))) < 0.3
+
+
+def test_apart_it_is_two():
+    assert a_distance(normal(0, 100), normal(1, 100, mean=20)) == 2
+
+
+def test_a_ring_around_a_ball_is_apart_for_the_kernel_though_the_means_are_equal():
+    ball, ring = normal(0, 200, dim=2), normal(1, 200, dim=2)
+    ring *= 8 / np.linalg.norm(ring, axis=1, keepdims=True)
+    assert a_distance(ball, ring) > 1.9
+
+
+def test_it_grows_with_the_shift():
+    d = [a_distance(normal(0, 200), normal(1, 200, mean)) for mean in (0, 0.5, 1, 3)]
+    assert d == sorted(d)
+    assert all(-2 <= value <= 2 for value in d)
+
+
+def test_domains_of_other_sizes_count_the_same():
+    many, few = normal(0, 900), normal(1, 60)
+    assert abs(a_distance(many, few)) < 0.7  # whoever says "the larger one" errs as often as a coin: 120 rows, not 960
+    assert a_distance(many, few + 20) == 2
+
+
+def test_a_seed_draws_the_same_rows_and_another_draws_others():
+    source, target = normal(0, 90), normal(1, 60, mean=0.3)
+    assert a_distance(source, target, seed=3) == a_distance(source, target, seed=3)
+    assert len({a_distance(source, target, seed=seed) for seed in range(4)}) > 1
+
+
+def test_the_scale_of_the_features_does_not_matter():
+    source, target = normal(0, 100), normal(1, 100, mean=0.5)
+    assert a_distance(1024 * source, 1024 * target) == a_distance(source, target)
+
+
+def test_rows_that_are_all_equal_tell_nothing():
+    same = np.ones((40, 3), np.float32)
+    assert a_distance(same, same) == 0
+
+
+def test_too_few_rows_are_an_error():
+    with pytest.raises(ConfigError, match=f"{LEAST} rows of each domain, and has 100 and 5"):
+        a_distance(normal(0, 100), normal(1, 5))
+
+
+def test_tsne_keeps_groups_together():
+    groups = np.repeat(np.eye(3, 6), 20, axis=0)
+    placed = tsne(groups + 0.05 * normal(0, 60, dim=6), seed=1)
+    assert placed.shape == (60, 2)
+    near = np.linalg.norm(placed[:, None] - placed, axis=2) + 1e9 * np.eye(60)
+    assert (near.argmin(1) // 20 == np.arange(60) // 20).all()
+
+
+def test_tsne_is_the_same_each_time():
+    x = normal(0, 40)
+    np.testing.assert_array_equal(tsne(x, seed=2), tsne(x, seed=2))
+
+
+def test_tsne_of_next_to_nothing_is_an_error():
+    with pytest.raises(ConfigError, match="5 rows"):
+        tsne(normal(0, 4))
