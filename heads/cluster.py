@@ -1,8 +1,9 @@
-"""Pseudo-labels of a whole side by clustering: classes as centroids, or as sets of prototypes.
+"""Clusters of a whole side: pseudo-labels by centroids of classes or by sets of prototypes, and k-means.
 
-Sources: [SHOT: Liang et al. 2020, Sec. 3.3]; [MTRAN, Sec. 3.3.2]; [SFDA: Kim et al. 2021].
+Sources: [SHOT: Liang et al. 2020, Sec. 3.3]; [MTRAN, Sec. 3.3.2]; [SFDA: Kim et al. 2021]; [Lloyd 1982]; [k-means++:
+Arthur & Vassilvitskii 2007].
 
-Shapes: N rows of a whole side, D features, K classes.
+Shapes: N rows of a whole side, D features, K classes or clusters.
 """
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot, pad
 
 from heads.losses.entropy import entropy
+
+BLOCK = 8192  # rows whose distances to all centroids are in memory at the same time
 
 
 def centroid_labels(p_NK: Tensor, f_ND: Tensor) -> Tensor:
@@ -73,3 +76,65 @@ def prototype_labels(p_NK: Tensor, f_ND: Tensor, most: int) -> tuple[Tensor, Ten
     first_N1, second_N1 = torch.stack(mean, 1).topk(2).indices.split(1, 1)
     counts_N1 = torch.stack(least, 1).gather(1, first_N1) > torch.stack(largest, 1).gather(1, second_N1)
     return first_N1.squeeze(1), counts_N1.squeeze(1)
+
+
+def kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int = 100) -> Tensor:
+    """Centroids (K, D) of least inertia, the sum of squared distances to the nearest one, out of several starts.
+
+    Each start is k-means++: rows that are drawn in proportion to their squared distance from those drawn before. Equal
+    seeds give equal centroids (on a GPU up to rounding); torch's global stream is left alone.
+
+    Raises ValueError where there are fewer rows than clusters.
+
+    >>> kmeans(torch.tensor([[0.0], [2.0], [10.0], [12.0]]), 2, seed=0).sort(0).values.squeeze(1)
+    tensor([ 1., 11.])
+    """
+    if not 0 < k <= len(x_ND):
+        raise ValueError(f"{len(x_ND)} rows cannot be parted into {k} clusters; ask for 1 to {len(x_ND)}")
+    mean_D = x_ND.mean(0)
+    x_ND = x_ND - mean_D  # squared distances are differences of squared lengths: less is lost near the origin
+    generator = torch.Generator().manual_seed(seed)
+    starts = [spread_start(x_ND, k, generator) for _ in range(restarts)]
+    found = [lloyd(x_ND, start_KD, iterations) for start_KD in starts]
+    return min(found, key=lambda pair: pair[1])[0] + mean_D
+
+
+def lloyd(x_ND: Tensor, centroids_KD: Tensor, iterations: int) -> tuple[Tensor, float]:
+    """Centroids (K, D) from this start, and their inertia; stops early where no row changes its cluster.
+
+    An empty cluster moves to the row that lies farthest from its own centroid, several of them to several rows.
+    """
+    labels_N, square_N = nearest(x_ND, centroids_KD)
+    for _ in range(iterations):
+        before_N = labels_N
+        count_K = labels_N.bincount(minlength=len(centroids_KD))
+        if len(empty := torch.nonzero(count_K == 0).squeeze(1)):
+            labels_N = labels_N.index_copy(0, square_N.topk(len(empty)).indices, empty)
+            count_K = labels_N.bincount(minlength=len(centroids_KD))
+        sums_KD = torch.zeros_like(centroids_KD).index_add_(0, labels_N, x_ND)
+        # where all rows lie on centroids, a cluster may have given its only row away: it stays
+        centroids_KD = torch.where(count_K[:, None] > 0, sums_KD / count_K.clamp_min(1)[:, None], centroids_KD)
+        labels_N, square_N = nearest(x_ND, centroids_KD)
+        if torch.equal(labels_N, before_N):
+            break
+    return centroids_KD, square_N.sum(dtype=torch.float64).item()
+
+
+def nearest(x_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest centroid of each row (N,) int64, and the squared distance from it (N,)."""
+    length_K = centroids_KD.square().sum(1)
+    labels = [(length_K - 2 * rows @ centroids_KD.T).argmin(1) for rows in x_ND.split(BLOCK)]
+    squares = [(x - centroids_KD[y]).square().sum(1) for x, y in zip(x_ND.split(BLOCK), labels, strict=True)]
+    return torch.cat(labels), torch.cat(squares)
+
+
+def spread_start(x_ND: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """The start of k-means++ -> (K, D)."""
+    chosen = [int(torch.randint(len(x_ND), (), generator=generator))]
+    square_N = torch.full_like(x_ND[:, 0], torch.inf)
+    while len(chosen) < k:
+        square_N = square_N.minimum((x_ND - x_ND[chosen[-1]]).square().sum(1))
+        upto_N = square_N.cumsum(0, dtype=torch.float64)
+        at = torch.rand((), generator=generator, dtype=torch.float64).to(upto_N.device) * upto_N[-1]
+        chosen.append(min(int(torch.searchsorted(upto_N, at, right=True)), len(x_ND) - 1))
+    return x_ND[chosen]

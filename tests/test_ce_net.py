@@ -287,7 +287,7 @@ def test_retrieval_is_learnt():
     for module in (ce, gated):
         net = module.NET(module.Params(dim=16), spec)
         optimizer = torch.optim.Adam(net.parameters(), 0.03)
-        for _ in range(30):
+        for _ in range(60):
             optimizer.zero_grad()
             net.loss(net.encode(s), s)["L_R"].backward()
             optimizer.step()
