@@ -23,6 +23,7 @@ from pipelines.opening import Opened, open_run
 from pipelines.optimizing import optimizers, update
 from pipelines.outputs import Point, collapsed, look
 from pipelines.runs import build, out_of_date, what_is_read, write
+from pipelines.shared import Shared
 
 Log = list[dict[str, float]]  #: the terms of each step
 PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is handed from thread to thread
@@ -50,6 +51,7 @@ def train(
     with closing(opened.features):
         torch.manual_seed(config.seed)
         method = build(config, opened.spec).to(device)
+        method.shared = Shared(runs / ".shared")
         if config.init_from:
             copy_weights(runs / config.init_from, method)
         test = opened.test()

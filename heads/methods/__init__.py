@@ -11,7 +11,7 @@ Rules a signature cannot say
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -21,6 +21,16 @@ from torch.nn import Parameter
 from heads.batch import Batch, Side, Spec, Sweep
 from heads.nets import Net
 
+Shared = Callable[[str, Callable[[], Tensor]], Tensor]
+"""shared(name, compute): what compute() gives, which other runs may have found before under that name.
+
+The name says all that the answer depends on: a hash of the rows, and of what is done with them."""
+
+
+def compute_now(name: str, compute: Callable[[], Tensor]) -> Tensor:
+    """Share nothing: what a method does where no recipe lends it a place."""
+    return compute()
+
 
 class Method(nn.Module):
     """Losses over a network. Only the constructor and `losses` need to be written."""
@@ -28,6 +38,7 @@ class Method(nn.Module):
     needs: ClassVar[tuple[str, ...]] = ("source",)  #: of source, source_val, target, init_from; refused without
     may: ClassVar[tuple[str, ...]] = ()  #: sides it can also use; any other side of the run is refused
     tasks: ClassVar[tuple[str, ...]] = ("classification",)  #: of the nets that it works on (`Net.task`)
+    shared: Shared = staticmethod(compute_now)  #: for what costs minutes and is the same in many runs; the recipe's
     surrogate: ClassVar[str] = ""  #: "what stands for what", where the paper's method cannot run on cached features
 
     def __init__(self, params: Any, spec: Spec, net: Net) -> None:

@@ -16,10 +16,10 @@ def aligned(spec: Spec, s: Side, f_s: dict[str, Tensor], t: Side, f_t: dict[str,
     shared = [m for m in spec.streams if m in f_s and m in f_t]
     if not shared:
         raise ValueError("source and target share no modality to align; check `seen_by` of the feeds")
-    return {m: (f_s[m], f_t[m], _has(spec, s, m), _has(spec, t, m)) for m in shared}
+    return {m: (f_s[m], f_t[m], rows_of(spec, s, m), rows_of(spec, t, m)) for m in shared}
 
 
-def _has(spec: Spec, side: Side, stream: str) -> Tensor:
+def rows_of(spec: Spec, side: Side, stream: str) -> Tensor:
     """Rows (B,) that have the modality, or, of "visual", any that is no caption."""
     if stream in side.x:
         return side.has(stream)

@@ -1,0 +1,36 @@
+"""What the runs of a folder share: tensors that cost minutes, and depend on the cached rows alone.
+
+A file is named after a hash of all that its tensor depends on, and begins with the sha256 of the rest. Runs may write
+it at the same time; a damaged one is computed anew.
+"""
+
+import io
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from featcache._files import write_file
+
+DIGEST = 32  # bytes of a sha256
+
+
+class Shared:
+    """A folder of tensors by name (`heads.methods.Shared`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """The tensor of that name, on the CPU where it comes from the file; computed and kept where there is none."""
+        path = self.folder / f"{name}.pt"
+        data = path.read_bytes() if path.is_file() else b""
+        if sha256(data[DIGEST:]).digest() == data[:DIGEST]:
+            kept: Tensor = torch.load(io.BytesIO(data[DIGEST:]), weights_only=True)
+            return kept
+        tensor, file = compute(), io.BytesIO()
+        torch.save(tensor.cpu(), file)
+        write_file(path, sha256(file.getvalue()).digest() + file.getvalue(), shared=True)
+        return tensor
