@@ -70,6 +70,12 @@ In retrieval a sweep of clips has no captions; sweep("captions") has every capti
 nothing but the caption modalities; `index` is the source row of its clip.
 """
 
+Shared = Callable[[str, Callable[[], Tensor]], Tensor]
+"""shared(name, compute): what compute() gives, which other runs may have found before under that name.
+
+The name says all that the answer depends on: a hash of the rows, and of what is done with them.
+"""
+
 
 def members(y_B: Tensor, K: int) -> Tensor:
     """Whether a row is of a class -> (B, K) bool. Unlike one_hot, torch.func can batch it."""

@@ -18,7 +18,7 @@ DIGEST = 32  # bytes of a sha256
 
 
 class Shared:
-    """A folder of tensors by name (`heads.methods.Shared`)."""
+    """A folder of tensors by name (`heads.batch.Shared`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -7,7 +7,8 @@ import torch
 
 from heads.batch import Batch
 from heads.losses.prototypes import divergence, log_assignment, mutual_information
-from heads.methods import _keels, acp, compute_now
+from heads.methods import acp, compute_now
+from heads.methods._keels import Keels, visual_vector
 from heads.nets import ce, gated
 from pipelines.shared import DIGEST, Shared
 from tests._problems import without
@@ -110,9 +111,9 @@ def naive_terms(method, b):
 
     L_s = L_t = 0.0
     for i in range(8):
-        y = assign(s.pool("sentence")[i], method.text_keels)
+        y = assign(s.pool("sentence")[i], method.text_keels.centroids)
         L_s += sum(kl(y, assign(f_s[name][i], method.P_s)) for name in ("text", "visual")) / 8
-        a = assign(descriptor(t, i), method.visual_keels)
+        a = assign(descriptor(t, i), method.visual_keels.centroids)
         L_t += kl(a, assign(f_t["visual"][i], method.P_t)) / 8
     L_MI = 0.0
     for f in (f_s["visual"], f_t["visual"]):
@@ -205,10 +206,10 @@ def test_keels_are_found_once_and_stay_in_the_checkpoint():
     method = begun()
     kept = {name: value.clone() for name, value in method.state_dict().items() if "keels" in name}
     assert {name: tuple(v.shape) for name, v in kept.items()} == {
-        "text_keels": (5, 4),
-        "text_keels_of": (32,),
-        "visual_keels": (4, 6 + 5 + 4),
-        "visual_keels_of": (32,),
+        "text_keels.centroids": (5, 4),
+        "text_keels.rows_sha256": (32,),
+        "visual_keels.centroids": (4, 6 + 5 + 4),
+        "visual_keels.rows_sha256": (32,),
     }
     assert all(value.any() for value in kept.values())
     method.begin_epoch(1, lambda name: pytest.fail(f"swept {name}"))
@@ -220,28 +221,34 @@ def test_keels_are_found_once_and_stay_in_the_checkpoint():
 
 def test_keels_depend_on_the_rows_alone():
     first, other = begun(), begun(seed=9)
-    assert torch.equal(first.text_keels, other.text_keels)
-    assert torch.equal(first.visual_keels, other.visual_keels)
+    assert torch.equal(first.text_keels.centroids, other.text_keels.centroids)
+    assert torch.equal(first.visual_keels.centroids, other.visual_keels.centroids)
     other.eval().begin_epoch(0, sweep(t_rows=17))
-    assert torch.equal(first.text_keels_of, other.text_keels_of)
-    assert not torch.equal(first.visual_keels_of, other.visual_keels_of)
+    assert torch.equal(first.text_keels.rows_sha256, other.text_keels.rows_sha256)
+    assert not torch.equal(first.visual_keels.rows_sha256, other.visual_keels.rows_sha256)
 
 
 def test_no_descriptor_drowns_the_others_and_a_missing_one_is_0():
     s = without(clips(), "action", [2])
-    v = _keels.visual_vector(SPEC, s)
+    v = visual_vector(SPEC, s)
     assert torch.allclose(v[0].square().sum(), torch.tensor(3.0))
     assert v[2].square().sum().item() == pytest.approx(2)
     s.x["object"] *= 100
-    assert torch.allclose(_keels.visual_vector(SPEC, s), v)
+    assert torch.allclose(visual_vector(SPEC, s), v)
     with pytest.raises(ValueError, match="visual keels are made of all visual modalities, but a side lacks scene"):
-        _keels.visual_vector(SPEC, part(s, slice(None), ["object", "action"]))
+        visual_vector(SPEC, part(s, slice(None), ["object", "action"]))
+
+
+def keels(rows, k, shared):
+    found = Keels(k, rows.shape[1], 0.1)
+    found.find(rows, shared)
+    return found.centroids, found.rows_sha256
 
 
 def test_rows_without_the_modality_make_no_keels():
     rows = torch.randn(9, 3)
-    found, of = _keels.keels(torch.cat([rows, torch.zeros(4, 3)]), 2, compute_now)
-    again, of_rows = _keels.keels(rows, 2, compute_now)
+    found, of = keels(torch.cat([rows, torch.zeros(4, 3)]), 2, compute_now)
+    again, of_rows = keels(rows, 2, compute_now)
     assert torch.equal(found, again)
     assert torch.equal(of, of_rows)
 
@@ -252,18 +259,18 @@ def test_runs_share_keels_and_a_damaged_file_is_made_anew(tmp_path):
     def shared(name, compute):
         return Shared(tmp_path / "shared")(name, lambda: calls.append(name) or compute())
 
-    first, _ = _keels.keels(rows, 3, shared)
-    assert torch.equal(_keels.keels(rows, 3, shared)[0], first)
+    first, _ = keels(rows, 3, shared)
+    assert torch.equal(keels(rows, 3, shared)[0], first)
     assert len(calls) == 1
     (file,) = (tmp_path / "shared").iterdir()
     whole = file.read_bytes()
     for damaged in (b"", whole[:DIGEST], whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
         file.write_bytes(damaged)
-        assert torch.equal(_keels.keels(rows, 3, shared)[0], first)
+        assert torch.equal(keels(rows, 3, shared)[0], first)
         assert file.read_bytes() == whole
     assert len(calls) == 5
-    _keels.keels(rows, 4, shared)
-    _keels.keels(rows + 1, 3, shared)
+    keels(rows, 4, shared)
+    keels(rows + 1, 3, shared)
     assert len(set(calls)) == 3
     assert len(list((tmp_path / "shared").iterdir())) == 3
 
@@ -271,8 +278,8 @@ def test_runs_share_keels_and_a_damaged_file_is_made_anew(tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"N": 49}, "method.N=49 keels of 48 captions of the source: there must be a row for each; lower N"),
-        ({"K": 19}, "method.K=19 keels of 18 clips of the target: there must be a row for each; lower K"),
+        ({"N": 49}, "method.N=49 keels of 48 captions of the source: choose 1 to 48, a row for each at least"),
+        ({"K": 19}, "method.K=19 keels of 18 clips of the target: choose 1 to 18"),
         ({"temperature": 0.0}, "method.temperature 0.0 is not above 0"),
         ({"keel_text": "word"}, "no captions 'word' for method.keel_text; choose from words, sentence"),
     ],

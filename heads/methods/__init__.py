@@ -18,13 +18,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from heads.batch import Batch, Side, Spec, Sweep
+from heads.batch import Batch, Shared, Side, Spec, Sweep
 from heads.nets import Net
-
-Shared = Callable[[str, Callable[[], Tensor]], Tensor]
-"""shared(name, compute): what compute() gives, which other runs may have found before under that name.
-
-The name says all that the answer depends on: a hash of the rows, and of what is done with them."""
 
 
 def compute_now(name: str, compute: Callable[[], Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
-"""The domain discriminator of the adversarial methods, and its loss.
+"""The domain discriminator of the adversarial methods, its loss, and what a conditional one sees.
 
-Shapes: S, T rows of the two sides, I inputs.
+Shapes: S, T rows of the two sides, B of either, I inputs, D features, K classes.
 """
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from heads.grl import reverse
+
+WIDEST, RANDOM = 4096, 1024  # entries of f ⊗ p above which it is projected, and entries of the projection
 
 
 def discriminator(inputs: int) -> nn.Sequential:
@@ -42,3 +44,24 @@ def side_loss(z_S2: Tensor, z_T2: Tensor, weight_S: Tensor, weight_T: Tensor) ->
     weight_B = torch.cat([weight_S, weight_T]).to(z_B2)
     total = weight_B.sum()
     return (cross_entropy(z_B2, d_B, reduction="none") * weight_B).sum() / torch.where(total > 0, total, 1.0)
+
+
+class Joint(nn.Module):
+    """f ⊗ p of each row, (B, D) and (B, K) -> (B, width): flattened, or where it is WIDEST projected at random."""
+
+    R_f: Tensor
+    R_p: Tensor
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.random = dim * classes > WIDEST
+        self.width = RANDOM if self.random else dim * classes
+        if self.random:
+            self.register_buffer("R_f", torch.randn(dim, RANDOM))
+            self.register_buffer("R_p", torch.randn(classes, RANDOM))
+
+    def forward(self, f_BD: Tensor, p_BK: Tensor) -> Tensor:
+        """The joint features."""
+        if self.random:
+            return (f_BD @ self.R_f) * (p_BK @ self.R_p) / RANDOM**0.5
+        return (f_BD[:, :, None] * p_BK[:, None, :]).flatten(1)

@@ -1,32 +1,68 @@
-"""Keels: centroids of frozen descriptors of one side, and the vectors that are assigned to them [ACP, Sec. 3.2].
+"""Keels: centroids of frozen descriptors of one side, and soft assignments to them [ACP, Sec. 3.2].
 
 They depend on the cached rows alone, so runs on the same rows share them (`Method.shared`).
 
-Shapes: B rows of a side, N of the whole, D entries of a vector, K keels.
+Shapes: B rows of a side, N of the whole, D entries of a descriptor, K keels.
 """
 
 import warnings
 from hashlib import sha256
+from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from heads.batch import Side, Spec
+from heads.batch import Shared, Side, Spec, Sweep, gather
 from heads.cluster import kmeans
-from heads.methods import Shared
+from heads.losses.prototypes import log_assignment
 
 VERSION = 1  # of what is computed from equal rows; raise it when that changes
 SEED = 0  # one for all runs, whatever their seed: keels are part of the data
 ENOUGH = 10  # rows per keel below which a warning is due
 
 
-def check_rows(name: str, keels: int, rows: int, what: str) -> None:
-    """Refuse more keels than rows, and warn where there are few rows per keel."""
-    if rows < keels:
-        raise ValueError(f"method.{name}={keels} keels of {rows} {what}: there must be a row for each; lower {name}")
-    if rows < ENOUGH * keels:
-        warnings.warn(f"method.{name}={keels} keels of {rows} {what}: few stand for more than one or two", stacklevel=2)
+class Keels(nn.Module):
+    """K centroids that stay as they are once found. They are saved with the weights, as is the sha256 of their rows."""
+
+    centroids: Tensor
+    rows_sha256: Tensor
+
+    def __init__(self, k: int, dim: int, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.register_buffer("centroids", torch.zeros(k, dim))
+        self.register_buffer("rows_sha256", torch.zeros(32, dtype=torch.uint8))
+
+    def find(self, rows_ND: Tensor, shared: Shared) -> None:
+        """Centroids of the rows that are not 0, as those that lack the modality are."""
+        rows_ND, k = rows_ND[rows_ND.any(1)], len(self.centroids)
+        digest = sha256(rows_ND.cpu().contiguous().numpy().data).digest()
+        recipe = f"keels {VERSION}, rows {tuple(rows_ND.shape)} {digest.hex()}, k {k}, seed {SEED}"
+        found_KD = shared(sha256(recipe.encode()).hexdigest(), lambda: kmeans(rows_ND, k, SEED))
+        self.centroids.copy_(found_KD)
+        self.rows_sha256.copy_(torch.tensor(list(digest)))
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Log of the soft assignment, softmax_k(cos(x, c_k) / τ) -> (B, K)."""
+        return log_assignment(x_BD, self.centroids, self.temperature)
+
+
+def text_keels(spec: Spec, caption: str, N: int, temperature: float) -> Keels:
+    """Keels of the source's captions, not yet found: `method.N` of them."""
+    check_rows("N", N, spec.rows["captions"], "captions of the source")
+    return Keels(N, prod(spec.shapes[caption]), temperature)
+
+
+def visual_keels(spec: Spec, K: int, temperature: float) -> Keels:
+    """Keels of the target's clips, not yet found: `method.K` of them."""
+    check_rows("K", K, spec.rows["target"], "clips of the target")
+    return Keels(K, sum(prod(shape) for m, shape in spec.shapes.items() if m not in spec.captions), temperature)
+
+
+def find_visual(keels: Keels, spec: Spec, sweep: Sweep, shared: Shared) -> None:
+    """Find the keels of the target's clips."""
+    keels.find(gather(sweep("target"), lambda side: {"v": visual_vector(spec, side)})["v"], shared)
 
 
 def visual_vector(spec: Spec, side: Side) -> Tensor:
@@ -37,10 +73,9 @@ def visual_vector(spec: Spec, side: Side) -> Tensor:
     return torch.cat([normalize(side.pool(m).flatten(1), dim=1) for m in experts], 1)
 
 
-def keels(rows_ND: Tensor, k: int, shared: Shared) -> tuple[Tensor, Tensor]:
-    """Centroids (K, D) of the rows that are not 0, and the sha256 of these rows (32,) uint8."""
-    rows_ND = rows_ND[rows_ND.any(1)]
-    inputs = sha256(rows_ND.cpu().contiguous().numpy().data).digest()
-    recipe = f"keels {VERSION}, rows {tuple(rows_ND.shape)} {inputs.hex()}, k {k}, seed {SEED}"
-    centroids_KD = shared(sha256(recipe.encode()).hexdigest(), lambda: kmeans(rows_ND, k, SEED))
-    return centroids_KD.to(rows_ND.device), torch.tensor(list(inputs), dtype=torch.uint8, device=rows_ND.device)
+def check_rows(name: str, keels: int, rows: int, what: str) -> None:
+    """Refuse more keels than rows, and warn where there are few rows per keel."""
+    if not 0 < keels <= rows:
+        raise ValueError(f"method.{name}={keels} keels of {rows} {what}: choose 1 to {rows}, a row for each at least")
+    if rows < ENOUGH * keels:
+        warnings.warn(f"method.{name}={keels} keels of {rows} {what}: few stand for more than one or two", stacklevel=2)

@@ -45,7 +45,7 @@ from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.losses.prototypes import divergence, log_assignment, mutual_information
 from heads.methods import Method
 from heads.methods._aligned import rows_of
-from heads.methods._keels import check_rows, keels, visual_vector
+from heads.methods._keels import find_visual, text_keels, visual_keels, visual_vector
 from heads.nets import Net
 
 
@@ -68,8 +68,6 @@ class Acp(Method):
 
     needs = ("source", "target")
     tasks = ("retrieval",)
-    text_keels: Tensor
-    visual_keels: Tensor
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
@@ -88,15 +86,9 @@ class Acp(Method):
         if p.lambda_mi:
             self.W_mi = nn.Parameter((2 * torch.rand(p.K, p.N) - 1) / p.N**0.5)  # as torch draws a linear layer
         if p.lambda_s:
-            check_rows("N", p.N, spec.rows["captions"], "captions of the source")
+            self.text_keels = text_keels(spec, self.keel_text, p.N, p.temperature)
         if p.lambda_t:
-            check_rows("K", p.K, spec.rows["target"], "clips of the target")
-        text = torch.Size(spec.shapes[self.keel_text]).numel()
-        visual = sum(torch.Size(shape).numel() for m, shape in spec.shapes.items() if m not in spec.captions)
-        for name, used, shape in (("text", p.lambda_s, (p.N, text)), ("visual", p.lambda_t, (p.K, visual))):
-            if used:
-                self.register_buffer(f"{name}_keels", torch.zeros(shape))
-                self.register_buffer(f"{name}_keels_of", torch.zeros(32, dtype=torch.uint8))
+            self.visual_keels = visual_keels(spec, p.K, p.temperature)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
         """Find the keels, once."""
@@ -105,10 +97,9 @@ class Acp(Method):
             return
         if p.lambda_s:
             l_ND = gather(sweep("captions"), lambda side: {"l": side.pool(self.keel_text).flatten(1)})["l"]
-            self.text_keels, self.text_keels_of = keels(l_ND, p.N, self.shared)
+            self.text_keels.find(l_ND, self.shared)
         if p.lambda_t:
-            v_ND = gather(sweep("target"), lambda side: {"v": visual_vector(self.spec, side)})["v"]
-            self.visual_keels, self.visual_keels_of = keels(v_ND, p.K, self.shared)
+            find_visual(self.visual_keels, self.spec, sweep, self.shared)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_R on the source, and the terms whose λ is not 0."""
@@ -119,12 +110,12 @@ class Acp(Method):
         terms = self.net.loss(f_s, s)
         v_s, v_t = rows_of(self.spec, s, "visual"), rows_of(self.spec, t, "visual")
         if p.lambda_s:
-            y_BN = log_assignment(s.pool(self.keel_text).flatten(1), self.text_keels, p.temperature)
+            y_BN = self.text_keels(s.pool(self.keel_text).flatten(1))
             l_s = s.has(self.keel_text)
             of_l, of_v = (log_assignment(f_s[name], self.P_s, p.temperature) for name in ("text", "visual"))
             terms["L_s"] = p.lambda_s * (divergence(y_BN, of_l, l_s) + divergence(y_BN, of_v, l_s & v_s))
         if p.lambda_t:
-            a_BK = log_assignment(visual_vector(self.spec, t), self.visual_keels, p.temperature)
+            a_BK = self.visual_keels(visual_vector(self.spec, t))
             of_v = log_assignment(f_t["visual"], self.P_t, p.temperature)
             terms["L_t"] = p.lambda_t * divergence(a_BK, of_v, v_t)
         if p.lambda_mi:

@@ -29,12 +29,10 @@ from heads.batch import Batch, Spec
 from heads.losses.entropy import entropy
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
-from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._adversarial import Joint, discriminator, domain_loss
 from heads.nets import Net
 from heads.nets._parts import widths
 from heads.schedules import dann
-
-WIDEST, RANDOM = 4096, 1024  # entries of f ⊗ p above which it is projected, and entries of the projection
 
 
 @dataclass(frozen=True)
@@ -76,27 +74,6 @@ class Cdan(Method):
                 D = self.D[f"{m}:{task}"]
                 L_d = L_d + domain_loss(D, h_SI, h_TI, w_S * s.has(m), w_T * t.has(m), coefficient)
         return {"L_C": L_C, "L_d": L_d}
-
-
-class Joint(nn.Module):
-    """f ⊗ p of each row, (B, D) and (B, K) -> (B, width): flattened, or where it is WIDEST projected at random."""
-
-    R_f: Tensor
-    R_p: Tensor
-
-    def __init__(self, dim: int, classes: int) -> None:
-        super().__init__()
-        self.random = dim * classes > WIDEST
-        self.width = RANDOM if self.random else dim * classes
-        if self.random:
-            self.register_buffer("R_f", torch.randn(dim, RANDOM))
-            self.register_buffer("R_p", torch.randn(classes, RANDOM))
-
-    def forward(self, f_BD: Tensor, p_BK: Tensor) -> Tensor:
-        """The joint features."""
-        if self.random:
-            return (f_BD @ self.R_f) * (p_BK @ self.R_p) / RANDOM**0.5
-        return (f_BD[:, :, None] * p_BK[:, None, :]).flatten(1)
 
 
 METHOD = Cdan
