@@ -98,6 +98,7 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     import warnings
 
     from featcache import builders
+    from featcache.joining import captions_of
 
     with progress_bar(f"build {benchmark}", "clip") as progress, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -105,7 +106,10 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     for warning in said:
         note(f"Warning: {warning.message}")
     note(f"{len(built)} clips, domains {', '.join(built.domains)}")
-    click.echo(folder / f"{built.name}.csv")
+    path = folder / f"{built.name}.csv"
+    click.echo(path)
+    if captions_of(path).is_file():
+        click.echo(captions_of(path))
 
 
 @main.command()
@@ -212,6 +216,7 @@ def extract(
         raise SystemExit(1)
 
 
+manifest.add_command(cli_stores.join)
 for command in (
     cli_stores.check,
     cli_stores.repair,

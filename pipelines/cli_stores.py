@@ -1,4 +1,4 @@
-"""Commands that look after manifests and stores: check, repair, info."""
+"""Commands that look after manifests and stores: manifest join, check, repair, info."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,33 @@ from pathlib import Path
 import click
 
 from pipelines._commands import PATH, note, progress_bar
+
+
+@click.command()
+@click.argument("manifests", nargs=-1, required=True, type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--prefix", is_flag=True, help="Call clips DOMAIN/CLIP, where data sets call different clips alike.")
+@click.option("--overwrite", is_flag=True, help="Replace a manifest that differs.")
+def join(manifests: tuple[Path, ...], out: Path, prefix: bool, overwrite: bool) -> None:
+    """Join MANIFESTS into OUT, for runs from one data set to another; their domains tell them apart.
+
+    Captions follow: where A_captions.csv stands beside A.csv, OUT_captions.csv is written, too. Features that were
+    extracted for a part are taken over with `featcache import`, unless clips get a prefix.
+
+    \b
+    Example:
+      featcache manifest join MSRVTT/msrvtt.csv MSVD/msvd.csv msrvtt_msvd.csv
+    """
+    from featcache.joining import join as joined_of
+
+    joined = joined_of(manifests, out, prefix=prefix)
+    for path, found in joined.items():
+        if path.is_file() and not overwrite and path.read_bytes() != found.content(path.parent):
+            raise click.ClickException(f"{path} exists and says something else; name another, or use --overwrite")
+    for path, found in joined.items():
+        found.write(path)
+        note(f"{len(found)} {'clips' if path == out else 'captions'}, domains {', '.join(found.domains)}")
+        click.echo(path)
 
 
 @click.command()

@@ -1,0 +1,69 @@
+"""LSMDC: 102,079 moments of movies, each told by one sentence, in the split that retrieval is measured on.
+
+`data_manifests/lsmdc.md` is the dataset card.
+"""
+
+import os
+from pathlib import Path
+
+from featcache.builders._annotations import Progress, find
+from featcache.builders._captions import publish
+from featcache.errors import ManifestError
+from featcache.manifest import Clip, Manifest
+
+LISTS = {  # split -> list, sentences
+    "train": ("LSMDC16_annos_training.csv", 101_079),
+    "val": ("LSMDC16_annos_val.csv", 7408),
+    "test": ("LSMDC16_challenge_1000_publictect.csv", 1000),
+}
+EXAMPLE = "1012_Unbreakable_00.05.16.065-00.05.21.941"  #: movie and times
+CELLS = 6  #: clip, start and end as aligned, start and end as cut, sentence
+ORIGIN = "sites.google.com/site/describingmovies/download (the movies' owners ask for a password)"
+
+
+def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+    """Read the three lists in `folder` and write `folder/lsmdc.csv` and `folder/lsmdc_captions.csv`.
+
+    The list to validate on may be left out. `progress(done, total)` is called at the end. ManifestError for a list
+    that is missing or damaged; a warning for each split that has not the published number of sentences.
+    """
+    folder, clips, captions = Path(folder), dict[str, Clip](), dict[str, list[str]]()
+    published = {}
+    for split, (name, size) in LISTS.items():
+        if split == "val" and not (folder / name).is_file():
+            continue
+        published["lsmdc", split] = size
+        path = find(folder, [name], ORIGIN)
+        for place, clip_id, sentence in _sentences(path):
+            movie = clip_id.rpartition("_")[0]
+            if not movie:
+                raise ManifestError(f"{place}: {clip_id!r} is no clip such as {EXAMPLE}")
+            clip = Clip(clip_id, "lsmdc", split, f"{movie}/{clip_id}.avi")
+            if clips.setdefault(clip_id, clip) != clip:
+                raise ManifestError(f"{place}: clip {clip_id!r} is in the split {clips[clip_id].split}, too")
+            captions.setdefault(clip_id, []).append(sentence)
+    return publish(
+        "lsmdc",
+        list(clips.values()),
+        captions,
+        folder,
+        progress,
+        clips_published={},
+        captions_published=published,
+    )
+
+
+def _sentences(path: Path) -> list[tuple[str, str, str]]:
+    """(place, clip, sentence) of each line. Not CSV: quotation marks are part of sentences."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    found = []
+    for k, line in enumerate(text.split("\n"), 1):
+        cells = line.strip().split("\t")
+        if len(cells) != CELLS and line.strip():
+            raise ManifestError(f"{path} line {k} has {len(cells)} cells between tabs; {CELLS} are expected")
+        if line.strip():
+            found.append((f"{path} line {k}", cells[0], cells[-1]))
+    return found
