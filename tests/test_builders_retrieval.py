@@ -274,7 +274,7 @@ def test_the_real_lists_of_1ka_split_msrvtt_in_two(realdata, tmp_path):
         shutil.copy(realdata / "video_text" / name, tmp_path)
     full = videos(*["train"] * 6513, *["validate"] * 497, *["test"] * 2990, captions=1)
     (tmp_path / "MSRVTT_data.json").write_text(json.dumps(full))
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="published are") as said:
         clips = builders.load("msrvtt_1ka").build(tmp_path)
     assert [str(warning.message) for warning in said] == [
         "msrvtt_1ka: msrvtt train has 9000 captions, published are 180000"  # of which the test wrote one per video

@@ -81,7 +81,7 @@ def _npz(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
 
 @lru_cache(maxsize=1)
 def _unzipped(path: Path, key: str, usual: tuple[str, ...], modified: int, size: int) -> NDArray[Any]:
-    """The whole array: a part of a zip archive cannot be read alone. Clips of one file follow each other: it is kept."""
+    """All rows, kept: parts of a zip archive cannot be read alone, and clips of one file follow each other."""
     with zipfile.ZipFile(path) as archive:
         found: dict[str, zipfile.ZipInfo] = {}
         numbers = []
