@@ -31,16 +31,21 @@ class Part:
     of: int = 0  #: windows that there will be, as the first says
     pieces: dict[int, tuple[float, float]] = field(default_factory=dict)  #: windows that have come: start and stop
     rows: dict[int, Row] = field(default_factory=dict)  #: those of them that are computed
+    tokens: int = 0  #: of a caption each of whose tokens is a row
     read: bool = False  #: whether the source has given all that it has
     reason: FeatcacheError | None = None  #: why there will be no rows
     kept: bool = False  #: whether it has been handed on
 
     def features(self) -> Row:
-        """(T, *row_shape), in order of the windows."""
+        """(T, *row_shape), in order of the windows, or of the tokens."""
+        if self.tokens:
+            return self.rows[0][: self.tokens]
         return np.stack([self.rows[number] for number in sorted(self.rows)])
 
     def times(self) -> NDArray[np.float64]:
-        """(2, T): start and stop of the windows."""
+        """(2, T): start and stop of the windows; tokens have no place in time."""
+        if self.tokens:
+            return np.full((2, self.tokens), np.nan)
         return np.array([self.pieces[number] for number in sorted(self.pieces)]).T
 
 
@@ -81,6 +86,7 @@ class Assembly:
         elif part.reason is None and piece.number not in part.pieces:
             part.of = piece.of
             part.pieces[piece.number] = piece.start, piece.stop
+            part.tokens = part.extractor.tokens(piece.window)
             if remark := part.extractor.remark(piece.window):
                 self.remarks.setdefault((part.extractor.name, remark), set()).add(part.row)
             gathered = self._gathering[part.extractor.name]

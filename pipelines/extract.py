@@ -30,6 +30,7 @@ from featcache.extractors import (
     Pictures,
     Runtime,
     Sound,
+    Tokens,
     complete,
     default_params,
     load,
@@ -50,6 +51,7 @@ DECODERS = {  #: libraries whose version may change what is decoded, by kind of 
     Flow: ("av", "opencv-contrib-python-headless"),
     Sound: ("av", "scipy"),
     Caption: (),
+    Tokens: (),
     Joints: (),
     Numbers: (),
 }
@@ -312,7 +314,7 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
         manifest,
         recipe,
         row_shape=extractor.row_shape,
-        windows=1 if whole else most,
+        windows=extractor.window.count if isinstance(extractor.window, Tokens) else 1 if whole else most,
         facts=facts,
     )
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from featcache.errors import ConfigError, WeightsError
-from featcache.extractors import Caption, Pictures, Runtime, Sound, load
+from featcache.extractors import Caption, Pictures, Runtime, Sound, Tokens, load
 from featcache.extractors import _processor as processor
 from featcache.extractors.hf import Params
 from tests import _hf_models
@@ -204,6 +204,24 @@ def test_rows_of_text_are_the_mean_over_tokens(folders):
         found = direct(folder, **inputs).last_hidden_state[0].numpy()
         np.testing.assert_allclose(mean(batch)[k], found.mean(0), atol=1e-5)
         np.testing.assert_allclose(cls(batch)[k], found[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "clip"])
+def test_rows_of_tokens_are_those_of_the_last_layer(folders, name):
+    """Of a text alone: neither padding nor other texts of the batch change them."""
+    folder = folders(name)
+    tokenizer, extractor = transformers.AutoTokenizer.from_pretrained(folder), ready(folder, tokens=9, modality="text")
+    model = transformers.AutoModel.from_pretrained(folder)
+    assert (extractor.window, extractor.row_shape) == (Tokens(9), (16,))
+    batch = prepared(extractor)
+    rows = extractor(batch)
+    assert rows.shape == (5, 9, 16)
+    for k, text in enumerate(TEXTS):
+        inputs = tokenizer(text, truncation=True, max_length=extractor.length, return_tensors="pt")
+        with torch.inference_mode():
+            found = getattr(model, "text_model", model)(**inputs).last_hidden_state[0, :9].numpy()
+        assert extractor.tokens(batch[k]) == len(found)
+        np.testing.assert_allclose(rows[k, : len(found)], found, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
@@ -464,6 +482,19 @@ def test_parameters_are_checked_before_anything_is_loaded(monkeypatch, params, w
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=words):
         load("hf", replace(Params(), **params))
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "words"),
+    [
+        ("dinov2", {}, r"tokens is 4; only text has tokens, and only without `pool`"),
+        ("bert", {"pool": "cls"}, r"tokens is 4; only text has tokens, and only without `pool`"),
+        ("siglip", {"modality": "text"}, r"tokens is 4; this model takes padding for tokens; write 0"),
+    ],
+)
+def test_tokens_that_cannot_be_rows(folders, name, others, words):
+    with pytest.raises(ConfigError, match=words):
+        ready(folders(name), tokens=4, **others)
 
 
 def test_a_modality_that_the_model_lacks(folders):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from featcache.errors import ConfigError, MediaAbsentError, WeightsError
-from featcache.extractors import Runtime, load
+from featcache.extractors import Runtime, Tokens, load
 from featcache.extractors._hub import digest, files
 from featcache.extractors._tokens import array, rows_by_length
 from featcache.extractors.sentence_bert import Params
@@ -195,6 +195,42 @@ def test_threads_may_prepare(extractor):
         thread.join()
     for worker in range(4):
         np.testing.assert_array_equal(found[worker], expected)
+
+
+def test_each_token_can_be_a_row(library, tiny):
+    extractor = load("sentence-bert", params(tokens=12)).ready(Runtime())
+    windows = np.stack([extractor.prepare(caption) for caption in CAPTIONS])
+    assert (extractor.row_shape, extractor.window) == ((384,), Tokens(12))
+    rows = extractor(windows)
+    assert rows.shape == (7, 12, 384)
+    for caption, window, row in zip(CAPTIONS, windows, rows, strict=True):
+        found = library.encode(caption, output_value="token_embeddings").cpu().numpy()
+        assert extractor.tokens(window) == min(12, len(found))
+        np.testing.assert_allclose(row[: len(found)], found[:12], atol=1e-5)
+    unit = load("sentence-bert", params(tiny, tokens=12, normalise=True)).ready(Runtime())
+    lengths = np.linalg.norm(unit(windows), axis=2)
+    assert all(np.allclose(lengths[k, : unit.tokens(window)], 1, atol=1e-5) for k, window in enumerate(windows))
+
+
+def test_a_store_of_tokens_has_as_many_windows_as_a_caption_has_tokens(tiny, tmp_path):
+    captions = ["someone cuts bread", "", "a dog", "one two three four five six seven"]
+    clips = tuple(Clip(f"c{k}", "d", "train", "nowhere.mp4", caption=text) for k, text in enumerate(captions))
+    extractor = load("sentence-bert", params(tiny, tokens=6)).ready(Runtime())
+    outcome = extract(Manifest("m", clips), [extractor], tmp_path, plan=Plan(), dtype="float32")
+    assert outcome.notes == [
+        "sentence-bert: the caption has more than 6 tokens, of which only the first become rows; "
+        "1 clips, the first is 'c3'"
+    ]
+    store = outcome.stores["sentence-bert"]
+    assert store.counts()["done"] == 3
+    assert store.length.tolist() == [5, 0, 4, 6]  # with [CLS] and [SEP]
+    windows = np.stack([extractor.prepare(captions[k]) for k in (0, 2, 3)])
+    for name, length, row in zip(("c0", "c2", "c3"), (5, 4, 6), extractor(windows), strict=True):
+        np.testing.assert_array_equal(store[name][:length], row[:length])
+    again = extract(Manifest("m", clips), [extractor], tmp_path, plan=Plan(), dtype="float32")
+    assert again.clips == 0
+    assert store.recipe["window"] == {"kind": "tokens", "count": 6}
+    assert store.recipe["params"]["tokens"] == 6
 
 
 def test_rows_are_divided_by_their_length_only_when_asked(copied):

@@ -72,6 +72,13 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class Tokens(Caption):
+    """The clip's caption, of which each of the first `count` tokens is a row; in a store these are its windows."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True)
 class Joints:
     """The clip's skeletons, `featcache.media.skeleton.Skeleton`; one window, whatever the plan."""
 
@@ -183,8 +190,15 @@ class Extractor:
         """What the user should be told about a prepared window; "" where there is nothing."""
         return ""
 
+    def tokens(self, window: NDArray[np.generic]) -> int:
+        """How many tokens of a prepared caption are rows, where the window is `Tokens`; 0: it is one row."""
+        return 0
+
     def __call__(self, windows: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Prepared windows (n, ...) -> rows (n, *row_shape), float32."""
+        """Prepared windows (n, ...) -> rows (n, *row_shape), float32.
+
+        Where the window is `Tokens`: (n, count, *row_shape), of which the first `tokens(window)` are rows.
+        """
         raise NotImplementedError
 
     @property

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featcache.errors import ConfigError, FeatcacheError, WeightsError
-from featcache.extractors import UNTRAINED, Runtime
+from featcache.extractors import UNTRAINED, Runtime, Tokens
 from featcache.extractors._frozen import Frozen
 
 SETTINGS = ("*.json", "*.txt", "*.model")  #: configuration, tokenizer, preprocessing
@@ -78,14 +78,18 @@ class Hub(Frozen):
         """The network, after one prepared window has shown the shape of its rows."""
         with torch.inference_mode():
             rows = module.eval()(self.transform(torch.from_numpy(example[None])))
-        self.row_shape = tuple(rows.shape[1:])
+        self.row_shape = tuple(rows.shape[2 if isinstance(self.window, Tokens) else 1 :])
         return module
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """A local folder is named by its last part: what identifies the model is the digest, wherever it lies."""
+        """A local folder is named by its last part: what identifies the model is the digest, wherever it lies.
+
+        `tokens` is part of it where there are some: other stores keep the recipe that they have.
+        """
         recipe = super().recipe
-        return recipe | {"params": recipe["params"] | {"model": self.model}}
+        params = {key: value for key, value in recipe["params"].items() if key != "tokens" or value}
+        return recipe | {"params": params | {"model": self.model}}
 
 
 def find(name: str, model: str, revision: str, weights: bool) -> Path:

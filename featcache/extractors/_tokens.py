@@ -30,6 +30,11 @@ def remark(full: bool, length: int) -> str:
     return f"the caption fills the model's {length} tokens, and what goes beyond them is cut" if full else ""
 
 
+def remark_tokens(found: int, count: int) -> str:
+    """Of a caption with more tokens than are kept."""
+    return f"the caption has more than {count} tokens, of which only the first become rows" if found > count else ""
+
+
 def array(encoded: Mapping[str, Sequence[int]], names: Sequence[str], length: int, pad: int) -> NDArray[np.int32]:
     """One caption's inputs, by name -> (names, length), padded on the right; the attention mask is among them."""
     out = np.zeros((len(names), length), np.int32)
@@ -44,15 +49,21 @@ def rows_by_length(
     windows: NDArray[Any],
     mask: int,
     row_shape: tuple[int, ...],
+    tokens: int = 0,
 ) -> NDArray[np.float32]:
     """Rows of captions (n, names, length), in forward passes over captions of about the same number of tokens.
 
     So padding depends on the caption alone, and with it its row; and short ones do not wait for long ones.
     mask: the place of the attention mask among the names.
+    tokens: where `run` gives a row per token, how many of them are kept: (n, tokens, *row_shape), then zeros.
     """
     lengths = -(-windows[:, mask].sum(axis=1) // STEP) * STEP
-    rows = np.empty((len(windows), *row_shape), np.float32)
+    rows = np.zeros((len(windows), *([tokens] if tokens else []), *row_shape), np.float32)
     for length in np.unique(lengths):
         here = np.flatnonzero(lengths == length)
-        rows[here] = run(np.ascontiguousarray(windows[here, :, :length]))
+        found = run(np.ascontiguousarray(windows[here, :, :length]))
+        if tokens:
+            rows[here, : found.shape[1]] = found[:, :tokens]
+        else:
+            rows[here] = found
     return rows

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featcache.errors import ConfigError
-from featcache.extractors import Caption, Pictures, Sound, bounded
+from featcache.extractors import Caption, Pictures, Sound, Tokens, bounded
 from featcache.extractors import _processor as processor
 from featcache.extractors._hub import Hub, check_tokenizer, loaded, refused
-from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, rows_by_length
+from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, remark_tokens, rows_by_length
 
 MODALITIES = {"rgb": "image", "audio": "audio", "text": "text"}  #: ours -> transformers', of a tower
 OURS = {"image": "rgb", "video": "rgb", "audio": "audio", "text": "text"}
@@ -50,6 +50,7 @@ class Params:
     frames: int = bounded(0, 0, 1024)  #: pictures of a window; 0: as many as the model takes, or one
     rate: float = bounded(8.0, 0.01, 1000)  #: pictures per second of a window
     seconds: float = bounded(0.0, 0, 600)  #: of a window of sound; 0: the model's own, or 2 where it takes any
+    tokens: int = bounded(0, 0, 100_000)  #: rows of a caption, its first tokens of the last layer; 0: one row
 
 
 class HuggingFace(Hub):
@@ -70,7 +71,11 @@ class HuggingFace(Hub):
         """The model behind one tensor, and its preprocessing."""
         model, missing = _model(self.folder, self.name, trained)
         self.modality = _modality(model, self.params.modality, self.name)
-        tower = _Tower(model, self.modality, self.params.pool, missing, self.name)
+        tower = _Tower(model, self.modality, self.params.pool, bool(self.params.tokens), missing, self.name)
+        if self.params.tokens and (self.modality != "text" or self.params.pool != "auto"):
+            raise ConfigError(
+                f"{self.name}.tokens is {self.params.tokens}; only text has tokens, and only without `pool`"
+            )
         example: Any
         if self.modality == "rgb":
             example = [np.zeros((48, 64, 3), np.uint8)] * self._pictures(model, tower)
@@ -130,11 +135,15 @@ class HuggingFace(Hub):
         towers = getattr(net, "text_model", net)
         self.length = limit(self.tokenizer.model_max_length, towers)
         self.whole = net.config.model_type.startswith("siglip")  # it pools the last token, and saw padding in training
+        if self.whole and self.params.tokens:
+            raise ConfigError(
+                f"{self.name}.tokens is {self.params.tokens}; this model takes padding for tokens; write 0"
+            )
         accepted = self.tokenizer.model_input_names
         tower.names = ("input_ids", MASK, *(name for name in accepted if name not in ("input_ids", MASK)))
         self.names = tower.names
         # Fast tokenizers keep the limit as state: `measure` sets it by its call, and those from threads only read it.
-        self.window = Caption()
+        self.window = Tokens(self.params.tokens) if self.params.tokens else Caption()
         self.sizes, self.calls = SIZES, CALLS
 
     def prepare(self, window: Any) -> NDArray[np.generic]:
@@ -154,11 +163,16 @@ class HuggingFace(Hub):
         return out
 
     def remark(self, window: NDArray[np.generic]) -> str:
-        """Of captions that may have been cut."""
+        """Of captions that may have been cut, or have more tokens than rows."""
         if self.modality != "text":
             return ""
-        ids, mask = (window[self.names.index(name), -1] for name in ("input_ids", MASK))
-        return remark(bool(ids != self._pad if self.whole else mask), self.length)
+        ids, mask = (window[self.names.index(name)] for name in ("input_ids", MASK))
+        full = bool(ids[-1] != self._pad if self.whole else mask[-1])
+        return remark(full, self.length) or remark_tokens(int(mask.sum()), self.params.tokens or self.length)
+
+    def tokens(self, window: NDArray[np.generic]) -> int:
+        """Those that the model sees, up to the number wanted."""
+        return min(int(window[self.names.index(MASK)].sum()), self.params.tokens) if self.params.tokens else 0
 
     @property
     def _pad(self) -> int:
@@ -171,23 +185,24 @@ class HuggingFace(Hub):
         return windows.long() if self.modality == "text" else windows
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
-        """Prepared windows (n, ...) -> rows (n, dims)."""
+        """Prepared windows (n, ...) -> rows (n, dims), or (n, tokens, dims)."""
         if self.module is None or self.modality != "text":
             return super().__call__(windows)
-        return rows_by_length(super().__call__, windows, self.names.index(MASK), self.row_shape)
+        return rows_by_length(super().__call__, windows, self.names.index(MASK), self.row_shape, self.params.tokens)
 
 
 class _Tower(nn.Module):
     """One encoder of a model: input (n, ...) -> rows (n, dims)."""
 
-    def __init__(self, model: Any, modality: str, pool: str, missing: set[str], name: str) -> None:
+    def __init__(self, model: Any, modality: str, pool: str, by_token: bool, missing: set[str], name: str) -> None:
         super().__init__()
+        self.by_token = by_token  #: a row for each token of a text
         self.modality, self.pool = modality, "mean" if pool == "auto" and modality == "text" else pool
         self.input = "pixel_values"  #: name of the model's input, but for text
         self.names: tuple[str, ...] = ()  #: of the inputs of text
         self.video = False  #: whether the model takes all pictures of a window at once
         self.keep: int | None = None  #: tokens that count; the rest is padding
-        self.projected = _dual(model) and pool == "auto"
+        self.projected = _dual(model) and pool == "auto" and not by_token
         if self.projected:
             self.net = model
         elif _dual(model):
@@ -216,6 +231,9 @@ class _Tower(nn.Module):
             found = getattr(self.net, f"get_{MODALITIES[self.modality]}_features")(**inputs)
             return found if isinstance(found, Tensor) else found.pooler_output
         found = self.net(**inputs)
+        if self.by_token:
+            rows: Tensor = found.last_hidden_state
+            return rows
         pooled = getattr(found, "pooler_output", None)
         if self.pool == "auto" and pooled is not None and self.pooler:
             return pooled.flatten(1)

@@ -4,6 +4,9 @@ The model's own steps are run: its tokenizer, its prompt if it has one for every
 that. A model that is no sentence encoder yet gets the mean over its tokens. A caption longer than the model's limit
 (128 to 512 tokens, about as many words or fewer) is cut there, as the library does; its row says nothing of the rest,
 and `featcache extract` counts such captions.
+
+With `tokens`, each token is a row of its own, what comes out of the transformer for it, special tokens and prompt
+included: a sequence for NetVLAD. A store keeps the tokens of a caption as its windows, as many as the caption has.
 """
 
 import json
@@ -21,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from featcache.errors import ConfigError
-from featcache.extractors import Caption, bounded
+from featcache.extractors import Caption, Tokens, bounded
 from featcache.extractors._hub import PICKLED, WEIGHTS, Hub, check_tokenizer, loaded
-from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, rows_by_length
+from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, remark_tokens, rows_by_length
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,11 @@ class Params:
     revision: str = ""  #: commit, tag or branch of the hub; "": its main branch
     normalise: bool = False  #: divide rows by their length, unless the model does so anyway
     max_tokens: int = bounded(0, 0, 100_000)  #: of a caption, special ones included; 0: the model's own limit
+    tokens: int = bounded(0, 0, 100_000)  #: rows of a caption, its first tokens; 0: one row, the sentence's
 
 
 class SentenceBert(Hub):
-    """One row for a caption."""
+    """One row for a caption, or one for each of its tokens."""
 
     name = "sentence-bert"
     modality = "text"
@@ -50,6 +54,8 @@ class SentenceBert(Hub):
         super().__init__(params)
         if params.max_tokens in (1, 2):
             raise ConfigError(f"sentence-bert.max_tokens is {params.max_tokens}; allowed: 0, or 3 to 100000")
+        if params.tokens:
+            self.window = Tokens(params.tokens)
 
     def network(self, trained: bool) -> nn.Module:
         """sentence-transformers' model, behind one tensor of token ids."""
@@ -72,7 +78,8 @@ class SentenceBert(Hub):
         encoded = self.encoded("a caption")
         self.names = tuple(name for name, value in encoded.items() if isinstance(value, Tensor) and value.dim() == 2)
         constant = {name: value for name, value in encoded.items() if name not in self.names}
-        module = _Sentences(model, self.names, constant, self.params.normalise)
+        output = "token_embeddings" if self.params.tokens else "sentence_embedding"
+        module = _Sentences(model, self.names, constant, output, self.params.normalise)
         return self.measure(module, self.prepare("a caption"))
 
     def encoded(self, caption: str) -> dict[str, Any]:
@@ -87,31 +94,39 @@ class SentenceBert(Hub):
         return array({name: encoded[name][0].tolist() for name in self.names}, self.names, self.length, self.pad)
 
     def remark(self, window: NDArray[np.generic]) -> str:
-        """Of captions that may have been cut."""
-        return remark(bool(window[self.names.index(MASK), -1]), self.length)
+        """Of captions that may have been cut, or have more tokens than rows."""
+        mask = window[self.names.index(MASK)]
+        return remark(bool(mask[-1]), self.length) or remark_tokens(int(mask.sum()), self.params.tokens or self.length)
+
+    def tokens(self, window: NDArray[np.generic]) -> int:
+        """Those that the model sees, up to the number wanted."""
+        return min(int(window[self.names.index(MASK)].sum()), self.params.tokens)
 
     def transform(self, windows: Tensor) -> Tensor:
         """Token ids as torch wants them."""
         return windows.long()
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, names, length) -> (n, dims)."""
+        """(n, names, length) -> (n, dims), or (n, tokens, dims)."""
         if self.module is None:
             return super().__call__(windows)  # which says what is missing
-        return rows_by_length(super().__call__, windows, self.names.index(MASK), self.row_shape)
+        return rows_by_length(super().__call__, windows, self.names.index(MASK), self.row_shape, self.params.tokens)
 
 
 class _Sentences(nn.Module):
-    """A SentenceTransformer that takes one tensor (n, names, length) and gives rows (n, dims)."""
+    """A SentenceTransformer that takes one tensor (n, names, length) and gives rows (n, dims) or (n, length, dims)."""
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...], constant: dict[str, Any], normalise: bool) -> None:
+    def __init__(
+        self, model: nn.Module, names: tuple[str, ...], constant: dict[str, Any], output: str, normalise: bool
+    ) -> None:
         super().__init__()
-        self.model, self.names, self.constant, self.normalise = model, names, constant, normalise
+        self.model, self.names, self.constant = model, names, constant
+        self.output, self.normalise = output, normalise
 
     def forward(self, tokens: Tensor) -> Tensor:
         inputs = dict(zip(self.names, tokens.unbind(1), strict=True))
-        rows: Tensor = self.model(self.constant | inputs)["sentence_embedding"]
-        return functional.normalize(rows, dim=1) if self.normalise else rows
+        rows: Tensor = self.model(self.constant | inputs)[self.output]
+        return functional.normalize(rows, dim=-1) if self.normalise else rows
 
 
 def _model(folder: Path) -> Any:
