@@ -17,6 +17,7 @@ from featcache.media import read_clip
 from featcache.store import FeatureStore
 from featcache.windows import Plan
 from pipelines import _page as page
+from pipelines.config import OWN
 from pipelines.experiments import Experiment
 from pipelines.results import Result
 
@@ -41,6 +42,9 @@ def frames(experiment: Experiment, stores: Path) -> str:
         used = {domain for run in experiment.runs for domain in (*run.source, run.target, run.test)}
         domains = [domain for domain in manifest.domains if domain in used][:DOMAINS]
         labels = _labels(manifest, domains)
+        if not labels:
+            parts.append(page.paragraph(f"The clips of {name} have no classes to show pictures of."))
+            continue
         parts += [_strip(manifest, domain, labels) for domain in domains]
     intro = "The middle picture of one clip per class. The classes are the same; all else may differ."
     return page.section("What the shift looks like", intro, *parts)
@@ -110,7 +114,7 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
     """What the features are: a line per store, and every recipe in full."""
     rows = tuple(rows)
     found = dict.fromkeys(
-        (run.manifest, name, modality)
+        (run.manifest if feed.captions in ("", OWN) else feed.captions, name, modality)
         for run in experiment.runs
         for modality, feed in run.feeds.items()
         for name in (feed.store, *feed.views)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from pipelines._table_parts import RAW, Line, Note, beside_published
-from pipelines.config import RunConfig, method_class
+from pipelines._table_parts import Line, Note, beside_published, is_share
+from pipelines.config import OWN, RunConfig, method_class
 from pipelines.experiments import Experiment
 from pipelines.results import Result
 from pipelines.validators import ORACLE, VALIDATORS
@@ -15,6 +15,16 @@ NAMES = {
     "cv_s": "CV of norms, source side",
     "cv_t": "CV of norms, target side",
     "cv_st": "CV of norms, both sides",
+    **{
+        f"{way}/{metric}": f"{name}, {said}"
+        for way, said in (("t2v", "text to video"), ("v2t", "video to text"))
+        for metric, name in {
+            **{f"R@{k}": f"recall at {k}" for k in (1, 5, 10)},
+            "GM": "geometric mean of the recalls at 1, 5 and 10",
+            "MedR": "median rank (lower is better)",
+            "MeanR": "mean rank (lower is better)",
+        }.items()
+    },
 }
 SELECT = {
     "last": "last (the weights at the end of training; no labels choose)",
@@ -91,7 +101,7 @@ def notes(
 
 
 def _what(metric: str, lines: list[Line]) -> str:
-    name, unit, rows = NAMES.get(metric, metric), "" if metric.startswith(RAW) else " in per cent", " on the test rows"
+    name, unit, rows = NAMES.get(metric, metric), " in per cent" if is_share(metric) else "", " on the test rows"
     if metric.startswith("validator/"):
         rule = VALIDATORS[metric.removeprefix("validator/")]
         name, rows = f"{metric}, {rule.says} ({'higher' if rule.higher else 'lower'} is better)", ""
@@ -153,7 +163,8 @@ def _mixed_contents(rows: list[Result]) -> Iterator[str]:
             states.setdefault((f"manifest {manifest}",), set()).add(row.read["manifest"][:8])
         for m, feed in row.config["feeds"].items():
             if f"store {m}" in row.read:
-                key = (f"store {manifest}/{feed['store']}", row.recipes.get(m, ""))
+                of = manifest if feed.get("captions", "") in ("", OWN) else feed["captions"]
+                key = (f"store {of}/{feed['store']}", row.recipes.get(m, ""))
                 states.setdefault(key, set()).add(row.read[f"store {m}"][:8])
     for (what, *_), found in states.items():
         if len(found) > 1:

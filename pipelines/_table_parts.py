@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pipelines.validators import ORACLE
 
 MISSING, UNPLANNED = "–", "n/a"
-RAW = ("norm/", "cv_", "validator/")  # metrics that are no share of anything, so never in per cent
+RAW = ("norm/", "cv_", "validator/")  # metrics that are no share of anything
+RANKS = ("/MedR", "/MeanR")  # nor are these; lower is better
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is shown in per cent."""
+    return not metric.startswith(RAW) and not metric.endswith(RANKS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class Table:
 
     @property
     def digits(self) -> int:
-        """Decimals: 1 for per cent, 3 for coefficients of variation, norms and validators."""
+        """Decimals: 1 for per cent and ranks, 3 for coefficients of variation, norms and validators."""
         return 3 if self.metric.startswith(RAW) else 1
 
     @property

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from featcache.errors import ConfigError
 from pipelines._table_formats import pipes
+from pipelines._table_parts import is_share
 from pipelines.results import Result
 from pipelines.validators import ORACLE, VALIDATORS, best
 
@@ -43,12 +44,17 @@ class Choice:
 def table(rows: Iterable[Result], experiment: str, metric: str | None = None) -> str:
     """Markdown: per table row, shift and rule the choice, its accuracy in per cent, and what it lost.
 
-    metric: default top1, and top1/action where there are several tasks.
+    metric: default top1, top1/action where there are several tasks, t2v/R@1 of retrieval. ConfigError for a number that
+    is no share, such as a rank.
     """
     rows = tuple(rows)
     if metric is None:
         there = {row.metric for row in rows if row.experiment == experiment}
-        metric = "top1/action" if "top1" not in there and "top1/action" in there else "top1"
+        metric = next((m for m in ("top1", "top1/action", "t2v/R@1") if m in there), "top1")
+    if not is_share(metric):
+        raise ConfigError(
+            f"{metric!r} is no share of right answers; compare candidates by one, such as top1 or t2v/R@1"
+        )
     heads = ["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]
     grid = [heads]
     for (row, shift), candidates in groups(rows, experiment, metric).items():

@@ -306,7 +306,7 @@ def evaluate(job: Job, device: str) -> None:
 @experiment_options
 @click.option(
     "--metric",
-    help="top1, top5, mean_class, validator/snd, ...; norms for the feature norms.  [default: the experiment's own]",
+    help="top1, mean_class, t2v/R@1, v2t/MedR, validator/snd, ...; norms: feature norms.  [default: the experiment's]",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
 def table(job: Job, metric: str | None, format: str) -> None:
@@ -329,7 +329,9 @@ def table(job: Job, metric: str | None, format: str) -> None:
 @main.command()
 @click.argument("experiment")
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--metric", help="Accuracy to compare by.  [default: top1, of several tasks top1/action]")
+@click.option(
+    "--metric", help="Accuracy to compare by.  [default: top1, of several tasks top1/action, of retrieval t2v/R@1]"
+)
 def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """Say which hyper-parameters each validator would choose, among runs of EXPERIMENT with several settings.
 

@@ -1,11 +1,14 @@
 """Compare a run's kept outputs with labels: the only place that reads the labels of test rows.
 
-Accuracies come from what `train_head` kept; no weights are needed. Feature norms [RNA, Table 1] are
+Accuracies come from what `train_head` kept; no weights are needed. So do recalls and ranks of retrieval, whose labels
+are which caption is of which clip. Feature norms [RNA, Table 1] are
 measured with the trained weights in eval mode: the mean L2 norm of what enters the classifier, over test rows of the
 source and of the tested domain, per modality; and how uneven they are (coefficient of variation).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +26,12 @@ from pipelines.metrics import (
     topk_accuracy,
 )
 from pipelines.opening import Opened, labels, open_manifest, open_run
-from pipelines.outputs import feature_norms
+from pipelines.outputs import both_ways, feature_norms, measure
 from pipelines.results import Result
 from pipelines.runs import Run, changes, what_is_read
 from pipelines.validators import ORACLE, VALIDATORS, best
+
+Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
 
 
 def evaluate(
@@ -39,11 +44,17 @@ def evaluate(
     """
     run = Run.open(folder)
     config = run.config if row is None else replace(run.config, row=row)
-    truth = _truth(run, stores)
+    truth = _truth(run, stores) if config.task == "classification" else {}
     opened = open_run(config, stores, device)
     if changed := changes(run, what_is_read(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {config.id} was made; train it again")
-    values = accuracies(run, truth) | verdicts(run, truth) | norms(run.method(device), opened)
+    method = run.method(device)
+    if config.task == "retrieval":
+        score_point = partial(_found, run, method)
+        values = accuracies(run, score_point) | verdicts(run, score_point)
+    else:
+        score_point = partial(_score, run, truth)
+        values = accuracies(run, score_point) | verdicts(run, score_point) | norms(method, opened)
     n = len(run.outputs["rows"])
     return [
         Result(
@@ -83,25 +94,27 @@ class Predictions:
 def predictions(folder: Path, stores: Path, task: str = "label") -> Predictions:
     """True and predicted classes of a run's test rows, at the last of its selected points."""
     run = Run.open(folder)
+    if run.config.task == "retrieval":
+        raise ConfigError(f"run {run.config.id} is of retrieval, which has no classes to confuse")
     truth = _truth(run, stores)
     if task not in truth:
         raise ConfigError(f"run {run.config.id} has no task {task!r}; it has: {', '.join(truth)}")
-    scores = run.outputs[task][_selected(run, truth)[-1]]
+    scores = run.outputs[task][_selected(run, partial(_score, run, truth))[-1]]
     return Predictions(truth[task], scores.argmax(1), open_manifest(stores, run.config.manifest).classes[task])
 
 
 # -------------------------------------------------------------------------------------------------------- accuracies
 
 
-def accuracies(run: Run, truth: dict[str, Labels]) -> dict[str, float]:
+def accuracies(run: Run, score_point: Score) -> dict[str, float]:
     """Metric -> value by the run's selection rule; of several selected points the mean."""
-    points = [_score(run, k, truth) for k in _selected(run, truth)]
+    points = [score_point(k) for k in _selected(run, score_point)]
     return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
 
 
-def verdicts(run: Run, truth: dict[str, Labels]) -> dict[str, float]:
+def verdicts(run: Run, score_point: Score) -> dict[str, float]:
     """`validator/NAME` -> what it said, without labels, of the points that `accuracies` takes; of several the mean."""
-    points = [run.points[k] for k in _selected(run, truth)]
+    points = [run.points[k] for k in _selected(run, score_point)]
     return {
         f"validator/{name}": float(np.mean([point[name] for point in points]))
         for name in run.config.validators
@@ -109,9 +122,15 @@ def verdicts(run: Run, truth: dict[str, Labels]) -> dict[str, float]:
     }
 
 
-def _score(run: Run, k: int, truth: dict[str, Labels]) -> dict[str, float]:
+def _score(run: Run, truth: dict[str, Labels], k: int) -> dict[str, float]:
     """Metrics of the k-th kept point."""
     return score({task: run.outputs[task][k] for task in truth}, truth)
+
+
+def _found(run: Run, method: Method, k: int) -> dict[str, float]:
+    """Metrics of retrieval of the k-th kept point."""
+    said = run.outputs
+    return measure(method, said["text"][k], said["visual"][k], said["clip"])
 
 
 def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, float]:
@@ -130,15 +149,19 @@ def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, floa
     return values
 
 
-def _selected(run: Run, truth: dict[str, Labels]) -> list[int]:
+def _selected(run: Run, score_point: Score) -> list[int]:
     """Positions of the kept points that count: the last, all of them, or the best one by a validator or the oracle."""
     kept, rule = range(len(run.points)), run.config.select
     if rule == ORACLE:
-        headline = "top1" if len(truth) == 1 else "top1/action"
-        return [best(rule, [_score(run, k, truth)[headline] for k in kept])]
+        return [best(rule, [_headline(score_point(k)) for k in kept])]
     if rule in VALIDATORS:
         return [best(rule, [point[rule] for point in run.points])]
     return list(kept) if rule == "mean" else [kept[-1]]
+
+
+def _headline(values: dict[str, float]) -> float:
+    """What an oracle looks at."""
+    return both_ways(values) if "t2v/GM" in values else values.get("top1/action", values.get("top1", 0.0))
 
 
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
+from heads.nets._retrieval import Retrieval
+from pipelines import retrieval
 from pipelines.batches import Rows
 from pipelines.opening import Opened
 from pipelines.validators import VALIDATORS, Seen
@@ -36,6 +38,9 @@ def scores(method: Method, opened: Opened) -> dict[str, float]:
     """Validator -> score, of all that can be computed of the run; draws nothing and sees no label of the target."""
     names, sides = opened.config.validators, opened.sides
     needs = {need for name in names for need in VALIDATORS[name].needs}
+    if opened.config.task == "retrieval":
+        # the one validator that such a run has is called after the side that it looks at
+        return {name: both_ways(recalls(method, outputs(method, sides[name], opened), sides[name])) for name in names}
     p: dict[str, dict[str, Tensor]] = {}
     for side in needs & {"source_val", "target"}:
         said = outputs(method, sides[side], opened)
@@ -50,7 +55,8 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     """Output -> (rows, ...) of `predict` in eval mode, draws nothing.
 
     Where feeds say `each`, every window is predicted by itself: scores are then log of the mean softmax, and other
-    outputs their mean, over the windows that the row has in one of these feeds.
+    outputs their mean, over the windows that the row has in one of these feeds. In retrieval "visual" (rows, M) is of
+    the rows, and "text" (captions, M) of their captions, which the method is not told the clips of.
     """
     each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
 
@@ -74,11 +80,35 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     method.eval()
     with torch.no_grad():
         said = gather(rows.sweep(), windows_averaged)
+        if rows.captions:
+            said |= gather(rows.captions.table.sweep(), windows_averaged)
     method.train(training)
     for name, out in said.items():
-        if not bool((out < torch.inf).all()):  # so is NaN refused; -inf is a probability of 0
+        least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
+        if not bool(((out >= least) & (out < torch.inf)).all()):  # so is NaN refused
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
     return {name: out.cpu().numpy() for name, out in said.items()}
+
+
+def recalls(method: Method, said: Outputs, rows: Rows) -> dict[str, float]:
+    """Metric -> value of what was said of rows and their captions, by the similarity of the method's net."""
+    assert rows.captions is not None
+    return measure(method, said["text"], said["visual"], rows.captions.row.numpy())
+
+
+def measure(method: Method, text: NDArray[Any], visual: NDArray[Any], clip: NDArray[Any]) -> dict[str, float]:
+    """Metric -> value of embeddings of captions (c, M) and clips (n, M); clip (c,): whose caption each is."""
+    net = method.net
+    assert isinstance(net, Retrieval)
+    device = next(net.parameters()).device
+    with torch.no_grad():
+        ranks = retrieval.ranks(text, visual, clip, lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)))
+    return retrieval.metrics(*ranks)
+
+
+def both_ways(values: dict[str, float]) -> float:
+    """What retrieval runs are chosen by: the mean, over both directions, of the geometric mean of R@1, R@5 and R@10."""
+    return (values["t2v/GM"] + values["v2t/GM"]) / 2
 
 
 def _mean(out_BT: Tensor, there_BT: Tensor) -> Tensor:
@@ -124,6 +154,11 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
 
 
 def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
-    """Modalities whose features are all but zero on some side: their losses look aligned, and nothing revives them."""
+    """Modalities whose features are all but zero on some side: their losses look aligned, and nothing revives them.
+
+    None of a net of retrieval, whose embeddings have a length of 1 by construction.
+    """
+    if method.net.task == "retrieval":
+        return []
     norms = [feature_norms(method, rows) for rows in sides]
     return sorted({m for of in norms for (_, m), norm in of.items() if norm < COLLAPSED})

@@ -117,7 +117,7 @@ def _winners(table: Table, column: str) -> set[str]:
 
 
 def _accuracy(table: Table) -> str:
-    tones = _tones(table)
+    tones, what = _tones(table), "Accuracy" if table.metric.startswith("top1") else table.metric
     columns = {shift: {line.method: line.cells[shift] for line in table.lines} for shift in table.shifts}
     if len(table.shifts) > 1:
         columns["mean over shifts"] = {line.method: line.mean for line in table.lines}
@@ -127,10 +127,10 @@ def _accuracy(table: Table) -> str:
             plots.Bar(method, tuple(cell.values.values()), cell.text(1), tones[method])
             for method, cell in cells.items()
         ]
-        alt = f"Accuracy, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
+        alt = f"{what}, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
         figures.append(page.figure(name, plots.bars(bars, alt)))
     intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: labels of the target had a say."
-    return page.section("Accuracy per shift", intro, page.panels(figures))
+    return page.section(f"{what} per shift", intro, page.panels(figures))
 
 
 def _tones(table: Table) -> dict[str, str]:
@@ -148,6 +148,8 @@ def _tones(table: Table) -> dict[str, str]:
 
 def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) -> str:
     """The first row, the best adapted one and the reference side by side, per shift."""
+    if experiment.task == "retrieval":
+        return page.section("Where the errors go", "Retrieval has no classes to confuse.")
     chosen = dict.fromkeys(line.method for line in (table.lines[0], _best(table), _reference(table)) if line)
     planned, parts, reasons = plan(experiment), [], []
     for shift in table.shifts:

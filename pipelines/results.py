@@ -23,11 +23,11 @@ class Result:
     target: str | None  #: unlabelled domain
     test: str  #: evaluated domain
     seed: int
-    metric: (
-        str  #: top1, top5, mean_class, norm/SIDE/MODALITY, cv_s, cv_t, cv_st (of several tasks /TASK), validator/NAME
-    )
-    value: float  #: accuracies are shares in [0, 1]
-    n: int  #: rows it was measured on
+    #: top1, top5, mean_class, norm/SIDE/MODALITY, cv_s, cv_t, cv_st (of several tasks /TASK), validator/NAME; in
+    #: retrieval t2v/ and v2t/ with R@1, R@5, R@10, GM, MedR, MeanR
+    metric: str
+    value: float  #: accuracies, R@K and GM are shares in [0, 1]
+    n: int  #: rows it was measured on; in retrieval, clips
     select: str  #: rule that chose the outputs: last, mean, a validator, or oracle (labels of the test rows)
     fidelity: str  #: exact | adapter | surrogate
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights

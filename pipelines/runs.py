@@ -4,7 +4,8 @@
     run.json      facts: versions, seconds, what was read (fingerprints), the Spec, the evaluation points
     log.jsonl     one line per step: the terms of the loss
     head.pt       state dict of the method, net included
-    outputs.npz   what `predict` said of the test rows at the kept points: (points, rows, ...) each, and `rows`
+    outputs.npz   what `predict` said of the test rows at the kept points: (points, rows, ...) each, and `rows`; in
+                  retrieval "visual" is of clips, "text" of `captions`, of which `clip` says whose they are
 
 A folder is written under another name and renamed, so it is there whole or not at all. What happens to it later (a full
 disk, an interrupted copy) is noticed when it is opened.
@@ -67,7 +68,10 @@ class Run:
 
     @cached_property
     def outputs(self) -> dict[str, NDArray[Any]]:
-        """Output -> (points, rows, ...) at the kept points; "rows" are manifest rows (rows,)."""
+        """Output -> (points, rows, ...) at the kept points; "rows" are manifest rows (rows,).
+
+        In retrieval "captions" (c,) are rows of the manifest of captions, and "clip" (c,) positions in "rows".
+        """
         with np.load(self.folder / "outputs.npz") as arrays:
             return dict(arrays)
 
@@ -85,7 +89,8 @@ class Run:
         """The trained method, in eval mode."""
         facts = self.facts["spec"]
         shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
-        spec = Spec(**{**facts, "shapes": shapes, "domains": tuple(facts["domains"])})
+        named = {name: tuple(facts.get(name, ())) for name in ("domains", "captions")}
+        spec = Spec(**{**facts, **named, "shapes": shapes})
         method = build(self.config, spec).to(device)
         method.load_state_dict(torch.load(self.folder / "head.pt", map_location=device, weights_only=True))
         return method.eval()
@@ -163,6 +168,8 @@ def what_is_read(opened: Opened, runs: Path) -> dict[str, str]:
     """Name -> fingerprint of everything that a run's result depends on beside its configuration."""
     read = {f"store {m}": store.fingerprint for m, store in opened.stores.items()}
     read["manifest"] = opened.manifest.sha256
+    if opened.captions:
+        read["captions"] = opened.captions.manifest.sha256
     if first := opened.config.init_from:
         try:
             path = Run.open(runs / first).folder / "head.pt"

@@ -16,7 +16,7 @@ from dataclasses import replace
 from featcache.errors import ConfigError
 from pipelines._table_formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines._table_notes import Plan, notes, said, shown
-from pipelines._table_parts import RAW, Cell, Line, Note, Table, beside_published
+from pipelines._table_parts import Cell, Line, Note, Table, beside_published, is_share
 from pipelines.config import RunConfig, fidelity
 from pipelines.experiments import Experiment
 from pipelines.results import Result
@@ -28,7 +28,7 @@ CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """The table as text; formats: markdown, csv (one line per method and column), latex (booktabs).
 
-    Without a metric it is top1, or with several tasks that of all tasks right.
+    Without a metric it is top1, or with several tasks that of all tasks right; in retrieval t2v/R@1.
     """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
     if format not in formats:
@@ -40,9 +40,9 @@ def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = 
 
 
 def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> Table:
-    """Place every result under its method and shift; per cent for accuracies, plain numbers for norms and validators.
+    """Place every result under its method and shift; shares in per cent; ranks, norms and validators as they are.
 
-    Without a metric it is the headline's: top1, or with several tasks that of all tasks right.
+    Without a metric it is the headline's, as in `render`.
     """
     rows = tuple(rows)
     headline = _headline(rows, experiment)
@@ -71,7 +71,9 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
 
 
 def _headline(rows: tuple[Result, ...], experiment: Experiment) -> str:
-    """The metric of the main table: top1, or with several tasks the one where all must be right."""
+    """The metric of the main table: top1, or with several tasks the one where all must be right; t2v/R@1."""
+    if experiment.task == "retrieval":
+        return "t2v/R@1"
     found = {row.metric for row in rows if row.run in experiment.by_id}
     return "top1/action" if "top1" not in found and "top1/action" in found else "top1"
 
@@ -105,8 +107,8 @@ def _line(
 
 
 def _value(row: Result) -> float:
-    """Accuracies in per cent, other numbers as they are."""
-    return row.value if row.metric.startswith(RAW) else 100 * row.value
+    """Shares in per cent, other numbers as they are."""
+    return 100 * row.value if is_share(row.metric) else row.value
 
 
 def plan(experiment: Experiment, metric: str = "top1") -> Plan:
@@ -150,6 +152,8 @@ def _gain(mean: Cell, base: Cell) -> Cell:
 
 def norms_table(rows: Iterable[Result], experiment: Experiment) -> str:
     """The coefficients of variation per method as Markdown, with a note that says what they are."""
+    if experiment.task == "retrieval":
+        raise ConfigError(f"no norms of {experiment.name!r}: in retrieval embeddings have one length, so none differ")
     grid, note = norms_grid(rows, experiment)
     return pipes(grid) + "\n" + wrapped(note) + "\n"
 

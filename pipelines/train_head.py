@@ -72,6 +72,8 @@ def train(
         }
         outputs = {name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs}
         outputs["rows"] = np.asarray(test.rows)
+        if test.captions:
+            outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": test.captions.row.numpy()}
         write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
     return folder
 

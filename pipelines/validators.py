@@ -168,7 +168,10 @@ def _dev(seen: Seen) -> float:
 
 VALIDATORS = {
     "source_val": Validator(
-        lambda seen: float(_right(seen).mean()), True, ("source_val",), "accuracy on held-out source rows"
+        lambda seen: float(_right(seen).mean()),
+        True,
+        ("source_val",),
+        "accuracy, or in retrieval the mean of both GM, on held-out source rows",
     ),
     "entropy": Validator(_on_target(mean_entropy), False, ("target",), "mean entropy on the target's train rows"),
     "infomax": Validator(_on_target(infomax), True, ("target",), "information (IM) on the target's train rows"),

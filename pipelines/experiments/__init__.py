@@ -21,6 +21,7 @@ from typing import Any
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError, FeatcacheError
 from heads.methods import rna, source_only
+from pipelines._table_parts import RANKS
 from pipelines.config import Feed, Optim, RunConfig, override
 from pipelines.experiments._rows import Row
 from pipelines.experiments._rows import runs as rows_of
@@ -29,7 +30,8 @@ from pipelines.opening import open_manifest
 from pipelines.typed import unknown
 
 SEEDS = (0, 1, 2)
-METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st")  #: that papers print; of several tasks METRIC/TASK
+METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st", "t2v", "v2t")
+"""What papers print; of several tasks METRIC/TASK, of retrieval t2v/R@1, v2t/MedR, ..."""
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
@@ -50,6 +52,11 @@ class Experiment:
     def rows(self) -> tuple[str, ...]:
         """Names of the table's rows, in order."""
         return tuple(dict.fromkeys(run.row for run in self.runs if run.row))
+
+    @property
+    def task(self) -> str:
+        """What its rows answer: classification or retrieval."""
+        return next((run.task for run in self.runs if run.row), "classification")
 
     @cached_property
     def by_id(self) -> dict[str, RunConfig]:
@@ -310,5 +317,7 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
                 if metric and metric.split("/")[0] not in METRICS:
                     raise ConfigError(f"{place}: {unknown('metric', metric, METRICS)}")
                 most, unit = (1, "a coefficient") if metric.startswith("cv_") else (100, "per cent")
+                if metric.endswith(RANKS):
+                    most, unit = 10**9, "a rank"
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
                     raise ConfigError(f"{place}={value!r} must be {unit}, from 0 to {most}")
