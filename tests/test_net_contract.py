@@ -1,4 +1,4 @@
-"""What every file of heads/nets keeps, and what the adapter promises beyond."""
+"""What every file of heads/nets keeps, those of each task, and what the adapter promises beyond."""
 
 import dataclasses
 import inspect
@@ -9,9 +9,19 @@ import torch
 from heads import nets
 from heads.batch import Side, gather
 from heads.nets import Net, adapter
-from tests._problems import EK, SPEC, side, small, without
+from heads.nets._retrieval import Retrieval
+from tests._problems import CAPTIONED, EK, SPEC, only, side, small, without
 
-EVERY = pytest.mark.parametrize("module", [nets.load(name) for name in nets.names()], ids=nets.names())
+MODULES = {name: nets.load(name) for name in nets.names()}
+
+
+def nets_of(task):
+    """Over the nets of a task."""
+    found = {name: module for name, module in MODULES.items() if module.NET.task == task}
+    return pytest.mark.parametrize("module", found.values(), ids=found)
+
+
+EVERY, RETRIEVAL = nets_of("classification"), nets_of("retrieval")
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
 
 
@@ -20,10 +30,11 @@ def build(module, spec, **params):
     return module.NET(dataclasses.replace(module.Params(), **{**small(module), **params}), spec).eval()
 
 
-@EVERY
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 def test_files_follow_the_layout(module):
     assert module.__doc__.strip()
     assert issubclass(module.NET, Net)
+    assert issubclass(module.NET, Retrieval) == (module.NET.task == "retrieval")
     assert dataclasses.is_dataclass(module.Params)
     assert module.Params.__dataclass_params__.frozen
     source = inspect.getsource(module.Params)
@@ -107,6 +118,66 @@ def test_stays_in_the_state_dict(module):
     s = side(EK, labelled=True)
     for task, z in net.classify(net.encode(s)).items():
         assert torch.equal(other.classify(other.encode(s))[task], z)
+
+
+# ---------------------------------------------------------------------------------------------------------- retrieval
+
+CLIPS = CAPTIONED.shapes.keys() - set(CAPTIONED.captions)
+
+
+@RETRIEVAL
+def test_a_side_is_encoded_as_far_as_it_goes(module):
+    """Clips and captions do not see each other; a method gets either or both."""
+    net, pairs = build(module, CAPTIONED), side(CAPTIONED, labelled=True)
+    both, clips, captions = (net.encode(only(pairs, m)) for m in (pairs.x, CLIPS, CAPTIONED.captions))
+    assert (both.keys(), clips.keys(), captions.keys()) == ({"visual", "text"}, {"visual"}, {"text"})
+    assert both["visual"].shape == both["text"].shape == (8, net.dim)
+    assert torch.equal(both["visual"], clips["visual"])
+    assert torch.equal(both["text"], captions["text"])
+    assert net.predict(pairs).keys() == both.keys()
+    assert net.similarity(both["text"][:3], both["visual"]).shape == (3, 8)
+
+
+@RETRIEVAL
+def test_similarities_do_not_depend_on_other_rows(module):
+    net, pairs = build(module, CAPTIONED), without(side(CAPTIONED, labelled=True), "action", [2])
+    f = net.encode(pairs)
+    xi = net.similarity(f["text"], f["visual"])
+    for i in (0, 2):
+        cut = lambda values, i=i: {m: v[i : i + 1] for m, v in values.items()}  # noqa: E731
+        alone = net.encode(Side(cut(pairs.x), cut(pairs.present), {}, pairs.domain[:1], pairs.index[:1]))
+        assert torch.allclose(net.similarity(f["text"], alone["visual"])[:, 0], xi[:, i], atol=1e-6)
+        assert torch.allclose(net.similarity(alone["text"], f["visual"])[0], xi[i], atol=1e-6)
+
+
+@RETRIEVAL
+def test_a_row_without_anything_is_0(module):
+    net, pairs = build(module, CAPTIONED), side(CAPTIONED, labelled=True)
+    for m in pairs.x:
+        pairs = without(pairs, m, [1])
+    for f in net.encode(pairs).values():
+        assert f.isfinite().all()
+        assert f.any(1).tolist() == [row != 1 for row in range(8)]
+
+
+@RETRIEVAL
+def test_the_ranking_loss_reaches_every_weight(module):
+    net, pairs = build(module, CAPTIONED).train(), side(CAPTIONED, labelled=True)
+    terms = net.loss(net.encode(pairs), pairs)
+    assert terms.keys() == {"L_R"}
+    terms["L_R"].backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@RETRIEVAL
+def test_a_net_of_retrieval_stays_in_the_state_dict(module):
+    net, other, pairs = build(module, CAPTIONED), build(module, CAPTIONED), side(CAPTIONED, labelled=True)
+    other.load_state_dict(net.state_dict())
+    for name, f in net.encode(pairs).items():
+        assert torch.equal(other.encode(pairs)[name], f)
+
+
+# ------------------------------------------------------------------------------------------------------ more of adapter
 
 
 def test_mean_fusion_averages_the_scores_of_the_modalities_there_are():
