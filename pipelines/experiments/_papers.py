@@ -6,6 +6,8 @@
 ...     RNA (UDA)           –      –  51.7
 ... ''')
 {'source-only': {'D1→D2': 42.0, 'D2→D1': 42.5, 'mean': 42.3}, 'RNA (UDA)': {'mean': 51.7}}
+>>> retrieved("R@1 MedR", "msvd→lsmdc", "ACP  2.6 161 | 3.4 160")
+{'ACP': {'msvd→lsmdc': {'t2v/R@1': 2.6, 't2v/MedR': 161.0, 'v2t/R@1': 3.4, 'v2t/MedR': 160.0}}}
 """
 
 from typing import Any
@@ -39,3 +41,20 @@ def printed(text: str) -> dict[str, dict[str, float]]:
         name: {column: float(number) for column, number in of if number != "–"}
         for name, of in zip(names, numbers, strict=True)
     }
+
+
+def retrieved(metrics: str, shifts: str, text: str) -> dict[str, dict[str, dict[str, float]]]:
+    """A table of retrieval as ACP prints it -> row -> shift -> metric -> number, of both ways.
+
+    A line has a row's name, then for each shift, between ||, the metrics of text to video | of video to text.
+    """
+    keys = [f"{way}/{metric}" for way in ("t2v", "v2t") for metric in metrics.split()]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for line in text.strip().splitlines():
+        first, *others = (cells.replace("|", " ").split() for cells in line.split("||"))
+        of_shifts = [first[-len(keys) :], *others]
+        found[" ".join(first[: -len(keys)])] = {
+            shift: dict(zip(keys, map(float, numbers), strict=True))
+            for shift, numbers in zip(shifts.split(), of_shifts, strict=True)
+        }
+    return found
