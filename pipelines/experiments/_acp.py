@@ -49,7 +49,7 @@ def rows(margin: float, experts: Iterable[str], captions: str, *, videos: bool =
     """The methods of a table; only those of videos have the rivals of video retrieval."""
     sequences = feeds(experts, captions, windows="all")
     of_videos = {
-        "MMT": _source(mmt.Params(margin=margin), feeds=sequences, fidelity="adapter"),  # its BERT is frozen here
+        "MMT": _source(mmt.Params(margin=margin), {"feeds": sequences, "fidelity": "adapter"}),  # its BERT is frozen
         "MoEE": _source(ce.Params(margin=margin, relations=False)),
         "CAPQ (surrogate)": Row(capq.Params(), changes={"fidelity": "adapter"}),
     }
@@ -106,6 +106,6 @@ def table(
     )
 
 
-def _source(net: Any, **changes: Any) -> Row:
+def _source(net: Any, changes: Mapping[str, Any] | None = None) -> Row:
     """L_R alone, on this net."""
-    return Row(source_only.Params(), changes={"net": net, **changes})
+    return Row(source_only.Params(), changes={"net": net, **(changes or {})})
