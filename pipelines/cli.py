@@ -11,7 +11,7 @@ import click
 
 import featcache
 from featcache.errors import FeatcacheError
-from pipelines import cli_archive, cli_bridges, cli_stores, cli_weights
+from pipelines import cli_archive, cli_bridges, cli_search, cli_stores, cli_weights
 from pipelines._commands import CORES, PATH, Commands, Job, experiment_options, note, progress_bar
 
 
@@ -226,6 +226,7 @@ for command in (
     cli_archive.pack,
     cli_archive.unpack,
     cli_weights.weights,
+    cli_search.search,
 ):
     main.add_command(command)
 

