@@ -2,11 +2,12 @@
 
 import heapq
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, StoreError, WeightsError
@@ -14,9 +15,14 @@ from featcache.extractors import UNTRAINED, Extractor, Runtime, params_type
 from featcache.extractors import load as load_extractor
 from featcache.manifest import Clip, Manifest
 from featcache.store import FeatureStore
+from heads.batch import Side
+from heads.nets._retrieval import Retrieval
+from pipelines.loading import DONE
+from pipelines.opening import open_run
+from pipelines.outputs import outputs
+from pipelines.runs import Run, changes, what_is_read
 
 BLOCK = 8192  #: rows of a store that are compared at a time
-DONE = 1  #: value of store.state
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,47 @@ def in_store(path: Path, query: str, k: int, *, model: str = "", device: str = "
         scores = _unit(_mean(store.read(part), store.present[part])) @ query_D
         best = heapq.nlargest(k, [*best, *zip(scores.tolist(), (-part).tolist(), strict=True)])
     return [_hit(score, manifest, -row) for score, row in best]
+
+
+def in_run(
+    folder: Path,
+    stores: Path,
+    query: str,
+    k: int,
+    *,
+    domains: tuple[str, ...] = (),
+    split: str = "",
+    model: str = "",
+    device: str = "cpu",
+) -> list[Hit]:
+    """The k clips whose embeddings are most similar to the query's by a finished run of retrieval, best first.
+
+    domains, split: of the clips; those that the run was tested on if not given. Captions of the clips are not read.
+    model: as in `in_store`. ConfigError where the run is of another task, or what it read has changed since.
+    """
+    check(query, k)
+    run = Run.open(folder)
+    method = run.method(device)
+    net = method.net
+    if not isinstance(net, Retrieval):
+        raise ConfigError(f"run {run.config.id} is of {run.config.task}; only a run of retrieval answers a sentence")
+    opened = open_run(run.config, stores, device)
+    if changed := changes(run, what_is_read(opened, folder.parent)):
+        raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
+    there = {m: opened.stores[m] for m in run.config.captions}
+    x = {m: embed(text_extractor(store, model, device), store, query) for m, store in there.items()}
+    x_1T = {m: torch.from_numpy(row).to(device) for m, row in x.items()}
+    present = {m: torch.ones(1, 1, dtype=torch.bool, device=device) for m in x}
+    one = torch.zeros(1, dtype=torch.int64, device=device)
+    wanted = replace(run.config, test_split=split or run.config.test_split)
+    clips = replace(opened, config=wanted, captions=None)
+    rows = clips.test(*domains)
+    visual_VM = torch.from_numpy(outputs(method, rows, clips)["visual"]).to(device)
+    with torch.no_grad():
+        text_1M = net.encode(Side(x_1T, present, {}, one - 1, one))["text"]
+        scores, order = net.similarity(text_1M, visual_VM)[0].sort(descending=True, stable=True)
+    best = zip(scores[:k].tolist(), order[:k].tolist(), strict=True)
+    return [_hit(score, opened.manifest, rows.rows[place]) for score, place in best]
 
 
 def check(query: str, k: int) -> None:

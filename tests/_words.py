@@ -1,12 +1,16 @@
 """A text extractor that counts words: what is near what can be told by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from featcache.extractors import Caption, Extractor
 from featcache.manifest import Clip, Manifest
+from featcache.store import StoreWriter
 from featcache.windows import Plan
+from heads.methods import source_only
+from heads.nets import gated
+from pipelines.config import Feed, Optim, RunConfig
 from pipelines.extract import extract
 
 WORDS = ("someone", "cuts", "peels", "a", "tomato", "carrot", "dog", "sleeps")
@@ -56,3 +60,43 @@ def captioned(captions, **others):
         Clip(f"c{k}", "d", "test", "video.mp4", start=10 * k, stop=10 * k + 9.5, caption=caption, **others)
         for k, caption in enumerate(captions)
     ]
+
+
+def retrieval_stores(stores):
+    """Clips `films` of two domains whose only expert counts what happens in them, and two captions of most of them.
+
+    Returns the clips' manifest.
+    """
+    clips, captions, rows = [], [], []
+    for domain in ("day", "night"):
+        for k, (verb, noun) in enumerate(
+            (verb, noun) for verb in ("cuts", "peels") for noun in ("tomato", "carrot", "dog")
+        ):
+            for split in ("train", "test"):
+                name = f"{domain}_{split}{k}"
+                clips.append(Clip(name, domain, split, f"{domain}.mp4", start=10 * k, stop=10 * k + 8))
+                rows.append([float(word in (verb, noun)) for word in WORDS])
+                for number, text in enumerate((f"someone {verb} a {noun}", f"a {noun} someone {verb}")):
+                    captions.append(Clip(f"{name}#{number}", domain, split, "-", caption=text, of=name))
+    manifest = Manifest("films", tuple(clips), stores)
+    manifest.write(stores / "films" / "manifest.csv")
+    recipe = {"extractor": "object", "version": 1, "modality": "rgb", "weights_sha256": "none", "dtype": "float32"}
+    path = stores / "films" / "object.zarr"
+    with StoreWriter.open(path, manifest, recipe, row_shape=(len(WORDS),), windows=1, facts={}) as writer:
+        for row, counts in enumerate(rows):
+            writer.done(row, np.array([counts], np.float32), np.zeros(1), np.ones(1))
+    caption_store(stores, "films_captions", captions)
+    return manifest
+
+
+def retrieval_run(**changes):
+    """A quick run from day to night on these stores."""
+    feeds = {
+        "object": Feed("object"),
+        "text": Feed("counted-words", seen_by="source test", captions="films_captions"),
+    }
+    plain = RunConfig(
+        "films", source_only.Params(), gated.Params(dim=16), feeds, row="gated", source=("day",), test="night",
+        steps=60, epoch="source", batch=(6, 6), optim=Optim("adam", lr=0.02),
+    )  # fmt: skip
+    return replace(plain, **changes)

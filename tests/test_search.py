@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from featcache.errors import ConfigError, StoreError
+from featcache.errors import ConfigError, FeatcacheError, StoreError
 from featcache.extractors import Runtime, load
 from featcache.manifest import Clip
 from pipelines.cli import main
-from pipelines.search import in_store, times
-from tests._stores import write_all
-from tests._words import CountedWords, Params, caption_store, captioned, register
+from pipelines.opening import open_manifest
+from pipelines.runs import Run
+from pipelines.search import in_run, in_store, times
+from pipelines.train_head import train
+from tests._stores import run, write_all
+from tests._words import CountedWords, Params, caption_store, captioned, register, retrieval_run, retrieval_stores
 
 CAPTIONS = ["someone cuts a carrot", "a dog sleeps", "someone cuts a tomato", "", "someone peels a tomato"]
 
@@ -124,6 +127,83 @@ def test_half_precision_is_rounded_on_both_sides(tmp_path, monkeypatch):
 )
 def test_times(bounds, expected):
     assert times(Clip("a", "d", "test", "a.mp4", **bounds)) == expected
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Stores of `films` and a run of retrieval on them: (stores, folder of the run)."""
+    folder = tmp_path_factory.mktemp("retrieval")
+    retrieval_stores(folder / "stores")
+    return folder / "stores", train(retrieval_run(), folder / "stores", folder / "runs")
+
+
+@pytest.fixture
+def films(trained, monkeypatch):
+    register(monkeypatch)
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("query", "clip"), [("someone cuts a tomato", "night_test0"), ("a dog someone peels", "night_test5")]
+)
+def test_a_run_finds_clips_by_what_they_show(films, query, clip):
+    stores, folder = films
+    hits = in_run(folder, stores, query, 100)
+    assert hits[0].clip.clip_id == clip
+    assert len({hit.clip.clip_id for hit in hits}) == 6  # every test clip of its test domain, once
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_a_query_in_a_captions_words_ranks_as_the_caption_does(films):
+    """The command embeds a sentence as extraction and evaluation do."""
+    stores, folder = films
+    run = Run.open(folder)
+    visual, text = run.outputs["visual"][-1], run.outputs["text"][-1]
+    captions = open_manifest(stores, "films_captions")
+    row = run.outputs["captions"].tolist().index([c.clip_id for c in captions].index("night_test3#1"))
+    (hit,) = in_run(folder, stores, captions.clips[run.outputs["captions"][row]].caption, 1)
+    assert hit.score == pytest.approx((text[row] @ visual.T).max(), abs=1e-6)
+
+
+def test_other_domains_and_splits_of_a_run(films):
+    stores, folder = films
+    hits = in_run(folder, stores, "someone cuts a tomato", 9, domains=("day", "night"), split="train")
+    assert {hit.clip.split for hit in hits} == {"train"}
+    assert {hit.clip.clip_id for hit in hits[:2]} == {"day_train0", "night_train0"}
+    with pytest.raises(FeatcacheError, match="dusk"):
+        in_run(folder, stores, "dog", 1, domains=("dusk",))
+
+
+def test_the_command_takes_a_runs_folder_or_its_id(films):
+    stores, folder = films
+    options = ["cuts tomato", "-k", "1", "--stores", str(stores), "--runs", str(folder.parent)]
+    by_folder, by_id = (CliRunner().invoke(main, ["search", str(where), *options]) for where in (folder, folder.name))
+    rank, score, clip, source, when = by_folder.stdout.strip().split("\t")
+    assert (rank, clip, source, when) == ("1", "night_test0", str(stores / "night.mp4"), "0:00.0–0:08.0")
+    assert 0 < float(score) <= 1
+    assert by_id.stdout == by_folder.stdout
+
+
+def test_no_run_of_that_name(films):
+    result = CliRunner().invoke(main, ["search", "nobody", "dog", "--runs", str(films[1].parent)])
+    assert result.exit_code == 1
+    assert "nobody is neither a store nor a run" in result.stderr
+
+
+def test_domains_of_a_store_are_no_option(store):
+    result = CliRunner().invoke(main, ["search", str(store), "dog", "--domain", "d"])
+    assert result.exit_code == 2
+    assert "all of it is searched" in result.stderr
+
+
+def test_a_run_of_classification_answers_no_sentence(tmp_path):
+    write_all(tmp_path / "stores")
+    folder = train(run(steps=1), tmp_path / "stores", tmp_path / "runs")
+    with pytest.raises(ConfigError, match="is of classification"):
+        in_run(folder, tmp_path / "stores", "dog", 1)
 
 
 # ------------------------------------------------------------------------------------------------------- real captions
