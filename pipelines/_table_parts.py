@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipelines.validators import ORACLE
 
 MISSING, UNPLANNED = "–", "n/a"
-RAW = ("norm/", "cv_", "validator/")  # metrics that are no share of anything
+RAW = ("norm/", "cv_", "validator/", "a_distance/")  # metrics that are no share of anything
 RANKS = ("/MedR", "/MeanR")  # nor are these; lower is better
 
 

@@ -273,7 +273,10 @@ def train_head(job: Job, workers: int, device: str) -> None:
 @main.command()
 @experiment_options
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-def evaluate(job: Job, device: str) -> None:
+@click.option(
+    "--a-distance", is_flag=True, help="Of retrieval: A-distances of source and target, too; seconds per run."
+)
+def evaluate(job: Job, device: str, a_distance: bool) -> None:
     """Compare the runs of EXPERIMENT with the labels of their test clips; append the numbers to RUNS/results.jsonl.
 
     This is the only command that reads test labels.
@@ -290,7 +293,8 @@ def evaluate(job: Job, device: str) -> None:
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         for number, config in enumerate(shown, 1):
             try:
-                found = run(job.runs / config.id, job.stores, job.experiment.name, device, config.row)
+                where, name = job.runs / config.id, job.experiment.name
+                found = run(where, job.stores, name, device, config.row, with_a_distance=a_distance)
                 results.append(job.results, found)
             except FeatcacheError as error:
                 wrong.append(str(error))

@@ -1,18 +1,61 @@
-"""What embeddings of two domains look like: their A-distance, and a picture by t-SNE.
+"""What embeddings of two domains look like: the pairs of a run, their A-distance, and a picture by t-SNE.
 
-Shapes: n rows of one domain, M entries of an embedding.
+Shapes: n pairs or rows of one domain, M entries of an embedding.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
+from heads.methods import Method
+from pipelines.opening import Opened
+from pipelines.outputs import outputs
 
 MOST = 2000  #: rows of a domain that A-distance looks at
 LEAST = 20  #: so that each of 5 folds of a half has some of both domains
 CS = (0.1, 1.0, 10.0, 100.0)
 
 Rows = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The clips of one domain that have a caption, each with its first one."""
+
+    visual: Rows  #: E_v (n, M)
+    text: Rows  #: E_l (n, M)
+
+
+def pairs(method: Method, opened: Opened, *domains: str) -> Pairs:
+    """Embeddings of the test rows of these domains (default: the run's test domain), and of a caption of each.
+
+    Captions of a target are read here, so this is for reports of trained methods alone. ConfigError where there is no
+    row, or no caption.
+    """
+    if opened.config.task != "retrieval":
+        raise ConfigError(f"run {opened.config.id} is of {opened.config.task}; only clips with captions make pairs")
+    rows = opened.test(*domains)
+    assert rows.captions is not None  # a side of retrieval has some, unless it is the target's
+    said = outputs(method, rows, opened)
+    clips, first = np.unique(rows.captions.row.numpy(), return_index=True)
+    return Pairs(said["visual"][clips], said["text"][first])
+
+
+def a_distances(method: Method, opened: Opened) -> dict[str, float]:
+    """`a_distance/joint`, of E_v and E_l side by side, and `a_distance/video`, of E_v: source against target test rows.
+
+    ConfigError where the run has no source, or too few pairs.
+    """
+    if not opened.config.source:
+        raise ConfigError(f"run {opened.config.id} names no source, so there is no distance to it")
+    source, target = pairs(method, opened, *opened.config.source), pairs(method, opened)
+    joint = (np.concatenate([of.visual, of.text], 1) for of in (source, target))
+    return {
+        "a_distance/joint": a_distance(*joint, seed=opened.config.seed),
+        "a_distance/video": a_distance(source.visual, target.visual, seed=opened.config.seed),
+    }
 
 
 def a_distance(source: Rows, target: Rows, *, seed: int = 0) -> float:

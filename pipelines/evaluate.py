@@ -17,6 +17,7 @@ import featcache
 from featcache.errors import ConfigError
 from heads.methods import Method
 from pipelines.config import fidelity
+from pipelines.embeddings import a_distances
 from pipelines.metrics import (
     Labels,
     Scores,
@@ -35,12 +36,18 @@ Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -
 
 
 def evaluate(
-    folder: Path, stores: Path, experiment: str = "", device: str = "cpu", row: str | None = None
+    folder: Path,
+    stores: Path,
+    experiment: str = "",
+    device: str = "cpu",
+    row: str | None = None,
+    *,
+    with_a_distance: bool = False,
 ) -> list[Result]:
     """All metrics of a finished run; ConfigError when what it read has changed since.
 
     row: the table row that the run stands for here (default: the one it was trained for). Rows are no part of a run's
-    id, so experiments share runs.
+    id, so experiments share runs. with_a_distance: add `embeddings.a_distances`, which take seconds.
     """
     run = Run.open(folder)
     config = run.config if row is None else replace(run.config, row=row)
@@ -55,6 +62,8 @@ def evaluate(
     else:
         score_point = partial(_score, run, truth)
         values = accuracies(run, score_point) | verdicts(run, score_point) | norms(method, opened)
+    if with_a_distance:
+        values |= a_distances(method, opened)
     n = len(run.outputs["rows"])
     return [
         Result(

@@ -14,6 +14,7 @@ from pipelines.config import Feed, Optim, RunConfig
 from pipelines.extract import extract
 
 WORDS = ("someone", "cuts", "peels", "a", "tomato", "carrot", "dog", "sleeps")
+THINGS = [(verb, noun) for verb in ("cuts", "peels") for noun in ("tomato", "carrot", "dog")]
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,18 @@ def captioned(captions, **others):
     ]
 
 
-def retrieval_stores(stores):
-    """Clips `films` of two domains whose only expert counts what happens in them, and two captions of most of them.
+def retrieval_stores(stores, copies=1, shift=0.0):
+    """Clips `films` of two domains whose only expert counts what happens in them, and two captions of each of them.
 
-    Returns the clips' manifest.
+    Each of six things happens in `copies` train and test clips of a domain. `shift` is added to the expert at night.
     """
     clips, captions, rows = [], [], []
     for domain in ("day", "night"):
-        for k, (verb, noun) in enumerate(
-            (verb, noun) for verb in ("cuts", "peels") for noun in ("tomato", "carrot", "dog")
-        ):
+        for k, (verb, noun) in enumerate(copies * THINGS):
             for split in ("train", "test"):
                 name = f"{domain}_{split}{k}"
                 clips.append(Clip(name, domain, split, f"{domain}.mp4", start=10 * k, stop=10 * k + 8))
-                rows.append([float(word in (verb, noun)) for word in WORDS])
+                rows.append([float(word in (verb, noun)) + shift * (domain == "night") for word in WORDS])
                 for number, text in enumerate((f"someone {verb} a {noun}", f"a {noun} someone {verb}")):
                     captions.append(Clip(f"{name}#{number}", domain, split, "-", caption=text, of=name))
     manifest = Manifest("films", tuple(clips), stores)
@@ -86,7 +85,6 @@ def retrieval_stores(stores):
         for row, counts in enumerate(rows):
             writer.done(row, np.array([counts], np.float32), np.zeros(1), np.ones(1))
     caption_store(stores, "films_captions", captions)
-    return manifest
 
 
 def retrieval_run(**changes):

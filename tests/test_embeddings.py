@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from featcache.errors import ConfigError
-from pipelines.embeddings import LEAST, a_distance, tsne
+from pipelines.embeddings import LEAST, a_distance, pairs, tsne
+from pipelines.evaluate import evaluate
+from pipelines.opening import open_manifest, open_run
+from pipelines.runs import Run
+from pipelines.train_head import train
+from tests._stores import run, write_all
+from tests._words import retrieval_run, retrieval_stores
 
 
 def normal(seed, n, mean=0.0, dim=4):
@@ -74,3 +80,36 @@ def test_tsne_is_the_same_each_time():
 def test_tsne_of_next_to_nothing_is_an_error():
     with pytest.raises(ConfigError, match="5 rows"):
         tsne(normal(0, 4))
+
+
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory):
+    """(stores, run) where night looks quite another than day: 24 test clips of each, with two captions each."""
+    folder = tmp_path_factory.mktemp("shifted")
+    retrieval_stores(folder / "stores", copies=4, shift=3.0)
+    return folder / "stores", train(retrieval_run(steps=20), folder / "stores", folder / "runs")
+
+
+def test_a_pair_is_a_clip_and_its_first_caption(shifted):
+    stores, folder = shifted
+    trained, opened = Run.open(folder), open_run(retrieval_run(steps=20), stores)
+    found, kept = pairs(trained.method(), opened), trained.outputs
+    np.testing.assert_allclose(found.visual, kept["visual"][-1], atol=1e-6)
+    captions = [open_manifest(stores, "films_captions").clips[row].clip_id for row in kept["captions"]]
+    first = [k for k, name in enumerate(captions) if name.endswith("#0")]
+    np.testing.assert_allclose(found.text, kept["text"][-1][first], atol=1e-6)
+    assert kept["clip"][first].tolist() == list(range(24))
+
+
+def test_evaluate_adds_a_distances_where_they_are_asked_for(shifted):
+    stores, folder = shifted
+    values = {row.metric: row.value for row in evaluate(folder, stores, with_a_distance=True)}
+    assert values["a_distance/video"] > 1
+    assert values["a_distance/joint"] > 1
+    assert not any("a_distance" in row.metric for row in evaluate(folder, stores))
+
+
+def test_a_run_without_captions_has_no_pairs(tmp_path):
+    folder = train(run(steps=1), write_all(tmp_path / "stores"), tmp_path / "runs")
+    with pytest.raises(ConfigError, match="is of classification"):
+        evaluate(folder, tmp_path / "stores", with_a_distance=True)
