@@ -12,6 +12,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+SCATTER = 420  # width and height of a scatter plot
 BAR_WIDTH = 340  # user units of a bar panel, about its pixels where three stand side by side
 NORM_WIDTH, NORM_COLUMN = 460, 112  # a norm panel, and the least width of a method in it
 JITTER = 12  # between the marks of two modalities
@@ -38,6 +39,16 @@ class Norms:
     source: dict[str, float]
     target: dict[str, float]
     text: str  # the coefficient of variation
+
+
+@dataclass(frozen=True)
+class Points:
+    """One group of points in a scatter plot."""
+
+    name: str
+    colour: int
+    shape: int  # position in SHAPES
+    xy: NDArray[np.floating]  # (n, 2)
 
 
 def svg(width: float, height: float, alt: str, body: Sequence[str]) -> str:
@@ -168,15 +179,29 @@ def norms_legend(modalities: Sequence[str]) -> str:
     return svg(x + 250, 20, "Legend of the norm plots", parts)
 
 
-def _mark(number: int, x: float, y: float, hollow: str, tip: str) -> str:
-    shape, r = SHAPES[number % len(SHAPES)], 5.5
+def scatter(groups: Sequence[Points], alt: str) -> str:
+    """Points without axes, as wide as they reach, and below them whose they are."""
+    xy = np.concatenate([group.xy for group in groups])
+    low, reach = xy.min(0), max(float(np.ptp(xy, axis=0).max()), 1e-9)
+    parts = [_rect(0, 0, SCATTER, SCATTER, "field")]
+    for group in groups:
+        for x, y in (12 + (SCATTER - 24) * (group.xy - low) / reach).tolist():
+            parts.append(_mark(group.shape, x, y, " dot", "", colour=group.colour, r=3))
+    for place, group in enumerate(groups):
+        y = SCATTER + 16 + 18 * place
+        parts += [_mark(group.shape, 10, y, "", group.name, colour=group.colour), _text(22, y + 4, group.name, "tick")]
+    return svg(SCATTER, SCATTER + 10 + 18 * len(groups), alt, parts)
+
+
+def _mark(number: int, x: float, y: float, kind: str, tip: str, *, colour: int | None = None, r: float = 5.5) -> str:
+    shape, colour = SHAPES[number % len(SHAPES)], number if colour is None else colour
     points = {
         "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
         "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
         "triangle": ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
     }
-    kind = f'class="mark k{number % 6}{hollow}"'
-    title = f"<title>{escape(tip)}</title>"
+    kind = f'class="mark k{colour % 6}{kind}"'
+    title = f"<title>{escape(tip)}</title>" if tip else ""
     if shape == "circle":
         return f'<circle {kind} cx="{_n(x)}" cy="{_n(y)}" r="{r}">{title}</circle>'
     corners = " ".join(f"{_n(x + dx * r)},{_n(y + dy * r)}" for dx, dy in points[shape])

@@ -64,15 +64,11 @@ def _strip(manifest: Manifest, domain: str, labels: list[str]) -> str:
         if clip is None:
             continue
         try:
-            jpeg = _picture(manifest, clip)
+            image = thumbnail(manifest, clip, f"A picture of {label} in {domain}")
         except (FeatcacheError, OSError) as error:
             reasons.append(str(error))
             continue
-        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-        alt = f"A picture of {label} in {domain}"
-        pictures.append(
-            f'<figure><img src="{source}" alt="{escape(alt)}"><figcaption>{escape(label)}</figcaption></figure>'
-        )
+        pictures.append(f"<figure>{image}<figcaption>{escape(label)}</figcaption></figure>")
     missing = f"Pictures not at hand: {len(reasons)} of {len(labels)}. The first: {reasons[0]}" if reasons else ""
     strip = f'<div class="strip">{"".join(pictures)}</div>' if pictures else ""
     return f"<h3>{escape(domain)}</h3>{strip}{page.paragraph(missing)}"
@@ -95,8 +91,8 @@ class _Middle(Extractor):
         return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _picture(manifest: Manifest, clip: Clip) -> bytes:
-    """A JPEG of the clip's middle; MediaError when there is nothing to decode."""
+def thumbnail(manifest: Manifest, clip: Clip, alt: str) -> str:
+    """The clip's middle as an image inside the page; MediaError when there is nothing to decode."""
     import cv2
 
     middle = _Middle(None)
@@ -104,7 +100,7 @@ def _picture(manifest: Manifest, clip: Clip) -> bytes:
     if isinstance(take, FeatcacheError):
         raise take
     _, jpeg = cv2.imencode(".jpg", take.windows[0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return bytes(jpeg)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(bytes(jpeg)).decode()}" alt="{escape(alt)}">'
 
 
 # -------------------------------------------------------------------------------------------------------- provenance

@@ -5,7 +5,7 @@ hand (the videos, the runs, the stores) say so in their place; the table needs n
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from featcache.errors import FeatcacheError
 from pipelines import _page as page
 from pipelines import _plots as plots
+from pipelines._report_retrieval import gallery, joint_space
 from pipelines._report_sources import frames, provenance
 from pipelines._table_notes import command
 from pipelines._table_parts import Line, Table
@@ -40,8 +41,7 @@ def write(
         _results(table),
         _accuracy(table),
         frames(experiment, stores),
-        _confusions(experiment, table, runs, stores),
-        _norms(experiment, table, rows),
+        *_errors(experiment, table, rows, runs, stores),
         provenance(experiment, rows, stores),
         _limits(table),
         _reproduce(experiment),
@@ -146,10 +146,19 @@ def _tones(table: Table) -> dict[str, str]:
     }
 
 
+def _errors(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
+    """What was predicted and what the features are like, or in retrieval what was found."""
+    if experiment.task == "retrieval":
+        base, best = table.lines[0], _best(table) or table.lines[0]
+        yield gallery(experiment, best, runs, stores)
+        yield joint_space(experiment, [base] if base is best else [base, best], runs, stores)
+    else:
+        yield _confusions(experiment, table, runs, stores)
+        yield _norms(experiment, table, rows)
+
+
 def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) -> str:
     """The first row, the best adapted one and the reference side by side, per shift."""
-    if experiment.task == "retrieval":
-        return page.section("Where the errors go", "Retrieval has no classes to confuse.")
     chosen = dict.fromkeys(line.method for line in (table.lines[0], _best(table), _reference(table)) if line)
     planned, parts, reasons = plan(experiment), [], []
     for shift in table.shifts:

@@ -63,21 +63,23 @@ def captioned(captions, **others):
     ]
 
 
-def retrieval_stores(stores, copies=1, shift=0.0):
+def retrieval_stores(stores, copies=1, shift=0.0, sources=None, prefix=""):
     """Clips `films` of two domains whose only expert counts what happens in them, and two captions of each of them.
 
     Each of six things happens in `copies` train and test clips of a domain. `shift` is added to the expert at night.
+    sources: a folder with the pictures day.png and night.png, which all clips then are. prefix: of each caption.
     """
     clips, captions, rows = [], [], []
     for domain in ("day", "night"):
         for k, (verb, noun) in enumerate(copies * THINGS):
             for split in ("train", "test"):
                 name = f"{domain}_{split}{k}"
-                clips.append(Clip(name, domain, split, f"{domain}.mp4", start=10 * k, stop=10 * k + 8))
+                span = {} if sources else {"start": 10 * k, "stop": 10 * k + 8}
+                clips.append(Clip(name, domain, split, f"{domain}.{'png' if sources else 'mp4'}", **span))
                 rows.append([float(word in (verb, noun)) + shift * (domain == "night") for word in WORDS])
                 for number, text in enumerate((f"someone {verb} a {noun}", f"a {noun} someone {verb}")):
-                    captions.append(Clip(f"{name}#{number}", domain, split, "-", caption=text, of=name))
-    manifest = Manifest("films", tuple(clips), stores)
+                    captions.append(Clip(f"{name}#{number}", domain, split, "-", caption=prefix + text, of=name))
+    manifest = Manifest("films", tuple(clips), sources or stores)
     manifest.write(stores / "films" / "manifest.csv")
     recipe = {"extractor": "object", "version": 1, "modality": "rgb", "weights_sha256": "none", "dtype": "float32"}
     path = stores / "films" / "object.zarr"
