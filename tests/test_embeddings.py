@@ -43,6 +43,12 @@ def test_domains_of_other_sizes_count_the_same():
     assert a_distance(many, few + 20) == 2
 
 
+def test_the_rows_that_count_are_drawn_from_all():
+    """Where the later half of a domain is elsewhere, half of the drawn rows are told apart without an error."""
+    source = np.concatenate([normal(0, 300), normal(1, 300, mean=20)])
+    assert 0.6 < a_distance(source, normal(2, 100)) < 1.4
+
+
 def test_a_seed_draws_the_same_rows_and_another_draws_others():
     source, target = normal(0, 90), normal(1, 60, mean=0.3)
     assert a_distance(source, target, seed=3) == a_distance(source, target, seed=3)

@@ -79,7 +79,16 @@ def test_without_media_the_gallery_is_words(folder, results):
     captions = open_manifest(folder / "stores", "films_captions")
     queries = [line for line in texts if line.startswith("“")]
     assert [line.split("”")[0][1:] for line in queries] == [captions.clips[a.caption].caption for a in answers(run)]
-    assert all("comes first of 12" in line or re.search(r"has rank [\d.]+ of 12", line) for line in queries)
+    said = ["comes first" if a.rank == 0 else f"has rank {a.rank + 1:g}" for a in answers(run)]
+    assert all(line.endswith(f": its clip {words} of 12") for line, words in zip(queries, said, strict=True))
+    clips = open_manifest(folder / "stores", "films")
+    first = {c.of: c.caption for c in reversed(captions.clips)}
+    found = [
+        f"{k} {'✓' if row == a.own else '✗'} {first[clips.clips[row].clip_id]}"
+        for a in answers(run)
+        for k, row in enumerate(a.found, 1)
+    ]
+    assert [line for line in texts if re.match(r"\d [✓✗]", line)] == found
     assert sum("✓" in line or "✗" in line for line in texts) == 5 * len(queries) + 1  # and the legend
     assert "<img" not in text
     assert any("Pictures not at hand" in line for line in texts)

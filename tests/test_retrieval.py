@@ -65,6 +65,20 @@ def test_tiles_give_the_ranks_of_the_whole_matrix(tile):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_every_tile_has_one_shape_and_one_more_per_row_and_column_at_most():
+    shapes = []
+
+    def similarity(text, visual):
+        shapes.append((text.shape, visual.shape))
+        return text @ visual.T
+
+    rng = np.random.default_rng(3)
+    text, visual = (rng.standard_normal((size, 3), dtype=np.float32) for size in (50, 30))
+    ranks(text, visual, rng.integers(0, 30, 50), similarity, tile=8)
+    assert set(shapes) == {((8, 3), (8, 3))}
+    assert 7 * 4 < len(shapes) <= 7 * 4 + 7 + 4
+
+
 def test_equal_clips_tie_wherever_their_tiles_lie():
     rng = np.random.default_rng(1)
     one = rng.standard_normal((7, 512), dtype=np.float32)

@@ -3,16 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from featcache.errors import ConfigError, FeatcacheError, StoreError
 from featcache.extractors import Runtime, load
 from featcache.manifest import Clip
+from featcache.store import FeatureStore
 from pipelines.cli import main
 from pipelines.opening import open_manifest
 from pipelines.runs import Run
-from pipelines.search import in_run, in_store, times
+from pipelines.search import embed, in_run, in_store, text_extractor, times
 from pipelines.train_head import train
 from tests._stores import run, write_all
 from tests._words import CountedWords, Params, caption_store, captioned, register, retrieval_run, retrieval_stores
@@ -106,11 +108,12 @@ def test_a_model_for_an_extractor_that_has_none(store):
         in_store(store, "dog", 1, model="somewhere")
 
 
-def test_half_precision_is_rounded_on_both_sides(tmp_path, monkeypatch):
+def test_a_query_is_rounded_as_the_rows_of_the_store_are(tmp_path, monkeypatch):
     register(monkeypatch)
-    extractor = CountedWords(Params(scale=1 / 3))
-    path = caption_store(tmp_path, "half", captioned(["a dog"]), extractor)
-    assert in_store(path, "a dog", 1)[0].score == pytest.approx(1, abs=1e-7)
+    path = caption_store(tmp_path, "half", captioned(["a dog sleeps"]), CountedWords(Params(scale=1 / 3)))
+    store = FeatureStore.open(path)
+    assert store.layout.dtype == "float16"
+    np.testing.assert_array_equal(embed(text_extractor(store), store, "a dog sleeps"), store.read())
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_a_query_in_a_captions_words_ranks_as_the_caption_does(films):
     assert hit.score == pytest.approx((text[row] @ visual.T).max(), abs=1e-6)
 
 
-def test_other_domains_and_splits_of_a_run(films):
+def test_other_domains_and_splits_of_a_run_even_clips_without_captions(films):
     stores, folder = films
     hits = in_run(folder, stores, "someone cuts a tomato", 9, domains=("day", "night"), split="train")
     assert {hit.clip.split for hit in hits} == {"train"}
