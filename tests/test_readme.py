@@ -1,6 +1,7 @@
 """The README is run: its commands exist, its Python works, its table is what the demo gives."""
 
 import re
+import shlex
 import subprocess
 
 import click
@@ -25,7 +26,7 @@ def test_the_command_table_is_the_command_line():
 def test_every_command_in_the_readme_parses():
     """Names and options only; nothing is run."""
     for command in re.split(r"\n|&&", "\n".join(blocks("sh"))):
-        words = re.sub(r"#.*", "", command).replace("'", "").split()
+        words = shlex.split(command, comments=True)
         if words and words[0] == "featcache":
             group, rest = main, words[1:]
             while isinstance(group, click.Group):
