@@ -23,7 +23,7 @@ Implementation details, in the order of what the paper leaves open
   3. Sec. 3.4 swaps the names of the assignments: ŷ (N) is the source network's, â (K) the target network's.
   4. α in Eq. 6 is a.
   5. λ, m, M, optimiser, steps and the sentence encoder are not in the paper. λ = 1; the rest is the run's, the net's.
-     With τ = 0.1 the terms are so much larger that λ = 1 can drown L_R (data_manifests/pairs.md): try 0.03 and 0.1, too.
+     With τ = 0.1 the terms are so much larger that λ = 1 can drown L_R (data_manifests/pairs.md): try 0.03, 0.1.
   6. L_R is the mean over negative pairs, as in CE's code, not the sum over B that is printed: λ are for the mean.
   7. The paper's text says that ACP wins everywhere; its tables do not.
   8. Its rivals MMD, CORAL, OT align E_v; 9. CDAN is given the visual keel assignment (`cdan_keels`); 10. the splits are
