@@ -14,7 +14,7 @@ from tests._pairs import SPEC, sides, train
 
 torch.set_num_threads(1)
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:method.:UserWarning")]
-SHIFT, TAU, PARAMS = "rotation", 0.1, acp.Params(N=16, K=16)
+SHIFT, TAU, PARAMS = "rotation", 0.1, acp.Params(N=16, K=16, temperature=0.1, scaled=True)
 
 
 @pytest.fixture(scope="module", params=range(5))
