@@ -13,7 +13,8 @@ Implementation details
   2. Statistics are of all training rows of a domain, once, before training: the limit of the paper's online estimate.
      Cached features do not change, so statistics of mini-batches (MM-SADA's "BN" mode) would only add noise; and
      the net never needs target rows, so training on the source and exchanging statistics afterwards is the same run.
-  3. A clip is a sample, whatever its number of windows: moments are means over clips of means over windows.
+  3. A clip is a sample, whatever its number of windows: moments are means over clips of means over windows. So single
+     windows get variance 1, and the mean of a clip's windows, where the net or the feed takes it, somewhat less.
   4. Every source domain has its own statistics. A test domain that training never named, and a modality that a domain
      was never shown, take the statistics of all training rows together.
   5. The statistics are saved with the weights: predictions need them. Labels take no part. An entry that is constant
