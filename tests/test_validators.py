@@ -382,8 +382,7 @@ def test_an_oracle_never_wins_nor_hides_what_is_missing():
 def test_a_row_that_is_chosen_by_validator_says_which_and_by_what():
     toy = chosen_by("entropy", experiment())
     text = " ".join(render(rows(toy), toy).split())
-    assert "RNA (UDA): entropy;" in text
-    assert "entropy (the kept outputs with the lowest mean entropy on the target's train rows)" in text
+    assert "entropy (the kept outputs with the lowest mean entropy on the target's train rows): RNA (UDA)." in text
     assert "ORACLE" not in text
 
 
