@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
+from heads.params import ranges
 from pipelines import typed
 from pipelines.validators import RULES, VALIDATORS
 
@@ -243,9 +244,10 @@ def check(config: RunConfig) -> None:
         )
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed={config.seed} must be a whole number in [0, 2**63)")
-    for name, value in vars(config.method).items():
-        if name.startswith("lambda_"):  # by convention the weights of a method's losses
-            _at_least(f"method.{name}", value, 0)
+    for what, params in (("method", config.method), ("net", config.net)):
+        for name, of in ranges(params).items():
+            if (value := getattr(params, name)) not in of:
+                raise ConfigError(f"{what}.{name}={value} must be {of}")
     if isinstance(config.epoch, str):
         _one_of("epoch", config.epoch, ("source", "target"))
         if not (config.source if config.epoch == "source" else config.target):

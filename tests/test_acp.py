@@ -278,9 +278,8 @@ def test_runs_share_keels_and_a_damaged_file_is_made_anew(tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"N": 49}, "method.N=49 keels of 48 captions of the source: choose 1 to 48, a row for each at least"),
-        ({"K": 19}, "method.K=19 keels of 18 clips of the target: choose 1 to 18"),
-        ({"temperature": 0.0}, "method.temperature 0.0 is not above 0"),
+        ({"N": 49}, "method.N=49 keels of 48 captions of the source: choose 48 at most, a row for each"),
+        ({"K": 19}, "method.K=19 keels of 18 clips of the target: choose 18 at most"),
         ({"keel_text": "word"}, "no captions 'word' for method.keel_text; choose from words, sentence"),
     ],
 )

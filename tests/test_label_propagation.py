@@ -105,9 +105,3 @@ def test_a_new_row_takes_what_its_nearest_node_has():
     method = fitted(source, target, k=10)
     nearby = dataclasses.replace(target, x={"rgb": 1.7 * target.x["rgb"]})  # another length, the same direction
     assert torch.equal(method.predict(nearby)["label"], method.predict(target)["label"])
-
-
-@pytest.mark.parametrize(("field", "value"), [("k", 0), ("alpha", 1.0)])
-def test_parameters_without_a_meaning_are_refused(field, value):
-    with pytest.raises(ValueError, match=f"method.{field}={value}"):
-        _rotated.build(label_propagation, **{field: value})

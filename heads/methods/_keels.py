@@ -75,7 +75,7 @@ def visual_vector(spec: Spec, side: Side) -> Tensor:
 
 def check_rows(name: str, keels: int, rows: int, what: str) -> None:
     """Refuse more keels than rows, and warn where there are few rows per keel."""
-    if not 0 < keels <= rows:
-        raise ValueError(f"method.{name}={keels} keels of {rows} {what}: choose 1 to {rows}, a row for each at least")
+    if keels > rows:
+        raise ValueError(f"method.{name}={keels} keels of {rows} {what}: choose {rows} at most, a row for each")
     if rows < ENOUGH * keels:
         warnings.warn(f"method.{name}={keels} keels of {rows} {what}: few stand for more than one or two", stacklevel=2)

@@ -48,18 +48,19 @@ from heads.methods import Method
 from heads.methods._aligned import rows_of
 from heads.methods._keels import find_visual, text_keels, visual_keels, visual_vector
 from heads.nets import Net
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of ACP."""
 
-    lambda_s: float = 1.0  #: λ_s (λ_1), weight of the text keels' structure; 0: without
-    lambda_t: float = 1.0  #: λ_t (λ_2), weight of the visual keels' structure; 0: without
-    lambda_mi: float = 1.0  #: λ_mi (λ_3), weight of the assignments' mutual information; 0: without
-    N: int = 512  #: N, text keels and source prototypes
-    K: int = 1024  #: K, visual keels and target prototypes
-    temperature: float = 1.0  #: τ of all assignments; 1, as printed: without one
+    lambda_s: float = within(1.0, 0)  #: λ_s (λ_1), weight of the text keels' structure; 0: without
+    lambda_t: float = within(1.0, 0)  #: λ_t (λ_2), weight of the visual keels' structure; 0: without
+    lambda_mi: float = within(1.0, 0)  #: λ_mi (λ_3), weight of the assignments' mutual information; 0: without
+    N: int = within(512, 1)  #: N, text keels and source prototypes
+    K: int = within(1024, 1)  #: K, visual keels and target prototypes
+    temperature: float = within(1.0, 0, above=True)  #: τ of all assignments; 1, as printed: without one
     scaled: bool = False  #: D sees what assignments differ by from uniform ones, not the printed assignments
     keel_text: str = ""  #: caption modality of the text keels, a sentence embedding; the run's first where empty
 
@@ -76,8 +77,6 @@ class Acp(Method):
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         p = params
-        if p.temperature <= 0:
-            raise ValueError(f"method.temperature {p.temperature} is not above 0; as printed it is 1")
         self.keel_text = p.keel_text or spec.captions[0]
         if self.keel_text not in spec.captions:
             raise ValueError(

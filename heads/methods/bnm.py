@@ -22,13 +22,14 @@ from heads.batch import Batch
 from heads.losses.predictions import nuclear_norm
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of BNM."""
 
-    lambda_bnm: float = 1.0  #: λ, weight of the target's L_bnm
+    lambda_bnm: float = within(1.0, 0)  #: λ, weight of the target's L_bnm
 
 
 class Bnm(Method):

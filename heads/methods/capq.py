@@ -25,6 +25,7 @@ from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.methods import Method
 from heads.nets import Net
 from heads.nets._retrieval import Retrieval
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -32,8 +33,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of pseudo-captions."""
 
-    lambda_pl: float = 1.0  #: λ_pl, weight of the pseudo-captions at the end
-    keep: float = 0.5  #: share of the target's clips whose pseudo-captions count, those of the best fit
+    lambda_pl: float = within(1.0, 0)  #: λ_pl, weight of the pseudo-captions at the end
+    keep: float = within(0.5, 0, 1, above=True)  #: share of the target's clips that are captioned: the best fitting
 
 
 class Capq(Method):
@@ -47,8 +48,6 @@ class Capq(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        if not 0 < params.keep <= 1:
-            raise ValueError(f"method.keep {params.keep} is no share of the target; choose above 0, up to 1")
         N = spec.rows["target"]
         self.register_buffer("caption", torch.zeros(N, dtype=torch.int64), persistent=False)
         self.register_buffer("counts", torch.zeros(N, dtype=torch.bool), persistent=False)

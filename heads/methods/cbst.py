@@ -33,18 +33,19 @@ from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of CBST."""
 
-    lambda_st: float = 1.0  #: λ_st, weight of the labelled target rows
-    q: float = 0.2  #: share of each predicted class that is labelled in the first round
-    q_step: float = 0.05  #: more of it in each further round
-    q_most: float = 0.5  #: at most
-    epochs: int = 2  #: epochs of a round
-    first: int = 2  #: epoch of the first round; before it the net learns from the source alone
+    lambda_st: float = within(1.0, 0)  #: λ_st, weight of the labelled target rows
+    q: float = within(0.2, 0, 1, above=True)  #: share of each predicted class that is labelled in the first round
+    q_step: float = within(0.05, 0, 1)  #: more of it in each further round
+    q_most: float = within(0.5, 0, 1, above=True)  #: at most
+    epochs: int = within(2, 1)  #: epochs of a round
+    first: int = within(2, 0)  #: epoch of the first round; before it the net learns from the source alone
     per_modality: bool = False  #: also classify from each modality alone (late fusion), with weight 1
 
 

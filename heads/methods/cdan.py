@@ -32,6 +32,7 @@ from heads.methods import Method
 from heads.methods._adversarial import Joint, discriminator, domain_loss
 from heads.nets import Net
 from heads.nets._parts import widths
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -39,7 +40,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of CDAN."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
     entropy: bool = False  #: +E: rows that are classified with certainty weigh up to twice as much
 
 

@@ -27,6 +27,7 @@ from heads.methods._adversarial import Joint, discriminator, domain_loss
 from heads.methods._aligned import rows_of
 from heads.methods._keels import find_visual, visual_keels, visual_vector
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -34,9 +35,9 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of CDAN on keels."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
-    K: int = 1024  #: K, visual keels
-    temperature: float = 0.1  #: τ of the assignments
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
+    K: int = within(1024, 1)  #: K, visual keels
+    temperature: float = within(0.1, 0, above=True)  #: τ of the assignments
 
 
 class CdanKeels(Method):

@@ -32,6 +32,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -39,7 +40,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of the surrogate of CIA."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
 
 
 class Cia(Method):

@@ -23,13 +23,14 @@ from heads.batch import Batch
 from heads.losses.moments import coral, mean_gap
 from heads.methods import Method
 from heads.methods._aligned import aligned
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of CORAL."""
 
-    lambda_coral: float = 1.0  #: λ_coral, weight of the gap between the moments, summed over modalities
+    lambda_coral: float = within(1.0, 0)  #: λ_coral, weight of the gap between the moments, summed over modalities
     mean_term: bool = True  #: align the means, too; False: Deep CORAL as published
 
 

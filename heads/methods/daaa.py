@@ -29,6 +29,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -36,8 +37,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of the surrogate of DAAA."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
-    lambda_c: float = 0.1  #: λ_c, weight of the classes' MMD², summed over modalities; of 12 kernels, so up to 24
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
+    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the classes' MMD² over modalities; of 12 kernels, so up to 24
 
 
 class Daaa(Method):

@@ -25,6 +25,7 @@ from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import aligned
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -32,7 +33,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of DANN."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
 
 
 class Dann(Method):

@@ -38,6 +38,7 @@ from heads.losses.entropy import TINY
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
+from heads.params import within
 
 HAS = "has a modality"  # no modality has a space in its name
 
@@ -46,9 +47,9 @@ HAS = "has a modality"  # no modality has a space in its name
 class Params:
     """Hyper-parameters of the surrogate of DLMM."""
 
-    lambda_t: float = 1.0  #: λ_t, weight of the teaching material
-    delta: float = 0.1  #: Δ, share of the target that each modality adds in an epoch
-    tau: float = 0.1  #: τ, temperature of cosines to prototypes
+    lambda_t: float = within(1.0, 0)  #: λ_t, weight of the teaching material
+    delta: float = within(0.1, 0, 1, above=True)  #: Δ, share of the target that each modality adds in an epoch
+    tau: float = within(0.1, 0, above=True)  #: τ, temperature of cosines to prototypes
 
 
 class Dlmm(Method):

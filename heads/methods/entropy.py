@@ -13,13 +13,14 @@ from heads.batch import Batch
 from heads.losses.entropy import entropy
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of entropy minimisation."""
 
-    lambda_ent: float = 0.1  #: λ_ent, weight of the target's entropy
+    lambda_ent: float = within(0.1, 0)  #: λ_ent, weight of the target's entropy
 
 
 class Entropy(Method):

@@ -42,6 +42,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._copies import Teacher
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 from heads.units import Standardise
 
@@ -50,11 +51,11 @@ from heads.units import Standardise
 class Params:
     """Hyper-parameters of the surrogate of 3C-GAN."""
 
-    lambda_s: float = 1.0  #: λ_s, the generator's: that the net takes x_g for y
-    lambda_g: float = 0.3  #: λ_g, peak weight of generated rows for the net
-    lambda_w: float = 0.01  #: λ_w, weight of the distance to the source's weights
-    noise: int = 64  #: numbers in z
-    hidden: int = 256  #: width of the hidden layers of G and D
+    lambda_s: float = within(1.0, 0)  #: λ_s, the generator's: that the net takes x_g for y
+    lambda_g: float = within(0.3, 0)  #: λ_g, peak weight of generated rows for the net
+    lambda_w: float = within(0.01, 0)  #: λ_w, weight of the distance to the source's weights
+    noise: int = within(64, 1)  #: numbers in z
+    hidden: int = within(256, 1)  #: width of the hidden layers of G and D
 
 
 class Gan3c(Method):

@@ -45,15 +45,16 @@ from heads.losses.entropy import entropy
 from heads.methods import Method
 from heads.methods._copies import Teacher
 from heads.nets import Net
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of HCL."""
 
-    lambda_id: float = 1.0  #: λ_id, weight of instance discrimination
-    tau: float = 0.07  #: τ, temperature
-    m: float = 0.996  #: m, share of the historical weights that stays in a step
+    lambda_id: float = within(1.0, 0)  #: λ_id, weight of instance discrimination
+    tau: float = within(0.07, 0, above=True)  #: τ, temperature
+    m: float = within(0.996, 0, 1)  #: m, share of the historical weights that stays in a step
 
 
 class Hcl(Method):

@@ -24,13 +24,14 @@ from heads.batch import Batch
 from heads.losses.entropy import information
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of information maximisation."""
 
-    lambda_im: float = 1.0  #: λ_IM, weight of the target's L_IM
+    lambda_im: float = within(1.0, 0)  #: λ_IM, weight of the target's L_IM
 
 
 class Infomax(Method):

@@ -34,15 +34,16 @@ from heads.batch import Spec
 from heads.graph import TINY, neighbour_graph, spread
 from heads.methods._fitted import Fitted, Rows
 from heads.nets import Net
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of label propagation."""
 
-    k: int = 50  #: k, neighbours of a node
-    alpha: float = 0.8  #: α in [0, 1): what a node gets from its neighbours, beside its own label
-    gamma: float = 3.0  #: γ, exponent of the cosines
+    k: int = within(50, 1)  #: k, neighbours of a node
+    alpha: float = within(0.8, 0, 1, below=True)  #: α, what a node gets from its neighbours, beside its own label
+    gamma: float = within(3.0, 0)  #: γ, exponent of the cosines
     standardise: str = "source"  #: none | source | domain
     features: str = "pooled"  #: pooled (the cached rows) | encoded (what the net makes of them)
 
@@ -56,8 +57,6 @@ class LabelPropagation(Fitted):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        if params.k < 1 or not 0 <= params.alpha < 1:
-            raise ValueError(f"method.k={params.k} must be 1 or more, and method.alpha={params.alpha} in [0, 1)")
         N = spec.rows["source"] + spec.rows["target"]
         self.register_buffer("nodes", torch.zeros(N, self.D))
         for task, K in spec.classes.items():

@@ -37,6 +37,7 @@ from torch.nn.functional import cross_entropy
 from heads.batch import Spec
 from heads.methods._fitted import Fitted, Rows
 from heads.nets import Net
+from heads.params import within
 
 MOST_STEPS = 1000  #: of L-BFGS; a few hundred are usual
 TOLERANCE = 1e-6  #: greatest entry of the mean loss's gradient at which it stops
@@ -47,9 +48,9 @@ CHANGE = 1e-10  #: or change of the mean loss, or of all weights
 class Params:
     """Hyper-parameters of logistic regression."""
 
-    C: float = 1.0  #: inverse of the penalty's strength, as in scikit-learn
-    rounds: int = 0  #: of self-training on the target's rows; 0: the source alone
-    q: float = 0.5  #: share of each predicted class that a round labels
+    C: float = within(1.0, 0, above=True)  #: inverse of the penalty's strength, as in scikit-learn
+    rounds: int = within(0, 0)  #: of self-training on the target's rows; 0: the source alone
+    q: float = within(0.5, 0, 1, above=True)  #: share of each predicted class that a round labels
     standardise: str = "source"  #: none | source | domain
     features: str = "pooled"  #: pooled (the cached rows) | encoded (what the net makes of them)
 
@@ -59,14 +60,10 @@ class LogisticRegression(Fitted):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        if not params.C > 0:
-            raise ValueError(f"method.C={params.C} must be above 0")
         if params.rounds and "target" not in spec.rows:
             raise ValueError(
                 f"method.rounds={params.rounds} trains on the target's rows: name a target, or set rounds=0"
             )
-        if not 0 < params.q <= 1:
-            raise ValueError(f"method.q={params.q} is no share of rows; give one above 0, up to 1")
         for task, K in spec.classes.items():
             self.register_buffer(f"W:{task}", torch.zeros(K, self.D))
             self.register_buffer(f"b:{task}", torch.zeros(K))

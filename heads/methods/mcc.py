@@ -11,7 +11,6 @@ Implementation details
      authors' code).
   2. T = 2.5, the default of the authors' code; the paper chose it per benchmark.
   3. The scores of the modalities are added before the softmax. With several tasks, their L_MCC are added.
-  4. μ is called lambda_mcc: settings that start with lambda_ are checked to be no less than 0.
 Deviation: on frozen features the net's own layer adapts, where the paper trains the backbone too.
 Shapes: B rows, K classes.
 """
@@ -25,14 +24,15 @@ from heads.batch import Batch
 from heads.losses.predictions import class_confusion
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of MCC."""
 
-    lambda_mcc: float = 1.0  #: μ, weight of the target's L_MCC
-    temperature: float = 2.5  #: T, of the softmax: above 1, so that saturated rows still have a gradient
+    lambda_mcc: float = within(1.0, 0)  #: μ, weight of the target's L_MCC
+    temperature: float = within(2.5, 0, above=True)  #: T, of the softmax; above 1 saturated rows still have a gradient
 
 
 class Mcc(Method):

@@ -35,6 +35,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._copies import encoder_parameters, second_head
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -42,9 +43,9 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of MCD."""
 
-    lambda_dis: float = 1.0  #: λ, weight of the discrepancy
-    n: int = 4  #: n, updates of F per batch in step C
-    lambda_d: float = 0.2  #: λ_d, of `reversal` alone: what F feels of the discrepancy in the end (MM-SADA's code)
+    lambda_dis: float = within(1.0, 0)  #: λ, weight of the discrepancy
+    n: int = within(4, 1)  #: n, updates of F per batch in step C
+    lambda_d: float = within(0.2, 0)  #: λ_d, of `reversal`: what F feels of the discrepancy in the end (MM-SADA's code)
     reversal: bool = False  #: one update per batch, with a gradient reversal, in place of the steps A, B and C
 
 

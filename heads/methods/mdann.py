@@ -34,6 +34,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -41,7 +42,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of MDANN."""
 
-    lambda_d: float = 0.5  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = within(0.5, 0)  #: λ_d, peak coefficient of the gradient reversal
 
 
 class Attended(NamedTuple):

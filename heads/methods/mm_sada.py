@@ -40,6 +40,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -47,8 +48,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of MM-SADA."""
 
-    lambda_c: float = 5.0  #: λ_c, self-supervised correspondence of the modalities; 0: none
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal; 0: no discriminators
+    lambda_c: float = within(5.0, 0)  #: λ_c, self-supervised correspondence of the modalities; 0: none
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal; 0: no discriminators
 
 
 class MmSada(Method):

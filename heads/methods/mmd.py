@@ -25,14 +25,15 @@ from heads.batch import Batch
 from heads.losses.moments import mmd
 from heads.methods import Method
 from heads.methods._aligned import aligned
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of MMD."""
 
-    lambda_mmd: float = 1.0  #: λ_mmd, weight of MMD², summed over modalities
-    gamma: float = 9.7  #: γ, middle of the kernels' widths, in units of ‖x - y‖²; 0: from the batch
+    lambda_mmd: float = within(1.0, 0)  #: λ_mmd, weight of MMD², summed over modalities
+    gamma: float = within(9.7, 0)  #: γ, middle of the kernels' widths, in units of ‖x - y‖²; 0: from the batch
 
 
 class Mmd(Method):

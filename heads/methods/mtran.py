@@ -58,6 +58,7 @@ from heads.losses.relative import feature_distance, mean_where, mix, mixing_fact
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net, mtran
+from heads.params import within
 
 ALIGN = ("relative", "absolute", "mmd", "mix")
 
@@ -66,11 +67,11 @@ ALIGN = ("relative", "absolute", "mmd", "mix")
 class Params:
     """Hyper-parameters of MTRAN's target stage."""
 
-    lambda_1: float = 3.0  #: λ_1, weight of pseudo-labels; 0.5 on EPIC-Kitchens
-    lambda_2: float = 1.0  #: λ_2, weight of multimodal relative alignment; 0.05 on EPIC-Kitchens
-    lambda_3: float = 0.05  #: λ_3, weight of temporal relative alignment
-    alpha: float = 0.85  #: α of Beta(α, α), from which l' is drawn
-    tau: float = 0.9  #: τ, below 1: the hypothetical clip lies nearer to the confident parent than the synthetic one
+    lambda_1: float = within(3.0, 0)  #: λ_1, weight of pseudo-labels; 0.5 on EPIC-Kitchens
+    lambda_2: float = within(1.0, 0)  #: λ_2, weight of multimodal relative alignment; 0.05 on EPIC-Kitchens
+    lambda_3: float = within(0.05, 0)  #: λ_3, weight of temporal relative alignment
+    alpha: float = within(0.85, 0, above=True)  #: α of Beta(α, α), from which l' is drawn
+    tau: float = within(0.9, 0, 1, above=True)  #: τ; below 1 μ > λ: the hypothetical clip is nearer to the confident
     align: str = "relative"  #: relative | absolute (MT-Absolute) | mmd (M-MMD) | mix (MT-Mix)
 
 

@@ -24,14 +24,15 @@ from torch import Tensor
 from heads.batch import Batch
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of pseudo-labelling."""
 
-    lambda_pl: float = 1.25  #: λ, weight of the target's pseudo-labels
-    T: float = 0.8  #: T, confidence above which a row has a label
+    lambda_pl: float = within(1.25, 0)  #: λ, weight of the target's pseudo-labels
+    T: float = within(0.8, 0, 1, below=True)  #: T, confidence above which a row has a label
 
 
 class PseudoLabel(Method):

@@ -40,6 +40,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -47,10 +48,10 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of RNA."""
 
-    lambda_g: float = 1.0  #: λ_g, global norm ratio, Eq. 1; between modalities and (UDA) between domains
-    lambda_c: float = 0.1  #: λ_c, norm ratio per class, Eq. 2; small, for it is a sum over classes
-    lambda_d: float = 0.2  #: λ_d, UDA: peak coefficient of the gradient reversal; 0: no discriminators
-    lambda_im: float = 0.1  #: λ_IM, UDA: information maximisation on the target
+    lambda_g: float = within(1.0, 0)  #: λ_g, global norm ratio, Eq. 1; between modalities and (UDA) between domains
+    lambda_c: float = within(0.1, 0)  #: λ_c, norm ratio per class, Eq. 2; small, for it is a sum over classes
+    lambda_d: float = within(0.2, 0)  #: λ_d, UDA: peak coefficient of the gradient reversal; 0: no discriminators
+    lambda_im: float = within(0.1, 0)  #: λ_IM, UDA: information maximisation on the target
     mod: bool = True  #: L_mod, UDA: norms of a modality are aligned across the domains, too
     per_modality: bool = False  #: †: also classify from each modality alone (late fusion), with weight 1
 

@@ -25,15 +25,16 @@ from heads.losses.adaptive_norm import stepwise_norm
 from heads.losses.entropy import entropy
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of SAFN."""
 
-    lambda_afn: float = 0.05  #: λ_afn, weight of the norm's growth (the paper's λ)
-    delta_r: float = 1.0  #: Δr, by how much a norm should grow
-    lambda_ent: float = 0.0  #: λ_ent, weight of the target's entropy (+ENT)
+    lambda_afn: float = within(0.05, 0)  #: λ_afn, weight of the norm's growth (the paper's λ)
+    delta_r: float = within(1.0, 0, above=True)  #: Δr, by how much a norm should grow
+    lambda_ent: float = within(0.0, 0)  #: λ_ent, weight of the target's entropy (+ENT)
 
 
 class Safn(Method):

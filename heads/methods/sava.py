@@ -37,6 +37,7 @@ from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._windows import masked_softmax, window_features
 from heads.nets import Net
 from heads.nets.trn import centres
+from heads.params import within
 from heads.schedules import dann
 
 ORDERS = tuple(permutations(range(3)))
@@ -46,8 +47,8 @@ ORDERS = tuple(permutations(range(3)))
 class Params:
     """Hyper-parameters of the surrogate of SAVA."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
-    lambda_o: float = 1.0  #: λ_o, weight of clip order prediction; 0: none
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
+    lambda_o: float = within(1.0, 0)  #: λ_o, weight of clip order prediction; 0: none
 
 
 class Sava(Method):

@@ -42,6 +42,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._copies import second_head
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -49,7 +50,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of SFDA."""
 
-    most: int = 100  #: prototypes of a class, at most
+    most: int = within(100, 1)  #: prototypes of a class, at most
 
 
 class Sfda(Method):

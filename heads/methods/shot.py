@@ -35,13 +35,14 @@ from heads.losses.entropy import information
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of SHOT."""
 
-    beta: float = 0.3  #: β, weight of the pseudo-labels
+    beta: float = within(0.3, 0)  #: β, weight of the pseudo-labels
 
 
 class Shot(Method):

@@ -29,15 +29,16 @@ from heads.batch import Batch
 from heads.losses.transport import cosine_cost, sinkhorn_divergence, transport_cost
 from heads.methods import Method
 from heads.methods._aligned import aligned
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of the transport."""
 
-    lambda_ot: float = 1.0  #: λ_ot, weight of the transport, summed over modalities
-    epsilon: float = 0.1  #: ε, weight of the plan's entropy, in units of the cost (0 to 2)
-    iterations: int = 50  #: of Sinkhorn's algorithm; a smaller ε needs more
+    lambda_ot: float = within(1.0, 0)  #: λ_ot, weight of the transport, summed over modalities
+    epsilon: float = within(0.1, 0, above=True)  #: ε, weight of the plan's entropy, in units of the cost (0 to 2)
+    iterations: int = within(50, 1)  #: of Sinkhorn's algorithm; a smaller ε needs more
     debiased: bool = True  #: S_ε; False: OT_ε
 
 

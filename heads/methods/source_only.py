@@ -20,6 +20,7 @@ from heads.batch import Batch, Spec
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
+from heads.params import within
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Params:
     """Hyper-parameters of source-only."""
 
     per_modality: bool = False  #: †: also classify from each modality alone
-    smoothing: float = 0.0  #: ε of label smoothing: targets are (1 - ε) 1[y = k] + ε / K
+    smoothing: float = within(0.0, 0, 1, below=True)  #: ε of label smoothing: targets are (1 - ε) 1[y = k] + ε / K
 
 
 class SourceOnly(Method):

@@ -40,15 +40,16 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._windows import videos, window_features
 from heads.nets import Net
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of the surrogate of STCDA."""
 
-    lambda_c: float = 0.1  #: λ_c, weight of the contrast between modalities, of windows and of clips
-    lambda_v: float = 0.1  #: λ_v, weight of the alignment of classes
-    tau: float = 0.1  #: τ, temperature of cosines
+    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the contrast between modalities, of windows and of clips
+    lambda_v: float = within(0.1, 0)  #: λ_v, weight of the alignment of classes
+    tau: float = within(0.1, 0, above=True)  #: τ, temperature of cosines
 
 
 class Stcda(Method):

@@ -41,6 +41,7 @@ from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import side_loss
 from heads.nets import Net, trn
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -48,10 +49,10 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of TA3N."""
 
-    beta_s: float = 0.5  #: β of frames (spatial), peak coefficient of their reversal before the warm-up
-    beta_r: float = 0.75  #: β of relations
-    beta_t: float = 0.75  #: β of videos (temporal)
-    gamma: float = 0.003  #: γ, weight of the attentive entropy
+    beta_s: float = within(0.5, 0)  #: β of frames (spatial), peak coefficient of their reversal before the warm-up
+    beta_r: float = within(0.75, 0)  #: β of relations
+    beta_t: float = within(0.75, 0)  #: β of videos (temporal)
+    gamma: float = within(0.003, 0)  #: γ, weight of the attentive entropy
 
 
 class Seen(NamedTuple):

@@ -38,6 +38,7 @@ from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._windows import masked_softmax, mean_windows, videos, window_features
 from heads.nets import Net
+from heads.params import within
 from heads.schedules import dann
 
 
@@ -45,8 +46,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of the surrogate of TCoN."""
 
-    lambda_d: float = 1.0  #: λ_d, peak coefficient of the gradient reversal
-    lambda_mmd: float = 0.1  #: λ_mmd, weight of MMD², summed over modalities; of 12 kernels, so up to 24
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
+    lambda_mmd: float = within(0.1, 0)  #: λ_mmd, weight of MMD², summed over modalities; of 12 kernels, so up to 24
 
 
 class Paired(NamedTuple):

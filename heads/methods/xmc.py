@@ -48,6 +48,7 @@ from heads.losses.contrastive import contrast
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
+from heads.params import within
 
 Features = dict[str, Tensor]  #: modality -> (B, D)
 SIDES = ("source", "target")
@@ -58,13 +59,13 @@ SPACES = ("h", "F", "none")
 class Params:
     """Hyper-parameters of the contrastive losses."""
 
-    lambda_: float = 1.25  #: λ, weight of both losses, Eq. 7
-    tau: float = 0.1  #: τ, temperature, Eq. 1 and 4
-    delta: float = 0.5  #: δ, share of a bank's row that stays, Eq. 8
-    T: float = 0.8  #: T, a pseudo-label counts above this probability, Sec. 3.3
+    lambda_: float = within(1.25, 0)  #: λ, weight of both losses, Eq. 7
+    tau: float = within(0.1, 0, above=True)  #: τ, temperature, Eq. 1 and 4
+    delta: float = within(0.5, 0, 1)  #: δ, share of a bank's row that stays, Eq. 8
+    T: float = within(0.8, 0, 1, below=True)  #: T, a pseudo-label counts above this probability, Sec. 3.3
     cross_modal: str = "h"  #: what L_mo compares: h (projected features) | F (features) | none (no L_mo)
     cross_domain: str = "F"  #: what L_do compares: h | F | none (no L_do)
-    projection: int = 128  #: size of h's output
+    projection: int = within(128, 1)  #: size of h's output
 
 
 class Xmc(Method):

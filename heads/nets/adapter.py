@@ -31,6 +31,7 @@ from heads.nets import Net
 from heads.nets._fusion import LateFusion
 from heads.nets._norm import BatchNorm
 from heads.nets._parts import parts
+from heads.params import within
 from heads.units import Standardise
 
 ACTIVATIONS = {"relu": nn.ReLU, "none": nn.Identity}
@@ -41,9 +42,9 @@ FUSIONS = ("sum", "mean")
 class Params:
     """Size and shape of the adapter."""
 
-    dim: int = 1024  #: D, features per modality
+    dim: int = within(1024, 1)  #: D, features per modality
     act: str = "relu"  #: relu (RNA on EK100), or none (contrastive cosines would be confined to [0, 1])
-    dropout: float = 0.5  #: share of features dropped in training
+    dropout: float = within(0.5, 0, 1, below=True)  #: share of features dropped in training
     fusion: str = "sum"  #: of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC)
     standardise: bool = False  #: x_m around its mean over the source, in units of its standard deviation there
     batch_norm: bool = False  #: normalise the entries of each feature before act, as the heads of ROD and SHOT do

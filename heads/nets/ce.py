@@ -33,18 +33,19 @@ from heads.nets._experts import ExpertText, mixture_similarity
 from heads.nets._gated import Gate
 from heads.nets._norm import BatchNorm
 from heads.nets._retrieval import Retrieval
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Size and shape of collaborative experts."""
 
-    dim: int = 768  #: D, entries per expert
+    dim: int = within(768, 1)  #: D, entries per expert
     relations: bool = True  #: gates look at pairs of experts; False is MoEE
     text: str = "mean"  #: of a caption's tokens: mean | netvlad
-    clusters: int = 28  #: of netvlad
-    ghosts: int = 1  #: of netvlad: clusters that are thrown away
-    margin: float = 0.2  #: m of L_R
+    clusters: int = within(28, 1)  #: of netvlad
+    ghosts: int = within(1, 0)  #: of netvlad: clusters that are thrown away
+    margin: float = within(0.2, 0)  #: m of L_R
 
 
 class CollaborativeExperts(Retrieval):

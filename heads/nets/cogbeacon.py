@@ -29,6 +29,7 @@ from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
 from heads.nets._parts import parts
+from heads.params import within
 
 BLOCKS = 3
 
@@ -37,7 +38,7 @@ BLOCKS = 3
 class Params:
     """Size of the network."""
 
-    dim: int = 64  #: D, features per modality, a multiple of 8; channels are D/8 to D
+    dim: int = within(64, 8)  #: D, features per modality, a multiple of 8; channels are D/8 to D
 
 
 class CogBeacon(Net):
@@ -45,7 +46,7 @@ class CogBeacon(Net):
 
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
-        if params.dim < 8 or params.dim % 8:
+        if params.dim % 8:
             raise ValueError(f"net.dim {params.dim} is no multiple of 8, which cogbeacon's channels are cut from")
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))

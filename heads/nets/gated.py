@@ -19,14 +19,15 @@ from torch.nn.functional import normalize
 from heads.batch import Side, Spec
 from heads.nets._gated import GatedUnit
 from heads.nets._retrieval import Retrieval
+from heads.params import within
 
 
 @dataclass(frozen=True)
 class Params:
     """Size of the gated MLP."""
 
-    dim: int = 512  #: M, entries of an embedding
-    margin: float = 0.2  #: m of L_R
+    dim: int = within(512, 1)  #: M, entries of an embedding
+    margin: float = within(0.2, 0)  #: m of L_R
 
 
 class Gated(Retrieval):

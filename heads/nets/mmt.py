@@ -26,6 +26,7 @@ from torch.nn.functional import normalize
 from heads.batch import Side, Spec
 from heads.nets._experts import ExpertText, mixture_similarity
 from heads.nets._retrieval import Retrieval
+from heads.params import within
 
 HEADS = 4
 
@@ -34,14 +35,14 @@ HEADS = 4
 class Params:
     """Size of the multi-modal transformer."""
 
-    dim: int = 512  #: D, entries per token; a multiple of 4, the heads
-    layers: int = 4  #: of the transformer
-    ff_dim: int = 3072  #: entries between the two linear layers of each
-    dropout: float = 0.1  #: share of entries dropped in training
+    dim: int = within(512, 4)  #: D, entries per token; a multiple of 4, the heads
+    layers: int = within(4, 1)  #: of the transformer
+    ff_dim: int = within(3072, 1)  #: entries between the two linear layers of each
+    dropout: float = within(0.1, 0, 1, below=True)  #: share of entries dropped in training
     text: str = "mean"  #: of a caption's tokens: mean | netvlad
-    clusters: int = 28  #: of netvlad
-    ghosts: int = 1  #: of netvlad: clusters that are thrown away
-    margin: float = 0.2  #: m of L_R
+    clusters: int = within(28, 1)  #: of netvlad
+    ghosts: int = within(1, 0)  #: of netvlad: clusters that are thrown away
+    margin: float = within(0.2, 0)  #: m of L_R
 
 
 class Mmt(Retrieval):

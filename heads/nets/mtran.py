@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.nets._parts import parts, widths
+from heads.params import within
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -36,9 +37,9 @@ PRECISIONS = ("float32", "bfloat16")
 class Params:
     """Size of the network."""
 
-    dim: int = 1024  #: D, features per window, per modality and fused
-    layers: int = 6  #: L, transformer layers per modality
-    dropout: float = 0.3  #: share of features dropped in training
+    dim: int = within(1024, 1)  #: D, features per window, per modality and fused
+    layers: int = within(6, 1)  #: L, transformer layers per modality
+    dropout: float = within(0.3, 0, 1, below=True)  #: share of features dropped in training
     precision: str = "float32"  #: of the transformers' products: float32 | bfloat16 (fast where the processor has it)
 
 

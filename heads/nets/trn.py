@@ -34,6 +34,7 @@ from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
 from heads.nets._parts import parts
+from heads.params import within
 
 MOST = 3  # combinations that are summed at a scale
 
@@ -42,10 +43,10 @@ MOST = 3  # combinations that are summed at a scale
 class Params:
     """Size of the network."""
 
-    dim: int = 512  #: D, features per modality of all tasks together: verb 256, noun 256
-    frame_dim: int = 1024  #: W, of a frame
-    relation_dim: int = 1024  #: R, of a relation and of f'
-    dropout: float = 0.5  #: share of frame and of video features dropped in training
+    dim: int = within(512, 1)  #: D, features per modality of all tasks together: verb 256, noun 256
+    frame_dim: int = within(1024, 1)  #: W, of a frame
+    relation_dim: int = within(1024, 1)  #: R, of a relation and of f'
+    dropout: float = within(0.5, 0, 1, below=True)  #: share of frame and of video features dropped in training
 
 
 class Levels(NamedTuple):
