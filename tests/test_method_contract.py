@@ -10,10 +10,28 @@ import torch
 from heads import methods
 from heads.batch import Batch
 from heads.methods import Method
-from tests._problems import batch, net_for, of, only, side, small, sweep, without
+from tests._problems import EK, SPEC, batch, net_for, of, only, side, small, sweep, without
 
 MODULES = {name: methods.load(name) for name in methods.names()}
 pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find prototypes in
+
+SIDE_BY_SIDE = {  #: methods that see both sides, and compare none with the other in their losses
+    *("adabn", "bnm", "cbst", "dlmm", "entropy", "infomax", "mcc", "mcd", "pseudo_label", "safn"),
+    *("label_propagation", "logistic_regression", "nearest_mean"),
+}
+
+
+class HiddenError(KeyError):
+    """Hidden labels were asked for."""
+
+
+class Hidden(dict):
+    """Labels that nobody may look at."""
+
+    def refuse(self, *_):
+        raise HiddenError
+
+    __getitem__ = __contains__ = __iter__ = __len__ = get = keys = values = items = refuse
 
 
 def settings():
@@ -27,6 +45,12 @@ def settings():
 
 
 EVERY = pytest.mark.parametrize(("module", "spec", "sides"), tuple(settings()))
+
+
+def both(module):
+    """It sees a source and a target, of classification."""
+    seen = module.METHOD.needs + module.METHOD.may
+    return {"source", "target"} <= {*seen} and "classification" in module.METHOD.tasks
 
 
 def build(module, spec, sides, seed=0, **params):
@@ -125,9 +149,18 @@ def test_prediction_draws_nothing_and_keeps_no_state(module, spec, sides):
 
 
 @EVERY
-def test_labels_of_the_target_are_not_asked_for_and_missing_ones_are_named(module, spec, sides):
+def test_labels_of_the_target_are_not_asked_for(module, spec, sides):
+    """Not even whether there are any: what a run hides, a method that looks would learn from elsewhere."""
     method, b = build(module, spec, sides).train(), batch(spec, sides)
-    assert b.target is None or b.target.y == {}
+    if b.target is not None:
+        b = dataclasses.replace(b, target=dataclasses.replace(b.target, y=Hidden(b.target.y)))
+    for _, terms in method.rounds(b, 0.5):
+        sum(terms.values()).backward()
+
+
+@EVERY
+def test_missing_labels_of_the_source_are_named(module, spec, sides):
+    method, b = build(module, spec, sides).train(), batch(spec, sides)
     if b.source is None:
         return
     source = dataclasses.replace(only(b.source, spec.shapes.keys() - set(spec.captions)), y={})
@@ -161,6 +194,24 @@ def test_shapes_do_not_depend_on_values(module, spec, sides):
     with FakeTensorMode(allow_non_fake_inputs=True):
         for term in method(batch(spec, sides), 0.5).values():
             assert term.shape == ()
+
+
+@pytest.mark.parametrize("name", [n for n, module in MODULES.items() if both(module) and n not in SIDE_BY_SIDE])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+def test_sides_that_share_no_modality_are_refused(name, spec):
+    """For nothing would be aligned; a run refuses them before (tests/test_config.py), whatever its method."""
+    method, b = build(MODULES[name], spec, ("source", "target")).train(), batch(spec)
+    strangers = Batch(only(b.source, ["rgb"]), only(b.target, ["flow"]))
+    with pytest.raises(ValueError, match="source and target share no modality to align; check `seen_by` of the feeds"):
+        method(strangers, 0.5)
+
+
+@pytest.mark.parametrize(
+    "look", [dict, list, bool, len, lambda y: y["label"], lambda y: y.get("label"), lambda y: "label" in y]
+)
+def test_hidden_labels_notice_every_look(look):
+    with pytest.raises(HiddenError):
+        look(Hidden(label=torch.zeros(8)))
 
 
 def test_unknown_names_list_the_known_ones():

@@ -25,7 +25,8 @@ def class_confusion(z_BK: Tensor, temperature: float) -> Tensor:
     """Mean over classes of their share in C that lies with other classes [MCC: Jin et al. 2020].
 
     C = Ŷᵀ W Ŷ with Ŷ = softmax(z / temperature), each row of C divided by its sum; W weighs certain rows up to twice as
-    much as uniform ones of many classes, and takes no gradient. 0 for certain rows, 1 - 1/K for uniform ones.
+    much as uniform ones of many classes, and takes no gradient. Of certain rows, a class that is there
+    counts 0, one that is not 1; uniform rows give 1 - 1/K.
 
     >>> class_confusion(torch.zeros(3, 4), 2.5)
     tensor(0.7500)
