@@ -262,13 +262,11 @@ def _lacking(config: RunConfig, validator: str) -> list[str]:
     """What a validator looks at and the run has not, with the way to it."""
     if config.task == "retrieval" and validator != "source_val":
         return ["predictions of classes, and a retrieval run has none: choose from last, mean, source_val, oracle"]
-    both = any({"source", "target"} <= set(feed.seen_by.split()) for feed in config.feeds.values())
     needs = {
         "source_val": (config.holdout, "held-out source rows: set holdout, for example holdout=0.1"),
         "target": (config.target, "unlabelled rows of a target: name one, or choose by source_val"),
-        "features": (both, "a modality of source and target: change seen_by of a feed"),
     }
-    return [way for has, way in (needs[need] for need in VALIDATORS[validator].needs) if not has]
+    return [way for need, (has, way) in needs.items() if need in VALIDATORS[validator].needs and not has]
 
 
 def _check_sides(config: RunConfig) -> None:
@@ -327,6 +325,9 @@ def _check_feeds(config: RunConfig) -> None:
             raise ConfigError(f"feeds.{modality} names store {twice[0]!r} twice; name it once, as store or in views")
         if feed.views and feed.seen_by.split() == ["test"]:
             raise ConfigError(f"feeds.{modality}.views are drawn in training only, and seen_by='test'; leave them out")
+    together = any({"source", "target"} <= set(feed.seen_by.split()) for feed in feeds.values())
+    if config.source and config.target and not together and config.task == "classification":
+        raise ConfigError("source and target share no modality, so nothing can be adapted; change seen_by of a feed")
 
 
 def _check_captions(config: RunConfig) -> None:

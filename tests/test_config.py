@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import ConfigError
-from heads.methods import rna, source_only
+from heads.methods import entropy, logistic_regression, rna, source_only
 from heads.nets import adapter
 from pipelines.config import Feed, Optim, RunConfig, override, plan
 from tests._stores import run
@@ -244,6 +244,14 @@ def test_a_feed_that_only_the_test_sees_is_refused():
     with pytest.raises(ConfigError, match="feeds.flow.seen_by='test': no training side sees it"):
         run(feeds=feeds)
     assert run(feeds=feeds, init_from="earlier").feeds == feeds
+
+
+def test_sides_that_share_no_modality_are_refused():
+    feeds = {"rgb": Feed("hog", seen_by="source test"), "flow": Feed("hof", seen_by="target test")}
+    for method in (rna.Params(), entropy.Params(), logistic_regression.Params()):
+        with pytest.raises(ConfigError, match="source and target share no modality, so nothing can be adapted; change"):
+            run(method=method, target="night", feeds=feeds)
+    assert run(method=rna.Params(), target=None, test="night", feeds=feeds).feeds == feeds
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_kitchens_is_the_grid_of_four_rows():
 
 def test_grid_rows_differ_in_method_and_sides_alone():
     shifts = [("a", "b"), ("c", "b")]
-    configs = experiments.grid("toy", {"rgb": Feed("hog")}, shifts, seeds=(0,), **kitchens.RECIPE)
+    configs = experiments.grid("toy", {"rgb": Feed("hog"), "flow": Feed("hof")}, shifts, seeds=(0,), **kitchens.RECIPE)
     found = [(c.row, c.source, c.target, c.test, type(c.method)) for c in configs]
     assert found == [
         ("source-only", ("a",), None, "b", source_only.Params),
@@ -75,6 +75,16 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     assert {config.absent for config in experiment.runs} == {"mask"}
     assert {(c.row, c.source, c.test) for c in experiment.runs} == {(row, ("day",), "night") for row in ROWS[:3]}
     assert local.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
+
+
+def test_one_store_has_no_row_that_aligns_modalities(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog")
+    experiment = experiments.load(tmp_path / "toy")
+    assert experiment.rows == ("source-only", "RNA (UDA)", "supervised-target")
+    short = [dataclasses.replace(config, steps=1) for config in experiment.runs if config.seed == 0]
+    assert {outcome.status for outcome in local.run_all(short, tmp_path, tmp_path / "runs")} == {"trained"}
 
 
 def test_views_belong_to_the_store_that_they_are_views_of(tmp_path):

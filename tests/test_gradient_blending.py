@@ -84,6 +84,14 @@ def test_a_modality_that_no_row_has_costs_nothing():
     assert terms["L_C_rgb"].item() == pytest.approx(terms["L_C_fused"].item())
 
 
+def test_one_modality_and_weights_below_0_are_refused():
+    single = dataclasses.replace(SPEC, shapes={"rgb": (6,)})
+    with pytest.raises(ValueError, match="gradient_blending weighs modalities, and 'rgb' is the only one: add a feed"):
+        build(single)
+    with pytest.raises(ValueError, match=r"method.weights=.*'flow:label': -1.* must be at least 0 each"):
+        build(**{"rgb:label": 1, "flow:label": -1, "fused:label": 1})
+
+
 # ---------------------------------------------------------------------------------------------------------- the weights
 
 

@@ -103,7 +103,6 @@ def test_terms_of_each_form():
         (UDA, 5.0, 0.0): {"L_C", "L_c"},
         (UDA, 0.0, 1.0): {"L_C", "L_d"},
         (DG, 5.0, 1.0): {"L_C", "L_c"},
-        (DG, 0.0, 1.0): {"L_C"},
     }
     for (sides, lambda_c, lambda_d), names in forms.items():
         method, b = build(SPEC, sides, lambda_c=lambda_c, lambda_d=lambda_d), batch(SPEC, sides)
@@ -157,10 +156,13 @@ def test_a_side_without_a_modality_has_no_pairs_of_it():
     f, terms = method.net.encode(b.source), method.losses(Batch(b.source, lacking(b.target, "rgb")), 0.5)
     alone = sum(method.correspondence(m, [(b.source, f)]) for m in ("flow", "audio"))
     assert terms["L_c"].item() == pytest.approx(5 * alone.item(), rel=1e-5)
-    nothing = method.losses(Batch(lacking(b.source, "rgb"), lacking(b.target, "flow", "audio")), 0.5)
-    assert nothing["L_c"].item() == nothing["L_d"].item() == 0
+    nothing = method.losses(Batch(lacking(b.source, "rgb"), lacking(b.target, "rgb")), 0.5)
+    assert nothing["L_c"].item() == 0
 
 
 def test_one_modality_is_dann_alone():
     spec = dataclasses.replace(SPEC, shapes={"rgb": (6,)}, windows={"rgb": 3})
     assert set(build(spec, UDA).losses(batch(spec, UDA), 0.5)) == {"L_C", "L_d"}
+    for sides, params in ((DG, {}), (UDA, {"lambda_d": 0.0})):
+        with pytest.raises(ValueError, match="mm_sada has nothing to add to L_C: L_c takes two modalities .here: rgb"):
+            build(spec, sides, **params)

@@ -123,14 +123,6 @@ def test_who_feels_which_term(term, discriminates, classifies):
     assert any("classifier" in name for name in found) == classifies
 
 
-def test_sides_without_a_common_modality_only_classify():
-    method, b = build(), batch(SPEC)
-    only = lambda side, m: Side({m: side.x[m]}, {m: side.present[m]}, side.y, side.domain, side.index)  # noqa: E731
-    terms = method.losses(Batch(only(b.source, "rgb"), only(b.target, "flow")), 0.5)
-    assert terms["L_C"] > 0
-    assert not any(terms[name] for name in ("L_C_a", "L_d", "L_mmd"))
-
-
 def test_predictions_are_of_mean_windows():
     method, s = build(), without(side(SPEC, labelled=False), "flow", [3])
     z = method.net.classify(videos(s, window_features(method.net, s)))

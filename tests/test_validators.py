@@ -193,15 +193,6 @@ def test_a_rule_that_looks_at_held_out_rows_needs_them():
     assert run(**ADAPTED, select="dev", holdout=0.25).select == "dev"
 
 
-def test_features_are_compared_in_a_modality_of_both_sides():
-    feeds = {"rgb": Feed("hog", seen_by="source test"), "flow": Feed("hof", seen_by="target test")}
-    with pytest.raises(
-        ConfigError, match="select='dev' needs a modality of source and target: change seen_by of a feed"
-    ):
-        run(**ADAPTED, feeds=feeds, select="dev", holdout=0.25)
-    assert "dev" not in run(**ADAPTED, feeds=feeds, holdout=0.25).validators
-
-
 def test_every_rule_is_a_choice_and_an_unknown_one_lists_them():
     with pytest.raises(ConfigError, match=f"select='nd'; choose from {', '.join(RULES)}$"):
         run(select="nd")

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from heads.batch import Batch, Side, Spec
-from heads.methods import source_only, xmc
+from heads.methods import dann, source_only, xmc
 from heads.nets import adapter
-from tests._problems import EK, SPEC, side, without
+from tests._problems import EK, SPEC, batch, side, without
 from tests.test_losses_contrastive import naive
 
 torch.set_num_threads(1)
@@ -150,20 +150,42 @@ def test_terms_of_each_form():
     forms = {
         ("h", "F"): {"L_C", "L_mo_s", "L_mo_t", "L_do"},
         ("h", "none"): {"L_C", "L_mo_s", "L_mo_t"},
+        ("h", "adversarial"): {"L_C", "L_mo_s", "L_mo_t", "L_d"},
         ("none", "F"): {"L_C", "L_do"},
-        ("none", "none"): {"L_C"},
     }
     for (modal, domain), names in forms.items():
         method, b = problem(SPEC, cross_modal=modal, cross_domain=domain)
         assert set(method.losses(b, 0.5)) == names
         assert bool(list(method.h.parameters())) == (modal == "h")
+        assert bool(list(method.D.parameters())) == (domain == "adversarial")
     plain = source_only.SourceOnly(source_only.Params(), SPEC, method.net)
     assert torch.equal(method.losses(b, 0.5)["L_C"], plain.losses(b, 0.5)["L_C"])
 
 
 def test_unknown_spaces_list_the_known_ones():
-    with pytest.raises(ValueError, match="no cross_domain 'g'; choose from h, F, none"):
+    with pytest.raises(ValueError, match="no cross_domain 'g'; choose from h, F, adversarial, none"):
         build(SPEC, cross_domain="g")
+
+
+@SPECS
+def test_adversaries_are_those_of_dann_with_the_weight_of_l_do(spec):
+    method, b = problem(spec, cross_domain="adversarial", lambda_=1.5)
+    other = dann.Dann(dann.Params(), spec, method.net)
+    other.D = method.D
+    ours, theirs = method.losses(b, 0.3)["L_d"], other.losses(b, 0.3)["L_d"]
+    assert ours.item() == pytest.approx(1.5 * theirs.item(), rel=1e-6)
+    learnt = [*method.net.F.parameters(), *method.D.parameters()]
+    for mine, its in zip(torch.autograd.grad(ours, learnt), torch.autograd.grad(theirs, learnt), strict=True):
+        assert its.any()
+        assert torch.allclose(mine, 1.5 * its, atol=1e-7)
+
+
+def test_one_modality_is_refused_where_only_the_loss_between_modalities_is_asked_for():
+    single = dataclasses.replace(SPEC, shapes={"rgb": (6,)}, windows={"rgb": 3})
+    for spec, params in ((single, {"cross_domain": "none"}), (SPEC, {"cross_domain": "none", "cross_modal": "none"})):
+        with pytest.raises(ValueError, match="xmc has nothing to add to L_C: L_mo takes two modalities .here: rgb"):
+            build(spec, **params)
+    assert build(single, cross_modal="none").losses(batch(single), 0.5)["L_do"].isfinite()
 
 
 def test_doubling_lambda_doubles_all_but_the_cross_entropy():

@@ -1,4 +1,4 @@
-"""What is aligned between the domains: stream by stream, over the rows that have it."""
+"""What is aligned between the domains: modality by modality, over the rows that have it."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,17 @@ Pair = tuple[Tensor, Tensor, Tensor, Tensor]  #: f of source (S, D) and target (
 
 
 def aligned(spec: Spec, s: Side, f_s: dict[str, Tensor], t: Side, f_t: dict[str, Tensor]) -> dict[str, Pair]:
-    """Stream (a modality, or "visual") -> its features on both sides, where both have it, and the rows that have it.
+    """Modality, or "visual", of both sides -> its features on both, and the rows that have it."""
+    streams = spec.streams if spec.captions else shared(s, t)
+    return {m: (f_s[m], f_t[m], rows_of(spec, s, m), rows_of(spec, t, m)) for m in streams}
 
-    ValueError when the sides share none.
-    """
-    shared = [m for m in spec.streams if m in f_s and m in f_t]
-    if not shared:
+
+def shared(s: Side, t: Side) -> list[str]:
+    """Modalities of both sides; ValueError without any, for then nothing would be aligned."""
+    both = [m for m in s.x if m in t.x]
+    if not both:
         raise ValueError("source and target share no modality to align; check `seen_by` of the feeds")
-    return {m: (f_s[m], f_t[m], rows_of(spec, s, m), rows_of(spec, t, m)) for m in shared}
+    return both
 
 
 def rows_of(spec: Spec, side: Side, stream: str) -> Tensor:

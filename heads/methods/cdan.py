@@ -30,6 +30,7 @@ from heads.losses.entropy import entropy
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import Joint, discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.nets import Net
 from heads.nets._parts import widths
 from heads.params import within
@@ -70,7 +71,7 @@ class Cdan(Method):
         for task, part in self.net.parts.items():
             p_SK, p_TK = z_s[task].softmax(1).detach(), z_t[task].softmax(1).detach()
             w_S, w_T = (1 + torch.exp(-entropy(p)) if self.params.entropy else p.new_ones(len(p)) for p in (p_SK, p_TK))
-            for m in (m for m in s.x if m in t.x):
+            for m in shared(s, t):
                 h_SI, h_TI = self.joint[task](f_s[m][:, part], p_SK), self.joint[task](f_t[m][:, part], p_TK)
                 D = self.D[f"{m}:{task}"]
                 L_d = L_d + domain_loss(D, h_SI, h_TI, w_S * s.has(m), w_T * t.has(m), coefficient)

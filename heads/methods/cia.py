@@ -31,6 +31,7 @@ from heads.batch import Batch, Side, Spec
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.nets import Net
 from heads.params import within
 from heads.schedules import dann
@@ -64,8 +65,8 @@ class Cia(Method):
         g_s, g_t = self.exchange(s), self.exchange(t)
         L_C = task_cross_entropy(self.net.classify(g_s), s.y)
         coefficient = self.params.lambda_d * dann(progress)
-        each = [domain_loss(self.D[m], g_s[m], g_t[m], s.has(m), t.has(m), coefficient) for m in s.x if m in t.x]
-        return {"L_C": L_C, "L_d": sum(each, L_C.new_zeros(()))}
+        each = [domain_loss(self.D[m], g_s[m], g_t[m], s.has(m), t.has(m), coefficient) for m in shared(s, t)]
+        return {"L_C": L_C, "L_d": torch.stack(each).sum()}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
         """Logits after the exchange."""

@@ -28,6 +28,7 @@ from heads.losses.moments import class_mmd
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.nets import Net
 from heads.params import within
 from heads.schedules import dann
@@ -63,7 +64,7 @@ class Daaa(Method):
         y_t = {task: z_BK.argmax(1) for task, z_BK in self.net.classify(f_t).items()}
         coefficient = p.lambda_d * dann(progress)
         L_d = L_c = L_C.new_zeros(())
-        for m in (m for m in s.x if m in t.x):
+        for m in shared(s, t):
             L_d = L_d + domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient)
             for task, part in self.net.parts.items():
                 K = self.spec.classes[task]

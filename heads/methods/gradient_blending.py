@@ -56,10 +56,15 @@ class GradientBlending(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
+        if len(spec.shapes) == 1:
+            (only,) = spec.shapes
+            raise ValueError(f"method gradient_blending weighs modalities, and {only!r} is the only one: add a feed")
         self.heads, given = (*spec.shapes, "fused"), params.weights
         names = [f"{head}:{task}" for head in self.heads for task in spec.classes]
         if given and set(given) != set(names):
             raise ValueError(f"method.weights has {', '.join(given)}; it must have {', '.join(names)}, or be empty")
+        if given and min(given.values()) < 0:
+            raise ValueError(f"method.weights={given} must be at least 0 each")
         if not given and "source_val" not in spec.rows:
             raise ValueError("method gradient_blending weighs by held-out rows: set holdout=0.1, or method.weights")
         first = [given.get(name, 1 / len(self.heads)) for name in names]

@@ -33,6 +33,7 @@ from heads.batch import Batch, Side, Spec
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.nets import Net
 from heads.params import within
 from heads.schedules import dann
@@ -79,12 +80,11 @@ class Mdann(Method):
         of_s, of_t = self.attend(s), self.attend(t)
         L_C = task_cross_entropy(self.net.classify(of_s.g), s.y)
         c = self.params.lambda_d * dann(progress)
-        shared = [m for m in s.x if m in t.x]
-        each = [domain_loss(self.D[m], of_s.f[m], of_t.f[m], s.has(m), t.has(m), c) for m in shared]
+        each = [domain_loss(self.D[m], of_s.f[m], of_t.f[m], s.has(m), t.has(m), c) for m in shared(s, t)]
         all_s, all_t = (torch.ones_like(side.index, dtype=torch.bool) for side in (s, t))
         return {
             "L_C": L_C,
-            "L_d": sum(each, L_C.new_zeros(())),
+            "L_d": stack(each).sum(),
             "L_d_fused": domain_loss(self.D_fused, of_s.fused, of_t.fused, all_s, all_t, c),
             "L_d_a": domain_loss(self.D_a, of_s.a, of_t.a, all_s, all_t, c),
         }

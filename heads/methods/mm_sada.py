@@ -39,6 +39,7 @@ from heads.batch import Batch, Side, Spec
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.nets import Net
 from heads.params import within
 from heads.schedules import dann
@@ -64,6 +65,11 @@ class MmSada(Method):
         adversarial = "target" in spec.rows and params.lambda_d > 0
         self.C = nn.ModuleDict({m: discriminator(2 * net.dim) for m in others} if params.lambda_c > 0 else {})
         self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes} if adversarial else {})
+        if not self.C and not self.D:
+            raise ValueError(
+                f"method mm_sada has nothing to add to L_C: L_c takes two modalities (here: {', '.join(spec.shapes)}) "
+                "and method.lambda_c above 0, L_d a target and method.lambda_d above 0"
+            )
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_c on all sides, L_d between them; the latter two as far as they are asked for."""
@@ -78,9 +84,8 @@ class MmSada(Method):
             sides.append((t, f_t))
             if self.D:
                 c = self.params.lambda_d * dann(progress)
-                shared = [m for m in s.x if m in t.x]
-                each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), c) for m in shared]
-                terms["L_d"] = sum(each, zero)
+                each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), c) for m in shared(s, t)]
+                terms["L_d"] = torch.stack(each).sum()
         if self.C:
             terms["L_c"] = self.params.lambda_c * sum((self.correspondence(m, sides) for m in self.C), zero)
         return terms

@@ -39,6 +39,7 @@ from heads.losses.norms import Norms, mean_norms, relative_norm
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.nets import Net
 from heads.params import within
 from heads.schedules import dann
@@ -64,6 +65,12 @@ class Rna(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
+        if "target" not in spec.rows and len(spec.shapes) == 1:
+            (only,) = spec.shapes
+            raise ValueError(
+                f"method rna aligns modalities where it has no target, and {only!r} is the only one: "
+                "add a feed, or name a target"
+            )
         adversarial = "target" in spec.rows and params.lambda_d > 0
         self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes} if adversarial else {})
 
@@ -77,18 +84,17 @@ class Rna(Method):
             alone = [task_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
             terms["L_C_m"] = stack(alone).sum()
 
-        zero = terms["L_C"].new_zeros(())  # a sum over nothing: one modality in DG makes no pair
+        zero = terms["L_C"].new_zeros(())  # a sum over nothing: sides that see one modality make no pair in DG
         sides = [self.norms(s, f_s, s.y)]
         if t is not None:
-            f_t = self.net.encode(t)
+            both, f_t = shared(s, t), self.net.encode(t)
             z_t = self.net.classify(f_t)
             sides.append(self.norms(t, f_t, {task: z_BK.argmax(1) for task, z_BK in z_t.items()}))
             terms["L_IM"] = p.lambda_im * stack([information(z_BK.softmax(1)) for z_BK in z_t.values()]).sum()
             if self.D:
                 coefficient = p.lambda_d * dann(progress)
-                shared = [m for m in s.x if m in t.x]
-                each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient) for m in shared]
-                terms["L_d"] = sum(each, zero)
+                each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient) for m in both]
+                terms["L_d"] = stack(each).sum()
 
         aligned = [pair for task in self.net.parts for pair in pairs([side[task] for side in sides], across=p.mod)]
         R = [relative_norm(u, v) for u, v in aligned]

@@ -34,6 +34,7 @@ from heads.losses.relative import mean_where
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.methods._windows import masked_softmax, window_features
 from heads.nets import Net
 from heads.nets.trn import centres
@@ -87,9 +88,9 @@ class Sava(Method):
         a_s, a_t = self.attention(s, f_s), self.attention(t, f_t)
         L_C = task_cross_entropy(self.net.classify(attend(f_s, a_s)), s.y)
         v_s, v_t = (attend(f, {m: a[m].detach() for m in a}) for f, a in ((f_s, a_s), (f_t, a_t)))
-        c, shared = self.params.lambda_d * dann(progress), [m for m in s.x if m in t.x]
-        L_d = [domain_loss(self.D[m], v_s[m], v_t[m], s.has(m), t.has(m), c) for m in shared]
-        terms = {"L_C": L_C, "L_d": sum(L_d, L_C.new_zeros(()))}
+        c = self.params.lambda_d * dann(progress)
+        L_d = [domain_loss(self.D[m], v_s[m], v_t[m], s.has(m), t.has(m), c) for m in shared(s, t)]
+        terms = {"L_C": L_C, "L_d": torch.stack(L_d).sum()}
         if self.O:
             L_o = [self.order_loss(m, side, f[m]) for side, f in ((s, f_s), (t, f_t)) for m in self.O if m in f]
             terms["L_o"] = self.params.lambda_o * sum(L_o, L_C.new_zeros(()))

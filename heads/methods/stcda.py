@@ -38,6 +38,7 @@ from heads.cluster import centroid_labels
 from heads.losses.contrastive import contrast
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
+from heads.methods._aligned import shared
 from heads.methods._windows import videos, window_features
 from heads.nets import Net
 from heads.params import within
@@ -92,7 +93,7 @@ class Stcda(Method):
         y_t = dict(zip(self.spec.classes, self.labels[t.index].unbind(1), strict=True))
         L_vca = L_C.new_zeros(())
         for task, part in self.net.parts.items():
-            for m in (m for m in s.x if m in t.x):
+            for m in shared(s, t):
                 K = self.spec.classes[task]
                 in_SK, in_TK = (members(y[task], K) & side.has(m)[:, None] for side, y in ((s, s.y), (t, y_t)))
                 c_s, c_t = in_SK.to(v_s[m]).T @ v_s[m][:, part], in_TK.to(v_t[m]).T @ v_t[m][:, part]

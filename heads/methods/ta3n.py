@@ -40,6 +40,7 @@ from heads.losses.entropy import entropy
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import side_loss
+from heads.methods._aligned import shared
 from heads.nets import Net, trn
 from heads.params import within
 from heads.schedules import dann
@@ -112,10 +113,10 @@ class Ta3n(Method):
 def domain_losses(s: Side, t: Side, d_s: dict[str, Tensor], d_t: dict[str, Tensor]) -> Tensor:
     """Σ_m of one level's cross entropy, over the modalities of both sides; d: modality -> logits (B, N, 2)."""
     each = []
-    for m in (m for m in s.x if m in t.x):
+    for m in shared(s, t):
         there_s, there_t = (side.has(m).repeat_interleave(d[m].shape[1]) for side, d in ((s, d_s), (t, d_t)))
         each.append(side_loss(d_s[m].flatten(0, 1), d_t[m].flatten(0, 1), there_s, there_t))
-    return sum(each, next(iter(d_s.values())).new_zeros(()))
+    return stack(each).sum()
 
 
 def attentive_entropy(side: Side, seen: Seen, z: dict[str, Tensor]) -> Tensor:

@@ -36,6 +36,7 @@ from heads.losses.moments import mmd
 from heads.losses.supervised import task_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
+from heads.methods._aligned import shared
 from heads.methods._windows import masked_softmax, mean_windows, videos, window_features
 from heads.nets import Net
 from heads.params import within
@@ -77,21 +78,20 @@ class TCoN(Method):
         assert t is not None
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         L_C = task_cross_entropy(self.net.classify(videos(s, f_s)), s.y)
-        L_d = L_mmd = L_C_a = L_C.new_zeros(())
+        L_d = L_mmd = L_C.new_zeros(())
         coefficient = self.params.lambda_d * dann(progress)
         P = torch.arange(max(len(s.index), len(t.index)), device=s.index.device)
         s_P, t_P = P % len(s.index), P % len(t.index)
         aligned, there_P = {}, torch.zeros_like(P, dtype=torch.bool)
-        for m in (m for m in s.x if m in t.x):
+        for m in shared(s, t):
             of = co_attend(f_s[m][s_P], s.present[m][s_P], f_t[m][t_P], t.present[m][t_P])
             weight = of.there.flatten()
             L_d = L_d + domain_loss(self.D[m], of.c.flatten(0, 1), of.g.flatten(0, 1), weight, weight, coefficient)
             aligned[m], in_P = mean_windows(of.c, of.there), of.there.any(1)
             L_mmd = L_mmd + mmd(aligned[m], mean_windows(of.g, of.there), in_P, in_P, gamma=0)
             there_P = there_P | in_P
-        if aligned:
-            y = {task: y_B[s_P] for task, y_B in s.y.items()}
-            L_C_a = task_cross_entropy(self.net.classify(aligned), y, there_P)
+        y = {task: y_B[s_P] for task, y_B in s.y.items()}
+        L_C_a = task_cross_entropy(self.net.classify(aligned), y, there_P)
         return {"L_C": L_C, "L_C_a": L_C_a, "L_d": L_d, "L_mmd": self.params.lambda_mmd * L_mmd}
 
     def predict(self, side: Side) -> dict[str, Tensor]:

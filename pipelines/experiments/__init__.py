@@ -183,11 +183,12 @@ def grid(
 ) -> tuple[RunConfig, ...]:
     """Source-only, RNA (DG), RNA (UDA) and supervised-target on every (source, target) shift: equal but for the method.
 
+    RNA (DG) aligns modalities: it is left out where there is only one.
     Supervised-target has no source of its own, so a target that several shifts share is trained on once.
     """
     rows = {
         "source-only": Row(source_only.Params()),
-        "RNA (DG)": Row(rna_params),
+        **({"RNA (DG)": Row(rna_params)} if len(feeds) > 1 else {}),
         "RNA (UDA)": Row(rna_params, target=True),
         "supervised-target": Row(source_only.Params(), supervised=True),
     }
