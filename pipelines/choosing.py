@@ -1,12 +1,14 @@
 """What choosing hyper-parameters without target labels costs: what each validator takes, beside the best candidate.
 
-Candidates are evaluated runs of an experiment that share table row, domains and seeds, and differ in their settings, as
-`train-head X --set method.lambda_g=0.1`, `... =0.5`, ... make them.
+Candidates are evaluated runs of an experiment that share table row, shift and seeds, and differ in their settings, as
+`train-head X --set method.lambda_g=0.1`, `... =0.5`, ... make them. Which outputs are kept and count (PROTOCOL) makes
+no other model: runs are compared under one such protocol, that of most candidates, on a tie the first.
 """
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,16 @@ from scipy.stats import rankdata
 from featcache.errors import ConfigError
 from pipelines._table_formats import pipes
 from pipelines._table_parts import is_share
+from pipelines.config import RunConfig
+from pipelines.experiments import Experiment
 from pipelines.results import Result
 from pipelines.validators import ORACLE, VALIDATORS, best
 
-APART = ("row", "seed", "init_from")  #: settings in which runs of one candidate may differ; init_from has a seed in it
+PROTOCOL = ("eval_every", "keep", "select")  #: settings that leave the weights as they are
+#: settings in which runs of one candidate may differ; init_from has a seed in it
+APART = ("row", "seed", "init_from", *PROTOCOL)
+
+Found = dict[str, dict[int, dict[str, Result]]]  #: settings -> seed -> metric -> result
 
 
 @dataclass(frozen=True)
@@ -41,15 +49,15 @@ class Choice:
     correlation: float  #: Spearman's, of score and accuracy over the candidates, 1 is perfect; NaN where all are equal
 
 
-def table(rows: Iterable[Result], experiment: str, metric: str | None = None) -> str:
+def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> str:
     """Markdown: per table row, shift and rule the choice, its accuracy in per cent, and what it lost.
 
-    metric: default top1, top1/action where there are several tasks, t2v/R@1 of retrieval. ConfigError for a number that
-    is no share, such as a rank.
+    experiment: with all evaluated runs, as `evaluated` makes it. metric: default top1, top1/action where there are
+    several tasks, t2v/R@1 of retrieval. ConfigError for a number that is no share, such as a rank.
     """
     rows = tuple(rows)
     if metric is None:
-        there = {row.metric for row in rows if row.experiment == experiment}
+        there = {row.metric for row in rows if row.experiment == experiment.name}
         metric = next((m for m in ("top1", "top1/action", "t2v/R@1") if m in there), "top1")
     if not is_share(metric):
         raise ConfigError(
@@ -64,30 +72,45 @@ def table(rows: Iterable[Result], experiment: str, metric: str | None = None) ->
             grid.append([row, shift, choice.rule, choice.name, *numbers, "" if choice.rule == ORACLE else rank])
     if len(grid) == 1:
         raise ConfigError(
-            f"no row of {experiment!r} has two candidates with {metric!r} on the same seeds; train and evaluate it "
-            "with several values of a setting, such as --set method.lambda_g=0.1"
+            f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; train and evaluate "
+            "it with several values of a setting, such as --set method.lambda_g=0.1"
         )
     return pipes(grid)
 
 
-def groups(rows: Iterable[Result], experiment: str, metric: str) -> dict[tuple[str, str], list[Candidate]]:
-    """(table row, shift) -> its candidates, where there are several. What an oracle chose is no candidate."""
+def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Experiment:
+    """The experiment with all its evaluated runs, whatever their settings, and the runs that those start from.
+
+    A start that is no table row has no result; it is read from the folder of runs.
+    """
+    known = dict(experiment.by_id)
+    for row in rows:
+        if row.experiment == experiment.name and row.run not in known:
+            known[row.run] = RunConfig.from_json(row.config)
+    for run in tuple(known.values()):
+        while (start := run.init_from) and start not in known and (file := runs / start / "config.json").is_file():
+            run = known[start] = replace(RunConfig.from_json(json.loads(file.read_text())), row="")
+    return replace(experiment, runs=tuple(known.values()))
+
+
+def groups(rows: Iterable[Result], experiment: Experiment, metric: str) -> dict[tuple[str, str], list[Candidate]]:
+    """(table row, column of the table) -> its candidates, where there are several. An oracle's choice is none."""
     runs: dict[str, dict[str, Result]] = {}
     for row in rows:
-        if row.experiment == experiment and row.select != ORACLE:
+        if row.experiment == experiment.name and row.select != ORACLE:
             runs.setdefault(row.run, {})[row.metric] = row
-    found: dict[
-        tuple[str, str], dict[str, dict[int, dict[str, Result]]]
-    ] = {}  # -> settings -> seed -> metric -> result
+    found: dict[tuple[str, str], dict[str, Found]] = {}  # -> protocol -> candidates
     for run, of in runs.items():
-        if metric in of:
+        for column in experiment.columns[run] if metric in of else ():
             result = of[metric]
             settings = json.dumps({k: v for k, v in result.config.items() if k not in APART}, sort_keys=True)
-            key = (result.row, f"{'+'.join(result.source)}→{result.test}")
-            seeds = found.setdefault(key, {}).setdefault(settings, {})
+            protocol = json.dumps([result.config[name] for name in PROTOCOL])
+            candidates = found.setdefault((result.row, column), {}).setdefault(protocol, {})
+            seeds = candidates.setdefault(settings, {})
             if seeds.setdefault(result.seed, of) is not of:
                 raise ConfigError(f"{run} and {seeds[result.seed][metric].run} differ in the run they start from only")
-    return {key: candidates for key, of in found.items() if len(candidates := _candidates(of, metric)) > 1}
+    most = {key: max(protocols.values(), key=len) for key, protocols in found.items()}
+    return {key: candidates for key, of in most.items() if len(candidates := _candidates(of, metric)) > 1}
 
 
 def choices(candidates: list[Candidate]) -> Iterator[Choice]:
@@ -114,7 +137,7 @@ def spearman(a: list[float], b: list[float]) -> float:
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
-def _candidates(found: dict[str, dict[int, dict[str, Result]]], metric: str) -> list[Candidate]:
+def _candidates(found: Found, metric: str) -> list[Candidate]:
     """Means over the seeds that all of them have, none without any; in the order of their results."""
     shared = set.intersection(*(set(seeds) for seeds in found.values()))
     flat = [_flat(json.loads(settings)) for settings in found]

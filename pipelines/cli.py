@@ -349,8 +349,8 @@ def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """
     from pipelines import choosing, experiments, results
 
-    name = experiments.load(experiment).name
-    click.echo(choosing.table(results.read(runs / "results.jsonl"), name, metric), nl=False)
+    rows = results.read(runs / "results.jsonl")
+    click.echo(choosing.table(rows, choosing.evaluated(experiments.load(experiment), rows, runs), metric), nl=False)
 
 
 @main.command()

@@ -1,14 +1,18 @@
 """Choosing hyper-parameters by validators: which candidate each takes, what it costs, and what is no candidate."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from featcache.errors import ConfigError
-from heads.methods import rna
-from pipelines.choosing import choices, groups, spearman, table
+from heads.methods import rna, shot
+from pipelines.choosing import choices, evaluated, groups, spearman, table
 from pipelines.cli import main
+from pipelines.config import Optim
+from pipelines.experiments import Experiment
 from pipelines.results import append
 from tests._result_rows import config, result
 from tests._stores import write_all
@@ -18,17 +22,21 @@ ADAPTED = config("RNA (UDA)", ("day",), "night", 0, target="night")
 SWEPT = {0.1: (0.5, 1.0, 0.2), 0.3: (0.7, 1.2, 0.5), 1.0: (0.6, 1.1, 0.4)}
 
 
-def swept(seed=0, **changes):
+def toy(rows, runs=Path("nowhere")):
+    return evaluated(Experiment("toy", "", ()), rows, runs)
+
+
+def swept(seed=0, base=ADAPTED, **changes):
     rows = []
     for g, values in SWEPT.items():
-        run = replace(ADAPTED, method=rna.Params(lambda_g=g), seed=seed, **changes)
+        run = replace(base, method=rna.Params(lambda_g=g), seed=seed, **changes)
         metrics = ("top1", "validator/snd", "validator/entropy")
         rows += [result(run, value, metric) for metric, value in zip(metrics, values, strict=True)]
     return rows
 
 
 def chosen(rows):
-    (candidates,) = groups(rows, "toy", "top1").values()
+    (candidates,) = groups(rows, toy(rows), "top1").values()
     return {choice.rule: choice for choice in choices(candidates)}
 
 
@@ -45,7 +53,8 @@ def test_seeds_are_averaged_where_all_candidates_have_them():
     other = [replace(row, value=row.value + 0.2) if row.metric == "top1" else row for row in swept(seed=1)]
     assert chosen([*swept(), *other])["snd"].accuracy == pytest.approx(0.8)
     assert chosen([*swept(), *other[3:]])["snd"].accuracy == 0.7  # the first candidate lacks seed 1
-    assert groups([*swept()[:3], *other[3:6]], "toy", "top1") == {}
+    apart = [*swept()[:3], *other[3:6]]
+    assert groups(apart, toy(apart), "top1") == {}
 
 
 def test_rows_shifts_and_experiments_are_kept_apart_and_an_oracle_is_no_candidate():
@@ -53,17 +62,45 @@ def test_rows_shifts_and_experiments_are_kept_apart_and_an_oracle_is_no_candidat
     perfect = result(replace(ADAPTED, select="oracle"), 1.0)
     other = config("source-only", ("day",), "night", 0)
     rows = [*swept(), *elsewhere, perfect, result(other, 0.9)]
-    assert groups(rows, "toy", "top1") == groups(swept(), "toy", "top1")
-    back = [replace(row, source=("night",), test="day") for row in swept(steps=3)]
-    assert list(groups([*swept(), *back], "toy", "top1")) == [
-        ("RNA (UDA)", "day→night"), ("RNA (UDA)", "night→day")
-    ]  # fmt: skip
+    assert groups(rows, toy(rows), "top1") == groups(swept(), toy(swept()), "top1")
+    both = [*swept(), *swept(base=config("RNA (UDA)", ("night",), "day", 0, target="day"))]
+    assert list(groups(both, toy(both), "top1")) == [("RNA (UDA)", "day→night"), ("RNA (UDA)", "night→day")]
 
 
 def test_runs_that_differ_in_their_start_only_are_refused():
     rows = [result(replace(ADAPTED, init_from=first), 0.5) for first in ("one", "two")]
     with pytest.raises(ConfigError, match="differ in the run they start from only"):
-        groups(rows, "toy", "top1")
+        groups(rows, toy(rows), "top1")
+
+
+@pytest.mark.parametrize("start_is_a_row", [True, False])
+def test_source_free_runs_stand_under_the_source_they_start_from(start_is_a_row, tmp_path):
+    """SHOT sees no source, so D1→D3 and D2→D3 differ in `init_from` alone. A start without a result is on disk."""
+    rows = []
+    for source in ("D1", "D2"):
+        for lr in (0.1, 0.3):
+            first = config("source-only" * start_is_a_row, (source,), "D3", 0, optim=Optim(lr=lr))
+            if start_is_a_row:
+                rows.append(result(first, 0.4))
+            else:
+                (tmp_path / first.id).mkdir()
+                (tmp_path / first.id / "config.json").write_text(json.dumps(first.to_json()))
+            adapted = replace(
+                first, row="SHOT", method=shot.Params(), source=(), target="D3", epoch="target", init_from=first.id
+            )
+            rows.append(result(adapted, lr))
+    found = groups(rows, toy(rows, tmp_path), "top1")
+    mine = {shift: [(c.name, c.accuracy) for c in of] for (row, shift), of in found.items() if row == "SHOT"}
+    assert mine == dict.fromkeys(("D1→D3", "D2→D3"), [("optim.lr=0.1", 0.1), ("optim.lr=0.3", 0.3)])
+
+
+def test_a_model_whose_outputs_count_in_two_ways_is_one_candidate():
+    """The way that all three candidates have is compared; the one that λ_g = 0.1 has too is no fourth candidate."""
+    again = [replace(row, value=0.9) for row in swept(eval_every=1, keep=2, select="mean")[:3]]
+    for rows in ([*swept(), *again], [*again, *swept()]):
+        assert groups(rows, toy(rows), "top1") == groups(swept(), toy(swept()), "top1")
+    alone = [*swept()[:3], *again]
+    assert groups(alone, toy(alone), "top1") == {}
 
 
 def test_rank_correlation():
@@ -88,4 +125,4 @@ def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
     assert lines[0] == ["row", "shift", "rule", "chosen", "top1", "lost", "rank correlation"]
     assert lines[2] == ["RNA (UDA)", "day→night", "entropy", "method.lambda_g=0.1", "50.0", "20.0", "-1.00"]
     assert lines[-1] == ["RNA (UDA)", "day→night", "oracle", "method.lambda_g=0.3", "70.0", "0.0", ""]
-    assert told.output.strip() == table(swept(), "toy").strip()
+    assert told.output.strip() == table(swept(), toy(swept())).strip()

@@ -218,11 +218,12 @@ def test_candidates_are_compared_by_recall(stores, tmp_path):
     for lr in (0.001, 0.05):
         config = run(holdout=0.3, optim=Optim("adam", lr=lr))
         rows += evaluate(train(config, stores, tmp_path), stores, "toy")
-    text = choosing.table(rows, "toy")
+    toy = choosing.evaluated(Experiment("toy", "", ()), rows, tmp_path)
+    text = choosing.table(rows, toy)
     assert "t2v/R@1" in text.splitlines()[0]
     assert {"source_val", "oracle"} == {line.split("|")[3].strip() for line in text.splitlines()[2:]}
     with pytest.raises(ConfigError, match="'t2v/MedR' is no share of right answers"):
-        choosing.table(rows, "toy", "t2v/MedR")
+        choosing.table(rows, toy, "t2v/MedR")
 
 
 def test_published_ranks_may_be_above_a_hundred(tmp_path):
