@@ -2,6 +2,7 @@
 
 import dataclasses
 import textwrap
+from math import ceil
 
 import pytest
 
@@ -13,6 +14,7 @@ from pipelines.config import Feed, Optim
 from pipelines.engines import local
 from pipelines.experiments import Experiment, kitchens
 from pipelines.experiments._rows import Passes, Row, runs
+from pipelines.experiments._suite import COUNTING
 from pipelines.runs import Run
 from tests._stores import STORES, manifest, run, write_all, write_store
 
@@ -313,6 +315,16 @@ def test_rows_are_given_what_their_methods_may_see():
     assert [run.init_from for run in made[8:12]] == [run.id for run in made[:4]]
     assert {run.epoch for run in made[:8]} == {"source"}
     assert {run.epoch for run in made[8:12]} == {"target"}
+
+
+@pytest.mark.parametrize("name", ["epic8_narrations", "actionsense", "rna_cogbeacon"])
+def test_methods_that_count_epochs_come_equally_far_on_all_shifts(name):
+    """As many rounds from a large source as from a small one: epochs of steps, or runs of as many passes."""
+    counting = [run for run in experiments.load(name).runs if isinstance(run.method, COUNTING)]
+    clips = {"V1": 2240, "V2": 2432, "V3": 2300}
+    passes = [run.epoch if isinstance(run.epoch, int) else ceil(clips[run.source[0]] / 64) for run in counting]
+    epochs = {run.steps / steps for run, steps in zip(counting, passes, strict=True)}
+    assert epochs == {90 if name == "rna_cogbeacon" else 12}
 
 
 def test_passes_are_over_the_source_or_without_one_over_the_target():

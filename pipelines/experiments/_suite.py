@@ -2,10 +2,12 @@
 
 All stand on one net, with one schedule and optimiser, whatever their files prefer: XMC and STCDA an adapter without
 ReLU, SHOT batch normalisation and smoothed labels in its source stage, SFDA new prototypes every 100 steps, 3C-GAN an
-optimiser of its own. CBST labels nothing in its first two epochs. Methods that take several modalities or windows are
-parted, so that a benchmark without leaves them out.
+optimiser of its own. CBST and DLMM do more in each further epoch, CBST nothing in its first two: how far they come
+depends on the length of an epoch (`suite`). Methods that take several modalities or windows are parted, so that a
+benchmark without leaves them out.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from heads.methods import (
@@ -50,6 +52,7 @@ from pipelines.experiments._rows import Row
 SOURCE = "source-only"
 SUPERVISED = "supervised-target"
 FITTED: dict[str, Any] = {"steps": 0}  #: classifiers fitted at once, on cached features: nothing is left to train
+COUNTING = (cbst.Params, dlmm.Params)  #: methods that label more of the target with the number of the epoch
 
 ADAPTED = {
     SOURCE: Row(source_only.Params()),
@@ -112,13 +115,22 @@ TEMPORAL = {
 }
 
 
-def suite(*, modalities: bool, transformer: Any = None, relations: Any = None) -> dict[str, Row]:
+def suite(
+    *, modalities: bool, transformer: Any = None, relations: Any = None, epoch: int | None = None
+) -> dict[str, Row]:
     """Rows of all methods, supervised-target last.
 
     modalities: there are several. transformer, relations: Params of the nets `mtran` and `trn`, where clips have
-    several windows; MTRAN and TA3N stand on these, beside a source-only row of their own.
+    several windows; MTRAN and TA3N stand on these, beside a source-only row of their own. epoch: steps of an epoch of
+    the methods that count epochs, CBST and DLMM; None is one pass over the source, so that runs of equal steps get
+    fewer rounds from a larger source.
     """
     rows = ADAPTED | (MULTIMODAL if modalities else {})
+    if epoch is not None:
+        rows = {
+            name: replace(row, changes={**row.changes, "epoch": epoch}) if isinstance(row.method, COUNTING) else row
+            for name, row in rows.items()
+        }
     if transformer is not None:
         on = {"net": transformer}
         rows[f"{SOURCE}, transformer"] = Row(source_only.Params(), changes=on)

@@ -17,7 +17,8 @@ features nor when somebody counts as tired (data_manifests/cogbeacon.md); MDANN 
 known.
 
 From the paper: net, Adam, rate 1e-3, after 70 of 90 epochs 1e-4. Ours: batch of 64 of each side, no weight decay,
-every λ (the paper states none), clip_norm 20, three seeds. Nothing was tuned.
+every λ (the paper states none), clip_norm 20, three seeds. Nothing was tuned. CBST and DLMM count passes over the
+source, of which every shift has 90, so all have the same rounds.
 
 The paper prints means over the six shifts. MDANN, MCD, CBST and DLMM are quoted there from DLMM's paper, which has
 other numbers of clips, 63.64 for source-only and 67.75 for MM-SADA.
