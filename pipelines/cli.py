@@ -286,25 +286,34 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
     """
     from pipelines import results
+    from pipelines.evaluate import distances
     from pipelines.evaluate import evaluate as run
 
     shown = [config for config in job.experiment.runs if config.row]
-    wrong = []
+    wrong, without = [], []  # results, A-distances
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         for number, config in enumerate(shown, 1):
             try:
                 where, name = job.runs / config.id, job.experiment.name
-                found = run(where, job.stores, name, device, config.row, with_a_distance=a_distance)
-                results.append(job.results, found)
+                results.append(job.results, run(where, job.stores, name, device, config.row))
+                if a_distance:
+                    try:
+                        results.append(job.results, distances(where, job.stores, name, device, config.row))
+                    except FeatcacheError as error:
+                        without.append(str(error))
             except FeatcacheError as error:
                 wrong.append(str(error))
             progress(number, len(shown))
     click.echo(job.results)
+    if without:
+        note(f"{len(without)} of {len(shown)} runs have all results but A-distances:\n  " + "\n  ".join(without))
     if wrong:
         raise click.ClickException(
             f"{len(wrong)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.typed}` trains "
             "what is missing or out of date:\n  " + "\n  ".join(wrong)
         )
+    if without:
+        raise SystemExit(1)
 
 
 @main.command()

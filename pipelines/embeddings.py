@@ -46,15 +46,23 @@ def pairs(method: Method, opened: Opened, *domains: str) -> Pairs:
 def a_distances(method: Method, opened: Opened) -> dict[str, float]:
     """`a_distance/joint`, of E_v and E_l side by side, and `a_distance/video`, of E_v: source against target test rows.
 
-    ConfigError where the run has no source, or too few pairs.
+    ConfigError where the run has no source, or a side too few pairs.
     """
-    if not opened.config.source:
-        raise ConfigError(f"run {opened.config.id} names no source, so there is no distance to it")
-    source, target = pairs(method, opened, *opened.config.source), pairs(method, opened)
+    config, found = opened.config, {}
+    if not config.source:
+        raise ConfigError(f"run {config.id} names no source, so there is no distance to it")
+    for side, domains in {"source": config.source, "target": (config.test,)}.items():
+        try:
+            found[side] = pairs(method, opened, *domains)
+            _check_count(len(found[side].visual))
+        except ConfigError as error:
+            where = f"{side} {'+'.join(domains)}, split {config.test_split}"
+            raise ConfigError(f"no A-distance of run {config.id}: {where}: {error}") from error
+    source, target = found.values()
     joint = (np.concatenate([of.visual, of.text], 1) for of in (source, target))
     return {
-        "a_distance/joint": a_distance(*joint, seed=opened.config.seed),
-        "a_distance/video": a_distance(source.visual, target.visual, seed=opened.config.seed),
+        "a_distance/joint": a_distance(*joint, seed=config.seed),
+        "a_distance/video": a_distance(source.visual, target.visual, seed=config.seed),
     }
 
 
@@ -70,8 +78,7 @@ def a_distance(source: Rows, target: Rows, *, seed: int = 0) -> float:
     from sklearn.svm import SVC
 
     count = min(len(source), len(target), MOST)
-    if count < LEAST:
-        raise ConfigError(f"A-distance needs {LEAST} rows of each domain, and has {len(source)} and {len(target)}")
+    _check_count(count)
     rng = np.random.default_rng(seed)
     x = np.concatenate([of[rng.permutation(len(of))[:count]] for of in (source, target)]).astype(np.float64)
     y = np.repeat([0, 1], count)
@@ -80,6 +87,11 @@ def a_distance(source: Rows, target: Rows, *, seed: int = 0) -> float:
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     svm = GridSearchCV(SVC(kernel="precomputed"), {"C": CS}, cv=folds).fit(kernel[train], y[train])
     return float(2 * (1 - 2 * np.mean(svm.predict(kernel[test]) != y[test])))
+
+
+def _check_count(rows: int) -> None:
+    if rows < LEAST:
+        raise ConfigError(f"A-distance needs {LEAST} rows of each domain, and has {rows} of one")
 
 
 def tsne(x: Rows, *, seed: int = 0) -> NDArray[np.float64]:

@@ -41,29 +41,43 @@ def evaluate(
     experiment: str = "",
     device: str = "cpu",
     row: str | None = None,
-    *,
-    with_a_distance: bool = False,
 ) -> list[Result]:
-    """All metrics of a finished run; ConfigError when what it read has changed since.
+    """All metrics of a finished run but A-distances; ConfigError when what it read has changed since.
 
     row: the table row that the run stands for here (default: the one it was trained for). Rows are no part of a run's
-    id, so experiments share runs. with_a_distance: add `embeddings.a_distances`, which take seconds.
+    id, so experiments share runs.
     """
     run = Run.open(folder)
-    config = run.config if row is None else replace(run.config, row=row)
-    truth = _truth(run, stores) if config.task == "classification" else {}
-    opened = open_run(config, stores, device)
-    if changed := changes(run, what_is_read(opened, folder.parent)):
-        raise ConfigError(f"{changed} has changed since run {config.id} was made; train it again")
-    method = run.method(device)
-    if config.task == "retrieval":
+    truth = _truth(run, stores) if run.config.task == "classification" else {}
+    opened, method = _trained(run, stores, device)
+    if run.config.task == "retrieval":
         score_point = partial(_found, run, method)
         values = accuracies(run, score_point) | verdicts(run, score_point)
     else:
         score_point = partial(_score, run, truth)
         values = accuracies(run, score_point) | verdicts(run, score_point) | norms(method, opened)
-    if with_a_distance:
-        values |= a_distances(method, opened)
+    return _results(run, experiment, row, values)
+
+
+def distances(
+    folder: Path, stores: Path, experiment: str = "", device: str = "cpu", row: str | None = None
+) -> list[Result]:
+    """`embeddings.a_distances` of a finished run of retrieval, which take seconds; arguments as of `evaluate`."""
+    run = Run.open(folder)
+    opened, method = _trained(run, stores, device)
+    return _results(run, experiment, row, a_distances(method, opened))
+
+
+def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
+    """What the run read, as it was then, and its trained method."""
+    opened = open_run(run.config, stores, device)
+    if changed := changes(run, what_is_read(opened, run.folder.parent)):
+        raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
+    return opened, run.method(device)
+
+
+def _results(run: Run, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
+    config = run.config if row is None else replace(run.config, row=row)
     n = len(run.outputs["rows"])
     return [
         Result(

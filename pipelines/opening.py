@@ -106,7 +106,10 @@ class Opened:
 
     def test(self, *domains: str) -> Rows:
         """Test rows of these domains (default: the run's test domain), without labels."""
-        rows = self.manifest.rows(domain=domains or self.config.test, split=self.config.test_split)
+        domains, split = domains or (self.config.test,), self.config.test_split
+        rows = self.manifest.rows(domain=domains, split=split)
+        if not rows:
+            raise ConfigError(f"no {split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}")
         return self.load("test", self._complete("test", rows))
 
     def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from featcache.errors import ConfigError
+from pipelines import results
+from pipelines.cli import main
 from pipelines.embeddings import LEAST, a_distance, pairs, tsne
-from pipelines.evaluate import evaluate
+from pipelines.evaluate import distances, evaluate
 from pipelines.opening import open_manifest, open_run
 from pipelines.runs import Run
 from pipelines.train_head import train
@@ -66,7 +69,7 @@ def test_rows_that_are_all_equal_tell_nothing():
 
 
 def test_too_few_rows_are_an_error():
-    with pytest.raises(ConfigError, match=f"{LEAST} rows of each domain, and has 100 and 5"):
+    with pytest.raises(ConfigError, match=f"{LEAST} rows of each domain, and has 5 of one"):
         a_distance(normal(0, 100), normal(1, 5))
 
 
@@ -107,15 +110,38 @@ def test_a_pair_is_a_clip_and_its_first_caption(shifted):
     assert kept["clip"][first].tolist() == list(range(24))
 
 
-def test_evaluate_adds_a_distances_where_they_are_asked_for(shifted):
+def command(folder, stores, runs, **changes):
+    """What `featcache evaluate --a-distance` of this run leaves: its result, and metric -> value."""
+    experiment = folder / "mine.py"
+    experiment.write_text(f"from tests._words import retrieval_run\nRUNS = (retrieval_run(**{changes}),)")
+    words = ["evaluate", experiment, "--stores", stores, "--runs", runs, "--a-distance"]
+    said = CliRunner().invoke(main, [str(word) for word in words])
+    return said, {row.metric: row.value for row in results.read(runs / "results.jsonl")}
+
+
+def test_evaluate_adds_a_distances_where_they_are_asked_for(shifted, tmp_path):
     stores, folder = shifted
-    values = {row.metric: row.value for row in evaluate(folder, stores, with_a_distance=True)}
-    assert values["a_distance/video"] > 1
-    assert values["a_distance/joint"] > 1
-    assert not any("a_distance" in row.metric for row in evaluate(folder, stores))
+    values = {row.metric: row.value for row in distances(folder, stores)}
+    assert set(values) == {"a_distance/joint", "a_distance/video"}
+    assert min(values.values()) > 1
+    said, written = command(tmp_path, stores, folder.parent, steps=20)
+    assert said.exit_code == 0, said.output
+    assert written == values | {row.metric: row.value for row in evaluate(folder, stores)}
+
+
+def test_where_there_is_no_a_distance_side_and_split_are_named_and_recalls_are_kept(tmp_path):
+    stores, runs = tmp_path / "stores", tmp_path / "runs"
+    retrieval_stores(stores)
+    train(retrieval_run(steps=1), stores, runs)
+    said, written = command(tmp_path, stores, runs, steps=1)
+    assert said.exit_code == 1
+    assert "1 of 1 runs have all results but A-distances" in said.output
+    assert "source day, split test: A-distance needs 20 rows of each domain, and has 6 of one" in said.output
+    assert "t2v/R@1" in written
+    assert "a_distance/video" not in written
 
 
 def test_a_run_without_captions_has_no_pairs(tmp_path):
     folder = train(run(steps=1), write_all(tmp_path / "stores"), tmp_path / "runs")
     with pytest.raises(ConfigError, match="is of classification"):
-        evaluate(folder, tmp_path / "stores", with_a_distance=True)
+        distances(folder, tmp_path / "stores")

@@ -126,6 +126,8 @@ def test_what_is_written_can_be_imported_and_counts_as_the_card_says(tmp_path):
     captions = Manifest.read(tmp_path / "pairs_captions.csv")
     assert Manifest.read(tmp_path / "pairs.csv") == manifest
     assert {clip.of for clip in captions.clips} == {clip.clip_id for clip in manifest.clips}
+    sizes = {(d, s): len(manifest.rows(domain=d, split=s)) for d in ("source", *SHIFTS) for s in ROWS}
+    assert sizes == {(d, s): n for d in ("source", *SHIFTS) for s, n in ROWS.items()}
     assert seen[-1] == (len(manifest.clips),) * 2
     for m, there in zip(("clips", "captions"), (manifest, captions), strict=True):
         assert f"| {m} | {len(there.clips)}" in CARD

@@ -36,7 +36,7 @@ WORDS = {
 CAPTIONS = (2, 5)  #: fewest and most of a clip
 SPOKEN = 0.8  #: share of captions that speak of an expert
 SHOWN = 0.9  #: share of clips that have a scene; the other experts are always there
-ROWS = {"train": 300, "test": 200}  #: clips of a domain; the source has no test
+ROWS = {"train": 300, "test": 200}  #: clips of a domain
 AXES = np.eye(D)  #: AXES[:K] are those of the topics
 
 
@@ -151,7 +151,7 @@ def build(
     of their rows. `progress(done, total)` counts clips.
     """
     folder = Path(folder)
-    parts = [("source", "train"), *((shift, split) for shift in SHIFTS for split in ROWS)]
+    parts = [(domain, split) for domain in ("source", *SHIFTS) for split in ROWS]
     total = sum(ROWS[split] for _, split in parts)
     clips: list[Clip] = []
     captions: list[Clip] = []
