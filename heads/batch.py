@@ -51,11 +51,12 @@ class Spec:
 
     shapes: dict[str, tuple[int, ...]]  #: modality -> row_shape, over all feeds
     windows: dict[str, int]  #: modality -> T of a training draw
-    classes: dict[str, int]  #: task -> number of classes, from the manifest
+    classes: dict[str, int]  #: task -> number of classes, from the manifest; in clustering, of the source's rows alone
     rows: dict[str, int]  #: "source" | "source_val" | "target" -> rows, of the sides that the method is given;
     #: "captions" -> captions of the source's rows
     domains: tuple[str, ...]  #: source domains in the run's order, then the target
     captions: tuple[str, ...] = ()  #: modalities that are the captions of a retrieval run; a target has none of them
+    clusters: int = 0  #: of a clustering run: clusters of the target, the number of its classes (taken as known)
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ class Net(nn.Module):
     """What a table holds fixed while methods vary. Constructor (params, spec); it draws its weights before the method.
 
     Nets of retrieval (`_retrieval.py`) say "visual" and "text" in `encode`, and have a `similarity`; the others have
-    `classify`.
+    `classify`. Nets of clustering say what each of their branches makes of a side.
     """
 
-    task: ClassVar[str] = "classification"  #: or retrieval: what it answers; a method names the tasks that it serves
+    task: ClassVar[str] = "classification"  #: or retrieval, clustering: what it answers; a method names what it serves
     dim: int  #: D, size of each encoded feature
     parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
     units: nn.Module | None  #: what standardises x before it is encoded, where there is any; AdaBN takes it out
