@@ -1,10 +1,12 @@
 """Clusters of a whole side: pseudo-labels by centroids of classes or by sets of prototypes, and k-means.
 
 Sources: [SHOT: Liang et al. 2020, Sec. 3.3]; [MTRAN, Sec. 3.3.2]; [SFDA: Kim et al. 2021]; [Lloyd 1982]; [k-means++:
-Arthur & Vassilvitskii 2007].
+Arthur & Vassilvitskii 2007]; [spherical k-means: Dhillon & Modha 2001].
 
 Shapes: N rows of a whole side, D features, K classes or clusters.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -89,20 +91,45 @@ def kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int =
     >>> kmeans(torch.tensor([[0.0], [2.0], [10.0], [12.0]]), 2, seed=0).sort(0).values.squeeze(1)
     tensor([ 1., 11.])
     """
+    mean_D = x_ND.mean(0)  # squared distances are differences of squared lengths: less is lost near the origin
+    return best_lloyd(x_ND - mean_D, k, seed, restarts, iterations) + mean_D
+
+
+def spherical_kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int = 100) -> Tensor:
+    """Centroids (K, D) of length 1 of the largest Σ_n max_k cos(x_n, c_k) found, out of several starts as of `kmeans`.
+
+    >>> x = torch.tensor([[1.0, 0.0], [5.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    >>> spherical_kmeans(x, 2, seed=0).sort(0).values
+    tensor([[0., 0.],
+            [1., 1.]])
+    """
+    return best_lloyd(normalize(x_ND), k, seed, restarts, iterations, normalize)
+
+
+def best_lloyd(
+    x_ND: Tensor,
+    k: int,
+    seed: int,
+    restarts: int,
+    iterations: int,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Centroids (K, D) of least inertia out of several starts of k-means++."""
     if not 0 < k <= len(x_ND):
         raise ValueError(f"{len(x_ND)} rows cannot be parted into {k} clusters; ask for 1 to {len(x_ND)}")
-    mean_D = x_ND.mean(0)
-    x_ND = x_ND - mean_D  # squared distances are differences of squared lengths: less is lost near the origin
     generator = torch.Generator().manual_seed(seed)
     starts = [spread_start(x_ND, k, generator) for _ in range(restarts)]
-    found = [lloyd(x_ND, start_KD, iterations) for start_KD in starts]
-    return min(found, key=lambda pair: pair[1])[0] + mean_D
+    found = [lloyd(x_ND, start_KD, iterations, project) for start_KD in starts]
+    return min(found, key=lambda pair: pair[1])[0]
 
 
-def lloyd(x_ND: Tensor, centroids_KD: Tensor, iterations: int) -> tuple[Tensor, float]:
+def lloyd(
+    x_ND: Tensor, centroids_KD: Tensor, iterations: int, project: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, float]:
     """Centroids (K, D) from this start, and their inertia; stops early where no row changes its cluster.
 
     An empty cluster moves to the row that lies farthest from its own centroid, several of them to several rows.
+    project: what is done to the means; brought to length 1, they are the best centroids of length 1 for such rows.
     """
     labels_N, square_N = nearest(x_ND, centroids_KD)
     for _ in range(iterations):
@@ -114,6 +141,8 @@ def lloyd(x_ND: Tensor, centroids_KD: Tensor, iterations: int) -> tuple[Tensor, 
         sums_KD = torch.zeros_like(centroids_KD).index_add_(0, labels_N, x_ND)
         # where all rows lie on centroids, a cluster may have given its only row away: it stays
         centroids_KD = torch.where(count_K[:, None] > 0, sums_KD / count_K.clamp_min(1)[:, None], centroids_KD)
+        if project is not None:
+            centroids_KD = project(centroids_KD)
         labels_N, square_N = nearest(x_ND, centroids_KD)
         if torch.equal(labels_N, before_N):
             break

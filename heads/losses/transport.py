@@ -1,4 +1,4 @@
-"""Entropic optimal transport between two groups of rows.
+"""Entropic optimal transport between two groups of rows, and of rows to clusters of equal size.
 
     OT(s, t) = min_P <P, C> + ε KL(P | a bᵀ)       C_ij = 1 - cos(s_i, t_j);  P has row sums a, column sums b
              = max_{f, g} <a, f> + <b, g>          with f_i = -ε log Σ_j b_j exp((g_j - C_ij) / ε), and g likewise
@@ -7,8 +7,13 @@
 a and b are uniform over the rows that count. OT of a group with itself is above 0, and OT alone is least for groups
 that have shrunk to a point; the Sinkhorn divergence S is 0 for equal groups, and not below 0.
 
-Sources: [Cuturi 2013]; [Genevay et al. 2018] for S, there without the entropy; [Feydy et al. 2019] for the dual form.
-Shapes: S, T rows of the two groups, D features; in_S, in_T (bool) say which rows count.
+Rows to clusters: of all S >= 0 with row sums 1/N and column sums 1/K, the least
+
+    <S, -log P> + KL(S | uniform) / ξ = diag(v) P^ξ diag(u)     P_nk: what is predicted of row n
+
+Sources: [Cuturi 2013]; [Genevay et al. 2018] for S(s, t), there without the entropy; [Feydy et al. 2019] for the dual
+form; [Asano et al. 2020] and CoDT's supplement, Eq. 9 to 11, for clusters.
+Shapes: S, T rows of the two groups, D features; in_S, in_T (bool) say which rows count. N rows, K clusters.
 """
 
 import torch
@@ -16,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 EPS = 1e-6  # least norm in a cosine
+STRIDE = 10  # iterations between two looks at whether to stop
 
 
 def sinkhorn_divergence(
@@ -64,3 +70,42 @@ def uniform(in_B: Tensor) -> Tensor:
     """Equal weights of the rows that count, in double -> (B,); where none does, of all, to stay finite."""
     counts_B = (in_B | ~in_B.any()).double()
     return counts_B / counts_B.sum()
+
+
+def cluster_scales(
+    log_p_NK: Tensor, xi: float, start_K: Tensor | None = None, *, iterations: int = 100, tolerance: float = 0.01
+) -> Tensor:
+    """Log u (K,) in double, up to a constant: what makes clusters equally large, by Sinkhorn's iterations.
+
+    Stops where Σ_n |v_n / v'_n - 1| of two successive v is below the tolerance, looked at every 10 iterations; cluster
+    masses are then off by tolerance / N at most. Or else after so many iterations. start_K: log u to begin with.
+
+    Of ten iterations the first is of logarithms, where the surest predictions do not vanish; the others multiply the
+    matrix that it leaves, which is eight times as fast.
+
+    >>> p = torch.tensor([[0.8, 0.2], [0.6, 0.4]])   # both rows say 0: the second is the one less sure
+    >>> transport_plan(p.log(), 10.0, cluster_scales(p.log(), 10.0)).argmax(1)
+    tensor([0, 1])
+    """
+    N, K = log_p_NK.shape
+    z_NK = xi * log_p_NK.double()
+    log_u_K = z_NK.new_zeros(K) if start_K is None else start_K.double()
+    tiny = torch.finfo(z_NK.dtype).tiny
+    for _ in range(0, iterations, STRIDE):
+        log_u_K = log_u_K - (z_NK + log_u_K).log_softmax(1).logsumexp(0)
+        S_NK = (z_NK + log_u_K).softmax(1) / N
+        v_N = torch.ones_like(z_NK[:, 0])
+        for _ in range(1, STRIDE):
+            u_K = 1 / (K * (v_N @ S_NK)).clamp_min(tiny)
+            before_N, v_N = v_N, 1 / (N * (S_NK @ u_K)).clamp_min(tiny)
+        log_u_K = log_u_K + u_K.log()
+        log_u_K = log_u_K - log_u_K.mean()
+        if (before_N / v_N - 1).abs().sum() < tolerance:
+            break
+    return log_u_K
+
+
+def transport_plan(log_p_NK: Tensor, xi: float, log_u_K: Tensor) -> Tensor:
+    """S (N, K) of these cluster scales, in double; its rows sum to 1/N exactly, and their argmax are pseudo-labels."""
+    S_NK: Tensor = (xi * log_p_NK.double() + log_u_K).softmax(1) / len(log_p_NK)
+    return S_NK

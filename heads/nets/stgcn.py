@@ -5,11 +5,11 @@
     T = Dropout(BN(conv of 9 frames(relu(BN))))                      frame to frame, the last joint's own
     f = mean over frames, joints and bodies of the last block        256 numbers of a clip
 
-A are the graph's partitions (`heads/skeletons.py`), E the edges' learnt importance. Channels are 16 four times, 32 three
-times, 64 twice, and 256; blocks 5 and 8 halve the frames: 50 become 13. Branch B0 reads the run's first feed, the
+A are the graph's partitions (`heads/skeletons.py`), E the edges' learnt importance. Channels are 16 four times, 32
+three times, 64 twice, and 256; blocks 5 and 8 halve the frames: 50 become 13. Branch B0 reads the run's first feed, the
 layout that source and target share; branch B1 the last one, the target's own layout, where there are two. `classifier`
-is that of the source's classes, on B0. Names of the encoders' entries (`encoder.B0`, `encoder.B1`) are the official ones
-of CoDT's release, weights of which fit.
+is that of the source's classes, on B0. Names of the encoders' entries (`encoder.B0`, `encoder.B1`) are the official
+ones of CoDT's release, weights of which fit.
 
 Implementation details
   1. The first block has no residual and no dropout; R is the identity where channels and frames stay, or else a
