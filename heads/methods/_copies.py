@@ -20,6 +20,13 @@ def second_head(net: Net) -> Net:
     return copy.deepcopy(net, {id(parameter): parameter for parameter in encoder_parameters(net)})
 
 
+@torch.no_grad()
+def average(mine: nn.Module, theirs: nn.Module, decay: float) -> None:
+    """θ' = decay θ' + (1 - decay) θ for all weights of mine; its buffers stay."""
+    for kept, new in zip(mine.parameters(), theirs.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
 class Teacher(nn.Module):
     """A copy of the net that takes no gradient and has no dropout: it stays in eval mode whatever the loop says."""
 
@@ -37,7 +44,6 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, net: Net, decay: float = 0.0) -> None:
         """θ' = decay θ' + (1 - decay) θ for all weights, and the net's buffers; without decay a copy of the net."""
-        for mine, theirs in zip(self.net.parameters(), net.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - decay)
+        average(self.net, net, decay)
         for kept, new in zip(self.net.buffers(), net.buffers(), strict=True):
             kept.copy_(new)
