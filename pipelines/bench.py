@@ -21,7 +21,7 @@ from featcache.manifest import Manifest
 from featcache.media import read_clip
 from featcache.store import FeatureStore
 from featcache.windows import Plan
-from pipelines import _bench_extract, _bench_heads, _bench_retrieval, _bench_store
+from pipelines import _bench_clustering, _bench_extract, _bench_heads, _bench_retrieval, _bench_store
 from pipelines._bench_store import Line, write_store
 from pipelines.extract import extract, load_extractors
 
@@ -32,7 +32,18 @@ DESCRIPTORS = ("hog", "hof", "logmel")
 
 def main(names: Sequence[str] = ()) -> None:
     """Run the benchmarks of these names, or every one, and print a Markdown table."""
-    every = (store_write, store_read, reading, extraction, networks, options, long_videos, training, retrieval)
+    every = (
+        store_write,
+        store_read,
+        reading,
+        extraction,
+        networks,
+        options,
+        long_videos,
+        training,
+        retrieval,
+        clustering,
+    )
     benchmarks = {benchmark.__name__: benchmark for benchmark in every}
     if unknown := [name for name in names if name not in benchmarks]:
         raise SystemExit(f"no benchmark {unknown[0]!r}; choose from {', '.join(benchmarks)}")
@@ -119,6 +130,12 @@ def retrieval(folder: Path) -> Iterator[Line]:
     """Ranks of captions and clips: their pace and their memory."""
     yield from _bench_retrieval.pace(alternate)
     yield from _bench_retrieval.memory()
+
+
+def clustering(folder: Path) -> Iterator[Line]:
+    """Pseudo-labels by optimal transport, and graph convolutions."""
+    yield from _bench_clustering.graph(alternate)
+    yield from _bench_clustering.sinkhorn(alternate)
 
 
 def alternate(

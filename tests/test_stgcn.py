@@ -12,6 +12,7 @@ from torch.nn.functional import batch_norm
 from featcache.extractors._joints import LAYOUTS
 from heads.nets.stgcn import Block, Encoder, Params, graph_convolution, pooled
 from heads.skeletons import SKELETONS, partitions, skeleton
+from pipelines._bench_clustering import weights_first
 from tests._backbones import DATA, by_rule
 from tests._skeleton_problems import ONE, TWO, net, side, spec
 
@@ -146,6 +147,16 @@ def test_a_block_equals_loops_over_joints_and_frames(C, D, stride, residual, T):
     x, A = torch.randn(2, C, T, 15, dtype=torch.float64), partitions(15).double()
     with torch.no_grad():
         assert torch.allclose(block(x, A), naive_block(block, x, A, stride))
+
+
+@pytest.mark.parametrize(("C", "D"), [(3, 5), (5, 2)])
+def test_the_graph_convolution_equals_loops_and_the_codes_order(C, D):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, C, 4, 15), (3, 15, 15), (3 * D, C, 1, 1), (3 * D,))
+    given = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    found = graph_convolution(*given)
+    assert torch.allclose(found, naive_gcn(*given))
+    assert torch.allclose(found, weights_first(*given))
 
 
 def test_gradients_of_the_graph_convolution():

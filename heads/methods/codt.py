@@ -22,9 +22,10 @@ number of classes, as in the paper. `CODE` below is how the released code differ
 Implementation details
   1. Memory and labels take in the batch before its losses are computed, so that the positive k_i is the teacher's
      feature of this batch's other view, and the negatives those of all other rows.
-  2. Sinkhorn begins where it ended in the step before: ten iterations do then. It stops as the code's does.
-  3. Teachers begin as copies of the students in each run, as classifiers' centroids would not fit others (the code
-     draws them at random). Their BN takes the batch's statistics, and is not averaged (code).
+  2. Sinkhorn stops as the code's does, on 20,000 rows after its most of 100 iterations, short of equal clusters. It
+     begins where it ended in the step before (code: anew), so that iterations of successive steps add up.
+  3. Teachers begin as copies of the students in each run (the code draws them at random). Their BN takes the batch's
+     statistics, and is not averaged (code).
   4. Spherical k-means of the memory gives both classifiers of a branch their first weights, biases 0, where a run
      begins (the code's condition for it is never met).
   5. ρ is 0.07, as in the code; the supplement's 7 would make all negatives alike.
