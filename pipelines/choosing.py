@@ -110,7 +110,8 @@ def groups(rows: Iterable[Result], experiment: Experiment, metric: str) -> dict[
             if seeds.setdefault(result.seed, of) is not of:
                 raise ConfigError(f"{run} and {seeds[result.seed][metric].run} differ in the run they start from only")
     most = {key: max(protocols.values(), key=len) for key, protocols in found.items()}
-    return {key: candidates for key, of in most.items() if len(candidates := _candidates(of, metric)) > 1}
+    several = {key: _candidates(of, metric) for key, of in most.items()}
+    return {key: of for key, of in several.items() if len(of) > 1}
 
 
 def choices(candidates: list[Candidate]) -> Iterator[Choice]:

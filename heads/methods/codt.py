@@ -56,6 +56,7 @@ from heads.methods import Method
 from heads.methods._copies import average
 from heads.nets import Net, stgcn
 from heads.nets.stgcn import draw_weights, pooled
+from heads.params import within
 
 VARIANTS = ("ccm", "fp", "pf")
 WEAK, STRONG = (0.5, 6), (1.0, 3)  # β of shear, γ of crop
@@ -66,20 +67,20 @@ OTHER = {"B0": "B1", "B1": "B0"}
 class Params:
     """Hyper-parameters of CoDT, by the supplement."""
 
-    lambda_sup: float = 1.0  #: λ_sup, weight of the source's classes
-    lambda_dec: float = 20.0  #: λ_dec, weight of the decoded joints
-    lambda_cont: float = 1.0  #: λ_cont, weight of the contrast with the memory
-    lambda_cls: float = 5.0  #: λ_cls, weight of online clustering (OCM); 0 in the first stage
-    lambda_cot: float = 10.0  #: λ_cot, weight of collaborative clustering (CCM); 0 in the first stage
+    lambda_sup: float = within(1.0, 0)  #: λ_sup, weight of the source's classes
+    lambda_dec: float = within(20.0, 0)  #: λ_dec, weight of the decoded joints
+    lambda_cont: float = within(1.0, 0)  #: λ_cont, weight of the contrast with the memory
+    lambda_cls: float = within(5.0, 0)  #: λ_cls, weight of online clustering (OCM); 0 in the first stage
+    lambda_cot: float = within(10.0, 0)  #: λ_cot, weight of collaborative clustering (CCM); 0 in the first stage
     variant: str = "ccm"  #: of CCM: ccm | fp (pairs by features) | pf (similarity of features)
-    alpha: float = 0.999  #: α, share of a teacher's weights that stays in a step
-    rho: float = 0.07  #: ρ, temperature
-    xi: float = 10.0  #: ξ, power of the predictions in the transport
-    mask: float = 0.3  #: probability that a part of the body is masked in a frame; code: 0.1
+    alpha: float = within(0.999, 0, 1)  #: α, share of a teacher's weights that stays in a step
+    rho: float = within(0.07, 0, above=True)  #: ρ, temperature
+    xi: float = within(10.0, 0, above=True)  #: ξ, power of the predictions in the transport
+    mask: float = within(0.3, 0, 1)  #: probability that a part of the body is masked in a frame; code: 0.1
     strong: bool = True  #: students see strongly augmented rows in the second stage; code: False
     kmeans: bool = True  #: k-means draws the first target classifiers; code: False
     teacher_dropout: bool = False  #: teachers drop, as students do; code: True
-    projection_dim: int = 128  #: entries of q and k
+    projection_dim: int = within(128, 1)  #: entries of q and k
 
 
 CODE = Params(mask=0.1, strong=False, kmeans=False, teacher_dropout=True)

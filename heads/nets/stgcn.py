@@ -29,6 +29,7 @@ from torch.nn.functional import conv2d
 
 from heads.batch import Side, Spec
 from heads.nets import Net
+from heads.params import within
 from heads.skeletons import partitions, skeleton
 
 
@@ -36,10 +37,10 @@ from heads.skeletons import partitions, skeleton
 class Params:
     """Size of the network."""
 
-    width: int = 16  #: channels of the first four blocks; twice as many in the next three, then four times
-    dim: int = 256  #: D, channels of the last block
-    kernel: int = 9  #: frames that a block looks at; odd
-    dropout: float = 0.5  #: share of a block's numbers dropped in training
+    width: int = within(16, 1)  #: channels of the first four blocks; twice as many in the next three, then four times
+    dim: int = within(256, 1)  #: D, channels of the last block
+    kernel: int = within(9, 1)  #: frames that a block looks at; odd
+    dropout: float = within(0.5, 0, 1, below=True)  #: share of a block's numbers dropped in training
 
 
 class Stgcn(Net):
