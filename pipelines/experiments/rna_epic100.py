@@ -25,7 +25,8 @@ target, as the paper's λ were. Classes that no clip has are left out (data_mani
 
 Rows: L_g and L_c without "UDA" see the source alone. Of the UDA rows, the paper's list is read as: L_g; L_g + L_c; and
 with L_mod; to these three L_d, L_IM, or both. Table 1 has no row for most of them; its L_g is read as that without a
-target. ΔAcc of the paper is the mean over verb, noun and action of the difference to source-only.
+target. ΔAcc of the paper (Table 2) is the mean over verb, noun and action of the difference to source-only: that of
+the last columns ("vs source-only") of the tables of top1/verb, top1/noun and top1/action.
 """
 
 from typing import Any
