@@ -6,6 +6,7 @@ from pipelines._table_parts import Line, Note, beside_published, is_share
 from pipelines.config import OWN, RunConfig, method_class
 from pipelines.experiments import Experiment
 from pipelines.results import Result
+from pipelines.typed import first
 from pipelines.validators import ORACLE, VALIDATORS
 
 NAMES = {
@@ -67,7 +68,7 @@ def notes(
         *_missing(experiment, plan, found),
     ]
     calm = [Note(_what(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
-    if surrogates := _surrogates(experiment):
+    if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
         calm.append(
@@ -105,14 +106,16 @@ def _what(metric: str, lines: list[Line]) -> str:
     if metric.startswith("validator/"):
         rule = VALIDATORS[metric.removeprefix("validator/")]
         name, rows = f"{metric}, {rule.says} ({'higher' if rule.higher else 'lower'} is better)", ""
-    seeds = dict.fromkeys(tuple(sorted({s for c in line.cells.values() for s in c.seeds})) for line in lines)
-    if len(seeds) == 1:
+    measured = {line.method: line.measured for line in lines if line.measured}
+    seeds = set(measured.values())
+    if not seeds:
+        over = "no results yet"
+    elif len(seeds) == 1:
         (only,) = seeds
         over = f"seed {only[0]} only, so without ±" if len(only) == 1 else f"mean ± sample std over {_list(only)}"
     else:
-        over = "mean ± sample std over seeds, which differ by row: " + "; ".join(
-            f"{line.method}: {_list(sorted({s for c in line.cells.values() for s in c.seeds}))}" for line in lines
-        )
+        by_row = "; ".join(f"{method}: {_list(only)}" for method, only in measured.items())
+        over = f"mean ± sample std over seeds, which differ by row: {by_row}"
     return f"{name[0].upper()}{name[1:]}{unit}{rows}; {over}. Selection: {_per_line(lines, 'select', SELECT)}."
 
 
@@ -203,7 +206,7 @@ def _collapsed(plan: Plan, found: dict[str, Result]) -> list[str]:
                 dead.setdefault((f"{method} {shift}", m), []).append(seed)
     if not dead:
         return []
-    which = "; ".join(f"{cell} ({_seeds(of)}): {m}" for (cell, m), of in dead.items())
+    which = first([f"{cell} ({_seeds(of)}): {m}" for (cell, m), of in dead.items()], between="; ")
     return [f"COLLAPSED FEATURES: {which}. Their norm vanished in training, so nothing was left to align."]
 
 
@@ -237,15 +240,15 @@ def _unknown_start(experiment: Experiment) -> list[str]:
         if run.row and (start := experiment.chain(run)[-1].init_from):
             starts.setdefault(shown(run), {})[start] = None
     return [
-        f"UNKNOWN START: {row} starts from {', '.join(runs)}, not among the runs of this experiment; whether labels of "
-        "the test domain were seen there is not known."
+        f"UNKNOWN START: {row} starts from {first(list(runs))}, not among the runs of this experiment; whether labels "
+        "of the test domain were seen there is not known."
         for row, runs in starts.items()
     ]
 
 
-def _surrogates(experiment: Experiment) -> list[str]:
-    """Rows whose method only stands for the paper's, and what stands for what."""
-    rows = {run.row: method_class(run).surrogate for run in experiment.runs if run.row}
+def _surrogates(experiment: Experiment, methods: list[str]) -> list[str]:
+    """Of these, the rows whose method only stands for the paper's, and what stands for what."""
+    rows = {run.row: method_class(run).surrogate for run in experiment.runs if shown(run) in methods}
     return [f"{row}: {stands_for}" for row, stands_for in rows.items() if stands_for]
 
 
@@ -267,18 +270,25 @@ def _seeds(seeds: Iterable[int]) -> str:
 
 
 def _missing(experiment: Experiment, plan: Plan, found: dict[str, Result]) -> list[str]:
+    """Per row how many results are not there of how many, and the first of these."""
     holes: dict[str, dict[tuple[int, ...], list[str]]] = {}
+    planned: dict[str, int] = {}
     for (method, shift), seeds in plan.items():
+        planned[method] = planned.get(method, 0) + len(seeds)
         if gone := tuple(seed for seed, run in seeds.items() if run not in found):
             holes.setdefault(method, {}).setdefault(gone, []).append(shift)
     if not holes:
         return []
-    which = "; ".join(
-        f"{method} {', '.join(shifts)} ({_seeds(seeds)})"
-        for method, groups in holes.items()
-        for seeds, shifts in groups.items()
-    )
-    return [f"MISSING: {which}. To make them: {command(experiment)}"]
+    rows = []
+    for method, groups in holes.items():
+        lacking = sum(len(gone) * len(shifts) for gone, shifts in groups.items())
+        which = first([f"{first(shifts, 3)} {_seeds(gone)}" for gone, shifts in groups.items()], 3, "; ")
+        rows.append(
+            f"{method} all {lacking}"
+            if lacking == planned[method]
+            else f"{method} {lacking} of {planned[method]} ({which})"
+        )
+    return [f"MISSING: {first(rows, between='; ')}. To make them: {command(experiment)}"]
 
 
 def command(experiment: Experiment) -> str:

@@ -69,6 +69,11 @@ class Line:
     gain: Cell
 
     @property
+    def measured(self) -> tuple[int, ...]:
+        """The seeds that any of its cells has a value of."""
+        return tuple(sorted({seed for cell in self.cells.values() for seed in cell.values}))
+
+    @property
     def fair(self) -> bool:
         """No label of the test domain had a say, neither in training nor in choosing."""
         return self.label_free and ORACLE not in self.select.split(" / ")

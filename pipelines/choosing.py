@@ -100,13 +100,13 @@ def groups(rows: Iterable[Result], experiment: Experiment, metric: str) -> dict[
         if row.experiment == experiment.name and row.select != ORACLE:
             runs.setdefault(row.run, {})[row.metric] = row
     found: dict[tuple[str, str], dict[str, Found]] = {}  # -> protocol -> candidates
+    columns = experiment.columns  # none of a run that another version of the settings gave its id
     for run, of in runs.items():
-        for column in experiment.columns[run] if metric in of else ():
+        for column in columns.get(run, ()) if metric in of else ():
             result = of[metric]
             settings = json.dumps({k: v for k, v in result.config.items() if k not in APART}, sort_keys=True)
-            protocol = json.dumps([result.config[name] for name in PROTOCOL])
-            candidates = found.setdefault((result.row, column), {}).setdefault(protocol, {})
-            seeds = candidates.setdefault(settings, {})
+            protocol = json.dumps([result.config.get(name) for name in PROTOCOL])
+            seeds = found.setdefault((result.row, column), {}).setdefault(protocol, {}).setdefault(settings, {})
             if seeds.setdefault(result.seed, of) is not of:
                 raise ConfigError(f"{run} and {seeds[result.seed][metric].run} differ in the run they start from only")
     most = {key: max(protocols.values(), key=len) for key, protocols in found.items()}

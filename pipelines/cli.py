@@ -285,7 +285,7 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     Example:
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
     """
-    from pipelines import results
+    from pipelines import results, typed
     from pipelines.evaluate import distances
     from pipelines.evaluate import evaluate as run
 
@@ -310,7 +310,7 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     if wrong:
         raise click.ClickException(
             f"{len(wrong)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.typed}` trains "
-            "what is missing or out of date:\n  " + "\n  ".join(wrong)
+            "what is missing or out of date:\n  " + typed.first(wrong, between="\n  ")
         )
     if without:
         raise SystemExit(1)

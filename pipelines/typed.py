@@ -8,7 +8,7 @@ import difflib
 import math
 import reprlib
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -178,12 +178,28 @@ def spelled(kind: Any) -> str:
 
 
 def unknown(what: str, value: str, choices: Iterable[str], where: str = "") -> ConfigError:
-    """`no WHAT 'value' in WHERE`, the nearest choice if one is near, and all of them."""
+    """`no WHAT 'value' in WHERE`, the nearest choice if one is near, and all of them, that one first.
+
+    They are quoted where one has a comma in it.
+    """
     choices = list(choices)
-    near = difflib.get_close_matches(value, choices, n=1)
+    lower = {choice.lower(): choice for choice in choices}
+    near = [lower[word] for word in difflib.get_close_matches(value.lower(), lower, n=1)]
+    ordered = dict.fromkeys([*near, *choices])
+    names = map(repr, ordered) if any("," in choice for choice in choices) else ordered
     hint = f"did you mean {near[0]!r}? " if near else ""
     place = f" in {where}" if where else ""
-    return ConfigError(f"no {what} {value!r}{place}; {hint}there are: {', '.join(choices) or 'none'}")
+    return ConfigError(f"no {what} {value!r}{place}; {hint}there are: {', '.join(names) or 'none'}")
+
+
+def first(words: Sequence[str], most: int = 10, between: str = ", ") -> str:
+    """The words, of many the first ones and how many more.
+
+    >>> first(["a", "b"]), first([str(k) for k in range(2000)], 2)
+    ('a, b', '0, 1, … and 1,998 more')
+    """
+    more = [f"… and {len(words) - most:,} more"] if len(words) > most else []
+    return between.join([*words[:most], *more])
 
 
 def _known(key: str, choices: Iterable[str], where: str) -> None:

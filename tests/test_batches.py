@@ -446,7 +446,7 @@ def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
     ("changes", "complaint"),
     [
         ({"manifest": "toys"}, "no stores of a manifest 'toys' in .*; did you mean 'toy'. there are: toy"),
-        ({"feeds": {"rgb": Feed("hogg")}}, "no store 'hogg' in .*; did you mean 'hog'. there are: hof, hog"),
+        ({"feeds": {"rgb": Feed("hogg")}}, "no store 'hogg' in .*; did you mean 'hog'. there are: hog, hof"),
         ({"source": ("dusk",)}, "no domain 'dusk' in manifest 'toy'; it has: day, night"),
         ({"train_split": "val"}, "domain 'day' of the source has no val rows to train on"),
         (

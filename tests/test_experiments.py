@@ -200,6 +200,18 @@ def test_a_stage_of_a_chosen_row_is_trained_but_is_no_row():
     assert staged().changed(only=("RNA", "source-only")).runs == staged().runs
 
 
+def test_an_unknown_row_is_told_the_nearest_first_in_quotes():
+    """Names of rows have commas in them; upper and lower case make no row."""
+    named = (run(row=row) for row in ("source-only", "CBST", "CBST, per modality"))
+    several = Experiment("several", "", tuple(named))
+    with pytest.raises(
+        ConfigError, match="'cbst'; did you mean 'CBST'. there are: 'CBST', 'source-only', 'CBST, per modality'$"
+    ):
+        several.changed(only=("cbst",))
+    with pytest.raises(ConfigError, match="did you mean 'CBST, per modality'. there are: 'CBST, per modality', 's"):
+        several.changed(only=("CBST, by modality",))
+
+
 def test_settings_move_a_stage_with_its_row_but_for_those_of_the_method():
     """λ_g is RNA's: the stage's method has none. Steps are everybody's, and the row starts from the changed stage."""
     before = staged().runs[0]

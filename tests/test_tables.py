@@ -79,7 +79,7 @@ def test_a_missing_cell_is_named_and_not_averaged_over(toy):
     some = [row for row in rows(toy) if not (row.row == "RNA (UDA)" and row.test == "day")]
     text = " ".join(render(some, toy).split())
     assert cells(render(some, toy))["RNA (UDA)"] == ["60.0 ± 10.0", "–", "–", "–"]
-    assert "MISSING: RNA (UDA) night→day (seeds 0, 1, 2)." in text
+    assert "MISSING: RNA (UDA) 3 of 6 (night→day seeds 0, 1, 2)." in text
     assert "featcache train-head toy && featcache evaluate toy" in text
 
 
@@ -88,12 +88,37 @@ def test_missing_seeds_are_counted_in_the_cell_and_empty_the_mean(toy):
     table = cells(render(some, toy))
     assert table["source-only"][:3] == ["45.0 ± 7.1 [2 of 3 seeds]", "20.0 ± 0.0", "–"]
     assert table["RNA (UDA)"][-1] == "–"  # its gain has no partner for seed 2
-    assert "source-only day→night (seed 2)" in render(some, toy)
+    assert "source-only 1 of 6 (day→night seed 2)" in render(some, toy)
+    assert "mean ± sample std over 3 seeds (0, 1, 2)." in said(some, toy)
 
 
 def test_without_any_results_the_plan_is_still_shown(toy):
     table = cells(render([], toy))
     assert table["RNA (UDA)"] == ["–"] * 4
+    text = said([], toy)
+    assert "Top-1 accuracy in per cent on the test rows; no results yet." in text
+    assert "MISSING: source-only all 6; RNA (UDA) all 6; supervised-target all 6. To make them" in text
+
+
+def test_notes_speak_of_the_seeds_that_are_there_not_of_those_that_are_planned(toy):
+    one = [row for row in rows(toy) if row.seed == 1]
+    assert "test rows; seed 1 only, so without ±. Selection" in said(one, toy)
+    assert "seeds, which differ by row" not in said([row for row in one if row.row == "RNA (UDA)"], toy)
+    some = [row for row in rows(toy) if row.seed == 1 or row.row == "source-only"]
+    assert "by row: source-only: 3 seeds (0, 1, 2); RNA (UDA): 1 seed (1); supervised-target: 1 seed (1)." in said(
+        some, toy
+    )
+
+
+def test_many_missing_rows_and_shifts_are_counted_and_the_first_ones_named():
+    shifts = [("D1", f"D{k}") for k in range(2, 7)]
+    runs = [config(f"row {r}", (s,), t, seed) for r in range(12) for s, t in shifts for seed in (0, 1)]
+    many = Experiment("many", "", tuple(runs))
+    first_seed = [result(run, 0.5) for run in runs if run.seed == 0]
+    text = said(first_seed, many)
+    assert "**MISSING: row 0 5 of 10 (D1→D2, D1→D3, D1→D4, … and 2 more seed 1); row 1 5 of 10 (" in text
+    assert "row 9 5 of 10 (D1→D2, D1→D3, D1→D4, … and 2 more seed 1); … and 2 more. To make them" in text
+    assert "row 10 5 of 10" not in text
 
 
 def test_rows_may_have_different_seeds_by_design(toy):
@@ -186,6 +211,7 @@ def test_a_method_that_stands_for_another_says_so(toy, monkeypatch):
     assert cells(text)["RNA (UDA)"][0] == "surrogate"
     assert cells(text)["source-only"][0] == "adapter"
     assert "Surrogates: RNA (UDA): norms for maps." in " ".join(text.split())
+    assert "Surrogates:" not in render([row for row in rows(toy) if row.row == "source-only"], toy)
     with pytest.raises(ConfigError, match="fidelity='exact', but method 'rna' is a surrogate: norms for maps"):
         config("RNA (UDA)", ("day",), "night", 0, fidelity="exact")
 

@@ -367,7 +367,7 @@ def test_an_oracle_never_wins_nor_hides_what_is_missing():
     ]  # fmt: skip
     assert table.lines[1].mean.published == 50.0
     some = [row for row in rows(toy) if not (row.row == "RNA (UDA)" and row.seed == 2)]
-    assert "MISSING: RNA (UDA) (oracle) day→night, night→day (seed 2)" in " ".join(render(some, toy).split())
+    assert "MISSING: RNA (UDA) (oracle) 2 of 6 (day→night, night→day seed 2)." in " ".join(render(some, toy).split())
 
 
 def test_a_row_that_is_chosen_by_validator_says_which_and_by_what():
