@@ -125,6 +125,11 @@ class RunConfig:
         return (*on_the_way, self.steps)[-self.keep :]
 
     @property
+    def keeps_best(self) -> bool:
+        """Of these points one alone is kept, with its weights: in retrieval, where a point can take half a gigabyte."""
+        return self.task == "retrieval" and self.select in VALIDATORS
+
+    @property
     def validators(self) -> tuple[str, ...]:
         """The validators that every kept point is scored by: those whose rows the run has."""
         return tuple(name for name in VALIDATORS if not _lacking(self, name))

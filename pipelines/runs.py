@@ -3,7 +3,7 @@
     config.json   the RunConfig
     run.json      facts: versions, seconds, what was read (fingerprints), the Spec, the evaluation points
     log.jsonl     one line per step: the terms of the loss
-    head.pt       state dict of the method, net included
+    head.pt       state dict of the method, net included, at the last kept point
     outputs.npz   what `predict` said of the test rows at the kept points: (points, rows, ...) each, and `rows`; in
                   retrieval "visual" is of clips, "text" of `captions`, of which `clip` says whose they are
 

@@ -24,6 +24,7 @@ from pipelines.optimizing import optimizers, update
 from pipelines.outputs import Point, collapsed, look
 from pipelines.runs import build, out_of_date, what_is_read, write
 from pipelines.shared import Shared
+from pipelines.validators import best
 
 Log = list[dict[str, float]]  #: the terms of each step
 PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is handed from thread to thread
@@ -83,7 +84,8 @@ def fit(
 ) -> tuple[Log, list[Point]]:
     """The loop: every method's. Returns the terms of each step and the kept evaluation points.
 
-    prefetch: a thread draws the next batch meanwhile; the batches are the same.
+    Where the best point alone is kept, the method has that point's weights in the end. prefetch: a thread draws the
+    next batch meanwhile; the batches are the same.
     """
     steps, epoch_steps = config.steps, steps_per_epoch(config, opened.sides)
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
@@ -91,6 +93,15 @@ def fit(
     on_the_way = config.points[:-1]  # the end is looked at below
     log: Log = []
     points: list[Point] = []
+    weights: dict[str, Tensor] = {}  # of the best point
+
+    def keep(step: int) -> None:
+        points.append(look(method, step, test, opened))
+        if config.keeps_best:
+            points[:] = [points[best(config.select, [point.facts[config.select] for point in points])]]
+            if points[0].facts["step"] == step:
+                weights.update({name: value.clone() for name, value in method.state_dict().items()})
+
     method.eval()
     with torch.no_grad():
         method.net.begin(opened.sweep)
@@ -118,10 +129,13 @@ def fit(
                     seen |= terms
                 recent.append({name: term.detach() for name, term in seen.items()})
                 if step + 1 in on_the_way:
-                    points.append(look(method, step + 1, test, opened))
+                    keep(step + 1)
         log += numbers(recent, len(log))
         check_finite(log[len(log) - len(recent) :], method)
-    return log, [*points, look(method, steps, test, opened)]
+    keep(steps)
+    if weights:
+        method.load_state_dict(weights)
+    return log, points
 
 
 def worth_prefetching(opened: Opened, workers: int) -> bool:

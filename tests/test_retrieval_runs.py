@@ -26,11 +26,24 @@ def stores(tmp_path_factory):
     return write_all(tmp_path_factory.mktemp("stores"), uncaptioned=(25,))
 
 
+PLAIN = {"holdout": 0.3, "optim": Optim("adam", lr=0.02), "seed": 3}
+
+
+def three_points(**changes):
+    """A run that looks three times, on held-out rows as well; there it is best at the first."""
+    return run(**{"steps": 60, "eval_every": 20, "keep": 3, **PLAIN, **changes})
+
+
 @pytest.fixture(scope="module")
 def kept(stores, tmp_path_factory):
-    """A run with three points, on held-out rows as well."""
-    config = run(steps=60, eval_every=20, keep=3, holdout=0.3, select="source_val", optim=Optim("adam", lr=0.02))
-    return train(config, stores, tmp_path_factory.mktemp("runs"))
+    """The run with all of its points."""
+    return train(three_points(select="mean"), stores, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def chosen(stores, tmp_path_factory):
+    """The run with the point that source_val takes."""
+    return train(three_points(select="source_val"), stores, tmp_path_factory.mktemp("runs"))
 
 
 def adapting(module=mmd, **changes):
@@ -63,6 +76,25 @@ def test_kept_embeddings_are_those_of_the_trained_net(kept, stores):
     assert np.allclose(said["text"][-1], text, atol=1e-6)
 
 
+def test_of_a_chosen_point_outputs_and_weights_are_kept_and_nothing_of_the_others(kept, chosen, stores, tmp_path):
+    every, one = Run.open(kept), Run.open(chosen)
+    first, *later = [point["source_val"] for point in every.points]
+    assert first > max(later)
+    assert one.points == every.points[:1]
+    for name in ("visual", "text"):
+        assert np.array_equal(one.outputs[name], every.outputs[name][:1])
+    short = torch.load(train(run(steps=20, **PLAIN), stores, tmp_path) / "head.pt", weights_only=True)
+    long, best = (torch.load(folder / "head.pt", weights_only=True) for folder in (kept, chosen))
+    assert all(torch.equal(best[name], weights) for name, weights in short.items())
+    assert not all(torch.equal(long[name], weights) for name, weights in short.items())
+
+
+def test_of_equal_points_the_latest_is_kept(stores, tmp_path):
+    """Of a net that does not learn."""
+    made = Run.open(train(three_points(select="source_val", optim=Optim("sgd", lr=1e-30)), stores, tmp_path))
+    assert [point["step"] for point in made.points] == [60]
+
+
 # --------------------------------------------------------------------------------------------------- what is measured
 
 
@@ -78,8 +110,8 @@ def naive(text, visual, clip):
     return t2v, v2t
 
 
-def test_metrics_are_those_of_the_point_that_is_chosen(kept, stores):
-    run_, found = Run.open(kept), values(kept, stores)
+def test_metrics_are_those_of_the_point_that_is_chosen(kept, chosen, stores):
+    run_, found = Run.open(kept), values(chosen, stores)
     said, points = run_.outputs, [point["source_val"] for point in run_.points]
     k = max(range(3), key=lambda k: (points[k], k))
     t2v, v2t = naive(said["text"][k], said["visual"][k], said["clip"])
