@@ -197,6 +197,18 @@ def test_retrieval_never_sees_or_chooses_by_the_text_of_the_target(name):
         assert [run.feeds[m].seen_by for m in run.captions] == ["source test"]
 
 
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("acp")])
+def test_passes_of_retrieval_are_over_what_is_not_held_out_and_the_page_says_how_many_steps(name):
+    passes = {"msrvtt": (5862, 100), "msvd": (1080, 300), "lsmdc": (90971, 15), "coco": (106458, 15)}
+    passes["open_narratives"] = (456700, 4)
+    for run in TABLES[name].runs:
+        clips, count = passes[run.source[0]]
+        assert run.steps == count * -(-clips // run.batch[0])
+        assert f"{run.steps:,}" in TABLES[name].doc
+        if run.row.startswith("CAPQ"):
+            assert 10 * run.epoch <= run.steps < 11 * run.epoch
+
+
 # ------------------------------------------------------------------------------------------------- published numbers
 
 

@@ -30,8 +30,8 @@ from pipelines.opening import open_manifest
 from pipelines.typed import unknown
 
 SEEDS = (0, 1, 2)
-METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st", "t2v", "v2t")
-"""What papers print; of several tasks METRIC/TASK, of retrieval t2v/R@1, v2t/MedR, ..."""
+METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st", "t2v", "v2t", "a_distance")
+"""What papers print; of several tasks METRIC/TASK, of retrieval t2v/R@1, v2t/MedR, a_distance/joint, ..."""
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
@@ -318,6 +318,8 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
                 if metric and metric.split("/")[0] not in METRICS:
                     raise ConfigError(f"{place}: {unknown('metric', metric, METRICS)}")
                 most, unit = (1, "a coefficient") if metric.startswith("cv_") else (100, "per cent")
+                if metric.startswith("a_distance/"):
+                    most, unit = 2, "an A-distance"
                 if metric.endswith(RANKS):
                     most, unit = 10**9, "a rank"
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
