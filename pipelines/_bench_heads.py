@@ -1,6 +1,7 @@
 """Benchmarks of training heads: what the loop costs beside its steps, and how long a paper's table takes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from pipelines.batches import draws
 from pipelines.config import Feed, Optim, RunConfig
 from pipelines.opening import Opened, open_run
 from pipelines.optimizing import optimizers, update
+from pipelines.outputs import scores
 from pipelines.runs import build
 from pipelines.train_head import fit
 
 Alternate = Callable[..., tuple[float, float]]
 
 ROWS, WINDOWS, WIDTH = 2500, 5, 1024  #: of a domain, about EPIC-8's mean
+STEPS = 4  #: that scoring a point is compared with
 EPIC8 = {"steps": 5000, "runs": 6 * 3}  #: six shifts, three seeds
 GOAL = 15 * 60  #: seconds
 
@@ -33,11 +36,12 @@ def heads(folder: Path, alternate: Alternate) -> Iterator[Line]:
     torch.set_num_threads(1)
     yield from overhead(folder, alternate)
     yield from table(folder, alternate)
+    yield from choosing(folder, alternate)
 
 
 def overhead(folder: Path, alternate: Alternate) -> Iterator[Line]:
     """Small heads on one modality, source-only."""
-    for dim, draw in ((256, "mean"), (256, "all"), (1024, "mean")):
+    for dim, draw in ((64, "mean"), (256, "mean"), (256, "random:1"), (256, "all"), (1024, "mean")):
         feed = Feed("rgb", train=draw, test="mean")
         config = run(source_only.Params(), {"rgb": feed}, adapter.Params(dim=dim), (128, 0), 300, None)
         yield against_bare(folder, alternate, config, f"train an adapter head of {dim}, batch 128, windows: {draw}")
@@ -56,6 +60,17 @@ def table(folder: Path, alternate: Alternate) -> Iterator[Line]:
     seconds = line[2] * EPIC8["steps"] * EPIC8["runs"] / config.steps / cores
     what = f"RNA on EPIC-8's six shifts, 3 seeds, 5,000 steps, on {cores} cores, reckoned from {config.steps} steps"
     yield what, "15 minutes", seconds, GOAL, lambda s: f"{s / 60:.1f} min"
+
+
+def choosing(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """Scoring an evaluation point by the rules that look at the target alone, and with a holdout by all."""
+    feeds = {m: Feed(m, train="mean", test="mean") for m in ("rgb", "flow")}
+    for holdout, rules in ((0.0, "the target's rules"), (0.1, "all rules, dev among them")):
+        config = replace(run(rna.Params(), feeds, adapter.Params(), (64, 64), STEPS, "t"), holdout=holdout)
+        opened = open_run(config, folder, "cpu")
+        method = build(config, opened.spec)
+        ours, plain = alternate(lambda n, m=method, o=opened: scores(m, o), lambda n, c=config, o=opened: bare(c, o))
+        yield f"score a point by {rules}", f"{STEPS} steps of RNA", ours, plain, lambda s: f"{1000 * s:.0f} ms"
 
 
 def against_bare(folder: Path, alternate: Alternate, config: RunConfig, what: str) -> Line:
