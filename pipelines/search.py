@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, StoreError, WeightsError
-from featcache.extractors import UNTRAINED, Extractor, Runtime, params_type
+from featcache.extractors import UNTRAINED, Extractor, Runtime, Tokens, params_type
 from featcache.extractors import load as load_extractor
 from featcache.manifest import Clip, Manifest
 from featcache.store import FeatureStore
-from heads.batch import Side
 from heads.nets._retrieval import Retrieval
+from pipelines.batches import Rows
 from pipelines.loading import DONE
 from pipelines.opening import open_run
 from pipelines.outputs import outputs
@@ -37,14 +37,17 @@ class Hit:
 def in_store(path: Path, query: str, k: int, *, model: str = "", device: str = "cpu") -> list[Hit]:
     """The k rows of a store of captions whose embeddings have the largest cosine with the query's, best first.
 
+    Of tokens it is the cosine of their means.
     model: where the text model lies, for a store whose recipe knows the name of a folder only.
     """
     check(query, k)
     store = FeatureStore.open(path)
+    if not _of_text(store):
+        raise ConfigError(f"{_other(store)}; name a store of sentence-bert or hf:MODEL, or a run of retrieval")
     extractor = text_extractor(store, model, device)
     manifest = Manifest.read(path.parent / "manifest.csv")
     store.check_rows(manifest)
-    query_D = _unit(_mean(embed(extractor, store, query), np.ones((1, 1), bool)))[0]
+    query_D = _unit(_mean(*embed(extractor, store, query)))[0]
     best: list[tuple[float, int]] = []  # of equal scores the first row comes first
     rows = np.flatnonzero(store.state == DONE)
     for part in np.split(rows, range(BLOCK, len(rows), BLOCK)):
@@ -78,17 +81,19 @@ def in_run(
     opened = open_run(run.config, stores, device)
     if changed := changes(run, what_is_read(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
-    there = {m: opened.stores[m] for m in run.config.captions}
-    x = {m: embed(text_extractor(store, model, device), store, query) for m, store in there.items()}
-    x_1T = {m: torch.from_numpy(row).to(device) for m, row in x.items()}
-    present = {m: torch.ones(1, 1, dtype=torch.bool, device=device) for m in x}
-    one = torch.zeros(1, dtype=torch.int64, device=device)
+    feeds = {m: run.config.feeds[m] for m in run.config.captions}
+    for m in feeds:
+        if not _of_text(store := opened.stores[m]):
+            raise ConfigError(f"{_other(store)}; a run that is trained on sentence-bert or hf:MODEL answers sentences")
     wanted = replace(run.config, test_split=split or run.config.test_split)
     clips = replace(opened, config=wanted, captions=None)
     rows = clips.test(*domains)
+    said = {m: embed(text_extractor(opened.stores[m], model, device), opened.stores[m], query) for m in feeds}
+    x, present = ({m: torch.from_numpy(of[k]).to(device) for m, of in said.items()} for k in (0, 1))
+    (asked,) = Rows([0], x, present, {}, torch.tensor([-1], device=device), feeds).sweep()
     visual_VM = torch.from_numpy(outputs(method, rows, clips)["visual"]).to(device)
     with torch.no_grad():
-        text_1M = net.encode(Side(x_1T, present, {}, one - 1, one))["text"]
+        text_1M = net.encode(asked)["text"]
         scores, order = net.similarity(text_1M, visual_VM)[0].sort(descending=True, stable=True)
     best = zip(scores[:k].tolist(), order[:k].tolist(), strict=True)
     return [_hit(score, opened.manifest, rows.rows[place]) for score, place in best]
@@ -105,14 +110,9 @@ def check(query: str, k: int) -> None:
 def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") -> Extractor:
     """The extractor that made the captions of a store, ready to embed another sentence.
 
-    ConfigError where the store is not one of captions; StoreError where the model found is another than the store's.
+    ConfigError where it is not here; StoreError where the model found is another than the store's.
     """
     recipe = store.recipe
-    if recipe.get("window", {}).get("kind") != "caption":
-        raise ConfigError(
-            f"{store.path} holds {store.modality} by {store.name!r}, no captions by a text extractor, so no sentence "
-            "can be compared with it; name a store of sentence-bert or hf:MODEL, or a run of retrieval"
-        )
     kind, (weights, _, seed) = recipe["extractor"].partition(":")[0], store.weights_sha256.partition(":")
     runtime = Runtime(
         UNTRAINED if weights == UNTRAINED else "", int(seed or 0), device, recipe.get("precision", "fp32")
@@ -135,10 +135,29 @@ def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") ->
     return extractor
 
 
-def embed(extractor: Extractor, store: FeatureStore, query: str) -> NDArray[np.float32]:
-    """The query's row (1, 1, *row_shape), rounded as rows of the store are: a caption's own words have its very row."""
-    row = extractor(extractor.prepare(query)[None])
-    return row.astype(store.layout.dtype).astype(np.float32)[:, None]
+def embed(extractor: Extractor, store: FeatureStore, query: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The query's rows (1, T, *row_shape), one or its tokens', and which of them are there (1, T).
+
+    They are rounded as the store's are: a caption's own words have its very rows.
+    """
+    window = extractor.prepare(query)
+    rows = extractor(window[None]).astype(store.layout.dtype).astype(np.float32)
+    if not isinstance(extractor.window, Tokens):
+        return rows[:, None], np.ones((1, 1), bool)
+    rows[:, extractor.tokens(window) :] = 0
+    return rows, np.arange(rows.shape[1])[None] < extractor.tokens(window)
+
+
+def _of_text(store: FeatureStore) -> bool:
+    """Whether its rows are captions, or tokens of these, by an extractor that can embed another sentence."""
+    return store.recipe.get("window", {}).get("kind") in ("caption", "tokens")
+
+
+def _other(store: FeatureStore) -> str:
+    return (
+        f"{store.path} holds {store.modality} by {store.name!r}, no captions by a text extractor, so no sentence can "
+        "be compared with it"
+    )
 
 
 def _hit(score: float, manifest: Manifest, row: int) -> Hit:

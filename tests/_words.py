@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featcache.extractors import Caption, Extractor
+from featcache.extractors import Caption, Extractor, Tokens
 from featcache.manifest import Clip, Manifest
 from featcache.store import StoreWriter
 from featcache.windows import Plan
@@ -20,6 +20,7 @@ THINGS = [(verb, noun) for verb in ("cuts", "peels") for noun in ("tomato", "car
 @dataclass(frozen=True)
 class Params:
     scale: float = 1.0
+    tokens: int = 0  #: rows of a caption, its first known words; 0: one row, their counts
 
 
 class CountedWords(Extractor):
@@ -28,8 +29,21 @@ class CountedWords(Extractor):
     window = Caption()
     row_shape = (len(WORDS),)
 
+    def __init__(self, params):
+        super().__init__(params)
+        if params.tokens:
+            self.window = Tokens(params.tokens)
+
     def prepare(self, window):
-        return np.array([window.split().count(word) for word in WORDS], np.float32)
+        if not self.params.tokens:
+            return np.array([window.split().count(word) for word in WORDS], np.float32)
+        known = [WORDS.index(word) for word in window.split() if word in WORDS][: self.params.tokens]
+        rows = np.zeros((self.params.tokens, len(WORDS)), np.float32)
+        rows[range(len(known)), known] = 1
+        return rows
+
+    def tokens(self, window):
+        return int(window.sum()) if self.params.tokens else 0
 
     def __call__(self, windows):
         return self.params.scale * windows
@@ -63,7 +77,7 @@ def captioned(captions, **others):
     ]
 
 
-def retrieval_stores(stores, copies=1, shift=0.0, sources=None, prefix=""):
+def retrieval_stores(stores, copies=1, shift=0.0, sources=None, prefix="", extractor=None):
     """Clips `films` of two domains whose only expert counts what happens in them, and two captions of each.
 
     Train clips of the night have none. Each of six things happens in `copies` train and test clips of a domain.
@@ -89,7 +103,7 @@ def retrieval_stores(stores, copies=1, shift=0.0, sources=None, prefix=""):
     with StoreWriter.open(path, manifest, recipe, row_shape=(len(WORDS),), windows=1, facts={}) as writer:
         for row, counts in enumerate(rows):
             writer.done(row, np.array([counts], np.float32), np.zeros(1), np.ones(1))
-    caption_store(stores, "films_captions", captions)
+    caption_store(stores, "films_captions", captions, extractor)
 
 
 def retrieval_run(**changes):

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from featcache.errors import ConfigError, FeatcacheError, StoreError
 from featcache.extractors import Runtime, load
 from featcache.manifest import Clip
 from featcache.store import FeatureStore
+from heads.nets import ce
 from pipelines.cli import main
 from pipelines.opening import open_manifest
 from pipelines.runs import Run
@@ -82,8 +84,17 @@ def test_a_search_for_nothing(store, arguments, message):
 
 def test_a_store_of_pictures_has_no_captions(tmp_path):
     write_all(tmp_path)
-    with pytest.raises(ConfigError, match="holds rgb by 'hog', no captions"):
+    with pytest.raises(ConfigError, match="holds rgb by 'hog', no captions.*; name a store of sentence-bert"):
         in_store(tmp_path / "toy" / "hog.zarr", "dog", 1)
+
+
+def test_captions_in_tokens_are_compared_by_their_means(tmp_path, monkeypatch):
+    register(monkeypatch)
+    path = caption_store(tmp_path, "tokens", captioned(CAPTIONS), CountedWords(Params(tokens=6)))
+    assert FeatureStore.open(path).windows == 6
+    hits = in_store(path, "someone cuts a tomato", 3)
+    assert [hit.clip.clip_id for hit in hits] == ["c2", "c0", "c4"]
+    assert [hit.score for hit in hits] == pytest.approx([1, 3 / 4, 3 / 4])
 
 
 def test_no_store_there(tmp_path):
@@ -113,7 +124,7 @@ def test_a_query_is_rounded_as_the_rows_of_the_store_are(tmp_path, monkeypatch):
     path = caption_store(tmp_path, "half", captioned(["a dog sleeps"]), CountedWords(Params(scale=1 / 3)))
     store = FeatureStore.open(path)
     assert store.layout.dtype == "float16"
-    np.testing.assert_array_equal(embed(text_extractor(store), store, "a dog sleeps"), store.read())
+    np.testing.assert_array_equal(embed(text_extractor(store), store, "a dog sleeps")[0], store.read())
 
 
 @pytest.mark.parametrize(
@@ -169,6 +180,38 @@ def test_a_query_in_a_captions_words_ranks_as_the_caption_does(films):
     row = run.outputs["captions"].tolist().index([c.clip_id for c in captions].index("night_test3#1"))
     (hit,) = in_run(folder, stores, captions.clips[run.outputs["captions"][row]].caption, 1)
     assert hit.score == pytest.approx((text[row] @ visual.T).max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("draw", ["all", "segments:2", "mean"])
+def test_in_tokens_as_well(draw, tmp_path, monkeypatch):
+    """By NetVLAD of the words, and by their mean."""
+    register(monkeypatch)
+    retrieval_stores(tmp_path / "stores", extractor=CountedWords(Params(tokens=6)))
+    (store,) = (tmp_path / "stores" / "films_captions").glob("*.zarr")
+    plain = retrieval_run(steps=10, net=ce.Params(dim=8, text="mean" if draw == "mean" else "netvlad", clusters=2))
+    text = replace(plain.feeds["text"], store=store.stem, train=draw, test=draw)
+    folder = train(replace(plain, feeds=plain.feeds | {"text": text}), tmp_path / "stores", tmp_path / "runs")
+    found, captions = Run.open(folder).outputs, open_manifest(tmp_path / "stores", "films_captions")
+    net = Run.open(folder).method().net
+    visual, text = (torch.from_numpy(found[name][-1]) for name in ("visual", "text"))
+    scores = net.similarity(text, visual).max(1).values.tolist()
+    for row, score in zip(found["captions"].tolist(), scores, strict=True):
+        (hit,) = in_run(folder, tmp_path / "stores", captions.clips[row].caption, 1)
+        assert hit.score == pytest.approx(score, abs=1e-6)
+
+
+def test_a_run_on_captions_by_no_text_extractor_answers_no_sentence(tmp_path):
+    from tests._caption_stores import run, write_all
+
+    folder = train(run(steps=1), write_all(tmp_path / "stores"), tmp_path / "runs")
+    with pytest.raises(ConfigError, match="holds words by 'words', no captions.*; a run that is trained on sentence-b"):
+        in_run(folder, tmp_path / "stores", "dog", 1)
+
+
+def test_a_domain_that_is_not_there_is_named_before_the_text_model_is_loaded(films, monkeypatch):
+    monkeypatch.setattr("pipelines.search.text_extractor", None)
+    with pytest.raises(FeatcacheError, match="no domain 'dusk' in manifest 'films'"):
+        in_run(films[1], films[0], "dog", 1, domains=("dusk",))
 
 
 def test_other_domains_and_splits_of_a_run_even_clips_without_captions(films):
