@@ -1,11 +1,12 @@
 """ACP: its losses against loops, its keels, and what each λ brings in."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from heads.batch import Batch
+from heads.batch import Batch, Side
 from heads.losses.prototypes import divergence, log_assignment, mutual_information
 from heads.methods import acp, compute_now
 from heads.methods._keels import Keels, visual_vector
@@ -170,6 +171,22 @@ def test_as_printed_the_terms_are_nearly_inert():
     assert method(batch(), 0.5)["L_MI"].item() == pytest.approx(4 * math.log(2), abs=1e-3)
     ours = acp.Acp(acp.Params(lambda_s=0, lambda_t=0, temperature=0.1, scaled=True), SPEC, net)
     assert abs(ours(batch(), 0.5)["L_MI"].item() - 4 * math.log(2)) > 1e-3
+
+
+@pytest.mark.parametrize(("tau", "least", "most"), [(1.0, 0, 0.05), (0.1, 1, 4)])
+def test_the_divergences_are_far_below_a_nat_as_printed_and_about_two_with_a_temperature(tau, least, most):
+    """With 512 and 1024 keels at random, where cosines have the spread 1/√64; L_s is the sum of two of them."""
+    torch.manual_seed(0)
+    shapes, rows = {"object": (64,), "sentence": (64,)}, {"source": 512, "target": 1024, "captions": 512}
+    spec = replace(SPEC, shapes=shapes, windows=dict.fromkeys(shapes, 1), rows=rows, captions=("sentence",))
+    method = acp.Acp(acp.Params(lambda_mi=0, temperature=tau), spec, gated.NET(gated.Params(dim=64), spec))
+    for keels in (method.text_keels, method.visual_keels):
+        keels.centroids.normal_()
+    x, there = {m: torch.randn(32, 1, 64) for m in shapes}, torch.ones(32, 1, dtype=torch.bool)
+    s = Side(x, dict.fromkeys(x, there), {}, torch.zeros(32, dtype=torch.int64), torch.arange(32))
+    terms = method(Batch(s, part(s, slice(None), ["object"])), 0.5)
+    for each in (terms["L_s"] / 2, terms["L_t"]):
+        assert least < each.item() < most
 
 
 def test_missing_rows_count_for_nothing():
