@@ -262,6 +262,8 @@ def train_head(job: Job, workers: int, device: str) -> None:
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
     for tier, why in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():
         note(f"features: {tier}, {why}")
+    for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
+        note(f"Warning, of {count} of {len(outcomes)} runs: {warning}")
     for outcome in outcomes:
         if outcome.note:
             note(f"{outcome.config.id}: {outcome.note}")

@@ -107,8 +107,11 @@ def fit(
         method.net.begin(opened.sweep)
     for epoch in range(max(1, ceil(steps / epoch_steps))):  # once even for steps=0
         method.eval()
-        with torch.no_grad():
-            pools = method.begin_epoch(epoch, opened.sweep) or {}
+        try:
+            with torch.no_grad():
+                pools = method.begin_epoch(epoch, opened.sweep) or {}
+        except ValueError as error:  # as in `build`: hyper-parameters that do not fit these rows
+            raise ConfigError(str(error)) from error
         method.train()
         for side, rows in pools.items():
             if side not in sides:

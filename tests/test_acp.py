@@ -1,6 +1,8 @@
 """ACP: its losses against loops, its keels, and what each λ brings in."""
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -257,7 +259,7 @@ def test_no_descriptor_drowns_the_others_and_a_missing_one_is_0():
 
 
 def keels(rows, k, shared):
-    found = Keels(k, rows.shape[1], 0.1)
+    found = Keels("K", k, rows.shape[1], 0.1)
     found.find(rows, shared)
     return found.centroids, found.rows_sha256
 
@@ -270,6 +272,28 @@ def test_rows_without_the_modality_make_no_keels():
     assert torch.equal(of, of_rows)
 
 
+def test_rows_that_lack_everything_may_leave_too_few():
+    rows = torch.cat([torch.randn(9, 3), torch.zeros(4, 3)])
+    with pytest.raises(ValueError, match=r"method.K=10 keels, and 9 of 13 rows have something .*: choose 1 to 9"):
+        keels(rows, 10, compute_now)
+
+
+def test_runs_that_start_together_find_keels_once(tmp_path):
+    rows, calls = torch.randn(12, 3), []
+
+    def run(_):
+        def slow(compute):
+            calls.append(time.sleep(0.05))
+            return compute()
+
+        return keels(rows, 3, lambda name, compute: Shared(tmp_path)(name, lambda: slow(compute)))[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, range(4)))
+    assert len(calls) == 1
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
 def test_runs_share_keels_and_a_damaged_file_is_made_anew(tmp_path):
     rows, calls = torch.randn(12, 3), []
 
@@ -279,7 +303,7 @@ def test_runs_share_keels_and_a_damaged_file_is_made_anew(tmp_path):
     first, _ = keels(rows, 3, shared)
     assert torch.equal(keels(rows, 3, shared)[0], first)
     assert len(calls) == 1
-    (file,) = (tmp_path / "shared").iterdir()
+    (file,) = (tmp_path / "shared").glob("*.pt")
     whole = file.read_bytes()
     for damaged in (b"", whole[:DIGEST], whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
         file.write_bytes(damaged)
@@ -289,7 +313,7 @@ def test_runs_share_keels_and_a_damaged_file_is_made_anew(tmp_path):
     keels(rows, 4, shared)
     keels(rows + 1, 3, shared)
     assert len(set(calls)) == 3
-    assert len(list((tmp_path / "shared").iterdir())) == 3
+    assert len(list((tmp_path / "shared").glob("*.pt"))) == 3
 
 
 @pytest.mark.parametrize(

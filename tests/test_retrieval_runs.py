@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from featcache.errors import ConfigError
-from heads.methods import coral, dann, mmd, sinkhorn
+from heads.methods import cdan_keels, coral, dann, mmd, sinkhorn
 from heads.nets import ce
 from pipelines import choosing, report, results, tables
 from pipelines.config import Optim
+from pipelines.engines import local
 from pipelines.evaluate import evaluate, predictions
 from pipelines.experiments import Experiment
 from pipelines.opening import open_run
@@ -184,6 +185,14 @@ def test_methods_of_alignment_train_on_captioned_clips(module, stores, tmp_path)
     last = Run.open(folder).log()[-1]
     assert len(last) == 3
     assert np.isfinite(list(last.values())).all()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_what_training_warns_of_is_told_in_words(workers, stores, tmp_path):
+    runs = [adapting(cdan_keels, method=cdan_keels.Params(K=4), steps=1, seed=seed) for seed in (0, 1)]
+    outcomes = local.run_all(runs, stores, tmp_path, workers=workers)
+    told = "method.K=4 keels of 9 clips of the target: few stand for more than one or two"
+    assert [(outcome.status, outcome.warnings) for outcome in outcomes] == [("trained", (told,))] * 2
 
 
 def test_a_caption_that_moves_to_another_clip_makes_the_run_out_of_date(stores, kept, tmp_path):

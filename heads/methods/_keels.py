@@ -18,7 +18,8 @@ from heads.cluster import kmeans
 from heads.losses.prototypes import log_assignment
 
 VERSION = 1  # of what is computed from equal rows; raise it when that changes
-SEED = 0  # one for all runs, whatever their seed: keels are part of the data
+SEED = 0  # of k-means, whatever the run's: keels are part of the data. Where each seed holds out other captions, these
+#           are other rows, and so the text keels differ by seed all the same
 ENOUGH = 10  # rows per keel below which a warning is due
 
 
@@ -28,15 +29,20 @@ class Keels(nn.Module):
     centroids: Tensor
     rows_sha256: Tensor
 
-    def __init__(self, k: int, dim: int, temperature: float) -> None:
+    def __init__(self, name: str, k: int, dim: int, temperature: float) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.name, self.temperature = name, temperature
         self.register_buffer("centroids", torch.zeros(k, dim))
         self.register_buffer("rows_sha256", torch.zeros(32, dtype=torch.uint8))
 
     def find(self, rows_ND: Tensor, shared: Shared) -> None:
         """Centroids of the rows that are not 0, as those that lack the modality are."""
-        rows_ND, k = rows_ND[rows_ND.any(1)], len(self.centroids)
+        whole, rows_ND, k = len(rows_ND), rows_ND[rows_ND.any(1)], len(self.centroids)
+        if len(rows_ND) < k:
+            raise ValueError(
+                f"method.{self.name}={k} keels, and {len(rows_ND)} of {whole} rows have something to make them of: "
+                f"choose 1 to {len(rows_ND)}"
+            )
         digest = sha256(rows_ND.cpu().contiguous().numpy().data).digest()
         recipe = f"keels {VERSION}, rows {tuple(rows_ND.shape)} {digest.hex()}, k {k}, seed {SEED}"
         found_KD = shared(sha256(recipe.encode()).hexdigest(), lambda: kmeans(rows_ND, k, SEED))
@@ -51,13 +57,13 @@ class Keels(nn.Module):
 def text_keels(spec: Spec, caption: str, N: int, temperature: float) -> Keels:
     """Keels of the source's captions, not yet found: `method.N` of them."""
     check_rows("N", N, spec.rows["captions"], "captions of the source")
-    return Keels(N, prod(spec.shapes[caption]), temperature)
+    return Keels("N", N, prod(spec.shapes[caption]), temperature)
 
 
 def visual_keels(spec: Spec, K: int, temperature: float) -> Keels:
     """Keels of the target's clips, not yet found: `method.K` of them."""
     check_rows("K", K, spec.rows["target"], "clips of the target")
-    return Keels(K, sum(prod(shape) for m, shape in spec.shapes.items() if m not in spec.captions), temperature)
+    return Keels("K", K, sum(prod(shape) for m, shape in spec.shapes.items() if m not in spec.captions), temperature)
 
 
 def find_visual(keels: Keels, spec: Spec, sweep: Sweep, shared: Shared) -> None:

@@ -20,6 +20,7 @@ class Outcome:
     tier: str = ""  #: where the features of a trained run lay (see pipelines/tiers.py)
     tier_why: str = ""
     note: str = ""  #: why it was trained again, or why it failed
+    warnings: tuple[str, ...] = ()  #: what training warned of
 
 
 Report = Callable[[Outcome, int, int], None]  #: (outcome, runs done, runs in all), after each run

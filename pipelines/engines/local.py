@@ -5,9 +5,11 @@ Logs are equal either way, to the digit: one thread is used in both.
 
 import multiprocessing
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -83,6 +85,12 @@ def run_one(
     config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None = None, workers: int = 1
 ) -> Outcome:
     """Train one run; a user's mistake becomes its sentence, a mistake of ours its traceback."""
+    with warnings.catch_warnings(record=True) as said:
+        outcome = _run_one(config, stores, runs, device, memory, workers)
+    return replace(outcome, warnings=tuple(dict.fromkeys(str(warning.message) for warning in said)))
+
+
+def _run_one(config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None, workers: int) -> Outcome:
     folder = runs / config.id
     before = _stamp(folder)
     try:
