@@ -1,7 +1,8 @@
 """Skeletons, told by their number of joints: bones, centre, five parts, and the graph's partitions of ST-GCN.
 
 25 joints are NTU RGB+D's, 20 those of the first Kinect, 15 those that the papers' data sets share; their names and
-order are those of the layouts that extraction writes (`ntu-25`, `kinect-20`, `shared-15`).
+order are those of the layouts that extraction writes (`ntu-25`, `kinect-20`; `shared-15` and `kinect-15`, which
+have the same bones).
 
 Shapes: V joints.
 """

@@ -6,7 +6,7 @@ import pytest
 
 from featcache.errors import ConfigError, FeatcacheError, MediaError
 from featcache.extractors import skeleton as extractor
-from featcache.extractors._joints import LAYOUTS
+from featcache.extractors._joints import LAYOUTS, ROWS
 from featcache.extractors.skeleton import Params, Skeletons
 from featcache.media import skeleton
 from featcache.media.skeleton import Skeleton
@@ -124,7 +124,7 @@ def test_the_array_of_an_npz_is_the_only_one_or_goes_by_a_usual_name(tmp_path):
     np.savez(path, keypoint_score=np.ones((2, 7, 25)), keypoint=A)
     np.testing.assert_array_equal(skeleton.read(path, clip()).joints, A)
     np.savez(path, one=A, two=A)
-    with pytest.raises(MediaError, match=r"s.npz holds several arrays: one, two; call .* keypoint or joints"):
+    with pytest.raises(MediaError, match=r"s.npz holds several arrays: one, two; call .* keypoint or joints or frames"):
         skeleton.read(path, clip())
     np.savez(path, label=np.array(["wave"]))
     with pytest.raises(MediaError, match=r"s.npz holds no array of numbers"):
@@ -296,13 +296,24 @@ def test_the_bones_of_ntu_are_those_of_its_paper():
         ("ntu-25", "shared-15", [3, 20, 8, 9, 10, 4, 5, 6, 0, 16, 17, 18, 12, 13, 14]),
         ("kinect-20", "shared-15", [3, 2, 8, 9, 10, 4, 5, 6, 0, 16, 17, 18, 12, 13, 14]),
         ("shared-15", "shared-15", list(range(15))),
+        ("ntu-25", "kinect-15", [3, 20, 8, 9, 10, 4, 5, 6, 1, 16, 17, 18, 12, 13, 14]),
+        ("kinect-20", "kinect-15", [3, 2, 8, 9, 10, 4, 5, 6, 1, 16, 17, 18, 12, 13, 14]),
+        ("florence-15", "kinect-15", [0, 1, 6, 7, 8, 3, 4, 5, 2, 12, 13, 14, 9, 10, 11]),
     ],
 )
 def test_joints_keep_their_names_from_layout_to_layout(source, layout, places):
     a = points(1, joints=len(LAYOUTS[source].names))
     for given in ("", source):
         found = row(a, layout=layout, source=given, frames=1, bodies=1)
-        np.testing.assert_array_equal(found[:, 0, :, 0].T, a[0, 0, places])
+        np.testing.assert_allclose(found[:, 0, :, 0].T, a[0, 0, places] * LAYOUTS[source].metres, rtol=1e-6)
+
+
+def test_one_person_in_files_of_two_sensors_makes_one_row():
+    """Joints of 20 in metres, and those of Florence3D among them in millimetres."""
+    a = points(9, joints=20)
+    of_florence = [3, 2, 1, 4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 17, 18]
+    made = [row(file, layout="kinect-15", rotate=True) for file in (a, a[:, :, of_florence] * 1000)]
+    np.testing.assert_allclose(*made, atol=1e-4)  # files are float32
 
 
 def test_layouts_that_do_not_fit_are_refused():
@@ -310,10 +321,18 @@ def test_layouts_that_do_not_fit_are_refused():
         Skeletons(Params(layout="coco"))
     with pytest.raises(ConfigError, match=r'skeleton.source is \'coco\'; allowed: "", ntu-25'):
         Skeletons(Params(source="coco"))
-    with pytest.raises(ConfigError, match=r"'ntu-25', but kinect-20 has no joint 'neck'; .* kinect-20, shared-15$"):
+    with pytest.raises(
+        ConfigError, match=r"'ntu-25', but kinect-20 has no joint 'neck'; .* kinect-20, shared-15, kinect-15$"
+    ):
         Skeletons(Params(source="kinect-20"))
     with pytest.raises(FeatcacheError, match=r"'ntu-25', but shared-15 has no joint 'spine'; .*: shared-15$"):
         row(points(3, joints=15))
+    with pytest.raises(ConfigError, match=r"'shared-15', but florence-15 has no joint 'hip centre'; .*: kinect-15$"):
+        Skeletons(Params(layout="shared-15", source="florence-15"))
+    with pytest.raises(
+        ConfigError, match="skeleton.layout is 'florence-15'; allowed: ntu-25, kinect-20, shared-15, kinect-15"
+    ):
+        Skeletons(Params(layout="florence-15"))
     with pytest.raises(MediaError, match=r"have 18 joints, as none of .*: ntu-25 \(25\), kinect-20 \(20\), shared-15"):
         row(points(3, joints=18))
     with pytest.raises(MediaError, match=r"have 20 joints, but skeleton.source, 'ntu-25', has 25"):
@@ -384,7 +403,7 @@ def test_shoulders_in_one_place_turn_nothing():
     np.testing.assert_array_equal(row(a, rotate=True), row(a))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ROWS)
 def test_shoulders_are_found_in_every_layout(layout):
     found = row(points(6, joints=len(LAYOUTS[layout].names)), layout=layout, rotate=True)
     left, right = (LAYOUTS[layout].names.index(f"{side} shoulder") for side in ("left", "right"))

@@ -6,8 +6,11 @@
     shared-15    what these have in common with the first 15 joints of OpenPose's BODY_25 (and so with VIBE, from which
                  Skeletics-152 was made), in OpenPose's order: right before left. There `shoulder centre` is called
                  neck, and lies in the middle between the shoulders, and `head` is the nose
+    florence-15  files of Florence3D, which has a spine and no `hip centre`, in millimetres
+    kinect-15    rows of what all of Kinect's have in common: shared-15 with `spine` in the place of `hip centre`
 
 The papers give shared-15 as bones between numbers; its names are deduced from these bones and OpenPose's order.
+Nets tell a layout by its number of joints, so rows of 15 have one order: florence-15 is of files, kinect-15 of rows.
 """
 
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ class Layout:
     names: tuple[str, ...]
     bones: tuple[tuple[str, str], ...]
     centre: str
+    metres: float = 1.0  #: of the unit of files; those of shared-15 come in any unit, and are taken as they are
 
     def places(self, names: tuple[str, ...]) -> list[int]:
         """Where joints of these names stand; KeyError for one that the layout does not have."""
@@ -54,6 +58,23 @@ _KINECT_BONES = (
     *(bone for side in ("left", "right") for bone in _chain("hip centre", *_limb(side, *_LEG, "foot"))),
 )
 
+
+def _names_of_15(torso: str) -> tuple[str, ...]:
+    arms, legs = ((*_limb("right", *joints), *_limb("left", *joints)) for joints in (_ARM, _LEG))
+    return ("head", "shoulder centre", *arms, torso, *legs)
+
+
+def _bones_of_15(torso: str) -> tuple[tuple[str, str], ...]:
+    return (
+        ("head", "shoulder centre"),
+        *_chain("shoulder centre", *_limb("right", *_ARM)),
+        *_chain("shoulder centre", *_limb("left", *_ARM)),
+        (torso, "shoulder centre"),
+        *_chain(torso, *_limb("right", *_LEG)),
+        *_chain(torso, *_limb("left", *_LEG)),
+    )
+
+
 LAYOUTS = {
     "ntu-25": Layout(
         names=(
@@ -76,22 +97,23 @@ LAYOUTS = {
         centre="shoulder centre",
     ),
     "shared-15": Layout(
-        names=(
-            *("head", "shoulder centre"),
-            *_limb("right", *_ARM),
-            *_limb("left", *_ARM),
-            "hip centre",
-            *_limb("right", *_LEG),
-            *_limb("left", *_LEG),
-        ),
-        bones=(
-            ("head", "shoulder centre"),
-            *_chain("shoulder centre", *_limb("right", *_ARM)),
-            *_chain("shoulder centre", *_limb("left", *_ARM)),
-            ("hip centre", "shoulder centre"),
-            *_chain("hip centre", *_limb("right", *_LEG)),
-            *_chain("hip centre", *_limb("left", *_LEG)),
-        ),
+        names=_names_of_15("hip centre"),
+        bones=_bones_of_15("hip centre"),
         centre="shoulder centre",
     ),
+    "florence-15": Layout(
+        names=(
+            *("head", "shoulder centre", "spine"),
+            *_limb("left", *_ARM),
+            *_limb("right", *_ARM),
+            *_limb("left", *_LEG),
+            *_limb("right", *_LEG),
+        ),
+        bones=_bones_of_15("spine"),
+        centre="shoulder centre",
+        metres=0.001,
+    ),
+    "kinect-15": Layout(names=_names_of_15("spine"), bones=_bones_of_15("spine"), centre="shoulder centre"),
 }
+FILES = tuple(name for name in LAYOUTS if name != "kinect-15")  #: layouts that files have
+ROWS = tuple(name for name in LAYOUTS if name != "florence-15")  #: layouts that rows may have

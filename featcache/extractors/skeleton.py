@@ -3,8 +3,9 @@
 Of the clip the stretch from the first to the last frame with somebody in it counts. Then, in this order:
 
     bodies     those seen in the most frames, in the order in which they appear; zeros for those who are not there
-    joints     by name from the source's layout; a joint that is missing for a while is interpolated linearly between
-               its neighbours in time within the body, and held before the first and after the last of them
+    joints     by name from the source's layout, in metres where its unit is known; a joint that is missing for a while
+               is interpolated linearly between its neighbours in time within the body, and held before the first and
+               after the last of them
     centre     every body minus its layout's centre joint, frame by frame, if asked for
     resize     linearly to `frames` frames, as OpenCV's INTER_LINEAR does: frame k of F shows the moment
                (k + 1/2) T / F - 1/2 of T. A body is zero before it comes and after it leaves
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, MediaError
 from featcache.extractors import Extractor, Joints, bounded
-from featcache.extractors._joints import LAYOUTS
+from featcache.extractors._joints import FILES, LAYOUTS, ROWS
 from featcache.media.skeleton import Skeleton
 
 
@@ -30,8 +31,8 @@ from featcache.media.skeleton import Skeleton
 class Params:
     """What a row is made of."""
 
-    layout: str = "ntu-25"  #: of the rows: ntu-25, kinect-20 or shared-15
-    source: str = ""  #: layout of the files; "": the one that has as many joints as a file
+    layout: str = "ntu-25"  #: of the rows: ntu-25, kinect-20, shared-15 or kinect-15
+    source: str = ""  #: layout of the files; "": the one that has as many joints as a file, and the rows' among them
     frames: int = bounded(50, 1, 100_000)  #: of a row
     bodies: int = bounded(2, 1, 1000)  #: of a row
     centre: bool = False  #: move the centre joint of every frame to 0
@@ -47,7 +48,7 @@ class Skeletons(Extractor):
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
-        for field, choices in (("layout", list(LAYOUTS)), ("source", ["", *LAYOUTS])):
+        for field, choices in (("layout", ROWS), ("source", ("", *FILES))):
             if (name := getattr(params, field)) not in choices:
                 known = ", ".join(choice or '""' for choice in choices)
                 raise ConfigError(f"skeleton.{field} is {name!r}; allowed: {known}")
@@ -60,7 +61,8 @@ class Skeletons(Extractor):
     def prepare(self, window: Skeleton) -> NDArray[np.float32]:
         """The clip's bodies -> (3, frames, V, bodies). MediaError where the joints are others, or one is never seen."""
         row = np.zeros((self.params.bodies, *self.row_shape[1:3], 3))
-        places = self._places(self._source(window))
+        source = self._source(window)
+        places, metres = self._places(source), LAYOUTS[source].metres
         there = window.there
         seen = there.max(axis=2)  # (M, T)
         numbers = np.sort(np.argsort(-seen.sum(1), kind="stable")[: self.params.bodies])
@@ -70,7 +72,7 @@ class Skeletons(Extractor):
             joints = self._filled(window.joints[number][:, places], there[number][:, places], int(number))
             if self.params.centre:
                 joints -= joints[:, [self.layout.names.index(self.layout.centre)]]
-            row[slot] = self._timed(joints[first:stop], seen[number, first:stop])
+            row[slot] = metres * self._timed(joints[first:stop], seen[number, first:stop])
         if self.params.rotate:
             self._check_depth(row)
             row = _rotated(row, *self.layout.places(("left shoulder", "right shoulder")))
@@ -83,14 +85,16 @@ class Skeletons(Extractor):
     def _source(self, window: Skeleton) -> str:
         """The layout of the clip's file."""
         count, given = window.joints.shape[2], self.params.source
-        sizes = {name: len(layout.names) for name, layout in LAYOUTS.items()}
+        sizes = {name: len(LAYOUTS[name].names) for name in FILES}
         if given and sizes[given] != count:
             raise MediaError(
                 f"the clip's bodies have {count} joints, but skeleton.source, {given!r}, has {sizes[given]}"
             )
-        for name, size in sizes.items():
-            if size == count:
-                return name
+        if given:
+            return given
+        if found := [name for name, size in sizes.items() if size == count]:
+            wanted = set(self.layout.names)
+            return next((name for name in found if wanted <= set(LAYOUTS[name].names)), found[0])
         known = ", ".join(f"{name} ({size})" for name, size in sizes.items())
         raise MediaError(
             f"the clip's bodies have {count} joints, as none of the known layouts has: {known}; "
@@ -102,7 +106,7 @@ class Skeletons(Extractor):
         try:
             return LAYOUTS[source].places(self.layout.names)
         except KeyError as error:
-            fits = [name for name, layout in LAYOUTS.items() if set(layout.names) <= set(LAYOUTS[source].names)]
+            fits = [name for name in ROWS if set(LAYOUTS[name].names) <= set(LAYOUTS[source].names)]
             raise ConfigError(
                 f"skeleton.layout is {self.params.layout!r}, but {source} has no joint {error.args[0]!r}; "
                 f"allowed for it: {', '.join(fits)}"

@@ -4,7 +4,7 @@
                  a line that begins with its id, the number of joints, and a line per joint that begins with x y z
     .npy, .npz   one array (T, V, C), (M, T, V, C), (T, M, V, C) or (C, T, V, M), the last as NTU's tools write it:
                  T frames, V joints, M bodies, C = 3 (x y z) or 2 (x y, to which z = 0 is added). An .npz holds one
-                 array of numbers, or one called `keypoint` or `joints`
+                 array of numbers, or one called `keypoint`, `joints` or `frames`
 
 C is the first or the last axis, and M is at most 6, as many bodies as a Kinect tracks; where that leaves a choice, C is
 3, and where a choice is left still, the shape is refused. In text a body is who has its id; in arrays, who has its
@@ -27,7 +27,7 @@ from featcache.media import _arrays
 from featcache.media.source import check_exists
 
 FPS = 30.0  #: of a Kinect
-KEYS = ("keypoint", "joints")  #: names of the array in an .npz file of several
+KEYS = ("keypoint", "joints", "frames")  #: names of the array in an .npz file of several
 LAYOUTS = {3: ("TVC",), 4: ("MTVC", "TMVC", "CTVM")}  #: axes of an array, by their number
 MOST = 6  #: bodies that an array may have: its M is what tells M from T
 
@@ -93,7 +93,7 @@ def _array(path: Path) -> NDArray[np.float32]:
     array, shape = _arrays.load(path, usual=KEYS)
     axes = _axes(shape, path)
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and so missing
-        array = array.astype(np.float32)
+        array = array.astype(np.float32, copy=False)
     if "M" not in axes:
         array, axes = array[None], f"M{axes}"
     array = array.transpose([axes.index(axis) for axis in "MTVC"])

@@ -1,0 +1,73 @@
+"""UTKinect, MSR-Action3D and Florence3D: actions before the first Kinect, three data sets of them as three domains.
+
+`data_manifests/kinect_actions.md` is the dataset card.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from featcache.builders._annotations import Progress, finish
+from featcache.errors import ManifestError
+from featcache.manifest import Clip, Manifest
+
+FILES = {"utk": "utkinect.npz", "msr": "msraction3d.npz", "florence": "florence3d.npz"}  #: domain -> its file
+ARRAYS = ("frames", "offset", "label", "subject", "trial", "class_names")
+SIZES = {"utk": (100, 99), "msr": (284, 273), "florence": (109, 106)}  #: clips of odd and of even subjects
+
+
+def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+    """Read what there is of the three files in `folder` and write `folder/kinect_actions.csv`.
+
+    A clip is an interval of its file's frames, its class is called as in the file after its domain ("utk:walk"), and
+    odd subjects are there to train. `progress(done, total)` is called at the end. ManifestError where there is none of
+    the files or one is damaged; a warning for each split that has not the number of clips that the card gives.
+    """
+    folder = Path(folder)
+    found = {domain: folder / name for domain, name in FILES.items() if (folder / name).is_file()}
+    if not found:
+        raise ManifestError(
+            f"none of {', '.join(FILES.values())} is in {folder}; data_manifests/kinect_actions.md says what they hold"
+        )
+    clips = [clip for domain, path in found.items() for clip in _clips(domain, path)]
+    published = {
+        (domain, split): n for domain in FILES for split, n in zip(("train", "test"), SIZES[domain], strict=True)
+    }
+    return finish("kinect_actions", clips, folder, published, progress)
+
+
+def _clips(domain: str, path: Path) -> list[Clip]:
+    arrays = _read(path)
+    offset, label, subject, trial, names = (arrays[name].tolist() for name in ARRAYS[1:])
+    return [
+        Clip(
+            clip_id=f"{domain}/s{s:02}_a{k:02}_t{t}",
+            domain=domain,
+            split="train" if s % 2 else "test",
+            source=path.name,
+            start=start,
+            stop=stop,
+            unit="frames",
+            labels={"label": f"{domain}:{names[k]}"},
+        )
+        for s, k, t, start, stop in zip(subject, label, trial, offset[:-1], offset[1:], strict=True)
+    ]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS if name in file}
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
+    if lacking := [name for name in ARRAYS if name not in arrays]:
+        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(arrays) or 'none'}")
+    clips, ends = len(arrays["label"]), arrays["offset"]
+    if not clips or {len(arrays["subject"]), len(arrays["trial"]), len(ends) - 1} != {clips}:
+        raise ManifestError(f"{path}: label, subject and trial must be equally long, and offset by one longer")
+    if len(arrays["frames"]) != ends[-1]:
+        raise ManifestError(f"{path}: frames are {len(arrays['frames'])}, but the last offset says {ends[-1]}")
+    if not 0 <= arrays["label"].min() <= arrays["label"].max() < len(arrays["class_names"]):
+        raise ManifestError(f"{path}: label must be from 0 to {len(arrays['class_names']) - 1}, as class_names are")
+    return arrays
