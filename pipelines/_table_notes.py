@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from pipelines._table_parts import Line, Note, beside_published, is_share
+from pipelines.clustering import KMEANS, RESTARTS
 from pipelines.config import OWN, RunConfig, method_class
 from pipelines.experiments import Experiment
 from pipelines.results import Result
@@ -13,6 +14,17 @@ NAMES = {
     "top1": "top-1 accuracy",
     "top1/action": "top-1 accuracy, all tasks of a clip right,",
     "mean_class": "mean class accuracy",
+    **{
+        f"{metric}/{branch}{way}": f"{name} of clusters, branch {branch}{said}"
+        for metric, name in {
+            "acc_hungarian": "accuracy (Hungarian matching)",
+            "acc_dominant": "accuracy (dominating class)",
+            "nmi": "normalised mutual information",
+            "ari": "adjusted Rand index",
+        }.items()
+        for branch in ("B0", "B1")
+        for way, said in (("", ""), (KMEANS, f", by k-means (mean of {RESTARTS} starts)"))
+    },
     "cv_s": "CV of norms, source side",
     "cv_t": "CV of norms, target side",
     "cv_st": "CV of norms, both sides",
@@ -68,6 +80,10 @@ def notes(
         *_missing(experiment, plan, found),
     ]
     calm = [Note(_what(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
+    if experiment.task == "clustering":
+        calm.append(Note("Numbers of clusters are the targets' true numbers of classes (oracle K)."))
+    if by_kmeans := _by_kmeans(metric, plan, found):
+        calm.append(Note(f"By k-means, having no classifier of clusters: {', '.join(by_kmeans)}."))
     if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
@@ -117,6 +133,12 @@ def _what(metric: str, lines: list[Line]) -> str:
         by_row = "; ".join(f"{method}: {_list(only)}" for method, only in measured.items())
         over = f"mean ± sample std over seeds, which differ by row: {by_row}"
     return f"{name[0].upper()}{name[1:]}{unit}{rows}; {over}. Selection: {_per_line(lines, 'select', SELECT)}."
+
+
+def _by_kmeans(metric: str, plan: Plan, found: dict[str, Result]) -> list[str]:
+    """Rows whose numbers are by k-means, where the metric does not ask for that."""
+    instead = {run for run, row in found.items() if row.metric == metric + KMEANS}
+    return list(dict.fromkeys(method for (method, _), seeds in plan.items() if instead & set(seeds.values())))
 
 
 def _list(seeds: Iterable[int]) -> str:

@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 from featcache.errors import ConfigError
 from pipelines._table_formats import pipes
 from pipelines._table_parts import is_share
+from pipelines.clustering import HEADLINE
 from pipelines.config import RunConfig
 from pipelines.experiments import Experiment
 from pipelines.results import Result
@@ -53,12 +54,13 @@ def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     """Markdown: per table row, shift and rule the choice, its accuracy in per cent, and what it lost.
 
     experiment: with all evaluated runs, as `evaluated` makes it. metric: default top1, top1/action where there are
-    several tasks, t2v/R@1 of retrieval. ConfigError for a number that is no share, such as a rank.
+    several tasks, t2v/R@1 of retrieval, acc_hungarian/B0 of clustering. ConfigError for a number that is no share, such
+    as a rank.
     """
     rows = tuple(rows)
     if metric is None:
         there = {row.metric for row in rows if row.experiment == experiment.name}
-        metric = next((m for m in ("top1", "top1/action", "t2v/R@1") if m in there), "top1")
+        metric = next((m for m in ("top1", "top1/action", "t2v/R@1", HEADLINE) if m in there), "top1")
     if not is_share(metric):
         raise ConfigError(
             f"{metric!r} is no share of right answers; compare candidates by one, such as top1 or t2v/R@1"

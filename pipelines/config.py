@@ -19,6 +19,7 @@ from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
 from heads.params import ranges
 from pipelines import typed
+from pipelines._task_checks import check_captions, check_clusters
 from pipelines.validators import RULES, VALIDATORS
 
 ROLES = ("source", "target", "test")  #: who can be shown a feed
@@ -136,7 +137,7 @@ class RunConfig:
 
     @property
     def task(self) -> str:
-        """What the run's net answers: classification or retrieval."""
+        """What the run's net answers: classification, retrieval or clustering."""
         task: str = sys.modules[type(self.net).__module__].NET.task
         return task
 
@@ -225,7 +226,8 @@ def check(config: RunConfig) -> None:
         )
     _check_sides(config)
     _check_feeds(config)
-    _check_captions(config)
+    check_captions(config)
+    check_clusters(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
@@ -267,6 +269,8 @@ def _lacking(config: RunConfig, validator: str) -> list[str]:
     """What a validator looks at and the run has not, with the way to it."""
     if config.task == "retrieval" and validator != "source_val":
         return ["predictions of classes, and a retrieval run has none: choose from last, mean, source_val, oracle"]
+    if config.task == "clustering":
+        return ["predictions of classes, and a clustering run has none: choose from last, mean, oracle"]
     needs = {
         "source_val": (config.holdout, "held-out source rows: set holdout, for example holdout=0.1"),
         "target": (config.target, "unlabelled rows of a target: name one, or choose by source_val"),
@@ -303,6 +307,8 @@ def _check_sides(config: RunConfig) -> None:
         )
     if config.holdout and not config.source:
         raise ConfigError("holdout is a share of the source, but the run has none")
+    if config.holdout and config.task == "clustering" and "source_val" not in method.needs + method.may:
+        raise ConfigError(f"holdout={config.holdout} is to choose by, and no validator is of clusters; leave it out")
     for side, size, parts in zip(("source", "target"), config.batch, (len(config.source), 1), strict=True):
         if side in named and size < parts:
             raise ConfigError(f"batch={config.batch}: {size} rows of the {side} for its {parts} domains")
@@ -333,44 +339,6 @@ def _check_feeds(config: RunConfig) -> None:
     together = any({"source", "target"} <= set(feed.seen_by.split()) for feed in feeds.values())
     if config.source and config.target and not together and config.task == "classification":
         raise ConfigError("source and target share no modality, so nothing can be adapted; change seen_by of a feed")
-
-
-def _check_captions(config: RunConfig) -> None:
-    """A retrieval run has captions and what they describe; no other run has captions, and no target."""
-    net, captions = typed.name_of(config.net), config.captions
-    if config.task == "classification":
-        if captions:
-            raise ConfigError(
-                f"feeds.{captions[0]}.captions={config.feeds[captions[0]].captions!r}, but net {net!r} is of "
-                "classification; leave captions empty, or take a net of retrieval"
-            )
-        return
-    if not captions:
-        raise ConfigError(
-            f"net {net!r} is of retrieval, and no feed is of captions; say which: Feed(STORE, seen_by='source test', "
-            "captions=MANIFEST), with captions='own' where each clip has one caption itself"
-        )
-    if len(captions) == len(config.feeds):
-        raise ConfigError(f"feeds: all of {', '.join(captions)} are captions; name a modality of the clips as well")
-    for m, feed in config.feeds.items():
-        if feed.test == "each":
-            raise ConfigError(f"feeds.{m}.test=each averages predictions of classes; in retrieval take all or mean")
-    for m in captions:
-        feed, first = config.feeds[m], config.feeds[captions[0]]
-        if set(feed.seen_by.split()) != {"source", "test"}:
-            raise ConfigError(
-                f"feeds.{m}.seen_by={feed.seen_by!r}, but captions teach on the source and are asked for in the test, "
-                "and a target has none: set seen_by='source test'"
-            )
-        if feed.captions != first.captions:
-            raise ConfigError(
-                f"feeds.{m}.captions={feed.captions!r}, but feeds.{captions[0]}.captions={first.captions!r}; all "
-                "caption feeds of a run are of the same captions"
-            )
-        if feed.captions == config.manifest:
-            raise ConfigError(f"feeds.{m}.captions={feed.captions!r} is the run's own manifest: write captions='own'")
-        if feed.views:
-            raise ConfigError(f"feeds.{m}.views are of clips; leave them out of a feed of captions")
 
 
 def _check_optim(where: str, optim: Optim) -> None:

@@ -1,21 +1,23 @@
 """Compare a run's kept outputs with labels: the only place that reads the labels of test rows.
 
 Accuracies come from what `train_head` kept; no weights are needed. So do recalls and ranks of retrieval, whose labels
-are which caption is of which clip. Feature norms [RNA, Table 1] are
-measured with the trained weights in eval mode: the mean L2 norm of what enters the classifier, over test rows of the
-source and of the tested domain, per modality; and how uneven they are (coefficient of variation).
+are which caption is of which clip, and how well clusters fit. Feature norms [RNA, Table 1] are measured with the
+trained weights in eval mode: the mean L2 norm of what enters the classifier, over test rows of the source and of the
+tested domain, per modality; and how uneven they are (coefficient of variation).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 import featcache
+from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.methods import Method
+from pipelines import clustering
 from pipelines.config import fidelity
 from pipelines.embeddings import a_distances
 from pipelines.metrics import (
@@ -26,8 +28,8 @@ from pipelines.metrics import (
     mean_class_accuracy,
     topk_accuracy,
 )
-from pipelines.opening import Opened, labels, open_manifest, open_run
-from pipelines.outputs import both_ways, feature_norms, measure
+from pipelines.opening import Opened, classes_of, labels, open_manifest, open_run
+from pipelines.outputs import Outputs, both_ways, feature_norms, measure
 from pipelines.results import Result
 from pipelines.runs import Run, changes, what_is_read
 from pipelines.validators import ORACLE, VALIDATORS, best
@@ -48,11 +50,13 @@ def evaluate(
     id, so experiments share runs.
     """
     run = Run.open(folder)
-    truth = _truth(run, stores) if run.config.task == "classification" else {}
+    truth = {} if run.config.task == "retrieval" else _truth(run, stores)
     opened, method = _trained(run, stores, device)
     if run.config.task == "retrieval":
         score_point = partial(_found, run, method)
         values = accuracies(run, score_point) | verdicts(run, score_point)
+    elif run.config.task == "clustering":
+        values = accuracies(run, cache(partial(_clustered, run, truth)))
     else:
         score_point = partial(_score, run, truth)
         values = accuracies(run, score_point) | verdicts(run, score_point) | norms(method, opened)
@@ -115,15 +119,23 @@ class Predictions:
 
 
 def predictions(folder: Path, stores: Path, task: str = "label") -> Predictions:
-    """True and predicted classes of a run's test rows, at the last of its selected points."""
+    """True and predicted classes of a run's test rows, at the last of its selected points.
+
+    Of a clustering run: the classes that Hungarian matching gives the clusters of branch B0.
+    """
     run = Run.open(folder)
     if run.config.task == "retrieval":
         raise ConfigError(f"run {run.config.id} is of retrieval, which has no classes to confuse")
     truth = _truth(run, stores)
     if task not in truth:
         raise ConfigError(f"run {run.config.id} has no task {task!r}; it has: {', '.join(truth)}")
+    names = _names(run, open_manifest(stores, run.config.manifest))[task]
+    if run.config.task == "clustering":
+        k = _selected(run, partial(_clustered, run, truth))[-1]
+        found = clustering.clusters(_said(run, k), len(names))
+        return Predictions(truth[task], clustering.matched(found, truth[task], len(names)), names)
     scores = run.outputs[task][_selected(run, partial(_score, run, truth))[-1]]
-    return Predictions(truth[task], scores.argmax(1), open_manifest(stores, run.config.manifest).classes[task])
+    return Predictions(truth[task], scores.argmax(1), names)
 
 
 # -------------------------------------------------------------------------------------------------------- accuracies
@@ -156,6 +168,17 @@ def _found(run: Run, method: Method, k: int) -> dict[str, float]:
     return measure(method, said["text"][k], said["visual"][k], said["clip"])
 
 
+def _clustered(run: Run, truth: dict[str, Labels], k: int) -> dict[str, float]:
+    """Metrics of clustering of the k-th kept point."""
+    (y,) = truth.values()
+    return clustering.metrics(_said(run, k), y, run.facts["spec"]["clusters"])
+
+
+def _said(run: Run, k: int) -> Outputs:
+    """What was said at the k-th kept point."""
+    return {name: out[k] for name, out in run.outputs.items() if name != "rows"}
+
+
 def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, float]:
     """Metric -> value; with several tasks `metric/task`, and `metric/action` where all tasks must be right."""
     values: dict[str, float] = {}
@@ -184,7 +207,9 @@ def _selected(run: Run, score_point: Score) -> list[int]:
 
 def _headline(values: dict[str, float]) -> float:
     """What an oracle looks at."""
-    return both_ways(values) if "t2v/GM" in values else values.get("top1/action", values.get("top1", 0.0))
+    if "t2v/GM" in values:
+        return both_ways(values)
+    return values.get("top1/action", values.get("top1", clustering.headline(values)))
 
 
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:
@@ -193,7 +218,14 @@ def _truth(run: Run, stores: Path) -> dict[str, Labels]:
     if manifest.sha256 != run.facts["read"]["manifest"]:
         raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
     rows = run.outputs["rows"].tolist()
-    return {task: labels(manifest, rows, task).numpy() for task in manifest.classes}
+    return {task: labels(manifest, rows, task, names).numpy() for task, names in _names(run, manifest).items()}
+
+
+def _names(run: Run, manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """Task -> names of the classes of the test rows; in clustering, of the target's alone."""
+    if run.config.task == "clustering":
+        return {task: classes_of(manifest, task, (run.config.test,)) for task in manifest.classes}
+    return manifest.classes
 
 
 # ------------------------------------------------------------------------------------------------------------- norms

@@ -3,7 +3,7 @@
 How much memory that takes, and where features lie that do not fit, stands in `pipelines/tiers.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -58,10 +58,20 @@ class Opened:
         """Source domains in the run's order, then the target."""
         return self.config.source + ((self.config.target,) if self.config.target else ())
 
-    @property
+    @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:
-        """Task -> names of its classes; in retrieval there are none to tell."""
+        """Task -> names of its classes, in clustering those of the source; in retrieval there are none to tell."""
+        if self.config.task == "clustering":
+            return {task: classes_of(self.manifest, task, self.config.source) for task in self.manifest.classes}
         return self.manifest.classes if self.config.task == "classification" else {}
+
+    @cached_property
+    def clusters(self) -> int:
+        """How many clusters the target has in a clustering run: all that is told of its labels. 0 in other runs."""
+        if self.config.task != "clustering":
+            return 0
+        (task,) = self.manifest.classes
+        return len(classes_of(self.manifest, task, (self.config.test,)))
 
     @cached_property
     def sides(self) -> dict[str, Rows]:
@@ -93,6 +103,7 @@ class Opened:
             rows={side: len(self.sides[side]) for side in given} | captions,
             domains=self.domains,
             captions=self.config.captions,
+            clusters=self.clusters,
         )
 
     def sweep(self, side: str) -> Iterator[Side]:
@@ -110,7 +121,13 @@ class Opened:
         rows = self.manifest.rows(domain=domains, split=split)
         if not rows:
             raise ConfigError(f"no {split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}")
-        return self.load("test", self._complete("test", rows))
+        rows = self._complete("test", rows)
+        if len(rows) < self.clusters:
+            raise ConfigError(
+                f"{len(rows)} {split} rows of {', '.join(domains)} cannot be parted into the {self.clusters} clusters "
+                "that it has; take another test_split"
+            )
+        return self.load("test", rows)
 
     def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
         """Rows with the modalities that this role is shown, where the tier has them."""
@@ -125,7 +142,8 @@ class Opened:
                 self._refuse_other_windows(m, feed, rows)
         number = {domain: k for k, domain in enumerate(self.domains)}
         domain = torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device)
-        y = {task: labels(self.manifest, rows, task).to(self.device) for task in self.classes if labelled}
+        named = self.classes if labelled else {}
+        y = {task: labels(self.manifest, rows, task, of).to(self.device) for task, of in named.items()}
         loaded = load(self.features, feeds, rows, y, domain, trained=trained)
         if self.captions and role != "target":
             loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
@@ -219,6 +237,8 @@ def open_run(
     manifest = open_manifest(stores, config.manifest)
     if config.task == "classification" and not manifest.classes:
         raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
+    if config.task == "clustering":
+        _check_labels(config, manifest)
     named = {feed.captions for feed in config.feeds.values()} - {"", OWN}
     of_captions = open_manifest(stores, named.pop()) if named else manifest
     opened: dict[str, FeatureStore] = {}
@@ -272,9 +292,29 @@ def open_store(folder: Path, name: str, manifest: Manifest) -> FeatureStore:
     return store
 
 
-def labels(manifest: Manifest, rows: list[int], task: str) -> Tensor:
-    """Class numbers of rows -> (n,) int64; a row without that label is an error."""
-    number = {name: k for k, name in enumerate(manifest.classes[task])}
+def classes_of(manifest: Manifest, task: str, domains: Sequence[str]) -> tuple[str, ...]:
+    """Names of the classes that the rows of these domains have, of any split, sorted."""
+    found = {clip.labels.get(task) for clip in manifest if clip.domain in domains}
+    return tuple(name for name in manifest.classes[task] if name in found)
+
+
+def _check_labels(config: RunConfig, manifest: Manifest) -> None:
+    """A clustering run has one kind of classes, of which its domains have some."""
+    if len(manifest.classes) != 1:
+        kinds = ", ".join(manifest.classes) or "none"
+        raise ConfigError(f"clustering takes a manifest with one label, and {manifest.name!r} has: {kinds}")
+    (task,) = manifest.classes
+    known = classes_of(manifest, task, (config.test,))
+    if len(known) < 2:
+        raise ConfigError(
+            f"domain {config.test!r} has {len(known)} classes in manifest {manifest.name!r}; clustering takes 2 or "
+            "more, as they say how many clusters to find, and what is right in the test"
+        )
+
+
+def labels(manifest: Manifest, rows: list[int], task: str, classes: Sequence[str]) -> Tensor:
+    """Class numbers of rows, their places in `classes` -> (n,) int64; a row without that label is an error."""
+    number = {name: k for k, name in enumerate(classes)}
     for row in rows:
         if task not in manifest.clips[row].labels:
             clip = manifest.clips[row]

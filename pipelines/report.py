@@ -147,13 +147,14 @@ def _tones(table: Table) -> dict[str, str]:
 
 
 def _errors(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """What was predicted and what the features are like, or in retrieval what was found."""
+    """What was predicted and, in classification, what the features are like; in retrieval what was found."""
     if experiment.task == "retrieval":
         base, best = table.lines[0], _best(table) or table.lines[0]
         yield gallery(experiment, best, runs, stores)
         yield joint_space(experiment, [base] if base is best else [base, best], runs, stores)
     else:
         yield _confusions(experiment, table, runs, stores)
+    if experiment.task == "classification":
         yield _norms(experiment, table, rows)
 
 
@@ -175,7 +176,10 @@ def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) 
             figures.append(page.figure(caption, plots.confusion(seen.truth, seen.predicted, seen.classes, alt)))
         if figures:
             parts.append(f"<h3>{escape(shift)}</h3>" + page.panels(figures, "thirds"))
-    intro = "Rows: true class; columns: predicted class; per cent of the row, over all seeds. Outlined: correct."
+    columns = "predicted class"
+    if experiment.task == "clustering":
+        columns = "the cluster of branch B0 that Hungarian matching gives the class, seed by seed"
+    intro = f"Rows: true class; columns: {columns}; per cent of the row, over all seeds. Outlined: correct."
     more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
     return page.section("Where the errors go", intro, *parts, *(page.paragraph(first + more) for first in reasons[:1]))
 

@@ -24,7 +24,8 @@ class Result:
     test: str  #: evaluated domain
     seed: int
     #: top1, top5, mean_class, norm/SIDE/MODALITY, cv_s, cv_t, cv_st (of several tasks /TASK), validator/NAME; in
-    #: retrieval t2v/ and v2t/ with R@1, R@5, R@10, GM, MedR, MeanR
+    #: retrieval t2v/ and v2t/ with R@1, R@5, R@10, GM, MedR, MeanR; in clustering acc_hungarian, acc_dominant, nmi and
+    #: ari, each with /B0, /B1, /B0/kmeans, /B1/kmeans
     metric: str
     value: float  #: accuracies, R@K and GM are shares in [0, 1]
     n: int  #: rows it was measured on; in retrieval, clips

@@ -5,7 +5,8 @@
     log.jsonl     one line per step: the terms of the loss
     head.pt       state dict of the method, net included, at the last kept point
     outputs.npz   what `predict` said of the test rows at the kept points: (points, rows, ...) each, and `rows`; in
-                  retrieval "visual" is of clips, "text" of `captions`, of which `clip` says whose they are
+                  retrieval "visual" is of clips, "text" of `captions`, of which `clip` says whose they are;
+                  in clustering "feature_B0", "feature_B1", and where there are clusters "cluster_B0", "cluster_B1"
 
 A folder is written under another name and renamed, so it is there whole or not at all. What happens to it later (a full
 disk, an interrupted copy) is noticed when it is opened.

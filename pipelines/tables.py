@@ -17,6 +17,7 @@ from featcache.errors import ConfigError
 from pipelines._table_formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines._table_notes import Plan, notes, said, shown
 from pipelines._table_parts import Cell, Line, Note, Table, beside_published, is_share
+from pipelines.clustering import HEADLINE, KMEANS
 from pipelines.config import RunConfig, fidelity
 from pipelines.experiments import Experiment
 from pipelines.results import Result
@@ -28,7 +29,8 @@ CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """The table as text; formats: markdown, csv (one line per method and column), latex (booktabs).
 
-    Without a metric it is top1, or with several tasks that of all tasks right; in retrieval t2v/R@1.
+    Without a metric it is top1, or with several tasks that of all tasks right; in retrieval t2v/R@1; in clustering
+    acc_hungarian/B0, which rows that have no classifier of clusters take by k-means.
     """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
     if format not in formats:
@@ -51,9 +53,9 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     if not planned and metric.startswith("validator/"):
         raise ConfigError(f"no run of {experiment.name!r} has {metric!r}; validators: {', '.join(VALIDATORS)}")
     ours = {run for seeds in planned.values() for run in seeds.values()}
-    found = {row.run: row for row in rows if row.run in ours and row.metric == metric}
+    found = {row.run: row for name in _names(metric) for row in rows if row.run in ours and row.metric == name}
     known = sorted({row.metric for row in rows if row.run in ours})
-    if known and metric not in known:
+    if known and not found:
         raise ConfigError(f"no metric {metric!r} in the results of {experiment.name!r}; they have: {', '.join(known)}")
     shifts = tuple(dict.fromkeys(shift for _, shift in planned))
     lines: list[Line] = []
@@ -71,11 +73,18 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
 
 
 def _headline(rows: tuple[Result, ...], experiment: Experiment) -> str:
-    """The metric of the main table: top1, or with several tasks the one where all must be right; t2v/R@1."""
+    """The metric of the main table: top1, or with several tasks the one where all must be right; t2v/R@1; HEADLINE."""
+    if experiment.task == "clustering":
+        return HEADLINE
     if experiment.task == "retrieval":
         return "t2v/R@1"
     found = {row.metric for row in rows if row.run in experiment.by_id}
     return "top1/action" if "top1" not in found and "top1/action" in found else "top1"
+
+
+def _names(metric: str) -> tuple[str, ...]:
+    """Names that stand for a metric in results, the best last: a run without a classifier has clusters by k-means."""
+    return (metric + KMEANS, metric)
 
 
 def _line(
@@ -152,6 +161,10 @@ def _gain(mean: Cell, base: Cell) -> Cell:
 
 def norms_table(rows: Iterable[Result], experiment: Experiment) -> str:
     """The coefficients of variation per method as Markdown, with a note that says what they are."""
+    if experiment.task == "clustering":
+        raise ConfigError(
+            f"no norms of {experiment.name!r}: in clustering no modalities are weighed against each other"
+        )
     if experiment.task == "retrieval":
         raise ConfigError(f"no norms of {experiment.name!r}: in retrieval embeddings have one length, so none differ")
     grid, note = norms_grid(rows, experiment)

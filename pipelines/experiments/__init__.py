@@ -22,6 +22,7 @@ from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError, FeatcacheError
 from heads.methods import rna, source_only
 from pipelines._table_parts import RANKS
+from pipelines.clustering import MEASURES
 from pipelines.config import Feed, Optim, RunConfig, override
 from pipelines.experiments._rows import Row
 from pipelines.experiments._rows import runs as rows_of
@@ -30,8 +31,9 @@ from pipelines.opening import open_manifest
 from pipelines.typed import unknown
 
 SEEDS = (0, 1, 2)
-METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st", "t2v", "v2t", "a_distance")
-"""What papers print; of several tasks METRIC/TASK, of retrieval t2v/R@1, v2t/MedR, a_distance/joint, ..."""
+METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st", "t2v", "v2t", "a_distance", *MEASURES)
+"""What papers print; of several tasks METRIC/TASK, of retrieval t2v/R@1, v2t/MedR, a_distance/joint, ...; of clustering
+nmi/B0, nmi/B0/kmeans, ..."""
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
@@ -55,7 +57,7 @@ class Experiment:
 
     @property
     def task(self) -> str:
-        """What its rows answer: classification or retrieval."""
+        """What its rows answer: classification, retrieval or clustering."""
         return next((run.task for run in self.runs if run.row), "classification")
 
     @cached_property
