@@ -39,7 +39,8 @@ def _joined(paths: Sequence[Path], out: Path, prefix: bool) -> Manifest:
             clip = _prefixed(clip) if prefix else clip
             if clip.clip_id in home:
                 raise ManifestError(
-                    f"clip {clip.clip_id!r} is in {home[clip.clip_id]} and in {path}; {_advice(prefix)}"
+                    f"clip {clip.clip_id!r} is in {home[clip.clip_id]} and in {path}; "
+                    f"{_advice(prefix, home[clip.clip_id].resolve() == path.resolve())}"
                 )
             home[clip.clip_id] = path
             tasks |= {task == "label": path for task in clip.labels}
@@ -54,5 +55,7 @@ def _prefixed(clip: Clip) -> Clip:
     return replace(clip, clip_id=f"{clip.domain}/{clip.clip_id}", of=of)
 
 
-def _advice(prefix: bool) -> str:
-    return "name each manifest once, and give their domains other names" if prefix else "--prefix calls it DOMAIN/CLIP"
+def _advice(prefix: bool, twice: bool) -> str:
+    if twice:
+        return "name each manifest once"
+    return "give their domains other names" if prefix else "--prefix calls it DOMAIN/CLIP"

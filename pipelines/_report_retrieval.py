@@ -10,7 +10,8 @@ import torch
 
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.manifest import Manifest
-from heads.nets._retrieval import Retrieval
+from featcache.media._arrays import READERS
+from heads.nets import Retrieval
 from pipelines import _page as page
 from pipelines import _plots as plots
 from pipelines._report_sources import thumbnail
@@ -107,7 +108,9 @@ def _answers(run: Run, stores: Path) -> Iterator[str]:
         own = "its clip comes first" if answer.rank == 0 else f"its clip has rank {answer.rank + 1:g}"
         query = f"“{captions.clips[answer.caption].caption}”: {own} of {len(run.outputs['rows'])}"
         yield page.figure(query, f'<div class="strip">{"".join(figures)}</div>')
-    if reasons:
+    if reasons and all(Path(clips.clips[row].source).suffix.lower() in READERS for row in reasons):
+        yield page.paragraph("No pictures: the sources are no media.")
+    elif reasons:
         first = next(iter(reasons.values()))
         yield page.paragraph(
             f"Pictures not at hand: {len(reasons)} of {len(reasons) + len(pictures)}. The first: {first}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
-from heads.nets._retrieval import Retrieval
+from heads.nets import Retrieval
 from pipelines import retrieval
 from pipelines.batches import Rows
 from pipelines.opening import Opened

@@ -15,7 +15,7 @@ from featcache.extractors import UNTRAINED, Extractor, Runtime, Tokens, params_t
 from featcache.extractors import load as load_extractor
 from featcache.manifest import Clip, Manifest
 from featcache.store import FeatureStore
-from heads.nets._retrieval import Retrieval
+from heads.nets import Retrieval
 from pipelines.batches import Rows
 from pipelines.loading import DONE
 from pipelines.opening import open_run

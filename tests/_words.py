@@ -77,7 +77,7 @@ def captioned(captions, **others):
     ]
 
 
-def retrieval_stores(stores, copies=1, shift=0.0, sources=None, prefix="", extractor=None):
+def retrieval_stores(stores, copies=1, shift=0.0, sources=None, prefix="", extractor=None, ending="mp4"):
     """Clips `films` of two domains whose only expert counts what happens in them, and two captions of each.
 
     Train clips of the night have none. Each of six things happens in `copies` train and test clips of a domain.
@@ -90,7 +90,7 @@ def retrieval_stores(stores, copies=1, shift=0.0, sources=None, prefix="", extra
             for split in ("train", "test"):
                 name = f"{domain}_{split}{k}"
                 span = {} if sources else {"start": 10 * k, "stop": 10 * k + 8}
-                clips.append(Clip(name, domain, split, f"{domain}.{'png' if sources else 'mp4'}", **span))
+                clips.append(Clip(name, domain, split, f"{domain}.{'png' if sources else ending}", **span))
                 rows.append([float(word in (verb, noun)) + shift * (domain == "night") for word in WORDS])
                 if (domain, split) == ("night", "train"):
                     continue

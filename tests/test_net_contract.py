@@ -8,8 +8,7 @@ import torch
 
 from heads import nets
 from heads.batch import Side, gather
-from heads.nets import Net, adapter
-from heads.nets._retrieval import Retrieval
+from heads.nets import Net, Retrieval, adapter
 from tests._problems import CAPTIONED, EK, SPEC, only, side, small, without
 
 MODULES = {name: nets.load(name) for name in nets.names()}

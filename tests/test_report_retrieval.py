@@ -32,8 +32,8 @@ def results(folder):
     return evaluate(folder / "runs" / retrieval_run().id, folder / "stores")
 
 
-def page(folder, results, name="report.html"):
-    experiment = Experiment("films", "Films.", (retrieval_run(),))
+def page(folder, results, name="report.html", **changes):
+    experiment = Experiment("films", "Films.", (retrieval_run(**changes),))
     write(experiment, results, folder / "runs", folder / "stores", folder / name)
     return (folder / name).read_text()
 
@@ -92,6 +92,17 @@ def test_without_media_the_gallery_is_words(folder, results):
     assert sum("✓" in line or "✗" in line for line in texts) == 5 * len(queries) + 1  # and the legend
     assert "<img" not in text
     assert any("Pictures not at hand" in line for line in texts)
+
+
+def test_without_media_to_be_there_no_advice_is_given(tmp_path):
+    run = retrieval_run(steps=2)
+    retrieval_stores(tmp_path / "stores", ending="npz")
+    for name in ("day", "night"):
+        np.savez(tmp_path / "stores" / f"{name}.npz", rows=np.zeros(3))
+    results = evaluate(train(run, tmp_path / "stores", tmp_path / "runs"), tmp_path / "stores")
+    text = " ".join(Page(page(tmp_path, results, steps=2)).texts)
+    assert "No pictures: the sources are no media." in text
+    assert "re-encode" not in text
 
 
 def test_marks_say_which_clip_is_the_querys_own(folder, results):

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.methods import Method
-from heads.nets import Net
-from heads.nets._retrieval import Retrieval
+from heads.nets import Net, Retrieval
 from heads.params import within
 from heads.schedules import dann
 

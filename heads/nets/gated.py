@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from heads.batch import Side, Spec
+from heads.nets import Retrieval
 from heads.nets._gated import GatedUnit
-from heads.nets._retrieval import Retrieval
 from heads.params import within
 
 

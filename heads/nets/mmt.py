@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from heads.batch import Side, Spec
+from heads.nets import Retrieval
 from heads.nets._experts import ExpertText, mixture_similarity
-from heads.nets._retrieval import Retrieval
 from heads.params import within
 
 HEADS = 4
