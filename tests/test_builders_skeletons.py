@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from featcache import Manifest, builders
+from featcache.builders import _ntu, _pkummd
 from featcache.errors import ManifestError
 from featcache.extractors.skeleton import Params, Skeletons
 from featcache.media import skeleton
@@ -48,7 +49,33 @@ def kinect_actions(folder):
         )
 
 
-WRITERS = {"kinect_actions": kinect_actions}
+def ntu(folder, *names):
+    """Files of 2 frames with one body, in two folders."""
+    names = names or [
+        *("S001C001P001R001A001", "S001C002P003R002A060", "S002C003P008R001A007"),
+        *("S018C001P045R001A061", "S019C002P044R001A120", "S020C003P106R002A100"),
+    ]
+    body = ["72057594037931101 0 1 1 1 1 0 0.02 -0.31 2", "25", *(f"{k + 1} {k % 3} 3 0 0" for k in range(25))]
+    for name in names:
+        write(folder / f"setups_{name[1] + name[2]}" / f"{name}.skeleton", "2", *["1", *body] * 2)
+
+
+def pkummd(folder):
+    """A recording to train with two actions, one to test with one; frame t is at x = t + 1, alone before frame 20."""
+    for name in ("cross-subject.txt", "cross-view.txt"):
+        write(folder / "Split" / name, "Training videos: ", "0002-L, ", "", "Validataion videos: ", "0003-R")
+    write(folder / "Label" / "Train_Label_PKU_final" / "0002-L.txt", "1,5,9,2", "51,20,30,1")
+    write(folder / "Label" / "Train_Label_PKU_final" / "0003-R.txt", "8,0,40,2")
+    for name in ("0002-L", "0003-R"):
+        there = [(f"{t + 1} 0.5 3 " * 25, f"{t + 1} 0.25 2 " * 25 if t >= 20 else "0 " * 75) for t in range(40)]
+        write(folder / "Data" / "PKU_Skeleton_Renew" / f"{name}.txt", *(first + second for first, second in there))
+
+
+WRITERS = {
+    "kinect_actions": kinect_actions,
+    **dict.fromkeys(("ntu60_xsub", "ntu60_xview", "ntu60plus_xsub", "ntu120_xsub", "ntu120_xset"), ntu),
+    **dict.fromkeys(("pkummd_xsub", "pkummd_xview"), pkummd),
+}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -154,3 +181,123 @@ def test_the_real_three_have_their_numbers_and_people(realdata, tmp_path):
                 frames = file["frames"][int(some[1].start) : int(some[1].stop)]
             found = row(built, some[1], layout="kinect-20", resize=False, rotate=False, frames=len(frames), bodies=1)
             np.testing.assert_array_equal(found[..., 0].transpose(1, 2, 0), frames)
+
+
+# NTU RGB+D
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [
+        ("ntu60_xsub", ["S001C001P001R001A001", "S002C003P008R001A007"], ["S001C002P003R002A060"]),
+        ("ntu60_xview", ["S001C002P003R002A060", "S002C003P008R001A007"], ["S001C001P001R001A001"]),
+        ("ntu60plus_xsub", ["S018C001P045R001A061"], ["S019C002P044R001A120", "S020C003P106R002A100"]),
+    ],
+)
+def test_the_protocols_of_ntu_60(tmp_path, name, train, test):
+    ntu(tmp_path)
+    built = build(name, tmp_path)
+    assert {s: [c.clip_id for c in built.select(split=s)] for s in ("train", "test")} == {"train": train, "test": test}
+
+
+def test_the_protocols_of_ntu_120(tmp_path):
+    ntu(tmp_path)
+    people = {clip.clip_id[8:12] for clip in build("ntu120_xsub", tmp_path).select(split="train")}
+    assert people == {"P001", "P008", "P045"}
+    setups = {clip.clip_id[:4] for clip in build("ntu120_xset", tmp_path).select(split="train")}
+    assert setups == {"S002", "S018", "S020"}
+
+
+def test_half_of_the_people_train():
+    assert len(_ntu.SUBJECTS) == 53
+    assert len([person for person in _ntu.SUBJECTS if person <= 40]) == 20
+
+
+def test_classes_have_the_names_of_their_data_sets():
+    assert (_ntu.CLASSES[1], _ntu.CLASSES[60]) == ("drink water", "walking apart from each other")
+    assert (_ntu.CLASSES[61], _ntu.CLASSES[120][:21]) == ("put on headphone", "finger-guessing game ")
+    assert len(set(_ntu.CLASSES.values())) == len(_ntu.CLASSES) == 120
+    names = list(_pkummd.CLASSES.values())
+    assert names == sorted(set(names))  # as in its table
+    assert len(names) == 51
+
+
+def test_a_file_of_ntu_is_a_clip(tmp_path):
+    ntu(tmp_path)
+    clip = build("ntu60_xsub", tmp_path).clips[1]
+    assert (clip.source, clip.domain) == ("setups_00/S001C002P003R002A060.skeleton", "ntu60")
+    assert clip.labels == {"label": "ntu:walking apart from each other"}
+    found = row(build("ntu60_xsub", tmp_path), clip, rotate=False)
+    np.testing.assert_array_equal(found[0, 7, :, 0], np.arange(1, 26))
+
+
+def test_files_on_the_list_of_missing_skeletons_are_left_out(tmp_path):
+    ntu(tmp_path)
+    preface = 'two of the captured samples in the "NTU RGB+D" dataset have missing skeleton data.'
+    write(
+        tmp_path / "NTU_RGBD_samples_with_missing_skeletons.txt",
+        preface,
+        "",
+        "S001C002P003R002A060",
+        "S009C001P001R001A001",
+    )
+    assert [clip.clip_id for clip in build("ntu60_xsub", tmp_path)] == ["S001C001P001R001A001", "S002C003P008R001A007"]
+    assert len(build("ntu120_xsub", tmp_path)) == 5
+
+
+def test_files_of_other_names_are_told(tmp_path):
+    ntu(tmp_path, "S001C001P001R001A001", "S001C001P001R001A001_copy")
+    with pytest.warns(UserWarning, match="^ntu60_xsub: ") as said:
+        built = builders.load("ntu60_xsub").build(tmp_path)
+    assert len(built) == 1
+    assert "S001C001P001R001A001_copy.skeleton is not named like" in str(said[0].message)
+    with pytest.raises(ManifestError, match=r"no file such as S001C001P001R001A061.skeleton is in .*ntu60plus_xsub.md"):
+        build("ntu60plus_xsub", tmp_path)
+
+
+# PKU-MMD
+
+
+def test_an_action_of_pku_mmd_is_an_interval_of_its_recording(tmp_path):
+    pkummd(tmp_path)
+    built = build("pkummd_xsub", tmp_path)
+    found = [(c.clip_id, c.split, c.start, c.stop, c.unit, c.labels["label"]) for c in built]
+    assert found == [
+        ("0002-L/00", "train", 5, 9, "frames", "pku:bow"),
+        ("0002-L/01", "train", 20, 30, "frames", "pku:writing"),
+        ("0003-R/00", "test", 0, 40, "frames", "pku:drink water"),
+    ]
+    assert {clip.source for clip in built} == {f"Data/PKU_Skeleton_Renew/{name}.txt" for name in ("0002-L", "0003-R")}
+    assert build("pkummd_xview", tmp_path).clips == built.clips
+    params = {"resize": False, "rotate": False, "frames": 40}
+    one, two, both = (row(built, clip, **params) for clip in built)
+    np.testing.assert_array_equal(one[0, :5, 3, 0], [6, 7, 8, 9, 0])
+    assert not one[..., 1].any()
+    np.testing.assert_array_equal(two[:, 0, 3], [[21, 21], [0.5, 0.25], [3, 2]])
+    assert np.flatnonzero(both[0, :, 0, 1])[0] == 20  # who comes later
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "said"),
+    [
+        ("Split/cross-subject.txt", ["0002-L", "0003-R"], "cross-subject.txt does not list recordings such as 0002-L"),
+        ("Label/Train_Label_PKU_final/0002-L.txt", ["1,5,9,2", "1,5"], "0002-L.txt line 2: '1,5' is not action,first"),
+        ("Label/Train_Label_PKU_final/0002-L.txt", ["52,5,9,2"], "0002-L.txt line 1: '52' is no class"),
+        ("Label/Train_Label_PKU_final/0002-L.txt", ["1,9,5,2"], "stops at 5 s and starts at 9 s"),
+    ],
+)
+def test_damaged_annotations_of_pku_mmd_are_errors(tmp_path, file, lines, said):
+    pkummd(tmp_path)
+    write(tmp_path / file, *lines)
+    with pytest.raises(ManifestError, match=said):
+        build("pkummd_xsub", tmp_path)
+
+
+def test_missing_annotations_of_pku_mmd_are_named(tmp_path):
+    pkummd(tmp_path)
+    (tmp_path / "Label/Train_Label_PKU_final/0003-R.txt").unlink()
+    with pytest.raises(ManifestError, match=r"no Train_Label_PKU_final/0003-R.txt .*; get it from .*ECHO960/PKU-MMD"):
+        build("pkummd_xsub", tmp_path)
+    (tmp_path / "Split/cross-view.txt").unlink()
+    with pytest.raises(ManifestError, match=r"no cross-view.txt \(nor Split/cross-view.txt\)"):
+        build("pkummd_xview", tmp_path)

@@ -1,5 +1,7 @@
 """Skeleton files to joints, and joints to rows, against loops and numbers worked by hand."""
 
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -250,6 +252,24 @@ def test_arrays_without_frames_joints_or_bodies(tmp_path):
     for shape, message in [((0, 25, 3), "has no frames"), ((1, 9, 0, 3), "nobody"), ((0, 9, 25, 3), "nobody")]:
         with pytest.raises(MediaError, match=message):
             skeleton.read(saved(tmp_path / "s.npy", np.ones(shape)), clip())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "s.txt is empty; copy or download it again"),
+        ("\n\n", "s.txt is empty; copy or download it again"),
+        ("1 2 3\n", "s.txt has 3 numbers in a line; a frame of PKU-MMD has 150"),
+        ("1 " * 150 + "\n1 2\n", "s.txt is no text of numbers, a line per frame"),
+        ("my notes\n", "s.txt is no text of numbers, a line per frame"),
+    ],
+)
+def test_text_of_lines_that_is_not_pku_mmds(tmp_path, text, said):
+    (tmp_path / "s.txt").write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(MediaError, match=said):
+            skeleton.read(tmp_path / "s.txt", clip())
 
 
 def test_another_ending(tmp_path):

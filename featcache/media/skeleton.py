@@ -2,6 +2,7 @@
 
     .skeleton    Kinect text as in NTU RGB+D: the number of frames; for each frame the number of bodies; for each body
                  a line that begins with its id, the number of joints, and a line per joint that begins with x y z
+    .txt         Kinect text as in PKU-MMD: a line per frame, x y z of 25 joints of one body and of another
     .npy, .npz   one array (T, V, C), (M, T, V, C), (T, M, V, C) or (C, T, V, M), the last as NTU's tools write it:
                  T frames, V joints, M bodies, C = 3 (x y z) or 2 (x y, to which z = 0 is added). An .npz holds one
                  array of numbers, or one called `keypoint`, `joints` or `frames`
@@ -29,6 +30,7 @@ from featcache.media.source import check_exists
 FPS = 30.0  #: of a Kinect
 KEYS = ("keypoint", "joints", "frames")  #: names of the array in an .npz file of several
 LAYOUTS = {3: ("TVC",), 4: ("MTVC", "TMVC", "CTVM")}  #: axes of an array, by their number
+PKU = (2, 25, 3)  #: bodies, joints and coordinates in a line of PKU-MMD
 MOST = 6  #: bodies that an array may have: its M is what tells M from T
 
 
@@ -63,10 +65,11 @@ def read(path: Path, clip: Clip) -> Skeleton:
     check_exists(path)
     fps = clip.fps or FPS
     rows = _arrays.span(clip, fps, path)
-    if ending == ".skeleton":
+    if ending in (".skeleton", ".txt"):
+        parse = _kinect if ending == ".skeleton" else _pku
         try:
             stat = path.stat()
-            joints = _kinect(path, stat.st_mtime_ns, stat.st_size)
+            joints = parse(path, stat.st_mtime_ns, stat.st_size)
         except OSError as error:
             raise MediaError(f"{path} cannot be read: {error.strerror}") from None
     else:
@@ -137,6 +140,23 @@ def _kinect(path: Path, modified: int, size: int) -> NDArray[np.float32]:
         for t, frame in enumerate(frames):
             for body, points in frame.items():
                 joints[number[body], t] = points
+    joints.setflags(write=False)
+    return joints
+
+
+@lru_cache(maxsize=2)
+def _pku(path: Path, modified: int, size: int) -> NDArray[np.float32]:
+    """(2, T, 25, 3) of a text file of lines, kept like `_kinect`'s."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.strip():
+            raise MediaError(f"{path} is empty; copy or download it again")
+        frames = np.loadtxt(text.splitlines(), np.float32, comments=None, ndmin=2)
+    except ValueError as error:
+        raise MediaError(f"{path} is no text of numbers, a line per frame ({error})") from None
+    if frames.shape[1] != np.prod(PKU):
+        raise MediaError(f"{path} has {frames.shape[1]} numbers in a line; a frame of PKU-MMD has {np.prod(PKU)}")
+    joints = frames.reshape(-1, *PKU).swapaxes(0, 1)
     joints.setflags(write=False)
     return joints
 

@@ -1,0 +1,21 @@
+"""PKU-MMD, cross-view: two cameras are there to train, the third to test.
+
+`data_manifests/pkummd_xview.md` is the dataset card.
+"""
+
+import os
+
+from featcache.builders import _pkummd
+from featcache.builders._annotations import Progress
+from featcache.manifest import Manifest
+
+SIZE = (14357, 7188)  #: clips to train and to test
+
+
+def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+    """Read `cross-view.txt` and the files of labels in `folder` and write `folder/pkummd_xview.csv`.
+
+    `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged; a warning for
+    each split that has not the published number of clips.
+    """
+    return _pkummd.build("pkummd_xview", folder, "cross-view.txt", SIZE, progress)
