@@ -83,7 +83,7 @@ def notes(
     if experiment.task == "clustering":
         calm.append(Note("Numbers of clusters are the targets' true numbers of classes (oracle K)."))
     if by_kmeans := _by_kmeans(metric, plan, found):
-        calm.append(Note(f"By k-means, having no classifier of clusters: {', '.join(by_kmeans)}."))
+        calm.append(Note(f"By k-means, their results having none by a classifier of clusters: {', '.join(by_kmeans)}."))
     if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):

@@ -322,8 +322,7 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
 @experiment_options
 @click.option(
     "--metric",
-    help="top1, mean_class, t2v/R@1, v2t/MedR, nmi/B0, validator/snd, ...; norms: feature norms.  "
-    "[default: the experiment's]",
+    help="top1, t2v/R@1, v2t/MedR, nmi/B0, validator/snd, ...; norms: feature norms.  [default: the experiment's]",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
 def table(job: Job, metric: str | None, format: str) -> None:
@@ -346,11 +345,7 @@ def table(job: Job, metric: str | None, format: str) -> None:
 @main.command()
 @click.argument("experiment")
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
-@click.option(
-    "--metric",
-    help="Accuracy to compare by.  [default: top1, of several tasks top1/action, of retrieval t2v/R@1, "
-    "of clustering acc_hungarian/B0]",
-)
+@click.option("--metric", help="Accuracy to compare by.  [default: that of the experiment's table]")
 def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """Say which hyper-parameters each validator would choose, among runs of EXPERIMENT with several settings.
 

@@ -178,7 +178,7 @@ def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) 
             parts.append(f"<h3>{escape(shift)}</h3>" + page.panels(figures, "thirds"))
     columns = "predicted class"
     if experiment.task == "clustering":
-        columns = "the cluster of branch B0 that Hungarian matching gives the class, seed by seed"
+        columns = "the cluster of branch B0 that Hungarian matching gives the class (of k-means: of its first start)"
     intro = f"Rows: true class; columns: {columns}; per cent of the row, over all seeds. Outlined: correct."
     more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
     return page.section("Where the errors go", intro, *parts, *(page.paragraph(first + more) for first in reasons[:1]))
