@@ -11,7 +11,7 @@ import click
 
 import featcache
 from featcache.errors import FeatcacheError
-from pipelines import cli_archive, cli_bridges, cli_search, cli_stores, cli_weights
+from pipelines import cli_archive, cli_bridges, cli_choose, cli_search, cli_stores, cli_weights
 from pipelines._commands import CORES, PATH, Commands, Job, experiment_options, note, progress_bar
 
 
@@ -227,6 +227,7 @@ for command in (
     cli_archive.unpack,
     cli_weights.weights,
     cli_search.search,
+    cli_choose.choose,
 ):
     main.add_command(command)
 
@@ -340,26 +341,6 @@ def table(job: Job, metric: str | None, format: str) -> None:
         click.echo(tables.norms_table(rows, job.experiment))
     else:
         click.echo(tables.render(rows, job.experiment, metric, format))
-
-
-@main.command()
-@click.argument("experiment")
-@click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--metric", help="Accuracy to compare by.  [default: that of the experiment's table]")
-def choose(experiment: str, runs: Path, metric: str | None) -> None:
-    """Say which hyper-parameters each validator would choose, among runs of EXPERIMENT with several settings.
-
-    Prints, per row and shift, the candidate that each validator takes, its accuracy, what the best one (oracle) has
-    more, and the rank correlation of score and accuracy. Scores are of the runs' own target train rows.
-
-    \b
-    Example, after train-head and evaluate with --set method.lambda_g=0.1, then with 0.3, then with 1:
-      featcache choose kitchens --runs demo/runs
-    """
-    from pipelines import choosing, experiments, results
-
-    rows = results.read(runs / "results.jsonl")
-    click.echo(choosing.table(rows, choosing.evaluated(experiments.load(experiment), rows, runs), metric), nl=False)
 
 
 @main.command()

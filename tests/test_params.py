@@ -9,8 +9,8 @@ import pytest
 
 from featcache.errors import ConfigError
 from heads import methods, nets
-from heads.methods import source_only
-from heads.nets import adapter, gated
+from heads.methods import codt, source_only
+from heads.nets import adapter, gated, stgcn
 from heads.params import Range, ranges, within
 from pipelines.config import Feed, RunConfig, override
 
@@ -29,8 +29,13 @@ def run(what, cls):
     """A run with these Params, and what else they need."""
     module = sys.modules[cls.__module__]
     kind = module.METHOD if what == "method" else source_only.METHOD
-    retrieval = (module.NET.task if what == "net" else kind.tasks[0]) == "retrieval"
-    parts = {"method": source_only.Params(), "net": gated.Params() if retrieval else adapter.Params(), what: cls()}
+    task = module.NET.task if what == "net" else kind.tasks[0]
+    retrieval = task == "retrieval"
+    if task == "clustering":
+        kind = codt.METHOD
+    methods_ = {"classification": source_only, "retrieval": source_only, "clustering": codt}
+    nets_ = {"classification": adapter, "retrieval": gated, "clustering": stgcn}
+    parts = {"method": methods_[task].Params(), "net": nets_[task].Params(), what: cls()}
     sides = {"source": ("a",), "target": "b", "init_from": "first"}
     feeds = {"rgb": Feed("rgb")} | ({"text": Feed("text", "source test", captions="own")} if retrieval else {})
     needed = {side: given for side, given in sides.items() if side in kind.needs}
