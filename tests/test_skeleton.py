@@ -301,6 +301,13 @@ def test_the_shared_joints_are_numbered_as_the_papers_graph():
     assert layout.names.index(layout.centre) == 1
 
 
+def test_both_layouts_of_15_have_one_graph():
+    """So that nets, which see the number of joints, take either."""
+    assert LAYOUTS["kinect-15"].edges == LAYOUTS["shared-15"].edges
+    differ = set(LAYOUTS["kinect-15"].names) ^ set(LAYOUTS["shared-15"].names)
+    assert differ == {"spine", "hip centre"}
+
+
 def test_the_bones_of_ntu_are_those_of_its_paper():
     """Joints from 1, as printed: (1,2)(2,21)(3,21)... in ST-GCN."""
     near = [2, 21, 21, 3, 21, 5, 6, 7, 21, 9, 10, 11, 1, 13, 14, 15, 1, 17, 18, 19, 0, 23, 8, 25, 12]

@@ -6,7 +6,8 @@
     shared-15    what these have in common with the first 15 joints of OpenPose's BODY_25 (and so with VIBE, from which
                  Skeletics-152 was made), in OpenPose's order: right before left. There `shoulder centre` is called
                  neck, and lies in the middle between the shoulders, and `head` is the nose
-    florence-15  files of Florence3D, which has a spine and no `hip centre`, in millimetres
+    florence-15  files of Florence3D, which has a spine and no `hip centre`, in millimetres. Files of 15 joints are
+                 taken for shared-15 or florence-15 by which of them has the joints of the rows
     kinect-15    rows of what all of Kinect's have in common: shared-15 with `spine` in the place of `hip centre`
 
 The papers give shared-15 as bones between numbers; its names are deduced from these bones and OpenPose's order.
