@@ -1,6 +1,6 @@
 """ACP's terms on generated pairs with a known shift do what they claim, on clips that were not trained on, five seeds.
 
-Retrieval is not among the claims: docs/efficacy.md has what becomes of it.
+Retrieval is not among the claims: data_manifests/pairs.md has what becomes of it.
 """
 
 from dataclasses import replace

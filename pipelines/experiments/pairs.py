@@ -7,7 +7,8 @@
     featcache evaluate pairs --stores demo/stores --runs demo/runs
     featcache table pairs --stores demo/stores --runs demo/runs
 
-390 runs of 150 steps. docs/efficacy.md has the table. Further metrics: t2v/R@5, t2v/MedR, v2t/R@1, ...
+390 runs of 150 steps. Its table is not published yet; data_manifests/pairs.md has a first look.
+Further metrics: t2v/R@5, t2v/MedR, v2t/R@1, ...
 
 All rows have one setting, which nothing was tuned for: small nets, 16 keels of each kind, and their files' defaults
 else; MMD takes its kernels from the batch, as embeddings have length 1.
