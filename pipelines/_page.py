@@ -63,6 +63,8 @@ figure > figcaption:first-child { color: var(--ink); font-weight: 600; margin-bo
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(116px, 1fr)); gap: 8px; margin: 6px 0 18px; }
 .strip img { width: 100%; aspect-ratio: 4/3; object-fit: cover; border-radius: 6px; display: block; }
 .strip figcaption { font-size: 12.5px; margin: 2px 0; }
+.strip.people { grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); }
+.people svg { overflow: visible; } .people .wrong figcaption { color: var(--alarm); }
 .right figcaption { color: var(--ink); font-weight: 600; }
 .right img { outline: 3px solid var(--accent); }
 details { margin: 8px 0; }
@@ -89,6 +91,9 @@ svg .k0 { fill: var(--m0); stroke: var(--m0); } svg .k1 { fill: var(--m1); strok
 svg .k2 { fill: var(--m2); stroke: var(--m2); } svg .k3 { fill: var(--m3); stroke: var(--m3); }
 svg .k4 { fill: var(--m4); stroke: var(--m4); } svg .k5 { fill: var(--m5); stroke: var(--m5); }
 svg .hollow { fill: var(--card); } svg .dot { fill-opacity: .6; stroke-width: 0; }
+svg .bone { fill: none; stroke: var(--soft); stroke-width: 7; stroke-linecap: round; stroke-linejoin: round; }
+svg .head { stroke-width: 24; } svg .floor { stroke: var(--grid); stroke-width: 2; } svg .right { stroke: var(--m1); }
+svg .left { stroke: var(--m0); }
 @media print {
   :root { color-scheme: light; --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc; --grid: #ddd;
     --accent: #0b5a90; --on-accent: #fff; --base: #888;

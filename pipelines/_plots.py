@@ -90,8 +90,14 @@ def bars(bars: Sequence[Bar], alt: str) -> str:
     return svg(BAR_WIDTH, height, alt, parts)
 
 
-def confusion(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: Sequence[str], alt: str) -> str:
-    """Shares of each true class (rows) by predicted class (columns), in per cent of the row."""
+def confusion(
+    truth: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    classes: Sequence[str],
+    alt: str,
+    across: str = "predicted class",
+) -> str:
+    """Shares of each true class (rows) by what is `across` (columns), in per cent of the row."""
     counts = np.zeros((len(classes), len(classes)))
     np.add.at(counts, (truth, predicted), 1)
     totals = counts.sum(1)
@@ -103,7 +109,7 @@ def confusion(truth: NDArray[np.integer], predicted: NDArray[np.integer], classe
     left, top = 22 + 6.4 * longest, 26 + 5.2 * longest
     size = K * cell
     parts = [
-        _text(left, 11, "predicted →", "tick"),
+        _text(left, 11, f"{across} →", "tick"),
         f'<text class="tick" transform="translate(10 {_n(top + size)}) rotate(-90)">true →</text>',
         _rect(left, top, size, size, "field"),
     ]

@@ -14,7 +14,7 @@ from featcache.media._arrays import READERS
 from heads.nets import Retrieval
 from pipelines import _page as page
 from pipelines import _plots as plots
-from pipelines._report_sources import thumbnail
+from pipelines._report_sources import first_run, thumbnail
 from pipelines._table_parts import Line
 from pipelines.config import OWN
 from pipelines.embeddings import pairs, tsne
@@ -22,7 +22,6 @@ from pipelines.experiments import Experiment
 from pipelines.opening import open_manifest, open_run
 from pipelines.retrieval import ranks
 from pipelines.runs import Run
-from pipelines.tables import plan
 
 QUERIES = 8  #: of a shift, half of them right where there are so many
 FOUND = 5  #: clips of a query
@@ -66,7 +65,7 @@ def gallery(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str
     for shift in line.cells:
         parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
         try:
-            parts += _answers(Run.open(_first_run(experiment, line, shift, runs)), stores)
+            parts += _answers(Run.open(first_run(experiment, line, shift, runs)), stores)
         except (FeatcacheError, OSError) as error:
             parts.append(page.paragraph(f"No queries of {line.method} on {shift}: {error}."))
     intro = (
@@ -74,13 +73,6 @@ def gallery(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str
         f"where there are as many. First {FOUND} clips by the first seed's run: ✓ the caption's own clip, ✗ another."
     )
     return page.section("What queries find", intro, *parts)
-
-
-def _first_run(experiment: Experiment, line: Line, shift: str, runs: Path) -> Path:
-    seeds = plan(experiment).get((line.method, shift), {})
-    if not seeds:
-        raise ConfigError("it has no run of that shift")
-    return runs / next((seeds[seed] for seed in line.cells[shift].values), next(iter(seeds.values())))
 
 
 def _answers(run: Run, stores: Path) -> Iterator[str]:
@@ -136,7 +128,7 @@ def joint_space(experiment: Experiment, lines: Sequence[Line], runs: Path, store
         for line in lines:
             try:
                 figures.append(
-                    page.figure(line.method, _placed(_first_run(experiment, line, shift, runs), stores, shift))
+                    page.figure(line.method, _placed(first_run(experiment, line, shift, runs), stores, shift))
                 )
             except (FeatcacheError, OSError) as error:
                 reasons.append(page.paragraph(f"Nothing of {line.method} on {shift}: {error}."))

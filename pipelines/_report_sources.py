@@ -1,4 +1,4 @@
-"""The parts of a report that come from the stores folder: what the domains look like and what the features are."""
+"""What a report takes from folders: what the domains look like, what the features are, which run stands for a cell."""
 
 import base64
 import json
@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import FeatcacheError
+from featcache.errors import ConfigError, FeatcacheError
 from featcache.extractors import Extractor, Pictures
 from featcache.manifest import Clip, Manifest
 from featcache.media import read_clip
 from featcache.store import FeatureStore
 from featcache.windows import Plan
 from pipelines import _page as page
+from pipelines._table_parts import Line
 from pipelines.config import OWN
 from pipelines.experiments import Experiment
 from pipelines.results import Result
+from pipelines.tables import plan
 
 LABELS = 8  # most frequent ones are shown, a picture per label and domain
 DOMAINS = 6
@@ -159,3 +161,14 @@ def _weights(weights: str) -> str:
     if weights.startswith("untrained"):
         return page.cell(f"UNTRAINED (seed {weights.partition(':')[2]})", "red")
     return f'<td>trained, <code class="hash">{escape(weights[:12])}</code></td>'
+
+
+# -------------------------------------------------------------------------------------------------------------- runs
+
+
+def first_run(experiment: Experiment, line: Line, shift: str, runs: Path) -> Path:
+    """The folder of a cell's first run with a result, or of its first; ConfigError when it has none."""
+    seeds = plan(experiment).get((line.method, shift), {})
+    if not seeds:
+        raise ConfigError("it has no run of that shift")
+    return runs / next((seeds[seed] for seed in line.cells[shift].values), next(iter(seeds.values())))

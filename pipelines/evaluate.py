@@ -116,12 +116,13 @@ class Predictions:
     truth: Labels  #: (n,) class numbers
     predicted: Labels  #: (n,)
     classes: tuple[str, ...]  #: names
+    point: int  #: number of the kept point that has predicted
 
 
-def predictions(folder: Path, stores: Path, task: str = "label") -> Predictions:
+def predictions(folder: Path, stores: Path, task: str = "label", branch: str = "B0") -> Predictions:
     """True and predicted classes of a run's test rows, at the last of its selected points.
 
-    Of a clustering run: the classes that Hungarian matching gives the clusters of branch B0.
+    Of a clustering run: the classes that Hungarian matching gives the branch's clusters.
     """
     run = Run.open(folder)
     if run.config.task == "retrieval":
@@ -132,10 +133,10 @@ def predictions(folder: Path, stores: Path, task: str = "label") -> Predictions:
     names = _names(run, open_manifest(stores, run.config.manifest))[task]
     if run.config.task == "clustering":
         k = _selected(run, partial(_clustered, run, truth))[-1]
-        found = clustering.clusters(_said(run, k), len(names))
-        return Predictions(truth[task], clustering.matched(found, truth[task], len(names)), names)
-    scores = run.outputs[task][_selected(run, partial(_score, run, truth))[-1]]
-    return Predictions(truth[task], scores.argmax(1), names)
+        found = clustering.clusters(_said(run, k), len(names), branch)
+        return Predictions(truth[task], clustering.matched(found, truth[task], len(names)), names, k)
+    k = _selected(run, partial(_score, run, truth))[-1]
+    return Predictions(truth[task], run.outputs[task][k].argmax(1), names, k)
 
 
 # -------------------------------------------------------------------------------------------------------- accuracies

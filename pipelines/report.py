@@ -6,6 +6,7 @@ hand (the videos, the runs, the stores) say so in their place; the table needs n
 
 import inspect
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from featcache.errors import FeatcacheError
 from pipelines import _page as page
 from pipelines import _plots as plots
+from pipelines._report_clustering import clusters
 from pipelines._report_retrieval import gallery, joint_space
 from pipelines._report_sources import frames, provenance
 from pipelines._table_notes import command
@@ -36,14 +38,14 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = [
         _header(experiment, date),
-        _key_figures(table),
+        _key_figures(experiment, table),
         *(page.alarm(note.text) for note in table.notes if note.loud),
         _results(table),
         _accuracy(table),
-        frames(experiment, stores),
+        frames(experiment, stores) if experiment.task != "clustering" else "",  # of classes that domains share
         *_errors(experiment, table, rows, runs, stores),
         provenance(experiment, rows, stores),
-        _limits(table),
+        _limits(experiment, table),
         _reproduce(experiment),
     ]
     out.write_text(page.page(f"{experiment.name} – featcache report", parts), encoding="utf-8")
@@ -72,12 +74,13 @@ def _reference(table: Table) -> Line | None:
     return next((line for line in reversed(table.lines) if not line.label_free), None)
 
 
-def _key_figures(table: Table) -> str:
+def _key_figures(experiment: Experiment, table: Table) -> str:
     """Before, after, and what labels would have given: means over shifts."""
     base, best, reference = table.lines[0], _best(table), _reference(table)
     entries = []
     if base.mean.values:
-        entries.append((base.method, f"{base.mean.text(1)} %", "mean over shifts, no adaptation"))
+        alone = "" if experiment.task == "clustering" else ", no adaptation"  # there the first row sees the target, too
+        entries.append((base.method, f"{base.mean.text(1)} %", f"mean over shifts{alone}"))
     if best and best.gain.values:
         verdict = "points over" if best.gain.mean > 0 else "points: not better than"
         entries.append((best.method, f"{best.mean.text(1)} %", f"{best.gain.text(1, '+')} {verdict} {base.method}"))
@@ -147,7 +150,7 @@ def _tones(table: Table) -> dict[str, str]:
 
 
 def _errors(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """What was predicted and, in classification, what the features are like; in retrieval what was found."""
+    """What was predicted, and what the features are like or what is in the clusters; in retrieval what was found."""
     if experiment.task == "retrieval":
         base, best = table.lines[0], _best(table) or table.lines[0]
         yield gallery(experiment, best, runs, stores)
@@ -156,12 +159,15 @@ def _errors(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs
         yield _confusions(experiment, table, runs, stores)
     if experiment.task == "classification":
         yield _norms(experiment, table, rows)
+    if experiment.task == "clustering":
+        yield clusters(experiment, _best(table) or table.lines[0], runs, stores)
 
 
 def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) -> str:
     """The first row, the best adapted one and the reference side by side, per shift."""
     chosen = dict.fromkeys(line.method for line in (table.lines[0], _best(table), _reference(table)) if line)
     planned, parts, reasons = plan(experiment), [], []
+    across = "matched cluster" if experiment.task == "clustering" else "predicted class"
     for shift in table.shifts:
         figures = []
         for line in (line for line in table.lines if line.method in chosen and line.cells[shift].values):
@@ -172,11 +178,12 @@ def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) 
                 reasons.append(f"No confusion matrix of {line.method} on {shift}: {error}.")
                 continue
             caption = _caption(line, shift, seen)
-            alt = f"Confusion matrix of {line.method} on {shift}: shares of each true class by predicted class"
-            figures.append(page.figure(caption, plots.confusion(seen.truth, seen.predicted, seen.classes, alt)))
+            alt = f"Confusion matrix of {line.method} on {shift}: shares of each true class by {across}"
+            names = _without_domain(seen.classes)
+            figures.append(page.figure(caption, plots.confusion(seen.truth, seen.predicted, names, alt, across)))
         if figures:
             parts.append(f"<h3>{escape(shift)}</h3>" + page.panels(figures, "thirds"))
-    columns = "predicted class"
+    columns = across
     if experiment.task == "clustering":
         columns = "the cluster of branch B0 that Hungarian matching gives the class (of k-means: of its first start)"
     intro = f"Rows: true class; columns: {columns}; per cent of the row, over all seeds. Outlined: correct."
@@ -194,6 +201,13 @@ def _caption(line: Line, shift: str, seen: Predictions) -> str:
     return caption
 
 
+def _without_domain(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of names that all begin with one domain what follows, "wave" of "msr:wave": a matrix has little room."""
+    if len({name.partition(":")[0] for name in names}) > 1:
+        return names
+    return tuple(name.partition(":")[2] or name for name in names)
+
+
 def _pooled(folders: list[Path], stores: Path) -> Predictions:
     """All seeds one after the other: they have the same rows, so each weighs the same. Of several tasks the first."""
     seen = []
@@ -201,7 +215,7 @@ def _pooled(folders: list[Path], stores: Path) -> Predictions:
         task, *_ = Run.open(folder).facts["spec"]["classes"]
         seen.append(predictions(folder, stores, task))
     truth, predicted = (np.concatenate([getattr(run, name) for run in seen]) for name in ("truth", "predicted"))
-    return Predictions(truth, predicted, seen[0].classes)
+    return replace(seen[0], truth=truth, predicted=predicted)
 
 
 def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> str:
@@ -250,11 +264,15 @@ def _norms_of(experiment: Experiment, line: Line, shift: str, rows: tuple[Result
     return plots.Norms(line.method, sides["source"], sides["target"], text)
 
 
-def _limits(table: Table) -> str:
-    texts = [
+def _limits(experiment: Experiment, table: Table) -> str:
+    frozen = [
         "The backbones are frozen: alignment acts on the layers above the cached features only. Where a paper trains "
         "its backbone too, the fidelity is adapter, and its number is not the paper's.",
         "Clips are seen through the cached windows alone; augmentation that changes pixels is not part of these runs.",
+    ]
+    told = ["The number of clusters is the target's true number of classes (oracle K), which is seldom known."]
+    texts = [
+        *(told if experiment.task == "clustering" else frozen),
         "The spread is over seeds of the head (initial weights, order of rows). The clips and the features are the "
         "same in all of them, so it says nothing about other clips.",
     ]
