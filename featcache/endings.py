@@ -8,6 +8,6 @@ VIDEO = frozenset(
 )
 SOUND = frozenset({".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
 IMAGE = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-SKELETON = frozenset({".npy", ".npz", ".skeleton", ".txt"})
+SKELETON = frozenset({".json", ".npy", ".npz", ".skeleton", ".txt"})
 ARRAY = frozenset({".h5", ".hdf5", ".npy", ".npz"})
 NUMBERS = ARRAY | {".csv"}

@@ -19,7 +19,7 @@ from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
 from featcache.errors import ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 
-MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".txt"}  # nor .csv: these may as well be notes or a manifest
+MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}  # nor .csv: these may be notes, too
 FIELDS = ("clip_id", "domain", "split", "label")
 
 

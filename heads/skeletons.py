@@ -1,8 +1,8 @@
 """Skeletons, told by their number of joints: bones, centre, five parts, and the graph's partitions of ST-GCN.
 
-25 joints are NTU RGB+D's, 20 those of the first Kinect, 15 those that the papers' data sets share; their names and
-order are those of the layouts that extraction writes (`ntu-25`, `kinect-20`; `shared-15` and `kinect-15`, which
-have the same bones).
+25 joints are NTU RGB+D's, 20 those of the first Kinect, 15 those that the papers' data sets share, 17 COCO's, in the
+plane; their names and order are those of the layouts that extraction writes (`ntu-25`, `kinect-20`, `coco-17`;
+`shared-15` and `kinect-15`, which have the same bones).
 
 Shapes: V joints.
 """
@@ -18,14 +18,14 @@ Chain = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Chains of joints that bones connect. Each begins at a joint of the torso and leads away from the centre."""
+    """Chains of joints that bones connect. Each leads away from the centre."""
 
-    torso: tuple[Chain, ...]  #: both begin at the centre
-    limbs: tuple[Chain, ...]  #: arm, arm, leg, leg, after the joint of the torso where they begin
+    torso: tuple[Chain, ...]  #: both begin at the centre; of COCO's joints they are the face
+    limbs: tuple[Chain, ...]  #: arm, arm, leg, leg, after the joint of another chain where they begin
 
     @property
     def centre(self) -> int:
-        """The joint between the shoulders."""
+        """The joint between the shoulders; of COCO's the nose."""
         return self.torso[0][0]
 
     @property
@@ -51,6 +51,10 @@ SKELETONS = {
     15: Skeleton(
         torso=((1, 8), (1, 0)),
         limbs=((1, 2, 3, 4), (1, 5, 6, 7), (8, 9, 10, 11), (8, 12, 13, 14)),
+    ),
+    17: Skeleton(
+        torso=((0, 1, 3), (0, 2, 4)),
+        limbs=((0, 5, 7, 9), (0, 6, 8, 10), (5, 11, 13, 15), (6, 12, 14, 16)),
     ),
 }
 

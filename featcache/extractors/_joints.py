@@ -9,9 +9,14 @@
     florence-15  files of Florence3D, which has a spine and no `hip centre`, in millimetres. Files of 15 joints are
                  taken for shared-15 or florence-15 by which of them has the joints of the rows
     kinect-15    rows of what all of Kinect's have in common: shared-15 with `spine` in the place of `hip centre`
+    coco-17      in the plane: HRNet, and all else that is trained on COCO
+    openpose-18  files of OpenPose's older model, in the plane: COCO's joints in another order, and `shoulder centre`,
+                 which OpenPose calls neck
 
 The papers give shared-15 as bones between numbers; its names are deduced from these bones and OpenPose's order.
 Nets tell a layout by its number of joints, so rows of 15 have one order: florence-15 is of files, kinect-15 of rows.
+A joint in the plane is x, y and a score: from the picture's left and top edge, of its width and height, both 1, and how
+sure the estimator is; 0 is a joint that it did not find.
 """
 
 from dataclasses import dataclass
@@ -25,6 +30,7 @@ class Layout:
     bones: tuple[tuple[str, str], ...]
     centre: str
     metres: float = 1.0  #: of the unit of files; those of shared-15 come in any unit, and are taken as they are
+    plane: bool = False  #: joints are x, y and a score
 
     def places(self, names: tuple[str, ...]) -> list[int]:
         """Where joints of these names stand; KeyError for one that the layout does not have."""
@@ -76,6 +82,13 @@ def _bones_of_15(torso: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+_SIDES = ("left", "right")
+_PLANE_BONES = (  # in ST-GCN's and PYSKL's graphs alike, hips hang on the shoulders
+    *(("left eye", "nose"), ("left ear", "left eye"), ("right eye", "nose"), ("right ear", "right eye")),
+    *(bone for side in _SIDES for bone in _chain(*_limb(side, *_ARM))),
+    *(bone for side in _SIDES for bone in _chain(*_limb(side, "shoulder", *_LEG))),
+)
+
 LAYOUTS = {
     "ntu-25": Layout(
         names=(
@@ -115,6 +128,22 @@ LAYOUTS = {
         metres=0.001,
     ),
     "kinect-15": Layout(names=_names_of_15("spine"), bones=_bones_of_15("spine"), centre="shoulder centre"),
+    "coco-17": Layout(
+        names=("nose", *(f"{side} {joint}" for joint in ("eye", "ear", *_ARM, *_LEG) for side in _SIDES)),
+        bones=(*_PLANE_BONES, *((f"{side} shoulder", "nose") for side in _SIDES)),
+        centre="nose",
+        plane=True,
+    ),
+    "openpose-18": Layout(
+        names=(
+            *("nose", "shoulder centre"),
+            *(joint for limb in (_ARM, _LEG) for side in ("right", "left") for joint in _limb(side, *limb)),
+            *("right eye", "left eye", "right ear", "left ear"),
+        ),
+        bones=(*_PLANE_BONES, *((joint, "shoulder centre") for joint in ("nose", "left shoulder", "right shoulder"))),
+        centre="shoulder centre",
+        plane=True,
+    ),
 }
 FILES = tuple(name for name in LAYOUTS if name != "kinect-15")  #: layouts that files have
-ROWS = tuple(name for name in LAYOUTS if name != "florence-15")  #: layouts that rows may have
+ROWS = tuple(name for name in LAYOUTS if name not in ("florence-15", "openpose-18"))  #: layouts that rows may have

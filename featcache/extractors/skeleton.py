@@ -11,6 +11,11 @@ Of the clip the stretch from the first to the last frame with somebody in it cou
                (k + 1/2) T / F - 1/2 of T. A body is zero before it comes and after it leaves
     rotate     every frame and body about the y axis, such that the left shoulder leads to the right one along +x
 
+Joints in the plane (`coco-17`) are x, y and a score. In rows x and y count from the picture's middle, and a joint that
+was not found, whose score is 0, is at 0: as ST-GCN's program does for Kinetics. Nothing is interpolated but by the
+resize, and a body is zero in the frames that it is missing from: who is first in one frame of such files may be second
+in the next. Nobody is centred or turned: both are of joints in space.
+
 CrosSCLR's program, from which these steps are taken, centres, decides the sense of the turn once for a whole sequence
 and adds 0.0001 to a length; here every frame is turned exactly as far as its own shoulders ask for.
 """
@@ -26,18 +31,20 @@ from featcache.extractors import Extractor, Joints, bounded
 from featcache.extractors._joints import FILES, LAYOUTS, ROWS
 from featcache.media.skeleton import Skeleton
 
+FAR = 10  #: pictures' widths that nobody is away; pixels are
+
 
 @dataclass(frozen=True)
 class Params:
     """What a row is made of."""
 
-    layout: str = "ntu-25"  #: of the rows: ntu-25, kinect-20, shared-15 or kinect-15
+    layout: str = "ntu-25"  #: of the rows: ntu-25, kinect-20, shared-15, kinect-15 or coco-17
     source: str = ""  #: layout of the files; "": the one that has as many joints as a file, and the rows' among them
     frames: int = bounded(50, 1, 100_000)  #: of a row
     bodies: int = bounded(2, 1, 1000)  #: of a row
     centre: bool = False  #: move the centre joint of every frame to 0
     resize: bool = True  #: to `frames` frames; false: the first `frames` frames, then zeros
-    rotate: bool = True  #: turn the shoulders parallel to the x axis
+    rotate: bool = True  #: turn the shoulders parallel to the x axis; false for joints in the plane
 
 
 class Skeletons(Extractor):
@@ -53,6 +60,12 @@ class Skeletons(Extractor):
                 known = ", ".join(choice or '""' for choice in choices)
                 raise ConfigError(f"skeleton.{field} is {name!r}; allowed: {known}")
         self.layout = LAYOUTS[params.layout]
+        for field in ("centre", "rotate"):
+            if self.layout.plane and getattr(params, field):
+                raise ConfigError(
+                    f"skeleton.{field} is of joints in space, but those of {params.layout} are in the plane: "
+                    f"set skeleton.{field}=false"
+                )
         if params.source:
             self._places(params.source)
         self.window = Joints()
@@ -69,7 +82,9 @@ class Skeletons(Extractor):
         present = np.flatnonzero(seen[numbers].max(axis=0))
         first, stop = present[0], present[-1] + 1
         for slot, number in enumerate(numbers):
-            joints = self._filled(window.joints[number][:, places], there[number][:, places], int(number))
+            found = window.joints[number][:, places]
+            fill = self._in_plane if self.layout.plane else self._filled
+            joints = fill(found, there[number][:, places], int(number))
             if self.params.centre:
                 joints -= joints[:, [self.layout.names.index(self.layout.centre)]]
             row[slot] = metres * self._timed(joints[first:stop], seen[number, first:stop])
@@ -126,6 +141,22 @@ class Skeletons(Extractor):
             for axis in range(3):
                 filled[:, joint, axis] = np.interp(times, times[known], joints[known, joint, axis])
         return filled
+
+    def _in_plane(self, joints: NDArray[np.float32], there: NDArray[np.bool_], body: int) -> NDArray[np.float64]:
+        """(T, V, 3) of a body in the plane, zeros where nothing was found."""
+        filled = np.where(there[..., None], joints, 0.0)
+        x_y, score = filled[..., :2], filled[..., 2:]
+        if score.min() < 0 or not score.any():
+            raise MediaError(
+                f"body {body} (from 0) has no scores: of {self.params.layout} the third coordinate is one, from 0; "
+                "save x, y, score"
+            )
+        if np.abs(x_y).max() > FAR:
+            raise MediaError(
+                f"body {body} (from 0) is at {np.abs(x_y).max():g} pictures: x and y are of the picture's width and "
+                "height; divide pixels by them"
+            )
+        return np.where(score > 0, filled - [0.5, 0.5, 0], 0)
 
     def _timed(self, joints: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
         """(T, V, 3) and (T,) -> (frames, V, 3), zeros where the body has not come yet or has left."""

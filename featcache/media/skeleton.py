@@ -3,14 +3,16 @@
     .skeleton    Kinect text as in NTU RGB+D: the number of frames; for each frame the number of bodies; for each body
                  a line that begins with its id, the number of joints, and a line per joint that begins with x y z
     .txt         Kinect text as in PKU-MMD: a line per frame, x y z of 25 joints of one body and of another
+    .json        what OpenPose or VIBE found, as in ST-GCN's Kinetics skeletons or in Skeletics-152 (`_poses.py`)
     .npy, .npz   one array (T, V, C), (M, T, V, C), (T, M, V, C) or (C, T, V, M), the last as NTU's tools write it:
                  T frames, V joints, M bodies, C = 3 (x y z) or 2 (x y, to which z = 0 is added). An .npz holds one
                  array of numbers, or one called `keypoint`, `joints` or `frames`
 
-C is the first or the last axis, and M is at most 6, as many bodies as a Kinect tracks; where that leaves a choice, C is
-3, and where a choice is left still, the shape is refused. In text a body is who has its id; in arrays, who has its
-number. A body whose joints are all zero in a frame is missing there, as is a joint with a coordinate that is not
-finite. Files have no clock: their frames come at the manifest's `fps`, else at 30 per second, the Kinect's rate.
+A joint in the plane has a score in the place of z. C is the first or the last axis, and M is at most 6, as many bodies
+as a Kinect tracks; where that leaves a choice, C is 3, and where a choice is left still, the shape is refused. In text
+a body is who has its id; in arrays, who has its number. A body whose joints are all zero in a frame is missing there,
+as is a joint with a coordinate that is not finite. Files have no clock: their frames come at the manifest's `fps`, else
+at 30 per second, the Kinect's rate. Of an .npy whose first axis is T no more than a clip's frames are read.
 """
 
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from featcache.endings import SKELETON
 from featcache.errors import MediaError
 from featcache.manifest import Clip
-from featcache.media import _arrays
+from featcache.media import _arrays, _poses
 from featcache.media.source import check_exists
 
 FPS = 30.0  #: of a Kinect
@@ -38,7 +40,7 @@ MOST = 6  #: bodies that an array may have: its M is what tells M from T
 class Skeleton:
     """The bodies that are seen in a clip, in the order in which they appear."""
 
-    joints: NDArray[np.float32]  #: (M, T, V, 3) x y z in the source's unit, NaN where a body or a joint is missing
+    joints: NDArray[np.float32]  #: (M, T, V, 3) x y z in the source's unit, or x y score; NaN: is missing
     fps: float
     start: float = 0.0  #: second of the source at which the first frame appears
 
@@ -65,17 +67,16 @@ def read(path: Path, clip: Clip) -> Skeleton:
     check_exists(path)
     fps = clip.fps or FPS
     rows = _arrays.span(clip, fps, path)
-    if ending in (".skeleton", ".txt"):
-        parse = _kinect if ending == ".skeleton" else _pku
+    if parse := {".skeleton": _kinect, ".txt": _pku, ".json": _poses.read}.get(ending):
         try:
             stat = path.stat()
             joints = parse(path, stat.st_mtime_ns, stat.st_size)
         except OSError as error:
             raise MediaError(f"{path} cannot be read: {error.strerror}") from None
+        _arrays.check_start(rows, joints.shape[1], path, "frames")
+        joints = joints[:, rows].copy()
     else:
-        joints = _array(path)
-    _arrays.check_start(rows, joints.shape[1], path, "frames")
-    joints = joints[:, rows].copy()
+        joints = _array(path, rows)
     joints[~joints.any(axis=(2, 3))] = np.nan  # NaN counts as true
     found = Skeleton(joints, fps, rows.start / fps)
     joints[~found.there] = np.nan
@@ -91,12 +92,16 @@ def read(path: Path, clip: Clip) -> Skeleton:
     return Skeleton(joints[order], fps, found.start)
 
 
-def _array(path: Path) -> NDArray[np.float32]:
-    """(M, T, V, 3)."""
-    array, shape = _arrays.load(path, usual=KEYS)
+def _array(path: Path, rows: slice) -> NDArray[np.float32]:
+    """(M, T, V, 3) of these frames."""
+    _, shape = _arrays.load(path, usual=KEYS, rows=slice(0))
     axes = _axes(shape, path)
+    _arrays.check_start(rows, shape[axes.index("T")], path, "frames")
+    array, _ = _arrays.load(path, usual=KEYS, rows=rows if axes[0] == "T" else slice(None))
+    if axes[0] != "T":
+        array = array[(slice(None),) * axes.index("T") + (rows,)]
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and so missing
-        array = array.astype(np.float32, copy=False)
+        array = array.astype(np.float32)
     if "M" not in axes:
         array, axes = array[None], f"M{axes}"
     array = array.transpose([axes.index(axis) for axis in "MTVC"])
