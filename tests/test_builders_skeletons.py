@@ -1,5 +1,7 @@
 """Builders of skeleton data sets, on small files in their layouts and, where they are, on the real ones."""
 
+import json
+import pickle
 import shutil
 import warnings
 
@@ -8,10 +10,12 @@ import pytest
 
 from featcache import Manifest, builders
 from featcache.builders import _ntu, _pkummd
-from featcache.errors import ManifestError
+from featcache.errors import FormatError, ManifestError
 from featcache.extractors.skeleton import Params, Skeletons
+from featcache.joining import join
 from featcache.media import skeleton
 from tests.conftest import ROOT
+from tests.test_skeleton_plane import openpose, people, vibe
 
 FILES = {"utk": "utkinect", "msr": "msraction3d", "florence": "florence3d"}
 
@@ -71,10 +75,68 @@ def pkummd(folder):
         write(folder / "Data" / "PKU_Skeleton_Renew" / f"{name}.txt", *(first + second for first, second in there))
 
 
+def pose(name, label, frames, joints=17, bodies=1, dims=2, seed=0):
+    """An annotation of PYSKL's; of the joints in the plane pixels of a picture of 200 x 100."""
+    keypoint = np.random.default_rng(seed).uniform(1, 99, (bodies, frames, joints, dims)).astype(np.float16)
+    size = {"img_shape": (100, 200), "original_shape": (100, 200)} if dims == 2 else {}
+    scores = {"keypoint_score": (keypoint[..., 0] / 100).astype(np.float16)} if dims == 2 else {}
+    return {"frame_dir": name, "label": label, "total_frames": frames, "keypoint": keypoint, **size, **scores}
+
+
+def pickled(path, split, annotations):
+    with path.open("wb") as file:
+        pickle.dump({"split": split, "annotations": annotations}, file, protocol=4)
+
+
+def ntu60_hrnet(folder):
+    """Clips of 4, 9 and 5 frames, the second with two bodies; one that no split across views names."""
+    annotations = [
+        pose("S001C002P003R002A060", 59, 4, seed=1),
+        pose("S001C001P001R001A001", 0, 9, bodies=2, seed=2),
+        pose("S001C003P001R001A002", 1, 5, seed=3),
+    ]
+    split = {
+        "xsub_train": ["S001C002P003R002A060"],
+        "xview_train": ["S001C003P001R001A002", "S001C002P003R002A060"],
+        "xview_val": ["S001C001P001R001A001"],
+    }
+    pickled(folder / "ntu60_hrnet.pkl", split, annotations)
+
+
+def gym_vibe(folder):
+    annotations = [pose(f"A0xAXXysHUo_002184_00223{k}", 49 * k, 6 + k, 49, dims=3, seed=k) for k in range(3)]
+    names = [one["frame_dir"] for one in annotations]
+    pickled(folder / "gym_vibe.pkl", {"train": names[:2], "val": names[2:]}, annotations)
+
+
+def kinetics_skeleton(folder):
+    """Two clips to train on, in one of which nobody was found, and one to test."""
+    for split, names in (("train", ["---QUuC4vJs", "zzzzE0ncP1Y"]), ("val", ["0-abc_d"])):
+        of = {name: {"has_skeleton": name[0] != "z", "label": "testifying", "label_index": 354} for name in names}
+        write(folder / f"kinetics_{split}_label.json", json.dumps(of))
+        for name in names:
+            (folder / f"kinetics_{split}").mkdir(exist_ok=True)
+            openpose(folder / f"kinetics_{split}" / f"{name}.json", [people(1, 18)[0]] * 3)
+
+
+def skeletics(folder):
+    """Two classes to train on and to test; in one file nobody was found."""
+    for split in ("train", "val"):
+        for name in ("tai chi", "clapping"):
+            home = folder / f"vibe_results_{split}" / name
+            home.mkdir(parents=True)
+            vibe(home / f"{split}_000014_000024.json", {"1": dict.fromkeys(range(3), np.ones((49, 3)))})
+    write(folder / "vibe_results_train" / "tai chi" / "nobody_000000_000010.json", "{}")
+
+
 WRITERS = {
     "kinect_actions": kinect_actions,
     **dict.fromkeys(("ntu60_xsub", "ntu60_xview", "ntu60plus_xsub", "ntu120_xsub", "ntu120_xset"), ntu),
     **dict.fromkeys(("pkummd_xsub", "pkummd_xview"), pkummd),
+    "ntu60_hrnet": ntu60_hrnet,
+    "gym_vibe": gym_vibe,
+    "kinetics_skeleton": kinetics_skeleton,
+    "skeletics": skeletics,
 }
 
 
@@ -301,3 +363,168 @@ def test_missing_annotations_of_pku_mmd_are_named(tmp_path):
     (tmp_path / "Split/cross-view.txt").unlink()
     with pytest.raises(ManifestError, match=r"no cross-view.txt \(nor Split/cross-view.txt\)"):
         build("pkummd_xview", tmp_path)
+
+
+# skeletons of pose estimators
+
+
+def annotation(folder, name="ntu60_hrnet", **changes):
+    """One of three annotations of the pickle changed; None: left out."""
+    WRITERS[name](folder)
+    with (folder / f"{name}.pkl").open("rb") as file:
+        content = pickle.load(file)
+    of = content["annotations"][1]
+    of |= changes
+    content["annotations"][1] = {key: value for key, value in of.items() if value is not None}
+    pickled(folder / f"{name}.pkl", content["split"], content["annotations"])
+
+
+def test_clips_of_hrnets_pickle_are_intervals_of_one_array_in_pictures(tmp_path):
+    ntu60_hrnet(tmp_path)
+    built = build("ntu60_hrnet", tmp_path)
+    found = [(c.clip_id, c.split, c.start, c.stop, c.unit, c.labels["label"]) for c in built]
+    assert found == [
+        ("S001C003P001R001A002", "train", 0, 5, "frames", "ntu:eat meal/snack"),
+        ("S001C002P003R002A060", "train", 5, 9, "frames", "ntu:walking apart from each other"),
+        ("S001C001P001R001A001", "test", 9, 18, "frames", "ntu:drink water"),
+    ]
+    assert {clip.source for clip in built} == {"ntu60_hrnet.npy"}
+    assert np.load(tmp_path / "ntu60_hrnet.npy").shape == (18, 2, 17, 3)
+    assert not (tmp_path / "ntu60_hrnet.partial").exists()
+    for clip, seed, bodies in zip(built, (3, 1, 2), (1, 1, 2), strict=True):
+        of = pose(clip.clip_id, 0, int(clip.stop - clip.start), bodies=bodies, seed=seed)
+        x_y = of["keypoint"].astype(np.float32) / [200, 100]
+        read = skeleton.read(built.path(clip), clip).joints
+        np.testing.assert_allclose(read, np.concatenate([x_y, of["keypoint_score"][..., None]], 3), rtol=1e-6)
+        made = row(built, clip, layout="coco-17", rotate=False, resize=False)
+        np.testing.assert_allclose(made[:2, : x_y.shape[1], :, 0], x_y[0].transpose(2, 0, 1) - 0.5, atol=1e-6)
+        assert made[..., 1].any() == (bodies == 2)
+    (tmp_path / "ntu60_hrnet.pkl").rename(tmp_path / "ntu60_2d.pkl")
+    assert len(build("ntu60_hrnet", tmp_path)) == 3
+
+
+@pytest.mark.parametrize("joints", [49, 25])
+def test_of_vibes_joints_the_shared_ones_are_kept(joints, tmp_path):
+    gym_vibe(tmp_path)
+    with (tmp_path / "gym_vibe.pkl").open("rb") as file:
+        content = pickle.load(file)
+    for one in content["annotations"]:
+        one["keypoint"] = one["keypoint"][:, :, :joints]
+    pickled(tmp_path / "gym_vibe.pkl", content["split"], content["annotations"])
+    built = build("gym_vibe", tmp_path)
+    assert [c.labels["label"] for c in built] == ["gym:00", "gym:49", "gym:98"]
+    for clip, one in zip(built, content["annotations"], strict=True):
+        read = skeleton.read(built.path(clip), clip).joints
+        np.testing.assert_array_equal(read, one["keypoint"][:, :, :15].astype(np.float32))
+        assert row(built, clip, layout="shared-15").shape == (3, 50, 15, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"keypoint": np.ones((1, 9, 18, 2))},
+            r"keypoint of 'S001C001P001R001A001' is an array \(1, 9, 18, 2\) of .*17, 2",
+        ),
+        ({"keypoint": np.ones((7, 9, 17, 2))}, "at most 6 bodies"),
+        ({"keypoint": np.ones((1, 0, 17, 2))}, "at most 6 bodies, frames, 17, 2"),
+        ({"keypoint": np.ones((1, 9, 17, 2), int)}, "keypoint of"),
+        ({"keypoint": None}, r"keypoint of 'S001C001P001R001A001' is nothing \(None\)"),
+        ({"keypoint_score": None}, r"keypoint_score of .* is nothing .*an array \(2, 9, 17\) is expected"),
+        ({"img_shape": (100, 0)}, r"img_shape of .*; \(height, width\) is expected"),
+        ({"img_shape": None}, r"img_shape of .*; \(height, width\) is expected"),
+        ({"label": "drink"}, "label of 'S001C001P001R001A001' is a str; a number is expected"),
+        ({"label": 5}, "'S001C001P001R001A001' with label 5 is no clip of NTU-60's 60 actions"),
+        (
+            {"frame_dir": "S001C001P001R001A002"},
+            "split 'xview_val' names 'S001C001P001R001A001', which has no annotation",
+        ),
+        ({"frame_dir": None}, "annotation 1 is a dict with .*; one with a frame_dir is expected"),
+    ],
+)
+def test_damaged_pickles_of_poses_are_errors_before_anything_is_written(tmp_path, changes, said):
+    annotation(tmp_path, **changes)
+    with pytest.raises(ManifestError, match=said):
+        build("ntu60_hrnet", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ntu60_hrnet.pkl"]
+
+
+def test_other_pickles_are_errors(tmp_path):
+    path = tmp_path / "ntu60_hrnet.pkl"
+    pickled(path, {"train": ["a"]}, [])
+    with pytest.raises(ManifestError, match=r"has no split 'xview_train'; it has: train"):
+        build("ntu60_hrnet", tmp_path)
+    path.write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(ManifestError, match="is a list; a dict of split and annotations is expected"):
+        build("ntu60_hrnet", tmp_path)
+    path.write_bytes(pickle.dumps(shutil.rmtree))
+    with pytest.raises(FormatError, match=r"asks for shutil.*; nothing was run"):
+        build("ntu60_hrnet", tmp_path)
+    ntu60_hrnet(tmp_path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(FormatError, match=r"ntu60_hrnet.pkl"):
+        build("ntu60_hrnet", tmp_path)
+    annotation(tmp_path, "gym_vibe", label=99)
+    with pytest.raises(ManifestError, match="gym_vibe.pkl: label of .*: '99' is no class; there are 0, 1"):
+        build("gym_vibe", tmp_path)
+
+
+def test_clips_of_kinetics_are_those_in_which_somebody_was_found(tmp_path):
+    kinetics_skeleton(tmp_path)
+    built = build("kinetics_skeleton", tmp_path)
+    assert [(c.clip_id, c.split, c.source) for c in built] == [
+        ("---QUuC4vJs", "train", "kinetics_train/---QUuC4vJs.json"),
+        ("0-abc_d", "test", "kinetics_val/0-abc_d.json"),
+    ]
+    assert built.clips[0].labels == {"label": "kinetics:testifying"}
+    assert row(built, built.clips[0], layout="coco-17", rotate=False)[..., 0].any()
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "kinetics-skeleton").mkdir()
+    kinetics_skeleton(below / "kinetics-skeleton")
+    assert build("kinetics_skeleton", below).clips[1].source == "kinetics-skeleton/kinetics_val/0-abc_d.json"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"a": 3}', '{"a": {"label": "x"}}', '{"a": {"has_skeleton": 1, "label": 3}}']
+)
+def test_damaged_labels_of_kinetics_are_errors(tmp_path, content):
+    kinetics_skeleton(tmp_path)
+    write(tmp_path / "kinetics_val_label.json", content)
+    with pytest.raises(ManifestError, match=r"kinetics_val_label.json(: 'a')? is (no JSON|not as in \{)"):
+        build("kinetics_skeleton", tmp_path)
+    (tmp_path / "kinetics_val_label.json").unlink()
+    with pytest.raises(ManifestError, match=r"no kinetics_val_label.json .* get it from .*github.com/yysijie/st-gcn"):
+        build("kinetics_skeleton", tmp_path)
+
+
+def test_classes_of_skeletics_are_its_folders_or_those_of_a_list(tmp_path):
+    skeletics(tmp_path)
+    built = build("skeletics", tmp_path)
+    assert [(c.clip_id.split("/")[0], c.split, c.labels["label"]) for c in built] == [
+        (name, split, f"skeletics:{name}") for split in ("train", "test") for name in ("clapping", "tai chi")
+    ]
+    assert row(built, built.clips[0], layout="shared-15")[..., 0].any()
+    write(tmp_path / "classes.txt", "tai chi", "")
+    assert {c.labels["label"] for c in build("skeletics", tmp_path)} == {"skeletics:tai chi"}
+    write(tmp_path / "classes.txt", "tai chi", "taichi")
+    with pytest.raises(ManifestError, match=r"classes.txt: 'taichi' is no class; there are clapping, tai chi$"):
+        build("skeletics", tmp_path)
+    shutil.rmtree(tmp_path / "vibe_results_val")
+    with pytest.raises(ManifestError, match="no folder vibe_results_val or validation or val in .*skelemoa/quovadis"):
+        build("skeletics", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "layout"), [(("kinetics_skeleton", "ntu60_hrnet"), "coco-17"), (("gym_vibe", "skeletics"), "shared-15")]
+)
+def test_both_data_sets_of_a_task_make_rows_of_one_manifest(parts, layout, tmp_path):
+    for name in parts:
+        WRITERS[name](tmp_path)
+        build(name, tmp_path)
+    out = tmp_path / "both.csv"
+    both = join([tmp_path / f"{name}.csv" for name in parts], out)[out]
+    assert len(both.domains) == 2
+    assert len({row(both, clip, layout=layout, rotate=False).shape for clip in both}) == 1
+    classes = [both.select(domain=domain).classes["label"] for domain in both.domains]
+    assert not set(classes[0]) & set(classes[1])

@@ -1,0 +1,30 @@
+"""FineGym's 99 elements of gymnastics, with the skeletons that VIBE found.
+
+`data_manifests/gym_vibe.md` is the dataset card.
+"""
+
+import os
+from pathlib import Path
+
+from featcache.builders import _poses
+from featcache.builders._annotations import Progress, choose, find, finish, numbered
+from featcache.manifest import Manifest
+
+ORIGIN = "the authors of PoseConv3D, github.com/kennymckormick/pyskl (data_manifests/gym_vibe.md says what it holds)"
+CLASSES = numbered([f"gym:{k:02}" for k in range(99)])
+SIZE = {("gym", "train"): 20_484, ("gym", "test"): 8521}  #: published clips
+
+
+def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+    """Write `folder/gym_vibe.csv`, and the joints as `folder/gym_vibe.npy`.
+
+    `progress(done, total)` is called at the end. ManifestError where the pickle is missing or damaged, FormatError
+    where it asks for more than values and arrays; a warning for each split that has not the published number of clips.
+    """
+    path, splits = find(Path(folder), ["gym_vibe.pkl"], ORIGIN), {"train": "train", "val": "test"}
+
+    def named(clip: str, label: int) -> str:
+        return choose(CLASSES, str(label), f"{path}: label of {clip!r}")
+
+    clips = _poses.unpack(path, "gym", splits, named, joints=(49, 25), kept=15, plane=False)
+    return finish("gym_vibe", clips, Path(folder), SIZE, progress)
