@@ -22,7 +22,7 @@ from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError, FeatcacheError
 from heads.methods import rna, source_only
 from pipelines._table_parts import RANKS
-from pipelines.clustering import MEASURES
+from pipelines.clustering import KMEANS, MEASURES
 from pipelines.config import Feed, Optim, RunConfig, override
 from pipelines.experiments._rows import Row
 from pipelines.experiments._rows import runs as rows_of
@@ -95,12 +95,16 @@ class Experiment:
         return {run: columns(shift, self.by_id[run].test) for run, shift in own.items()}
 
     def theirs(self, row: str, metric: str, headline: bool) -> dict[str, float]:
-        """Column -> what was published of a row in this metric; plain numbers are of the headline metric."""
-        numbers = {}
+        """Column -> what was published of a row in this metric; plain numbers are of the headline metric.
+
+        As of our own runs, where there is no number by a classifier of clusters it is that by k-means.
+        """
+        numbers = dict[str, float]()
         for column, number in (self.published or {}).get(row, {}).items():
             if isinstance(number, dict):
-                if metric in number:
-                    numbers[column] = number[metric]
+                for name in (metric, metric + KMEANS):
+                    if name in number:
+                        numbers.setdefault(column, number[name])
             elif headline:
                 numbers[column] = number
         return numbers
