@@ -33,7 +33,7 @@ def build(name, folder):
 
 
 def row(manifest, clip, **params):
-    return Skeletons(Params(**params)).prepare(skeleton.read(manifest.path(clip), clip))
+    return Skeletons(Params(**({"centre": False} | params))).prepare(skeleton.read(manifest.path(clip), clip))
 
 
 def kinect_actions(folder):

@@ -48,7 +48,7 @@ def vibe(path, tracks):
 
 def row(joints, **params):
     """(C, frames, V, M) of (M, T, V, 3) in the plane."""
-    made = Skeletons(Params(**({"layout": "coco-17", "rotate": False} | params)))
+    made = Skeletons(Params(**({"layout": "coco-17", "rotate": False, "centre": False} | params)))
     prepared = made.prepare(Skeleton(np.asarray(joints, np.float32), 30.0))
     assert prepared.shape == made.row_shape
     return prepared
@@ -210,7 +210,7 @@ def test_resizing_is_as_in_space_scores_too():
     a = people(9)
     a[0, :, :, 2] = np.linspace(0.1, 0.9, 9)[:, None]
     plane = row(a, frames=20)
-    space = Skeletons(Params(layout="kinect-20", rotate=False, frames=20))
+    space = Skeletons(Params(layout="kinect-20", rotate=False, centre=False, frames=20))
     same = space.prepare(
         Skeleton(np.pad(a - np.float32([0.5, 0.5, 0]), ((0, 0), (0, 0), (0, 3), (0, 0)), "edge"), 30.0)
     )
@@ -220,7 +220,7 @@ def test_resizing_is_as_in_space_scores_too():
 @pytest.mark.parametrize("field", ["rotate", "centre"])
 def test_what_is_done_in_space_is_refused_in_the_plane(field):
     with pytest.raises(ConfigError, match=rf"skeleton.{field} is of joints in space.* set skeleton.{field}=false"):
-        Skeletons(Params(layout="coco-17", **({"rotate": False} | {field: True})))
+        Skeletons(Params(layout="coco-17", **({"rotate": False, "centre": False} | {field: True})))
 
 
 def test_joints_of_something_else_are_refused():
@@ -238,4 +238,4 @@ def test_joints_of_something_else_are_refused():
 )
 def test_the_plane_and_space_share_no_layout(layout, source):
     with pytest.raises(FeatcacheError, match=f"skeleton.layout is '{layout}', but {source} has no joint"):
-        Skeletons(Params(layout=layout, source=source, rotate=False))
+        Skeletons(Params(layout=layout, source=source, rotate=False, centre=False))

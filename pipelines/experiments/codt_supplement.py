@@ -6,7 +6,7 @@ their folders hold and what is not known: `gym_vibe`'s skeletons are not public,
     featcache manifest build kinetics_skeleton KINETICS && featcache manifest build ntu60_hrnet NTU
     featcache manifest join KINETICS/kinetics_skeleton.csv NTU/ntu60_hrnet.csv kinetics_ntu60.csv
     featcache extract kinetics_ntu60.csv skeleton --windows segments:1 --set skeleton.layout=coco-17 \
-        --set skeleton.rotate=false                                    # the store skeleton-coco-17
+        --set skeleton.rotate=false --set skeleton.centre=false        # the store skeleton-coco-17
     featcache manifest build gym_vibe GYM && featcache manifest build skeletics SKELETICS
     featcache manifest join GYM/gym_vibe.csv SKELETICS/skeletics.csv gym_skeletics.csv
     featcache extract gym_skeletics.csv skeleton --windows segments:1 --set skeleton.layout=shared-15
