@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.extractors._joints import LAYOUTS
+from featcache.extractors._joints import LAYOUTS, Layout
 from heads.skeletons import Chain, skeleton
 from pipelines import _page as page
 from pipelines import _plots as plots
@@ -138,17 +138,18 @@ def _skeletons(run: Run, stores: Path, branch: str, rows: NDArray[np.integer]) -
 def strips(x_nCTVM: NDArray[np.floating], alts: Sequence[str]) -> list[str]:
     """An image of each clip, all at one scale, with these descriptions."""
     shown = [front(x_CTVM) for x_CTVM in x_nCTVM]
-    here = np.concatenate([at_SV2[np.isfinite(at_SV2[:, 0, 0])] for at_SV2 in shown])
-    reach = np.abs(here).max(1) if len(here) else np.ones((1, 2))
+    here = np.concatenate([at_SV2[~_empty(at_SV2)] for at_SV2 in shown])
+    reach = np.nanmax(np.abs(here), 1) if len(here) else np.ones((1, 2))
     wide, high = np.maximum(np.quantile(reach, FIT, axis=0), 1e-6)
     return [_strip(at_SV2, HEIGHT / high, wide, alt) for at_SV2, alt in zip(shown, alts, strict=True)]
 
 
 def front(x_CTVM: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Where the joints of a strip are, from the front -> (S, V, 2), NaN in places where nobody is.
+    """Where the joints of a strip are, from the front -> (S, V, 2), NaN for what is not there.
 
     x is to the right, as we see it, of the body's centre joint; y is upwards from the floor, which is where the lowest
-    joint is in the median place. In rows y is upwards too, and the right shoulder lies along +x from the left one.
+    joint is in the median place. In rows y is upwards too, and the right shoulder lies along +x from the left one; of
+    joints in the plane x is to the right and y downwards, and joints may be missing: x is then from their middle.
     Frames are the middles of equal stretches of those with somebody in them.
     """
     there_TM = (x_CTVM != 0).max(axis=(0, 2))
@@ -158,40 +159,56 @@ def front(x_CTVM: NDArray[np.floating]) -> NDArray[np.float64]:
     if len(bodies):
         frames = PLACES // len(bodies)
         chosen = np.ix_(times[((np.arange(frames) + 0.5) * len(times) / frames).astype(int)], bodies)
-        x_SV, y_SV = (x_VTM.transpose(1, 2, 0)[chosen].reshape(-1, V) for x_VTM in x_CTVM[:2].swapaxes(1, 2))
+        joints_SVC = x_CTVM.transpose(1, 3, 2, 0)[chosen].reshape(-1, V, len(x_CTVM))
         there_S = there_TM[chosen].reshape(-1)
-        x_SV = x_SV[:, [skeleton(V).centre]] - x_SV
-        floor = np.median(y_SV[there_S].min(1))
-        at_SV2[: len(there_S)][there_S] = np.stack([x_SV, y_SV - floor], 2)[there_S]
+        if _layout(V).plane:
+            shown_SV2 = np.where((joints_SVC != 0).any(2, keepdims=True), joints_SVC[..., :2] * (1, -1), np.nan)[there_S]
+            shown_SV2[..., 0] -= np.nanmedian(shown_SV2[..., 0], 1, keepdims=True)
+        else:
+            shown_SV2 = (joints_SVC[..., :2] * (-1, 1))[there_S]
+            shown_SV2[..., 0] -= shown_SV2[:, [skeleton(V).centre], 0]
+        shown_SV2[..., 1] -= np.median(np.nanmin(shown_SV2[..., 1], 1))
+        at_SV2[: len(there_S)][there_S] = shown_SV2
     return at_SV2
+
+
+def _empty(at_SV2: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(S,): places where nobody is."""
+    return np.isnan(at_SV2[..., 0]).all(1)
 
 
 def chains(V: int) -> dict[str, list[Chain]]:
     """Joints that bones connect one after the other, by side of the body: torso, right, left."""
     found: dict[str, list[Chain]] = {"torso": list(skeleton(V).torso), "right": [], "left": []}
     for chain in skeleton(V).limbs:
-        found[_names(V)[chain[-1]].split()[0]].append(chain)
+        found[_layout(V).names[chain[-1]].split()[0]].append(chain)
     return found
 
 
-def _names(V: int) -> tuple[str, ...]:
-    """Names of joints; layouts of as many joints differ in one of the torso alone."""
-    return next(layout.names for layout in LAYOUTS.values() if len(layout.names) == V)
+def _layout(V: int) -> Layout:
+    """Of this number of joints; those of as many differ in a joint of the torso alone."""
+    return next(layout for layout in LAYOUTS.values() if len(layout.names) == V)
 
 
 def _strip(at_SV2: NDArray[np.float64], unit: float, wide: float, alt: str) -> str:
     """An image, `unit` of its coordinates per metre; bodies in it reach `wide` metres to both sides."""
     S, V, _ = at_SV2.shape
     place = 2 * unit * wide + MARGIN
-    here_S = np.flatnonzero(np.isfinite(at_SV2[:, 0, 0]))
+    here_S = np.flatnonzero(~_empty(at_SV2))
     middle_S = (here_S + 0.5) * place
     x_SV = middle_S[:, None] + unit * at_SV2[here_S, :, 0]
     y_SV = MARGIN + HEIGHT - unit * at_SV2[here_S, :, 1]
-    points_SV2 = np.rint(np.stack([x_SV, y_SV], 2)).astype(int)
+    points_SV2 = np.rint(np.stack([x_SV, y_SV], 2))
     parts = [f'<path class="bone floor" d="M0 {HEIGHT + MARGIN}H{S * place:.0f}"/>']
     for side, of in chains(V).items():
-        lines = (" ".join(map(str, points_V2[list(chain)].flat)) for points_V2 in points_SV2 for chain in of)
-        parts.append(f'<path class="bone {side}" d="{"".join(f"M{line}" for line in lines)}"/>')
-    heads = "".join(f"M{x} {y}h0" for x, y in points_SV2[:, _names(V).index("head")])
+        lines = (_numbers(points_V2[list(chain)]) for points_V2 in points_SV2 for chain in of)
+        parts.append(f'<path class="bone {side}" d="{"".join(f"M{line}" for line in lines if line)}"/>')
+    head = _layout(V).names.index("nose" if _layout(V).plane else "head")
+    heads = "".join(f"M{_numbers(at_V2[[head]])}h0" for at_V2 in points_SV2 if np.isfinite(at_V2[head, 0]))
     parts.append(f'<path class="bone head" d="{heads}"/>')
     return plots.svg(S * place, HEIGHT + 2 * MARGIN, alt, parts)
+
+
+def _numbers(points_p2: NDArray[np.float64]) -> str:
+    """x y x y ..., whole, without points that are not there."""
+    return " ".join(f"{number:.0f}" for point in points_p2 if np.isfinite(point[0]) for number in point)

@@ -219,7 +219,7 @@ def test_resizing_is_as_in_space_scores_too():
 
 @pytest.mark.parametrize("field", ["rotate", "centre"])
 def test_what_is_done_in_space_is_refused_in_the_plane(field):
-    with pytest.raises(ConfigError, match=rf"skeleton.{field} is of joints in space.* set skeleton.{field}=false"):
+    with pytest.raises(ConfigError, match=r"coco-17 are in the plane, and skeleton.centre and .*: set both to false"):
         Skeletons(Params(layout="coco-17", **({"rotate": False, "centre": False} | {field: True})))
 
 

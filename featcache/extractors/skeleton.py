@@ -85,6 +85,10 @@ class Skeletons(Extractor):
         there = window.there
         seen = there.max(axis=2)  # (M, T)
         numbers = np.sort(np.argsort(-seen.sum(1), kind="stable")[: self.params.bodies])
+        if self.params.rotate and not window.joints[numbers][there[numbers]][:, 2].any():
+            raise MediaError(
+                "the clip's joints have no depth (z is 0), so nobody can be turned; set skeleton.rotate=false"
+            )
         present = np.flatnonzero(seen[numbers].max(axis=0))
         first, stop = present[0], present[-1] + 1
         for slot, number in enumerate(numbers):
@@ -95,7 +99,6 @@ class Skeletons(Extractor):
                 joints -= joints[:, [self.layout.names.index(self.layout.centre)]]
             row[slot] = metres * self._timed(joints[first:stop], seen[number, first:stop])
         if self.params.rotate:
-            self._check_depth(row)
             row = _rotated(row, *self.layout.places(("left shoulder", "right shoulder")))
         return np.ascontiguousarray(row.transpose(3, 1, 2, 0), np.float32)
 
@@ -177,12 +180,6 @@ class Skeletons(Extractor):
         timed = (1 - share) * joints[before] + share * joints[after]
         timed[~here] = 0
         return timed
-
-    def _check_depth(self, row: NDArray[np.float64]) -> None:
-        if not row[..., 2].any() and row.any():
-            raise MediaError(
-                "the clip's joints have no depth (z is 0), so nobody can be turned; set skeleton.rotate=false"
-            )
 
 
 def _rotated(row: NDArray[np.float64], left: int, right: int) -> NDArray[np.float64]:
