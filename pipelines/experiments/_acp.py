@@ -8,7 +8,8 @@ itself each epoch. A caption is its Sentence-BERT embedding, for keels and encod
 ACP is the printed form, τ = 1: `acp.Params()`. `acp.SHARP`, τ = 0.1, is ours. Ours as well: three seeds, and the
 rivals' weights, their files' defaults but for CORAL's. Its term is a mean over M² covariances of unit vectors: with
 M = 2304 and λ_coral = 1 its gradient was 1,700 times smaller than L_R's, and the row would be CE; with 1000 it is of
-L_R's order. CAPQ compares all clips with all captions at the start of an epoch, so its runs have ten.
+L_R's order. MMD takes its kernels from the batch, as the default is of longer vectors. CAPQ compares all clips with all
+captions at the start of an epoch, so its runs have ten.
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,7 +70,7 @@ def rows(source: Source, experts: Iterable[str], captions: str, *, videos: bool 
         "CDAN": Row(cdan_keels.Params()),
         "CORAL": Row(coral.Params(lambda_coral=1000.0)),
         "DANN": Row(dann.Params()),
-        "MMD": Row(mmd.Params()),
+        "MMD": Row(mmd.Params(gamma=0.0)),
         "OT": Row(sinkhorn.Params()),
         "ACP": Row(acp.Params()),
     }
