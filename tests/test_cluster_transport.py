@@ -41,6 +41,13 @@ def test_without_regularisation_the_cost_is_that_of_the_linear_programme(N, K, s
     assert best * (1 - 1e-6) <= -(S * log_p).sum().item() <= 1.01 * best
 
 
+@pytest.mark.parametrize(("N", "K"), [(6, 3), (10, 5), (12, 3)])
+def test_where_k_divides_n_the_cost_is_within_a_hundredth_too(N, K):
+    """From both sides: masses are not equal yet after so many iterations."""
+    log_p = predictions(N, K)
+    assert -(plan(log_p, xi=100.0) * log_p).sum().item() == pytest.approx(least_cost(log_p), rel=0.01)
+
+
 @pytest.mark.parametrize(("N", "K"), [(6, 5), (23, 4), (200, 51), (3, 7)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_marginals_are_uniform(N, K, dtype):
@@ -105,3 +112,10 @@ def test_iterations_end_where_the_tolerance_cannot_be_met():
     few, more = (cluster_scales(log_p, 10.0, iterations=n, tolerance=0.0) for n in (20, 30))
     assert not torch.equal(few, more)
     assert math.isfinite(few.sum().item())
+
+
+def test_iterations_end_after_the_first_look_that_meets_the_tolerance():
+    log_p = predictions(300, 9)
+    ten = cluster_scales(log_p, 10.0, iterations=10)
+    assert torch.equal(cluster_scales(log_p, 10.0, iterations=1000, tolerance=1e9), ten)
+    assert not torch.equal(cluster_scales(log_p, 10.0, iterations=1000, tolerance=1e-9), ten)

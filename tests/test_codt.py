@@ -288,6 +288,35 @@ def test_a_step_changes_the_memory_of_its_rows_and_no_others():
         assert not method.get_buffer(f"memory:{branch}").requires_grad
 
 
+@torch.no_grad()
+def test_the_memory_takes_the_teachers_features_of_weak_views():
+    method = begin(build()).eval()
+    t = side(TWO, "target", 4)
+    torch.manual_seed(3)
+    method.remember(t)
+    torch.manual_seed(3)
+    for branch in ("B0", "B1"):
+        x = crop(shear(t.pool(method.net.feeds[branch]), 0.5), 6)
+        mask_parts(x, 0.0)  # draws, and masks nothing
+        found = method.get_buffer(f"memory:{branch}")[t.index]
+        assert torch.allclose(found, pooled(method.teacher[branch](x)), atol=1e-6)
+
+
+def test_each_step_labels_all_rows_anew_from_where_sinkhorn_ended():
+    method = begin(build())
+    before = {}
+    for branch in ("B0", "B1"):
+        method.get_buffer(f"labels:{branch}").fill_(-1)
+        before[branch] = method.get_buffer(f"scales:{branch}").normal_().clone()
+    method.remember(side(TWO, "target", 4))
+    for branch, start in before.items():
+        log_p = method.teacher[f"target_{branch}"](method.get_buffer(f"memory:{branch}")).log_softmax(1)
+        scales = cluster_scales(log_p, 10.0, start)
+        assert torch.equal(method.get_buffer(f"scales:{branch}"), scales)
+        assert not torch.equal(scales, cluster_scales(log_p, 10.0))
+        assert torch.equal(method.get_buffer(f"labels:{branch}"), transport_plan(log_p, 10.0, scales).argmax(1))
+
+
 def test_the_memory_has_the_batch_when_losses_are_computed_and_teachers_follow_the_update():
     method, b = begin(build(alpha=0.9)), batch(TWO)
     before = method.get_buffer("memory:B1").clone()

@@ -59,3 +59,14 @@ def test_as_many_clusters_as_rows_are_the_rows():
     assert objective(x, spherical_kmeans(x, 5, seed=0)) == pytest.approx(5)
     with pytest.raises(ValueError, match="5 rows cannot be parted into 6 clusters"):
         spherical_kmeans(x, 6, seed=0)
+
+
+def test_of_several_starts_the_best_is_kept_and_it_moves_no_more():
+    x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))  # no groups: means differ in length
+    generator = torch.Generator().manual_seed(0)
+    starts = [spread_start(normalize(x), 6, generator) for _ in range(5)]
+    each = [objective(x, lloyd(normalize(x), start, 100, normalize)[0]) for start in starts]
+    found = spherical_kmeans(x, 6, seed=0)
+    assert objective(x, found) == pytest.approx(max(each), abs=1e-4)
+    assert max(each) > min(each) + 0.01
+    assert torch.allclose(lloyd(normalize(x), found, 1, normalize)[0], found, atol=1e-5)
