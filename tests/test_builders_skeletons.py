@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import warnings
 
@@ -158,6 +159,24 @@ def test_the_manifest_is_written_and_read_back(name, tmp_path):
     card = (ROOT / "data_manifests" / f"{name}.md").read_text()
     assert f"featcache manifest build {name} " in card
     assert all(f"`{domain}`" in card for domain in built.domains)
+
+
+CODT = {  # Table 1 of CoDT's supplement: clips to train, and of targets clips to test
+    "ntu60_xview": (37_646, None),
+    "skeletics": (24_265, 2_341),
+    "pkummd_xview": (14_357, 7_188),
+    "ntu60plus_xsub": (22_935, None),
+    "pkummd_xsub": (18_841, 2_704),
+}
+
+
+@pytest.mark.parametrize("name", CODT)
+def test_other_numbers_than_those_of_codts_table_are_told(name, tmp_path):
+    WRITERS[name](tmp_path)
+    with pytest.warns(UserWarning, match=f"^{name}: ") as said:
+        builders.load(name).build(tmp_path)
+    told = [int(number) for w in said for number in re.findall(r"\d+", str(w.message).replace(",", ""))]
+    assert {count for count in CODT[name] if count} <= set(told)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -81,7 +81,7 @@ def cluster_scales(
     masses are then off by tolerance / N at most. Or else after so many iterations. start_K: log u to begin with.
 
     Of ten iterations the first is of logarithms, where the surest predictions do not vanish; the others multiply the
-    matrix that it leaves, which is twenty times as fast.
+    matrix that it leaves, which is ten times as fast (docs/benchmarks.md).
 
     >>> p = torch.tensor([[0.8, 0.2], [0.6, 0.4]])   # both rows say 0: the second is the one less sure
     >>> transport_plan(p.log(), 10.0, cluster_scales(p.log(), 10.0)).argmax(1)

@@ -3,7 +3,10 @@
     f = the cached row, its coordinates, frames, joints and bodies one after another
     L = L_sup, cross entropy of the source's classes by branch B0, which no feature depends on
 
-The row that a method of clustering has to beat. Give the run `steps=0`: training the net changes nothing.
+The row that a method of clustering has to beat.
+
+Implementation details
+  1. Give the run `steps=0`: training the net changes nothing.
 """
 
 from dataclasses import dataclass
