@@ -43,11 +43,11 @@ def mirrored(at: Tensor, T: int) -> Tensor:
 
 
 def mask_parts(x: Tensor, p: float) -> Tensor:
-    """Each of the five parts at 0 in each frame with probability p, of all bodies alike."""
-    B, _, T, V, _ = x.shape
+    """Each of a body's five parts at 0 in each frame with probability p, of each body by itself as in CoDT's code."""
+    B, _, T, V, M = x.shape
     parts = skeleton(V).parts
-    kept_BTP = torch.rand(B, T, len(parts), device=x.device) >= p
+    kept_BTPM = torch.rand(B, T, len(parts), M, device=x.device) >= p
     of_V = torch.empty(V, dtype=torch.int64)
     for number, joints in enumerate(parts):
         of_V[joints] = number
-    return x * kept_BTP[..., of_V.to(x.device)][:, None, ..., None]
+    return x * kept_BTPM[:, :, of_V.to(x.device)][:, None]
