@@ -162,7 +162,9 @@ def front(x_CTVM: NDArray[np.floating]) -> NDArray[np.float64]:
         joints_SVC = x_CTVM.transpose(1, 3, 2, 0)[chosen].reshape(-1, V, len(x_CTVM))
         there_S = there_TM[chosen].reshape(-1)
         if _layout(V).plane:
-            shown_SV2 = np.where((joints_SVC != 0).any(2, keepdims=True), joints_SVC[..., :2] * (1, -1), np.nan)[there_S]
+            shown_SV2 = np.where((joints_SVC != 0).any(2, keepdims=True), joints_SVC[..., :2] * (1, -1), np.nan)[
+                there_S
+            ]
             shown_SV2[..., 0] -= np.nanmedian(shown_SV2[..., 0], 1, keepdims=True)
         else:
             shown_SV2 = (joints_SVC[..., :2] * (-1, 1))[there_S]

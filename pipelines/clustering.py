@@ -7,7 +7,8 @@
     nmi             I(cluster; class) / ((H(cluster) + H(class)) / 2), in [0, 1]
     ari             adjusted Rand index: 1 for equal partitions, about 0 for random ones, at least -0.5
 
-Metrics are named MEASURE/BRANCH by the classifier, and MEASURE/BRANCH/kmeans by k-means, mean over RESTARTS starts.
+Metrics are named MEASURE/BRANCH by the classifier, and MEASURE/BRANCH/kmeans by k-means, mean over RESTARTS starts, by
+k-means++ (CoDT's code: from random rows).
 Shapes: n rows, K clusters, C classes, D features.
 """
 

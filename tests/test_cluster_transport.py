@@ -57,6 +57,12 @@ def test_marginals_are_uniform(N, K, dtype):
     assert (S.sum(0) - 1 / K).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize(("N", "K"), [(10, 5), (204, 51)])
+def test_marginals_are_nearly_uniform_where_k_divides_n(N, K):
+    S = plan(predictions(N, K))
+    assert (S.sum(0) - 1 / K).abs().max() < 1e-3 / K
+
+
 def test_as_it_stops_by_itself_masses_are_off_by_the_tolerance_over_n():
     N, K, tolerance = 20_000, 51, 0.01
     log_p = predictions(N, K, dtype=torch.float32)

@@ -19,11 +19,13 @@ from tests._problems import SPEC as OTHERS
 from tests._skeleton_problems import ONE, ROWS, TWO, batch, net, side, sweep
 
 torch.set_num_threads(1)
-STAGE_1 = {"lambda_cls": 0.0, "lambda_cot": 0.0}
+BASE = {"lambda_cls": 0.0, "lambda_cot": 0.0}
+STAGE_1 = BASE | {"strong": False}
 WHOLE = {"lambda_sup": 1.0, "lambda_dec": 1.0, "lambda_cont": 1.0, "lambda_cls": 1.0, "lambda_cot": 1.0}
 NONE = dict.fromkeys(WHOLE, 0.0)
 ROWS_OF_THE_TABLE = {
-    "BM": STAGE_1,
+    "first stage": STAGE_1,
+    "BM": BASE,
     "+OCM": {"lambda_cot": 0.0},
     "+OCM+CCM": {},
     "CCM-FP": {"variant": "fp"},
@@ -257,9 +259,16 @@ def test_terms_equal_their_equations(variant):
 
 
 @pytest.mark.parametrize(
-    ("params", "strength", "mask"), [(STAGE_1, (0.5, 6), 0.3), ({"strong": False, "mask": 0.1}, (0.5, 6), 0.1)]
+    ("params", "strength", "mask"),
+    [
+        (STAGE_1, (0.5, 6), 0.3),
+        ({"strong": False, "mask": 0.1}, (0.5, 6), 0.1),
+        (BASE, (1.0, 3), 0.3),
+        ({}, (1.0, 3), 0.3),
+    ],
+    ids=["first stage", "code", "BM", "whole"],
 )
-def test_views_are_weak_in_the_first_stage_and_in_the_code(params, strength, mask):
+def test_views_are_strong_in_all_rows_of_the_second_stage_alone(params, strength, mask):
     method, b = begin(build(**params)).eval(), batch(TWO)
     maps_s, _ = students_views(method, b, strength, mask)[0]
     wanted = cross_entropy(method.net.classifier(pooled(maps_s)), b.source.y["label"])

@@ -10,6 +10,7 @@ import torch
 
 from featcache.manifest import Clip, Manifest
 from featcache.store import StoreWriter
+from heads.methods import codt
 from pipelines import experiments
 from pipelines.evaluate import evaluate
 from pipelines.tables import render
@@ -34,6 +35,7 @@ def test_rows_are_the_second_stage_of_one_first_stage_and_differ_in_their_losses
             "BM+OCM+CCM": (1, 20, 1, 5, 10),
         }
         assert weights == expected[run.row]
+        assert of == replace(codt.Params(), lambda_cls=weights[3], lambda_cot=weights[4], strong=bool(run.row))
         first = TABLE.by_id[run.init_from] if run.row else run
         assert (first.seed, first.manifest, first.row, first.init_from) == (run.seed, run.manifest, "", None)
         assert (first.optim.lr, run.optim.lr) == (0.1, 0.01 if run.row else 0.1)

@@ -84,14 +84,21 @@ def test_all_bones_of_a_layout_are_drawn_once_and_on_their_side(layout):
     assert len(bones) == V - 1
     for side in ("right", "left"):
         assert all(names[joint].startswith(side) for chain in chains(V)[side] for joint in chain[1:])
-    torso = {names[joint].removeprefix("right ").removeprefix("left ") for chain in chains(V)["torso"] for joint in chain}
+    torso = {
+        names[joint].removeprefix("right ").removeprefix("left ") for chain in chains(V)["torso"] for joint in chain
+    }
     assert not torso & {"shoulder", "hip", *ARM}
 
 
 def test_in_the_plane_people_are_as_the_picture_has_them():
     names = LAYOUTS["coco-17"].names
     x = np.zeros((3, 12, 17, 1), np.float32)
-    for name, at in {"nose": (0.1, -0.3), "right wrist": (-0.2, -0.2), "left ankle": (0.2, 0.4), "left ear": (0, 0)}.items():
+    for name, at in {
+        "nose": (0.1, -0.3),
+        "right wrist": (-0.2, -0.2),
+        "left ankle": (0.2, 0.4),
+        "left ear": (0, 0),
+    }.items():
         x[:, :, names.index(name), 0] = np.float32([*at, 0.9])[:, None]
     x[2, :, names.index("right ear")] = 0  # not found
     at = dict(zip(names, front(x)[0].tolist(), strict=True))

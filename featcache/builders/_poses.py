@@ -3,7 +3,7 @@
     {"split": {"xview_train": [frame_dir, ...], ...}, "annotations": [{"frame_dir": "S001...", "label": 0,
      "img_shape": (height, width), "keypoint": (M, T, V, C), "keypoint_score": (M, T, V), ...}, ...]}
 
-C is 2 in the plane, in pixels, and there are scores and a shape of the picture; or it is 3, in space.
+C is 2 in the plane, in pixels, and there are scores and a shape of the picture; or it is 3, in space, as VIBE has it.
 """
 
 import os
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from featcache.bridges import _pickles
 from featcache.errors import ManifestError
 from featcache.manifest import Clip
+from featcache.media._poses import UPRIGHT
 
 MOST = 6  #: bodies of a clip, as the reader of arrays has them
 
@@ -33,7 +34,7 @@ def unpack(
 ) -> list[Clip]:
     """The clips of these splits (name in the pickle -> in the manifest); their joints in an .npy of the pickle's name.
 
-    That is (T, M, V, 3), all frames one clip after another, zeros where there is no body: x y z, or x and y of the
+    That is (T, M, V, 3), all frames one clip after another, zeros where there is no body: x y z upright, or x and y of the
     picture's width and height and a score. label: name and number of the class -> class. joints: as many as a body may
     have, of which the first `kept` stay. ManifestError for what is missing or has another shape.
     """
@@ -55,7 +56,7 @@ def unpack(
     partial, bodies = path.with_suffix(".partial"), max(len(one["keypoint"]) for _, one in chosen)
     array = np.lib.format.open_memmap(partial, "w+", np.float32, (ends[-1], bodies, kept, 3))
     for (_, one), stop in zip(chosen, ends, strict=True):
-        points = _in_pictures(one) if plane else one["keypoint"]
+        points = _in_pictures(one) if plane else one["keypoint"] * UPRIGHT
         M, T = points.shape[:2]
         array[stop - T : stop, :M] = points[:, :, :kept].swapaxes(0, 1)
     array.flush()

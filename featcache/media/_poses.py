@@ -6,7 +6,8 @@
 
 Nobody is tracked in OpenPose's: of a frame's first CANDIDATES people the one with the highest mean score is body 0, the
 next one body 1, and so on, as in ST-GCN's program, which then takes two. Of VIBE's joints the first 15 are read, which
-are OpenPose's: the layout `shared-15`; y points down. The longest tracks are kept, at most TRACKS.
+are OpenPose's: the layout `shared-15`. VIBE's y points down and its z away from the camera, as in its renderer; both are
+turned here (UPRIGHT), so that people stand upright as Kinect's do. The longest tracks are kept, at most TRACKS.
 """
 
 import json
@@ -23,6 +24,7 @@ CANDIDATES = 5
 OPENPOSE = 18  #: joints
 VIBE, SHARED = 49, 15  #: joints that there are, and those that are read
 TRACKS = 6
+UPRIGHT = np.float32([1, -1, -1])  #: of VIBE: half a turn about x
 LONGEST = 100_000  #: frames: a larger number is damage, and would fill the memory
 
 
@@ -70,7 +72,7 @@ def _vibe(tracks: Any) -> NDArray[np.float32]:
             raise ValueError(
                 f"track {track} has {len(frames)} frame_ids and joints3d {points.shape}; (frames, 49, 3) is expected"
             )
-        found.append((frames, points[:, :SHARED]))
+        found.append((frames, points[:, :SHARED] * UPRIGHT))
     found = sorted(found, key=lambda track: -len(track[0]))[:TRACKS]
     length = 1 + max((number for frames, _ in found for number in frames), default=0)
     joints = np.zeros((len(found), length, SHARED, 3), np.float32)

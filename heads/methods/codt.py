@@ -14,24 +14,26 @@ tested, and a teacher, whose weights follow: θ' = α θ' + (1 - α) θ. A memor
 target row; k_j are these, projected, and P what the teacher's classifier says of them. s_ij = <p_i, p_j> of the
 student's predictions, rows brought to sum 1 over the batch.
 
-Two runs are the two stages: first `Params(lambda_cls=0, lambda_cot=0)`, then the whole with `init_from`, at a tenth of
-the learning rate. Rows of the ablation: BM is the first stage's losses in both; +OCM has lambda_cot=0. Without
+Two runs are the two stages: first `Params(lambda_cls=0, lambda_cot=0, strong=False)`, then the whole with `init_from`, at
+a tenth of the learning rate. Rows of the ablation: BM is the first stage's losses in both; +OCM has lambda_cot=0. Without
 clusters there is no target classifier, and `predict` gives features alone. The number of clusters is the target's true
 number of classes, as in the paper. `CODE` below is how the released code differs from the supplement.
 
 Implementation details
   1. Memory and labels take in the batch before its losses are computed, so that the positive k_i is the teacher's
-     feature of this batch's other view, and the negatives those of all other rows.
+     feature of this batch's other view, and the negatives those of all other rows. A run begins with features of rows
+     as they are, in eval mode.
   2. Sinkhorn stops as the code's does, on 20,000 rows after its most of 100 iterations, short of equal clusters. It
      begins where it ended in the step before (code: anew), so that iterations of successive steps add up.
   3. Teachers begin as copies of the students in each run (the code draws them at random). Their BN takes the batch's
      statistics, and is not averaged (code).
   4. Spherical k-means of the memory gives both classifiers of a branch their first weights, biases 0, where a run
-     begins (the code's condition for it is never met).
+     begins (the code's condition for it is never met); its starts are the same in every run.
   5. ρ is 0.07, as in the code; the supplement's 7 would make all negatives alike.
   6. A student sees one view of a row, sheared, cropped and masked, for all losses. L_dec compares with the joints
      before the mask, averaged over as many stretches as the map has steps. Branches draw their views by themselves.
-  7. Strong shear and crop are for the second stage; the mask is for both, since L_dec has nothing to fill in without.
+  7. Strong shear and crop are for the second stage, in all rows of the ablation; the mask is for both stages, since
+     L_dec has nothing to fill in without.
   8. Source and target pass the net one after the other: BN does not mix them.
   9. CCM-FP: G_ij where the other teacher's features have the same 5 largest entries; CCM-PF: s_ij is the cosine of the
      student's features.
@@ -77,7 +79,7 @@ class Params:
     rho: float = within(0.07, 0, above=True)  #: ρ, temperature
     xi: float = within(10.0, 0, above=True)  #: ξ, power of the predictions in the transport
     mask: float = within(0.3, 0, 1)  #: probability that a part of the body is masked in a frame; code: 0.1
-    strong: bool = True  #: students see strongly augmented rows in the second stage; code: False
+    strong: bool = True  #: students see strongly sheared and cropped rows; in the first stage, and in the code: False
     kmeans: bool = True  #: k-means draws the first target classifiers; code: False
     teacher_dropout: bool = False  #: teachers drop, as students do; code: True
     projection_dim: int = within(128, 1)  #: entries of q and k
@@ -224,7 +226,7 @@ class Codt(Method):
 
     def see(self, branch: str, side: Side) -> tuple[Tensor, Tensor]:
         """The student's maps of a masked view, and the joints of that view before the mask."""
-        strength = STRONG if self.params.strong and self.clusters else WEAK
+        strength = STRONG if self.params.strong else WEAK
         masked, joints = view(side.pool(self.net.feeds[branch]), strength, self.params.mask)
         return self.net.maps(branch, masked), joints
 
