@@ -176,7 +176,8 @@ def front(x_CTVM: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _empty(at_SV2: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(S,): places where nobody is."""
-    return np.isnan(at_SV2[..., 0]).all(1)
+    empty_S: NDArray[np.bool_] = np.isnan(at_SV2[..., 0]).all(axis=1)
+    return empty_S
 
 
 def chains(V: int) -> dict[str, list[Chain]]:
@@ -212,5 +213,5 @@ def _strip(at_SV2: NDArray[np.float64], unit: float, wide: float, alt: str) -> s
 
 
 def _numbers(points_p2: NDArray[np.float64]) -> str:
-    """x y x y ..., whole, without points that are not there."""
+    """Coordinates x y x y ..., whole, without points that are not there."""
     return " ".join(f"{number:.0f}" for point in points_p2 if np.isfinite(point[0]) for number in point)

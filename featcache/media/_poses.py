@@ -6,8 +6,8 @@
 
 Nobody is tracked in OpenPose's: of a frame's first CANDIDATES people the one with the highest mean score is body 0, the
 next one body 1, and so on, as in ST-GCN's program, which then takes two. Of VIBE's joints the first 15 are read, which
-are OpenPose's: the layout `shared-15`. VIBE's y points down and its z away from the camera, as in its renderer; both are
-turned here (UPRIGHT), so that people stand upright as Kinect's do. The longest tracks are kept, at most TRACKS.
+are OpenPose's: the layout `shared-15`. VIBE's y points down and its z away from the camera; both are turned (UPRIGHT), so
+that people stand as Kinect's do. The longest tracks are kept, at most TRACKS.
 """
 
 import json
@@ -24,7 +24,7 @@ CANDIDATES = 5
 OPENPOSE = 18  #: joints
 VIBE, SHARED = 49, 15  #: joints that there are, and those that are read
 TRACKS = 6
-UPRIGHT = np.float32([1, -1, -1])  #: of VIBE: half a turn about x
+UPRIGHT = np.array([1, -1, -1], np.float32)  #: of VIBE: half a turn about x
 LONGEST = 100_000  #: frames: a larger number is damage, and would fill the memory
 
 

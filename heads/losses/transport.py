@@ -78,8 +78,8 @@ def cluster_scales(
     """Log u (K,) in double, up to a constant: what makes clusters equally large, by Sinkhorn's iterations.
 
     Stops where Σ_n |v_n / v'_n - 1| of two successive v is below the tolerance, looked at every 10 iterations; cluster
-    masses are then off by tolerance / N at most. Or else after so many iterations: where K divides N and predictions are
-    sure, masses converge as slowly as 1 / iterations. start_K: log u to begin with.
+    masses are then off by tolerance / N at most. Or else after so many iterations: where K divides N, masses of sure
+    predictions converge as slowly as 1 / iterations. start_K: log u to begin with.
 
     Of ten iterations the first is of logarithms, where the surest predictions do not vanish; the others multiply the
     matrix that it leaves, which is ten times as fast (docs/benchmarks.md).

@@ -14,10 +14,10 @@ tested, and a teacher, whose weights follow: θ' = α θ' + (1 - α) θ. A memor
 target row; k_j are these, projected, and P what the teacher's classifier says of them. s_ij = <p_i, p_j> of the
 student's predictions, rows brought to sum 1 over the batch.
 
-Two runs are the two stages: first `Params(lambda_cls=0, lambda_cot=0, strong=False)`, then the whole with `init_from`, at
-a tenth of the learning rate. Rows of the ablation: BM is the first stage's losses in both; +OCM has lambda_cot=0. Without
-clusters there is no target classifier, and `predict` gives features alone. The number of clusters is the target's true
-number of classes, as in the paper. `CODE` below is how the released code differs from the supplement.
+Two runs are the two stages: first `Params(lambda_cls=0, lambda_cot=0, strong=False)`, then the whole with `init_from`,
+at a tenth of the learning rate. Rows of the ablation: BM is the first stage's losses in both; +OCM has lambda_cot=0.
+Without clusters there is no target classifier, and `predict` gives features alone. The number of clusters is the target's
+true number of classes, as in the paper. `CODE` below is how the released code differs from the supplement.
 
 Implementation details
   1. Memory and labels take in the batch before its losses are computed, so that the positive k_i is the teacher's

@@ -19,8 +19,9 @@ From the supplement: losses and their weights, augmentation, rates of both stage
 number of clusters (oracle K). Ours, for data sets of a hundred to three hundred clips and two cores: a narrower net
 (channels from 8 to 64), batches of 32 + 32, 300 and 150 steps, teachers that follow the last hundred of them (α 0.99)
 in the place of a thousand, rows of 32 frames and one body, three seeds; and BM goes through the second stage as well, so
-that rows differ in OCM and CCM alone. Nothing was tuned. Both branches read one store: B0 the joints that source and target have in common, which are all that the target has. No label of the target
-has a say: selection is the last point. Fidelity is exact: the whole encoder is trained, as in the paper.
+that rows differ in OCM and CCM alone. Nothing was tuned. Both branches read one store: the joints that source and target
+have in common, which are all that the target has. No label of the target has a say: selection is the last point.
+Fidelity is exact: the whole encoder is trained, as in the paper.
 """
 
 from collections.abc import Iterator
