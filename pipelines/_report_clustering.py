@@ -176,8 +176,7 @@ def front(x_CTVM: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _empty(at_SV2: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(S,): places where nobody is."""
-    empty_S: NDArray[np.bool_] = np.isnan(at_SV2[..., 0]).all(axis=1)
-    return empty_S
+    return np.logical_and.reduce(np.isnan(at_SV2[..., 0]), axis=1)
 
 
 def chains(V: int) -> dict[str, list[Chain]]:

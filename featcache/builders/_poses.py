@@ -35,8 +35,8 @@ def unpack(
     """The clips of these splits (name in the pickle -> in the manifest); their joints in an .npy of the pickle's name.
 
     That is (T, M, V, 3), all frames one clip after another, zeros where there is no body: x y z upright, or x and y of
-    the picture's width and height and a score. label: name and number of the class -> class. joints: as many as a body may
-    have, of which the first `kept` stay. ManifestError for what is missing or has another shape.
+    the picture's width and height and a score. label: name and number of the class -> class. joints: as many as a body
+    may have, of which the first `kept` stay. ManifestError for what is missing or has another shape.
     """
     chosen = [(split, _checked(one, path, joints, plane)) for split, one in _chosen(path, splits)]
     ends = np.cumsum([one["keypoint"].shape[1] for _, one in chosen], dtype=np.int64).tolist()

@@ -6,8 +6,8 @@
 
 Nobody is tracked in OpenPose's: of a frame's first CANDIDATES people the one with the highest mean score is body 0, the
 next one body 1, and so on, as in ST-GCN's program, which then takes two. Of VIBE's joints the first 15 are read, which
-are OpenPose's: the layout `shared-15`. VIBE's y points down and its z away from the camera; both are turned (UPRIGHT), so
-that people stand as Kinect's do. The longest tracks are kept, at most TRACKS.
+are OpenPose's: the layout `shared-15`. VIBE's y points down and its z away from the camera; both are turned (UPRIGHT),
+so that people stand as Kinect's do. The longest tracks are kept, at most TRACKS.
 """
 
 import json

@@ -16,8 +16,8 @@ student's predictions, rows brought to sum 1 over the batch.
 
 Two runs are the two stages: first `Params(lambda_cls=0, lambda_cot=0, strong=False)`, then the whole with `init_from`,
 at a tenth of the learning rate. Rows of the ablation: BM is the first stage's losses in both; +OCM has lambda_cot=0.
-Without clusters there is no target classifier, and `predict` gives features alone. The number of clusters is the target's
-true number of classes, as in the paper. `CODE` below is how the released code differs from the supplement.
+Without clusters there is no target classifier, and `predict` gives features alone. The number of clusters is the
+target's true number of classes, as in the paper. `CODE` below is how the released code differs from the supplement.
 
 Implementation details
   1. Memory and labels take in the batch before its losses are computed, so that the positive k_i is the teacher's

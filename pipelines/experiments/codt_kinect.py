@@ -18,9 +18,9 @@ joints themselves. TIME.
 From the supplement: losses and their weights, augmentation, rates of both stages, optimiser, first clusters, the true
 number of clusters (oracle K). Ours, for data sets of a hundred to three hundred clips and two cores: a narrower net
 (channels from 8 to 64), batches of 32 + 32, 300 and 150 steps, teachers that follow the last hundred of them (α 0.99)
-in the place of a thousand, rows of 32 frames and one body, three seeds; and BM goes through the second stage as well, so
-that rows differ in OCM and CCM alone. Nothing was tuned. Both branches read one store: the joints that source and target
-have in common, which are all that the target has. No label of the target has a say: selection is the last point.
+in the place of a thousand, rows of 32 frames and one body, three seeds; and BM goes through the second stage as well,
+so that rows differ in OCM and CCM alone. Nothing was tuned. Both branches read one store: the joints that source and
+target have in common, which are all that the target has. No label of the target has a say: selection is the last point.
 Fidelity is exact: the whole encoder is trained, as in the paper.
 """
 
