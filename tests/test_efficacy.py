@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from featcache.builders.shifts import SHIFTS
 from pipelines.cli import main
-from pipelines.experiments import shifts
+from pipelines.experiments import load, shifts
 from tests.conftest import ROOT
 from tests.test_readme import numbers
 
@@ -125,3 +125,18 @@ def test_no_method_wins_where_none_can(table, shift):
 def test_labels_of_the_target_win_wherever_there_is_something_to_win(table):
     for shift in set(SHIFTS) - {"none"}:
         assert table[REFERENCE][shift] >= table["source-only"][shift] + 4, shift
+
+
+def test_the_table_of_pairs_is_the_experiments():
+    """Its rows, and gains that the text names."""
+    (block,) = re.findall(r"<!-- pairs.*?<!-- /pairs -->", DOC, re.DOTALL)
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines() if line.startswith("| ")
+    ]
+    assert [row[0].removesuffix(" †") for row in cells[1:]] == list(load("pairs").rows)
+    mean = {row[0]: float(row[8].split()[0]) for row in cells[1:]}
+    gains = {row[0]: float(row[9].split()[0]) for row in cells[2:]}
+    assert all(abs(mean[name] - mean["CE"] - gain) < 0.15 for name, gain in gains.items())
+    text = DOC.partition("<!-- /pairs -->")[2]
+    for name in ("MMT", "gated MLP", "MoEE", "MMD", "CORAL", "ACP"):
+        assert f"{gains[name]:+.1f}".lstrip("+") in text, name
