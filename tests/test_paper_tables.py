@@ -26,6 +26,7 @@ from tests.test_builders_annotations import WRITERS
 from tests.test_builders_retrieval import WRITERS as RETRIEVAL_WRITERS
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find keels in
 
 RUNS = {  # rows x shifts x 3 seeds; a supervised row is trained once per target
     "xmc_epic8": 9 * 6 * 3 + 3 * 3,
