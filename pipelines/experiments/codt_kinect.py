@@ -13,9 +13,9 @@ new ones. `data_manifests/kinect_actions.md` says what FOLDER holds.
     featcache table codt_kinect --metric nmi/B1     # acc_dominant/B0, ari/B0, acc_hungarian/B0/kmeans, ...
 
 45 runs: of each task and seed a first stage, which no row shows, three rows that start from it, and k-means of the
-joints themselves; about 35 minutes of two cores. No table is published yet. In a first look at UTKinect to
-MSR-Action3D, 300 steps were too few for branch B1: its loss stood at log N still, and clusters of features that are all
-alike then collapsed to one.
+joints themselves; 35 minutes of two cores, reckoned from steps of 0.5 to 0.7 s. No table is published yet. In a first
+look at UTKinect to MSR-Action3D, 300 steps were too few for branch B1: its loss stood at log N still, and clusters of
+features that are all alike then collapsed to one. Nor did branch B0 come up to k-means of the joints.
 
 From the supplement: losses and their weights, augmentation, rates of both stages, optimiser, first clusters, the true
 number of clusters (oracle K). Ours, for data sets of a hundred to three hundred clips and two cores: a narrower net

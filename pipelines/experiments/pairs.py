@@ -7,7 +7,7 @@
     featcache evaluate pairs --stores demo/stores --runs demo/runs
     featcache table pairs --stores demo/stores --runs demo/runs
 
-390 runs of 150 steps, 18 minutes of two cores. docs/efficacy.md has the table, and says who helps where.
+390 runs of 150 steps, 35 core-minutes. docs/efficacy.md has the table, and says who helps where.
 Further metrics: t2v/R@5, t2v/MedR, v2t/R@1, ...
 
 All rows have one setting, which nothing was tuned for: small nets, 16 keels of each kind, and their files' defaults
