@@ -308,7 +308,7 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
         "dtype": dtype,
         "decoders": {name: version(name) for name in DECODERS[type(extractor.window)]},
     }
-    facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}, "licence": extractor.licence}
+    facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}, **extractor.facts}
     return StoreWriter.open(
         path,
         manifest,

@@ -509,7 +509,7 @@ SKELETONS = {  # what is in the file, and what is said of it
     "nan.npy": (holes(slice(None)), "nobody is in frames 0 to 11"),
     "openpose.npy": (joints(count=18), "but openpose-18 has no joint 'hip centre'; allowed for it: coco-17"),
     "mediapipe.npy": (joints(count=33), "have 33 joints, as none of the known layouts has: ntu-25 (25), "),
-    "fifteen.npy": (joints(count=15), "skeleton.layout is 'ntu-25', but shared-15 has no joint 'spine'; allowed"),
+    "fifteen.npy": (joints(count=15), "skeleton.layout is 'ntu-25', but shared-15 has no joint 'spine' and"),
     "flat.npy": (joints() * [1, 1, 0], "no depth (z is 0), so nobody can be turned; set skeleton.rotate=false"),
     "two_readings.npy": (np.ones((2, 3, 25, 3)), "could be (M, T, V, C) or (T, M, V, C); accepted: "),
     "nobody.skeleton": (kinect(25, 0, 0, 0), "nobody is in frames 0 to 2"),

@@ -178,6 +178,13 @@ def test_the_recipe_is_json_and_names_every_parameter(extractor):
     assert recipe["window"]["kind"] == type(extractor.window).__name__.lower()
 
 
+def test_facts_are_text_that_no_recipe_has(extractor):
+    facts = json.loads(json.dumps(extractor.facts))
+    assert facts["licence"] == "no weights"
+    assert facts.get("device", "") == ("cpu" if isinstance(extractor, Frozen) else "")
+    assert not set(facts) & set(extractor.recipe)
+
+
 def test_parameters_are_frozen_and_documented(extractor):
     params = type(extractor.params)
     assert params.__dataclass_params__.frozen

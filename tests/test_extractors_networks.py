@@ -320,6 +320,16 @@ class Tiny(Frozen):
         return features.mean((2, 3))
 
 
+@pytest.mark.parametrize(("allowed", "said"), [(True, "on"), (False, "off")])
+def test_facts_name_the_gpu_and_whether_it_rounds_factors(monkeypatch, allowed, said):
+    one = Tiny(None).ready(Runtime("untrained"))
+    assert "tf32" not in one.facts
+    one.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU called {device}")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    assert (one.facts["device"], one.facts["tf32"]) == ("a GPU called cuda", said)
+
+
 @pytest.mark.slow
 def test_a_compiled_network_gives_the_same_rows():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
@@ -363,6 +373,11 @@ def test_the_command_extracts_with_untrained_weights_and_says_so(film, tmp_path)
     assert result.exit_code == 0, result.output
     store = FeatureStore.open(stores / "m" / "tbn-rgb.zarr")
     assert store.weights_sha256 == "untrained:5"
+    assert {name: store.facts[name] for name in ("licence", "device", "compile")} == {
+        "licence": "no weights",
+        "device": "cpu",
+        "compile": "off",
+    }
     assert store.features.shape == (1, 3, 1024)
     assert "untrained:5" in CliRunner().invoke(main, ["info", str(store.path)]).output
 

@@ -213,6 +213,11 @@ class Extractor:
             "window": {"kind": type(self.window).__name__.lower(), **asdict(self.window)},
         }
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a store says of how it was made although another value makes no other feature."""
+        return {"licence": self.licence}
+
 
 def names() -> list[str]:
     """The extractors there are: the files of this folder that do not start with an underscore."""

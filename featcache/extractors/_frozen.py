@@ -32,6 +32,7 @@ class Frozen(Extractor):
     module: nn.Module | None = None
     device: torch.device
     channels_last: bool
+    compile: str
 
     def build(self) -> nn.Module:
         """The network, with any weights."""
@@ -56,7 +57,7 @@ class Frozen(Extractor):
             module = self.load(runtime.weights or self.weights)
         self.module = placed(module, runtime)
         self.device, self.channels_last = torch.device(runtime.device), runtime.channels_last
-        self.precision = runtime.precision
+        self.precision, self.compile = runtime.precision, runtime.compile
         self.size = self.sizes[self.device.type == "cuda"]
         self.batch = self.size * self.calls
         if self.device.type == "cuda" and runtime.compile != "graphs":  # which belong to one thread
@@ -81,6 +82,15 @@ class Frozen(Extractor):
     def recipe(self) -> dict[str, Any]:
         """Precision is part of it where it is not float32; the device and the batch size are not."""
         return super().recipe | ({} if self.precision == "fp32" else {"precision": self.precision})
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """With the device, whether it was compiled, and whether a GPU rounded the factors of convolutions (TF32)."""
+        made = super().facts | {"device": "cpu", "compile": self.compile}
+        if self.device.type == "cuda":
+            made["device"] = torch.cuda.get_device_name(self.device)
+            made["tf32"] = "on" if torch.backends.cudnn.allow_tf32 else "off"
+        return made
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
         """Prepared windows (n, ...) -> rows (n, *row_shape).

@@ -68,7 +68,7 @@ class Skeletons(Extractor):
                 "space: set both to false"
             )
         if params.source:
-            self._places(params.source)
+            self._fitting([params.source])
         self.window = Joints()
         self.row_shape = (3, params.frames, len(self.layout.names), params.bodies)
 
@@ -80,8 +80,8 @@ class Skeletons(Extractor):
     def prepare(self, window: Skeleton) -> NDArray[np.float32]:
         """The clip's bodies -> (3, frames, V, bodies). MediaError where the joints are others, or one is never seen."""
         row = np.zeros((self.params.bodies, *self.row_shape[1:3], 3))
-        source = self._source(window)
-        places, metres = self._places(source), LAYOUTS[source].metres
+        source = LAYOUTS[self._source(window)]
+        places = source.places(self.layout.names)
         there = window.there
         seen = there.max(axis=2)  # (M, T)
         numbers = np.sort(np.argsort(-seen.sum(1), kind="stable")[: self.params.bodies])
@@ -97,7 +97,7 @@ class Skeletons(Extractor):
             joints = fill(found, there[number][:, places], int(number))
             if self.params.centre:
                 joints -= joints[:, [self.layout.names.index(self.layout.centre)]]
-            row[slot] = metres * self._timed(joints[first:stop], seen[number, first:stop])
+            row[slot] = source.metres * self._timed(joints[first:stop], seen[number, first:stop])
         if self.params.rotate:
             row = _rotated(row, *self.layout.places(("left shoulder", "right shoulder")))
         return np.ascontiguousarray(row.transpose(3, 1, 2, 0), np.float32)
@@ -114,27 +114,25 @@ class Skeletons(Extractor):
             raise MediaError(
                 f"the clip's bodies have {count} joints, but skeleton.source, {given!r}, has {sizes[given]}"
             )
-        if given:
-            return given
         if found := [name for name, size in sizes.items() if size == count]:
-            wanted = set(self.layout.names)
-            return next((name for name in found if wanted <= set(LAYOUTS[name].names)), found[0])
+            return self._fitting([given] if given else found)
         known = ", ".join(f"{name} ({size})" for name, size in sizes.items())
         raise MediaError(
             f"the clip's bodies have {count} joints, as none of the known layouts has: {known}; "
             "put them into one of these"
         )
 
-    def _places(self, source: str) -> list[int]:
-        """Where the row's joints stand in the source."""
-        try:
-            return LAYOUTS[source].places(self.layout.names)
-        except KeyError as error:
-            fits = [name for name in ROWS if set(LAYOUTS[name].names) <= set(LAYOUTS[source].names)]
-            raise ConfigError(
-                f"skeleton.layout is {self.params.layout!r}, but {source} has no joint {error.args[0]!r}; "
-                f"allowed for it: {', '.join(fits)}"
-            ) from None
+    def _fitting(self, sources: list[str]) -> str:
+        """The first of these layouts that has all joints of the rows."""
+        missing = {name: [joint for joint in self.layout.names if joint not in LAYOUTS[name].names] for name in sources}
+        for name, joints in missing.items():
+            if not joints:
+                return name
+        reasons = " and ".join(f"{name} has no joint {joints[0]!r}" for name, joints in missing.items())
+        fits = [row for row in ROWS if any(set(LAYOUTS[row].names) <= set(LAYOUTS[name].names) for name in sources)]
+        raise ConfigError(
+            f"skeleton.layout is {self.params.layout!r}, but {reasons}; allowed for it: {', '.join(fits)}"
+        )
 
     def _filled(self, joints: NDArray[np.float32], there: NDArray[np.bool_], body: int) -> NDArray[np.float64]:
         """(T, V, 3) of a body without gaps; before it comes and after it leaves, its values mean nothing."""
