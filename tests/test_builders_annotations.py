@@ -280,7 +280,7 @@ def test_the_relabelled_profile_has_the_same_clips_and_swaps_two_names(tmp_path)
         ("get,7", "get,", r"D2_train.csv row 2: verb_class is empty"),
         ("get,7", "get,7,7", r"D2_train.csv row 2 has more cells"),
         ("00:01:04.37", "64.37", r"D2_train.csv row 1: '64.37' is no time such as 00:01:02.50"),
-        ("00:01:04.37", "00:00:04.09", r"clip '21' stops at 4.09 s and starts at 4.09 s"),
+        ("00:01:04.37", "00:00:04.09", r"clip '21' starts at 4.09 and stops at 4.09 seconds"),
         ("P01,P01_02", "P08,P08_02", r"D2_train.csv row 1: a clip of P08 in the list of P01"),
         ("get the", '"get the', r"D2_train.csv is not CSV"),
         ("the cup", "\N{SNOWMAN}".encode("utf-16").decode("latin-1"), r"D2_train.csv is not CSV in UTF-8"),

@@ -43,6 +43,8 @@ def kinect_actions(folder):
     for name, joints in (("utkinect", 20), ("msraction3d", 20), ("florence3d", 15)):
         frames = np.random.default_rng(0).uniform(1, 2, (5, joints, 3)).astype(np.float32)
         frames[..., 0] = np.arange(5)[:, None]
+        if name == "florence3d":
+            frames *= 1000  # its unit
         np.savez(
             folder / f"{name}.npz",
             frames=frames,
@@ -60,25 +62,35 @@ def ntu(folder, *names):
         *("S001C001P001R001A001", "S001C002P003R002A060", "S002C003P008R001A007"),
         *("S018C001P045R001A061", "S019C002P044R001A120", "S020C003P106R002A100"),
     ]
-    body = ["72057594037931101 0 1 1 1 1 0 0.02 -0.31 2", "25", *(f"{k + 1} {k % 3} 3 0 0" for k in range(25))]
+    body = ["72057594037931101 0 1 1 1 1 0 0.02 -0.31 2", "25", *(f"{k / 8} {k % 3} 3 0 0" for k in range(25))]
     for name in names:
         write(folder / f"setups_{name[1] + name[2]}" / f"{name}.skeleton", "2", *["1", *body] * 2)
 
 
 def pkummd(folder):
-    """A recording to train with two actions, one to test with one; frame t is at x = t + 1, alone before frame 20."""
+    """A recording to train with two actions, one to test with one; alone before frame 20.
+
+    Frame t is at x = t + 1, joint v is at y = v / 8 of the first body, v / 16 of the second.
+    """
     for name in ("cross-subject.txt", "cross-view.txt"):
         write(folder / "Split" / name, "Training videos: ", "0002-L, ", "", "Validataion videos: ", "0003-R")
     write(folder / "Label" / "Train_Label_PKU_final" / "0002-L.txt", "1,5,9,2", "51,20,30,1")
     write(folder / "Label" / "Train_Label_PKU_final" / "0003-R.txt", "8,0,40,2")
     for name in ("0002-L", "0003-R"):
-        there = [(f"{t + 1} 0.5 3 " * 25, f"{t + 1} 0.25 2 " * 25 if t >= 20 else "0 " * 75) for t in range(40)]
+        there = [
+            (
+                "".join(f"{t + 1} {v / 8} 3 " for v in range(25)),
+                "".join(f"{t + 1} {v / 16} 2 " for v in range(25)) if t >= 20 else "0 " * 75,
+            )
+            for t in range(40)
+        ]
         write(folder / "Data" / "PKU_Skeleton_Renew" / f"{name}.txt", *(first + second for first, second in there))
 
 
 def pose(name, label, frames, joints=17, bodies=1, dims=2, seed=0):
     """An annotation of PYSKL's; of the joints in the plane pixels of a picture of 200 x 100."""
-    keypoint = np.random.default_rng(seed).uniform(1, 99, (bodies, frames, joints, dims)).astype(np.float16)
+    most = 99 if dims == 2 else 2
+    keypoint = np.random.default_rng(seed).uniform(1, most, (bodies, frames, joints, dims)).astype(np.float16)
     size = {"img_shape": (100, 200), "original_shape": (100, 200)} if dims == 2 else {}
     scores = {"keypoint_score": (keypoint[..., 0] / 100).astype(np.float16)} if dims == 2 else {}
     return {"frame_dir": name, "label": label, "total_frames": frames, "keypoint": keypoint, **size, **scores}
@@ -126,7 +138,7 @@ def skeletics(folder):
         for name in ("tai chi", "clapping"):
             home = folder / f"vibe_results_{split}" / name
             home.mkdir(parents=True)
-            vibe(home / f"{split}_000014_000024.json", {"1": dict.fromkeys(range(3), np.ones((49, 3)))})
+            vibe(home / f"{split}_000014_000024.json", {"1": dict.fromkeys(range(3), np.eye(49, 3) + 1)})
     write(folder / "vibe_results_train" / "tai chi" / "nobody_000000_000010.json", "{}")
 
 
@@ -201,8 +213,7 @@ def test_clips_of_the_three_are_intervals_with_classes_of_their_own(tmp_path):
     assert (second.start, second.stop, second.unit, second.split) == (2, 5, "frames", "test")
     for clip in built:
         found = row(built, clip, layout="kinect-15", resize=False, rotate=False)
-        metres = 0.001 if clip.domain == "florence" else 1
-        expected = np.arange(clip.start, clip.stop) * metres
+        expected = np.arange(clip.start, clip.stop)
         np.testing.assert_allclose(found[0, : len(expected), :, 0], np.repeat(expected[:, None], 15, 1), rtol=1e-6)
 
 
@@ -290,7 +301,7 @@ def test_the_protocols_of_ntu_120(tmp_path):
 
 
 def test_half_of_the_people_train():
-    assert len(_ntu.SUBJECTS) == 53
+    assert (len(_ntu.SUBJECTS), sum(_ntu.SUBJECTS)) == (53, 2795)
     assert len([person for person in _ntu.SUBJECTS if person <= 40]) == 20
 
 
@@ -309,7 +320,7 @@ def test_a_file_of_ntu_is_a_clip(tmp_path):
     assert (clip.source, clip.domain) == ("setups_00/S001C002P003R002A060.skeleton", "ntu60")
     assert clip.labels == {"label": "ntu:walking apart from each other"}
     found = row(build("ntu60_xsub", tmp_path), clip, rotate=False)
-    np.testing.assert_array_equal(found[0, 7, :, 0], np.arange(1, 26))
+    np.testing.assert_array_equal(found[0, 7, :, 0], np.arange(25) / 8)
 
 
 def test_files_on_the_list_of_missing_skeletons_are_left_out(tmp_path):
@@ -354,7 +365,7 @@ def test_an_action_of_pku_mmd_is_an_interval_of_its_recording(tmp_path):
     one, two, both = (row(built, clip, **params) for clip in built)
     np.testing.assert_array_equal(one[0, :5, 3, 0], [6, 7, 8, 9, 0])
     assert not one[..., 1].any()
-    np.testing.assert_array_equal(two[:, 0, 3], [[21, 21], [0.5, 0.25], [3, 2]])
+    np.testing.assert_array_equal(two[:, 0, 3], [[21, 21], [3 / 8, 3 / 16], [3, 2]])
     assert np.flatnonzero(both[0, :, 0, 1])[0] == 20  # who comes later
 
 
@@ -364,7 +375,7 @@ def test_an_action_of_pku_mmd_is_an_interval_of_its_recording(tmp_path):
         ("Split/cross-subject.txt", ["0002-L", "0003-R"], "cross-subject.txt does not list recordings such as 0002-L"),
         ("Label/Train_Label_PKU_final/0002-L.txt", ["1,5,9,2", "1,5"], "0002-L.txt line 2: '1,5' is not action,first"),
         ("Label/Train_Label_PKU_final/0002-L.txt", ["52,5,9,2"], "0002-L.txt line 1: '52' is no class"),
-        ("Label/Train_Label_PKU_final/0002-L.txt", ["1,9,5,2"], "stops at 5 s and starts at 9 s"),
+        ("Label/Train_Label_PKU_final/0002-L.txt", ["1,9,5,2"], "starts at 9 and stops at 5 frames"),
     ],
 )
 def test_damaged_annotations_of_pku_mmd_are_errors(tmp_path, file, lines, said):

@@ -19,6 +19,7 @@ from pipelines.evaluate import Predictions, predictions
 from pipelines.experiments import Experiment
 from pipelines.report import write
 from pipelines.results import Result
+from tests._bones import edges
 from tests._skeleton_stores import JOINTS, manifest, run, write_all
 from tests.test_report import HOSTILE, Page
 
@@ -80,7 +81,7 @@ def test_whoever_points_to_the_right_points_to_our_left(layout, yaw):
 def test_all_bones_of_a_layout_are_drawn_once_and_on_their_side(layout):
     names, V = LAYOUTS[layout].names, len(LAYOUTS[layout].names)
     bones = [{a, b} for of in chains(V).values() for chain in of for a, b in pairwise(chain)]
-    assert sorted(map(sorted, bones)) == sorted(map(sorted, LAYOUTS[layout].edges))
+    assert sorted(map(sorted, bones)) == sorted(map(sorted, edges(layout)))
     assert len(bones) == V - 1
     for side in ("right", "left"):
         assert all(names[joint].startswith(side) for chain in chains(V)[side] for joint in chain[1:])

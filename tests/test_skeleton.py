@@ -12,6 +12,7 @@ from featcache.extractors._joints import LAYOUTS, ROWS
 from featcache.extractors.skeleton import Params, Skeletons
 from featcache.media import skeleton
 from featcache.media.skeleton import Skeleton
+from tests._bones import BONES, edges
 from tests._media import clip
 
 NTU = LAYOUTS["ntu-25"].names
@@ -283,8 +284,8 @@ def test_another_ending(tmp_path):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_bones_make_one_tree_that_leads_to_the_centre(name):
     layout = LAYOUTS[name]
-    assert len(layout.names) == int(name.split("-")[1]) == len(set(layout.names)) == len(layout.bones) + 1
-    towards = dict(layout.bones)
+    assert len(layout.names) == int(name.split("-")[1]) == len(set(layout.names)) == len(BONES[name]) + 1
+    towards = dict(BONES[name])
     assert towards.keys() == set(layout.names) - {layout.centre}
     for joint in layout.names:
         steps = 0
@@ -297,13 +298,13 @@ def test_the_shared_joints_are_numbered_as_the_papers_graph():
     """METHODS 7.4: the edges of CoDT's layout `skeletics`, centre 1."""
     published = "(0,1)(2,1)(3,2)(4,3)(5,1)(6,5)(7,6)(8,1)(9,8)(10,9)(11,10)(12,8)(13,12)(14,13)"
     layout = LAYOUTS["shared-15"]
-    assert "".join(f"({a},{b})" for a, b in layout.edges) == published
+    assert "".join(f"({a},{b})" for a, b in edges("shared-15")) == published
     assert layout.names.index(layout.centre) == 1
 
 
 def test_both_layouts_of_15_have_one_graph():
     """So that nets, which see the number of joints, take either."""
-    assert LAYOUTS["kinect-15"].edges == LAYOUTS["shared-15"].edges
+    assert edges("kinect-15") == edges("shared-15")
     differ = set(LAYOUTS["kinect-15"].names) ^ set(LAYOUTS["shared-15"].names)
     assert differ == {"spine", "hip centre"}
 
@@ -312,7 +313,7 @@ def test_the_bones_of_ntu_are_those_of_its_paper():
     """Joints from 1, as printed: (1,2)(2,21)(3,21)... in ST-GCN."""
     near = [2, 21, 21, 3, 21, 5, 6, 7, 21, 9, 10, 11, 1, 13, 14, 15, 1, 17, 18, 19, 0, 23, 8, 25, 12]
     expected = {frozenset((k, n - 1)) for k, n in enumerate(near) if n}
-    assert {frozenset(edge) for edge in LAYOUTS["ntu-25"].edges} == expected
+    assert {frozenset(edge) for edge in edges("ntu-25")} == expected
 
 
 @pytest.mark.parametrize(
@@ -331,8 +332,31 @@ def test_the_bones_of_ntu_are_those_of_its_paper():
 def test_joints_keep_their_names_from_layout_to_layout(source, layout, places):
     a = points(1, joints=len(LAYOUTS[source].names))
     for given in ("", source):
-        found = row(a, layout=layout, source=given, frames=1, bodies=1)
-        np.testing.assert_allclose(found[:, 0, :, 0].T, a[0, 0, places] * LAYOUTS[source].metres, rtol=1e-6)
+        found = row(a / LAYOUTS[source].metres, layout=layout, source=given, frames=1, bodies=1)
+        np.testing.assert_allclose(found[:, 0, :, 0].T, a[0, 0, places], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("file", "layout", "taken"),
+    [
+        ("florence-15", "shared-15", "shared-15 in metres, joints are farther than 5 m"),
+        ("shared-15", "kinect-15", "florence-15 in millimetres, joints are nearer than 0.05 m"),
+    ],
+)
+def test_of_two_layouts_of_15_joints_the_wrong_one_is_told_by_the_size_of_people(file, layout, taken):
+    a = points(3, joints=15) / LAYOUTS[file].metres
+    with pytest.raises(MediaError, match=rf"taken for {taken} .* skeleton.source \(shared-15, florence-15\)"):
+        row(a, layout=layout)
+    said = "shared-15" if layout == "shared-15" else "florence-15"
+    np.testing.assert_allclose(row(a, layout=layout, source=said).max(), (a * LAYOUTS[said].metres).max(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1000, 0.01])
+def test_joints_in_another_unit_are_refused_until_the_source_is_named(scale):
+    a = points(3) * scale
+    with pytest.raises(MediaError, match="taken for ntu-25 in metres"):
+        row(a)
+    assert row(a, source="ntu-25").max() == a.max()
 
 
 def test_one_person_in_files_of_two_sensors_makes_one_row():
@@ -433,7 +457,9 @@ def test_shoulders_in_one_place_turn_nothing():
 
 @pytest.mark.parametrize("layout", [name for name in ROWS if not LAYOUTS[name].plane])
 def test_shoulders_are_found_in_every_layout(layout):
-    found = row(points(6, joints=len(LAYOUTS[layout].names)), layout=layout, rotate=True)
+    source = "florence-15" if layout == "kinect-15" else layout
+    a = points(6, joints=len(LAYOUTS[layout].names)) / LAYOUTS[source].metres
+    found = row(a, layout=layout, rotate=True)
     left, right = (LAYOUTS[layout].names.index(f"{side} shoulder") for side in ("left", "right"))
     np.testing.assert_allclose(found[2, :, right, 0], found[2, :, left, 0], atol=1e-6)
 

@@ -10,6 +10,7 @@ from featcache.extractors._joints import LAYOUTS
 from featcache.extractors.skeleton import Params, Skeletons
 from featcache.media import _poses, skeleton
 from featcache.media.skeleton import Skeleton
+from tests._bones import edges
 from tests._media import clip
 
 COCO, OPENPOSE = LAYOUTS["coco-17"].names, LAYOUTS["openpose-18"].names
@@ -193,7 +194,7 @@ def test_the_bones_are_those_of_pyskl_and_st_gcn():
     coco = "15-13 13-11 16-14 14-12 11-5 12-6 9-7 7-5 10-8 8-6 5-0 6-0 1-0 3-1 2-0 4-2"
     openpose = "4-3 3-2 7-6 6-5 13-12 12-11 10-9 9-8 11-5 8-2 5-1 2-1 0-1 15-0 14-0 17-15 16-14"
     for name, printed in (("coco-17", coco), ("openpose-18", openpose)):
-        assert {f"{far}-{near}" for far, near in LAYOUTS[name].edges} == set(printed.split())
+        assert {f"{far}-{near}" for far, near in edges(name)} == set(printed.split())
 
 
 def test_x_and_y_count_from_the_middle_and_joints_that_were_not_found_are_there():

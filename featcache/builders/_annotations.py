@@ -94,8 +94,8 @@ def finish(name: str, clips: Sequence[Clip], folder: Path, published: Counts, pr
         raise ManifestError(f"{name}: clip {twice[0]!r} stands in the annotation files in {folder} more than once")
     for clip in clips:
         if clip.stop is not None and clip.stop <= (clip.start or 0):
-            times = f"stops at {number(clip.stop)} s and starts at {number(clip.start)} s"
-            raise ManifestError(f"{name}: clip {clip.clip_id!r} {times}; correct the annotation file")
+            bounds = f"starts at {number(clip.start)} and stops at {number(clip.stop)} {clip.unit}"
+            raise ManifestError(f"{name}: clip {clip.clip_id!r} {bounds}; correct the annotation file")
     found = Counter((clip.domain, clip.split) for clip in clips)
     for domain, split in sorted({*found, *published}):
         count, expected = found[domain, split], published.get((domain, split))

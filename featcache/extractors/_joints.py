@@ -1,4 +1,4 @@
-"""Layouts of skeletons: names of the joints in their order, bones, and the centre. Equal names are the same joint.
+"""Layouts of skeletons: names of the joints in their order, and the centre. Equal names are the same joint.
 
     ntu-25       Kinect 2, NTU RGB+D and PKU-MMD. The SDK calls `hip centre` SpineBase, `spine` SpineMid and
                  `shoulder centre` SpineShoulder; NTU's paper calls them base, middle and spine
@@ -24,10 +24,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layout:
-    """A skeleton's joints; a bone leads from a joint to its neighbour on the way to the centre."""
+    """A skeleton's joints."""
 
     names: tuple[str, ...]
-    bones: tuple[tuple[str, str], ...]
     centre: str
     metres: float = 1.0  #: of the unit of files; those of shared-15 come in any unit, and are taken as they are
     plane: bool = False  #: joints are x, y and a score
@@ -37,19 +36,9 @@ class Layout:
         place = {name: number for number, name in enumerate(self.names)}
         return [place[name] for name in names]
 
-    @property
-    def edges(self) -> list[tuple[int, int]]:
-        """The bones as numbers of joints."""
-        return [(self.names.index(far), self.names.index(near)) for far, near in self.bones]
-
 
 def _limb(side: str, *joints: str) -> tuple[str, ...]:
     return tuple(f"{side} {joint}" for joint in joints)
-
-
-def _chain(*joints: str) -> tuple[tuple[str, str], ...]:
-    """Bones from the end of a limb, which is named last, to where it begins."""
-    return tuple(zip(joints[1:], joints[:-1], strict=True))
 
 
 _ARM, _LEG = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
@@ -59,11 +48,6 @@ _KINECT_LIMBS = (
     *_limb("left", *_LEG, "foot"),
     *_limb("right", *_LEG, "foot"),
 )
-_KINECT_BONES = (
-    *_chain("shoulder centre", "spine", "hip centre"),
-    *(bone for side in ("left", "right") for bone in _chain("shoulder centre", *_limb(side, *_ARM, "hand"))),
-    *(bone for side in ("left", "right") for bone in _chain("hip centre", *_limb(side, *_LEG, "foot"))),
-)
 
 
 def _names_of_15(torso: str) -> tuple[str, ...]:
@@ -71,23 +55,7 @@ def _names_of_15(torso: str) -> tuple[str, ...]:
     return ("head", "shoulder centre", *arms, torso, *legs)
 
 
-def _bones_of_15(torso: str) -> tuple[tuple[str, str], ...]:
-    return (
-        ("head", "shoulder centre"),
-        *_chain("shoulder centre", *_limb("right", *_ARM)),
-        *_chain("shoulder centre", *_limb("left", *_ARM)),
-        (torso, "shoulder centre"),
-        *_chain(torso, *_limb("right", *_LEG)),
-        *_chain(torso, *_limb("left", *_LEG)),
-    )
-
-
 _SIDES = ("left", "right")
-_PLANE_BONES = (  # in ST-GCN's and PYSKL's graphs alike, hips hang on the shoulders
-    *(("left eye", "nose"), ("left ear", "left eye"), ("right eye", "nose"), ("right ear", "right eye")),
-    *(bone for side in _SIDES for bone in _chain(*_limb(side, *_ARM))),
-    *(bone for side in _SIDES for bone in _chain(*_limb(side, "shoulder", *_LEG))),
-)
 
 LAYOUTS = {
     "ntu-25": Layout(
@@ -97,22 +65,14 @@ LAYOUTS = {
             "shoulder centre",
             *("left hand tip", "left thumb", "right hand tip", "right thumb"),
         ),
-        bones=(
-            *_KINECT_BONES,
-            *_chain("shoulder centre", "neck", "head"),
-            *_chain("left hand", "left thumb", "left hand tip"),  # as NTU's graphs have it
-            *_chain("right hand", "right thumb", "right hand tip"),
-        ),
         centre="shoulder centre",
     ),
     "kinect-20": Layout(
         names=("hip centre", "spine", "shoulder centre", "head", *_KINECT_LIMBS),
-        bones=(*_KINECT_BONES, ("head", "shoulder centre")),
         centre="shoulder centre",
     ),
     "shared-15": Layout(
         names=_names_of_15("hip centre"),
-        bones=_bones_of_15("hip centre"),
         centre="shoulder centre",
     ),
     "florence-15": Layout(
@@ -123,14 +83,12 @@ LAYOUTS = {
             *_limb("left", *_LEG),
             *_limb("right", *_LEG),
         ),
-        bones=_bones_of_15("spine"),
         centre="shoulder centre",
         metres=0.001,
     ),
-    "kinect-15": Layout(names=_names_of_15("spine"), bones=_bones_of_15("spine"), centre="shoulder centre"),
+    "kinect-15": Layout(names=_names_of_15("spine"), centre="shoulder centre"),
     "coco-17": Layout(
         names=("nose", *(f"{side} {joint}" for joint in ("eye", "ear", *_ARM, *_LEG) for side in _SIDES)),
-        bones=(*_PLANE_BONES, *((f"{side} shoulder", "nose") for side in _SIDES)),
         centre="nose",
         plane=True,
     ),
@@ -140,7 +98,6 @@ LAYOUTS = {
             *(joint for limb in (_ARM, _LEG) for side in ("right", "left") for joint in _limb(side, *limb)),
             *("right eye", "left eye", "right ear", "left ear"),
         ),
-        bones=(*_PLANE_BONES, *((joint, "shoulder centre") for joint in ("nose", "left shoulder", "right shoulder"))),
         centre="shoulder centre",
         plane=True,
     ),

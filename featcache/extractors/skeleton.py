@@ -34,6 +34,7 @@ from featcache.extractors._joints import FILES, LAYOUTS, ROWS
 from featcache.media.skeleton import Skeleton
 
 FAR = 10  #: pictures' widths that nobody is away; pixels are
+REACH = (0.05, 5.0)  #: metres between which the distance of people's joints from their centre lies, by the median
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Params:
     """What a row is made of."""
 
     layout: str = "ntu-25"  #: of the rows: ntu-25, kinect-20, shared-15, kinect-15 or coco-17
-    source: str = ""  #: layout of the files; "": the one that has as many joints as a file, and the rows' among them
+    source: str = ""  #: layout of the files; "": one of as many joints that has the rows', if people are of that size
     frames: int = bounded(50, 1, 100_000)  #: of a row
     bodies: int = bounded(2, 1, 1000)  #: of a row
     centre: bool = True  #: move the centre joint of every frame to 0; false for joints in the plane
@@ -80,8 +81,9 @@ class Skeletons(Extractor):
     def prepare(self, window: Skeleton) -> NDArray[np.float32]:
         """The clip's bodies -> (3, frames, V, bodies). MediaError where the joints are others, or one is never seen."""
         row = np.zeros((self.params.bodies, *self.row_shape[1:3], 3))
-        source = LAYOUTS[self._source(window)]
-        places = source.places(self.layout.names)
+        name = self._source(window)
+        source = LAYOUTS[name]
+        places, centre = source.places(self.layout.names), self.layout.names.index(self.layout.centre)
         there = window.there
         seen = there.max(axis=2)  # (M, T)
         numbers = np.sort(np.argsort(-seen.sum(1), kind="stable")[: self.params.bodies])
@@ -95,8 +97,10 @@ class Skeletons(Extractor):
             found = window.joints[number][:, places]
             fill = self._in_plane if self.layout.plane else self._filled
             joints = fill(found, there[number][:, places], int(number))
+            if not (self.layout.plane or self.params.source):
+                _check_reach(source.metres * (joints - joints[:, [centre]])[seen[number]], name)
             if self.params.centre:
-                joints -= joints[:, [self.layout.names.index(self.layout.centre)]]
+                joints -= joints[:, [centre]]
             row[slot] = source.metres * self._timed(joints[first:stop], seen[number, first:stop])
         if self.params.rotate:
             row = _rotated(row, *self.layout.places(("left shoulder", "right shoulder")))
@@ -178,6 +182,20 @@ class Skeletons(Extractor):
         timed = (1 - share) * joints[before] + share * joints[after]
         timed[~here] = 0
         return timed
+
+
+def _check_reach(joints: NDArray[np.float64], source: str) -> None:
+    """MediaError where joints (T, V, 3), from the body's centre, are not those of people: of another unit or layout."""
+    reach = float(np.median(np.linalg.norm(joints, axis=-1)))
+    nearest, farthest = REACH
+    if not nearest < reach < farthest:
+        unit = "metres" if LAYOUTS[source].metres == 1 else "millimetres"
+        far = f"farther than {farthest:g}" if reach > nearest else f"nearer than {nearest:g}"
+        others = [name for name in FILES if len(LAYOUTS[name].names) == len(LAYOUTS[source].names)]
+        raise MediaError(
+            f"taken for {source} in {unit}, joints are {far} m from the body's centre, as people's are not; name the "
+            f"files' layout by skeleton.source ({', '.join(others)}), and they are taken as they are"
+        )
 
 
 def _rotated(row: NDArray[np.float64], left: int, right: int) -> NDArray[np.float64]:
