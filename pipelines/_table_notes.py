@@ -49,7 +49,7 @@ SELECT = {
     ORACLE: "oracle (the kept outputs that are best on the test rows, by their labels)",
 }
 FIDELITY = {
-    "exact": "exact (the paper's own setting on frozen features)",
+    "exact": "exact (what the paper trains is trained here, all of it)",
     "adapter": "adapter (trainable layers on frozen features, where a paper may train the backbone as well)",
     "surrogate": "surrogate (another method that stands for the paper's, which cannot run on cached features)",
 }
@@ -167,15 +167,21 @@ def _untrained(rows: list[Result]) -> list[str]:
 
 
 def _mixed_recipes(rows: list[Result]) -> list[str]:
-    recipes: dict[str, set[str]] = {}
+    """Feeds that are not the same in all rows of a shift, or a store that has changed between runs."""
+    recipes: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
         for feed, sha256 in row.recipes.items():
-            recipes.setdefault(feed, set()).add(sha256[:8])
+            store = row.config["feeds"][feed]["store"]
+            for same in (("shift", *row.source, row.test), ("store", row.config["manifest"], store)):
+                recipes.setdefault((feed, *same), set()).add(sha256[:8])
+    mixed: dict[str, set[str]] = {}
+    for (feed, *_), shas in recipes.items():
+        if len(shas) > 1:
+            mixed.setdefault(feed, set()).update(shas)
     return [
         f"DIFFERENT FEATURES: feed {feed} was made by {len(shas)} recipes ({', '.join(sorted(shas))}); "
         "runs of this table are not comparable until all use one."
-        for feed, shas in sorted(recipes.items())
-        if len(shas) > 1
+        for feed, shas in sorted(mixed.items())
     ]
 
 

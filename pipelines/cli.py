@@ -14,6 +14,8 @@ from featcache.errors import FeatcacheError
 from pipelines import cli_archive, cli_bridges, cli_choose, cli_search, cli_stores, cli_weights
 from pipelines._commands import CORES, PATH, Commands, Job, experiment_options, note, progress_bar
 
+REASONS = 10  #: of clips without features that `extract` prints; `info` shows all
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(featcache.__version__)
@@ -210,8 +212,13 @@ def extract(
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
         click.echo(f"{store.path}\t{counts}")
         for state in ("absent", "failed"):
-            for clip_id, reason in outcome.reasons(name, state):
-                note(f"{name}: {state}: {clip_id}: {reason}")
+            reasons = outcome.reasons(name, state)
+            for reason, (first, *others) in list(reasons.items())[:REASONS]:
+                also = f" and {len(others)} more" if others else ""
+                note(f"{name}: {state}: {first}{also}: {reason}")
+            if len(reasons) > REASONS:
+                count = store.counts()[state]
+                note(f"{name}: {state}: {count} clips in all; `featcache info {store.path} --failures {count}`")
     if outcome.unusable():
         raise SystemExit(1)
 

@@ -72,11 +72,11 @@ class Extraction:
     busy: float = 0.0  #: seconds in which extractors computed; in the others windows were decoded or rows stored
     notes: list[str] = field(default_factory=list)  #: what the user should know
 
-    def reasons(self, extractor: str, state: str) -> list[tuple[str, str]]:
-        """(clip id, reason) of an extractor's clips that are "failed" or "absent", those of earlier calls included."""
+    def reasons(self, extractor: str, state: str) -> dict[str, list[str]]:
+        """Reason -> ids of the clips that are "failed" or "absent" by it, those of earlier calls included."""
         frame = self.stores[extractor].frame()
         frame = frame[frame["state"] == state]
-        return list(zip(frame["clip_id"], frame["reason"], strict=True))
+        return {str(reason): list(of["clip_id"]) for reason, of in frame.groupby("reason", sort=False)}
 
     def unusable(self) -> list[str]:
         """Extractors with clips that failed or were left to others, or without a single clip that is done."""

@@ -239,6 +239,8 @@ def open_run(
         raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
     if config.task == "clustering":
         _check_labels(config, manifest)
+    if config.task == "classification" and config.source:
+        _check_overlap(config, manifest)
     named = {feed.captions for feed in config.feeds.values()} - {"", OWN}
     of_captions = open_manifest(stores, named.pop()) if named else manifest
     opened: dict[str, FeatureStore] = {}
@@ -310,6 +312,18 @@ def _check_labels(config: RunConfig, manifest: Manifest) -> None:
             f"domain {config.test!r} has {len(known)} classes in manifest {manifest.name!r}; clustering takes 2 or "
             "more, as they say how many clusters to find, and what is right in the test"
         )
+
+
+def _check_overlap(config: RunConfig, manifest: Manifest) -> None:
+    """A classification run's test has classes that its source teaches."""
+    for task in manifest.classes:
+        taught, tested = (classes_of(manifest, task, domains) for domains in (config.source, (config.test,)))
+        if taught and tested and not set(taught) & set(tested):
+            raise ConfigError(
+                f"no class of {task!r} is both in {'+'.join(config.source)} ({taught[0]}, ...) and in {config.test} "
+                f"({tested[0]}, ...): nothing can be classified right. To find clusters: method codt or joints, with "
+                "net stgcn (pipelines/experiments/codt_kinect.py)"
+            )
 
 
 def labels(manifest: Manifest, rows: list[int], task: str, classes: Sequence[str]) -> Tensor:

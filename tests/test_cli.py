@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, extractors
+from pipelines import cli
 from pipelines.cli import main
 from tests._media import write_sound
 from tests._stores import write_all
@@ -94,6 +95,24 @@ def test_a_broken_clip_is_named_and_the_rest_is_finished(mine, name):
     checked = run("check", manifest, mine / "stores" / "m" / "hog.zarr")
     assert checked.exit_code == 1
     assert len([line for line in checked.stdout.splitlines() if "bad" in line]) == 2
+
+
+def test_clips_that_fail_for_one_reason_are_one_line_and_of_many_reasons_some_are_told(mine, monkeypatch):
+    def failures(*clips):
+        with (mine / "m.csv").open("a") as file:
+            file.writelines(f"{clip},home,train,{source}\n" for clip, source in clips)
+        said = run("extract", mine / "m.csv", "hog", "--stores", mine / "stores").stderr
+        return [line for line in said.splitlines() if "failed" in line]
+
+    (mine / "bad.mp4").write_bytes(b"no video")
+    (line,) = failures(("a", "bad.mp4"), ("b", "bad.mp4"), ("c", "bad.mp4"))
+    assert line.startswith("hog: failed: a and 2 more: ")
+    assert "bad.mp4" in line
+    monkeypatch.setattr(cli, "REASONS", 1)
+    first, rest = failures(("d", "gone.mp4"))
+    assert first == line
+    store = mine / "stores" / "m" / "hog.zarr"
+    assert rest == f"hog: failed: 4 clips in all; `featcache info {store} --failures 4`"
 
 
 def test_a_sound_file_has_no_pictures_and_that_is_no_failure(mine):

@@ -8,8 +8,8 @@ import torch
 
 from featcache import Manifest
 from featcache.errors import ConfigError
-from heads.methods import codt
-from heads.nets import stgcn
+from heads.methods import codt, source_only
+from heads.nets import adapter, stgcn
 from pipelines import choosing, experiments, report, tables
 from pipelines.clustering import acc_hungarian, metrics
 from pipelines.config import Feed
@@ -98,6 +98,13 @@ def test_which_row_of_the_target_has_which_label_changes_nothing(stores, runs, m
         assert (again / "log.jsonl").read_text() == (folder / "log.jsonl").read_text()
         weights = (torch.load(of / "head.pt", weights_only=True) for of in (folder, again))
         assert all(torch.equal(a, b) for a, b in zip(*(of.values() for of in weights), strict=True))
+
+
+def test_classification_between_domains_without_a_common_class_is_refused(stores, runs):
+    flat = dataclasses.replace(stages()[0], method=source_only.Params(), net=adapter.Params(), target=None, epoch=4)
+    said = r"no class of 'label' is both in utk \(utk:carry, ...\) and in msr \(msr:bow, ...\): .* codt"
+    with pytest.raises(ConfigError, match=said):
+        train(flat, stores, runs)
 
 
 # ------------------------------------------------------------------------------------------------------- what is kept

@@ -222,6 +222,14 @@ def test_settings_move_a_stage_with_its_row_but_for_those_of_the_method():
     assert (first.seed, adapted.seed, adapted.init_from) == (4, 4, first.id)
 
 
+def test_a_setting_that_a_row_lacks_names_the_row():
+    said = "row 'source-only': no setting 'lambda_g' in method; .*; --only changes the rows that it names alone$"
+    with pytest.raises(ConfigError, match=said):
+        staged().changed(("method.lambda_g=2",))
+    with pytest.raises(ConfigError, match="^row 'RNA': no setting 'lamda_g' in method; did you mean 'lambda_g'[^-]*$"):
+        staged().changed(("method.lamda_g=2",), only=("RNA",))
+
+
 def test_a_changed_experiment_knows_the_runs_it_was():
     ids = {config.id for config in staged().runs}
     assert staged().changed(("steps=7",), only=("RNA",)).known == ids

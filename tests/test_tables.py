@@ -227,6 +227,19 @@ def test_features_of_several_recipes_are_not_compared_in_silence(toy):
     assert "DIFFERENT FEATURES: feed rgb was made by 2 recipes (aaaaaaaa, cccccccc)" in render(changed, toy)
 
 
+def test_shifts_may_have_features_of_their_own(toy):
+    """As CoDT's, whose data sets differ in joints; then a row may still not read another store than those beside it."""
+
+    def moved(row):
+        feeds = row.config["feeds"]
+        return replace(
+            row, recipes={"rgb": "c" * 64}, config={**row.config, "feeds": {**feeds, "rgb": {"store": "own"}}}
+        )
+
+    assert "DIFFERENT FEATURES" not in render([moved(row) if row.test == "day" else row for row in rows(toy)], toy)
+    assert "DIFFERENT FEATURES" in render([moved(row) if row.row == "RNA (UDA)" else row for row in rows(toy)], toy)
+
+
 def test_features_of_one_recipe_but_different_bytes_are_not_compared_in_silence(toy):
     read = {"store rgb": "1" * 64, "store audio": "2" * 64, "manifest": "3" * 64}
     other = {"source-only": "4" * 64}

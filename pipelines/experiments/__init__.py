@@ -127,7 +127,11 @@ class Experiment:
             row = run.row if run.row in (only or self.rows) else ""
             mine = [setting for setting in settings if row or not setting.startswith("method")]
             moved = replace(run, row=row, init_from=start, seed=run.seed if seed is None else seed)
-            new = override(moved, *mine) if mine else moved
+            try:
+                new = override(moved, *mine) if mine else moved
+            except ConfigError as error:
+                choose = "" if only or len(self.rows) < 2 else "; --only changes the rows that it names alone"
+                raise ConfigError(f"row {row!r}: {error}{choose}" if row else str(error)) from None
             runs[new.id, new.row] = new
             return new.id
 
