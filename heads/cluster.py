@@ -98,6 +98,8 @@ def kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int =
 def spherical_kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int = 100) -> Tensor:
     """Centroids (K, D) of length 1 of the largest Σ_n max_k cos(x_n, c_k) found, out of several starts as of `kmeans`.
 
+    A cluster whose rows, at length 1, sum to 0 has the centroid 0.
+
     >>> x = torch.tensor([[1.0, 0.0], [5.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
     >>> spherical_kmeans(x, 2, seed=0).sort(0).values
     tensor([[0., 0.],

@@ -104,6 +104,12 @@ def test_kmeans_finds_groups_and_is_the_same_each_time():
     assert np.array_equal(by_kmeans(f, 3, 4), by_kmeans(f, 3, 4))
 
 
+def test_kmeans_finds_groups_that_are_near_each_other_and_far_from_the_origin():
+    """In float32, where squares of such numbers say nothing of their differences."""
+    f, y = features(0.1)
+    assert acc_hungarian(by_kmeans(f + np.float32(3e4), 3, 0), y) == 1
+
+
 def test_numbers_by_kmeans_are_means_over_ten_starts():
     f, y = features(8.0)
     each = [measures(by_kmeans(f, 4, seed), y) for seed in range(10)]

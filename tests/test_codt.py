@@ -1,6 +1,7 @@
 """CoDT: its losses against loops, its memory, teachers and clusters, and what every method keeps."""
 
 import dataclasses
+import inspect
 import math
 
 import pytest
@@ -11,7 +12,6 @@ from heads.augment import crop, mask_parts, shear
 from heads.batch import Batch
 from heads.losses.pairs import pair_consistency, same_largest
 from heads.losses.transport import cluster_scales, transport_plan
-from heads.methods import codt
 from heads.methods.codt import CODE, Codt, Params
 from heads.nets import adapter
 from heads.nets.stgcn import pooled
@@ -373,6 +373,53 @@ def test_clusters_begin_as_centroids_of_length_1_and_pseudo_labels_are_those_of_
         assert torch.equal(method.get_buffer(f"labels:{branch}"), S.argmax(1))
 
 
+def test_first_weights_of_the_heads_are_small_and_normal():
+    method = build(dataclasses.replace(TWO, clusters=4), projection_dim=200)
+    heads = [method.projection, method.decoder[0], method.decoder[3], *method.target.values()]
+    assert all(not head.bias.any() for head in heads)
+    assert torch.cat([head.weight.flatten() for head in heads]).std().item() == pytest.approx(0.02, rel=0.1)
+    assert all(head.weight.abs().max() < 0.1 for head in heads)
+
+
+def test_students_are_what_is_tested():
+    method = build()
+    train(method)
+    s, teacher = side(TWO, "target"), method.eval().teacher
+    with torch.no_grad():
+        said = method.predict(s)
+        for branch, m in method.net.feeds.items():
+            f = pooled(method.net.maps(branch, s.pool(m)))
+            assert torch.equal(said[f"feature_{branch}"], f)
+            assert torch.equal(said[f"cluster_{branch}"], method.target[branch](f))
+            assert not torch.allclose(teacher[branch](s.pool(m)).mean((1, 3)), f)
+            assert not torch.equal(teacher[f"target_{branch}"](f), method.target[branch](f))
+
+
+def test_batch_norm_of_the_source_does_not_see_the_target():
+    method = build(**NONE | {"lambda_sup": 1.0, "lambda_dec": 1.0}).train()
+    for module in method.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    b = batch(TWO)
+    scaled = dataclasses.replace(b.target, x={m: 7 * x for m, x in b.target.x.items()})
+    found = []
+    for target in (b.target, scaled):
+        torch.manual_seed(0)
+        found.append(method(Batch(b.source, target), 0.0))
+    assert found[0]["L_sup"] == found[1]["L_sup"]
+    assert found[0]["L_dec"] != found[1]["L_dec"]
+
+
+def test_the_decoder_drops_half_of_its_hidden_numbers_in_training_alone():
+    decoder = build().decoder
+    torch.nn.init.eye_(decoder[0].weight)
+    f = torch.ones(500, len(decoder[0].weight))
+    kept = decoder.train()[:-1](f)
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert kept.mean().item() == pytest.approx(1, abs=0.1)
+    assert torch.equal(decoder.eval()[:-1](f), f)
+
+
 def test_without_k_means_classifiers_stay_as_drawn():
     method = build(kmeans=False)
     drawn = method.target["B0"].weight.clone()
@@ -388,7 +435,8 @@ def test_later_epochs_leave_everything_as_it_is():
     assert all(torch.equal(value, state[name]) for name, value in [*method.named_parameters(), *method.named_buffers()])
 
 
-def test_the_code_differs_from_the_supplement_as_the_page_says():
+def test_the_code_differs_from_the_supplement_where_parameters_say_so():
     differ = {f.name for f in dataclasses.fields(Params) if getattr(CODE, f.name) != getattr(Params(), f.name)}
     assert differ == {"mask", "strong", "kmeans", "teacher_dropout"}
-    assert "Implementation details" in codt.__doc__
+    lines = inspect.getsource(Params).splitlines()
+    assert {line.split(":")[0].strip() for line in lines if "code:" in line.partition("#:")[2]} == differ

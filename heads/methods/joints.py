@@ -36,8 +36,8 @@ class Joints(Method):
 
     def predict(self, side: Side) -> dict[str, Tensor]:
         """feature_B0, feature_B1 (B, 3 T V M): joints of the first feed and of the last."""
-        first, *_, last = *self.spec.shapes, *self.spec.shapes
-        return {f"feature_{branch}": side.pool(m).flatten(1) for branch, m in {"B0": first, "B1": last}.items()}
+        feeds = tuple(self.spec.shapes)
+        return {f"feature_{branch}": side.pool(m).flatten(1) for branch, m in {"B0": feeds[0], "B1": feeds[-1]}.items()}
 
 
 METHOD = Joints

@@ -2,7 +2,7 @@
 
     x' = relu(T(G x) + R x)                                          a block, ten of them
     (G x)_w = Σ_k W_k Σ_v x_v (A_k ⊙ E_k)_vw + b_k                   from joints v to joint w, over 3 partitions k
-    T = Dropout(BN(conv of 9 frames(relu(BN))))                      frame to frame, the last joint's own
+    T = Dropout(BN(conv of 9 frames(relu(BN))))                      over frames, each joint by itself
     f = mean over frames, joints and bodies of the last block        256 numbers of a clip
 
 A are the graph's partitions (`heads/skeletons.py`), E the edges' learnt importance. Channels are 16 four times, 32
