@@ -63,7 +63,7 @@ def train(
             "note": stale,
             "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
             "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
-            "collapsed": collapsed(method, opened.sides.values()),
+            "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
             "points": [point.facts for point in points],
             "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
             "device": device,

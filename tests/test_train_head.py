@@ -582,6 +582,14 @@ def test_rna_learns_without_collapse_in_a_healthy_setting(stores, tmp_path, seed
     assert made.facts["collapsed"] == []
 
 
+def test_a_net_that_was_trained_for_no_step_has_not_collapsed(stores, tmp_path):
+    """Of features so small that a net would be called dead."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.outputs.COLLAPSED", 1e9)
+        facts = [Run.open(train(adapting(steps=steps), stores, tmp_path)).facts["collapsed"] for steps in (0, 1)]
+    assert facts == [[], ["flow", "rgb"]]
+
+
 def test_a_collapse_is_told(stores, tmp_path):
     """Tiny batches in a narrow net: clipped steps stay finite, all features die, and L_g is a perfect 0."""
     config = adapting(steps=120, batch=(3, 3), optim=Optim(lr=0.01, clip_norm=20.0), net=adapter.Params(dim=4))
