@@ -2,7 +2,8 @@
 
 Of the clip the stretch from the first to the last frame with somebody in it counts. Then, in this order:
 
-    bodies     those seen in the most frames, in the order in which they appear; zeros for those who are not there
+    bodies     those seen in the most frames (CrosSCLR: the file's first two), in the order in which they appear; zeros
+               for those who are not there
     joints     by name from the source's layout, in metres where its unit is known; a joint that is missing for a while
                is interpolated linearly between its neighbours in time within the body, and held before the first and
                after the last of them
