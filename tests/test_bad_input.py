@@ -496,7 +496,7 @@ def holes(*places):
 
 def kinect(count, *frames):
     """Text of frames with 0 or 1 body of `count` joints."""
-    body = "1 0\n" + f"{count}\n" + "".join(f"{k % 5 + 1} {k + 1} {k % 3 + 2}\n" for k in range(count))
+    body = "1 0\n" + f"{count}\n" + "".join(f"{k % 5 + 1} {k / 10} {k % 3 + 2}\n" for k in range(count))
     return f"{len(frames)}\n" + "".join(f"{bodies}\n{body * bodies}" for bodies in frames)
 
 
@@ -514,6 +514,7 @@ SKELETONS = {  # what is in the file, and what is said of it
     "mediapipe.npy": (joints(count=33), "have 33 joints, as none of the known layouts has: ntu-25 (25), "),
     "fifteen.npy": (joints(count=15), "skeleton.layout is 'ntu-25', but shared-15 has no joint 'spine' and"),
     "flat.npy": (joints() * [1, 1, 0], "no depth (z is 0), so nobody can be turned; set skeleton.rotate=false"),
+    "millimetres.npy": (joints() * 1000, "taken for ntu-25 in metres, joints are farther than 5 m from the body's"),
     "two_readings.npy": (np.ones((2, 3, 25, 3)), "could be (M, T, V, C) or (T, M, V, C); accepted: "),
     "nobody.skeleton": (kinect(25, 0, 0, 0), "nobody is in frames 0 to 2"),
     "short.skeleton": (kinect(24, 1, 1), "have 24 joints, as none of the known layouts has"),
