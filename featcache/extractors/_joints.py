@@ -28,7 +28,7 @@ class Layout:
 
     names: tuple[str, ...]
     centre: str
-    metres: float = 1.0  #: of the unit of files; those of shared-15 come in any unit, and are taken as they are
+    metres: float = 1.0  #: of the unit of files; those in another are taken as they are, where skeleton.source is named
     plane: bool = False  #: joints are x, y and a score
 
     def places(self, names: tuple[str, ...]) -> list[int]:
