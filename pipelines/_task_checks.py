@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from featcache.errors import ConfigError
-from pipelines import typed
+from pipelines import settings
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def check_captions(config: "RunConfig") -> None:
     """A retrieval run has captions and what they describe; no other run has captions, and no target."""
-    net, captions = typed.name_of(config.net), config.captions
+    net, captions = settings.name_of(config.net), config.captions
     if config.task != "retrieval":
         if captions:
             raise ConfigError(

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
 from heads.params import ranges
-from pipelines import typed
+from pipelines import settings
 from pipelines._task_checks import check_captions, check_clusters
-from pipelines.validators import RULES, VALIDATORS
+from pipelines.measures.validators import RULES, VALIDATORS
 
 ROLES = ("source", "target", "test")  #: who can be shown a feed
 TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
@@ -45,7 +45,7 @@ def _net(name: str) -> type:
 
 def _params(registry: Any, what: str, name: str) -> type:
     if name not in registry.names():
-        raise typed.unknown(what, name, registry.names())
+        raise settings.unknown(what, name, registry.names())
     params: type = registry.load(name).Params
     return params
 
@@ -91,8 +91,8 @@ class RunConfig:
     """One training run. Equal configurations have equal ids, and are trained once."""
 
     manifest: str  #: folder of STORES
-    method: Annotated[Any, typed.Named(_method)]  #: Params of a file in heads/methods
-    net: Annotated[Any, typed.Named(_net)]  #: Params of a file in heads/nets
+    method: Annotated[Any, settings.Named(_method)]  #: Params of a file in heads/methods
+    net: Annotated[Any, settings.Named(_net)]  #: Params of a file in heads/nets
     feeds: dict[str, Feed]  #: modality -> feed
     row: str = ""  #: the table row this run belongs to; no part of the id. Empty: a stage that no table shows
     source: tuple[str, ...] = ()  #: labelled domains. Supervised-target: source=("D2",), target=None, test="D2"
@@ -157,35 +157,35 @@ class RunConfig:
         content = {key: value for key, value in self.to_json().items() if key != "row"}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         given = f"with-{self.target}" if self.target else ""
-        words = [typed.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
+        words = [settings.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
         prefix = "_".join(re.sub(r"[^\w+.-]+", "-", word) for word in words if word)
         return f"{prefix[:80]}_{digest[:10]}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives the configuration back."""
-        content: dict[str, Any] = typed.to_json(self, RunConfig)
+        content: dict[str, Any] = settings.to_json(self, RunConfig)
         return content
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RunConfig":
         """A configuration from its JSON; unknown names and wrong types are ConfigErrors."""
-        config: RunConfig = typed.from_json(data, cls)
+        config: RunConfig = settings.from_json(data, cls)
         return config
 
 
-def override(config: RunConfig, *settings: str) -> RunConfig:
-    """The configuration with these `a.b=value` settings, checked once after all of them.
+def override(config: RunConfig, *changes: str) -> RunConfig:
+    """The configuration with these `a.b=value` changes, checked once after all of them.
 
     Lists are separated by commas, `none` is nothing; `method=source_only` takes another file with its defaults.
     """
     data: Any = config.to_json()
-    for setting in settings:
-        path, equals, text = setting.partition("=")
+    for change in changes:
+        path, equals, text = change.partition("=")
         if not equals or not path.strip():
-            raise ConfigError(f"no setting {setting!r}; write NAME=VALUE, for example method.lambda_g=0.5")
+            raise ConfigError(f"no setting {change!r}; write NAME=VALUE, for example method.lambda_g=0.5")
         if path.strip() == "target" and data["test"] == data["target"]:
             data["test"] = ""  # it was the default, so it follows the target
-        data = typed.assign(data, RunConfig, path.strip(), text.strip())
+        data = settings.assign(data, RunConfig, path.strip(), text.strip())
     return RunConfig.from_json(data)
 
 
@@ -218,11 +218,11 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f'source={config.source!r} must be a tuple of domains: source=("{config.source}",)')
     if isinstance(config.init_from, RunConfig):
         raise ConfigError("init_from takes the id of a run: write init_from=THE_RUN.id")
-    typed.verify(config, RunConfig, "")
+    settings.verify(config, RunConfig, "")
     if config.task not in (tasks := method_class(config).tasks):
         raise ConfigError(
-            f"method {typed.name_of(config.method)!r} is of {' and '.join(tasks)}, but net "
-            f"{typed.name_of(config.net)!r} is of {config.task}"
+            f"method {settings.name_of(config.method)!r} is of {' and '.join(tasks)}, but net "
+            f"{settings.name_of(config.net)!r} is of {config.task}"
         )
     _check_sides(config)
     _check_feeds(config)
@@ -234,7 +234,9 @@ def check(config: RunConfig) -> None:
     _one_of("select", config.select, RULES)
     _one_of("fidelity", config.fidelity, ("exact", "adapter"))
     if config.fidelity == "exact" and (surrogate := method_class(config).surrogate):
-        raise ConfigError(f"fidelity='exact', but method {typed.name_of(config.method)!r} is a surrogate: {surrogate}")
+        raise ConfigError(
+            f"fidelity='exact', but method {settings.name_of(config.method)!r} is a surrogate: {surrogate}"
+        )
     _at_least("steps", config.steps, 0)
     _at_least("eval_every", config.eval_every, 0)
     _at_least("keep", config.keep, 1)
@@ -280,7 +282,7 @@ def _lacking(config: RunConfig, validator: str) -> list[str]:
 
 def _check_sides(config: RunConfig) -> None:
     """Sides the method needs are there, and no side that it may not see."""
-    name, method = typed.name_of(config.method), method_class(config)
+    name, method = settings.name_of(config.method), method_class(config)
     given = {"source": config.source, "target": config.target, "init_from": config.init_from}
     named = [side for side, value in given.items() if value]
     for side in method.needs:

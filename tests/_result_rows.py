@@ -5,8 +5,8 @@ from dataclasses import replace
 from heads.methods import rna, source_only
 from heads.nets import adapter
 from pipelines.config import Feed, RunConfig
+from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.results import Result
 
 SHIFTS = (("day", "night"), ("night", "day"))
 

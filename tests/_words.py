@@ -11,7 +11,7 @@ from featcache.windows import Plan
 from heads.methods import source_only
 from heads.nets import gated
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.extract import extract
+from pipelines.extraction.extract import extract
 
 WORDS = ("someone", "cuts", "peels", "a", "tomato", "carrot", "dog", "sleeps")
 THINGS = [(verb, noun) for verb in ("cuts", "peels") for noun in ("tomato", "carrot", "dog")]

@@ -13,7 +13,7 @@ from heads.losses.prototypes import divergence, log_assignment, mutual_informati
 from heads.methods import acp, compute_now
 from heads.methods._keels import Keels, visual_vector
 from heads.nets import ce, gated
-from pipelines.shared import DIGEST, Shared
+from pipelines.training.shared import DIGEST, Shared
 from tests._problems import without
 from tests._retrieval_problems import EXPERTS, SPEC, batch, clips, pairs, part, sweep
 

@@ -18,7 +18,7 @@ from featcache import FeatureStore
 from featcache.errors import StoreError
 from featcache.store import _compressed, _format, archive, check, writer
 from featcache.store.mapped import Mapped
-from pipelines import cli_archive
+from pipelines.cli import archive as cli_archive
 from tests.test_store import RECIPE, SHAPE, files, fill, manifest, open_writer, rows
 
 

@@ -10,8 +10,8 @@ import pytest
 from featcache.errors import FeatcacheError, MediaAbsentError
 from featcache.extractors import Extractor
 from featcache.media import Nothing, Piece
-from pipelines._assembly import Assembly, Part
-from pipelines._interleaved import interleaved
+from pipelines.extraction.assembly import Assembly, Part
+from pipelines.extraction.interleaved import interleaved
 
 
 class Double(Extractor):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from featcache import Clip, FeatureStore, Manifest
 from featcache.media import probe
-from pipelines import cli
+from pipelines.cli import extract as cli_extract
 from pipelines.cli import main
 from tests import _hf_models
 from tests._media import Eye, Listener, Watcher, clip, number_of, numbered, take, write_video
@@ -31,7 +31,7 @@ class Extracted:
         self.manifest.write(folder / "m.csv")
         command = ["extract", folder / "m.csv", *arguments, "--windows", "segments:1", "--stores", folder / "stores"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cli, "REASONS", 100)  # of more files than it would tell
+            patch.setattr(cli_extract, "REASONS", 100)  # of more files than it would tell
             self.result = CliRunner().invoke(main, [str(part) for part in command])
         self.stores = {path.stem: FeatureStore.open(path) for path in (folder / "stores" / "m").glob("*.zarr")}
 

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from featcache.errors import ConfigError, StoreError
 from heads.methods import rna
-from pipelines._gathering import centres, mean
-from pipelines.batches import TURNS, Buffers, Draw, Rows, batches, draws
 from pipelines.config import Feed
-from pipelines.opening import open_run
-from pipelines.tiers import Features
+from pipelines.data.draws import Draw, batches, draws
+from pipelines.data.gathering import TURNS, Buffers, centres, mean
+from pipelines.data.opening import open_run
+from pipelines.data.rows import Rows
+from pipelines.data.tiers import Features
 from tests._stores import CLASSES, manifest, run, write_all, write_store
 from tests.conftest import ROOT
 
@@ -236,7 +237,7 @@ def test_the_thread_ends_when_its_user_fails():
 def test_leaving_the_interpreter_in_the_middle_is_clean():
     code = """
         import torch
-        from pipelines.batches import Draw, batches
+        from pipelines.data.draws import Draw, batches
         from tests.test_batches import table
         context = batches({"source": Draw(table(9), 4, 0, "source")}, 10**9, prefetch=True)
         stream = context.__enter__()

@@ -11,10 +11,10 @@ from featcache.errors import ConfigError
 from featcache.manifest import Clip, Manifest
 from heads.methods import mmd, rna, source_only
 from heads.nets import adapter
-from pipelines.batches import batches, draws
-from pipelines.captions import join
 from pipelines.config import Feed, RunConfig
-from pipelines.opening import open_run
+from pipelines.data.captions import join
+from pipelines.data.draws import batches, draws
+from pipelines.data.opening import open_run
 from tests._caption_stores import CAPTIONS, EXPERTS, TOKENS, captions, clips, feeds, run, write_all
 
 

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 
 from featcache.errors import ConfigError
 from heads.methods import rna, shot
-from pipelines.choosing import choices, evaluated, groups, spearman, table
 from pipelines.cli import main
 from pipelines.config import Optim
+from pipelines.evaluation.results import append
 from pipelines.experiments import Experiment
-from pipelines.results import append
+from pipelines.tables.choosing import choices, evaluated, groups, spearman, table
 from tests._result_rows import config, result
 from tests._stores import write_all
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, extractors
-from pipelines import cli
+from pipelines.cli import extract as cli_extract
 from pipelines.cli import main
 from tests._media import write_sound
 from tests._stores import write_all
@@ -108,7 +108,7 @@ def test_clips_that_fail_for_one_reason_are_one_line_and_of_many_reasons_some_ar
     (line,) = failures(("a", "bad.mp4"), ("b", "bad.mp4"), ("c", "bad.mp4"))
     assert line.startswith("hog: failed: a and 2 more: ")
     assert "bad.mp4" in line
-    monkeypatch.setattr(cli, "REASONS", 1)
+    monkeypatch.setattr(cli_extract, "REASONS", 1)
     first, rest = failures(("d", "gone.mp4"))
     assert first == line
     store = mine / "stores" / "m" / "hog.zarr"
@@ -234,7 +234,11 @@ def test_only_commands_that_go_on_say_so_and_only_of_the_disk(mine, monkeypatch,
         raise OSError(number, os.strerror(number), "stores/m")
 
     monkeypatch.chdir(mine)
-    for place in ("pipelines.extract.extract", "featcache.check.problems", "featcache.builders.kitchens.build"):
+    for place in (
+        "pipelines.extraction.extract.extract",
+        "featcache.check.problems",
+        "featcache.builders.kitchens.build",
+    ):
         monkeypatch.setattr(place, broken)
     result = run(*arguments)
     assert result.exit_code == 1

@@ -8,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.clustering import acc_dominant, acc_hungarian, by_kmeans, clusters, headline, matched, measures, metrics
+from pipelines.measures.clusters import (
+    acc_dominant,
+    acc_hungarian,
+    by_kmeans,
+    clusters,
+    headline,
+    matched,
+    measures,
+    metrics,
+)
 
 LABELS = st.integers(1, 30).flatmap(
     lambda n: st.tuples(*(st.lists(st.integers(0, 4), min_size=n, max_size=n).map(np.array) for _ in range(2)))

@@ -10,14 +10,17 @@ from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.methods import codt, source_only
 from heads.nets import adapter, stgcn
-from pipelines import choosing, experiments, report, tables
-from pipelines.clustering import acc_hungarian, metrics
+from pipelines import experiments
 from pipelines.config import Feed
-from pipelines.evaluate import accuracies, evaluate, predictions
+from pipelines.data.opening import open_run
+from pipelines.evaluation.evaluate import accuracies, evaluate, predictions
 from pipelines.experiments import Experiment
-from pipelines.opening import open_run
-from pipelines.runs import Run
-from pipelines.train_head import train
+from pipelines.measures.clusters import acc_hungarian, metrics
+from pipelines.report import write as report
+from pipelines.tables import build as tables
+from pipelines.tables import choosing
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests._skeleton_stores import CLASSES, JOINTS, LATE, manifest, run, write_all
 
 OCM, CCM = codt.Params(lambda_cot=0), codt.Params()

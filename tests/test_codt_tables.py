@@ -12,9 +12,9 @@ from featcache.manifest import Clip, Manifest
 from featcache.store import StoreWriter
 from heads.methods import codt
 from pipelines import experiments
-from pipelines.evaluate import evaluate
-from pipelines.tables import render
-from pipelines.train_head import train
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.tables.build import render
+from pipelines.training.train import train
 from tests.test_builders_skeletons import WRITERS
 
 torch.set_num_threads(1)

@@ -5,13 +5,14 @@ import pytest
 from click.testing import CliRunner
 
 from featcache.errors import ConfigError
-from pipelines import results
 from pipelines.cli import main
-from pipelines.embeddings import LEAST, a_distance, pairs, tsne
-from pipelines.evaluate import distances, evaluate
-from pipelines.opening import open_manifest, open_run
-from pipelines.runs import Run
-from pipelines.train_head import train
+from pipelines.data.opening import open_run
+from pipelines.data.stores import open_manifest
+from pipelines.evaluation import results
+from pipelines.evaluation.embeddings import LEAST, a_distance, pairs, tsne
+from pipelines.evaluation.evaluate import distances, evaluate
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests._stores import run, write_all
 from tests._words import retrieval_run, retrieval_stores
 

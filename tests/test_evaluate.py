@@ -12,11 +12,12 @@ from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.methods import rna
 from pipelines.config import Feed
-from pipelines.evaluate import evaluate, predictions, score
-from pipelines.metrics import topk_accuracy
-from pipelines.opening import open_manifest, open_run
-from pipelines.runs import Run, load_method
-from pipelines.train_head import train
+from pipelines.data.opening import open_run
+from pipelines.data.stores import open_manifest
+from pipelines.evaluation.evaluate import evaluate, predictions, score
+from pipelines.measures.accuracy import topk_accuracy
+from pipelines.training.runs import Run, load_method
+from pipelines.training.train import train
 from tests._stores import CLASSES, STORES, manifest, run, write_all, write_store
 
 

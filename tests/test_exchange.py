@@ -16,8 +16,8 @@ from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreErro
 from featcache.exchange import export_features, import_features
 from featcache.store import StoreWriter
 from featcache.store.check import problems
-from pipelines._commands import Commands
-from pipelines.cli_bridges import export, import_
+from pipelines.cli._shared import Commands
+from pipelines.cli.exchange import export, import_
 from tests._stores import manifest as toy
 from tests._stores import write_all
 

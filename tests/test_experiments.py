@@ -11,11 +11,11 @@ from heads.methods import rna, shot, source_only
 from heads.nets import adapter
 from pipelines import experiments
 from pipelines.config import Feed, Optim
-from pipelines.engines import local
 from pipelines.experiments import Experiment, kitchens
 from pipelines.experiments._rows import Passes, Row, runs
 from pipelines.experiments._suite import COUNTING
-from pipelines.runs import Run
+from pipelines.training import engine
+from pipelines.training.runs import Run
 from tests._stores import STORES, manifest, run, write_all, write_store
 
 OWN = "from tests._stores import run"
@@ -76,7 +76,7 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     assert experiment.runs[0].feeds == {"audio": Feed("audio"), "rgb": Feed("hog")}
     assert {config.absent for config in experiment.runs} == {"mask"}
     assert {(c.row, c.source, c.test) for c in experiment.runs} == {(row, ("day",), "night") for row in ROWS[:3]}
-    assert local.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
+    assert engine.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
 
 
 def test_one_store_has_no_row_that_aligns_modalities(tmp_path):
@@ -86,7 +86,7 @@ def test_one_store_has_no_row_that_aligns_modalities(tmp_path):
     experiment = experiments.load(tmp_path / "toy")
     assert experiment.rows == ("source-only", "RNA (UDA)", "supervised-target")
     short = [dataclasses.replace(config, steps=1) for config in experiment.runs if config.seed == 0]
-    assert {outcome.status for outcome in local.run_all(short, tmp_path, tmp_path / "runs")} == {"trained"}
+    assert {outcome.status for outcome in engine.run_all(short, tmp_path, tmp_path / "runs")} == {"trained"}
 
 
 def test_views_belong_to_the_store_that_they_are_views_of(tmp_path):
@@ -248,7 +248,7 @@ def test_stages_are_trained_in_order_whatever_the_list_says(stores, tmp_path):
     second = run(seed=1, init_from=first.id)
     third = run(seed=2, init_from=second.id)
     told = []
-    outcomes = local.run_all(
+    outcomes = engine.run_all(
         [third, second, first],
         stores,
         tmp_path,
@@ -261,7 +261,7 @@ def test_stages_are_trained_in_order_whatever_the_list_says(stores, tmp_path):
 def test_a_failing_run_costs_only_those_that_start_from_it(stores, tmp_path):
     bad = run(optim=Optim(lr=1e18), steps=30)
     after, fine = run(seed=1, init_from=bad.id), run(seed=2)
-    outcomes = {outcome.config.id: outcome for outcome in local.run_all([after, bad, fine], stores, tmp_path)}
+    outcomes = {outcome.config.id: outcome for outcome in engine.run_all([after, bad, fine], stores, tmp_path)}
     assert [outcomes[c.id].status for c in (bad, after, fine)] == ["failed", "failed", "trained"]
     assert "term L_C" in outcomes[bad.id].note
     assert "the run it starts from failed" in outcomes[after.id].note
@@ -269,38 +269,38 @@ def test_a_failing_run_costs_only_those_that_start_from_it(stores, tmp_path):
 
 
 def test_a_first_stage_that_is_not_there_is_named(stores, tmp_path):
-    (outcome,) = local.run_all([run(init_from="nowhere_0")], stores, tmp_path)
+    (outcome,) = engine.run_all([run(init_from="nowhere_0")], stores, tmp_path)
     assert outcome.status == "failed"
     assert "init_from names nowhere_0, which is not a finished run" in outcome.note
 
 
 def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
     stores = write_all(tmp_path / "stores")
-    assert [o.status for o in local.run_all([run()], stores, tmp_path)] == ["trained"]
-    assert [o.status for o in local.run_all([run()], stores, tmp_path)] == ["kept"]
+    assert [o.status for o in engine.run_all([run()], stores, tmp_path)] == ["trained"]
+    assert [o.status for o in engine.run_all([run()], stores, tmp_path)] == ["kept"]
     relabelled = manifest(labels=lambda d, s, name: {"label": {"chop": "stir", "stir": "chop"}.get(name, name)})
     relabelled.write(stores / "toy" / "manifest.csv")
-    (outcome,) = local.run_all([run()], stores, tmp_path)
+    (outcome,) = engine.run_all([run()], stores, tmp_path)
     assert (outcome.status, outcome.note) == ("trained", "trained again, for these have changed: manifest")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(stores, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "train", lambda *_: 1 / 0)
-    (outcome,) = local.run_all([run()], stores, tmp_path)
+    monkeypatch.setattr(engine, "train", lambda *_: 1 / 0)
+    (outcome,) = engine.run_all([run()], stores, tmp_path)
     assert "ZeroDivisionError" in outcome.note
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(stores, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    (outcome,) = local.run_all([run()], stores, tmp_path / "file" / "runs")
+    (outcome,) = engine.run_all([run()], stores, tmp_path / "file" / "runs")
     assert outcome.status == "failed"
     assert outcome.note.startswith("Not a directory")
 
 
 def test_processes_give_the_same_logs_as_one(stores, tmp_path):
     configs = [run(), run(seed=1), run(method=rna.Params(), target="night")]
-    alone = local.run_all(configs, stores, tmp_path / "alone")
-    together = local.run_all(configs, stores, tmp_path / "together", workers=2)
+    alone = engine.run_all(configs, stores, tmp_path / "alone")
+    together = engine.run_all(configs, stores, tmp_path / "together", workers=2)
     logs = [{o.config.id: Run.open(o.folder).log() for o in outcomes} for outcomes in (alone, together)]
     assert logs[0] == logs[1]
     assert len(logs[0]) == 3

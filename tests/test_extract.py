@@ -19,7 +19,8 @@ from featcache.store import _format
 from featcache.store import writer as store_writer
 from featcache.store.check import problems
 from featcache.windows import Plan
-from pipelines import extract as recipe
+from pipelines.extraction import extract as recipe
+from pipelines.extraction.extractors import load_extractors
 
 
 @dataclass(frozen=True)
@@ -317,23 +318,23 @@ def test_an_interrupted_extraction_goes_on(tmp_path, media):
 
 
 def test_parameters_from_the_command_line_are_typed():
-    (hof,) = recipe.load_extractors(["hof"], ["hof.flow=tvl1"])
+    (hof,) = load_extractors(["hof"], ["hof.flow=tvl1"])
     assert hof.params.flow == "tvl1"
     with pytest.raises(ConfigError, match="no extractor 'hogg'"):
-        recipe.load_extractors(["hogg"])
+        load_extractors(["hogg"])
     with pytest.raises(ConfigError, match="named twice"):
-        recipe.load_extractors(["hog", "hog"])
+        load_extractors(["hog", "hog"])
     with pytest.raises(ConfigError, match="write EXTRACTOR.NAME=VALUE"):
-        recipe.load_extractors(["hog"], ["flow=dis"])
+        load_extractors(["hog"], ["flow=dis"])
     with pytest.raises(ConfigError, match="flwo"):
-        recipe.load_extractors(["hof"], ["hof.flwo=dis"])
+        load_extractors(["hof"], ["hof.flwo=dis"])
 
 
 @pytest.fixture(scope="module")
 def whole(videos, tmp_path_factory):
     """Stores of real videos that were never interrupted."""
     stores = tmp_path_factory.mktemp("whole")
-    extractors = recipe.load_extractors(["hog", "hof", "logmel"])
+    extractors = load_extractors(["hog", "hof", "logmel"])
     recipe.extract(Manifest.read(videos / "kitchens.csv"), extractors, stores, plan=Plan())
     return stores / "kitchens"
 
@@ -380,7 +381,7 @@ def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(videos, who
 
 def test_the_stores_do_not_depend_on_threads(videos, whole, tmp_path):
     manifest = Manifest.read(videos / "kitchens.csv")
-    recipe.extract(manifest, recipe.load_extractors(["hog", "hof", "logmel"]), tmp_path, plan=Plan(), workers=5)
+    recipe.extract(manifest, load_extractors(["hog", "hof", "logmel"]), tmp_path, plan=Plan(), workers=5)
     for name in ("hog", "hof", "logmel"):
         assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(whole / f"{name}.zarr")
 

@@ -29,7 +29,7 @@ from featcache.media.pictures import made
 from featcache.media.source import open_source
 from featcache.windows import Plan
 from pipelines.cli import main
-from pipelines.extract import load_extractors
+from pipelines.extraction.extractors import load_extractors
 from tests import _hf_models
 from tests._media import Watcher, clip, numbered, take, write_sound, write_video
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pipelines._bench_extract import FILM_WINDOWS, REAL, write_film
-from pipelines.extract import BOUND
+from pipelines.bench.extraction import FILM_WINDOWS, REAL, write_film
+from pipelines.extraction.extract import BOUND
 from tests.conftest import ROOT
 
 WINDOW = 16 * 224 * 224 * 3  #: bytes of a prepared window of i3d-rgb
@@ -27,7 +27,7 @@ def film(tmp_path_factory):
 def test_two_hours_of_video_fit_into_two_gib(segments, film):
     """As 2,000 segments or as one clip of 2,000 windows, while a slow network makes decoding wait."""
     assert FILM_WINDOWS * WINDOW > 2 * LIMIT  # all windows at once would not fit
-    code = "import sys; from pipelines._bench_extract import *; extract_film(Path(sys.argv[1]), int(sys.argv[2]))"
+    code = "import sys; from pipelines.bench.extraction import *; extract_film(Path(sys.argv[1]), int(sys.argv[2]))"
     run = subprocess.run(
         [sys.executable, "-c", code, str(film), str(segments)], cwd=ROOT, capture_output=True, check=True, text=True
     )

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.metrics import action_topk, coefficient_of_variation, in_topk, mean_class_accuracy, topk_accuracy
+from pipelines.measures.accuracy import (
+    action_topk,
+    coefficient_of_variation,
+    in_topk,
+    mean_class_accuracy,
+    topk_accuracy,
+)
 
 
 def naive_in_topk(row, label, k):

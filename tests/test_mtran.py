@@ -15,10 +15,10 @@ from heads.losses.moments import mmd
 from heads.methods import mtran
 from heads.nets import adapter
 from heads.nets import mtran as net
-from pipelines import opening
 from pipelines.config import Optim, override
-from pipelines.runs import Run, build
-from pipelines.train_head import train
+from pipelines.data import opening
+from pipelines.training.runs import Run, build
+from pipelines.training.train import train
 from tests._problems import EK, SPEC, batch, side, without
 from tests._stores import manifest, run, write_all
 

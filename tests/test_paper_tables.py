@@ -16,11 +16,11 @@ from featcache.store import StoreWriter
 from heads.methods import acp, cdan_keels
 from heads.nets import adapter, ce, cogbeacon, mmt, mtran, trn
 from pipelines import experiments
-from pipelines.engines import local
-from pipelines.evaluate import evaluate
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import acp_ablation, acp_msrvtt_msvd, mtran_ucf_hmdb, rna_epic8, rna_epic100, xmc_epic8
 from pipelines.experiments._papers import EPIC8, UCF_HMDB
-from pipelines.tables import norms_table, render
+from pipelines.tables.build import norms_table, render
+from pipelines.training import engine
 from tests.test_builders_annotations import PUBLISHED as SIZES
 from tests.test_builders_annotations import WRITERS
 from tests.test_builders_retrieval import WRITERS as RETRIEVAL_WRITERS
@@ -353,7 +353,7 @@ def end_to_end(table, built, folder):
     """The table of a tiny copy, from random features; every run succeeds and no cell is missing."""
     write_stores(folder / "stores", table, built)
     small = tiny(table)
-    outcomes = local.run_all(small.runs, folder / "stores", folder / "runs")
+    outcomes = engine.run_all(small.runs, folder / "stores", folder / "runs")
     assert [outcome.note for outcome in outcomes if outcome.status == "failed"] == []
     results = [
         result

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from heads.methods import codt
 from pipelines import experiments
 from pipelines.cli import main
-from pipelines.train_head import train
+from pipelines.training.train import train
 from tests.conftest import ROOT
 from tests.test_readme import numbers
 

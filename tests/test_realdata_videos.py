@@ -8,7 +8,7 @@ from featcache.errors import MediaAbsentError
 from featcache.media import Take, probe, read_clip
 from featcache.scan import scan
 from featcache.windows import Plan
-from pipelines.extract import extract
+from pipelines.extraction.extract import extract
 from tests._media import clip
 
 pytestmark = pytest.mark.realdata

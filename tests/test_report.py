@@ -12,9 +12,9 @@ from featcache import Manifest
 from featcache.manifest import Clip
 from featcache.store import StoreWriter
 from heads.batch import Spec
-from pipelines import runs as run_folders
-from pipelines._plots import Bar, Norms, bars, confusion, norms
-from pipelines.report import write
+from pipelines.report.plots import Bar, Norms, bars, confusion, norms
+from pipelines.report.write import write
+from pipelines.training import runs as run_folders
 from tests._result_rows import experiment, norm_rows, result, rows
 
 HOSTILE = "<script>alert('x')</script>"
@@ -147,9 +147,9 @@ def test_a_confusion_matrix_of_one_of_several_points_says_so(folders):
 
 
 def test_a_confusion_matrix_without_all_classes_says_so(folders, monkeypatch):
-    monkeypatch.setattr("pipelines._plots.MOST_CLASSES", 2)
+    monkeypatch.setattr("pipelines.report.plots.MOST_CLASSES", 2)
     assert "source-only: 50.0 ± 10.0 %; 2 most frequent of 3 classes" in Page(report(folders)).texts
-    monkeypatch.setattr("pipelines._plots.MOST_CLASSES", 3)
+    monkeypatch.setattr("pipelines.report.plots.MOST_CLASSES", 3)
     assert "most frequent of" not in report(folders)
 
 

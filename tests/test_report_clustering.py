@@ -12,13 +12,13 @@ from featcache.extractors._joints import LAYOUTS, ROWS
 from featcache.extractors.skeleton import Params, Skeletons
 from featcache.media.skeleton import Skeleton
 from heads.batch import Spec
-from pipelines import _report_clustering as gallery
-from pipelines import runs as run_folders
-from pipelines._report_clustering import CLIPS, PLACES, chains, contents, front, mixtures, nearest, strips
-from pipelines.evaluate import Predictions, predictions
+from pipelines.evaluation.evaluate import Predictions, predictions
+from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.report import write
-from pipelines.results import Result
+from pipelines.report import clustering as gallery
+from pipelines.report.clustering import CLIPS, PLACES, chains, contents, front, mixtures, nearest, strips
+from pipelines.report.write import write
+from pipelines.training import runs as run_folders
 from tests._bones import edges
 from tests._skeleton_stores import JOINTS, manifest, run, write_all
 from tests.test_report import HOSTILE, Page

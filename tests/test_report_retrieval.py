@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines._plots import Points, scatter
-from pipelines._report_retrieval import answers
-from pipelines.evaluate import evaluate
+from pipelines.data.stores import open_manifest
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment
-from pipelines.opening import open_manifest
-from pipelines.report import write
-from pipelines.runs import Run
-from pipelines.train_head import train
+from pipelines.report.plots import Points, scatter
+from pipelines.report.retrieval import answers
+from pipelines.report.write import write
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests._words import retrieval_run, retrieval_stores
 from tests.test_report import HOSTILE, Page
 

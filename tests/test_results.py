@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from featcache.errors import ConfigError
-from pipelines.results import Result, append, read
+from pipelines.evaluation.results import Result, append, read
 
 ONE = Result(
     run="rna_day_on-night_s0_1",

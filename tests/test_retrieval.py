@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.retrieval import metrics, ranks
+from pipelines.measures.ranks import metrics, ranks
 
 
 def looked_up(matrix):

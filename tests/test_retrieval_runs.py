@@ -10,15 +10,18 @@ import torch
 from featcache.errors import ConfigError
 from heads.methods import cdan_keels, coral, dann, mmd, sinkhorn
 from heads.nets import ce
-from pipelines import choosing, report, results, tables
 from pipelines.config import Optim
-from pipelines.engines import local
-from pipelines.evaluate import evaluate, predictions
+from pipelines.data.opening import open_run
+from pipelines.evaluation import results
+from pipelines.evaluation.evaluate import evaluate, predictions
 from pipelines.experiments import Experiment
-from pipelines.opening import open_run
-from pipelines.outputs import scores
-from pipelines.runs import Run, load_method
-from pipelines.train_head import train
+from pipelines.report import write as report
+from pipelines.tables import build as tables
+from pipelines.tables import choosing
+from pipelines.training import engine
+from pipelines.training.outputs import scores
+from pipelines.training.runs import Run, load_method
+from pipelines.training.train import train
 from tests._caption_stores import captions, clips, run, write_all
 
 
@@ -190,7 +193,7 @@ def test_methods_of_alignment_train_on_captioned_clips(module, stores, tmp_path)
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_training_warns_of_is_told_in_words(workers, stores, tmp_path):
     runs = [adapting(cdan_keels, method=cdan_keels.Params(K=4), steps=1, seed=seed) for seed in (0, 1)]
-    outcomes = local.run_all(runs, stores, tmp_path, workers=workers)
+    outcomes = engine.run_all(runs, stores, tmp_path, workers=workers)
     told = "method.K=4 keels of 9 clips of the target: few stand for more than one or two"
     assert [(outcome.status, outcome.warnings) for outcome in outcomes] == [("trained", (told,))] * 2
 

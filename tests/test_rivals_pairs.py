@@ -11,7 +11,7 @@ from heads.losses.transport import sinkhorn_divergence
 from heads.methods import cdan_keels, dann, sinkhorn, source_only
 from heads.methods import coral as coral_method
 from heads.methods import mmd as mmd_method
-from pipelines.embeddings import a_distance
+from pipelines.evaluation.embeddings import a_distance
 from tests._pairs import sides, train
 
 torch.set_num_threads(1)

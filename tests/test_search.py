@@ -14,10 +14,10 @@ from featcache.manifest import Clip
 from featcache.store import FeatureStore
 from heads.nets import ce
 from pipelines.cli import main
-from pipelines.opening import open_manifest
-from pipelines.runs import Run
-from pipelines.search import embed, in_run, in_store, text_extractor, times
-from pipelines.train_head import train
+from pipelines.data.stores import open_manifest
+from pipelines.evaluation.search import embed, in_run, in_store, text_extractor, times
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests._stores import run, write_all
 from tests._words import CountedWords, Params, caption_store, captioned, register, retrieval_run, retrieval_stores
 
@@ -42,7 +42,7 @@ def test_a_clip_without_caption_is_no_answer_and_k_may_be_more_than_there_are(st
 
 def test_blocks_do_not_change_the_answer(store, monkeypatch):
     whole = in_store(store, "a tomato", 3)
-    monkeypatch.setattr("pipelines.search.BLOCK", 2)
+    monkeypatch.setattr("pipelines.evaluation.search.BLOCK", 2)
     assert in_store(store, "a tomato", 3) == whole
 
 
@@ -209,7 +209,7 @@ def test_a_run_on_captions_by_no_text_extractor_answers_no_sentence(tmp_path):
 
 
 def test_a_domain_that_is_not_there_is_named_before_the_text_model_is_loaded(films, monkeypatch):
-    monkeypatch.setattr("pipelines.search.text_extractor", None)
+    monkeypatch.setattr("pipelines.evaluation.search.text_extractor", None)
     with pytest.raises(FeatcacheError, match="no domain 'dusk' in manifest 'films'"):
         in_run(films[1], films[0], "dog", 1, domains=("dusk",))
 
@@ -292,7 +292,9 @@ def test_a_real_sentence_encoder_finds_what_is_meant(tmp_path, monkeypatch):
     exact = in_store(path, SENTENCES[11], 1, model=str(model))[0]
     assert (exact.clip.caption, exact.score) == (SENTENCES[11], pytest.approx(1, abs=1e-6))
 
-    monkeypatch.setattr("pipelines.search.text_extractor", lambda *_: extractor)  # as found above, without the wait
+    monkeypatch.setattr(
+        "pipelines.evaluation.search.text_extractor", lambda *_: extractor
+    )  # as found above, without the wait
     found = {query: [hit.clip.caption for hit in in_store(path, query, 2)] for query in QUERIES}
     assert set(found["someone chops vegetables"]) == {SENTENCES[0], SENTENCES[6]}
     assert found["music for strings"][0] == SENTENCES[5]

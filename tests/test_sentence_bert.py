@@ -19,7 +19,7 @@ from featcache.extractors.sentence_bert import Params
 from featcache.manifest import Clip, Manifest
 from featcache.media import read_clip
 from featcache.windows import Plan
-from pipelines.extract import extract
+from pipelines.extraction.extract import extract
 from tests._media import clip
 
 pytest.importorskip("sentence_transformers")

@@ -12,9 +12,9 @@ from heads.methods import gan3c, hcl, sfda, shot
 from heads.methods._copies import Teacher, second_head
 from heads.nets import adapter
 from heads.nets import mtran as net
-from pipelines import opening
-from pipelines.runs import Run
-from pipelines.train_head import train
+from pipelines.data import opening
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests import test_method_contract as contract
 from tests._problems import EK, SPEC, batch, side
 from tests._stores import manifest, run, write_all

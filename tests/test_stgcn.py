@@ -12,7 +12,7 @@ from torch.nn.functional import batch_norm
 from featcache.extractors._joints import LAYOUTS
 from heads.nets.stgcn import Block, Encoder, Params, graph_convolution, pooled
 from heads.skeletons import SKELETONS, partitions, skeleton
-from pipelines._bench_clustering import weights_first
+from pipelines.bench.clustering import weights_first
 from tests._backbones import DATA, by_rule
 from tests._bones import edges
 from tests._skeleton_problems import ONE, TWO, net, side, spec

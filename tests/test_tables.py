@@ -9,7 +9,7 @@ from featcache.errors import ConfigError
 from heads.methods import rna
 from pipelines.config import Feed
 from pipelines.experiments import Experiment
-from pipelines.tables import build, norms_table, render
+from pipelines.tables.build import build, norms_table, render
 from tests._result_rows import config, experiment, norm_rows, result, rows
 
 

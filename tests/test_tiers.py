@@ -20,14 +20,16 @@ from featcache.errors import ConfigError, StoreError
 from featcache.store import FeatureStore, StoreWriter, _format
 from featcache.store.mapped import Mapped
 from heads.methods import rna
-from pipelines import tiers, train_head
-from pipelines.batches import GROUP, Stream, draws
 from pipelines.config import Feed
-from pipelines.engines import local
-from pipelines.opening import open_run
-from pipelines.runs import Run
-from pipelines.tiers import Wanted, free_memory, open_features
-from pipelines.train_head import train
+from pipelines.data import tiers
+from pipelines.data.draws import GROUP, draws
+from pipelines.data.memory import free_memory
+from pipelines.data.opening import open_run
+from pipelines.data.tiers import Stream, Wanted, open_features
+from pipelines.training import engine
+from pipelines.training import train as train_module
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests._stores import manifest, run
 from tests.conftest import ROOT
 
@@ -290,7 +292,7 @@ def test_kept_windows_are_the_only_ones_in_memory(stores, monkeypatch):
 def test_sweeps_have_equal_pieces_in_all_tiers(train_draw, test_draw, share, rows, stores, monkeypatch):
     kind, _, k = test_draw.partition(":")
     row_bytes = 4 * (128 + 256) * (int(k) if kind == "segments" else T)
-    monkeypatch.setattr("pipelines.batches.SWEEP_BYTES", share * row_bytes)
+    monkeypatch.setattr("pipelines.data.rows.SWEEP_BYTES", share * row_bytes)
     for tier in tiers.TIERS:
         opened = open_run(adapting(train_draw, test_draw), stores, tier=tier)
         for sides in (list(opened.sweep("source")), list(opened.test("day", "night").sweep())):
@@ -316,7 +318,7 @@ def spied(monkeypatch):
 
 
 def test_streaming_draws_every_row_once_per_pass_from_a_few_blocks(stores, spied, monkeypatch):
-    monkeypatch.setattr("pipelines.batches.GROUP", 2)
+    monkeypatch.setattr("pipelines.data.draws.GROUP", 2)
     config = adapting("all", batch=(3, 6))
     opened = open_run(config, stores, tier="streaming")
     draw = draws(config, opened.sides)["source"]  # 12 rows: 3 blocks of 4, 2 of them shuffled together
@@ -332,7 +334,7 @@ def test_streaming_draws_every_row_once_per_pass_from_a_few_blocks(stores, spied
 
 
 def test_streaming_reads_ahead_what_comes_and_lets_go_of_what_was(stores, spied, monkeypatch):
-    monkeypatch.setattr("pipelines.batches.GROUP", 1)
+    monkeypatch.setattr("pipelines.data.draws.GROUP", 1)
     config = adapting("all", batch=(4, 6))  # a batch is a block
     opened = open_run(config, stores, tier="streaming")
     draw = draws(config, opened.sides)["source"]
@@ -347,7 +349,7 @@ def test_streaming_reads_ahead_what_comes_and_lets_go_of_what_was(stores, spied,
 
 
 def test_streaming_sweeps_in_order_and_lets_go(stores, spied, monkeypatch):
-    monkeypatch.setattr("pipelines.batches.SWEEP_ROWS", 5)
+    monkeypatch.setattr("pipelines.data.rows.SWEEP_ROWS", 5)
     config = adapting("all")
     opened = open_run(config, stores, tier="streaming")
     sides = [side.index.tolist() for side in opened.sweep("source")]
@@ -394,7 +396,7 @@ def test_the_thread_that_reads_ahead_ends_with_the_run(fails, stores, tmp_path, 
         return [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
 
     gc.collect()  # streams of other tests
-    seen, before, fit = [], set(reading()), train_head.fit
+    seen, before, fit = [], set(reading()), train_module.fit
 
     def spy(*args, prefetch):
         found = fit(*args, prefetch=prefetch)
@@ -403,7 +405,7 @@ def test_the_thread_that_reads_ahead_ends_with_the_run(fails, stores, tmp_path, 
             raise StoreError("the disk is gone")
         return found
 
-    monkeypatch.setattr(train_head, "fit", spy)
+    monkeypatch.setattr(train_module, "fit", spy)
     with pytest.raises(StoreError) if fails else contextlib.nullcontext():
         train(adapting("all", steps=6), stores, tmp_path, memory=0)
     assert len(seen) == 1
@@ -580,17 +582,17 @@ def test_runs_that_share_memory_share_the_budget(stores, tmp_path):
 
 def test_the_engine_says_how_many_share_what_memory(stores, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(local, "free_memory", lambda: 12345)
-    monkeypatch.setattr(local, "train", lambda config, stores, runs, device, *rest: told.append(rest))
-    monkeypatch.setattr(local, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(engine, "free_memory", lambda: 12345)
+    monkeypatch.setattr(engine, "train", lambda config, stores, runs, device, *rest: told.append(rest))
+    monkeypatch.setattr(engine, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
     for workers, runs in ((1, 3), (2, 3), (9, 3)):
-        local.run_all([run(seed=k) for k in range(runs)], stores, tmp_path, workers=workers)
+        engine.run_all([run(seed=k) for k in range(runs)], stores, tmp_path, workers=workers)
     assert told == [(12345, 1)] * 3 + [(12345, 2)] * 3 + [(12345, 3)] * 3
 
 
 def test_the_engine_tells_tier_and_reason(stores, tmp_path):
     for status, tier in (("trained", "resident"), ("kept", "")):
-        (outcome,) = local.run_all([adapting(steps=1)], stores, tmp_path)
+        (outcome,) = engine.run_all([adapting(steps=1)], stores, tmp_path)
         assert (outcome.status, outcome.tier) == (status, tier)
         assert ("in float32, of" in outcome.tier_why) == (status == "trained")
 
@@ -624,7 +626,7 @@ def test_reading_what_is_larger_than_memory_takes_little(gib, tmp_path):
     """A store of holes, swept whole and drawn from; in processes of their own, with blocks of the usual size."""
 
     def process(call):
-        code = f"import sys; from pipelines._bench_store import *; {call}"
+        code = f"import sys; from pipelines.bench.store import *; {call}"
         return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True).stdout
 
     process(f"sparse_store(Path({str(tmp_path)!r}) / 'bench', {gib << 10})")

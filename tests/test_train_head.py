@@ -23,14 +23,14 @@ from heads import methods
 from heads.batch import Batch
 from heads.methods import rna, source_only
 from heads.nets import adapter
-from pipelines import train_head
 from pipelines.config import Feed, Optim, override
-from pipelines.engines import local
-from pipelines.evaluate import evaluate
-from pipelines.opening import open_run
-from pipelines.outputs import feature_norms, look, outputs
-from pipelines.runs import Run, load_method
-from pipelines.train_head import train
+from pipelines.data.opening import open_run
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.training import engine
+from pipelines.training import train as train_module
+from pipelines.training.outputs import feature_norms, look, outputs
+from pipelines.training.runs import Run, load_method
+from pipelines.training.train import train
 from tests import _caption_stores as captioned
 from tests._problems import net_for, small
 from tests._stores import manifest, run, write_all, write_store
@@ -73,7 +73,7 @@ def test_equals_a_loop_written_by_hand(stores, tmp_path):
     net = adapter.Adapter(config.net, opened.spec)
     velocity = {name: None for name, _ in net.named_parameters()}
     rows = opened.sides["source"]
-    draw = train_head.draws(config, opened.sides)["source"]
+    draw = train_module.draws(config, opened.sides)["source"]
     for step in range(9):
         index = next(draw).index
         z = torch.zeros(5, 3)
@@ -144,7 +144,7 @@ def test_kept_points_are_the_last_ones(stores, tmp_path):
 def test_points_that_will_not_be_kept_are_not_looked_at(stores, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        train_head, "look", lambda method, step, *rest: (seen.append(step), look(method, step, *rest))[1]
+        train_module, "look", lambda method, step, *rest: (seen.append(step), look(method, step, *rest))[1]
     )
     train(run(steps=60, eval_every=2, keep=3), stores, tmp_path)
     assert seen == [56, 58, 60]
@@ -195,7 +195,7 @@ def test_looking_hides_labels_and_restores_the_mode(windows, training, stores):
     config = run(feeds={"rgb": Feed("hog", test=windows)}, holdout=0.25)
     opened = open_run(config, stores)
     method = Watcher(config.method, opened.spec, adapter.Adapter(config.net, opened.spec)).train(training)
-    train_head.look(method, 0, opened.test(), opened)
+    train_module.look(method, 0, opened.test(), opened)
     assert set(method.saw) == {((), False)}
     assert method.training == training
 
@@ -240,7 +240,7 @@ def recorded(config, stores):
     opened = open_run(config, stores)
     torch.manual_seed(0)
     method = Recorder(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
-    train_head.fit(method, config, opened, opened.test())
+    train_module.fit(method, config, opened, opened.test())
     return method.seen
 
 
@@ -261,7 +261,7 @@ def test_prefetching_changes_nothing(stores):
         opened = open_run(config, stores)
         torch.manual_seed(0)
         method = Recorder(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
-        log, points = train_head.fit(method, config, opened, opened.test(), prefetch=prefetch)
+        log, points = train_module.fit(method, config, opened, opened.test(), prefetch=prefetch)
         seen.append((log, [point.outputs["label"].tolist() for point in points], method.seen))
     assert seen[0] == seen[1]
 
@@ -271,12 +271,12 @@ def test_prefetching_changes_nothing(stores):
 )
 def test_large_batches_are_prefetched_where_a_core_is_left(workers, least, prefetch, stores, tmp_path, monkeypatch):
     """A batch has 6 rows of 3 windows of 8 and 6 numbers."""
-    asked, fit = [], train_head.fit
-    monkeypatch.setattr(train_head, "PREFETCH_BYTES", least)
+    asked, fit = [], train_module.fit
+    monkeypatch.setattr(train_module, "PREFETCH_BYTES", least)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)  # of the machine; of these the process may use
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
     monkeypatch.setattr(
-        train_head, "fit", lambda *args, prefetch: (asked.append(prefetch), fit(*args, prefetch=prefetch))[1]
+        train_module, "fit", lambda *args, prefetch: (asked.append(prefetch), fit(*args, prefetch=prefetch))[1]
     )
     train(run(), stores, tmp_path, workers=workers)
     assert asked == [prefetch]
@@ -315,12 +315,12 @@ def test_past_batches_are_not_looked_at_again(name, stores, captioned_stores, mo
         yield stream()
 
     logs = []
-    for batches in (train_head.batches, overwriting):
-        monkeypatch.setattr(train_head, "batches", batches)
+    for batches in (train_module.batches, overwriting):
+        monkeypatch.setattr(train_module, "batches", batches)
         opened = open_run(config, stores if make is run else captioned_stores)
         torch.manual_seed(0)
         method = module.METHOD(config.method, opened.spec, net_for(module, opened.spec))
-        logs.append(train_head.fit(method, config, opened, opened.test())[0])
+        logs.append(train_module.fit(method, config, opened, opened.test())[0])
     assert len(logs[0]) == config.steps
     assert logs[0] == logs[1]
 
@@ -389,7 +389,7 @@ def test_players_are_updated_in_their_rounds(stores):
     opened = open_run(config, stores)
     torch.manual_seed(0)
     method = TwoPlayers(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
-    log, _ = train_head.fit(method, config, opened, opened.test())
+    log, _ = train_module.fit(method, config, opened, opened.test())
     head = {"net.classifier.G.rgb:label.weight", "net.classifier.G.flow:label.weight", "net.classifier.g.:label"}
     assert method.after_head == head
     assert method.after_both == {name for name, _ in method.named_parameters()}
@@ -401,7 +401,7 @@ def test_longest_prefix_decides_the_optimiser(stores):
     opened = open_run(config, stores)
     method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
     named = {id(p): name for name, p in method.named_parameters()}
-    made = train_head.optimizers(method, method.players()["all"], config)
+    made = train_module.optimizers(method, method.players()["all"], config)
     found = {
         named[id(p)]: (type(optimizer).__name__, optim.lr)
         for optim, optimizer in made
@@ -421,11 +421,11 @@ def test_optimisers_take_their_settings(optim, stores):
     opened = open_run(config, stores)
     method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
     weights = method.net.classifier.G["rgb:label"].weight
-    ((_, optimizer),) = train_head.optimizers(method, method.players()["all"], config)
+    ((_, optimizer),) = train_module.optimizers(method, method.players()["all"], config)
     w, m, v = weights.detach().clone().double(), 0.0, 0.0
     for step in (1, 2):
         weights.grad = torch.full_like(weights, 0.7 * step)
-        train_head.update(optim, optimizer, 0.0)
+        train_module.update(optim, optimizer, 0.0)
         g = 0.7 * step + 0.3 * w
         if optim.name == "adam":
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
@@ -585,7 +585,7 @@ def test_rna_learns_without_collapse_in_a_healthy_setting(stores, tmp_path, seed
 def test_a_net_that_was_trained_for_no_step_has_not_collapsed(stores, tmp_path):
     """Of features so small that a net would be called dead."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.outputs.COLLAPSED", 1e9)
+        patch.setattr("pipelines.training.outputs.COLLAPSED", 1e9)
         facts = [Run.open(train(adapting(steps=steps), stores, tmp_path)).facts["collapsed"] for steps in (0, 1)]
     assert facts == [[], ["flow", "rgb"]]
 
@@ -605,9 +605,9 @@ def test_weights_that_are_no_numbers_are_named(stores, monkeypatch):
     opened = open_run(config, stores)
     method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
     broken = lambda optim, optimizer, progress: method.net.F["rgb"].weight.data.fill_(math.inf)  # noqa: E731
-    monkeypatch.setattr(train_head, "update", broken)
+    monkeypatch.setattr(train_module, "update", broken)
     with pytest.raises(ConfigError, match="the weights net.F.rgb.weight are not finite after the last step; lower"):
-        train_head.fit(method, config, opened, opened.test())
+        train_module.fit(method, config, opened, opened.test())
 
 
 class Nonsense(source_only.SourceOnly):
@@ -624,7 +624,7 @@ def test_outputs_that_are_no_numbers_are_named(stores):
     opened = open_run(config, stores)
     method = Nonsense(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
     with pytest.raises(ConfigError, match="output 'label' is not finite; lower optim.lr"):
-        train_head.fit(method, config, opened, opened.test())
+        train_module.fit(method, config, opened, opened.test())
 
 
 class Stray(source_only.SourceOnly):
@@ -639,7 +639,7 @@ def test_pools_of_a_side_that_is_not_there_are_named(stores):
     opened = open_run(config, stores)
     method = Stray(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
     with pytest.raises(ValueError, match="begin_epoch gave pools of 'target', but this run draws from: source"):
-        train_head.fit(method, config, opened, opened.test())
+        train_module.fit(method, config, opened, opened.test())
 
 
 @pytest.mark.parametrize("name", ["config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz"])
@@ -680,7 +680,7 @@ def test_a_killed_run_leaves_nothing_half(stores, tmp_path):
     code = f"""
         import os, signal, pathlib
         import numpy as np
-        from pipelines.train_head import train
+        from pipelines.training.train import train
         from tests._stores import run
         np.savez = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
         train(run(), pathlib.Path({str(stores)!r}), pathlib.Path({str(tmp_path)!r}))
@@ -695,10 +695,10 @@ def test_a_killed_run_leaves_nothing_half(stores, tmp_path):
 def test_the_engine_uses_one_thread_and_gives_the_others_back(stores, tmp_path, monkeypatch):
     """Sums of several threads differ in their last digits from those of one."""
     seen = []
-    monkeypatch.setattr(local, "train", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(engine, "train", lambda *_: seen.append(torch.get_num_threads()))
     torch.set_num_threads(2)
     try:
-        local.run_all([run(), run(seed=1)], stores, tmp_path)
+        engine.run_all([run(), run(seed=1)], stores, tmp_path)
         assert (seen, torch.get_num_threads()) == ([1, 1], 2)
     finally:
         torch.set_num_threads(1)  # as tests/_stores.py has it

@@ -12,16 +12,27 @@ import torch
 from featcache.errors import ConfigError
 from heads.methods import rna
 from heads.nets import adapter
-from pipelines import validators
 from pipelines.config import Feed, Optim, RunConfig, override
-from pipelines.evaluate import evaluate, predictions
-from pipelines.metrics import topk_accuracy
-from pipelines.opening import open_run
-from pipelines.outputs import features, scores
-from pipelines.runs import Run
-from pipelines.tables import build, render
-from pipelines.train_head import train
-from pipelines.validators import RULES, VALIDATORS, Seen, best, bnm, density_ratio, dev, infomax, mean_entropy, snd
+from pipelines.data.opening import open_run
+from pipelines.evaluation.evaluate import evaluate, predictions
+from pipelines.measures import validators
+from pipelines.measures.accuracy import topk_accuracy
+from pipelines.measures.validators import (
+    RULES,
+    VALIDATORS,
+    Seen,
+    best,
+    bnm,
+    density_ratio,
+    dev,
+    infomax,
+    mean_entropy,
+    snd,
+)
+from pipelines.tables.build import build, render
+from pipelines.training.outputs import features, scores
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests._result_rows import experiment, result, rows
 from tests._stores import manifest, run, write_all
 

@@ -9,7 +9,7 @@ from featcache.extractors import Extractor, Numbers
 from featcache.extractors.vector import Params, Vector
 from featcache.manifest import Clip, Manifest
 from featcache.media import numbers
-from pipelines.extract import load_extractors
+from pipelines.extraction.extractors import load_extractors
 from tests._media import clip
 
 A = np.random.default_rng(0).normal(size=(9, 4))

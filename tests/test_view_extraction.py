@@ -12,7 +12,7 @@ from featcache.media import read_clip
 from featcache.media.pictures import made
 from featcache.windows import Plan
 from pipelines.cli import main
-from pipelines.extract import load_extractors
+from pipelines.extraction.extractors import load_extractors
 from tests._media import Eye, clip, take, write_video
 
 

@@ -14,14 +14,15 @@ from featcache.errors import ConfigError, StoreError
 from featcache.store import StoreWriter, _format
 from featcache.store.mapped import Mapped
 from heads.methods import rna
-from pipelines import tiers
-from pipelines.batches import Buffers, Draw, draws
 from pipelines.cli import main
 from pipelines.config import Feed, RunConfig, override
-from pipelines.evaluate import evaluate
-from pipelines.opening import open_run
-from pipelines.runs import Run
-from pipelines.train_head import train
+from pipelines.data import tiers
+from pipelines.data.draws import Draw, draws
+from pipelines.data.gathering import Buffers
+from pipelines.data.opening import open_run
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests._stores import manifest, run, write_store
 from tests.test_tiers import DRAWS, T, check, clone, equal
 
@@ -222,7 +223,7 @@ def read(monkeypatch):
 
 
 def test_streaming_reads_of_each_view_the_rows_that_are_drawn_from_it(stores, read, monkeypatch):
-    monkeypatch.setattr("pipelines.batches.GROUP", 1)
+    monkeypatch.setattr("pipelines.data.draws.GROUP", 1)
     config = viewed("all", batch=(4, 6), feeds={"rgb": feeds()["rgb"]})  # a batch is a block
     opened = open_run(config, stores, tier="streaming")
     at, draw, taken = opened.sides["source"].rows, draws(config, opened.sides)["source"], []
@@ -238,7 +239,7 @@ def test_streaming_reads_of_each_view_the_rows_that_are_drawn_from_it(stores, re
 
 
 def test_streaming_sweeps_read_no_view(stores, read, monkeypatch):
-    monkeypatch.setattr("pipelines.batches.SWEEP_ROWS", 5)
+    monkeypatch.setattr("pipelines.data.rows.SWEEP_ROWS", 5)
     opened = open_run(viewed(feeds={"rgb": feeds()["rgb"]}), stores, tier="streaming")
     assert sum(len(side.index) for side in opened.sweep("source")) == 12
     opened.features.stream.reader.shutdown()

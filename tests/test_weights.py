@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from featcache import _download, weights
 from featcache.errors import WeightsError
 from featcache.weights import CATALOGUE, Weights, digest, fetch, find, read, verify
-from pipelines.cli_weights import weights as command
+from pipelines.cli.weights import weights as command
 from tests._hostile import EVIL, RUNS, torch_file, trap
 from tests.conftest import ROOT
 

@@ -1,0 +1,1 @@
+"""The tasks that a net can have."""

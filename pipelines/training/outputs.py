@@ -1,0 +1,164 @@
+"""What a method says of rows whose labels it does not see."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featcache.errors import ConfigError
+from heads.batch import Side, gather
+from heads.methods import Method
+from heads.nets import Retrieval
+from pipelines.data.opening import Opened
+from pipelines.data.rows import Rows
+from pipelines.measures import ranks
+from pipelines.measures.validators import VALIDATORS, Seen
+
+Outputs = dict[str, NDArray[Any]]
+COLLAPSED = 1e-3  # mean norm; trained features have norms around 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """An evaluation point: what the method says of the test rows, labels unseen."""
+
+    facts: dict[str, float]
+    outputs: Outputs
+
+
+def look(method: Method, step: int, test: Rows, opened: Opened) -> Point:
+    """Outputs on the test rows after `step` steps, and what the validators say of the training rows."""
+    return Point({"step": step, **scores(method, opened)}, outputs(method, test, opened))
+
+
+def scores(method: Method, opened: Opened) -> dict[str, float]:
+    """Validator -> score, of all that can be computed of the run; draws nothing and sees no label of the target."""
+    names, sides = opened.config.validators, opened.sides
+    needs = {need for name in names for need in VALIDATORS[name].needs}
+    if opened.config.task == "retrieval":
+        # the one validator that such a run has is called after the side that it looks at
+        return {name: both_ways(recalls(method, outputs(method, sides[name], opened), sides[name])) for name in names}
+    p: dict[str, dict[str, Tensor]] = {}
+    for side in needs & {"source_val", "target"}:
+        said = outputs(method, sides[side], opened)
+        z = {task: torch.from_numpy(said[task]).to(opened.device) for task in opened.spec.classes}
+        p[side] = {task: z_NK.softmax(1) for task, z_NK in z.items()}
+    y = sides["source_val"].y if "source_val" in needs else {}
+    seen = Seen(p, y, features(method, sides) if "features" in needs else {})
+    return {name: VALIDATORS[name].score(seen) for name in names}
+
+
+def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
+    """Output -> (rows, ...) of `predict` in eval mode, draws nothing.
+
+    Where feeds say `each`, every window is predicted by itself: scores are then log of the mean softmax, and other
+    outputs their mean, over the windows that the row has in one of these feeds. In retrieval "visual" (rows, M) is of
+    the rows, and "text" (captions, M) of their captions, which the method is not told the clips of.
+    """
+    each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
+
+    def one_window(side: Side, k: int) -> dict[str, Tensor]:
+        x = {m: x[:, k : k + 1] if m in each else x for m, x in side.x.items()}
+        present = {m: there[:, k : k + 1] if m in each else there for m, there in side.present.items()}
+        said = method.predict(Side(x, present, {}, side.domain, side.index))
+        return {name: out.softmax(1) if name in opened.spec.classes else out for name, out in said.items()}
+
+    def windows_averaged(side: Side) -> dict[str, Tensor]:
+        side = Side(side.x, side.present, {}, side.domain, side.index)
+        if not each:
+            return method.predict(side)
+        said = [one_window(side, k) for k in range(side.x[each[0]].shape[1])]
+        there_BT = torch.stack([side.present[m] for m in each]).any(0)
+        there_BT = there_BT | ~there_BT.any(1, keepdim=True)  # a row without these modalities says the same each time
+        mean = {name: _mean(torch.stack([out[name] for out in said], 1), there_BT) for name in said[0]}
+        return {name: out.log() if name in opened.spec.classes else out for name, out in mean.items()}
+
+    training = method.training
+    method.eval()
+    with torch.no_grad():
+        said = gather(rows.sweep(), windows_averaged)
+        if rows.captions:
+            said |= gather(rows.captions.table.sweep(), windows_averaged)
+    method.train(training)
+    for name, out in said.items():
+        least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
+        if not bool(((out >= least) & (out < torch.inf)).all()):  # so is NaN refused
+            raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
+    return {name: out.cpu().numpy() for name, out in said.items()}
+
+
+def recalls(method: Method, said: Outputs, rows: Rows) -> dict[str, float]:
+    """Metric -> value of what was said of rows and their captions, by the similarity of the method's net."""
+    assert rows.captions is not None
+    return measure(method, said["text"], said["visual"], rows.captions.row.numpy())
+
+
+def measure(method: Method, text: NDArray[Any], visual: NDArray[Any], clip: NDArray[Any]) -> dict[str, float]:
+    """Metric -> value of embeddings of captions (c, M) and clips (n, M); clip (c,): whose caption each is."""
+    net = method.net
+    assert isinstance(net, Retrieval)
+    device = next(net.parameters()).device
+    with torch.no_grad():
+        t2v, v2t = ranks.ranks(text, visual, clip, lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)))
+    return ranks.metrics(t2v, v2t)
+
+
+def both_ways(values: dict[str, float]) -> float:
+    """What retrieval runs are chosen by: the mean, over both directions, of the geometric mean of R@1, R@5 and R@10."""
+    return (values["t2v/GM"] + values["v2t/GM"]) / 2
+
+
+def _mean(out_BT: Tensor, there_BT: Tensor) -> Tensor:
+    """Mean over the windows that are there."""
+    weight_BT = there_BT.reshape(*there_BT.shape, *[1] * (out_BT.dim() - 2))
+    return (out_BT * weight_BT).sum(1) / weight_BT.sum(1)
+
+
+def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
+    """Side -> (N, D): what `encode` says of the modalities that all sides have, side by side, in eval mode."""
+
+    def look(side: Side) -> dict[str, Tensor]:
+        return method.net.encode(Side(side.x, side.present, {}, side.domain, side.index))
+
+    training = method.training
+    method.eval()
+    with torch.no_grad():
+        f = {name: gather(rows.sweep(), look) for name, rows in sides.items()}
+    method.train(training)
+    shared = [m for m in next(iter(f.values())) if all(m in of for of in f.values())]
+    return {name: torch.cat([of[m] for m in shared], 1) for name, of in f.items()}
+
+
+def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
+    """(task, modality) -> mean L2 norm of the features that enter the task's classifier, over rows that have it."""
+    parts = method.net.parts
+
+    def look(side: Side) -> dict[str, Tensor]:
+        f = method.net.encode(side)
+        return {m: torch.stack([f_BD[:, part].norm(dim=1) for part in parts.values()], 1) for m, f_BD in f.items()}
+
+    training = method.training
+    method.eval()
+    with torch.no_grad():
+        seen = gather(rows.sweep(), look)  # modality -> (rows, tasks)
+    method.train(training)
+    found: dict[tuple[str, str], float] = {}
+    for m, h in seen.items():
+        there = rows.present[m].any(1) if m in rows.present else slice(None)  # a fused feature is in every row
+        if len(h[there]):
+            found |= {(task, m): float(mean) for task, mean in zip(parts, h[there].mean(0), strict=True)}
+    return found
+
+
+def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
+    """Modalities whose features are all but zero on some side: their losses look aligned, and nothing revives them.
+
+    None of a net of retrieval, whose embeddings have a length of 1 by construction.
+    """
+    if method.net.task == "retrieval":
+        return []
+    norms = [feature_norms(method, rows) for rows in sides]
+    return sorted({m for of in norms for (_, m), norm in of.items() if norm < COLLAPSED})
