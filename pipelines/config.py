@@ -18,9 +18,8 @@ from typing import Annotated, Any
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
 from heads.params import ranges
-from pipelines import settings
-from pipelines._task_checks import check_captions, check_clusters
-from pipelines.measures.validators import RULES, VALIDATORS
+from pipelines import settings, tasks
+from pipelines.measures.validators import ORACLE, RULES, VALIDATORS
 
 ROLES = ("source", "target", "test")  #: who can be shown a feed
 TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
@@ -128,7 +127,7 @@ class RunConfig:
     @property
     def keeps_best(self) -> bool:
         """Of these points one alone is kept, with its weights: in retrieval, where a point can take half a gigabyte."""
-        return self.task == "retrieval" and self.select in VALIDATORS
+        return self.task.keeps_best and self.select in VALIDATORS
 
     @property
     def validators(self) -> tuple[str, ...]:
@@ -136,10 +135,9 @@ class RunConfig:
         return tuple(name for name in VALIDATORS if not _lacking(self, name))
 
     @property
-    def task(self) -> str:
-        """What the run's net answers: classification, retrieval or clustering."""
-        task: str = sys.modules[type(self.net).__module__].NET.task
-        return task
+    def task(self) -> tasks.Task:
+        """The task of the run's net: classification, retrieval or clustering."""
+        return tasks.load(sys.modules[type(self.net).__module__].NET.task)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -219,15 +217,14 @@ def check(config: RunConfig) -> None:
     if isinstance(config.init_from, RunConfig):
         raise ConfigError("init_from takes the id of a run: write init_from=THE_RUN.id")
     settings.verify(config, RunConfig, "")
-    if config.task not in (tasks := method_class(config).tasks):
+    if config.task.name not in (able := method_class(config).tasks):
         raise ConfigError(
-            f"method {settings.name_of(config.method)!r} is of {' and '.join(tasks)}, but net "
-            f"{settings.name_of(config.net)!r} is of {config.task}"
+            f"method {settings.name_of(config.method)!r} does {' and '.join(able)}, but net "
+            f"{settings.name_of(config.net)!r} does {config.task.name}"
         )
     _check_sides(config)
     _check_feeds(config)
-    check_captions(config)
-    check_clusters(config)
+    config.task.check(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
@@ -269,10 +266,9 @@ def check(config: RunConfig) -> None:
 
 def _lacking(config: RunConfig, validator: str) -> list[str]:
     """What a validator looks at and the run has not, with the way to it."""
-    if config.task == "retrieval" and validator != "source_val":
-        return ["predictions of classes, and a retrieval run has none: choose from last, mean, source_val, oracle"]
-    if config.task == "clustering":
-        return ["predictions of classes, and a clustering run has none: choose from last, mean, oracle"]
+    if validator not in config.task.validators:
+        choices = ", ".join(("last", "mean", *config.task.validators, ORACLE))
+        return [f"predictions of classes, and a {config.task.name} run has none: choose from {choices}"]
     needs = {
         "source_val": (config.holdout, "held-out source rows: set holdout, for example holdout=0.1"),
         "target": (config.target, "unlabelled rows of a target: name one, or choose by source_val"),
@@ -309,8 +305,10 @@ def _check_sides(config: RunConfig) -> None:
         )
     if config.holdout and not config.source:
         raise ConfigError("holdout is a share of the source, but the run has none")
-    if config.holdout and config.task == "clustering" and "source_val" not in method.needs + method.may:
-        raise ConfigError(f"holdout={config.holdout} is to choose by, and no validator is of clusters; leave it out")
+    if config.holdout and "source_val" not in config.task.validators + method.needs + method.may:
+        raise ConfigError(
+            f"holdout={config.holdout} has no use: no validator works on a {config.task.name} run. Remove holdout"
+        )
     for side, size, parts in zip(("source", "target"), config.batch, (len(config.source), 1), strict=True):
         if side in named and size < parts:
             raise ConfigError(f"batch={config.batch}: {size} rows of the {side} for its {parts} domains")
@@ -338,9 +336,6 @@ def _check_feeds(config: RunConfig) -> None:
             raise ConfigError(f"feeds.{modality} names store {twice[0]!r} twice; name it once, as store or in views")
         if feed.views and feed.seen_by.split() == ["test"]:
             raise ConfigError(f"feeds.{modality}.views are drawn in training only, and seen_by='test'; leave them out")
-    together = any({"source", "target"} <= set(feed.seen_by.split()) for feed in feeds.values())
-    if config.source and config.target and not together and config.task == "classification":
-        raise ConfigError("source and target share no modality, so nothing can be adapted; change seen_by of a feed")
 
 
 def _check_optim(where: str, optim: Optim) -> None:

@@ -1,10 +1,14 @@
 """The command `extract`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli._shared import CORES, PATH, note, progress_bar
+
+if TYPE_CHECKING:
+    from pipelines.extraction.extract import Extraction
 
 REASONS = 10  #: of clips without features that `extract` prints; `info` shows all
 
@@ -101,6 +105,13 @@ def extract(
             workers=workers,
             progress=progress,
         )
+    _print(outcome)
+    if outcome.unusable():
+        raise SystemExit(1)
+
+
+def _print(outcome: "Extraction") -> None:
+    """Print the stores with their counts, and the first reasons of clips without features."""
     for line in (*outcome.notes, outcome.summary()):
         note(line)
     for name, store in outcome.stores.items():
@@ -114,5 +125,3 @@ def extract(
             if len(reasons) > REASONS:
                 count = store.counts()[state]
                 note(f"{name}: {state}: {count} clips in all; `featcache info {store.path} --failures {count}`")
-    if outcome.unusable():
-        raise SystemExit(1)

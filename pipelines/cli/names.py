@@ -1,28 +1,37 @@
 """The command `list`."""
 
+import importlib
+
 import click
+
+FOLDERS = {
+    "extractors": "featcache.extractors",
+    "benchmarks": "featcache.builders",
+    "formats": "featcache.bridges",
+    "nets": "heads.nets",
+    "methods": "heads.methods",
+    "tasks": "pipelines.tasks",
+    "experiments": "pipelines.experiments",
+}
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["extractors", "benchmarks", "formats", "nets", "methods", "experiments"]))
-def list_names(what: str) -> None:
-    """List what there is, with a line about each.
+@click.argument("kind", type=click.Choice([*FOLDERS, "metrics"]))
+def list_names(kind: str) -> None:
+    """List the names of one KIND, with a line about each.
 
     \b
-    Example:
+    Examples:
       featcache list methods
+      featcache list metrics
     """
-    import importlib
+    if kind == "metrics":
+        from pipelines import tasks
 
-    folders = {
-        "extractors": "featcache.extractors",
-        "benchmarks": "featcache.builders",
-        "formats": "featcache.bridges",
-        "nets": "heads.nets",
-        "methods": "heads.methods",
-        "experiments": "pipelines.experiments",
-    }
-    registry = importlib.import_module(folders[what])
+        for name, metric in tasks.metrics().items():
+            click.echo(f"{name:23} {metric.words}")
+        return
+    registry = importlib.import_module(FOLDERS[kind])
     for name in registry.names():
-        doc = importlib.import_module(f"{folders[what]}.{name.replace('-', '_')}").__doc__ or ""
+        doc = importlib.import_module(f"{FOLDERS[kind]}.{name.replace('-', '_')}").__doc__ or ""
         click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")

@@ -21,7 +21,7 @@ from pipelines.data.rows import Rows, load, sweeps_others
 from pipelines.data.seeds import generator
 from pipelines.data.stores import DONE, open_manifest, open_store
 from pipelines.data.tiers import Features, Wanted, open_features
-from pipelines.tasks._labels import classes_of, labels
+from pipelines.tasks import class_numbers
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,13 @@ class Opened:
 
     @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:
-        """Task -> names of its classes, in clustering those of the source; in retrieval there are none to tell."""
-        if self.config.task == "clustering":
-            return {task: classes_of(self.manifest, task, self.config.source) for task in self.manifest.classes}
-        return self.manifest.classes if self.config.task == "classification" else {}
+        """Label -> names of the classes that the method learns; in retrieval there are none."""
+        return self.config.task.taught(self.manifest, self.config.source)
 
     @cached_property
     def clusters(self) -> int:
-        """How many clusters the target has in a clustering run: all that is told of its labels. 0 in other runs."""
-        if self.config.task != "clustering":
-            return 0
-        (task,) = self.manifest.classes
-        return len(classes_of(self.manifest, task, (self.config.test,)))
+        """The number of the target's clusters in a clustering run; 0 in other runs."""
+        return self.config.task.clusters(self.manifest, self.config.test)
 
     @cached_property
     def sides(self) -> dict[str, Rows]:
@@ -144,7 +139,10 @@ class Opened:
         number = {domain: k for k, domain in enumerate(self.domains)}
         domain = torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device)
         named = self.classes if labelled else {}
-        y = {task: labels(self.manifest, rows, task, of).to(self.device) for task, of in named.items()}
+        y = {
+            label: torch.from_numpy(class_numbers(self.manifest, rows, label, classes)).to(self.device)
+            for label, classes in named.items()
+        }
         loaded = load(self.features, feeds, rows, y, domain, trained=trained)
         if self.captions and role != "target":
             loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
@@ -236,12 +234,7 @@ def open_run(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"no device {device!r} here ({str(error).splitlines()[0]}); take device cpu") from None
     manifest = open_manifest(stores, config.manifest)
-    if config.task == "classification" and not manifest.classes:
-        raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
-    if config.task == "clustering":
-        _check_labels(config, manifest)
-    if config.task == "classification" and config.source:
-        _check_overlap(config, manifest)
+    config.task.check_manifest(config, manifest)
     named = {feed.captions for feed in config.feeds.values()} - {"", OWN}
     of_captions = open_manifest(stores, named.pop()) if named else manifest
     opened: dict[str, FeatureStore] = {}
@@ -262,32 +255,6 @@ def _captions(
     clip = np.arange(len(clips)) if own else join(captions, clips)
     feeds = {m: config.feeds[m] for m in config.captions}
     return Joined(captions, clip, feeds, {m: stores[m] for m in feeds}, config.absent, device, own)
-
-
-def _check_labels(config: RunConfig, manifest: Manifest) -> None:
-    """A clustering run has one kind of classes, of which its domains have some."""
-    if len(manifest.classes) != 1:
-        kinds = ", ".join(manifest.classes) or "none"
-        raise ConfigError(f"clustering takes a manifest with one label, and {manifest.name!r} has: {kinds}")
-    (task,) = manifest.classes
-    known = classes_of(manifest, task, (config.test,))
-    if len(known) < 2:
-        raise ConfigError(
-            f"domain {config.test!r} has {len(known)} classes in manifest {manifest.name!r}; clustering takes 2 or "
-            "more, as they say how many clusters to find, and what is right in the test"
-        )
-
-
-def _check_overlap(config: RunConfig, manifest: Manifest) -> None:
-    """A classification run's test has classes that its source teaches."""
-    for task in manifest.classes:
-        taught, tested = (classes_of(manifest, task, domains) for domains in (config.source, (config.test,)))
-        if taught and tested and not set(taught) & set(tested):
-            raise ConfigError(
-                f"no class of {task!r} is both in {'+'.join(config.source)} ({taught[0]}, ...) and in {config.test} "
-                f"({tested[0]}, ...): nothing can be classified right. To find clusters: method codt or joints, with "
-                "net stgcn (pipelines/experiments/codt_kinect.py)"
-            )
 
 
 def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[list[int], list[int]]:

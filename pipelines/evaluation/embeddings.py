@@ -34,8 +34,10 @@ def pairs(method: Method, opened: Opened, *domains: str) -> Pairs:
     Captions of a target are read here, so this is for reports of trained methods alone. ConfigError where there is no
     row, or no caption.
     """
-    if opened.config.task != "retrieval":
-        raise ConfigError(f"run {opened.config.id} is of {opened.config.task}; only clips with captions make pairs")
+    if not opened.captions:
+        raise ConfigError(
+            f"run {opened.config.id} is a {opened.config.task.name} run; only clips with captions make pairs"
+        )
     rows = opened.test(*domains)
     assert rows.captions is not None  # a side of retrieval has some, unless it is the target's
     said = outputs(method, rows, opened)

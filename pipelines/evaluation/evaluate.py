@@ -8,32 +8,24 @@ tested domain, per modality; and how uneven they are (coefficient of variation).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 import featcache
-from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.methods import Method
+from heads.nets import Net
 from pipelines.config import fidelity
 from pipelines.data.opening import Opened, open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
 from pipelines.evaluation.results import Result
-from pipelines.measures import clusters
-from pipelines.measures.accuracy import (
-    Labels,
-    Scores,
-    action_topk,
-    coefficient_of_variation,
-    mean_class_accuracy,
-    topk_accuracy,
-)
+from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
-from pipelines.tasks._labels import classes_of, labels
-from pipelines.training.outputs import Outputs, both_ways, feature_norms, measure
+from pipelines.tasks import class_numbers
+from pipelines.training.outputs import Outputs, feature_norms
 from pipelines.training.runs import Run, changes, what_is_read
 
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
@@ -52,16 +44,12 @@ def evaluate(
     id, so experiments share runs.
     """
     run = Run.open(folder)
-    truth = {} if run.config.task == "retrieval" else _truth(run, stores)
+    task, truth = run.config.task, _truth(run, stores)
     opened, method = _trained(run, stores, device)
-    if run.config.task == "retrieval":
-        score_point = partial(_found, run, method)
-        values = accuracies(run, score_point) | verdicts(run, score_point)
-    elif run.config.task == "clustering":
-        values = accuracies(run, cache(partial(_clustered, run, truth)))
-    else:
-        score_point = partial(_score, run, truth)
-        values = accuracies(run, score_point) | verdicts(run, score_point) | norms(method, opened)
+    score = _score(run, truth, method.net)
+    values = accuracies(run, score) | verdicts(run, score)
+    if not task.no_norms:
+        values |= norms(method, opened)
     return _results(run, experiment, row, values)
 
 
@@ -121,24 +109,23 @@ class Predictions:
     point: int  #: number of the kept point that has predicted
 
 
-def predictions(folder: Path, stores: Path, task: str = "label", branch: str = "B0") -> Predictions:
+def predictions(folder: Path, stores: Path, label: str = "label", branch: str = "B0") -> Predictions:
     """True and predicted classes of a run's test rows, at the last of its selected points.
 
-    Of a clustering run: the classes that Hungarian matching gives the branch's clusters.
+    label: the kind of label, such as verb. branch: of a clustering run, whose predicted classes are those that
+    Hungarian matching gives the branch's clusters.
     """
     run = Run.open(folder)
-    if run.config.task == "retrieval":
-        raise ConfigError(f"run {run.config.id} is of retrieval, which has no classes to confuse")
     truth = _truth(run, stores)
-    if task not in truth:
-        raise ConfigError(f"run {run.config.id} has no task {task!r}; it has: {', '.join(truth)}")
-    names = _names(run, open_manifest(stores, run.config.manifest))[task]
-    if run.config.task == "clustering":
-        k = _selected(run, partial(_clustered, run, truth))[-1]
-        found = clusters.clusters(_said(run, k), len(names), branch)
-        return Predictions(truth[task], clusters.matched(found, truth[task], len(names)), names, k)
-    k = _selected(run, partial(_score, run, truth))[-1]
-    return Predictions(truth[task], run.outputs[task][k].argmax(1), names, k)
+    if not truth:
+        raise ConfigError(f"run {run.config.id} is a {run.config.task.name} run; a confusion matrix needs classes")
+    if label not in truth:
+        raise ConfigError(f"run {run.config.id} has no label {label!r}; it has: {', '.join(truth)}")
+    manifest = open_manifest(stores, run.config.manifest)
+    classes = run.config.task.tested(manifest, run.config.test)[label]
+    k = _selected(run, _score(run, truth, None))[-1]
+    predicted = run.config.task.predicted(_outputs(run, k), label, truth[label], len(classes), branch)
+    return Predictions(truth[label], predicted, classes, k)
 
 
 # -------------------------------------------------------------------------------------------------------- accuracies
@@ -160,75 +147,35 @@ def verdicts(run: Run, score_point: Score) -> dict[str, float]:
     }
 
 
-def _score(run: Run, truth: dict[str, Labels], k: int) -> dict[str, float]:
-    """Metrics of the k-th kept point."""
-    return score({task: run.outputs[task][k] for task in truth}, truth)
+def _score(run: Run, truth: dict[str, Labels], net: Net | None) -> Score:
+    """The measures of a kept point, computed once for each."""
+    clusters = run.facts["spec"].get("clusters", 0)
+    return cache(lambda k: run.config.task.measure(_outputs(run, k), truth, net, clusters))
 
 
-def _found(run: Run, method: Method, k: int) -> dict[str, float]:
-    """Metrics of retrieval of the k-th kept point."""
-    said = run.outputs
-    return measure(method, said["text"][k], said["visual"][k], said["clip"])
-
-
-def _clustered(run: Run, truth: dict[str, Labels], k: int) -> dict[str, float]:
-    """Metrics of clustering of the k-th kept point."""
-    (y,) = truth.values()
-    return clusters.metrics(_said(run, k), y, run.facts["spec"]["clusters"])
-
-
-def _said(run: Run, k: int) -> Outputs:
-    """What was said at the k-th kept point."""
-    return {name: out[k] for name, out in run.outputs.items() if name != "rows"}
-
-
-def score(scores: dict[str, Scores], truth: dict[str, Labels]) -> dict[str, float]:
-    """Metric -> value; with several tasks `metric/task`, and `metric/action` where all tasks must be right."""
-    values: dict[str, float] = {}
-    for task, y in truth.items():
-        name = "" if len(truth) == 1 else f"/{task}"
-        values[f"top1{name}"] = topk_accuracy(scores[task], y, 1)
-        if scores[task].shape[1] > 5:
-            values[f"top5{name}"] = topk_accuracy(scores[task], y, 5)
-        values[f"mean_class{name}"] = mean_class_accuracy(scores[task], y)
-    if len(truth) > 1:
-        values["top1/action"] = action_topk(scores, truth, 1)
-    if len(truth) > 1 and all(scores[task].shape[1] > 5 for task in truth):
-        values["top5/action"] = action_topk(scores, truth, 5)
-    return values
+def _outputs(run: Run, k: int) -> Outputs:
+    """The outputs of the k-th kept point."""
+    once = ("rows", "captions", "clip")  # the same at all points
+    return {name: array if name in once else array[k] for name, array in run.outputs.items()}
 
 
 def _selected(run: Run, score_point: Score) -> list[int]:
     """Positions of the kept points that count: the last, all of them, or the best one by a validator or the oracle."""
     kept, rule = range(len(run.points)), run.config.select
     if rule == ORACLE:
-        return [best(rule, [_headline(score_point(k)) for k in kept])]
+        return [best(rule, [run.config.task.choice(score_point(k)) for k in kept])]
     if rule in VALIDATORS:
         return [best(rule, [point[rule] for point in run.points])]
     return list(kept) if rule == "mean" else [kept[-1]]
 
 
-def _headline(values: dict[str, float]) -> float:
-    """What an oracle looks at."""
-    if "t2v/GM" in values:
-        return both_ways(values)
-    return values.get("top1/action", values.get("top1", clusters.headline(values)))
-
-
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:
-    """Task -> labels of the test rows; an error when the manifest is not the one the run was made with."""
+    """Label -> classes of the test rows, {} in retrieval; ConfigError when the manifest is not the run's any more."""
     manifest = open_manifest(stores, run.config.manifest)
     if manifest.sha256 != run.facts["read"]["manifest"]:
         raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
-    rows = run.outputs["rows"].tolist()
-    return {task: labels(manifest, rows, task, names).numpy() for task, names in _names(run, manifest).items()}
-
-
-def _names(run: Run, manifest: Manifest) -> dict[str, tuple[str, ...]]:
-    """Task -> names of the classes of the test rows; in clustering, of the target's alone."""
-    if run.config.task == "clustering":
-        return {task: classes_of(manifest, task, (run.config.test,)) for task in manifest.classes}
-    return manifest.classes
+    rows, classes = run.outputs["rows"].tolist(), run.config.task.tested(manifest, run.config.test)
+    return {label: class_numbers(manifest, rows, label, names) for label, names in classes.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- norms

@@ -23,10 +23,7 @@ class Result:
     target: str | None  #: unlabelled domain
     test: str  #: evaluated domain
     seed: int
-    #: top1, top5, mean_class, norm/SIDE/MODALITY, cv_s, cv_t, cv_st (of several tasks /TASK), validator/NAME; in
-    #: retrieval t2v/ and v2t/ with R@1, R@5, R@10, GM, MedR, MeanR; in clustering acc_hungarian, acc_dominant, nmi and
-    #: ari, each with /B0, /B1, /B0/kmeans, /B1/kmeans
-    metric: str
+    metric: str  #: one of `featcache list metrics`, where there are several labels with /LABEL
     value: float  #: accuracies, R@K and GM are shares in [0, 1]
     n: int  #: rows it was measured on; in retrieval, clips
     select: str  #: rule that chose the outputs: last, mean, a validator, or oracle (labels of the test rows)

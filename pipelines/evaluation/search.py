@@ -77,7 +77,9 @@ def in_run(
     method = run.method(device)
     net = method.net
     if not isinstance(net, Retrieval):
-        raise ConfigError(f"run {run.config.id} is of {run.config.task}; only a run of retrieval answers a sentence")
+        raise ConfigError(
+            f"run {run.config.id} is a {run.config.task.name} run; only a retrieval run answers a sentence"
+        )
     opened = open_run(run.config, stores, device)
     if changed := changes(run, what_is_read(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")

@@ -5,14 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from featcache.errors import ConfigError
+from pipelines import tasks
 from pipelines.config import RunConfig, override
-from pipelines.measures.clusters import KMEANS, MEASURES
 from pipelines.measures.validators import ORACLE
 from pipelines.settings import unknown
-
-METRICS = ("top1", "top5", "mean_class", "cv_s", "cv_t", "cv_st", "t2v", "v2t", "a_distance", *MEASURES)
-"""What papers print; of several tasks METRIC/TASK, of retrieval t2v/R@1, v2t/MedR, a_distance/joint, ...; of clustering
-nmi/B0, nmi/B0/kmeans, ..."""
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
@@ -35,9 +31,9 @@ class Experiment:
         return tuple(dict.fromkeys(run.row for run in self.runs if run.row))
 
     @property
-    def task(self) -> str:
-        """What its rows answer: classification, retrieval or clustering."""
-        return next((run.task for run in self.runs if run.row), "classification")
+    def task(self) -> tasks.Task:
+        """The task of its rows."""
+        return next((run.task for run in self.runs if run.row), None) or tasks.load("classification")
 
     @cached_property
     def by_id(self) -> dict[str, RunConfig]:
@@ -81,7 +77,7 @@ class Experiment:
         numbers = dict[str, float]()
         for column, number in (self.published or {}).get(row, {}).items():
             if isinstance(number, dict):
-                for name in (metric, metric + KMEANS):
+                for name in (metric, metric + self.task.stand_in):
                     if name in number:
                         numbers.setdefault(column, number[name])
             elif headline:

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import ModuleType
 
 from featcache.errors import ConfigError, FeatcacheError
+from pipelines import tasks
 from pipelines.config import RunConfig
-from pipelines.experiments._experiment import METRICS, Experiment
+from pipelines.experiments._experiment import Experiment
 from pipelines.settings import unknown
-from pipelines.tables.cells import RANKS
 
 
 def _import(path: Path) -> ModuleType:
@@ -72,12 +72,9 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
                 raise ConfigError(f"{where}[{row!r}]: {unknown('shift', str(column), columns)}")
             for metric, value in number.items() if isinstance(number, dict) else [("", number)]:
                 place = f"{where}[{row!r}][{column!r}]" + (f"[{metric!r}]" if metric else "")
-                if metric and metric.split("/")[0] not in METRICS:
-                    raise ConfigError(f"{place}: {unknown('metric', metric, METRICS)}")
-                most, unit = (1, "a coefficient") if metric.startswith("cv_") else (100, "per cent")
-                if metric.startswith("a_distance/"):
-                    most, unit = 2, "an A-distance"
-                if metric.endswith(RANKS):
-                    most, unit = 10**9, "a rank"
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-                    raise ConfigError(f"{place}={value!r} must be {unit}, from 0 to {most}")
+                try:
+                    known = tasks.metric(metric or experiment.task.headlines[0])
+                except ConfigError as error:
+                    raise ConfigError(f"{place}: {error}") from None
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= known.most:
+                    raise ConfigError(f"{place}={value!r} must be {known.unit}, from 0 to {known.most}")

@@ -203,13 +203,18 @@ def _fill(
     for (name, remark), found in assembly.remarks.items():
         first = manifest.clips[min(found)].clip_id
         outcome.notes.append(f"{name}: {remark}; {len(found)} clips, the first is {first!r}")
-    pending_now = {name: len(writer.pending) for name, writer in writers.items() if name not in beyond}
-    if left := {name: count for name, count in pending_now.items() if count}:
-        theirs = ", ".join(f"{count} clips of {name}" for name, count in left.items())
-        outcome.notes.append(f"{theirs} are being written by another process, or were given up by it: run this again")
-        if not done:
-            raise StoreError(f"nothing to do here: {theirs} are being written by another process; wait for it")
+    _note_left({name: writer for name, writer in writers.items() if name not in beyond}, outcome, idle=not done)
     return beyond
+
+
+def _note_left(writers: dict[str, StoreWriter], outcome: Extraction, *, idle: bool) -> None:
+    """Note the clips that another process has; StoreError where this one had nothing to do beside them."""
+    pending = {name: len(writer.pending) for name, writer in writers.items()}
+    theirs = ", ".join(f"{count} clips of {name}" for name, count in pending.items() if count)
+    if theirs:
+        outcome.notes.append(f"{theirs} are being written by another process, or were given up by it: run this again")
+    if theirs and idle:
+        raise StoreError(f"nothing to do here: {theirs} are being written by another process; wait for it")
 
 
 def _most_windows(plan: Plan, manifest: Manifest) -> int:

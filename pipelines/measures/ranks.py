@@ -83,23 +83,11 @@ def _filled(rows: NDArray[np.float32], tile: int) -> Tensor:
     return filled
 
 
-def metrics(t2v: NDArray[np.float64], v2t: NDArray[np.float64]) -> dict[str, float]:
-    """Of ranks from 0, both ways: R@1, R@5, R@10, MedR, MeanR, GM. Nan, a query without an answer, does not count.
+def recall(rank: NDArray[np.float64], k: int) -> float:
+    """R@K: share of ranks below K; for R@1 that of rank 0, so that a tie with another is not found [CE's code]."""
+    return float((rank == 0 if k == 1 else rank < k).mean())
 
-    R@K is the share of ranks below K, but R@1 that of rank 0 [CE's code]: a clip that ties with another is not found.
-    GM, the geometric mean of the three, is what runs are selected by. MedR and MeanR count from 1.
 
-    >>> metrics(np.array([0.0, 0.5, 7.0]), np.array([0.0, np.nan, np.nan]))["t2v/R@5"]
-    0.6666666666666666
-    """
-    values: dict[str, float] = {}
-    for direction, found in (("t2v", t2v), ("v2t", v2t)):
-        rank = found[~np.isnan(found)]
-        if not len(rank):
-            raise ValueError(f"{direction}: no query has an answer, so there is nothing to measure")
-        recall = {"R@1": rank == 0, "R@5": rank < 5, "R@10": rank < 10}
-        shares = {name: float(right.mean()) for name, right in recall.items()}
-        gm = float(np.prod(list(shares.values())) ** (1 / 3))
-        of = {**shares, "MedR": float(np.median(rank)) + 1, "MeanR": float(rank.mean()) + 1, "GM": gm}
-        values |= {f"{direction}/{name}": value for name, value in of.items()}
-    return values
+def geometric_mean(rank: NDArray[np.float64]) -> float:
+    """GM: geometric mean of R@1, R@5 and R@10."""
+    return float(np.prod([recall(rank, k) for k in (1, 5, 10)]) ** (1 / 3))

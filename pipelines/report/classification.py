@@ -1,12 +1,31 @@
 """The part of a classification report that shows feature norms."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
+from pipelines.report.confusion import confusions
+from pipelines.report.frames import frames
 from pipelines.tables.build import norms_grid, plan
 from pipelines.tables.cells import Line, Table
+
+BASE = ", no adaptation"  #: said of the first row's mean
+LIMITS = (
+    "The backbones are frozen: alignment acts on the layers above the cached features only. Where a paper trains its "
+    "backbone too, the fidelity is adapter, and its number is not the paper's.",
+    "Clips are seen through the cached windows alone; augmentation that changes pixels is not part of these runs.",
+)
+
+
+def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
+    """Frames of the classes, confusions, and feature norms."""
+    yield frames(experiment, stores)
+    yield confusions(experiment, table, runs, stores)
+    yield _norms(experiment, table, rows)
 
 
 def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> str:

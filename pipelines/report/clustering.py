@@ -16,11 +16,13 @@ from featcache.extractors._joints import LAYOUTS, Layout
 from heads.skeletons import Chain, skeleton
 from pipelines.data.stores import open_manifest, open_store
 from pipelines.evaluation.evaluate import Predictions, predictions
+from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.measures.clusters import branches
 from pipelines.report import page, plots
+from pipelines.report.confusion import confusions
 from pipelines.tables.build import first_run
-from pipelines.tables.cells import Line
+from pipelines.tables.cells import Line, Table
+from pipelines.tasks.clustering import branches
 from pipelines.training.runs import Run
 
 CLUSTERS = 20  #: of a branch whose clips are shown, the largest ones
@@ -29,6 +31,17 @@ PLACES = 6  #: of a strip: as many frames of one body, or half as many of two
 MIXTURES = 5  #: that are named
 FIT = 0.9  #: share of bodies that fit into their places; others reach beyond, or all would be small
 HEIGHT, MARGIN = 200, 14  #: of bodies in a strip, and around them; its coordinates are whole, to keep pages small
+
+
+BASE = ""  #: the first row uses the target too
+LIMITS = ("The number of clusters is the target's true number of classes (oracle K), which is seldom known.",)
+COLUMNS = "the cluster of branch B0 that Hungarian matching gives the class (of k-means: of its first start)"
+
+
+def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
+    """Confusions of classes and matched clusters, and the clusters of the best row."""
+    yield confusions(experiment, table, runs, stores, "matched cluster", COLUMNS)
+    yield clusters(experiment, table.best or table.lines[0], runs, stores)
 
 
 def clusters(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str:

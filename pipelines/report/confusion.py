@@ -15,11 +15,20 @@ from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import Run
 
 
-def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) -> str:
-    """The first row, the best adapted one and the reference side by side, per shift."""
+def confusions(
+    experiment: Experiment,
+    table: Table,
+    runs: Path,
+    stores: Path,
+    across: str = "predicted class",
+    explained: str = "predicted class",
+) -> str:
+    """The first row, the best adapted one and the reference side by side, per shift.
+
+    across: the name of a column; explained: its explanation.
+    """
     chosen = dict.fromkeys(line.method for line in (table.lines[0], table.best, table.reference) if line)
     planned, parts, reasons = plan(experiment), [], []
-    across = "matched cluster" if experiment.task == "clustering" else "predicted class"
     for shift in table.shifts:
         figures = []
         for line in (line for line in table.lines if line.method in chosen and line.cells[shift].values):
@@ -35,10 +44,7 @@ def _confusions(experiment: Experiment, table: Table, runs: Path, stores: Path) 
             figures.append(page.figure(caption, plots.confusion(seen.truth, seen.predicted, names, alt, across)))
         if figures:
             parts.append(f"<h3>{escape(shift)}</h3>" + page.panels(figures, "thirds"))
-    columns = across
-    if experiment.task == "clustering":
-        columns = "the cluster of branch B0 that Hungarian matching gives the class (of k-means: of its first start)"
-    intro = f"Rows: true class; columns: {columns}; per cent of the row, over all seeds. Outlined: correct."
+    intro = f"Rows: true class; columns: {explained}; per cent of the row, over all seeds. Outlined: correct."
     more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
     return page.section("Where the errors go", intro, *parts, *(page.paragraph(first + more) for first in reasons[:1]))
 

@@ -16,18 +16,30 @@ from pipelines.config import OWN
 from pipelines.data.opening import open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import pairs, tsne
+from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
 from pipelines.report import page, plots
-from pipelines.report.frames import thumbnail
+from pipelines.report.classification import BASE, LIMITS
+from pipelines.report.frames import frames, thumbnail
 from pipelines.tables.build import first_run
-from pipelines.tables.cells import Line
+from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import Run
+
+__all__ = ["BASE", "LIMITS", "answers", "sections"]
 
 QUERIES = 8  #: of a shift, half of them right where there are so many
 FOUND = 5  #: clips of a query
 TRIED = 1000  #: captions that the queries are drawn from
 PAIRS = 150  #: of a domain, in the picture by t-SNE; each is two points
+
+
+def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
+    """Frames of the classes, queries with their answers, and the embeddings of both domains."""
+    base, best = table.lines[0], table.best or table.lines[0]
+    yield frames(experiment, stores)
+    yield gallery(experiment, best, runs, stores)
+    yield joint_space(experiment, [base] if base is best else [base, best], runs, stores)
 
 
 @dataclass(frozen=True)

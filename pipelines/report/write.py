@@ -5,20 +5,17 @@ hand (the videos, the runs, the stores) say so in their place; the table needs n
 """
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from html import escape
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.experiments._experiment import command
 from pipelines.report import page, plots
-from pipelines.report.classification import _norms
-from pipelines.report.clustering import clusters
-from pipelines.report.confusion import _confusions
-from pipelines.report.frames import frames
 from pipelines.report.provenance import provenance
-from pipelines.report.retrieval import gallery, joint_space
 from pipelines.tables.build import build
 from pipelines.tables.cells import Table
 
@@ -38,13 +35,17 @@ def write(
         *(page.alarm(note.text) for note in table.notes if note.loud),
         _results(table),
         _accuracy(table),
-        frames(experiment, stores) if experiment.task != "clustering" else "",  # of classes that domains share
-        *_errors(experiment, table, rows, runs, stores),
+        *_parts(experiment).sections(experiment, table, rows, runs, stores),
         provenance(experiment, rows, stores),
         _limits(experiment, table),
         _reproduce(experiment),
     ]
     out.write_text(page.page(f"{experiment.name} – featcache report", parts), encoding="utf-8")
+
+
+def _parts(experiment: Experiment) -> Any:
+    """The file of this folder with the parts of the experiment's task: `sections`, `BASE` and `LIMITS`."""
+    return import_module(f"pipelines.report.{experiment.task.name}")
 
 
 def _header(experiment: Experiment, date: str) -> str:
@@ -64,8 +65,7 @@ def _key_figures(experiment: Experiment, table: Table) -> str:
     base, best, reference = table.lines[0], table.best, table.reference
     entries = []
     if base.mean.values:
-        alone = "" if experiment.task == "clustering" else ", no adaptation"  # there the first row sees the target, too
-        entries.append((base.method, f"{base.mean.text(1)} %", f"mean over shifts{alone}"))
+        entries.append((base.method, f"{base.mean.text(1)} %", f"mean over shifts{_parts(experiment).BASE}"))
     if best and best.gain.values:
         verdict = "points over" if best.gain.mean > 0 else "points: not better than"
         entries.append((best.method, f"{best.mean.text(1)} %", f"{best.gain.text(1, '+')} {verdict} {base.method}"))
@@ -134,29 +134,9 @@ def _tones(table: Table) -> dict[str, str]:
     }
 
 
-def _errors(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """What was predicted, and what the features are like or what is in the clusters; in retrieval what was found."""
-    if experiment.task == "retrieval":
-        base, best = table.lines[0], table.best or table.lines[0]
-        yield gallery(experiment, best, runs, stores)
-        yield joint_space(experiment, [base] if base is best else [base, best], runs, stores)
-    else:
-        yield _confusions(experiment, table, runs, stores)
-    if experiment.task == "classification":
-        yield _norms(experiment, table, rows)
-    if experiment.task == "clustering":
-        yield clusters(experiment, table.best or table.lines[0], runs, stores)
-
-
 def _limits(experiment: Experiment, table: Table) -> str:
-    frozen = [
-        "The backbones are frozen: alignment acts on the layers above the cached features only. Where a paper trains "
-        "its backbone too, the fidelity is adapter, and its number is not the paper's.",
-        "Clips are seen through the cached windows alone; augmentation that changes pixels is not part of these runs.",
-    ]
-    told = ["The number of clusters is the target's true number of classes (oracle K), which is seldom known."]
     texts = [
-        *(told if experiment.task == "clustering" else frozen),
+        *_parts(experiment).LIMITS,
         "The spread is over seeds of the head (initial weights, order of rows). The clips and the features are the "
         "same in all of them, so it says nothing about other clips.",
     ]

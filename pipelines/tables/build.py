@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from featcache.errors import ConfigError
+from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.experiments._experiment import shown
-from pipelines.measures.clusters import HEADLINE, KMEANS
 from pipelines.measures.validators import VALIDATORS
-from pipelines.tables.cells import Cell, Line, Note, Table, beside_published, is_share
+from pipelines.tables.cells import Cell, Line, Note, Table, beside_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines.tables.notes import Plan, notes, said
 
@@ -31,8 +31,7 @@ CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """The table as text; formats: markdown, csv (one line per method and column), latex (booktabs).
 
-    Without a metric it is top1, or with several tasks that of all tasks right; in retrieval t2v/R@1; in clustering
-    acc_hungarian/B0, which rows that have no classifier of clusters take by k-means.
+    metric: default is the headline of the experiment's task (`featcache list metrics`).
     """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
     if format not in formats:
@@ -46,16 +45,17 @@ def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = 
 def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> Table:
     """Place every result under its method and shift; shares in per cent; ranks, norms and validators as they are.
 
-    Without a metric it is the headline's, as in `render`.
+    metric: default is the headline of the experiment's task.
     """
     rows = tuple(rows)
-    headline = _headline(rows, experiment)
+    headline = experiment.task.headline({row.metric for row in rows if row.run in experiment.by_id})
     metric = metric or headline
     planned = plan(experiment, metric)
     if not planned and metric.startswith("validator/"):
         raise ConfigError(f"no run of {experiment.name!r} has {metric!r}; validators: {', '.join(VALIDATORS)}")
     ours = {run for seeds in planned.values() for run in seeds.values()}
-    found = {row.run: row for name in _names(metric) for row in rows if row.run in ours and row.metric == name}
+    names = dict.fromkeys((metric + experiment.task.stand_in, metric))  # the metric itself last: it counts
+    found = {row.run: row for name in names for row in rows if row.run in ours and row.metric == name}
     known = sorted({row.metric for row in rows if row.run in ours})
     if known and not found:
         raise ConfigError(f"no metric {metric!r} in the results of {experiment.name!r}; they have: {', '.join(known)}")
@@ -72,21 +72,6 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     if stray:
         below.append(Note(f"Left out: results of runs that the experiment no longer describes ({len(stray)})."))
     return Table(experiment.name, metric, shifts, tuple(lines), tuple(below))
-
-
-def _headline(rows: tuple[Result, ...], experiment: Experiment) -> str:
-    """The metric of the main table: top1, or with several tasks the one where all must be right; t2v/R@1; HEADLINE."""
-    if experiment.task == "clustering":
-        return HEADLINE
-    if experiment.task == "retrieval":
-        return "t2v/R@1"
-    found = {row.metric for row in rows if row.run in experiment.by_id}
-    return "top1/action" if "top1" not in found and "top1/action" in found else "top1"
-
-
-def _names(metric: str) -> tuple[str, ...]:
-    """Names that stand for a metric in results, the best last: a run without a classifier has clusters by k-means."""
-    return (metric + KMEANS, metric)
 
 
 def _line(
@@ -119,7 +104,7 @@ def _line(
 
 def _value(row: Result) -> float:
     """Shares in per cent, other numbers as they are."""
-    return 100 * row.value if is_share(row.metric) else row.value
+    return 100 * row.value if tasks.metric(row.metric).is_share else row.value
 
 
 def plan(experiment: Experiment, metric: str = "top1") -> Plan:
@@ -163,12 +148,9 @@ def _gain(mean: Cell, base: Cell) -> Cell:
 
 def norms_table(rows: Iterable[Result], experiment: Experiment) -> str:
     """The coefficients of variation per method as Markdown, with a note that says what they are."""
-    if experiment.task == "clustering":
-        raise ConfigError(
-            f"no norms of {experiment.name!r}: in clustering no modalities are weighed against each other"
-        )
-    if experiment.task == "retrieval":
-        raise ConfigError(f"no norms of {experiment.name!r}: in retrieval embeddings have one length, so none differ")
+    if experiment.task.no_norms:
+        kind = experiment.task.name
+        raise ConfigError(f"no norms of {experiment.name!r}, a {kind} experiment: {experiment.task.no_norms}")
     grid, note = norms_grid(rows, experiment)
     return pipes(grid) + "\n" + wrapped(note) + "\n"
 

@@ -4,16 +4,10 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pipelines import tasks
 from pipelines.measures.validators import ORACLE
 
 MISSING, UNPLANNED = "–", "n/a"
-RAW = ("norm/", "cv_", "validator/", "a_distance/")  # metrics that are no share of anything
-RANKS = ("/MedR", "/MeanR")  # nor are these; lower is better
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is shown in per cent."""
-    return not metric.startswith(RAW) and not metric.endswith(RANKS)
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,8 @@ class Table:
 
     @property
     def digits(self) -> int:
-        """Decimals: 1 for per cent and ranks, 3 for coefficients of variation, norms and validators."""
-        return 3 if self.metric.startswith(RAW) else 1
+        """Decimals of the metric's numbers."""
+        return tasks.metric(self.metric).digits
 
     @property
     def baseline(self) -> str:

@@ -15,12 +15,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 from featcache.errors import ConfigError
+from pipelines import tasks
 from pipelines.config import RunConfig
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.measures.clusters import HEADLINE
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
-from pipelines.tables.cells import is_share
 from pipelines.tables.formats import pipes
 
 PROTOCOL = ("eval_every", "keep", "select")  #: settings that leave the weights as they are
@@ -53,15 +52,14 @@ class Choice:
 def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> str:
     """Markdown: per table row, shift and rule the choice, its accuracy in per cent, and what it lost.
 
-    experiment: with all evaluated runs, as `evaluated` makes it. metric: default top1, top1/action where there are
-    several tasks, t2v/R@1 of retrieval, acc_hungarian/B0 of clustering. ConfigError for a number that is no share, such
-    as a rank.
+    experiment: with all evaluated runs, as `evaluated` makes it. metric: default is the headline of its task.
+    ConfigError for a metric that is no share, such as a rank.
     """
     rows = tuple(rows)
     if metric is None:
         there = {row.metric for row in rows if row.experiment == experiment.name}
-        metric = next((m for m in ("top1", "top1/action", "t2v/R@1", HEADLINE) if m in there), "top1")
-    if not is_share(metric):
+        metric = experiment.task.headline(there)
+    if not tasks.metric(metric).is_share:
         raise ConfigError(
             f"{metric!r} is no share of right answers; compare candidates by one, such as top1 or t2v/R@1"
         )

@@ -2,44 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 
+from pipelines import tasks
 from pipelines.config import OWN, method_class
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.experiments._experiment import command, shown
-from pipelines.measures.clusters import KMEANS, RESTARTS
 from pipelines.measures.validators import ORACLE, VALIDATORS
 from pipelines.settings import first
-from pipelines.tables.cells import Line, Note, beside_published, is_share
+from pipelines.tables.cells import Line, Note, beside_published
 
-NAMES = {
-    "top1": "top-1 accuracy",
-    "top1/action": "top-1 accuracy, all tasks of a clip right,",
-    "mean_class": "mean class accuracy",
-    **{
-        f"{metric}/{branch}{way}": f"{name} of clusters, branch {branch}{said}"
-        for metric, name in {
-            "acc_hungarian": "accuracy (Hungarian matching)",
-            "acc_dominant": "accuracy (dominating class)",
-            "nmi": "normalised mutual information",
-            "ari": "adjusted Rand index",
-        }.items()
-        for branch in ("B0", "B1")
-        for way, said in (("", ""), (KMEANS, f", by k-means (mean of {RESTARTS} starts)"))
-    },
-    "cv_s": "CV of norms, source side",
-    "cv_t": "CV of norms, target side",
-    "cv_st": "CV of norms, both sides",
-    **{
-        f"{way}/{metric}": f"{name}, {said}"
-        for way, said in (("t2v", "text to video"), ("v2t", "video to text"))
-        for metric, name in {
-            **{f"R@{k}": f"recall at {k}" for k in (1, 5, 10)},
-            "GM": "geometric mean of the recalls at 1, 5 and 10",
-            "MedR": "median rank (lower is better)",
-            "MeanR": "mean rank (lower is better)",
-        }.items()
-    },
-}
 SELECT = {
     "last": "last (the weights at the end of training; no labels choose)",
     "mean": "mean (over the outputs kept near the end of training; no labels choose)",
@@ -81,10 +52,9 @@ def notes(
         *_missing(experiment, plan, found),
     ]
     calm = [Note(_what(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
-    if experiment.task == "clustering":
-        calm.append(Note("Numbers of clusters are the targets' true numbers of classes (oracle K)."))
-    if by_kmeans := _by_kmeans(metric, plan, found):
-        calm.append(Note(f"By k-means, their results having none by a classifier of clusters: {', '.join(by_kmeans)}."))
+    calm += [Note(text) for text in experiment.task.notes]
+    if instead := _stand_ins(metric, plan, found):
+        calm.append(Note(f"{experiment.task.stand_in_words}: {', '.join(instead)}."))
     if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
@@ -119,10 +89,11 @@ def notes(
 
 
 def _what(metric: str, lines: list[Line]) -> str:
-    name, unit, rows = NAMES.get(metric, metric), " in per cent" if is_share(metric) else "", " on the test rows"
+    of = tasks.metric(metric)
+    name, unit = of.words, " in per cent" if of.is_share else ""
     if metric.startswith("validator/"):
-        rule = VALIDATORS[metric.removeprefix("validator/")]
-        name, rows = f"{metric}, {rule.says} ({'higher' if rule.higher else 'lower'} is better)", ""
+        name = f"{metric}: {name}"
+    rows = "" if of.unit == "a score" else " on the test rows"
     measured = {line.method: line.measured for line in lines if line.measured}
     seeds = set(measured.values())
     if not seeds:
@@ -136,9 +107,9 @@ def _what(metric: str, lines: list[Line]) -> str:
     return f"{name[0].upper()}{name[1:]}{unit}{rows}; {over}. Selection: {_per_line(lines, 'select', SELECT)}."
 
 
-def _by_kmeans(metric: str, plan: Plan, found: dict[str, Result]) -> list[str]:
-    """Rows whose numbers are by k-means, where the metric does not ask for that."""
-    instead = {run for run, row in found.items() if row.metric == metric + KMEANS}
+def _stand_ins(metric: str, plan: Plan, found: dict[str, Result]) -> list[str]:
+    """Rows that show the task's stand-in, because their runs do not have the metric itself."""
+    instead = {run for run, row in found.items() if row.metric != metric}
     return list(dict.fromkeys(method for (method, _), seeds in plan.items() if instead & set(seeds.values())))
 
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
-from heads.nets import Retrieval
+from pipelines import tasks
 from pipelines.data.opening import Opened
 from pipelines.data.rows import Rows
-from pipelines.measures import ranks
 from pipelines.measures.validators import VALIDATORS, Seen
 
 Outputs = dict[str, NDArray[Any]]
@@ -38,9 +37,10 @@ def scores(method: Method, opened: Opened) -> dict[str, float]:
     """Validator -> score, of all that can be computed of the run; draws nothing and sees no label of the target."""
     names, sides = opened.config.validators, opened.sides
     needs = {need for name in names for need in VALIDATORS[name].needs}
-    if opened.config.task == "retrieval":
-        # the one validator that such a run has is called after the side that it looks at
-        return {name: both_ways(recalls(method, outputs(method, sides[name], opened), sides[name])) for name in names}
+    task = opened.config.task
+    if not task.has_class_scores:  # then a validator is the task's own measure on the side that it is named after
+        looked = {name: outputs(method, sides[name], opened) for name in names}
+        return {name: task.choice(task.measure(of, {}, method.net, opened.clusters)) for name, of in looked.items()}
     p: dict[str, dict[str, Tensor]] = {}
     for side in needs & {"source_val", "target"}:
         said = outputs(method, sides[side], opened)
@@ -56,7 +56,8 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
 
     Where feeds say `each`, every window is predicted by itself: scores are then log of the mean softmax, and other
     outputs their mean, over the windows that the row has in one of these feeds. In retrieval "visual" (rows, M) is of
-    the rows, and "text" (captions, M) of their captions, which the method is not told the clips of.
+    the rows, "text" (captions, M) of their captions, and "clip" (captions,) the row of each caption, which the method
+    does not see.
     """
     each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
 
@@ -87,28 +88,8 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
         least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
         if not bool(((out >= least) & (out < torch.inf)).all()):  # so is NaN refused
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
-    return {name: out.cpu().numpy() for name, out in said.items()}
-
-
-def recalls(method: Method, said: Outputs, rows: Rows) -> dict[str, float]:
-    """Metric -> value of what was said of rows and their captions, by the similarity of the method's net."""
-    assert rows.captions is not None
-    return measure(method, said["text"], said["visual"], rows.captions.row.numpy())
-
-
-def measure(method: Method, text: NDArray[Any], visual: NDArray[Any], clip: NDArray[Any]) -> dict[str, float]:
-    """Metric -> value of embeddings of captions (c, M) and clips (n, M); clip (c,): whose caption each is."""
-    net = method.net
-    assert isinstance(net, Retrieval)
-    device = next(net.parameters()).device
-    with torch.no_grad():
-        t2v, v2t = ranks.ranks(text, visual, clip, lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)))
-    return ranks.metrics(t2v, v2t)
-
-
-def both_ways(values: dict[str, float]) -> float:
-    """What retrieval runs are chosen by: the mean, over both directions, of the geometric mean of R@1, R@5 and R@10."""
-    return (values["t2v/GM"] + values["v2t/GM"]) / 2
+    kept = {name: out.cpu().numpy() for name, out in said.items()}
+    return kept | {"clip": rows.captions.row.numpy()} if rows.captions else kept
 
 
 def _mean(out_BT: Tensor, there_BT: Tensor) -> Tensor:
@@ -156,9 +137,9 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
 def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
     """Modalities whose features are all but zero on some side: their losses look aligned, and nothing revives them.
 
-    None of a net of retrieval, whose embeddings have a length of 1 by construction.
+    None of a retrieval net: its embeddings have length 1 by construction.
     """
-    if method.net.task == "retrieval":
+    if tasks.load(method.net.task).unit_length:
         return []
     norms = [feature_norms(method, rows) for rows in sides]
     return sorted({m for of in norms for (_, m), norm in of.items() if norm < COLLAPSED})

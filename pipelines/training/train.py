@@ -72,10 +72,12 @@ def train(
             "tier_why": opened.features.why,
             "seconds": round(time.perf_counter() - began, 3),
         }
-        outputs = {name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs}
+        outputs = {
+            name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs if name != "clip"
+        }
         outputs["rows"] = np.asarray(test.rows)
         if test.captions:
-            outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": test.captions.row.numpy()}
+            outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": points[-1].outputs["clip"]}
         write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
     return folder
 

@@ -15,10 +15,11 @@ from pipelines.config import Feed
 from pipelines.data.opening import open_run
 from pipelines.evaluation.evaluate import accuracies, evaluate, predictions
 from pipelines.experiments import Experiment
-from pipelines.measures.clusters import acc_hungarian, metrics
+from pipelines.measures.clusters import acc_hungarian
 from pipelines.report import write as report
 from pipelines.tables import build as tables
 from pipelines.tables import choosing
+from pipelines.tasks.clustering import TASK
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers.skeleton_stores import CLASSES, JOINTS, LATE, manifest, run, write_all
@@ -158,7 +159,9 @@ def test_metrics_are_of_both_branches_by_classifier_and_kmeans(table):
 def points(made):
     """Metrics of each kept point of +OCM."""
     said = Run.open(made[1]).outputs
-    return [metrics({name: out[k] for name, out in said.items() if name != "rows"}, TRUTH, 4) for k in range(3)]
+    return [
+        TASK.measure({n: out[k] for n, out in said.items() if n != "rows"}, {"label": TRUTH}, None, 4) for k in range(3)
+    ]
 
 
 def test_numbers_are_means_over_the_kept_points(points, table):
@@ -191,7 +194,7 @@ def test_the_headline_is_hungarian_by_kmeans_where_there_is_no_classifier(table)
         assert cells(text, method)[2] == f"{value:.1f}"
     said = " ".join(text.split())
     assert "Accuracy (Hungarian matching) of clusters, branch B0 in per cent on the test rows" in said
-    assert "By k-means, their results having none by a classifier of clusters: BM." in said
+    assert "By k-means, because their runs have no classifier of clusters: BM." in said
     assert "true numbers of classes (oracle K)" in said
     assert "utk→msr" in said
     assert "MISSING" not in said
@@ -207,7 +210,7 @@ def test_other_metrics_have_tables_of_their_own(table):
 
 
 def test_what_is_of_modalities_is_left_out_with_a_word(table):
-    with pytest.raises(ConfigError, match="no norms of 'toy': in clustering"):
+    with pytest.raises(ConfigError, match="no norms of 'toy'.*clustering"):
         tables.norms_table(*table)
 
 
@@ -255,12 +258,12 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         ({"target": None, "test": "msr"}, "method 'codt' needs target"),
         ({"source": ()}, "method 'codt' needs source"),
         ({"test": "flo"}, "test='flo', but a clustering run finds the clusters of its target 'msr'"),
-        ({"holdout": 0.3}, "holdout=0.3 is to choose by"),
+        ({"holdout": 0.3}, "holdout=0.3 has no use"),
         ({"select": "snd"}, "select='snd' needs predictions of classes, and a clustering run has none"),
         ({"select": "source_val"}, "choose from last, mean, oracle"),
         ({"feeds": {"own": Feed("own", seen_by="target test")}}, "seen_by='target test' lacks source"),
         ({"feeds": {"shared": Feed("shared"), "own": Feed("own", seen_by="target")}}, "seen_by='target' lacks test"),
-        ({"feeds": {"shared": Feed("shared", captions="own")}}, "net 'stgcn' is of clustering; leave captions empty"),
+        ({"feeds": {"shared": Feed("shared", captions="own")}}, "a clustering net reads no captions"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes, message):

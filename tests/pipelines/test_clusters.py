@@ -8,16 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.measures.clusters import (
-    acc_dominant,
-    acc_hungarian,
-    by_kmeans,
-    clusters,
-    headline,
-    matched,
-    measures,
-    metrics,
-)
+from pipelines.measures.clusters import acc_dominant, acc_hungarian, by_kmeans, matched
+from pipelines.tasks.clustering import TASK, cluster_of, of_clusters
 
 LABELS = st.integers(1, 30).flatmap(
     lambda n: st.tuples(*(st.lists(st.integers(0, 4), min_size=n, max_size=n).map(np.array) for _ in range(2)))
@@ -54,21 +46,21 @@ def test_the_dominating_class_is_counted_cluster_by_cluster(pair):
 
 @slow_at_first
 @given(LABELS, st.permutations(range(5)), st.permutations(range(5)))
-def test_names_of_clusters_and_classes_do_not_matter(pair, of_clusters, of_classes):
+def test_names_of_clusters_and_classes_do_not_matter(pair, new_clusters, new_classes):
     found, truth = pair
-    renamed = measures(np.array(of_clusters)[found] + 3, np.array(of_classes)[truth] * 7)
-    assert renamed == pytest.approx(measures(found, truth))
+    renamed = of_clusters(np.array(new_clusters)[found] + 3, np.array(new_classes)[truth] * 7)
+    assert renamed == pytest.approx(of_clusters(found, truth))
 
 
 @slow_at_first
 @given(LABELS)
 def test_clusters_that_are_the_classes_are_perfect(pair):
-    assert measures((pair[1] * 3 + 1) % 5, pair[1]) == pytest.approx(dict.fromkeys(measures(*pair), 1.0))
+    assert of_clusters((pair[1] * 3 + 1) % 5, pair[1]) == pytest.approx(dict.fromkeys(of_clusters(*pair), 1.0))
 
 
 def test_six_rows_by_hand():
     found, truth = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 0])
-    values = measures(found, truth)
+    values = of_clusters(found, truth)
     assert values["acc_hungarian"] == pytest.approx(4 / 6)  # the third cluster has no class left
     assert values["acc_dominant"] == pytest.approx(5 / 6)
     H = lambda *p: -sum(x * np.log(x) for x in p)  # noqa: E731
@@ -79,7 +71,7 @@ def test_six_rows_by_hand():
 
 
 def test_one_cluster_of_all_rows_knows_nothing():
-    values = measures(np.zeros(12, int), np.arange(12) % 3)
+    values = of_clusters(np.zeros(12, int), np.arange(12) % 3)
     assert values == pytest.approx({"acc_hungarian": 1 / 3, "acc_dominant": 1 / 3, "nmi": 0, "ari": 0})
 
 
@@ -121,8 +113,8 @@ def test_kmeans_finds_groups_that_are_near_each_other_and_far_from_the_origin():
 
 def test_numbers_by_kmeans_are_means_over_ten_starts():
     f, y = features(8.0)
-    each = [measures(by_kmeans(f, 4, seed), y) for seed in range(10)]
-    values = metrics({"feature_B1": f}, y, 4)
+    each = [of_clusters(by_kmeans(f, 4, seed), y) for seed in range(10)]
+    values = TASK.measure({"feature_B1": f}, {"label": y}, None, 4)
     assert values == pytest.approx({f"{m}/B1/kmeans": np.mean([one[m] for one in each]) for m in each[0]})
     assert len({one["nmi"] for one in each}) > 1
 
@@ -130,16 +122,16 @@ def test_numbers_by_kmeans_are_means_over_ten_starts():
 def test_lengths_of_features_count():
     """Two groups of one direction."""
     f, y = np.repeat([[1.0, 1.0], [9.0, 9.0]], 4, 0).astype(np.float32), np.arange(8) // 4
-    assert metrics({"feature_B0": f}, y, 2)["acc_hungarian/B0/kmeans"] == 1
+    assert TASK.measure({"feature_B0": f}, {"label": y}, None, 2)["acc_hungarian/B0/kmeans"] == 1
 
 
 def test_a_classifier_has_names_of_its_own():
     f, y = features(0.1)
     logits = np.eye(3)[np.zeros(30, int)]
-    values = metrics({"feature_B0": f, "cluster_B0": logits, "feature_B1": f}, y, 3)
+    values = TASK.measure({"feature_B0": f, "cluster_B0": logits, "feature_B1": f}, {"label": y}, None, 3)
     assert len(values) == 4 + 4 + 4
-    assert values["acc_hungarian/B0"] == headline(values) == pytest.approx(1 / 3)
+    assert values["acc_hungarian/B0"] == TASK.choice(values) == pytest.approx(1 / 3)
     assert values["acc_hungarian/B0/kmeans"] == values["acc_hungarian/B1/kmeans"] == 1
-    assert headline(metrics({"feature_B0": f}, y, 3)) == 1
-    assert clusters({"feature_B0": f, "cluster_B0": logits}, 3).tolist() == [0] * 30
-    assert np.array_equal(clusters({"feature_B0": f}, 3), by_kmeans(f, 3, 0))
+    assert TASK.choice(TASK.measure({"feature_B0": f}, {"label": y}, None, 3)) == 1
+    assert cluster_of({"feature_B0": f, "cluster_B0": logits}, 3).tolist() == [0] * 30
+    assert np.array_equal(cluster_of({"feature_B0": f}, 3), by_kmeans(f, 3, 0))

@@ -144,5 +144,5 @@ def test_where_there_is_no_a_distance_side_and_split_are_named_and_recalls_are_k
 
 def test_a_run_without_captions_has_no_pairs(tmp_path):
     folder = train(run(steps=1), write_all(tmp_path / "stores"), tmp_path / "runs")
-    with pytest.raises(ConfigError, match="is of classification"):
+    with pytest.raises(ConfigError, match="is a classification run"):
         distances(folder, tmp_path / "stores")

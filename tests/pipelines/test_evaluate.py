@@ -14,8 +14,9 @@ from heads.methods import rna
 from pipelines.config import Feed
 from pipelines.data.opening import open_run
 from pipelines.data.stores import open_manifest
-from pipelines.evaluation.evaluate import evaluate, predictions, score
+from pipelines.evaluation.evaluate import evaluate, predictions
 from pipelines.measures.accuracy import topk_accuracy
+from pipelines.tasks.classification import TASK
 from pipelines.training.runs import Run, load_method
 from pipelines.training.train import train
 from tests.helpers.stores import CLASSES, STORES, manifest, run, write_all, write_store
@@ -136,7 +137,7 @@ def test_predictions_for_a_confusion_matrix(stores, tmp_path):
     assert said.classes == CLASSES
     assert said.truth.tolist() == truth(folder, manifest()).tolist()
     assert (said.truth == said.predicted).mean() == pytest.approx(values(folder, stores)["top1"])
-    with pytest.raises(ConfigError, match="has no task 'verb'; it has: label"):
+    with pytest.raises(ConfigError, match="no label 'verb'.*label"):
         predictions(folder, stores, "verb")
 
 
@@ -253,8 +254,8 @@ def test_of_equal_points_the_latest_is_selected_and_shown(stores, tmp_path):
 def test_top5_of_an_action_takes_more_than_five_classes_in_each_task():
     many, few = np.random.default_rng(0).normal(size=(9, 7)), np.random.default_rng(1).normal(size=(9, 3))
     y = np.arange(9) % 3
-    assert "top5/action" not in score({"verb": few, "noun": many}, {"verb": y, "noun": y})
-    assert "top5/action" in score({"verb": many, "noun": many}, {"verb": y, "noun": y})
+    assert "top5/action" not in TASK.measure({"verb": few, "noun": many}, {"verb": y, "noun": y}, None, 0)
+    assert "top5/action" in TASK.measure({"verb": many, "noun": many}, {"verb": y, "noun": y}, None, 0)
 
 
 def test_a_test_clip_without_label_is_named(tmp_path):

@@ -194,7 +194,7 @@ def test_tables_of_acp_share_their_ends_and_their_numbers():
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("acp")])
 def test_retrieval_never_sees_or_chooses_by_the_text_of_the_target(name):
     for run in TABLES[name].runs:
-        assert (run.select, run.task, len(run.points)) == ("source_val", "retrieval", 4)
+        assert (run.select, run.task.name, len(run.points)) == ("source_val", "retrieval", 4)
         assert [run.feeds[m].seen_by for m in run.captions] == ["source test"]
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.measures.ranks import metrics, ranks
+from pipelines.measures.ranks import ranks
+from pipelines.tasks.retrieval import of_ranks
 
 
 def looked_up(matrix):
@@ -122,7 +123,7 @@ def test_a_caption_of_no_clip_is_an_error(clip):
 
 def test_recall_counts_ranks_below_k_and_a_tie_is_not_first():
     t2v = np.array([0, 0.5, 1, 4.5, 5, 9.5, 10, 99])
-    values = metrics(t2v, np.array([0.0, 2, np.nan, np.nan]))
+    values = of_ranks(t2v, np.array([0.0, 2, np.nan, np.nan]))
     assert values["t2v/R@1"] == 1 / 8
     assert values["t2v/R@5"] == 4 / 8
     assert values["t2v/R@10"] == 6 / 8
@@ -136,4 +137,4 @@ def test_recall_counts_ranks_below_k_and_a_tie_is_not_first():
 
 def test_no_query_no_measure():
     with pytest.raises(ValueError, match="v2t"):
-        metrics(np.zeros(2), np.full(2, np.nan))
+        of_ranks(np.zeros(2), np.full(2, np.nan))

@@ -256,7 +256,7 @@ def test_domains_of_a_store_are_no_option(store):
 def test_a_run_of_classification_answers_no_sentence(tmp_path):
     write_all(tmp_path / "stores")
     folder = train(run(steps=1), tmp_path / "stores", tmp_path / "runs")
-    with pytest.raises(ConfigError, match="is of classification"):
+    with pytest.raises(ConfigError, match="is a classification run"):
         in_run(folder, tmp_path / "stores", "dog", 1)
 
 

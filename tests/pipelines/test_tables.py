@@ -322,7 +322,7 @@ def test_several_tasks_are_headed_by_all_of_them_right(toy):
     some = [replace(r, metric=m, value=v) for r in rows(toy) for m, v in (("top1/verb", 0.9), ("top1/action", 0.25))]
     text = render(some, replace(toy, published={"RNA (UDA)": {"mean": 30.0}}))
     assert cells(text)["RNA (UDA)"][-2] == "25.0 ± 0.0 (30.0)"
-    assert "Top-1 accuracy, all tasks of a clip right, in per cent" in " ".join(text.split())
+    assert "Top-1 accuracy on all labels of a clip at once in per cent" in " ".join(text.split())
 
 
 def test_only_true_strays_are_counted_when_rows_are_chosen(toy):

@@ -397,7 +397,7 @@ def test_a_table_of_a_validator_is_in_its_units_and_leaves_out_who_has_none():
     assert "0.375 ± 0.125" in text
     assert "MISSING" not in text
     words = " ".join(text.split())
-    assert "Validator/snd, soft neighbourhood density on the target's train rows (higher is better); mean ±" in words
+    assert "Validator/snd: soft neighbourhood density on the target's train rows (higher is better); mean ±" in words
     assert "per cent" not in words
     with pytest.raises(ConfigError, match=r"no run of 'toy' has 'validator/dev'; validators: source_val, entropy"):
         render([], toy, "validator/dev")
