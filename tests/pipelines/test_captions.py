@@ -243,7 +243,7 @@ def test_impossible_feeds_are_refused(wrong, complaint):
 def test_runs_of_one_task_refuse_what_is_of_the_other():
     with pytest.raises(ConfigError, match=r"feeds.words.captions='clips_captions'.*classification"):
         run(net=adapter.Params())
-    with pytest.raises(ConfigError, match="method 'rna' is of classification, but net 'gated' is of retrieval"):
+    with pytest.raises(ConfigError, match="method 'rna' does classification.*net 'gated' does retrieval"):
         run(method=rna.Params())
     with pytest.raises(ConfigError, match="select='snd' needs predictions of classes, and a retrieval run has none"):
         adapting(select="snd")
