@@ -39,10 +39,31 @@ class Side:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's rows. A side that the run does not name is None, and its rows were never read."""
+    """The rows of one step. A side that the run does not name is None, and its rows were never read."""
 
     source: Side | None = None
     target: Side | None = None
+
+    @property
+    def source_side(self) -> Side:
+        """The source side, for a method whose `needs` lists it; ValueError if the batch has none."""
+        return required("source", self.source)
+
+    @property
+    def target_side(self) -> Side:
+        """The target side, for a method whose `needs` lists it; ValueError if the batch has none."""
+        return required("target", self.target)
+
+    def both(self) -> tuple[Side, Side]:
+        """The source side and the target side; ValueError if the batch lacks one."""
+        return self.source_side, self.target_side
+
+
+def required(name: str, side: Side | None) -> Side:
+    """The side itself; ValueError if it is None."""
+    if side is None:
+        raise ValueError(f"this batch has no {name} side; a method that reads it lists {name!r} in `needs`")
+    return side
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,5 @@ class Fitted(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C trains the net as `source_only` does."""
-        s = batch.source
-        assert s is not None  # `needs`
+        s = batch.source_side
         return {"L_C": task_cross_entropy(self.net.classify(self.net.encode(s)), s.y)}

@@ -88,8 +88,7 @@ class AdaBN(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the normalised source; the rows of the target were looked at in begin_epoch."""
-        s = batch.source
-        assert s is not None  # `needs`
+        s = batch.source_side
         return {"L_C": task_cross_entropy(self.predict(s), s.y)}
 
     def predict(self, side: Side) -> dict[str, Tensor]:

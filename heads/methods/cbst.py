@@ -73,9 +73,7 @@ class Cbst(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_st on the labelled rows of the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         everyone = torch.ones_like(s.index, dtype=torch.bool)
         y_t = dict(zip(self.spec.classes, self.labels[t.index].unbind(1), strict=True))
         L_C = self.classified(s, s.y, dict.fromkeys(y_t, everyone))

@@ -59,9 +59,7 @@ class Cdan(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         z_s, z_t = self.net.classify(f_s), self.net.classify(f_t)
         L_C = task_cross_entropy(z_s, s.y)

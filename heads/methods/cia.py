@@ -59,9 +59,7 @@ class Cia(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides, both after the exchange."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         g_s, g_t = self.exchange(s), self.exchange(t)
         L_C = task_cross_entropy(self.net.classify(g_s), s.y)
         coefficient = self.params.lambda_d * dann(progress)

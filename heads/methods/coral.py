@@ -42,9 +42,7 @@ class Coral(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_coral between the sides."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         gaps = (coral, mean_gap) if p.mean_term else (coral,)
         each = [gap(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values() for gap in gaps]

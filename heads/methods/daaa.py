@@ -56,9 +56,7 @@ class Daaa(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source; L_d and L_c between the sides."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         L_C = task_cross_entropy(self.net.classify(f_s), s.y)
         y_t = {task: z_BK.argmax(1) for task, z_BK in self.net.classify(f_t).items()}

@@ -48,9 +48,7 @@ class Dann(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         coefficient = self.params.lambda_d * dann(progress)
         pairs = aligned(self.spec, s, f_s, t, f_t)

@@ -93,9 +93,7 @@ class Dlmm(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, L_C_m of each modality alone, L_t on the chosen rows of the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         alone = [task_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
         y_BJ, chosen_BJM = self.labels[t.index], self.chosen[t.index]

@@ -86,14 +86,12 @@ class Gan3c(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The terms of all three players; which player lowers which of them is said by `rounds`."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         return self.discrimination(t) | self.generation(t) | self.adaptation(t, progress)
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """D, then G, then the net."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         yield "D", self.discrimination(t)
         yield "G", self.generation(t)
         yield "net", self.adaptation(t, progress)

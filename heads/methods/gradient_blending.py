@@ -74,8 +74,7 @@ class GradientBlending(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """w_k L_C(k) of each head, over all tasks."""
-        s = batch.source
-        assert s is not None  # `needs`
+        s = batch.source_side
         has = {m: s.has(m) for m in s.x}
         weighed_H = (self.weights * self.head_losses(self.net.encode(s), has, s.y)).sum(1)
         return {f"L_C_{head}": L for head, L in zip(self.heads, weighed_H.unbind(), strict=True)}

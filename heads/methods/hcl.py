@@ -84,8 +84,7 @@ class Hcl(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_HCID and L_HCCD of the target."""
-        p, t = self.params, batch.target
-        assert t is not None  # `needs`
+        p, t = self.params, batch.target_side
         f = self.net.encode(t)
         z, q = self.net.classify(f), self.net.reads(f)
         with torch.no_grad():

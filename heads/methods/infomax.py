@@ -41,9 +41,7 @@ class Infomax(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_IM on the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         each = torch.stack([information(z_BK.softmax(1)) for z_BK in z_t.values()])
         return {"L_C": task_cross_entropy(z_s, s.y), "L_IM": self.params.lambda_im * each.sum()}

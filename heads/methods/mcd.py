@@ -86,8 +86,7 @@ class Mcd(Method):
 
     def supervised(self, batch: Batch) -> dict[str, Tensor]:
         """L_C and L_C' of the source."""
-        s = batch.source
-        assert s is not None  # `needs`
+        s = batch.source_side
         f = self.net.encode(s)
         return {
             "L_C": task_cross_entropy(self.net.classify(f), s.y),
@@ -96,8 +95,7 @@ class Mcd(Method):
 
     def apart(self, batch: Batch, coefficient: float | None = None) -> Tensor:
         """Σ_task d of the target; with a coefficient, its gradient into F is multiplied by -coefficient."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         f = self.net.encode(t)
         if coefficient is not None:
             f = {m: reverse(f_BD, coefficient) for m, f_BD in f.items()}

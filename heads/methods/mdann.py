@@ -74,9 +74,7 @@ class Mdann(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source; L_d of modalities, fused features and attention between the sides."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         of_s, of_t = self.attend(s), self.attend(t)
         L_C = task_cross_entropy(self.net.classify(of_s.g), s.y)
         c = self.params.lambda_d * dann(progress)

@@ -73,8 +73,7 @@ class MmSada(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_c on all sides, L_d between them; the latter two as far as they are asked for."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
+        s, t = batch.source_side, batch.target
         f_s = self.net.encode(s)
         terms = {"L_C": task_cross_entropy(self.net.classify(f_s), s.y)}
         zero = terms["L_C"].new_zeros(())

@@ -107,8 +107,7 @@ class Mtran(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_im, L_ss and, unless λ_2 = λ_3 = 0, the terms of `align`."""
-        p, t = self.params, batch.target
-        assert t is not None  # `needs`
+        p, t = self.params, batch.target_side
         f, A = self.net.attend(t)
         z = self.net.classify(f)
         y = dict(zip(self.net.parts, self.labels[t.index].unbind(1), strict=True))

@@ -76,8 +76,7 @@ class Rna(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, L_g, L_c; with a target also L_d and L_IM; with per_modality also L_C_m."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
+        p, s, t = self.params, batch.source_side, batch.target
         f_s = self.net.encode(s)
         terms = {"L_C": task_cross_entropy(self.net.classify(f_s), s.y)}
         if p.per_modality:

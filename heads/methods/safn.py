@@ -44,9 +44,7 @@ class Safn(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_afn on both sides, with λ_ent also L_ent on the target."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         terms = {
             "L_C": task_cross_entropy(self.net.classify(f_s), s.y),

@@ -81,9 +81,7 @@ class Sava(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides, L_o on both."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         a_s, a_t = self.attention(s, f_s), self.attention(t, f_t)
         L_C = task_cross_entropy(self.net.classify(attend(f_s, a_s)), s.y)

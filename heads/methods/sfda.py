@@ -83,8 +83,7 @@ class Sfda(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_source of head 1, L_self of head 2."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         f = self.net.encode(t)
         said_BJ, y_BJ, w_BJ = self.said[t.index], self.labels[t.index], self.reliable[t.index]
         L_source = task_cross_entropy(self.first.classify(f), dict(zip(self.net.parts, said_BJ.unbind(1), strict=True)))

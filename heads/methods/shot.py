@@ -65,8 +65,7 @@ class Shot(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_IM and L_ss of the target."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         z = self.net.classify(self.net.encode(t))
         y = dict(zip(self.net.parts, self.labels[t.index].unbind(1), strict=True))
         return {

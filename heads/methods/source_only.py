@@ -43,8 +43,7 @@ class SourceOnly(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, and L_C_m when asked for."""
-        s, smoothing = batch.source, self.params.smoothing
-        assert s is not None  # `needs`
+        s, smoothing = batch.source_side, self.params.smoothing
         f = self.net.encode(s)
         if not smoothing:
             terms = self.net.loss(f, s)

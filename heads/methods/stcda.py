@@ -82,9 +82,7 @@ class Stcda(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_clip and L_video on both sides, L_vca between them."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         v_s, v_t = videos(s, f_s), videos(t, f_t)
         L_C = task_cross_entropy(self.net.classify(v_s), s.y)

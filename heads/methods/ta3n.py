@@ -80,9 +80,7 @@ class Ta3n(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, the domain losses between the sides, L_ae on both."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         warm = dann(progress / 10)
         of_s, of_t = self.look(s, warm), self.look(t, warm)
         z_s, z_t = self.net.classify(of_s.f), self.net.classify(of_t.f)

@@ -73,9 +73,7 @@ class TCoN(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_C_a on its co-attended clips, L_d and L_mmd between these and the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         L_C = task_cross_entropy(self.net.classify(videos(s, f_s)), s.y)
         L_d = L_mmd = L_C.new_zeros(())

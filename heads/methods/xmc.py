@@ -193,9 +193,7 @@ class Xmc(Method):
 
 def both(batch: Batch) -> dict[str, Side]:
     """The two sides, by name."""
-    assert batch.source is not None  # `needs`
-    assert batch.target is not None
-    return {"source": batch.source, "target": batch.target}
+    return dict(zip(SIDES, batch.both(), strict=True))
 
 
 def zero(f: Features) -> Tensor:
