@@ -20,7 +20,7 @@ class Side:
 
     x: dict[str, Tensor]  #: modality -> (B, T, *row_shape) float32; zeros where not present
     present: dict[str, Tensor]  #: modality -> (B, T) bool
-    y: dict[str, Tensor]  #: task -> (B,) int64; {} where hidden: always for a target, always in predict
+    y: dict[str, Tensor]  #: label -> (B,) int64; {} where hidden: always for a target, always in predict
     domain: Tensor  #: (B,) int64, position in Spec.domains; -1 for a test domain that training never names
     index: Tensor  #: (B,) int64, row of the side; addresses banks and pseudo-labels
 
@@ -72,7 +72,7 @@ class Spec:
 
     shapes: dict[str, tuple[int, ...]]  #: modality -> row_shape, over all feeds
     windows: dict[str, int]  #: modality -> T of a training draw
-    classes: dict[str, int]  #: task -> number of classes, from the manifest; in clustering, of the source's rows alone
+    classes: dict[str, int]  #: label -> number of classes, from the manifest; in clustering, of the source's rows alone
     rows: dict[str, int]  #: "source" | "source_val" | "target" -> rows, of the sides that the method is given;
     #: "captions" -> captions of the source's rows
     domains: tuple[str, ...]  #: source domains in the run's order, then the target

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from heads.batch import gather
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from tests._problems import SPEC, batch, side, without
 
 
@@ -44,8 +44,8 @@ def test_gather_keeps_the_order_of_the_sweep():
 
 
 def test_hidden_labels_are_named():
-    with pytest.raises(ValueError, match="labels of task 'label', but this side's are hidden"):
-        task_cross_entropy({"label": torch.zeros(2, 3)}, {})
+    with pytest.raises(ValueError, match="labels of kind 'label'.*hidden"):
+        label_cross_entropy({"label": torch.zeros(2, 3)}, {})
 
 
 def test_a_batch_names_the_side_that_it_lacks():

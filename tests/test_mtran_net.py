@@ -215,7 +215,7 @@ def test_bfloat16_says_nearly_the_same_in_float32():
     ("params", "message"),
     [
         ({"precision": "half"}, "no net.precision 'half'; choose from float32, bfloat16"),
-        ({"dim": 1}, "net.dim 1 cannot be cut into 2 tasks"),
+        ({"dim": 1}, "net.dim 1 cannot be cut into 2 parts"),
     ],
 )
 def test_wrong_parameters_are_named(params, message):

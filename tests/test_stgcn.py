@@ -214,7 +214,7 @@ def test_what_it_cannot_read_is_refused():
         net(spec(18))
     with pytest.raises(ValueError, match="one window of .* feed 'shared' has 2 of"):
         net(dataclasses.replace(ONE, windows={"shared": 2}))
-    with pytest.raises(ValueError, match="takes one task and one or two feeds"):
+    with pytest.raises(ValueError, match="takes one label kind and one or two feeds"):
         net(dataclasses.replace(ONE, classes={"verb": 3, "noun": 4}))
     with pytest.raises(ValueError, match=r"net.kernel 4 is not odd"):
         net(ONE, kernel=4)

@@ -11,7 +11,7 @@ Implementation details
   2. λ_d = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2, so 1 relative to it.
      λ_d stands in the reversal, so it weighs what the encoders feel; the discriminators learn at full rate.
   3. The expectations are one mean over the rows of both sides that have m.
-  4. Several source domains are one source. With several tasks D_m sees the features of all of them as one vector.
+  4. Several source domains are one source. With several label kinds D_m sees the features of all of them as one vector.
 Deviation: on frozen features the encoder is the net's own layer, where the papers train the backbone too.
 """
 

@@ -11,7 +11,8 @@ Implementation details
      for features of another scale (DAN's median heuristic; a factor between the two is within the span of g).
   2. λ_mmd = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2.
   3. The estimate is biased: each row is among its own partners, and its value is 0 or more.
-  4. Several source domains are one source. With several tasks the features of all of them are aligned as one vector.
+  4. Several source domains are one source. With several label kinds the features of all of them are aligned as one
+     vector.
   5. Rows that lack m count in no mean of m.
 Deviation: on frozen features the encoder is the net's own layer, where the papers train the backbone too.
 """

@@ -15,7 +15,7 @@ Implementation details
   3. The gradient goes through the cost; the plan is a constant, as the envelope theorem allows at the optimum.
   4. Equal use of rows forces classes onto each other where the domains have other shares of them; small batches make
      that worse.
-  5. Several source domains are one source. With several tasks the features of all of them are one vector.
+  5. Several source domains are one source. With several label kinds the features of all of them are one vector.
   6. Rows that lack m have no weight in the transport of m.
 Deviation: on frozen features the encoder is the net's own layer, where the papers train the whole network.
 """

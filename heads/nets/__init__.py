@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from heads.batch import Side, Sweep
 from heads.losses.ranking import ranking
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 
 
 class Net(nn.Module):
@@ -27,7 +27,7 @@ class Net(nn.Module):
 
     task: ClassVar[str] = "classification"  #: or retrieval, clustering: what it answers; a method names what it serves
     dim: int  #: D, size of each encoded feature
-    parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
+    parts: dict[str, slice]  #: label -> its slice of D (slice(None) for a single label kind)
     units: nn.Module | None  #: what standardises x before it is encoded, where there is any; AdaBN takes it out
     classifier: nn.Module  #: all that `classify` learns, and nothing that `encode` does; source-free methods freeze it
 
@@ -39,7 +39,7 @@ class Net(nn.Module):
         raise NotImplementedError
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K).
+        """Label -> logits (B, K).
 
         A late-fusion net takes any subset of modalities: classify({"rgb": f["rgb"]}) is that stream alone. A fusing net
         reads "fused".
@@ -47,16 +47,16 @@ class Net(nn.Module):
         raise NotImplementedError
 
     def reads(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> all that its logits are made of (B, D): the fused features, or the modalities' side by side."""
+        """Label -> all that its logits are made of (B, D): the fused features, or the modalities' side by side."""
         read_BD = [f["fused"]] if "fused" in f else list(f.values())
-        return {task: torch.cat([f_BD[:, part] for f_BD in read_BD], 1) for task, part in self.parts.items()}
+        return {label: torch.cat([f_BD[:, part] for f_BD in read_BD], 1) for label, part in self.parts.items()}
 
     def loss(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
         """The term of the labelled rows, which every method begins with: L_C, cross entropy of the side's labels."""
-        return {"L_C": task_cross_entropy(self.classify(f), side.y)}
+        return {"L_C": label_cross_entropy(self.classify(f), side.y)}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """What is kept of a test row: task -> logits."""
+        """What is kept of a test row: label -> logits."""
         return self.classify(self.encode(side))
 
 

@@ -1,21 +1,24 @@
-"""How several tasks share the features of a net."""
+"""Slices of a net's features, one for each label kind."""
 
 
-def parts(dim: int, tasks: tuple[str, ...]) -> dict[str, slice]:
-    """Equal slices of range(dim), the last one to its end; all of it for a single task.
+def parts(dim: int, labels: tuple[str, ...]) -> dict[str, slice]:
+    """Equal slices of range(dim), the last one to its end; all of it for a single label kind.
 
     >>> parts(7, ("verb", "noun"))
     {'verb': slice(0, 3, None), 'noun': slice(3, 7, None)}
     """
-    if dim < len(tasks):
-        raise ValueError(f"net.dim {dim} cannot be cut into {len(tasks)} tasks")
-    if len(tasks) == 1:
-        return {tasks[0]: slice(None)}
-    step = dim // len(tasks)
-    stops = [step * (k + 1) for k in range(len(tasks) - 1)] + [dim]
-    return {task: slice(step * k, stop) for k, (task, stop) in enumerate(zip(tasks, stops, strict=True))}
+    if dim < len(labels):
+        raise ValueError(
+            f"net.dim {dim} cannot be cut into {len(labels)} parts, one for each label kind ({', '.join(labels)}); "
+            f"take {len(labels)} or more"
+        )
+    if len(labels) == 1:
+        return {labels[0]: slice(None)}
+    step = dim // len(labels)
+    stops = [step * (k + 1) for k in range(len(labels) - 1)] + [dim]
+    return {label: slice(step * k, stop) for k, (label, stop) in enumerate(zip(labels, stops, strict=True))}
 
 
-def widths(dim: int, of: dict[str, slice]) -> dict[str, int]:
-    """Task -> entries of its slice."""
-    return {task: len(range(*part.indices(dim))) for task, part in of.items()}
+def widths(dim: int, parts: dict[str, slice]) -> dict[str, int]:
+    """Label -> number of entries of its slice."""
+    return {label: len(range(*part.indices(dim))) for label, part in parts.items()}

@@ -12,11 +12,11 @@ Implementation details
      without a source keeps the units of the run it starts from. Tables of the papers do without.
   3. The bias g is one vector for all modalities, not one per modality. With all of them present that is the same set of
      functions; and f_m is set to 0 where a clip lacks m, so that a missing modality has exactly no say.
-  4. With several tasks, D is cut into equal parts, one per task, in the order of their names; a remainder goes to the
-     last.
+  4. With several label kinds, D is cut into equal parts, one per label, in the order of their names; a remainder goes
+     to the last.
   5. `batch_norm` has BN_m(W_m x_m) in the place of W_m x_m + b_m. `Params(dim=1000, batch_norm=True)` is RNA's head on
-     ROD (code of relative rotation), `Params(dim=256, act="none", dropout=0.0, batch_norm=True)` SHOT's bottleneck.
-     In training each side is normalised by its own batch, in tests all rows by running averages over the batches of all
+     ROD (code of relative rotation), `Params(dim=256, act="none", dropout=0.0, batch_norm=True)` SHOT's bottleneck. In
+     training each side is normalised by its own batch, in tests all rows by running averages over the batches of all
      sides. A norm loss then moves little but BN's scale and shift.
 Shapes: B batch, I entries of a row, D features, K classes.
 """
@@ -51,7 +51,7 @@ class Params:
 
 
 class Adapter(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     units: Standardise | None
 
@@ -90,7 +90,7 @@ class Adapter(Net):
         return f
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of these modalities together."""
+        """Label -> logits (B, K) of these modalities together."""
         logits: dict[str, Tensor] = self.classifier(f)
         return logits
 

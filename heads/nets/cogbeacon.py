@@ -15,7 +15,7 @@ Implementation details
   4. The paper has a LogSoftmax per modality before the sum. Here logits are added: log softmax z_m differs from z_m by
      one number for all classes, so that the sum has the same probabilities and cross entropy. So it has with one g.
   5. Windows are averaged before the first block (a round of CogBeacon has one); f_m is 0 where a clip lacks m.
-  6. With several tasks, D is cut into parts as the adapter's.
+  6. With several label kinds, D is cut into parts as the adapter's.
 Shapes: B rows, L numbers, D features, K classes.
 """
 
@@ -42,7 +42,7 @@ class Params:
 
 
 class CogBeacon(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class CogBeacon(Net):
         return {m: self.branch[m](side.pool(m).flatten(1)) * side.has(m)[:, None] for m in side.x}
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of these modalities together."""
+        """Label -> logits (B, K) of these modalities together."""
         logits: dict[str, Tensor] = self.classifier(f)
         return logits
 

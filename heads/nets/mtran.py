@@ -15,7 +15,7 @@ Implementation details
   3. Windows have no positions (the paper names none), so their order changes nothing.
   4. Windows that are not present are attended to by none and are left out of the mean; f_m is 0 where a clip lacks m.
   5. A modality that is drawn one window at a time has A = 1: its W_q and W_k cannot learn, and stay as drawn.
-  6. With several tasks, the fused D is cut into parts as the adapter's.
+  6. With several label kinds, the fused D is cut into parts as the adapter's.
 Shapes: B rows, T windows, D features, L layers, K classes.
 """
 
@@ -44,7 +44,7 @@ class Params:
 
 
 class Mtran(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     classifier: nn.ModuleDict
 
@@ -61,7 +61,7 @@ class Mtran(Net):
         joined = nn.Linear(len(spec.shapes) * params.dim, params.dim)
         self.fuse = nn.Sequential(joined, nn.ReLU(), nn.Dropout(params.dropout))
         width = widths(params.dim, self.parts)
-        self.classifier = nn.ModuleDict({f":{task}": nn.Linear(width[task], k) for task, k in spec.classes.items()})
+        self.classifier = nn.ModuleDict({f":{label}": nn.Linear(width[label], k) for label, k in spec.classes.items()})
 
     def attend(self, side: Side) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Modality or "fused" -> f (B, D), and modality -> A of each layer (B, L, T, T), whose rows sum to 1."""
@@ -78,10 +78,10 @@ class Mtran(Net):
         return self.attend(side)[0]
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of the fused features."""
+        """Label -> logits (B, K) of the fused features."""
         if "fused" not in f:
             raise ValueError("net mtran classifies fused features, no modality alone; take net adapter for that")
-        return {task: self.classifier[f":{task}"](f["fused"][:, part]) for task, part in self.parts.items()}
+        return {label: self.classifier[f":{label}"](f["fused"][:, part]) for label, part in self.parts.items()}
 
 
 class Branch(nn.Module):

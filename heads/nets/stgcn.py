@@ -52,7 +52,7 @@ class Stgcn(Net):
         super().__init__()
         if len(spec.classes) != 1 or not 1 <= len(spec.shapes) <= 2:
             raise ValueError(
-                f"net stgcn takes one task and one or two feeds, not {', '.join(spec.classes)} on "
+                f"net stgcn takes one label kind and one or two feeds, not {', '.join(spec.classes)} on "
                 f"{', '.join(spec.shapes)}; the first feed is the layout that source and target share"
             )
         for m, shape in spec.shapes.items():

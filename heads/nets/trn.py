@@ -2,7 +2,7 @@
 
     x_mt = Dropout(ReLU(W_m x_mt + b_m))                                        frames, t = 1 .. T
     r_mn = Σ_{t_1 < .. < t_n} ReLU(V_mn [x_mt_1; ..; x_mt_n] + c_mn)            relations of n frames, n = T .. 2
-    f'_m = Dropout(Σ_n r_mn),   f_m = U_m f'_m + u_m                            video;  f_m in R^D, cut into the tasks
+    f'_m = Dropout(Σ_n r_mn),   f_m = U_m f'_m + u_m                            video;  f_m in R^D, cut by label
     z    = Σ_m G_m f_m + g                                                      late fusion
 
 Frames stand in their order: unlike the adapter and MTRAN, this net sees in which order things happen. T is the number
@@ -43,7 +43,7 @@ MOST = 3  # combinations that are summed at a scale
 class Params:
     """Size of the network."""
 
-    dim: int = within(512, 1)  #: D, features per modality of all tasks together: verb 256, noun 256
+    dim: int = within(512, 1)  #: D, features per modality, of all label kinds together: verb 256, noun 256
     frame_dim: int = within(1024, 1)  #: W, of a frame
     relation_dim: int = within(1024, 1)  #: R, of a relation and of f'
     dropout: float = within(0.5, 0, 1, below=True)  #: share of frame and of video features dropped in training
@@ -57,7 +57,7 @@ class Levels(NamedTuple):
 
 
 class Trn(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Trn(Net):
         return self.project(side, {m: self.video(of.relations) for m, of in self.levels(side).items()})
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of these modalities together."""
+        """Label -> logits (B, K) of these modalities together."""
         logits: dict[str, Tensor] = self.classifier(f)
         return logits
 
