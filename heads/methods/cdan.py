@@ -32,8 +32,8 @@ from heads.methods import Method
 from heads.methods._adversarial import Joint, discriminator, domain_loss
 from heads.methods._aligned import shared
 from heads.nets import Net
-from heads.nets._parts import widths
 from heads.params import within
+from heads.parts import widths
 from heads.schedules import dann
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from heads.batch import Spec
-from heads.nets._parts import widths
+from heads.parts import widths
 
 
 class LateFusion(nn.Module):

@@ -30,8 +30,8 @@ from heads.batch import Side, Spec, Sweep
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
 from heads.nets._norm import BatchNorm
-from heads.nets._parts import parts
 from heads.params import within
+from heads.parts import parts
 from heads.units import Standardise
 
 ACTIVATIONS = {"relu": nn.ReLU, "none": nn.Identity}

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
-from heads.nets._parts import parts
 from heads.params import within
+from heads.parts import parts
 
 BLOCKS = 3
 

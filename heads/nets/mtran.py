@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from heads.batch import Side, Spec
 from heads.nets import Net
-from heads.nets._parts import parts, widths
 from heads.params import within
+from heads.parts import parts, widths
 
 PRECISIONS = ("float32", "bfloat16")
 
