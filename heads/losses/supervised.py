@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 def label_cross_entropy(
     logits: dict[str, Tensor], y: dict[str, Tensor], rows: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
-    """Return Σ_label of the mean cross entropy over rows. logits: label -> (B, K), y: label -> (B,).
+    """Return the sum over label kinds of the mean cross entropy. logits: label -> (B, K), y: label -> (B,).
 
-    rows: (B,) bool, the rows that count (default: all); 0 when none does. smoothing: ε of the targets
+    rows: (B,) bool, the rows that count (default: all); the loss is 0 without rows. smoothing: ε of the targets
     (1 - ε) 1[y = k] + ε / K.
 
     >>> label_cross_entropy({"label": torch.zeros(3, 4)}, {"label": torch.tensor([0, 1, 3])})   # log 4
