@@ -2,7 +2,7 @@
 
 
 def parts(dim: int, labels: tuple[str, ...]) -> dict[str, slice]:
-    """Equal slices of range(dim), the last one to its end; all of it for a single label kind.
+    """Cut range(dim) into equal slices, of which the last takes the remainder; one label kind gets slice(None).
 
     >>> parts(7, ("verb", "noun"))
     {'verb': slice(0, 3, None), 'noun': slice(3, 7, None)}
@@ -20,5 +20,5 @@ def parts(dim: int, labels: tuple[str, ...]) -> dict[str, slice]:
 
 
 def widths(dim: int, parts: dict[str, slice]) -> dict[str, int]:
-    """Label -> number of entries of its slice."""
+    """Return label -> number of entries in its slice."""
     return {label: len(range(*part.indices(dim))) for label, part in parts.items()}

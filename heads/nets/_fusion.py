@@ -1,4 +1,4 @@
-"""The classifier that late-fusion nets share."""
+"""The classifier of the late-fusion nets."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ from heads.parts import widths
 
 
 class LateFusion(nn.Module):
-    """z = Σ_m G_m f_m + g of each label, over the modalities that are given; each label reads its part of f_m.
+    """z = Σ_m G_m f_m + g of each label, over the modalities in the input; each label reads its own part of f_m.
 
-    mean: the sum is divided by the number of these modalities.
+    mean: divide the sum by the number of these modalities.
     """
 
     def __init__(self, spec: Spec, dim: int, parts: dict[str, slice], *, mean: bool = False) -> None:
@@ -22,7 +22,7 @@ class LateFusion(nn.Module):
         self.g = nn.ParameterDict({f":{label}": torch.zeros(K) for label, K in spec.classes.items()})
 
     def forward(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Modality -> (B, D) to label -> logits (B, K)."""
+        """Map modality -> (B, D) to label -> logits (B, K)."""
         share = 1 / len(f) if self.mean else 1.0
         return {
             label: share * torch.stack([self.G[f"{m}:{label}"](f_BD[:, part]) for m, f_BD in f.items()]).sum(0)
