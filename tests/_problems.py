@@ -1,4 +1,4 @@
-"""Small made-up specs, sides and batches for tests of heads: two or three modalities, one label kind or two, captions."""
+"""Small made-up specs, sides and batches for tests of heads: two or three modalities, one label or two, or captions."""
 
 import inspect
 import sys
