@@ -48,7 +48,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Task -> logits | "visual", "text" | "cluster_*", "feature_*"."""
+        """Label -> logits | "visual", "text" | "cluster_*", "feature_*"."""
         return self.net.predict(side)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> dict[str, list[Tensor]] | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from heads.batch import Batch, Side, Spec, Sweep, gather
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
 from heads.units import moments
@@ -29,7 +29,7 @@ class Rows:
 
     x: Tensor  #: (B, D), 0 where the row lacks the modality
     there: Tensor  #: (B, D) bool: the row has the modality of this entry
-    y: dict[str, Tensor]  #: task -> (B,) int64; {} where hidden
+    y: dict[str, Tensor]  #: label -> (B,) int64; {} where hidden
 
 
 class Fitted(Method):
@@ -56,7 +56,7 @@ class Fitted(Method):
         raise NotImplementedError
 
     def scores(self, rows: Rows) -> dict[str, Tensor]:
-        """Task -> logits (B, K)."""
+        """Label -> logits (B, K)."""
         raise NotImplementedError
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
@@ -78,7 +78,7 @@ class Fitted(Method):
         lacking = torch.zeros(B, dtype=torch.bool, device=device)
         there = [(side.has(m) if m in side.x else lacking)[:, None].expand(B, D) for m, D in self.width.items()]
         v = [f[m] if m in side.x else torch.zeros(B, D, device=device) for m, D in self.width.items()]
-        labels = {f"y {task}": y for task, y in side.y.items()}
+        labels = {f"y {label}": y for label, y in side.y.items()}
         return {"v": torch.cat(v, 1), "there": torch.cat(there, 1), "domain": side.domain, **labels}
 
     def measure(self, source: dict[str, Tensor], target: dict[str, Tensor] | None) -> None:
@@ -100,14 +100,15 @@ class Fitted(Method):
     def rows(self, seen: dict[str, Tensor]) -> Rows:
         """What `look` saw, standardised."""
         x_BD = (seen["v"] - self.mean[seen["domain"]]) / self.std[seen["domain"]] * seen["there"]
-        return Rows(x_BD, seen["there"], {task: seen[f"y {task}"] for task in self.spec.classes if f"y {task}" in seen})
+        return Rows(
+            x_BD, seen["there"], {label: seen[f"y {label}"] for label in self.spec.classes if f"y {label}" in seen}
+        )
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Task -> logits of the fitted classifier."""
+        """Label -> logits of the fitted classifier."""
         return self.scores(self.rows(self.look(side)))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C trains the net as `source_only` does."""
-        s = batch.source
-        assert s is not None  # `needs`
-        return {"L_C": task_cross_entropy(self.net.classify(self.net.encode(s)), s.y)}
+        s = batch.source_side
+        return {"L_C": label_cross_entropy(self.net.classify(self.net.encode(s)), s.y)}

@@ -107,9 +107,7 @@ class Acp(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_R on the source, and the terms whose λ is not 0."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         terms = self.net.loss(f_s, s)
         v_s, v_t = rows_of(self.spec, s, "visual"), rows_of(self.spec, t, "visual")

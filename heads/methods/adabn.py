@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from heads.batch import Batch, Side, Spec, Sweep
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
 from heads.units import EPS
@@ -88,12 +88,11 @@ class AdaBN(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the normalised source; the rows of the target were looked at in begin_epoch."""
-        s = batch.source
-        assert s is not None  # `needs`
-        return {"L_C": task_cross_entropy(self.predict(s), s.y)}
+        s = batch.source_side
+        return {"L_C": label_cross_entropy(self.predict(s), s.y)}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Task -> logits of the normalised rows."""
+        """Label -> logits of the normalised rows."""
         return self.net.classify(self.net.encode(self.normalise(side)))
 
 

@@ -8,7 +8,7 @@ rows become certain, its rank as they use more classes; the nuclear norm bounds 
 Implementation details
   1. Divided by B, as in the paper; the authors' code takes the mean of the singular values, that is divides by
      min(B, K): its λ = 1 is λ = B / min(B, K) here.
-  2. The scores of the modalities are added before the softmax. With several tasks, their L_bnm are added.
+  2. The scores of the modalities are added before the softmax. With several label kinds, their L_bnm are added.
 Deviation: on frozen features the net's own layer adapts, where the paper trains the backbone too.
 Shapes: B rows, K classes.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from heads.batch import Batch
 from heads.losses.predictions import nuclear_norm
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.params import within
 
@@ -39,12 +39,10 @@ class Bnm(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_bnm on the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         norms = torch.stack([nuclear_norm(z_BK.softmax(1)) for z_BK in z_t.values()])
-        return {"L_C": task_cross_entropy(z_s, s.y), "L_bnm": -self.params.lambda_bnm * norms.sum()}
+        return {"L_C": label_cross_entropy(z_s, s.y), "L_bnm": -self.params.lambda_bnm * norms.sum()}
 
 
 METHOD = Bnm

@@ -84,9 +84,7 @@ class Capq(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_R on the source, and the same on the target with its pseudo-captions."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         L_R = self.net.loss(self.net.encode(s), s)
         captioned = self.captioned(t)
         L_pl = self.net.loss(self.net.encode(captioned), captioned)["L_R"]

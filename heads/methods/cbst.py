@@ -13,15 +13,15 @@ Implementation details
   2. The first round comes after 2 epochs on the source alone; the code starts from a trained net. `first=0` with
      `init_from` is that.
   3. A class that any row is predicted as labels one row at least, also where q would round that to none.
-  4. Dividing by c_k can give a row another label than its argmax: a class that is rarely sure needs less. But for
-     such rows, the labels are those of "the top q of each class".
-  5. Target batches are drawn from the labelled rows. With several tasks from those that have a label in any, and each
-     task's loss counts its own.
+  4. Dividing by c_k can give a row another label than its argmax: a class that is rarely sure needs less. But for such
+     rows, the labels are those of "the top q of each class".
+  5. Target batches are drawn from the labelled rows. With several label kinds from those that have a label of any kind,
+     and each kind's loss counts its own.
   6. Labels come from the fused scores, modalities added. `per_modality` also classifies from each modality alone, with
      weight 1, on both sides. It takes a net with late fusion.
   7. CRST's regularisers have weight 0 by default, and are left out; so is its growing share of source images.
 Deviation: on frozen features the net's own layer adapts, where the papers train the backbone too.
-Shapes: N rows of the target, B of a batch, J tasks, K classes.
+Shapes: N rows of the target, B of a batch, J label kinds, K classes.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, stack
 
 from heads.batch import Batch, Side, Spec, Sweep, gather
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
 from heads.params import within
@@ -68,29 +68,27 @@ class Cbst(Method):
             return None
         q = min(p.q + p.q_step * round_, p.q_most)
         z = gather(sweep("target"), self.predict)
-        self.labels = stack([balanced_labels(z[task].softmax(1), q) for task in self.spec.classes], 1)
+        self.labels = stack([balanced_labels(z[label].softmax(1), q) for label in self.spec.classes], 1)
         return {"target": [torch.nonzero((self.labels >= 0).any(1)).squeeze(1)]}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_st on the labelled rows of the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         everyone = torch.ones_like(s.index, dtype=torch.bool)
         y_t = dict(zip(self.spec.classes, self.labels[t.index].unbind(1), strict=True))
         L_C = self.classified(s, s.y, dict.fromkeys(y_t, everyone))
         L_st = self.classified(
-            t, {task: y_B.clamp_min(0) for task, y_B in y_t.items()}, {task: y_B >= 0 for task, y_B in y_t.items()}
+            t, {label: y_B.clamp_min(0) for label, y_B in y_t.items()}, {label: y_B >= 0 for label, y_B in y_t.items()}
         )
         return {"L_C": L_C, "L_st": self.params.lambda_st * L_st}
 
     def classified(self, side: Side, y: dict[str, Tensor], rows: dict[str, Tensor]) -> Tensor:
-        """Σ_task mean cross entropy over rows[task] (B,); with per_modality also of each modality that a row has."""
+        """Σ_label mean cross entropy over rows[label] (B,); with per_modality also of each modality that a row has."""
         f = self.net.encode(side)
         seen = [(self.net.classify(f), torch.ones_like(side.index, dtype=torch.bool))]
         if self.params.per_modality:
             seen += [(self.net.classify({m: f[m]}), side.has(m)) for m in side.x]
-        each = [task_cross_entropy({task: z[task]}, y, rows[task] & has_B) for z, has_B in seen for task in rows]
+        each = [label_cross_entropy({label: z[label]}, y, rows[label] & has_B) for z, has_B in seen for label in rows]
         return stack(each).sum()
 
 

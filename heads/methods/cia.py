@@ -17,7 +17,7 @@ Implementation details
   1. W has no bias: a modality that a row lacks is 0, and adds nothing. A row that lacks m has no g_m either: it is not
      made up from the others.
   2. With one modality there is nobody to hear, and the method is DANN. D and λ_d are DANN's here.
-  3. With several tasks W, V and D see the features of all of them as one vector. It takes a net with late fusion.
+  3. With several label kinds W, V and D see the features of all of them as one vector. It takes a net with late fusion.
 Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
 """
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from heads.batch import Batch, Side, Spec
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
@@ -59,11 +59,9 @@ class Cia(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides, both after the exchange."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         g_s, g_t = self.exchange(s), self.exchange(t)
-        L_C = task_cross_entropy(self.net.classify(g_s), s.y)
+        L_C = label_cross_entropy(self.net.classify(g_s), s.y)
         coefficient = self.params.lambda_d * dann(progress)
         each = [domain_loss(self.D[m], g_s[m], g_t[m], s.has(m), t.has(m), coefficient) for m in shared(s, t)]
         return {"L_C": L_C, "L_d": torch.stack(each).sum()}

@@ -173,8 +173,7 @@ class Codt(Method):
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """One round; before it the memory takes in the batch, after it the teachers follow."""
-        assert batch.target is not None  # `needs`
-        self.remember(batch.target)
+        self.remember(batch.target_side)
         yield "all", self(batch, progress)
         for name, student in self.students().items():
             average(self.teacher[name], student, self.params.alpha)
@@ -197,9 +196,7 @@ class Codt(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The terms whose λ is not 0."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         terms, f = {}, {}
         if p.lambda_sup or p.lambda_dec:
             maps_s, joints_s = self.see("B0", s)

@@ -9,7 +9,8 @@ Implementation details
      λ_coral / 4. Mean entries and the second term are the Transfer-Learning-Library's, λ_coral = 1 as well.
   2. The paper aligns the last layer's scores, of as many entries as there are classes. Features are many more, and a
      mean over D² entries is small: expect to need a λ_coral far above 1 in a wide net.
-  3. Several source domains are one source. With several tasks the features of all of them are aligned as one vector.
+  3. Several source domains are one source. With several label kinds the features of all of them are aligned as one
+     vector.
   4. Rows that lack m count in no moment of m; a side with one row has no covariance, and the first term is 0.
 Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
 """
@@ -42,9 +43,7 @@ class Coral(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_coral between the sides."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         gaps = (coral, mean_gap) if p.mean_term else (coral,)
         each = [gap(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values() for gap in gaps]

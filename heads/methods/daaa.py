@@ -4,8 +4,8 @@
     L_c(m) = mean over classes of MMD²(f_m of the class in the source, f_m of the class in the target)
     L_d(m) = -E_s log D_m(f_m)_source - E_t log D_m(f_m)_target
 
-f_m are the features of modality m, D_m their discriminator behind a gradient reversal of coefficient
-λ_d (2 / (1 + exp(-10 p)) - 1); p is the progress of the run. Classes of the target are what the net says.
+f_m are the features of modality m, D_m their discriminator behind a gradient reversal of coefficient λ_d (2 / (1 +
+exp(-10 p)) - 1); p is the progress of the run. Classes of the target are what the net says.
 
 The paper trains a 3-D network against a discriminator, and aligns subspaces of actions before that; it was not read.
 Its row in RNA's Table 6 is quoted. What is here is DANN, which the paper's is for the most part, with an alignment per
@@ -15,7 +15,8 @@ Implementation details
   1. Target classes are the argmax of the fused scores of the same batch, without gradient or threshold. A class counts
      where both sides of the batch have it; the mean is over these.
   2. MMD is that of method mmd (12 kernels), its γ the mean ‖x - y‖² of the batch. λ_c = 0 is DANN.
-  3. With several tasks D_m sees the features of all of them as one vector; MMD is taken of each task's part, and added.
+  3. With several label kinds D_m sees the features of all of them as one vector; MMD is taken of each kind's part, and
+     added.
 Deviation: on frozen features the encoder is the net's own layer, where the paper trains its backbone.
 """
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from heads.batch import Batch, Spec, members
 from heads.losses.moments import class_mmd
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
@@ -56,19 +57,17 @@ class Daaa(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source; L_d and L_c between the sides."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
-        L_C = task_cross_entropy(self.net.classify(f_s), s.y)
-        y_t = {task: z_BK.argmax(1) for task, z_BK in self.net.classify(f_t).items()}
+        L_C = label_cross_entropy(self.net.classify(f_s), s.y)
+        y_t = {label: z_BK.argmax(1) for label, z_BK in self.net.classify(f_t).items()}
         coefficient = p.lambda_d * dann(progress)
         L_d = L_c = L_C.new_zeros(())
         for m in shared(s, t):
             L_d = L_d + domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient)
-            for task, part in self.net.parts.items():
-                K = self.spec.classes[task]
-                in_SK, in_TK = (members(y[task], K) & side.has(m)[:, None] for side, y in ((s, s.y), (t, y_t)))
+            for label, part in self.net.parts.items():
+                K = self.spec.classes[label]
+                in_SK, in_TK = (members(y[label], K) & side.has(m)[:, None] for side, y in ((s, s.y), (t, y_t)))
                 L_c = L_c + class_mmd(f_s[m][:, part], f_t[m][:, part], in_SK, in_TK, gamma=0)
         return {"L_C": L_C, "L_d": L_d, "L_c": p.lambda_c * L_c}
 

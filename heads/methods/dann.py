@@ -11,7 +11,7 @@ Implementation details
   2. λ_d = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2, so 1 relative to it.
      λ_d stands in the reversal, so it weighs what the encoders feel; the discriminators learn at full rate.
   3. The expectations are one mean over the rows of both sides that have m.
-  4. Several source domains are one source. With several tasks D_m sees the features of all of them as one vector.
+  4. Several source domains are one source. With several label kinds D_m sees the features of all of them as one vector.
 Deviation: on frozen features the encoder is the net's own layer, where the papers train the backbone too.
 """
 
@@ -48,9 +48,7 @@ class Dann(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         coefficient = self.params.lambda_d * dann(progress)
         pairs = aligned(self.spec, s, f_s, t, f_t)

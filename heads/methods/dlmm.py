@@ -21,10 +21,10 @@ Implementation details
   2. Prototypes are centred on the source's mean, clips on the target's: features behind a ReLU all point one way, and a
      domain shift would bring all clips to one prototype. On a small generated shift this made the difference.
   3. Clips that lack m are in no mean of m, not in S_m, and m has no reliability there.
-  4. Each task has prototypes in its part of the features, teachers and curricula of its own; losses are added.
+  4. Each label kind has prototypes in its part of the features, teachers and curricula of its own; losses are added.
   5. It takes a net with late fusion.
 Deviation: on frozen features the sub-models are the net's layers of each modality.
-Shapes: N rows of a side, B of a batch, M modalities, J tasks, K classes, D features.
+Shapes: N rows of a side, B of a batch, M modalities, J label kinds, K classes, D features.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from torch.nn.functional import normalize, one_hot
 
 from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.losses.entropy import TINY
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
 from heads.params import within
@@ -76,14 +76,14 @@ class Dlmm(Method):
         share = min(1.0, epoch * self.params.delta)
         for k, m in enumerate(self.spec.shapes):
             self.mean[k] = mean(target[m], target[HAS][:, k : k + 1])[0]
-        for j, task in enumerate(self.spec.classes):
-            is_class_NK = one_hot(source[f"label {task}"], self.prototypes.shape[2]).bool()
+        for j, label in enumerate(self.spec.classes):
+            is_class_NK = one_hot(source[f"y {label}"], self.prototypes.shape[2]).bool()
             for k, m in enumerate(self.spec.shapes):
                 has_N1 = source[HAS][:, k : k + 1]
                 in_NK = is_class_NK & has_N1
                 centred_KD = mean(source[m], in_NK) - mean(source[m], has_N1)
                 self.prototypes[j, k] = centred_KD * in_NK.any(0)[:, None]  # 0 for a class without rows: cosine 0
-            p_NMK, q_NMK = self.opinions(target, task)
+            p_NMK, q_NMK = self.opinions(target, label)
             m_N = reliability(p_NMK, q_NMK, target[HAS]).argmax(1, keepdim=True)
             self.labels[:, j] = p_NMK.argmax(2).gather(1, m_N).squeeze(1)
             at_NM1 = self.labels[:, j, None, None].expand(-1, q_NMK.shape[1], 1)
@@ -93,19 +93,17 @@ class Dlmm(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, L_C_m of each modality alone, L_t on the chosen rows of the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
-        alone = [task_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
+        alone = [label_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
         y_BJ, chosen_BJM = self.labels[t.index], self.chosen[t.index]
         taught = []
         for k, m in ((k, m) for k, m in enumerate(self.spec.shapes) if m in t.x):
-            for j, (task, z_BK) in enumerate(self.net.classify({m: f_t[m]}).items()):
+            for j, (label, z_BK) in enumerate(self.net.classify({m: f_t[m]}).items()):
                 rows_B = chosen_BJM[:, j, k] & t.has(m)
-                taught.append(task_cross_entropy({task: z_BK}, {task: y_BJ[:, j]}, rows_B))
+                taught.append(label_cross_entropy({label: z_BK}, {label: y_BJ[:, j]}, rows_B))
         return {
-            "L_C": task_cross_entropy(self.net.classify(f_s), s.y),
+            "L_C": label_cross_entropy(self.net.classify(f_s), s.y),
             "L_C_m": stack(alone).sum(),
             "L_t": self.params.lambda_t * stack(taught).sum(),
         }
@@ -113,11 +111,11 @@ class Dlmm(Method):
     def predict(self, side: Side) -> dict[str, Tensor]:
         """Logarithms of the modalities' probabilities, weighed by reliability."""
         seen, said = self.look(side), {}
-        for task in self.spec.classes:
-            p_BMK, q_BMK = self.opinions(seen, task)
+        for label in self.spec.classes:
+            p_BMK, q_BMK = self.opinions(seen, label)
             r_BM = reliability(p_BMK, q_BMK, seen[HAS])
             p_BK = (r_BM[:, :, None] * p_BMK).sum(1) / r_BM.sum(1, keepdim=True).clamp_min(TINY)
-            said[task] = p_BK.clamp_min(TINY).log()
+            said[label] = p_BK.clamp_min(TINY).log()
         return said
 
     def look(self, side: Side) -> dict[str, Tensor]:
@@ -126,17 +124,17 @@ class Dlmm(Method):
         none_BD = torch.zeros_like(next(iter(f.values())))
         none_B = torch.zeros_like(side.index, dtype=torch.bool)
         has_BM = stack([side.has(m) if m in f else none_B for m in self.spec.shapes], 1)
-        labels = {f"label {task}": y_B for task, y_B in side.y.items()}
+        labels = {f"y {label}": y_B for label, y_B in side.y.items()}
         return {m: f.get(m, none_BD) for m in self.spec.shapes} | {HAS: has_BM} | labels
 
-    def opinions(self, seen: dict[str, Tensor], task: str) -> tuple[Tensor, Tensor]:
+    def opinions(self, seen: dict[str, Tensor], label: str) -> tuple[Tensor, Tensor]:
         """What each modality's classifier says, p, and what its prototypes say, q -> (B, M, K)."""
-        j, K, part = list(self.spec.classes).index(task), self.spec.classes[task], self.net.parts[task]
+        j, K, part = list(self.spec.classes).index(label), self.spec.classes[label], self.net.parts[label]
         p, q = [], []
         for k, m in enumerate(self.spec.shapes):
             centred_BD = seen[m] - self.mean[k]
             cosine_BK = normalize(centred_BD[:, part]) @ normalize(self.prototypes[j, k, :K, part]).T
-            p.append(self.net.classify({m: seen[m]})[task].softmax(1))
+            p.append(self.net.classify({m: seen[m]})[label].softmax(1))
             q.append((cosine_BK / self.params.tau).softmax(1))
         return stack(p, 1), stack(q, 1)
 

@@ -23,7 +23,7 @@ Implementation details
   8. G and D begin at random: give them an `optim_for` with adam if the run's is SGD for a trained net. The net must not
      learn faster than G does: with λ_g = 1 and a learning rate of 0.01, net `mtran` unlearnt a generated shift that it
      learnt at 0.002. With λ_g = 0, entropy alone ended under source-only on most of them.
-  9. With several tasks y has one class of each, and their cross entropies and entropies are added.
+  9. With several label kinds y has one class of each, and their cross entropies and entropies are added.
 Shapes: B rows, T windows, K classes.
 """
 
@@ -38,7 +38,7 @@ from torch.nn.functional import softplus
 
 from heads.batch import Batch, Side, Spec, Sweep
 from heads.losses.entropy import entropy
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._copies import Teacher
 from heads.nets import Net
@@ -86,14 +86,12 @@ class Gan3c(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The terms of all three players; which player lowers which of them is said by `rounds`."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         return self.discrimination(t) | self.generation(t) | self.adaptation(t, progress)
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """D, then G, then the net."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         yield "D", self.discrimination(t)
         yield "G", self.generation(t)
         yield "net", self.adaptation(t, progress)
@@ -108,7 +106,7 @@ class Gan3c(Method):
     def generation(self, t: Side) -> dict[str, Tensor]:
         """L_adv and L_sem: generated clips should pass for real ones, of their class."""
         x_g = self.generate(t)
-        L_sem = task_cross_entropy(self.predict(x_g), x_g.y)
+        L_sem = label_cross_entropy(self.predict(x_g), x_g.y)
         return {"L_adv": softplus(-self.D(self.units(x_g))).mean(), "L_sem": self.params.lambda_s * L_sem}
 
     def adaptation(self, t: Side, progress: float) -> dict[str, Tensor]:
@@ -119,13 +117,13 @@ class Gan3c(Method):
         weights = zip(self.net.parameters(), self.source.parameters(), strict=True)
         L_w = stack([(theta - theta_s).square().sum() for theta, theta_s in weights]).sum()
         L_clu = stack([entropy(z_BK.softmax(1)).mean() for z_BK in self.predict(t).values()]).sum()
-        L_gen = task_cross_entropy(self.predict(x_g), x_g.y)
+        L_gen = label_cross_entropy(self.predict(x_g), x_g.y)
         return {"L_gen": p.lambda_g * dann(progress) * L_gen, "L_w": p.lambda_w * L_w, "L_clu": L_clu}
 
     def generate(self, t: Side) -> Side:
         """As many clips as t has, with labels drawn anew; they lack what those of t lack."""
         B, device = len(t.index), t.index.device
-        y = {task: torch.randint(K, (B,), device=device) for task, K in self.spec.classes.items()}
+        y = {label: torch.randint(K, (B,), device=device) for label, K in self.spec.classes.items()}
         said = [
             y_B[:, None] == torch.arange(K, device=device)
             for y_B, K in zip(y.values(), self.spec.classes.values(), strict=True)

@@ -20,9 +20,9 @@ Implementation details
   2. A head whose held-out loss has risen has weight 0; if all have, the weights stay. O below 0.01 counts as 0.01:
      a gap that closes is no overfitting, and no head is to rule because its gap is 0 by chance (paper silent).
   3. V_k and T_k are means over all rows of their side that have the modality, in eval mode.
-  4. Each task has weights of its own, that sum to 1; its losses are added. All weights 1 is `per_modality` of
+  4. Each label kind has weights of its own, that sum to 1; its losses are added. All weights 1 is `per_modality` of
      source-only, RNA's "†".
-Shapes: H heads, J tasks.
+Shapes: H heads, J label kinds.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, stack
 
 from heads.batch import Batch, Side, Spec, Sweep, gather
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
 
@@ -60,7 +60,7 @@ class GradientBlending(Method):
             (only,) = spec.shapes
             raise ValueError(f"method gradient_blending weighs modalities, and {only!r} is the only one: add a feed")
         self.heads, given = (*spec.shapes, "fused"), params.weights
-        names = [f"{head}:{task}" for head in self.heads for task in spec.classes]
+        names = [f"{head}:{label}" for head in self.heads for label in spec.classes]
         if given and set(given) != set(names):
             raise ValueError(f"method.weights has {', '.join(given)}; it must have {', '.join(names)}, or be empty")
         if given and min(given.values()) < 0:
@@ -73,9 +73,8 @@ class GradientBlending(Method):
         self.register_buffer("start", torch.zeros(2, *shape), persistent=False)  # T(0), V(0)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """w_k L_C(k) of each head, over all tasks."""
-        s = batch.source
-        assert s is not None  # `needs`
+        """w_k L_C(k) of each head, summed over the label kinds."""
+        s = batch.source_side
         has = {m: s.has(m) for m in s.x}
         weighed_H = (self.weights * self.head_losses(self.net.encode(s), has, s.y)).sum(1)
         return {f"L_C_{head}": L for head, L in zip(self.heads, weighed_H.unbind(), strict=True)}
@@ -95,11 +94,11 @@ class GradientBlending(Method):
 
         def look(side: Side) -> dict[str, Tensor]:
             has = {f"has {m}": side.has(m) for m in side.x}
-            return self.net.encode(side) | has | {f"label {task}": y for task, y in side.y.items()}
+            return self.net.encode(side) | has | {f"y {label}": y for label, y in side.y.items()}
 
         seen = gather(sides, look)
         f = {m: seen[m] for m in self.spec.shapes if m in seen}
-        y = {task: seen[f"label {task}"] for task in self.spec.classes}
+        y = {label: seen[f"y {label}"] for label in self.spec.classes}
         return self.head_losses(f, {m: seen[f"has {m}"] for m in f}, y)
 
     def head_losses(self, f: dict[str, Tensor], has: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
@@ -107,7 +106,7 @@ class GradientBlending(Method):
 
         def losses(f: dict[str, Tensor], rows: Tensor | None) -> Tensor:
             z = self.net.classify(f)
-            return stack([task_cross_entropy({task: z[task]}, y, rows) for task in self.spec.classes])
+            return stack([label_cross_entropy({label: z[label]}, y, rows) for label in self.spec.classes])
 
         found = {m: losses({m: f[m]}, has[m]) for m in f} | {"fused": losses(f, None)}
         return stack([found.get(head, torch.zeros_like(found["fused"])) for head in self.heads])

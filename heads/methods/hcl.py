@@ -25,7 +25,7 @@ Implementation details
      net would say the same in each step, but for random windows.
   6. λ_id = 1, as nothing says otherwise.
   7. With late fusion a row's feature is that of all modalities side by side; it is 0 in those that the row lacks. With
-     several tasks both losses are taken on each task's part and scores, and added.
+     several label kinds both losses are taken on each kind's part and scores, and added.
   8. All of the net learns, the classifier too (code).
 Deviation: on frozen features the net's own layers adapt, where the paper trains the backbone too.
 Shapes: N rows of the target, B of a batch, D features, K classes.
@@ -58,34 +58,33 @@ class Params:
 
 
 class Hcl(Method):
-    """Buffers "z_s:TASK" (N, K) hold the source's logits, "y:TASK" (N,) the pseudo-labels."""
+    """Buffers "z_s:LABEL" (N, K) hold the source's logits, "y:LABEL" (N,) the pseudo-labels."""
 
     needs = ("target", "init_from")
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         if min(spec.classes.values()) < 2:
-            raise ValueError(f"method hcl compares classes: each task needs two or more, not {spec.classes}")
+            raise ValueError(f"method hcl compares classes: each label kind needs two or more, not {spec.classes}")
         self.history = Teacher(net)
-        for task, K in spec.classes.items():
-            self.register_buffer(f"z_s:{task}", torch.zeros(spec.rows["target"], K), persistent=False)
+        for label, K in spec.classes.items():
+            self.register_buffer(f"z_s:{label}", torch.zeros(spec.rows["target"], K), persistent=False)
             y_N = torch.zeros(spec.rows["target"], dtype=torch.int64)
-            self.register_buffer(f"y:{task}", y_N, persistent=False)
+            self.register_buffer(f"y:{label}", y_N, persistent=False)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
         """Label the target; before the first step the history begins, and the source's net is heard."""
         z = gather(sweep("target"), self.predict)
         if epoch == 0:
             self.history.follow(self.net)
-        for task, z_NK in z.items():
-            self.get_buffer(f"y:{task}").copy_(z_NK.argmax(1))
+        for label, z_NK in z.items():
+            self.get_buffer(f"y:{label}").copy_(z_NK.argmax(1))
             if epoch == 0:
-                self.get_buffer(f"z_s:{task}").copy_(z_NK)
+                self.get_buffer(f"z_s:{label}").copy_(z_NK)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_HCID and L_HCCD of the target."""
-        p, t = self.params, batch.target
-        assert t is not None  # `needs`
+        p, t = self.params, batch.target_side
         f = self.net.encode(t)
         z, q = self.net.classify(f), self.net.reads(f)
         with torch.no_grad():
@@ -93,12 +92,12 @@ class Hcl(Method):
             z_past, k = self.history.net.classify(f_past), self.net.reads(f_past)
         same_BB = t.index[:, None] == t.index
         hcid, hccd = [], []
-        for task in self.net.parts:
-            gamma_B = reliability(z_past[task])
-            hcid.append(contrast(q[task], k[task], same_BB, tau=p.tau, weight_N=gamma_B))
-            h_B = consistency(self.get_buffer(f"z_s:{task}")[t.index], z_past[task])
-            y_B = self.get_buffer(f"y:{task}")[t.index]
-            hccd.append((h_B * cross_entropy(z[task], y_B, reduction="none")).mean())
+        for label in self.net.parts:
+            gamma_B = reliability(z_past[label])
+            hcid.append(contrast(q[label], k[label], same_BB, tau=p.tau, weight_N=gamma_B))
+            h_B = consistency(self.get_buffer(f"z_s:{label}")[t.index], z_past[label])
+            y_B = self.get_buffer(f"y:{label}")[t.index]
+            hccd.append((h_B * cross_entropy(z[label], y_B, reduction="none")).mean())
         return {"L_HCID": p.lambda_id * stack(hcid).sum(), "L_HCCD": stack(hccd).sum()}
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:

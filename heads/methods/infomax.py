@@ -6,7 +6,7 @@ Each row should be certain, and all rows together should use the classes equally
 minimisation from putting everything into one class.
 
 Implementation details
-  1. The scores of the modalities are added before the softmax. With several tasks, their L_IM are added.
+  1. The scores of the modalities are added before the softmax. With several label kinds, their L_IM are added.
   2. mean_i p_i is the batch's (SHOT's code). A batch that is small beside K has fewer classes than the target, and
      is pushed towards classes it has not: take at least some rows per class.
   3. λ_IM = 1 as in SHOT, which has no source beside it. The paper says so of balanced targets; where the target's
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from heads.batch import Batch
 from heads.losses.entropy import information
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.params import within
 
@@ -41,12 +41,10 @@ class Infomax(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_IM on the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         each = torch.stack([information(z_BK.softmax(1)) for z_BK in z_t.values()])
-        return {"L_C": task_cross_entropy(z_s, s.y), "L_IM": self.params.lambda_im * each.sum()}
+        return {"L_C": label_cross_entropy(z_s, s.y), "L_IM": self.params.lambda_im * each.sum()}
 
 
 METHOD = Infomax

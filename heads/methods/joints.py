@@ -30,8 +30,7 @@ class Joints(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_sup."""
-        s = batch.source
-        assert s is not None  # `needs`
+        s = batch.source_side
         return self.net.loss(self.net.encode(s), s)
 
     def predict(self, side: Side) -> dict[str, Tensor]:

@@ -59,16 +59,16 @@ class LabelPropagation(Fitted):
         super().__init__(params, spec, net)
         N = spec.rows["source"] + spec.rows["target"]
         self.register_buffer("nodes", torch.zeros(N, self.D))
-        for task, K in spec.classes.items():
-            self.register_buffer(f"Z:{task}", torch.full((N, K), 1 / K))
+        for label, K in spec.classes.items():
+            self.register_buffer(f"Z:{label}", torch.full((N, K), 1 / K))
 
     def fit(self, source: Rows, target: Rows | None) -> None:
-        """The graph, and Z of each task with rows of sum 1."""
+        """The graph, and Z of each label with rows of sum 1."""
         assert target is not None  # `needs`
         self.nodes.copy_(normalize(torch.cat([source.x, target.x]), dim=1))
         S = neighbour_graph(self.nodes, self.params.k, self.params.gamma)
-        for task, y_B in source.y.items():
-            Z_NK = self.get_buffer(f"Z:{task}")
+        for label, y_B in source.y.items():
+            Z_NK = self.get_buffer(f"Z:{label}")
             Y_NK = torch.zeros_like(Z_NK)
             Y_NK[torch.arange(len(y_B)), y_B] = 1
             found_NK = spread(S, Y_NK, self.params.alpha).clamp_min(0) + TINY
@@ -77,7 +77,7 @@ class LabelPropagation(Fitted):
     def scores(self, rows: Rows) -> dict[str, Tensor]:
         """Logarithm of the nearest node's Z."""
         nearest_B = (normalize(rows.x, dim=1) @ self.nodes.T).argmax(1)
-        return {task: self.get_buffer(f"Z:{task}")[nearest_B].log() for task in self.spec.classes}
+        return {label: self.get_buffer(f"Z:{label}")[nearest_B].log() for label in self.spec.classes}
 
 
 METHOD = LabelPropagation

@@ -22,7 +22,7 @@ Implementation details
      is not divided. A domain that training never named is standardised as the source.
   4. Give the run `steps=0`: training the net changes no prediction, unless `features="encoded"`. Then the probe stands
      on what the net encodes, as it is at the beginning of the last epoch: join a trained net by `init_from`.
-  5. With several tasks each has its own W and b, on the same x, and joins its own target rows.
+  5. With several label kinds each has its own W and b, on the same x, and joins its own target rows.
   6. CBST's labels may differ from what is predicted (see `cbst`); here they are the predicted classes. A class that is
      predicted at all labels one row at least. rounds=5 and q=0.5 are a usual choice.
 Shapes: B rows, D entries of all modalities together, K classes.
@@ -64,28 +64,29 @@ class LogisticRegression(Fitted):
             raise ValueError(
                 f"method.rounds={params.rounds} trains on the target's rows: name a target, or set rounds=0"
             )
-        for task, K in spec.classes.items():
-            self.register_buffer(f"W:{task}", torch.zeros(K, self.D))
-            self.register_buffer(f"b:{task}", torch.zeros(K))
+        for label, K in spec.classes.items():
+            self.register_buffer(f"W:{label}", torch.zeros(K, self.D))
+            self.register_buffer(f"b:{label}", torch.zeros(K))
 
     def fit(self, source: Rows, target: Rows | None) -> None:
-        """W and b of each task."""
+        """W and b of each label."""
         p = self.params
-        for task, y_B in source.y.items():
-            K = self.spec.classes[task]
+        for label, y_B in source.y.items():
+            K = self.spec.classes[label]
             W_KD, b_K = logistic_regression(source.x, y_B, K, p.C)
             for _ in range(p.rounds):
                 assert target is not None  # or rounds=0
                 y_T = surest((target.x @ W_KD.T + b_K).softmax(1), p.q)
                 x_BD, joined_B = torch.cat([source.x, target.x[y_T >= 0]]), torch.cat([y_B, y_T[y_T >= 0]])
                 W_KD, b_K = logistic_regression(x_BD, joined_B, K, p.C, (W_KD, b_K))
-            self.get_buffer(f"W:{task}").copy_(W_KD)
-            self.get_buffer(f"b:{task}").copy_(b_K)
+            self.get_buffer(f"W:{label}").copy_(W_KD)
+            self.get_buffer(f"b:{label}").copy_(b_K)
 
     def scores(self, rows: Rows) -> dict[str, Tensor]:
         """W x + b."""
         return {
-            task: rows.x @ self.get_buffer(f"W:{task}").T + self.get_buffer(f"b:{task}") for task in self.spec.classes
+            label: rows.x @ self.get_buffer(f"W:{label}").T + self.get_buffer(f"b:{label}")
+            for label in self.spec.classes
         }
 
 

@@ -10,7 +10,7 @@ Implementation details
   1. The paper brings the W_i to a mean of 1. That factor cancels in C~, and is not computed. W takes no gradient (the
      authors' code).
   2. T = 2.5, the default of the authors' code; the paper chose it per benchmark.
-  3. The scores of the modalities are added before the softmax. With several tasks, their L_MCC are added.
+  3. The scores of the modalities are added before the softmax. With several label kinds, their L_MCC are added.
 Deviation: on frozen features the net's own layer adapts, where the paper trains the backbone too.
 Shapes: B rows, K classes.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from heads.batch import Batch
 from heads.losses.predictions import class_confusion
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.params import within
 
@@ -42,12 +42,10 @@ class Mcc(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_MCC on the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         each = torch.stack([class_confusion(z_BK, self.params.temperature) for z_BK in z_t.values()])
-        return {"L_C": task_cross_entropy(z_s, s.y), "L_MCC": self.params.lambda_mcc * each.sum()}
+        return {"L_C": label_cross_entropy(z_s, s.y), "L_MCC": self.params.lambda_mcc * each.sum()}
 
 
 METHOD = Mcc

@@ -14,8 +14,8 @@ Implementation details
   2. n = 4 and λ = 1, the authors' code for adaptation of pictures. d averages over classes, too (the paper's 1/K).
   3. `reversal` is the form of MM-SADA's code, which the rows of the EPIC tables come from: one update per batch; there
      λ is 0.2 beside a cross entropy of weight 0.2, so 1 relative to it, and the reversal ramps up to λ_d = 0.2.
-  4. The scores of the modalities are added before the softmax (MM-SADA's code). With several tasks, their L_C and their
-     d are added.
+  4. The scores of the modalities are added before the softmax (MM-SADA's code). With several label kinds, their L_C and
+     their d are added.
   5. Predictions are those of C. The 0.01 class balance term of TLL's code, which is not in the paper, is left out.
 Deviation: on frozen features F is the net's own layer, where the papers train the backbone too.
 Shapes: B rows, K classes.
@@ -31,7 +31,7 @@ from torch.nn import Parameter
 from heads.batch import Batch, Spec
 from heads.grl import reverse
 from heads.losses.predictions import discrepancy
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._copies import encoder_parameters, second_head
 from heads.nets import Net
@@ -86,23 +86,21 @@ class Mcd(Method):
 
     def supervised(self, batch: Batch) -> dict[str, Tensor]:
         """L_C and L_C' of the source."""
-        s = batch.source
-        assert s is not None  # `needs`
+        s = batch.source_side
         f = self.net.encode(s)
         return {
-            "L_C": task_cross_entropy(self.net.classify(f), s.y),
-            "L_C2": task_cross_entropy(self.second.classify(f), s.y),
+            "L_C": label_cross_entropy(self.net.classify(f), s.y),
+            "L_C2": label_cross_entropy(self.second.classify(f), s.y),
         }
 
     def apart(self, batch: Batch, coefficient: float | None = None) -> Tensor:
-        """Σ_task d of the target; with a coefficient, its gradient into F is multiplied by -coefficient."""
-        t = batch.target
-        assert t is not None  # `needs`
+        """Σ_label d of the target; with a coefficient, its gradient into F is multiplied by -coefficient."""
+        t = batch.target_side
         f = self.net.encode(t)
         if coefficient is not None:
             f = {m: reverse(f_BD, coefficient) for m, f_BD in f.items()}
         z, z_second = self.net.classify(f), self.second.classify(f)
-        return torch.stack([discrepancy(z[task].softmax(1), z_second[task].softmax(1)) for task in z]).sum()
+        return torch.stack([discrepancy(z[label].softmax(1), z_second[label].softmax(1)) for label in z]).sum()
 
 
 METHOD = Mcd

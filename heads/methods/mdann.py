@@ -18,7 +18,7 @@ Implementation details
      a modality that is not there. With one modality a is always 1, and the method is DANN with two discriminators.
   3. D: inputs -> 100 -> ReLU -> 2. Encoders feel D of their modality and of the fused features: λ_d = 0.5 each, for
      DANN's 1 together.
-  4. With several tasks, attention and discriminators see the features of all of them as one vector.
+  4. With several label kinds, attention and discriminators see the features of all of them as one vector.
 Deviation: on frozen features the encoder is the net's own layer.
 Shapes: B rows, M modalities, D features.
 """
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn, stack
 
 from heads.batch import Batch, Side, Spec
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
@@ -74,11 +74,9 @@ class Mdann(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source; L_d of modalities, fused features and attention between the sides."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         of_s, of_t = self.attend(s), self.attend(t)
-        L_C = task_cross_entropy(self.net.classify(of_s.g), s.y)
+        L_C = label_cross_entropy(self.net.classify(of_s.g), s.y)
         c = self.params.lambda_d * dann(progress)
         each = [domain_loss(self.D[m], of_s.f[m], of_t.f[m], s.has(m), t.has(m), c) for m in shared(s, t)]
         all_s, all_t = (torch.ones_like(side.index, dtype=torch.bool) for side in (s, t))

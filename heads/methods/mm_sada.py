@@ -24,7 +24,7 @@ Implementation details
      the encoders the same ratios; its D_m learn five times as fast beside L_C.
   6. The windows are the run's: `Feed(train="random:1")` draws those of a true pair independently, as the authors do.
   7. The README takes back the paper's Adam: SGD with momentum.
-  8. With several tasks C_m and D_m see the features of all of them as one vector.
+  8. With several label kinds C_m and D_m see the features of all of them as one vector.
 Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
 Shapes: B rows, P = 2B pairs, D features.
 """
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from heads.batch import Batch, Side, Spec
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
@@ -73,10 +73,9 @@ class MmSada(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_c on all sides, L_d between them; the latter two as far as they are asked for."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
+        s, t = batch.source_side, batch.target
         f_s = self.net.encode(s)
-        terms = {"L_C": task_cross_entropy(self.net.classify(f_s), s.y)}
+        terms = {"L_C": label_cross_entropy(self.net.classify(f_s), s.y)}
         zero = terms["L_C"].new_zeros(())
         sides = [(s, f_s)]
         if t is not None:

@@ -11,7 +11,8 @@ Implementation details
      for features of another scale (DAN's median heuristic; a factor between the two is within the span of g).
   2. λ_mmd = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2.
   3. The estimate is biased: each row is among its own partners, and its value is 0 or more.
-  4. Several source domains are one source. With several tasks the features of all of them are aligned as one vector.
+  4. Several source domains are one source. With several label kinds the features of all of them are aligned as one
+     vector.
   5. Rows that lack m count in no mean of m.
 Deviation: on frozen features the encoder is the net's own layer, where the papers train the backbone too.
 """
@@ -44,9 +45,7 @@ class Mmd(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_mmd between the sides."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         each = [mmd(*pair, p.gamma) for pair in aligned(self.spec, s, f_s, t, f_t).values()]
         return {**self.net.loss(f_s, s), "L_mmd": p.lambda_mmd * torch.stack(each).sum()}

@@ -35,12 +35,12 @@ Implementation details
      in place of both alignments; the paper states no weight for it, here λ_2.
   9. A pair counts for a modality where both clips have it, in the windows that both have (A^ may still look at one that
      only one of them has); for the fused feature where both have the same modalities.
- 10. With several tasks L_im and L_ss are summed over them, centroids lie in each task's part of f, and the halves go by
-     the sum of the entropies.
+ 10. With several label kinds L_im and L_ss are summed over them, centroids lie in each kind's part of f, and the halves
+     go by the sum of the entropies.
  11. L_mra is 0 where all clips have the same features. On a target that the source's net knows badly, λ_2 = 1 can drive
      the fused features to 0, and all clips to one class (a run says so: `collapsed`); a smaller λ_2 avoids it. The
      paper has 0.05 on EPIC-Kitchens.
-Shapes: N rows of the target, B of a batch, P = B/2 pairs, J tasks, K classes.
+Shapes: N rows of the target, B of a batch, P = B/2 pairs, J label kinds, K classes.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ from heads.cluster import centroid_labels
 from heads.losses.entropy import entropy, information
 from heads.losses.moments import mmd
 from heads.losses.relative import feature_distance, mean_where, mix, mixing_factor, relation_divergence
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net, mtran
 from heads.params import within
@@ -98,8 +98,8 @@ class Mtran(Method):
     def begin_epoch(self, epoch: int, sweep: Sweep) -> dict[str, list[Tensor]]:
         """Label the target, and part it: the half of low entropy, the half of high entropy."""
         f = gather(sweep("target"), lambda side: {"fused": self.net.encode(side)["fused"]})
-        p = {task: z_NK.softmax(1) for task, z_NK in self.net.classify(f).items()}
-        found = [centroid_labels(p[task], f["fused"][:, part]) for task, part in self.net.parts.items()]
+        p = {label: z_NK.softmax(1) for label, z_NK in self.net.classify(f).items()}
+        found = [centroid_labels(p[label], f["fused"][:, part]) for label, part in self.net.parts.items()]
         self.labels = torch.stack(found, 1)
         order = torch.stack([entropy(p_NK) for p_NK in p.values()]).sum(0).argsort(stable=True)
         half = len(order) // 2
@@ -107,14 +107,13 @@ class Mtran(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_im, L_ss and, unless λ_2 = λ_3 = 0, the terms of `align`."""
-        p, t = self.params, batch.target
-        assert t is not None  # `needs`
+        p, t = self.params, batch.target_side
         f, A = self.net.attend(t)
         z = self.net.classify(f)
         y = dict(zip(self.net.parts, self.labels[t.index].unbind(1), strict=True))
         terms = {
             "L_im": torch.stack([information(z_BK.softmax(1)) for z_BK in z.values()]).sum(),
-            "L_ss": p.lambda_1 * task_cross_entropy(z, y),
+            "L_ss": p.lambda_1 * label_cross_entropy(z, y),
         }
         if p.lambda_2 or p.lambda_3:
             terms |= self.alignment(t, f, A, y)
@@ -137,8 +136,8 @@ class Mtran(Method):
 
         if p.align == "mix":
             each_P = lam_P.new_zeros(P)
-            for task, z_PK in self.net.classify(f_syn).items():
-                of_high, of_low = (cross_entropy(z_PK, y[task][half], reduction="none") for half in (high, low))
+            for label, z_PK in self.net.classify(f_syn).items():
+                of_high, of_low = (cross_entropy(z_PK, y[label][half], reduction="none") for half in (high, low))
                 each_P = each_P + mix(lam_P, of_high, of_low)
             return {"L_mix": p.lambda_2 * mean_where(each_P, rows["fused"])}
 

@@ -45,34 +45,34 @@ class NearestMean(Fitted):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        for task, K in spec.classes.items():
-            self.register_buffer(f"mean:{task}", torch.zeros(K, self.D))
-            self.register_buffer(f"rows:{task}", torch.ones(K))  # of the source, in each class
-            self.register_buffer(f"variance:{task}", torch.ones(()))
+        for label, K in spec.classes.items():
+            self.register_buffer(f"mean:{label}", torch.zeros(K, self.D))
+            self.register_buffer(f"rows:{label}", torch.ones(K))  # of the source, in each class
+            self.register_buffer(f"variance:{label}", torch.ones(()))
 
     def fit(self, source: Rows, target: Rows | None) -> None:
-        """μ_k and σ² of each task."""
+        """μ_k and σ² of each label."""
         there_BD = source.there.to(source.x)
         overall_D = source.x.sum(0) / there_BD.sum(0).clamp_min(1)
-        for task, y_B in source.y.items():
-            is_class_BK = members(y_B, self.spec.classes[task]).to(source.x)
+        for label, y_B in source.y.items():
+            is_class_BK = members(y_B, self.spec.classes[label]).to(source.x)
             rows_KD = is_class_BK.T @ there_BD
             mean_KD = torch.where(rows_KD > 0, is_class_BK.T @ source.x / rows_KD.clamp_min(1), overall_D)
             within_BD = (source.x - mean_KD[y_B]) * there_BD
-            self.get_buffer(f"mean:{task}").copy_(mean_KD)
-            self.get_buffer(f"rows:{task}").copy_(is_class_BK.sum(0))
+            self.get_buffer(f"mean:{label}").copy_(mean_KD)
+            self.get_buffer(f"rows:{label}").copy_(is_class_BK.sum(0))
             variance = within_BD.square().sum() / there_BD.sum().clamp_min(1)
-            self.get_buffer(f"variance:{task}").copy_(variance.clamp_min(EPS))
+            self.get_buffer(f"variance:{label}").copy_(variance.clamp_min(EPS))
 
     def scores(self, rows: Rows) -> dict[str, Tensor]:
         """z, and -inf for a class without rows."""
         z = {}
-        for task in self.spec.classes:
-            mean_KD = self.get_buffer(f"mean:{task}")
+        for label in self.spec.classes:
+            mean_KD = self.get_buffer(f"mean:{label}")
             there_BD = rows.there.to(rows.x)
             square_BK = rows.x.square().sum(1, keepdim=True) - 2 * rows.x @ mean_KD.T + there_BD @ mean_KD.square().T
-            z_BK = -square_BK / (2 * self.get_buffer(f"variance:{task}"))
-            z[task] = z_BK.masked_fill(self.get_buffer(f"rows:{task}") == 0, -torch.inf)
+            z_BK = -square_BK / (2 * self.get_buffer(f"variance:{label}"))
+            z[label] = z_BK.masked_fill(self.get_buffer(f"rows:{label}") == 0, -torch.inf)
         return z
 
 

@@ -10,8 +10,8 @@ Implementation details
   2. λ is not stated for this row of the table: 1.25 is that of XMC's own losses (Eq. 7).
   3. The mean runs over the sure rows (papers silent): few of them then weigh as much as many.
   4. The scores of the modalities are added before the softmax: with many modalities they are sure sooner than with the
-     mean that XMC takes, its rival in that table. With several tasks each has its own sure rows, and the losses are
-     added.
+     mean that XMC takes, its rival in that table. With several label kinds each has its own sure rows, and the losses
+     are added.
 Deviation: on frozen features the net's own layer adapts, where XMC trains the backbone too.
 Shapes: B rows, K classes.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from heads.batch import Batch
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.params import within
 
@@ -42,15 +42,13 @@ class PseudoLabel(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_pl on the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         each = []
-        for task, z_BK in z_t.items():
+        for label, z_BK in z_t.items():
             p_B, y_B = z_BK.detach().softmax(1).max(1)
-            each.append(task_cross_entropy({task: z_BK}, {task: y_B}, p_B > self.params.T))
-        return {"L_C": task_cross_entropy(z_s, s.y), "L_pl": self.params.lambda_pl * torch.stack(each).sum()}
+            each.append(label_cross_entropy({label: z_BK}, {label: y_B}, p_B > self.params.T))
+        return {"L_C": label_cross_entropy(z_s, s.y), "L_pl": self.params.lambda_pl * torch.stack(each).sum()}
 
 
 METHOD = PseudoLabel

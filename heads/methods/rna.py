@@ -17,7 +17,8 @@ Implementation details
   4. L_d: per modality a discriminator D -> 100 -> ReLU -> 2 behind a gradient reversal, as in MM-SADA's code. λ_d
      stands in the reversal, so it weighs what the encoders feel; the discriminators learn at full rate. The paper does
      not say how it ramps up; here as in MM-SADA, by `schedules.dann`.
-  5. With several tasks the norm terms are taken on each task's part of the features, and added (EK100: verb, noun).
+  5. With several label kinds the norm terms are taken on each kind's part of the features, and added (EK100: verb,
+     noun).
   6. Rows that lack a modality count in none of its terms.
   7. R grows without bound where a one-row class has almost no norm: give `Optim.clip_norm` a value in every experiment.
      That keeps steps finite and does not prevent collapse: at high learning rates, in narrow nets, all features of a
@@ -36,7 +37,7 @@ from torch import Tensor, nn, stack
 from heads.batch import Batch, Side, Spec, members
 from heads.losses.entropy import information
 from heads.losses.norms import Norms, mean_norms, relative_norm
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
@@ -76,12 +77,11 @@ class Rna(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, L_g, L_c; with a target also L_d and L_IM; with per_modality also L_C_m."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
+        p, s, t = self.params, batch.source_side, batch.target
         f_s = self.net.encode(s)
-        terms = {"L_C": task_cross_entropy(self.net.classify(f_s), s.y)}
+        terms = {"L_C": label_cross_entropy(self.net.classify(f_s), s.y)}
         if p.per_modality:
-            alone = [task_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
+            alone = [label_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
             terms["L_C_m"] = stack(alone).sum()
 
         zero = terms["L_C"].new_zeros(())  # a sum over nothing: sides that see one modality make no pair in DG
@@ -89,26 +89,26 @@ class Rna(Method):
         if t is not None:
             both, f_t = shared(s, t), self.net.encode(t)
             z_t = self.net.classify(f_t)
-            sides.append(self.norms(t, f_t, {task: z_BK.argmax(1) for task, z_BK in z_t.items()}))
+            sides.append(self.norms(t, f_t, {label: z_BK.argmax(1) for label, z_BK in z_t.items()}))
             terms["L_IM"] = p.lambda_im * stack([information(z_BK.softmax(1)) for z_BK in z_t.values()]).sum()
             if self.D:
                 coefficient = p.lambda_d * dann(progress)
                 each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient) for m in both]
                 terms["L_d"] = stack(each).sum()
 
-        aligned = [pair for task in self.net.parts for pair in pairs([side[task] for side in sides], across=p.mod)]
+        aligned = [pair for label in self.net.parts for pair in pairs([side[label] for side in sides], across=p.mod)]
         R = [relative_norm(u, v) for u, v in aligned]
         terms["L_g"] = p.lambda_g * sum((R_G[0] for R_G in R), zero)
         terms["L_c"] = p.lambda_c * sum((R_G[1:].sum() for R_G in R), zero)
         return terms
 
     def norms(self, side: Side, f: dict[str, Tensor], y: dict[str, Tensor]) -> dict[str, dict[str, Norms]]:
-        """Task -> modality -> mean norms of its part of the features, of all rows and of the rows of each class y."""
+        """Label -> modality -> mean norms of its part of the features, of all rows and of the rows of each class y."""
         found = {}
-        for task, part in self.net.parts.items():
-            is_class_BK = members(y[task], self.spec.classes[task])
+        for label, part in self.net.parts.items():
+            is_class_BK = members(y[label], self.spec.classes[label])
             in_BG = torch.cat([torch.ones_like(is_class_BK[:, :1]), is_class_BK], dim=1)
-            found[task] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
+            found[label] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
         return found
 
 

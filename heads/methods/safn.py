@@ -7,12 +7,13 @@ both sides: rows of small norm are what a classifier of the source is unsure of.
 
 Implementation details
   1. Means are taken per side and added, λ_afn = 0.05 and Δr = 1 (the authors' code; the paper has one mean over both).
-  2. The norm is that of the features that enter the classifier: with several tasks, of each task's part, and added.
+  2. The norm is that of the features that enter the classifier: with several label kinds, of each kind's part, and
+     added.
   3. λ_ent = 0 is SAFN; above 0 it is the paper's SAFN+ENT, with the entropy of the fused prediction.
   4. Rows that lack m count in no term of m; several source domains are one source.
-  5. The authors' head has batch normalisation, and multiplies features by √0.5 in training, so that dropout
-     leaves their mean square as it is. The net is not this method's: with a dropout of 0.5, norms here are larger in
-     training than in tests by about √2.
+  5. The authors' head has batch normalisation, and multiplies features by √0.5 in training, so that dropout leaves
+     their mean square as it is. The net is not this method's: with a dropout of 0.5, norms here are larger in training
+     than in tests by about √2.
 Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
 """
 
@@ -23,7 +24,7 @@ from torch import Tensor, stack
 from heads.batch import Batch, Side
 from heads.losses.adaptive_norm import stepwise_norm
 from heads.losses.entropy import entropy
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.params import within
 
@@ -44,12 +45,10 @@ class Safn(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_afn on both sides, with λ_ent also L_ent on the target."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         terms = {
-            "L_C": task_cross_entropy(self.net.classify(f_s), s.y),
+            "L_C": label_cross_entropy(self.net.classify(f_s), s.y),
             "L_afn": p.lambda_afn * (self.growth(s, f_s) + self.growth(t, f_t)),
         }
         if p.lambda_ent:
@@ -58,7 +57,7 @@ class Safn(Method):
         return terms
 
     def growth(self, side: Side, f: dict[str, Tensor]) -> Tensor:
-        """L_d of one side, summed over its modalities and the tasks."""
+        """L_d of one side, summed over its modalities and the label kinds."""
         parts = self.net.parts.values()
         return stack(
             [stepwise_norm(f[m][:, part], side.has(m), self.params.delta_r) for m in side.x for part in parts]

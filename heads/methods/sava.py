@@ -18,7 +18,7 @@ Implementation details
   3. The 3 windows lie at the centres of equal stretches of those a row has; rows with fewer than 3 do not count in L_o,
      and modalities drawn fewer at a time have no O. Draw them in order: `Feed(train="segments:3")`.
   4. σ is drawn anew for each row and step. O: 3D -> 100 -> ReLU -> 6. λ_o = 1 is ours.
-  5. With several tasks D, O and u see the features of all of them as one vector. It takes a net with late fusion.
+  5. With several label kinds D, O and u see the features of all of them as one vector. It takes a net with late fusion.
 Shapes: B rows, T windows, D features.
 """
 
@@ -31,7 +31,7 @@ from torch.nn.functional import cross_entropy
 
 from heads.batch import Batch, Side, Spec
 from heads.losses.relative import mean_where
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
@@ -81,12 +81,10 @@ class Sava(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_d between the sides, L_o on both."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         a_s, a_t = self.attention(s, f_s), self.attention(t, f_t)
-        L_C = task_cross_entropy(self.net.classify(attend(f_s, a_s)), s.y)
+        L_C = label_cross_entropy(self.net.classify(attend(f_s, a_s)), s.y)
         v_s, v_t = (attend(f, {m: a[m].detach() for m in a}) for f, a in ((f_s, a_s), (f_t, a_t)))
         c = self.params.lambda_d * dann(progress)
         L_d = [domain_loss(self.D[m], v_s[m], v_t[m], s.has(m), t.has(m), c) for m in shared(s, t)]

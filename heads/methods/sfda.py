@@ -23,11 +23,11 @@ Implementation details
      weighs some of them twice; here the means are over the prototypes.
   6. α as in the code, in whose scale half of the run is the whole: 0.99 at a quarter of the run.
   7. With late fusion a row's feature is that of all modalities side by side; it is 0 in those that the row lacks. With
-     several tasks prototypes lie in each task's part, and the losses are added.
+     several label kinds prototypes lie in each kind's part, and the losses are added.
   8. The code's optimiser is `Optim(lr=1e-3, weight_decay=5e-4, nesterov=True, inverse=10)`, lr / 10 for the extractor
      (`optim_for`), 5,000 steps, batches of 32. It keeps the best test accuracy; do not.
 Deviation: on frozen features the net's own layers adapt, where the paper trains the backbone too.
-Shapes: N rows of the target, B of a batch, J tasks, K classes.
+Shapes: N rows of the target, B of a batch, J label kinds, K classes.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from torch.nn.functional import cross_entropy
 
 from heads.batch import Batch, Spec, Sweep, gather
 from heads.cluster import prototype_labels
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._copies import second_head
 from heads.nets import Net
@@ -64,7 +64,7 @@ class Sfda(Method):
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         if min(spec.classes.values()) < 2:
-            raise ValueError(f"method sfda compares classes: each task needs two or more, not {spec.classes}")
+            raise ValueError(f"method sfda compares classes: each label kind needs two or more, not {spec.classes}")
         self.first = second_head(net)
         labels_NJ = torch.zeros(spec.rows["target"], len(spec.classes), dtype=torch.int64)
         self.register_buffer("said", labels_NJ, persistent=False)  # y'
@@ -77,20 +77,21 @@ class Sfda(Method):
         z, seen = self.net.classify(f), self.net.reads(f)
         if epoch == 0:
             self.first.classifier.load_state_dict(self.net.classifier.state_dict())
-            self.said = stack([z[task].argmax(1) for task in self.net.parts], 1)
-        found = [prototype_labels(z[task].softmax(1), seen[task], self.params.most) for task in self.net.parts]
+            self.said = stack([z[label].argmax(1) for label in self.net.parts], 1)
+        found = [prototype_labels(z[label].softmax(1), seen[label], self.params.most) for label in self.net.parts]
         self.labels, self.reliable = (stack(each, 1) for each in zip(*found, strict=True))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_source of head 1, L_self of head 2."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         f = self.net.encode(t)
         said_BJ, y_BJ, w_BJ = self.said[t.index], self.labels[t.index], self.reliable[t.index]
-        L_source = task_cross_entropy(self.first.classify(f), dict(zip(self.net.parts, said_BJ.unbind(1), strict=True)))
+        L_source = label_cross_entropy(
+            self.first.classify(f), dict(zip(self.net.parts, said_BJ.unbind(1), strict=True))
+        )
         z = self.net.classify(f)
         each_BJ = stack(
-            [cross_entropy(z[task], y_BJ[:, j], reduction="none") for j, task in enumerate(self.net.parts)], 1
+            [cross_entropy(z[label], y_BJ[:, j], reduction="none") for j, label in enumerate(self.net.parts)], 1
         )
         alpha = dann(2 * progress)
         return {"L_source": (1 - alpha) * L_source, "L_self": alpha * (each_BJ * w_BJ).mean(0).sum()}

@@ -16,12 +16,12 @@ Implementation details
   2. β = 0.3 (the code; Office-Home and Office), 0.1 for its digits.
   3. With late fusion a row's feature f is that of all modalities side by side, as the classifier adds up their scores;
      it is 0 in those that the row lacks.
-  4. With several tasks both losses are added, and centroids lie in each task's part of f.
+  4. With several label kinds both losses are added, and centroids lie in each kind's part of f.
   5. The code's optimiser is `Optim(lr=0.01, weight_decay=1e-3, nesterov=True, inverse=10)` with batches of 64, and lr /
      10 for the backbone, of which nothing is left here.
 Deviation: the paper has a bottleneck of 256 with batch normalisation and a weight-normalised classifier, and trains the
 backbone too. Here the net is the run's.
-Shapes: N rows of the target, B of a batch, J tasks, K classes.
+Shapes: N rows of the target, B of a batch, J label kinds, K classes.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from torch import Tensor
 from heads.batch import Batch, Spec, Sweep, gather
 from heads.cluster import shot_labels
 from heads.losses.entropy import information
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
 from heads.params import within
@@ -61,17 +61,16 @@ class Shot(Method):
         """Label the target."""
         f = gather(sweep("target"), self.net.encode)
         z, seen = self.net.classify(f), self.net.reads(f)
-        self.labels = torch.stack([shot_labels(z[task].softmax(1), seen[task]) for task in self.net.parts], 1)
+        self.labels = torch.stack([shot_labels(z[label].softmax(1), seen[label]) for label in self.net.parts], 1)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_IM and L_ss of the target."""
-        t = batch.target
-        assert t is not None  # `needs`
+        t = batch.target_side
         z = self.net.classify(self.net.encode(t))
         y = dict(zip(self.net.parts, self.labels[t.index].unbind(1), strict=True))
         return {
             "L_IM": torch.stack([information(z_BK.softmax(1)) for z_BK in z.values()]).sum(),
-            "L_ss": self.params.beta * task_cross_entropy(z, y),
+            "L_ss": self.params.beta * label_cross_entropy(z, y),
         }
 
 

@@ -15,7 +15,7 @@ Implementation details
   3. The gradient goes through the cost; the plan is a constant, as the envelope theorem allows at the optimum.
   4. Equal use of rows forces classes onto each other where the domains have other shares of them; small batches make
      that worse.
-  5. Several source domains are one source. With several tasks the features of all of them are one vector.
+  5. Several source domains are one source. With several label kinds the features of all of them are one vector.
   6. Rows that lack m have no weight in the transport of m.
 Deviation: on frozen features the encoder is the net's own layer, where the papers train the whole network.
 """
@@ -50,9 +50,7 @@ class Sinkhorn(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_ot between the sides."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         each = [self.transport(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values()]
         return {**self.net.loss(f_s, s), "L_ot": p.lambda_ot * torch.stack(each).sum()}

@@ -21,7 +21,8 @@ Implementation details
      rows of the batch, classes that both sides have there.
   3. λ_c = λ_v = 0.1 and τ = 0.1 are ours. There is no projection head.
   4. A clip is classified by the mean of its windows' features. With one modality L_clip and L_video are 0.
-  5. With several tasks L_vca is taken on each task's part of the features, and added. It takes a net with late fusion.
+  5. With several label kinds L_vca is taken on each kind's part of the features, and added. It takes a net with late
+     fusion.
   6. Give the adapter `act="none"`: behind a ReLU no cosine is negative.
 Shapes: B rows, T windows, N rows of a side, K classes, D features.
 """
@@ -36,7 +37,7 @@ from torch.nn.functional import one_hot
 from heads.batch import Batch, Side, Spec, Sweep, gather, members
 from heads.cluster import centroid_labels
 from heads.losses.contrastive import contrast
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._aligned import shared
 from heads.methods._windows import videos, window_features
@@ -69,33 +70,31 @@ class Stcda(Method):
         """Label the target."""
         source, target = gather(sweep("source"), self.look), gather(sweep("target"), self.look)
         y = [
-            cluster(source[task], one_hot(source[f"label {task}"], K).float(), target[task])
-            for task, K in self.spec.classes.items()
+            cluster(source[label], one_hot(source[f"y {label}"], K).float(), target[label])
+            for label, K in self.spec.classes.items()
         ]
         self.labels = torch.stack(y, 1)
 
     def look(self, side: Side) -> dict[str, Tensor]:
-        """Task -> features of all modalities side by side (B, M D); "label" task -> labels, where there are any."""
+        """Label -> features of all modalities side by side (B, M D); "y LABEL" -> labels, where there are any."""
         v = videos(side, window_features(self.net, side))
         all_v = {m: v.get(m, torch.zeros_like(next(iter(v.values())))) for m in self.spec.shapes}
-        return self.net.reads(all_v) | {f"label {task}": y_B for task, y_B in side.y.items()}
+        return self.net.reads(all_v) | {f"y {label}": y_B for label, y_B in side.y.items()}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_clip and L_video on both sides, L_vca between them."""
-        p, s, t = self.params, batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        p, (s, t) = self.params, batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         v_s, v_t = videos(s, f_s), videos(t, f_t)
-        L_C = task_cross_entropy(self.net.classify(v_s), s.y)
+        L_C = label_cross_entropy(self.net.classify(v_s), s.y)
         L_clip = cross_modal(f_s, s.present, p.tau) + cross_modal(f_t, t.present, p.tau)
         L_video = cross_modal(*as_windows(s, v_s), p.tau) + cross_modal(*as_windows(t, v_t), p.tau)
         y_t = dict(zip(self.spec.classes, self.labels[t.index].unbind(1), strict=True))
         L_vca = L_C.new_zeros(())
-        for task, part in self.net.parts.items():
+        for label, part in self.net.parts.items():
             for m in shared(s, t):
-                K = self.spec.classes[task]
-                in_SK, in_TK = (members(y[task], K) & side.has(m)[:, None] for side, y in ((s, s.y), (t, y_t)))
+                K = self.spec.classes[label]
+                in_SK, in_TK = (members(y[label], K) & side.has(m)[:, None] for side, y in ((s, s.y), (t, y_t)))
                 c_s, c_t = in_SK.to(v_s[m]).T @ v_s[m][:, part], in_TK.to(v_t[m]).T @ v_t[m][:, part]
                 both_K = in_SK.any(0) & in_TK.any(0)
                 L_vca = L_vca + contrast(c_t, c_s, both_K.diag(), tau=p.tau, keys_N=both_K)

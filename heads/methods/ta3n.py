@@ -18,7 +18,7 @@ Implementation details (the code is that of EK100's challenge, by the authors of
   3. D: I -> I -> ReLU -> 2; those of relations one per n. First weights are torch's (the code has a normal of std 0.001
      for those of frames and videos).
   4. Cross entropies are means over the rows of both sides that have m, and over their frames or relations.
-  5. With several tasks L_C and L_ae are means over them (EK100: 0.5 verb + 0.5 noun).
+  5. With several label kinds L_C and L_ae are means over them (EK100: 0.5 verb + 0.5 noun).
   6. In L_ae p is of all modalities together, and H(d_m) the mean over those that a row has.
   7. The paper's runs: SGD with Nesterov, momentum 0.9, weight decay 1e-4, lr 0.003 (UCF-HMDB 0.03) divided by 10 after
      a third and two thirds of 30 epochs, clip_norm 20, batch (128, 128 N_t / N_s), `Feed(train="segments:5")`.
@@ -37,7 +37,7 @@ from torch import Tensor, nn, stack
 from heads.batch import Batch, Side, Spec
 from heads.grl import reverse
 from heads.losses.entropy import entropy
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import side_loss
 from heads.methods._aligned import shared
@@ -80,13 +80,11 @@ class Ta3n(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, the domain losses between the sides, L_ae on both."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         warm = dann(progress / 10)
         of_s, of_t = self.look(s, warm), self.look(t, warm)
         z_s, z_t = self.net.classify(of_s.f), self.net.classify(of_t.f)
-        terms = {"L_C": task_cross_entropy(z_s, s.y) / len(z_s)}
+        terms = {"L_C": label_cross_entropy(z_s, s.y) / len(z_s)}
         terms |= {name: domain_losses(s, t, of_s.d[name], of_t.d[name]) for name in of_s.d}
         both = torch.cat([attentive_entropy(s, of_s, z_s), attentive_entropy(t, of_t, z_t)])
         return {**terms, "L_ae": self.params.gamma * both.mean()}
@@ -120,7 +118,7 @@ def domain_losses(s: Side, t: Side, d_s: dict[str, Tensor], d_t: dict[str, Tenso
 
 
 def attentive_entropy(side: Side, seen: Seen, z: dict[str, Tensor]) -> Tensor:
-    """(1 + H(d_m)) H(p) of each row -> (B,); means over modalities and tasks."""
+    """(1 + H(d_m)) H(p) of each row -> (B,); means over modalities and label kinds."""
     has_MB = stack([side.has(m) for m in side.x])
     H_MB = stack([domain_entropy(seen.d["L_td"][m])[:, 0] for m in side.x])
     H_d = (H_MB * has_MB).sum(0) / has_MB.sum(0).clamp_min(1)

@@ -21,7 +21,7 @@ Implementation details
      that c is f, and the method is DANN with MMD.
   3. A pair counts in modality m where both clips have it, and a moment t where the target has this window. MMD is that
      of method mmd, its γ the mean ‖x - y‖² of the batch. λ_mmd = 0.1 is ours.
-  4. With several tasks D and A see the features of all of them as one vector. It takes a net with late fusion.
+  4. With several label kinds D and A see the features of all of them as one vector. It takes a net with late fusion.
 Shapes: P pairs, U and T windows of the source's and the target's clips, D features.
 """
 
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from heads.batch import Batch, Side, Spec
 from heads.losses.moments import mmd
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
@@ -73,11 +73,9 @@ class TCoN(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C on the source, L_C_a on its co-attended clips, L_d and L_mmd between these and the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        s, t = batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
-        L_C = task_cross_entropy(self.net.classify(videos(s, f_s)), s.y)
+        L_C = label_cross_entropy(self.net.classify(videos(s, f_s)), s.y)
         L_d = L_mmd = L_C.new_zeros(())
         coefficient = self.params.lambda_d * dann(progress)
         P = torch.arange(max(len(s.index), len(t.index)), device=s.index.device)
@@ -90,8 +88,8 @@ class TCoN(Method):
             aligned[m], in_P = mean_windows(of.c, of.there), of.there.any(1)
             L_mmd = L_mmd + mmd(aligned[m], mean_windows(of.g, of.there), in_P, in_P, gamma=0)
             there_P = there_P | in_P
-        y = {task: y_B[s_P] for task, y_B in s.y.items()}
-        L_C_a = task_cross_entropy(self.net.classify(aligned), y, there_P)
+        y = {label: y_B[s_P] for label, y_B in s.y.items()}
+        L_C_a = label_cross_entropy(self.net.classify(aligned), y, there_P)
         return {"L_C": L_C, "L_C_a": L_C_a, "L_d": L_d, "L_mmd": self.params.lambda_mmd * L_mmd}
 
     def predict(self, side: Side) -> dict[str, Tensor]:

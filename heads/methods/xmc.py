@@ -9,9 +9,9 @@
 modality, h a projection head that all of them share. L_mo: a clip is near itself in the other modality, nearer than
 other clips of its side. L_do: a target clip of a class ŷ that the model is sure of is near the source clips of it.
 
-The paper's rows as (cross_modal, cross_domain): final (h, F), modality (h, none), domain (none, F); Table 7 also
-(F, none) and (h, h), Table 8 (h, adversarial). Windows are the run's: `Feed(train="random:1")` draws those of RGB and
-flow independently, as the paper does; `"shared:1"` draws one for both (Table 5: without sampling).
+The paper's rows as (cross_modal, cross_domain): final (h, F), modality (h, none), domain (none, F); Table 7 also (F,
+none) and (h, h), Table 8 (h, adversarial). Windows are the run's: `Feed(train="random:1")` draws those of RGB and flow
+independently, as the paper does; `"shared:1"` draws one for both (Table 5: without sampling).
 
 Implementation details
   1. The printed ratios have the sum over all anchors inside one logarithm, where a few near pairs would be all of the
@@ -25,8 +25,8 @@ Implementation details
   7. ŷ and its confidence come from the fused scores of the same batch, without gradient. The paper averages the scores
      of the modalities: give the adapter `fusion="mean"`. Added, as by default, they are more confident, so T lets more
      clips through.
-  8. With several tasks L_do is taken on each task's part of the features F (h is of whole features), with the clips
-     whose class of that task is sure, and added. L_mo asks for no class, and is taken once on whole features.
+  8. With several label kinds L_do is taken on each kind's part of the features F (h is of whole features), with the
+     clips whose class of that kind is sure, and added. L_mo asks for no class, and is taken once on whole features.
   9. Rows that lack a modality are neither anchors nor keys of it. A target row of a class that no source row has is no
      anchor.
  10. L_do has no remedy for sure but wrong classes: on generated shifts as large as the distance of the classes it locks
@@ -47,7 +47,7 @@ from torch import Tensor, nn
 
 from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.losses.contrastive import contrast
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import aligned, shared
@@ -97,8 +97,8 @@ class Xmc(Method):
             for m in spec.shapes:
                 self.keep(f"{d}:M:{m}", torch.randn(rows, net.dim))  # until the first sweep; equal rows teach nothing
                 self.keep(f"{d}:has:{m}", torch.ones(rows, dtype=torch.bool))
-        for task in net.parts:
-            self.keep(f"source:y:{task}", torch.zeros(spec.rows["source"], dtype=torch.int64))
+        for label in net.parts:
+            self.keep(f"source:y:{label}", torch.zeros(spec.rows["source"], dtype=torch.int64))
 
     def keep(self, name: str, value: Tensor) -> None:
         """A buffer that a sweep can rebuild."""
@@ -114,7 +114,7 @@ class Xmc(Method):
         """What is kept of the rows of a side."""
         f = self.net.encode(side)
         kept = {f"M:{m}": f[m] for m in side.x} | {f"has:{m}": side.has(m) for m in side.x}
-        return kept | {f"y:{task}": y_B for task, y_B in side.y.items()}
+        return kept | {f"y:{label}": y_B for label, y_B in side.y.items()}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """L_C, L_mo_s, L_mo_t and L_do or L_d, as far as they are asked for."""
@@ -143,7 +143,7 @@ class Xmc(Method):
     def terms(self, batch: Batch, f: dict[str, Features], progress: float) -> dict[str, Tensor]:
         """The weighted losses of these features."""
         p, sides = self.params, both(batch)
-        terms = {"L_C": task_cross_entropy(self.net.classify(f["source"]), sides["source"].y)}
+        terms = {"L_C": label_cross_entropy(self.net.classify(f["source"]), sides["source"].y)}
         if p.cross_modal != "none":
             for d, side in sides.items():
                 terms[f"L_mo_{d[0]}"] = p.lambda_ * self.cross_modal_loss(d, side, f[d])
@@ -168,12 +168,12 @@ class Xmc(Method):
     def cross_domain_loss(self, t: Side, f: Features, modalities: list[str]) -> Tensor:
         """L_do: a target clip of a sure class against all source clips, in the same modality."""
         each = []
-        for task, z_BK in self.net.classify(f).items():
+        for label, z_BK in self.net.classify(f).items():
             sure_B, y_B = z_BK.softmax(1).max(1)
-            same_BN = (y_B[:, None] == self.get_buffer(f"source:y:{task}")) & (sure_B > self.params.T)[:, None]
+            same_BN = (y_B[:, None] == self.get_buffer(f"source:y:{label}")) & (sure_B > self.params.T)[:, None]
             each += [
                 self.against(
-                    "source", k, f[k], same_BN & t.has(k)[:, None], self.params.cross_domain, self.net.parts[task]
+                    "source", k, f[k], same_BN & t.has(k)[:, None], self.params.cross_domain, self.net.parts[label]
                 )
                 for k in modalities
             ]
@@ -193,9 +193,7 @@ class Xmc(Method):
 
 def both(batch: Batch) -> dict[str, Side]:
     """The two sides, by name."""
-    assert batch.source is not None  # `needs`
-    assert batch.target is not None
-    return {"source": batch.source, "target": batch.target}
+    return dict(zip(SIDES, batch.both(), strict=True))
 
 
 def zero(f: Features) -> Tensor:

@@ -85,14 +85,14 @@ def test_what_stands_before_feels_the_gradient_reversed_what_stands_behind_does_
 # --- DANN ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_dann_adds_the_losses_of_its_modalities(spec):
     method, b = build(dann, spec), gaps(batch(spec))
     f_s, f_t = method.net.encode(b.source), method.net.encode(b.target)
     each = [naive_domain_loss(method.D[m], f_s[m], f_t[m], b.source.has(m), b.target.has(m)) for m in f_s]
     terms = method.losses(b, 0.5)
     assert terms["L_d"].item() == pytest.approx(sum(each), rel=1e-5)
-    right = sum(cross_entropy(z, b.source.y[task]) for task, z in method.net.classify(f_s).items())
+    right = sum(cross_entropy(z, b.source.y[label]) for label, z in method.net.classify(f_s).items())
     assert torch.allclose(terms["L_C"], right)
 
 
@@ -123,21 +123,21 @@ def test_a_modality_of_one_side_only_is_not_aligned(module):
 
 
 @pytest.mark.parametrize("entropy", [False, True])
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_cdan_sees_every_product_of_feature_and_probability(spec, entropy):
     method, b = build(cdan, spec, entropy=entropy), gaps(batch(spec))
     f = {side: method.net.encode(getattr(b, side)) for side in ("source", "target")}
     p = {side: {t: z.softmax(1) for t, z in method.net.classify(f[side]).items()} for side in f}
     total = 0.0
-    for task, part in method.net.parts.items():
+    for label, part in method.net.parts.items():
         for m in spec.shapes:
             h, weights = [], []
             for side in ("source", "target"):
-                rows, has = zip(f[side][m][:, part], p[side][task], strict=True), getattr(b, side).has(m)
+                rows, has = zip(f[side][m][:, part], p[side][label], strict=True), getattr(b, side).has(m)
                 h.append(torch.stack([torch.stack([v * q for v in row for q in its]) for row, its in rows]))
-                certain = [1 + math.exp(sum(q * math.log(q) for q in its)) for its in p[side][task].tolist()]
+                certain = [1 + math.exp(sum(q * math.log(q) for q in its)) for its in p[side][label].tolist()]
                 weights.append([w * bool(there) for w, there in zip(certain, has, strict=True)] if entropy else has)
-            total += naive_domain_loss(method.D[f"{m}:{task}"], *h, *weights)
+            total += naive_domain_loss(method.D[f"{m}:{label}"], *h, *weights)
     assert method.losses(b, 0.5)["L_d"].item() == pytest.approx(total, rel=1e-4)
 
 

@@ -39,7 +39,7 @@ def build(module, spec, **params):
 
 
 @EVERY
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_terms_equal_their_definitions(module, params, loss, spec):
     """Rows that lack a modality are taken out by hand."""
     method, b = build(module, spec, **params), batch(spec, rows=9)
@@ -53,7 +53,7 @@ def test_terms_equal_their_definitions(module, params, loss, spec):
     assert total > 0
     assert set(terms) == {"L_C", TERM[module]}
     assert terms[TERM[module]].item() == pytest.approx(total, rel=1e-3)
-    right = sum(cross_entropy(z, b.source.y[task]) for task, z in method.net.classify(f_s).items())
+    right = sum(cross_entropy(z, b.source.y[label]) for label, z in method.net.classify(f_s).items())
     assert torch.allclose(terms["L_C"], right)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from heads.batch import gather
-from heads.losses.supervised import task_cross_entropy
-from tests.helpers.problems import SPEC, side, without
+from heads.losses.supervised import label_cross_entropy
+from tests.helpers.problems import SPEC, batch, side, without
 
 
 def test_pool_is_the_mean_of_the_present_windows():
@@ -44,5 +44,14 @@ def test_gather_keeps_the_order_of_the_sweep():
 
 
 def test_hidden_labels_are_named():
-    with pytest.raises(ValueError, match="labels of task 'label', but this side's are hidden"):
-        task_cross_entropy({"label": torch.zeros(2, 3)}, {})
+    with pytest.raises(ValueError, match="labels of kind 'label'.*hidden"):
+        label_cross_entropy({"label": torch.zeros(2, 3)}, {})
+
+
+def test_a_batch_names_the_side_that_it_lacks():
+    whole = batch(SPEC)
+    assert whole.both() == (whole.source_side, whole.target_side) == (whole.source, whole.target)
+    with pytest.raises(ValueError, match="no target .*'target' in `needs`"):
+        batch(SPEC, ("source",)).both()
+    with pytest.raises(ValueError, match="no source"):
+        batch(SPEC, ("target",)).both()

@@ -14,7 +14,7 @@ from tests.helpers.problems import EK, SPEC, batch, without
 
 torch.set_num_threads(1)
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(spec=SPEC):
@@ -45,8 +45,8 @@ def test_exchange_and_predictions_equal_the_loop(spec):
         expected = naive(method, s, row)
         for m in spec.shapes:
             assert torch.allclose(g[m][row], expected.get(m, torch.zeros(8)), atol=1e-6)
-        for task, z_K in method.net.classify({m: g_D[None] for m, g_D in expected.items()}).items():
-            assert torch.allclose(z[task][row], z_K[0], atol=1e-5)
+        for label, z_K in method.net.classify({m: g_D[None] for m, g_D in expected.items()}).items():
+            assert torch.allclose(z[label][row], z_K[0], atol=1e-5)
 
 
 @SPECS
@@ -58,7 +58,7 @@ def test_terms(spec):
     each = [domain_loss(D, g_s[m], g_t[m], s.has(m), t.has(m), 1.0) for m, D in method.D.items()]
     assert torch.allclose(terms["L_d"], sum(each))
     z = method.predict(s)
-    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[task], y) for task, y in s.y.items()))
+    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[label], y) for label, y in s.y.items()))
 
 
 def test_closed_gates_are_dann():

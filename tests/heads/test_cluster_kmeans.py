@@ -132,5 +132,5 @@ def test_starts_are_drawn_in_proportion_to_the_squared_distance():
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_too_many_clusters_are_refused(k):
-    with pytest.raises(ValueError, match=f"4 rows cannot be parted into {k} clusters; ask for 1 to 4"):
+    with pytest.raises(ValueError, match=f"4 rows .*{k} clusters.* 1 to 4"):
         kmeans(blobs(4), k, seed=0)

@@ -57,7 +57,7 @@ def test_only_directions_count_and_centroids_have_length_1():
 def test_as_many_clusters_as_rows_are_the_rows():
     x = rows(count=5)
     assert objective(x, spherical_kmeans(x, 5, seed=0)) == pytest.approx(5)
-    with pytest.raises(ValueError, match="5 rows cannot be parted into 6 clusters"):
+    with pytest.raises(ValueError, match="5 rows .* 6 clusters"):
         spherical_kmeans(x, 6, seed=0)
 
 

@@ -121,7 +121,7 @@ def test_the_net_is_drawn_before_the_method():
 def test_labels_of_the_source_are_needed_and_those_of_the_target_are_not_there():
     method, b = build().train(), batch(TWO)
     assert b.target.y == {}
-    with pytest.raises(ValueError, match="labels of task 'label'"):
+    with pytest.raises(ValueError, match="labels of kind 'label'.*hidden"):
         method(Batch(dataclasses.replace(b.source, y={}), b.target), 0.5)
 
 

@@ -11,7 +11,7 @@ from heads.methods import daaa, dann
 from heads.nets import adapter
 from tests.helpers.problems import EK, SPEC, batch, without
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def rows(S=5, T=6, K=3):
@@ -81,11 +81,11 @@ def test_the_rest_is_dann(spec):
     assert torch.allclose(terms["L_d"], expected["L_d"])
 
     L_c, f_s, f_t = 0.0, method.net.encode(b.source), method.net.encode(b.target)
-    for task, part in method.net.parts.items():
-        said = method.net.classify(f_t)[task].argmax(1)
+    for label, part in method.net.parts.items():
+        said = method.net.classify(f_t)[label].argmax(1)
         for m in spec.shapes:
             s, t = b.source.has(m), b.target.has(m)
-            classes = torch.arange(spec.classes[task])
-            in_SK, in_TK = b.source.y[task][s][:, None] == classes, said[t][:, None] == classes
+            classes = torch.arange(spec.classes[label])
+            in_SK, in_TK = b.source.y[label][s][:, None] == classes, said[t][:, None] == classes
             L_c += class_mmd(f_s[m][s][:, part], f_t[m][t][:, part], in_SK, in_TK, 0).item()
     assert terms["L_c"].item() == pytest.approx(0.1 * L_c, rel=1e-4)

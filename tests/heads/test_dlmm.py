@@ -12,7 +12,7 @@ from heads.methods import dlmm
 from heads.nets import adapter
 from tests.helpers.problems import EK, SPEC, side, without
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(spec=SPEC, **params):
@@ -31,9 +31,9 @@ def looked(method, of, epoch):
     return method
 
 
-def naive(method, of, task):
+def naive(method, of, label):
     """Of each row of the target: modality -> p and q over the classes, where it is there."""
-    net, part, K, tau = method.net, method.net.parts[task], method.spec.classes[task], method.params.tau
+    net, part, K, tau = method.net, method.net.parts[label], method.spec.classes[label], method.params.tau
     f_s, f_t = net.encode(of["source"]), net.encode(of["target"])
     for f, side_ in ((f_s, of["source"]), (f_t, of["target"])):
         for m, f_ND in list(f.items()):
@@ -43,10 +43,10 @@ def naive(method, of, task):
     for row in range(18):
         found.append({})
         for m in (m for m in method.spec.shapes if of["target"].has(m)[row]):
-            p = net.classify({m: f_t[m][row : row + 1]})[task][0].softmax(0).tolist()
+            p = net.classify({m: f_t[m][row : row + 1]})[label][0].softmax(0).tolist()
             e = []
             for k in range(K):
-                members = [i for i in range(24) if of["source"].y[task][i] == k and of["source"].has(m)[i]]
+                members = [i for i in range(24) if of["source"].y[label][i] == k and of["source"].has(m)[i]]
                 c = sum(f_s[f"{m} centred"][i][part] for i in members) / len(members)
                 e.append(math.exp(cosine_similarity(f_t[f"{m} centred"][row][part], c, dim=0).item() / tau))
             found[-1][m] = p, [value / sum(e) for value in e]
@@ -63,8 +63,8 @@ def test_teaching_material_and_predictions_equal_the_loops(spec):
     of = sides(spec)
     method = looked(build(spec), of, epoch=3)
     said = method.predict(of["target"])
-    for j, task in enumerate(spec.classes):
-        rows = naive(method, of, task)
+    for j, label in enumerate(spec.classes):
+        rows = naive(method, of, label)
         reliable = [{m: q[argmax(p)] for m, (p, q) in row.items()} for row in rows]
         labels = [argmax(row[max(r, key=r.get)][0]) for row, r in zip(rows, reliable, strict=True)]
         assert method.labels[:, j].tolist() == labels
@@ -73,9 +73,9 @@ def test_teaching_material_and_predictions_equal_the_loops(spec):
             easiest = sorted(ease, key=ease.get, reverse=True)[: math.ceil(0.3 * len(ease))]
             assert method.chosen[:, j, k].nonzero().flatten().tolist() == sorted(easiest)
         for i, (row, r) in enumerate(zip(rows, reliable, strict=True)):
-            for c in range(spec.classes[task]):
+            for c in range(spec.classes[label]):
                 p = sum(r[m] * row[m][0][c] for m in row) / sum(r.values())
-                assert said[task][i, c].exp().item() == pytest.approx(p, rel=1e-4)
+                assert said[label][i, c].exp().item() == pytest.approx(p, rel=1e-4)
 
 
 @SPECS
@@ -88,15 +88,15 @@ def test_losses_equal_the_loops(spec):
     b = Batch(of["source"], Side(**cut, y={}, domain=t.domain[taken], index=taken))
     terms = method.losses(b, 0.0)
     f_s, f_t = method.net.encode(b.source), method.net.encode(b.target)
-    L_C = sum(cross_entropy(z, b.source.y[task]).item() for task, z in method.net.classify(f_s).items())
+    L_C = sum(cross_entropy(z, b.source.y[label]).item() for label, z in method.net.classify(f_s).items())
     L_C_m = L_t = 0.0
     for k, m in enumerate(spec.shapes):
-        for j, task in enumerate(spec.classes):
-            z, has = method.net.classify({m: f_s[m]})[task], b.source.has(m)
-            L_C_m += cross_entropy(z[has], b.source.y[task][has]).item()
+        for j, label in enumerate(spec.classes):
+            z, has = method.net.classify({m: f_s[m]})[label], b.source.has(m)
+            L_C_m += cross_entropy(z[has], b.source.y[label][has]).item()
             rows = method.chosen[taken, j, k]
             if rows.any():
-                z = method.net.classify({m: f_t[m]})[task]
+                z = method.net.classify({m: f_t[m]})[label]
                 L_t += 0.5 * cross_entropy(z[rows], method.labels[taken, j][rows]).item()
     assert L_t > 0
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(
@@ -139,7 +139,7 @@ def test_a_shift_of_the_whole_target_changes_nothing_that_prototypes_say(spec):
         of = sides(spec)
         of["target"] = dataclasses.replace(of["target"], x={m: x + shift for m, x in of["target"].x.items()})
         seen = looked(method, of, 3).look(of["target"])
-        said.append([method.opinions(seen, task)[1][seen[dlmm.HAS]] for task in spec.classes])
+        said.append([method.opinions(seen, label)[1][seen[dlmm.HAS]] for label in spec.classes])
     for before, after in zip(*said, strict=True):
         assert torch.allclose(before, after, atol=1e-4)
 

@@ -85,15 +85,15 @@ def test_domains_are_standardised_by_themselves_or_by_the_source(module):
 
 
 @EVERY
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_rows_do_not_depend_on_their_batch(module, spec):
     source, target = sides(spec)
     method = fitted(module, source, target, spec, standardise="domain")
     together = method.predict(target)
     for row in (0, 7):
         alone = method.predict(_rotated.take(target, slice(row, row + 1)))
-        for task, z in together.items():
-            assert torch.allclose(alone[task][0], z[row], atol=1e-5)
+        for label, z in together.items():
+            assert torch.allclose(alone[label][0], z[row], atol=1e-5)
 
 
 @EVERY
@@ -188,12 +188,12 @@ def test_a_strong_penalty_leaves_the_frequencies():
     assert b.softmax(0).tolist() == pytest.approx(shares.tolist(), abs=1e-3)  # an absent class has none
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_scores_are_those_of_the_fit(spec):
     source, target = sides(spec)
     method = fitted(logistic_regression, source, target, spec, standardise="none", C=0.3)
-    for task, z in method.predict(target).items():
-        W, b = fit_logistic(vectors(source, spec), source.y[task], spec.classes[task], 0.3)
+    for label, z in method.predict(target).items():
+        W, b = fit_logistic(vectors(source, spec), source.y[label], spec.classes[label], 0.3)
         assert torch.allclose(z, vectors(target, spec) @ W.T + b, atol=1e-4)
 
 
@@ -208,17 +208,17 @@ def test_the_surest_rows_equal_the_naive_loop(q):
     assert logistic_regression.surest(p, q).tolist() == expected
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_self_training_adds_the_surest_target_rows_and_fits_again(spec):
     source, target = sides(spec)
     method = fitted(logistic_regression, source, target, spec, standardise="none", rounds=2, q=0.4)
     x_s, x_t = vectors(source, spec), vectors(target, spec)
-    for task, z in method.predict(target).items():
-        W, b = fit_logistic(x_s, source.y[task], spec.classes[task], 1.0)
+    for label, z in method.predict(target).items():
+        W, b = fit_logistic(x_s, source.y[label], spec.classes[label], 1.0)
         for _ in range(2):
             y_t = logistic_regression.surest((x_t @ W.T + b).softmax(1), 0.4)
-            joined = torch.cat([source.y[task], y_t[y_t >= 0]])
-            W, b = fit_logistic(torch.cat([x_s, x_t[y_t >= 0]]), joined, spec.classes[task], 1.0)
+            joined = torch.cat([source.y[label], y_t[y_t >= 0]])
+            W, b = fit_logistic(torch.cat([x_s, x_t[y_t >= 0]]), joined, spec.classes[label], 1.0)
         assert torch.allclose(z, x_t @ W.T + b, atol=1e-3)
 
 

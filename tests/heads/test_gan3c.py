@@ -12,7 +12,7 @@ from heads.methods import gan3c
 from tests.heads.test_method_contract import build
 from tests.helpers.problems import EK, SPEC, batch, side, without
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
 torch.set_num_threads(1)
 TERMS = {"D": {"L_D"}, "G": {"L_adv", "L_sem"}, "net": {"L_gen", "L_w", "L_clu"}}
@@ -45,7 +45,7 @@ def test_terms_equal_their_definitions(spec):
     of = {"real": method.D(method.units(t)), "generated": method.D(method.units(x_g))}
     D = {kind: [sigmoid(v) for v in z_B1.flatten().tolist()] for kind, z_B1 in of.items()}
     mean = lambda values: sum(values) / len(values)  # noqa: E731
-    L_y = sum(cross_entropy(z, x_g.y[task]).item() for task, z in method.predict(x_g).items())
+    L_y = sum(cross_entropy(z, x_g.y[label]).item() for label, z in method.predict(x_g).items())
     L_clu = sum(
         mean([-sum(q * math.log(q) for q in row) for row in z.softmax(1).tolist()]) for z in method.predict(t).values()
     )
@@ -120,8 +120,8 @@ def test_generated_clips_are_clips_with_labels(spec):
         gone = ~t.present[m]
         assert x[gone].abs().sum() == 0
         assert (x[~gone].flatten(1).abs().sum(1) > 0).all()
-    for task, k in spec.classes.items():
-        assert set(x_g.y[task].tolist()) <= set(range(k))
+    for label, k in spec.classes.items():
+        assert set(x_g.y[label].tolist()) <= set(range(k))
     assert x_g.y.keys() == spec.classes.keys()
     assert t.y == {}
 

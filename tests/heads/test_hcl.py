@@ -11,7 +11,7 @@ from heads.methods.hcl import consistency, reliability
 from tests.heads.test_method_contract import build
 from tests.helpers.problems import EK, SPEC, batch, side
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
 torch.set_num_threads(1)
 
@@ -69,9 +69,9 @@ def test_losses_equal_the_naive_loops(spec):
     t.index[7] = 3  # drawn twice: both are positives
     f, f_past, hcid, hccd = method.net.encode(t), method.history.net.encode(t), 0.0, 0.0
     z, z_past = method.net.classify(f), method.history.net.classify(f_past)
-    for task, part in method.net.parts.items():
+    for label, part in method.net.parts.items():
         q, k = (torch.cat([g[m][:, part] for m in spec.shapes], 1).tolist() for g in (f, f_past))
-        p, past = z[task].softmax(1).tolist(), z_past[task].softmax(1).tolist()
+        p, past = z[label].softmax(1).tolist(), z_past[label].softmax(1).tolist()
         K = len(p[0])
         gamma = [min(1.1, max(0.9, 1.1 + sum(v * math.log(v) for v in row) / math.log(K))) for row in past]
         assert len(set(gamma)) > 1
@@ -79,9 +79,9 @@ def test_losses_equal_the_naive_loops(spec):
             phi = [gamma[j] * math.exp(cosine(q[i], k[j]) / 0.2) for j in range(8)]
             same = sum(phi[j] for j in range(8) if t.index[j] == t.index[i])
             hcid -= math.log(same / sum(phi)) / 8
-            said = method.get_buffer(f"z_s:{task}")[t.index[i]].softmax(0).tolist()
+            said = method.get_buffer(f"z_s:{label}")[t.index[i]].softmax(0).tolist()
             kl = sum(a * math.log(a / b) for a, b in zip(said, past[i], strict=True))
-            hccd -= math.exp(-kl) * math.log(p[i][method.get_buffer(f"y:{task}")[t.index[i]]]) / 8
+            hccd -= math.exp(-kl) * math.log(p[i][method.get_buffer(f"y:{label}")[t.index[i]]]) / 8
     terms = method.losses(Batch(target=t), 0.5)
     assert terms["L_HCID"].item() == pytest.approx(0.7 * hcid, rel=1e-4)
     assert terms["L_HCCD"].item() == pytest.approx(hccd, rel=1e-4)
@@ -141,10 +141,10 @@ def test_the_history_follows_each_step_after_its_update():
 @SPECS
 def test_the_source_is_heard_once_and_labels_are_found_anew(spec):
     method, rows = prepared(spec)
-    said = {task: method.get_buffer(f"z_s:{task}").clone() for task in spec.classes}
+    said = {label: method.get_buffer(f"z_s:{label}").clone() for label in spec.classes}
     with torch.no_grad():
         method.begin_epoch(1, lambda _: iter([rows]))
-    for task, z in method.predict(rows).items():
-        assert torch.equal(method.get_buffer(f"z_s:{task}"), said[task])
-        assert not torch.allclose(said[task], z)
-        assert torch.equal(method.get_buffer(f"y:{task}"), z.argmax(1))
+    for label, z in method.predict(rows).items():
+        assert torch.equal(method.get_buffer(f"z_s:{label}"), said[label])
+        assert not torch.allclose(said[label], z)
+        assert torch.equal(method.get_buffer(f"y:{label}"), z.argmax(1))

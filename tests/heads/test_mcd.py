@@ -22,21 +22,21 @@ def distances(method, b):
     """Σ_task mean |p - p'| on the target, by hand."""
     f, total = method.net.encode(b.target), 0.0
     z, second = method.net.classify(f), method.second.classify(f)
-    for task in z:
-        p, q = z[task].softmax(1).tolist(), second[task].softmax(1).tolist()
+    for label in z:
+        p, q = z[label].softmax(1).tolist(), second[label].softmax(1).tolist()
         each = [abs(a - c) for row, other in zip(p, q, strict=True) for a, c in zip(row, other, strict=True)]
         total += sum(each) / len(each)
     return total
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_the_steps_are_those_of_the_paper(spec):
     method, b = build(spec, lambda_dis=0.7, n=3), batch(spec, BOTH)
     rounds = list(method.rounds(b, 0.5))
     assert [who for who, _ in rounds] == ["F C", "C", "F", "F", "F"]
     f = method.net.encode(b.source)
     for name, net in (("L_C", method.net), ("L_C2", method.second)):
-        expected = sum(cross_entropy(z, b.source.y[task]).item() for task, z in net.classify(f).items())
+        expected = sum(cross_entropy(z, b.source.y[label]).item() for label, z in net.classify(f).items())
         assert rounds[0][1][name].item() == pytest.approx(expected, rel=1e-5)
         assert rounds[1][1][f"L_B_{name[2:]}"].item() == pytest.approx(expected, rel=1e-5)
     assert set(rounds[0][1]) == {"L_C", "L_C2"}

@@ -12,7 +12,7 @@ from heads.methods._adversarial import domain_loss
 from heads.nets import adapter
 from tests.helpers.problems import EK, SPEC, batch, without
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(spec=SPEC, attentive=True):

@@ -165,7 +165,7 @@ def test_missing_labels_of_the_source_are_named(module, spec, sides):
         return
     source = dataclasses.replace(only(b.source, spec.shapes.keys() - set(spec.captions)), y={})
     hidden = Batch(source=source, target=b.target)
-    with pytest.raises(ValueError, match="needs captions" if spec.captions else "labels of task"):
+    with pytest.raises(ValueError, match="needs captions" if spec.captions else "labels of kind .*hidden"):
         method(hidden, 0.5)
 
 
@@ -197,7 +197,7 @@ def test_shapes_do_not_depend_on_values(module, spec, sides):
 
 
 @pytest.mark.parametrize("name", [n for n, module in MODULES.items() if both(module) and n not in SIDE_BY_SIDE])
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_sides_that_share_no_modality_are_refused(name, spec):
     """For nothing would be aligned; a run refuses them before (tests/pipelines/test_config.py), whatever its method."""
     method, b = build(MODULES[name], spec, ("source", "target")).train(), batch(spec)

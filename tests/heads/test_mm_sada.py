@@ -42,7 +42,7 @@ def naive_correspondence(method, b, sides):
 
 
 @pytest.mark.parametrize("sides", [DG, UDA], ids=["DG", "UDA"])
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two labels"])
 @pytest.mark.parametrize("modality", [None, "rgb", "flow"])
 def test_correspondence_equals_the_naive_loops(spec, sides, modality):
     method, b = build(spec, sides, lambda_c=0.7), batch(spec, sides, rows=7)

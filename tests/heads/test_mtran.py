@@ -109,7 +109,7 @@ def test_alignment_equals_the_naive_loops(align, tau, gaps):
             assert g is None or torch.allclose(g, h, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_other_terms_equal_their_definitions(spec):
     method, t = make(spec, lambda_1=0.7), batch(spec, ("target",)).target
     terms = method.losses(Batch(target=t), 0.5)
@@ -124,7 +124,7 @@ def test_other_terms_equal_their_definitions(spec):
     assert terms["L_im"].item() == pytest.approx(im, rel=1e-3)
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_mt_mix_learns_both_labels_in_the_mixture(spec):
     method, t = make(spec, align="mix", lambda_2=0.7), batch(spec, ("target",)).target
     expected = 0.0
@@ -186,17 +186,17 @@ def test_mixtures_are_drawn_from_beta(alpha):
 # ----------------------------------------------------------------------------------------------- labels and the halves
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_an_epoch_labels_the_target_and_halves_it(spec):
     method, rows = make(spec), side(spec, 17, labelled=False, seed=3)
-    for classifier in method.net.classifier.values():  # so that each task is sure of other clips
+    for classifier in method.net.classifier.values():  # so that each label is sure of other clips
         classifier.weight.data *= 10
     pieces = [pick(rows, [i]) for i in range(17)]
     pools = method.begin_epoch(0, lambda name: iter(pieces if name == "target" else ()))["target"]
     f = method.net.encode(rows)
     H = [0.0] * 17
-    for j, (task, z) in enumerate(method.net.classify(f).items()):
-        p, part = z.softmax(1), f["fused"][:, method.net.parts[task]]
+    for j, (label, z) in enumerate(method.net.classify(f).items()):
+        p, part = z.softmax(1), f["fused"][:, method.net.parts[label]]
         H = [h + e.item() for h, e in zip(H, entropy(p), strict=True)]
         centroids = [sum(p[i, k] * part[i] for i in range(17)) / p[:, k].sum() for k in range(p.shape[1])]
         for i in range(17):

@@ -21,7 +21,7 @@ def nets_of(task):
 
 
 EVERY, RETRIEVAL = nets_of("classification"), nets_of("retrieval")
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(module, spec, **params):
@@ -53,28 +53,28 @@ def test_shapes_and_parts(module, spec):
     assert {t: tuple(z.shape) for t, z in net.classify(f).items()} == {t: (8, k) for t, k in spec.classes.items()}
     taken = [k for part in net.parts.values() for k in range(*part.indices(net.dim))]
     assert sorted(taken) == list(range(net.dim))  # the parts cover D once
-    for task, part in net.parts.items():
+    for label, part in net.parts.items():
         others = {m: value.clone() for m, value in f.items()}
         for value in others.values():
             mask = torch.ones(net.dim, dtype=torch.bool)
             mask[part] = False
             value[:, mask] = 99.0
-        assert torch.allclose(net.classify(others)[task], net.classify(f)[task])  # a task reads nothing but its part
+        assert torch.allclose(net.classify(others)[label], net.classify(f)[label])  # a label reads nothing but its part
 
 
 @EVERY
 @SPECS
 def test_reads_is_all_that_a_task_classifies(module, spec):
-    """And nothing else: where logits of a task have a gradient, the features are among what it reads."""
+    """And nothing else: where logits of a label have a gradient, the features are among what it reads."""
     net = build(module, spec)
     f = {m: f_BD.detach().requires_grad_() for m, f_BD in net.encode(side(spec, labelled=True)).items()}
-    for task, z in net.classify(f).items():
+    for label, z in net.classify(f).items():
         grads = torch.autograd.grad(z.square().sum(), list(f.values()), allow_unused=True)
         used = [g if g is not None else torch.zeros_like(f_BD) for g, f_BD in zip(grads, f.values(), strict=True)]
-        read = torch.autograd.grad(net.reads(f)[task].sum(), list(f.values()), allow_unused=True)
+        read = torch.autograd.grad(net.reads(f)[label].sum(), list(f.values()), allow_unused=True)
         for g_z, g_r in zip(used, read, strict=True):
             assert torch.equal(g_z != 0, torch.zeros_like(g_z, dtype=torch.bool) if g_r is None else g_r != 0)
-        assert net.reads(f)[task].shape == (8, sum(int(g[0].sum()) for g in read if g is not None))
+        assert net.reads(f)[label].shape == (8, sum(int(g[0].sum()) for g in read if g is not None))
 
 
 @EVERY
@@ -88,8 +88,8 @@ def test_rows_do_not_depend_on_their_batch(module, spec):
 
     together = net.classify(net.encode(s))
     one_by_one = gather(map(alone, range(7)), lambda row: net.classify(net.encode(row)))
-    for task, z in together.items():
-        assert torch.allclose(z, one_by_one[task], atol=1e-6)
+    for label, z in together.items():
+        assert torch.allclose(z, one_by_one[label], atol=1e-6)
 
 
 @EVERY
@@ -115,8 +115,8 @@ def test_stays_in_the_state_dict(module):
     net, other = build(module, EK), build(module, EK)
     other.load_state_dict(net.state_dict())
     s = side(EK, labelled=True)
-    for task, z in net.classify(net.encode(s)).items():
-        assert torch.equal(other.classify(other.encode(s))[task], z)
+    for label, z in net.classify(net.encode(s)).items():
+        assert torch.equal(other.classify(other.encode(s))[label], z)
 
 
 # ---------------------------------------------------------------------------------------------------------- retrieval
@@ -273,5 +273,5 @@ def test_adapter_activation_and_dropout():
 def test_adapter_cuts_an_uneven_size():
     parts = build(adapter, EK, dim=9).parts
     assert parts == {"noun": slice(0, 4), "verb": slice(4, 9)}
-    with pytest.raises(ValueError, match="net.dim 1 cannot be cut into 2 tasks"):
+    with pytest.raises(ValueError, match="net.dim 1 cannot be cut into 2 parts"):
         build(adapter, EK, dim=1)

@@ -122,5 +122,5 @@ def test_layers_are_drawn_apart():
 
 
 def test_heads_must_divide():
-    with pytest.raises(ValueError, match="net.dim 10 cannot be cut into 4 heads; take a multiple of 4"):
+    with pytest.raises(ValueError, match="net.dim 10 .* 4 heads; .* multiple of 4"):
         build(dim=10)

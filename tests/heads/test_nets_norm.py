@@ -86,7 +86,7 @@ def test_scales_and_shifts_of_a_modality_do_not_matter_in_training():
         assert torch.allclose(net.encode(other)[m], f, atol=1e-3)  # but for ε
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_absent_rows_are_no_part_of_it(spec):
     """Neither in the moments of the others nor in the features."""
     net, s = build(spec, dropout=0.0), side(spec, labelled=True)

@@ -39,23 +39,23 @@ def naive_pair(u, v, y_u, y_v):
 
 
 def naive_norm_terms(method, b, across=True):
-    """(Σ L_g, Σ L_c) without weights, over tasks, domains, pairs of modalities, and modalities across domains."""
+    """(Σ L_g, Σ L_c) without weights, over labels, domains, pairs of modalities, and modalities across domains."""
     seen = {}
     for name in ("source", "target"):
         if (s := getattr(b, name)) is not None:
             f = method.net.encode(s)
-            y = s.y or {task: z.argmax(1) for task, z in method.net.classify(f).items()}
-            for task, part in method.net.parts.items():
+            y = s.y or {label: z.argmax(1) for label, z in method.net.classify(f).items()}
+            for label, part in method.net.parts.items():
                 for m in f:
-                    classes = [int(c) if there else None for c, there in zip(y[task], s.has(m), strict=True)]
-                    seen[name, task, m] = (f[m][:, part].tolist(), classes)
+                    classes = [int(c) if there else None for c, there in zip(y[label], s.has(m), strict=True)]
+                    seen[name, label, m] = (f[m][:, part].tolist(), classes)
     total_g = total_c = 0.0
-    for task in method.net.parts:
+    for label in method.net.parts:
         pairs = []
         for name in ("source", "target"):
-            pairs += combinations([key for key in seen if key[0] == name and key[1] == task], 2)
+            pairs += combinations([key for key in seen if key[0] == name and key[1] == label], 2)
         if across and b.target is not None:
-            pairs += [(k, ("target", *k[1:])) for k in seen if k[0] == "source" and k[1] == task]
+            pairs += [(k, ("target", *k[1:])) for k in seen if k[0] == "source" and k[1] == label]
         for left, right in pairs:
             (u, y_u), (v, y_v) = seen[left], seen[right]
             g, c = naive_pair(u, v, y_u, y_v)
@@ -64,7 +64,7 @@ def naive_norm_terms(method, b, across=True):
 
 
 @pytest.mark.parametrize("sides", [DG, UDA], ids=["DG", "UDA"])
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two labels"])
 @pytest.mark.parametrize("gaps", [False, True], ids=["whole", "with gaps"])
 def test_norm_terms_equal_the_naive_loops(spec, sides, gaps):
     method, b = build(spec, sides, lambda_g=0.7, lambda_c=0.3), batch(spec, sides, rows=11)
@@ -188,7 +188,7 @@ def test_a_modality_alone_is_learned_on_the_rows_that_have_it(module):
     assert method.losses(Batch(s), 0.5)["L_C_m"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_information_is_summed_over_tasks():
+def test_information_is_summed_over_labels():
     method, b = build(EK, UDA, lambda_im=1.0), batch(EK, UDA)
     each = [information(z.softmax(1)).item() for z in method.predict(b.target).values()]
     assert method.losses(b, 0.5)["L_IM"].item() == pytest.approx(sum(each), rel=1e-5)

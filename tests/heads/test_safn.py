@@ -40,7 +40,7 @@ def test_no_rows_and_rows_of_nothing():
     assert torch.autograd.grad(value, f)[0].tolist() == [[0.0, 0.0], [-1.0, 0.0]]  # a dead row is not revived
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_terms_equal_their_definitions(spec):
     b = batch(spec)
     b = Batch(without(b.source, "flow", [0, 1]), without(b.target, "rgb", [3]))

@@ -17,7 +17,7 @@ from tests.helpers.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(spec=SPEC, attentive=True, **params):
@@ -74,8 +74,8 @@ def test_attention_and_predictions_equal_the_loop(spec):
                 assert a[m][row, t].item() == pytest.approx(score.get(t, 0.0) / (sum(score.values()) or 1.0), rel=1e-5)
             if f:
                 v[m] = sum(a[m][row, t] * f_t for t, f_t in f.items())[None]
-        for task, z_K in method.net.classify(v).items():
-            assert torch.allclose(z[task][row], z_K[0], atol=1e-5)
+        for label, z_K in method.net.classify(v).items():
+            assert torch.allclose(z[label][row], z_K[0], atol=1e-5)
 
 
 @SPECS
@@ -106,7 +106,7 @@ def test_terms_equal_the_loops(spec):
     L_d = sum(domain_loss(D, v[0][m], v[1][m], s.has(m), t.has(m), 1.0) for m, D in method.D.items())
     assert torch.allclose(terms["L_d"], L_d)
     z = method.predict(s)
-    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[task], y) for task, y in s.y.items()))
+    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[label], y) for label, y in s.y.items()))
 
 
 def test_training_begins_with_the_mean_of_the_windows():

@@ -31,7 +31,7 @@ def sharpen(method, factor=20.0):
 # ------------------------------------------------------------------------------------------------------ pseudo-labels
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_pseudo_labels_equal_the_naive_loop(spec):
     method, b = build(pseudo_label, spec, lambda_pl=0.7), batch(spec, BOTH)
     sharpen(method, 5.0)
@@ -113,11 +113,11 @@ def test_pools_are_the_labelled_rows_of_any_task():
     method, target = build(cbst, EK, first=0), side(EK, 18, labelled=False)
     (rows,) = method.begin_epoch(0, lambda name: iter([target]))["target"]
     z = method.predict(target)
-    expected = torch.stack([balanced_labels(z[task].softmax(1), 0.2) for task in EK.classes]).amax(0) >= 0
+    expected = torch.stack([balanced_labels(z[label].softmax(1), 0.2) for label in EK.classes]).amax(0) >= 0
     assert rows.tolist() == torch.nonzero(expected).flatten().tolist()
 
 
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 @pytest.mark.parametrize("per_modality", [False, True])
 def test_self_training_terms_equal_their_definitions(spec, per_modality):
     method, b = build(cbst, spec, lambda_st=0.7, per_modality=per_modality), batch(spec, BOTH)
@@ -132,9 +132,9 @@ def test_self_training_terms_equal_their_definitions(spec, per_modality):
         views = [(f, torch.ones(8, dtype=torch.bool))]
         views += [({m: f[m]}, s.has(m)) for m in s.x] if per_modality else []
         for features, has in views:
-            for task, z in method.net.classify(features).items():
-                rows = [i for i in range(8) if y[task][i] >= 0 and has[i]]
-                total += sum(cross_entropy(z[i], y[task][i]).item() for i in rows) / len(rows)
+            for label, z in method.net.classify(features).items():
+                rows = [i for i in range(8) if y[label][i] >= 0 and has[i]]
+                total += sum(cross_entropy(z[i], y[label][i]).item() for i in rows) / len(rows)
         assert terms[name].item() == pytest.approx((1.0 if name == "L_C" else 0.7) * total, rel=1e-5)
 
 

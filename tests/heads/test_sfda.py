@@ -13,7 +13,7 @@ from tests.heads.test_cluster import problem
 from tests.heads.test_method_contract import build
 from tests.helpers.problems import EK, SPEC, batch, side, without
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
 torch.set_num_threads(1)
 
@@ -111,8 +111,8 @@ def test_losses_equal_their_definitions(spec):
     t = batch(spec, TARGET).target
     f = method.net.encode(t)
     source = own = 0.0
-    for j, task in enumerate(spec.classes):
-        one, two = method.first.classify(f)[task].log_softmax(1), method.net.classify(f)[task].log_softmax(1)
+    for j, label in enumerate(spec.classes):
+        one, two = method.first.classify(f)[label].log_softmax(1), method.net.classify(f)[label].log_softmax(1)
         source += sum(-one[i, method.said[i, j]].item() for i in range(8)) / 8
         own += sum(-two[i, method.labels[i, j]].item() for i in range(8) if method.reliable[i, j]) / 8
     assert method.reliable.any()
@@ -134,8 +134,8 @@ def test_the_first_epoch_hears_the_source_and_later_ones_do_not(spec):
         method.begin_epoch(1, lambda _: iter([rows]))
     assert method.said.T.tolist() == before
     f = method.net.encode(rows)
-    for j, (task, part) in enumerate(method.net.parts.items()):
-        p, joined = method.net.classify(f)[task].softmax(1), torch.cat([f[m][:, part] for m in spec.shapes], 1)
+    for j, (label, part) in enumerate(method.net.parts.items()):
+        p, joined = method.net.classify(f)[label].softmax(1), torch.cat([f[m][:, part] for m in spec.shapes], 1)
         y, counts = prototype_labels(p, joined, 100)
         assert method.labels[:, j].tolist() == y.tolist()
         assert method.reliable[:, j].tolist() == counts.tolist()

@@ -7,14 +7,14 @@ import torch
 
 from heads.batch import Batch
 from heads.cluster import centroid_labels, shot_labels
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import shot, source_only
 from heads.nets import adapter
 from tests.heads.test_cluster import naive, problem
 from tests.heads.test_method_contract import build
 from tests.helpers.problems import EK, SPEC, batch, side, without
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
 torch.set_num_threads(1)
 
@@ -80,9 +80,9 @@ def test_an_epoch_labels_the_target_by_all_modalities(spec):
     with torch.no_grad():
         method.begin_epoch(0, lambda name: iter([rows] if name == "target" else ()))
     f = method.net.encode(rows)
-    for j, (task, part) in enumerate(method.net.parts.items()):
+    for j, (label, part) in enumerate(method.net.parts.items()):
         joined = torch.cat([f[m][:, part] for m in spec.shapes], 1).tolist()
-        p = method.net.classify(f)[task].softmax(1).tolist()
+        p = method.net.classify(f)[label].softmax(1).tolist()
         assert method.labels[:, j].tolist() == naive_rounds(p, joined)
 
 
@@ -126,9 +126,9 @@ def test_the_source_stage_smooths_labels(spec, per_modality):
     for name, streams in heard.items():
         expected = 0.0
         for stream in streams:
-            for task, z in method.net.classify(stream).items():
+            for label, z in method.net.classify(stream).items():
                 K, log_p = z.shape[1], z.log_softmax(1)
-                for i, y in enumerate(b.source.y[task].tolist()):
+                for i, y in enumerate(b.source.y[label].tolist()):
                     expected -= sum(((0.9 if k == y else 0) + 0.1 / K) * log_p[i, k].item() for k in range(K)) / 8
         assert terms[name].item() == pytest.approx(expected, rel=1e-5)
 
@@ -136,7 +136,7 @@ def test_the_source_stage_smooths_labels(spec, per_modality):
 def test_smoothed_cross_entropy_is_least_at_the_smoothed_label():
     """At p = (1 - ε + ε / K, ε / K, ...), and nowhere at infinity."""
     z = torch.tensor([[0.95, 0.05]]).log().requires_grad_()
-    task_cross_entropy({"label": z}, {"label": torch.tensor([0])}, smoothing=0.1).backward()
+    label_cross_entropy({"label": z}, {"label": torch.tensor([0])}, smoothing=0.1).backward()
     assert z.grad.abs().max() < 1e-6
 
 

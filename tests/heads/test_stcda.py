@@ -15,7 +15,7 @@ from tests.helpers.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(spec=SPEC, **params):
@@ -67,15 +67,15 @@ def test_terms_equal_the_loops(spec):
         L_clip += naive_cross_modal(f, s.present, 0.5)
         alone = {m: v_BD[:, None] for m, v_BD in v[d].items()}
         L_video += naive_cross_modal(alone, {m: s.has(m)[:, None] for m in f}, 0.5)
-    for j, (task, K) in enumerate(spec.classes.items()):
+    for j, (label, K) in enumerate(spec.classes.items()):
         y_t = method.labels[b.target.index, j]
         for m in spec.shapes:
             centres = {}
-            for d, s, y in (("s", b.source, b.source.y[task]), ("t", b.target, y_t)):
+            for d, s, y in (("s", b.source, b.source.y[label]), ("t", b.target, y_t)):
                 for k in range(K):
                     rows = [i for i in range(8) if y[i] == k and s.has(m)[i]]
                     if rows:
-                        centres[d, k] = sum(v[d][m][i, method.net.parts[task]] for i in rows) / len(rows)
+                        centres[d, k] = sum(v[d][m][i, method.net.parts[label]] for i in rows) / len(rows)
             both = [k for k in range(K) if ("s", k) in centres and ("t", k) in centres]
             each = []
             for k in both:
@@ -114,9 +114,9 @@ def test_labels_are_of_the_whole_target_by_its_rows(spec):
         method.begin_epoch(0, sweep)
         f = {name: method.net.reads(videos(s, window_features(method.net, s))) for name, s in rows.items()}
     assert method.labels.shape == (18, len(spec.classes))
-    for j, (task, K) in enumerate(spec.classes.items()):
-        in_SK = one_hot(rows["source"].y[task], K).float()
-        assert torch.equal(method.labels[:, j], stcda.cluster(f["source"][task], in_SK, f["target"][task]))
+    for j, (label, K) in enumerate(spec.classes.items()):
+        in_SK = one_hot(rows["source"].y[label], K).float()
+        assert torch.equal(method.labels[:, j], stcda.cluster(f["source"][label], in_SK, f["target"][label]))
     assert "labels" not in method.state_dict()
 
 

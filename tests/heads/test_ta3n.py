@@ -12,7 +12,7 @@ from heads.methods import ta3n
 from heads.nets import adapter, trn
 from tests.helpers.problems import EK, SPEC, batch, side, small, without
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(spec=SPEC, **params):
@@ -56,7 +56,7 @@ def test_equals_the_naive_loops(spec):
             H_d = sum(H(levels["L_td"][0]) for levels in d.values()) / len(d)
             entropies.append((1 + H_d) * sum(H(z_K[0]) for z_K in z.values()) / len(z))
             if which == 0:
-                classes.append(sum(cross_entropy(z[task], y[row : row + 1]).item() for task, y in side_.y.items()))
+                classes.append(sum(cross_entropy(z[label], y[row : row + 1]).item() for label, y in side_.y.items()))
     terms = method.losses(b, 0.5)
     assert set(terms) == {"L_C", "L_sd", "L_rd", "L_td", "L_ae"}
     for name, each in domain.items():

@@ -12,7 +12,7 @@ from heads.nets import adapter
 from tests.helpers.problems import EK, SPEC, batch
 
 BOTH = ("source", "target")
-TERMS = {  # module -> (its weight, its term, the term of one task's logits without weight)
+TERMS = {  # module -> (its weight, its term, the term of one label's logits without weight)
     entropy_method: ("lambda_ent", "L_ent", lambda z: entropy(z.softmax(1)).mean()),
     infomax: ("lambda_im", "L_IM", lambda z: information(z.softmax(1))),
     bnm: ("lambda_bnm", "L_bnm", lambda z: -nuclear_norm(z.softmax(1))),
@@ -27,14 +27,14 @@ def build(module, spec, **params):
 
 
 @EVERY
-@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 def test_terms_equal_their_definitions(module, spec):
     weight, name, term = TERMS[module]
     method, b = build(module, spec, **{weight: 0.7}), batch(spec, BOTH)
     terms = method.losses(b, 0.5)
     z_s, z_t = method.predict(b.source), method.predict(b.target)
     assert list(terms) == ["L_C", name]
-    L_C = sum(cross_entropy(z, b.source.y[task]).item() for task, z in z_s.items())
+    L_C = sum(cross_entropy(z, b.source.y[label]).item() for label, z in z_s.items())
     assert terms["L_C"].item() == pytest.approx(L_C, rel=1e-5)
     assert terms[name].item() == pytest.approx(0.7 * sum(term(z).item() for z in z_t.values()), rel=1e-5)
 

@@ -16,7 +16,7 @@ from tests.helpers.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(spec=SPEC, **params):
@@ -68,14 +68,14 @@ def test_terms_equal_the_loops(spec):
         L_mmd += mmd(torch.stack(c_mean), torch.stack(g_mean), every, every, 0)
     for pair, v in enumerate(means):
         z = method.net.classify(v)
-        L_C_a.append(sum(cross_entropy(z[task], y[[pair % 5]]) for task, y in s.y.items()))
+        L_C_a.append(sum(cross_entropy(z[label], y[[pair % 5]]) for label, y in s.y.items()))
     terms = method.losses(b, 0.5)
     assert set(terms) == {"L_C", "L_C_a", "L_d", "L_mmd"}
     assert torch.allclose(terms["L_d"], L_d)
     assert torch.allclose(terms["L_mmd"], 0.7 * L_mmd, atol=1e-5)
     assert torch.allclose(terms["L_C_a"], sum(L_C_a) / 8)
     z = method.predict(s)
-    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[task], y) for task, y in s.y.items()))
+    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[label], y) for label, y in s.y.items()))
 
 
 def test_longer_source_repeats_the_target():

@@ -15,7 +15,7 @@ from tests.heads.test_losses_contrastive import naive
 from tests.helpers.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two labels"])
 GAPS = [0, 4, 5]
 
 
@@ -84,11 +84,11 @@ def naive_cross_modal(method, d, s, space):
 
 
 def naive_cross_domain(method, t, space):
-    """Σ over modalities and tasks: sure rows of the target are anchors, source rows of their class the positives."""
+    """Σ over modalities and labels: sure rows of the target are anchors, source rows of their class the positives."""
     f, total, anchors = method.net.encode(t), 0.0, set()
-    for task, z in method.net.classify(f).items():
-        view = method.h if space == "h" else (lambda f, part=method.net.parts[task]: f[:, part])
-        p, labels = z.softmax(1).tolist(), method.get_buffer(f"source:y:{task}").tolist()
+    for label, z in method.net.classify(f).items():
+        view = method.h if space == "h" else (lambda f, part=method.net.parts[label]: f[:, part])
+        p, labels = z.softmax(1).tolist(), method.get_buffer(f"source:y:{label}").tolist()
         for k in t.x:
             sure = [max(row) > method.params.T and bool(there) for row, there in zip(p, t.has(k), strict=True)]
             same = [[yes and y == row.index(max(row)) for y in labels] for row, yes in zip(p, sure, strict=True)]
@@ -116,7 +116,7 @@ def test_terms_equal_the_naive_loops(spec, gaps, modal, domain):
         assert value > 0
         assert terms[name].item() == pytest.approx(0.7 * value, rel=1e-4), name
     z = method.net.classify(method.net.encode(b.source))
-    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[task], b.source.y[task]) for task in z))
+    assert torch.allclose(terms["L_C"], sum(cross_entropy(z[label], b.source.y[label]) for label in z))
 
 
 def test_one_clip_by_hand():

@@ -1,4 +1,4 @@
-"""Small made-up specs, sides and batches for tests of heads: two or three modalities, one task or two, or captions."""
+"""Small made-up specs, sides and batches for tests of heads: two or three modalities, one label or two, or captions."""
 
 import inspect
 import sys
@@ -24,7 +24,7 @@ EK = Spec(
     rows={"source": 24, "target": 18, "source_val": 6},
     domains=("a", "b", "c"),
 )
-SPECS = {"one task": SPEC, "two tasks": EK, "captions": CAPTIONED}
+SPECS = {"one label": SPEC, "two labels": EK, "captions": CAPTIONED}
 
 
 def of(*tasks):
@@ -40,7 +40,7 @@ def side(spec, rows=8, *, labelled, seed=0, domain=0):
     return Side(
         x=x,
         present={m: torch.ones(v.shape[:2], dtype=torch.bool) for m, v in x.items()},
-        y={task: torch.arange(rows) % k for task, k in spec.classes.items()} if labelled else {},
+        y={label: torch.arange(rows) % k for label, k in spec.classes.items()} if labelled else {},
         domain=torch.full((rows,), domain),
         index=torch.arange(rows),
     )

@@ -22,7 +22,7 @@ from tests.helpers.stores import manifest, run, write_all
 torch.set_num_threads(1)
 MODULES = {"shot": shot, "sfda": sfda, "hcl": hcl, "gan3c": gan3c}
 EVERY = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
-SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one task", "two tasks"])
+SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def stages(module):
