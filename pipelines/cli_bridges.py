@@ -44,8 +44,9 @@ def import_(
       featcache import epic100 P01_train.pkl P01_test.pkl P01.csv
       featcache import store old/m/hog.zarr m.csv
     """
-    from featcache.bridges import read_ids
     from featcache.exchange import import_features, store_name
+
+    from featcache.bridges import read_ids
     from featcache.manifest import Manifest
     from featcache.store import FeatureStore
 

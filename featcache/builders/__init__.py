@@ -6,20 +6,16 @@ to `folder/NAME.csv`. Builders do not download: a missing file is an error that 
 published is a warning, since users work with parts of a benchmark. Helpers start with an underscore.
 """
 
-import importlib
-import pkgutil
 from types import ModuleType
 
-from featcache.errors import ConfigError
+from featcache import registry
 
 
 def names() -> list[str]:
-    """The benchmarks there are: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """The benchmarks there are."""
+    return registry.names(__name__)
 
 
 def load(name: str) -> ModuleType:
     """The builder of that name; unknown names list the known ones."""
-    if name not in names():
-        raise ConfigError(f"no benchmark {name!r}; featcache/builders has: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return registry.load(__name__, name, "benchmark")

@@ -61,9 +61,10 @@ class _Dropped:
 
 
 def read(path: Path) -> "dict[str, Tensor]":
-    """The state dict in a file: names as they are in it, tensors on the CPU, each no larger than the file.
+    """The state dict in a file of torch.save, safetensors or .npz: names as they are in it, tensors on the CPU.
 
-    Epoch, optimizer and the like beside a wrapped state dict are dropped. WeightsError says what is wrong with a file.
+    No code in the file is run. Epoch, optimizer and the like beside a wrapped state dict are dropped. WeightsError
+    where it is damaged, asks for anything to be run, holds something else than tensors, or one larger than the file.
     """
     if not path.is_file():
         raise WeightsError(f"{path} is not a file" if path.exists() else f"no file {path}")

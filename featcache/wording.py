@@ -1,0 +1,43 @@
+"""Phrases that messages share: a name that does not exist, and the first ones of many."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from featcache.errors import ConfigError, FeatcacheError
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """The choice that is spelled most like the value, upper and lower case alike; "" where none is like it.
+
+    >>> nearest("Hogg", ["hof", "hog"]), nearest("i3d", ["hof", "hog"])
+    ('hog', '')
+    """
+    lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(value.lower(), lower, n=1)
+    return lower[near[0]] if near else ""
+
+
+def unknown(
+    what: str, value: str, choices: Iterable[str], where: str = "", error: type[FeatcacheError] = ConfigError
+) -> FeatcacheError:
+    """`no WHAT 'value' in WHERE`, the nearest choice if one is near, and all of them, that one first.
+
+    They are quoted where one has a comma in it.
+    """
+    choices = list(choices)
+    near = nearest(value, choices)
+    ordered = dict.fromkeys([near, *choices] if near else choices)
+    names = map(repr, ordered) if any("," in choice for choice in choices) else ordered
+    hint = f"did you mean {near!r}? " if near else ""
+    place = f" in {where}" if where else ""
+    return error(f"no {what} {value!r}{place}; {hint}there are: {', '.join(names) or 'none'}")
+
+
+def first(words: Sequence[str], most: int = 10, between: str = ", ") -> str:
+    """The words, of many the first ones and how many more.
+
+    >>> first(["a", "b"]), first([str(k) for k in range(2000)], 2)
+    ('a, b', '0, 1, … and 1,998 more')
+    """
+    more = [f"… and {len(words) - most:,} more"] if len(words) > most else []
+    return between.join([*words[:most], *more])
