@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import __version__, bridges
-from featcache._incoming import Imported, Source, check_target, from_files, from_store, store_name, store_table
 from featcache.bridges import External
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
+from featcache.exporting import store_table
+from featcache.importing import Imported, Source, check_target, from_files, from_store, store_name
 from featcache.manifest import Manifest
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.writer import check_folder

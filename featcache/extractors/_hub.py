@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featcache.errors import ConfigError, FeatcacheError, WeightsError
-from featcache.extractors import UNTRAINED, Runtime, Tokens
+from featcache.extractors import UNTRAINED, Runtime
 from featcache.extractors._frozen import Frozen
+from featcache.windows import Tokens
 
 SETTINGS = ("*.json", "*.txt", "*.model")  #: configuration, tokenizer, preprocessing
 WEIGHTS = ("*.safetensors",)
