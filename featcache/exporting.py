@@ -1,32 +1,23 @@
-"""Import and export: other people's feature files to stores and back, joined by clip id.
+"""Export: stores of one manifest to a file in another tool's format.
 
-import_features([Path("S04.npz")], "npz", manifest, Path("stores"))    -> one store per key of the files, and reports
 export_features([Path("stores/s04/rgb.zarr")], "hdf5", Path("s04.h5"))
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import __version__, bridges
-from featcache.bridges import External
-from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
-from featcache.exporting import store_table
-from featcache.importing import Imported, Source, check_target, from_files, from_store, store_name
-from featcache.manifest import Manifest
-from featcache.store import FeatureStore, StoreWriter
-from featcache.store.writer import check_folder
+from featcache import bridges
+from featcache.bridges import External, Times
+from featcache.errors import ConfigError, FormatError, StoreError
+from featcache.store import FeatureStore
 
-__all__ = ["Exported", "Imported", "export_features", "import_features", "store_name"]
-
-STORE = "store"  #: the "format" of our own stores
-BLOCKS = 128  #: of a store that are filled at a time, of 24 to 48 MB each
+AT_ONCE = 64  #: rows of a store that are read together; they are asked for in order
 LOSSES = {  #: words of bridges.WORDS -> what is lost without them
     "windows": "the window axis",
     "shape": "the shape of rows, which are flattened",
@@ -46,78 +37,6 @@ class Exported:
     clips: dict[str, int] = field(default_factory=dict)  #: key in the file -> clips written
     left_out: list[tuple[str, str, str]] = field(default_factory=list)  #: (key, clip id, state and reason)
     lost: list[str] = field(default_factory=list)  #: what the format does not keep of these stores
-
-
-def import_features(
-    files: Sequence[Path],
-    format: str,
-    manifest: Manifest,
-    stores: Path,
-    *,
-    ids: Sequence[str] | None = None,
-    names: Mapping[str, str] | None = None,
-    modalities: Mapping[str, str] | None = None,
-    dtype: str | None = None,
-    progress: Progress = lambda done, total: None,
-) -> list[Imported]:
-    """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and put a copy of the manifest beside them.
-
-    files: of one format, each clip of a key in one of them; their order does not matter.
-    format: a name of `bridges.names()`, or "store" for a store of ours, of which rows are taken whose clips have not
-    been edited since. ids: of a single file's clips in its order, where it has none. names: key -> name of its store;
-    only these keys are taken (default: all, called after themselves). modalities: key -> modality (default: the file's
-    word, or the key). dtype: float16 or float32 (default: the file's).
-    A clip that the files lack becomes absent; in a copy of an extractor's store it becomes failed instead, so that
-    `featcache extract --retry-failed` computes it. The same import once more tries failed clips again.
-    Raises FormatError, ConfigError or StoreError before anything is written when no id matches, rows differ in shape,
-    or a store in that folder was made from other clips or another file.
-    """
-    folder = stores / manifest.name
-    try:
-        check_folder(folder, manifest)
-    except StoreError as error:
-        raise StoreError(f"{error}, or remove that store") from None
-    if format == STORE:
-        if len(files) != 1:
-            raise ConfigError(f"one store is imported at a time, and there are {len(files)}")
-        sources = [from_store(files[0], manifest, folder, names, modalities, dtype, ids)]
-    else:
-        sources = from_files(files, format, manifest, folder, ids, names, modalities)
-    done, total = 0, sum(len(source.report.matched) + len(manifest) for source in sources)
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
-
-    progress(done, total)
-    surveys = [_survey(source, dtype, step) for source in sources]
-    for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
-        check_target(source.report.path, manifest, recipe, row_shape, windows)
-    facts = {"featcache": __version__, **{name: version(name) for name in ("numpy", "zarr")}}
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                StoreWriter.open(
-                    source.report.path, manifest, recipe, row_shape=row_shape, windows=windows, facts=facts
-                )
-            )
-            for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True)
-        ]
-        manifest.write(folder / "manifest.csv")
-        for source, writer in zip(sources, writers, strict=True):
-            places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
-            fresh = set(writer.pending)
-            writer.retry_failed()
-            for row in _in_order(writer, places, manifest):
-                clip_id = manifest.clips[row].clip_id
-                if row in fresh or clip_id not in source.other:  # what is no good now keeps its reason
-                    _keep(writer, row, clip_id, source, places)
-                step()
-    for source in sources:
-        _add_failures(source)
-    progress(total, total)
-    return [source.report for source in sources]
 
 
 def export_features(
@@ -222,76 +141,21 @@ def _counted(tables: dict[str, External], progress: Progress) -> dict[str, Exter
     return {key: counting(key, table) for key, table in tables.items()}
 
 
-def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> tuple[dict[str, Any], tuple[int, ...], int]:
-    """Read the matched clips through once: the store's recipe, row shape and T. Clips that are no good are noted."""
-    matched = set(source.report.matched)
-    shapes: dict[tuple[int, ...], str] = {}
-    dtypes, windows = set(), source.windows
-    for k, clip_id in enumerate(source.table.ids):
-        if clip_id not in matched:
-            continue
-        step()
-        try:
-            row = source.table.row(k)
-        except FeatcacheError as error:
-            source.other[clip_id] = ("failed", str(error))
-            continue
-        if row.dtype.kind not in "fiu" or row.ndim < 2 or not row.size:
-            source.other[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
-            continue
-        shapes.setdefault(row.shape[1:], clip_id)
-        dtypes.add(row.dtype)
-        windows = max(windows, len(row))
-    if not shapes:
-        clip_id, (_, reason) = next(iter(source.other.items()))
-        raise FormatError(f"{source.key}: no clip can be used; {clip_id!r}: {reason}")
-    if len(shapes) > 1:
-        (first, a), (second, b) = list(shapes.items())[:2]
-        raise FormatError(
-            f"{source.key}: rows differ in shape: a window is {first} in clip {a!r}, {second} in clip {b!r}"
-        )
-    halves, floats = {np.dtype("float16")}, {np.dtype("float16"), np.dtype("float32")}
-    native = {kind.newbyteorder("=") for kind in dtypes}
-    chosen = source.recipe.get("dtype") or dtype or ("float16" if native == halves else "float32")
-    for kind in sorted(str(kind) for kind in native if kind not in floats or kind.itemsize > np.dtype(chosen).itemsize):
-        source.report.notes.append(f"{kind} becomes {chosen}")
-    return {**source.recipe, "dtype": chosen}, next(iter(shapes)), windows
+def store_table(store: FeatureStore, rows: Sequence[int] | None = None) -> External:
+    """A store's rows that are done (or these of them) as a bridge sees features."""
+    there = np.flatnonzero(store.length > 0).tolist() if rows is None else list(rows)
 
+    @lru_cache(maxsize=1)
+    def some(first: int) -> NDArray[Any]:
+        return store.read(there[first : first + AT_ONCE])
 
-def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest) -> list[int]:
-    """The pending rows as they stand in the file, some blocks of the store after the other.
+    def row(k: int) -> NDArray[Any]:
+        return some(k // AT_ONCE * AT_ONCE)[k % AT_ONCE, : store.length[there[k]]]
 
-    A file may be slow to read in another order (parquet: a row group for each row), and a block is open, with two
-    files, from its first row to its last.
-    """
-    span = BLOCKS * writer.layout.block_rows
-    return sorted(writer.pending, key=lambda row: (row // span, places.get(manifest.clips[row].clip_id, -1)))
+    def times(k: int) -> Times:
+        t = store.length[there[k]]
+        return store.window_start[there[k], :t], store.window_stop[there[k], :t]
 
-
-def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:
-    """Hand a clip's rows, or the reason why there are none, to the store."""
-    if clip_id in source.other:
-        state, reason = source.other[clip_id]
-        (writer.failed if state == "failed" else writer.absent)(row, reason)
-        return
-    try:
-        features = source.table.row(places[clip_id])
-        start = stop = np.full(len(features), np.nan)
-        if source.table.times is not None:
-            start, stop = source.table.times(places[clip_id])
-            if start.shape != (len(features),) or stop.shape != start.shape:
-                raise FormatError(f"{len(features)} windows with times of {start.shape} and {stop.shape}")
-    except FeatcacheError as error:
-        writer.failed(row, str(error))
-        return
-    if refusal := writer.refusal(features):
-        writer.failed(row, refusal)
-    else:
-        writer.done(row, features, start, stop)
-
-
-def _add_failures(source: Source) -> None:
-    """Complete the report with the matched clips that the store has as failed, those of earlier calls included."""
-    frame = FeatureStore.open(source.report.path).frame()
-    frame = frame[(frame["state"] == "failed") & frame["clip_id"].isin(source.report.matched)]
-    source.report.failed = list(zip(frame["clip_id"], frame["reason"], strict=True))
+    known = np.isfinite(store.window_start[there]) | np.isfinite(store.window_stop[there])
+    ids = [store.clip_ids[k] for k in there]
+    return External(ids, row, times if (known & store.present[there]).any() else None, store.recipe)
