@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from featcache.errors import StoreError
 from featcache.manifest import Manifest
 from featcache.store import _format as fmt
+from featcache.store import _packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,9 +185,7 @@ class FeatureStore:
     @cached_property
     def _decoded(self) -> NDArray[np.uint8]:
         """(N, row_bytes) of an archive."""
-        from featcache.store import archive
-
-        return archive.features(self.path, self.layout, self._progress)
+        return _packed.features(self.path, self.layout, self._progress)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickled store is opened again where it is unpickled."""
