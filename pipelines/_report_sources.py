@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.extractors import Extractor, Pictures
+from featcache.extractors import Extractor
 from featcache.manifest import Clip, Manifest
 from featcache.media import read_clip
 from featcache.store import FeatureStore
-from featcache.windows import Plan
+from featcache.windows import Pictures, Plan
 from pipelines import _page as page
 from pipelines._table_parts import Line
 from pipelines.config import OWN

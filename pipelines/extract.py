@@ -19,29 +19,13 @@ import numpy as np
 
 from featcache import __version__
 from featcache.errors import ConfigError, MediaAbsentError, MediaError, StoreError
-from featcache.extractors import (
-    UNTRAINED,
-    WHOLE,
-    Caption,
-    Extractor,
-    Flow,
-    Joints,
-    Numbers,
-    Pictures,
-    Runtime,
-    Sound,
-    Tokens,
-    complete,
-    default_params,
-    load,
-    split_view,
-)
+from featcache.extractors import UNTRAINED, Extractor, Runtime, complete, default_params, load, split_view
 from featcache.manifest import Manifest
 from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
-from featcache.windows import COUNTED, Plan
+from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from pipelines import typed
 from pipelines._assembly import Assembly, Part
 from pipelines._interleaved import interleaved
@@ -102,7 +86,7 @@ def load_extractors(
 ) -> list[Extractor]:
     """The extractors of these names, ready to run.
 
-    names: `i3d-rgb@flip` sees mirrored pictures, see `featcache.extractors.VIEWS`; with `i3d-rgb`, it has the same
+    names: `i3d-rgb@flip` sees mirrored pictures, see `featcache.windows.VIEWS`; with `i3d-rgb`, it has the same
     parameters and weights.
     settings: parameters as "EXTRACTOR.NAME=VALUE". weights: "EXTRACTOR=NAME OR FILE", or "untrained" for all of them.
     manifest: its first source that can be read completes parameters that were left open, such as `vector.dims`.

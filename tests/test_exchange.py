@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from featcache import Clip, FeatureStore, Manifest, bridges
 from featcache.bridges import External
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
-from featcache.exchange import export_features, import_features
+from featcache.exporting import export_features
+from featcache.importing import import_features
 from featcache.store import StoreWriter
 from featcache.store.check import problems
 from pipelines._commands import Commands
@@ -117,7 +118,7 @@ def test_a_parquet_file_in_another_order_is_read_group_by_group(tmp_path, monkey
     pq = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("featcache.bridges.parquet.GROUP_BYTES", 4 * 2 * 4 * 4)
     monkeypatch.setattr("featcache.store._format.Layout.block_rows", 8)
-    monkeypatch.setattr("featcache.exchange.BLOCKS", 2)
+    monkeypatch.setattr("featcache.importing.BLOCKS", 2)
     ids = [f"c{k:02}" for k in range(40)]  # 5 blocks, in 3 parts
     rows = {ids[k]: RNG.normal(size=(2, 4)) for k in np.random.default_rng(0).permutation(40)}
     bridges.load("parquet").write(tmp_path / "f", {"x": external(rows, np.float32)})

@@ -22,7 +22,7 @@ from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import WeightsError
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
-from featcache.weights.download import Progress, check_scheme, discard, download, finish
+from featcache.weights.download import Progress, check_scheme, discard, fill, finish
 from featcache.wording import nearest
 
 __all__ = [
@@ -156,7 +156,7 @@ def _fetch(known: Weights, url: str, path: Path, progress: Progress | None, time
     partial = _partial(path)
     recorded = _recorded(path)
     sure = known.sha256 is not None
-    download(url, partial, size=known.size, digest_known=sure, progress=progress, timeout=timeout)
+    fill(url, partial, size=known.size, digest_known=sure, progress=progress, timeout=timeout)
     try:
         _compare(known, partial, recorded)
     except WeightsError as error:

@@ -28,7 +28,7 @@ CHUNK = 1 << 18
 BROKEN = (URLError, TimeoutError, ConnectionError, http.client.HTTPException)
 
 
-def download(
+def fill(
     url: str,
     partial: Path,
     *,
