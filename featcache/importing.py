@@ -24,14 +24,15 @@ from featcache.manifest import Manifest
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store import _format as fmt
 from featcache.store.writer import check_folder
+from featcache.wording import quoted
 
 STORE = "store"  #: the "format" of our own stores
 BLOCKS = 128  #: of a store that are filled at a time, of 24 to 48 MB each
-SHOWN = 3  #: ids of either side that an error shows
 ANOTHER_STORE = "to import all the same: name another store with --key KEY=NAME, or remove that one"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: of a store; it becomes a folder's name
 
 Progress = Callable[[int, int], None]
+Survey = tuple[dict[str, Any], tuple[int, ...], int]  #: a store's recipe, row shape and T
 
 
 @dataclass
@@ -92,9 +93,9 @@ def import_features(
     if format == STORE:
         if len(files) != 1:
             raise ConfigError(f"one store is imported at a time, and there are {len(files)}")
-        sources = [from_store(files[0], manifest, folder, names, modalities, dtype, ids)]
+        sources = [_from_store(files[0], manifest, folder, names, modalities, dtype, ids)]
     else:
-        sources = from_files(files, format, manifest, folder, ids, names, modalities)
+        sources = _from_files(files, format, manifest, folder, ids, names, modalities)
     done, total = 0, sum(len(source.report.matched) + len(manifest) for source in sources)
 
     def step() -> None:
@@ -105,34 +106,15 @@ def import_features(
     progress(done, total)
     surveys = [_survey(source, dtype, step) for source in sources]
     for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
-        check_target(source.report.path, manifest, recipe, row_shape, windows)
-    facts = {"featcache": __version__, **{name: version(name) for name in ("numpy", "zarr")}}
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                StoreWriter.open(
-                    source.report.path, manifest, recipe, row_shape=row_shape, windows=windows, facts=facts
-                )
-            )
-            for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True)
-        ]
-        manifest.write(folder / "manifest.csv")
-        for source, writer in zip(sources, writers, strict=True):
-            places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
-            fresh = set(writer.pending)
-            writer.retry_failed()
-            for row in _in_order(writer, places, manifest):
-                clip_id = manifest.clips[row].clip_id
-                if row in fresh or clip_id not in source.other:  # what is no good now keeps its reason
-                    _keep(writer, row, clip_id, source, places)
-                step()
+        _check_target(source.report.path, manifest, recipe, row_shape, windows)
+    _write(sources, surveys, manifest, step)
     for source in sources:
         _add_failures(source)
     progress(total, total)
     return [source.report for source in sources]
 
 
-def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> tuple[dict[str, Any], tuple[int, ...], int]:
+def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Survey:
     """Read the matched clips through once: the store's recipe, row shape and T. Clips that are no good are noted."""
     matched = set(source.report.matched)
     shapes: dict[tuple[int, ...], str] = {}
@@ -166,6 +148,30 @@ def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> tupl
     for kind in sorted(str(kind) for kind in native if kind not in floats or kind.itemsize > np.dtype(chosen).itemsize):
         source.report.notes.append(f"{kind} becomes {chosen}")
     return {**source.recipe, "dtype": chosen}, next(iter(shapes)), windows
+
+
+def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manifest, step: Callable[[], None]) -> None:
+    """Fill the stores of the sources, and put a copy of the manifest beside them."""
+    facts = {"featcache": __version__, **{name: version(name) for name in ("numpy", "zarr")}}
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                StoreWriter.open(
+                    source.report.path, manifest, recipe, row_shape=row_shape, windows=windows, facts=facts
+                )
+            )
+            for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True)
+        ]
+        manifest.write(sources[0].report.path.parent / "manifest.csv")
+        for source, writer in zip(sources, writers, strict=True):
+            places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
+            fresh = set(writer.pending)
+            writer.retry_failed()
+            for row in _in_order(writer, places, manifest):
+                clip_id = manifest.clips[row].clip_id
+                if row in fresh or clip_id not in source.other:  # what is no good now keeps its reason
+                    _keep(writer, row, clip_id, source, places)
+                step()
 
 
 def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest) -> list[int]:
@@ -207,7 +213,7 @@ def _add_failures(source: Source) -> None:
     source.report.failed = list(zip(frame["clip_id"], frame["reason"], strict=True))
 
 
-def from_files(
+def _from_files(
     files: Sequence[Path],
     format: str,
     manifest: Manifest,
@@ -217,6 +223,37 @@ def from_files(
     modalities: Mapping[str, str] | None,
 ) -> list[Source]:
     """The keys of foreign files as sources; FormatError when a key has no clip of the manifest."""
+    parts = _read_files(files, format, ids)
+    named = " and ".join(map(str, files))
+    wanted = names or {key: store_name(key) for key in parts}
+    for key in (*wanted, *(modalities or {})):
+        if key not in parts:
+            raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
+    _check_names(wanted)
+    digests = {path: file_sha256(path) for path in files}
+    sources = []
+    for key, name in wanted.items():
+        tables = parts[key]
+        table = _joined(key, tables)
+        report = _matched(key, table, manifest, folder / f"{name}.zarr", named)
+        entries = [_origin(path, digests[path], tables[path]) for path in tables]
+        entries.sort(key=lambda entry: (entry["file"], entry["sha256"]))  # clips join by id, so any order is the same
+        recipe = {
+            "recipe": "external",
+            "extractor": name,
+            "version": 1,
+            "modality": (modalities or {}).get(key) or _modality(key, tables),
+            "weights_sha256": "external",
+            "external": {"format": format, "key": key, "files": entries},
+            "plan": "external",
+        }
+        lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
+        sources.append(Source(key, table, recipe, 1, report, lacking))
+    return sources
+
+
+def _read_files(files: Sequence[Path], format: str, ids: Sequence[str] | None) -> dict[str, dict[Path, External]]:
+    """Key -> file -> its features of that key."""
     bridge = bridges.load(format)
     if not files:
         raise ConfigError("no file to import; name one or more")
@@ -228,48 +265,33 @@ def from_files(
             raise FormatError(f"{path} is neither a file nor a folder; save what comes from it into a file")
         for key, table in bridge.read(path, ids).items():
             parts.setdefault(key, {})[path] = table
-    named = " and ".join(map(str, files))
-    wanted = names or {key: store_name(key) for key in parts}
-    for key in (*wanted, *(modalities or {})):
-        if key not in parts:
-            raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
-    _check_names(wanted)
-    digests = {path: file_sha256(path) for path in files}
-    clip_ids = [clip.clip_id for clip in manifest]
-    sources = []
-    for key, name in wanted.items():
-        tables = parts[key]
-        table = _joined(key, tables)
-        own, known = set(table.ids), set(clip_ids)
-        report = Imported(key, folder / f"{name}.zarr")
-        report.matched = [clip_id for clip_id in clip_ids if clip_id in own]
-        report.missing = [clip_id for clip_id in clip_ids if clip_id not in own]
-        report.extra = [clip_id for clip_id in table.ids if clip_id not in known]
-        if not report.matched:
-            raise FormatError(
-                f"{named}: no clip of {key} is in manifest {manifest.name!r}; there are {_some(table.ids)}, "
-                f"the manifest has {_some(clip_ids)}"
-            )
-        entries = [_origin(path, digests[path], tables[path]) for path in tables]
-        entries.sort(key=lambda entry: (entry["file"], entry["sha256"]))  # clips join by id, so any order is the same
-        words = {str(part.recipe.get("modality", key.lower())) for part in tables.values()}
-        modality = (modalities or {}).get(key) or words.pop()
-        if words and key not in (modalities or {}):
-            raise ConfigError(
-                f"{key} is {modality} in one file and {words.pop()} in another; say which with --modality {key}=NAME"
-            )
-        recipe = {
-            "recipe": "external",
-            "extractor": name,
-            "version": 1,
-            "modality": modality,
-            "weights_sha256": "external",
-            "external": {"format": format, "key": key, "files": entries},
-            "plan": "external",
-        }
-        lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
-        sources.append(Source(key, table, recipe, 1, report, lacking))
-    return sources
+    return parts
+
+
+def _matched(key: str, table: External, manifest: Manifest, path: Path, named: str) -> Imported:
+    """Which clips of the manifest the key has; FormatError when it has none."""
+    clip_ids = dict.fromkeys(clip.clip_id for clip in manifest)
+    own = set(table.ids)
+    report = Imported(key, path)
+    report.matched = [clip_id for clip_id in clip_ids if clip_id in own]
+    report.missing = [clip_id for clip_id in clip_ids if clip_id not in own]
+    report.extra = [clip_id for clip_id in table.ids if clip_id not in clip_ids]
+    if not report.matched:
+        raise FormatError(
+            f"{named}: no clip of {key} is in manifest {manifest.name!r}; there are {quoted(table.ids)}, "
+            f"the manifest has {quoted(clip_ids)}"
+        )
+    return report
+
+
+def _modality(key: str, tables: Mapping[Path, External]) -> str:
+    """The modality that the files name, or the key; ConfigError when two files name different ones."""
+    first, *others = {str(part.recipe.get("modality", key.lower())) for part in tables.values()}
+    if others:
+        raise ConfigError(
+            f"{key} is {first} in one file and {others[0]} in another; say which with --modality {key}=NAME"
+        )
+    return first
 
 
 def _origin(path: Path, digest: str, table: External) -> dict[str, Any]:
@@ -306,7 +328,7 @@ def _joined(key: str, tables: Mapping[Path, External]) -> External:
     return External([clip_id for table in tables.values() for clip_id in table.ids], row, times if timed else None)
 
 
-def from_store(
+def _from_store(
     path: Path,
     manifest: Manifest,
     folder: Path,
@@ -343,13 +365,13 @@ def from_store(
                 taken.append(row)
             else:
                 other[clip.clip_id] = (states[row], store.failures[row])
-    known = {clip.clip_id for clip in manifest}
-    report.extra = [clip_id for clip_id in store.clip_ids if clip_id not in known]
+    clip_ids = dict.fromkeys(clip.clip_id for clip in manifest)
+    report.extra = [clip_id for clip_id in store.clip_ids if clip_id not in clip_ids]
     if not taken:
-        edited = f"; edited since: {_some([clip_id for clip_id, _ in report.edited])}" if report.edited else ""
+        edited = f"; edited since: {quoted(clip_id for clip_id, _ in report.edited)}" if report.edited else ""
         raise FormatError(
-            f"{path}: no clip is done and in manifest {manifest.name!r}; the store has {_some(store.clip_ids)}, "
-            f"the manifest {_some([clip.clip_id for clip in manifest])}{edited}"
+            f"{path}: no clip is done and in manifest {manifest.name!r}; the store has {quoted(store.clip_ids)}, "
+            f"the manifest {quoted(clip_ids)}{edited}"
         )
     other |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
     return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, other)
@@ -359,7 +381,7 @@ def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, 
     return dict.fromkeys(missing, (state, f"not in {file}"))
 
 
-def check_target(
+def _check_target(
     path: Path, manifest: Manifest, recipe: dict[str, Any], row_shape: tuple[int, ...], windows: int
 ) -> None:
     """StoreError when the place of a store is taken by something else than this import, or a part of it."""
@@ -407,8 +429,3 @@ def _check_names(names: Mapping[str, str]) -> None:
 def _changes(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     """What differs between a clip as it was decoded and as it is now."""
     return ", ".join(f"{key} {mine[key]!r} then, {theirs[key]!r} now" for key in mine if mine[key] != theirs[key])
-
-
-def _some(ids: Sequence[str]) -> str:
-    shown = ", ".join(repr(clip_id) for clip_id in ids[:SHOWN])
-    return f"{shown}, ... ({len(ids)})" if len(ids) > SHOWN else shown

@@ -1,7 +1,7 @@
 """Phrases that messages share: a name that does not exist, and the first ones of many."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from featcache.errors import ConfigError, FeatcacheError
 
@@ -33,11 +33,21 @@ def unknown(
     return error(f"no {what} {value!r}{place}; {hint}there are: {', '.join(names) or 'none'}")
 
 
-def first(words: Sequence[str], most: int = 10, between: str = ", ") -> str:
+def first(words: Iterable[str], most: int = 10, between: str = ", ") -> str:
     """The words, of many the first ones and how many more.
 
     >>> first(["a", "b"]), first([str(k) for k in range(2000)], 2)
     ('a, b', '0, 1, … and 1,998 more')
     """
+    words = list(words)
     more = [f"… and {len(words) - most:,} more"] if len(words) > most else []
     return between.join([*words[:most], *more])
+
+
+def quoted(words: Iterable[str], most: int = 3) -> str:
+    """The first words in quotes and how many more, for ids of which two or three are enough to know the kind.
+
+    >>> quoted(["a", "b", "c", "d"])
+    "'a', 'b', 'c', … and 1 more"
+    """
+    return first(map(repr, words), most)

@@ -95,10 +95,9 @@ def test_no_method_imports_another(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_modules_say_what_they_are_and_stay_readable(path):
+def test_modules_say_what_they_are(path):
     text = (ROOT / path).read_text()
     assert path.stat().st_size == 0 or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
-    assert text.count("\n") <= 400, f"{path} has {text.count(chr(10))} lines; split it"
 
 
 def test_no_open_ended_keyword_arguments():

@@ -18,6 +18,7 @@ from featcache.bridges._hdf5 import child
 from featcache.errors import FormatError, MediaError
 from featcache.manifest import Clip
 from featcache.media.reel import EPSILON
+from featcache.wording import first
 
 Part = tuple[NDArray[Any], tuple[int, ...]]  #: some rows of an array, and the shape of all of it
 
@@ -135,15 +136,11 @@ def _only(path: Path, numbers: Sequence[str], usual: Sequence[str]) -> str:
     name = numbers[0] if len(numbers) == 1 else next((name for name in usual if name in numbers), None)
     if name is None:
         fix = f"call the one that counts {' or '.join(usual)}" if usual else "name one of them by its key"
-        raise FormatError(f"{path} holds several arrays: {_listed(numbers)}; {fix}")
+        raise FormatError(f"{path} holds several arrays: {first(numbers)}; {fix}")
     return name
 
 
 def _pick(path: Path, key: str, found: Iterable[str]) -> str:
     if key not in found:
-        raise FormatError(f"{path} holds no array {key!r}; it has: {_listed(list(found))}")
+        raise FormatError(f"{path} holds no array {key!r}; it has: {first(found)}")
     return key
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

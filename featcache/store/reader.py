@@ -24,6 +24,7 @@ from featcache.errors import StoreError
 from featcache.manifest import Manifest
 from featcache.store import _format as fmt
 from featcache.store import _packed
+from featcache.wording import first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -370,11 +371,7 @@ def _differences(mine: dict[str, dict[str, str]], theirs: list[dict[str, str]]) 
         "moved": [repr(b) for a, b in pairwise(kept) if row_of[b] < row_of[a]],
         "new, but not at the end": [repr(clip_id) for clip_id in ids[:last] if clip_id not in mine],
     }
-    return [
-        f"{kind}: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}"
-        for kind, names in kinds.items()
-        if names
-    ]
+    return [f"{kind}: {first(names, SHOWN)}" for kind, names in kinds.items() if names]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
