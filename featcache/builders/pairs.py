@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.errors import FeatcacheError
+from featcache.files import replacing
 from featcache.manifest import Clip, Manifest
 
 K, T, D, STYLE = 6, 2, 12, 4

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, MediaError
 from featcache.extractors import Extractor, bounded
-from featcache.extractors._joints import FILES, LAYOUTS, ROWS
+from featcache.joints import FILES, LAYOUTS, ROWS
 from featcache.media.skeleton import Skeleton
 from featcache.windows import Joints
 

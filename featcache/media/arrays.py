@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges._arrays import check_growth, check_numbers, npy_header, parse_npy, reading
-from featcache.bridges._hdf5 import child
 from featcache.errors import FormatError, MediaError
 from featcache.manifest import Clip
 from featcache.media.reel import EPSILON
+from featcache.untrusted import check_growth, check_numbers, reading
+from featcache.untrusted.hdf5 import child
+from featcache.untrusted.npy import npy_header, parse_npy
 from featcache.wording import first
 
 Part = tuple[NDArray[Any], tuple[int, ...]]  #: some rows of an array, and the shape of all of it

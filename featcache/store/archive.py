@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
+from featcache.files import make_folder, sync_folder, write_file
 from featcache.store import _compressed, _lease
 from featcache.store import _format as fmt
 from featcache.store._packed import CONTENTS, METADATA, Archive, Progress, each, shown

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache._files import sync_folder, write_file
 from featcache.errors import ManifestError, StoreError
+from featcache.files import sync_folder, write_file
 from featcache.manifest import Manifest
 from featcache.store import _format as fmt
 from featcache.store import _lease, archive

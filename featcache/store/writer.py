@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
+from featcache.files import make_folder, sync_folder, write_file
 from featcache.manifest import Manifest
 from featcache.store import _block, _lease
 from featcache.store import _format as fmt

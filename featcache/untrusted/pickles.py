@@ -19,9 +19,8 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import _tensors
-from featcache.bridges._arrays import check_numbers, clip_ids, reading
 from featcache.errors import FormatError
+from featcache.untrusted import check_numbers, reading, tensors
 
 DTYPES = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|O8?|[US][1-9][0-9]{0,5})")  # kinds that features and ids have
 GROWTH = 16  # bytes made per byte of the file; more is made only by using one part again and again
@@ -36,7 +35,7 @@ class _Name:
 
 
 @dataclass(eq=False)
-class _Unfinished:
+class Unfinished:
     """An array or dtype that the file has begun, and whose content follows."""
 
     build: Callable[..., Any]
@@ -82,19 +81,6 @@ class _Portable(pickle.Pickler):
         if type(value) is not np.ndarray or value.dtype.hasobject:
             return NotImplemented
         return np.ndarray, ((0,), "b"), (1, value.shape, value.dtype, False, value.tobytes())
-
-
-def ids_of(values: Any, place: str) -> list[str]:
-    """Clip ids out of a list or an array."""
-    if isinstance(values, np.ndarray) and values.ndim == 1:
-        values = values.tolist()
-    if not isinstance(values, list | tuple):
-        raise FormatError(f"{place}: {describe(values)} where a list of clip ids is expected")
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    for value in values:
-        if not isinstance(value, str | bytes | int | float):
-            raise FormatError(f"{place}: {describe(value)} where a clip id is expected")
-    return clip_ids(values, place)
 
 
 def checked(value: Any, place: str, expected: str, axes: int = 1) -> NDArray[Any]:
@@ -171,7 +157,7 @@ def _run(data: IO[bytes], size: int, place: str, more: Mapping[tuple[str, str], 
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
             value = memo[cast(int, argument)]
-            finished = type(value) is _Unfinished and value.value is not None
+            finished = type(value) is Unfinished and value.value is not None
             stack.append(value.value if finished else value)
         elif name == "MARK":
             outer.append(stack)
@@ -204,7 +190,7 @@ def _run(data: IO[bytes], size: int, place: str, more: Mapping[tuple[str, str], 
             stack.append(make(_is(function, _Name).make, _is(arguments, tuple)))
         elif name == "BUILD":
             state, target = stack.pop(), stack.pop()
-            if type(target) is not _Unfinished:
+            if type(target) is not Unfinished:
                 raise FormatError(f"{place}: the pickle sets the attributes of {describe(target)}, which is not done")
             target.value = make(target.build, (state,) if type(state) is dict else _is(state, tuple))
             stack.append(target.value)
@@ -297,12 +283,12 @@ def _array_state(*state: Any) -> NDArray[Any]:
     return _array(shape, dtype, raw, "F" if _is(fortran, (bool, int)) else "C")
 
 
-def _empty_array(*_: Any) -> _Unfinished:
+def _empty_array(*_: Any) -> Unfinished:
     """An array is made empty, and then given its shape and content."""
-    return _Unfinished(_array_state)
+    return Unfinished(_array_state)
 
 
-def _dtype(code: Any, *_: Any) -> _Unfinished:
+def _dtype(code: Any, *_: Any) -> Unfinished:
     if not DTYPES.fullmatch(_is(code, str)):
         raise ValueError(f"dtype {code[:50]!r}; numbers and text are read")
     dtype = np.dtype(code)
@@ -312,7 +298,7 @@ def _dtype(code: Any, *_: Any) -> _Unfinished:
             raise ValueError("a dtype with fields")
         return dtype.newbyteorder(order)
 
-    return _Unfinished(build)
+    return Unfinished(build)
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -339,7 +325,7 @@ def _storage(data: Any) -> _Storage:
     """A torch storage, which stands in a pickle as a whole file of torch.save."""
     import torch
 
-    found = _tensors.load(_is(data, bytes), "a tensor of the pickle")
+    found = tensors.load(_is(data, bytes), "a tensor of the pickle")
     if not isinstance(found, torch.storage.TypedStorage):
         raise ValueError(f"{describe(found)} where the values of a tensor are expected")
     flat: Any = torch.empty(0, dtype=found.dtype)
@@ -348,7 +334,7 @@ def _storage(data: Any) -> _Storage:
 
 def _tensor(stored: Any, offset: Any, size: Any, stride: Any, *_: Any) -> NDArray[Any]:
     view = _is(stored, _Storage).flat.as_strided(_shape(size), _shape(stride), _is(offset, int))
-    return _tensors.array(view, stored.size, "a tensor of the pickle")
+    return tensors.array(view, stored.size, "a tensor of the pickle")
 
 
 MAKERS: dict[tuple[str, str], Callable[..., Any]] = {

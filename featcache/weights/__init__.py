@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import WeightsError
+from featcache.files import make_folder, sync_folder, write_file
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
 from featcache.weights.download import Progress, check_scheme, discard, fill, finish

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from featcache import __version__
-from featcache._files import write_file
 from featcache.errors import WeightsError
+from featcache.files import write_file
 
 Progress = Callable[[int, int], None]  #: (bytes there, bytes in all or 0 where nobody says)
 SCHEMES = ("https", "http", "file")
