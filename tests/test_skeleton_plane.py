@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from featcache.errors import ConfigError, FeatcacheError, MediaError
-from featcache.extractors._joints import LAYOUTS
 from featcache.extractors.skeleton import Params, Skeletons
-from featcache.media import _poses, skeleton
+from featcache.joints import LAYOUTS
+from featcache.media import poses, skeleton
 from featcache.media.skeleton import Skeleton
 from tests._bones import edges
 from tests._media import clip
@@ -113,7 +113,7 @@ def test_the_joints_of_vibe_are_openposes():
     names = LAYOUTS["shared-15"].names
     assert names[:5] == ("head", "shoulder centre", "right shoulder", "right elbow", "right wrist")
     assert (names[8], names[9], names[14]) == ("hip centre", "right hip", "left ankle")
-    assert len(names) == _poses.SHARED
+    assert len(names) == poses.SHARED
 
 
 def test_of_many_tracks_the_longest_are_kept(tmp_path):
