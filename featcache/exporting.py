@@ -3,7 +3,7 @@
 export_features([Path("stores/s04/rgb.zarr")], "hdf5", Path("s04.h5"))
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featcache import bridges
 from featcache.bridges import External, Times
 from featcache.errors import ConfigError, FormatError, StoreError
+from featcache.progress import Progress, silent
 from featcache.store import FeatureStore
 
 AT_ONCE = 64  #: rows of a store that are read together; they are asked for in order
@@ -25,8 +26,6 @@ LOSSES = {  #: words of bridges.WORDS -> what is lost without them
     "times": "start and stop of the windows",
     "recipe": "the recipe",
 }
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -46,7 +45,7 @@ def export_features(
     *,
     overwrite: bool = False,
     names: Mapping[str, str] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Exported:
     """Write the clips that are done of stores of one manifest into one file.
 

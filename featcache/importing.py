@@ -21,6 +21,7 @@ from featcache.bridges import External, Times
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
 from featcache.exporting import store_table
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store import _format as fmt
 from featcache.store.writer import check_folder
@@ -31,7 +32,6 @@ BLOCKS = 128  #: of a store that are filled at a time, of 24 to 48 MB each
 ANOTHER_STORE = "to import all the same: name another store with --key KEY=NAME, or remove that one"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: of a store; it becomes a folder's name
 
-Progress = Callable[[int, int], None]
 Survey = tuple[dict[str, Any], tuple[int, ...], int]  #: a store's recipe, row shape and T
 
 
@@ -71,7 +71,7 @@ def import_features(
     names: Mapping[str, str] | None = None,
     modalities: Mapping[str, str] | None = None,
     dtype: str | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> list[Imported]:
     """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and put a copy of the manifest beside them.
 

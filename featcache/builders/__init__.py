@@ -1,8 +1,8 @@
 """Builders make manifests. The folder is the registry: `builders/kitchens.py` is the benchmark `kitchens`.
 
-A builder file holds one function `build(folder, *, progress=None, ...) -> Manifest`. `folder` is where the benchmark's
-own files lie (official annotation files), or, for the generated one, where they are written to; the manifest is written
-to `folder/NAME.csv`. Builders do not download: a missing file is an error that names it. Another number of clips than
+A builder file holds one function `build(folder, *, progress=silent, ...) -> Manifest`. The benchmark's own files
+(official annotation files) lie in `folder`, or, for the generated one, are written to it; the manifest is written to
+`folder/NAME.csv`. Builders do not download: a missing file is an error that names it. Another number of clips than
 published is a warning, since users work with parts of a benchmark. Helpers start with an underscore.
 """
 

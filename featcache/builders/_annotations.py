@@ -8,14 +8,14 @@ a column that is missing and a cell that makes no sense are errors.
 import csv
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from featcache.builders import _frames
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest, number
+from featcache.progress import Progress
 
-Progress = Callable[[int, int], None] | None  #: called with (clips done, clips in all)
 Counts = Mapping[tuple[str, str], int]  #: (domain, split) -> clips
 
 
@@ -103,6 +103,5 @@ def finish(name: str, clips: Sequence[Clip], folder: Path, published: Counts, pr
             warnings.warn(f"{name}: {domain} {split} has {count} clips, published are {expected}", stacklevel=3)
     manifest = Manifest(name, tuple(clips), folder)
     manifest.write(folder / f"{name}.csv")
-    if progress is not None:
-        progress(len(clips), len(clips))
+    progress(len(clips), len(clips))
     return manifest

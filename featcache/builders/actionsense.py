@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.builders._annotations import Progress, finish
+from featcache.builders._annotations import finish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 FILE = "emg_all_subjects.npz"
 ARRAYS = ("left", "right", "offset", "label", "class_name", "subject", "action_id")
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read `folder/emg_all_subjects.npz` and write `folder/actionsense.csv`; each clip is an interval of its rows.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or lacks an array.

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.builders._annotations import Progress, finish
+from featcache.builders._annotations import finish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 FILES = {"utk": "utkinect.npz", "msr": "msraction3d.npz", "florence": "florence3d.npz"}  #: domain -> its file
 ARRAYS = ("frames", "offset", "label", "subject", "trial", "class_names")
 SIZES = {"utk": (100, 99), "msr": (284, 273), "florence": (109, 106)}  #: clips of odd and of even subjects
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read what there is of the three files in `folder` and write `folder/kinect_actions.csv`.
 
     A clip is an interval of its file's frames, its class is called as in the file after its domain ("utk:walk"), and

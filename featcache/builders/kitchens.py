@@ -8,7 +8,7 @@ the other. `data_manifests/kitchens.md` is the dataset card; the folder `featcac
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
@@ -20,6 +20,7 @@ from featcache.errors import FeatcacheError
 from featcache.kitchens.film import render
 from featcache.kitchens.plan import Shot, shots
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 VERSION = 1  #: raised when the same seed begins to give other clips
 
@@ -27,7 +28,7 @@ VERSION = 1  #: raised when the same seed begins to give other clips
 def build(
     folder: str | os.PathLike[str],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
     seed: int = 0,
     share: float = 1.0,
     workers: int | None = None,
@@ -45,8 +46,7 @@ def build(
         done = len(plan) - len(todo)
         for finished in chain([0], _render_all(todo, folder, workers or os.cpu_count() or 1)):
             done += finished
-            if progress is not None:
-                progress(done, len(plan))
+            progress(done, len(plan))
         manifest = Manifest("kitchens", tuple(_clip(shot) for shot in plan), folder)
         manifest.write(folder / "kitchens.csv")
     except OSError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
+from featcache.progress import Progress, silent
 from featcache.store import _compressed
 from featcache.store import _format as fmt
 
@@ -19,10 +20,8 @@ CONTENTS = fmt.ARCHIVE
 METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: of the store, in archive.json
 THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
 
-Progress = Callable[[int, int], None]
 
-
-def features(path: Path, layout: fmt.Layout, progress: Progress = lambda done, total: None) -> NDArray[np.uint8]:
+def features(path: Path, layout: fmt.Layout, progress: Progress = silent) -> NDArray[np.uint8]:
     """(N, row_bytes): all features of an archive in memory, uncompressed; zeros in blocks that are not committed.
 
     Raises StoreError, with the block, when one is missing or damaged.

@@ -24,13 +24,14 @@ from typing import BinaryIO
 
 from featcache.errors import StoreError
 from featcache.files import make_folder, sync_folder, write_file
+from featcache.progress import Progress, silent
 from featcache.store import _compressed, _lease
 from featcache.store import _format as fmt
-from featcache.store._packed import CONTENTS, METADATA, Archive, Progress, each, shown
+from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
 from featcache.store.reader import FeatureStore
 
 
-def pack(store_path: str | Path, out: str | Path, progress: Progress = lambda done, total: None) -> None:
+def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -> None:
     """Write a store as an archive to `out`, which is there whole or not at all. progress: blocks (done, total).
 
     Rows that are not there yet stay so; a journal goes with the store. StoreError when the store is damaged or being
@@ -73,7 +74,7 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = lambda do
         write_file(scratch / fmt.SUMS, "".join(lines).encode())
 
 
-def unpack(source: str | Path, out: str | Path, progress: Progress = lambda done, total: None) -> None:
+def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> None:
     """Write the store that an archive was made of to `out`, byte for byte; it is there whole or not at all.
 
     source: a folder, or a URL that fsspec knows, such as s3://bucket/hog.zarr. progress: blocks (done, total).
@@ -110,7 +111,7 @@ def is_archive(path: Path) -> bool:
     return (path / CONTENTS).exists()
 
 
-def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done, total: None) -> list[str]:
+def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
     """What is wrong with the files of an archive, one sentence each. progress: files (done, total).
 
     fast: of the features only size and index of each shard are looked at.

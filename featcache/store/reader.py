@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import StoreError
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
 from featcache.store import _packed
 from featcache.wording import first
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-Progress = Callable[[int, int], None]
 
 SHOWN = 3  #: differing rows that an error message spells out
 
@@ -47,7 +47,7 @@ class FeatureStore:
         attributes: dict[str, Any],
         layout: fmt.Layout,
         archived: bool = False,
-        progress: Progress = lambda done, total: None,
+        progress: Progress = silent,
     ) -> None:
         self.path = path
         self.layout = layout
@@ -65,7 +65,7 @@ class FeatureStore:
         self.row_shape = layout.row_shape  #: shape of one window's feature
 
     @classmethod
-    def open(cls, path: str | Path, progress: Progress = lambda done, total: None) -> "FeatureStore":
+    def open(cls, path: str | Path, progress: Progress = silent) -> "FeatureStore":
         """Open for reading; StoreError when there is no store or its metadata cannot be understood.
 
         progress: of an archive, whose features are all decoded into memory when the first are asked for: blocks

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 
 from featcache.errors import WeightsError
 from featcache.files import make_folder, sync_folder, write_file
+from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
-from featcache.weights.download import Progress, check_scheme, discard, fill, finish
+from featcache.weights.download import check_scheme, discard, fill, finish
 from featcache.wording import nearest
 
 __all__ = [
@@ -106,7 +107,7 @@ def digest(path: Path) -> str:
     return _digests[key]
 
 
-def fetch(name: str, progress: Progress | None = None, *, timeout: float = 30.0) -> Path:
+def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> Path:
     """Get a file of the catalogue, unless it is here, and return its path.
 
     It gets its name when it is complete and its size and hash are right; what an interruption leaves is gone on with.
@@ -152,7 +153,7 @@ def verify(name: str) -> Verified:
     return Verified(sha256, "published" if known.sha256 else "recorded" if recorded else "nothing")
 
 
-def _fetch(known: Weights, url: str, path: Path, progress: Progress | None, timeout: float) -> None:
+def _fetch(known: Weights, url: str, path: Path, progress: Progress, timeout: float) -> None:
     partial = _partial(path)
     recorded = _recorded(path)
     sure = known.sha256 is not None
