@@ -1,11 +1,17 @@
-"""Files that are there whole or not at all, even after a kill or a power cut."""
+"""Files that are there whole or not at all, even after a power cut; locks; what was read of unchanged files."""
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 from featcache.errors import FormatError
+
+Rest = TypeVarTuple("Rest")
+T = TypeVar("T")
 
 
 def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
@@ -53,3 +59,42 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_size(folder: str | Path) -> int:
+    """Bytes of all files in a folder; pathlib would take seconds for the files of thousands of blocks."""
+    with os.scandir(folder) as entries:
+        return sum(folder_size(entry.path) if entry.is_dir() else entry.stat().st_size for entry in entries)
+
+
+@contextlib.contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Wait until nobody else holds this lock file, and hold it: among all processes and threads of one machine.
+
+    The kernel lets go of the lock of a process that dies.
+    """
+    make_folder(lock.parent)
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Path, *Rest], T]]:
+    """Decorate a function that reads a file: for the last `most` files it is called again only when they changed.
+
+    A file has changed when its time, size or inode has. OSError where there is none.
+    """
+
+    def decorate(read: Callable[[Path, *Rest], T]) -> Callable[[Path, *Rest], T]:
+        @lru_cache(maxsize=most)
+        def read_once(path: Path, stamp: tuple[int, int, int], *rest: *Rest) -> T:
+            return read(path, *rest)
+
+        @wraps(read)
+        def read_again_if_changed(path: Path, *rest: *Rest) -> T:
+            about = path.stat()
+            return read_once(path, (about.st_mtime_ns, about.st_size, about.st_ino), *rest)
+
+        return read_again_if_changed
+
+    return decorate

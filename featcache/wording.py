@@ -1,4 +1,4 @@
-"""Phrases that messages share: a name that does not exist, and the first ones of many."""
+"""Phrases that messages share: a name that does not exist, the first ones of many, a size."""
 
 import difflib
 from collections.abc import Iterable
@@ -51,3 +51,13 @@ def quoted(words: Iterable[str], most: int = 3) -> str:
     "'a', 'b', 'c', … and 1 more"
     """
     return first(map(repr, words), most)
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1000 as disks and downloads are sold.
+
+    >>> size(999), size(1536), size(50_883_138)
+    ('999 B', '1.5 kB', '50.9 MB')
+    """
+    power = min((len(str(count)) - 1) // 3, 4)
+    return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B" if power else f"{count} B"

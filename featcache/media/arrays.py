@@ -5,7 +5,6 @@ Objects (pickles) are never loaded, and what an HDF5 file keeps in other files i
 
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import FormatError, MediaError
+from featcache.files import remembered
 from featcache.manifest import Clip
 from featcache.media.reel import EPSILON
 from featcache.untrusted import check_growth, check_numbers, reading
@@ -76,13 +76,12 @@ def _npy(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
 
 
 def _npz(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
-    status = path.stat()
-    array = _unzipped(path, key, tuple(usual), status.st_mtime_ns, status.st_size)
+    array = _unzipped(path, key, tuple(usual))
     return _cut(array, rows), array.shape
 
 
-@lru_cache(maxsize=1)
-def _unzipped(path: Path, key: str, usual: tuple[str, ...], modified: int, size: int) -> NDArray[Any]:
+@remembered(1)
+def _unzipped(path: Path, key: str, usual: tuple[str, ...]) -> NDArray[Any]:
     """All rows, kept: parts of a zip archive cannot be read alone, and clips of one file follow each other."""
     with zipfile.ZipFile(path) as archive:
         found: dict[str, zipfile.ZipInfo] = {}

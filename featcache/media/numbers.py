@@ -13,7 +13,6 @@ import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from featcache.endings import NUMBERS
 from featcache.errors import MediaError
+from featcache.files import remembered
 from featcache.manifest import Clip
 from featcache.media import arrays
 from featcache.media.source import check_exists
@@ -98,16 +98,15 @@ class _Csv:
 
 def _csv(path: Path, columns: str) -> _Csv:
     try:
-        stat = path.stat()
-        return _parsed(path, columns, stat.st_mtime_ns, stat.st_size)
+        return _parsed(path, columns)
     except UnicodeDecodeError as error:
         raise MediaError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror}") from None
 
 
-@lru_cache(maxsize=2)
-def _parsed(path: Path, columns: str, modified: int, size: int) -> _Csv:
+@remembered(2)
+def _parsed(path: Path, columns: str) -> _Csv:
     """The whole file. Clips of one file follow each other: it is kept."""
     header, cells, lines = _cells(path)
     wanted = _wanted(path, header, columns)

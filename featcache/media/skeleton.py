@@ -17,7 +17,6 @@ at 30 per second, the Kinect's rate. Of an .npy whose first axis is T no more th
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from featcache.endings import SKELETON
 from featcache.errors import MediaError
+from featcache.files import remembered
 from featcache.manifest import Clip
 from featcache.media import arrays, poses
 from featcache.media.source import check_exists
@@ -69,8 +69,7 @@ def read(path: Path, clip: Clip) -> Skeleton:
     rows = arrays.span(clip, fps, path)
     if parse := {".skeleton": _kinect, ".txt": _pku, ".json": poses.read}.get(ending):
         try:
-            stat = path.stat()
-            joints = parse(path, stat.st_mtime_ns, stat.st_size)
+            joints = parse(path)
         except OSError as error:
             raise MediaError(f"{path} cannot be read: {error.strerror}") from None
         arrays.check_start(rows, joints.shape[1], path, "frames")
@@ -128,8 +127,8 @@ def _axes(shape: tuple[int, ...], path: Path) -> str:
     return "".join(fits[0])
 
 
-@lru_cache(maxsize=2)
-def _kinect(path: Path, modified: int, size: int) -> NDArray[np.float32]:
+@remembered(2)
+def _kinect(path: Path) -> NDArray[np.float32]:
     """(M, T, V, 3) of a text file, M in the order of appearance. Clips of one file follow each other: it is kept."""
     try:
         lines = _Lines(path, path.read_text(encoding="utf-8-sig").splitlines())
@@ -149,8 +148,8 @@ def _kinect(path: Path, modified: int, size: int) -> NDArray[np.float32]:
     return joints
 
 
-@lru_cache(maxsize=2)
-def _pku(path: Path, modified: int, size: int) -> NDArray[np.float32]:
+@remembered(2)
+def _pku(path: Path) -> NDArray[np.float32]:
     """(2, T, 25, 3) of a text file of lines, kept like `_kinect`'s."""
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -7,24 +7,21 @@ FEATCACHE_MIRROR=PREFIX: fetch https://HOST/PATH from PREFIX/HOST/PATH, and from
 tree; PREFIX may be a folder's file:// URL. FEATCACHE_OFFLINE=1: use no network.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from featcache.errors import WeightsError
-from featcache.files import make_folder, sync_folder, write_file
+from featcache.files import locked, sync_folder, write_file
 from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
 from featcache.weights.download import check_scheme, discard, fill, finish
-from featcache.wording import nearest
+from featcache.wording import nearest, size
 
 __all__ = [
     "CATALOGUE",
@@ -66,7 +63,7 @@ def state(known: Weights) -> str:
     if path.is_file():
         return "here"
     if _partial(path).is_file():
-        return f"partly here, {_partial(path).stat().st_size / 1e6:.1f} MB"
+        return f"partly here, {size(_partial(path).stat().st_size)}"
     return "not here" if known.urls else "not here, to be fetched by hand"
 
 
@@ -121,8 +118,7 @@ def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> P
     if not known.urls:
         raise WeightsError(f"{name} cannot be fetched by a program; {known.note}; save it as {path}")
     urls = [_source(url, path) for url in known.urls]
-    make_folder(path.parent)
-    with _locked(path):
+    with locked(path.with_name(f".{path.name}.lock")):
         if path.is_file():  # another process has just got it
             return path
         failures = []
@@ -191,14 +187,6 @@ def _source(url: str, path: Path) -> str:
             " set FEATCACHE_MIRROR to a file:// URL, or unset FEATCACHE_OFFLINE"
         )
     return url
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Alone with this file, among all processes and threads; the kernel lets go of the lock of a process that dies."""
-    with path.with_name(f".{path.name}.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _partial(path: Path) -> Path:
