@@ -169,8 +169,8 @@ def test_of_a_long_array_only_the_clips_frames_are_read(tmp_path, monkeypatch):
     a = people(40, bodies=2)
     np.save(tmp_path / "s.npy", a.transpose(1, 0, 2, 3))
     read = []
-    cut = skeleton._arrays._cut
-    monkeypatch.setattr(skeleton._arrays, "_cut", lambda array, rows: read.append(rows) or cut(array, rows))
+    cut = skeleton.arrays._cut
+    monkeypatch.setattr(skeleton.arrays, "_cut", lambda array, rows: read.append(rows) or cut(array, rows))
     np.testing.assert_array_equal(skeleton.read(tmp_path / "s.npy", clip(7, 12, "frames")).joints, a[:, 7:12])
     assert read == [slice(0), slice(7, 12)]
 

@@ -22,7 +22,9 @@ from click.testing import CliRunner
 
 from featcache import weights
 from featcache.errors import WeightsError
+from featcache.files import locked
 from featcache.weights import CATALOGUE, Weights, digest, download, fetch, find, read, verify
+from featcache.wording import size
 from pipelines.cli_weights import weights as command
 from tests._hostile import EVIL, RUNS, torch_file, trap
 from tests.conftest import ROOT
@@ -195,7 +197,7 @@ def test_another_process_goes_on_after_an_interruption(toy, server, folder):
     assert not (folder / "toy.pth").exists()
     kept = (folder / "toy.pth.partial").stat().st_size
     assert kept > 1_000_000
-    assert weights.state(CATALOGUE["toy"]) == f"partly here, {kept / 1e6:.1f} MB"
+    assert weights.state(CATALOGUE["toy"]) == f"partly here, {size(kept)}"
     assert fetch("toy").read_bytes() == DATA
     assert server.asked[-1] == ("/w.pth", f"bytes={kept}-")
     assert names(folder) == [".toy.pth.lock", "toy.pth", "toy.pth.json"]
@@ -379,7 +381,7 @@ def test_a_second_process_waits(toy, server, folder):
         f"CATALOGUE['toy'] = Weights('toy', 'net', ('{server.url}/w.pth',), 'MIT'); print(fetch('toy'))"
     )
     folder.mkdir()
-    with weights._locked(folder / "toy.pth"):
+    with locked(folder / ".toy.pth.lock"):
         other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(1.0)
