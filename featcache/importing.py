@@ -23,7 +23,7 @@ from featcache.exporting import store_table
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
-from featcache.store import _format as fmt
+from featcache.store.reader import is_extending
 from featcache.store.writer import check_folder
 from featcache.wording import quoted
 
@@ -385,7 +385,7 @@ def _check_target(
     path: Path, manifest: Manifest, recipe: dict[str, Any], row_shape: tuple[int, ...], windows: int
 ) -> None:
     """StoreError when the place of a store is taken by something else than this import, or a part of it."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())) or (path / fmt.EXTENSION).exists():
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())) or is_extending(path):
         return  # the writer finishes an extension that was interrupted
     try:
         store = FeatureStore.open(path)

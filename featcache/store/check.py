@@ -14,7 +14,7 @@ from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
 from featcache.store import _lease, archive
-from featcache.store.reader import FeatureStore, rows_csv
+from featcache.store.reader import FeatureStore, is_extending, rows_csv
 from featcache.store.writer import finish_extension
 
 
@@ -73,7 +73,7 @@ def repair(path: Path, progress: Progress = silent) -> list[str]:
         raise StoreError(f"{path} is being written by another process; repair it when that is done")
     try:
         done = []
-        if (path / fmt.EXTENSION).exists():
+        if is_extending(path):
             finish_extension(path)
             done.append("finished appending clips, which had been interrupted")
         done += _mend_metadata(path)

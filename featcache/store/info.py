@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from featcache.files import folder_size
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore, flat
 from featcache.wording import size

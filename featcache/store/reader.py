@@ -72,7 +72,7 @@ class FeatureStore:
         (done, total).
         """
         path = Path(path)
-        if (path / fmt.EXTENSION).exists():
+        if is_extending(path):
             raise StoreError(
                 f"clips are being appended to {path}, or that was interrupted; `featcache extract` with the same "
                 "manifest or `featcache repair` finishes it"
@@ -317,6 +317,11 @@ class FeatureStore:
             except (OSError, ValueError):
                 raise StoreError(f"{path} is missing or cut off; `featcache check {self.path}` tells more") from None
         return out
+
+
+def is_extending(path: Path) -> bool:
+    """Whether clips are being appended to a store, or that was interrupted."""
+    return (path / fmt.EXTENSION).exists()
 
 
 def committed(folder: Path, layout: fmt.Layout) -> list[int]:

@@ -6,7 +6,8 @@ FormatError. What the values mean is the affair of bridges, builders and media.
 
 import contextlib
 import errno
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,15 @@ def check_numbers(dtype: np.dtype[Any], place: str) -> None:
     """FormatError unless values are real numbers."""
     if dtype.kind not in "fiu":
         raise FormatError(f"{place} holds {dtype}; features are floats or integers")
+
+
+def not_stored(entries: Sequence[zipfile.ZipInfo], size: int) -> str:
+    """Why a zip archive of `size` bytes is none of torch.save's, which neither compress nor overlap; "" where it is.
+
+    So a few bytes cannot stand for many.
+    """
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        return "is a compressed archive, which torch.save does not write"
+    if sum(entry.file_size for entry in entries) > size:
+        return "claims more bytes than it has"
+    return ""
