@@ -100,6 +100,24 @@ def test_modules_say_what_they_are(path):
     assert path.stat().st_size == 0 or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] in ("featcache", "heads")], ids=str)
+def test_functions_fit_on_a_screen(path):
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.FunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60, f"{path} line {node.lineno}: {node.name} has {lines} lines; 60 are enough"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] == "featcache"], ids=str)
+def test_what_is_private_stays_in_its_room(path):
+    """A room is featcache/store, featcache/media, ...: nobody else imports its `_format`, or a name with an underscore."""
+    room = module_of(path).split(".")[:2]
+    for module in imports(path):
+        parts = module.split(".")
+        private = any(part.startswith("_") and not part.startswith("__") for part in parts)
+        assert not (parts[0] == "featcache" and private) or parts[:2] == room, f"{path} imports {module}"
+
+
 def test_no_open_ended_keyword_arguments():
     """A misspelt keyword must be an error where it is written."""
     # click hands a command its options by keyword; those of runs are RunConfig's, which refuses others at once
