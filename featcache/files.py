@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -42,6 +43,23 @@ def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
             scratch.unlink()
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def making_folder(folder: Path) -> Iterator[Path]:
+    """The place of a scratch folder beside `folder`, to be made; it is renamed to `folder` when all went well.
+
+    Else nothing is left behind. Files in it are synced by whoever writes them.
+    """
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
+    try:
+        yield scratch
+        os.replace(scratch, folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
 
 
 def make_folder(folder: Path) -> None:

@@ -10,6 +10,10 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from featcache.builders import _frames
 from featcache.errors import ManifestError
@@ -50,6 +54,18 @@ def _csv(path: Path) -> list[dict[str, str]]:
         if None in row:
             raise ManifestError(f"{path} row {k} has more cells than there are columns")
     return rows
+
+
+def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of these names in an .npz file; ManifestError where one is missing, or the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in names if name in file}
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
+    if lacking := [name for name in names if name not in found]:
+        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(found) or 'none'}")
+    return found
 
 
 def words(path: Path, count: int) -> list[list[str]]:

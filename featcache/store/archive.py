@@ -16,14 +16,12 @@ An archive is a zarr v3 group, too: the same attributes, arrays and files as in 
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from featcache.errors import StoreError
-from featcache.files import make_folder, sync_folder, write_file
+from featcache.files import make_folder, making_folder, write_file
 from featcache.progress import Progress, silent
 from featcache.store import _compressed, _lease
 from featcache.store import _format as fmt
@@ -189,14 +187,6 @@ def _made(out: Path) -> Iterator[Path]:
     lock = _lease.lock(out, alone=True)
     if lock is None:
         raise StoreError(f"{out} is being written by another process; wait for it or stop it")
-    with lock:
-        scratch = out.with_name(f".{out.name}.partial")
-        shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
-        try:
-            scratch.mkdir()
-            yield scratch
-            os.replace(scratch, out)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-        sync_folder(out.parent)
+    with lock, making_folder(out) as scratch:
+        scratch.mkdir()
+        yield scratch
