@@ -20,6 +20,7 @@ from featcache import __version__, bridges
 from featcache.bridges import External, Times
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
 from featcache.exporting import store_table
+from featcache.files import file_sha256, folder_sha256
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
@@ -230,7 +231,7 @@ def _from_files(
         if key not in parts:
             raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
     _check_names(wanted)
-    digests = {path: file_sha256(path) for path in files}
+    digests = {path: _digest(path) for path in files}
     sources = []
     for key, name in wanted.items():
         tables = parts[key]
@@ -402,15 +403,11 @@ def _check_target(
         raise StoreError(f"{error}\n{ANOTHER_STORE}") from None
 
 
-def file_sha256(path: Path) -> str:
-    """Digest of a file's bytes; of a folder, of the sorted names and digests of the files in it."""
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a folder, of the sorted names and digests of the files in it."""
     if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{part.relative_to(path).as_posix()}\0{file_sha256(part)}\n".encode())
-    return digest.hexdigest()
+        return file_sha256(path)
+    return folder_sha256(path, [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()])
 
 
 def store_name(key: str) -> str:

@@ -7,7 +7,6 @@ FEATCACHE_MIRROR=PREFIX: fetch https://HOST/PATH from PREFIX/HOST/PATH, and from
 tree; PREFIX may be a folder's file:// URL. FEATCACHE_OFFLINE=1: use no network.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from featcache.errors import WeightsError
-from featcache.files import locked, sync_folder, write_file
+from featcache.files import file_sha256, locked, sync_folder, write_file
 from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
@@ -99,8 +98,7 @@ def digest(path: Path) -> str:
     about = path.stat()
     key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
     if key not in _digests:
-        with path.open("rb") as file:
-            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        _digests[key] = file_sha256(path)
     return _digests[key]
 
 
