@@ -4,15 +4,16 @@ The types used in configurations are enough: str, int, float, bool, X | None, in
 dataclasses, and `Params`, whose class is named by the folder it stands in ({"name": "rna", "lambda_g": 1.0}).
 """
 
-import difflib
 import math
 import reprlib
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import ConfigError
+from featcache.wording import first as first
+from featcache.wording import unknown
 
 Registry = Callable[[str], type]  #: name -> the dataclass of that name; ConfigError when there is none
 
@@ -175,31 +176,6 @@ def spelled(kind: Any) -> str:
     if is_dataclass(kind) or registry_of(kind) or origin is dict:
         return "a group of settings"
     return words.get(kind, str(kind))
-
-
-def unknown(what: str, value: str, choices: Iterable[str], where: str = "") -> ConfigError:
-    """`no WHAT 'value' in WHERE`, the nearest choice if one is near, and all of them, that one first.
-
-    They are quoted where one has a comma in it.
-    """
-    choices = list(choices)
-    lower = {choice.lower(): choice for choice in choices}
-    near = [lower[word] for word in difflib.get_close_matches(value.lower(), lower, n=1)]
-    ordered = dict.fromkeys([*near, *choices])
-    names = map(repr, ordered) if any("," in choice for choice in choices) else ordered
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    place = f" in {where}" if where else ""
-    return ConfigError(f"no {what} {value!r}{place}; {hint}there are: {', '.join(names) or 'none'}")
-
-
-def first(words: Sequence[str], most: int = 10, between: str = ", ") -> str:
-    """The words, of many the first ones and how many more.
-
-    >>> first(["a", "b"]), first([str(k) for k in range(2000)], 2)
-    ('a, b', '0, 1, … and 1,998 more')
-    """
-    more = [f"… and {len(words) - most:,} more"] if len(words) > most else []
-    return between.join([*words[:most], *more])
 
 
 def _known(key: str, choices: Iterable[str], where: str) -> None:

@@ -51,6 +51,66 @@ def test_imports_point_one_way(path):
         assert top not in FORBIDDEN[package], f"{path} imports {module}"
 
 
+def module_of(path):
+    """featcache/store/__init__.py -> featcache.store, featcache/store/reader.py -> featcache.store.reader."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def arrows():
+    """Module -> the modules that it imports, at any depth: inside functions and under TYPE_CHECKING, too.
+
+    `from a import b` is an arrow to the module a.b where there is one, else to a, whose `__init__` has the name b.
+    `import a.b` is an arrow to a.b alone: that Python runs a's `__init__` on the way makes no circle of it.
+    """
+    modules = {module_of(path): path for path in FILES}
+    graph = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.Import):
+                graph[module].update(alias.name for alias in node.names if alias.name in modules)
+            elif isinstance(node, ast.ImportFrom) and node.module in modules:
+                names = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                graph[module].update(whole if whole in modules else node.module for whole in names.values())
+    return graph
+
+
+def circles(graph):
+    """The sets of modules that reach each other."""
+    reach = {}
+    for start in graph:
+        reached, todo = set(), [start]
+        while todo:
+            new = graph[todo.pop()] - reached
+            reached |= new
+            todo += new
+        reach[start] = reached
+    return {frozenset(m for m in reach[module] if module in reach[m]) for module in graph if module in reach[module]}
+
+
+CIRCLES_ALLOWED_IN = ("pipelines",)  # until its rooms have an order
+
+
+def of_rooms(graph):
+    """The same arrows between rooms: featcache.store.reader is in the room featcache.store."""
+    rooms = {}
+    for module, imported in graph.items():
+        room = ".".join(module.split(".")[:2])
+        rooms.setdefault(room, set()).update({".".join(other.split(".")[:2]) for other in imported} - {room})
+    return rooms
+
+
+@pytest.mark.parametrize("graph", [arrows(), of_rooms(arrows())], ids=["modules", "rooms"])
+def test_no_circle_of_imports(graph):
+    for circle in circles(graph):
+        assert all(module.startswith(CIRCLES_ALLOWED_IN) for module in circle), sorted(circle)
+
+
+def test_a_circle_is_seen():
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"d"}, "e": {"a"}, "f": set()}
+    assert circles(graph) == {frozenset("abc"), frozenset("d")}
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.parts[:2] == ("heads", "methods")], ids=str)
 def test_no_method_imports_another(path):
     for module in imports(path):
@@ -84,6 +144,16 @@ def test_modules_have_a_docstring_and_short_functions(path):
         if isinstance(node, ast.FunctionDef):
             lines = node.end_lineno - node.lineno + 1
             assert lines <= 60, f"{path} line {node.lineno}: {node.name} has {lines} lines; at most 60"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_what_is_private_stays_in_its_room(path):
+    """Rooms are featcache/store, featcache/media, ...: nobody else imports a room's `_format`, or any `_name` of it."""
+    room = module_of(path).split(".")[:2]
+    for module in imports(path):
+        parts = module.split(".")
+        private = any(part.startswith("_") and not part.startswith("__") for part in parts)
+        assert not (parts[0] == "featcache" and private) or parts[:2] == room, f"{path} imports {module}"
 
 
 def test_no_open_ended_keyword_arguments():

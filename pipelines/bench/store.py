@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featcache.manifest import Clip, Manifest
-from featcache.store import FeatureStore, StoreWriter
-from featcache.store import _format as fmt
+from featcache.store import DONE, FeatureStore, StoreWriter
 from featcache.store.mapped import Mapped
 from featcache.store.reader import rows_csv
 from heads.batch import Batch
@@ -248,7 +247,7 @@ def sparse_store(folder: Path, rows: int) -> None:
         n, files = len(layout.span(block)), layout.files(block)
         payload, index = layout.shard_index(n)
         content: dict[str, bytes] = {
-            "length": layout.padded(np.ones(n), "uint32"), "state": layout.padded(np.full(n, fmt.DONE), "uint8")
+            "length": layout.padded(np.ones(n), "uint32"), "state": layout.padded(np.full(n, DONE), "uint8")
         }  # fmt: skip
         for name, data in content.items():
             (path / files[name]).parent.mkdir(parents=True, exist_ok=True)

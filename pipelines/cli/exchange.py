@@ -45,7 +45,7 @@ def import_(
       featcache import store old/m/hog.zarr m.csv
     """
     from featcache.bridges import read_ids
-    from featcache.exchange import import_features, store_name
+    from featcache.importing import import_features, store_name
     from featcache.manifest import Manifest
     from featcache.store import FeatureStore
 
@@ -99,7 +99,7 @@ def export(stores: tuple[Path, ...], format: str, out: Path, keys: tuple[str, ..
     Example:
       featcache export stores/kitchens/hog.zarr stores/kitchens/hof.zarr --format hdf5 --out kitchens.h5
     """
-    from featcache.exchange import export_features
+    from featcache.exporting import export_features
 
     with progress_bar(f"export {out.name}", "clip") as progress:
         report = export_features(

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, StoreError, WeightsError
-from featcache.extractors import UNTRAINED, Extractor, Runtime, Tokens, params_type
+from featcache.extractors import UNTRAINED, Extractor, Runtime, params_type
 from featcache.extractors import load as load_extractor
 from featcache.manifest import Clip, Manifest
 from featcache.store import FeatureStore
+from featcache.windows import Tokens
 from heads.nets import Retrieval
 from pipelines.data.opening import open_run
 from pipelines.data.rows import Rows

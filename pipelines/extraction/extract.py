@@ -16,23 +16,13 @@ import numpy as np
 
 from featcache import __version__
 from featcache.errors import MediaAbsentError, StoreError
-from featcache.extractors import (
-    WHOLE,
-    Caption,
-    Extractor,
-    Flow,
-    Joints,
-    Numbers,
-    Pictures,
-    Sound,
-    Tokens,
-)
+from featcache.extractors import Extractor
 from featcache.manifest import Manifest
 from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
-from featcache.windows import COUNTED, Plan
+from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from pipelines.extraction.assembly import Assembly, Part
 from pipelines.extraction.interleaved import interleaved
 

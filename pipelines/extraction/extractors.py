@@ -31,7 +31,7 @@ def load_extractors(
 ) -> list[Extractor]:
     """The extractors of these names, ready to run.
 
-    names: `i3d-rgb@flip` sees mirrored pictures, see `featcache.extractors.VIEWS`; with `i3d-rgb`, it has the same
+    names: `i3d-rgb@flip` sees mirrored pictures, see `featcache.windows.VIEWS`; with `i3d-rgb`, it has the same
     parameters and weights.
     settings: parameters as "EXTRACTOR.NAME=VALUE". weights: "EXTRACTOR=NAME OR FILE", or "untrained" for all of them.
     manifest: its first source that can be read completes parameters that were left open, such as `vector.dims`.

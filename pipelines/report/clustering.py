@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.extractors._joints import LAYOUTS, Layout
+from featcache.joints import LAYOUTS, Layout
 from heads.skeletons import Chain, skeleton
 from pipelines.data.stores import open_manifest, open_store
 from pipelines.evaluation.evaluate import Predictions, predictions

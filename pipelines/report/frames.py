@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import FeatcacheError
-from featcache.extractors import Extractor, Pictures
+from featcache.extractors import Extractor
 from featcache.manifest import Clip, Manifest
 from featcache.media import read_clip
-from featcache.windows import Plan
+from featcache.windows import Pictures, Plan
 from pipelines.experiments import Experiment
 from pipelines.report import page
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from featcache.endings import ARRAY
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.manifest import Manifest
-from featcache.media._arrays import READERS
 from heads.nets import Retrieval
 from pipelines.config import OWN
 from pipelines.data.opening import open_run
@@ -113,7 +113,7 @@ def _answers(run: Run, stores: Path) -> Iterator[str]:
         own = "its clip comes first" if answer.rank == 0 else f"its clip has rank {answer.rank + 1:g}"
         query = f"“{captions.clips[answer.caption].caption}”: {own} of {len(run.outputs['rows'])}"
         yield page.figure(query, f'<div class="strip">{"".join(figures)}</div>')
-    if reasons and all(Path(clips.clips[row].source).suffix.lower() in READERS for row in reasons):
+    if reasons and all(Path(clips.clips[row].source).suffix.lower() in ARRAY for row in reasons):
         yield page.paragraph("No pictures: the sources are no media.")
     elif reasons:
         first = next(iter(reasons.values()))

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featcache._files import make_folder, write_file
+from featcache.files import make_folder, write_file
 
 DIGEST = 32  # bytes of a sha256
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from featcache.backbones import _layouts
+from featcache.backbones import layouts
 from featcache.backbones.bninception import BNInception
 from featcache.backbones.densenet import DenseNet161
 from featcache.backbones.i3d import I3D, MaxPool, Unit
@@ -63,7 +63,7 @@ def test_reference_outputs(name):
     shape = [int(size) for size in re.search(r"_(\d+x\d+x\d+x\d+(?:x\d+)?)", name)[1].split("x")]
     publish = next((PUBLISHED[key] for key in PUBLISHED if name.startswith(key)), untouched)
     make = NETS[net].make if shape[1] == 3 else functools.partial(NETS[net].make, shape[1])
-    module = filled(make, _layouts.convert(publish(weights(net, shape[1])), NETS[net].layout))
+    module = filled(make, layouts.convert(publish(weights(net, shape[1])), NETS[net].layout))
     x = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
     rows = slice(None) if len(shape) == 4 else slice(-1, None)  # rows of video take seconds: the last one
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from featcache.backbones import _layouts
+from featcache.backbones import layouts
 from featcache.backbones.i3d import I3D
 from featcache.errors import WeightsError
 from tests.helpers.backbones import (
@@ -48,7 +48,7 @@ LAYOUTS = [
 )
 def test_every_published_layout_becomes_ours(net, layout, channels, publish):
     official = weights(net, channels)
-    found = _layouts.convert(publish(official), layout)
+    found = layouts.convert(publish(official), layout)
     wanted = used(net, channels)
     if publish is old_tsn:
         wanted = {name: value for name, value in wanted.items() if value.dim()}
@@ -60,13 +60,13 @@ def test_every_published_layout_becomes_ours(net, layout, channels, publish):
 
 
 def test_layouts_under_test_are_all_that_there_are():
-    assert {layout for _, layout, _, _ in LAYOUTS} == _layouts.LAYOUTS.keys()
+    assert {layout for _, layout, _, _ in LAYOUTS} == layouts.LAYOUTS.keys()
 
 
 def test_a_stream_that_the_file_lacks_is_named():
     state = {f"module.rgb.{key}": value for key, value in weights("bninception").items()}
     with pytest.raises(WeightsError, match="have the streams rgb, and not spec"):
-        _layouts.convert(state, "tbn-audio")
+        layouts.convert(state, "tbn-audio")
 
 
 def test_two_entries_for_one_name_are_refused():
@@ -74,7 +74,7 @@ def test_two_entries_for_one_name_are_refused():
     with pytest.raises(
         WeightsError, match=r"both Conv3d_1a_7x7.conv3d.weight and conv3d_1a_7x7.conv3d.weight are Conv3d"
     ):
-        _layouts.convert(state, "i3d")
+        layouts.convert(state, "i3d")
 
 
 def small():
@@ -89,7 +89,7 @@ def small_weights(**changes):
 def test_a_network_filled_is_the_network_of_the_file():
     state = small_weights()
     for module in (small(), on_meta(small)):
-        _layouts.fill(module, state, "the file")
+        layouts.fill(module, state, "the file")
         assert_same(module.state_dict(), {**state, "1.num_batches_tracked": torch.tensor(0)})
         assert list(module.state_dict()) == list(small().state_dict())
 
@@ -97,7 +97,7 @@ def test_a_network_filled_is_the_network_of_the_file():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_precision_is_the_networks(dtype):
     module = small()
-    _layouts.fill(module, {key: value.to(dtype) for key, value in small_weights().items()}, "the file")
+    layouts.fill(module, {key: value.to(dtype) for key, value in small_weights().items()}, "the file")
     assert {value.dtype for value in module.state_dict().values()} == {torch.float32, torch.int64}
     assert_same({key: module.state_dict()[key] for key in small_weights()}, small_weights())
 
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(changes, message):
     module = small()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     with pytest.raises(WeightsError, match=message):
-        _layouts.fill(module, small_weights(**changes), "the file")
+        layouts.fill(module, small_weights(**changes), "the file")
     assert_same(module.state_dict(), before)
 
 
@@ -128,7 +128,7 @@ def test_weights_of_another_network_are_refused(net):
     make, layout, _ = NETS[net]
     other = next(key for key in NETS if key != net)
     with pytest.raises(WeightsError, match=r"are missing, first .*; \d+ are not the network's, first "):
-        _layouts.fill(on_meta(make), _layouts.convert(weights(other), layout), "the file")
+        layouts.fill(on_meta(make), layouts.convert(weights(other), layout), "the file")
 
 
 def test_flow_weights_for_an_rgb_network_are_refused():

@@ -8,7 +8,7 @@ import pytest
 
 from featcache import bridges
 from featcache.bridges import WORDS, External
-from featcache.errors import FormatError
+from featcache.errors import ConfigError, FormatError
 
 ODD_IDS = ("007", "a b", "é", "x/y", "a.b.c", "..", ".", "/x", "x/", " lead", "trail ", "%2F", "new\nline", "\r", "%")
 NAMES = bridges.names()
@@ -79,7 +79,7 @@ def test_a_bridge_says_what_it_is_and_keeps(name):
 
 
 def test_an_unknown_format_lists_the_known_ones():
-    with pytest.raises(FormatError, match="no format 'pkl'.*hdf5.*npz"):
+    with pytest.raises(ConfigError, match="no format 'pkl'.*hdf5.*npz"):
         bridges.load("pkl")
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from featcache.bridges import External, _mat5, csv, hdf5, mat, mmaction2, npy, npz, parquet, webdataset
-from featcache.bridges._arrays import reading
+from featcache.bridges import External, csv, hdf5, mat, mmaction2, npy, npz, parquet, webdataset
 from featcache.errors import FormatError
+from featcache.untrusted import mat5, reading
 
 IDS = ["007", "é", "b"]
 RNG = np.random.default_rng(0)
@@ -408,7 +408,7 @@ def test_mat5_reads_what_scipy_reads(path, value, order):
     scipy.io.savemat(path, {"x": value})
     data = path.read_bytes() if order == "<" else swapped(path.read_bytes())
     path.write_bytes(data)
-    mine, theirs = _mat5.variables(data, "f")["x"], scipy.io.loadmat(path)["x"]
+    mine, theirs = mat5.variables(data, "f")["x"], scipy.io.loadmat(path)["x"]
     assert mine.shape == theirs.shape
     np.testing.assert_array_equal(mine, theirs)
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from featcache.bridges import External, _tensors, ta3n, video_features
+from featcache.bridges import External, ta3n, video_features
 from featcache.bridges._folders import MARK, replacing_folder
 from featcache.errors import FormatError
+from featcache.untrusted import tensors
 from tests.helpers.formats import refused, rows
 from tests.helpers.hostile import EVIL, torch_file, trap  # noqa: F401
 
@@ -60,7 +61,7 @@ def test_torch_files_that_claim_more_than_they_are(tmp_path, name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = TORCH_BOMBS[name]
     with pytest.raises(FormatError, match="the file"):
-        _tensors.array(_tensors.load(data, "the file"), len(data), "the file")
+        tensors.array(tensors.load(data, "the file"), len(data), "the file")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB
 
 

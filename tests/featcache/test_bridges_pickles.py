@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from featcache.bridges import _pickles, ego, epic100, mmaction2
+from featcache.bridges import ego, epic100, mmaction2
 from featcache.errors import FormatError
+from featcache.untrusted import pickles
 from tests.helpers.hostile import EVIL, RUNS, TRAP, Call, torch_file, trap  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("trap")
@@ -91,7 +92,7 @@ def assert_same(found, expected):
 
 def load(tmp_path, data):
     (tmp_path / "f.pkl").write_bytes(data)
-    return _pickles.load(tmp_path / "f.pkl")
+    return pickles.load(tmp_path / "f.pkl")
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -132,7 +133,7 @@ def test_an_array_of_python_2(tmp_path):
 def test_what_is_written_is_read_by_any_numpy():
     """No module of numpy's is named that has moved or may move, and pickle gives back a writable array."""
     file = io.BytesIO()
-    _pickles.dump({"x": VALUES["array"], "y": VALUES["fortran"], "ids": ["a"]}, file)
+    pickles.dump({"x": VALUES["array"], "y": VALUES["fortran"], "ids": ["a"]}, file)
     texts = [argument for code, argument, _ in pickletools.genops(file.getvalue()) if "UNICODE" in code.name]
     assert {text for text in texts if "numpy" in text} == {"numpy"}
     assert max(code.proto for code, _, _ in pickletools.genops(file.getvalue())) == 4
@@ -215,13 +216,13 @@ def test_names_are_compared_whole(tmp_path, name):
 
 def test_allowed_names_cannot_be_changed(tmp_path):
     """BUILD sets the attributes of what it finds, unless it is an array that has none yet."""
-    before = dict(vars(_pickles))
+    before = dict(vars(pickles))
     for target in (stack_global("numpy", "ndarray"), stack_global("collections", "OrderedDict"), b"}", b"]"):
         for state in (b"}" + text("make") + b"K\x01s", b"N}" + text("make") + b"K\x01s\x86"):
             with pytest.raises(FormatError, match=r"attributes|is expected"):
                 load(tmp_path, b"\x80\x04" + target + state + b"b.")
-    assert dict(vars(_pickles)) == before
-    assert _pickles.MAKERS["numpy", "dtype"] is _pickles._dtype
+    assert dict(vars(pickles)) == before
+    assert pickles.MAKERS["numpy", "dtype"] is pickles._dtype
 
 
 def test_the_extension_registry_is_not_asked(tmp_path):

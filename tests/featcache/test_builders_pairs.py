@@ -9,7 +9,7 @@ from featcache import Manifest, builders
 from featcache.builders import pairs
 from featcache.builders.pairs import APART, AXES, CAPTIONS, ROWS, SHIFTS, STYLE, WORDS, D, K, T, draw, features, turned
 from featcache.errors import FeatcacheError
-from featcache.exchange import import_features
+from featcache.importing import import_features
 from tests.conftest import ROOT
 
 CARD = (ROOT / "data_manifests" / "pairs.md").read_text()

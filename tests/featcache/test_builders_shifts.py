@@ -10,7 +10,7 @@ from featcache import FeatureStore, Manifest, builders
 from featcache.builders import shifts
 from featcache.builders.shifts import APART, AXES, SHIFTS, D, Domain, K, T, draw, rotation
 from featcache.errors import FeatcacheError
-from featcache.exchange import import_features
+from featcache.importing import import_features
 from tests.conftest import ROOT
 
 CARD = (ROOT / "data_manifests" / "shifts.md").read_text()

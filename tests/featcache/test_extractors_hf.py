@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from featcache.errors import ConfigError, WeightsError
-from featcache.extractors import Caption, Pictures, Runtime, Sound, Tokens, load
+from featcache.extractors import Runtime, load
 from featcache.extractors import _processor as processor
 from featcache.extractors.hf import Params
+from featcache.windows import Caption, Pictures, Sound, Tokens
 from tests.helpers import hf_models as _hf_models
 
 transformers = pytest.importorskip("transformers")

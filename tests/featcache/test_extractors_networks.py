@@ -10,24 +10,13 @@ from click.testing import CliRunner
 from featcache import FeatureStore, extractors
 from featcache.backbones.bninception import BNInception
 from featcache.errors import ConfigError, MediaError, WeightsError
-from featcache.extractors import (
-    Flow,
-    Pictures,
-    Runtime,
-    _flow,
-    _sampling,
-    i3d_flow,
-    i3d_rgb,
-    tbn_audio,
-    tbn_flow,
-    tbn_rgb,
-)
+from featcache.extractors import Runtime, _flow, _sampling, i3d_flow, i3d_rgb, tbn_audio, tbn_flow, tbn_rgb
 from featcache.extractors._frozen import Frozen, fill_by_seed
 from featcache.media import Take, read_clip
 from featcache.media import pictures as media_pictures
 from featcache.media.pictures import made
 from featcache.media.source import open_source
-from featcache.windows import Plan
+from featcache.windows import Flow, Pictures, Plan
 from pipelines.cli import main
 from pipelines.extraction.extractors import load_extractors
 from tests.helpers import hf_models as _hf_models

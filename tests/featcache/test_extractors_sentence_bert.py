@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from featcache.errors import ConfigError, MediaAbsentError, WeightsError
-from featcache.extractors import Runtime, Tokens, load
+from featcache.extractors import Runtime, load
 from featcache.extractors._hub import digest, files
 from featcache.extractors._tokens import array, rows_by_length
 from featcache.extractors.sentence_bert import Params
 from featcache.manifest import Clip, Manifest
 from featcache.media import read_clip
-from featcache.windows import Plan
+from featcache.windows import Plan, Tokens
 from pipelines.extraction.extract import extract
 from tests.helpers.media import clip
 

@@ -8,8 +8,8 @@ import pytest
 
 from featcache.errors import ConfigError, FeatcacheError, MediaError
 from featcache.extractors import skeleton as extractor
-from featcache.extractors._joints import LAYOUTS, ROWS
 from featcache.extractors.skeleton import Params, Skeletons
+from featcache.joints import LAYOUTS, ROWS
 from featcache.media import skeleton
 from featcache.media.skeleton import Skeleton
 from tests.helpers.bones import BONES, edges

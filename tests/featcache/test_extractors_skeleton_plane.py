@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from featcache.errors import ConfigError, FeatcacheError, MediaError
-from featcache.extractors._joints import LAYOUTS
 from featcache.extractors.skeleton import Params, Skeletons
-from featcache.media import _poses, skeleton
+from featcache.joints import LAYOUTS
+from featcache.media import poses, skeleton
 from featcache.media.skeleton import Skeleton
 from tests.helpers.bones import edges
 from tests.helpers.media import clip
@@ -113,7 +113,7 @@ def test_the_joints_of_vibe_are_openposes():
     names = LAYOUTS["shared-15"].names
     assert names[:5] == ("head", "shoulder centre", "right shoulder", "right elbow", "right wrist")
     assert (names[8], names[9], names[14]) == ("hip centre", "right hip", "left ankle")
-    assert len(names) == _poses.SHARED
+    assert len(names) == poses.SHARED
 
 
 def test_of_many_tracks_the_longest_are_kept(tmp_path):
@@ -169,8 +169,8 @@ def test_of_a_long_array_only_the_clips_frames_are_read(tmp_path, monkeypatch):
     a = people(40, bodies=2)
     np.save(tmp_path / "s.npy", a.transpose(1, 0, 2, 3))
     read = []
-    cut = skeleton._arrays._cut
-    monkeypatch.setattr(skeleton._arrays, "_cut", lambda array, rows: read.append(rows) or cut(array, rows))
+    cut = skeleton.arrays._cut
+    monkeypatch.setattr(skeleton.arrays, "_cut", lambda array, rows: read.append(rows) or cut(array, rows))
     np.testing.assert_array_equal(skeleton.read(tmp_path / "s.npy", clip(7, 12, "frames")).joints, a[:, 7:12])
     assert read == [slice(0), slice(7, 12)]
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from featcache.errors import ConfigError, MediaError
-from featcache.extractors import Extractor, Numbers
+from featcache.extractors import Extractor
 from featcache.extractors.vector import Params, Vector
 from featcache.manifest import Clip, Manifest
 from featcache.media import numbers
+from featcache.windows import Numbers
 from pipelines.extraction.extractors import load_extractors
 from tests.helpers.media import clip
 

@@ -6,11 +6,11 @@ from click.testing import CliRunner
 
 from featcache import FeatureStore, extractors
 from featcache.errors import ConfigError
-from featcache.extractors import VIEWS, Extractor, Flow, Pictures
+from featcache.extractors import Extractor
 from featcache.media import pictures as media_pictures
 from featcache.media import read_clip
 from featcache.media.pictures import made
-from featcache.windows import Plan
+from featcache.windows import VIEWS, Flow, Pictures, Plan
 from pipelines.cli import main
 from pipelines.extraction.extractors import load_extractors
 from tests.helpers.media import Eye, clip, take, write_video

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from featcache._files import replacing, write_file
 from featcache.errors import FormatError
+from featcache.files import replacing, write_file
 
 
 @pytest.mark.parametrize("shared", [True, False])

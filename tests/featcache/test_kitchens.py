@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from featcache import builders
-from featcache.builders import _kitchens_actions, _kitchens_plan, _kitchens_sound, kitchens
-from featcache.builders._kitchens_paint import Canvas, Easel
+from featcache.builders import kitchens
 from featcache.errors import ConfigError, FeatcacheError
+from featcache.kitchens import actions, film, plan
+from featcache.kitchens import sound as kitchen_sound
+from featcache.kitchens.paint import Canvas, Easel
 from featcache.manifest import Manifest
 from tests.conftest import ROOT
 
-PLAN = _kitchens_plan.shots(seed=0)
-DOMAINS = tuple(_kitchens_plan.KITCHENS)
-ACTIONS = tuple(_kitchens_plan.ACTIONS)
+PLAN = plan.shots(seed=0)
+DOMAINS = tuple(plan.KITCHENS)
+ACTIONS = tuple(plan.ACTIONS)
 CARD = ROOT / "data_manifests" / "kitchens.md"
 
 
@@ -37,14 +39,14 @@ def test_the_folder_is_the_registry():
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
-    assert _kitchens_plan.shots(seed=0) == PLAN
-    other = _kitchens_plan.shots(seed=1)
+    assert plan.shots(seed=0) == PLAN
+    other = plan.shots(seed=1)
     assert [shot.clip_id for shot in other] == [shot.clip_id for shot in PLAN]
     assert all(a.seconds != b.seconds or a.phase != b.phase for a, b in zip(PLAN, other, strict=True))
 
 
 def test_a_share_holds_the_first_shots_of_every_class_unchanged():
-    part = _kitchens_plan.shots(seed=0, share=0.1)
+    part = plan.shots(seed=0, share=0.1)
     assert len(part) == 3 * len(DOMAINS) * len(ACTIONS)
     assert set(part) < set(PLAN)
     assert {shot.split for shot in part} == {"train", "test"}
@@ -90,7 +92,7 @@ def test_beats_are_the_moments_at_which_a_stroke_is_complete():
 @pytest.mark.parametrize("clip_id", ["loft_open_000", "cottage_wash_000"])
 def test_a_clip_is_a_file_with_the_promised_pictures_and_sound(tmp_path, clip_id):
     planned = shot(clip_id)
-    kitchens.render(planned, tmp_path / "clip.mp4")
+    film.render(planned, tmp_path / "clip.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
     with av.open(str(tmp_path / "clip.mp4")) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
@@ -105,9 +107,9 @@ def test_a_clip_is_a_file_with_the_promised_pictures_and_sound(tmp_path, clip_id
     assert planned.seconds == pytest.approx(float(planned.frames / planned.rate))
     assert 1.95 <= planned.seconds <= 2.65
     assert abs(len(heard) / planned.sound_rate - planned.seconds) < 0.1
-    made = next(kitchens.pictures(planned))
+    made = next(film.pictures(planned))
     assert np.abs(pictures[0].astype(int) - made).mean() < 8  # lossy, but the colours are right
-    sound = _kitchens_sound.sound(planned)
+    sound = kitchen_sound.sound(planned)
     level = np.sqrt((sound**2).mean())
     assert abs(np.sqrt((heard**2).mean()) - level) < 0.2 * level
 
@@ -115,12 +117,12 @@ def test_a_clip_is_a_file_with_the_promised_pictures_and_sound(tmp_path, clip_id
 @pytest.mark.parametrize("action", ACTIONS)
 def test_pictures_and_sound_follow_from_the_seed(action):
     planned = shot(f"loft_{action}_000")
-    first, again = (next(kitchens.pictures(planned)) for _ in range(2))
-    other = next(kitchens.pictures(replace(planned, seed=1)))
+    first, again = (next(film.pictures(planned)) for _ in range(2))
+    other = next(film.pictures(replace(planned, seed=1)))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert np.array_equal(_kitchens_sound.sound(planned), _kitchens_sound.sound(planned))
-    assert not np.array_equal(_kitchens_sound.sound(planned), _kitchens_sound.sound(replace(planned, seed=1)))
+    assert np.array_equal(kitchen_sound.sound(planned), kitchen_sound.sound(planned))
+    assert not np.array_equal(kitchen_sound.sound(planned), kitchen_sound.sound(replace(planned, seed=1)))
 
 
 # Building
@@ -134,7 +136,7 @@ def few(monkeypatch):
         kitchens,
         "shots",
         lambda seed, share: [
-            replace(one, seconds=float(6 / one.rate)) for one in _kitchens_plan.shots(seed) if one.clip_id in names
+            replace(one, seconds=float(6 / one.rate)) for one in plan.shots(seed) if one.clip_id in names
         ],
     )
     return names
@@ -196,10 +198,10 @@ def test_a_folder_that_cannot_be_written_is_a_plain_error(tmp_path, few):
 def test_the_loft_is_brighter_colder_and_louder():
     brightness, warmth, loudness = ({domain: [] for domain in DOMAINS} for _ in range(3))
     for planned in (shot(f"{domain}_{action}_000") for domain in DOMAINS for action in ACTIONS):
-        picture = next(kitchens.pictures(planned)).astype(float)
+        picture = next(film.pictures(planned)).astype(float)
         brightness[planned.kitchen].append(picture.mean())
         warmth[planned.kitchen].append(picture[..., 0].mean() / picture[..., 2].mean())
-        loudness[planned.kitchen].append(np.log10((_kitchens_sound.sound(planned) ** 2).mean()))
+        loudness[planned.kitchen].append(np.log10((kitchen_sound.sound(planned) ** 2).mean()))
     assert np.mean(brightness["loft"]) > 1.4 * np.mean(brightness["cottage"])
     assert np.mean(warmth["cottage"]) > 1.3 * np.mean(warmth["loft"])
     assert np.mean(loudness["loft"]) > np.mean(loudness["cottage"]) + 0.3  # 3 dB
@@ -215,7 +217,7 @@ def test_the_cook_of_the_loft_is_faster():
 @pytest.mark.parametrize("action", ["cut", "peel", "whisk"])
 def test_the_sound_of_an_action_repeats_with_its_strokes(domain, action):
     planned = shot(f"{domain}_{action}_000")
-    wave = _kitchens_sound.SOUND[action](_kitchens_sound.Room(planned))
+    wave = kitchen_sound.SOUND[action](kitchen_sound.Room(planned))
     step = planned.sound_rate // 100
     energy = (wave[: len(wave) // step * step].reshape(-1, step) ** 2).mean(1)
     spectrum = np.abs(np.fft.rfft(np.sqrt(energy) - np.sqrt(energy).mean(), 4096))
@@ -245,8 +247,8 @@ def test_a_single_movement_begins_and_ends(domain, action):
 
 def _worktop(planned, times):
     """The worktop at these times as no camera sees it: without shake, light and noise."""
-    stage = _kitchens_actions.Stage(planned)
-    draw = _kitchens_actions.DRAW[planned.action](stage)
+    stage = actions.Stage(planned)
+    draw = actions.DRAW[planned.action](stage)
     for t in times:
         canvas = Canvas(stage.floor.image.copy(), stage.kitchen.fall)
         draw(canvas, t)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache import Clip, Manifest, _files
+from featcache import Clip, Manifest, files
 from featcache.errors import ManifestError
 
 HEADER = "clip_id,domain,split,source\n"
@@ -183,7 +183,7 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_name_is_too(tmp
     kind = {True: "sync folder", False: "sync file"}
     monkeypatch.setattr(os, "fsync", lambda fd: (done.append(kind[os.path.isdir(f"/dev/fd/{fd}")]), fsync(fd)))
     monkeypatch.setattr(os, "replace", lambda old, new: (done.append("rename"), rename(old, new)))
-    _files.write_file(tmp_path / "f", b"content")
+    files.write_file(tmp_path / "f", b"content")
     assert done == ["sync file", "rename", "sync folder"]
     assert (tmp_path / "f").read_bytes() == b"content"
     ONE.write(tmp_path / "m.csv")

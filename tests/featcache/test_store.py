@@ -387,7 +387,7 @@ def test_other_recipes_and_rows_are_refused_with_the_difference(store):
         "removed: '002', '004'": (*clips[:2], clips[3], *clips[5:]),
         "removed: '006'\n": (*clips[:6], Clip("x", "d", "train", "v/6.mp4")),
         "edited: '003' (start '' in the store, '1' in the manifest)": (*clips[:3], late, *clips[4:]),
-        "moved: '001', '002', '003' and 3 more": clips[::-1],
+        "moved: '001', '002', '003', … and 3 more": clips[::-1],
         "new, but not at the end: 'x'": (*clips[:3], Clip("x", "d", "train", "v"), *clips[3:]),
     }
     for difference, others in changed.items():

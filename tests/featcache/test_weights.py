@@ -20,9 +20,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from featcache import _download, weights
+from featcache import weights
 from featcache.errors import WeightsError
-from featcache.weights import CATALOGUE, Weights, digest, fetch, find, read, verify
+from featcache.files import locked
+from featcache.weights import CATALOGUE, Weights, digest, download, fetch, find, read, verify
+from featcache.wording import size
 from pipelines.cli.weights import weights as command
 from tests.conftest import ROOT
 from tests.helpers.hostile import EVIL, RUNS, torch_file, trap
@@ -91,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(_download, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -139,7 +141,7 @@ def test_entries_are_complete(name, folder):
     assert weights.place(known).parent == folder
     assert known.urls or "https://" in known.note
     for url in known.urls:
-        _download.check_scheme(url)
+        download.check_scheme(url)
     assert known.sha256 is None or set(known.sha256) <= set("0123456789abcdef")
     assert known.sha256 is None or len(known.sha256) in (8, 64)
 
@@ -195,7 +197,7 @@ def test_another_process_goes_on_after_an_interruption(toy, server, folder):
     assert not (folder / "toy.pth").exists()
     kept = (folder / "toy.pth.partial").stat().st_size
     assert kept > 1_000_000
-    assert weights.state(CATALOGUE["toy"]) == f"partly here, {kept / 1e6:.1f} MB"
+    assert weights.state(CATALOGUE["toy"]) == f"partly here, {size(kept)}"
     assert fetch("toy").read_bytes() == DATA
     assert server.asked[-1] == ("/w.pth", f"bytes={kept}-")
     assert names(folder) == [".toy.pth.lock", "toy.pth", "toy.pth.json"]
@@ -236,7 +238,7 @@ def test_a_server_that_never_sends_more(toy, server, folder):
     server.ranges, server.cuts = False, [1000] * 20
     with pytest.raises(WeightsError, match=r"/w.pth: the connection ended early; .*1000 bytes are kept"):
         fetch(toy())
-    assert len(server.asked) == 1 + _download.ATTEMPTS
+    assert len(server.asked) == 1 + download.ATTEMPTS
 
 
 def test_a_server_that_does_not_say_the_length(toy, server):
@@ -314,7 +316,7 @@ def test_redirects(toy, server, tmp_path):
             fetch(toy("/a", name=f"toy{k}"))
     request = Request("https://example.org/a")
     with pytest.raises(WeightsError, match="it leads to http://example.org/b, which is not safe to follow"):
-        _download._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", Message(), "http://example.org/b")
+        download._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", Message(), "http://example.org/b")
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/w.pth", "data:,abc", "C:w.pth"])
@@ -379,7 +381,7 @@ def test_a_second_process_waits(toy, server, folder):
         f"CATALOGUE['toy'] = Weights('toy', 'net', ('{server.url}/w.pth',), 'MIT'); print(fetch('toy'))"
     )
     folder.mkdir()
-    with weights._locked(folder / "toy.pth"):
+    with locked(folder / ".toy.pth.lock"):
         other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(1.0)
@@ -416,9 +418,9 @@ def test_what_to_do_about_missing_weights(name, fetched):
 
 
 def test_unknown_names():
-    with pytest.raises(WeightsError, match="did you mean resnext101-32x8d,"):
+    with pytest.raises(WeightsError, match="did you mean 'resnext101-32x8d'. there are: "):
         fetch("resnext101-32x8")
-    with pytest.raises(WeightsError, match="did you mean"):
+    with pytest.raises(WeightsError, match="no weights 'nothing like it' in the catalogue; there are: i3d-rgb"):
         verify("nothing like it")
 
 
@@ -752,7 +754,7 @@ def test_fetch_command_checks_names_first(toy, server):
     toy()
     said = run("fetch", "toy", "toyy")
     assert said.exit_code == 1
-    assert said.stderr.startswith("Error: no weights 'toyy' in the catalogue; did you mean toy")
+    assert said.stderr.startswith("Error: no weights 'toyy' in the catalogue; did you mean 'toy'")
     assert not server.asked
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import batch_norm
 
-from featcache.extractors._joints import LAYOUTS
+from featcache.joints import LAYOUTS
 from heads.nets.stgcn import Block, Encoder, Params, graph_convolution, pooled
 from heads.skeletons import SKELETONS, partitions, skeleton
 from pipelines.bench.clustering import weights_first

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featcache.backbones import _layouts
+from featcache.backbones import layouts
 from featcache.backbones.bninception import BNInception
 from featcache.backbones.densenet import DenseNet161
 from featcache.backbones.i3d import I3D
@@ -75,7 +75,7 @@ def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
 
 def filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
     module = on_meta(make)
-    _layouts.fill(module, state, "the file")
+    layouts.fill(module, state, "the file")
     return module
 
 
@@ -111,7 +111,7 @@ def places365(state):
 def tbn(wanted, state):
     """A TBN checkpoint whose stream `wanted` is `state`; the others hold nothing that fits."""
     streams = {
-        stream: state if stream == wanted else {key: torch.zeros(1) for key in state} for stream in _layouts.STREAMS
+        stream: state if stream == wanted else {key: torch.zeros(1) for key in state} for stream in layouts.STREAMS
     }
     named = {f"module.{stream}.{key}": value for stream, part in streams.items() for key, value in part.items()}
     named |= {"module.fusion_classification_net.fc_verb.weight": torch.zeros(97, 512)}

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from featcache.extractors._joints import LAYOUTS
+from featcache.joints import LAYOUTS
 
 SIDES = ("left", "right")
 

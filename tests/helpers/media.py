@@ -10,10 +10,10 @@ from typing import ClassVar
 import av
 import numpy as np
 
-from featcache.extractors import Extractor, Pictures, Sound
+from featcache.extractors import Extractor
 from featcache.manifest import Clip
 from featcache.media import Take, read_clip
-from featcache.windows import Plan
+from featcache.windows import Pictures, Plan, Sound
 
 WIDTH, HEIGHT = 128, 64
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featcache.extractors import Caption, Extractor, Tokens
+from featcache.extractors import Extractor
 from featcache.manifest import Clip, Manifest
 from featcache.store import StoreWriter
-from featcache.windows import Plan
+from featcache.windows import Caption, Plan, Tokens
 from heads.methods import source_only
 from heads.nets import gated
 from pipelines.config import Feed, Optim, RunConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from featcache import FeatureStore, Manifest, extractors
+from featcache import FeatureStore, Manifest
 from pipelines.cli import extract as cli_extract
 from pipelines.cli import main
 from tests.helpers.media import write_sound
@@ -304,7 +304,7 @@ def test_a_full_disk_stops_with_a_sentence_and_a_resume_goes_on(videos, tmp_path
         (
             ["extract", "m.csv", "hogg"],
             1,
-            f"no extractor 'hogg'; featcache/extractors has: {', '.join(extractors.names())}",
+            "no extractor 'hogg'; did you mean 'hog'? there are: hog, ",
         ),
         (["extract", "m.csv", "hog", "--windows", "five"], 1, "no window plan 'five'"),
         (["extract", "m.csv", "hog", "--set", "hog.sells=3"], 1, "sells"),

@@ -13,12 +13,12 @@ import pytest
 
 from featcache import Clip, FeatureStore, Manifest
 from featcache.errors import ConfigError, MediaError, StoreError
-from featcache.extractors import Extractor, Pictures
+from featcache.extractors import Extractor
 from featcache.media import Nothing, Piece
 from featcache.store import _format
 from featcache.store import writer as store_writer
 from featcache.store.check import problems
-from featcache.windows import Plan
+from featcache.windows import Pictures, Plan
 from pipelines.extraction import extract as recipe
 from pipelines.extraction.extractors import load_extractors
 

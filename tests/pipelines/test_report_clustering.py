@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from featcache import FeatureStore, Manifest
-from featcache.extractors._joints import LAYOUTS, ROWS
 from featcache.extractors.skeleton import Params, Skeletons
+from featcache.joints import LAYOUTS, ROWS
 from featcache.media.skeleton import Skeleton
 from heads.batch import Spec
 from pipelines.evaluation.evaluate import Predictions, predictions

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from featcache.builders._kitchens_paint import Colour, Easel, Image, Sprite, clouds, rounded, without, wood
+from featcache.kitchens.paint import Colour, Easel, Image, Sprite, clouds, rounded, without, wood
 
 STEEL = (205, 210, 216)
 IRON = (74, 76, 82)

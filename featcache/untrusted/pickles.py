@@ -19,9 +19,8 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import _tensors
-from featcache.bridges._arrays import check_numbers, clip_ids, reading
 from featcache.errors import FormatError
+from featcache.untrusted import check_numbers, reading, tensors
 
 DTYPES = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|O8?|[US][1-9][0-9]{0,5})")  # kinds that features and ids have
 GROWTH = 16  # bytes made per byte of the file; more is made only by using one part again and again
@@ -36,7 +35,7 @@ class _Name:
 
 
 @dataclass(eq=False)
-class _Unfinished:
+class Unfinished:
     """An array or dtype that the file has begun, and whose content follows."""
 
     build: Callable[..., Any]
@@ -66,7 +65,7 @@ def load(path: Path, more: Mapping[tuple[str, str], Callable[..., Any]] | None =
         if not head:
             raise FormatError(f"{path} is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _run(cast(IO[bytes], data), len(data), str(path), more or {})
+            return _Machine(len(data), str(path), more or {}).run(cast(IO[bytes], data))
 
 
 def dump(value: Any, file: IO[bytes]) -> None:
@@ -82,19 +81,6 @@ class _Portable(pickle.Pickler):
         if type(value) is not np.ndarray or value.dtype.hasobject:
             return NotImplemented
         return np.ndarray, ((0,), "b"), (1, value.shape, value.dtype, False, value.tobytes())
-
-
-def ids_of(values: Any, place: str) -> list[str]:
-    """Clip ids out of a list or an array."""
-    if isinstance(values, np.ndarray) and values.ndim == 1:
-        values = values.tolist()
-    if not isinstance(values, list | tuple):
-        raise FormatError(f"{place}: {describe(values)} where a list of clip ids is expected")
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    for value in values:
-        if not isinstance(value, str | bytes | int | float):
-            raise FormatError(f"{place}: {describe(value)} where a clip id is expected")
-    return clip_ids(values, place)
 
 
 def checked(value: Any, place: str, expected: str, axes: int = 1) -> NDArray[Any]:
@@ -142,85 +128,113 @@ REFUSED = {  # what other instructions are for
 }
 
 
-def _run(data: IO[bytes], size: int, place: str, more: Mapping[tuple[str, str], Callable[..., Any]]) -> Any:
+class _Machine:
     """The stack machine. `pickletools` takes the instructions apart, and checks that each is complete."""
-    stack: list[Any] = []
-    outer: list[list[Any]] = []  # the stacks below the marks
-    memo: dict[int, Any] = {}
-    left = GROWTH * size + 2**16
-    makers = {**MAKERS, **more}
 
-    def marked() -> list[Any]:
-        nonlocal stack
-        items, stack = stack, outer.pop()
-        return items
+    def __init__(self, size: int, place: str, more: Mapping[tuple[str, str], Callable[..., Any]]) -> None:
+        self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []  # the stacks below the marks
+        self.memo: dict[int, Any] = {}
+        self.left = GROWTH * size + 2**16
+        self.makers = {**MAKERS, **more}
+        self.objects = bool(more)  # whether the file may make objects
+        self.place = place
 
-    def make(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        nonlocal left
-        value = function(*arguments)
-        left -= _size(value)
-        if left < 0:
-            raise ValueError(f"it would grow to more than {GROWTH} times its size")
-        return value
+    def run(self, data: IO[bytes]) -> Any:
+        """What the file leaves on the stack."""
+        for code, argument, _ in pickletools.genops(data):
+            name = code.name
+            if name == "STOP":
+                return self.stack.pop()
+            done = self.push(name, argument) or self.collect(name) or self.make(name, argument)
+            if not done and name not in ("PROTO", "FRAME", "READONLY_BUFFER"):
+                raise FormatError(f"{self.place}: the pickle asks for {REFUSED.get(name, name)}, which is not loaded")
+        raise ValueError("it does not end")
 
-    for code, argument, _ in pickletools.genops(data):
-        name = code.name
+    def push(self, name: str, argument: Any) -> bool:
+        """Put a value on the stack, or one that is there into the memo; False for other instructions."""
+        stack = self.stack
         if name in PUSHED:
             stack.append(argument)
         elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
+            self.memo[len(self.memo) if argument is None else argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
-            value = memo[cast(int, argument)]
-            finished = type(value) is _Unfinished and value.value is not None
+            value = self.memo[cast(int, argument)]
+            finished = type(value) is Unfinished and value.value is not None
             stack.append(value.value if finished else value)
-        elif name == "MARK":
-            outer.append(stack)
-            stack = []
         elif name in FRESH:
             stack.append(FRESH[name]())
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            return False
+        return True
+
+    def collect(self, name: str) -> bool:
+        """Gather values of the stack into one, or drop them; False for other instructions."""
+        stack = self.stack
+        if name == "MARK":
+            self.outer.append(stack)
+            self.stack = []
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             count = int(name[-1])
             stack[-count:] = [_tuple(stack[-count:], count)]
-        elif name in ("TUPLE", "LIST", "DICT", "FROZENSET"):
-            items = marked()
-            stack.append(GATHERED[name](items))
+        elif name in GATHERED:
+            items = self.marked()
+            self.stack.append(GATHERED[name](items))
         elif name in ("APPEND", "APPENDS"):
-            items = [stack.pop()] if name == "APPEND" else marked()
-            _is(stack[-1], list).extend(items)
+            items = [stack.pop()] if name == "APPEND" else self.marked()
+            _is(self.stack[-1], list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
-            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else marked()
-            _is(stack[-1], dict).update(_pairs(items))
+            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self.marked()
+            _is(self.stack[-1], dict).update(_pairs(items))
         elif name == "ADDITEMS":
-            items = marked()
-            _is(stack[-1], set).update(_set(items))
-        elif name == "GLOBAL":
-            stack.append(_name(str(argument).split(" ", 1), place, makers))
-        elif name == "STACK_GLOBAL":
-            stack[-2:] = [_name(stack[-2:], place, makers)]
-        elif name == "INST":
-            raise FormatError(f"{place}: the pickle asks for {str(argument)[:200]}, which is not loaded")
-        elif name == "REDUCE" or (name == "NEWOBJ" and more):
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(make(_is(function, _Name).make, _is(arguments, tuple)))
-        elif name == "BUILD":
-            state, target = stack.pop(), stack.pop()
-            if type(target) is not _Unfinished:
-                raise FormatError(f"{place}: the pickle sets the attributes of {describe(target)}, which is not done")
-            target.value = make(target.build, (state,) if type(state) is dict else _is(state, tuple))
-            stack.append(target.value)
-        elif name == "POP" and not stack:
-            marked()
+            items = self.marked()
+            _is(self.stack[-1], set).update(_set(items))
+        elif name == "POP_MARK" or (name == "POP" and not stack):
+            self.marked()
         elif name == "POP":
             stack.pop()
-        elif name == "POP_MARK":
-            marked()
-        elif name == "DUP":
-            stack.append(stack[-1])
-        elif name == "STOP":
-            return stack.pop()
-        elif name not in ("PROTO", "FRAME", "READONLY_BUFFER"):
-            raise FormatError(f"{place}: the pickle asks for {REFUSED.get(name, name)}, which is not loaded")
-    raise ValueError("it does not end")
+        else:
+            return False
+        return True
+
+    def make(self, name: str, argument: Any) -> bool:
+        """Name a maker, call it, or finish what it has begun; False for other instructions."""
+        stack = self.stack
+        if name == "GLOBAL":
+            stack.append(_name(str(argument).split(" ", 1), self.place, self.makers))
+        elif name == "STACK_GLOBAL":
+            stack[-2:] = [_name(stack[-2:], self.place, self.makers)]
+        elif name == "INST":
+            raise FormatError(f"{self.place}: the pickle asks for {str(argument)[:200]}, which is not loaded")
+        elif name == "REDUCE" or (name == "NEWOBJ" and self.objects):
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(self.called(_is(function, _Name).make, _is(arguments, tuple)))
+        elif name == "BUILD":
+            state, target = stack.pop(), stack.pop()
+            if type(target) is not Unfinished:
+                raise FormatError(
+                    f"{self.place}: the pickle sets the attributes of {describe(target)}, which is not done"
+                )
+            target.value = self.called(target.build, (state,) if type(state) is dict else _is(state, tuple))
+            stack.append(target.value)
+        else:
+            return False
+        return True
+
+    def marked(self) -> list[Any]:
+        """The values above the last mark, which is taken away with them."""
+        items, self.stack = self.stack, self.outer.pop()
+        return items
+
+    def called(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """What a maker makes; ValueError once all that was made is out of proportion to the file."""
+        value = function(*arguments)
+        self.left -= _size(value)
+        if self.left < 0:
+            raise ValueError(f"it would grow to more than {GROWTH} times its size")
+        return value
 
 
 def _name(asked: list[Any], place: str, makers: Mapping[tuple[str, str], Callable[..., Any]]) -> _Name:
@@ -297,12 +311,12 @@ def _array_state(*state: Any) -> NDArray[Any]:
     return _array(shape, dtype, raw, "F" if _is(fortran, (bool, int)) else "C")
 
 
-def _empty_array(*_: Any) -> _Unfinished:
+def _empty_array(*_: Any) -> Unfinished:
     """An array is made empty, and then given its shape and content."""
-    return _Unfinished(_array_state)
+    return Unfinished(_array_state)
 
 
-def _dtype(code: Any, *_: Any) -> _Unfinished:
+def _dtype(code: Any, *_: Any) -> Unfinished:
     if not DTYPES.fullmatch(_is(code, str)):
         raise ValueError(f"dtype {code[:50]!r}; numbers and text are read")
     dtype = np.dtype(code)
@@ -312,7 +326,7 @@ def _dtype(code: Any, *_: Any) -> _Unfinished:
             raise ValueError("a dtype with fields")
         return dtype.newbyteorder(order)
 
-    return _Unfinished(build)
+    return Unfinished(build)
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -339,7 +353,7 @@ def _storage(data: Any) -> _Storage:
     """A torch storage, which stands in a pickle as a whole file of torch.save."""
     import torch
 
-    found = _tensors.load(_is(data, bytes), "a tensor of the pickle")
+    found = tensors.load(_is(data, bytes), "a tensor of the pickle")
     if not isinstance(found, torch.storage.TypedStorage):
         raise ValueError(f"{describe(found)} where the values of a tensor are expected")
     flat: Any = torch.empty(0, dtype=found.dtype)
@@ -348,7 +362,7 @@ def _storage(data: Any) -> _Storage:
 
 def _tensor(stored: Any, offset: Any, size: Any, stride: Any, *_: Any) -> NDArray[Any]:
     view = _is(stored, _Storage).flat.as_strided(_shape(size), _shape(stride), _is(offset, int))
-    return _tensors.array(view, stored.size, "a tensor of the pickle")
+    return tensors.array(view, stored.size, "a tensor of the pickle")
 
 
 MAKERS: dict[tuple[str, str], Callable[..., Any]] = {

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges._arrays import GROWTH, SMALL
 from featcache.errors import FormatError
+from featcache.untrusted import GROWTH, SMALL
 
 MATRIX, COMPRESSED = 14, 15  #: types of elements that hold others
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featcache.errors import WeightsError
+from featcache.untrusted import not_stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,9 +62,10 @@ class _Dropped:
 
 
 def read(path: Path) -> "dict[str, Tensor]":
-    """The state dict in a file: names as they are in it, tensors on the CPU, each no larger than the file.
+    """The state dict in a file of torch.save, safetensors or .npz: names as they are in it, tensors on the CPU.
 
-    Epoch, optimizer and the like beside a wrapped state dict are dropped. WeightsError says what is wrong with a file.
+    No code in the file is run. Epoch, optimizer and the like beside a wrapped state dict are dropped. WeightsError
+    where it is damaged, asks for anything to be run, holds something else than tensors, or one larger than the file.
     """
     if not path.is_file():
         raise WeightsError(f"{path} is not a file" if path.exists() else f"no file {path}")
@@ -90,11 +92,8 @@ def _zip(path: Path) -> Any:
         raise WeightsError(f"{path} is truncated or damaged ({error}); fetch it again") from None
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         return _npz(path)
-    # a few bytes could stand for many otherwise
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise WeightsError(f"{path} is a compressed archive, which torch.save does not write; unpack it")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise WeightsError(f"{path} claims more bytes than it has; fetch it again")
+    if problem := not_stored(entries, path.stat().st_size):
+        raise WeightsError(f"{path} {problem}; fetch it again, or unpack it")
     return _torch(path)
 
 

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +16,10 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from featcache import __version__
-from featcache._files import write_file
 from featcache.errors import WeightsError
+from featcache.files import write_file
+from featcache.progress import Progress, silent
 
-Progress = Callable[[int, int], None]  #: (bytes there, bytes in all or 0 where nobody says)
 SCHEMES = ("https", "http", "file")
 ATTEMPTS = 3  #: in a row without a further byte
 PAUSE = 1.0  #: seconds before another attempt
@@ -28,13 +27,13 @@ CHUNK = 1 << 18
 BROKEN = (URLError, TimeoutError, ConnectionError, http.client.HTTPException)
 
 
-def download(
+def fill(
     url: str,
     partial: Path,
     *,
     size: int | None = None,
     digest_known: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     timeout: float = 30.0,
 ) -> None:
     """Fill the file `partial` with what is at `url`, going on from what it has; connections that break are renewed.
@@ -47,7 +46,7 @@ def download(
     while True:
         before = _bytes(partial)
         try:
-            if _receive(url, partial, size, digest_known, progress or _silent, timeout):
+            if _receive(url, partial, size, digest_known, progress, timeout):
                 return
             reason = "the connection ended early"
         except HTTPError as error:
@@ -171,10 +170,6 @@ def _note(partial: Path) -> Path:
 
 def _bytes(partial: Path) -> int:
     return partial.stat().st_size if partial.is_file() else 0
-
-
-def _silent(_done: int, _total: int) -> None:
-    pass
 
 
 def _fix(code: int) -> str:

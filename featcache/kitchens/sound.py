@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.signal import butter, fftconvolve, sosfilt
 
-from featcache.builders._kitchens_plan import ACTIONS, KITCHENS, Kitchen, Shot
+from featcache.kitchens.plan import ACTIONS, KITCHENS, Kitchen, Shot
 
 Wave = NDArray[np.float64]
 

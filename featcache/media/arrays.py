@@ -5,7 +5,6 @@ Objects (pickles) are never loaded, and what an HDF5 file keeps in other files i
 
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges._arrays import check_growth, check_numbers, npy_header, parse_npy, reading
-from featcache.bridges._hdf5 import child
 from featcache.errors import FormatError, MediaError
+from featcache.files import remembered
 from featcache.manifest import Clip
 from featcache.media.reel import EPSILON
+from featcache.untrusted import check_growth, check_numbers, reading
+from featcache.untrusted.hdf5 import child
+from featcache.untrusted.npy import npy_header, parse_npy
+from featcache.wording import first
 
 Part = tuple[NDArray[Any], tuple[int, ...]]  #: some rows of an array, and the shape of all of it
 
@@ -74,13 +76,12 @@ def _npy(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
 
 
 def _npz(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
-    status = path.stat()
-    array = _unzipped(path, key, tuple(usual), status.st_mtime_ns, status.st_size)
+    array = _unzipped(path, key, tuple(usual))
     return _cut(array, rows), array.shape
 
 
-@lru_cache(maxsize=1)
-def _unzipped(path: Path, key: str, usual: tuple[str, ...], modified: int, size: int) -> NDArray[Any]:
+@remembered(1)
+def _unzipped(path: Path, key: str, usual: tuple[str, ...]) -> NDArray[Any]:
     """All rows, kept: parts of a zip archive cannot be read alone, and clips of one file follow each other."""
     with zipfile.ZipFile(path) as archive:
         found: dict[str, zipfile.ZipInfo] = {}
@@ -135,15 +136,11 @@ def _only(path: Path, numbers: Sequence[str], usual: Sequence[str]) -> str:
     name = numbers[0] if len(numbers) == 1 else next((name for name in usual if name in numbers), None)
     if name is None:
         fix = f"call the one that counts {' or '.join(usual)}" if usual else "name one of them by its key"
-        raise FormatError(f"{path} holds several arrays: {_listed(numbers)}; {fix}")
+        raise FormatError(f"{path} holds several arrays: {first(numbers)}; {fix}")
     return name
 
 
 def _pick(path: Path, key: str, found: Iterable[str]) -> str:
     if key not in found:
-        raise FormatError(f"{path} holds no array {key!r}; it has: {_listed(list(found))}")
+        raise FormatError(f"{path} holds no array {key!r}; it has: {first(found)}")
     return key
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

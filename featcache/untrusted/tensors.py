@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import FormatError
+from featcache.untrusted import not_stored
 
 
 def load(data: bytes, place: str) -> Any:
@@ -46,12 +47,10 @@ def array(tensor: Any, limit: int, place: str) -> NDArray[Any]:
 
 
 def _check_archive(data: bytes, place: str) -> None:
-    """A few bytes cannot stand for many: torch.save does not compress, and no two of its records overlap."""
+    """FormatError for a zip archive that torch.save has not written."""
     try:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except Exception as error:  # zipfile, too, raises anything
         raise FormatError(f"{place} is not a file of torch.save, or it is damaged: {error}") from None
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise FormatError(f"{place} is a compressed archive, which torch.save does not write")
-    if sum(entry.file_size for entry in entries) > len(data):
-        raise FormatError(f"{place} claims more bytes than it has")
+    if problem := not_stored(entries, len(data)):
+        raise FormatError(f"{place} {problem}")

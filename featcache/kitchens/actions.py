@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.builders import _kitchens_props as props
-from featcache.builders._kitchens_paint import SIZE, Canvas, Image, Point, Sprite, marble, steel, tiles, wood
-from featcache.builders._kitchens_plan import KITCHENS, Colour, Shot
+from featcache.kitchens import props
+from featcache.kitchens.paint import SIZE, Canvas, Image, Point, Sprite, marble, steel, tiles, wood
+from featcache.kitchens.plan import KITCHENS, Colour, Shot
 
 Draw = Callable[[Canvas, float], None]
 MATERIALS = {"marble": marble, "steel": steel, "tiles": tiles, "wood": wood}

@@ -11,7 +11,6 @@ so that people stand as Kinect's do. The longest tracks are kept, at most TRACKS
 """
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
+from featcache.files import remembered
 
 CANDIDATES = 5
 OPENPOSE = 18  #: joints
@@ -28,8 +28,8 @@ UPRIGHT = np.array([1, -1, -1], np.float32)  #: of VIBE: half a turn about x
 LONGEST = 100_000  #: frames: a larger number is damage, and would fill the memory
 
 
-@lru_cache(maxsize=2)
-def read(path: Path, modified: int, size: int) -> NDArray[np.float32]:
+@remembered(2)
+def read(path: Path) -> NDArray[np.float32]:
     """(M, T, V, 3) of a file, zeros where a body is missing; a file that has changed is read again.
 
     MediaError where it is damaged, or has not the bodies of either.

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from featcache.bridges._arrays import check_growth
 from featcache.errors import FormatError
+from featcache.untrusted import check_growth
 
 
 def child(group: Any, name: str, path: Path) -> Any:
