@@ -9,10 +9,7 @@ Rules a signature cannot say
   - `losses` has fixed shapes: masks multiply, they do not index; no `.item()`, no `if tensor`. An empty set gives 0.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -72,15 +69,3 @@ class Method(nn.Module):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The losses: the door that torch.func.functional_call needs."""
         return self.losses(batch, progress)
-
-
-def names() -> list[str]:
-    """The methods there are: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-
-
-def load(name: str) -> ModuleType:
-    """The file of that name, with its `Params` and `METHOD`; unknown names list the known ones."""
-    if name not in names():
-        raise ValueError(f"no method {name!r}; heads/methods has: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")

@@ -7,12 +7,13 @@ import re
 import pytest
 import torch
 
+from featcache import registry
 from heads import methods
 from heads.batch import Batch
 from heads.methods import Method
 from tests.helpers.problems import EK, SPEC, batch, net_for, of, only, side, small, sweep, without
 
-MODULES = {name: methods.load(name) for name in methods.names()}
+MODULES = {name: registry.load(methods, name, "method") for name in registry.names(methods)}
 pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find prototypes in
 
 SIDE_BY_SIDE = {  #: methods that see both sides, and compare none with the other in their losses
@@ -212,8 +213,3 @@ def test_sides_that_share_no_modality_are_refused(name, spec):
 def test_hidden_labels_notice_every_look(look):
     with pytest.raises(HiddenError):
         look(Hidden(label=torch.zeros(8)))
-
-
-def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match=f"no method 'rma'; heads/methods has: {', '.join(methods.names())}"):
-        methods.load("rma")

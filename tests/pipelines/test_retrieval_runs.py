@@ -20,7 +20,7 @@ from pipelines.tables import build as tables
 from pipelines.tables import choosing
 from pipelines.training import engine
 from pipelines.training.outputs import scores
-from pipelines.training.runs import Run, load_method
+from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers.caption_stores import captions, clips, run, write_all
 
@@ -71,7 +71,7 @@ def test_clips_and_captions_of_the_test_are_kept_with_who_is_whose(kept, stores)
 
 
 def test_kept_embeddings_are_those_of_the_trained_net(kept, stores):
-    method, test = load_method(kept), open_run(run(), stores).test()
+    method, test = Run.open(kept).method(), open_run(run(), stores).test()
     said = Run.open(kept).outputs
     with torch.no_grad():
         visual = torch.cat([method.net.encode(side)["visual"] for side in test.sweep()])
@@ -132,7 +132,7 @@ def test_metrics_are_those_of_the_point_that_is_chosen(kept, chosen, stores):
 
 def test_source_val_is_measured_on_held_out_source_rows(kept, stores):
     opened = open_run(Run.open(kept).config, stores)
-    method, held = load_method(kept), opened.sides["source_val"]
+    method, held = Run.open(kept).method(), opened.sides["source_val"]
     with torch.no_grad():
         (clip,), (text,) = ([method.net.encode(s) for s in of.sweep()] for of in (held, held.captions))
     ranks = naive(text["text"].numpy(), clip["visual"].numpy(), held.captions.row.tolist())

@@ -451,7 +451,7 @@ def test_workers_share_the_memory_and_mapped_pages(stores):
 
 
 def test_the_reason_has_the_figures(stores, monkeypatch):
-    monkeypatch.setattr(tiers, "_gb", lambda count: f"{int(count)} B")
+    monkeypatch.setattr(tiers, "size", lambda count: f"{int(count)} B")
     floats, stored = 36 * T * 128 * 4, 36 * T * 128 * 2
     assert choose(10**9, stores=stores)[1] == f"{floats} B in float32, of 1000000000 B free RAM"
     assert choose(10**5, workers=3, stores=stores)[1] == (
@@ -471,7 +471,7 @@ def test_free_memory_is_part_of_the_machine():
 
 def test_a_device_has_its_own_memory(stores, monkeypatch):
     """Features in float32 lie there; as stored they stay in RAM, and so do decoded archives."""
-    monkeypatch.setattr(tiers, "_gb", lambda count: f"{int(count)} B")
+    monkeypatch.setattr(tiers, "size", lambda count: f"{int(count)} B")
     monkeypatch.setattr(tiers, "free_memory", lambda device="cpu": {"cpu": 10, "cuda:1": 10**6}[device])
     choose = tiers._choose
     assert choose(400_000, 9, 0, "cuda:1", 10, 1) == (
