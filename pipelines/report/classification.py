@@ -10,7 +10,7 @@ from pipelines.experiments import Experiment
 from pipelines.report import page, plots
 from pipelines.report.confusion import confusions
 from pipelines.report.frames import frames
-from pipelines.tables.build import norms_grid, plan
+from pipelines.tables.build import norms_grid, planned_runs
 from pipelines.tables.cells import Line, Table
 
 BASE = ", no adaptation"  #: said of the first row's mean
@@ -57,7 +57,7 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
 
 def _norms_of(experiment: Experiment, line: Line, shift: str, rows: tuple[Result, ...]) -> plots.Norms | None:
     """Means over seeds of one method's norms at one shift, or None where there are not both sides."""
-    ids = set(plan(experiment).get((line.method, shift), {}).values())
+    ids = set(planned_runs(experiment).get((line.method, shift), {}).values())
     values: dict[str, list[float]] = {}
     for row in rows:
         if row.run in ids:

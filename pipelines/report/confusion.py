@@ -10,7 +10,7 @@ from featcache.errors import FeatcacheError
 from pipelines.evaluation.evaluate import Predictions, predictions
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
-from pipelines.tables.build import plan
+from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import Run
 
@@ -28,7 +28,7 @@ def confusions(
     across: the name of a column; explained: its explanation.
     """
     chosen = dict.fromkeys(line.method for line in (table.lines[0], table.best, table.reference) if line)
-    planned, parts, reasons = plan(experiment), [], []
+    planned, parts, reasons = planned_runs(experiment), [], []
     for shift in table.shifts:
         figures = []
         for line in (line for line in table.lines if line.method in chosen and line.cells[shift].values):

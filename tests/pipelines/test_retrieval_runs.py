@@ -242,7 +242,7 @@ def test_ranks_are_plain_numbers_and_lower_is_better(table):
 
 def test_what_is_of_classes_is_left_out_with_a_word(table, stores, tmp_path):
     rows, experiment, runs = table
-    with pytest.raises(ConfigError, match="no norms of 'toy'.*retrieval"):
+    with pytest.raises(ConfigError, match="'toy'.*retrieval.*norms"):
         tables.norms_table(rows, experiment)
     with pytest.raises(ConfigError, match="is a retrieval run; a confusion matrix needs classes"):
         predictions(runs / experiment.runs[0].id, stores)
@@ -266,7 +266,7 @@ def test_candidates_are_compared_by_recall(stores, tmp_path):
     text = choosing.table(rows, toy)
     assert "t2v/R@1" in text.splitlines()[0]
     assert {"source_val", "oracle"} == {line.split("|")[3].strip() for line in text.splitlines()[2:]}
-    with pytest.raises(ConfigError, match="'t2v/MedR' is no share of right answers"):
+    with pytest.raises(ConfigError, match="'t2v/MedR'.*top1"):
         choosing.table(rows, toy, "t2v/MedR")
 
 
