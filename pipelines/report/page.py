@@ -1,6 +1,6 @@
-"""The frame of a report: one HTML file with its style inside, which loads nothing and needs no script.
+"""The elements of a report page: one HTML file that includes its style, loads nothing and needs no script.
 
-Arguments named `html` are markup already; everything else is text and is escaped here.
+Arguments named `html` are markup; all other arguments are text, which is escaped here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ STYLE = files("pipelines.report").joinpath("style.css").read_text(encoding="utf-
 
 
 def page(title: str, html: Iterable[str]) -> str:
-    """The whole file."""
+    """Return the whole HTML file."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -22,17 +22,17 @@ def page(title: str, html: Iterable[str]) -> str:
 
 
 def section(heading: str, intro: str, *html: str) -> str:
-    """A heading, a sentence that says what is to be seen, and the things to see."""
+    """A section: a heading, an introduction, and the content."""
     return f"<section>\n<h2>{escape(heading)}</h2>\n{paragraph(intro)}\n" + "\n".join(html) + "\n</section>"
 
 
 def paragraph(text: str, kind: str = "soft") -> str:
-    """Text in a paragraph of a style."""
+    """A paragraph of a CSS class; nothing for an empty text."""
     return f'<p class="{kind}">{escape(text)}</p>' if text else ""
 
 
 def alarm(text: str) -> str:
-    """What must not be overlooked."""
+    """A warning in a red box."""
     return f'<p class="alarm" role="note">{escape(text)}</p>'
 
 
@@ -47,20 +47,20 @@ def panels(html: Iterable[str], kind: str = "") -> str:
 
 
 def tiles(entries: Iterable[tuple[str, str, str]]) -> str:
-    """Key figures: what, how much, and a remark."""
+    """Key figures: (name, value, remark) each."""
     return (
         '<div class="tiles">'
         + "".join(
-            f'<div class="card tile"><span class="soft">{escape(what)}</span><b>{escape(value)}</b>'
+            f'<div class="card tile"><span class="soft">{escape(name)}</span><b>{escape(value)}</b>'
             f'<span class="soft">{escape(remark)}</span></div>'
-            for what, value, remark in entries
+            for name, value, remark in entries
         )
         + "</div>"
     )
 
 
 def table(heads: Sequence[str], body: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    """A table; each body row is (CSS class, finished cells with their td or th), see `cell`."""
+    """A table. Each row of the body is (CSS class, cells); a cell is markup with its td or th, as `cell` returns it."""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     rows = "\n".join(f'<tr class="{row_kind}">{"".join(cells)}</tr>' for row_kind, cells in body)
     return (
@@ -70,22 +70,22 @@ def table(heads: Sequence[str], body: Sequence[tuple[str, Sequence[str]]], kind:
 
 
 def cell(text: str, kind: str = "", *, head: bool = False) -> str:
-    """One table cell."""
+    """A table cell; with `head`, the heading of its row."""
     if head:
         return f'<th scope="row">{escape(text)}</th>'
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
 
 
 def items(texts: Iterable[str]) -> str:
-    """A list of remarks."""
+    """A list of texts."""
     return '<ul class="notes">' + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
 
 
 def details(summary: str, html: str) -> str:
-    """Folded until someone wants to know."""
+    """Content that is folded until the reader clicks on the summary."""
     return f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
 
 def pre(text: str) -> str:
-    """Text with its line breaks."""
+    """Preformatted text, which keeps its line breaks."""
     return f"<pre>{escape(text)}</pre>"

@@ -248,7 +248,7 @@ def test_what_is_of_classes_is_left_out_with_a_word(table, stores, tmp_path):
         predictions(runs / experiment.runs[0].id, stores)
     report.write(experiment, rows, runs, stores, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    for word in ("What queries find", "Where clips and captions lie", "t2v/R@1 per shift"):
+    for word in ("Example queries", "Embeddings of clips and captions", "t2v/R@1 per shift"):
         assert word in page
     assert "clips_captions/words" in page
     results.append(tmp_path / "results.jsonl", rows)
