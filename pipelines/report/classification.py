@@ -47,7 +47,7 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
     return page.section(
         heading,
         "Mean L2 norm of the features that enter the classifier, mean over seeds. The axis is logarithmic. The closer "
-        "the marks of a column, the more equal the weights of the modalities; RNA moves them together.",
+        "the marks of a column, the more equal the influence of the modalities; RNA moves the marks together.",
         plots.norms_legend(modalities),
         page.panels(figures),
         page.table(grid[0], body),
