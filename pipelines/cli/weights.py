@@ -100,7 +100,7 @@ def verify(names: tuple[str, ...]) -> None:
 
 
 def _words(against: str) -> str:
-    """Return the result of a comparison in words."""
+    """Return the result of a comparison as text."""
     return {
         "published": "verified against the published",
         "recorded": "verified against the recorded",

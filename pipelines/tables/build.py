@@ -20,7 +20,7 @@ from pipelines.config import RunConfig, fidelity
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
-from pipelines.tables.cells import Cell, Line, Note, Table, beside_published
+from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines.tables.notes import RunIds, distinct, notes
 
@@ -186,7 +186,7 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
             cells += [line.mean.text(table.digits), change]
         grid.append(cells)
     baseline = next(iter(tables.values())).baseline if tables else "the first row"
-    printed = any(beside_published(table.lines) for table in tables.values())
+    printed = any(has_published(table.lines) for table in tables.values())
     return grid, Note(
         "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
         "shifts. 0: all modalities have the same norm. RNA lowers the coefficient. Change: of the mean, against "

@@ -38,12 +38,13 @@ class Cell:
         if not self.seeds:
             return UNPLANNED
         if not self.values:
-            return MISSING + self._beside(digits)
+            return MISSING + self._in_parentheses(digits)
         spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
         holes = "" if self.complete else f" [{len(self.values)} of {len(self.seeds)} seeds]"
-        return f"{self.mean:{sign}.{digits}f}{spread}{holes}{self._beside(digits)}"
+        return f"{self.mean:{sign}.{digits}f}{spread}{holes}{self._in_parentheses(digits)}"
 
-    def _beside(self, digits: int) -> str:
+    def _in_parentheses(self, digits: int) -> str:
+        """The published number as text; nothing if there is none."""
         return "" if self.published is None else f" ({self.published:.{digits}f})"
 
 
@@ -74,7 +75,7 @@ class Line:
         return self.label_free and ORACLE not in self.select.split(" / ")
 
 
-def beside_published(lines: Iterable[Line]) -> bool:
+def has_published(lines: Iterable[Line]) -> bool:
     """Return whether any of these lines has a published number, for a shift or for the mean."""
     return any(cell.published is not None for line in lines for cell in (*line.cells.values(), line.mean))
 
@@ -125,7 +126,7 @@ class Table:
         columns: dict[str, Callable[[Line], str]] = {
             "method": lambda line: line.method + ("" if line.label_free else " †")
         }
-        if beside_published(self.lines) or any("surrogate" in line.fidelity for line in self.lines):
+        if has_published(self.lines) or any("surrogate" in line.fidelity for line in self.lines):
             columns["fidelity"] = lambda line: line.fidelity
         for shift in self.shifts:
             columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]

@@ -112,4 +112,5 @@ TEX = {
 
 
 def _tex(text: str) -> str:
+    """Escape a text for LaTeX."""
     return "".join(TEX.get(char, char) for char in text)

@@ -8,7 +8,7 @@ from pipelines.config import OWN, method_class
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS
-from pipelines.tables.cells import Line, Note, beside_published
+from pipelines.tables.cells import Line, Note, has_published
 
 SELECT = {
     "last": "last (the weights at the end of training; chosen without labels)",
@@ -73,7 +73,7 @@ def notes(
     if clips and not unequal:
         counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
         calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))
-    if beside_published(lines):
+    if has_published(lines):
         calm.append(Note("In parentheses: published numbers, in the authors' own setting; see the column fidelity."))
     if streamed := _streamed(planned, results):
         calm.append(
