@@ -42,7 +42,7 @@ from heads.params import within
 
 MOST_STEPS = 1000  #: limit of L-BFGS steps; a few hundred are usual
 TOLERANCE = 1e-6  #: L-BFGS stops if no entry of the mean loss's gradient is larger
-CHANGE = 1e-10  #: or if the mean loss or the weights change less
+CHANGE = 1e-10  #: L-BFGS also stops if the mean loss or the weights change less
 
 
 @dataclass(frozen=True)
