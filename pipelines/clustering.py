@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from heads.cluster import kmeans, nearest
 from pipelines.metrics import Labels
@@ -83,6 +82,8 @@ def measures(clusters: Labels, truth: Labels) -> dict[str, float]:
 
 def acc_hungarian(clusters: Labels, truth: Labels) -> float:
     """Share of rows in the cluster that is paired with their class; what is left over is paired with nothing."""
+    from scipy.optimize import linear_sum_assignment
+
     counts_KC = counts(clusters, truth)
     return float(counts_KC[linear_sum_assignment(counts_KC, maximize=True)].sum() / len(truth))
 
@@ -94,6 +95,8 @@ def acc_dominant(clusters: Labels, truth: Labels) -> float:
 
 def matched(clusters: Labels, truth: Labels, K: int) -> Labels:
     """The class (n,) that each row's cluster is paired with; K clusters and K classes, numbered from 0."""
+    from scipy.optimize import linear_sum_assignment
+
     counts_KK = np.zeros((K, K), np.int64)
     np.add.at(counts_KK, (clusters, truth), 1)
     _, class_K = linear_sum_assignment(counts_KK, maximize=True)
