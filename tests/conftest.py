@@ -1,11 +1,11 @@
 """Fixtures shared by all tests."""
 
 import os
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
 
-from featcache import Manifest
 from featcache.builders import kitchens
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,8 +22,14 @@ def realdata() -> Path:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
-    """A folder with kitchens.csv and its 16 rendered clips: one of each action in each kitchen. Copy what you break."""
-    folder = tmp_path_factory.mktemp("videos")
-    every = kitchens.build(folder, share=0.01)
-    Manifest("kitchens", every.clips[::3], folder).write(folder / "kitchens.csv")
+    """A folder with kitchens.csv and its 16 rendered clips: one of each action in each kitchen. Copy what you break.
+
+    The first worker of pytest-xdist that needs the clips renders them, and the others wait for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "videos"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        kitchens.build(folder, each=1, workers=1)  # renders what is not there yet
     return folder

@@ -43,8 +43,8 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
     assert all(a.seconds != b.seconds or a.phase != b.phase for a, b in zip(PLAN, other, strict=True))
 
 
-def test_a_share_holds_the_first_shots_of_every_class_unchanged():
-    part = _kitchens_plan.shots(seed=0, share=0.1)
+def test_a_part_holds_the_first_shots_of_every_class_unchanged():
+    part = _kitchens_plan.shots(seed=0, each=3)
     assert len(part) == 3 * len(DOMAINS) * len(ACTIONS)
     assert set(part) < set(PLAN)
     assert {shot.split for shot in part} == {"train", "test"}
@@ -133,7 +133,7 @@ def few(monkeypatch):
     monkeypatch.setattr(
         kitchens,
         "shots",
-        lambda seed, share: [
+        lambda seed, each: [
             replace(one, seconds=float(6 / one.rate)) for one in _kitchens_plan.shots(seed) if one.clip_id in names
         ],
     )
