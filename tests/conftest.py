@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
@@ -9,6 +10,17 @@ import pytest
 from featcache.builders import kitchens
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_syncs() -> Iterator[None]:
+    """Do not wait for the disk: a process that is killed loses nothing that it has written, and no test cuts the power.
+
+    Tests of what is synced, and when, record the calls.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,6 @@ def test_own_shards_equal_zarrs(tmp_path_factory, n, windows, shape, dtype, bloc
     """What zarr-python itself would write, read back by zarr-python: equal arrays, whatever the shapes."""
     path = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)  # up to 40 blocks: waiting for the disk proves nothing
         patch.setattr(_format.Layout, "block_rows", block)
         patch.setattr(_format.Layout, "chunk_rows", data.draw(st.sampled_from([c for c in (1, 2, 8) if c <= block])))
         values = rows(n, windows, shape)
