@@ -34,7 +34,7 @@ def realdata() -> Path:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
-    """A folder with kitchens.csv and its 16 rendered clips: one of each action in each kitchen. Copy what you break.
+    """A folder with kitchens.csv and its 8 rendered clips, 4 of each kitchen. Copy what you break.
 
     The first worker of pytest-xdist that needs the clips renders them, and the others wait for it.
     """
@@ -43,5 +43,5 @@ def videos(tmp_path_factory) -> Path:
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         flock(lock, LOCK_EX)
-        kitchens.build(folder, each=1, workers=1)  # renders what is not there yet
+        kitchens.build(folder, every=26, workers=1)  # renders what is not there yet
     return folder

@@ -43,13 +43,6 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
     assert all(a.seconds != b.seconds or a.phase != b.phase for a, b in zip(PLAN, other, strict=True))
 
 
-def test_a_part_holds_the_first_shots_of_every_class_unchanged():
-    part = _kitchens_plan.shots(seed=0, each=3)
-    assert len(part) == 3 * len(DOMAINS) * len(ACTIONS)
-    assert set(part) < set(PLAN)
-    assert {shot.split for shot in part} == {"train", "test"}
-
-
 def test_classes_and_splits_are_those_of_the_card():
     """Each line `| action | loft train + test | cottage train + test |` of the card's table."""
     card = {
@@ -133,7 +126,7 @@ def few(monkeypatch):
     monkeypatch.setattr(
         kitchens,
         "shots",
-        lambda seed, each: [
+        lambda seed: [
             replace(one, seconds=float(6 / one.rate)) for one in _kitchens_plan.shots(seed) if one.clip_id in names
         ],
     )
@@ -156,6 +149,14 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path, few):
     assert [path.read_bytes() for path in files] == before
     assert files[0].stat().st_mtime_ns == kept
     assert not list(tmp_path.glob("*/*.partial"))
+
+
+def test_a_part_of_the_plan_has_the_same_clips(tmp_path, few):
+    part = kitchens.build(tmp_path, workers=1, every=2)
+    assert [clip.clip_id for clip in part] == list(few[::2])
+    kept = [part.path(clip).stat().st_mtime_ns for clip in part]
+    assert [clip.clip_id for clip in kitchens.build(tmp_path, workers=1)] == list(few)
+    assert [part.path(clip).stat().st_mtime_ns for clip in part] == kept
 
 
 def test_another_seed_replaces_the_clips_and_nothing_else(tmp_path, few):

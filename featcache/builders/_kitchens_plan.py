@@ -221,13 +221,13 @@ class Shot:
         return np.random.default_rng([self.seed, zlib.crc32(f"{self.clip_id} {use}".encode())])
 
 
-def shots(seed: int, each: int | None = None) -> list[Shot]:
-    """All shots of the benchmark, or the first `each` of every class in every kitchen; a shot is the same in either."""
+def shots(seed: int) -> list[Shot]:
+    """All shots of the benchmark."""
     return [
         _shot(name, kitchen, action, number, seed)
         for name, kitchen in KITCHENS.items()
         for action in ACTIONS
-        for number in range(kitchen.clips[action])[:each]
+        for number in range(kitchen.clips[action])
     ]
 
 
