@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featcache.builders import kitchens
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: tensors are small here, and threads would wait
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +38,8 @@ def videos(tmp_path_factory) -> Path:
 
     The first worker of pytest-xdist that needs the clips renders them, and the others wait for it.
     """
+    from featcache.builders import kitchens
+
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "videos"
     folder.mkdir(exist_ok=True)
