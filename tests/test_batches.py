@@ -236,9 +236,11 @@ def test_the_thread_ends_when_its_user_fails():
 def test_leaving_the_interpreter_in_the_middle_is_clean():
     code = """
         import torch
-        from pipelines.batches import Draw, batches
-        from tests.test_batches import table
-        context = batches({"source": Draw(table(9), 4, 0, "source")}, 10**9, prefetch=True)
+        from pipelines.batches import Draw, Rows, batches
+        from pipelines.config import Feed
+        x, present = {"rgb": torch.zeros(9, 4, 2)}, {"rgb": torch.ones(9, 4, dtype=torch.bool)}
+        table = Rows(list(range(9)), x, present, {}, torch.zeros(9), {"rgb": Feed("hog")})
+        context = batches({"source": Draw(table, 4, 0, "source")}, 10**9, prefetch=True)
         stream = context.__enter__()
         print(len(next(stream).source.index))
     """

@@ -112,8 +112,9 @@ def test_pictures_and_sound_follow_from_the_seed(action):
     other = next(kitchens.pictures(replace(planned, seed=1)))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert np.array_equal(_kitchens_sound.sound(planned), _kitchens_sound.sound(planned))
-    assert not np.array_equal(_kitchens_sound.sound(planned), _kitchens_sound.sound(replace(planned, seed=1)))
+    heard, again = (_kitchens_sound.sound(planned) for _ in range(2))
+    assert np.array_equal(heard, again)
+    assert not np.array_equal(heard, _kitchens_sound.sound(replace(planned, seed=1)))
 
 
 # Building
@@ -196,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_a_plain_error(tmp_path, few):
 
 def test_the_loft_is_brighter_colder_and_louder():
     brightness, warmth, loudness = ({domain: [] for domain in DOMAINS} for _ in range(3))
-    for planned in (shot(f"{domain}_{action}_000") for domain in DOMAINS for action in ACTIONS):
+    for planned in (shot(f"{domain}_{action}_000") for domain in DOMAINS for action in ACTIONS[::2]):
         picture = next(kitchens.pictures(planned)).astype(float)
         brightness[planned.kitchen].append(picture.mean())
         warmth[planned.kitchen].append(picture[..., 0].mean() / picture[..., 2].mean())
