@@ -6,12 +6,13 @@ import inspect
 import pytest
 import torch
 
+from featcache import registry
 from heads import nets
 from heads.batch import Side, gather
 from heads.nets import Net, Retrieval, adapter
 from tests.helpers.problems import CAPTIONED, EK, SPEC, only, side, small, without
 
-MODULES = {name: nets.load(name) for name in nets.names()}
+MODULES = {name: registry.load(nets, name, "net") for name in registry.names(nets)}
 
 
 def nets_of(task):
@@ -217,11 +218,6 @@ def test_a_stage_without_a_source_keeps_the_units_it_was_given():
 
 def target_only(spec):
     return dataclasses.replace(spec, rows={"target": spec.rows["target"]})
-
-
-def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match=f"no net 'adaptor'; heads/nets has: {', '.join(nets.names())}"):
-        nets.load("adaptor")
 
 
 # ----------------------------------------------------------------------------------------------------------- adapter
