@@ -22,9 +22,10 @@ PAGES = {
 SESSION = re.search(r"<!-- session.*?<!-- /session -->", README, re.DOTALL).group()
 DEMO = re.findall(r"^\$ (featcache .*)", SESSION, re.MULTILINE)
 GLOSSARY = (
-    "clip, manifest, window, window plan, extractor, recipe, store, block, row, table row, feed, view, side, draw, sweep, "
-    "kept point, validator, oracle, shift, label, task, experiment, run, branch, keel, fidelity, surrogate, tier, bridge"
-).split(", ")
+    "clip, manifest, window, window plan, extractor, recipe, store, block, row, table row, feed, view, side, draw, "
+    "sweep, kept point, validator, oracle, shift, label, task, experiment, run, branch, keel, fidelity, surrogate, "
+    "tier, bridge"
+)
 
 
 def blocks(language, text=README):
@@ -89,7 +90,7 @@ def test_links_lead_somewhere(page):
         assert "://" in target or (PAGES[page].parent / target).exists(), target
 
 
-@pytest.mark.parametrize("word", GLOSSARY)
+@pytest.mark.parametrize("word", GLOSSARY.split(", "))
 def test_the_glossary_has_the_words(word):
     glossary = PAGES["docs/architecture.md"].read_text().split("## Glossary")[1].split("\n## ")[0]
     assert f"**{word}**" in glossary
@@ -99,6 +100,12 @@ def test_the_rooms_are_in_the_architecture_in_their_order():
     page = PAGES["docs/architecture.md"].read_text()
     rows = re.findall(r"^\| `pipelines[./]([a-z]+)(?:\.py)?` \|", page, re.MULTILINE)
     assert rows == ROOMS
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "featcache").iterdir()), ids=lambda path: path.name)
+def test_the_rooms_of_featcache_are_in_the_architecture(path):
+    section = PAGES["docs/architecture.md"].read_text().split("## The rooms of featcache")[1].split("\n## ")[0]
+    assert path.name.startswith("__") or path.name == "py.typed" or f"`{path.name}`" in section
 
 
 @pytest.mark.slow
