@@ -22,7 +22,7 @@ demo: $(STAMP)
 	@$(BIN)/featcache table kitchens --stores demo/stores --runs demo/runs
 	@$(BIN)/featcache table kitchens --stores demo/stores --runs demo/runs --metric norms
 	@echo
-	@echo "The report: demo/runs/kitchens.html"
+	@echo "The report: demo/runs/kitchens.html. To run featcache yourself: source $(BIN)/activate"
 
 # The picture of the README: the top of the demo's report, in a window of this size. Needs Chromium.
 CHROMIUM ?= chromium
