@@ -29,7 +29,8 @@ CHROMIUM ?= chromium
 picture:
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
 	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) \
-	  --window-size=1040,1215 --screenshot=$(CURDIR)/docs/report.png file://$(CURDIR)/demo/runs/kitchens.html
+	  --window-size=1040,1215 --force-device-scale-factor=0.9 \
+	  --screenshot=$(CURDIR)/docs/report.png file://$(CURDIR)/demo/runs/kitchens.html
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
