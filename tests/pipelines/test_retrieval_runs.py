@@ -194,7 +194,7 @@ def test_methods_of_alignment_train_on_captioned_clips(module, stores, tmp_path)
 def test_what_training_warns_of_is_told_in_words(workers, stores, tmp_path):
     runs = [adapting(cdan_keels, method=cdan_keels.Params(K=4), steps=1, seed=seed) for seed in (0, 1)]
     outcomes = engine.run_all(runs, stores, tmp_path, workers=workers)
-    told = "method.K=4 keels of 9 clips of the target: few stand for more than one or two"
+    told = "method.K=4 keels of 9 clips of the target: most keels represent only one or two rows"
     assert [(outcome.status, outcome.warnings) for outcome in outcomes] == [("trained", (told,))] * 2
 
 
