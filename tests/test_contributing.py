@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from heads.testing.problems import SPEC, specs_for
 from tests.conftest import ROOT
 from tests.featcache import test_extractor_contract as extractor_contract
 from tests.heads import test_method_contract as method_contract
-from tests.helpers.problems import SPEC, of
 
 EXTRACTOR, METHOD = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 FILES = {"featcache/extractors/mean_colour.py": EXTRACTOR, "heads/methods/entropy.py": METHOD}
@@ -80,7 +80,7 @@ def test_the_method_follows_the_layout(tmp_path, monkeypatch):
     ],
     ids=lambda test: test.__name__,
 )
-@pytest.mark.parametrize("spec", of("classification").values(), ids=of("classification"))
+@pytest.mark.parametrize("spec", specs_for(["classification"]).values(), ids=specs_for(["classification"]))
 def test_the_method_keeps_the_contract(tmp_path, monkeypatch, promise, spec):
     promise(load(tmp_path, monkeypatch, "entropy", METHOD), spec, ("source", "target"))
 

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from heads.batch import Batch
 from heads.methods import gan3c
+from heads.testing.problems import EK, SPEC, batch, side, without
 from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)

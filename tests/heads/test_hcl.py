@@ -8,8 +8,8 @@ import torch
 from heads.batch import Batch
 from heads.methods import hcl
 from heads.methods.hcl import consistency, reliability
+from heads.testing.problems import EK, SPEC, batch, side
 from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)

@@ -10,7 +10,7 @@ import torch
 from heads import methods
 from heads.batch import Batch
 from heads.methods import Method
-from tests.helpers.problems import EK, SPEC, batch, net_for, of, only, side, small, sweep, without
+from heads.testing.problems import EK, SPEC, batch, net_for, only, side, small, specs_for, sweep, without
 
 MODULES = {name: methods.load(name) for name in methods.names()}
 pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find prototypes in
@@ -40,7 +40,7 @@ def settings():
         needed = tuple(s for s in ("source", "target") if s in module.METHOD.needs)
         allowed = tuple(s for s in ("source", "target") if s in module.METHOD.needs + module.METHOD.may)
         for sides in dict.fromkeys((needed, allowed)):
-            for which, spec in of(*module.METHOD.tasks).items():
+            for which, spec in specs_for(module.METHOD.tasks).items():
                 yield pytest.param(module, spec, sides, id=f"{name}, {'+'.join(sides)}, {which}")
 
 

@@ -9,7 +9,7 @@ import torch
 from heads import nets
 from heads.batch import Side, gather
 from heads.nets import Net, Retrieval, adapter
-from tests.helpers.problems import CAPTIONED, EK, SPEC, only, side, small, without
+from heads.testing.problems import CAPTIONED, EK, SPEC, only, side, small, without
 
 MODULES = {name: nets.load(name) for name in nets.names()}
 

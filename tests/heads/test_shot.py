@@ -10,9 +10,9 @@ from heads.cluster import centroid_labels, shot_labels
 from heads.losses.supervised import label_cross_entropy
 from heads.methods import shot, source_only
 from heads.nets import adapter
+from heads.testing.problems import EK, SPEC, batch, side, without
 from tests.heads.test_cluster import naive, problem
 from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
