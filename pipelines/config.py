@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
+from featcache import registry
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
+from heads import methods, nets
 from heads.params import ranges
 from pipelines import settings, tasks
 from pipelines.measures.validators import ORACLE, RULES, VALIDATORS
@@ -30,22 +32,13 @@ COUNTED = ("random", "shared", "segments")  #: draws of k windows; a row that ha
 
 def _method(name: str) -> type:
     """The Params of a method, by its file's name."""
-    from heads import methods
-
-    return _params(methods, "method", name)
+    params: type = registry.load(methods, name, "method").Params
+    return params
 
 
 def _net(name: str) -> type:
     """The Params of a net, by its file's name."""
-    from heads import nets
-
-    return _params(nets, "net", name)
-
-
-def _params(registry: Any, what: str, name: str) -> type:
-    if name not in registry.names():
-        raise settings.unknown(what, name, registry.names())
-    params: type = registry.load(name).Params
+    params: type = registry.load(nets, name, "net").Params
     return params
 
 
@@ -145,9 +138,9 @@ class RunConfig:
         return tuple(m for m, feed in self.feeds.items() if feed.captions)
 
     @property
-    def transductive(self) -> bool:
-        """The rows that are tested were seen, without labels, in training."""
-        return self.target == self.test and self.train_split == self.test_split
+    def row_shown(self) -> str:
+        """The table row; a run that test labels choose is called oracle wherever it is shown."""
+        return f"{self.row} (oracle)" if self.select == ORACLE and ORACLE not in self.row else self.row
 
     @cached_property
     def id(self) -> str:

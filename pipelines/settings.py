@@ -12,7 +12,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import ConfigError
-from featcache.wording import first as first
 from featcache.wording import unknown
 
 Registry = Callable[[str], type]  #: name -> the dataclass of that name; ConfigError when there is none

@@ -6,9 +6,6 @@ A file holds one frozen dataclass `Params`, one class, and `NET = ThatClass`. Na
 Shapes: B rows, or pairs of a clip and a caption; D entries of a feature, M of an embedding; C captions, V clips.
 """
 
-import importlib
-import pkgutil
-from types import ModuleType
 from typing import ClassVar
 
 import torch
@@ -98,15 +95,3 @@ class Retrieval(Net):
     def predict(self, side: Side) -> dict[str, Tensor]:
         """Return the embeddings of test rows."""
         return self.encode(side)
-
-
-def names() -> list[str]:
-    """The networks there are: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-
-
-def load(name: str) -> ModuleType:
-    """The file of that name, with its `Params` and `NET`; unknown names list the known ones."""
-    if name not in names():
-        raise ValueError(f"no net {name!r}; heads/nets has: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")

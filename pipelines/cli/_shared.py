@@ -1,7 +1,6 @@
 """Parts that the commands of cli.py share: error messages, progress bars, and the options of an experiment."""
 
 import errno
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featcache.errors import FeatcacheError
+from featcache.machine import cores
+from featcache.progress import Progress
 
 if TYPE_CHECKING:
     from pipelines.experiments import Experiment
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
 RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that go on where the disk stopped them
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -60,7 +61,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str, unit: str) -> Iterator[Progress]:
     """A callback (done, total) that moves a bar with rate and time left; outside a terminal it prints now and then."""
     from tqdm import tqdm
 

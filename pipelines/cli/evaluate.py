@@ -3,6 +3,7 @@
 import click
 
 from featcache.errors import FeatcacheError
+from featcache.wording import first
 from pipelines.cli._shared import Job, experiment_options, note, progress_bar
 
 
@@ -21,7 +22,6 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     Example:
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
     """
-    from pipelines import settings
     from pipelines.evaluation import results
     from pipelines.evaluation.evaluate import distances
     from pipelines.evaluation.evaluate import evaluate as run
@@ -47,7 +47,7 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     if wrong:
         raise click.ClickException(
             f"{len(wrong)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.typed}` trains "
-            "what is missing or out of date:\n  " + settings.first(wrong, between="\n  ")
+            "what is missing or out of date:\n  " + first(wrong, between="\n  ")
         )
     if without:
         raise SystemExit(1)

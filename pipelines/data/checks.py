@@ -7,7 +7,7 @@ from featcache.errors import ConfigError
 from pipelines.config import RunConfig, plan
 
 
-def _windows(store: FeatureStore, row: int) -> str:
+def windows_text(store: FeatureStore, row: int) -> str:
     """Which windows a row has, in words."""
     if row in store.failures:
         return store.failures[row]
@@ -16,7 +16,7 @@ def _windows(store: FeatureStore, row: int) -> str:
     return f"{n} window{'s' * (n > 1)}" + (f" from {start:g} to {stop:g} s" if np.isfinite(start) else "")
 
 
-def _check_views(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
+def check_views(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
     """Views have features of the same network and of the same shape as the store of their feed."""
     for m, feed in config.feeds.items():
         for name, view in feed.stores(m).items():
@@ -29,7 +29,7 @@ def _check_views(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
                     )
 
 
-def _check_windows(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
+def check_windows(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
     """No draw asks for more windows than a store has, and feeds that share their windows have the same ones."""
     for when, together in (("train", "shared"), ("test", "each")):
         drawn = {m: getattr(feed, when) for m, feed in config.feeds.items()}

@@ -16,7 +16,7 @@ from featcache.errors import ConfigError
 from heads.batch import Side, Spec
 from pipelines.config import OWN, Feed, RunConfig, method_class, plan
 from pipelines.data.captions import Joined, join
-from pipelines.data.checks import _check_views, _check_windows, _windows
+from pipelines.data.checks import check_views, check_windows, windows_text
 from pipelines.data.rows import Rows, load, sweeps_others
 from pipelines.data.seeds import generator
 from pipelines.data.stores import DONE, open_manifest, open_store
@@ -159,9 +159,9 @@ class Opened:
                 row = int(index[differ.argmax()])
                 raise ConfigError(
                     f"{differ.sum()} of {len(rows)} clips have other windows in view {view!r} than in store "
-                    f"{feed.store!r}, the first: {self.manifest.clips[row].clip_id!r} ({view}: {_windows(other, row)}; "
-                    f"{feed.store}: {_windows(store, row)}); repair it and extract again, or leave {view} out of "
-                    f"feeds.{modality}.views"
+                    f"{feed.store!r}, the first: {self.manifest.clips[row].clip_id!r} "
+                    f"({view}: {windows_text(other, row)}; {feed.store}: {windows_text(store, row)}); repair it and "
+                    f"extract again, or leave {view} out of feeds.{modality}.views"
                 )
 
     def _refuse_padding(self, modality: str, when: str, draw: str, rows: list[int]) -> None:
@@ -241,8 +241,8 @@ def open_run(
     for m, feed in config.feeds.items():
         of = of_captions if feed.captions else manifest
         opened |= {name: open_store(stores / of.name, store, of) for name, store in feed.stores(m).items()}
-    _check_windows(config, opened)
-    _check_views(config, opened)
+    check_windows(config, opened)
+    check_views(config, opened)
     captions = _captions(config, of_captions, manifest, opened, device) if config.captions else None
     return Opened(config, manifest, opened, device, memory, workers, tier, captions)
 

@@ -1,12 +1,12 @@
 """The manifest and the stores of a run, opened and checked against each other."""
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from featcache import FeatureStore, Manifest
 from featcache.errors import StoreError
-from pipelines.settings import unknown
+from featcache.files import remembered
+from featcache.wording import unknown
 
 DONE, NOT_TRIED = 1, 0  # values of store.state
 
@@ -17,13 +17,11 @@ def open_manifest(stores: Path, name: str) -> Manifest:
     if not path.exists():
         there = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
         raise unknown("stores of a manifest", name, there, str(stores))
-    status = path.stat()
-    return _read(path, name, status.st_mtime_ns, status.st_size, status.st_ino)
+    return _read(path, name)
 
 
-@lru_cache(maxsize=4)
-def _read(path: Path, name: str, *stamp: int) -> Manifest:
-    """Read once for all runs of an experiment: 10,000 rows take longer than evaluating a head on them."""
+@remembered(4)  # once for all runs of an experiment: 10,000 rows take longer than evaluating a head on them
+def _read(path: Path, name: str) -> Manifest:
     return replace(Manifest.read(path), name=name)
 
 

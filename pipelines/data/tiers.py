@@ -23,6 +23,7 @@ from torch import Tensor
 from featcache import FeatureStore
 from featcache.errors import ConfigError, StoreError
 from featcache.store.mapped import Mapped, why_not
+from featcache.wording import size
 from pipelines.config import plan
 from pipelines.data.gathering import NO_VIEWS, Views, centres, mean
 from pipelines.data.memory import free_memory
@@ -205,22 +206,22 @@ def open_features(
 def _choose(as_floats: int, stored: int, decoded: int, device: str, in_ram: int, workers: int) -> tuple[str, str]:
     """(tier, why) for features of these bytes: in float32; as stored; and whole archives, which are decoded in RAM."""
     shared = f" shared by {workers} runs" if workers > 1 else ""
-    ram, share = f"{_gb(in_ram)} free RAM", RESIDENT / workers
+    ram, share = f"{size(in_ram)} free RAM", RESIDENT / workers
     if torch.device(device).type == "cpu":
         needs = [(as_floats + decoded, in_ram, ram)]
     else:
         on_device = free_memory(device)
-        needs = [(as_floats, on_device, f"{_gb(on_device)} free memory on {device}"), (decoded, in_ram, ram)]
-    what = f"{_gb(as_floats)} in float32" + (
-        f" and {_gb(decoded)} of archives that are decoded whole" if decoded else ""
+        needs = [(as_floats, on_device, f"{size(on_device)} free memory on {device}"), (decoded, in_ram, ram)]
+    what = f"{size(as_floats)} in float32" + (
+        f" and {size(decoded)} of archives that are decoded whole" if decoded else ""
     )
     lacking = [free for need, has, free in needs if need > share * has]
     if not lacking:
         return "resident", f"{what}, of {' and '.join(free for need, _, free in needs if need)}{shared}"
     why = f"{what} are more than {RESIDENT:.0%} of {lacking[0]}{shared}"
     if stored <= MAPPED * in_ram:
-        return "mapped", f"{why}, {_gb(stored)} as stored are not more than {MAPPED:.0%} of {ram}"
-    return "streaming", f"{_gb(stored)} as stored are more than {MAPPED:.0%} of {ram}"
+        return "mapped", f"{why}, {size(stored)} as stored are not more than {MAPPED:.0%} of {ram}"
+    return "streaming", f"{size(stored)} as stored are more than {MAPPED:.0%} of {ram}"
 
 
 def _as_floats(rows: int, draw: str, store: FeatureStore) -> int:
@@ -236,7 +237,3 @@ def held(draw: str, T: int) -> int:
     """
     kind, k = plan(draw)
     return {"segments": k, "mean": 1}.get(kind, T)
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -6,35 +6,34 @@ cent}, of the table's default metric, or with {metric: number} in a number's pla
 user's own file, anywhere, has the same.
 """
 
-import importlib
-import pkgutil
 from pathlib import Path
 
+from featcache import registry
 from featcache.errors import ConfigError
+from featcache.wording import unknown
 from pipelines.experiments._default import default
 from pipelines.experiments._experiment import Experiment
-from pipelines.experiments._files import _from_module, _import
+from pipelines.experiments._files import from_module, import_file
 from pipelines.experiments._rows import SEEDS, Row, grid, runs
-from pipelines.settings import unknown
 
 __all__ = ["SEEDS", "Experiment", "Row", "default", "grid", "load", "names", "runs"]
 
 
 def names() -> list[str]:
-    """The experiments there are: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """The experiments: the files of this folder that do not start with an underscore."""
+    return registry.names(__name__)
 
 
-def load(what: str | Path) -> Experiment:
-    """By name; from a .py file; or the default experiment on a folder of stores, STORES/<manifest>."""
-    path = Path(what)
-    if str(what) in names():
-        return _from_module(str(what), importlib.import_module(f"{__name__}.{what}"))
+def load(experiment: str | Path) -> Experiment:
+    """An experiment by its name, from a .py file, or the default experiment on a folder of stores."""
+    name, path = str(experiment), Path(experiment)
+    if name in names():
+        return from_module(name, registry.load(__name__, name, "experiment"))
     if path.suffix == ".py":
-        return _from_module(path.stem, _import(path))
+        return from_module(path.stem, import_file(path))
     if (path / "manifest.csv").exists():
         return default(path)
     raise ConfigError(
-        f"{unknown('experiment', str(what), names())}; or give a .py file, or a folder of stores (STORES/<manifest>, "
-        "which has a manifest.csv)"
+        f"{unknown('experiment', name, names())}; or give a .py file, or a folder of stores (STORES/<manifest>, which "
+        "has a manifest.csv)"
     )

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from featcache.errors import ConfigError
+from featcache.wording import unknown
 from pipelines import tasks
 from pipelines.config import RunConfig, override
-from pipelines.measures.validators import ORACLE
-from pipelines.settings import unknown
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
@@ -34,6 +33,12 @@ class Experiment:
     def task(self) -> tasks.Task:
         """The task of its rows."""
         return next((run.task for run in self.runs if run.row), None) or tasks.load("classification")
+
+    @property
+    def command(self) -> str:
+        """The commands that make all results from the stores; runs that exist are kept."""
+        name = self.typed or self.name
+        return f"featcache train-head {name} && featcache evaluate {name}"
 
     @cached_property
     def by_id(self) -> dict[str, RunConfig]:
@@ -131,14 +136,3 @@ def _seeds(text: str) -> list[int]:
         return [int(seed) for seed in text.split(",")]
     except ValueError:
         raise ConfigError(f"seeds {text!r} are not whole numbers separated by commas, such as 0,1,2") from None
-
-
-def command(experiment: Experiment) -> str:
-    """What makes all results of an experiment from its stores; runs that exist are kept."""
-    what = experiment.typed or experiment.name
-    return f"featcache train-head {what} && featcache evaluate {what}"
-
-
-def shown(run: RunConfig) -> str:
-    """The row a run belongs to; one that is chosen by labels of the test rows is called oracle wherever it is shown."""
-    return f"{run.row} (oracle)" if run.select == ORACLE and ORACLE not in run.row else run.row

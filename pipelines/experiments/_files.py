@@ -7,13 +7,13 @@ from pathlib import Path
 from types import ModuleType
 
 from featcache.errors import ConfigError, FeatcacheError
+from featcache.wording import unknown
 from pipelines import tasks
 from pipelines.config import RunConfig
 from pipelines.experiments._experiment import Experiment
-from pipelines.settings import unknown
 
 
-def _import(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
     """The module of a user's file."""
     if not path.is_file():
         raise ConfigError(f"no experiment file {path}")
@@ -43,7 +43,7 @@ def _complaint(error: Exception) -> str:
     return str(error) if isinstance(error, FeatcacheError) else f"{type(error).__name__}: {error}"
 
 
-def _from_module(name: str, module: ModuleType) -> Experiment:
+def from_module(name: str, module: ModuleType) -> Experiment:
     runs = getattr(module, "RUNS", None)
     if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
         raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")

@@ -6,7 +6,7 @@ with its reason, and the rest is finished. The same command started twice shares
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from featcache.extractors import Extractor
 from featcache.manifest import Manifest
 from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
+from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
@@ -80,7 +81,7 @@ def extract(
     dtype: str = AUTO,
     retry_failed: bool = False,
     workers: int = 2,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Extraction:
     """Fill `stores/<manifest>/<extractor>.zarr` for every extractor, and put a copy of the manifest beside them.
 
@@ -118,7 +119,7 @@ def _run(
     retry_failed: bool,
     workers: int,
     outcome: Extraction,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> dict[str, str]:
     """Open the stores and fill them. Returns the extractors whose rows do not fit, with the first reason of each."""
     whole = all(isinstance(extractor.window, WHOLE) for extractor in extractors)
@@ -143,7 +144,7 @@ def _fill(
     dtype: str,
     workers: int,
     outcome: Extraction,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> dict[str, str]:
     """Compute every pending row whose block no other process has."""
     beyond: dict[str, str] = {}

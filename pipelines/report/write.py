@@ -13,7 +13,6 @@ from typing import Any
 
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.experiments._experiment import command
 from pipelines.report import page, plots
 from pipelines.report.provenance import provenance
 from pipelines.tables.build import build
@@ -149,7 +148,7 @@ def _limits(experiment: Experiment, table: Table) -> str:
 
 def _reproduce(experiment: Experiment) -> str:
     commands = [
-        *command(experiment).split(" && "),
+        *experiment.command.split(" && "),
         f"featcache table {experiment.typed or experiment.name}",
         f"featcache report {experiment.typed or experiment.name}",
     ]

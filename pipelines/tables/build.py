@@ -19,7 +19,6 @@ from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.experiments._experiment import shown
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tables.cells import Cell, Line, Note, Table, beside_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
@@ -63,7 +62,7 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     lines: list[Line] = []
     for method in dict.fromkeys(method for method, _ in planned):
         runs = {shift: planned.get((method, shift), {}) for shift in shifts}
-        configs = [run for run in experiment.runs if shown(run) == method]
+        configs = [run for run in experiment.runs if run.row_shown == method]
         theirs = experiment.theirs(configs[0].row, metric, metric == headline)
         line = _line(method, experiment, configs, runs, found, theirs)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
@@ -114,7 +113,7 @@ def plan(experiment: Experiment, metric: str = "top1") -> Plan:
     for run in experiment.runs:
         scored = kind != "validator" or name in run.validators
         for shift in experiment.columns[run.id] if run.row and scored else ():
-            seeds = planned.setdefault((shown(run), shift), {})
+            seeds = planned.setdefault((run.row_shown, shift), {})
             if seeds.setdefault(run.seed, run.id) != run.id:
                 raise ConfigError(
                     f"experiment {experiment.name!r} has two runs for row {run.row!r}, {shift}, seed {run.seed}: "

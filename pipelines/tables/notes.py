@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
+from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, method_class
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.experiments._experiment import command, shown
 from pipelines.measures.validators import ORACLE, VALIDATORS
-from pipelines.settings import first
 from pipelines.tables.cells import Line, Note, beside_published
 
 SELECT = {
@@ -238,7 +237,7 @@ def _unknown_start(experiment: Experiment) -> list[str]:
     starts: dict[str, dict[str, None]] = {}
     for run in experiment.runs:
         if run.row and (start := experiment.chain(run)[-1].init_from):
-            starts.setdefault(shown(run), {})[start] = None
+            starts.setdefault(run.row_shown, {})[start] = None
     return [
         f"UNKNOWN START: {row} starts from {first(list(runs))}, not among the runs of this experiment; whether labels "
         "of the test domain were seen there is not known."
@@ -248,7 +247,7 @@ def _unknown_start(experiment: Experiment) -> list[str]:
 
 def _surrogates(experiment: Experiment, methods: list[str]) -> list[str]:
     """Of these, the rows whose method only stands for the paper's, and what stands for what."""
-    rows = {run.row: method_class(run).surrogate for run in experiment.runs if shown(run) in methods}
+    rows = {run.row: method_class(run).surrogate for run in experiment.runs if run.row_shown in methods}
     return [f"{row}: {stands_for}" for row, stands_for in rows.items() if stands_for]
 
 
@@ -256,7 +255,7 @@ def _transductive(experiment: Experiment) -> list[str]:
     """Rows that had their test clips, unlabelled, as the target of their training or of a run they start from."""
     return list(
         dict.fromkeys(
-            shown(run)
+            run.row_shown
             for run in experiment.runs
             for stage in experiment.chain(run)
             if run.row and stage.target == run.test and stage.train_split == run.test_split
@@ -288,7 +287,7 @@ def _missing(experiment: Experiment, plan: Plan, found: dict[str, Result]) -> li
             if lacking == planned[method]
             else f"{method} {lacking} of {planned[method]} ({which})"
         )
-    return [f"MISSING: {first(rows, between='; ')}. To make them: {command(experiment)}"]
+    return [f"MISSING: {first(rows, between='; ')}. To make them: {experiment.command}"]
 
 
 def said(words: Iterable[str]) -> str:

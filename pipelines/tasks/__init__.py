@@ -8,8 +8,6 @@ a function of `pipelines/measures` to the task's `metrics`.
 Shapes: n rows, K classes.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,12 +16,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import Manifest
+from featcache import Manifest, registry
 from featcache.errors import ConfigError
+from featcache.wording import unknown
 from heads.nets import Net
 from pipelines.measures.accuracy import Labels
 from pipelines.measures.validators import VALIDATORS
-from pipelines.settings import unknown
 
 Outputs = Mapping[str, NDArray[Any]]  #: name -> (n, ...): what a run kept of its test rows
 Truth = Mapping[str, Labels]  #: label -> (n,) class numbers
@@ -177,17 +175,10 @@ def class_numbers(manifest: Manifest, rows: list[int], label: str, classes: Sequ
     return np.array([number[manifest.clips[row].labels[label]] for row in rows], np.int64)
 
 
-def names() -> list[str]:
-    """The tasks: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-
-
 @cache
 def load(name: str) -> Task:
     """The task of that name; ConfigError with all names where there is none."""
-    if name not in names():
-        raise unknown("task", name, names())
-    task: Task = importlib.import_module(f"{__name__}.{name}").TASK
+    task: Task = registry.load(__name__, name, "task").TASK
     return task
 
 
@@ -198,7 +189,7 @@ def metrics() -> dict[str, Metric]:
         f"validator/{name}": Metric(f"{rule.says} ({'higher' if rule.higher else 'lower'} is better)", unit="a score")
         for name, rule in VALIDATORS.items()
     }
-    return {name: metric for task in names() for name, metric in load(task).metrics.items()} | scores
+    return {name: metric for task in registry.names(__name__) for name, metric in load(task).metrics.items()} | scores
 
 
 def metric(name: str) -> Metric:

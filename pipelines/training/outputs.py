@@ -1,6 +1,7 @@
 """What a method says of rows whose labels it does not see."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,19 +78,26 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
         mean = {name: _mean(torch.stack([out[name] for out in said], 1), there_BT) for name in said[0]}
         return {name: out.log() if name in opened.spec.classes else out for name, out in mean.items()}
 
-    training = method.training
-    method.eval()
-    with torch.no_grad():
+    with looking(method):
         said = gather(rows.sweep(), windows_averaged)
         if rows.captions:
             said |= gather(rows.captions.table.sweep(), windows_averaged)
-    method.train(training)
     for name, out in said.items():
         least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
         if not bool(((out >= least) & (out < torch.inf)).all()):  # so is NaN refused
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
     kept = {name: out.cpu().numpy() for name, out in said.items()}
     return kept | {"clip": rows.captions.row.numpy()} if rows.captions else kept
+
+
+@contextmanager
+def looking(method: Method) -> Iterator[None]:
+    """Eval mode without gradients, and the mode of before afterwards."""
+    training = method.training
+    method.eval()
+    with torch.no_grad():
+        yield
+    method.train(training)
 
 
 def _mean(out_BT: Tensor, there_BT: Tensor) -> Tensor:
@@ -104,11 +112,8 @@ def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
     def look(side: Side) -> dict[str, Tensor]:
         return method.net.encode(Side(side.x, side.present, {}, side.domain, side.index))
 
-    training = method.training
-    method.eval()
-    with torch.no_grad():
+    with looking(method):
         f = {name: gather(rows.sweep(), look) for name, rows in sides.items()}
-    method.train(training)
     shared = [m for m in next(iter(f.values())) if all(m in of for of in f.values())]
     return {name: torch.cat([of[m] for m in shared], 1) for name, of in f.items()}
 
@@ -121,11 +126,8 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
         f = method.net.encode(side)
         return {m: torch.stack([f_BD[:, part].norm(dim=1) for part in parts.values()], 1) for m, f_BD in f.items()}
 
-    training = method.training
-    method.eval()
-    with torch.no_grad():
-        seen = gather(rows.sweep(), look)  # modality -> (rows, tasks)
-    method.train(training)
+    with looking(method):
+        seen = gather(rows.sweep(), look)  # modality -> (rows, labels)
     found: dict[tuple[str, str], float] = {}
     for m, h in seen.items():
         there = rows.present[m].any(1) if m in rows.present else slice(None)  # a fused feature is in every row

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featcache import registry
 from featcache.errors import ConfigError
 from heads import nets
 from heads.batch import Spec
@@ -124,15 +125,10 @@ def _check_zip(path: Path) -> None:
         raise ValueError("it is cut off, or no archive of torch or numpy")
 
 
-def load_method(folder: Path, device: str = "cpu") -> Method:
-    """The trained method of a run folder, in eval mode: `load_method(path).predict(side)`."""
-    return Run.open(folder).method(device)
-
-
 def build(config: RunConfig, spec: Spec) -> Method:
     """The run's method on its net, freshly drawn from torch's global stream: the net first, so all methods share it."""
     try:
-        net = nets.load(settings.name_of(config.net)).NET(config.net, spec)
+        net = registry.load(nets, settings.name_of(config.net), "net").NET(config.net, spec)
         method: Method = method_class(config)(config.method, spec, net)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -4,17 +4,15 @@ A file is named after a hash of all that its tensor depends on, and begins with 
 want it at the same time one computes it, and the others wait (on one machine); a damaged one is computed anew.
 """
 
-import fcntl
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from featcache.files import make_folder, write_file
+from featcache.files import locked, write_file
 
 DIGEST = 32  # bytes of a sha256
 
@@ -30,7 +28,7 @@ class Shared:
         path = self.folder / f"{name}.pt"
         if (kept := _read(path)) is not None:
             return kept
-        with _alone(path):
+        with locked(path.with_suffix(".lock")):
             if (kept := _read(path)) is not None:  # found by another run meanwhile
                 return kept
             tensor, file = compute(), io.BytesIO()
@@ -46,12 +44,3 @@ def _read(path: Path) -> Tensor | None:
         return None
     kept: Tensor = torch.load(io.BytesIO(data[DIGEST:]), weights_only=True)
     return kept
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else is here for this file; the kernel lets go of the lock of a process that dies."""
-    make_folder(path.parent)
-    with path.with_suffix(".lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

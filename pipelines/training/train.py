@@ -4,7 +4,6 @@ The loop is the same for every method. What differs between methods stands in he
 in the RunConfig. Labels of the target and of the test rows are not read here: `evaluate` compares outputs with them.
 """
 
-import os
 import time
 from contextlib import closing
 from math import ceil, isfinite, prod
@@ -16,6 +15,7 @@ from torch import Tensor
 
 import featcache
 from featcache.errors import ConfigError
+from featcache.machine import cores
 from heads.methods import Method
 from pipelines.config import RunConfig
 from pipelines.data.draws import batches, draws
@@ -149,8 +149,7 @@ def worth_prefetching(opened: Opened, workers: int) -> bool:
     spec, sizes = opened.spec, dict(zip(("source", "target"), opened.config.batch, strict=True))
     rows = sum(size for side, size in sizes.items() if side in opened.sides)
     row_bytes = 4 * sum(spec.windows[m] * prod(shape) for m, shape in spec.shapes.items())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return rows * row_bytes >= PREFETCH_BYTES and cores > workers
+    return rows * row_bytes >= PREFETCH_BYTES and cores() > workers
 
 
 def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:

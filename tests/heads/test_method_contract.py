@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from featcache import registry
 from heads import methods
 from heads.testing import MethodTests
 from heads.testing.methods import Hidden, HiddenError
@@ -18,7 +19,8 @@ class TestMethods(MethodTests):
 
     @classmethod
     def modules(cls):
-        return [methods.load(name) for name in methods.names() if (name in EACH_SIDE_ALONE) != cls.compares_sides]
+        names = [name for name in registry.names(methods) if (name in EACH_SIDE_ALONE) != cls.compares_sides]
+        return [registry.load(methods, name, "method") for name in names]
 
     @pytest.mark.slow
     def test_shapes_do_not_depend_on_values_on_any_spec(self, module, spec, sides):
@@ -37,8 +39,3 @@ class TestMethodsThatCompareNothing(TestMethods):
 def test_hidden_labels_notice_every_look(look):
     with pytest.raises(HiddenError):
         look(Hidden(label=torch.zeros(8)))
-
-
-def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match=f"no method 'rma'; heads/methods has: {', '.join(methods.names())}"):
-        methods.load("rma")

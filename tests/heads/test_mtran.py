@@ -323,7 +323,7 @@ def test_the_classifier_stays_the_sources_and_the_rest_learns(whole, runs):
     [
         (
             {"net": adapter.Params(dim=8)},
-            "method mtran aligns attention maps, which net mtran has and this net has not",
+            "method mtran aligns attention maps.*use net mtran",
         ),
         ({"method": mtran.Params(align="max")}, "no method.align 'max'; choose from relative, absolute, mmd, mix"),
     ],

@@ -163,7 +163,7 @@ def test_terms_of_each_form():
 
 
 def test_unknown_spaces_list_the_known_ones():
-    with pytest.raises(ValueError, match="no cross_domain 'g'; choose from h, F, adversarial, none"):
+    with pytest.raises(ValueError, match="no method.cross_domain 'g'; choose from h, F, adversarial, none"):
         build(SPEC, cross_domain="g")
 
 

@@ -223,13 +223,6 @@ def test_labelled_rows_are_not_tested():
     assert run(source=("night",), test="night").test == "night"  # supervised-target: other rows of the domain
 
 
-def test_transductive_runs_say_so():
-    same = run(method=rna.Params(), target="night", train_split="test")
-    assert same.transductive
-    assert not run(**ADAPTED).transductive
-    assert not run(train_split="test").transductive  # nothing of night was seen
-
-
 def test_points_are_the_last_ones_and_there_are_as_many_as_asked_for():
     assert run(steps=12).points == (12,)
     assert run(steps=11, eval_every=3, keep=2).points == (9, 11)

@@ -17,7 +17,7 @@ from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import evaluate, predictions
 from pipelines.measures.accuracy import topk_accuracy
 from pipelines.tasks.classification import TASK
-from pipelines.training.runs import Run, load_method
+from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers.stores import CLASSES, STORES, manifest, run, write_all, write_store
 
@@ -94,7 +94,7 @@ def test_several_tasks_have_names_and_an_action(tmp_path):
 def test_norms_are_those_of_the_trained_features(stores, tmp_path):
     config = run(steps=5)
     folder = train(config, stores, tmp_path)
-    method, opened, found = load_method(folder), open_run(config, stores), values(folder, stores)
+    method, opened, found = Run.open(folder).method(), open_run(config, stores), values(folder, stores)
     naive = {}
     for side, domain in (("source", "day"), ("target", "night")):
         rows = opened.manifest.rows(domain=domain, split="test")
@@ -118,13 +118,13 @@ def test_norms_count_only_rows_that_have_the_modality(tmp_path):
     folder = train(config, tmp_path / "gaps", tmp_path / "runs")
     opened = open_run(config, tmp_path / "whole")
     side = next(opened.test().sweep())
-    norms = load_method(folder).net.encode(side)["rgb"].norm(dim=1)
+    norms = Run.open(folder).method().net.encode(side)["rgb"].norm(dim=1)
     assert values(folder, tmp_path / "gaps")["norm/target/rgb"] == pytest.approx(norms[1:].mean().item(), rel=1e-5)
 
 
 def test_dead_features_have_norms_but_no_coefficient_of_variation(stores, tmp_path):
     folder = train(run(steps=0), stores, tmp_path)
-    weights = {name: torch.zeros_like(w) for name, w in load_method(folder).state_dict().items()}
+    weights = {name: torch.zeros_like(w) for name, w in Run.open(folder).method().state_dict().items()}
     torch.save(weights, folder / "head.pt")
     found = values(folder, stores)
     assert found["norm/source/rgb"] == found["norm/target/flow"] == 0
@@ -173,7 +173,7 @@ def test_changed_features_are_refused(tmp_path, monkeypatch, size):
 def test_a_changed_first_stage_is_refused(stores, tmp_path):
     first = train(run(), stores, tmp_path)
     second = train(run(seed=1, init_from=first.name), stores, tmp_path)
-    torch.save({name: w + 1 for name, w in load_method(first).state_dict().items()}, first / "head.pt")
+    torch.save({name: w + 1 for name, w in Run.open(first).method().state_dict().items()}, first / "head.pt")
     with pytest.raises(ConfigError, match="init_from has changed since"):
         evaluate(second, stores)
 
@@ -200,7 +200,7 @@ def test_a_source_that_lacks_a_modality_is_measured_on_what_is_there(tmp_path):
     stores = with_gaps(tmp_path / "one", {day[0]: "absent"})
     folder = train(config, stores, tmp_path / "one runs")
     whole = next(open_run(config, write_all(tmp_path / "whole")).test("day").sweep())
-    h = load_method(folder).net.encode(whole)
+    h = Run.open(folder).method().net.encode(whole)
     found = values(folder, stores)
     assert found["norm/source/flow"] == pytest.approx(h["flow"][1:].norm(dim=1).mean().item(), rel=1e-5)
     assert found["norm/source/rgb"] == pytest.approx(h["rgb"].norm(dim=1).mean().item(), rel=1e-5)
@@ -229,7 +229,7 @@ def test_norms_are_over_all_source_domains(tmp_path):
     folder = train(config, stores, tmp_path)
     side = next(open_run(config, stores).test("day", "dusk").sweep())
     assert len(side.index) == 12
-    h = load_method(folder).net.encode(side)["rgb"].norm(dim=1)
+    h = Run.open(folder).method().net.encode(side)["rgb"].norm(dim=1)
     assert values(folder, stores)["norm/source/rgb"] == pytest.approx(h.mean().item(), rel=1e-5)
 
 

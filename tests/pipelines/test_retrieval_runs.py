@@ -20,7 +20,7 @@ from pipelines.tables import build as tables
 from pipelines.tables import choosing
 from pipelines.training import engine
 from pipelines.training.outputs import scores
-from pipelines.training.runs import Run, load_method
+from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers.caption_stores import captions, clips, run, write_all
 
@@ -71,7 +71,7 @@ def test_clips_and_captions_of_the_test_are_kept_with_who_is_whose(kept, stores)
 
 
 def test_kept_embeddings_are_those_of_the_trained_net(kept, stores):
-    method, test = load_method(kept), open_run(run(), stores).test()
+    method, test = Run.open(kept).method(), open_run(run(), stores).test()
     said = Run.open(kept).outputs
     with torch.no_grad():
         visual = torch.cat([method.net.encode(side)["visual"] for side in test.sweep()])
@@ -132,7 +132,7 @@ def test_metrics_are_those_of_the_point_that_is_chosen(kept, chosen, stores):
 
 def test_source_val_is_measured_on_held_out_source_rows(kept, stores):
     opened = open_run(Run.open(kept).config, stores)
-    method, held = load_method(kept), opened.sides["source_val"]
+    method, held = Run.open(kept).method(), opened.sides["source_val"]
     with torch.no_grad():
         (clip,), (text,) = ([method.net.encode(s) for s in of.sweep()] for of in (held, held.captions))
     ranks = naive(text["text"].numpy(), clip["visual"].numpy(), held.captions.row.tolist())
@@ -194,7 +194,7 @@ def test_methods_of_alignment_train_on_captioned_clips(module, stores, tmp_path)
 def test_what_training_warns_of_is_told_in_words(workers, stores, tmp_path):
     runs = [adapting(cdan_keels, method=cdan_keels.Params(K=4), steps=1, seed=seed) for seed in (0, 1)]
     outcomes = engine.run_all(runs, stores, tmp_path, workers=workers)
-    told = "method.K=4 keels of 9 clips of the target: few stand for more than one or two"
+    told = "method.K=4 keels of 9 clips of the target: most keels represent only one or two rows"
     assert [(outcome.status, outcome.warnings) for outcome in outcomes] == [("trained", (told,))] * 2
 
 

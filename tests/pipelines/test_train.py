@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from featcache import registry
 from featcache.errors import ConfigError
 from featcache.store import StoreWriter
 from heads import methods
@@ -30,7 +31,7 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.training import engine
 from pipelines.training import train as train_module
 from pipelines.training.outputs import feature_norms, look, outputs
-from pipelines.training.runs import Run, load_method
+from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.conftest import ROOT
 from tests.helpers import caption_stores as captioned
@@ -95,8 +96,8 @@ def test_equals_a_loop_written_by_hand(stores, tmp_path):
 def test_same_seed_same_log_to_the_digit(config, stores, tmp_path):
     first, again = (train(config, stores, tmp_path / str(k)) for k in range(2))
     assert (first / "log.jsonl").read_text() == (again / "log.jsonl").read_text()
-    for name, weights in load_method(first).state_dict().items():
-        assert torch.equal(weights, load_method(again).state_dict()[name])
+    for name, weights in Run.open(first).method().state_dict().items():
+        assert torch.equal(weights, Run.open(again).method().state_dict()[name])
     other = train(override(config, "seed=1"), stores, tmp_path / "other")
     assert (first / "log.jsonl").read_text() != (other / "log.jsonl").read_text()
 
@@ -201,7 +202,7 @@ def test_looking_hides_labels_and_restores_the_mode(windows, training, stores):
 
 
 def test_norms_are_measured_without_dropout(finished, stores):
-    method, rows = load_method(finished), open_run(run(), stores).test()
+    method, rows = Run.open(finished).method(), open_run(run(), stores).test()
     expected = feature_norms(method, rows)
     assert feature_norms(method.train(), rows) == expected
     assert method.training
@@ -283,12 +284,17 @@ def test_large_batches_are_prefetched_where_a_core_is_left(workers, least, prefe
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in methods.names() if "clustering" not in methods.load(name).METHOD.tasks]
+    "name",
+    [
+        name
+        for name in registry.names(methods)
+        if "clustering" not in registry.load(methods, name, "method").METHOD.tasks
+    ],
 )
 @pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find prototypes in
 def test_past_batches_are_not_looked_at_again(name, stores, captioned_stores, monkeypatch):
     """The memory of a batch is used again: every method trains the same when it is overwritten with NaN."""
-    module = methods.load(name)
+    module = registry.load(methods, name, "method")
     sees = module.METHOD.needs + module.METHOD.may
     make = run if "classification" in module.METHOD.tasks else captioned.run
     config = make(
@@ -344,7 +350,7 @@ def test_padded_windows_have_no_say(tmp_path):
     feeds = {"rgb": Feed("hog", test="each"), "flow": Feed("hof", test="each")}
     config = run(feeds=feeds, absent="mask", steps=3)
     opened = open_run(config, tmp_path)
-    method = load_method(train(config, tmp_path, tmp_path / "runs"))
+    method = Run.open(train(config, tmp_path, tmp_path / "runs")).method()
     rows = opened.test()
     said = np.exp(outputs(method, rows, opened)["label"])
     side = next(rows.sweep())
@@ -447,7 +453,7 @@ def test_a_learning_rate_of_one_part_moves_only_that_part(stores, tmp_path):
     opened = open_run(config, stores)
     torch.manual_seed(config.seed)
     start = adapter.Adapter(config.net, opened.spec).state_dict()
-    end = load_method(train(config, stores, tmp_path)).net.state_dict()
+    end = Run.open(train(config, stores, tmp_path)).method().net.state_dict()
     moved = {name for name in start if not torch.allclose(start[name], end[name], atol=1e-20)}
     assert moved == {f"F.{m}.{part}" for m in ("rgb", "flow") for part in ("weight", "bias")}
 
@@ -458,7 +464,7 @@ def test_a_learning_rate_of_one_part_moves_only_that_part(stores, tmp_path):
 @pytest.mark.parametrize("config", [run(method=rna.Params()), adapting()], ids=["DG", "UDA"])
 def test_rna_shrinks_the_norm_gap(config, stores, tmp_path):
     def gap(config):
-        method = load_method(train(dataclasses.replace(config, steps=100, **HEALTHY), stores, tmp_path))
+        method = Run.open(train(dataclasses.replace(config, steps=100, **HEALTHY), stores, tmp_path)).method()
         rows = open_run(config, stores).test("day")
         with torch.no_grad():
             f = method.net.encode(next(rows.sweep()))
@@ -499,7 +505,7 @@ def test_a_run_can_be_loaded_and_says_the_same(stores, tmp_path):
     folder = train(config, stores, tmp_path)
     made, opened = Run.open(folder), open_run(config, stores)
     assert made.config == config
-    said = outputs(load_method(folder), opened.test(), opened)
+    said = outputs(Run.open(folder).method(), opened.test(), opened)
     assert np.array_equal(said["label"], made.outputs["label"][-1])
     assert made.outputs["rows"].tolist() == opened.manifest.rows(domain="night", split="test")
     assert made.facts["recipes"] == {m: store.recipe_sha256 for m, store in opened.stores.items()}
@@ -533,7 +539,7 @@ def test_init_from_copies_all_that_fits(stores, tmp_path):
     first = run(seed=7, **HEALTHY)
     folder = train(first, stores, tmp_path)
     second = Run.open(train(adapting(init_from=first.id, steps=0), stores, tmp_path)).method()
-    for name, weights in load_method(folder).state_dict().items():
+    for name, weights in Run.open(folder).method().state_dict().items():
         assert torch.equal(second.state_dict()[name], weights)
     plain = Run.open(train(adapting(steps=0), stores, tmp_path)).method()
     for name, weights in plain.state_dict().items():
@@ -549,7 +555,7 @@ def test_a_retrained_first_stage_makes_the_second_stale(tmp_path):
     shutil.rmtree(tmp_path / stage_a.id)
     train(stage_a, stores, tmp_path)  # the same weights again
     assert Run.open(train(stage_b, stores, tmp_path)).facts["note"] == "new"
-    method = load_method(tmp_path / stage_a.id)
+    method = Run.open(tmp_path / stage_a.id).method()
     torch.save({name: w + 1 for name, w in method.state_dict().items()}, tmp_path / stage_a.id / "head.pt")
     note = Run.open(train(stage_b, stores, tmp_path)).facts["note"]
     assert note == "trained again, for these have changed: init_from"
