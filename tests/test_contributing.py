@@ -19,7 +19,7 @@ FILES = {
     "heads/methods/entropy.py": METHOD,
     "featcache/testing/test_proof.py": PROOF,
 }
-OTHERS = """
+NET_AND_BRIDGE = """
 import json_rows
 import linear
 from featcache.testing import BridgeTests, NetTests
@@ -30,33 +30,46 @@ class TestLinear(NetTests):
 class TestJsonRows(BridgeTests):
     module = json_rows
 """
-#: what is broken -> (file, old text, new text, tests that must fail)
-BROKEN = {
-    "an extractor whose rows depend on the batch": (
-        "mean_colour.py",
-        "return windows.astype(np.float32)",
-        "return (windows - windows.mean(0) / 9).astype(np.float32)",
-        {"test_rows_do_not_depend_on_the_batch"},
-    ),
-    "a method with a parameter that nothing trains": (
-        "entropy.py",
-        '    needs = ("source", "target")\n',
-        '    needs = ("source", "target")\n\n    def __init__(self, params, spec, net):\n'
-        "        super().__init__(params, spec, net)\n        self.idle = torch.nn.Parameter(torch.zeros(3))\n",
-        {"test_every_parameter_gets_a_gradient"},
-    ),
-    "a net that ignores `present`": (
-        "linear.py",
-        "side.pool(m).flatten(1)) * side.has(m)[:, None]",
-        "side.x[m].mean(1).flatten(1))",
-        {"test_windows_that_are_not_present_are_not_read"},
-    ),
-    "a bridge that loses ids": (
-        "json_rows.py",
-        "clip[0] for clip in clips",
-        "str(k) for k in range(len(clips))",
-        {"test_one_key_comes_back_in_the_order_of_the_file", "test_ids"},
-    ),
+BROKEN = """
+import broken_entropy
+import broken_json_rows
+import broken_linear
+import broken_mean_colour
+from featcache.testing import BridgeTests, ExtractorTests, MethodTests, NetTests
+
+class TestRowsThatDependOnTheirBatch(ExtractorTests):
+    module = broken_mean_colour
+
+class TestAParameterThatNothingTrains(MethodTests):
+    module = broken_entropy
+    compares_sides = False
+
+class TestANetThatIgnoresPresent(NetTests):
+    module = broken_linear
+
+class TestABridgeThatLosesIds(BridgeTests):
+    module = broken_json_rows
+"""
+CHANGES = {  #: file -> what breaks it
+    "mean_colour.py": [
+        ("return windows.astype(np.float32)", "return (windows - windows.mean(0) / 9).astype(np.float32)"),
+        ('name = "mean-colour"', 'name = "broken-mean-colour"'),
+    ],
+    "entropy.py": [
+        (
+            '    needs = ("source", "target")\n',
+            '    needs = ("source", "target")\n\n    def __init__(self, params, spec, net):\n'
+            "        super().__init__(params, spec, net)\n        self.idle = torch.nn.Parameter(torch.zeros(3))\n",
+        )
+    ],
+    "linear.py": [("side.pool(m).flatten(1)) * side.has(m)[:, None]", "side.x[m].mean(1).flatten(1))")],
+    "json_rows.py": [("clip[0] for clip in clips", "str(k) for k in range(len(clips))")],
+}
+FAILURES = {  #: class -> tests that fail
+    "TestRowsThatDependOnTheirBatch": {"test_rows_do_not_depend_on_the_batch"},
+    "TestAParameterThatNothingTrains": {"test_every_parameter_gets_a_gradient"},
+    "TestANetThatIgnoresPresent": {"test_windows_that_are_not_present_are_not_read"},
+    "TestABridgeThatLosesIds": {"test_one_key_comes_back_in_the_order_of_the_file", "test_ids"},
 }
 
 
@@ -69,46 +82,59 @@ def test_the_linter_has_nothing_to_say(path, command):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def write_own_files(folder):
-    """A folder outside the repository: the files of CONTRIBUTING.md, a net, a bridge, and the tests of all four."""
-    files = {"mean_colour.py": EXTRACTOR, "entropy.py": METHOD, "test_proof.py": PROOF, "test_others.py": OTHERS}
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """What pytest prints in a folder outside the repository: four files, a broken copy of each, and their tests."""
+    folder = tmp_path_factory.mktemp("outside")
+    files = {"mean_colour.py": EXTRACTOR, "entropy.py": METHOD}
     files |= {name: (ROOT / "tests" / "data" / name).read_text() for name in ("linear.py", "json_rows.py")}
     for name, text in files.items():
         (folder / name).write_text(text)
+        for old, new in CHANGES[name]:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        (folder / f"broken_{name}").write_text(text)
+    for name, text in {"proof": PROOF, "net_and_bridge": NET_AND_BRIDGE, "broken": BROKEN}.items():
+        (folder / f"test_{name}.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-rfp", "--strict-markers", f"--rootdir={folder}", str(folder)]
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "300"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=settings).stdout
 
 
-def run_pytest(folder):
-    """Run pytest there; (exit code, output)."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rf", "--strict-markers", "-p", "no:cacheprovider"]
-    others = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
-    run = subprocess.run(
-        [*command, f"--rootdir={folder}", str(folder)],
-        capture_output=True, text=True, check=False, cwd=folder, env=os.environ | others,
-    )  # fmt: skip
-    return run.returncode, run.stdout + run.stderr
+def tests_by_class(outcome, output):
+    """{file: {class: names of its tests with this outcome, PASSED or FAILED}}."""
+    tests = {}
+    for file, owner, name in re.findall(rf"^{outcome} (\S+?)::(\w+)::(\w+)", output, re.MULTILINE):
+        tests.setdefault(file, {}).setdefault(owner, set()).add(name)
+    return tests
 
 
-def test_files_outside_the_repository_prove_themselves(tmp_path):
-    write_own_files(tmp_path)
-    code, output = run_pytest(tmp_path)
-    assert code == 0, output
-    assert "warning" not in output
+def test_files_outside_the_repository_prove_themselves(outside):
+    passed, failed = tests_by_class("PASSED", outside), tests_by_class("FAILED", outside)
+    assert failed.keys() == {"test_broken.py"}, outside
+    proved = passed["test_proof.py"] | passed["test_net_and_bridge.py"]
+    assert proved.keys() == {"TestMeanColour", "TestEntropy", "TestLinear", "TestJsonRows"}
+    assert min(map(len, proved.values())) >= 7
+    assert "error" not in outside.splitlines()[-1]
+    assert "warning" not in outside.splitlines()[-1]
 
 
-def test_broken_files_fail_the_test_of_what_is_broken(tmp_path):
-    write_own_files(tmp_path)
-    for file, old, new, _ in BROKEN.values():
-        text = (tmp_path / file).read_text()
-        assert text.count(old) == 1
-        (tmp_path / file).write_text(text.replace(old, new))
-    code, output = run_pytest(tmp_path)
-    assert code == 1, output
-    failed = set(re.findall(r"^FAILED \S+?::\w+::(\w+)", output, re.MULTILINE))
-    for what, (*_, tests) in BROKEN.items():
-        assert tests <= failed, f"{what}: {failed}"
-    assert "no gradient reaches idle; use these parameters in a loss, or freeze them" in output
-    assert "ids are lost, changed or in another order" in output
-    assert "the feature rgb depends on windows that are not present" in output
+def test_broken_files_fail_the_test_of_what_is_broken(outside):
+    failed = tests_by_class("FAILED", outside)["test_broken.py"]
+    assert failed.keys() == FAILURES.keys()
+    for owner, names in FAILURES.items():
+        assert names <= failed[owner]
+        assert len(failed[owner]) == 1 or owner == "TestABridgeThatLosesIds"  # most of its tests compare ids
+    assert "no gradient reaches idle; use these parameters in a loss, or freeze them" in outside
+    assert "ids are lost, changed or in another order" in outside
+    assert "the feature rgb depends on windows that are not present" in outside
+    assert "a row differs in a batch of one" in outside
+
+
+def test_without_pytest_the_error_names_the_fix():
+    code = "import sys; sys.modules['pytest'] = None; import featcache.testing"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "the contract tests need pytest; install it with: pip install pytest" in run.stderr
 
 
 def load(tmp_path, monkeypatch, name, text):

@@ -20,13 +20,14 @@ the promise, and yours gives the reason why the file does not make it.
 This is the only part of `featcache` that imports `heads` and pytest.
 """
 
-import pytest
+# heads.testing comes first, because its error names a missing pytest
+from heads.testing import MethodTests, NetTests, RetrievalNetTests
 
-from heads.testing import MethodTests, NetTests, RetrievalNetTests  # first, as it names a missing pytest
+__all__ = ["BridgeTests", "ExtractorTests", "MethodTests", "NetTests", "RetrievalNetTests"]
+
+import pytest
 
 pytest.register_assert_rewrite("featcache.testing.bridges", "featcache.testing.extractors")  # asserts show their values
 
 from featcache.testing.bridges import BridgeTests  # noqa: E402
 from featcache.testing.extractors import ExtractorTests  # noqa: E402
-
-__all__ = ["BridgeTests", "ExtractorTests", "MethodTests", "NetTests", "RetrievalNetTests"]

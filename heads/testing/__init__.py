@@ -3,7 +3,7 @@
 try:
     import pytest
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("heads.testing needs pytest; install it with: pip install pytest") from error
+    raise ModuleNotFoundError("the contract tests need pytest; install it with: pip install pytest") from error
 
 pytest.register_assert_rewrite("heads.testing.methods", "heads.testing.nets")  # so that asserts show their values
 
