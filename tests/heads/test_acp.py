@@ -13,8 +13,8 @@ from heads.losses.prototypes import divergence, log_assignment, mutual_informati
 from heads.methods import acp, compute_now
 from heads.methods._keels import Keels, visual_vector
 from heads.nets import ce, gated
+from heads.testing.problems import without
 from pipelines.training.shared import DIGEST, Shared
-from tests.helpers.problems import without
 from tests.helpers.retrieval_problems import EXPERTS, SPEC, batch, clips, pairs, part, sweep
 
 torch.set_num_threads(1)

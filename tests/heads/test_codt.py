@@ -15,7 +15,7 @@ from heads.losses.transport import cluster_scales, transport_plan
 from heads.methods.codt import CODE, Codt, Params
 from heads.nets import adapter
 from heads.nets.stgcn import pooled
-from tests.helpers.problems import SPEC as OTHERS
+from heads.testing.problems import SPEC as OTHERS
 from tests.helpers.skeleton_problems import ONE, ROWS, TWO, batch, net, side, sweep
 
 torch.set_num_threads(1)

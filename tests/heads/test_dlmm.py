@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from heads.batch import Batch, Side
 from heads.methods import dlmm
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, side, without
+from heads.testing.problems import EK, SPEC, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from heads.methods import label_propagation, logistic_regression, nearest_mean, source_only
 from heads.methods.logistic_regression import logistic_regression as fit_logistic
 from heads.nets import adapter
+from heads.testing.problems import EK, SPEC, side, without
 from heads.units import moments
 from tests.helpers import rotated as _rotated
-from tests.helpers.problems import EK, SPEC, side, without
 
 BOTH = pytest.mark.parametrize("module", [logistic_regression, nearest_mean], ids=["logistic", "mean"])
 EVERY = pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from heads.batch import Batch, Side
 from heads.methods import gradient_blending, source_only
 from heads.nets import adapter, mtran
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 

@@ -15,11 +15,11 @@ from heads.losses.moments import mmd
 from heads.methods import mtran
 from heads.nets import adapter
 from heads.nets import mtran as net
+from heads.testing.problems import EK, SPEC, batch, side, without
 from pipelines.config import Optim, override
 from pipelines.data import opening
 from pipelines.training.runs import Run, build
 from pipelines.training.train import train
-from tests.helpers.problems import EK, SPEC, batch, side, without
 from tests.helpers.stores import manifest, run, write_all
 
 torch.set_num_threads(1)

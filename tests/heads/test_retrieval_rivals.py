@@ -10,7 +10,7 @@ from heads.losses.prototypes import log_assignment
 from heads.methods import capq, cdan_keels
 from heads.methods._keels import visual_vector
 from heads.nets import ce
-from tests.helpers.problems import without
+from heads.testing.problems import without
 from tests.helpers.retrieval_problems import EXPERTS, SPEC, batch, clips, sweep
 
 torch.set_num_threads(1)

@@ -12,8 +12,8 @@ from heads.batch import Batch, Side
 from heads.losses.entropy import information
 from heads.methods import rna, source_only
 from heads.nets import adapter
+from heads.testing.problems import EK, SPEC, batch, without
 from tests.heads.test_losses_norms import R, norm
-from tests.helpers.problems import EK, SPEC, batch, without
 
 UDA, DG = ("source", "target"), ("source",)
 

@@ -13,7 +13,7 @@ from heads.methods import dann, sava
 from heads.methods._adversarial import domain_loss
 from heads.methods._windows import videos, window_features
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 

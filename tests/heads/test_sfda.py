@@ -9,9 +9,9 @@ from heads.batch import Batch
 from heads.cluster import prototype_labels
 from heads.losses.entropy import entropy
 from heads.methods import sfda
+from heads.testing.methods import build
+from heads.testing.problems import EK, SPEC, batch, side, without
 from tests.heads.test_cluster import problem
-from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from heads.batch import Batch, Side
 from heads.methods import ta3n
 from heads.nets import adapter, trn
-from tests.helpers.problems import EK, SPEC, batch, side, small, without
+from heads.testing.problems import EK, SPEC, batch, side, small, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 

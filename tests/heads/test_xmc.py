@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy, normalize
 from heads.batch import Batch, Side, Spec
 from heads.methods import dann, source_only, xmc
 from heads.nets import adapter
+from heads.testing.problems import EK, SPEC, batch, side, without
 from tests.heads.test_losses_contrastive import naive
-from tests.helpers.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two labels"])
