@@ -26,7 +26,7 @@ from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import Outputs, feature_norms
-from pipelines.training.runs import Run, changes, what_is_read
+from pipelines.training.runs import Run, changes, fingerprints
 
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
 
@@ -65,7 +65,7 @@ def distances(
 def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
     """What the run read, as it was then, and its trained method."""
     opened = open_run(run.config, stores, device)
-    if changed := changes(run, what_is_read(opened, run.folder.parent)):
+    if changed := changes(run, fingerprints(opened, run.folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
     return opened, run.method(device)
 

@@ -21,7 +21,7 @@ from pipelines.data.opening import open_run
 from pipelines.data.rows import Rows
 from pipelines.data.stores import DONE
 from pipelines.training.outputs import outputs
-from pipelines.training.runs import Run, changes, what_is_read
+from pipelines.training.runs import Run, changes, fingerprints
 
 BLOCK = 8192  #: rows of a store that are compared at a time
 
@@ -82,7 +82,7 @@ def in_run(
             f"run {run.config.id} is a {run.config.task.name} run; only a retrieval run answers a sentence"
         )
     opened = open_run(run.config, stores, device)
-    if changed := changes(run, what_is_read(opened, folder.parent)):
+    if changed := changes(run, fingerprints(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
     feeds = {m: run.config.feeds[m] for m in run.config.captions}
     for m in feeds:

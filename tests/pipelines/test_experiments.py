@@ -264,14 +264,14 @@ def test_a_failing_run_costs_only_those_that_start_from_it(stores, tmp_path):
     outcomes = {outcome.config.id: outcome for outcome in engine.run_all([after, bad, fine], stores, tmp_path)}
     assert [outcomes[c.id].status for c in (bad, after, fine)] == ["failed", "failed", "trained"]
     assert "term L_C" in outcomes[bad.id].note
-    assert "the run it starts from failed" in outcomes[after.id].note
+    assert f"failed: {bad.id}" in outcomes[after.id].note
     assert outcomes[bad.id].folder is None
 
 
 def test_a_first_stage_that_is_not_there_is_named(stores, tmp_path):
     (outcome,) = engine.run_all([run(init_from="nowhere_0")], stores, tmp_path)
     assert outcome.status == "failed"
-    assert "init_from names nowhere_0, which is not a finished run" in outcome.note
+    assert "init_from names nowhere_0" in outcome.note
 
 
 def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
@@ -281,7 +281,8 @@ def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
     relabelled = manifest(labels=lambda d, s, name: {"label": {"chop": "stir", "stir": "chop"}.get(name, name)})
     relabelled.write(stores / "toy" / "manifest.csv")
     (outcome,) = engine.run_all([run()], stores, tmp_path)
-    assert (outcome.status, outcome.note) == ("trained", "trained again, for these have changed: manifest")
+    assert outcome.status == "trained"
+    assert outcome.note.endswith(" changed: manifest")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(stores, tmp_path, monkeypatch):
