@@ -46,8 +46,8 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
         note(f"{len(without)} of {len(shown)} runs have all results but A-distances:\n  " + "\n  ".join(without))
     if wrong:
         raise click.ClickException(
-            f"{len(wrong)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.typed}` trains "
-            "what is missing or out of date:\n  " + first(wrong, between="\n  ")
+            f"{len(wrong)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.arguments}` "
+            "trains what is missing or out of date:\n  " + first(wrong, between="\n  ")
         )
     if without:
         raise SystemExit(1)

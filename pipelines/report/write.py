@@ -149,8 +149,8 @@ def _limits(experiment: Experiment, table: Table) -> str:
 def _reproduce(experiment: Experiment) -> str:
     commands = [
         *experiment.command.split(" && "),
-        f"featcache table {experiment.typed or experiment.name}",
-        f"featcache report {experiment.typed or experiment.name}",
+        f"featcache table {experiment.arguments or experiment.name}",
+        f"featcache report {experiment.arguments or experiment.name}",
     ]
     return page.section(
         "To reproduce",
