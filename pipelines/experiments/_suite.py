@@ -2,9 +2,9 @@
 
 All methods use one net, schedule and optimiser, although the files of some prefer others: XMC and STCDA an adapter
 without ReLU, SHOT batch normalisation and smoothed labels in its source stage, SFDA new prototypes every 100 steps,
-3C-GAN its own optimiser. CBST and DLMM label more of the target in each epoch, CBST none in its first two epochs, so their results
-depend on the length of an epoch (see `suite`). Methods that need several modalities or windows are in groups of their
-own, so that a benchmark can leave them out.
+3C-GAN its own optimiser. CBST and DLMM label more of the target in each epoch, CBST none in its first two epochs, so
+their results depend on the length of an epoch (see `suite`). Methods that need several modalities or windows are in
+groups of their own, so that a benchmark can leave them out.
 """
 
 from dataclasses import replace
