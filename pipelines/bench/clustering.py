@@ -13,10 +13,10 @@ from heads.nets import stgcn
 from heads.skeletons import partitions
 from pipelines.bench._lines import Line, alternate
 
-FRAMES, JOINTS, BODIES, ROWS = 50, 25, 2, 128  #: of a batch's side
+FRAMES, JOINTS, BODIES, ROWS = 50, 25, 2, 128  #: shape of a batch's side
 MEMORY, CLUSTERS = 20_000, 51
 LAYERS = ((3, 16, 50), (16, 16, 50), (16, 32, 50), (32, 32, 25), (32, 64, 25), (64, 64, 13), (64, 256, 13))
-COUNTS = (1, 3, 1, 2, 1, 1, 1)  #: of the blocks that have these channels and frames
+COUNTS = (1, 3, 1, 2, 1, 1, 1)  #: number of blocks with these channels and frames
 
 
 def sinkhorn() -> Iterator[Line]:

@@ -27,7 +27,7 @@ from pipelines.data.rows import Rows
 from pipelines.data.tiers import Stream, Wanted, open_features
 from pipelines.training.runs import build
 
-ROWS, WINDOWS, WIDTH = 2048, 5, 3072  #: of the store that is written and read: 30 KB rows, two shards
+ROWS, WINDOWS, WIDTH = 2048, 5, 3072  #: shape of a store that is written and read: 30 KB rows, two shards
 BATCH = 128
 OPEN_TARGET = 0.020  #: seconds, for 20 shards
 STEPS = 100

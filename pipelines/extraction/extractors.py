@@ -67,10 +67,10 @@ def load_extractors(
         values = _completed(name, values, manifest) if manifest else values
         ready[name] = load(name, values).ready(replace(runtime, weights=chosen[name]))
     loaded = [ready[name].seen(view) if view else ready[name] for name, view in views]
-    for one, other in combinations(loaded, 2):
-        if one.store == other.store:
+    for first, second in combinations(loaded, 2):
+        if first.store == second.store:
             raise ConfigError(
-                f"{one.name} and {other.name} would both fill {one.store}.zarr; extract them into two --stores folders"
+                f"{first.name} and {second.name} would both fill {first.store}.zarr; extract them into two --stores folders"
             )
     return loaded
 

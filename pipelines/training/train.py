@@ -96,7 +96,7 @@ def fit(
     early_points = config.points[:-1]  # the last point is evaluated below
     log: Log = []
     points: list[Point] = []
-    weights: dict[str, Tensor] = {}  # of the best point
+    weights: dict[str, Tensor] = {}  # weights of the best point
 
     def keep(step: int) -> None:
         points.append(look(method, step, test, opened))
