@@ -70,7 +70,8 @@ def load_extractors(
     for first, second in combinations(loaded, 2):
         if first.store == second.store:
             raise ConfigError(
-                f"{first.name} and {second.name} would both fill {first.store}.zarr; extract them into two --stores folders"
+                f"{first.name} and {second.name} would both fill {first.store}.zarr; "
+                "extract them into two --stores folders"
             )
     return loaded
 
