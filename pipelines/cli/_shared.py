@@ -110,7 +110,7 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
             stores = Path(experiment).parent if is_folder else Path("stores")
         typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
         words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
-        chosen = replace(chosen, typed=" ".join([quote(experiment), *words]))
+        chosen = replace(chosen, arguments=" ".join([quote(experiment), *words]))
         command(Job(chosen, stores, runs), **own_options)
 
     options = [

@@ -46,8 +46,8 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
         note(f"{len(without)} of {len(shown)} runs have all results except A-distances:\n  " + "\n  ".join(without))
     if failed:
         raise click.ClickException(
-            f"{len(failed)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.typed}` trains "
-            "the runs that are missing or out of date:\n  " + first(failed, between="\n  ")
+            f"{len(failed)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.arguments}` "
+            "trains the runs that are missing or out of date:\n  " + first(failed, between="\n  ")
         )
     if without:
         raise SystemExit(1)

@@ -152,8 +152,8 @@ def _reproduce(experiment: Experiment) -> str:
     """The commands that make the results, the table and the page again, and the experiment's docstring."""
     commands = [
         *experiment.command.split(" && "),
-        f"featcache table {experiment.typed or experiment.name}",
-        f"featcache report {experiment.typed or experiment.name}",
+        f"featcache table {experiment.arguments or experiment.name}",
+        f"featcache report {experiment.arguments or experiment.name}",
     ]
     return page.section(
         "Commands to reproduce the page",

@@ -68,11 +68,12 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     for method in dict.fromkeys(method for method, _ in planned):
         runs = {shift: planned.get((method, shift), {}) for shift in shifts}
         configs = [run for run in experiment.runs if run.row_shown == method]
-        published = experiment.theirs(configs[0].row, metric, metric == headline)
+        published = experiment.published_numbers(configs[0].row, metric, metric == headline)
         line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
     below = notes(experiment, metric, lines, planned, results)
-    stray = {row.run for row in rows if row.experiment == experiment.name} - experiment.by_id.keys() - experiment.known
+    written = {row.run for row in rows if row.experiment == experiment.name}
+    stray = written - experiment.by_id.keys() - experiment.earlier_ids
     if stray:
         below.append(Note(f"Left out: results of runs that are no longer part of the experiment ({len(stray)})."))
     return Table(experiment.name, metric, shifts, tuple(lines), tuple(below))

@@ -246,7 +246,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         "PUBLISHED = {'BM': {'utk→msr': {'acc_hungarian/B0': 16.6, 'nmi/B1': 23.3, 'ari/B1/kmeans': 6.4}}}"
     )
     path.write_text(text)
-    assert experiments.load(path).theirs("BM", "nmi/B1", headline=False) == {"utk→msr": 23.3}
+    assert experiments.load(path).published_numbers("BM", "nmi/B1", headline=False) == {"utk→msr": 23.3}
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

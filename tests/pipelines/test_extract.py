@@ -251,9 +251,9 @@ def test_two_extractions_share_the_blocks(tmp_path, media, monkeypatch):
     assert sorted(call[0] for call in media.calls) == [str(i) for i in range(9)]  # nobody decoded a clip twice
     assert others[0].clips == 5
     assert others[0].unusable() == ["count"]  # unfinished as yet
-    assert others[0].notes == [
-        "4 clips of count are being written by another process, or were given up by it: run this again"
-    ]
+    (note,) = others[0].notes
+    assert note.startswith("4 clips of count ")
+    assert note.endswith("run this again")
     assert mine.clips == 4
     assert mine.notes == []
     assert problems(mine.stores["count"].path) == []
@@ -271,7 +271,8 @@ def test_nothing_is_left_for_a_second_extraction(tmp_path, media):
             return super().__call__(windows)
 
     assert extract(clips(2), [Meanwhile(Params())], tmp_path).unusable() == []
-    assert said[0] == "nothing to do here: 2 clips of count are being written by another process; wait for it"
+    assert "2 clips of count are being written by another process" in said[0]
+    assert said[0].endswith("wait for it")
 
 
 def test_an_extractor_that_stops_is_a_failure_of_that_clip(tmp_path, media):

@@ -279,7 +279,7 @@ def test_published_ranks_may_be_above_a_hundred(tmp_path):
         "PUBLISHED = {'gated': {'day→night': {METRIC: 160.0}}}"
     )
     path.write_text(text.replace("METRIC", "'t2v/MedR'"))
-    assert experiments.load(path).theirs("gated", "t2v/MedR", headline=False) == {"day→night": 160.0}
+    assert experiments.load(path).published_numbers("gated", "t2v/MedR", headline=False) == {"day→night": 160.0}
     for metric, most in {
         "t2v/R@1": "per cent, from 0 to 100",
         "a_distance/joint": "an A-distance, from 0 to 2",
