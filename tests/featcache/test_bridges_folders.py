@@ -107,7 +107,7 @@ def test_ta3n_is_read_by_its_own_code(tmp_path):
         ({"v/img_00001.t7": b""}, "torch.save"),
         ({"v/img_00001.t7": pickle.dumps(EVIL["os.system"]())}, "img_00001.t7 cannot be read"),
         ({"v/img_00001.t7": torch_file(EVIL["os.system"]())}, r"posix.system; nothing was run"),
-        ({"v/img_00001.t7": torch_file(EVIL["eval"](), old=True)}, r"asks for eval; nothing was run"),
+        ({"v/img_00001.t7": torch_file(EVIL["eval"](), old=True)}, r"requires eval; nothing was run"),
         ({"v/img_00001.t7": torch_file([1])}, "holds a list"),
         ({"v/img_00001.t7": torch_file(torch.tensor(1.0))}, r"tensor \(\); \(D,\)"),
         ({"v/img_00001.t7": torch_file(torch.ones(0))}, r"tensor \(0,\)"),
