@@ -40,7 +40,7 @@ class Block:
 
     def __init__(self, folder: Path, number: int, layout: fmt.Layout, log: BinaryIO) -> None:
         self.number, self.layout, self.span = number, layout, layout.span(number)
-        self._folder, self._log, self._named, self._taken_over = folder, log, False, False
+        self._folder, self._log, self._folder_synced, self._taken_over = folder, log, False, False
         self._shard_path = folder / "journal" / f"{number}.shard"
         self._paths = {name: folder / path for name, path in layout.files(number).items()}
         self._committed = committed_states(folder, number, layout)
@@ -115,9 +115,9 @@ class Block:
         """Make all that was written durable."""
         os.fsync(self._shard.fileno())
         os.fsync(self._log.fileno())
-        if not self._named:
+        if not self._folder_synced:
             sync_folder(self._shard_path.parent)
-            self._named = True
+            self._folder_synced = True
 
     def close(self) -> None:
         """Sync and release the block; its rows stay in the journal for the next owner."""

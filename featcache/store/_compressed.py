@@ -27,8 +27,8 @@ def metadata(scratch: Path, texts: dict[str, str], layout: fmt.Layout) -> dict[s
     _array(chunks, layout)
     names = [name for name in texts if name != fmt.SUMS]
     for name in names:
-        own = name == "features/zarr.json"
-        write_file(scratch / name, chunks["zarr.json"].to_bytes() if own else texts[name].encode())
+        is_features = name == "features/zarr.json"
+        write_file(scratch / name, chunks["zarr.json"].to_bytes() if is_features else texts[name].encode())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         zarr.consolidate_metadata(scratch)

@@ -146,7 +146,7 @@ class Layout:
         columns = len(BLOCK_FILES) + 1
         group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)
 
-    def is_of(self, metadata: dict[str, Any]) -> bool:
+    def matches(self, metadata: dict[str, Any]) -> bool:
         """Return whether features/zarr.json describes shards of this layout, whose payload is the rows in order."""
         (sharding,) = metadata["codecs"]
         content, whole_rows = sharding["configuration"], [self.windows, *self.row_shape]
@@ -219,18 +219,20 @@ def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> 
     missing = [name for name, path in paths.items() if name != "failures" and not path.is_file()]
     if missing:
         return f"block {block}: {', '.join(missing)} missing"
-    digest, own = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
-    wrong = [] if digest[own:] == seal(folder, block, digest[:own]) else ["digest"]
+    digest, sums_size = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
+    damaged_names = [] if digest[sums_size:] == seal(folder, block, digest[:sums_size]) else ["digest"]
     for k, name in enumerate(BLOCK_FILES):
         if fast and name == "features":
             rows = np.count_nonzero(np.fromfile(paths["state"], np.uint8))
-            good = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
+            intact = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
         else:
-            good = _file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
-        if not good:
-            wrong.append(name)
+            intact = _file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
+        if not intact:
+            damaged_names.append(name)
+    if not damaged_names:
+        return ""
     span = layout.span(block)
-    return f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(wrong)} damaged" if wrong else ""
+    return f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(damaged_names)} damaged"
 
 
 def _file_crc(path: Path) -> int:

@@ -161,10 +161,10 @@ def _sealed(path: Path) -> bool:
         store = FeatureStore.open(path)
     except StoreError:
         return False
-    own = 4 * len(fmt.BLOCK_FILES)
+    sums_size = 4 * len(fmt.BLOCK_FILES)
     digests = ((b, path / store.layout.files(b)["digest"]) for b in _committed(store))
     rows = ((b, digest.read_bytes()) for b, digest in digests if digest.is_file())
-    return any(row[own:] == fmt.seal(path, b, row[:own]) for b, row in rows)
+    return any(row[sums_size:] == fmt.seal(path, b, row[:sums_size]) for b, row in rows)
 
 
 def _recomputed(path: Path) -> dict[str, bytes]:

@@ -3,8 +3,8 @@
 >>> data = FeatureDataset(join({"rgb": store}), manifest=manifest)                 # doctest: +SKIP
 >>> for features, present, ids, labels in DataLoader(data, batch_size=128, shuffle=True): ...  # doctest: +SKIP
 
-A batch is gathered from the mapped shards in one piece. So `DataLoader` is fast without worker processes; it may have
-some.
+A batch is gathered from the mapped shards in one piece, so `DataLoader` is fast without worker processes. Worker
+processes work, too.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class FeatureDataset(torch.utils.data.Dataset[Item]):
 
     @cached_property
     def _maps(self) -> dict[str, Mapped]:
-        """The stores that can be mapped; the others (archives, say) are read."""
+        """The stores that can be mapped; other stores, such as archives, are read."""
         return {name: Mapped(store) for name, store in self.stores.items() if not why_not(store)}
 
     def _gather(self, name: str, index: Tensor) -> Tensor:

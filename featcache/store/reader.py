@@ -87,7 +87,7 @@ class FeatureStore:
             rows, windows, *row_shape = features["shape"]
             layout = fmt.Layout(rows, windows, tuple(row_shape), features["data_type"])
             archived = (path / fmt.ARCHIVE).exists()
-            if not archived and not layout.is_of(features):
+            if not archived and not layout.matches(features):
                 raise StoreError(
                     f"the features in {path} have other shards, chunks or codecs than featcache writes, so another "
                     f"program has rewritten them; run `featcache check {path}`"

@@ -53,9 +53,9 @@ class StoreWriter:
         self._synced = time.monotonic()
         make_folder(self.path / "journal")
         for log in self._logs():  # a complete block was interrupted during its commit: finish that
-            left = Block.claim(self.path, int(log.stem), self.layout)
-            if left is not None:
-                left.commit(store) if left.complete else left.close()
+            block = Block.claim(self.path, int(log.stem), self.layout)
+            if block is not None:
+                block.commit(store) if block.complete else block.close()
 
     @classmethod
     def open(
@@ -293,7 +293,7 @@ def _write_fixed(
             write_file(scratch / "zarr.json", group)
         write_file(scratch / "rows.csv", rows_csv(manifest))
         write_file(scratch / fmt.SUMS, fmt.sums(scratch))
-        for name in fmt.FIXED_FILES:  # zarr does not sync what it writes
+        for name in fmt.FIXED_FILES:  # zarr does not sync its files
             write_file(scratch / name, (scratch / name).read_bytes())
 
 
