@@ -9,7 +9,7 @@ from featcache.errors import FeatcacheError, ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest
 from featcache.progress import Progress, silent
 
-SLACK = {"frames": 0.0, "seconds": 0.1}  #: how far a stop may lie behind the end: annotated seconds are rounded
+SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
 
 def parts(path: Path) -> list[Path]:

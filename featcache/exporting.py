@@ -112,7 +112,7 @@ def _keys(stores: Sequence[FeatureStore], names: Mapping[str, str]) -> list[str]
         keys = [names.get(name, name) for name in store_names]
     if len(set(keys)) < len(keys):
         raise ConfigError(
-            f"two of the stores would have the same key, of {keys}; export them one by one, or give them different keys"
+            f"two of the stores would have the same key: {keys}; export them one by one, or give them different keys"
         )
     return keys
 

@@ -1,4 +1,4 @@
-"""Files and folders that exist whole or not at all, even after a power cut; locks; a cache of what files contain."""
+"""Files and folders that exist whole or not at all, even after a power cut; locks; cached reads of files."""
 
 import contextlib
 import fcntl

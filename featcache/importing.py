@@ -59,7 +59,7 @@ class Source:
     recipe: dict[str, Any]  #: without "dtype" where the file decides it
     windows: int  #: T, at least
     report: Imported
-    other: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip id -> "failed" or "absent", and the reason
+    without: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip without features -> (state, reason)
 
 
 def import_features(
@@ -128,16 +128,16 @@ def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Surv
         try:
             row = source.table.row(k)
         except FeatcacheError as error:
-            source.other[clip_id] = ("failed", str(error))
+            source.without[clip_id] = ("failed", str(error))
             continue
         if row.dtype.kind not in "fiu" or row.ndim < 2 or not row.size:
-            source.other[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
+            source.without[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
             continue
         shapes.setdefault(row.shape[1:], clip_id)
         dtypes.add(row.dtype)
         windows = max(windows, len(row))
     if not shapes:
-        clip_id, (_, reason) = next(iter(source.other.items()))
+        clip_id, (_, reason) = next(iter(source.without.items()))
         raise FormatError(f"{source.key}: no clip can be used; {clip_id!r}: {reason}")
     if len(shapes) > 1:
         (first, a), (second, b) = list(shapes.items())[:2]
@@ -171,7 +171,7 @@ def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manif
             writer.retry_failed()
             for row in _in_order(writer, places, manifest):
                 clip_id = manifest.clips[row].clip_id
-                if row in fresh or clip_id not in source.other:  # a clip that is still unusable keeps its reason
+                if row in fresh or clip_id not in source.without:  # a clip that is still unusable keeps its reason
                     _keep(writer, row, clip_id, source, places)
                 step()
 
@@ -188,8 +188,8 @@ def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest
 
 def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:
     """Write a clip's features, or the reason why it has none, to the store."""
-    if clip_id in source.other:
-        state, reason = source.other[clip_id]
+    if clip_id in source.without:
+        state, reason = source.without[clip_id]
         (writer.failed if state == "failed" else writer.absent)(row, reason)
         return
     try:
@@ -352,13 +352,13 @@ def _from_store(
         raise ConfigError(f"{path} would be imported into itself; choose another --stores folder")
     report = Imported(store.modality, target)
     row_of = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
-    taken, other, states = [], {}, store.frame()["state"].tolist()
+    taken, without, states = [], {}, store.frame()["state"].tolist()
     for clip in manifest:
         row = row_of.get(clip.clip_id)
         changes = "" if row is None else _changes(store.rows[row], clip.identity())
         if row is not None and changes:
             report.edited.append((clip.clip_id, changes))
-            other[clip.clip_id] = ("failed", f"edited since {path.name} was made: {changes}")
+            without[clip.clip_id] = ("failed", f"edited since {path.name} was made: {changes}")
         elif row is None or not store.state[row]:
             report.missing.append(clip.clip_id)
         else:
@@ -366,7 +366,7 @@ def _from_store(
             if store.length[row]:
                 taken.append(row)
             else:
-                other[clip.clip_id] = (states[row], store.failures[row])
+                without[clip.clip_id] = (states[row], store.failures[row])
     clip_ids = dict.fromkeys(clip.clip_id for clip in manifest)
     report.extra = [clip_id for clip_id in store.clip_ids if clip_id not in clip_ids]
     if not taken:
@@ -375,8 +375,8 @@ def _from_store(
             f"{path}: no clip with state done is in manifest {manifest.name!r}; the store has "
             f"{quoted(store.clip_ids)}, the manifest has {quoted(clip_ids)}{edited}"
         )
-    other |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
-    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, other)
+    without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
+    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without)
 
 
 def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:

@@ -30,7 +30,7 @@ class Layout:
     names: tuple[str, ...]
     centre: str
     metres: float = 1.0  #: length of a file's unit, in metres; with skeleton.source, another unit is kept as it is
-    plane: bool = False  #: whether the layout is 2D: joints are x, y and a score
+    plane: bool = False  #: True for 2D layouts, whose joints are x, y and a score
 
     def places(self, names: tuple[str, ...]) -> list[int]:
         """The positions of the joints with these names; KeyError for a joint that the layout does not have."""

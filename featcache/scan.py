@@ -29,7 +29,7 @@ class Scan:
 
     manifest: Manifest
     unmatched: list[str]  #: media files whose path does not fit the layout
-    renamed: bool  #: whether relative paths became the ids, because the layout's ids were not unique
+    renamed: bool  #: True when relative paths became the ids, because the layout's ids were not unique
 
 
 def scan(

@@ -44,7 +44,7 @@ class Pictures:
     spread: bool = False
     side: int = 0
     crop: int = 0
-    view: str = "centre"  #: or one of VIEWS
+    view: str = "centre"  #: "centre" or one of VIEWS
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Numbers:
     """The clip's part of a table of numbers (rows, columns); one window with every plan."""
 
     key: str = ""  #: name of the array in an npz or HDF5 file; "": the only one
-    columns: str = ""  #: of a CSV file, separated by commas; "": all of them
+    columns: str = ""  #: columns of a CSV file, separated by commas; "": all columns
 
 
 Window = Pictures | Flow | Sound | Caption | Joints | Numbers

@@ -45,7 +45,7 @@ def first(words: Iterable[str], most: int = 10, between: str = ", ") -> str:
 
 
 def quoted(words: Iterable[str], most: int = 3) -> str:
-    """Join the first words in quotes and add the number of the others; for ids, where a few show what all look like.
+    """Join the first words in quotes and add the number of the others; for ids, where a few examples are enough.
 
     >>> quoted(["a", "b", "c", "d"])
     "'a', 'b', 'c', … and 1 more"

@@ -21,7 +21,7 @@ from featcache.untrusted import not_stored
 if TYPE_CHECKING:
     from torch import Tensor
 
-WRAPPERS = ("state_dict", "model", "net")  #: where training scripts put the state dict
+WRAPPERS = ("state_dict", "model", "net")  #: keys under which training scripts save the state dict
 DTYPES = {  # dtype of safetensors -> dtype of torch
     "F64": "float64",
     "F32": "float32",

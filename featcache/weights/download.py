@@ -42,7 +42,7 @@ def fill(
     byte. WeightsError names the URL, the failure and the fix; the bytes received are kept for the next attempt.
     """
     check_scheme(url)
-    left = ATTEMPTS
+    attempts_left = ATTEMPTS
     while True:
         before = _bytes(partial)
         try:
@@ -54,8 +54,8 @@ def fill(
             raise WeightsError(f"{url}: HTTP {error.code} {error.reason}; {_fix(error.code)}") from None
         except BROKEN as error:
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
-        left = ATTEMPTS if _bytes(partial) > before else left - 1
-        if not left or urlsplit(url).scheme == "file":
+        attempts_left = ATTEMPTS if _bytes(partial) > before else attempts_left - 1
+        if not attempts_left or urlsplit(url).scheme == "file":
             kept = f"; {_bytes(partial)} bytes are kept, and the same command continues" if _bytes(partial) else ""
             raise WeightsError(f"{url}: {reason}; check the network, or set FEATCACHE_MIRROR{kept}")
         time.sleep(PAUSE)
