@@ -244,7 +244,7 @@ def test_features_that_are_not_rows_in_order_are_not_read_at_all(what, blocks, t
     blocks(4)
     write(tmp_path / "s.zarr", 12)
     changed(METADATA[what])(tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match="are not rows in order|not a feature store of ours"):
+    with pytest.raises(StoreError, match="features in .*s.zarr have other shards|s.zarr is not a featcache store"):
         FeatureStore.open(tmp_path / "s.zarr")
 
 
@@ -253,7 +253,7 @@ def test_shards_that_are_not_rows_in_order_are_not_mapped(what, blocks, tmp_path
     blocks(4)
     write(tmp_path / "s.zarr", 12)
     SHARD[what](tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match="1/0/0 is not 4 rows and their index; ask `featcache check`"):
+    with pytest.raises(StoreError, match="1/0/0 is not 4 rows and their index; .*`featcache check"):
         Mapped(FeatureStore.open(tmp_path / "s.zarr"))
 
 

@@ -290,9 +290,9 @@ def test_an_extractor_that_stops_is_a_failure_of_that_clip(tmp_path, media):
 def test_other_parameters_plans_and_clips_are_refused_before_any_work(tmp_path, media):
     extract(clips(2), [Count(Params())], tmp_path)
     media.calls.clear()
-    with pytest.raises(StoreError, match=r"params.scale: 1.0 in the store, 2.0 asked for"):
+    with pytest.raises(StoreError, match=r"params.scale: 1.0 in the store, 2.0 requested"):
         extract(clips(2), [Count(Params(2.0))], tmp_path)
-    with pytest.raises(StoreError, match="plan: 'segments:3' in the store, 'segments:4' asked for"):
+    with pytest.raises(StoreError, match="plan: 'segments:3' in the store, 'segments:4' requested"):
         recipe.extract(clips(2), [Count(Params())], tmp_path, plan=Plan("segments", 4))
     with pytest.raises(StoreError, match="removed: '1'"):
         extract(clips(1), [Motion(Params())], tmp_path)  # another extractor, but the folder's rows are fixed

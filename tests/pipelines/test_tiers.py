@@ -496,7 +496,7 @@ def test_archives_are_decoded_whole(stores):
     memory = int((floats + decoded) / tiers.RESIDENT) + 1
     found = open_features({"rgb": store}, [Wanted(3, {"rgb": "mean"})], memory=memory)
     assert found.tier == "resident"
-    assert found.why.endswith("hog.zarr is an archive, of which `featcache unpack` makes a store that can be mapped")
+    assert found.why.endswith("hog.zarr is an archive, which cannot be mapped; `featcache unpack` makes a store of it")
     with pytest.raises(StoreError, match=r"in the tier mapped \(.* of archives .*\), but .*featcache unpack"):
         open_features({"rgb": store}, [Wanted(3, {"rgb": "mean"})], memory=memory - 2)
 
