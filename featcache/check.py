@@ -1,12 +1,13 @@
 """`featcache check`: what is wrong with a manifest or a store, one sentence per problem."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from featcache.endings import NUMBERS, SKELETON
 from featcache.errors import FeatcacheError, ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest
+from featcache.progress import Progress, silent
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: a stop may lie this far behind the end: annotated seconds are rounded
 
@@ -26,9 +27,7 @@ def parts(path: Path) -> list[Path]:
     return found
 
 
-def problems(
-    path: Path, progress: Callable[[int, int], None] = lambda done, total: None, *, fast: bool = False
-) -> list[str]:
+def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> list[str]:
     """What is wrong with a manifest (a file) or a store (a folder); an empty list when nothing is.
 
     fast: of a store's features only the sizes of the files are looked at.
@@ -44,7 +43,7 @@ def problems(
     return [*_spellings(manifest), *_unseen(manifest), *_sources(manifest, progress)]
 
 
-def _sources(manifest: Manifest, progress: Callable[[int, int], None]) -> Iterator[str]:
+def _sources(manifest: Manifest, progress: Progress) -> Iterator[str]:
     """Open every source once and hold its clips against it."""
     by_source: dict[tuple[Path, float | None], list[Clip]] = defaultdict(list)
     for clip in manifest:

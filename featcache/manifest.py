@@ -28,8 +28,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from featcache._files import write_file
 from featcache.errors import ManifestError
+from featcache.files import write_file
 
 SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")

@@ -1,4 +1,4 @@
-"""Where the windows of a clip lie: arithmetic on seconds and picture numbers, no media.
+"""Kinds of windows, and where the windows of a clip lie: arithmetic on seconds and picture numbers, no media.
 
 The centres of a clip's windows are planned once, for all modalities, and a window that would leave the clip is moved
 inside. So window k is the same moment in pictures, motion and sound, except near the ends of the clip, where a longer
@@ -20,11 +20,103 @@ than to another's (with `segments:T`, its segment).
 """
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A window of `count` RGB pictures, sampled by presentation time.
+
+    Which ones: `rate` pictures per second; or, at rate 0, every `stride`-th picture of the source; or, with `spread`,
+    evenly over the stretch of the clip that is the window's own: what lies nearer to its centre than to another's.
+    How: as decoded, or with `side` resized to that shorter side, or with `crop`, too, cut to crop x crop: the middle,
+    or the place that the view names.
+    """
+
+    count: int
+    rate: float = 0.0
+    stride: int = 1
+    spread: bool = False
+    side: int = 0
+    crop: int = 0
+    view: str = "centre"  #: or one of VIEWS
+
+
+@dataclass(frozen=True)
+class Flow(Pictures):
+    """A window of `count` fields of optical flow: from each of count pictures to the next one at the same pace.
+
+    Computed by `method` on grey pictures of shorter side `side`, in pixels of that size, and then cropped; where it is
+    mirrored, what moved to the right moves to the left.
+    """
+
+    method: str = "tvl1"  #: a name of featcache.media.flow.METHODS
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A window of mono sound: `seconds` long, resampled to `rate` samples per second.
+
+    It is moved inside the clip like every window; with `around`, it stays where its centre is and hears what lies
+    around the clip, too, moved inside the sound of the file only.
+    """
+
+    rate: int
+    seconds: float
+    around: bool = False
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The clip's caption; one window, whatever the plan."""
+
+
+@dataclass(frozen=True)
+class Tokens(Caption):
+    """The clip's caption, of which each of the first `count` tokens is a row; in a store these are its windows."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Joints:
+    """The clip's skeletons, `featcache.media.skeleton.Skeleton`; one window, whatever the plan."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The clip's part of a table of numbers (rows, columns); one window, whatever the plan."""
+
+    key: str = ""  #: name of the array in an npz or HDF5 file; "": the only one
+    columns: str = ""  #: of a CSV file, separated by commas; "": all of them
+
+
+Window = Pictures | Flow | Sound | Caption | Joints | Numbers
+WHOLE = (Caption, Joints, Numbers)  #: kinds of which a clip has one, whatever the plan of windows says
+
+CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
+VIEWS = ("flip", *CORNERS, *(f"{corner}-flip" for corner in CORNERS))  #: with the centre, the ten crops of TSN
+
+
+class Preparer(Protocol):
+    """What the media need of an extractor: which windows it wants, and how it prepares one."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which its windows are called by."""
+
+    @property
+    def window(self) -> Window:
+        """What one window is made of."""
+
+    def prepare(self, window: Any) -> NDArray[np.generic]:
+        """One window, decoded -> the array that goes into a batch."""
+
 
 COUNTED = ("segments", "uniform", "inner")  #: kinds whose number is a count of windows
 KINDS = (*COUNTED, "all")

@@ -1,1 +1,1 @@
-"""heads: networks, losses and adaptation methods on frozen features. Knows tensors, and no file of any kind."""
+"""heads: networks, losses and adaptation methods on frozen features. It works on tensors and opens no files."""

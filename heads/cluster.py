@@ -1,4 +1,4 @@
-"""Clusters of a whole side: pseudo-labels by centroids of classes or by sets of prototypes, and k-means.
+"""Clusters of a whole side: pseudo-labels from class centroids or from sets of prototypes, and k-means.
 
 Sources: [SHOT: Liang et al. 2020, Sec. 3.3]; [MTRAN, Sec. 3.3.2]; [SFDA: Kim et al. 2021]; [Lloyd 1982]; [k-means++:
 Arthur & Vassilvitskii 2007]; [spherical k-means: Dhillon & Modha 2001].
@@ -18,24 +18,24 @@ BLOCK = 8192  # rows whose distances to all centroids are in memory at the same 
 
 
 def centroid_labels(p_NK: Tensor, f_ND: Tensor) -> Tensor:
-    """Class of the nearest centroid, by cosine -> (N,) int64. Centroids are means of the rows f, weighted by p.
+    """Return the class of the nearest centroid, by cosine -> (N,) int64. Centroids are means of f, weighted by p.
 
-    p: probabilities, or one-hot labels for centroids of labelled rows. A class without any weight is nobody's label.
+    p: probabilities, or one-hot labels for centroids of labelled rows. No row is labelled as a class without weight.
 
     >>> p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]])
     >>> f = torch.tensor([[1.0, 0.0], [0.3, 1.0], [0.0, 1.0]])
-    >>> centroid_labels(p, f)   # the second row is said to be of class 0, and lies with class 1
+    >>> centroid_labels(p, f)   # the second row is predicted as class 0, but is nearer to class 1
     tensor([0, 1, 1])
     """
-    centroids_KD = p_NK.T @ f_ND  # not divided by the sum of p: cosines do not see it
+    centroids_KD = p_NK.T @ f_ND  # not divided by the sum of p, which does not change a cosine
     cosine_NK = normalize(f_ND, dim=1) @ normalize(centroids_KD, dim=1).T
     return cosine_NK.masked_fill(p_NK.sum(0) == 0, -torch.inf).argmax(1)
 
 
 def shot_labels(p_NK: Tensor, f_ND: Tensor) -> Tensor:
-    """SHOT's two rounds -> (N,) int64: centroids weighted by p, then means of the rows that these have labelled.
+    """Return SHOT's labels after two rounds -> (N,) int64: centroids weighted by p, then means of the rows so labelled.
 
-    Rows are [f; 1] at length 1. A class that no row is predicted as is nobody's label (SHOT's code; not in the paper).
+    Rows are [f; 1] at length 1. A class that is never predicted labels no row (SHOT's code; not in the paper).
 
     >>> p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]])
     >>> f = torch.tensor([[1.0, 0.0], [0.3, 1.0], [0.0, 1.0]])
@@ -50,22 +50,22 @@ def shot_labels(p_NK: Tensor, f_ND: Tensor) -> Tensor:
 
 
 def prototype_labels(p_NK: Tensor, f_ND: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """SFDA's labels (N,) int64, and whether they count (N,) bool, for two classes or more.
+    """Return SFDA's labels (N,) int64 and a mask (N,) bool of the labels that count, for two classes or more.
 
-    Prototypes of a class are the rows predicted as it with H(p) <= η, at most `most`, the surest first. η is the
-    largest of the classes' least H, so that each has a prototype; a class that is never predicted borrows the row of
-    its largest p.
+    The prototypes of a class are the rows predicted as it with H(p) <= η, at most `most`, the most certain first. η is
+    the largest of the classes' least H, so that each class has a prototype. A class that is never predicted takes the
+    row with its largest p.
 
-    The label is the class of the largest mean cosine to its prototypes. It counts where the farthest prototype of that
-    class is nearer than the nearest one of the second-best class.
+    A row's label is the class with the largest mean cosine to its prototypes. The label counts if the farthest
+    prototype of that class is nearer than the nearest prototype of the second-best class.
 
     >>> p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]])
     >>> f = torch.tensor([[1.0, 0.0], [0.3, 1.0], [0.0, 1.0]])
     >>> prototype_labels(p, f, 100)   # prototypes: the first row, and the last
     (tensor([0, 1, 1]), tensor([True, True, True]))
     """
-    H_N, said_N, f_ND = entropy(p_NK), p_NK.argmax(1), normalize(f_ND, dim=1)
-    members = [torch.nonzero(said_N == k).squeeze(1) for k in range(p_NK.shape[1])]
+    H_N, predicted_N, f_ND = entropy(p_NK), p_NK.argmax(1), normalize(f_ND, dim=1)
+    members = [torch.nonzero(predicted_N == k).squeeze(1) for k in range(p_NK.shape[1])]
     eta = torch.stack([H_N[rows].min() for rows in members if len(rows)]).max()
     mean, least, largest = [], [], []
     for k, rows in enumerate(members):
@@ -81,12 +81,13 @@ def prototype_labels(p_NK: Tensor, f_ND: Tensor, most: int) -> tuple[Tensor, Ten
 
 
 def kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int = 100) -> Tensor:
-    """Centroids (K, D) of least inertia, the sum of squared distances to the nearest one, out of several starts.
+    """Return the centroids (K, D) of least inertia out of several starts.
 
-    Each start is k-means++: rows that are drawn in proportion to their squared distance from those drawn before. Equal
-    seeds give equal centroids (on a GPU up to rounding); torch's global stream is left alone.
+    The inertia is the sum of squared distances to the nearest centroid. Each start is k-means++: it draws rows in
+    proportion to their squared distance from the rows drawn before. Equal seeds give equal centroids (on a GPU up to
+    rounding). torch's global stream is not used.
 
-    Raises ValueError where there are fewer rows than clusters.
+    Raises ValueError if there are fewer rows than clusters.
 
     >>> kmeans(torch.tensor([[0.0], [2.0], [10.0], [12.0]]), 2, seed=0).sort(0).values.squeeze(1)
     tensor([ 1., 11.])
@@ -96,9 +97,9 @@ def kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int =
 
 
 def spherical_kmeans(x_ND: Tensor, k: int, seed: int, restarts: int = 5, iterations: int = 100) -> Tensor:
-    """Centroids (K, D) of length 1 of the largest Σ_n max_k cos(x_n, c_k) found, out of several starts as of `kmeans`.
+    """Return centroids (K, D) of length 1 with the largest Σ_n max_k cos(x_n, c_k) out of several starts, as `kmeans`.
 
-    A cluster whose rows, at length 1, sum to 0 has the centroid 0.
+    If the rows of a cluster, at length 1, sum to 0, its centroid is 0.
 
     >>> x = torch.tensor([[1.0, 0.0], [5.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
     >>> spherical_kmeans(x, 2, seed=0).sort(0).values
@@ -116,22 +117,22 @@ def best_lloyd(
     iterations: int,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Centroids (K, D) of least inertia out of several starts of k-means++."""
+    """Return the centroids (K, D) of least inertia out of several starts of k-means++."""
     if not 0 < k <= len(x_ND):
-        raise ValueError(f"{len(x_ND)} rows cannot be parted into {k} clusters; ask for 1 to {len(x_ND)}")
+        raise ValueError(f"{len(x_ND)} rows cannot be divided into {k} clusters; choose 1 to {len(x_ND)}")
     generator = torch.Generator().manual_seed(seed)
     starts = [spread_start(x_ND, k, generator) for _ in range(restarts)]
-    found = [lloyd(x_ND, start_KD, iterations, project) for start_KD in starts]
-    return min(found, key=lambda pair: pair[1])[0]
+    results = [lloyd(x_ND, start_KD, iterations, project) for start_KD in starts]
+    return min(results, key=lambda result: result[1])[0]
 
 
 def lloyd(
     x_ND: Tensor, centroids_KD: Tensor, iterations: int, project: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Tensor, float]:
-    """Centroids (K, D) from this start, and their inertia; stops early where no row changes its cluster.
+    """Return the centroids (K, D) from this start, and their inertia; stop early when no row changes its cluster.
 
-    An empty cluster moves to the row that lies farthest from its own centroid, several of them to several rows.
-    project: what is done to the means; brought to length 1, they are the best centroids of length 1 for such rows.
+    An empty cluster moves to the row farthest from its own centroid; several empty clusters move to several rows.
+    project: applied to the means. Scaled to length 1, the means are the best centroids of length 1 for such rows.
     """
     labels_N, square_N = nearest(x_ND, centroids_KD)
     for _ in range(iterations):
@@ -141,7 +142,7 @@ def lloyd(
             labels_N = labels_N.index_copy(0, square_N.topk(len(empty)).indices, empty)
             count_K = labels_N.bincount(minlength=len(centroids_KD))
         sums_KD = torch.zeros_like(centroids_KD).index_add_(0, labels_N, x_ND)
-        # where all rows lie on centroids, a cluster may have given its only row away: it stays
+        # when all rows lie on centroids, a cluster may have given away its only row: its centroid stays
         centroids_KD = torch.where(count_K[:, None] > 0, sums_KD / count_K.clamp_min(1)[:, None], centroids_KD)
         if project is not None:
             centroids_KD = project(centroids_KD)
@@ -152,7 +153,7 @@ def lloyd(
 
 
 def nearest(x_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest centroid of each row (N,) int64, and the squared distance from it (N,)."""
+    """Return the nearest centroid of each row (N,) int64 and the squared distance to it (N,)."""
     length_K = centroids_KD.square().sum(1)
     labels = [(length_K - 2 * rows @ centroids_KD.T).argmin(1) for rows in x_ND.split(BLOCK)]
     squares = [(x - centroids_KD[y]).square().sum(1) for x, y in zip(x_ND.split(BLOCK), labels, strict=True)]
@@ -160,7 +161,7 @@ def nearest(x_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spread_start(x_ND: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """The start of k-means++ -> (K, D)."""
+    """Draw the start of k-means++ -> (K, D)."""
     chosen = [int(torch.randint(len(x_ND), (), generator=generator))]
     square_N = torch.full_like(x_ND[:, 0], torch.inf)
     while len(chosen) < k:

@@ -1,4 +1,4 @@
-"""Graphs of neighbours among features, and labels that spread over them.
+"""Nearest-neighbour graphs of features, and labels that spread along their edges.
 
 Shapes: N nodes, D features, K classes.
 """
@@ -11,9 +11,9 @@ TINY = 1e-12
 
 
 def neighbour_graph(v_ND: Tensor, k: int, gamma: float) -> Tensor:
-    """S = D^-1/2 (A + Aᵀ) D^-1/2, sparse (N, N): A has the k nearest neighbours of each node [Iscen et al. 2019].
+    """Return S = D^-1/2 (A + Aᵀ) D^-1/2, sparse (N, N); A: k nearest neighbours of each node [Iscen et al. 2019].
 
-    v_ND: rows of length 1. A_ij = max(0, v_i · v_j)^gamma; none is its own neighbour. The sums of A + Aᵀ are D.
+    v_ND: rows of length 1. A_ij = max(0, v_i · v_j)^gamma. No node is its own neighbour. D holds the sums of A + Aᵀ.
     """
     N = len(v_ND)
     weights, neighbours = [], []
@@ -33,10 +33,10 @@ def neighbour_graph(v_ND: Tensor, k: int, gamma: float) -> Tensor:
 
 
 def spread(S: Tensor, y_NK: Tensor, alpha: float, *, steps: int = 100, tolerance: float = 1e-6) -> Tensor:
-    """Z = (I - alpha S)^-1 y -> (N, K), by conjugate gradients [Zhou et al. 2004; solver of Iscen et al. 2019].
+    """Return Z = (I - alpha S)^-1 y -> (N, K), by conjugate gradients [Zhou et al. 2004; solver of Iscen et al. 2019].
 
-    Each node has what it was given, alpha times what its neighbours have, alpha² times ... Stops when the residual's
-    length has fallen to `tolerance` times that of y.
+    Z = y + alpha S y + alpha² S² y + ...: each node adds its neighbours' scores to its own. The solver stops when the
+    length of the residual has fallen to `tolerance` times the length of y.
     """
     z_NK, r_NK, d_NK = torch.zeros_like(y_NK), y_NK.clone(), y_NK.clone()
     square_K = r_NK.square().sum(0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class _Reversal(torch.autograd.Function):
-    generate_vmap_rule = True  # heads of several seeds can be stacked with torch.func
+    generate_vmap_rule = True  # torch.func can then stack the heads of several seeds
 
     @staticmethod
     def forward(x: Tensor, coefficient: float) -> Tensor:
@@ -23,7 +23,7 @@ class _Reversal(torch.autograd.Function):
 
 
 def reverse(x: Tensor, coefficient: float) -> Tensor:
-    """X unchanged; what stands before it learns to raise the loss that what stands behind it learns to lower.
+    """Return x unchanged; layers before it learn to raise the loss that layers after it learn to lower.
 
     >>> x = torch.ones(2, requires_grad=True)
     >>> reverse(x, 0.5).sum().backward()

@@ -1,8 +1,8 @@
-"""Numbers of a `Params` that say what they may be: `T: float = within(0.8, 0, 1, below=True)`.
+"""Ranges of the numbers of a `Params`: `T: float = within(0.8, 0, 1, below=True)`.
 
 >>> from heads.methods import xmc
->>> of = ranges(xmc.Params)
->>> str(of["T"]), 1.5 in of["T"], str(of["lambda_"]), str(of["tau"])
+>>> allowed = ranges(xmc.Params)
+>>> str(allowed["T"]), 1.5 in allowed["T"], str(allowed["lambda_"]), str(allowed["tau"])
 ('in [0, 1)', False, 'at least 0', 'above 0')
 """
 
@@ -15,31 +15,31 @@ N = TypeVar("N", int, float)
 
 @dataclass(frozen=True)
 class Range:
-    """An interval; its ends belong to it unless said otherwise."""
+    """An interval; its ends belong to it unless `above` or `below` excludes them."""
 
     low: float
     high: float
-    above: bool  #: without low
-    below: bool  #: without high
+    above: bool  #: excludes low
+    below: bool  #: excludes high
 
     def __contains__(self, value: float) -> bool:
-        """NaN is in no range."""
+        """Return whether the value is in the range; NaN never is."""
         end = (self.above and value == self.low) or (self.below and value == self.high)
         return self.low <= value <= self.high and not end
 
     def __str__(self) -> str:
-        """In words, to stand after "must be"."""
+        """Return the range as text, to follow "must be"."""
         if self.high == inf:
             return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         return f"in {'[('[self.above]}{self.low:g}, {self.high:g}{'])'[self.below]}"
 
 
 def within(default: N, low: float, high: float = inf, *, above: bool = False, below: bool = False) -> N:
-    """A field of `Params` that lies in [low, high]; above: low itself is out, below: high is. The run checks it."""
+    """Declare a field of `Params` in [low, high], which the run checks. `above` excludes low, `below` excludes high."""
     number: N = field(default=default, metadata={"range": Range(low, high, above, below)})
     return number
 
 
 def ranges(params: Any) -> dict[str, Range]:
-    """Name -> range of the fields of a `Params` that have one."""
-    return {one.name: one.metadata["range"] for one in fields(params) if "range" in one.metadata}
+    """Return name -> range of the fields of a `Params` that have a range."""
+    return {param.name: param.metadata["range"] for param in fields(params) if "range" in param.metadata}

@@ -1,7 +1,7 @@
-"""Skeletons, told by their number of joints: bones, centre, five parts, and the graph's partitions of ST-GCN.
+"""Skeletons, identified by their number of joints: bones, centre, five parts, and the graph partitions of ST-GCN.
 
-25 joints are NTU RGB+D's, 20 those of the first Kinect, 15 those that the papers' data sets share, 17 COCO's, in the
-plane; their names and order are those of the layouts that extraction writes (`ntu-25`, `kinect-20`, `coco-17`;
+25 joints: NTU RGB+D; 20: the first Kinect; 15: the joints that the papers' data sets share; 17: COCO, in the plane.
+Names and order of the joints are those of the layouts that extraction writes (`ntu-25`, `kinect-20`, `coco-17`;
 `shared-15` and `kinect-15`, which have the same bones).
 
 Shapes: V joints.
@@ -18,24 +18,24 @@ Chain = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Chains of joints that bones connect. Each leads away from the centre."""
+    """Chains of joints connected by bones. Each chain leads away from the centre."""
 
-    torso: tuple[Chain, ...]  #: both begin at the centre; of COCO's joints they are the face
-    limbs: tuple[Chain, ...]  #: arm, arm, leg, leg, after the joint of another chain where they begin
+    torso: tuple[Chain, ...]  #: two chains that begin at the centre; the face for COCO's joints
+    limbs: tuple[Chain, ...]  #: arm, arm, leg, leg; each begins with the joint of another chain that it hangs from
 
     @property
     def centre(self) -> int:
-        """The joint between the shoulders; of COCO's the nose."""
+        """The joint between the shoulders, or the nose for COCO."""
         return self.torso[0][0]
 
     @property
     def bones(self) -> list[tuple[int, int]]:
-        """Pairs of joints."""
+        """The pairs of joints that a bone connects."""
         return [bone for chain in self.torso + self.limbs for bone in pairwise(chain)]
 
     @property
     def parts(self) -> list[list[int]]:
-        """The torso and the four limbs: every joint once."""
+        """The joints of the torso and of the four limbs; every joint is in one part."""
         return [sorted({joint for chain in self.torso for joint in chain}), *(list(chain[1:]) for chain in self.limbs)]
 
 
@@ -60,25 +60,25 @@ SKELETONS = {
 
 
 def skeleton(V: int) -> Skeleton:
-    """The skeleton of V joints; other numbers list the known ones."""
+    """Return the skeleton of V joints; the error for another number lists the available ones."""
     if V not in SKELETONS:
-        raise ValueError(f"no skeleton of {V} joints; there are those of {', '.join(map(str, SKELETONS))}")
+        raise ValueError(f"no skeleton of {V} joints; there are skeletons of {', '.join(map(str, SKELETONS))} joints")
     return SKELETONS[V]
 
 
 def partitions(V: int) -> Tensor:
-    """A (3, V, V), the neighbours of ST-GCN's spatial partitioning [Yan et al. 2018, Sec. 3.3 and its code].
+    """Return A (3, V, V), the neighbours by ST-GCN's spatial partitioning [Yan et al. 2018, Sec. 3.3 and its code].
 
-    A[0] has each joint itself, A[1] its neighbours that are farther from the centre than it or as far, A[2] those that
-    are nearer. A[:, :, i] are the neighbours of joint i, and sum to 1. In the code distances end at 1: all joints
-    beyond the centre's neighbours are equally far from it.
+    A[0] holds each joint itself, A[1] its neighbours that are as far from the centre or farther, A[2] its neighbours
+    that are nearer. A[:, :, i] holds the neighbours of joint i and sums to 1. As in the code, distances are measured up
+    to 1: all joints beyond the centre's neighbours count as equally far from it.
     """
-    there_VV = torch.eye(V, dtype=torch.bool)
+    linked_VV = torch.eye(V, dtype=torch.bool)
     for i, j in skeleton(V).bones:
-        there_VV[i, j] = there_VV[j, i] = True
-    from_V = torch.full((V,), 2)
-    from_V[there_VV[skeleton(V).centre]] = 1
-    from_V[skeleton(V).centre] = 0
-    nearer_VV = from_V[:, None] < from_V
+        linked_VV[i, j] = linked_VV[j, i] = True
+    distance_V = torch.full((V,), 2)
+    distance_V[linked_VV[skeleton(V).centre]] = 1
+    distance_V[skeleton(V).centre] = 0
+    nearer_VV = distance_V[:, None] < distance_V
     self_VV = torch.eye(V, dtype=torch.bool)
-    return torch.stack([self_VV, ~nearer_VV & ~self_VV, nearer_VV]) * (there_VV / there_VV.sum(0))
+    return torch.stack([self_VV, ~nearer_VV & ~self_VV, nearer_VV]) * (linked_VV / linked_VV.sum(0))

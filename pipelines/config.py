@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
+from featcache import registry
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
+from heads import methods, nets
 from heads.params import ranges
-from pipelines import typed
-from pipelines._task_checks import check_captions, check_clusters
-from pipelines.validators import RULES, VALIDATORS
+from pipelines import settings, tasks
+from pipelines.measures.validators import ORACLE, RULES, VALIDATORS
 
 ROLES = ("source", "target", "test")  #: who can be shown a feed
 TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
@@ -31,22 +32,13 @@ COUNTED = ("random", "shared", "segments")  #: draws of k windows; a row that ha
 
 def _method(name: str) -> type:
     """The Params of a method, by its file's name."""
-    from heads import methods
-
-    return _params(methods, "method", name)
+    params: type = registry.load(methods, name, "method").Params
+    return params
 
 
 def _net(name: str) -> type:
     """The Params of a net, by its file's name."""
-    from heads import nets
-
-    return _params(nets, "net", name)
-
-
-def _params(registry: Any, what: str, name: str) -> type:
-    if name not in registry.names():
-        raise typed.unknown(what, name, registry.names())
-    params: type = registry.load(name).Params
+    params: type = registry.load(nets, name, "net").Params
     return params
 
 
@@ -91,8 +83,8 @@ class RunConfig:
     """One training run. Equal configurations have equal ids, and are trained once."""
 
     manifest: str  #: folder of STORES
-    method: Annotated[Any, typed.Named(_method)]  #: Params of a file in heads/methods
-    net: Annotated[Any, typed.Named(_net)]  #: Params of a file in heads/nets
+    method: Annotated[Any, settings.Named(_method)]  #: Params of a file in heads/methods
+    net: Annotated[Any, settings.Named(_net)]  #: Params of a file in heads/nets
     feeds: dict[str, Feed]  #: modality -> feed
     row: str = ""  #: the table row this run belongs to; no part of the id. Empty: a stage that no table shows
     source: tuple[str, ...] = ()  #: labelled domains. Supervised-target: source=("D2",), target=None, test="D2"
@@ -128,7 +120,7 @@ class RunConfig:
     @property
     def keeps_best(self) -> bool:
         """Of these points one alone is kept, with its weights: in retrieval, where a point can take half a gigabyte."""
-        return self.task == "retrieval" and self.select in VALIDATORS
+        return self.task.keeps_best and self.select in VALIDATORS
 
     @property
     def validators(self) -> tuple[str, ...]:
@@ -136,10 +128,9 @@ class RunConfig:
         return tuple(name for name in VALIDATORS if not _lacking(self, name))
 
     @property
-    def task(self) -> str:
-        """What the run's net answers: classification, retrieval or clustering."""
-        task: str = sys.modules[type(self.net).__module__].NET.task
-        return task
+    def task(self) -> tasks.Task:
+        """The task of the run's net: classification, retrieval or clustering."""
+        return tasks.load(sys.modules[type(self.net).__module__].NET.task)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -147,9 +138,9 @@ class RunConfig:
         return tuple(m for m, feed in self.feeds.items() if feed.captions)
 
     @property
-    def transductive(self) -> bool:
-        """The rows that are tested were seen, without labels, in training."""
-        return self.target == self.test and self.train_split == self.test_split
+    def row_shown(self) -> str:
+        """The table row; a run that test labels choose is called oracle wherever it is shown."""
+        return f"{self.row} (oracle)" if self.select == ORACLE and ORACLE not in self.row else self.row
 
     @cached_property
     def id(self) -> str:
@@ -157,35 +148,35 @@ class RunConfig:
         content = {key: value for key, value in self.to_json().items() if key != "row"}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         given = f"with-{self.target}" if self.target else ""
-        words = [typed.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
+        words = [settings.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
         prefix = "_".join(re.sub(r"[^\w+.-]+", "-", word) for word in words if word)
         return f"{prefix[:80]}_{digest[:10]}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives the configuration back."""
-        content: dict[str, Any] = typed.to_json(self, RunConfig)
+        content: dict[str, Any] = settings.to_json(self, RunConfig)
         return content
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RunConfig":
         """A configuration from its JSON; unknown names and wrong types are ConfigErrors."""
-        config: RunConfig = typed.from_json(data, cls)
+        config: RunConfig = settings.from_json(data, cls)
         return config
 
 
-def override(config: RunConfig, *settings: str) -> RunConfig:
-    """The configuration with these `a.b=value` settings, checked once after all of them.
+def override(config: RunConfig, *changes: str) -> RunConfig:
+    """The configuration with these `a.b=value` changes, checked once after all of them.
 
     Lists are separated by commas, `none` is nothing; `method=source_only` takes another file with its defaults.
     """
     data: Any = config.to_json()
-    for setting in settings:
-        path, equals, text = setting.partition("=")
+    for change in changes:
+        path, equals, text = change.partition("=")
         if not equals or not path.strip():
-            raise ConfigError(f"no setting {setting!r}; write NAME=VALUE, for example method.lambda_g=0.5")
+            raise ConfigError(f"no setting {change!r}; write NAME=VALUE, for example method.lambda_g=0.5")
         if path.strip() == "target" and data["test"] == data["target"]:
             data["test"] = ""  # it was the default, so it follows the target
-        data = typed.assign(data, RunConfig, path.strip(), text.strip())
+        data = settings.assign(data, RunConfig, path.strip(), text.strip())
     return RunConfig.from_json(data)
 
 
@@ -218,23 +209,24 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f'source={config.source!r} must be a tuple of domains: source=("{config.source}",)')
     if isinstance(config.init_from, RunConfig):
         raise ConfigError("init_from takes the id of a run: write init_from=THE_RUN.id")
-    typed.verify(config, RunConfig, "")
-    if config.task not in (tasks := method_class(config).tasks):
+    settings.verify(config, RunConfig, "")
+    if config.task.name not in (able := method_class(config).tasks):
         raise ConfigError(
-            f"method {typed.name_of(config.method)!r} is of {' and '.join(tasks)}, but net "
-            f"{typed.name_of(config.net)!r} is of {config.task}"
+            f"method {settings.name_of(config.method)!r} does {' and '.join(able)}, but net "
+            f"{settings.name_of(config.net)!r} does {config.task.name}"
         )
     _check_sides(config)
     _check_feeds(config)
-    check_captions(config)
-    check_clusters(config)
+    config.task.check(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
     _one_of("select", config.select, RULES)
     _one_of("fidelity", config.fidelity, ("exact", "adapter"))
     if config.fidelity == "exact" and (surrogate := method_class(config).surrogate):
-        raise ConfigError(f"fidelity='exact', but method {typed.name_of(config.method)!r} is a surrogate: {surrogate}")
+        raise ConfigError(
+            f"fidelity='exact', but method {settings.name_of(config.method)!r} is a surrogate: {surrogate}"
+        )
     _at_least("steps", config.steps, 0)
     _at_least("eval_every", config.eval_every, 0)
     _at_least("keep", config.keep, 1)
@@ -267,10 +259,9 @@ def check(config: RunConfig) -> None:
 
 def _lacking(config: RunConfig, validator: str) -> list[str]:
     """What a validator looks at and the run has not, with the way to it."""
-    if config.task == "retrieval" and validator != "source_val":
-        return ["predictions of classes, and a retrieval run has none: choose from last, mean, source_val, oracle"]
-    if config.task == "clustering":
-        return ["predictions of classes, and a clustering run has none: choose from last, mean, oracle"]
+    if validator not in config.task.validators:
+        choices = ", ".join(("last", "mean", *config.task.validators, ORACLE))
+        return [f"predictions of classes, and a {config.task.name} run has none: choose from {choices}"]
     needs = {
         "source_val": (config.holdout, "held-out source rows: set holdout, for example holdout=0.1"),
         "target": (config.target, "unlabelled rows of a target: name one, or choose by source_val"),
@@ -280,7 +271,7 @@ def _lacking(config: RunConfig, validator: str) -> list[str]:
 
 def _check_sides(config: RunConfig) -> None:
     """Sides the method needs are there, and no side that it may not see."""
-    name, method = typed.name_of(config.method), method_class(config)
+    name, method = settings.name_of(config.method), method_class(config)
     given = {"source": config.source, "target": config.target, "init_from": config.init_from}
     named = [side for side, value in given.items() if value]
     for side in method.needs:
@@ -307,8 +298,10 @@ def _check_sides(config: RunConfig) -> None:
         )
     if config.holdout and not config.source:
         raise ConfigError("holdout is a share of the source, but the run has none")
-    if config.holdout and config.task == "clustering" and "source_val" not in method.needs + method.may:
-        raise ConfigError(f"holdout={config.holdout} is to choose by, and no validator is of clusters; leave it out")
+    if config.holdout and "source_val" not in config.task.validators + method.needs + method.may:
+        raise ConfigError(
+            f"holdout={config.holdout} has no use: no validator works on a {config.task.name} run. Remove holdout"
+        )
     for side, size, parts in zip(("source", "target"), config.batch, (len(config.source), 1), strict=True):
         if side in named and size < parts:
             raise ConfigError(f"batch={config.batch}: {size} rows of the {side} for its {parts} domains")
@@ -336,9 +329,6 @@ def _check_feeds(config: RunConfig) -> None:
             raise ConfigError(f"feeds.{modality} names store {twice[0]!r} twice; name it once, as store or in views")
         if feed.views and feed.seen_by.split() == ["test"]:
             raise ConfigError(f"feeds.{modality}.views are drawn in training only, and seen_by='test'; leave them out")
-    together = any({"source", "target"} <= set(feed.seen_by.split()) for feed in feeds.values())
-    if config.source and config.target and not together and config.task == "classification":
-        raise ConfigError("source and target share no modality, so nothing can be adapted; change seen_by of a feed")
 
 
 def _check_optim(where: str, optim: Optim) -> None:

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from tests import test_extractor_contract as extractor_contract
-from tests import test_method_contract as method_contract
-from tests._problems import SPEC, of
 from tests.conftest import ROOT
+from tests.featcache import test_extractor_contract as extractor_contract
+from tests.heads import test_method_contract as method_contract
+from tests.helpers.problems import SPEC, of
 
 EXTRACTOR, METHOD = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 FILES = {"featcache/extractors/mean_colour.py": EXTRACTOR, "heads/methods/entropy.py": METHOD}

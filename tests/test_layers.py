@@ -1,6 +1,7 @@
 """Who may import whom: the table of docs/architecture.md, checked on every file."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,21 @@ FORBIDDEN = {
     "heads": {"featcache", "pipelines", "zarr", "pandas", "click", "tqdm", "h5py", "av", "cv2", "pathlib", "os", "io"},
     "pipelines": set(),
 }
+ROOMS = [
+    "settings",
+    "measures",
+    "tasks",
+    "extraction",
+    "config",
+    "data",
+    "training",
+    "experiments",
+    "evaluation",
+    "bench",
+    "tables",
+    "report",
+    "cli",
+]
 FILES = [path.relative_to(ROOT) for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -35,6 +51,63 @@ def test_imports_point_one_way(path):
         assert top not in FORBIDDEN[package], f"{path} imports {module}"
 
 
+def module_of(path):
+    """featcache/store/__init__.py -> featcache.store, featcache/store/reader.py -> featcache.store.reader."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def arrows():
+    """Module -> the modules that it imports, at any depth: inside functions and under TYPE_CHECKING, too.
+
+    `from a import b` is an arrow to the module a.b where there is one, else to a, whose `__init__` has the name b.
+    `import a.b` is an arrow to a.b alone: that Python runs a's `__init__` on the way makes no circle of it.
+    """
+    modules = {module_of(path): path for path in FILES}
+    graph = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.Import):
+                graph[module].update(alias.name for alias in node.names if alias.name in modules)
+            elif isinstance(node, ast.ImportFrom) and node.module in modules:
+                names = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                graph[module].update(whole if whole in modules else node.module for whole in names.values())
+    return graph
+
+
+def circles(graph):
+    """The sets of modules that reach each other."""
+    reach = {}
+    for start in graph:
+        reached, todo = set(), [start]
+        while todo:
+            new = graph[todo.pop()] - reached
+            reached |= new
+            todo += new
+        reach[start] = reached
+    return {frozenset(m for m in reach[module] if module in reach[m]) for module in graph if module in reach[module]}
+
+
+def of_rooms(graph):
+    """The same arrows between rooms: featcache.store.reader is in the room featcache.store."""
+    rooms = {}
+    for module, imported in graph.items():
+        room = ".".join(module.split(".")[:2])
+        rooms.setdefault(room, set()).update({".".join(other.split(".")[:2]) for other in imported} - {room})
+    return rooms
+
+
+@pytest.mark.parametrize("graph", [arrows(), of_rooms(arrows())], ids=["modules", "rooms"])
+def test_no_circle_of_imports(graph):
+    for circle in circles(graph):
+        raise AssertionError(f"imports in a circle: {sorted(circle)}")
+
+
+def test_a_circle_is_seen():
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"d"}, "e": {"a"}, "f": set()}
+    assert circles(graph) == {frozenset("abc"), frozenset("d")}
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.parts[:2] == ("heads", "methods")], ids=str)
 def test_no_method_imports_another(path):
     for module in imports(path):
@@ -44,11 +117,40 @@ def test_no_method_imports_another(path):
         assert not foreign or path.stem == "__init__", f"{path} imports {module}"
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] == "pipelines"], ids=str)
+def test_rooms_import_lower_rooms_only(path):
+    own = path.with_suffix("").parts[1]
+    assert own in (*ROOMS, "__init__"), f"{path} is in no room; add its room to ROOMS, where its imports allow"
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[0] == "pipelines" and len(parts) > 1 and parts[1] in ROOMS and parts[1] != own:
+            assert ROOMS.index(parts[1]) < ROOMS.index(own), f"{path} imports {module}, which is a higher room"
+
+
+def test_only_the_files_of_a_task_know_which_task_it_is():
+    for path in FILES:
+        for number, line in enumerate((ROOT / path).read_text().splitlines() * (path.parts[0] != "featcache"), 1):
+            assert not re.search(r"task(\.name)? (==|!=)", line), f"{path} line {number}: {line.strip()}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_modules_say_what_they_are_and_stay_readable(path):
-    text = (ROOT / path).read_text()
-    assert path.stat().st_size == 0 or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
-    assert text.count("\n") <= 400, f"{path} has {text.count(chr(10))} lines; split it"
+def test_modules_have_a_docstring_and_short_functions(path):
+    tree = ast.parse((ROOT / path).read_text())
+    assert (ROOT / path).stat().st_size == 0 or ast.get_docstring(tree), f"{path} has no docstring"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60, f"{path} line {node.lineno}: {node.name} has {lines} lines; at most 60"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_what_is_private_stays_in_its_room(path):
+    """A room is a folder such as featcache/store: no other room imports its `_format`, or any `_name` of its files."""
+    room = module_of(path).split(".")[:2]
+    for module in imports(path):
+        parts = module.split(".")
+        private = any(part.startswith("_") and not part.startswith("__") for part in parts)
+        assert not (parts[0] in FORBIDDEN and private) or parts[:2] == room, f"{path} imports {module}"
 
 
 def test_no_open_ended_keyword_arguments():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from featcache import registry
 from heads import methods
 from tests.conftest import ROOT
 
@@ -14,18 +15,18 @@ WORDS = {"s": "source", "t": "target", "run": "init_from", "val": "source_val"}
 
 
 def test_every_method_is_on_the_page_once():
-    assert sorted(SEES) == methods.names()
+    assert sorted(SEES) == registry.names(methods)
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", registry.names(methods))
 def test_the_page_says_what_a_method_sees(name):
-    method = methods.load(name).METHOD
+    method = registry.load(methods, name, "method").METHOD
     needs = {WORDS[word] for word in re.sub(r"\(\w+\)", "", SEES[name]).split()}
     may = {WORDS[word] for word in re.findall(r"\((\w+)\)", SEES[name])}
     assert (set(method.needs), set(method.may)) == (needs, may)
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", registry.names(methods))
 def test_surrogates_stand_under_their_heading(name):
     below = PAGE.index("**Surrogates**") < PAGE.index(f"`{name}`", PAGE.index("| --- |"))
-    assert bool(methods.load(name).METHOD.surrogate) == below
+    assert bool(registry.load(methods, name, "method").METHOD.surrogate) == below

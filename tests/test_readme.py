@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.cli import main
 from tests.conftest import ROOT
-from tests.test_cli import commands
+from tests.pipelines.test_cli import commands
 
 README = (ROOT / "README.md").read_text()
 

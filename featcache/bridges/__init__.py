@@ -7,10 +7,10 @@ A bridge file holds
     def write(path, tables) -> None                the way back; replaces what stands at `path`, whole or not at all
     def companions(path) -> list[Path]             where `write` replaces other files as well: which ones
 
-and is tested by `tests/test_bridges.py` for every file in the folder. The first sentence of its docstring says what the
-format is. Files are untrusted: a bridge never executes what a file says (pickles go through `_pickles.load`), and
-answers anything unexpected with a FormatError that names the file, the place, what was found and what was expected.
-Values that are no number (NaN) are passed on.
+and is tested by `tests/featcache/test_bridges.py` for every file in the folder. The first sentence of its docstring
+says what the format is. Files are untrusted: a bridge never executes what a file says (pickles go through
+`untrusted.pickles`), and answers anything unexpected with a FormatError that names the file, the place, what was found
+and what was expected. Values that are no number (NaN) are passed on.
 
 `ids` is None or the clips' ids in the order of the file, for a file that has none. Where it has ids, they are replaced;
 another number of them, or an id that stands twice, is a FormatError.
@@ -29,8 +29,6 @@ KEEPS is a subset of WORDS:
 What is not kept is said when a file is written (`featcache export` prints it).
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import registry
 from featcache.errors import FormatError
 
 WORDS = ("several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe")  #: that KEEPS may hold
@@ -72,12 +71,10 @@ def read_ids(path: Path) -> list[str]:
 
 
 def names() -> list[str]:
-    """The formats there are: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """The formats there are."""
+    return registry.names(__name__)
 
 
 def load(name: str) -> Any:
     """The module of a format, by name; unknown names list the known ones."""
-    if name not in names():
-        raise FormatError(f"no format {name!r}; featcache/bridges has: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return registry.load(__name__, name, "format")

@@ -1,10 +1,7 @@
 """What the bridges to array and table formats share: ids, safe reading, whole writing."""
 
 import contextlib
-import errno
-import io
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,18 +12,18 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.bridges import External, Times, read_ids
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import reading
+from featcache.untrusted.pickles import describe
 
 #: arrays and columns that hold the clips' ids
 ID_NAMES = ("clip_id", "clip_ids", "ids", "uid", "narration_ids", "narration_id", "video_id", "id", "name")
 OFFSET_NAMES = ("offset", "offsets")  #: (n + 1,) where each clip's windows begin, when clips stand end to end
 START, STOP, RECIPE = "window_start", "window_stop", "recipe"
 ONE = "features"  #: the key where the file has no name for it
-GROWTH, SMALL = 200, 1 << 26  #: a file may unpack to 200 times its bytes and 64 MiB; deflate could do 1000 times
 LONGEST = 200  #: characters of a key or an id
-BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno where a parser was led astray, not the disk at fault
 
 
 class Arraylike(Protocol):
@@ -69,24 +66,6 @@ class Survey:
         """Shape of all clips in one array: (n, T, *row_shape), or (sum of T, *row_shape) where T differs."""
         first = (sum(self.lengths),) if self.ragged else (len(self.lengths), self.lengths[0])
         return (*first, *self.row_shape)
-
-
-@contextlib.contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a parser makes of a foreign file into one FormatError."""
-    try:
-        yield
-    except FormatError:
-        raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise FormatError(f"no {what} file {path}") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise FormatError(f"{path} cannot be read as {what}: {error.strerror}") from None
-    except Exception as error:  # parsers of foreign bytes raise anything
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in BAD_FILE):
-            raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(f"{path} is not {what} as it should be, or it is damaged: {reason}") from None
 
 
 def ids_file(path: Path) -> Path:
@@ -140,6 +119,19 @@ def clip_ids(values: Any, place: str) -> list[str]:
     return ids
 
 
+def ids_of(values: Any, place: str) -> list[str]:
+    """Clip ids out of a list or an array."""
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    if not isinstance(values, list | tuple):
+        raise FormatError(f"{place}: {describe(values)} where a list of clip ids is expected")
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    for value in values:
+        if not isinstance(value, str | bytes | int | float):
+            raise FormatError(f"{place}: {describe(value)} where a clip id is expected")
+    return clip_ids(values, place)
+
+
 def choose_ids(own: Sequence[str] | None, given: Sequence[str] | None, count: int, place: str) -> list[str]:
     """The ids of `count` clips: those given, else the file's own; FormatError when there are none, or too many."""
     ids = own if given is None else given
@@ -164,18 +156,6 @@ def renamed(
 def union(tables: Mapping[str, External]) -> list[str]:
     """The ids of all tables, each once."""
     return list(dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids))
-
-
-def check_growth(size: int, stored: int, place: str) -> None:
-    """FormatError where a few bytes claim to be very many."""
-    if size > GROWTH * stored + SMALL:
-        raise FormatError(f"{place} would grow from {stored} to {size} bytes, more than {GROWTH} times and 64 MiB")
-
-
-def check_numbers(dtype: np.dtype[Any], place: str) -> None:
-    """FormatError unless values are real numbers."""
-    if dtype.kind not in "fiu":
-        raise FormatError(f"{place} holds {dtype}; features are floats or integers")
 
 
 def as_windows(row: NDArray[Any]) -> NDArray[Any]:
@@ -237,32 +217,6 @@ def the_only(tables: Mapping[str, External], path: Path, what: str) -> tuple[str
     if len(tables) != 1:
         raise FormatError(f"{what} holds one key, not {', '.join(tables)}; write one file for each, not all to {path}")
     return next(iter(tables.items()))
-
-
-def parse_npy(data: bytes, place: str) -> NDArray[Any]:
-    """The array in the bytes of a .npy file. Objects are refused, and a size that the bytes do not have."""
-    stream = io.BytesIO(data)
-    npy_header(stream, len(data), place)
-    stream.seek(0)
-    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
-
-
-def npy_header(stream: Any, size: int, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype at the head of a .npy stream of `size` bytes, which must be as many as they take.
-
-    Objects are refused unless they may be there.
-    """
-    version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise FormatError(f"{place}: .npy version {version} is none of {', '.join(map(str, readers))}")
-    shape, _, dtype = readers[version](stream)
-    if dtype.hasobject and not objects:
-        raise FormatError(f"{place} holds Python objects (pickles), which are never loaded; save numbers instead")
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size - stream.tell():
-        raise FormatError(f"{place}: {shape} of {dtype} do not fit into {size} bytes")
-    return shape, dtype
 
 
 def write_npy(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[NDArray[Any]]) -> None:

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from featcache._files import sync_folder
 from featcache.bridges import External
-from featcache.bridges._arrays import choose_ids, reading, union
+from featcache.bridges._arrays import choose_ids, union
 from featcache.errors import FormatError
+from featcache.files import sync_folder
+from featcache.untrusted import reading
 
 MARK = ".featcache.json"  #: in folders that a bridge has written; other tools pass over it
 

@@ -24,11 +24,11 @@ from featcache.bridges._arrays import (
     checked_times,
     choose_ids,
     clip_ids,
-    reading,
     renamed,
     union,
 )
 from featcache.errors import FormatError
+from featcache.untrusted import reading
 
 ENDINGS = ("clip_id", *OFFSET_NAMES, START, STOP, RECIPE)  #: of the names of arrays that describe one other
 

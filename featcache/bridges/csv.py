@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.bridges import External
-from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, reading, survey, the_only
+from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, survey, the_only
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import reading
 
 KEEPS = frozenset({"windows", "ragged", "ids"})
 ORDER = "window"  #: the optional column of the windows' order

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
-from featcache.bridges import External, _pickles
-from featcache.bridges._arrays import as_windows, choose_ids, reading, survey
+from featcache.bridges import External
+from featcache.bridges._arrays import as_windows, choose_ids, ids_of, survey
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import pickles, reading
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids"})
 PREFIX = "features_"
@@ -25,24 +26,24 @@ PREFIX = "features_"
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Modality -> features; ids: of the dicts, instead of their uid. The whole file is held in memory."""
-    content = _pickles.load(path)
+    content = pickles.load(path)
     with reading(path, "a feature file of mldl23-ego"):
         samples = content.get("features") if isinstance(content, dict) else None
         if not isinstance(samples, list) or not samples:
             raise FormatError(
-                f'{path} holds {_pickles.describe(content)}; a dict with "features", a list of dicts, is expected'
+                f'{path} holds {pickles.describe(content)}; a dict with "features", a list of dicts, is expected'
             )
         rows: dict[str, dict[int, NDArray[Any]]] = {}
         for k, sample in enumerate(samples):
             if not isinstance(sample, dict) or (ids is None and "uid" not in sample):
-                raise FormatError(f'{path}: clip {k} is {_pickles.describe(sample)}; a dict with "uid" is expected')
+                raise FormatError(f'{path}: clip {k} is {pickles.describe(sample)}; a dict with "uid" is expected')
             for name, array in sample.items():
                 if isinstance(name, str) and name.startswith(PREFIX) and array is not None:
-                    row = _pickles.checked(array, f"{path}: {name} of clip {k}", "(clips, D)")
+                    row = pickles.checked(array, f"{path}: {name} of clip {k}", "(clips, D)")
                     rows.setdefault(name.removeprefix(PREFIX), {})[k] = as_windows(row)
         if not rows:
             raise FormatError(f"{path}: no clip has features_RGB, features_Flow or the like")
-        own = None if ids is not None else _pickles.ids_of([sample["uid"] for sample in samples], f"{path}: uid")
+        own = None if ids is not None else ids_of([sample["uid"] for sample in samples], f"{path}: uid")
         names = choose_ids(own, ids, len(samples), str(path))
         return {key: _table(names, found) for key, found in rows.items()}
 
@@ -64,7 +65,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
         for clip_id, sample in samples.items():
             sample["uid"] = int(clip_id)
     with replacing(path) as scratch, scratch.open("wb") as file:
-        _pickles.dump({"features": list(samples.values())}, file)
+        pickles.dump({"features": list(samples.values())}, file)
 
 
 def _is_number(clip_id: str) -> bool:

@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
-from featcache.bridges import External, _pickles
-from featcache.bridges._arrays import as_windows, choose_ids, reading, survey
+from featcache.bridges import External
+from featcache.bridges._arrays import as_windows, choose_ids, ids_of, survey
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import pickles, reading
 
 KEEPS = frozenset({"several", "windows", "shape", "dtype", "ids"})
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Modality -> features; ids: of the rows, instead of the narration ids. The whole file is held in memory."""
-    content = _pickles.load(path)
+    content = pickles.load(path)
     with reading(path, "a feature file of EPIC-100"):
         if not isinstance(content, dict) or not isinstance(content.get("features"), dict):
             raise FormatError(
-                f'{path} holds {_pickles.describe(content)}; a dict with "narration_ids" and "features", a dict of'
+                f'{path} holds {pickles.describe(content)}; a dict with "narration_ids" and "features", a dict of'
                 " arrays, is expected"
             )
         if not content["features"]:
@@ -36,11 +37,11 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         if ids is None:
             if "narration_ids" not in content:
                 raise FormatError(f"{path} has no narration_ids; give the ids in a text file with --ids, one per line")
-            own = _pickles.ids_of(content["narration_ids"], f"{path}: narration_ids")
+            own = ids_of(content["narration_ids"], f"{path}: narration_ids")
         tables = {}
         for key, array in content["features"].items():
             place = f"{path}: {key!r}"
-            array = _pickles.checked(array, place, "(n, T, D)", axes=2)
+            array = pickles.checked(array, place, "(n, T, D)", axes=2)
             if not isinstance(key, str):
                 raise FormatError(f"{place} is a {type(key).__name__}; the name of a modality is expected")
             tables[key] = External(choose_ids(own, ids, len(array), place), _rows(array))
@@ -69,4 +70,4 @@ def write(path: Path, tables: dict[str, External]) -> None:
         for k, clip_id in enumerate(ids):
             features[key][k] = table.row(place[clip_id])
     with replacing(path) as scratch, scratch.open("wb") as file:
-        _pickles.dump({"narration_ids": ids, "features": features}, file)
+        pickles.dump({"narration_ids": ids, "features": features}, file)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from featcache._files import replacing
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import (
     ID_NAMES,
@@ -28,15 +27,16 @@ from featcache.bridges._arrays import (
     as_recipe,
     checked_times,
     escaped,
-    reading,
     renamed,
     survey,
     unescaped,
     union,
 )
-from featcache.bridges._hdf5 import child
 from featcache.bridges._layouts import one_per_clip, tables_of
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import reading
+from featcache.untrusted.hdf5 import child
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 OURS = "featcache"  #: attribute of a file in which names are escaped

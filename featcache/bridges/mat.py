@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from featcache._files import replacing
-from featcache.bridges import External, _mat5
-from featcache.bridges._arrays import as_windows, reading, rows_of, survey
-from featcache.bridges._hdf5 import child
+from featcache.bridges import External
+from featcache.bridges._arrays import as_windows, rows_of, survey
 from featcache.bridges._layouts import descriptions, is_ids, tables_of
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import mat5, reading
+from featcache.untrusted.hdf5 import child
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "ids", "times", "recipe"})
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,40}")  #: with its ending, shorter than the 63 characters that MATLAB reads
@@ -33,7 +34,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     with reading(path, "MATLAB"):
         with path.open("rb") as file:
             is_7_3 = b"\x89HDF" in (file.read(4), file.read(512)[508:])  # with or without MATLAB's own head
-        variables = _version_7_3(path) if is_7_3 else _mat5.variables(path.read_bytes(), str(path))
+        variables = _version_7_3(path) if is_7_3 else mat5.variables(path.read_bytes(), str(path))
         arrays: dict[str, Any] = {}
         for name, value in variables.items():
             if value.dtype == object and is_ids(name, "_"):

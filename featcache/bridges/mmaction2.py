@@ -13,20 +13,20 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from featcache.bridges import External, _pickles
+from featcache.bridges import External
 from featcache.bridges._arrays import (
     ONE,
     as_windows,
     choose_ids,
     ids_beside,
     ids_file,
-    reading,
     replacing_with_ids,
     rows_of,
     survey,
     the_only,
 )
 from featcache.errors import FormatError
+from featcache.untrusted import pickles, reading
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype"})
 WHAT = "a feature file of mmaction2"
@@ -41,12 +41,10 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """{"features": ...}; ids: of the entries of the list. A list is held in memory whole, a folder is not."""
     if path.is_dir():
         return {ONE: _folder(path, ids)}
-    content = _pickles.load(path)
+    content = pickles.load(path)
     with reading(path, WHAT):
         if not isinstance(content, list) or not content:
-            raise FormatError(
-                f"{path} holds {_pickles.describe(content)}; a list of arrays, one per video, is expected"
-            )
+            raise FormatError(f"{path} holds {pickles.describe(content)}; a list of arrays, one per video, is expected")
         rows = [_checked(entry, f"{path}: entry {k}") for k, entry in enumerate(content)]
         return {ONE: External(ids_beside(path, ids, len(rows)), rows.__getitem__)}
 
@@ -59,13 +57,13 @@ def _folder(path: Path, ids: Sequence[str] | None) -> External:
 
     def row(k: int) -> NDArray[Any]:
         with reading(files[k], WHAT):
-            return _checked(_pickles.load(files[k]), str(files[k]))
+            return _checked(pickles.load(files[k]), str(files[k]))
 
     return External(choose_ids(own, ids, len(files), str(path)), row)
 
 
 def _checked(entry: Any, place: str) -> NDArray[Any]:
-    return as_windows(_pickles.checked(entry, place, "(D,) or (T, D)"))
+    return as_windows(pickles.checked(entry, place, "(D,) or (T, D)"))
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
@@ -73,4 +71,4 @@ def write(path: Path, tables: dict[str, External]) -> None:
     key, table = the_only(tables, path, "mmaction2")
     rows = list(rows_of(table, survey(key, table).dtype))
     with replacing_with_ids(path, table.ids) as scratch, scratch.open("wb") as file:
-        _pickles.dump(rows, file)
+        pickles.dump(rows, file)

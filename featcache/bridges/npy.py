@@ -15,11 +15,8 @@ from featcache.bridges import External
 from featcache.bridges._arrays import (
     ONE,
     as_windows,
-    check_numbers,
     ids_beside,
     ids_file,
-    npy_header,
-    reading,
     replacing_with_ids,
     rows_of,
     survey,
@@ -27,6 +24,8 @@ from featcache.bridges._arrays import (
     write_npy,
 )
 from featcache.errors import FormatError
+from featcache.untrusted import check_numbers, reading
+from featcache.untrusted.npy import npy_header
 
 KEEPS = frozenset({"windows", "shape", "dtype"})
 

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.bridges import External
-from featcache.bridges._arrays import check_growth, npy_header, parse_npy, reading, rows_of, survey, write_npy
+from featcache.bridges._arrays import rows_of, survey, write_npy
 from featcache.bridges._layouts import descriptions, tables_of
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import check_growth, reading
+from featcache.untrusted.npy import npy_header, parse_npy
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import (
     ID_NAMES,
@@ -29,11 +28,12 @@ from featcache.bridges._arrays import (
     checked_times,
     choose_ids,
     clip_ids,
-    reading,
     survey,
     the_only,
 )
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import reading
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 GROUP_BYTES = 32 << 20  #: about what is held in memory at a time

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import External, _tensors
-from featcache.bridges._arrays import ONE, check_numbers, reading, survey
+from featcache.bridges import External
+from featcache.bridges._arrays import ONE, survey
 from featcache.bridges._folders import check_folder, content, named, replacing_folder
 from featcache.errors import FormatError
+from featcache.untrusted import check_numbers, reading, tensors
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype"})
 MODALITY = re.compile(r"(.+)-[Ff]eature(_.*)?", re.DOTALL)  # "RGB-Feature", or "RGB-feature_resnet101"
@@ -93,7 +94,7 @@ def _table(chosen: dict[str, str], videos: dict[str, list[Path]]) -> External:
 def _frame(file: Path) -> NDArray[Any]:
     with reading(file, "a torch file"):
         data = content(file)
-        frame = _tensors.array(_tensors.load(data, str(file)), len(data), str(file))
+        frame = tensors.array(tensors.load(data, str(file)), len(data), str(file))
         if not frame.size or not frame.ndim:
             raise FormatError(f"{file} holds a tensor {frame.shape}; (D,) is expected")
         check_numbers(frame.dtype, str(file))

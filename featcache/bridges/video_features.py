@@ -23,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bridges import External, Times
-from featcache.bridges._arrays import ONE, as_windows, check_numbers, parse_npy, reading, survey
+from featcache.bridges._arrays import ONE, as_windows, survey
 from featcache.bridges._folders import check_folder, content, named, order, replacing_folder
 from featcache.errors import FormatError
+from featcache.untrusted import check_numbers, reading
+from featcache.untrusted.npy import parse_npy
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype"})
 STREAMS = ("rgb", "flow", "r21d", "s3d", "vggish", "resnet", "clip", "timm", "raft", "audio")

@@ -15,21 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.bridges import External, Times
-from featcache.bridges._arrays import (
-    as_recipe,
-    as_windows,
-    checked_times,
-    escaped,
-    parse_npy,
-    reading,
-    renamed,
-    survey,
-    unescaped,
-    union,
-)
+from featcache.bridges._arrays import as_recipe, as_windows, checked_times, escaped, renamed, survey, unescaped, union
 from featcache.errors import FormatError
+from featcache.files import replacing
+from featcache.untrusted import reading
+from featcache.untrusted.npy import parse_npy
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 META = "__featcache__/"  #: folder of what describes all clips

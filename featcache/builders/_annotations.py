@@ -8,14 +8,18 @@ a column that is missing and a cell that makes no sense are errors.
 import csv
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from featcache.builders import _frames
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest, number
+from featcache.progress import Progress
 
-Progress = Callable[[int, int], None] | None  #: called with (clips done, clips in all)
 Counts = Mapping[tuple[str, str], int]  #: (domain, split) -> clips
 
 
@@ -50,6 +54,18 @@ def _csv(path: Path) -> list[dict[str, str]]:
         if None in row:
             raise ManifestError(f"{path} row {k} has more cells than there are columns")
     return rows
+
+
+def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of these names in an .npz file; ManifestError where one is missing, or the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in names if name in file}
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
+    if lacking := [name for name in names if name not in content]:
+        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(content) or 'none'}")
+    return content
 
 
 def words(path: Path, count: int) -> list[list[str]]:
@@ -103,6 +119,5 @@ def finish(name: str, clips: Sequence[Clip], folder: Path, published: Counts, pr
             warnings.warn(f"{name}: {domain} {split} has {count} clips, published are {expected}", stacklevel=3)
     manifest = Manifest(name, tuple(clips), folder)
     manifest.write(folder / f"{name}.csv")
-    if progress is not None:
-        progress(len(clips), len(clips))
+    progress(len(clips), len(clips))
     return manifest

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from featcache.builders._annotations import Counts, Progress, finish
+from featcache.builders._annotations import Counts, finish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress
 
 Captions = Mapping[str, Sequence[str]]  #: clip_id -> its captions
 

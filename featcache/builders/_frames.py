@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from featcache.bridges import _pickles
-from featcache.bridges._arrays import reading
 from featcache.errors import FormatError
+from featcache.untrusted import pickles, reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +44,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
     FormatError where the file is no pickled table, or asks for more than a table needs.
     """
-    frame = _pickles.load(path, MAKERS)
+    frame = pickles.load(path, MAKERS)
     if not isinstance(frame, _Frame):
-        raise FormatError(f"{path} holds {_pickles.describe(frame)}; a pandas table is expected")
+        raise FormatError(f"{path} holds {pickles.describe(frame)}; a pandas table is expected")
     with reading(path, "a pickled table"):
         items, index = frame.manager.axes
         columns: dict[str, Sequence[Any]] = {} if index.name is None else {str(index.name): index.labels}
@@ -74,7 +73,7 @@ def _index(_: Any, state: dict[str, Any]) -> _Index:
 
 def _manager(*content: Any) -> Any:
     """A manager out of its blocks and axes, or an empty one that waits for its state."""
-    return _Manager(content[1], list(content[0])) if content else _pickles._Unfinished(_manager_state)
+    return _Manager(content[1], list(content[0])) if content else pickles.Unfinished(_manager_state)
 
 
 def _manager_state(*state: Any) -> _Manager:
@@ -83,7 +82,7 @@ def _manager_state(*state: Any) -> _Manager:
 
 
 def _frame(*_: Any) -> Any:
-    return _pickles._Unfinished(_frame_state)
+    return pickles.Unfinished(_frame_state)
 
 
 def _frame_state(state: dict[str, Any]) -> _Frame:
@@ -95,7 +94,7 @@ def _frame_state(state: dict[str, Any]) -> _Frame:
 
 def _block(values: Any, places: Any, _: Any) -> tuple[Any, Any]:
     if not isinstance(values, np.ndarray) or values.ndim != 2:
-        raise ValueError(f"{_pickles.describe(values)} where the values of columns are expected")
+        raise ValueError(f"{pickles.describe(values)} where the values of columns are expected")
     return values, places
 
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, choose, find, finish, numbered, seconds, table
+from featcache.builders._annotations import choose, find, finish, numbered, seconds, table
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress
 
 VERBS = numbered(("take", "put", "open", "close", "wash", "cut", "mix", "pour"))  #: by verb_class
 PARTICIPANT = {"D1": "P08", "D2": "P01", "D3": "P22"}  #: whose clips a list of MM-SADA's holds

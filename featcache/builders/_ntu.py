@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, finish
+from featcache.builders._annotations import finish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress
 
 NAME = re.compile(r"S(?P<setup>\d{3})C(?P<camera>\d{3})P(?P<person>\d{3})R(?P<time>\d{3})A(?P<action>\d{3})")
 MISSING = ("NTU_RGBD_samples_with_missing_skeletons.txt", "NTU_RGBD120_samples_with_missing_skeletons.txt")

@@ -9,9 +9,10 @@ import os
 import re
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, choose, find, finish
+from featcache.builders._annotations import choose, find, finish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress
 
 SPLITS = ("", "Split/")  #: folders, as people have them
 LABELS = ("Train_Label_PKU_final/", "Label/Train_Label_PKU_final/", "Label/")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import _pickles
 from featcache.errors import ManifestError
 from featcache.manifest import Clip
-from featcache.media._poses import UPRIGHT
+from featcache.media.poses import UPRIGHT
+from featcache.untrusted import pickles
 
 MOST = 6  #: bodies of a clip, as the reader of arrays has them
 
@@ -66,13 +66,13 @@ def unpack(
 
 def _chosen(path: Path, splits: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
     """(split, annotation) of the clips, split by split."""
-    content = _pickles.load(path)
+    content = pickles.load(path)
     parts = {"split": dict, "annotations": list}
     if type(content) is not dict or any(type(content.get(key)) is not kind for key, kind in parts.items()):
-        raise ManifestError(f"{path} is {_pickles.describe(content)}; a dict of split and annotations is expected")
+        raise ManifestError(f"{path} is {pickles.describe(content)}; a dict of split and annotations is expected")
     for k, one in enumerate(content["annotations"]):
         if type(one) is not dict or type(one.get("frame_dir")) is not str:
-            raise ManifestError(f"{path}: annotation {k} is {_pickles.describe(one)}; one with a frame_dir is expected")
+            raise ManifestError(f"{path}: annotation {k} is {pickles.describe(one)}; one with a frame_dir is expected")
     named, chosen = {one["frame_dir"]: one for one in content["annotations"]}, []
     for theirs, ours in splits.items():
         if not content["split"].get(theirs):
@@ -87,7 +87,7 @@ def _chosen(path: Path, splits: Mapping[str, str]) -> list[tuple[str, dict[str, 
 def _checked(one: dict[str, Any], path: Path, joints: tuple[int, ...], plane: bool) -> dict[str, Any]:
     def wrong(key: str, expected: str) -> ManifestError:
         return ManifestError(
-            f"{path}: {key} of {one['frame_dir']!r} is {_pickles.describe(one.get(key))}; {expected} is expected"
+            f"{path}: {key} of {one['frame_dir']!r} is {pickles.describe(one.get(key))}; {expected} is expected"
         )
 
     points: Any = one.get("keypoint")

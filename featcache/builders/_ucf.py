@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from featcache.builders._annotations import Progress, choose, find, finish, numbered, words
+from featcache.builders._annotations import choose, find, finish, numbered, words
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress
 
 DATASETS = {"ucf": "ucf101", "hmdb": "hmdb51", "olympic": "olympic"}  #: domain -> its name in the lists' names
 OLYMPIC = {  # class -> folder of Olympic Sports

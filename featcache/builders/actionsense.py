@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.builders._annotations import Progress, finish
+from featcache.builders._annotations import finish, npz_arrays
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 FILE = "emg_all_subjects.npz"
 ARRAYS = ("left", "right", "offset", "label", "class_name", "subject", "action_id")
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read `folder/emg_all_subjects.npz` and write `folder/actionsense.csv`; each clip is an interval of its rows.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or lacks an array.
@@ -45,27 +46,19 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manif
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ARRAYS if name in file}
-    except FileNotFoundError:
-        raise ManifestError(
-            f"no {path.name} in {path.parent}; data_manifests/actionsense.md says what it holds"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
-    if lacking := [name for name in ARRAYS if name not in arrays]:
-        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(arrays) or 'none'}")
-    clips, ends = len(arrays["subject"]), arrays["offset"]
-    if {len(arrays["label"]), len(arrays["action_id"]), len(ends) - 1} != {clips}:
+    if not path.exists():
+        raise ManifestError(f"no {path.name} in {path.parent}; data_manifests/actionsense.md says what it holds")
+    content = npz_arrays(path, ARRAYS)
+    clips, ends = len(content["subject"]), content["offset"]
+    if {len(content["label"]), len(content["action_id"]), len(ends) - 1} != {clips}:
         raise ManifestError(f"{path}: subject, label and action_id must be equally long, and offset by one longer")
-    if not len(arrays["left"]) == len(arrays["right"]) == ends[-1]:
+    if not len(content["left"]) == len(content["right"]) == ends[-1]:
         raise ManifestError(f"{path}: left and right must have as many rows as the last offset says, {ends[-1]}")
-    if not 0 <= arrays["label"].min() <= arrays["label"].max() < len(arrays["class_name"]):
+    if not 0 <= content["label"].min() <= content["label"].max() < len(content["class_name"]):
         raise ManifestError(
-            f"{path}: label must be from 0 to {len(arrays['class_name']) - 1}, the number of class_name"
+            f"{path}: label must be from 0 to {len(content['class_name']) - 1}, the number of class_name"
         )
-    return arrays
+    return content
 
 
 def _splits(subjects: list[str], labels: list[int], actions: list[int]) -> dict[tuple[str, int], str]:

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, finish, words
+from featcache.builders._annotations import finish, words
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 SESSION = re.compile(r"user_[0-9]+(?P<second>b?)_[vta]_(?P<mode>[mo])")  #: user, day, stimuli, mode of the game
 SIZES = {"V1": 2240, "V2": 2432, "V3": 2300}  #: rounds
@@ -20,7 +21,7 @@ REPORTS = "fatigue_self_report"
 ORIGIN = "github.com/MikeMpapa/CogBeacon-MultiModal_Dataset_for_Cognitive_Fatigue"
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read `folder/fatigue_self_report/user_0_v_m.csv` and so on, and write `folder/cogbeacon.csv`, a clip per round.
 
     A source is `folder/rounds/user_0_v_m/17.npz`, which the user makes. All rounds have the split `train`, since no

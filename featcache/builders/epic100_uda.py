@@ -7,8 +7,9 @@ experiment names its protocol by `train_split` and `test_split`.
 import os
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, choose, find, finish, seconds, table
+from featcache.builders._annotations import choose, find, finish, seconds, table
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 LISTS = {  # list -> domain, split, clips
     "source_train": ("source", "train", 16115),
@@ -23,7 +24,7 @@ LABELS = ("narration", "verb_class", "noun_class")  #: which the lists of timest
 ORIGIN = "github.com/epic-kitchens/epic-kitchens-100-annotations"
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the challenge's lists in `folder` and write `folder/epic100_uda.csv`.
 
     Sources are `folder/P01/videos/P01_101.MP4`. The lists of the hidden test may be left out. `progress(done, total)`

@@ -6,11 +6,11 @@
 import os
 
 from featcache.builders import _mmsada
-from featcache.builders._annotations import Progress
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read MM-SADA's lists in `folder` and write `folder/epic8.csv`; sources are `folder/P01/videos/P01_01.MP4`.
 
     `progress(done, total)` is called at the end. ManifestError or FormatError for a list that is missing or damaged;

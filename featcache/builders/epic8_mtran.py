@@ -6,10 +6,10 @@
 import os
 
 from featcache.builders import _mmsada
-from featcache.builders._annotations import Progress
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read MM-SADA's lists in `folder` and write `folder/epic8_mtran.csv`; all else as `epic8.build`."""
     return _mmsada.build("epic8_mtran", folder, {"D1": "D2", "D2": "D1", "D3": "D3"}, progress)

@@ -7,13 +7,13 @@ A benchmark of adaptation that takes the annotation lists of EPIC-8 and a senten
 import os
 
 from featcache.builders import _mmsada
-from featcache.builders._annotations import Progress
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 NOTHING = "nothing"  #: what is left of a narration that is a verb only
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read MM-SADA's lists in `folder` and write `folder/epic8_narrations.csv`; the captions lack their first word.
 
     `progress(done, total)` is called at the end. Errors and warnings are those of `epic8`.

@@ -7,15 +7,16 @@ import os
 from pathlib import Path
 
 from featcache.builders import _poses
-from featcache.builders._annotations import Progress, choose, find, finish, numbered
+from featcache.builders._annotations import choose, find, finish, numbered
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 ORIGIN = "the authors of PoseConv3D, github.com/kennymckormick/pyskl (data_manifests/gym_vibe.md says what it holds)"
 CLASSES = numbered([f"gym:{k:02}" for k in range(99)])
 SIZE = {("gym", "train"): 20_484, ("gym", "test"): 8521}  #: published clips
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Write `folder/gym_vibe.csv`, and the joints as `folder/gym_vibe.npy`.
 
     `progress(done, total)` is called at the end. ManifestError where the pickle is missing or damaged, FormatError

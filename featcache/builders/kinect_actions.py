@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.builders._annotations import Progress, finish
+from featcache.builders._annotations import finish, npz_arrays
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 FILES = {"utk": "utkinect.npz", "msr": "msraction3d.npz", "florence": "florence3d.npz"}  #: domain -> its file
 ARRAYS = ("frames", "offset", "label", "subject", "trial", "class_names")
 SIZES = {"utk": (100, 99), "msr": (284, 273), "florence": (109, 106)}  #: clips of odd and of even subjects
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read what there is of the three files in `folder` and write `folder/kinect_actions.csv`.
 
     A clip is an interval of its file's frames, its class is called as in the file after its domain ("utk:walk"), and
@@ -56,18 +57,12 @@ def _clips(domain: str, path: Path) -> list[Clip]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ARRAYS if name in file}
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
-    if lacking := [name for name in ARRAYS if name not in arrays]:
-        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(arrays) or 'none'}")
-    clips, ends = len(arrays["label"]), arrays["offset"]
-    if not clips or {len(arrays["subject"]), len(arrays["trial"]), len(ends) - 1} != {clips}:
+    content = npz_arrays(path, ARRAYS)
+    clips, ends = len(content["label"]), content["offset"]
+    if not clips or {len(content["subject"]), len(content["trial"]), len(ends) - 1} != {clips}:
         raise ManifestError(f"{path}: label, subject and trial must be equally long, and offset by one longer")
-    if len(arrays["frames"]) != ends[-1]:
-        raise ManifestError(f"{path}: frames are {len(arrays['frames'])}, but the last offset says {ends[-1]}")
-    if not 0 <= arrays["label"].min() <= arrays["label"].max() < len(arrays["class_names"]):
-        raise ManifestError(f"{path}: label must be from 0 to {len(arrays['class_names']) - 1}, as class_names are")
-    return arrays
+    if len(content["frames"]) != ends[-1]:
+        raise ManifestError(f"{path}: frames are {len(content['frames'])}, but the last offset says {ends[-1]}")
+    if not 0 <= content["label"].min() <= content["label"].max() < len(content["class_names"]):
+        raise ManifestError(f"{path}: label must be from 0 to {len(content['class_names']) - 1}, as class_names are")
+    return content

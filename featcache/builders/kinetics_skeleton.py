@@ -7,9 +7,10 @@ import json
 import os
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, find, finish
+from featcache.builders._annotations import find, finish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 PLACES = ("", "kinetics-skeleton/")  #: folders, as people have them
 ORIGIN = "the archive kinetics-skeleton that github.com/yysijie/st-gcn leads to"
@@ -17,7 +18,7 @@ SPLITS = {"train": "train", "val": "test"}
 SIZE = {("kinetics", "train"): 240_436, ("kinetics", "test"): 19_796}  #: clips with a skeleton
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Write `folder/kinetics_skeleton.csv` of the clips that the two lists of labels say have a skeleton.
 
     `progress(done, total)` is called at the end. ManifestError where a list is missing or damaged; a warning for each

@@ -6,10 +6,11 @@
 import os
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, find
+from featcache.builders._annotations import find
 from featcache.builders._captions import publish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 LISTS = {  # split -> list, sentences
     "train": ("LSMDC16_annos_training.csv", 101_079),
@@ -21,7 +22,7 @@ CELLS = 6  #: clip, start and end as aligned, start and end as cut, sentence
 ORIGIN = "sites.google.com/site/describingmovies/download (the movies' owners ask for a password)"
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the three lists in `folder` and write `folder/lsmdc.csv` and `folder/lsmdc_captions.csv`.
 
     The list to validate on may be left out. `progress(done, total)` is called at the end. ManifestError for a list

@@ -7,15 +7,15 @@ import os
 from pathlib import Path
 
 from featcache.builders import _msrvtt
-from featcache.builders._annotations import Progress
 from featcache.builders._captions import publish
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 SIZES = {"train": 6513, "val": 497, "test": 2990}  #: videos
 CAPTIONS = 20  #: of each
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the annotation files in `folder` and write `folder/msrvtt.csv` and `folder/msrvtt_captions.csv`.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged; a warning for

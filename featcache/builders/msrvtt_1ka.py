@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from featcache.builders import _msrvtt
-from featcache.builders._annotations import Progress, find, table
+from featcache.builders._annotations import find, table
 from featcache.builders._captions import publish
 from featcache.errors import ManifestError
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 SIZES = {"train": (9000, 180_000), "test": (1000, 1000)}  #: videos, captions
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read MSR-VTT's annotations and the two lists in `folder`; write `msrvtt_1ka.csv` and `msrvtt_1ka_captions.csv`.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged, or a list that

@@ -6,10 +6,11 @@
 import os
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, find, table, words
+from featcache.builders._annotations import find, table, words
 from featcache.builders._captions import publish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 SIZES = {"train": 1200, "val": 100, "test": 670}  #: clips
 CORPUS = ("MSR Video Description Corpus.csv", "MSR_Video_Description_Corpus.csv", "video_corpus.csv")
@@ -18,7 +19,7 @@ ORIGIN = "microsoft.com/en-us/download/details.aspx?id=52422"
 SPLIT_ORIGIN = "github.com/albanie/collaborative-experts, folder misc/datasets/msvd"
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the corpus and the split in `folder` and write `folder/msvd.csv` and `folder/msvd_captions.csv`.
 
     The split is read from train_list.txt, val_list.txt and test_list.txt or, without them, from youtube_mapping.txt.

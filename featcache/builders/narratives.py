@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from featcache.builders._annotations import Progress
 from featcache.builders._captions import entries, lines, publish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 PARTS = {  # (domain, split) -> files, folder of the pictures, captions
     ("coco", "train"): ("captions_train2017.json", "train2017", 591_753),
@@ -29,7 +29,7 @@ PARTS = {  # (domain, split) -> files, folder of the pictures, captions
 ORIGINS = "cocodataset.org/#download and google.github.io/localized-narratives"
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read what there is of the annotation files; write `folder/narratives.csv` and `folder/narratives_captions.csv`.
 
     `progress(done, total)` is called at the end. ManifestError where there is no file, or a damaged one; a warning for

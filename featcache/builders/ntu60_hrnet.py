@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from featcache.builders import _ntu, _poses
-from featcache.builders._annotations import Progress, find, finish
+from featcache.builders._annotations import find, finish
 from featcache.errors import ManifestError
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 FILES = ("ntu60_hrnet.pkl", "ntu60_2d.pkl")  #: as PYSKL calls it, and mmaction2
 ORIGIN = "where tools/data of github.com/kennymckormick/pyskl says"
@@ -17,7 +18,7 @@ SPLITS = {"xview_train": "train", "xview_val": "test"}
 SIZE = {("ntu60", "train"): 37_646, ("ntu60", "test"): 18_932}  #: published clips
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Write `folder/ntu60_hrnet.csv`, and the joints as an .npy beside the pickle in `folder`.
 
     `progress(done, total)` is called at the end. ManifestError where the pickle is missing or damaged, FormatError

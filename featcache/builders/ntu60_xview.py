@@ -6,13 +6,13 @@
 import os
 
 from featcache.builders import _ntu
-from featcache.builders._annotations import Progress
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 SIZE = (37646, 18932)  #: clips to train and to test
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Write `folder/ntu60_xview.csv` of the .skeleton files in `folder` and below it.
 
     `progress(done, total)` is called at the end. ManifestError where there is none of them; a warning for each split

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.errors import FeatcacheError
+from featcache.files import replacing
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 K, T, D, STYLE = 6, 2, 12, 4
 APART = {"object": 2.5, "action": 2.0, "scene": 2.0}  #: s; how far topics lie apart
@@ -142,7 +143,7 @@ def sentences(d: Domain) -> list[str]:
 def build(
     folder: str | os.PathLike[str],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
     seed: int = 0,
 ) -> Manifest:
     """Write `pairs.npz`, `pairs_captions.npz`, `pairs.csv` and `pairs_captions.csv`; the clips' manifest is returned.
@@ -158,8 +159,7 @@ def build(
     rows: dict[str, list[NDArray[np.float32]]] = {m: [] for m in (*APART, "sentence")}
     ids: dict[str, list[str]] = {m: [] for m in APART}
     for domain, split in parts:
-        if progress is not None:
-            progress(len(clips), total)
+        progress(len(clips), total)
         drawn = draw(domain, split, seed)
         names = [f"{domain}_{split}_{i:03d}" for i in range(ROWS[split])]
         clips += [Clip(name, domain, split, "pairs.npz") for name in names]
@@ -183,6 +183,5 @@ def build(
         Manifest("pairs_captions", tuple(captions), folder).write(folder / "pairs_captions.csv")
     except OSError as error:
         raise FeatcacheError(f"cannot write pairs to {folder}: {error.strerror or error}") from error
-    if progress is not None:
-        progress(total, total)
+    progress(total, total)
     return manifest

@@ -6,13 +6,13 @@
 import os
 
 from featcache.builders import _pkummd
-from featcache.builders._annotations import Progress
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 SIZE = (18841, 2704)  #: clips to train and to test
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read `cross-subject.txt` and the files of labels in `folder` and write `folder/pkummd_xsub.csv`.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged; a warning for

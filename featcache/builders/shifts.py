@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import replacing
 from featcache.errors import FeatcacheError
+from featcache.files import replacing
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 K, T, D = 5, 3, 16
 APART = {"rgb": 3.2, "flow": 1.7}  #: s; rgb tells the classes apart better than flow
@@ -111,7 +112,7 @@ def rotation(m: str, seed: int = 0) -> NDArray[np.float64]:
 def build(
     folder: str | os.PathLike[str],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
     seed: int = 0,
 ) -> Manifest:
     """Write `folder/shifts.npz` (`rgb`, `flow`: (clips, T, D) float32, and the ids of their clips) and `shifts.csv`.
@@ -125,8 +126,7 @@ def build(
     rows: dict[str, list[NDArray[np.float32]]] = {m: [] for m in APART}
     ids: dict[str, list[str]] = {m: [] for m in APART}
     for domain, split in parts:
-        if progress is not None:
-            progress(len(clips), total)
+        progress(len(clips), total)
         drawn = draw(domain, split, seed)
         names = [f"{domain}_{split}_{i:03d}" for i in range(len(drawn.y))]
         for name, y in zip(names, drawn.y.tolist(), strict=True):
@@ -142,6 +142,5 @@ def build(
         manifest.write(folder / "shifts.csv")
     except OSError as error:
         raise FeatcacheError(f"cannot write shifts to {folder}: {error.strerror or error}") from error
-    if progress is not None:
-        progress(total, total)
+    progress(total, total)
     return manifest

@@ -6,9 +6,10 @@
 import os
 from pathlib import Path
 
-from featcache.builders._annotations import Progress, finish
+from featcache.builders._annotations import finish
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 PLACES = {"train": ("vibe_results_train", "training", "train"), "test": ("vibe_results_val", "validation", "val")}
 CHOICE = "classes.txt"  #: in the folder: a class a line
@@ -16,7 +17,7 @@ SIZE = {("skeletics", "train"): 24_265, ("skeletics", "test"): 2341}  #: clips o
 NOBODY = 4  #: bytes that a file of no track has at most: {}
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Write `folder/skeletics.csv` of the .json files of all classes, or of those that `folder/classes.txt` lists.
 
     Files in which VIBE found nobody are left out. `progress(done, total)` is called at the end. ManifestError where a

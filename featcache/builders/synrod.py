@@ -7,9 +7,10 @@ import os
 import warnings
 from pathlib import Path, PurePosixPath
 
-from featcache.builders._annotations import Progress, choose, find, finish, words
+from featcache.builders._annotations import choose, find, finish, words
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
+from featcache.progress import Progress, silent
 
 LISTS = {  # list -> domain, split
     "synROD/synARID_50k-split_sync_train1.txt": ("synrod", "train"),
@@ -20,7 +21,7 @@ CLASSES = 51
 ORIGIN = "the download page that github.com/MRLoghmani/relative-rotation names (ROD-synROD)"
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the three lists in `folder`, the unpacked ROD-synROD, and write `folder/synrod.csv`.
 
     Sources are the pictures in colour. ROD is not split: its clips are `train`, so test on `train`, too.

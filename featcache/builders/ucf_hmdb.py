@@ -6,13 +6,13 @@
 import os
 
 from featcache.builders import _ucf
-from featcache.builders._annotations import Progress
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 
 SIZES = {"ucf": (1438, 571), "hmdb": (840, 360)}  #: clips to train and to test
 
 
-def build(folder: str | os.PathLike[str], *, progress: Progress = None) -> Manifest:
+def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the four lists in `folder` and write `folder/ucf_hmdb.csv`.
 
     A source is `folder/ucf101/Archery/v_Archery_g01_c01.avi`. `progress(done, total)` is called at the end.

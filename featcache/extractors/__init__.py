@@ -3,14 +3,12 @@
 An extractor file holds one `Params` dataclass, one class and `EXTRACTOR = ThatClass`. Each number in `Params` says
 what it may be: `count: int = bounded(7, 3, 301)  #: pictures of a window`. Rules between parameters stand in the
 class's `__init__`. Helpers shared by several files start with an underscore. The contract is tested for every file in
-the folder by `tests/test_extractor_contract.py`.
+the folder by `tests/featcache/test_extractor_contract.py`.
 
 `hf:MODEL` is the extractor `hf` with MODEL for its parameter `model`; its store is called `hf-` and MODEL.
 `i3d-rgb@flip` is `i3d-rgb` on mirrored pictures, one of VIEWS, with a store of its own.
 """
 
-import importlib
-import pkgutil
 from copy import copy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
@@ -20,82 +18,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import registry
 from featcache.errors import ConfigError
+from featcache.windows import VIEWS, Pictures, Window
+from featcache.wording import unknown
 
-
-@dataclass(frozen=True)
-class Pictures:
-    """A window of `count` RGB pictures, sampled by presentation time.
-
-    Which ones: `rate` pictures per second; or, at rate 0, every `stride`-th picture of the source; or, with `spread`,
-    evenly over the stretch of the clip that is the window's own: what lies nearer to its centre than to another's.
-    How: as decoded, or with `side` resized to that shorter side, or with `crop`, too, cut to crop x crop: the middle,
-    or the place that the view names.
-    """
-
-    count: int
-    rate: float = 0.0
-    stride: int = 1
-    spread: bool = False
-    side: int = 0
-    crop: int = 0
-    view: str = "centre"  #: or one of VIEWS
-
-
-@dataclass(frozen=True)
-class Flow(Pictures):
-    """A window of `count` fields of optical flow: from each of count pictures to the next one at the same pace.
-
-    Computed by `method` on grey pictures of shorter side `side`, in pixels of that size, and then cropped; where it is
-    mirrored, what moved to the right moves to the left.
-    """
-
-    method: str = "tvl1"  #: a name of featcache.media.flow.METHODS
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A window of mono sound: `seconds` long, resampled to `rate` samples per second.
-
-    It is moved inside the clip like every window; with `around`, it stays where its centre is and hears what lies
-    around the clip, too, moved inside the sound of the file only.
-    """
-
-    rate: int
-    seconds: float
-    around: bool = False
-
-
-@dataclass(frozen=True)
-class Caption:
-    """The clip's caption; one window, whatever the plan."""
-
-
-@dataclass(frozen=True)
-class Tokens(Caption):
-    """The clip's caption, of which each of the first `count` tokens is a row; in a store these are its windows."""
-
-    count: int = 0
-
-
-@dataclass(frozen=True)
-class Joints:
-    """The clip's skeletons, `featcache.media.skeleton.Skeleton`; one window, whatever the plan."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """The clip's part of a table of numbers (rows, columns); one window, whatever the plan."""
-
-    key: str = ""  #: name of the array in an npz or HDF5 file; "": the only one
-    columns: str = ""  #: of a CSV file, separated by commas; "": all of them
-
-
-Window = Pictures | Flow | Sound | Caption | Joints | Numbers
-WHOLE = (Caption, Joints, Numbers)  #: kinds of which a clip has one, whatever the plan of windows says
-
-CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
-VIEWS = ("flip", *CORNERS, *(f"{corner}-flip" for corner in CORNERS))  #: with the centre, the ten crops of TSN
 UNTRAINED = "untrained"  #: in the place of weights: drawn by seed
 
 
@@ -220,9 +147,8 @@ class Extractor:
 
 
 def names() -> list[str]:
-    """The extractors there are: the files of this folder that do not start with an underscore."""
-    files = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in files if not name.startswith("_"))
+    """The extractors there are."""
+    return [name.replace("_", "-") for name in registry.names(__name__)]
 
 
 def params_type(name: str) -> type:
@@ -264,6 +190,7 @@ def load(name: str, params: Any = None) -> Extractor:
 
 
 def _module(name: str) -> Any:
-    if name.partition(":")[0] not in names():
-        raise ConfigError(f"no extractor {name!r}; featcache/extractors has: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name.partition(':')[0].replace('-', '_')}")
+    kind = name.partition(":")[0]
+    if kind not in names():
+        raise unknown("extractor", name, names())
+    return registry.load(__name__, kind.replace("-", "_"), "extractor")

@@ -23,7 +23,7 @@ ENDS = ("bn3.weight", "conv2.1.weight")  #: gains at the ends of residual branch
 class Frozen(Extractor):
     """An extractor that is a network of featcache/backbones: subclasses say which, and how its input is made."""
 
-    layout: ClassVar[str]  #: the network's name in featcache/backbones/_layouts.py
+    layout: ClassVar[str]  #: the network's name in featcache/backbones/layouts.py
     weights: str  #: the catalogue's name of its own weights
     sizes: tuple[int, int] = (2, 32)  #: windows of a forward pass, on a CPU and on a GPU
     calls: int = 1  #: forward passes per call that are worth while
@@ -67,12 +67,12 @@ class Frozen(Extractor):
     def load(self, name: str) -> nn.Module:
         """The network with these weights: a name of the catalogue, or a file."""
         from featcache import weights
-        from featcache.backbones import _layouts
+        from featcache.backbones import layouts
 
         path = weights.find(name)
         with torch.device("meta"):  # no memory and no first values: all of them are in the file
             module = self.build()
-        _layouts.fill(module, _layouts.convert(weights.read(path), self.layout), str(path))
+        layouts.fill(module, layouts.convert(weights.read(path), self.layout), str(path))
         self.weights_sha256 = weights.digest(path)
         known = weights.CATALOGUE.get(name)
         self.licence = known.licence if known else f"unknown: {path.name} is a file of the user"

@@ -6,7 +6,6 @@ file, of which torch then reads only tensors. A model that brings Python code of
 """
 
 import contextlib
-import hashlib
 import importlib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featcache.errors import ConfigError, FeatcacheError, WeightsError
-from featcache.extractors import UNTRAINED, Runtime, Tokens
+from featcache.extractors import UNTRAINED, Runtime
 from featcache.extractors._frozen import Frozen
+from featcache.files import folder_sha256
+from featcache.windows import Tokens
 
 SETTINGS = ("*.json", "*.txt", "*.model")  #: configuration, tokenizer, preprocessing
 WEIGHTS = ("*.safetensors",)
@@ -150,11 +151,7 @@ def files(folder: Path) -> list[str]:
 
 def digest(folder: Path) -> str:
     """SHA-256 over names and bytes of those files, so that another tokenizer is another model, too."""
-    total = hashlib.sha256()
-    for name in files(folder):
-        with (folder / name).open("rb") as file:
-            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return folder_sha256(folder, files(folder))
 
 
 def check_tokenizer(folder: Path, name: str) -> None:

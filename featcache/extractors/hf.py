@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featcache.errors import ConfigError
-from featcache.extractors import Caption, Pictures, Sound, Tokens, bounded
 from featcache.extractors import _processor as processor
+from featcache.extractors import bounded
 from featcache.extractors._hub import Hub, check_tokenizer, loaded, refused
 from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, remark_tokens, rows_by_length
+from featcache.windows import Caption, Pictures, Sound, Tokens
 
 MODALITIES = {"rgb": "image", "audio": "audio", "text": "text"}  #: ours -> transformers', of a tower
 OURS = {"image": "rgb", "video": "rgb", "audio": "audio", "text": "text"}

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
-from featcache.extractors import Extractor, Pictures, bounded
+from featcache.extractors import Extractor, bounded
 from featcache.media.flow import METHODS
+from featcache.windows import Pictures
 
 LONGEST = 30_000  #: pixels of the longer side, to which longer ones are squeezed: OpenCV counts them in 16 bits
 SPEEDS = 4  #: classes of speed

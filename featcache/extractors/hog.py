@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
-from featcache.extractors import Extractor, Pictures, bounded
+from featcache.extractors import Extractor, bounded
+from featcache.windows import Pictures
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featcache.extractors import Flow, _flow, _sampling, bounded
+from featcache.extractors import _flow, _sampling, bounded
 from featcache.extractors._frozen import Frozen
+from featcache.windows import Flow
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from featcache.errors import ConfigError
-from featcache.extractors import Extractor, Sound, bounded
+from featcache.extractors import Extractor, bounded
+from featcache.windows import Sound
 
 OFFSET, SCALE = 10.0, 4.0  #: of the logarithms in a row
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featcache.extractors import Pictures, _sampling, bounded
+from featcache.extractors import _sampling, bounded
 from featcache.extractors._frozen import Frozen
+from featcache.windows import Pictures
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from featcache.errors import ConfigError
-from featcache.extractors import Caption, Tokens, bounded
+from featcache.extractors import bounded
 from featcache.extractors._hub import PICKLED, WEIGHTS, Hub, check_tokenizer, loaded
 from featcache.extractors._tokens import CALLS, MASK, SIZES, array, limit, remark, remark_tokens, rows_by_length
+from featcache.windows import Caption, Tokens
 
 
 @dataclass(frozen=True)

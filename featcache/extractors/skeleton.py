@@ -30,9 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, MediaError
-from featcache.extractors import Extractor, Joints, bounded
-from featcache.extractors._joints import FILES, LAYOUTS, ROWS
+from featcache.extractors import Extractor, bounded
+from featcache.joints import FILES, LAYOUTS, ROWS
 from featcache.media.skeleton import Skeleton
+from featcache.windows import Joints
 
 FAR = 10  #: pictures' widths that nobody is away; pixels are
 REACH = (0.05, 5.0)  #: metres between which the distance of people's joints from their centre lies, by the median

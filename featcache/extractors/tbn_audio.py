@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featcache.extractors import Sound
 from featcache.extractors._frozen import Frozen
+from featcache.windows import Sound
 
 RATE, SECONDS = 24_000, 1.279
 FRAME, HOP, FFT = 240, 120, 511  #: samples

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featcache.extractors import Flow, _flow, bounded
+from featcache.extractors import _flow, bounded
 from featcache.extractors._frozen import Frozen
+from featcache.windows import Flow
 
 FIELDS = 5
 

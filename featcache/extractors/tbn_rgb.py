@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featcache.extractors import Pictures, _sampling
+from featcache.extractors import _sampling
 from featcache.extractors._frozen import Frozen
+from featcache.windows import Pictures
 
 MEAN = (104.0, 117.0, 128.0)  #: blue, green, red
 

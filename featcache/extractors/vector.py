@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, MediaError
-from featcache.extractors import Extractor, Numbers, bounded
+from featcache.extractors import Extractor, bounded
 from featcache.media import numbers
+from featcache.windows import Numbers
 
 REDUCE = ("none", "mean", "mean-std")
 

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import FeatcacheError, MediaAbsentError
-from featcache.extractors import WHOLE, Caption, Extractor, Joints, Numbers, Pictures, Sound
 from featcache.manifest import Clip
 from featcache.media import audio, numbers, skeleton
 from featcache.media.pictures import fill, planned
 from featcache.media.reel import Reel
 from featcache.media.source import Source, SourceInfo, open_source, probe, reported
-from featcache.windows import Plan, placed
+from featcache.windows import WHOLE, Caption, Joints, Numbers, Pictures, Plan, Preparer, Sound, placed
 
 __all__ = ["Nothing", "Piece", "Pieces", "SourceInfo", "Take", "probe", "read_clip", "windows_of"]
 
@@ -57,7 +56,7 @@ class Take:
 Pieces = Iterator[Piece | Nothing]
 
 
-def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor]) -> dict[str, Take | FeatcacheError]:
+def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Preparer]) -> dict[str, Take | FeatcacheError]:
     """All windows of a clip at once, by the extractor's name, or the reason why there are none: see `windows_of`."""
     pieces: dict[str, dict[int, Piece]] = {extractor.name: {} for extractor in extractors}
     reasons: dict[str, FeatcacheError] = {}
@@ -78,7 +77,7 @@ def _take(pieces: dict[int, Piece]) -> Take:
     )
 
 
-def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extractor]) -> Pieces:
+def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Preparer]) -> Pieces:
     """The windows of a clip for each extractor, one by one as they are decoded, or the reason why it gets none.
 
     MediaAbsentError: the source has no such modality by nature (a video without sound, a sound file, an image, a clip
@@ -107,7 +106,7 @@ def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Extracto
         yield from _each(path, partial(_pictures, source, plan, start, stop), seen)
 
 
-def _each(path: Path, read: Callable[[Sequence[Extractor]], Pieces], extractors: Sequence[Extractor]) -> Pieces:
+def _each(path: Path, read: Callable[[Sequence[Preparer]], Pieces], extractors: Sequence[Preparer]) -> Pieces:
     """What `read` gives for all of them at once, or where that fails, for each alone.
 
     So what one extractor gets never depends on which others were named: damage in a part that only one of them looks
@@ -125,12 +124,12 @@ def _each(path: Path, read: Callable[[Sequence[Extractor]], Pieces], extractors:
                 yield from _each(path, read, [extractor])
 
 
-def _whole(path: Path, clip: Clip, extractors: Sequence[Extractor]) -> Pieces:
+def _whole(path: Path, clip: Clip, extractors: Sequence[Preparer]) -> Pieces:
     for extractor in extractors:
         yield _one(path, clip, extractor)
 
 
-def _one(path: Path, clip: Clip, extractor: Extractor) -> Piece:
+def _one(path: Path, clip: Clip, extractor: Preparer) -> Piece:
     """The one window of a clip; a caption, and what has no times, has no place in time (NaN)."""
     window, start, stop = extractor.window, np.nan, np.nan
     content: object
@@ -148,12 +147,12 @@ def _one(path: Path, clip: Clip, extractor: Extractor) -> Piece:
     return Piece(extractor.name, 0, 1, extractor.prepare(content), start, stop)
 
 
-def _sounds(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> Pieces:
+def _sounds(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Preparer]) -> Pieces:
     for extractor in extractors:
         yield from _sound(source, plan, start, stop, extractor)
 
 
-def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Extractor) -> Pieces:
+def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Preparer) -> Pieces:
     window, track = extractor.window, source.audio
     assert isinstance(window, Sound)
     if isinstance(track, FeatcacheError):
@@ -177,7 +176,7 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Ext
         yield Piece(extractor.name, number, len(begins), extractor.prepare(sound), *shown)
 
 
-def _pictures(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Extractor]) -> Pieces:
+def _pictures(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Preparer]) -> Pieces:
     if not isinstance(source.reel, Reel):
         yield from (Nothing(extractor.name, source.reel) for extractor in extractors)
         return

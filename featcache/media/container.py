@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
+from featcache.files import remembered
 
 #: Formats whose header says how long the file should be, so that a copy that stopped half-way can be told.
 _PROMISING = ("mov", "matroska", "avi")
@@ -95,13 +95,10 @@ def packets(container: av.container.InputContainer, *streams: av.stream.Stream) 
 def scan(path: Path) -> Scan:
     """Read every packet of a file once; remembered while the file stays the same, as clips often share a source."""
     try:
-        stat = path.stat()
+        with _LOCKS[hash(path) % len(_LOCKS)]:
+            return _scan(path)
     except OSError as error:
         raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore the file") from None
-    if stat.st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes); copy or download it again")
-    with _LOCKS[hash(path) % len(_LOCKS)]:
-        return _scan(path, stat.st_size, stat.st_mtime_ns)
 
 
 class _Stamp(NamedTuple):
@@ -118,8 +115,10 @@ class _Stamp(NamedTuple):
         return self.dts if self.pts is None else self.pts
 
 
-@lru_cache(maxsize=256)  # 16 bytes a picture and 8 a keyframe: 5 kB for ten seconds of video, 2 MB for an hour
-def _scan(path: Path, size: int, modified: int) -> Scan:
+@remembered(256)  # 16 bytes a picture and 8 a keyframe: 5 kB for ten seconds of video, 2 MB for an hour
+def _scan(path: Path) -> Scan:
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes); copy or download it again")
     with opened(path) as container:
         if container.format.name == "tty":  # FFmpeg renders plain text as a film of a terminal
             raise MediaError(f"{path} is text, not a media file; correct the source")

@@ -1,7 +1,7 @@
 """Dense optical flow between two grey pictures, with OpenCV.
 
 Each call makes its own solver, as a solver keeps buffers and threads must not share it. Results do not depend on the
-number of threads: OpenCV searches in a fixed number of stripes (tests/test_flow.py holds it to that).
+number of threads: OpenCV searches in a fixed number of stripes (tests/featcache/test_media_flow.py holds it to that).
 """
 
 from collections.abc import Callable

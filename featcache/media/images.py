@@ -9,7 +9,6 @@ is the picture; animations are refused.
 import os
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ import numpy as np
 
 from featcache.endings import IMAGE
 from featcache.errors import MediaError
+from featcache.files import remembered
 from featcache.media.reel import Picture, Reel
 
 _PNG, _WEBP, _TIFF, _NETPBM = (b"\x89PNG",), (b"RIFF",), (b"II*", b"MM\0*"), (b"P2", b"P3", b"P5", b"P6")
@@ -33,7 +33,7 @@ def still(path: Path) -> Reel:
 def folder(path: Path, fps: float | None) -> Reel:
     """The images of a folder at `fps`; other files in it are ignored."""
     try:
-        frames = _frames(path, path.stat().st_mtime_ns)
+        frames = _frames(path)
     except OSError as error:
         raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore it") from None
     if not frames:
@@ -49,8 +49,8 @@ def folder(path: Path, fps: float | None) -> Reel:
     return Reel(path, np.arange(len(frames)) / fps, len(frames) / fps, decode)
 
 
-@lru_cache(maxsize=64)  # about 100 bytes a frame
-def _frames(path: Path, modified: int) -> tuple[str, ...]:
+@remembered(64)  # about 100 bytes a frame
+def _frames(path: Path) -> tuple[str, ...]:
     """Names of a folder's images in order; remembered while the folder stays the same, as clips often share one."""
     return tuple(sorted((name for name in os.listdir(path) if is_image(name) and name[0] != "."), key=_natural))
 

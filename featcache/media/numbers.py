@@ -13,7 +13,6 @@ import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 
 from featcache.endings import NUMBERS
 from featcache.errors import MediaError
+from featcache.files import remembered
 from featcache.manifest import Clip
-from featcache.media import _arrays
+from featcache.media import arrays
 from featcache.media.source import check_exists
 
 
@@ -42,9 +42,9 @@ def read(path: Path, clip: Clip, key: str = "", columns: str = "") -> Table:
     "" for all with numbers. Raises MediaError when the file is damaged or empty or lacks what is asked for, when the
     clip starts after its end, and for a value that is no finite number, with its place.
     """
-    rows = _arrays.span(clip, clip.fps, path)
+    rows = arrays.span(clip, clip.fps, path)
     part = _part(path, rows, key, columns)
-    _arrays.check_start(rows, part.count, path, "rows")
+    arrays.check_start(rows, part.count, path, "rows")
     if len(bad := np.argwhere(~np.isfinite(part.values))):
         row, column = bad[0].tolist()
         raise MediaError(
@@ -80,7 +80,7 @@ def _part(path: Path, rows: slice, key: str, columns: str) -> _Part:
         return _Part(table.values[rows], len(lines), lambda row, column: f"line {lines[row]}, column {names[column]}")
     if columns:
         raise MediaError(f"{path} is no CSV file, so its columns have no names; leave {columns!r} out")
-    array, shape = _arrays.load(path, key, rows=rows)
+    array, shape = arrays.load(path, key, rows=rows)
     if len(shape) < 2:
         array, shape = array.reshape(1, -1)[rows], (1, math.prod(shape))
     if not math.prod(shape[1:]):
@@ -98,16 +98,15 @@ class _Csv:
 
 def _csv(path: Path, columns: str) -> _Csv:
     try:
-        stat = path.stat()
-        return _parsed(path, columns, stat.st_mtime_ns, stat.st_size)
+        return _parsed(path, columns)
     except UnicodeDecodeError as error:
         raise MediaError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror}") from None
 
 
-@lru_cache(maxsize=2)
-def _parsed(path: Path, columns: str, modified: int, size: int) -> _Csv:
+@remembered(2)
+def _parsed(path: Path, columns: str) -> _Csv:
     """The whole file. Clips of one file follow each other: it is kept."""
     header, cells, lines = _cells(path)
     wanted = _wanted(path, header, columns)

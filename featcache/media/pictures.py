@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
-from featcache.extractors import Extractor, Flow, Pictures
 from featcache.media.flow import METHODS
 from featcache.media.reel import Picture, Reel
-from featcache.windows import Plan, consecutive, sample_times, stretches
+from featcache.windows import Flow, Pictures, Plan, Preparer, consecutive, sample_times, stretches
 
 LONGEST = 30_000  #: pixels of a longer side after resizing
 
@@ -43,7 +42,7 @@ class Field(NamedTuple):
 class Window:
     """One window of one extractor: what it is made of."""
 
-    extractor: Extractor
+    extractor: Preparer
     items: Sequence[Image | Field]  #: in order of time, repeated where a picture is shown at several sample times
     start: float
     stop: float
@@ -69,7 +68,7 @@ class _Shelf:
             del self.things[item]
 
 
-def planned(reel: Reel, extractor: Extractor, plan: Plan, start: float, stop: float) -> list[Window]:
+def planned(reel: Reel, extractor: Preparer, plan: Plan, start: float, stop: float) -> list[Window]:
     """The windows of an extractor in the clip [start, stop)."""
     kind = extractor.window
     assert isinstance(kind, Pictures)
@@ -83,7 +82,7 @@ def planned(reel: Reel, extractor: Extractor, plan: Plan, start: float, stop: fl
 
 
 def _window(
-    reel: Reel, extractor: Extractor, centre: float, clip: tuple[float, float], stretch: tuple[float, float]
+    reel: Reel, extractor: Preparer, centre: float, clip: tuple[float, float], stretch: tuple[float, float]
 ) -> Window:
     kind = extractor.window
     assert isinstance(kind, Pictures)

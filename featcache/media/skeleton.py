@@ -3,7 +3,7 @@
     .skeleton    Kinect text as in NTU RGB+D: the number of frames; for each frame the number of bodies; for each body
                  a line that begins with its id, the number of joints, and a line per joint that begins with x y z
     .txt         Kinect text as in PKU-MMD: a line per frame, x y z of 25 joints of one body and of another
-    .json        what OpenPose or VIBE found, as in ST-GCN's Kinetics skeletons or in Skeletics-152 (`_poses.py`)
+    .json        what OpenPose or VIBE found, as in ST-GCN's Kinetics skeletons or in Skeletics-152 (`poses.py`)
     .npy, .npz   one array (T, V, C), (M, T, V, C), (T, M, V, C) or (C, T, V, M), the last as NTU's tools write it:
                  T frames, V joints, M bodies, C = 3 (x y z) or 2 (x y, to which z = 0 is added). An .npz holds one
                  array of numbers, or one called `keypoint`, `joints` or `frames`
@@ -17,7 +17,6 @@ at 30 per second, the Kinect's rate. Of an .npy whose first axis is T no more th
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,9 @@ from numpy.typing import NDArray
 
 from featcache.endings import SKELETON
 from featcache.errors import MediaError
+from featcache.files import remembered
 from featcache.manifest import Clip
-from featcache.media import _arrays, _poses
+from featcache.media import arrays, poses
 from featcache.media.source import check_exists
 
 FPS = 30.0  #: of a Kinect
@@ -66,14 +66,13 @@ def read(path: Path, clip: Clip) -> Skeleton:
         raise MediaError(f"{path} is no file of skeletons, whose names end in {', '.join(sorted(SKELETON))}")
     check_exists(path)
     fps = clip.fps or FPS
-    rows = _arrays.span(clip, fps, path)
-    if parse := {".skeleton": _kinect, ".txt": _pku, ".json": _poses.read}.get(ending):
+    rows = arrays.span(clip, fps, path)
+    if parse := {".skeleton": _kinect, ".txt": _pku, ".json": poses.read}.get(ending):
         try:
-            stat = path.stat()
-            joints = parse(path, stat.st_mtime_ns, stat.st_size)
+            joints = parse(path)
         except OSError as error:
             raise MediaError(f"{path} cannot be read: {error.strerror}") from None
-        _arrays.check_start(rows, joints.shape[1], path, "frames")
+        arrays.check_start(rows, joints.shape[1], path, "frames")
         joints = joints[:, rows].copy()
     else:
         joints = _array(path, rows)
@@ -94,10 +93,10 @@ def read(path: Path, clip: Clip) -> Skeleton:
 
 def _array(path: Path, rows: slice) -> NDArray[np.float32]:
     """(M, T, V, 3) of these frames."""
-    _, shape = _arrays.load(path, usual=KEYS, rows=slice(0))
+    _, shape = arrays.load(path, usual=KEYS, rows=slice(0))
     axes = _axes(shape, path)
-    _arrays.check_start(rows, shape[axes.index("T")], path, "frames")
-    array, _ = _arrays.load(path, usual=KEYS, rows=rows if axes[0] == "T" else slice(None))
+    arrays.check_start(rows, shape[axes.index("T")], path, "frames")
+    array, _ = arrays.load(path, usual=KEYS, rows=rows if axes[0] == "T" else slice(None))
     if axes[0] != "T":
         array = array[(slice(None),) * axes.index("T") + (rows,)]
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and so missing
@@ -128,8 +127,8 @@ def _axes(shape: tuple[int, ...], path: Path) -> str:
     return "".join(fits[0])
 
 
-@lru_cache(maxsize=2)
-def _kinect(path: Path, modified: int, size: int) -> NDArray[np.float32]:
+@remembered(2)
+def _kinect(path: Path) -> NDArray[np.float32]:
     """(M, T, V, 3) of a text file, M in the order of appearance. Clips of one file follow each other: it is kept."""
     try:
         lines = _Lines(path, path.read_text(encoding="utf-8-sig").splitlines())
@@ -149,8 +148,8 @@ def _kinect(path: Path, modified: int, size: int) -> NDArray[np.float32]:
     return joints
 
 
-@lru_cache(maxsize=2)
-def _pku(path: Path, modified: int, size: int) -> NDArray[np.float32]:
+@remembered(2)
+def _pku(path: Path) -> NDArray[np.float32]:
     """(2, T, 25, 3) of a text file of lines, kept like `_kinect`'s."""
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from featcache.store._format import ABSENT, DONE, FAILED, NOT_TRIED
 from featcache.store.joining import Joined, join
 from featcache.store.reader import FeatureStore
 from featcache.store.writer import StoreWriter
@@ -9,7 +10,17 @@ from featcache.store.writer import StoreWriter
 if TYPE_CHECKING:
     from featcache.store.dataset import FeatureDataset
 
-__all__ = ["FeatureDataset", "FeatureStore", "Joined", "StoreWriter", "join"]
+__all__ = [
+    "ABSENT",
+    "DONE",
+    "FAILED",
+    "NOT_TRIED",
+    "FeatureDataset",
+    "FeatureStore",
+    "Joined",
+    "StoreWriter",
+    "join",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
+from featcache.files import make_folder, sync_folder, write_file
 from featcache.store import _format as fmt
 from featcache.store._lease import free, lease
 from featcache.store.reader import FeatureStore

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import write_file
 from featcache.errors import StoreError
+from featcache.files import write_file
 from featcache.store import _format as fmt
 
 CHUNK_ROWS = 16

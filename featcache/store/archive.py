@@ -16,31 +16,20 @@ An archive is a zarr v3 group, too: the same attributes, arrays and files as in 
 import contextlib
 import hashlib
 import json
-import os
-import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
+from featcache.files import make_folder, making_folder, write_file
+from featcache.progress import Progress, silent
 from featcache.store import _compressed, _lease
 from featcache.store import _format as fmt
+from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
 from featcache.store.reader import FeatureStore
 
-CONTENTS = fmt.ARCHIVE
-METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: of the store, in archive.json
-THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
 
-Progress = Callable[[int, int], None]
-
-
-def pack(store_path: str | Path, out: str | Path, progress: Progress = lambda done, total: None) -> None:
+def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -> None:
     """Write a store as an archive to `out`, which is there whole or not at all. progress: blocks (done, total).
 
     Rows that are not there yet stay so; a journal goes with the store. StoreError when the store is damaged or being
@@ -78,12 +67,12 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = lambda do
         add(CONTENTS, json.dumps(contents, indent=1, ensure_ascii=False).encode())
         for name in ("rows.csv", *packed.intersection(_journals(layout))):
             add(name, (path / name).read_bytes())
-        _each(add_block, blocks, progress)
+        each(add_block, blocks, progress)
         lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
         write_file(scratch / fmt.SUMS, "".join(lines).encode())
 
 
-def unpack(source: str | Path, out: str | Path, progress: Progress = lambda done, total: None) -> None:
+def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> None:
     """Write the store that an archive was made of to `out`, byte for byte; it is there whole or not at all.
 
     source: a folder, or a URL that fsspec knows, such as s3://bucket/hog.zarr. progress: blocks (done, total).
@@ -91,7 +80,7 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = lambda done
     gets its place), when the URL cannot be read, or when `out` exists.
     """
     with _made(Path(out)) as scratch:
-        archive = _Archive(source)
+        archive = Archive(source)
         for name, text in archive.original.items():
             write_file(scratch / name, text.encode())
         write_file(scratch / "rows.csv", archive.fixed["rows.csv"])
@@ -112,26 +101,7 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = lambda done
 
         for journal in archive.packed.intersection(_journals(layout)):
             write_file(scratch / journal, archive.read(journal))
-        _each(write_block, archive.blocks(layout), progress)
-
-
-def features(path: Path, layout: fmt.Layout, progress: Progress = lambda done, total: None) -> NDArray[np.uint8]:
-    """(N, row_bytes): all features of an archive in memory, uncompressed; zeros in blocks that are not committed.
-
-    Raises StoreError, with the block, when one is missing or damaged.
-    """
-    archive = _Archive(path)
-    out = np.zeros((layout.rows, layout.row_bytes), np.uint8)
-
-    def place(block: int) -> None:
-        span, names = layout.span(block), {kind: str(name) for kind, name in layout.files(block).items()}
-        shard = _compressed.decode(archive.read(names["features"]), archive.fixed["features/zarr.json"], block, layout)
-        if fmt.crc(shard) != int.from_bytes(archive.read(names["digest"])[:4], "little"):
-            raise StoreError(f"{path}: {_shown(names['features'])} is not what its digest says; get another copy")
-        out[span.start : span.stop] = _compressed.rows(shard, block, layout)
-
-    _each(place, archive.blocks(layout), progress)
-    return out
+        each(write_block, archive.blocks(layout), progress)
 
 
 def is_archive(path: Path) -> bool:
@@ -139,13 +109,13 @@ def is_archive(path: Path) -> bool:
     return (path / CONTENTS).exists()
 
 
-def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done, total: None) -> list[str]:
+def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
     """What is wrong with the files of an archive, one sentence each. progress: files (done, total).
 
     fast: of the features only size and index of each shard are looked at.
     """
     try:
-        archive = _Archive(path)
+        archive = Archive(path)
         layout = FeatureStore.open(path).layout
     except StoreError as error:
         return [str(error)]
@@ -154,7 +124,7 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done
         progress(done, len(archive.packed))
         if fast and name.startswith("features/"):
             if not _compressed.is_whole(path / name, layout):
-                found.append(f"{_shown(name)} is missing or damaged; get another copy of the archive")
+                found.append(f"{shown(name)} is missing or damaged; get another copy of the archive")
             continue
         try:
             archive.read(name)
@@ -163,78 +133,6 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done
     progress(len(archive.packed), len(archive.packed))
     files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_symlink() or not file.is_dir()}
     return found + [f"{name} does not belong to the archive" for name in sorted(files - {*archive.listed, fmt.SUMS})]
-
-
-class _Archive:
-    """The files of an archive, in a folder or at a URL; each is compared with its digest when it is read."""
-
-    def __init__(self, source: str | Path) -> None:
-        self._source = str(source).rstrip("/")
-        self._system, self._root = _file_system(self._source)
-        try:
-            data = self._fetch(fmt.SUMS)
-        except FileNotFoundError:
-            raise StoreError(f"no archive at {source}: no {fmt.SUMS} there; `featcache pack` makes one") from None
-        try:
-            text = data.decode()
-            self.listed = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
-            if "".join(f"{digest}  {name}\n" for name, digest in self.listed.items()) != text:
-                raise ValueError
-        except ValueError:
-            raise StoreError(f"{fmt.SUMS} of {source} is damaged; get another copy of the archive") from None
-        if CONTENTS not in self.listed:
-            raise StoreError(
-                f"{source} is not an archive, or its {fmt.SUMS} is damaged; `featcache pack` makes one of a store"
-            )
-        try:
-            contents = json.loads(self.read(CONTENTS))
-            self.original: dict[str, str] = dict(contents["store"])  #: file -> text of the store's metadata
-            self.packed = set(contents["files"])  #: the files of blocks and journals
-        except (LookupError, TypeError, ValueError) as error:
-            raise StoreError(f"{CONTENTS} of {source} is none of ours ({error!r})") from None
-        if set(self.listed) != {*fmt.FIXED_FILES, CONTENTS, *self.packed} or set(self.original) != set(METADATA):
-            raise StoreError(f"{fmt.SUMS} of {source} lists other files than {CONTENTS}; get another copy")
-        #: nothing behind wrong metadata can be trusted, not even the shapes, so all are read
-        self.fixed = {name: self.read(name) for name in fmt.FIXED_FILES}
-
-    def blocks(self, layout: fmt.Layout) -> list[int]:
-        """The committed blocks."""
-        return [block for block in range(layout.blocks) if str(layout.files(block)["state"]) in self.packed]
-
-    def read(self, name: str) -> bytes:
-        """A file's content; StoreError when it is missing or not what is listed."""
-        try:
-            data = self._fetch(name)
-        except FileNotFoundError:
-            raise StoreError(f"{self._source}: {_shown(name)} is missing; get another copy of the archive") from None
-        if hashlib.sha256(data).hexdigest() != self.listed[name]:
-            raise StoreError(f"{self._source}: {_shown(name)} is damaged; get another copy of the archive")
-        return data
-
-    def _fetch(self, name: str) -> bytes:
-        if self._system is None:
-            return Path(self._root, name).read_bytes()
-        try:
-            return bytes(self._system.cat_file(f"{self._root}/{name}"))
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # each kind of storage has errors of its own: no rights, no network
-            raise StoreError(f"{self._source}/{name} cannot be read: {error or type(error).__name__}") from error
-
-
-def _file_system(source: str) -> tuple[Any, str]:
-    """What fetches the files of a URL, and their folder there; (None, folder) of a local folder."""
-    if "://" not in source:
-        return None, source
-    import fsspec  # type: ignore[import-untyped]
-
-    try:
-        system, root = fsspec.core.url_to_fs(source)
-    except ImportError as error:
-        raise StoreError(f"{source} needs a package that is not installed: {error}") from None
-    except ValueError as error:
-        raise StoreError(f"{source} cannot be opened: {error}; name a folder, or a URL such as s3://...") from None
-    return system, root.rstrip("/")
 
 
 def _verify(folder: Path, shown: str | Path, block: int, files: dict[str, bytes], layout: fmt.Layout) -> None:
@@ -264,25 +162,6 @@ def _journals(layout: fmt.Layout) -> list[str]:
     return [f"journal/{block}.{kind}" for block in range(layout.blocks) for kind in ("log", "shard")]
 
 
-def _shown(name: str) -> str:
-    """A file, with the block that it belongs to: features/c/1/0/0 (block 1)."""
-    found = re.search(r"/(\d+)\b", name)
-    return f"{name} (block {found[1]})" if found else name
-
-
-def _each(job: Callable[[int], None], blocks: list[int], progress: Progress) -> None:
-    """Do a job for each block, a few at a time; the first error ends it."""
-    progress(0, len(blocks))
-    with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            done: Iterable[None] = pool.map(job, blocks)
-            for number, _ in enumerate(done, 1):
-                progress(number, len(blocks))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 @contextlib.contextmanager
 def _undisturbed(path: Path) -> Iterator[None]:
     """Keep writers out of a store; StoreError when one is at work."""
@@ -308,14 +187,6 @@ def _made(out: Path) -> Iterator[Path]:
     lock = _lease.lock(out, alone=True)
     if lock is None:
         raise StoreError(f"{out} is being written by another process; wait for it or stop it")
-    with lock:
-        scratch = out.with_name(f".{out.name}.partial")
-        shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
-        try:
-            scratch.mkdir()
-            yield scratch
-            os.replace(scratch, out)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-        sync_folder(out.parent)
+    with lock, making_folder(out) as scratch:
+        scratch.mkdir()
+        yield scratch

@@ -3,24 +3,22 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from featcache._files import sync_folder, write_file
 from featcache.errors import ManifestError, StoreError
+from featcache.files import sync_folder, write_file
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
 from featcache.store import _lease, archive
-from featcache.store.reader import FeatureStore, rows_csv
+from featcache.store.reader import FeatureStore, is_extending, rows_csv
 from featcache.store.writer import finish_extension
 
-Progress = Callable[[int, int], None]
 
-
-def problems(path: Path, *, fast: bool = False, progress: Progress = lambda done, total: None) -> list[str]:
+def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
     """What is wrong with the store, one sentence each; an empty list means that every byte is accounted for.
 
     fast: features are not read; only that their files have the right size is looked at.
@@ -60,7 +58,7 @@ def _unfinished(store: FeatureStore) -> list[str]:
     ]
 
 
-def repair(path: Path, progress: Progress = lambda done, total: None) -> list[str]:
+def repair(path: Path, progress: Progress = silent) -> list[str]:
     """Make damaged blocks pending again, put files back that can be made anew, remove what does not belong here.
 
     Blocks that are in order are not touched. Returns what was done, one sentence each.
@@ -75,7 +73,7 @@ def repair(path: Path, progress: Progress = lambda done, total: None) -> list[st
         raise StoreError(f"{path} is being written by another process; repair it when that is done")
     try:
         done = []
-        if (path / fmt.EXTENSION).exists():
+        if is_extending(path):
             finish_extension(path)
             done.append("finished appending clips, which had been interrupted")
         done += _mend_metadata(path)

@@ -1,11 +1,12 @@
 """What a store says about itself: `featcache info`."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from featcache.files import folder_size
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore, flat
+from featcache.wording import size
 
 NO_LICENCE = "not recorded"
 
@@ -28,7 +29,7 @@ def facts(path: Path) -> dict[str, Any]:
         "row_bytes": layout.row_bytes,
         "blocks": layout.blocks,
         "block_rows": layout.block_rows,
-        "bytes": _bytes(path),
+        "bytes": folder_size(path),
         "recipe_sha256": store.recipe_sha256,
         "recipe": store.recipe,
         "weights_sha256": store.weights_sha256,
@@ -50,8 +51,8 @@ def text(found: dict[str, Any], shown: int) -> str:
     lines = {
         "clips": f"{found['rows']} of manifest {found['manifest']}: {states}",
         "windows": f"{windows}, plan {found['plan']}",
-        "features": f"{tuple(found['row_shape'])} {found['dtype']} per window, {_size(found['row_bytes'])} per clip",
-        "size": f"{_size(found['bytes'])} in {found['blocks']} blocks of up to {found['block_rows']} clips",
+        "features": f"{tuple(found['row_shape'])} {found['dtype']} per window, {size(found['row_bytes'])} per clip",
+        "size": f"{size(found['bytes'])} in {found['blocks']} blocks of up to {found['block_rows']} clips",
         "weights": f"{found['weights_sha256']}; licence: {found['licence']}",
         "recipe": found["recipe_sha256"],
         **{f"  {key}": str(value) for key, value in flat(found["recipe"]).items()},
@@ -65,19 +66,3 @@ def text(found: dict[str, Any], shown: int) -> str:
     if len(failures) > shown:
         out.append(f"  and {len(failures) - shown} more; --failures {len(failures)} shows all")
     return "\n".join(out)
-
-
-def _bytes(folder: str | Path) -> int:
-    """Of all files in a folder; pathlib would take seconds for the files of thousands of blocks."""
-    with os.scandir(folder) as entries:
-        return sum(_bytes(entry.path) if entry.is_dir() else entry.stat().st_size for entry in entries)
-
-
-def _size(count: int) -> str:
-    """Bytes for people: 1536 -> 1.5 KiB."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

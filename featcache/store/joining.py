@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import StoreError
 from featcache.store.reader import SHOWN, FeatureStore
+from featcache.wording import first, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -57,9 +58,9 @@ class Joined:
         for name in self.stores:
             lacking = [self.ids[k] for k in np.flatnonzero(self.rows[name] < 0)]
             if lacking:
-                lines.append(f"{name} lacks {len(lacking)} clips: {_some(lacking)}")
+                lines.append(f"{name} lacks {len(lacking)} clips: {quoted(lacking)}")
             if self.fell_out[name]:
-                lines.append(f"{len(self.fell_out[name])} clips of {name} fell out: {_some(self.fell_out[name])}")
+                lines.append(f"{len(self.fell_out[name])} clips of {name} fell out: {quoted(self.fell_out[name])}")
         return "\n".join(lines)
 
     def __len__(self) -> int:
@@ -77,23 +78,22 @@ def join(stores: dict[str, FeatureStore], how: str = "inner") -> Joined:
         raise StoreError(f"no join {how!r}; choose from {', '.join(HOW)}")
     if not stores:
         raise StoreError("a join needs at least one store")
-    first = next(iter(stores.values()))
+    leading = next(iter(stores.values()))
     if len({(store.path / "rows.csv").read_bytes() for store in stores.values()}) == 1:
-        return Joined(stores, first.clip_ids, {m: np.arange(len(first)) for m in stores}, {m: [] for m in stores})
+        return Joined(stores, leading.clip_ids, {m: np.arange(len(leading)) for m in stores}, {m: [] for m in stores})
     row_of = {name: {clip_id: row for row, clip_id in enumerate(store.clip_ids)} for name, store in stores.items()}
     if how == "inner":
-        ids = [clip_id for clip_id in first.clip_ids if all(clip_id in mine for mine in row_of.values())]
+        ids = [clip_id for clip_id in leading.clip_ids if all(clip_id in mine for mine in row_of.values())]
     else:
         ids = list(dict.fromkeys(clip_id for mine in row_of.values() for clip_id in mine))
     if not ids:
-        examples = "; ".join(f"{name} has {_some(store.clip_ids)}" for name, store in stores.items())
+        examples = "; ".join(f"{name} has {quoted(store.clip_ids)}" for name, store in stores.items())
         raise StoreError(f"no clip is in all of these stores: {examples}")
     if conflicts := list(_conflicts(stores, row_of, ids)):
-        more = f"\n  and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
         raise StoreError(
             "clips of one id are different intervals:\n  "
-            + "\n  ".join(conflicts[:SHOWN])
-            + f"{more}\ngive different clips different ids, or the same clip the same bounds, in one unit"
+            + first(conflicts, SHOWN, between="\n  ")
+            + "\ngive different clips different ids, or the same clip the same bounds, in one unit"
         )
     kept = set(ids)
     rows = {name: np.array([mine.get(clip_id, -1) for clip_id in ids], np.int64) for name, mine in row_of.items()}
@@ -121,7 +121,3 @@ def _differing_bound(clip: dict[str, str], other: dict[str, str]) -> str:
         if a and b and (a != b or (clip["unit"] != other["unit"] and a != "0")):
             return key
     return ""
-
-
-def _some(ids: list[str]) -> str:
-    return ", ".join(map(repr, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 
 from featcache.errors import StoreError
 from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
+from featcache.store import _packed
+from featcache.wording import first
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-Progress = Callable[[int, int], None]
 
 SHOWN = 3  #: differing rows that an error message spells out
 
@@ -45,7 +47,7 @@ class FeatureStore:
         attributes: dict[str, Any],
         layout: fmt.Layout,
         archived: bool = False,
-        progress: Progress = lambda done, total: None,
+        progress: Progress = silent,
     ) -> None:
         self.path = path
         self.layout = layout
@@ -63,14 +65,14 @@ class FeatureStore:
         self.row_shape = layout.row_shape  #: shape of one window's feature
 
     @classmethod
-    def open(cls, path: str | Path, progress: Progress = lambda done, total: None) -> "FeatureStore":
+    def open(cls, path: str | Path, progress: Progress = silent) -> "FeatureStore":
         """Open for reading; StoreError when there is no store or its metadata cannot be understood.
 
         progress: of an archive, whose features are all decoded into memory when the first are asked for: blocks
         (done, total).
         """
         path = Path(path)
-        if (path / fmt.EXTENSION).exists():
+        if is_extending(path):
             raise StoreError(
                 f"clips are being appended to {path}, or that was interrupted; `featcache extract` with the same "
                 "manifest or `featcache repair` finishes it"
@@ -184,9 +186,7 @@ class FeatureStore:
     @cached_property
     def _decoded(self) -> NDArray[np.uint8]:
         """(N, row_bytes) of an archive."""
-        from featcache.store import archive
-
-        return archive.features(self.path, self.layout, self._progress)
+        return _packed.features(self.path, self.layout, self._progress)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickled store is opened again where it is unpickled."""
@@ -319,6 +319,11 @@ class FeatureStore:
         return out
 
 
+def is_extending(path: Path) -> bool:
+    """Whether clips are being appended to a store, or that was interrupted."""
+    return (path / fmt.EXTENSION).exists()
+
+
 def committed(folder: Path, layout: fmt.Layout) -> list[int]:
     """The blocks that have a `state`."""
     there = set(os.listdir(path)) if (path := folder / layout.file(0, "state").parent).is_dir() else set()
@@ -371,11 +376,7 @@ def _differences(mine: dict[str, dict[str, str]], theirs: list[dict[str, str]]) 
         "moved": [repr(b) for a, b in pairwise(kept) if row_of[b] < row_of[a]],
         "new, but not at the end": [repr(clip_id) for clip_id in ids[:last] if clip_id not in mine],
     }
-    return [
-        f"{kind}: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}"
-        for kind, names in kinds.items()
-        if names
-    ]
+    return [f"{kind}: {first(names, SHOWN)}" for kind, names in kinds.items() if names]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

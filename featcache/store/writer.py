@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._files import make_folder, sync_folder, write_file
 from featcache.errors import StoreError
+from featcache.files import make_folder, making_folder, sync_folder, write_file
 from featcache.manifest import Manifest
 from featcache.store import _block, _lease
 from featcache.store import _format as fmt
@@ -286,9 +286,7 @@ def _write_fixed(
     group: zarr.json to the letter, of a store that is there: its blocks are sealed with it, and zarr may have come to
     spell it in another way.
     """
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
-    try:
+    with making_folder(folder) as scratch:
         layout.create_arrays(scratch, {"featcache": attributes})
         if group:
             write_file(scratch / "zarr.json", group)
@@ -296,11 +294,6 @@ def _write_fixed(
         write_file(scratch / fmt.SUMS, fmt.sums(scratch))
         for name in fmt.FIXED_FILES:  # zarr does not sync what it writes
             write_file(scratch / name, (scratch / name).read_bytes())
-        os.replace(scratch, folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
 
 
 def finish_extension(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Losses: pure functions of tensors, without weights, reduced to a scalar; each says over what it averages."""
+"""Losses: pure functions of tensors, without weights, reduced to a scalar; each docstring defines the average."""

@@ -2,7 +2,7 @@
 
     L_d(f) = mean (‖f‖ - (sg ‖f‖ + Δr))²        sg: no gradient
 
-The value is Δr² at every step; what matters is the gradient, -2 Δr f / ‖f‖ per row, which asks each row to grow.
+The value is Δr² at every step. Only the gradient matters: -2 Δr f / ‖f‖ per row, which makes each row longer.
 Shapes: B rows, D features.
 """
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def stepwise_norm(f_BD: Tensor, in_B: Tensor, delta_r: float) -> Tensor:
-    """Mean over the rows that count (in_B, bool) of the squared distance to a norm larger by Δr; 0 where none does.
+    """Return the mean squared distance to a norm larger by Δr, over the rows that count (in_B, bool); 0 without rows.
 
     >>> import torch
     >>> f = torch.tensor([[3.0, 4.0]], requires_grad=True)

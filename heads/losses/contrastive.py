@@ -1,9 +1,9 @@
-"""Contrast of anchors with keys, any number of which are positives [Kim et al. 2021, Eq. 2, 5, 6; HCL].
+"""Contrastive loss between anchors and keys, with any number of positives [Kim et al. 2021, Eq. 2, 5, 6; HCL].
 
     L = mean_i -log( Σ_{j positive of i} φ(q_i, k_j) / Σ_j φ(q_i, k_j) ),    φ(q, k) = exp(cos(q, k) / τ)
 
-With one positive per anchor this is InfoNCE. Several are added inside the logarithm (soft nearest neighbours
-[Salakhutdinov & Hinton 2007]), so that one near positive is enough; SupCon averages outside of it.
+With one positive per anchor this is InfoNCE. Several positives are added inside the logarithm (soft nearest neighbours
+[Salakhutdinov & Hinton 2007]), so that one near positive is enough; SupCon averages outside the logarithm.
 
 Shapes: A anchors, N keys, D features.
 """
@@ -22,10 +22,10 @@ def contrast(
     keys_N: Tensor | None = None,
     weight_N: Tensor | None = None,
 ) -> Tensor:
-    """The mean over the anchors that have a positive; 0 when none has. Between 0 and 2/τ + log N, whatever the scales.
+    """Return the mean over the anchors that have a positive, or 0; between 0 and 2/τ + log N at any scale of features.
 
-    positive_AN: (A, N) bool, who belongs together. keys_N: (N,) bool, the keys that count (default: all); the others
-    are neither positive nor negative. weight_N: above 0, multiplies each key's φ (default: 1).
+    positive_AN: (A, N) bool, the pairs that belong together. keys_N: (N,) bool, the keys that count (default: all);
+    other keys are neither positive nor negative. weight_N: above 0, multiplies each key's φ (default: 1).
 
     >>> q, k = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> contrast(q, k, torch.tensor([[True, False]]), tau=1.0)   # -log(e / (e + 1))
@@ -34,7 +34,7 @@ def contrast(
     z_AN = normalize(q_AD) @ normalize(k_ND).T / tau
     if weight_N is not None:
         z_AN = z_AN + weight_N.log()
-    least = torch.finfo(z_AN.dtype).min  # finite, for a row without keys would be inf - inf
+    least = torch.finfo(z_AN.dtype).min  # finite, because a row without keys would be inf - inf
     if keys_N is not None:
         positive_AN = positive_AN & keys_N
         z_AN = z_AN.masked_fill(~keys_N, least)

@@ -5,11 +5,11 @@ Shapes: B rows, K classes; p_BK are probabilities, rows sum to 1. Natural logari
 
 from torch import Tensor
 
-TINY = 1e-30  # inside the logarithm: p log p is 0 at p = 0, and so is not NaN in its gradient
+TINY = 1e-30  # inside the logarithm: p log p is then 0 at p = 0, and its gradient is not NaN
 
 
 def entropy(p_BK: Tensor) -> Tensor:
-    """H of each row -> (B,), between 0 (certain) and log K (uniform).
+    """Return H of each row -> (B,), between 0 (certain) and log K (uniform).
 
     >>> import torch
     >>> entropy(torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
@@ -19,9 +19,9 @@ def entropy(p_BK: Tensor) -> Tensor:
 
 
 def information(p_BK: Tensor) -> Tensor:
-    """Mean entropy of the rows minus entropy of the mean row: rows should be certain, classes equally used.
+    """Return the mean entropy of the rows minus the entropy of the mean row: low for certain rows and balanced classes.
 
-    Between -log K (certain and balanced) and 0 (all rows alike, uniform ones among them).
+    It lies between -log K (certain and balanced) and 0 (all rows equal, uniform or not).
 
     >>> import torch
     >>> information(torch.eye(2))   # -log 2

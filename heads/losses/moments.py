@@ -1,26 +1,26 @@
-"""Distances between the moments of two groups of rows: MMD and CORAL, without their weights.
+"""Distances between two groups of rows: MMD and CORAL, without their weights.
 
     MMD²(s, t)  = E k(s, s') + E k(t, t') - 2 E k(s, t)      k(x, y) = Σ_g exp(-‖x - y‖² / (γ 2^g))
     CORAL(s, t) = mean_ij (C_s - C_t)_ij²                    C: covariance, with 1 / (n - 1)
 
-MMD is 0 for equal groups only, whatever they differ in; CORAL sees covariances alone, `mean_gap` means alone. All are
-symmetric and unchanged when both groups are moved alike.
+MMD is 0 for equal groups only; CORAL compares covariances only, `mean_gap` means only. All three are symmetric, and do
+not change when both groups are translated by the same vector.
 
 Sources: [Gretton et al. 2012, JMLR 13, Eq. 5], with the kernels of MM-SADA's code; [Deep CORAL: Sun & Saenko 2016].
-Shapes: S, T rows of the two groups, D features; in_S, in_T (bool) say which rows count.
+Shapes: S, T rows of the two groups, D features; in_S, in_T (bool) mark the rows that count.
 """
 
 import torch
 from torch import Tensor
 
-FACTORS = tuple(2 ** (-8 + 2**0.5 * k) for k in range(12))  # 2^g: g from -8 to 8 in steps of √2, as MM-SADA's code
-TINY = 1e-12  # least γ taken from the rows: all of them may be equal
+FACTORS = tuple(2 ** (-8 + 2**0.5 * k) for k in range(12))  # 2^g: g from -8 to 8 in steps of √2, as in MM-SADA's code
+TINY = 1e-12  # least γ measured on the rows, which may all be equal
 
 
 def mmd(f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor, gamma: float) -> Tensor:
-    """MMD² of the rows that count, biased: the means are over all pairs, each row with itself among them.
+    """Return the biased MMD² of the rows that count, which includes pairs of a row with itself; 0 if a group is empty.
 
-    gamma: γ; 0: the mean of ‖x - y‖² over all pairs of rows of both groups, as a constant. 0 where a group is empty.
+    gamma: γ; 0 takes the mean of ‖x - y‖² over all pairs of rows of both groups, as a constant.
 
     >>> everyone = torch.ones(1, dtype=torch.bool)
     >>> mmd(torch.zeros(1, 2), torch.full((1, 2), 1e6), everyone, everyone, 9.7)   # far apart: 12 kernels, 1 + 1 - 0
@@ -32,12 +32,12 @@ def mmd(f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor, gamma: float) ->
 
 
 def class_mmd(f_SD: Tensor, f_TD: Tensor, in_SK: Tensor, in_TK: Tensor, gamma: float) -> Tensor:
-    """Mean of MMD² over the classes that have rows in both groups; 0 without any. One γ for all of them.
+    """Return the mean of MMD² over the classes that have rows in both groups, with one γ; 0 without such a class.
 
-    in_SK, in_TK (bool) say which rows are of each class.
+    in_SK, in_TK (bool) mark the rows of each class.
 
     >>> one = torch.tensor([[True, False]])
-    >>> class_mmd(torch.zeros(1, 2), torch.full((1, 2), 1e6), one, one, 9.7)   # the other class is not there
+    >>> class_mmd(torch.zeros(1, 2), torch.full((1, 2), 1e6), one, one, 9.7)   # no row belongs to the other class
     tensor(24.)
     """
     k_BB = kernel(torch.cat([f_SD, f_TD]), torch.cat([in_SK, in_TK]).any(1), gamma)
@@ -47,7 +47,7 @@ def class_mmd(f_SD: Tensor, f_TD: Tensor, in_SK: Tensor, in_TK: Tensor, gamma: f
 
 
 def kernel(f_BD: Tensor, in_B: Tensor, gamma: float) -> Tensor:
-    """Sum of the kernels k of all pairs -> (B, B); gamma: γ; 0: mean ‖x - y‖² of the rows that count."""
+    """Return the sum of the kernels k of all pairs -> (B, B). gamma: γ; 0 takes the mean ‖x - y‖² of counted rows."""
     d_BB = squared_distances(f_BD, in_B)
     rows = in_B.sum()
     width = gamma or ((d_BB * in_B[:, None] * in_B).sum() / (rows * (rows - 1)).clamp_min(1)).detach().clamp_min(TINY)
@@ -55,7 +55,7 @@ def kernel(f_BD: Tensor, in_B: Tensor, gamma: float) -> Tensor:
 
 
 def squared_distances(f_BD: Tensor, in_B: Tensor) -> Tensor:
-    """‖x - y‖² of all pairs -> (B, B); precise where both rows count.
+    """Return ‖x - y‖² of all pairs -> (B, B); precise where both rows count.
 
     >>> squared_distances(torch.tensor([[0.0], [3.0]]), torch.tensor([True, True]))
     tensor([[0., 9.],
@@ -67,7 +67,7 @@ def squared_distances(f_BD: Tensor, in_B: Tensor) -> Tensor:
 
 
 def coral(f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor) -> Tensor:
-    """Mean over the D² entries of the squared difference of covariances; 0 where a group has fewer than two rows.
+    """Return the mean squared difference of the D² covariances; 0 if a group has fewer than two rows.
 
     Deep CORAL's Eq. 1, ‖C_s - C_t‖² / 4D², is a quarter of it.
 
@@ -80,7 +80,7 @@ def coral(f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor) -> Tensor:
 
 
 def mean_gap(f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor) -> Tensor:
-    """Mean over the D features of the squared difference of means; 0 where a group is empty.
+    """Return the mean squared difference of the D means; 0 if a group is empty.
 
     >>> everyone = torch.ones(1, dtype=torch.bool)
     >>> mean_gap(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 6.0]]), everyone, everyone)
@@ -90,11 +90,11 @@ def mean_gap(f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor) -> Tensor:
 
 
 def mean(f_BD: Tensor, in_B: Tensor) -> Tensor:
-    """Mean of the rows that count -> (D,); zeros where none does."""
+    """Return the mean of the rows that count -> (D,); zeros without rows."""
     return (f_BD * in_B[:, None]).sum(0) / in_B.sum().clamp_min(1)
 
 
 def covariance(f_BD: Tensor, in_B: Tensor) -> Tensor:
-    """Unbiased covariance of the rows that count -> (D, D); zeros where fewer than two do."""
+    """Return the unbiased covariance of the rows that count -> (D, D); zeros for fewer than two rows."""
     centred_BD = (f_BD - mean(f_BD, in_B)) * in_B[:, None]
     return centred_BD.T @ centred_BD / (in_B.sum() - 1).clamp_min(1)

@@ -2,10 +2,11 @@
 
     R(a, b) = (a/b - b/a)²        a, b: mean L2 norms of two groups of features of one size
 
-R is 0 for equal norms, symmetric, and unchanged when both are scaled alike. The gradient flows into both groups.
+R is symmetric, 0 for equal norms, and unchanged when both norms are scaled by one factor. The gradient flows into both
+groups.
 
-Norms are measured once per modality and side, and compared in as many pairs as a method likes. Unlike other losses R is
-not reduced: a method takes "all rows" as one group and each class as another, and weighs them differently.
+Norms are measured once per modality and side, and a method compares them in any number of pairs. Unlike other losses R
+is not reduced: a method takes "all rows" as one group and each class as another, and weighs them differently.
 
 Shapes: B rows, D features; G groups of rows.
 """
@@ -14,18 +15,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-EPS = 1e-6  # least mean norm: a dead modality would make R infinite. Nothing revives it: clamped, it has no gradient
+EPS = 1e-6  # least mean norm: a dead modality would make R infinite. Clamped, it has no gradient and stays dead
 
 
 class Norms(NamedTuple):
     """Mean norms of the groups of one modality on one side."""
 
-    h: Tensor  # (G,) mean L2 norm, EPS at least
-    there: Tensor  # (G,) bool: the group has a row
+    h: Tensor  # (G,) mean L2 norm, at least EPS
+    filled: Tensor  # (G,) bool: the group has a row
 
 
 def mean_norms(f_BD: Tensor, in_BG: Tensor) -> Norms:
-    """Mean L2 norm of the rows in each group; in_BG (B, G) bool says who is in which. A row may be in several, or none.
+    """Return the mean L2 norm of the rows in each group. in_BG (B, G) bool: a row may be in several groups, or in none.
 
     >>> import torch
     >>> f, everyone = torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.ones(2, 1, dtype=torch.bool)
@@ -38,7 +39,7 @@ def mean_norms(f_BD: Tensor, in_BG: Tensor) -> Norms:
 
 
 def relative_norm(u: Norms, v: Norms) -> Tensor:
-    """R of each group in u and in v -> (G,); 0 where u or v has no row of the group.
+    """Return R of each group in u and in v -> (G,); 0 where u or v has no row of the group.
 
     >>> import torch
     >>> both = torch.tensor([True, True])
@@ -46,4 +47,4 @@ def relative_norm(u: Norms, v: Norms) -> Tensor:
     >>> relative_norm(u, v)   # (2/1 - 1/2)², and equal norms
     tensor([2.2500, 0.0000])
     """
-    return (u.h / v.h - v.h / u.h) ** 2 * (u.there & v.there)
+    return (u.h / v.h - v.h / u.h) ** 2 * (u.filled & v.filled)

@@ -1,4 +1,4 @@
-"""Whether two rows of a batch belong together, and predictions that say so [CoDT, collaborative clustering].
+"""Pairs of rows that belong to one cluster, and a loss for pairwise similarities [CoDT, collaborative clustering].
 
 Shapes: B rows, D features, K clusters.
 """
@@ -6,13 +6,14 @@ Shapes: B rows, D features, K clusters.
 import torch
 from torch import Tensor
 
-EPS = 1e-8  # least similarity, of which the logarithm is taken; 1 - EPS is the largest, as in the code
+EPS = 1e-8  # least similarity inside the logarithm; the largest is 1 - EPS, as in the code
 
 
 def pair_consistency(s_BB: Tensor, same_BB: Tensor) -> Tensor:
-    """Mean over i of -Σ_j G_ij log s'_ij / Σ_j G_ij, where s' is s with rows that sum to 1, and G says who is the same.
+    """Return the mean over i of -Σ_j G_ij log s'_ij / Σ_j G_ij; s' is s with rows that sum to 1, G is same_BB.
 
-    s_BB: similarities in [0, 1]. A row is the same as itself. Least, log of how many are the same, where s is G.
+    s_BB: similarities in [0, 1]. same_BB: true for rows of one cluster, and so on the diagonal. The loss is least, the
+    mean log of the number of rows in a row's cluster, where s is G.
 
     >>> s = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     >>> pair_consistency(s, s > 0)   # (log 2 + log 2 + log 1) / 3
@@ -24,7 +25,7 @@ def pair_consistency(s_BB: Tensor, same_BB: Tensor) -> Tensor:
 
 
 def same_largest(f_BD: Tensor, k: int) -> Tensor:
-    """Whether two rows have the same k entries as their largest, in any order -> (B, B) bool.
+    """Return True for two rows whose k largest entries are at the same places, in any order -> (B, B) bool.
 
     >>> same_largest(torch.tensor([[3.0, 2.0, 0.0], [5.0, 9.0, 1.0], [0.0, 2.0, 3.0]]), 2)[0]
     tensor([ True,  True, False])

@@ -1,4 +1,4 @@
-"""Losses on predictions without labels, beside entropy (`losses/entropy.py`): how batches use their classes.
+"""Losses on predictions without labels that depend on the use of classes in a batch; see also `losses/entropy.py`.
 
 Shapes: B rows, K classes; p_BK are probabilities, z_BK logits.
 """
@@ -10,10 +10,10 @@ from heads.losses.entropy import TINY, entropy
 
 
 def nuclear_norm(p_BK: Tensor) -> Tensor:
-    """‖P‖_* / B: sum of the singular values of the batch's predictions, per row [BNM: Cui et al. 2020].
+    """Return ‖P‖_* / B: the sum of the singular values of the batch's predictions, per row [BNM: Cui et al. 2020].
 
-    Large where rows are certain and of many classes: at most √(min(B, K) / B), reached by certain rows, equally many of
-    each class (B >= K). Rows that are all alike give ‖p‖ / √B, the least for their length.
+    It is large for certain rows of many classes: at most √(min(B, K) / B), for certain rows with equally many of each
+    class (B >= K). Equal rows give ‖p‖ / √B, the least value for their length.
 
     >>> nuclear_norm(torch.eye(2)), nuclear_norm(torch.full((2, 2), 0.5))
     (tensor(1.), tensor(0.5000))
@@ -22,23 +22,23 @@ def nuclear_norm(p_BK: Tensor) -> Tensor:
 
 
 def class_confusion(z_BK: Tensor, temperature: float) -> Tensor:
-    """Mean over classes of their share in C that lies with other classes [MCC: Jin et al. 2020].
+    """Return the mean over classes of the share of a class's row in C that is off the diagonal [MCC: Jin et al. 2020].
 
-    C = Ŷᵀ W Ŷ with Ŷ = softmax(z / temperature), each row of C divided by its sum; W weighs certain rows up to twice as
-    much as uniform ones of many classes, and takes no gradient. Of certain rows, a class that is there
-    counts 0, one that is not 1; uniform rows give 1 - 1/K.
+    C = Ŷᵀ W Ŷ with Ŷ = softmax(z / temperature), each row of C divided by its sum. W weighs certain rows up to twice as
+    much as uniform rows of many classes, and takes no gradient. If all rows are certain, a predicted class counts 0 and
+    any other class 1; uniform rows give 1 - 1/K.
 
     >>> class_confusion(torch.zeros(3, 4), 2.5)
     tensor(0.7500)
     """
     p_BK = (z_BK / temperature).softmax(1)
-    weight_B = 1 + (-entropy(p_BK.detach())).exp()  # dividing it by its mean, as the paper does, would cancel below
+    weight_B = 1 + (-entropy(p_BK.detach())).exp()  # the paper divides it by its mean, which would cancel below
     C_KK = (p_BK * weight_B[:, None]).T @ p_BK
     return 1 - (C_KK.diagonal() / C_KK.sum(1).clamp_min(TINY)).mean()
 
 
 def discrepancy(p_BK: Tensor, q_BK: Tensor) -> Tensor:
-    """Mean over rows and classes of |p - q|: how far two classifiers disagree [MCD: Saito et al. 2018].
+    """Return the mean over rows and classes of |p - q|, the disagreement of two classifiers [MCD: Saito et al. 2018].
 
     >>> discrepancy(torch.eye(2), 1 - torch.eye(2))
     tensor(1.)

@@ -1,10 +1,10 @@
-"""Relative alignment [MTRAN, Sec. 3.2]: synthetic rows, encoded after mixing, against rows that are mixed when encoded.
+"""Relative alignment [MTRAN, Sec. 3.2]: synthetic rows, encoded after mixing, against rows mixed after encoding.
 
     λ = max softmax(l', 1-l'),   μ = max softmax(l'/τ, (1-l')/τ)         Eq. 7, 8
     L_mra = mean over pairs of ‖f~ - f^‖₂                                Eq. 9, for one kind of feature
     L_tra = mean over pairs of Σ_l mean over t of KL(A~_lt ‖ A^_lt)      Eq. 11, for one modality; A_lt: row of window t
 
-Eq. 11 as printed is minus this; the text minimises the divergence.
+Eq. 11 as printed is the negative of L_tra; the text minimises the divergence.
 
 Shapes: P pairs, D features, L layers, T windows.
 """
@@ -15,7 +15,7 @@ TINY = 1e-8  # least relation inside a logarithm
 
 
 def mixing_factor(l_P: Tensor, tau: float = 1.0) -> Tensor:
-    """λ (τ = 1) or μ of l' in [0, 1] -> (P,): 1/2 where l' is 1/2, sigmoid(1/τ) at both ends.
+    """Return λ (τ = 1) or μ of l' in [0, 1] -> (P,): 1/2 at l' = 1/2, sigmoid(1/τ) at both ends.
 
     >>> import torch
     >>> mixing_factor(torch.tensor([0.0, 0.5, 1.0]))
@@ -25,7 +25,7 @@ def mixing_factor(l_P: Tensor, tau: float = 1.0) -> Tensor:
 
 
 def mix(w_P: Tensor, high: Tensor, low: Tensor) -> Tensor:
-    """Mixture w high + (1 - w) low of any (P, ...), with one weight per pair.
+    """Return w high + (1 - w) low of any shape (P, ...), with one weight per pair.
 
     >>> import torch
     >>> mix(torch.tensor([0.75]), torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 8.0]]))
@@ -36,12 +36,12 @@ def mix(w_P: Tensor, high: Tensor, low: Tensor) -> Tensor:
 
 
 def mean_where(each_P: Tensor, rows_P: Tensor) -> Tensor:
-    """Mean over the rows that count (bool); 0 when none does."""
+    """Return the mean over the rows that count (bool); 0 without rows."""
     return (each_P * rows_P).sum() / rows_P.sum().clamp_min(1)
 
 
 def feature_distance(f_PD: Tensor, g_PD: Tensor, rows_P: Tensor) -> Tensor:
-    """Mean of ‖f - g‖₂ over the pairs that count.
+    """Return the mean of ‖f - g‖₂ over the pairs that count.
 
     >>> import torch
     >>> f, g = torch.tensor([[3.0, 4.0], [9.0, 9.0]]), torch.zeros(2, 2)
@@ -52,7 +52,7 @@ def feature_distance(f_PD: Tensor, g_PD: Tensor, rows_P: Tensor) -> Tensor:
 
 
 def relation_divergence(A_PLTT: Tensor, B_PLTT: Tensor, present_PT: Tensor) -> Tensor:
-    """KL(A ‖ B) of rows of relations: mean over a pair's present windows, sum over layers, mean over pairs with any.
+    """Return KL(A ‖ B) of rows of relations: mean over present windows, sum over layers, mean over pairs with a window.
 
     >>> import torch
     >>> A, B = torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]]), torch.full((1, 1, 2, 2), 0.5)

@@ -1,19 +1,19 @@
 """Entropic optimal transport between two groups of rows, and of rows to clusters of equal size.
 
     OT(s, t) = min_P <P, C> + ε KL(P | a bᵀ)       C_ij = 1 - cos(s_i, t_j);  P has row sums a, column sums b
-             = max_{f, g} <a, f> + <b, g>          with f_i = -ε log Σ_j b_j exp((g_j - C_ij) / ε), and g likewise
+             = max_{f, g} <a, f> + <b, g>          with f_i = -ε log Σ_j b_j exp((g_j - C_ij) / ε), and the same for g
     S(s, t)  = OT(s, t) - (OT(s, s) + OT(t, t)) / 2
 
-a and b are uniform over the rows that count. OT of a group with itself is above 0, and OT alone is least for groups
-that have shrunk to a point; the Sinkhorn divergence S is 0 for equal groups, and not below 0.
+a and b are uniform over the rows that count. OT of a group with itself is above 0, and OT without the correction is
+least for groups that have shrunk to a point. The Sinkhorn divergence S is 0 for equal groups, and never below 0.
 
-Rows to clusters: of all S >= 0 with row sums 1/N and column sums 1/K, the least
+Rows to clusters: of all S >= 0 with row sums 1/N and column sums 1/K, the one with the least
 
-    <S, -log P> + KL(S | uniform) / ξ = diag(v) P^ξ diag(u)     P_nk: what is predicted of row n
+    <S, -log P> + KL(S | uniform) / ξ,  which is  S = diag(v) P^ξ diag(u)     P_nk: predicted probability of row n
 
 Sources: [Cuturi 2013]; [Genevay et al. 2018] for S(s, t), there without the entropy; [Feydy et al. 2019] for the dual
 form; [Asano et al. 2020] and CoDT's supplement, Eq. 9 to 11, for clusters.
-Shapes: S, T rows of the two groups, D features; in_S, in_T (bool) say which rows count. N rows, K clusters.
+Shapes: S, T rows of the two groups, D features; in_S, in_T (bool) mark the rows that count. N rows, K clusters.
 """
 
 import torch
@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 EPS = 1e-6  # least norm in a cosine
-STRIDE = 10  # iterations between two looks at whether to stop
+STRIDE = 10  # iterations between two checks of the stopping rule
 
 
 def sinkhorn_divergence(
     f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor, epsilon: float, iterations: int
 ) -> Tensor:
-    """S of the rows that count; 0 where a group is empty.
+    """Return S of the rows that count; 0 if a group is empty.
 
     >>> one = torch.tensor([True])
     >>> sinkhorn_divergence(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]]), one, one, 0.1, 50)   # 1 - cos
@@ -40,10 +40,10 @@ def sinkhorn_divergence(
 
 
 def transport_cost(C_ST: Tensor, in_S: Tensor, in_T: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """OT of a cost between the rows that count; 0 where a group is empty. Costs may differ by up to 300 ε.
+    """Return OT of a cost between the rows that count; 0 if a group is empty. Costs may differ by up to 300 ε.
 
-    Its gradient with respect to C is the plan P, whose rows sum to a exactly, its columns to b as closely as the
-    iterations have come. The potentials that they find are constants: at the optimum the value does not depend on them.
+    The gradient with respect to C is the plan P: its rows sum to a exactly, its columns to b as closely as the
+    iterations have converged. The potentials take no gradient: at the optimum the value does not depend on them.
 
     >>> both = torch.tensor([True, True])
     >>> transport_cost(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), both, both, 0.01, 50)   # 0, and ε log 2 for certainty
@@ -51,7 +51,7 @@ def transport_cost(C_ST: Tensor, in_S: Tensor, in_T: Tensor, epsilon: float, ite
     """
     a_S, b_T = uniform(in_S), uniform(in_T)
     with torch.no_grad():
-        K_ST = (-C_ST.double() / epsilon).exp()  # double: its exponents reach far enough to do without logarithms
+        K_ST = (-C_ST.double() / epsilon).exp()  # double: the range of its exponents is wide enough without logarithms
         v_T = torch.ones_like(b_T)  # exp(g / ε)
         for _ in range(iterations):
             u_S = 1 / (K_ST @ (b_T * v_T))
@@ -62,12 +62,12 @@ def transport_cost(C_ST: Tensor, in_S: Tensor, in_T: Tensor, epsilon: float, ite
 
 
 def cosine_cost(f_SD: Tensor, f_TD: Tensor) -> Tensor:
-    """1 - cos of all pairs -> (S, T), from 0 (same direction) to 2; 1 where a row is 0."""
+    """Return 1 - cos of all pairs -> (S, T), from 0 (same direction) to 2; 1 where a row is 0."""
     return 1 - normalize(f_SD, dim=1, eps=EPS) @ normalize(f_TD, dim=1, eps=EPS).T
 
 
 def uniform(in_B: Tensor) -> Tensor:
-    """Equal weights of the rows that count, in double -> (B,); where none does, of all, to stay finite."""
+    """Return equal weights of the rows that count, in double -> (B,); of all rows if none counts, to stay finite."""
     counts_B = (in_B | ~in_B.any()).double()
     return counts_B / counts_B.sum()
 
@@ -75,16 +75,16 @@ def uniform(in_B: Tensor) -> Tensor:
 def cluster_scales(
     log_p_NK: Tensor, xi: float, start_K: Tensor | None = None, *, iterations: int = 100, tolerance: float = 0.01
 ) -> Tensor:
-    """Log u (K,) in double, up to a constant: what makes clusters equally large, by Sinkhorn's iterations.
+    """Return log u (K,) in double, up to a constant: Sinkhorn's scales that make clusters equally large.
 
-    Stops where Σ_n |v_n / v'_n - 1| of two successive v is below the tolerance, looked at every 10 iterations; cluster
-    masses are then off by tolerance / N at most. Or else after so many iterations: where K divides N, masses of sure
-    predictions converge as slowly as 1 / iterations. start_K: log u to begin with.
+    The iterations stop when Σ_n |v_n / v'_n - 1| of two successive v is below the tolerance, which is checked every 10
+    iterations; cluster masses are then off by at most tolerance / N. Otherwise they stop after `iterations`: if K
+    divides N, the masses of certain predictions converge as slowly as 1 / iterations. start_K: the initial log u.
 
-    Of ten iterations the first is of logarithms, where the surest predictions do not vanish; the others multiply the
-    matrix that it leaves, which is ten times as fast (docs/benchmarks.md).
+    The first of ten iterations works on logarithms, where the most certain predictions do not vanish. The others
+    multiply the resulting matrix, which is ten times as fast (docs/benchmarks.md).
 
-    >>> p = torch.tensor([[0.8, 0.2], [0.6, 0.4]])   # both rows say 0: the second is the one less sure
+    >>> p = torch.tensor([[0.8, 0.2], [0.6, 0.4]])   # both rows are predicted as 0, the second with less certainty
     >>> transport_plan(p.log(), 10.0, cluster_scales(p.log(), 10.0)).argmax(1)
     tensor([0, 1])
     """
@@ -107,6 +107,6 @@ def cluster_scales(
 
 
 def transport_plan(log_p_NK: Tensor, xi: float, log_u_K: Tensor) -> Tensor:
-    """S (N, K) of these cluster scales, in double; its rows sum to 1/N exactly, and their argmax are pseudo-labels."""
+    """Return S (N, K) for these cluster scales, in double. Its rows sum to 1/N; their argmax are pseudo-labels."""
     S_NK: Tensor = (xi * log_p_NK.double() + log_u_K).softmax(1) / len(log_p_NK)
     return S_NK

@@ -2,14 +2,15 @@
 
     L = L_C + λ L_bnm      L_bnm = -‖P‖_* / B
 
-P holds the softmax of the target's rows, ‖P‖_* is the sum of its singular values. The Frobenius norm of P grows as
-rows become certain, its rank as they use more classes; the nuclear norm bounds both, and raises both at once.
+P holds the softmax of the target's rows, ‖P‖_* is the sum of its singular values. The Frobenius norm of P grows as rows
+become certain, its rank as they use more classes. A larger nuclear norm raises both at once.
 
 Implementation details
-  1. Divided by B, as in the paper; the authors' code takes the mean of the singular values, that is divides by
-     min(B, K): its λ = 1 is λ = B / min(B, K) here.
-  2. The scores of the modalities are added before the softmax. With several tasks, their L_bnm are added.
-Deviation: on frozen features the net's own layer adapts, where the paper trains the backbone too.
+  1. The norm is divided by B, as in the paper. The authors' code takes the mean of the singular values, which divides
+     by min(B, K): its λ = 1 is λ = B / min(B, K) here.
+  2. The scores of the modalities are added before the softmax. With several label kinds, the L_bnm of all kinds are
+     added.
+Deviation: features are frozen, so only the net's own layer adapts; the paper also trains the backbone.
 Shapes: B rows, K classes.
 """
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from heads.batch import Batch
 from heads.losses.predictions import nuclear_norm
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.params import within
 
@@ -38,13 +39,11 @@ class Bnm(Method):
     needs = ("source", "target")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_bnm on the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        """Return L_C on the source, L_bnm on the target."""
+        s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         norms = torch.stack([nuclear_norm(z_BK.softmax(1)) for z_BK in z_t.values()])
-        return {"L_C": task_cross_entropy(z_s, s.y), "L_bnm": -self.params.lambda_bnm * norms.sum()}
+        return {"L_C": label_cross_entropy(z_s, s.y), "L_bnm": -self.params.lambda_bnm * norms.sum()}
 
 
 METHOD = Bnm

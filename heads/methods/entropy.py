@@ -11,7 +11,7 @@ from torch import Tensor
 
 from heads.batch import Batch
 from heads.losses.entropy import entropy
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.params import within
 
@@ -29,13 +29,11 @@ class Entropy(Method):
     needs = ("source", "target")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_ent on the target."""
-        s, t = batch.source, batch.target
-        assert s is not None  # `needs`
-        assert t is not None
+        """Return L_C on the source, L_ent on the target."""
+        s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         h_t = torch.stack([entropy(z_BK.softmax(1)).mean() for z_BK in z_t.values()])
-        return {"L_C": task_cross_entropy(z_s, s.y), "L_ent": self.params.lambda_ent * h_t.sum()}
+        return {"L_C": label_cross_entropy(z_s, s.y), "L_ent": self.params.lambda_ent * h_t.sum()}
 
 
 METHOD = Entropy

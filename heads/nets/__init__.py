@@ -1,13 +1,11 @@
-"""What a network promises. The folder is the registry: `nets/adapter.py` is the network `adapter`.
+"""The interface of networks. The folder is the registry: `nets/adapter.py` is the network `adapter`.
 
-A file holds one frozen dataclass `Params`, one class, and `NET = ThatClass`. Helpers of several files start with `_`.
+A file holds one frozen dataclass `Params`, one class, and `NET = ThatClass`. Names of shared helper files start with
+`_`.
 
 Shapes: B rows, or pairs of a clip and a caption; D entries of a feature, M of an embedding; C captions, V clips.
 """
 
-import importlib
-import pkgutil
-from types import ModuleType
 from typing import ClassVar
 
 import torch
@@ -15,76 +13,77 @@ from torch import Tensor, nn
 
 from heads.batch import Side, Sweep
 from heads.losses.ranking import ranking
-from heads.losses.supervised import task_cross_entropy
+from heads.losses.supervised import label_cross_entropy
 
 
 class Net(nn.Module):
-    """What a table holds fixed while methods vary. Constructor (params, spec); it draws its weights before the method.
+    """A network, which a table holds fixed while methods vary.
 
-    Nets of retrieval (`Retrieval`) say "visual" and "text" in `encode`, and have a `similarity`; the others have
-    `classify`. Nets of clustering say what each of their branches makes of a side.
+    The constructor takes (params, spec) and draws the weights; the run calls it before the method's constructor.
+    Retrieval nets (`Retrieval`) return "visual" and "text" from `encode` and have a `similarity`; other nets have
+    `classify`. Clustering nets return a feature of each of their branches from `encode`.
     """
 
-    task: ClassVar[str] = "classification"  #: or retrieval, clustering: what it answers; a method names what it serves
+    task: ClassVar[str] = "classification"  #: or retrieval, clustering; `Method.tasks` lists the tasks a method serves
     dim: int  #: D, size of each encoded feature
-    parts: dict[str, slice]  #: task -> its slice of D (single task: slice(None))
-    units: nn.Module | None  #: what standardises x before it is encoded, where there is any; AdaBN takes it out
-    classifier: nn.Module  #: all that `classify` learns, and nothing that `encode` does; source-free methods freeze it
+    parts: dict[str, slice]  #: label -> its slice of D (slice(None) for a single label kind)
+    units: nn.Module | None  #: standardises x before it is encoded, if set; AdaBN removes it
+    classifier: nn.Module  #: all parameters of `classify`, and none of `encode`; source-free methods freeze it
 
     def begin(self, sweep: Sweep) -> None:
-        """Look at whole sides before the first step; runs in eval mode without gradient, after init_from."""
+        """Read whole sides before the first step; runs in eval mode without gradient, after init_from."""
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """Modality -> (B, D), over the modalities in side.x; a fusing net adds "fused"."""
+        """Return modality -> (B, D), over the modalities in side.x; a fusing net adds "fused"."""
         raise NotImplementedError
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K).
+        """Return label -> logits (B, K).
 
-        A late-fusion net takes any subset of modalities: classify({"rgb": f["rgb"]}) is that stream alone. A fusing net
-        reads "fused".
+        A late-fusion net takes any subset of modalities: classify({"rgb": f["rgb"]}) uses that stream only. A fusing
+        net reads "fused".
         """
         raise NotImplementedError
 
     def reads(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> all that its logits are made of (B, D): the fused features, or the modalities' side by side."""
-        read_BD = [f["fused"]] if "fused" in f else list(f.values())
-        return {task: torch.cat([f_BD[:, part] for f_BD in read_BD], 1) for task, part in self.parts.items()}
+        """Return label -> the features that its logits depend on (B, D): fused, or all modalities concatenated."""
+        inputs = [f["fused"]] if "fused" in f else list(f.values())
+        return {label: torch.cat([f_BD[:, part] for f_BD in inputs], 1) for label, part in self.parts.items()}
 
     def loss(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
-        """The term of the labelled rows, which every method begins with: L_C, cross entropy of the side's labels."""
-        return {"L_C": task_cross_entropy(self.classify(f), side.y)}
+        """Return the term of the labelled rows, the first of every method: L_C, cross entropy of the side's labels."""
+        return {"L_C": label_cross_entropy(self.classify(f), side.y)}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """What is kept of a test row: task -> logits."""
+        """Return the outputs that are kept of test rows: label -> logits."""
         return self.classify(self.encode(side))
 
 
 class Retrieval(Net):
-    """What networks of retrieval share: clips and captions in one space, a similarity, and the ranking loss.
+    """Base of the retrieval nets: clips and captions in one space, a similarity, and the ranking loss.
 
         L_R = 1/(2B(B-1)) Σ_i Σ_{j≠i} [m + ξ_ij - ξ_ii]_+ + [m + ξ_ji - ξ_ii]_+      ξ_ij: of caption i and clip j
 
-    [Liu et al. 2019, CE, code; ACP: Liu et al. 2021, Sec. 3.1, where the sum is divided by B alone]. Every clip of a
-    batch comes with one of its captions; the others' captions are its negatives.
+    [Liu et al. 2019, CE, code; ACP: Liu et al. 2021, Sec. 3.1, which divides the sum by B only]. Every clip of a batch
+    comes with one of its captions; the captions of the other clips are its negatives.
     """
 
     task: ClassVar[str] = "retrieval"
-    captions: tuple[str, ...]  #: modalities of the text side: the spec's
+    captions: tuple[str, ...]  #: caption modalities, those of the spec
     margin: float  #: m of L_R
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """Of the clips' modalities in side.x "visual" (B, M), of the captions' "text" (B, M), where there are any."""
+        """Return "visual" (B, M) if side.x has modalities of clips, and "text" (B, M) if it has caption modalities."""
         raise NotImplementedError
 
     def similarity(self, text_CM: Tensor, visual_VM: Tensor) -> Tensor:
-        """ξ (C, V) of captions and clips, larger where they fit."""
+        """Return ξ (C, V) of captions and clips; larger is a better match."""
         raise NotImplementedError
 
     def loss(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
-        """L_R of the rows that have a clip and a caption; two rows of one clip are no negatives of each other."""
+        """Return L_R of the rows that have a clip and a caption; two rows of one clip are not negatives."""
         if "text" not in f:
-            raise ValueError("a ranking loss needs captions, but this side has none; a target's are always hidden")
+            raise ValueError("a ranking loss needs captions, but this side has none: a target's are always hidden")
         has_text_B, has_visual_B = (
             torch.stack([side.has(m) for m in side.x if (m in self.captions) == is_text]).any(0)
             for is_text in (True, False)
@@ -94,17 +93,5 @@ class Retrieval(Net):
         return {"L_R": ranking(self.similarity(f["text"], f["visual"]), negative_BB, self.margin)}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """What is kept of test rows: their embeddings."""
+        """Return the embeddings of test rows."""
         return self.encode(side)
-
-
-def names() -> list[str]:
-    """The networks there are: the files of this folder that do not start with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-
-
-def load(name: str) -> ModuleType:
-    """The file of that name, with its `Params` and `NET`; unknown names list the known ones."""
-    if name not in names():
-        raise ValueError(f"no net {name!r}; heads/nets has: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")

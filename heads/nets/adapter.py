@@ -1,23 +1,23 @@
-"""Adapter: one trainable layer per modality over frozen features, so that alignment losses have something to align.
+"""Adapter: one trainable layer per modality over frozen features, so that alignment losses have layers to train.
 
     f_m = Dropout(act(W_m x_m + b_m))          x_m: mean of the clip's windows;  f_m in R^D
     z   = Σ_m G_m f_m + g                      late fusion: the modalities' scores are added, or averaged
 
-Both domains share all weights, and by default nothing is normalised between F and a loss: norms are what RNA aligns.
+Both domains share all weights. By default nothing is normalised between F and a loss, because RNA aligns norms.
 
 Implementation details
   1. Windows are averaged before the layer. To score each window and average the predictions, use `Feed(test="each")`.
   2. Extractors give features of very different scale: text entries of 0.05, filtered muscle signals of 0.02.
-     `standardise` makes one learning rate good for all, and takes from modalities the norms they come with. A stage
-     without a source keeps the units of the run it starts from. Tables of the papers do without.
-  3. The bias g is one vector for all modalities, not one per modality. With all of them present that is the same set of
-     functions; and f_m is set to 0 where a clip lacks m, so that a missing modality has exactly no say.
-  4. With several tasks, D is cut into equal parts, one per task, in the order of their names; a remainder goes to the
-     last.
-  5. `batch_norm` has BN_m(W_m x_m) in the place of W_m x_m + b_m. `Params(dim=1000, batch_norm=True)` is RNA's head on
-     ROD (code of relative rotation), `Params(dim=256, act="none", dropout=0.0, batch_norm=True)` SHOT's bottleneck.
-     In training each side is normalised by its own batch, in tests all rows by running averages over the batches of all
-     sides. A norm loss then moves little but BN's scale and shift.
+     `standardise` makes one learning rate suit all of them, and removes the norms of the cached modalities. A stage
+     without a source keeps the units of the run it starts from. The papers' tables do not use it.
+  3. The bias g is one vector for all modalities, not one per modality. With all modalities present both are the same
+     set of functions. f_m is set to 0 where a clip lacks m, so that a missing modality has no influence.
+  4. With several label kinds, D is cut into equal parts, one per label, in the order of their names; a remainder goes
+     to the last.
+  5. `batch_norm` replaces W_m x_m + b_m by BN_m(W_m x_m). `Params(dim=1000, batch_norm=True)` is RNA's head on ROD
+     (code of relative rotation), `Params(dim=256, act="none", dropout=0.0, batch_norm=True)` SHOT's bottleneck. In
+     training each side is normalised by its own batch, in tests all rows by running averages over the batches of all
+     sides. A norm loss then changes little except BN's scale and shift.
 Shapes: B batch, I entries of a row, D features, K classes.
 """
 
@@ -30,8 +30,8 @@ from heads.batch import Side, Spec, Sweep
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
 from heads.nets._norm import BatchNorm
-from heads.nets._parts import parts
 from heads.params import within
+from heads.parts import parts
 from heads.units import Standardise
 
 ACTIVATIONS = {"relu": nn.ReLU, "none": nn.Identity}
@@ -43,15 +43,15 @@ class Params:
     """Size and shape of the adapter."""
 
     dim: int = within(1024, 1)  #: D, features per modality
-    act: str = "relu"  #: relu (RNA on EK100), or none (contrastive cosines would be confined to [0, 1])
+    act: str = "relu"  #: relu (RNA on EK100) | none (for contrastive losses: after a ReLU cosines lie in [0, 1])
     dropout: float = within(0.5, 0, 1, below=True)  #: share of features dropped in training
-    fusion: str = "sum"  #: of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC)
-    standardise: bool = False  #: x_m around its mean over the source, in units of its standard deviation there
+    fusion: str = "sum"  #: fusion of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC)
+    standardise: bool = False  #: standardise x_m by its mean and standard deviation over the source
     batch_norm: bool = False  #: normalise the entries of each feature before act, as the heads of ROD and SHOT do
 
 
 class Adapter(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     units: Standardise | None
 
@@ -63,7 +63,7 @@ class Adapter(Net):
             raise ValueError(f"no net.fusion {params.fusion!r}; choose from {', '.join(FUSIONS)}")
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))
-        bias = not params.batch_norm  # BN would take it out again
+        bias = not params.batch_norm  # BN would cancel a bias
         self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim, bias) for m, shape in spec.shapes.items()})
         self.BN = nn.ModuleDict({m: BatchNorm(params.dim) for m in spec.shapes} if params.batch_norm else {})
         self.after = nn.Sequential(ACTIVATIONS[params.act](), nn.Dropout(params.dropout))
@@ -72,12 +72,12 @@ class Adapter(Net):
         self.has_source = "source" in spec.rows
 
     def begin(self, sweep: Sweep) -> None:
-        """Measure the units of x."""
+        """Measure mean and standard deviation of x over the source."""
         if self.units and self.has_source:
             self.units.measure(sweep("source"))
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """Modality -> f_m (B, D); zeros in the rows that lack the modality."""
+        """Return modality -> f_m (B, D); zeros in the rows that lack the modality."""
         x = {m: side.pool(m).flatten(1) for m in side.x}
         if self.units:
             x = self.units(x)
@@ -90,7 +90,7 @@ class Adapter(Net):
         return f
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of these modalities together."""
+        """Return label -> logits (B, K) of all modalities in f together."""
         logits: dict[str, Tensor] = self.classifier(f)
         return logits
 

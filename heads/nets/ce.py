@@ -2,22 +2,22 @@
 
     x_e = W_e a_e + b_e, at length 1                     a_e: mean of the clip's windows of expert e
     q_e = mean over the clip's e' of g([x_e; x_e'])      relations;   g: Linear, then twice (BN, Mish, Linear)
-    v_e = x_e ⊙ σ(BN(U_e x_e) + BN'(q_e)), at length 1   gated by what the experts say of each other
+    v_e = x_e ⊙ σ(BN(U_e x_e) + BN'(q_e)), at length 1   gated by the relations
     ξ(l, v) = Σ_e w_e(l) ⟨l_e, v_e⟩ / Σ_e w_e(l)         over the experts that the clip has; L_R of it is the loss
 
 Text: heads/nets/_experts.py. Embeddings are E_v = [v_1; ..; v_E], E_l = [w_1 l_1; ..; w_E l_E], with M = E·D.
 
-The tables' rows are `source_only` on this net: CE as it is, MoEE with `relations=False`: v_e = x_e ⊙ σ(BN(U_e x_e)),
-and x_e is not brought to length 1 before its gate.
+The tables' rows are `source_only` on this net: CE with the defaults, MoEE with `relations=False`. Then v_e = x_e ⊙
+σ(BN(U_e x_e)), and x_e is not scaled to length 1 before its gate.
 
 Implementation details
-  1. g is one for all pairs, an expert with itself among them; gates are each expert's own (CE's code). Pairs of which
-     one is missing do not count, neither in the mean nor in BN.
-  2. A missing expert is 0, and its weight goes to the others in proportion: to the relations it contributes nothing.
-  3. Several caption modalities are pooled one by one, and put side by side. NetVLAD pools those with several tokens.
-  4. CE's margins are 0.0938 on MSR-VTT, 0.3076 on MSVD, 0.1213 on LSMDC, its clusters 28, 12 and 43 (1 ghost). MoEE has
-     0.2 and 32 clusters.
-Deviation: words come through a frozen encoder, as in CE; the experts are those that are cached.
+  1. All pairs share one g, also the pairs of an expert with itself; each expert has its own gate (CE's code). A pair
+     with a missing expert does not count, neither in the mean nor in BN.
+  2. A missing expert is 0 and contributes nothing to the relations. Its weight goes to the others in proportion.
+  3. Several caption modalities are pooled one by one and concatenated. NetVLAD pools those with several tokens.
+  4. CE's margins are 0.0938 on MSR-VTT, 0.3076 on MSVD and 0.1213 on LSMDC, with 28, 12 and 43 clusters and 1 ghost.
+     MoEE has the margin 0.2 and 32 clusters.
+Deviation: words are encoded by a frozen encoder, as in CE; the experts are the cached modalities.
 Shapes: B rows, E experts, D entries of each.
 """
 
@@ -41,10 +41,10 @@ class Params:
     """Size and shape of collaborative experts."""
 
     dim: int = within(768, 1)  #: D, entries per expert
-    relations: bool = True  #: gates look at pairs of experts; False is MoEE
-    text: str = "mean"  #: of a caption's tokens: mean | netvlad
-    clusters: int = within(28, 1)  #: of netvlad
-    ghosts: int = within(1, 0)  #: of netvlad: clusters that are thrown away
+    relations: bool = True  #: gates depend on pairs of experts; False is MoEE
+    text: str = "mean"  #: pooling of a caption's tokens: mean | netvlad
+    clusters: int = within(28, 1)  #: clusters of netvlad
+    ghosts: int = within(1, 0)  #: ghost clusters of netvlad, which are discarded
     margin: float = within(0.2, 0)  #: m of L_R
 
 
@@ -63,7 +63,7 @@ class CollaborativeExperts(Retrieval):
         self.text = ExpertText(spec, E, D, params.text, params.clusters, params.ghosts)
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """The side's "visual" E_v (B, M) and "text" E_l (B, M), or whichever it has."""
+        """Return "visual" E_v (B, M) and "text" E_l (B, M), or the one that the side has."""
         f = {}
         if any(m in side.x for m in self.reduce):
             f["visual"] = self.visual(side)
@@ -72,27 +72,27 @@ class CollaborativeExperts(Retrieval):
         return f
 
     def visual(self, side: Side) -> Tensor:
-        """E_v (B, M); 0 in the blocks of missing experts."""
-        there = [m for m in self.reduce if m in side.x]
-        in_BE = torch.stack([side.has(m) for m in there], 1)
-        x_BED = torch.stack([self.reduce[m](side.pool(m).flatten(1)) for m in there], 1)
+        """Return E_v (B, M); 0 in the blocks of missing experts."""
+        experts = [m for m in self.reduce if m in side.x]
+        in_BE = torch.stack([side.has(m) for m in experts], 1)
+        x_BED = torch.stack([self.reduce[m](side.pool(m).flatten(1)) for m in experts], 1)
         q_BED = None
         if self.relations is not None:
             x_BED = normalize(x_BED, dim=2)
             q_BED = self.relations(x_BED, in_BE)
         v = {
             m: self.gate[m](x_BED[:, e], in_BE[:, e], None if q_BED is None else q_BED[:, e])
-            for e, m in enumerate(there)
+            for e, m in enumerate(experts)
         }
         return torch.cat([v[m] if m in v else torch.zeros_like(x_BED[:, 0]) for m in self.reduce], 1)
 
     def similarity(self, text_CM: Tensor, visual_VM: Tensor) -> Tensor:
-        """ξ (C, V): the caption's weights, over the experts that the clip has."""
+        """Return ξ (C, V), weighted by the caption, over the experts that the clip has."""
         return mixture_similarity(text_CM, visual_VM, len(self.reduce))
 
 
 class Relations(nn.Module):
-    """q_e: what the experts of a clip make of each other; (B, E, D) -> (B, E, D)."""
+    """Relations q_e between the experts of a clip: (B, E, D) -> (B, E, D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Relations(nn.Module):
         self.BN = nn.ModuleList(BatchNorm(dim) for _ in range(2))
 
     def forward(self, x_BED: Tensor, in_BE: Tensor) -> Tensor:
-        """Mean over the partners that a clip has; in_BE (bool) says which experts it has."""
+        """Return the mean over the partners that a clip has; in_BE (bool) marks its experts."""
         E = x_BED.shape[1]
         pair_BEE = in_BE[:, :, None] & in_BE[:, None]
         first, second = x_BED[:, :, None].expand(-1, -1, E, -1), x_BED[:, None].expand(-1, E, -1, -1)

@@ -4,18 +4,19 @@
     f_m = h_3 where that is one position of D channels, else U_m h_3 + u_m        f_m in R^D
     z   = Σ_m G_m f_m + g                                                         late fusion
 
-x_m is a row of L numbers: 24 of the EEG, 280 of the face. Convolutions run along them as if they were a signal.
+x_m is a row of L numbers: 24 for the EEG, 280 for the face. Convolutions run along a row as if it were a signal.
 
 Implementation details
-  1. Padding and the pool's size are not stated. Without padding, with a pool of 2, a block leaves ⌊(L - 2) / 2⌋ of L:
-     24 -> 11 -> 4 -> 1, so that the EEG's 64 channels are its features, as the text wants it; 280 -> 139 -> 68 -> 33.
-  2. Channels are (D/4, D/2, D) = (16, 32, 64) where the blocks end in one position (EEG), and half of that elsewhere:
-     the face's 8, 16, 32. One layer brings its 33 · 32 = 1056 numbers to D, "to match the output of the EEG backbone".
-  3. Rows of fewer than 22 numbers have no room for three blocks: they go through the last two, under 10 the last one.
+  1. The paper does not state padding and pool size. Without padding and with a pool of 2, a block reduces L to ⌊(L - 2)
+     / 2⌋: 24 -> 11 -> 4 -> 1, so that the EEG's 64 channels are its features, as the paper's text requires; 280 -> 139
+     -> 68 -> 33.
+  2. Channels are (D/4, D/2, D) = (16, 32, 64) if the blocks end in one position (EEG), and half as many otherwise: 8,
+     16, 32 for the face. One layer maps its 33 · 32 = 1056 numbers to D, "to match the output of the EEG backbone".
+  3. Rows of fewer than 22 numbers are too short for three blocks: they pass the last two; under 10 numbers, the last.
   4. The paper has a LogSoftmax per modality before the sum. Here logits are added: log softmax z_m differs from z_m by
-     one number for all classes, so that the sum has the same probabilities and cross entropy. So it has with one g.
+     one number for all classes, so that the sum has the same probabilities and cross entropy. The same holds for one g.
   5. Windows are averaged before the first block (a round of CogBeacon has one); f_m is 0 where a clip lacks m.
-  6. With several tasks, D is cut into parts as the adapter's.
+  6. With several label kinds, D is cut into parts as in the adapter.
 Shapes: B rows, L numbers, D features, K classes.
 """
 
@@ -28,8 +29,8 @@ from torch import Tensor, nn
 from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
-from heads.nets._parts import parts
 from heads.params import within
+from heads.parts import parts
 
 BLOCKS = 3
 
@@ -42,32 +43,32 @@ class Params:
 
 
 class CogBeacon(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
         if params.dim % 8:
-            raise ValueError(f"net.dim {params.dim} is no multiple of 8, which cogbeacon's channels are cut from")
+            raise ValueError(f"net.dim {params.dim} is no multiple of 8, as the channels D/8 to D of cogbeacon require")
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))
         self.branch = nn.ModuleDict({m: branch(m, prod(shape), params.dim) for m, shape in spec.shapes.items()})
         self.classifier = LateFusion(spec, params.dim, self.parts)
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """Modality -> f_m (B, D); zeros in the rows that lack the modality."""
+        """Return modality -> f_m (B, D); zeros in the rows that lack the modality."""
         return {m: self.branch[m](side.pool(m).flatten(1)) * side.has(m)[:, None] for m in side.x}
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of these modalities together."""
+        """Return label -> logits (B, K) of all modalities in f together."""
         logits: dict[str, Tensor] = self.classifier(f)
         return logits
 
 
 def branch(m: str, L: int, D: int) -> nn.Sequential:
-    """The blocks of one modality, and the layer to D where they end in more than one position: (B, L) -> (B, D)."""
+    """Build the blocks of one modality, and a layer to D if they end in more than one position: (B, L) -> (B, D)."""
     lengths = positions(L)
     if not lengths:
-        raise ValueError(f"net cogbeacon convolves rows of 4 numbers or more, and modality {m!r} has {L}; take adapter")
+        raise ValueError(f"net cogbeacon needs rows of 4 numbers or more, but modality {m!r} has {L}; use net adapter")
     last = D if lengths[-1] == 1 else D // 2
     channels = [1, *[last // 2**k for k in reversed(range(len(lengths)))]]
     blocks = [block(*pair) for pair in pairwise(channels)]
@@ -76,20 +77,20 @@ def branch(m: str, L: int, D: int) -> nn.Sequential:
 
 
 def block(C_in: int, C_out: int) -> nn.Sequential:
-    """One block: (B, C_in, L) -> (B, C_out, ⌊(L - 2) / 2⌋)."""
+    """Build one block: (B, C_in, L) -> (B, C_out, ⌊(L - 2) / 2⌋)."""
     return nn.Sequential(nn.Conv1d(C_in, C_out, 3), nn.MaxPool1d(2), nn.ReLU())
 
 
 def positions(L: int) -> list[int]:
-    """Positions after each of the blocks that L numbers have room for.
+    """Return the number of positions after each block that fits into L numbers.
 
     >>> positions(24), positions(280), positions(3)
     ([11, 4, 1], [139, 68, 33], [])
     """
-    found: list[int] = []
-    while len(found) < BLOCKS and (L := (L - 2) // 2) > 0:
-        found.append(L)
-    return found
+    lengths: list[int] = []
+    while len(lengths) < BLOCKS and (L := (L - 2) // 2) > 0:
+        lengths.append(L)
+    return lengths
 
 
 NET = CogBeacon

@@ -1,10 +1,10 @@
-"""Gated MLP: one gated embedding unit per side, the simplest net that retrieves.
+"""Gated MLP: one gated embedding unit for clips and one for captions, the simplest retrieval net.
 
     E_v = unit([a_1; ..; a_E]),   E_l = unit'([t_1; ..])      unit(x): z = W x + b,  z ⊙ σ(BN(U z)), at length 1
     ξ(l, v) = ⟨E_l, E_v⟩                                      L_R of it is the loss
 
-a_e is the mean of the clip's windows of modality e, t the mean of a caption's tokens, each at length 1, so that none
-drowns the others; a missing modality is 0. [The unit: Miech et al. 2018, Sec. 3.1.]
+a_e is the mean of the clip's windows of modality e, t the mean of a caption's tokens. Each is scaled to length 1, so
+that no modality dominates; a missing modality is 0. [The unit: Miech et al. 2018, Sec. 3.1.]
 
 Shapes: B rows, M entries of an embedding.
 """
@@ -44,18 +44,18 @@ class Gated(Retrieval):
         )
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """The side's "visual" E_v (B, M) and "text" E_l (B, M), or whichever it has; of length 1, or 0."""
+        """Return "visual" E_v (B, M) and "text" E_l (B, M), or the one that the side has; of length 1, or 0."""
         towers = {"visual": (self.visual, self.experts), "text": (self.text, self.captions)}
         f = {}
         for name, (unit, modalities) in towers.items():
-            if there := [m for m in modalities if m in side.x]:
-                none = {m: next(iter(side.x.values())).new_zeros(len(side.index), self.sizes[m]) for m in modalities}
-                x = none | {m: normalize(side.pool(m).flatten(1), dim=1) for m in there}
-                f[name] = unit(torch.cat(list(x.values()), 1), torch.stack([side.has(m) for m in there]).any(0))
+            if given := [m for m in modalities if m in side.x]:
+                zeros = {m: next(iter(side.x.values())).new_zeros(len(side.index), self.sizes[m]) for m in modalities}
+                x = zeros | {m: normalize(side.pool(m).flatten(1), dim=1) for m in given}
+                f[name] = unit(torch.cat(list(x.values()), 1), torch.stack([side.has(m) for m in given]).any(0))
         return f
 
     def similarity(self, text_CM: Tensor, visual_VM: Tensor) -> Tensor:
-        """ξ (C, V), cosines; 0 where there is no caption or no clip."""
+        """Return ξ (C, V), cosines; 0 if the caption or the clip is missing."""
         return text_CM @ visual_VM.T
 
 

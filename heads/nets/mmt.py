@@ -7,12 +7,13 @@
 E_e are embeddings of the experts, P_t of time. Text: heads/nets/_experts.py.
 
 Implementation details
-  1. Layers are BERT's: normalised after each residual, GELU, dropout; tokens are normalised before the first.
-  2. P_t: window t of T has position ⌊t P/T⌋ of P, the most windows that training draws of an expert: a share of the
-     clip, where the paper counts seconds. With one window per clip a sequence is a token beside its copy.
-  3. Missing windows and experts are attended to by none; v_e is 0 where a clip lacks e.
+  1. Layers are BERT's: normalised after each residual, GELU, dropout; tokens are normalised before the first layer.
+  2. P_t: window t of T has position ⌊t P/T⌋ of P, where P is the largest number of windows that training draws of an
+     expert. A position is a share of the clip; the paper counts seconds. With one window per clip a sequence is a token
+     and its copy.
+  3. No token attends to missing windows and experts; v_e is 0 where a clip lacks e.
   4. The paper's margin is 0.05, and it takes at most 30 windows of an expert.
-Deviation: BERT is frozen here (its output is cached), where the paper trains it with the rest.
+Deviation: BERT is frozen here (its output is cached); the paper trains it with the other weights.
 Shapes: B rows, T windows, E experts, D entries.
 """
 
@@ -35,13 +36,13 @@ HEADS = 4
 class Params:
     """Size of the multi-modal transformer."""
 
-    dim: int = within(512, 4)  #: D, entries per token; a multiple of 4, the heads
-    layers: int = within(4, 1)  #: of the transformer
-    ff_dim: int = within(3072, 1)  #: entries between the two linear layers of each
+    dim: int = within(512, 4)  #: D, entries per token; a multiple of 4, the number of heads
+    layers: int = within(4, 1)  #: number of transformer layers
+    ff_dim: int = within(3072, 1)  #: entries between the two linear layers of each transformer layer
     dropout: float = within(0.1, 0, 1, below=True)  #: share of entries dropped in training
-    text: str = "mean"  #: of a caption's tokens: mean | netvlad
-    clusters: int = within(28, 1)  #: of netvlad
-    ghosts: int = within(1, 0)  #: of netvlad: clusters that are thrown away
+    text: str = "mean"  #: pooling of a caption's tokens: mean | netvlad
+    clusters: int = within(28, 1)  #: clusters of netvlad
+    ghosts: int = within(1, 0)  #: ghost clusters of netvlad, which are discarded
     margin: float = within(0.2, 0)  #: m of L_R
 
 
@@ -51,7 +52,7 @@ class Mmt(Retrieval):
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
         if params.dim % HEADS:
-            raise ValueError(f"net.dim {params.dim} cannot be cut into {HEADS} heads; take a multiple of {HEADS}")
+            raise ValueError(f"net.dim {params.dim} cannot be cut into {HEADS} heads; choose a multiple of {HEADS}")
         self.captions, self.margin = spec.captions, params.margin
         shapes = {m: shape for m, shape in spec.shapes.items() if m not in spec.captions}
         E, D = len(shapes), params.dim
@@ -67,7 +68,7 @@ class Mmt(Retrieval):
         self.text = ExpertText(spec, E, D, params.text, params.clusters, params.ghosts)
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """The side's "visual" and "text" (B, M), or whichever it has."""
+        """Return "visual" and "text" (B, M), or the one that the side has."""
         f = {}
         if any(m in side.x for m in self.A):
             f["visual"] = self.visual(side)
@@ -76,7 +77,7 @@ class Mmt(Retrieval):
         return f
 
     def visual(self, side: Side) -> Tensor:
-        """v_e of all experts side by side (B, M); 0 in the blocks of missing ones."""
+        """Return v_e of all experts, concatenated (B, M); 0 in the blocks of missing experts."""
         tokens, present = {}, {}
         for e, m in enumerate(self.A):
             if m in side.x:
@@ -86,7 +87,7 @@ class Mmt(Retrieval):
                 tokens[m] = self.A[m](a_BSI) + self.E[e] + self.P[self.positions(x_BTI.shape[1])]
                 present[m] = torch.cat([has_B1, side.present[m]], 1)
         h_BSD, in_BS = self.before(torch.cat(list(tokens.values()), 1)), torch.cat(list(present.values()), 1)
-        hidden_BS = ~in_BS & in_BS.any(1, keepdim=True)  # a clip without anything attends to all: NaN otherwise
+        hidden_BS = ~in_BS & in_BS.any(1, keepdim=True)  # a clip without any window attends to all: NaN otherwise
         for layer in self.layers:
             h_BSD = layer(h_BSD, src_key_padding_mask=hidden_BS)
         parts = h_BSD.split([token_BSD.shape[1] for token_BSD in tokens.values()], 1)
@@ -94,12 +95,12 @@ class Mmt(Retrieval):
         return torch.cat([v[m] if m in v else torch.zeros_like(h_BSD[:, 0]) for m in self.A], 1)
 
     def positions(self, windows: int) -> Tensor:
-        """Rows of P: that of the aggregated token, and those of T windows (1 + T,)."""
+        """Return the rows of P for the aggregated token and for T windows (1 + T,)."""
         at_T = torch.arange(windows, device=self.P.device) * (len(self.P) - 1) // windows
         return torch.cat([at_T.new_zeros(1), 1 + at_T])
 
     def similarity(self, text_CM: Tensor, visual_VM: Tensor) -> Tensor:
-        """ξ (C, V): the caption's weights, over the experts that the clip has."""
+        """Return ξ (C, V), weighted by the caption, over the experts that the clip has."""
         return mixture_similarity(text_CM, visual_VM, len(self.A))
 
 

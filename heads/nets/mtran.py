@@ -6,16 +6,16 @@
     f_m = mean over the windows of the last X
     f  = ReLU(W_f [f_rgb; f_flow] + b_f),   z = W_c f + b_c
 
-Each modality has weights of its own, 32 M at the published size. Only the fused f is classified.
+Each modality has its own weights, 32 M at the published size. Only the fused f is classified.
 
 Implementation details
-  1. D is the rows' own size in the paper (1024). Rows of another size are brought to D by one linear layer.
-  2. Dropout after W_1, W_2 and W_f: "after each fully-connected layer except the last classification layer"; the
-     projections to queries, keys and values have none, and no bias.
-  3. Windows have no positions (the paper names none), so their order changes nothing.
-  4. Windows that are not present are attended to by none and are left out of the mean; f_m is 0 where a clip lacks m.
-  5. A modality that is drawn one window at a time has A = 1: its W_q and W_k cannot learn, and stay as drawn.
-  6. With several tasks, the fused D is cut into parts as the adapter's.
+  1. In the paper D is the size of the cached rows (1024). One linear layer maps rows of another size to D.
+  2. Dropout follows W_1, W_2 and W_f: "after each fully-connected layer except the last classification layer". The
+     projections to queries, keys and values have neither dropout nor bias.
+  3. Windows have no positions (the paper names none), so their order has no effect.
+  4. No window attends to absent windows, and the mean leaves them out; f_m is 0 where a clip lacks m.
+  5. A modality that is drawn one window at a time has A = 1: its W_q and W_k cannot learn, and keep their first values.
+  6. With several label kinds, the fused D is cut into parts as in the adapter.
 Shapes: B rows, T windows, D features, L layers, K classes.
 """
 
@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from heads.batch import Side, Spec
 from heads.nets import Net
-from heads.nets._parts import parts, widths
 from heads.params import within
+from heads.parts import parts, widths
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -40,11 +40,11 @@ class Params:
     dim: int = within(1024, 1)  #: D, features per window, per modality and fused
     layers: int = within(6, 1)  #: L, transformer layers per modality
     dropout: float = within(0.3, 0, 1, below=True)  #: share of features dropped in training
-    precision: str = "float32"  #: of the transformers' products: float32 | bfloat16 (fast where the processor has it)
+    precision: str = "float32"  #: precision of the matrix products: float32 | bfloat16 (faster where supported)
 
 
 class Mtran(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     classifier: nn.ModuleDict
 
@@ -58,13 +58,13 @@ class Mtran(Net):
         self.branch = nn.ModuleDict(
             {m: Branch(prod(shape), params, attends=spec.windows[m] > 1) for m, shape in spec.shapes.items()}
         )
-        joined = nn.Linear(len(spec.shapes) * params.dim, params.dim)
-        self.fuse = nn.Sequential(joined, nn.ReLU(), nn.Dropout(params.dropout))
+        W_f = nn.Linear(len(spec.shapes) * params.dim, params.dim)
+        self.fuse = nn.Sequential(W_f, nn.ReLU(), nn.Dropout(params.dropout))
         width = widths(params.dim, self.parts)
-        self.classifier = nn.ModuleDict({f":{task}": nn.Linear(width[task], k) for task, k in spec.classes.items()})
+        self.classifier = nn.ModuleDict({f":{label}": nn.Linear(width[label], k) for label, k in spec.classes.items()})
 
     def attend(self, side: Side) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Modality or "fused" -> f (B, D), and modality -> A of each layer (B, L, T, T), whose rows sum to 1."""
+        """Return modality or "fused" -> f (B, D), and modality -> A of each layer (B, L, T, T), with rows of sum 1."""
         f, A = {}, {}
         with torch.autocast(side.index.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             for m, x in side.x.items():
@@ -74,14 +74,16 @@ class Mtran(Net):
         return f, A
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """Modality -> f_m (B, D), zeros in the rows that lack the modality; "fused" -> f (B, D)."""
+        """Return modality -> f_m (B, D), zeros in the rows that lack the modality; "fused" -> f (B, D)."""
         return self.attend(side)[0]
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of the fused features."""
+        """Return label -> logits (B, K) of the fused features."""
         if "fused" not in f:
-            raise ValueError("net mtran classifies fused features, no modality alone; take net adapter for that")
-        return {task: self.classifier[f":{task}"](f["fused"][:, part]) for task, part in self.parts.items()}
+            raise ValueError(
+                f"net mtran classifies fused features, not single modalities ({', '.join(f)}); use net adapter for that"
+            )
+        return {label: self.classifier[f":{label}"](f["fused"][:, part]) for label, part in self.parts.items()}
 
 
 class Branch(nn.Module):
@@ -96,7 +98,7 @@ class Branch(nn.Module):
             layer.W_k.requires_grad_(attends)
 
     def forward(self, x_BTE: Tensor, present_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """f_m (B, D) and A (B, L, T, T); of x's type, as is all that is added up on the way."""
+        """Return f_m (B, D) and A (B, L, T, T) in the dtype of x, which all intermediate sums also have."""
         X_BTD, relations = self.embed(x_BTE).to(x_BTE.dtype), []
         for layer in self.layers:
             X_BTD, A_BTT = layer(X_BTD, present_BT)
@@ -106,7 +108,7 @@ class Branch(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention between the windows, then two linear layers; each with its residual, normalised after."""
+    """Attention between the windows, then two linear layers, each with a residual and normalised after it."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ class Layer(nn.Module):
         self.LN_SA, self.LN_FFB = nn.LayerNorm(D), nn.LayerNorm(D)
 
     def forward(self, X_BTD: Tensor, present_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """X' (B, T, D), and A (B, T, T)."""
+        """Return X' (B, T, D) and A (B, T, T)."""
         scores_BTT = (self.W_q(X_BTD) @ self.W_k(X_BTD).mT).to(X_BTD.dtype) / sqrt(X_BTD.shape[-1])
         least = torch.finfo(scores_BTT.dtype).min  # not -inf: a row without any window would be NaN
         A_BTT = scores_BTT.masked_fill(~present_BT[:, None], least).softmax(-1)

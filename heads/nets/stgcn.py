@@ -1,23 +1,23 @@
-"""Spatial temporal graph convolutions on skeletons [ST-GCN: Yan et al. 2018], two of them, as CoDT clusters with.
+"""Spatial temporal graph convolutions on skeletons [ST-GCN: Yan et al. 2018] in two branches, for CoDT's clustering.
 
     x' = relu(T(G x) + R x)                                          a block, ten of them
     (G x)_w = Σ_k W_k Σ_v x_v (A_k ⊙ E_k)_vw + b_k                   from joints v to joint w, over 3 partitions k
-    T = Dropout(BN(conv of 9 frames(relu(BN))))                      over frames, each joint by itself
+    T = Dropout(BN(conv of 9 frames(relu(BN))))                      over frames, joint by joint
     f = mean over frames, joints and bodies of the last block        256 numbers of a clip
 
-A are the graph's partitions (`heads/skeletons.py`), E the edges' learnt importance. Channels are 16 four times, 32
-three times, 64 twice, and 256; blocks 5 and 8 halve the frames: 50 become 13. Branch B0 reads the run's first feed, the
-layout that source and target share; branch B1 the last one, the target's own layout, where there are two. `classifier`
-is that of the source's classes, on B0. Names of the encoders' entries (`encoder.B0`, `encoder.B1`) are the official
-ones of CoDT's release, weights of which fit.
+A are the partitions of the graph (`heads/skeletons.py`), E the learnt importance of its edges. Channels are 16 four
+times, 32 three times, 64 twice, and 256; blocks 5 and 8 halve the frames: 50 become 13. Branch B0 reads the run's first
+feed, the layout that source and target share. Branch B1 reads the last feed: the target's own layout if there are two
+feeds, else the same one. `classifier` predicts the source's classes from B0. Entries of the encoders' state dicts
+(`encoder.B0`, `encoder.B1`) have the names of CoDT's official release, whose weights fit.
 
 Implementation details
-  1. The first block has no residual and no dropout; R is the identity where channels and frames stay, or else a
-     convolution of one frame and joint, and BN.
-  2. The graph is multiplied first, W after it: sums are exchanged, and a block's C_in channels are cheaper than its
-     3 C_out (docs/benchmarks.md).
-  3. First weights are normal, 0 ± 0.02, those of BN 1 ± 0.02, biases 0 (CoDT's code).
-  4. A body that is not there is one whose joints stay at 0: it passes through the net, and counts in the mean (code).
+  1. The first block has no residual and no dropout. R is the identity if a block keeps channels and frames, otherwise a
+     convolution of one frame and joint with BN.
+  2. The graph is multiplied first and W second. The sum is the same, and the C_in channels of a block are cheaper than
+     its 3 C_out (docs/benchmarks.md).
+  3. Initial weights are normal, 0 ± 0.02, those of BN 1 ± 0.02, biases 0 (CoDT's code).
+  4. The joints of an absent body are 0: it passes through the net, and counts in the mean (code).
 Shapes: B rows, C coordinates, T frames, V joints, M bodies, D features; maps are (B, M, D, T').
 """
 
@@ -37,14 +37,14 @@ from heads.skeletons import partitions, skeleton
 class Params:
     """Size of the network."""
 
-    width: int = within(16, 1)  #: channels of the first four blocks; twice as many in the next three, then four times
+    width: int = within(16, 1)  #: channels of the first four blocks; the next three have twice, two more four times it
     dim: int = within(256, 1)  #: D, channels of the last block
-    kernel: int = within(9, 1)  #: frames that a block looks at; odd
+    kernel: int = within(9, 1)  #: frames of a block's convolution; odd
     dropout: float = within(0.5, 0, 1, below=True)  #: share of a block's numbers dropped in training
 
 
 class Stgcn(Net):
-    """An encoder for each branch, and the source's classifier."""
+    """An encoder for each branch, and a classifier of the source's classes."""
 
     task = "clustering"
 
@@ -52,17 +52,17 @@ class Stgcn(Net):
         super().__init__()
         if len(spec.classes) != 1 or not 1 <= len(spec.shapes) <= 2:
             raise ValueError(
-                f"net stgcn takes one task and one or two feeds, not {', '.join(spec.classes)} on "
+                f"net stgcn takes one label kind and one or two feeds, not {', '.join(spec.classes)} on "
                 f"{', '.join(spec.shapes)}; the first feed is the layout that source and target share"
             )
         for m, shape in spec.shapes.items():
             if len(shape) != 4 or spec.windows[m] != 1:
                 raise ValueError(
-                    f"net stgcn reads one window of (coordinates, frames, joints, bodies) of a clip; feed {m!r} has "
-                    f"{spec.windows[m]} of {shape}: extract it by `skeleton`, with one window"
+                    f"net stgcn reads one window of (coordinates, frames, joints, bodies) per clip, but feed {m!r} has "
+                    f"{spec.windows[m]} of {shape}; extract it with `skeleton`, one window per clip"
                 )
         if params.kernel % 2 == 0:
-            raise ValueError(f"net.kernel {params.kernel} is not odd: it has no frame in its middle; as published: 9")
+            raise ValueError(f"net.kernel {params.kernel} is not odd, so it has no middle frame; the paper has 9")
         modalities = tuple(spec.shapes)
         self.feeds = {"B0": modalities[0], "B1": modalities[-1]}  # branch -> modality
         self.dim, self.units, (self.label,) = params.dim, None, spec.classes
@@ -73,25 +73,25 @@ class Stgcn(Net):
         self.apply(draw_weights)
 
     def maps(self, branch: str, x_BCTVM: Tensor) -> Tensor:
-        """What a branch makes of skeletons -> (B, M, D, T'), mean over joints."""
+        """Encode skeletons by one branch -> (B, M, D, T'), the mean over joints."""
         maps_BMDT: Tensor = self.encoder[branch](x_BCTVM)
         return maps_BMDT
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """Branch -> f (B, D), of the branches whose feed the side has."""
+        """Return branch -> f (B, D), for the branches whose feed the side has."""
         return {branch: pooled(self.maps(branch, side.pool(m))) for branch, m in self.feeds.items() if m in side.x}
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Logits of the source's classes, by B0."""
+        """Return logits of the source's classes, from B0."""
         return {self.label: self.classifier(f["B0"])}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """feature_B0, feature_B1 (B, D): what is clustered."""
+        """Return the features that are clustered: feature_B0, feature_B1 (B, D)."""
         return {f"feature_{branch}": f_BD for branch, f_BD in self.encode(side).items()}
 
 
 class Encoder(nn.Module):
-    """Ten blocks on one layout."""
+    """Ten blocks for skeletons of one layout."""
 
     A: Tensor
 
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x_BCTVM: Tensor) -> Tensor:
-        """Skeletons -> (B, M, D, T')."""
+        """Encode skeletons -> (B, M, D, T')."""
         B, C, T, V, M = x_BCTVM.shape
         x = self.data_bn(x_BCTVM.permute(0, 4, 3, 1, 2).reshape(B * M, V * C, T))
         x = x.unflatten(1, (V, C)).permute(0, 2, 3, 1).contiguous()
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
 
 class Block(nn.Module):
-    """(B, C, T, V) -> (B, D, ⌈T / stride⌉, V)."""
+    """A block: (B, C, T, V) -> (B, D, ⌈T / stride⌉, V)."""
 
     def __init__(self, C: int, D: int, V: int, kernel: int, stride: int, dropout: float, *, residual: bool) -> None:
         super().__init__()
@@ -133,16 +133,16 @@ class Block(nn.Module):
             self.residual = nn.Sequential(*conv)
 
     def forward(self, x: Tensor, A: Tensor) -> Tensor:
-        """One block."""
+        """Apply the block."""
         weight, bias = self.gcn["conv"].parameters()
         y = self.tcn(graph_convolution(x, A * self.edge_importance, weight, bias))
         return torch.relu(y if self.residual is None else y + self.residual(x))
 
 
 def graph_convolution(x_BCTV: Tensor, A_KVW: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Σ_k (W_k x + b_k) A_k -> (B, D, T, W), with weight (K D, C, 1, 1) and bias (K D,), as a convolution has them.
+    """Return Σ_k (W_k x + b_k) A_k -> (B, D, T, W); weight (K D, C, 1, 1) and bias (K D,) are those of a convolution.
 
-    Computed as Σ_k W_k (x A_k), plus b_k times what the columns of A_k sum to.
+    It is computed as Σ_k W_k (x A_k) plus b_k times the column sums of A_k.
     """
     K, C = len(A_KVW), x_BCTV.shape[1]
     D = len(bias) // K
@@ -153,12 +153,12 @@ def graph_convolution(x_BCTV: Tensor, A_KVW: Tensor, weight: Tensor, bias: Tenso
 
 
 def pooled(maps_BMDT: Tensor) -> Tensor:
-    """Mean over bodies and frames -> (B, D)."""
+    """Return the mean over bodies and frames -> (B, D)."""
     return maps_BMDT.mean((1, 3))
 
 
 def draw_weights(module: nn.Module) -> None:
-    """Normal weights, biases 0: for `apply`."""
+    """Draw normal weights and set biases to 0, for `nn.Module.apply`."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
         weight, bias = module.parameters()
         nn.init.normal_(weight, 0.0 if isinstance(module, nn.Linear | nn.Conv2d) else 1.0, 0.02)

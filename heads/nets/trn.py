@@ -2,23 +2,24 @@
 
     x_mt = Dropout(ReLU(W_m x_mt + b_m))                                        frames, t = 1 .. T
     r_mn = Σ_{t_1 < .. < t_n} ReLU(V_mn [x_mt_1; ..; x_mt_n] + c_mn)            relations of n frames, n = T .. 2
-    f'_m = Dropout(Σ_n r_mn),   f_m = U_m f'_m + u_m                            video;  f_m in R^D, cut into the tasks
+    f'_m = Dropout(Σ_n r_mn),   f_m = U_m f'_m + u_m                            video;  f_m in R^D, cut by label
     z    = Σ_m G_m f_m + g                                                      late fusion
 
-Frames stand in their order: unlike the adapter and MTRAN, this net sees in which order things happen. T is the number
-of windows of a training draw (`Feed(train="segments:5")`: 5 of 25), for each modality its own.
+Frames keep their order: unlike the adapter and MTRAN, this net depends on the order of events. T is the number of
+windows of a training draw (`Feed(train="segments:5")`: 5 of 25); each modality has its own.
 
 Implementation details
-  1. Of the combinations of n frames, up to 3 are summed: numbers ⌈i C / 3⌉ of all C in lexicographic order, the same
-     for all rows. V_mn is shared by the combinations of one n. (Code of EK100's challenge, by the authors of TA3N.)
-  2. That code has one more ReLU before V_mn, which would change nothing: frames are not below 0. Dropout on f' is the
-     code's; RNA's text names the first only, and says that it follows the code up to f'.
-  3. The code joins the modalities to one frame of 3072 numbers; RNA has a network per modality, and so has this. Widths
-     are RNA's: f' in R^1024, verb and noun in R^256 each. That of the frames is not stated.
-  4. A row with fewer or more present windows than T is read at the centres of T equal stretches of those it has, as by
-     `segments:T`: some windows twice, or some not at all. So each row has all relations, and norms compare.
+  1. Up to 3 combinations of n frames are summed: numbers ⌈i C / 3⌉ of all C in lexicographic order, the same for all
+     rows. The combinations of one n share V_mn. (Code of EK100's challenge, by the authors of TA3N.)
+  2. That code has one more ReLU before V_mn, which has no effect because frames are not negative. The dropout on f' is
+     from the code; RNA's text mentions only the first dropout, and refers to the code up to f'.
+  3. The code joins the modalities to one frame of 3072 numbers; RNA has a network per modality, as here. Widths are
+     RNA's: f' in R^1024, verb and noun in R^256 each. The paper does not state the width of the frames.
+  4. A row with fewer or more present windows than T is read at the centres of T equal stretches of its windows, as by
+     `segments:T`: some windows are read twice, or some not at all. Each row then has all relations, and norms are
+     comparable.
   5. One window (T = 1) has no relation: V is then applied to that frame.
-  6. f_m is 0 where a clip lacks m. The bias g is one for all modalities, as the adapter's.
+  6. f_m is 0 where a clip lacks m. All modalities share the bias g, as in the adapter.
 Shapes: B rows, T frames, E numbers of a row, W width of a frame, S scales n, C combinations, R relations, D features.
 """
 
@@ -33,31 +34,31 @@ from torch import Tensor, nn
 from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
-from heads.nets._parts import parts
 from heads.params import within
+from heads.parts import parts
 
-MOST = 3  # combinations that are summed at a scale
+MOST = 3  # largest number of combinations that are summed at a scale
 
 
 @dataclass(frozen=True)
 class Params:
     """Size of the network."""
 
-    dim: int = within(512, 1)  #: D, features per modality of all tasks together: verb 256, noun 256
-    frame_dim: int = within(1024, 1)  #: W, of a frame
-    relation_dim: int = within(1024, 1)  #: R, of a relation and of f'
+    dim: int = within(512, 1)  #: D, features per modality of all label kinds together: verb 256, noun 256
+    frame_dim: int = within(1024, 1)  #: W, width of a frame
+    relation_dim: int = within(1024, 1)  #: R, width of a relation and of f'
     dropout: float = within(0.5, 0, 1, below=True)  #: share of frame and of video features dropped in training
 
 
 class Levels(NamedTuple):
-    """What a modality's network computes before f', for methods that align its levels."""
+    """Outputs of a modality's network before f', for methods that align its levels."""
 
     frames: Tensor  #: (B, T, W)
     relations: Tensor  #: (B, S, R), from n = T down to 2
 
 
 class Trn(Net):
-    """The network above, over the modalities and tasks of the spec."""
+    """The network above, over the modalities and label kinds of the spec."""
 
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
@@ -65,30 +66,32 @@ class Trn(Net):
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))
         self.scales = {m: list(range(spec.windows[m], 1, -1)) or [1] for m in spec.shapes}  # n of the relations
-        self.branch = nn.ModuleDict({m: Branch(prod(of), self.scales[m], params) for m, of in spec.shapes.items()})
+        self.branch = nn.ModuleDict(
+            {m: Branch(prod(shape), self.scales[m], params) for m, shape in spec.shapes.items()}
+        )
         self.U = nn.ModuleDict({m: nn.Linear(params.relation_dim, params.dim) for m in spec.shapes})
         self.after = nn.Dropout(params.dropout)
         self.classifier = LateFusion(spec, params.dim, self.parts)
 
     def levels(self, side: Side) -> dict[str, Levels]:
-        """Modality -> frames and relations; meaningless in the rows that lack the modality."""
+        """Return modality -> frames and relations; meaningless in the rows that lack the modality."""
         return {m: self.branch[m](x.flatten(2), side.present[m]) for m, x in side.x.items()}
 
     def video(self, relations_BSR: Tensor) -> Tensor:
-        """Sum of the relations, as they are or weighed -> f' (B, R)."""
+        """Sum the relations, weighted or not -> f' (B, R)."""
         video_BR: Tensor = self.after(relations_BSR.sum(1))
         return video_BR
 
     def project(self, side: Side, video: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Modality -> f' (B, R) to modality -> f_m (B, D); zeros in the rows that lack the modality."""
+        """Map modality -> f' (B, R) to modality -> f_m (B, D); zeros in the rows that lack the modality."""
         return {m: self.U[m](video_BR) * side.has(m)[:, None] for m, video_BR in video.items()}
 
     def encode(self, side: Side) -> dict[str, Tensor]:
-        """Modality -> f_m (B, D); zeros in the rows that lack the modality."""
-        return self.project(side, {m: self.video(of.relations) for m, of in self.levels(side).items()})
+        """Return modality -> f_m (B, D); zeros in the rows that lack the modality."""
+        return self.project(side, {m: self.video(levels.relations) for m, levels in self.levels(side).items()})
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Task -> logits (B, K) of these modalities together."""
+        """Return label -> logits (B, K) of all modalities in f together."""
         logits: dict[str, Tensor] = self.classifier(f)
         return logits
 
@@ -104,7 +107,7 @@ class Branch(nn.Module):
         self.scales = nn.ModuleList(Scale(chosen(self.T, n), params) for n in scales)
 
     def forward(self, x_BTE: Tensor, present_BT: Tensor) -> Levels:
-        """Both levels, of any number of windows."""
+        """Compute both levels, for any number of windows."""
         at_BT = centres(present_BT, self.T)
         x_BTE = x_BTE.gather(1, at_BT[:, :, None].expand(-1, -1, x_BTE.shape[2]))
         x_BTW = self.after(self.W(x_BTE))
@@ -112,23 +115,23 @@ class Branch(nn.Module):
 
 
 class Scale(nn.Module):
-    """r_mn: the relations of n frames, summed over the chosen combinations."""
+    """Relations r_mn of n frames, summed over the chosen combinations."""
 
     at: Tensor  # (C, n) frames
 
-    def __init__(self, of: list[tuple[int, ...]], params: Params) -> None:
+    def __init__(self, frames: list[tuple[int, ...]], params: Params) -> None:
         super().__init__()
-        self.register_buffer("at", torch.tensor(of), persistent=False)
-        self.V = nn.Linear(len(of[0]) * params.frame_dim, params.relation_dim)
+        self.register_buffer("at", torch.tensor(frames), persistent=False)
+        self.V = nn.Linear(len(frames[0]) * params.frame_dim, params.relation_dim)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """Frames to relations (B, R)."""
+        """Map frames to relations (B, R)."""
         r_BCR = self.V(x_BTW[:, self.at].flatten(2)).relu()
         return r_BCR.sum(1)
 
 
 def chosen(T: int, n: int) -> list[tuple[int, ...]]:
-    """Up to MOST combinations of n out of T frames, evenly out of all.
+    """Return up to MOST combinations of n out of T frames, evenly spaced among all of them.
 
     >>> chosen(5, 4)
     [(0, 1, 2, 3), (0, 1, 3, 4), (1, 2, 3, 4)]
@@ -139,13 +142,13 @@ def chosen(T: int, n: int) -> list[tuple[int, ...]]:
 
 
 def centres(present_BT: Tensor, k: int) -> Tensor:
-    """Windows at the centres of k equal stretches of those that a row has -> (B, k); 0 for a row without any.
+    """Return the windows at the centres of k equal stretches of a row's windows -> (B, k); 0 for a row without windows.
 
     >>> centres(torch.tensor([[True, True, True], [True, False, True]]), 3)
     tensor([[0, 1, 2],
             [0, 2, 2]])
     """
-    order_BT = present_BT.int().argsort(dim=1, descending=True, stable=True)  # present ones first, as they follow
+    order_BT = present_BT.int().argsort(dim=1, descending=True, stable=True)  # present windows first, in their order
     count_B1 = present_BT.sum(1, keepdim=True)
     return order_BT.gather(1, (2 * torch.arange(k, device=present_BT.device) + 1) * count_B1 // (2 * k))
 

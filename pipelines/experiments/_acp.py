@@ -20,8 +20,7 @@ from typing import Any
 from heads.methods import acp, capq, cdan_keels, coral, dann, mmd, sinkhorn, source_only
 from heads.nets import ce, mmt
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 
 STORES = {"object": "resnext101", "scene": "densenet161-places", "action": "r2plus1d-34"}
 POINTS = 4  #: at which source_val is asked

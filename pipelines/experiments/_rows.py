@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
-from pipelines.config import RunConfig
+from heads.methods import rna, source_only
+from pipelines.config import Feed, Optim, RunConfig
 
 
 @dataclass(frozen=True)
@@ -78,4 +79,45 @@ def _run(row: Row, source: tuple[str, ...], target: str, settings: dict[str, Any
         test=target,
         **settings,
         **epoch,
+    )
+
+
+SEEDS = (0, 1, 2)
+
+
+def grid(
+    manifest: str,
+    feeds: dict[str, Feed],
+    shifts: Iterable[tuple[str, str]],
+    *,
+    net: Any,
+    rna_params: rna.Params,
+    optim: Optim,
+    steps: int,
+    batch: tuple[int, int],
+    absent: str = "refuse",
+    seeds: Iterable[int] = SEEDS,
+) -> tuple[RunConfig, ...]:
+    """Source-only, RNA (DG), RNA (UDA) and supervised-target on every (source, target) shift: equal but for the method.
+
+    RNA (DG) aligns modalities: it is left out where there is only one.
+    Supervised-target has no source of its own, so a target that several shifts share is trained on once.
+    """
+    rows = {
+        "source-only": Row(source_only.Params()),
+        **({"RNA (DG)": Row(rna_params)} if len(feeds) > 1 else {}),
+        "RNA (UDA)": Row(rna_params, target=True),
+        "supervised-target": Row(source_only.Params(), supervised=True),
+    }
+    return runs(
+        rows,
+        shifts,
+        seeds,
+        manifest=manifest,
+        net=net,
+        feeds=feeds,
+        absent=absent,
+        steps=steps,
+        batch=batch,
+        optim=optim,
     )

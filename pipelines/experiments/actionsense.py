@@ -19,8 +19,7 @@ window per clip: methods that compare windows take no part.
 
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import runs
+from pipelines.experiments._rows import SEEDS, runs
 from pipelines.experiments._suite import suite
 
 PEOPLE = ("S00", "S02", "S03", "S04", "S05", "S06", "S07", "S08", "S09")

@@ -35,8 +35,7 @@ from dataclasses import replace
 from heads.methods import codt, joints
 from heads.nets import stgcn
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 
 CODT = codt.Params(alpha=0.99)
 BASE = replace(CODT, lambda_cls=0, lambda_cot=0)

@@ -32,8 +32,7 @@ from math import ceil
 from heads.methods import codt
 from heads.nets import stgcn
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 
 PASSES, BATCH = 150, 128  #: of a stage, over the target
 BASE = codt.Params(lambda_cls=0, lambda_cot=0)

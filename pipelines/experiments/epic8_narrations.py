@@ -17,8 +17,7 @@ from itertools import permutations
 
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import runs
+from pipelines.experiments._rows import SEEDS, runs
 from pipelines.experiments._suite import suite
 
 STEPS = 300

@@ -16,7 +16,7 @@ from typing import Any
 from heads.methods import rna
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments import grid
+from pipelines.experiments._rows import grid
 
 RECIPE: dict[str, Any] = {
     "net": adapter.Params(dim=256),

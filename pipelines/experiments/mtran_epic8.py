@@ -17,10 +17,9 @@ Fidelity: exact but for that; 3C-GAN is a surrogate. Selection: last (the paper 
 paper's for EPIC-Kitchens; for the rest see `mtran_ucf_hmdb`.
 """
 
-from pipelines.experiments import SEEDS
 from pipelines.experiments._mtran import COMMON, EPIC, EPOCHS, table
 from pipelines.experiments._papers import printed, shifts
-from pipelines.experiments._rows import Passes, runs
+from pipelines.experiments._rows import SEEDS, Passes, runs
 
 SHIFTS = shifts("D1→D2 D1→D3 D2→D3 D2→D1 D3→D1 D3→D2")
 STEPS = Passes(EPOCHS, {"D1": 2495, "D2": 1543, "D3": 3897})

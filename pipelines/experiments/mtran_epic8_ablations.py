@@ -10,10 +10,9 @@ Stores, the different test split, fidelity (exact but for that), schedule and se
 144 runs of 650 to 1,550 steps, about 135 hours on two cores, of which `mtran_epic8` has done 44. Take a GPU.
 """
 
-from pipelines.experiments import SEEDS
 from pipelines.experiments._mtran import COMMON, EPIC, ablations
 from pipelines.experiments._papers import printed
-from pipelines.experiments._rows import runs
+from pipelines.experiments._rows import SEEDS, runs
 from pipelines.experiments.mtran_epic8 import NOTE, SHIFTS, STEPS
 
 __all__ = ["NOTE", "PUBLISHED", "RUNS"]

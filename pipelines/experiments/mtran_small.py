@@ -18,10 +18,9 @@ the paper agrees with; those that the paper states are others (data_manifests/uc
 test clip is worth 1.9 points on Olympic and 0.7 on HMDB. The paper prints no mean.
 """
 
-from pipelines.experiments import SEEDS
 from pipelines.experiments._mtran import COMMON, ELSEWHERE, EPOCHS, table
 from pipelines.experiments._papers import printed, shifts
-from pipelines.experiments._rows import Passes, runs
+from pipelines.experiments._rows import SEEDS, Passes, runs
 
 CLIPS = {"ucf_olympic": {"ucf": 601, "olympic": 250}, "ucf_hmdb_small": {"ucf": 482, "hmdb": 350}}
 SHIFTS = {"ucf_olympic": shifts("ucf→olympic olympic→ucf"), "ucf_hmdb_small": shifts("ucf→hmdb hmdb→ucf")}

@@ -18,10 +18,9 @@ From the paper: net, rate, momentum, batch, epochs and λ, of the target's stage
 no weight decay, three seeds, and what the rivals' losses weigh (as in their own code; of 3C-GAN it was not at hand).
 """
 
-from pipelines.experiments import SEEDS
 from pipelines.experiments._mtran import COMMON, ELSEWHERE, EPOCHS, table
 from pipelines.experiments._papers import UCF_HMDB, printed, shifts
-from pipelines.experiments._rows import Passes, runs
+from pipelines.experiments._rows import SEEDS, Passes, runs
 
 SHIFTS = shifts("ucf→hmdb hmdb→ucf")
 STEPS = Passes(EPOCHS, UCF_HMDB)

@@ -29,9 +29,8 @@ from itertools import permutations
 from heads.methods import cbst, dann, dlmm, mcd, mdann, mm_sada, mmd, rna, safn, source_only
 from heads.nets import cogbeacon
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import printed
-from pipelines.experiments._rows import Passes, Row, runs
+from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 
 SURROGATE = {"fidelity": "adapter"}  #: is never exact
 ROWS = {

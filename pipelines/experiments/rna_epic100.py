@@ -34,9 +34,8 @@ from typing import Any
 from heads.methods import rna, source_only
 from heads.nets import trn
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import printed, shifts
-from pipelines.experiments._rows import Passes, Row, runs
+from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 
 SHIFTS = shifts("source→target")
 FIVE = {m: Feed(m, train="segments:5", test="segments:5") for m in ("rgb", "flow", "audio")}  #: 2, 7, 12, 17, 22 of 25

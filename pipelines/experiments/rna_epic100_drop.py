@@ -13,8 +13,7 @@ modality in tests. Keep it so: `--set steps=...` would train these rows as well.
 from dataclasses import replace
 from typing import Any
 
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 from pipelines.experiments.rna_epic100 import COMMON, DG, FIVE, SHIFTS, SOURCE_ONLY, UDA, of_target
 
 FULL = {"source-only": SOURCE_ONLY, "RNA (DG)": DG, "RNA (UDA)": UDA}

@@ -11,8 +11,7 @@ column compares all of them with the first row (`--only` takes the rows of a pai
 
 from itertools import combinations
 
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import runs
+from pipelines.experiments._rows import SEEDS, runs
 from pipelines.experiments.rna_epic100 import COMMON, DG, FIVE, SHIFTS, SOURCE_ONLY, UDA, of_target
 
 RUNS = tuple(

@@ -18,8 +18,7 @@ for the paper states none for flow. TA3N joins its modalities first in its own c
 from typing import Any
 
 from heads.methods import cia, gradient_blending, mm_sada, rna, source_only, ta3n
-from pipelines.experiments import SEEDS
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 from pipelines.experiments.rna_epic100 import COMMON, DG, SHIFTS, SOURCE_ONLY, UDA, of_target
 
 OTHERS: dict[str, Any] = {"fidelity": "adapter"}

@@ -30,9 +30,8 @@ from itertools import permutations
 from heads.methods import adabn, cia, daaa, dann, mm_sada, mmd, rna, source_only, stcda
 from heads.nets import adapter
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import LAST_NINE, printed
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 
 DENSE = {m: Feed(f"i3d-{m}", train="random:1", test="each") for m in ("rgb", "flow")}
 UNIFORM = {m: Feed(f"i3d-{m}-uniform") for m in ("rgb", "flow")}

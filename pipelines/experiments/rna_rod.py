@@ -23,9 +23,8 @@ paper states none), clip_norm 20, three seeds. Nothing was tuned.
 from heads.methods import adabn, dann, entropy, mm_sada, mmd, rna, safn, source_only
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import printed
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 
 METHODS = {
     "source-only": Row(source_only.Params()),

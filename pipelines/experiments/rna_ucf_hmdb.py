@@ -20,9 +20,8 @@ DANN, MMD, AdaBN and MM-SADA are not in the paper's table. Quoted there, and not
 from heads.methods import adabn, cia, dann, mm_sada, mmd, rna, source_only, stcda
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import UCF_HMDB, printed, shifts
-from pipelines.experiments._rows import Passes, Row, runs
+from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 
 ROWS = {
     "source-only": Row(source_only.Params()),

@@ -24,9 +24,8 @@ from typing import Any
 from heads.methods import adabn, dann, mcd, mm_sada, mmd, source_only, xmc
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import LAST_NINE, printed, shifts
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 
 SHIFTS = shifts("D2→D1 D3→D1 D1→D2 D3→D2 D1→D3 D2→D3")
 COMMON: dict[str, Any] = {

@@ -23,9 +23,8 @@ from dataclasses import replace
 
 from heads.methods import mm_sada, pseudo_label, source_only, xmc
 from pipelines.config import Feed
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import printed
-from pipelines.experiments._rows import Row, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 from pipelines.experiments.xmc_epic8 import COMMON, SHIFTS
 
 FEEDS: dict[str, Feed] = COMMON["feeds"]

@@ -20,9 +20,8 @@ is not here, as it learns from 2-D features: 81.4, 90.5, its source-only 80.6, 8
 
 from heads.methods import mm_sada, sava, source_only, tcon, xmc
 from pipelines.config import Feed, Optim
-from pipelines.experiments import SEEDS
 from pipelines.experiments._papers import UCF_HMDB, printed, shifts
-from pipelines.experiments._rows import Passes, Row, runs
+from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 from pipelines.experiments.xmc_epic8 import COMMON
 
 WINDOWS = {"feeds": {m: Feed(f"i3d-{m}") for m in ("rgb", "flow")}}  #: all five, which these compare

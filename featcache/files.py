@@ -1,0 +1,133 @@
+"""Files that are there whole or not at all, even after a power cut; locks; what was read of unchanged files."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple
+
+from featcache.errors import FormatError
+
+Rest = TypeVarTuple("Rest")
+T = TypeVar("T")
+
+
+def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
+    """Put these bytes into a file as `replacing` does."""
+    with replacing(path, shared=shared) as scratch:
+        scratch.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
+    """A scratch file beside `path`, to be written; it is synced and renamed to `path` when all went well.
+
+    Else nothing is left behind, and an older file stays as it was. FormatError when a folder stands there.
+    shared: other processes may write this very file now, so each has a scratch file of its own. Otherwise its name is
+    fixed, so that the next write replaces one that a kill has left behind.
+    """
+    if path.is_dir():
+        raise FormatError(f"{path} is a folder; name a file")
+    make_folder(path.parent)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
+    try:
+        yield scratch
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def making_folder(folder: Path) -> Iterator[Path]:
+    """The place of a scratch folder beside `folder`, to be made; it is renamed to `folder` when all went well.
+
+    Else nothing is left behind. Files in it are synced by whoever writes them.
+    """
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
+    try:
+        yield scratch
+        os.replace(scratch, folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, durably."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in missing:
+        sync_folder(part.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file's bytes, 64 digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path, names: Iterable[str]) -> str:
+    """Digest of the names and digests of these files of a folder, in this order."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0{file_sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def folder_size(folder: str | Path) -> int:
+    """Bytes of all files in a folder; pathlib would take seconds for the files of thousands of blocks."""
+    with os.scandir(folder) as entries:
+        return sum(folder_size(entry.path) if entry.is_dir() else entry.stat().st_size for entry in entries)
+
+
+@contextlib.contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Wait until nobody else holds this lock file, and hold it: among all processes and threads of one machine.
+
+    The kernel lets go of the lock of a process that dies.
+    """
+    make_folder(lock.parent)
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Path, *Rest], T]]:
+    """Decorate a function that reads a file: for the last `most` files it is called again only when they changed.
+
+    A file has changed when its time, size or inode has. OSError where there is none.
+    """
+
+    def decorate(read: Callable[[Path, *Rest], T]) -> Callable[[Path, *Rest], T]:
+        @lru_cache(maxsize=most)
+        def read_once(path: Path, stamp: tuple[int, int, int], *rest: *Rest) -> T:
+            return read(path, *rest)
+
+        @wraps(read)
+        def read_again_if_changed(path: Path, *rest: *Rest) -> T:
+            about = path.stat()
+            return read_once(path, (about.st_mtime_ns, about.st_size, about.st_ino), *rest)
+
+        return read_again_if_changed
+
+    return decorate

@@ -1,0 +1,428 @@
+"""Import: other people's feature files, or a store of ours, to stores; matched with a manifest by clip id.
+
+import_features([Path("S04.npz")], "npz", manifest, Path("stores"))    -> one store per key of the files, and reports
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache import __version__, bridges
+from featcache.bridges import External, Times
+from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
+from featcache.exporting import store_table
+from featcache.files import file_sha256, folder_sha256
+from featcache.manifest import Manifest
+from featcache.progress import Progress, silent
+from featcache.store import FeatureStore, StoreWriter
+from featcache.store.reader import is_extending
+from featcache.store.writer import check_folder
+from featcache.wording import quoted
+
+STORE = "store"  #: the "format" of our own stores
+BLOCKS = 128  #: of a store that are filled at a time, of 24 to 48 MB each
+ANOTHER_STORE = "to import all the same: name another store with --key KEY=NAME, or remove that one"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: of a store; it becomes a folder's name
+
+Survey = tuple[dict[str, Any], tuple[int, ...], int]  #: a store's recipe, row shape and T
+
+
+@dataclass
+class Imported:
+    """What became of one key of a file."""
+
+    key: str
+    path: Path  #: of the store
+    matched: list[str] = field(default_factory=list)  #: clips of the manifest that the file has
+    missing: list[str] = field(default_factory=list)  #: clips of the manifest that it lacks
+    extra: list[str] = field(default_factory=list)  #: clips of the file that the manifest lacks
+    edited: list[tuple[str, str]] = field(default_factory=list)  #: (id, how) of clips decoded otherwise: not taken
+    failed: list[tuple[str, str]] = field(default_factory=list)  #: (id, reason) of matched clips that are no good
+    notes: list[str] = field(default_factory=list)  #: what was changed on the way
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to become one store."""
+
+    key: str
+    table: External
+    recipe: dict[str, Any]  #: without "dtype" while that is the file's to say
+    windows: int  #: T, at least
+    report: Imported
+    other: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip id -> "failed" or "absent", and why
+
+
+def import_features(
+    files: Sequence[Path],
+    format: str,
+    manifest: Manifest,
+    stores: Path,
+    *,
+    ids: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
+    modalities: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    progress: Progress = silent,
+) -> list[Imported]:
+    """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and put a copy of the manifest beside them.
+
+    files: of one format, each clip of a key in one of them; their order does not matter.
+    format: a name of `bridges.names()`, or "store" for a store of ours, of which rows are taken whose clips have not
+    been edited since. ids: of a single file's clips in its order, where it has none. names: key -> name of its store;
+    only these keys are taken (default: all, called after themselves). modalities: key -> modality (default: the file's
+    word, or the key). dtype: float16 or float32 (default: the file's).
+    A clip that the files lack becomes absent; in a copy of an extractor's store it becomes failed instead, so that
+    `featcache extract --retry-failed` computes it. The same import once more tries failed clips again.
+    Raises FormatError, ConfigError or StoreError before anything is written when no id matches, rows differ in shape,
+    or a store in that folder was made from other clips or another file.
+    """
+    folder = stores / manifest.name
+    try:
+        check_folder(folder, manifest)
+    except StoreError as error:
+        raise StoreError(f"{error}, or remove that store") from None
+    if format == STORE:
+        if len(files) != 1:
+            raise ConfigError(f"one store is imported at a time, and there are {len(files)}")
+        sources = [_from_store(files[0], manifest, folder, names, modalities, dtype, ids)]
+    else:
+        sources = _from_files(files, format, manifest, folder, ids, names, modalities)
+    done, total = 0, sum(len(source.report.matched) + len(manifest) for source in sources)
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    progress(done, total)
+    surveys = [_survey(source, dtype, step) for source in sources]
+    for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
+        _check_target(source.report.path, manifest, recipe, row_shape, windows)
+    _write(sources, surveys, manifest, step)
+    for source in sources:
+        _add_failures(source)
+    progress(total, total)
+    return [source.report for source in sources]
+
+
+def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Survey:
+    """Read the matched clips through once: the store's recipe, row shape and T. Clips that are no good are noted."""
+    matched = set(source.report.matched)
+    shapes: dict[tuple[int, ...], str] = {}
+    dtypes, windows = set(), source.windows
+    for k, clip_id in enumerate(source.table.ids):
+        if clip_id not in matched:
+            continue
+        step()
+        try:
+            row = source.table.row(k)
+        except FeatcacheError as error:
+            source.other[clip_id] = ("failed", str(error))
+            continue
+        if row.dtype.kind not in "fiu" or row.ndim < 2 or not row.size:
+            source.other[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
+            continue
+        shapes.setdefault(row.shape[1:], clip_id)
+        dtypes.add(row.dtype)
+        windows = max(windows, len(row))
+    if not shapes:
+        clip_id, (_, reason) = next(iter(source.other.items()))
+        raise FormatError(f"{source.key}: no clip can be used; {clip_id!r}: {reason}")
+    if len(shapes) > 1:
+        (first, a), (second, b) = list(shapes.items())[:2]
+        raise FormatError(
+            f"{source.key}: rows differ in shape: a window is {first} in clip {a!r}, {second} in clip {b!r}"
+        )
+    halves, floats = {np.dtype("float16")}, {np.dtype("float16"), np.dtype("float32")}
+    native = {kind.newbyteorder("=") for kind in dtypes}
+    chosen = source.recipe.get("dtype") or dtype or ("float16" if native == halves else "float32")
+    for kind in sorted(str(kind) for kind in native if kind not in floats or kind.itemsize > np.dtype(chosen).itemsize):
+        source.report.notes.append(f"{kind} becomes {chosen}")
+    return {**source.recipe, "dtype": chosen}, next(iter(shapes)), windows
+
+
+def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manifest, step: Callable[[], None]) -> None:
+    """Fill the stores of the sources, and put a copy of the manifest beside them."""
+    facts = {"featcache": __version__, **{name: version(name) for name in ("numpy", "zarr")}}
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                StoreWriter.open(
+                    source.report.path, manifest, recipe, row_shape=row_shape, windows=windows, facts=facts
+                )
+            )
+            for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True)
+        ]
+        manifest.write(sources[0].report.path.parent / "manifest.csv")
+        for source, writer in zip(sources, writers, strict=True):
+            places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
+            fresh = set(writer.pending)
+            writer.retry_failed()
+            for row in _in_order(writer, places, manifest):
+                clip_id = manifest.clips[row].clip_id
+                if row in fresh or clip_id not in source.other:  # what is no good now keeps its reason
+                    _keep(writer, row, clip_id, source, places)
+                step()
+
+
+def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest) -> list[int]:
+    """The pending rows as they stand in the file, some blocks of the store after the other.
+
+    A file may be slow to read in another order (parquet: a row group for each row), and a block is open, with two
+    files, from its first row to its last.
+    """
+    span = BLOCKS * writer.layout.block_rows
+    return sorted(writer.pending, key=lambda row: (row // span, places.get(manifest.clips[row].clip_id, -1)))
+
+
+def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:
+    """Hand a clip's rows, or the reason why there are none, to the store."""
+    if clip_id in source.other:
+        state, reason = source.other[clip_id]
+        (writer.failed if state == "failed" else writer.absent)(row, reason)
+        return
+    try:
+        features = source.table.row(places[clip_id])
+        start = stop = np.full(len(features), np.nan)
+        if source.table.times is not None:
+            start, stop = source.table.times(places[clip_id])
+            if start.shape != (len(features),) or stop.shape != start.shape:
+                raise FormatError(f"{len(features)} windows with times of {start.shape} and {stop.shape}")
+    except FeatcacheError as error:
+        writer.failed(row, str(error))
+        return
+    if refusal := writer.refusal(features):
+        writer.failed(row, refusal)
+    else:
+        writer.done(row, features, start, stop)
+
+
+def _add_failures(source: Source) -> None:
+    """Complete the report with the matched clips that the store has as failed, those of earlier calls included."""
+    frame = FeatureStore.open(source.report.path).frame()
+    frame = frame[(frame["state"] == "failed") & frame["clip_id"].isin(source.report.matched)]
+    source.report.failed = list(zip(frame["clip_id"], frame["reason"], strict=True))
+
+
+def _from_files(
+    files: Sequence[Path],
+    format: str,
+    manifest: Manifest,
+    folder: Path,
+    ids: Sequence[str] | None,
+    names: Mapping[str, str] | None,
+    modalities: Mapping[str, str] | None,
+) -> list[Source]:
+    """The keys of foreign files as sources; FormatError when a key has no clip of the manifest."""
+    parts = _read_files(files, format, ids)
+    named = " and ".join(map(str, files))
+    wanted = names or {key: store_name(key) for key in parts}
+    for key in (*wanted, *(modalities or {})):
+        if key not in parts:
+            raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
+    _check_names(wanted)
+    digests = {path: _digest(path) for path in files}
+    sources = []
+    for key, name in wanted.items():
+        tables = parts[key]
+        table = _joined(key, tables)
+        report = _matched(key, table, manifest, folder / f"{name}.zarr", named)
+        entries = [_origin(path, digests[path], tables[path]) for path in tables]
+        entries.sort(key=lambda entry: (entry["file"], entry["sha256"]))  # clips join by id, so any order is the same
+        recipe = {
+            "recipe": "external",
+            "extractor": name,
+            "version": 1,
+            "modality": (modalities or {}).get(key) or _modality(key, tables),
+            "weights_sha256": "external",
+            "external": {"format": format, "key": key, "files": entries},
+            "plan": "external",
+        }
+        lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
+        sources.append(Source(key, table, recipe, 1, report, lacking))
+    return sources
+
+
+def _read_files(files: Sequence[Path], format: str, ids: Sequence[str] | None) -> dict[str, dict[Path, External]]:
+    """Key -> file -> its features of that key."""
+    bridge = bridges.load(format)
+    if not files:
+        raise ConfigError("no file to import; name one or more")
+    if ids is not None and len(files) > 1:
+        raise ConfigError(f"ids are for one file, and there are {len(files)}; import a single file with --ids")
+    parts: dict[str, dict[Path, External]] = {}
+    for path in files:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise FormatError(f"{path} is neither a file nor a folder; save what comes from it into a file")
+        for key, table in bridge.read(path, ids).items():
+            parts.setdefault(key, {})[path] = table
+    return parts
+
+
+def _matched(key: str, table: External, manifest: Manifest, path: Path, named: str) -> Imported:
+    """Which clips of the manifest the key has; FormatError when it has none."""
+    clip_ids = dict.fromkeys(clip.clip_id for clip in manifest)
+    own = set(table.ids)
+    report = Imported(key, path)
+    report.matched = [clip_id for clip_id in clip_ids if clip_id in own]
+    report.missing = [clip_id for clip_id in clip_ids if clip_id not in own]
+    report.extra = [clip_id for clip_id in table.ids if clip_id not in clip_ids]
+    if not report.matched:
+        raise FormatError(
+            f"{named}: no clip of {key} is in manifest {manifest.name!r}; there are {quoted(table.ids)}, "
+            f"the manifest has {quoted(clip_ids)}"
+        )
+    return report
+
+
+def _modality(key: str, tables: Mapping[Path, External]) -> str:
+    """The modality that the files name, or the key; ConfigError when two files name different ones."""
+    first, *others = {str(part.recipe.get("modality", key.lower())) for part in tables.values()}
+    if others:
+        raise ConfigError(
+            f"{key} is {first} in one file and {others[0]} in another; say which with --modality {key}=NAME"
+        )
+    return first
+
+
+def _origin(path: Path, digest: str, table: External) -> dict[str, Any]:
+    """What a recipe says about one file."""
+    return {
+        "file": path.name,
+        "sha256": digest,
+        "ids_sha256": hashlib.sha256(json.dumps(list(table.ids)).encode()).hexdigest(),
+        **({"recipe": json.loads(json.dumps(table.recipe, default=str))} if table.recipe else {}),
+    }
+
+
+def _joined(key: str, tables: Mapping[Path, External]) -> External:
+    """The clips of several files one after the other; FormatError when two of the files have the same clip."""
+    first: dict[str, Path] = {}
+    for path, table in tables.items():
+        for clip_id in table.ids:
+            if first.setdefault(clip_id, path) != path:
+                raise FormatError(f"clip {clip_id!r} of {key} is in {first[clip_id]} and in {path}; import one of them")
+    places = [(table, k) for table in tables.values() for k in range(len(table.ids))]
+
+    def row(k: int) -> NDArray[Any]:
+        table, place = places[k]
+        return table.row(place)
+
+    def times(k: int) -> Times:
+        table, place = places[k]
+        if table.times is not None:
+            return table.times(place)
+        unknown = np.full(len(table.row(place)), np.nan)
+        return unknown, unknown
+
+    timed = any(table.times is not None for table in tables.values())
+    return External([clip_id for table in tables.values() for clip_id in table.ids], row, times if timed else None)
+
+
+def _from_store(
+    path: Path,
+    manifest: Manifest,
+    folder: Path,
+    names: Mapping[str, str] | None,
+    modalities: Mapping[str, str] | None,
+    dtype: str | None,
+    ids: Sequence[str] | None,
+) -> Source:
+    """The rows of a store of ours whose clips are the same in the manifest; its recipe is kept as it is."""
+    if modalities or ids is not None or dtype not in (None, FeatureStore.open(path).layout.dtype):
+        raise ConfigError(f"{path} is a store: ids, modality and dtype are taken over with its recipe")
+    store = FeatureStore.open(path)
+    wanted = dict(names or {store.modality: path.stem})
+    if list(wanted) != [store.modality]:
+        raise ConfigError(f"{path} has no key {', '.join(wanted)!r}; its only one is its modality, {store.modality}")
+    _check_names(wanted)
+    target = folder / f"{wanted[store.modality]}.zarr"
+    if target.resolve() == path.resolve():
+        raise ConfigError(f"{path} would be imported into itself; choose another --stores folder")
+    report = Imported(store.modality, target)
+    row_of = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
+    taken, other, states = [], {}, store.frame()["state"].tolist()
+    for clip in manifest:
+        row = row_of.get(clip.clip_id)
+        changes = "" if row is None else _changes(store.rows[row], clip.identity())
+        if row is not None and changes:
+            report.edited.append((clip.clip_id, changes))
+            other[clip.clip_id] = ("failed", f"edited since {path.name} was made: {changes}")
+        elif row is None or not store.state[row]:
+            report.missing.append(clip.clip_id)
+        else:
+            report.matched.append(clip.clip_id)
+            if store.length[row]:
+                taken.append(row)
+            else:
+                other[clip.clip_id] = (states[row], store.failures[row])
+    clip_ids = dict.fromkeys(clip.clip_id for clip in manifest)
+    report.extra = [clip_id for clip_id in store.clip_ids if clip_id not in clip_ids]
+    if not taken:
+        edited = f"; edited since: {quoted(clip_id for clip_id, _ in report.edited)}" if report.edited else ""
+        raise FormatError(
+            f"{path}: no clip is done and in manifest {manifest.name!r}; the store has {quoted(store.clip_ids)}, "
+            f"the manifest {quoted(clip_ids)}{edited}"
+        )
+    other |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
+    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, other)
+
+
+def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:
+    return dict.fromkeys(missing, (state, f"not in {file}"))
+
+
+def _check_target(
+    path: Path, manifest: Manifest, recipe: dict[str, Any], row_shape: tuple[int, ...], windows: int
+) -> None:
+    """StoreError when the place of a store is taken by something else than this import, or a part of it."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())) or is_extending(path):
+        return  # the writer finishes an extension that was interrupted
+    try:
+        store = FeatureStore.open(path)
+        if not store.state.any() and not any((path / "journal").glob("*")):
+            return  # made, then interrupted before its first row; the writer makes it anew
+        store.check_recipe(recipe)
+        store.check_rows(manifest, extensible=True)
+        if store.row_shape != row_shape or store.windows < windows:
+            raise StoreError(
+                f"{path} has rows of up to {store.windows} windows of {store.row_shape}; new clips have up to "
+                f"{windows} of {row_shape}"
+            )
+    except StoreError as error:
+        raise StoreError(f"{error}\n{ANOTHER_STORE}") from None
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a folder, of the sorted names and digests of the files in it."""
+    if not path.is_dir():
+        return file_sha256(path)
+    return folder_sha256(path, [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()])
+
+
+def store_name(key: str) -> str:
+    """What the store of a key is called unless it is given a name."""
+    return re.sub(r"[^a-z0-9_.-]+", "_", key.lower()).strip("._-") or "features"
+
+
+def _check_names(names: Mapping[str, str]) -> None:
+    for key, name in names.items():
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{key}={name}: a store's name has letters, digits and _ . - only, none of . - first")
+        if list(names.values()).count(name) > 1:
+            raise ConfigError(f"two keys would become the store {name!r}; name them apart with --key KEY=NAME")
+
+
+def _changes(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """What differs between a clip as it was decoded and as it is now."""
+    return ", ".join(f"{key} {mine[key]!r} then, {theirs[key]!r} now" for key in mine if mine[key] != theirs[key])

@@ -1,0 +1,131 @@
+"""The reading side of an archive (see archive.py): its files at a folder or URL, and all of its features in memory."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import StoreError
+from featcache.progress import Progress, silent
+from featcache.store import _compressed
+from featcache.store import _format as fmt
+
+CONTENTS = fmt.ARCHIVE
+METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: of the store, in archive.json
+THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
+
+
+def features(path: Path, layout: fmt.Layout, progress: Progress = silent) -> NDArray[np.uint8]:
+    """(N, row_bytes): all features of an archive in memory, uncompressed; zeros in blocks that are not committed.
+
+    Raises StoreError, with the block, when one is missing or damaged.
+    """
+    archive = Archive(path)
+    out = np.zeros((layout.rows, layout.row_bytes), np.uint8)
+
+    def place(block: int) -> None:
+        span, names = layout.span(block), {kind: str(name) for kind, name in layout.files(block).items()}
+        shard = _compressed.decode(archive.read(names["features"]), archive.fixed["features/zarr.json"], block, layout)
+        if fmt.crc(shard) != int.from_bytes(archive.read(names["digest"])[:4], "little"):
+            raise StoreError(f"{path}: {shown(names['features'])} is not what its digest says; get another copy")
+        out[span.start : span.stop] = _compressed.rows(shard, block, layout)
+
+    each(place, archive.blocks(layout), progress)
+    return out
+
+
+class Archive:
+    """The files of an archive, in a folder or at a URL; each is compared with its digest when it is read."""
+
+    def __init__(self, source: str | Path) -> None:
+        self._source = str(source).rstrip("/")
+        self._system, self._root = _file_system(self._source)
+        try:
+            data = self._fetch(fmt.SUMS)
+        except FileNotFoundError:
+            raise StoreError(f"no archive at {source}: no {fmt.SUMS} there; `featcache pack` makes one") from None
+        try:
+            text = data.decode()
+            self.listed = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
+            if "".join(f"{digest}  {name}\n" for name, digest in self.listed.items()) != text:
+                raise ValueError
+        except ValueError:
+            raise StoreError(f"{fmt.SUMS} of {source} is damaged; get another copy of the archive") from None
+        if CONTENTS not in self.listed:
+            raise StoreError(
+                f"{source} is not an archive, or its {fmt.SUMS} is damaged; `featcache pack` makes one of a store"
+            )
+        try:
+            contents = json.loads(self.read(CONTENTS))
+            self.original: dict[str, str] = dict(contents["store"])  #: file -> text of the store's metadata
+            self.packed = set(contents["files"])  #: the files of blocks and journals
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(f"{CONTENTS} of {source} is none of ours ({error!r})") from None
+        if set(self.listed) != {*fmt.FIXED_FILES, CONTENTS, *self.packed} or set(self.original) != set(METADATA):
+            raise StoreError(f"{fmt.SUMS} of {source} lists other files than {CONTENTS}; get another copy")
+        #: nothing behind wrong metadata can be trusted, not even the shapes, so all are read
+        self.fixed = {name: self.read(name) for name in fmt.FIXED_FILES}
+
+    def blocks(self, layout: fmt.Layout) -> list[int]:
+        """The committed blocks."""
+        return [block for block in range(layout.blocks) if str(layout.files(block)["state"]) in self.packed]
+
+    def read(self, name: str) -> bytes:
+        """A file's content; StoreError when it is missing or not what is listed."""
+        try:
+            data = self._fetch(name)
+        except FileNotFoundError:
+            raise StoreError(f"{self._source}: {shown(name)} is missing; get another copy of the archive") from None
+        if hashlib.sha256(data).hexdigest() != self.listed[name]:
+            raise StoreError(f"{self._source}: {shown(name)} is damaged; get another copy of the archive")
+        return data
+
+    def _fetch(self, name: str) -> bytes:
+        if self._system is None:
+            return Path(self._root, name).read_bytes()
+        try:
+            return bytes(self._system.cat_file(f"{self._root}/{name}"))
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each kind of storage has errors of its own: no rights, no network
+            raise StoreError(f"{self._source}/{name} cannot be read: {error or type(error).__name__}") from error
+
+
+def _file_system(source: str) -> tuple[Any, str]:
+    """What fetches the files of a URL, and their folder there; (None, folder) of a local folder."""
+    if "://" not in source:
+        return None, source
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        system, root = fsspec.core.url_to_fs(source)
+    except ImportError as error:
+        raise StoreError(f"{source} needs a package that is not installed: {error}") from None
+    except ValueError as error:
+        raise StoreError(f"{source} cannot be opened: {error}; name a folder, or a URL such as s3://...") from None
+    return system, root.rstrip("/")
+
+
+def shown(name: str) -> str:
+    """A file, with the block that it belongs to: features/c/1/0/0 (block 1)."""
+    block = re.search(r"/(\d+)\b", name)
+    return f"{name} (block {block[1]})" if block else name
+
+
+def each(job: Callable[[int], None], blocks: list[int], progress: Progress) -> None:
+    """Do a job for each block, a few at a time; the first error ends it."""
+    progress(0, len(blocks))
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            done: Iterable[None] = pool.map(job, blocks)
+            for number, _ in enumerate(done, 1):
+                progress(number, len(blocks))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,0 +1,36 @@
+"""NumPy's .npy format: the sizes that a header claims are compared with the bytes that are there."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import FormatError
+
+
+def parse_npy(data: bytes, place: str) -> NDArray[Any]:
+    """The array in the bytes of a .npy file. Objects are refused, and a size that the bytes do not have."""
+    stream = io.BytesIO(data)
+    npy_header(stream, len(data), place)
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def npy_header(stream: Any, size: int, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype at the head of a .npy stream of `size` bytes, which must be as many as they take.
+
+    Objects are refused unless they may be there.
+    """
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise FormatError(f"{place}: .npy version {version} is none of {', '.join(map(str, readers))}")
+    shape, _, dtype = readers[version](stream)
+    if dtype.hasobject and not objects:
+        raise FormatError(f"{place} holds Python objects (pickles), which are never loaded; save numbers instead")
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise FormatError(f"{place}: {shape} of {dtype} do not fit into {size} bytes")
+    return shape, dtype

@@ -1,0 +1,137 @@
+"""Benchmarks of training heads: what the loop costs beside its steps, and how long a paper's table takes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from featcache.manifest import Clip, Manifest
+from featcache.store import StoreWriter
+from heads.batch import Batch
+from heads.methods import rna, source_only
+from heads.nets import adapter
+from pipelines.bench.store import Line
+from pipelines.config import Feed, Optim, RunConfig
+from pipelines.data.draws import draws
+from pipelines.data.opening import Opened, open_run
+from pipelines.training.optimizers import optimizers, update
+from pipelines.training.outputs import scores
+from pipelines.training.runs import build
+from pipelines.training.train import fit
+
+Alternate = Callable[..., tuple[float, float]]
+
+ROWS, WINDOWS, WIDTH = 2500, 5, 1024  #: of a domain, about EPIC-8's mean
+STEPS = 4  #: that scoring a point is compared with
+EPIC8 = {"steps": 5000, "runs": 6 * 3}  #: six shifts, three seeds
+GOAL = 15 * 60  #: seconds
+
+
+def heads(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """The loop of the smallest head, and a whole table of RNA."""
+    write(folder)
+    torch.set_num_threads(1)
+    yield from overhead(folder, alternate)
+    yield from table(folder, alternate)
+    yield from choosing(folder, alternate)
+
+
+def overhead(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """Small heads on one modality, source-only."""
+    for dim, draw in ((64, "mean"), (256, "mean"), (256, "random:1"), (256, "all"), (1024, "mean")):
+        feed = Feed("rgb", train=draw, test="mean")
+        config = run(source_only.Params(), {"rgb": feed}, adapter.Params(dim=dim), (128, 0), 300, None)
+        yield against_bare(folder, alternate, config, f"train an adapter head of {dim}, batch 128, windows: {draw}")
+
+
+def table(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """RNA (UDA) on two modalities of 5 x 1024, batch 128: all runs of EPIC-8 on all cores, from some of their steps."""
+    feeds = {m: Feed(m, train="mean", test="mean") for m in ("rgb", "flow")}
+    config = run(rna.Params(), feeds, adapter.Params(), (64, 64), 100, "t")
+    line = against_bare(folder, alternate, config, "RNA, 2 modalities of 5 x 1024, batch 128")
+    yield line
+    opened = open_run(config, folder, "cpu")
+    ours, plain = alternate(lambda n: bare(config, opened), lambda n: products(config))
+    yield "its steps", "the products of its layers alone", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
+    cores = 2
+    seconds = line[2] * EPIC8["steps"] * EPIC8["runs"] / config.steps / cores
+    what = f"RNA on EPIC-8's six shifts, 3 seeds, 5,000 steps, on {cores} cores, reckoned from {config.steps} steps"
+    yield what, "15 minutes", seconds, GOAL, lambda s: f"{s / 60:.1f} min"
+
+
+def choosing(folder: Path, alternate: Alternate) -> Iterator[Line]:
+    """Scoring an evaluation point by the rules that look at the target alone, and with a holdout by all."""
+    feeds = {m: Feed(m, train="mean", test="mean") for m in ("rgb", "flow")}
+    for holdout, rules in ((0.0, "the target's rules"), (0.1, "all rules, dev among them")):
+        config = replace(run(rna.Params(), feeds, adapter.Params(), (64, 64), STEPS, "t"), holdout=holdout)
+        opened = open_run(config, folder, "cpu")
+        method = build(config, opened.spec)
+        ours, plain = alternate(lambda n, m=method, o=opened: scores(m, o), lambda n, c=config, o=opened: bare(c, o))
+        yield f"score a point by {rules}", f"{STEPS} steps of RNA", ours, plain, lambda s: f"{1000 * s:.0f} ms"
+
+
+def against_bare(folder: Path, alternate: Alternate, config: RunConfig, what: str) -> Line:
+    """A run's loop against its bare steps."""
+    opened = open_run(config, folder, "cpu")
+    ours, plain = alternate(lambda n: trained(config, opened), lambda n: bare(config, opened))
+    return what, "forward, backward and step", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
+
+
+def run(
+    method: Any, feeds: dict[str, Feed], net: Any, batch: tuple[int, int], steps: int, target: str | None
+) -> RunConfig:
+    """A run from the one domain to the other."""
+    return RunConfig(
+        "heads", method, net, feeds, source=("s",), target=target, test="t", steps=steps, epoch=100, batch=batch,
+        optim=Optim(clip_norm=5.0),
+    )  # fmt: skip
+
+
+def write(folder: Path) -> None:
+    """Two stores of normal numbers of two domains."""
+    clips = tuple(
+        Clip(f"{domain}{k}", domain, "train" if k < ROWS else "test", "-", labels={"label": "abcdefgh"[k % 8]})
+        for domain in "st"
+        for k in range(ROWS + 100)
+    )
+    manifest = Manifest("heads", clips)
+    manifest.write(folder / "heads" / "manifest.csv")
+    for m in ("rgb", "flow"):
+        recipe = {"extractor": m, "version": 1, "modality": m, "weights_sha256": "none", "dtype": "float16"}
+        rows = np.random.default_rng(0).standard_normal((len(clips), WINDOWS, WIDTH)).astype(np.float16)
+        path = folder / "heads" / f"{m}.zarr"
+        with StoreWriter.open(path, manifest, recipe, row_shape=(WIDTH,), windows=WINDOWS, facts={}) as writer:
+            for k, row in enumerate(rows):
+                writer.done(k, row, np.arange(5.0), np.arange(5.0) + 1)
+
+
+def trained(config: RunConfig, opened: Opened) -> None:
+    """The loop as it is: batches are drawn, terms noted, the test rows looked at in the end."""
+    torch.manual_seed(0)
+    fit(build(config, opened.spec), config, opened, opened.test())
+
+
+def bare(config: RunConfig, opened: Opened) -> None:
+    """Forward, backward and step on one batch that is held."""
+    torch.manual_seed(0)
+    method = build(config, opened.spec).train()
+    players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
+    batch = Batch(**{side: next(draw) for side, draw in draws(config, opened.sides).items()})
+    for step in range(config.steps):
+        for who, terms in method.rounds(batch, step / config.steps):
+            method.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            for player in who.split():
+                for optim, optimizer in players[player]:
+                    update(optim, optimizer, step / config.steps)
+
+
+def products(config: RunConfig) -> None:
+    """The two matrix products, forward and for the gradient, of each modality's layer on each side."""
+    x_BI, W_DI = torch.randn(config.batch[0], WIDTH), torch.randn(config.net.dim, WIDTH)
+    for _ in range(config.steps * 2 * len(config.feeds)):
+        f_BD = x_BI @ W_DI.T
+        torch.mm(f_BD.T, x_BI)

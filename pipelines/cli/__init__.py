@@ -1,0 +1,61 @@
+"""The command `featcache`: parse, call a recipe, print. What a program can read goes to stdout, the rest to stderr.
+
+Nothing heavy is imported before a command runs, so that `featcache --help` answers at once.
+"""
+
+import click
+
+import featcache
+from pipelines.cli import (
+    archive,
+    evaluate,
+    exchange,
+    extract,
+    manifest,
+    names,
+    report,
+    search,
+    stores,
+    tables,
+    train_head,
+    weights,
+)
+from pipelines.cli._shared import Commands
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(featcache.__version__)
+def main() -> None:
+    """Frozen video features, extracted once; adaptation heads, trained in seconds.
+
+    \b
+    Example:
+      featcache manifest build kitchens demo/videos
+      featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+      featcache train-head kitchens --stores demo/stores --runs demo/runs
+      featcache evaluate kitchens --stores demo/stores --runs demo/runs
+      featcache table kitchens --stores demo/stores --runs demo/runs
+      featcache report kitchens --stores demo/stores --runs demo/runs
+    """
+
+
+for command in (
+    manifest.manifest,
+    extract.extract,
+    train_head.train_head,
+    evaluate.evaluate,
+    tables.table,
+    tables.choose,
+    report.report,
+    search.search,
+    stores.check,
+    stores.repair,
+    stores.info,
+    exchange.import_,
+    exchange.export,
+    archive.pack,
+    archive.unpack,
+    weights.weights,
+    names.list_names,
+):
+    main.add_command(command)

@@ -1,0 +1,140 @@
+"""The commands `featcache import` and `featcache export`: feature files of others to stores, and back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.cli._shared import PATH, note, progress_bar
+
+if TYPE_CHECKING:
+    from featcache.store import FeatureStore
+
+SHOWN = 10  #: ids that a list shows
+
+
+@click.command("import")
+@click.argument("format")
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@click.argument("manifest", type=PATH)
+@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+@click.option("--key", "keys", multiple=True, metavar="KEY[=NAME]", help="Take only this key, into the store NAME.")
+@click.option("--modality", "modalities", multiple=True, metavar="KEY=NAME", help="What a key shows: rgb, flow, ...")
+@click.option("--ids", type=PATH, help="Text file with the clip ids, one per line, where a single FILE has none.")
+@click.option("--dtype", type=click.Choice(["float16", "float32"]), help="Of the stores.  [default: that of FILE]")
+def import_(
+    format: str,
+    files: tuple[Path, ...],
+    manifest: Path,
+    stores: Path,
+    keys: tuple[str, ...],
+    modalities: tuple[str, ...],
+    ids: Path | None,
+    dtype: str | None,
+) -> None:
+    """Fill stores with the features in one FILE or more, joined with the clips of MANIFEST by clip id.
+
+    FORMAT is one of `featcache list formats`, or `store` for a store of ours. Every key of the files (modality, data
+    set, column) becomes a store. Clips that the files lack are absent, those with values that are not finite failed;
+    the exit code is 1 if a clip failed or nothing came in.
+
+    \b
+    Examples:
+      featcache import npz S04.npz S04.csv --key rgb=s04_i3d --key emg
+      featcache import epic100 P01_train.pkl P01_test.pkl P01.csv
+      featcache import store old/m/hog.zarr m.csv
+    """
+    from featcache.bridges import read_ids
+    from featcache.importing import import_features, store_name
+    from featcache.manifest import Manifest
+    from featcache.store import FeatureStore
+
+    named = " and ".join(file.name for file in files)
+    with progress_bar(f"import {named}", "clip") as progress:
+        reports = import_features(
+            files,
+            format,
+            Manifest.read(manifest),
+            stores,
+            ids=None if ids is None else read_ids(ids),
+            names={key: name or store_name(key) for key, name in _pairs("--key", keys).items()} or None,
+            modalities=_pairs("--modality", modalities),
+            dtype=dtype,
+            progress=progress,
+        )
+    unusable = False
+    for report in reports:
+        store = FeatureStore.open(report.path)
+        counts = store.counts()
+        words = [f"{count} {state}" for state, count in counts.items() if count]
+        click.echo(f"{report.path}\t{', '.join([*words, *_rows(store)])}")
+        note(
+            f"{report.key}: {len(report.matched)} clips matched, {len(report.missing)} missing in {named}, "
+            f"{len(report.extra)} extra in it"
+        )
+        for text in report.notes:
+            note(f"{report.key}: {text}")
+        _list(f"{report.key}: missing", report.missing)
+        _list(f"{report.key}: extra", report.extra)
+        _list(f"{report.key}: edited, not taken", [f"{clip_id}: {how}" for clip_id, how in report.edited])
+        _list(f"{report.key}: failed", [f"{clip_id}: {reason}" for clip_id, reason in report.failed])
+        unusable |= bool(report.failed) or not counts["done"]
+    if unusable:
+        raise SystemExit(1)
+
+
+@click.command("export")
+@click.argument("stores", nargs=-1, required=True, type=PATH)
+@click.option("--format", required=True, help="One of `featcache list formats`.")
+@click.option("--out", required=True, type=PATH, help="The file or folder to write.")
+@click.option("--key", "keys", multiple=True, metavar="STORE=NAME", help="Call the store STORE.zarr so in the file.")
+@click.option("--overwrite", is_flag=True, help="Replace what stands there.")
+def export(stores: tuple[Path, ...], format: str, out: Path, keys: tuple[str, ...], overwrite: bool) -> None:
+    """Write the clips of one or more STORES (zarr folders) of one manifest into a file for other tools.
+
+    A store's key is the one that it was imported from, else its modality; stores that share it are called by their
+    names. What the format does not keep, and clips that are not done, are named.
+
+    \b
+    Example:
+      featcache export stores/kitchens/hog.zarr stores/kitchens/hof.zarr --format hdf5 --out kitchens.h5
+    """
+    from featcache.exporting import export_features
+
+    with progress_bar(f"export {out.name}", "clip") as progress:
+        report = export_features(
+            stores, format, out, overwrite=overwrite, names=_pairs("--key", keys, "STORE=NAME"), progress=progress
+        )
+    click.echo(f"{out}\t{', '.join(f'{count} clips of {key}' for key, count in report.clips.items())}")
+    for loss in report.lost:
+        note(f"{format} does not keep {loss}")
+    _list("left out", [f"{key}: {clip_id}: {reason}" for key, clip_id, reason in report.left_out])
+
+
+def _rows(store: "FeatureStore") -> list[str]:
+    """What the rows are that are done: windows, shape and dtype, as one text; none of it where no row is."""
+    there = store.length[store.length > 0]
+    if not len(there):
+        return []
+    span = f"{there.min()} to {there.max()}" if there.min() < there.max() else f"{there.max()}"
+    return [f"{span} window{'s' if there.max() > 1 else ''} of {store.row_shape} {store.layout.dtype}"]
+
+
+def _pairs(option: str, given: tuple[str, ...], form: str = "KEY=NAME") -> dict[str, str]:
+    """KEY=NAME texts as {KEY: NAME}; NAME is "" where it lacks, which only import's --key allows."""
+    pairs: dict[str, str] = {}
+    optional = (option, form) == ("--key", "KEY=NAME")
+    for text in given:
+        key, equals, name = text.rpartition("=") if "=" in text else (text, "", "")
+        if not key or key in pairs or bool(equals) != bool(name) or (not name and not optional):
+            raise click.ClickException(f"{option} {text}: write {option} {form}, each one once")
+        pairs[key] = name
+    return pairs
+
+
+def _list(title: str, lines: list[str]) -> None:
+    """The first lines of a list, and how many more there are."""
+    for line in lines[:SHOWN]:
+        note(f"{title}: {line}")
+    if len(lines) > SHOWN:
+        note(f"{title}: ... and {len(lines) - SHOWN} more")

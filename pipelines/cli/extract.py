@@ -1,0 +1,127 @@
+"""The command `extract`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.cli._shared import CORES, PATH, note, progress_bar
+
+if TYPE_CHECKING:
+    from pipelines.extraction.extract import Extraction
+
+REASONS = 10  #: of clips without features that `extract` prints; `info` shows all
+
+
+@click.command()
+@click.argument("manifest", type=PATH)
+@click.argument("extractors", nargs=-1, required=True)
+@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+@click.option(
+    "--windows",
+    default="segments:5",
+    show_default=True,
+    help="Windows per clip: segments:T, uniform:T, inner:T or all:SECONDS.",
+)
+@click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="A parameter of an extractor.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float16", "float32"]),
+    default="auto",
+    show_default=True,
+    help="auto: float16, unless a row does not fit into it.",
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="EXTRACTOR=FILE",
+    help="Weights of a network: a file, or a name of `featcache weights list`; or `untrained`.",
+)
+@click.option("--weights-seed", default=0, show_default=True, help="Seed of untrained weights.")
+@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of networks; it becomes part of the recipe.",
+)
+@click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of networks.")
+@click.option(
+    "--compile",
+    type=click.Choice(["off", "on", "graphs"]),
+    default="off",
+    show_default=True,
+    help="torch.compile; graphs: with CUDA graphs.",
+)
+@click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads, one per core if not given.")
+@click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
+def extract(
+    manifest: Path,
+    extractors: tuple[str, ...],
+    stores: Path,
+    windows: str,
+    settings: tuple[str, ...],
+    dtype: str,
+    weights: tuple[str, ...],
+    weights_seed: int,
+    device: str,
+    precision: str,
+    channels_last: bool,
+    compile: str,
+    workers: int,
+    retry_failed: bool,
+) -> None:
+    """Run frozen EXTRACTORS on the clips of MANIFEST; each fills one store (`featcache list extractors`).
+
+    EXTRACTOR@VIEW sees another part of the pictures: flip (mirrored), top-left, ..., bottom-right-flip.
+
+    Interrupted, the same command goes on where it stopped; started twice, both share the work. Clips that were added
+    at the manifest's end are appended. A clip that cannot be read is recorded with its reason,
+    the rest is finished, and the exit code is 1.
+
+    \b
+    Example:
+      featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+    """
+    from featcache.extractors import Runtime
+    from featcache.manifest import Manifest
+    from featcache.windows import Plan
+    from pipelines.extraction.extract import extract as run
+    from pipelines.extraction.extractors import load_extractors
+
+    clips = Manifest.read(manifest)
+    plan = Plan.parse(windows)
+    runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
+    frozen = load_extractors(extractors, settings, weights, runtime, clips)
+    with progress_bar(f"extract {', '.join(extractors)}", "clip") as progress:
+        outcome = run(
+            clips,
+            frozen,
+            stores,
+            plan=plan,
+            dtype=dtype,
+            retry_failed=retry_failed,
+            workers=workers,
+            progress=progress,
+        )
+    _print(outcome)
+    if outcome.unusable():
+        raise SystemExit(1)
+
+
+def _print(outcome: "Extraction") -> None:
+    """Print the stores with their counts, and the first reasons of clips without features."""
+    for line in (*outcome.notes, outcome.summary()):
+        note(line)
+    for name, store in outcome.stores.items():
+        counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
+        click.echo(f"{store.path}\t{counts}")
+        for state in ("absent", "failed"):
+            reasons = outcome.reasons(name, state)
+            for reason, (first, *others) in list(reasons.items())[:REASONS]:
+                also = f" and {len(others)} more" if others else ""
+                note(f"{name}: {state}: {first}{also}: {reason}")
+            if len(reasons) > REASONS:
+                count = store.counts()[state]
+                note(f"{name}: {state}: {count} clips in all; `featcache info {store.path} --failures {count}`")

@@ -1,0 +1,39 @@
+"""The command `list`."""
+
+import importlib
+
+import click
+
+from featcache import registry
+
+FOLDERS = {
+    "extractors": "featcache.extractors",
+    "benchmarks": "featcache.builders",
+    "formats": "featcache.bridges",
+    "nets": "heads.nets",
+    "methods": "heads.methods",
+    "tasks": "pipelines.tasks",
+    "experiments": "pipelines.experiments",
+}
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice([*FOLDERS, "metrics"]))
+def list_names(kind: str) -> None:
+    """List the names of one KIND, with a line about each.
+
+    \b
+    Examples:
+      featcache list methods
+      featcache list metrics
+    """
+    if kind == "metrics":
+        from pipelines import tasks
+
+        for name, metric in tasks.metrics().items():
+            click.echo(f"{name:23} {metric.words}")
+        return
+    folder = importlib.import_module(FOLDERS[kind])
+    for name in folder.names() if hasattr(folder, "names") else registry.names(folder):
+        doc = importlib.import_module(f"{FOLDERS[kind]}.{name.replace('-', '_')}").__doc__ or ""
+        click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")

@@ -1,0 +1,48 @@
+"""The command `train-head`."""
+
+import time
+from collections import Counter
+
+import click
+
+from pipelines.cli._shared import CORES, Job, experiment_options, note, progress_bar
+
+
+@click.command("train-head")
+@experiment_options
+@click.option("--workers", type=click.IntRange(1), default=CORES, help="Runs at a time, one per core if not given.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+def train_head(job: Job, workers: int, device: str) -> None:
+    """Train the heads of EXPERIMENT on cached features.
+
+    EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
+    stores/kitchens, which stands for every method on every pair of its domains. Runs that are done are left as they
+    are; a run that fails is named at the end, and the exit code is 1.
+
+    \b
+    Examples:
+      featcache train-head kitchens --stores demo/stores --runs demo/runs
+      featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
+    """
+    from pipelines.training.engine import Outcome, run_all
+
+    began = time.monotonic()
+    with progress_bar(f"train {job.experiment.name}", "run") as progress:
+
+        def ended(outcome: Outcome, done: int, total: int) -> None:
+            progress(done, total)
+
+        progress(0, len({run.id for run in job.experiment.runs}))
+        outcomes = run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
+    counts = Counter(outcome.status for outcome in outcomes)
+    note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
+    for tier, why in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():
+        note(f"features: {tier}, {why}")
+    for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
+        note(f"Warning, of {count} of {len(outcomes)} runs: {warning}")
+    for outcome in outcomes:
+        if outcome.note:
+            note(f"{outcome.config.id}: {outcome.note}")
+    click.echo(job.runs)
+    if counts["failed"]:
+        raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""Stores and a manifest -> the batches and sweeps of a run."""

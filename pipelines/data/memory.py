@@ -1,0 +1,42 @@
+"""How much memory may still be used: what the kernel calls available, or what a cgroup leaves."""
+
+from pathlib import Path
+
+import torch
+
+CGROUPS = (  # folder of the hierarchy; its files: limit, usage; in memory.stat: page cache, and what of it is tmpfs
+    ("", "memory.max", "memory.current", "file", "shmem"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
+)
+
+
+def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that may still be used on a device: on the CPU what the kernel calls available, or the cgroup leaves."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    lines = (proc / "meminfo").read_text().splitlines()
+    free = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    for line in (proc / "self" / "cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        for hierarchy, limit, usage, cached, tmpfs in CGROUPS:
+            if hierarchy == controllers:
+                root = cgroups / hierarchy
+                folder = root / group.lstrip("/")
+                free += [
+                    left
+                    for f in (folder, *folder.parents)
+                    if f.is_relative_to(root)
+                    if (left := _left(f, limit, usage, cached, tmpfs)) is not None
+                ]
+    return max(0, min(free))
+
+
+def _left(folder: Path, limit: str, usage: str, cached: str, tmpfs: str) -> int | None:
+    """Bytes that a cgroup may still take, page cache but for tmpfs counted as free; None where it has no limit."""
+    try:
+        most = int((folder / limit).read_text())
+        used = int((folder / usage).read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+    return most - used + int(counts.get(cached, 0)) - int(counts.get(tmpfs, 0))

@@ -1,0 +1,278 @@
+"""Stores -> the sides of a run, checked: same clips, finished; what the run does not name is not read.
+
+How much memory that takes, and where features lie that do not fit, stands in `pipelines/data/tiers.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from featcache import FeatureStore, Manifest
+from featcache.errors import ConfigError
+from heads.batch import Side, Spec
+from pipelines.config import OWN, Feed, RunConfig, method_class, plan
+from pipelines.data.captions import Joined, join
+from pipelines.data.checks import check_views, check_windows, windows_text
+from pipelines.data.rows import Rows, load, sweeps_others
+from pipelines.data.seeds import generator
+from pipelines.data.stores import DONE, open_manifest, open_store
+from pipelines.data.tiers import Features, Wanted, open_features
+from pipelines.tasks import class_numbers
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The manifest and stores of a run, checked against each other; features are read when a side is asked for."""
+
+    config: RunConfig
+    manifest: Manifest
+    stores: dict[str, FeatureStore]  #: by the names of `Feed.stores`: modality -> store, MODALITY/VIEW -> a view's
+    device: str
+    memory: int | None = None  #: bytes of RAM that may be used; None: what is free
+    workers: int = 1  #: runs at the same time that share the memory
+    tier: str | None = None  #: a tier that is asked for
+    captions: Joined | None = None  #: of a retrieval run
+
+    @cached_property
+    def features(self) -> Features:
+        """The opened features of the clips; `.tier` and `.why` say how they are read."""
+        sides = {"source": self.config.source, "target": (self.config.target,) if self.config.target else ()}
+        wanted = []
+        for role, domains in sides.items():
+            if domains:
+                feeds = self._feeds(role)
+                swept = {m: feed.test for m, feed in feeds.items()} if sweeps_others(feeds) else {}
+                rows = len(self._train_rows(role, domains))
+                drawn = {name: feed.train for m, feed in feeds.items() for name in feed.stores(m)}
+                wanted.append(Wanted(rows, drawn, swept))
+        test = self.manifest.rows(domain=self.config.test, split=self.config.test_split)
+        wanted.append(Wanted(len(test), {m: feed.test for m, feed in self._feeds("test").items()}))
+        stores = {name: store for name, store in self.stores.items() if name not in self.config.captions}
+        return open_features(stores, wanted, self.device, memory=self.memory, workers=self.workers, tier=self.tier)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Source domains in the run's order, then the target."""
+        return self.config.source + ((self.config.target,) if self.config.target else ())
+
+    @cached_property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Label -> names of the classes that the method learns; in retrieval there are none."""
+        return self.config.task.taught(self.manifest, self.config.source)
+
+    @cached_property
+    def clusters(self) -> int:
+        """The number of the target's clusters in a clustering run; 0 in other runs."""
+        return self.config.task.clusters(self.manifest, self.config.test)
+
+    @cached_property
+    def sides(self) -> dict[str, Rows]:
+        """Those of "source", "source_val" and "target" that the run has; only the first two have labels."""
+        config, sides = self.config, {}
+        if config.source:
+            kept, held = _hold_out(config, self.manifest, self._train_rows("source", config.source))
+            sides["source"] = self.load("source", kept, labelled=True)
+            if held:
+                sides["source_val"] = self.load("source", held, labelled=True)
+        if config.target:
+            sides["target"] = self.load("target", self._train_rows("target", (config.target,)))
+        return sides
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What the method may know. A held-out part serves `select`; only a method that says so is given it."""
+        method = method_class(self.config)
+        given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
+        source = self.sides.get("source")
+        captions = {"captions": len(source.captions.table)} if source and source.captions else {}
+        return Spec(
+            shapes={m: tuple(self.stores[m].row_shape) for m in self.config.feeds},
+            windows={
+                m: 1 if feed.train == "mean" else plan(feed.train)[1] or self.stores[m].windows
+                for m, feed in self.config.feeds.items()
+            },
+            classes={task: len(names) for task, names in self.classes.items()},
+            rows={side: len(self.sides[side]) for side in given} | captions,
+            domains=self.domains,
+            captions=self.config.captions,
+            clusters=self.clusters,
+        )
+
+    def sweep(self, side: str) -> Iterator[Side]:
+        """The `Sweep` that begin_epoch gets: the sides of the spec, no other."""
+        if side not in self.spec.rows:
+            raise ValueError(f"no side {side!r} to sweep; this run gives its method: {', '.join(self.spec.rows)}")
+        source = self.sides.get("source")
+        if side == "captions" and source and source.captions:
+            return source.captions.sweep()
+        return self.sides[side].sweep()
+
+    def test(self, *domains: str) -> Rows:
+        """Test rows of these domains (default: the run's test domain), without labels."""
+        domains, split = domains or (self.config.test,), self.config.test_split
+        rows = self.manifest.rows(domain=domains, split=split)
+        if not rows:
+            raise ConfigError(f"no {split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}")
+        rows = self._complete("test", rows)
+        if len(rows) < self.clusters:
+            raise ConfigError(
+                f"{len(rows)} {split} rows of {', '.join(domains)} cannot be parted into the {self.clusters} clusters "
+                "that it has; take another test_split"
+            )
+        return self.load("test", rows)
+
+    def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
+        """Rows with the modalities that this role is shown, where the tier has them."""
+        feeds = self._feeds(role)
+        if not rows:
+            raise ConfigError(f"the {role} of this run has no rows in manifest {self.manifest.name!r}")
+        trained = role in ("source", "target")
+        for m, feed in feeds.items():
+            for when in ("train", "test") if trained else ("test",):
+                self._refuse_padding(m, when, getattr(feed, when), rows)
+            if trained and feed.views:
+                self._refuse_other_windows(m, feed, rows)
+        number = {domain: k for k, domain in enumerate(self.domains)}
+        domain = torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device)
+        named = self.classes if labelled else {}
+        y = {
+            label: torch.from_numpy(class_numbers(self.manifest, rows, label, classes)).to(self.device)
+            for label, classes in named.items()
+        }
+        loaded = load(self.features, feeds, rows, y, domain, trained=trained)
+        if self.captions and role != "target":
+            loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
+        return loaded
+
+    def _refuse_other_windows(self, modality: str, feed: Feed, rows: list[int]) -> None:
+        """A row has the same windows in the store of a feed and in its views."""
+        store, index = self.stores[modality], np.asarray(rows)
+        for name, view in feed.stores(modality).items():
+            other = self.stores[name]
+            moved = np.abs(other.window_start[index] - store.window_start[index]) > 0  # not where a time is unknown
+            differ = (other.length[index] != store.length[index]) | moved.any(1)
+            if differ.any():
+                row = int(index[differ.argmax()])
+                raise ConfigError(
+                    f"{differ.sum()} of {len(rows)} clips have other windows in view {view!r} than in store "
+                    f"{feed.store!r}, the first: {self.manifest.clips[row].clip_id!r} "
+                    f"({view}: {windows_text(other, row)}; {feed.store}: {windows_text(store, row)}); repair it and "
+                    f"extract again, or leave {view} out of feeds.{modality}.views"
+                )
+
+    def _refuse_padding(self, modality: str, when: str, draw: str, rows: list[int]) -> None:
+        """Rows of fewer windows than T would be padded where all windows are taken."""
+        length, T = self.stores[modality].length[rows], self.stores[modality].windows
+        short = int(((length > 0) & (length < T)).sum())
+        if short and self.config.absent != "mask" and plan(draw)[0] in ("all", "each"):
+            raise ConfigError(
+                f"store {self.config.feeds[modality].store!r} has fewer than its {T} windows in {short} of {len(rows)} "
+                f"rows, which feeds.{modality}.{when}={draw} would pad; take segments:K, mean or (in train) random:K, "
+                "or set absent=mask where the net reads `present`"
+            )
+
+    def _feeds(self, role: str) -> dict[str, Feed]:
+        """Modality of clips -> feed, of those that this role is shown."""
+        feeds = {m: f for m, f in self.config.feeds.items() if role in f.seen_by.split() and not f.captions}
+        if not feeds:
+            raise ConfigError(f"no feed is seen by the {role}; check `seen_by` of {', '.join(self.config.feeds)}")
+        return feeds
+
+    def _train_rows(self, role: str, domains: tuple[str, ...]) -> list[int]:
+        """Train rows of these domains, in their order; each must have some."""
+        rows, split = [], self.config.train_split
+        for domain in domains:
+            there = self.manifest.rows(domain=domain, split=split)
+            usable = self._complete(role, there)
+            if not usable:
+                lost = f", for all {len(there)} lack a modality" if there else ""
+                raise ConfigError(f"domain {domain!r} of the {role} has no {split} rows to train on{lost}")
+            rows += usable
+        return rows
+
+    def _complete(self, role: str, rows: list[int]) -> list[int]:
+        """The rows, after `absent` has been applied to those that lack a modality."""
+        feeds, index = self._feeds(role), np.asarray(rows, dtype=np.int64)
+        lacking = {int(row): m for m in feeds for row in index[self.stores[m].state[index] != DONE]}
+        if self.captions and role == "source":
+            lacking |= {int(row): "caption" for row in index[~self.captions.captioned(index)]}
+        if not lacking or self.config.absent == "mask":
+            return rows
+        if self.config.absent == "drop":
+            return [row for row in rows if row not in lacking]
+        row = min(lacking)
+        reason = "or none with features"
+        if lacking[row] in feeds:
+            reason = self.stores[lacking[row]].failures.get(row, "unknown reason")
+        raise ConfigError(
+            f"{len(lacking)} of {len(rows)} clips lack a modality, the first: {self.manifest.clips[row].clip_id!r} has "
+            f"no {lacking[row]} ({reason}); repair it and extract again, or set absent=drop, or absent=mask where the "
+            "net reads `present`"
+        )
+
+
+def open_run(
+    config: RunConfig,
+    stores: Path,
+    device: str = "cpu",
+    *,
+    memory: int | None = None,
+    workers: int = 1,
+    tier: str | None = None,
+) -> Opened:
+    """Open a run's manifest and stores, and refuse what does not fit together.
+
+    memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
+    tier: how features are read; default: what fits (`pipelines/data/tiers.py`). `Opened.features` says which, and why.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"no device {device!r} here ({str(error).splitlines()[0]}); take device cpu") from None
+    manifest = open_manifest(stores, config.manifest)
+    config.task.check_manifest(config, manifest)
+    named = {feed.captions for feed in config.feeds.values()} - {"", OWN}
+    of_captions = open_manifest(stores, named.pop()) if named else manifest
+    opened: dict[str, FeatureStore] = {}
+    for m, feed in config.feeds.items():
+        of = of_captions if feed.captions else manifest
+        opened |= {name: open_store(stores / of.name, store, of) for name, store in feed.stores(m).items()}
+    check_windows(config, opened)
+    check_views(config, opened)
+    captions = _captions(config, of_captions, manifest, opened, device) if config.captions else None
+    return Opened(config, manifest, opened, device, memory, workers, tier, captions)
+
+
+def _captions(
+    config: RunConfig, captions: Manifest, clips: Manifest, stores: dict[str, FeatureStore], device: str
+) -> Joined:
+    """The captions of the run's feeds, each with its clip."""
+    own = captions is clips
+    clip = np.arange(len(clips)) if own else join(captions, clips)
+    feeds = {m: config.feeds[m] for m in config.captions}
+    return Joined(captions, clip, feeds, {m: stores[m] for m in feeds}, config.absent, device, own)
+
+
+def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[list[int], list[int]]:
+    """(kept, held): a seeded share of every class of every domain is held; a class keeps one row at least.
+
+    With several tasks the first one (by name) is stratified; without labels the domains alone are.
+    """
+    if not config.holdout:
+        return rows, []
+    task = next(iter(manifest.classes), "")
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        clip = manifest.clips[row]
+        groups.setdefault((clip.domain, clip.labels.get(task, "")), []).append(row)
+    shuffle, held = generator(config.seed, "holdout"), set()
+    for _, members in sorted(groups.items()):
+        count = min(round(config.holdout * len(members)), len(members) - 1)
+        held |= {members[k] for k in torch.randperm(len(members), generator=shuffle)[:count].tolist()}
+    if not held:
+        raise ConfigError(f"holdout={config.holdout} of {len(rows)} rows is less than one row of any class; raise it")
+    return [row for row in rows if row not in held], [row for row in rows if row in held]

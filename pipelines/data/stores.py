@@ -1,0 +1,40 @@
+"""The manifest and the stores of a run, opened and checked against each other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from featcache import FeatureStore, Manifest
+from featcache.errors import StoreError
+from featcache.files import remembered
+from featcache.wording import unknown
+
+DONE, NOT_TRIED = 1, 0  # values of store.state
+
+
+def open_manifest(stores: Path, name: str) -> Manifest:
+    """The copy of a manifest that the folder of its stores holds, under the folder's name."""
+    path = stores / name / "manifest.csv"
+    if not path.exists():
+        there = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
+        raise unknown("stores of a manifest", name, there, str(stores))
+    return _read(path, name)
+
+
+@remembered(4)  # once for all runs of an experiment: 10,000 rows take longer than evaluating a head on them
+def _read(path: Path, name: str) -> Manifest:
+    return replace(Manifest.read(path), name=name)
+
+
+def open_store(folder: Path, name: str, manifest: Manifest) -> FeatureStore:
+    """A finished store that was made from the manifest's rows."""
+    path = folder / f"{name}.zarr"
+    if not path.is_dir():
+        raise unknown("store", name, sorted(p.stem for p in folder.glob("*.zarr")), str(folder))
+    store = FeatureStore.open(path)
+    store.check_rows(manifest)
+    if left := int((store.state == NOT_TRIED).sum()):
+        raise StoreError(
+            f"{path} is unfinished, {left} of {len(store)} clips were not tried; the same command finishes it: "
+            f"`featcache extract MANIFEST {store.name} --stores {folder.parent}`"
+        )
+    return store

@@ -1,0 +1,1 @@
+"""Runs and test labels -> result rows."""

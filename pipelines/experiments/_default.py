@@ -1,0 +1,61 @@
+"""The default experiment on a folder of stores."""
+
+import re
+from pathlib import Path
+
+from featcache import FeatureStore, Manifest
+from featcache.errors import ConfigError
+from pipelines.config import Feed
+from pipelines.data.stores import DONE, NOT_TRIED, open_manifest
+from pipelines.experiments._experiment import Experiment
+from pipelines.experiments._rows import grid
+
+
+def default(folder: Path) -> Experiment:
+    """The grid on all finished stores of a folder, with kitchens' hyper-parameters, over every ordered pair of domains.
+
+    A clip without some modality (a video without sound) is masked. `hog@flip` beside `hog` is a view of it, drawn in
+    training. Domains without labelled train or test clips take no
+    part on that side.
+    """
+    from pipelines.experiments import kitchens
+
+    manifest = open_manifest(folder.parent, folder.resolve().name)
+    stores = {store.path.stem: store for store in finished(folder)}
+    views = {name: base for name in stores if (base := name.rpartition("@")[0]) in stores}
+    modalities = [store.modality for name, store in stores.items() if name not in views]
+    feeds = {}
+    for name, store in stores.items():
+        if name not in views:
+            feed = Feed(name, views=tuple(view for view, base in views.items() if base == name))
+            key = store.modality if modalities.count(store.modality) == 1 else name
+            feeds[re.sub(r"[^\w-]", "-", key)] = feed
+    teaching = [domain for domain in manifest.domains if _labelled(manifest, domain, "train")]
+    tested = [d for d in manifest.domains if manifest.rows(domain=d, split="train") and _labelled(manifest, d, "test")]
+    shifts = [(source, target) for source in teaching for target in tested if source != target]
+    if not shifts:
+        raise ConfigError(
+            f"manifest {manifest.name!r} has no shift to train on: it takes a domain with labelled train clips and "
+            "another one with train clips and labelled test clips"
+        )
+    whole = all((store.state == DONE).all() for store in stores.values())
+    runs = grid(manifest.name, feeds, shifts, absent="refuse" if whole else "mask", **kitchens.RECIPE)
+    taught = [run for run in runs if run.source[0] in teaching]  # supervised-target needs labels there
+    doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
+    return Experiment(manifest.name, doc, tuple(taught))
+
+
+def finished(folder: Path) -> list[FeatureStore]:
+    """The stores of a folder whose extraction is complete and gave something, by name."""
+    stores = [FeatureStore.open(path) for path in sorted(folder.glob("*.zarr"))]
+    usable = [store for store in stores if NOT_TRIED not in store.state and DONE in store.state]
+    if not usable:
+        there = ", ".join(store.name for store in stores) or "none at all"
+        raise ConfigError(f"no finished store with features in {folder}; there are: {there}. `featcache extract` first")
+    return usable
+
+
+def _labelled(manifest: Manifest, domain: str, split: str) -> bool:
+    """There is a clip, and every clip has every label."""
+    rows, tasks = manifest.rows(domain=domain, split=split), manifest.classes.keys()
+    return bool(rows and tasks) and all(manifest.clips[row].labels.keys() == tasks for row in rows)

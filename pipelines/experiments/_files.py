@@ -1,0 +1,80 @@
+"""Experiments from Python files: how a file is imported and checked."""
+
+import importlib
+import importlib.util
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from featcache.errors import ConfigError, FeatcacheError
+from featcache.wording import unknown
+from pipelines import tasks
+from pipelines.config import RunConfig
+from pipelines.experiments._experiment import Experiment
+
+
+def import_file(path: Path) -> ModuleType:
+    """The module of a user's file."""
+    if not path.is_file():
+        raise ConfigError(f"no experiment file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path}{_place(error, path)}: {_complaint(error)}") from error
+    return module
+
+
+def _place(error: Exception, path: Path) -> str:
+    """` line N` of the file where it went wrong; "" when it cannot be told."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines.append(error.lineno)
+    return f" line {lines[-1]}" if lines and lines[-1] else ""
+
+
+def _complaint(error: Exception) -> str:
+    """Our own messages and the parser's speak for themselves; others need their class."""
+    if isinstance(error, SyntaxError):
+        return error.msg
+    return str(error) if isinstance(error, FeatcacheError) else f"{type(error).__name__}: {error}"
+
+
+def from_module(name: str, module: ModuleType) -> Experiment:
+    runs = getattr(module, "RUNS", None)
+    if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
+        raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")
+    published, note = getattr(module, "PUBLISHED", None), getattr(module, "NOTE", "")
+    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, note)
+    _check_published(experiment, module)
+    return experiment
+
+
+def _check_published(experiment: Experiment, module: ModuleType) -> None:
+    """Every published number stands beside a cell that the table has: a mistyped name would hide it."""
+    if experiment.published is None:
+        return
+    columns = [*dict.fromkeys(column for columns in experiment.columns.values() for column in columns), "mean"]
+    where = f"{module.__file__}: PUBLISHED"
+    shape = f'{where} must be {{row: {{"D1→D2": per cent, ...}}, ...}}'
+    if not isinstance(experiment.published, dict):
+        raise ConfigError(f"{shape}, not {experiment.published!r}")
+    for row, numbers in experiment.published.items():
+        if row not in experiment.rows:
+            raise ConfigError(f"{where}: {unknown('row', str(row), experiment.rows)}")
+        if not isinstance(numbers, dict):
+            raise ConfigError(f"{shape}; its row {row!r} has {numbers!r}")
+        for column, number in numbers.items():
+            if column not in columns:
+                raise ConfigError(f"{where}[{row!r}]: {unknown('shift', str(column), columns)}")
+            for metric, value in number.items() if isinstance(number, dict) else [("", number)]:
+                place = f"{where}[{row!r}][{column!r}]" + (f"[{metric!r}]" if metric else "")
+                try:
+                    known = tasks.metric(metric or experiment.task.headlines[0])
+                except ConfigError as error:
+                    raise ConfigError(f"{place}: {error}") from None
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= known.most:
+                    raise ConfigError(f"{place}={value!r} must be {known.unit}, from 0 to {known.most}")

@@ -1,0 +1,1 @@
+"""A manifest and its media -> one feature store per extractor."""

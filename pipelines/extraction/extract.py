@@ -1,0 +1,262 @@
+"""The recipe of stage one: manifest and media in, one feature store per extractor out.
+
+Decoding runs ahead in threads, by a bounded number of windows, while a thread of its own runs the extractors on batches
+of windows. A source is decoded once for all extractors that still need its clip. A clip that cannot be read is recorded
+with its reason, and the rest is finished. The same command started twice shares the work, block by block of the stores.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from featcache import __version__
+from featcache.errors import MediaAbsentError, StoreError
+from featcache.extractors import Extractor
+from featcache.manifest import Manifest
+from featcache.media import Pieces, windows_of
+from featcache.media.source import open_source
+from featcache.progress import Progress, silent
+from featcache.store import FeatureStore, StoreWriter
+from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
+from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
+from pipelines.extraction.assembly import Assembly, Part
+from pipelines.extraction.interleaved import interleaved
+
+DECODERS = {  #: libraries whose version may change what is decoded, by kind of window
+    Pictures: ("av", "opencv-contrib-python-headless"),
+    Flow: ("av", "opencv-contrib-python-headless"),
+    Sound: ("av", "scipy"),
+    Caption: (),
+    Tokens: (),
+    Joints: (),
+    Numbers: (),
+}
+CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
+BOUND = 64  #: windows that are decoded and wait, however long a clip is
+AUTO = "auto"  #: the dtype that a store has, or float16, or float32 when a row reaches beyond float16
+
+
+@dataclass
+class Extraction:
+    """What an extraction did, and where its time went."""
+
+    stores: dict[str, FeatureStore] = field(default_factory=dict)  #: extractor -> its finished store
+    clips: int = 0  #: clips decoded in this call, those twice that were done again in float32
+    seconds: float = 0.0
+    busy: float = 0.0  #: seconds in which extractors computed; in the others windows were decoded or rows stored
+    notes: list[str] = field(default_factory=list)  #: what the user should know
+
+    def reasons(self, extractor: str, state: str) -> dict[str, list[str]]:
+        """Reason -> ids of the clips that are "failed" or "absent" by it, those of earlier calls included."""
+        frame = self.stores[extractor].frame()
+        frame = frame[frame["state"] == state]
+        return {str(reason): list(of["clip_id"]) for reason, of in frame.groupby("reason", sort=False)}
+
+    def unusable(self) -> list[str]:
+        """Extractors with clips that failed or were left to others, or without a single clip that is done."""
+        counts = {name: store.counts() for name, store in self.stores.items()}
+        return [name for name, count in counts.items() if count["failed"] or count["not tried"] or not count["done"]]
+
+    def summary(self) -> str:
+        """One line about speed, and what bounded it."""
+        if not self.clips:
+            return "nothing to do: every clip is there"
+        return (
+            f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); in "
+            f"{self.busy / self.seconds:.0%} of it rows were computed, else windows decoded and rows stored"
+        )
+
+
+def extract(
+    manifest: Manifest,
+    extractors: Sequence[Extractor],
+    stores: Path,
+    *,
+    plan: Plan,
+    dtype: str = AUTO,
+    retry_failed: bool = False,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> Extraction:
+    """Fill `stores/<manifest>/<extractor>.zarr` for every extractor, and put a copy of the manifest beside them.
+
+    Clips that the manifest has gained at its end are appended to the stores.
+
+    dtype: float16, float32 or auto (float16 unless a row does not fit; then that store is made again in float32).
+    workers: decoding threads. progress(done, total) is called after each clip, and once before the first.
+    Raises StoreError before any work when a store in that folder was made from other clips or by another recipe, or
+    when other processes are at everything that is left.
+    """
+    folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
+    check_folder(folder, manifest)
+    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)
+    for name, reason in beyond.items():
+        outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
+    again = [extractor for extractor in extractors if extractor.name in beyond]
+    for extractor in again:
+        set_aside(folder / f"{extractor.store}.zarr", "float16")
+    if again:
+        _run(manifest, again, folder, plan, "float32", False, workers, outcome, progress)
+    outcome.seconds = time.monotonic() - began
+    outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
+    for store in outcome.stores.values():
+        if not store.counts()["not tried"]:
+            drop_aside(store.path)
+    return outcome
+
+
+def _run(
+    manifest: Manifest,
+    extractors: Sequence[Extractor],
+    folder: Path,
+    plan: Plan,
+    dtype: str,
+    retry_failed: bool,
+    workers: int,
+    outcome: Extraction,
+    progress: Progress,
+) -> dict[str, str]:
+    """Open the stores and fill them. Returns the extractors whose rows do not fit, with the first reason of each."""
+    whole = all(isinstance(extractor.window, WHOLE) for extractor in extractors)
+    most = 1 if whole else _most_windows(plan, manifest)
+    with ExitStack() as stack:
+        writers = {
+            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, most, dtype))
+            for extractor in extractors
+        }
+        if retry_failed:
+            for writer in writers.values():
+                writer.retry_failed()
+        manifest.write(folder / "manifest.csv")
+        return _fill(writers, manifest, extractors, plan, dtype, workers, outcome, progress)
+
+
+def _fill(
+    writers: dict[str, StoreWriter],
+    manifest: Manifest,
+    extractors: Sequence[Extractor],
+    plan: Plan,
+    dtype: str,
+    workers: int,
+    outcome: Extraction,
+    progress: Progress,
+) -> dict[str, str]:
+    """Compute every pending row whose block no other process has."""
+    beyond: dict[str, str] = {}
+    pending = {extractor: set(writers[extractor.name].pending) for extractor in extractors}
+    rows = sorted(set().union(*pending.values()))
+    flying: dict[int, dict[str, Part]] = {}  # clips on their way, row -> extractor -> what there is
+    done, total = 0, len(rows)
+
+    def clips() -> Iterator[int]:
+        nonlocal total
+        for row in rows:
+            wanting = [e for e in extractors if row in pending[e] and e.name not in beyond]
+            ours = [e for e in wanting if writers[e.name].claim(row)]
+            if ours:
+                flying[row] = {extractor.name: Part(row, extractor) for extractor in ours}
+                yield row
+            else:
+                total -= 1
+
+    def read(row: int) -> Pieces:
+        clip = manifest.clips[row]
+        return windows_of(manifest.path(clip), clip, plan, [part.extractor for part in list(flying[row].values())])
+
+    def keep(part: Part) -> None:
+        nonlocal done
+        name = part.extractor.name
+        if name not in beyond and (reason := _keep(writers[name], part, dtype)):
+            beyond[name] = reason
+        del flying[part.row][name]
+        if not flying[part.row]:
+            del flying[part.row]
+            done += 1
+            outcome.clips += 1
+            progress(done, total)
+
+    progress(done, total)
+    with (
+        Assembly(extractors, keep) as assembly,
+        closing(interleaved(clips(), read, workers=workers, bound=BOUND)) as pieces,
+    ):
+        for row, piece in pieces:
+            parts = [flying[row][piece.extractor]] if piece else list(flying[row].values())
+            for part in parts:
+                assembly.add(part, piece)
+        assembly.end()
+    outcome.busy += assembly.busy
+    for (name, remark), found in assembly.remarks.items():
+        first = manifest.clips[min(found)].clip_id
+        outcome.notes.append(f"{name}: {remark}; {len(found)} clips, the first is {first!r}")
+    _note_left({name: writer for name, writer in writers.items() if name not in beyond}, outcome, idle=not done)
+    return beyond
+
+
+def _note_left(writers: dict[str, StoreWriter], outcome: Extraction, *, idle: bool) -> None:
+    """Note the clips that another process has; StoreError where this one had nothing to do beside them."""
+    pending = {name: len(writer.pending) for name, writer in writers.items()}
+    theirs = ", ".join(f"{count} clips of {name}" for name, count in pending.items() if count)
+    if theirs:
+        outcome.notes.append(f"{theirs} are being written by another process, or were given up by it: run this again")
+    if theirs and idle:
+        raise StoreError(f"nothing to do here: {theirs} are being written by another process; wait for it")
+
+
+def _most_windows(plan: Plan, manifest: Manifest) -> int:
+    """T, windows of the clip that has most of them. Sources are opened only where a plan depends on their length."""
+    if plan.kind in COUNTED:
+        return plan.count(0.0, 1.0)
+    counts = [1]
+    for clip in manifest:
+        with suppress(Exception):  # its row will say what is wrong
+            counts.append(plan.count(*open_source(manifest.path(clip), clip.fps).interval(clip)))
+    return max(counts)
+
+
+def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, most: int, dtype: str) -> StoreWriter:
+    whole = isinstance(extractor.window, WHOLE)
+    path = folder / f"{extractor.store}.zarr"
+    if dtype == AUTO:
+        dtype = stored_dtype(path) or "float16"
+    recipe = {
+        **extractor.recipe,
+        "plan": "whole clip" if whole else str(plan),
+        "dtype": dtype,
+        "decoders": {name: version(name) for name in DECODERS[type(extractor.window)]},
+    }
+    facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}, **extractor.facts}
+    return StoreWriter.open(
+        path,
+        manifest,
+        recipe,
+        row_shape=extractor.row_shape,
+        windows=extractor.window.count if isinstance(extractor.window, Tokens) else 1 if whole else most,
+        facts=facts,
+    )
+
+
+def _keep(writer: StoreWriter, part: Part, dtype: str) -> str:
+    """Hand the rows of a clip, or the reason why there are none, to the store.
+
+    Returns why they do not fit where that shall not be a failure, because the dtype is ours to choose.
+    """
+    if isinstance(part.reason, MediaAbsentError):
+        writer.absent(part.row, str(part.reason))
+    elif part.reason:
+        writer.failed(part.row, str(part.reason))
+    else:
+        features = part.features()
+        if not (refusal := writer.refusal(features)):
+            writer.done(part.row, features, *part.times())
+        elif dtype == AUTO and writer.layout.dtype == "float16" and np.isfinite(features).all():
+            return f"clip {writer.store.clip_ids[part.row]!r} {refusal}"
+        else:
+            advice = "" if "finite" in refusal else "; extract it into another --stores folder with --dtype float32"
+            writer.failed(part.row, f"{part.extractor.name} gave a row that {refusal}{advice}")
+    return ""

@@ -1,0 +1,1 @@
+"""Result rows, runs, stores and media -> one HTML page."""

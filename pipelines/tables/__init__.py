@@ -1,0 +1,1 @@
+"""Result rows -> the table of an experiment, as Markdown, CSV or LaTeX."""

@@ -1,0 +1,115 @@
+"""A table as text: Markdown that also lines up in a terminal, tidy CSV, and LaTeX with booktabs."""
+
+import csv
+import io
+import textwrap
+import unicodedata
+
+from pipelines.tables.cells import Note, Table
+
+WIDTH = 120  # columns of a terminal that notes are wrapped to
+
+
+def markdown(table: Table) -> str:
+    """Markdown: the table, then its notes as a list."""
+    grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.lines)]
+    return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
+
+
+def pipes(grid: list[list[str]]) -> str:
+    """A Markdown table, padded so that it lines up in a terminal; first column to the left, numbers to the right."""
+    grid = [[cell.replace("|", "\\|") for cell in cells] for cells in grid]
+    widths = [max(3, *map(_width, column)) for column in zip(*grid, strict=True)]
+
+    def row(cells: list[str]) -> str:
+        first, *others = (" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True))
+        numbers = [pad + cell for pad, cell in zip(others, cells[1:], strict=True)]
+        return f"| {' | '.join([cells[0] + first, *numbers])} |"
+
+    rule = "|" + "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return "\n".join([row(grid[0]), rule, *map(row, grid[1:])]) + "\n"
+
+
+def _width(text: str) -> int:
+    """Terminal columns: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def wrapped(note: Note) -> str:
+    """A list item of at most WIDTH columns; loud notes are bold."""
+    mark = "**" if note.loud else ""
+    return textwrap.fill(
+        f"- {mark}{note.text}{mark}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def tidy_csv(table: Table) -> str:
+    """Tidy: one line per method and column, six decimals, so that a spreadsheet or pandas needs no parsing of cells."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes"
+    writer.writerow(heads.split())
+    loud = " ".join(note.text for note in table.notes if note.loud)
+    for line in table.lines:
+        summaries = {"mean": line.mean} | ({f"vs {table.baseline}": line.gain} if line.method != table.baseline else {})
+        for column, cell in {**line.cells, **summaries}.items():
+            values = cell.values
+            writer.writerow(
+                [
+                    line.method,
+                    column,
+                    round(cell.mean, 6) if values else "",
+                    "" if cell.std is None else round(cell.std, 6),
+                    len(values),
+                    " ".join(map(str, values)),
+                    " ".join(str(seed) for seed in cell.seeds if seed not in values),
+                    "" if cell.published is None else cell.published,
+                    line.fidelity,
+                    line.select,
+                    table.metric,
+                    loud,
+                ]
+            )
+    return out.getvalue()
+
+
+def latex(table: Table) -> str:
+    """LaTeX with booktabs, the notes below as footnotes."""
+    heads = [_tex(name) for name in table.columns]
+    body = [" & ".join(_tex(cell(line)) for cell in table.columns.values()) + r" \\" for line in table.lines]
+    notes = [
+        r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text))
+        for note in table.notes
+    ]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *notes,
+            "",
+        ]
+    )
+
+
+TEX = {
+    "\\": r"\textbackslash{}",
+    **{char: "\\" + char for char in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "–": "--",
+    "†": r"$\dagger$",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(char, char) for char in text)

@@ -1,0 +1,90 @@
+"""Classification: the class of a clip, for each label. Outputs are scores of classes, label -> (n, K)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featcache import Manifest
+from featcache.errors import ConfigError
+from heads.nets import Net
+from pipelines.measures.accuracy import Labels, action_topk, mean_class_accuracy, topk_accuracy
+from pipelines.measures.validators import VALIDATORS
+from pipelines.tasks import Metric, Outputs, Run, Task, Truth, classes_of
+
+FIVE = 5  #: top5 is measured where there are more classes
+PER_LABEL = {
+    "top1": Metric("top-1 accuracy", lambda scores, y: topk_accuracy(scores, y, 1)),
+    "top5": Metric("top-5 accuracy", lambda scores, y: topk_accuracy(scores, y, FIVE)),
+    "mean_class": Metric("mean class accuracy", mean_class_accuracy),
+}
+OF_ALL_LABELS = {
+    "top1/action": Metric("top-1 accuracy on all labels of a clip at once", lambda z, y: action_topk(z, y, 1)),
+    "top5/action": Metric("top-5 accuracy on all labels of a clip at once", lambda z, y: action_topk(z, y, FIVE)),
+}
+NORMS = {
+    "norm": Metric("mean L2 norm of the features that enter the classifier", unit="a norm"),
+    "cv_s": Metric("CV of norms, source side", unit="a coefficient", most=1),
+    "cv_t": Metric("CV of norms, target side", unit="a coefficient", most=1),
+    "cv_st": Metric("CV of norms, both sides", unit="a coefficient", most=1),
+}
+
+
+class Classification(Task):
+    """Classification of clips."""
+
+    name = "classification"
+    metrics = PER_LABEL | OF_ALL_LABELS | NORMS
+    headlines = ("top1", "top1/action")
+    validators = tuple(VALIDATORS)
+    has_class_scores = True
+
+    def check(self, config: Run) -> None:
+        """Source and target share a modality."""
+        super().check(config)
+        together = any({"source", "target"} <= set(feed.seen_by.split()) for feed in config.feeds.values())
+        if config.source and config.target and not together:
+            raise ConfigError(
+                "source and target share no modality, so nothing can be adapted; change seen_by of a feed"
+            )
+
+    def check_manifest(self, config: Run, manifest: Manifest) -> None:
+        """The manifest has labels, and the test has classes that the source teaches."""
+        if not manifest.classes:
+            raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
+        for label in manifest.classes if config.source else ():
+            taught, tested = (classes_of(manifest, label, domains) for domains in (config.source, (config.test,)))
+            if taught and tested and not set(taught) & set(tested):
+                raise ConfigError(
+                    f"no class of {label!r} is both in {'+'.join(config.source)} ({taught[0]}, ...) and in "
+                    f"{config.test} ({tested[0]}, ...): nothing can be classified right. To find clusters: method codt "
+                    "or joints, with net stgcn (pipelines/experiments/codt_kinect.py)"
+                )
+
+    def taught(self, manifest: Manifest, source: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """All classes of the manifest."""
+        return manifest.classes
+
+    def tested(self, manifest: Manifest, test: str) -> dict[str, tuple[str, ...]]:
+        """All classes of the manifest."""
+        return manifest.classes
+
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
+        """The metrics of each label, `METRIC/LABEL` where there are several; then those of all labels together."""
+        values = dict[str, float]()
+        scores = {label: outputs[label] for label in truth}
+        few = {label for label in truth if scores[label].shape[1] <= FIVE}
+        for label, y in truth.items():
+            for name, metric in PER_LABEL.items():
+                if metric.compute and not (name == "top5" and label in few):
+                    values[name if len(truth) == 1 else f"{name}/{label}"] = metric.compute(scores[label], y)
+        for name, metric in OF_ALL_LABELS.items():
+            if metric.compute and len(truth) > 1 and not (name.startswith("top5") and few):
+                values[name] = metric.compute(scores, truth)
+        return values
+
+    def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
+        """The class with the highest score."""
+        return np.asarray(outputs[label].argmax(1))
+
+
+TASK = Classification()

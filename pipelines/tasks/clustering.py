@@ -1,0 +1,124 @@
+"""Clustering: groups of the target's clips, where no source has the target's classes.
+
+Outputs are features of each branch, "feature_B0" (n, D), and where a branch has a classifier of clusters its logits,
+"cluster_B0" (n, K). A metric is `MEASURE/BRANCH` by the classifier, and `MEASURE/BRANCH/kmeans` by k-means of the
+features, a mean over RESTARTS starts by k-means++ (CoDT's code starts from random rows).
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from featcache import Manifest
+from featcache.errors import ConfigError
+from heads.nets import Net
+from pipelines.measures.accuracy import Labels
+from pipelines.measures.clusters import acc_dominant, acc_hungarian, ari, by_kmeans, matched, nmi
+from pipelines.tasks import Metric, Outputs, Run, Task, Truth, classes_of
+
+RESTARTS = 10
+KMEANS = "/kmeans"  #: suffix of the metrics by k-means
+OF_CLUSTERS = {
+    "acc_hungarian": Metric("accuracy (Hungarian matching)", acc_hungarian),
+    "acc_dominant": Metric("accuracy (dominating class)", acc_dominant),
+    "nmi": Metric("normalised mutual information", nmi),
+    "ari": Metric("adjusted Rand index", ari),
+}
+
+
+class Clustering(Task):
+    """Clustering of the target's clips."""
+
+    name = "clustering"
+    metrics: ClassVar = {
+        f"{name}/{branch}{suffix}": Metric(f"{metric.words} of clusters, branch {branch}{way}", metric.compute)
+        for name, metric in OF_CLUSTERS.items()
+        for branch in ("B0", "B1")
+        for suffix, way in (("", ""), (KMEANS, f", by k-means (mean of {RESTARTS} starts)"))
+    }
+    headlines = ("acc_hungarian/B0",)
+    stand_in = KMEANS
+    stand_in_words = "By k-means, because their runs have no classifier of clusters"
+    no_norms = "a clustering run does not weigh modalities against each other"
+    notes = ("Numbers of clusters are the targets' true numbers of classes (oracle K).",)
+
+    def check(self, config: Run) -> None:
+        """The run tests its target, and both sides and the test see its first feed."""
+        super().check(config)
+        if config.test != config.target:
+            raise ConfigError(
+                f"test={config.test!r}, but a clustering run finds the clusters of its target {config.target!r}, and "
+                "other domains have other classes; leave test out"
+            )
+        shared, *others = config.feeds
+        for m, least in {shared: {"source", "target", "test"}, **{m: {"target", "test"} for m in others}}.items():
+            if lacking := sorted(least - set(config.feeds[m].seen_by.split())):
+                raise ConfigError(
+                    f"feeds.{m}.seen_by={config.feeds[m].seen_by!r} lacks {' and '.join(lacking)}: in clustering the "
+                    "first feed is seen by source, target and test, and others by target and test"
+                )
+
+    def check_manifest(self, config: Run, manifest: Manifest) -> None:
+        """The manifest has one label, and the tested domain has two classes of it at least."""
+        if len(manifest.classes) != 1:
+            labels = ", ".join(manifest.classes) or "none"
+            raise ConfigError(f"clustering takes a manifest with one label, and {manifest.name!r} has: {labels}")
+        if (count := self.clusters(manifest, config.test)) < 2:
+            raise ConfigError(
+                f"domain {config.test!r} has {count} classes in manifest {manifest.name!r}; clustering takes 2 or "
+                "more: their number is the number of clusters to find, and they are the truth of the test"
+            )
+
+    def taught(self, manifest: Manifest, source: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The classes of the source's rows."""
+        return {label: classes_of(manifest, label, source) for label in manifest.classes}
+
+    def tested(self, manifest: Manifest, test: str) -> dict[str, tuple[str, ...]]:
+        """The classes of the test domain's rows."""
+        return {label: classes_of(manifest, label, (test,)) for label in manifest.classes}
+
+    def clusters(self, manifest: Manifest, test: str) -> int:
+        """The number of classes of the test domain: all that a method is told of its labels."""
+        (classes,) = self.tested(manifest, test).values()
+        return len(classes)
+
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
+        """The metrics of all branches, by their classifiers and by k-means."""
+        (y,) = truth.values()
+        values = dict[str, float]()
+        for branch in branches(outputs):
+            if (logits := outputs.get(f"cluster_{branch}")) is not None:
+                values |= {f"{name}/{branch}": value for name, value in of_clusters(logits.argmax(1), y).items()}
+            f_nD = outputs[f"feature_{branch}"]
+            by_start = [of_clusters(by_kmeans(f_nD, clusters, seed), y) for seed in range(RESTARTS)]
+            for name in OF_CLUSTERS:
+                values[f"{name}/{branch}{KMEANS}"] = float(np.mean([start[name] for start in by_start]))
+        return values
+
+    def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
+        """The class that Hungarian matching gives each row's cluster."""
+        return matched(cluster_of(outputs, K, branch), truth, K)
+
+
+def branches(outputs: Outputs) -> list[str]:
+    """Names of the branches that have features."""
+    return [name.removeprefix("feature_") for name in outputs if name.startswith("feature_")]
+
+
+def cluster_of(outputs: Outputs, K: int, branch: str = "B0") -> Labels:
+    """The cluster of each row (n,): by the classifier, or without one by the first start of k-means."""
+    logits = outputs.get(f"cluster_{branch}")
+    return by_kmeans(outputs[f"feature_{branch}"], K, 0) if logits is None else np.asarray(logits.argmax(1))
+
+
+def of_clusters(clusters: Labels, truth: Labels) -> dict[str, float]:
+    """The metrics of cluster numbers (n,) against class numbers (n,).
+
+    >>> [round(value, 2) for value in of_clusters(np.array([0, 0, 1, 2]), np.array([5, 5, 7, 7])).values()]
+    [0.75, 1.0, 0.8, 0.57]
+    """
+    return {name: metric.compute(clusters, truth) for name, metric in OF_CLUSTERS.items() if metric.compute}
+
+
+TASK = Clustering()

@@ -1,0 +1,114 @@
+"""Retrieval: the clips that a caption describes, and the captions that describe a clip.
+
+Outputs are embeddings, "visual" (clips, M) and "text" (captions, M); "clip" (captions,) is the clip of each caption.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featcache.errors import ConfigError
+from heads.nets import Net, Retrieval
+from pipelines.measures.ranks import geometric_mean, ranks, recall
+from pipelines.settings import name_of
+from pipelines.tasks import Metric, Outputs, Run, Task, Truth
+
+RANK = 10**9  #: no published rank is larger
+OF_RANKS = {
+    "R@1": Metric("recall at 1", lambda rank: recall(rank, 1)),
+    "R@5": Metric("recall at 5", lambda rank: recall(rank, 5)),
+    "R@10": Metric("recall at 10", lambda rank: recall(rank, 10)),
+    "MedR": Metric("median rank (lower is better)", lambda rank: float(np.median(rank)) + 1, "a rank", RANK),
+    "MeanR": Metric("mean rank (lower is better)", lambda rank: float(rank.mean()) + 1, "a rank", RANK),
+    "GM": Metric("geometric mean of the recalls at 1, 5 and 10", geometric_mean),
+}
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+DISTANCES = {
+    f"a_distance/{of}": Metric(f"A-distance of source and target, {words}", unit="an A-distance", most=2)
+    for of, words in {"joint": "clips and captions", "video": "clips"}.items()
+}
+
+
+class RetrievalTask(Task):
+    """Retrieval between clips and captions."""
+
+    name = "retrieval"
+    metrics = {
+        f"{way}/{name}": Metric(f"{metric.words}, {words}", metric.compute, metric.unit, metric.most)
+        for way, words in DIRECTIONS.items()
+        for name, metric in OF_RANKS.items()
+    } | DISTANCES
+    headlines = ("t2v/R@1",)
+    validators = ("source_val",)
+    keeps_best = True  # a point can take 500 MB
+    no_norms = "embeddings of a retrieval net all have length 1, so their norms do not differ"
+    unit_length = True
+
+    def check(self, config: Run) -> None:
+        """The run has feeds of captions and feeds of clips, and a target has no captions."""
+        captions = config.captions
+        if not captions:
+            raise ConfigError(
+                f"net {name_of(config.net)!r} does retrieval and needs a feed of captions; none is configured. Add "
+                "Feed(STORE, seen_by='source test', captions=MANIFEST), with captions='own' where each clip has one "
+                "caption itself"
+            )
+        if len(captions) == len(config.feeds):
+            raise ConfigError(f"feeds: all of {', '.join(captions)} are captions; name a modality of the clips as well")
+        for m, feed in config.feeds.items():
+            if feed.test == "each":
+                raise ConfigError(f"feeds.{m}.test=each averages predictions of classes; in retrieval take all or mean")
+        first = config.feeds[captions[0]]
+        for m in captions:
+            feed = config.feeds[m]
+            if set(feed.seen_by.split()) != {"source", "test"}:
+                raise ConfigError(
+                    f"feeds.{m}.seen_by={feed.seen_by!r}, but a target has no captions: source and test alone see "
+                    "them; set seen_by='source test'"
+                )
+            if feed.captions != first.captions:
+                raise ConfigError(
+                    f"feeds.{m}.captions={feed.captions!r}, but feeds.{captions[0]}.captions={first.captions!r}; all "
+                    "caption feeds of a run are of the same captions"
+                )
+            if feed.captions == config.manifest:
+                raise ConfigError(f"feeds.{m}.captions={feed.captions!r} is the run's own manifest: write 'own'")
+            if feed.views:
+                raise ConfigError(f"feeds.{m}.views: a feed of captions has no views; leave them out")
+
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
+        """The metrics of both directions, from ranks by the net's similarity."""
+        assert isinstance(net, Retrieval)
+        device = next(net.parameters()).device
+        with torch.no_grad():
+            t2v, v2t = ranks(
+                outputs["text"],
+                outputs["visual"],
+                outputs["clip"],
+                lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)),
+            )
+        return of_ranks(t2v, v2t)
+
+    def choice(self, values: Mapping[str, float]) -> float:
+        """The mean, over both directions, of the geometric mean of R@1, R@5 and R@10."""
+        return (values["t2v/GM"] + values["v2t/GM"]) / 2
+
+
+def of_ranks(t2v: NDArray[np.float64], v2t: NDArray[np.float64]) -> dict[str, float]:
+    """The metrics of ranks that count from 0. A query without an answer has rank nan and does not count.
+
+    >>> of_ranks(np.array([0.0, 0.5, 7.0]), np.array([0.0, np.nan, np.nan]))["t2v/R@5"]
+    0.6666666666666666
+    """
+    values = dict[str, float]()
+    for way, rank in {"t2v": t2v, "v2t": v2t}.items():
+        answered = rank[~np.isnan(rank)]
+        if not len(answered):
+            raise ValueError(f"{way}: no query has an answer, so there is nothing to measure")
+        values |= {f"{way}/{name}": metric.compute(answered) for name, metric in OF_RANKS.items() if metric.compute}
+    return values
+
+
+TASK = RetrievalTask()

@@ -1,0 +1,1 @@
+"""Batches -> trained heads: a folder per run, with its configuration, log, weights and outputs."""

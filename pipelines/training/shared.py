@@ -1,0 +1,46 @@
+"""What the runs of a folder share: tensors that cost minutes, and depend on the cached rows alone.
+
+A file is named after a hash of all that its tensor depends on, and begins with the sha256 of the rest. Of runs that
+want it at the same time one computes it, and the others wait (on one machine); a damaged one is computed anew.
+"""
+
+import io
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from featcache.files import locked, write_file
+
+DIGEST = 32  # bytes of a sha256
+
+
+class Shared:
+    """A folder of tensors by name (`heads.batch.Shared`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """The tensor of that name, on the CPU where it comes from the file; computed and kept where there is none."""
+        path = self.folder / f"{name}.pt"
+        if (kept := _read(path)) is not None:
+            return kept
+        with locked(path.with_suffix(".lock")):
+            if (kept := _read(path)) is not None:  # found by another run meanwhile
+                return kept
+            tensor, file = compute(), io.BytesIO()
+            torch.save(tensor.cpu(), file)
+            write_file(path, sha256(file.getvalue()).digest() + file.getvalue(), shared=True)
+            return tensor
+
+
+def _read(path: Path) -> Tensor | None:
+    """The tensor of a file; None where there is none, or a damaged one."""
+    data = path.read_bytes() if path.is_file() else b""
+    if sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+        return None
+    kept: Tensor = torch.load(io.BytesIO(data[DIGEST:]), weights_only=True)
+    return kept

@@ -1,0 +1,187 @@
+"""Train one head on cached features: a RunConfig -> RUNS/<run id>.
+
+The loop is the same for every method. What differs between methods stands in heads/methods; what differs between runs
+in the RunConfig. Labels of the target and of the test rows are not read here: `evaluate` compares outputs with them.
+"""
+
+import time
+from contextlib import closing
+from math import ceil, isfinite, prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import featcache
+from featcache.errors import ConfigError
+from featcache.machine import cores
+from heads.methods import Method
+from pipelines.config import RunConfig
+from pipelines.data.draws import batches, draws
+from pipelines.data.opening import Opened, open_run
+from pipelines.data.rows import Rows
+from pipelines.measures.validators import best
+from pipelines.training.optimizers import optimizers, update
+from pipelines.training.outputs import Point, collapsed, look
+from pipelines.training.runs import build, out_of_date, what_is_read, write
+from pipelines.training.shared import Shared
+
+Log = list[dict[str, float]]  #: the terms of each step
+PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is handed from thread to thread
+
+
+def train(
+    config: RunConfig,
+    stores: Path,
+    runs: Path,
+    device: str = "cpu",
+    memory: int | None = None,
+    workers: int = 1,
+) -> Path:
+    """Train a run and return its folder; a finished run on the same features is left as it is.
+
+    memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
+    """
+    opened = open_run(config, stores, device, memory=memory, workers=workers)
+    folder, read = runs / config.id, what_is_read(opened, runs)
+    stale = out_of_date(folder, read)
+    if not stale:
+        return folder
+
+    began = time.perf_counter()
+    with closing(opened.features):
+        torch.manual_seed(config.seed)
+        method = build(config, opened.spec).to(device)
+        method.shared = Shared(runs / ".shared")
+        if config.init_from:
+            copy_weights(runs / config.init_from, method)
+        test = opened.test()
+        log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
+
+        facts = {
+            "read": read,
+            "note": stale,
+            "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
+            "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
+            "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
+            "points": [point.facts for point in points],
+            "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            "device": device,
+            "tier": opened.features.tier,
+            "tier_why": opened.features.why,
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+        outputs = {
+            name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs if name != "clip"
+        }
+        outputs["rows"] = np.asarray(test.rows)
+        if test.captions:
+            outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": points[-1].outputs["clip"]}
+        write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
+    return folder
+
+
+def fit(
+    method: Method, config: RunConfig, opened: Opened, test: Rows, *, prefetch: bool = False
+) -> tuple[Log, list[Point]]:
+    """The loop: every method's. Returns the terms of each step and the kept evaluation points.
+
+    Where the best point alone is kept, the method has that point's weights in the end. prefetch: a thread draws the
+    next batch meanwhile; the batches are the same.
+    """
+    steps, epoch_steps = config.steps, steps_per_epoch(config, opened.sides)
+    players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
+    sides = draws(config, opened.sides)
+    on_the_way = config.points[:-1]  # the end is looked at below
+    log: Log = []
+    points: list[Point] = []
+    weights: dict[str, Tensor] = {}  # of the best point
+
+    def keep(step: int) -> None:
+        points.append(look(method, step, test, opened))
+        if config.keeps_best:
+            points[:] = [points[best(config.select, [point.facts[config.select] for point in points])]]
+            if points[0].facts["step"] == step:
+                weights.update({name: value.clone() for name, value in method.state_dict().items()})
+
+    method.eval()
+    with torch.no_grad():
+        method.net.begin(opened.sweep)
+    for epoch in range(max(1, ceil(steps / epoch_steps))):  # once even for steps=0
+        method.eval()
+        try:
+            with torch.no_grad():
+                pools = method.begin_epoch(epoch, opened.sweep) or {}
+        except ValueError as error:  # as in `build`: hyper-parameters that do not fit these rows
+            raise ConfigError(str(error)) from error
+        method.train()
+        for side, rows in pools.items():
+            if side not in sides:
+                raise ValueError(f"begin_epoch gave pools of {side!r}, but this run draws from: {', '.join(sides)}")
+            sides[side].use(rows)
+        recent: list[dict[str, Tensor]] = []
+        first, last = epoch * epoch_steps, min((epoch + 1) * epoch_steps, steps)
+        with batches(sides, last - first, prefetch=prefetch) as stream:
+            for step, batch in enumerate(stream, first):
+                at = step / steps
+                seen: dict[str, Tensor] = {}
+                for who, terms in method.rounds(batch, at):
+                    method.zero_grad()
+                    torch.stack(list(terms.values())).sum().backward()
+                    for player in who.split():
+                        for optim, optimizer in players[player]:
+                            update(optim, optimizer, at)
+                    seen |= terms
+                recent.append({name: term.detach() for name, term in seen.items()})
+                if step + 1 in on_the_way:
+                    keep(step + 1)
+        log += numbers(recent, len(log))
+        check_finite(log[len(log) - len(recent) :], method)
+    keep(steps)
+    if weights:
+        method.load_state_dict(weights)
+    return log, points
+
+
+def worth_prefetching(opened: Opened, workers: int) -> bool:
+    """Whether a thread that draws ahead pays: for large batches, where a core is left for it."""
+    spec, sizes = opened.spec, dict(zip(("source", "target"), opened.config.batch, strict=True))
+    rows = sum(size for side, size in sizes.items() if side in opened.sides)
+    row_bytes = 4 * sum(spec.windows[m] * prod(shape) for m, shape in spec.shapes.items())
+    return rows * row_bytes >= PREFETCH_BYTES and cores() > workers
+
+
+def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:
+    """Steps between two begin_epoch: a number, or those of one pass over the source or the target."""
+    if isinstance(config.epoch, int):
+        return config.epoch
+    return ceil(len(sides[config.epoch]) / config.batch[("source", "target").index(config.epoch)])
+
+
+def numbers(terms: list[dict[str, Tensor]], first: int) -> Log:
+    """Terms as Python numbers, with their step; one transfer from the device for all of them."""
+    values = iter(torch.stack([value for seen in terms for value in seen.values()]).tolist() if terms else ())
+    return [{"step": step, **{name: next(values) for name in seen}} for step, seen in enumerate(terms, first)]
+
+
+def check_finite(log: Log, method: Method) -> None:
+    """Stop a run whose loss or weights are no numbers any more, and name what went first."""
+    remedy = "lower optim.lr, or set optim.clip_norm (for example 20)"
+    for terms in log:
+        for name, value in terms.items():
+            if not isfinite(value):
+                raise ConfigError(f"term {name} is {value} at step {terms['step']}; {remedy}")
+    for name, parameter in method.named_parameters():
+        if not parameter.isfinite().all():
+            raise ConfigError(f"the weights {name} are not finite after the last step; {remedy}")
+
+
+def copy_weights(folder: Path, method: Method) -> None:
+    """Copy what an earlier run and this one share by name and shape; all of the net must be among it."""
+    path, mine = folder / "head.pt", method.state_dict()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    shared = {name: value for name, value in theirs.items() if name in mine and value.shape == mine[name].shape}
+    if missing := [name for name in mine if name.startswith("net.") and name not in shared]:
+        raise ConfigError(f"init_from {folder.name} has another net: it lacks {missing[0]}, or has it in another shape")
+    method.load_state_dict(shared, strict=False)

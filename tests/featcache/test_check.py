@@ -1,0 +1,146 @@
+"""`check` names every problem in a sentence that leads to the clip, and finds what `extract` would trip over."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from featcache import Clip, Manifest, media
+from featcache.check import parts, problems
+from featcache.errors import ManifestError
+from tests.helpers.media import write_sound, write_video
+from tests.helpers.stores import write_all
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """v.mp4: 50 pictures in 2 s; frames: 10 images; tone.wav: 1 s."""
+    folder = tmp_path_factory.mktemp("sources")
+    write_video(folder / "v.mp4")
+    write_sound(folder / "tone.wav", np.zeros(8000), 8000)
+    (folder / "frames").mkdir()
+    for number in range(10):
+        cv2.imwrite(str(folder / "frames" / f"{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    return folder
+
+
+def check(folder, *clips):
+    """The problems of a manifest of these clips, which lies in the folder."""
+    path = folder / "m.csv"
+    Manifest("m", tuple(Clip(f"c{n}", "d", "train", **cells) for n, cells in enumerate(clips)), folder).write(path)
+    return problems(path)
+
+
+def test_what_is_right_is_not_mentioned(sources):
+    assert check(
+        sources,
+        {"source": "v.mp4"},
+        {"source": "v.mp4", "start": 0.5, "stop": 2.05},  # annotated seconds are rounded
+        {"source": "tone.wav"},
+        {"source": "frames", "fps": 10.0, "stop": 1.0},
+    ) == []  # fmt: skip
+    assert check(sources, {"source": "v.mp4", "start": 10, "stop": 50, "unit": "frames"}) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            {"source": "v.mp4", "stop": 9999.0},
+            r"c0': stop_seconds 9999 is behind the end of .*v.mp4.* ends there, at 2$",
+        ),
+        ({"source": "v.mp4", "start": 1.0, "stop": 51.0, "unit": "frames"}, "stop_frame 51 is behind .* at 50$"),
+        ({"source": "v.mp4", "start": 90.0}, "v.mp4 lasts 2.00 s .* starts at 90 seconds"),
+        ({"source": "v.mp4", "start": 50.0, "unit": "frames"}, "starts at 50 frames"),
+        ({"source": "v.mp4", "fps": 25.0}, "fps 25 is ignored: .* folders of frames.*; leave the cell empty"),
+        ({"source": "tone.wav", "stop": 5.0, "unit": "frames"}, "no pictures, so bounds cannot be in frames"),
+        ({"source": "frames"}, "add an fps column"),
+        ({"source": "gone.mp4"}, "gone.mp4 does not exist"),
+    ],
+)
+def test_clips_that_do_not_fit_their_source(sources, cells, message):
+    with pytest.raises(AssertionError, match=message):
+        assert "\n".join(check(sources, cells)) == ""
+
+
+def test_a_folder_of_frames_has_another_length_at_another_rate(sources):
+    slow, fast = ({"source": "frames", "fps": fps, "start": 3.0} for fps in (2.0, 25.0))
+    assert check(sources, slow) == []
+    (problem,) = check(sources, slow, fast)
+    assert "c1" in problem
+    (problem,) = check(sources, fast, slow)
+    assert "c0" in problem
+
+
+def test_a_decoder_that_breaks_is_a_problem_of_that_clip_only(sources, monkeypatch):
+    def probe(path, fps, real=media.probe):
+        if path.name == "v.mp4":
+            raise IndexError("tuple index out of range")
+        return real(path, fps)
+
+    monkeypatch.setattr(media, "probe", probe)
+    (problem,) = check(sources, {"source": "v.mp4"}, {"source": "tone.wav"})
+    assert problem.startswith("clip 'c0': ")
+    assert "v.mp4: unexpected IndexError: tuple index out of range" in problem
+
+
+def labelled(folder, *rows):
+    """The problems of a manifest with these (domain, split, label) rows, all of tone.wav."""
+    clips = (
+        Clip(f"c{n}", domain, split, "tone.wav", labels={"label": label})
+        for n, (domain, split, label) in enumerate(rows)
+    )
+    Manifest("m", tuple(clips), folder).write(folder / "labels.csv")
+    return problems(folder / "labels.csv")
+
+
+def test_names_spelled_in_two_ways(sources):
+    found = labelled(
+        sources, ("a", "train", "cut"), ("A ", "train", "cut "), ("a", "train", "Cut"), ("b", "train", "mix")
+    )
+    assert found == [
+        "domain: 'A ', 'a' differ only by case or blanks; spell them alike",
+        "label of task 'label': 'Cut', 'cut', 'cut ' differ only by case or blanks; spell them alike",
+    ]
+
+
+def test_classes_that_only_the_test_split_has(sources):
+    rows = [
+        ("a", "train", "cut"),
+        ("a", "test", "cut"),
+        ("a", "test", "pour"),
+        ("b", "train", "pour"),
+        ("b", "train", "cut"),
+    ]
+    assert labelled(sources, *rows) == ["domain 'a': label pour in its test split only"]
+    assert labelled(sources, *rows[1:]) == []  # a domain that is only tested on lacks nothing
+
+
+def test_a_folder_of_stores_stands_for_everything_in_it(tmp_path):
+    folder = write_all(tmp_path / "stores")
+    inside = [folder / "toy" / name for name in ("hof.zarr", "hog.zarr", "manifest.csv")]
+    assert parts(folder) == parts(folder / "toy") == inside
+    for path in (*inside, tmp_path / "none"):
+        assert parts(path) == [path]
+    assert problems(inside[0]) == []
+    assert all("does not exist" in problem for problem in problems(inside[2]))
+    shutil.rmtree(inside[1])
+    inside[1].mkdir()
+    assert "no feature store" in problems(inside[1])[0]
+
+
+def test_a_folder_without_stores(tmp_path):
+    (tmp_path / "a.csv").write_text("clip_id,domain,split,source\n")
+    with pytest.raises(ManifestError, match=f"{tmp_path} holds no stores; name a manifest"):
+        parts(tmp_path)
+
+
+def test_of_joints_and_numbers_only_the_file_is_looked_for(tmp_path):
+    """What should be in them depends on the extractor."""
+    np.save(tmp_path / "here.npy", np.zeros(3))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("clip_id,domain,split,source\na,d,train,here.npy\nb,d,train,gone.skeleton\n")
+    (problem,) = problems(manifest)
+    assert "clip 'b'" in problem
+    assert "gone.skeleton does not exist" in problem

@@ -1,0 +1,83 @@
+"""Killed at any line of the store's code, or at any moment, a resumed writer ends with the bytes of an unbroken one."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from featcache import FeatureStore
+from featcache.store import _format, check
+from tests.conftest import ROOT
+from tests.helpers import writers as _writers
+
+
+def crash(folder, step, what):
+    command = [sys.executable, "-m", "tests.helpers.crash", str(folder), str(step), what]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("what", ["first", "retry", "extend"])
+def test_killed_at_many_lines(tmp_path, what):
+    found = crash(tmp_path, 61, what)
+    assert found["kills"] >= 10
+    assert found["wrong"] == []
+    assert found["left"] == []
+    assert found["failed"] == ([] if what == "retry" else ["clip '001' failed: broken"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["first", "retry", "extend"])
+def test_killed_at_every_line(tmp_path, what):
+    found = crash(tmp_path, 1, what)
+    assert found["kills"] >= 500
+    assert found["wrong"] == []
+
+
+def start(path):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.helpers.writers", str(path)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_two_writers_killed_at_random_moments(tmp_path, kills, monkeypatch):
+    """Two processes fill one store; one of them is killed, again and again, and a new one takes its place."""
+    monkeypatch.setattr(_format.Layout, "block_rows", _writers.BLOCK_ROWS)
+    monkeypatch.setattr(_format.Layout, "chunk_rows", 1)
+    path, whole = tmp_path / "t.zarr", tmp_path / "whole.zarr"
+    _writers.fill(whole)
+    chance = random.Random(0)
+    writers = [start(path), start(path)]
+    struck = new = 0
+    while struck < kills:
+        victim = chance.randrange(2)
+        writers[victim].stdout.readline()  # it has begun; "done" or nothing when it has ended by itself
+        time.sleep(chance.uniform(0, 0.05))
+        if writers[victim].poll() is not None and path.exists():  # finished: begin another round of the same
+            [writer.wait() for writer in writers]
+            assert _writers.content(path) == _writers.content(whole)
+            path.rename(tmp_path / f"done{struck}.zarr")
+            writers = [start(path), start(path)]
+            continue
+        writers[victim].send_signal(signal.SIGKILL)
+        writers[victim].wait()
+        struck += 1
+        store = FeatureStore.open(path) if (path / "SHA256SUMS").exists() else None
+        if store is not None:
+            done = np.flatnonzero(store.state)
+            new += len(done) > 0
+            assert np.array_equal(store.read(done), _writers.rows(done))
+        writers[victim] = start(path)
+    for writer in writers:
+        writer.wait()
+    _writers.fill(path)
+    assert _writers.content(path) == _writers.content(whole)
+    assert check.problems(path) == []
+    assert new > kills / 4  # kills struck while there was something to lose

@@ -1,0 +1,112 @@
+"""Kill a writer before every STEPth line that it runs in featcache/store, resume, and compare with an unbroken run.
+
+python -m tests.helpers.crash FOLDER STEP first|retry|extend      prints {"kills": n, "wrong": [lines...]}
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from featcache import Clip, FeatureStore, Manifest
+from featcache.errors import StoreError
+from featcache.store import StoreWriter, _format
+from featcache.store.check import problems
+
+MANIFEST = Manifest("m", tuple(Clip(f"{i:03}", "d", "train", f"{i}.mp4") for i in range(7)))
+FIRST = Manifest("m", MANIFEST.clips[:3])
+RECIPE = {"extractor": "toy", "modality": "rgb", "weights_sha256": "none", "dtype": "float16"}
+ROWS = np.random.default_rng(0).standard_normal((7, 2, 3)).astype(np.float32)
+KILLED = 9
+
+
+def job(path: Path, what: str, manifest: Manifest = MANIFEST) -> None:
+    """Row 1 fails at first and is mended by a retry; row 5 is absent. `extend` begins with the first three clips."""
+    with StoreWriter.open(path, manifest, RECIPE, row_shape=(3,), windows=2, facts={}) as writer:
+        if what == "retry":
+            writer.retry_failed()
+        for row in writer.pending:
+            if row == 5:
+                writer.absent(row, "no sound")
+            elif row == 1 and what != "retry":
+                writer.failed(row, "broken")
+            else:
+                writer.done(row, ROWS[row], np.array([row, row + 1.0]), np.array([row + 1.0, row + 2.0]))
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def killed_at(path: Path, what: str, line: int) -> bool:
+    """Run the job in a child that dies, without any clean-up, before its line-th line in the store's code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
+    left = line
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if "featcache/store" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                os._exit(KILLED)
+        return trace
+
+    sys.settrace(trace)
+    job(path, what)
+    os._exit(0)
+
+
+def vouched_for_is_right(path: Path) -> bool:
+    """Every row that `state` says is done has its features; read while nothing has been mended yet."""
+    try:
+        store = FeatureStore.open(path)
+    except StoreError as error:
+        return "no feature store" in str(error) or "being appended" in str(error)
+    done = np.flatnonzero(store.state == 1)
+    return np.array_equal(store.read(done), ROWS[done].astype(np.float16))
+
+
+def main(folder: Path, step: int, what: str) -> None:
+    _format.Layout.block_rows, _format.Layout.chunk_rows = 4, 2
+    os.fsync = lambda descriptor: None  # a killed process loses no page cache; waiting for disks proves nothing
+    before = folder / "before.zarr"  # what the job finds
+    if what == "retry":
+        job(before, "first")
+    elif what == "extend":
+        job(before, "first", FIRST)
+    expected = folder / "expected.zarr"
+    if before.exists():
+        shutil.copytree(before, expected)
+    job(expected, what)
+    whole, failed = content(expected), problems(expected)
+    kills, wrong, path = 0, [], folder / "t.zarr"
+    while True:
+        line = 1 + kills * step
+        shutil.rmtree(path, ignore_errors=True)
+        if before.exists():
+            shutil.copytree(before, path)
+        if not killed_at(path, what, line):
+            break
+        kills += 1
+        good = vouched_for_is_right(path)
+        if what == "retry":  # resumed by a writer that does not retry: what was, or what is mended, to the byte
+            plain = shutil.copytree(path, folder / "plain.zarr")
+            job(plain, "first")
+            good &= content(plain) in (whole, content(before))
+            shutil.rmtree(plain)
+        job(path, what)
+        if not good or content(path) != whole or problems(path) != failed:
+            wrong.append(line)
+    left = sorted(p.name for p in folder.glob(".*.partial"))
+    print(json.dumps({"kills": kills, "wrong": wrong, "left": left, "failed": failed}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,128 @@
+"""Choosing hyper-parameters by validators: which candidate each takes, what it costs, and what is no candidate."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from featcache.errors import ConfigError
+from heads.methods import rna, shot
+from pipelines.cli import main
+from pipelines.config import Optim
+from pipelines.evaluation.results import append
+from pipelines.experiments import Experiment
+from pipelines.tables.choosing import choices, evaluated, groups, spearman, table
+from tests.helpers.result_rows import config, result
+from tests.helpers.stores import write_all
+
+ADAPTED = config("RNA (UDA)", ("day",), "night", 0, target="night")
+#: lambda_g -> accuracy, snd (it ranks as the accuracy does), entropy (lower is better: it ranks the other way round)
+SWEPT = {0.1: (0.5, 1.0, 0.2), 0.3: (0.7, 1.2, 0.5), 1.0: (0.6, 1.1, 0.4)}
+
+
+def toy(rows, runs=Path("nowhere")):
+    return evaluated(Experiment("toy", "", ()), rows, runs)
+
+
+def swept(seed=0, base=ADAPTED, **changes):
+    rows = []
+    for g, values in SWEPT.items():
+        run = replace(base, method=rna.Params(lambda_g=g), seed=seed, **changes)
+        metrics = ("top1", "validator/snd", "validator/entropy")
+        rows += [result(run, value, metric) for metric, value in zip(metrics, values, strict=True)]
+    return rows
+
+
+def chosen(rows):
+    (candidates,) = groups(rows, toy(rows), "top1").values()
+    return {choice.rule: choice for choice in choices(candidates)}
+
+
+def test_what_each_rule_takes_and_what_it_costs():
+    found = chosen(swept())
+    assert list(found) == ["entropy", "snd", "oracle"]
+    assert [found[rule].name for rule in found] == [f"method.lambda_g={g}" for g in (0.1, 0.3, 0.3)]
+    assert [found[rule].accuracy for rule in found] == [0.5, 0.7, 0.7]
+    assert [found[rule].cost for rule in found] == pytest.approx([0.2, 0, 0])
+    assert [found[rule].correlation for rule in found] == pytest.approx([-1, 1, 1])
+
+
+def test_seeds_are_averaged_where_all_candidates_have_them():
+    other = [replace(row, value=row.value + 0.2) if row.metric == "top1" else row for row in swept(seed=1)]
+    assert chosen([*swept(), *other])["snd"].accuracy == pytest.approx(0.8)
+    assert chosen([*swept(), *other[3:]])["snd"].accuracy == 0.7  # the first candidate lacks seed 1
+    apart = [*swept()[:3], *other[3:6]]
+    assert groups(apart, toy(apart), "top1") == {}
+
+
+def test_rows_shifts_and_experiments_are_kept_apart_and_an_oracle_is_no_candidate():
+    elsewhere = [replace(row, experiment="another") for row in swept(seed=1)]
+    perfect = result(replace(ADAPTED, select="oracle"), 1.0)
+    other = config("source-only", ("day",), "night", 0)
+    rows = [*swept(), *elsewhere, perfect, result(other, 0.9)]
+    assert groups(rows, toy(rows), "top1") == groups(swept(), toy(swept()), "top1")
+    both = [*swept(), *swept(base=config("RNA (UDA)", ("night",), "day", 0, target="day"))]
+    assert list(groups(both, toy(both), "top1")) == [("RNA (UDA)", "day→night"), ("RNA (UDA)", "night→day")]
+
+
+def test_runs_that_differ_in_their_start_only_are_refused():
+    rows = [result(replace(ADAPTED, init_from=first), 0.5) for first in ("one", "two")]
+    with pytest.raises(ConfigError, match="differ in the run they start from only"):
+        groups(rows, toy(rows), "top1")
+
+
+@pytest.mark.parametrize("start_is_a_row", [True, False])
+def test_source_free_runs_stand_under_the_source_they_start_from(start_is_a_row, tmp_path):
+    """SHOT sees no source, so D1→D3 and D2→D3 differ in `init_from` alone. A start without a result is on disk."""
+    rows = []
+    for source in ("D1", "D2"):
+        for lr in (0.1, 0.3):
+            first = config("source-only" * start_is_a_row, (source,), "D3", 0, optim=Optim(lr=lr))
+            if start_is_a_row:
+                rows.append(result(first, 0.4))
+            else:
+                (tmp_path / first.id).mkdir()
+                (tmp_path / first.id / "config.json").write_text(json.dumps(first.to_json()))
+            adapted = replace(
+                first, row="SHOT", method=shot.Params(), source=(), target="D3", epoch="target", init_from=first.id
+            )
+            rows.append(result(adapted, lr))
+    found = groups(rows, toy(rows, tmp_path), "top1")
+    mine = {shift: [(c.name, c.accuracy) for c in of] for (row, shift), of in found.items() if row == "SHOT"}
+    assert mine == {shift: [("optim.lr=0.1", 0.1), ("optim.lr=0.3", 0.3)] for shift in ("D1→D3", "D2→D3")}
+
+
+def test_a_model_whose_outputs_count_in_two_ways_is_one_candidate():
+    """The way that all three candidates have is compared; the one that λ_g = 0.1 has too is no fourth candidate."""
+    again = [replace(row, value=0.9) for row in swept(eval_every=1, keep=2, select="mean")[:3]]
+    for rows in ([*swept(), *again], [*again, *swept()]):
+        assert groups(rows, toy(rows), "top1") == groups(swept(), toy(swept()), "top1")
+    alone = [*swept()[:3], *again]
+    assert groups(alone, toy(alone), "top1") == {}
+
+
+def test_rank_correlation():
+    """Ranks 1, 2, 3, 4 against 2, 1, 4, 3: 1 - 6 Σ d² / (n (n² - 1)) = 1 - 24/60."""
+    assert spearman([1.0, 2.0, 3.0, 4.0], [0.2, 0.1, 0.9, 0.5]) == pytest.approx(0.6)
+    assert spearman([1.0, 1.0, 2.0], [5.0, 5.0, 9.0]) == pytest.approx(1)
+    assert spearman([1.0, 1.0], [0.2, 0.1]) != spearman([1.0, 1.0], [0.2, 0.1])  # NaN
+
+
+def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
+    write_all(tmp_path / "stores")
+    path = tmp_path / "runs" / "results.jsonl"
+    words = ["choose", str(tmp_path / "stores" / "toy"), "--runs", str(tmp_path / "runs")]
+    append(path, swept()[:3])
+    alone = CliRunner().invoke(main, words)
+    assert alone.exit_code == 1
+    assert "no row of 'toy' has two candidates with 'top1' on the same seeds; train and evaluate it" in alone.output
+    append(path, swept())
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 0, told.output
+    lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in told.output.splitlines()]
+    assert lines[0] == ["row", "shift", "rule", "chosen", "top1", "lost", "rank correlation"]
+    assert lines[2] == ["RNA (UDA)", "day→night", "entropy", "method.lambda_g=0.1", "50.0", "20.0", "-1.00"]
+    assert lines[-1] == ["RNA (UDA)", "day→night", "oracle", "method.lambda_g=0.3", "70.0", "0.0", ""]
+    assert told.output.strip() == table(swept(), toy(swept())).strip()

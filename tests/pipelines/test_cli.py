@@ -1,0 +1,336 @@
+"""The commands as a user types them: bad input gives one clear sentence and exit code 1 or 2, and loses nothing."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from featcache import FeatureStore, Manifest
+from pipelines.cli import extract as cli_extract
+from pipelines.cli import main
+from tests.helpers.media import write_sound
+from tests.helpers.stores import write_all
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def commands(group=main, path=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.fixture
+def mine(videos, tmp_path):
+    """A folder with two good videos and a manifest of them, to which tests add."""
+    manifest = Manifest.read(videos / "kitchens.csv")
+    rows = []
+    for number, clip in enumerate(manifest.clips[:2]):
+        os.link(manifest.path(clip), tmp_path / f"{number}.mp4")
+        rows.append(f"{number},home,train,{number}.mp4")
+    (tmp_path / "m.csv").write_text("\n".join(["clip_id,domain,split,source", *rows]) + "\n")
+    return tmp_path
+
+
+def add(folder, source, content=None, **columns):
+    """One more clip, `bad`, in the manifest; returns the manifest's path."""
+    if content is not None:
+        (folder / source).write_bytes(content)
+    lines = (folder / "m.csv").read_text().splitlines()
+    lines = [",".join([lines[0], *columns]), *(line + "," * len(columns) for line in lines[1:])]
+    lines.append(",".join(["bad", "home", "train", source, *map(str, columns.values())]))
+    (folder / "m.csv").write_text("\n".join(lines) + "\n")
+    return folder / "m.csv"
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_has_help_that_ends_with_an_example(path, command):
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    text = command.help.strip()
+    assert "Example" in text
+    assert text.splitlines()[-1].strip().startswith("featcache")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("help", "dtype", "format"):
+            assert parameter.help, f"{path}: option {parameter.name} has no help"
+
+
+def broken(name, good):
+    return {
+        "truncated": (good[: len(good) // 3], {}, "bad.mp4"),
+        "zero bytes": (b"", {}, "bad.mp4"),
+        "text": (b"these are not the frames you are looking for\n" * 50, {}, "bad.mp4"),
+        "missing": (None, {}, "bad.mp4"),
+        "start after the end": (good, {"start_seconds": 90, "stop_seconds": 95}, "bad.mp4"),
+        "starts after the last frame": (good, {"start_frame": 9000, "stop_frame": 9010}, "bad.mp4"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["truncated", "zero bytes", "text", "missing", "start after the end", "starts after the last frame"]
+)
+def test_a_broken_clip_is_named_and_the_rest_is_finished(mine, name):
+    content, columns, source = broken(name, (mine / "0.mp4").read_bytes())
+    manifest = add(mine, source, content, **columns)
+    result = run("extract", manifest, "hog", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    for extractor in ("hog", "logmel"):
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith(f"{extractor}: failed: bad: ")]
+        assert "bad.mp4" in line
+        store = FeatureStore.open(mine / "stores" / "m" / f"{extractor}.zarr")
+        assert store.state.tolist() == [1, 1, 2]
+    checked = run("check", manifest, mine / "stores" / "m" / "hog.zarr")
+    assert checked.exit_code == 1
+    assert len([line for line in checked.stdout.splitlines() if "bad" in line]) == 2
+
+
+def test_clips_that_fail_for_one_reason_are_one_line_and_of_many_reasons_some_are_told(mine, monkeypatch):
+    def failures(*clips):
+        with (mine / "m.csv").open("a") as file:
+            file.writelines(f"{clip},home,train,{source}\n" for clip, source in clips)
+        said = run("extract", mine / "m.csv", "hog", "--stores", mine / "stores").stderr
+        return [line for line in said.splitlines() if "failed" in line]
+
+    (mine / "bad.mp4").write_bytes(b"no video")
+    (line,) = failures(("a", "bad.mp4"), ("b", "bad.mp4"), ("c", "bad.mp4"))
+    assert line.startswith("hog: failed: a and 2 more: ")
+    assert "bad.mp4" in line
+    monkeypatch.setattr(cli_extract, "REASONS", 1)
+    first, rest = failures(("d", "gone.mp4"))
+    assert first == line
+    store = mine / "stores" / "m" / "hog.zarr"
+    assert rest == f"hog: failed: 4 clips in all; `featcache info {store} --failures 4`"
+
+
+def test_a_sound_file_has_no_pictures_and_that_is_no_failure(mine):
+    import wave
+
+    with wave.open(str(mine / "tone.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(b"\x00\x10\x00\xf0" * 16000)
+    manifest = add(mine, "tone.wav")
+    result = run("extract", manifest, "hog", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 0, result.output
+    assert "hog: absent: bad: " in result.stderr
+    assert FeatureStore.open(mine / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 3]
+    assert FeatureStore.open(mine / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
+
+
+def test_a_video_without_a_video_stream_is_broken(mine):
+    write_sound(mine / "bad.mp4", np.zeros(16000), 16000, codec="aac")
+    result = run("extract", add(mine, "bad.mp4"), "hog", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 1, result.output
+    assert "hog: failed: bad: " in result.stderr
+    assert "no video stream, only sound" in result.stderr
+    assert FeatureStore.open(mine / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 2]
+    assert FeatureStore.open(mine / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
+
+
+def test_a_modality_that_no_clip_has_is_an_error(mine):
+    (mine / "still.csv").write_text("clip_id,domain,split,source\na,d,train,still.png\n")
+    import cv2
+    import numpy as np
+
+    cv2.imwrite(str(mine / "still.png"), np.full((64, 64, 3), 90, np.uint8))
+    result = run("extract", mine / "still.csv", "logmel", "--stores", mine / "stores")
+    assert result.exit_code == 1
+    assert "logmel: absent: a: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("clip_id,domain,split,source\n", "no clips"),
+        ("clip_id,domain,split,source\na,d,train,0.mp4\na,d,train,1.mp4\n", "line 3: clip_id 'a' stands on line 2"),
+        ("clip_id,domain,split,source,color\na,d,train,0.mp4,red\n", "unknown column 'color'"),
+        ("clip_id,domain,split,source,start_frame,stop_frame\na,d,train,0.mp4,9,3\n", "stop_frame 3 is not after"),
+    ],
+)
+@pytest.mark.parametrize("command", ["extract", "check"])
+def test_bad_manifests(mine, command, text, message):
+    (mine / "bad.csv").write_text(text)
+    result = run(command, mine / "bad.csv", *(["hog", "--stores", mine / "stores"] if command == "extract" else []))
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (mine / "stores").exists()
+
+
+def test_ids_and_labels_that_look_like_something_else(videos, tmp_path):
+    for label in ("NA", "null"):
+        for number in ("007", "1e5", "nan"):
+            target = tmp_path / "videos" / "01" / label / f"{label}{number}.mp4"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(next((videos).rglob("*.mp4")), target)
+    result = run("manifest", "scan", tmp_path / "videos", "--layout", "{domain}/{label}/{clip_id}")
+    assert result.exit_code == 0, result.output
+    manifest = tmp_path / "videos" / "videos.csv"
+    assert result.stdout.strip() == str(manifest)
+    assert run("extract", manifest, "logmel", "--stores", tmp_path / "stores").exit_code == 0
+    store = FeatureStore.open(tmp_path / "stores" / "videos" / "logmel.zarr")
+    assert store.clip_ids[0] == "NA007"
+    assert Manifest.read(tmp_path / "stores" / "videos" / "manifest.csv").classes == {"label": ("NA", "null")}
+
+
+def test_scan_does_not_replace_what_somebody_may_have_edited(mine):
+    def scan(*options):
+        return run("manifest", "scan", mine, "--layout", "{clip_id}", "--out", mine / "m.csv", *options)
+
+    edited = (mine / "m.csv").read_bytes()
+    refused = scan()
+    assert refused.exit_code == 1
+    assert (
+        "m.csv exists and says something else; name another file with --out, or replace it with --ov" in refused.output
+    )
+    assert (mine / "m.csv").read_bytes() == edited
+    assert scan("--overwrite").exit_code == 0
+    written = (mine / "m.csv").read_bytes()
+    assert written != edited
+    assert scan().exit_code == 0  # nothing differs
+    assert (mine / "m.csv").read_bytes() == written
+
+
+def test_the_copy_beside_the_stores_is_a_manifest_too(mine):
+    stores = mine / "stores"
+    assert run("extract", mine / "m.csv", "logmel", "--stores", stores).exit_code == 0
+    again = run("extract", stores / "m" / "manifest.csv", "hog", "--stores", stores)
+    assert again.exit_code == 0, again.output
+    assert sorted(path.name for path in stores.iterdir()) == ["m"]
+    assert sorted(path.name for path in (stores / "m").glob("[!.]*")) == ["hog.zarr", "logmel.zarr", "manifest.csv"]
+    checked = run("check", stores)
+    assert checked.exit_code == 0, checked.output
+    lines = [f"{stores / 'm' / name}: in order" for name in ("hog.zarr", "logmel.zarr", "manifest.csv")]
+    assert checked.stdout.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "ending"),
+    [
+        (["extract", "m.csv", "hog"], errno.ENOSPC, "; what was finished is kept, run the same command to go on"),
+        (["extract", "m.csv", "hog"], errno.EACCES, "stores/m"),
+        (["check", "m.csv"], errno.EIO, "stores/m"),
+        (
+            ["manifest", "build", "kitchens", "."],
+            errno.EIO,
+            "; what was finished is kept, run the same command to go on",
+        ),
+    ],
+)
+def test_only_commands_that_go_on_say_so_and_only_of_the_disk(mine, monkeypatch, arguments, number, ending):
+    def broken(*args, **kwargs):
+        raise OSError(number, os.strerror(number), "stores/m")
+
+    monkeypatch.chdir(mine)
+    for place in (
+        "pipelines.extraction.extract.extract",
+        "featcache.check.problems",
+        "featcache.builders.kitchens.build",
+    ):
+        monkeypatch.setattr(place, broken)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {os.strerror(number)}: stores/m")
+    assert result.stderr.splitlines()[-1].endswith(ending)
+
+
+def test_train_head_prints_the_folder_of_runs_and_nothing_else(tmp_path):
+    write_all(tmp_path / "stores")
+    words = ("--runs", tmp_path / "runs", "--workers", 1, "--seeds", 0)  # the stores are where the folder lies
+    result = run("train-head", tmp_path / "stores" / "toy", *words, "--set", "steps=2", "--only", "source-only")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{tmp_path / 'runs'}\n"
+    assert "2 trained in" in result.stderr
+
+
+def test_a_store_of_another_manifest_is_refused(mine):
+    stores = mine / "stores"
+    assert run("extract", mine / "m.csv", "logmel", "--stores", stores).exit_code == 0
+    before = FeatureStore.open(stores / "m" / "logmel.zarr").fingerprint
+    (mine / "other").mkdir()
+    (mine / "other" / "m.csv").write_text("clip_id,domain,split,source\nx,d,train,../0.mp4\n")
+    result = run("extract", mine / "other" / "m.csv", "logmel", "--stores", stores)
+    assert result.exit_code == 1
+    assert "was made from other clips than manifest 'm'" in result.stderr
+    assert "removed: '0', '1'" in result.stderr
+    assert FeatureStore.open(stores / "m" / "logmel.zarr").fingerprint == before
+
+
+def test_a_folder_that_cannot_be_written(mine):
+    (mine / "file").write_text("in the way")
+    result = run("extract", mine / "m.csv", "logmel", "--stores", mine / "file" / "stores")
+    assert result.exit_code == 1
+    assert "Not a directory" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_full_disk_stops_with_a_sentence_and_a_resume_goes_on(videos, tmp_path):
+    """A limit on the size of files stands in for the full disk: writes fail in the same way."""
+    command = ["extract", str(videos / "kitchens.csv"), "hog", "--stores"]
+    full = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *command, str(tmp_path / "s")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith("Error: File too large")
+    assert "run the same command to go on" in full.stderr
+    assert "Traceback" not in full.stderr
+    for folder in ("s", "whole"):
+        assert run(*command, tmp_path / folder).exit_code == 0
+    stores = [FeatureStore.open(tmp_path / folder / "kitchens" / "hog.zarr") for folder in ("s", "whole")]
+    assert stores[0].fingerprint == stores[1].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract", "none.csv", "hog"], 1, "no manifest none.csv"),
+        (["extract"], 2, "Missing argument"),
+        (
+            ["extract", "m.csv", "hogg"],
+            1,
+            "no extractor 'hogg'; did you mean 'hog'? there are: hog, ",
+        ),
+        (["extract", "m.csv", "hog", "--windows", "five"], 1, "no window plan 'five'"),
+        (["extract", "m.csv", "hog", "--set", "hog.sells=3"], 1, "sells"),
+        (["extract", "m.csv", "hog", "--dtype", "int8"], 2, "'int8' is not one of"),
+        (["check", "stores"], 1, "no manifest stores"),
+        (["check", "."], 1, ". holds no stores; name a manifest"),
+        (["extract", "m.csv", "hog", "--stores", ""], 2, "the path is empty"),
+        (["table", "kitchens", "--runs", ""], 2, "the path is empty"),
+        (["manifest", "scan", ".", "--layout", "{clip_id}.mp4"], 1, "endings are left out"),
+        (["manifest", "scan", ".", "--layout", "{clip_id}", "--out", "."], 1, ". is a folder; name a file"),
+        (["manifest", "scan", ".", "--layout", "{clip_id}", "--fps", "nan"], 1, "fps nan is no frame rate"),
+        (["manifest", "scan", "nowhere", "--layout", "{clip_id}"], 1, "no folder nowhere"),
+        (["manifest", "build", "kitchen", "."], 1, "no benchmark 'kitchen'"),
+        (["train-head", "kitchen"], 1, "did you mean 'kitchens'"),
+        (["train-head", "kitchens", "--stores", "none", "--runs", "r", "--workers", "1", "--seeds", "0"], 1, "none"),
+        (["evaluate", "kitchens", "--runs", "none"], 1, "train-head kitchens"),
+        (["evaluate", "kitchens", "--runs", "none"], 1, "\n  … and 14 more\n"),
+        (["table", "kitchens", "--runs", "none"], 1, "no results at none"),
+        (["train-head", "kitchens", "--seeds", "a,b"], 1, "seeds"),
+        (["train-head", "kitchens", "--only", "SOTA"], 1, "no row 'SOTA'"),
+        (["train-head", "kitchens", "--set", "method.lambda=1"], 1, "lambda"),
+    ],
+)
+def test_mistakes_on_the_command_line(mine, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(mine)
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output

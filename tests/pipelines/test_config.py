@@ -1,0 +1,286 @@
+"""RunConfig: JSON and back, its id, typed settings, and a sentence for everything that cannot be meant."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featcache.errors import ConfigError
+from heads.methods import entropy, logistic_regression, rna, source_only
+from heads.nets import adapter
+from pipelines.config import Feed, Optim, RunConfig, override, plan
+from tests.helpers.stores import run
+
+ADAPTED = {"method": rna.Params(), "target": "night"}
+
+
+def test_json_round_trip():
+    config = run(
+        **ADAPTED,
+        optim=Optim(milestones=(0.5, 0.75)),
+        optim_for={"net.F": Optim("adam", 1e-3), "net": Optim(lr=0.1)},
+        feeds={"rgb": Feed("hog", train="random:2", test="each"), "text": Feed("bert", "source test")},
+        holdout=0.2,
+        select="source_val",
+        epoch=7,
+        init_from="earlier",
+    )
+    again = RunConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert again == config
+    assert again.id == config.id
+
+
+def test_id_names_the_run_and_hashes_all_but_the_row():
+    config = run(**ADAPTED)
+    assert config.id.startswith("rna_day_with-night_on-night_s0_")
+    assert dataclasses.replace(config, row="another").id == config.id
+    others = [
+        override(config, setting).id
+        for setting in (
+            "seed=1",
+            "method.lambda_g=2",
+            "net.dim=16",
+            "feeds.rgb.train=random:1",
+            "optim.lr=0.1",
+            "steps=13",
+        )
+    ]
+    assert len({config.id, *others}) == 7
+
+
+def test_id_is_a_folder_name():
+    assert "/" not in run(source=("a/b", "c d"), test="e:f").id
+    assert len(run(source=tuple(f"domain{k}" for k in range(50)), batch=(64, 6)).id) < 100
+
+
+def test_equal_numbers_of_other_types_are_one_run():
+    assert run(optim=Optim(lr=1)).id == run(optim=Optim(lr=1.0)).id
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"),
+    [
+        ("method.lambda_g=0.5", lambda c: c.method.lambda_g == 0.5),
+        ("method.lambda_g=2", lambda c: c.method.lambda_g == 2.0 and isinstance(c.method.lambda_g, float)),
+        ("method.per_modality=true", lambda c: c.method.per_modality is True),
+        ("method.per_modality=False", lambda c: c.method.per_modality is False),
+        ("batch=3, 5", lambda c: c.batch == (3, 5)),
+        ("source=(day,dusk)", lambda c: c.source == ("day", "dusk")),
+        ("source=dusk", lambda c: c.source == ("dusk",)),
+        ("target=dusk", lambda c: (c.target, c.test) == ("dusk", "dusk")),
+        ("epoch=3", lambda c: c.epoch == 3),
+        ("epoch=target", lambda c: c.epoch == "target"),
+        ("optim.milestones=0.5,0.8", lambda c: c.optim.milestones == (0.5, 0.8)),
+        ("optim.milestones=", lambda c: c.optim.milestones == ()),
+        ("init_from=none", lambda c: c.init_from is None),
+        ("init_from=r_1", lambda c: c.init_from == "r_1"),
+        ("feeds.flow.train=random:2", lambda c: c.feeds["flow"].train == "random:2"),
+        ("optim_for.net.F.lr=0.5", lambda c: c.optim_for["net.F"].lr == 0.5 and c.optim_for["net"].lr == 0.1),
+        ("net.act=none", lambda c: c.net.act == "none"),
+        ("method=rna", lambda c: c.method == rna.Params()),
+    ],
+)
+def test_settings_know_their_type(setting, read):
+    config = run(**ADAPTED, test="night", optim_for={"net": Optim(lr=0.1), "net.F": Optim(lr=0.2)})
+    assert read(override(config, setting))
+
+
+def test_settings_are_checked_together():
+    """No single one of them would be allowed."""
+    config = override(run(**ADAPTED), "method=source_only", "target=none", "test=night")
+    assert (config.method, config.target) == (source_only.Params(), None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("method.lamda_g=1", "no setting 'lamda_g' in method; did you mean 'lambda_g'. there are: lambda_g, lambda_c"),
+        ("metod.lambda_g=1", "no setting 'metod'; did you mean 'method'"),
+        ("feeds.rbg.store=x", "no setting 'rbg' in feeds; did you mean 'rgb'. there are: rgb, flow"),
+        ("optim_for.net.lr=1", "no setting 'net' in optim_for; there are: none"),
+        ("method.lambda_g=much", "method.lambda_g=much: 'much' is not a number"),
+        ("seed=1.5", "seed=1.5: '1.5' is not a whole number"),
+        ("method.per_modality=1", "'1' is not true or false"),
+        ("batch=3", r"batch: \[3\] must have 2 values"),
+        ("batch=3,x", "batch=x: 'x' is not a whole number"),
+        ("optim=sgd", "optim=sgd: 'sgd' is not a group of settings"),
+        ("seed.x=1", "seed is a whole number and has no part 'x'"),
+        ("method=rma", "no method 'rma'; did you mean 'rna'"),
+        ("net=adaptor", "no net 'adaptor'; did you mean 'adapter'"),
+        ("seed", "no setting 'seed'; write NAME=VALUE"),
+        ("=1", "no setting '=1'; write NAME=VALUE"),
+    ],
+)
+def test_bad_settings_are_named(setting, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        override(run(**ADAPTED), setting)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"target": "night"}, "method 'source_only' must not see a target .target='night'.; it works on: source"),
+        ({"source": ()}, "method 'source_only' needs source"),
+        ({"source": "day"}, r'must be a tuple of domains: source=\("day",\)'),
+        ({"source": ("day", "day")}, "names a domain twice"),
+        ({"method": rna.Params(), "target": "day"}, "target 'day' is a source too"),
+        ({"test": ""}, "test is empty"),
+        ({"manifest": ""}, "manifest is empty"),
+        ({"method": adapter.Params()}, "method must be the Params"),
+        ({"net": rna.Params}, "net must be the Params"),
+        ({"feeds": {}}, "feeds is empty"),
+        ({"feeds": {"a.b": Feed("hog")}}, "'a.b' is no name for a modality"),
+        (
+            {"feeds": {"rgb": Feed("hog", seen_by="everyone")}},
+            "feeds.rgb.seen_by='everyone'; choose from source, target",
+        ),
+        ({"feeds": {"rgb": Feed("hog", train="random")}}, "feeds.rgb.train='random' is no draw of windows"),
+        ({"feeds": {"rgb": Feed("hog", train="random:0")}}, "choose from all, random:K, shared:K, segments:K"),
+        ({"feeds": {"rgb": Feed("hog", test="random:1")}}, "choose from all, segments:K, mean, each"),
+        ({"feeds": {"rgb": Feed("hog", test="each:2")}}, "is no draw of windows"),
+        ({"train_split": "training"}, "train_split='training'; choose from train, val, test"),
+        ({"absent": "ignore"}, "absent='ignore'; choose from refuse, drop, mask"),
+        ({"select": "best"}, "select='best'; choose from last, mean, source_val"),
+        ({"select": "source_val"}, "set holdout"),
+        ({"fidelity": "close"}, "choose from exact, adapter"),
+        ({"holdout": 1.0}, "holdout=1.0 must be a share"),
+        ({"steps": -1}, "steps=-1 must be at least 0"),
+        ({"keep": 9}, "keep=9 needs evaluation points"),
+        ({"epoch": "target"}, "epoch='target' is one pass over the target, but the run has none"),
+        ({"epoch": 0}, "epoch=0 must be at least 1"),
+        ({"epoch": "day"}, "choose from source, target"),
+        ({"batch": (1, 6), "source": ("day", "dusk")}, "1 rows of the source for its 2 domains"),
+        ({"optim": Optim("lion")}, "optim.name='lion'; choose from sgd, adam"),
+        ({"optim": Optim(lr=0.0)}, "optim.lr=0.0 must be above 0"),
+        ({"optim": Optim(milestones=(50,))}, "fractions of the run"),
+        ({"optim": Optim(nesterov=True, momentum=0.0)}, "nesterov needs sgd with a momentum"),
+        ({"optim_for": {"net": Optim(clip_norm=-1.0)}}, "optim_for.net.clip_norm=-1.0 must be at least 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        run(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"steps": "5"}, "steps: '5' is not a whole number"),
+        ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
+        ({"keep": True}, "keep: True is not a whole number"),
+        ({"seed": "a"}, "seed: 'a' is not a whole number"),
+        ({"seed": 1.0}, "seed: 1.0 is not a whole number"),
+        ({"seed": -1}, r"seed=-1 must be a whole number in \[0, 2\*\*63\)"),
+        ({"seed": 2**63}, "seed=9223372036854775808 must be"),
+        ({"source": ["loft"]}, r"source=\['loft'\] must be a tuple: \('loft',\)"),
+        ({"source": None}, "source=None must be a tuple"),
+        ({"test": ("night",)}, r"test: \('night',\) is not text"),
+        ({"row": None}, "row: None is not text"),
+        ({"manifest": 3}, "manifest: 3 is not text"),
+        ({"feeds": {"rgb": "hog"}}, r"feeds.rgb='hog' must be Feed\(...\)"),
+        ({"feeds": {3: Feed("hog")}}, "feeds: 3 is not text"),
+        ({"feeds": ("hog",)}, r"feeds: \('hog',\) is not a group of settings"),
+        ({"feeds": {"rgb": Feed(3)}}, "feeds.rgb.store: 3 is not text"),
+        ({"batch": 64}, "batch=64 must be a tuple of 2 values"),
+        ({"batch": (64,)}, r"batch=\(64,\) must be a tuple of 2 values"),
+        ({"batch": (6, 6.5)}, "batch: 6.5 is not a whole number"),
+        ({"epoch": None}, "epoch=None is not a whole number or text"),
+        ({"epoch": 2.5}, "epoch=2.5 is not a whole number or text"),
+        ({"holdout": "0.1"}, "holdout='0.1' is not a finite number"),
+        ({"holdout": math.nan}, "holdout=nan is not a finite number"),
+        ({"net": adapter.Params(dim="a")}, "net.dim: 'a' is not a whole number"),
+        ({"method": source_only.Params(per_modality=1)}, "method.per_modality: 1 is not true or false"),
+        ({"method": rna.Params(lambda_g=math.nan)}, "method.lambda_g=nan is not a finite number"),
+        ({"method": rna.Params(lambda_im=-0.1)}, "method.lambda_im=-0.1 must be at least 0"),
+        ({"optim": 0.1}, r"optim=0.1 must be Optim\(...\)"),
+        ({"optim": Optim(lr=math.inf)}, "optim.lr=inf is not a finite number"),
+        ({"optim": Optim(lr=math.nan)}, "optim.lr=nan is not a finite number"),
+        ({"optim": Optim(gamma=math.inf)}, "optim.gamma=inf is not a finite number"),
+        ({"optim": Optim(milestones=0.5)}, "optim.milestones=0.5 must be a tuple"),
+        ({"optim_for": {"net": 0.1}}, r"optim_for.net=0.1 must be Optim\(...\)"),
+        ({"optim_for": {"net": Optim(name=3)}}, "optim_for.net.name: 3 is not text"),
+        ({"init_from": run()}, "init_from takes the id of a run: write init_from=THE_RUN.id"),
+        ({"init_from": 3}, "init_from=3 is not text or none"),
+    ],
+)
+def test_values_of_another_type_are_named_in_one_sentence(changes, complaint):
+    with pytest.raises(ConfigError, match=complaint) as told:
+        run(**changes)
+    assert len(str(told.value)) < 150
+
+
+def test_whole_numbers_are_numbers():
+    assert run(holdout=0, optim=Optim(lr=1, milestones=())).optim.lr == 1
+
+
+def test_labelled_rows_are_not_tested():
+    for method in (source_only.Params(), rna.Params()):
+        with pytest.raises(ConfigError, match="the test rows of 'night' would be trained on with their labels"):
+            run(method=method, source=("day", "night"), test="night", train_split="test")
+    assert run(source=("night",), test="night").test == "night"  # supervised-target: other rows of the domain
+
+
+def test_points_are_the_last_ones_and_there_are_as_many_as_asked_for():
+    assert run(steps=12).points == (12,)
+    assert run(steps=11, eval_every=3, keep=2).points == (9, 11)
+    assert run(steps=12, eval_every=3, keep=4).points == (3, 6, 9, 12)
+    assert run(steps=0).points == (0,)
+    with pytest.raises(ConfigError, match="keep=5 of 4 evaluation points: steps=12 with eval_every=3 gives no more"):
+        run(steps=12, eval_every=3, keep=5)
+
+
+def test_a_feed_that_only_the_test_sees_is_refused():
+    feeds = {"rgb": Feed("hog"), "flow": Feed("hof", seen_by="test")}
+    with pytest.raises(ConfigError, match="feeds.flow.seen_by='test': no training side sees it"):
+        run(feeds=feeds)
+    assert run(feeds=feeds, init_from="earlier").feeds == feeds
+
+
+def test_sides_that_share_no_modality_are_refused():
+    feeds = {"rgb": Feed("hog", seen_by="source test"), "flow": Feed("hof", seen_by="target test")}
+    for method in (rna.Params(), entropy.Params(), logistic_regression.Params()):
+        with pytest.raises(ConfigError, match="source and target share no modality, so nothing can be adapted; change"):
+            run(method=method, target="night", feeds=feeds)
+    assert run(method=rna.Params(), target=None, test="night", feeds=feeds).feeds == feeds
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ({"stepz": 3}, "no setting 'stepz'; did you mean 'steps'"),
+        ({"steps": "3"}, "steps: '3' is not a whole number"),
+        ({"steps": True}, "steps: True is not a whole number"),
+        ({"method": {"name": "nope"}}, "no method 'nope'"),
+        ({"method": {}}, "method.name: None is not text"),
+        ({"batch": [1, 2, 3]}, "must have 2 values"),
+        ({"source": "day"}, "source: 'day' is not a list"),
+        ({"target": 3}, "target: 3 is not text or none"),
+    ],
+)
+def test_bad_json_is_named(data, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        RunConfig.from_json({**run().to_json(), **data})
+
+
+def test_missing_json_keys_take_their_defaults_or_are_named():
+    data = run().to_json()
+    del data["seed"]
+    assert RunConfig.from_json(data).seed == 0
+    del data["manifest"]
+    with pytest.raises(ConfigError, match="manifest"):
+        RunConfig.from_json(data)
+
+
+def test_learning_rate_by_hand():
+    steps = Optim(lr=1.0, milestones=(0.5, 0.75))
+    assert [steps.at(p) for p in (0, 0.49, 0.5, 0.75)] == pytest.approx([1, 1, 0.1, 0.01])
+    assert Optim(lr=2.0, inverse=10).at(0.3) == pytest.approx(2 * 4**-0.75)
+
+
+@given(st.integers(1, 99))
+def test_plan(k):
+    assert plan(f"random:{k}") == ("random", k)
+    assert plan("each") == ("each", 0)

@@ -1,0 +1,271 @@
+"""From kept outputs to result rows: selection rules, several tasks, norms, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from featcache import Manifest
+from featcache.errors import ConfigError
+from heads.methods import rna
+from pipelines.config import Feed
+from pipelines.data.opening import open_run
+from pipelines.data.stores import open_manifest
+from pipelines.evaluation.evaluate import evaluate, predictions
+from pipelines.measures.accuracy import topk_accuracy
+from pipelines.tasks.classification import TASK
+from pipelines.training.runs import Run
+from pipelines.training.train import train
+from tests.helpers.stores import CLASSES, STORES, manifest, run, write_all, write_store
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("stores"))
+
+
+def values(folder, stores):
+    return {result.metric: result.value for result in evaluate(folder, stores)}
+
+
+def truth(run_folder, clips, task="label"):
+    names = clips.classes[task]
+    return np.array([names.index(clips.clips[row].labels[task]) for row in Run.open(run_folder).outputs["rows"]])
+
+
+def test_accuracies_are_those_of_the_kept_outputs(stores, tmp_path):
+    folder = train(run(steps=4), stores, tmp_path)
+    z, y = Run.open(folder).outputs["label"][0], truth(folder, manifest())
+    found = values(folder, stores)
+    assert found["top1"] == pytest.approx(np.mean([row.argmax() == label for row, label in zip(z, y, strict=True)]))
+    recalls = [np.mean(z[y == c].argmax(1) == c) for c in range(3)]
+    assert found["mean_class"] == pytest.approx(np.mean(recalls))
+    assert "top5" not in found  # of 3 classes
+
+
+def test_result_rows_say_where_they_come_from(stores, tmp_path):
+    config = run(method=rna.Params(), target="night", row="RNA (UDA)", seed=3, select="mean", eval_every=5, keep=2)
+    results = evaluate(train(config, stores, tmp_path), stores, "toy table")
+    opened = open_run(config, stores)
+    assert len({result.metric for result in results}) == len(results)
+    for result in results:
+        assert (result.run, result.experiment, result.row, result.seed) == (config.id, "toy table", "RNA (UDA)", 3)
+        assert (result.source, result.target, result.test, result.n) == (("day",), "night", "night", 6)
+        assert (result.select, result.fidelity, result.untrained) == ("mean", "adapter", ())
+        assert result.recipes == {m: store.recipe_sha256 for m, store in opened.stores.items()}
+        assert result.read["store rgb"] == opened.stores["rgb"].fingerprint
+        assert result.config == config.to_json()
+        assert result.version
+
+
+def test_selection_rules(stores, tmp_path):
+    """On the same kept outputs: the last, the mean over all, and the one that is best on held-out source rows."""
+    base = run(eval_every=1, keep=12, steps=12, holdout=0.25, optim=dataclasses.replace(run().optim, lr=0.003))
+    by_rule = {
+        rule: train(dataclasses.replace(base, select=rule), stores, tmp_path) for rule in ("last", "mean", "source_val")
+    }
+    made = Run.open(by_rule["last"])
+    y = truth(by_rule["last"], manifest())
+    points = [topk_accuracy(z, y, 1) for z in made.outputs["label"]]
+    assert len(set(points)) > 1, "the test is blind if all points are alike"
+    assert values(by_rule["last"], stores)["top1"] == points[-1]
+    assert values(by_rule["mean"], stores)["top1"] == pytest.approx(sum(points) / 12)
+    held = [point["source_val"] for point in made.points]
+    best = max(k for k in range(12) if held[k] == max(held))
+    assert values(by_rule["source_val"], stores)["top1"] == points[best]
+
+
+def test_several_tasks_have_names_and_an_action(tmp_path):
+    two = manifest(labels=lambda d, split, name: {"verb": name, "noun": {"chop": "leek"}.get(name, "soup")})
+    stores = write_all(tmp_path / "stores", two)
+    folder = train(run(steps=3), stores, tmp_path)
+    found = values(folder, stores)
+    outputs = Run.open(folder).outputs
+    right = [outputs[task][0].argmax(1) == truth(folder, two, task) for task in ("verb", "noun")]
+    assert found["top1/verb"] == pytest.approx(right[0].mean())
+    assert found["top1/action"] == pytest.approx((right[0] & right[1]).mean())
+    assert {"mean_class/noun", "cv_s/verb", "norm/target/rgb/noun"} <= set(found)
+    assert "top1" not in found
+
+
+def test_norms_are_those_of_the_trained_features(stores, tmp_path):
+    config = run(steps=5)
+    folder = train(config, stores, tmp_path)
+    method, opened, found = Run.open(folder).method(), open_run(config, stores), values(folder, stores)
+    naive = {}
+    for side, domain in (("source", "day"), ("target", "night")):
+        rows = opened.manifest.rows(domain=domain, split="test")
+        for m, store in opened.stores.items():
+            x = torch.from_numpy(np.stack([store[row].mean(0) for row in rows]))
+            naive[side, m] = np.mean([method.net.F[m](one).clamp_min(0).norm().item() for one in x])
+            assert found[f"norm/{side}/{m}"] == pytest.approx(naive[side, m], rel=1e-5)
+    for name, sides in (("cv_s", ["source"]), ("cv_t", ["target"]), ("cv_st", ["source", "target"])):
+        h = [naive[side, m] for side in sides for m in opened.stores]
+        mean = sum(h) / len(h)
+        assert found[name] == pytest.approx((sum((v - mean) ** 2 for v in h) / len(h)) ** 0.5 / mean, rel=1e-5)
+
+
+def test_norms_count_only_rows_that_have_the_modality(tmp_path):
+    clips = manifest()
+    night = clips.rows(domain="night", split="test")
+    for folder, states in (("whole", {}), ("gaps", {night[0]: "absent"})):
+        clips.write(tmp_path / folder / "toy" / "manifest.csv")
+        write_store(tmp_path / folder / "toy", clips, "hog", states=states)
+    config = run(feeds={"rgb": Feed("hog")}, absent="mask", steps=2)
+    folder = train(config, tmp_path / "gaps", tmp_path / "runs")
+    opened = open_run(config, tmp_path / "whole")
+    side = next(opened.test().sweep())
+    norms = Run.open(folder).method().net.encode(side)["rgb"].norm(dim=1)
+    assert values(folder, tmp_path / "gaps")["norm/target/rgb"] == pytest.approx(norms[1:].mean().item(), rel=1e-5)
+
+
+def test_dead_features_have_norms_but_no_coefficient_of_variation(stores, tmp_path):
+    folder = train(run(steps=0), stores, tmp_path)
+    weights = {name: torch.zeros_like(w) for name, w in Run.open(folder).method().state_dict().items()}
+    torch.save(weights, folder / "head.pt")
+    found = values(folder, stores)
+    assert found["norm/source/rgb"] == found["norm/target/flow"] == 0
+    assert not any(metric.startswith("cv_") for metric in found)
+
+
+def test_predictions_for_a_confusion_matrix(stores, tmp_path):
+    folder = train(run(), stores, tmp_path)
+    said = predictions(folder, stores)
+    assert said.classes == CLASSES
+    assert said.truth.tolist() == truth(folder, manifest()).tolist()
+    assert (said.truth == said.predicted).mean() == pytest.approx(values(folder, stores)["top1"])
+    with pytest.raises(ConfigError, match="no label 'verb'.*label"):
+        predictions(folder, stores, "verb")
+
+
+def test_a_manifest_is_read_once_until_it_changes(tmp_path):
+    clips = manifest()
+    write_all(tmp_path, clips)
+    first = open_manifest(tmp_path, "toy")
+    assert open_manifest(tmp_path, "toy") is first
+    Manifest("toy", clips.clips[:-1], clips.root).write(tmp_path / "toy" / "manifest.csv")
+    assert len(open_manifest(tmp_path, "toy")) == len(first) - 1
+
+
+def test_a_changed_manifest_is_refused(tmp_path):
+    stores = write_all(tmp_path / "stores")
+    folder = train(run(), stores, tmp_path)
+    manifest(labels=lambda d, s, name: {"label": "stir"}).write(stores / "toy" / "manifest.csv")
+    with pytest.raises(ConfigError, match="manifest 'toy' has changed since run .* was made; train it again"):
+        evaluate(folder, stores)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_changed_features_are_refused(tmp_path, monkeypatch, size):
+    """Old weights on new features would be measured, under the fingerprint of the old ones."""
+    stores = write_all(tmp_path / "stores")
+    folder = train(run(), stores, tmp_path)
+    shutil.rmtree(stores / "toy" / "hof.zarr")
+    monkeypatch.setitem(STORES, "hof", ("flow", size, 0.5))
+    write_store(stores / "toy", manifest(), "hof", seed=9)
+    with pytest.raises(ConfigError, match="store flow has changed since run .* was made; train it again"):
+        evaluate(folder, stores)
+
+
+def test_a_changed_first_stage_is_refused(stores, tmp_path):
+    first = train(run(), stores, tmp_path)
+    second = train(run(seed=1, init_from=first.name), stores, tmp_path)
+    torch.save({name: w + 1 for name, w in Run.open(first).method().state_dict().items()}, first / "head.pt")
+    with pytest.raises(ConfigError, match="init_from has changed since"):
+        evaluate(second, stores)
+
+
+def test_the_row_is_the_experiments(stores, tmp_path):
+    folder = train(run(row="stage"), stores, tmp_path)
+    assert {result.row for result in evaluate(folder, stores)} == {"stage"}
+    results = evaluate(folder, stores, row="source-only")
+    assert {(result.row, result.config["row"]) for result in results} == {("source-only", "source-only")}
+
+
+def with_gaps(stores, states):
+    """STORES/toy in which flow lacks rows."""
+    clips = manifest()
+    clips.write(stores / "toy" / "manifest.csv")
+    write_store(stores / "toy", clips, "hog")
+    write_store(stores / "toy", clips, "hof", states=states)
+    return stores
+
+
+def test_a_source_that_lacks_a_modality_is_measured_on_what_is_there(tmp_path):
+    day = manifest().rows(domain="day", split="test")
+    config = run(steps=2)
+    stores = with_gaps(tmp_path / "one", {day[0]: "absent"})
+    folder = train(config, stores, tmp_path / "one runs")
+    whole = next(open_run(config, write_all(tmp_path / "whole")).test("day").sweep())
+    h = Run.open(folder).method().net.encode(whole)
+    found = values(folder, stores)
+    assert found["norm/source/flow"] == pytest.approx(h["flow"][1:].norm(dim=1).mean().item(), rel=1e-5)
+    assert found["norm/source/rgb"] == pytest.approx(h["rgb"].norm(dim=1).mean().item(), rel=1e-5)
+
+    for absent in ("refuse", "drop"):
+        config = run(steps=2, absent=absent)
+        stores = with_gaps(tmp_path / f"all {absent}", dict.fromkeys(day, "absent"))
+        found = values(train(config, stores, tmp_path / f"runs {absent}"), stores)
+        assert "norm/source/rgb" in found
+        assert "norm/source/flow" not in found
+
+
+def test_a_source_without_test_rows_is_left_out(tmp_path):
+    whole = manifest()
+    clips = tuple(clip for clip in whole.clips if (clip.domain, clip.split) != ("day", "test"))
+    stores = write_all(tmp_path / "stores", dataclasses.replace(whole, clips=clips))
+    found = values(train(run(), stores, tmp_path), stores)
+    assert {metric for metric in found if metric.startswith(("norm", "cv"))} == {
+        "norm/target/rgb", "norm/target/flow", "cv_t"
+    }  # fmt: skip
+
+
+def test_norms_are_over_all_source_domains(tmp_path):
+    stores = write_all(tmp_path / "stores", manifest(domains=("day", "dusk", "night")))
+    config = run(source=("day", "dusk"))
+    folder = train(config, stores, tmp_path)
+    side = next(open_run(config, stores).test("day", "dusk").sweep())
+    assert len(side.index) == 12
+    h = Run.open(folder).method().net.encode(side)["rgb"].norm(dim=1)
+    assert values(folder, stores)["norm/source/rgb"] == pytest.approx(h.mean().item(), rel=1e-5)
+
+
+def of_points(run_folder, accuracies, held):
+    """Replace a run's kept points by ones with these numbers of right test rows and these accuracies on held rows."""
+    y = truth(run_folder, manifest())
+    z = np.stack([np.eye(3)[np.where(np.arange(len(y)) < right, y, (y + 1) % 3)] for right in accuracies])
+    np.savez(run_folder / "outputs.npz", label=z, rows=Run.open(run_folder).outputs["rows"])
+    facts = json.loads((run_folder / "run.json").read_text())
+    facts["points"] = [{"step": k, "source_val": value} for k, value in enumerate(held)]
+    (run_folder / "run.json").write_text(json.dumps(facts))
+
+
+def test_of_equal_points_the_latest_is_selected_and_shown(stores, tmp_path):
+    folder = train(run(holdout=0.25, select="source_val", eval_every=3, keep=4), stores, tmp_path)
+    of_points(folder, accuracies=(1, 2, 3, 4), held=(0.5, 0.9, 0.9, 0.1))
+    assert values(folder, stores)["top1"] == pytest.approx(3 / 6)
+    said = predictions(folder, stores)
+    assert (said.truth == said.predicted).sum() == 3
+
+
+def test_top5_of_an_action_takes_more_than_five_classes_in_each_task():
+    many, few = np.random.default_rng(0).normal(size=(9, 7)), np.random.default_rng(1).normal(size=(9, 3))
+    y = np.arange(9) % 3
+    assert "top5/action" not in TASK.measure({"verb": few, "noun": many}, {"verb": y, "noun": y}, None, 0)
+    assert "top5/action" in TASK.measure({"verb": many, "noun": many}, {"verb": y, "noun": y}, None, 0)
+
+
+def test_a_test_clip_without_label_is_named(tmp_path):
+    stores = write_all(
+        tmp_path / "stores", manifest(labels=lambda d, s, name: {} if (d, s) == ("night", "test") else {"label": name})
+    )
+    with pytest.raises(ConfigError, match="clip 'night_chop_test0' of domain 'night' has no 'label'"):
+        evaluate(train(run(), stores, tmp_path), stores)
+
+
+def test_no_run_no_result(tmp_path):
+    with pytest.raises(ConfigError, match="no finished run at .*nowhere"):
+        evaluate(tmp_path / "nowhere", tmp_path)

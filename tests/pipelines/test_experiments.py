@@ -1,0 +1,369 @@
+"""Experiments by name, file and folder; and the engine that trains them."""
+
+import dataclasses
+import textwrap
+from math import ceil
+
+import pytest
+
+from featcache.errors import ConfigError
+from heads.methods import rna, shot, source_only
+from heads.nets import adapter
+from pipelines import experiments
+from pipelines.config import Feed, Optim
+from pipelines.experiments import Experiment, kitchens
+from pipelines.experiments._rows import Passes, Row, runs
+from pipelines.experiments._suite import COUNTING
+from pipelines.training import engine
+from pipelines.training.runs import Run
+from tests.helpers.stores import STORES, manifest, run, write_all, write_store
+
+OWN = "from tests.helpers.stores import run"
+ROWS = ("source-only", "RNA (DG)", "RNA (UDA)", "supervised-target")
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_loads_and_explains_itself(name):
+    experiment = experiments.load(name)
+    assert "featcache train-head" in experiment.doc
+    assert len({config.id for config in experiment.runs}) == len(experiment.runs)
+    assert {config.id for config in experiment.runs if not config.row} <= {c.init_from for c in experiment.runs}
+    assert all(config.optim.clip_norm > 0 for config in experiment.runs if isinstance(config.method, rna.Params))
+
+
+def test_kitchens_is_the_grid_of_four_rows():
+    experiment = experiments.load("kitchens")
+    assert experiment.rows == ROWS
+    assert len(experiment.runs) == 4 * 2 * 3
+    assert {config.seed for config in experiment.runs} == {0, 1, 2}
+
+
+def test_grid_rows_differ_in_method_and_sides_alone():
+    shifts = [("a", "b"), ("c", "b")]
+    configs = experiments.grid("toy", {"rgb": Feed("hog"), "flow": Feed("hof")}, shifts, seeds=(0,), **kitchens.RECIPE)
+    found = [(c.row, c.source, c.target, c.test, type(c.method)) for c in configs]
+    assert found == [
+        ("source-only", ("a",), None, "b", source_only.Params),
+        ("source-only", ("c",), None, "b", source_only.Params),
+        ("RNA (DG)", ("a",), None, "b", rna.Params),
+        ("RNA (DG)", ("c",), None, "b", rna.Params),
+        ("RNA (UDA)", ("a",), "b", "b", rna.Params),
+        ("RNA (UDA)", ("c",), "b", "b", rna.Params),
+        ("supervised-target", ("b",), None, "b", source_only.Params),
+    ]
+    same = {"row": "", "source": ("x",), "target": None, "test": "y", "method": source_only.Params()}
+    assert len({dataclasses.replace(config, **same).id for config in configs}) == 1
+
+
+def test_default_experiment_of_a_folder(tmp_path):
+    stores = write_all(tmp_path, manifest(domains=("day", "dusk", "night")))
+    experiment = experiments.load(stores / "toy")
+    assert (experiment.name, experiment.rows) == ("toy", ROWS)
+    assert len(experiment.runs) == 3 * (3 * 6 + 3)
+    assert experiment.runs[0].feeds == {"flow": Feed("hof"), "rgb": Feed("hog")}
+    assert experiment.runs[0].absent == "refuse"
+
+
+def test_default_experiment_takes_what_is_usable(tmp_path):
+    """Two stores of one modality go by name, gaps are masked, unfinished and empty stores are left out."""
+    clips = manifest(labels=lambda d, split, name: {} if (d, split) == ("night", "train") else {"label": name})
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog")
+    write_store(tmp_path / "toy", clips, "audio", states={0: "absent"})
+    write_store(tmp_path / "toy", clips, "silent", states=dict.fromkeys(range(36), "absent"))
+    write_store(tmp_path / "toy", clips, "hof", stop_after=3)
+    experiment = experiments.load(tmp_path / "toy")
+    assert experiment.runs[0].feeds == {"audio": Feed("audio"), "rgb": Feed("hog")}
+    assert {config.absent for config in experiment.runs} == {"mask"}
+    assert {(c.row, c.source, c.test) for c in experiment.runs} == {(row, ("day",), "night") for row in ROWS[:3]}
+    assert engine.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
+
+
+def test_one_store_has_no_row_that_aligns_modalities(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog")
+    experiment = experiments.load(tmp_path / "toy")
+    assert experiment.rows == ("source-only", "RNA (UDA)", "supervised-target")
+    short = [dataclasses.replace(config, steps=1) for config in experiment.runs if config.seed == 0]
+    assert {outcome.status for outcome in engine.run_all(short, tmp_path, tmp_path / "runs")} == {"trained"}
+
+
+def test_views_belong_to_the_store_that_they_are_views_of(tmp_path):
+    stores = write_all(tmp_path)
+    for name in ("hog@flip", "hog@top-left", "lost@flip"):
+        write_store(stores / "toy", manifest(), name)
+    feeds = experiments.load(stores / "toy").runs[0].feeds
+    assert feeds["rgb"] == Feed("hog", views=("hog@flip", "hog@top-left"))
+    assert feeds["lost-flip"] == Feed("lost@flip")  # its extractor has no store here
+    assert len(feeds) == len(STORES) + 1
+
+
+def test_a_feed_has_the_name_of_the_stores_folder(tmp_path):
+    """Which may be another than its extractor's: `hf:OWNER/MODEL` fills hf-OWNER--MODEL.zarr."""
+    stores = write_all(tmp_path)
+    (stores / "toy" / "hof.zarr").rename(stores / "toy" / "hf-a--b.zarr")
+    assert Feed("hf-a--b") in experiments.load(stores / "toy").runs[0].feeds.values()
+
+
+def test_two_stores_of_one_modality_go_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("tests.helpers.stores", fromlist=["STORES"]).STORES, "hog2", ("rgb", 4, 1.0))
+    stores = write_all(tmp_path)
+    assert set(experiments.load(stores / "toy").runs[0].feeds) == {"flow", "hog", "hog2"}
+
+
+@pytest.mark.parametrize(
+    ("clips", "complaint"),
+    [
+        (manifest(domains=("day",)), "has no shift to train on"),
+        (manifest(labels=lambda *_: {}), "has no shift to train on"),
+    ],
+)
+def test_default_experiment_without_a_shift_is_refused(clips, complaint, tmp_path):
+    with pytest.raises(ConfigError, match=complaint):
+        experiments.load(write_all(tmp_path, clips) / "toy")
+
+
+def test_default_experiment_without_stores_is_refused(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog", stop_after=3)
+    with pytest.raises(ConfigError, match="no finished store with features in .*; there are: hog"):
+        experiments.load(tmp_path / "toy")
+
+
+def test_an_experiment_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        textwrap.dedent(
+            '''
+            """My table."""
+            from tests.helpers.stores import run
+            RUNS = (run(), run(seed=1))
+            PUBLISHED = {"source-only": {"day→night": 51.2}}
+            '''
+        )
+    )
+    experiment = experiments.load(path)
+    assert (experiment.name, experiment.doc, len(experiment.runs)) == ("mine", "My table.", 2)
+    assert experiment.published == {"source-only": {"day→night": 51.2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("kitchen", None, "no experiment 'kitchen'; did you mean 'kitchens'"),
+        ("away.py", None, "no experiment file .*away.py"),
+        ("torn.py", "RUNS = (", "torn.py line 1: '\\(' was never closed"),
+        ("empty.py", "RUNS = ()", "experiment 'empty' .* needs RUNS, a tuple of RunConfig"),
+        ("none.py", "x = 1", "experiment 'none' .* needs RUNS"),
+        ("others.py", "RUNS = (1, 2)", "experiment 'others' .* needs RUNS"),
+        ("typo.py", "\n\nRUNS = (Runconfig(),)", "typo.py line 3: NameError: name 'Runconfig' is not defined"),
+        ("gone.py", "x = 1\nimport nowhere_at_all", "gone.py line 2: ModuleNotFoundError: .*nowhere_at_all"),
+        ("null.py", "x = '\0'", "null.py: .*null bytes"),
+        ("bad.py", f"{OWN}\nRUNS = (run(steps=-1),)", "bad.py line 2: steps=-1 must be at least 0"),
+        ("list.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = [3]", r"PUBLISHED must be {row: .*, not \[3\]"),
+        ("flat.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': 3}}", "its row 'source-only' has 3"),
+        ("row.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source only': {{}}}}", "did you mean 'source-only'"),
+        ("shift.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'day->night': 3}}}}", "'day→night'"),
+        (
+            "metric.py",
+            f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': {{'top2': 3}}}}}}",
+            "no metric 'top2'",
+        ),
+        (
+            "share.py",
+            f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': {{'top5': 300}}}}}}",
+            "=300 must",
+        ),
+        ("word.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': '3'}}}}", "='3' must be per"),
+    ],
+)
+def test_what_is_no_experiment_is_named(tmp_path, name, text, complaint):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        experiments.load(tmp_path / name if name.endswith(".py") else name)
+
+
+def staged():
+    """Two rows: source-only, and RNA that starts from it."""
+    first = run(row="source-only")
+    return Experiment("staged", "", (first, run(row="RNA", method=rna.Params(), init_from=first.id)))
+
+
+def test_a_stage_of_a_chosen_row_is_trained_but_is_no_row():
+    chosen = staged().changed(only=("RNA",))
+    first, adapted = chosen.runs
+    assert chosen.rows == ("RNA",)
+    assert (first.row, first.id, adapted.init_from) == ("", staged().runs[0].id, first.id)
+    assert staged().changed(only=("RNA", "source-only")).runs == staged().runs
+
+
+def test_an_unknown_row_is_told_the_nearest_first_in_quotes():
+    """Names of rows have commas in them; upper and lower case make no row."""
+    named = (run(row=row) for row in ("source-only", "CBST", "CBST, per modality"))
+    several = Experiment("several", "", tuple(named))
+    with pytest.raises(
+        ConfigError, match="'cbst'; did you mean 'CBST'. there are: 'CBST', 'source-only', 'CBST, per modality'$"
+    ):
+        several.changed(only=("cbst",))
+    with pytest.raises(ConfigError, match="did you mean 'CBST, per modality'. there are: 'CBST, per modality', 's"):
+        several.changed(only=("CBST, by modality",))
+
+
+def test_settings_move_a_stage_with_its_row_but_for_those_of_the_method():
+    """λ_g is RNA's: the stage's method has none. Steps are everybody's, and the row starts from the changed stage."""
+    before = staged().runs[0]
+    first, adapted = staged().changed(("method.lambda_g=2", "steps=7"), only=("RNA",)).runs
+    assert (adapted.method.lambda_g, adapted.steps) == (2.0, 7)
+    assert (first.method, first.steps, adapted.init_from) == (before.method, 7, first.id)
+    first, adapted = staged().changed(seeds="4").runs
+    assert (first.seed, adapted.seed, adapted.init_from) == (4, 4, first.id)
+
+
+def test_a_setting_that_a_row_lacks_names_the_row():
+    said = "row 'source-only': no setting 'lambda_g' in method; .*; --only changes the rows that it names alone$"
+    with pytest.raises(ConfigError, match=said):
+        staged().changed(("method.lambda_g=2",))
+    with pytest.raises(ConfigError, match="^row 'RNA': no setting 'lamda_g' in method; did you mean 'lambda_g'[^-]*$"):
+        staged().changed(("method.lamda_g=2",), only=("RNA",))
+
+
+def test_a_changed_experiment_knows_the_runs_it_was():
+    ids = {config.id for config in staged().runs}
+    assert staged().changed(("steps=7",), only=("RNA",)).known == ids
+
+
+# ------------------------------------------------------------------------------------------------------------ engine
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("stores"))
+
+
+def test_stages_are_trained_in_order_whatever_the_list_says(stores, tmp_path):
+    first = run()
+    second = run(seed=1, init_from=first.id)
+    third = run(seed=2, init_from=second.id)
+    told = []
+    outcomes = engine.run_all(
+        [third, second, first],
+        stores,
+        tmp_path,
+        report=lambda outcome, done, total: told.append((outcome, done, total)),
+    )
+    assert [outcome.config for outcome in outcomes] == [first, second, third]
+    assert told == [(outcome, k, 3) for k, outcome in enumerate(outcomes, 1)]
+
+
+def test_a_failing_run_costs_only_those_that_start_from_it(stores, tmp_path):
+    bad = run(optim=Optim(lr=1e18), steps=30)
+    after, fine = run(seed=1, init_from=bad.id), run(seed=2)
+    outcomes = {outcome.config.id: outcome for outcome in engine.run_all([after, bad, fine], stores, tmp_path)}
+    assert [outcomes[c.id].status for c in (bad, after, fine)] == ["failed", "failed", "trained"]
+    assert "term L_C" in outcomes[bad.id].note
+    assert "the run it starts from failed" in outcomes[after.id].note
+    assert outcomes[bad.id].folder is None
+
+
+def test_a_first_stage_that_is_not_there_is_named(stores, tmp_path):
+    (outcome,) = engine.run_all([run(init_from="nowhere_0")], stores, tmp_path)
+    assert outcome.status == "failed"
+    assert "init_from names nowhere_0, which is not a finished run" in outcome.note
+
+
+def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
+    stores = write_all(tmp_path / "stores")
+    assert [o.status for o in engine.run_all([run()], stores, tmp_path)] == ["trained"]
+    assert [o.status for o in engine.run_all([run()], stores, tmp_path)] == ["kept"]
+    relabelled = manifest(labels=lambda d, s, name: {"label": {"chop": "stir", "stir": "chop"}.get(name, name)})
+    relabelled.write(stores / "toy" / "manifest.csv")
+    (outcome,) = engine.run_all([run()], stores, tmp_path)
+    assert (outcome.status, outcome.note) == ("trained", "trained again, for these have changed: manifest")
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "train", lambda *_: 1 / 0)
+    (outcome,) = engine.run_all([run()], stores, tmp_path)
+    assert "ZeroDivisionError" in outcome.note
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(stores, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (outcome,) = engine.run_all([run()], stores, tmp_path / "file" / "runs")
+    assert outcome.status == "failed"
+    assert outcome.note.startswith("Not a directory")
+
+
+def test_processes_give_the_same_logs_as_one(stores, tmp_path):
+    configs = [run(), run(seed=1), run(method=rna.Params(), target="night")]
+    alone = engine.run_all(configs, stores, tmp_path / "alone")
+    together = engine.run_all(configs, stores, tmp_path / "together", workers=2)
+    logs = [{o.config.id: Run.open(o.folder).log() for o in outcomes} for outcomes in (alone, together)]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 3
+
+
+def test_rows_are_given_what_their_methods_may_see():
+    """Source-free rows start from another row's runs; supervised ones are trained once per target."""
+    rows = {
+        "source-only": Row(source_only.Params()),
+        "RNA": Row(rna.Params(), target=True),
+        "SHOT": Row(shot.Params(), start="source-only", changes={"steps": 7}),
+        "supervised": Row(source_only.Params(), supervised=True),
+    }
+    common = {"manifest": "toy", "net": adapter.Params(), "feeds": {"rgb": Feed("hog")}, "steps": 5}
+    made = runs(rows, [("a", "c"), (("a", "b"), "c")], (0, 1), **common)
+    assert [(run.row, run.source, run.target, run.test, run.seed, run.steps) for run in made] == [
+        ("source-only", ("a",), None, "c", 0, 5),
+        ("source-only", ("a",), None, "c", 1, 5),
+        ("source-only", ("a", "b"), None, "c", 0, 5),
+        ("source-only", ("a", "b"), None, "c", 1, 5),
+        ("RNA", ("a",), "c", "c", 0, 5),
+        ("RNA", ("a",), "c", "c", 1, 5),
+        ("RNA", ("a", "b"), "c", "c", 0, 5),
+        ("RNA", ("a", "b"), "c", "c", 1, 5),
+        ("SHOT", (), "c", "c", 0, 7),
+        ("SHOT", (), "c", "c", 1, 7),
+        ("SHOT", (), "c", "c", 0, 7),
+        ("SHOT", (), "c", "c", 1, 7),
+        ("supervised", ("c",), None, "c", 0, 5),
+        ("supervised", ("c",), None, "c", 1, 5),
+    ]
+    assert [run.init_from for run in made[8:12]] == [run.id for run in made[:4]]
+    assert {run.epoch for run in made[:8]} == {"source"}
+    assert {run.epoch for run in made[8:12]} == {"target"}
+
+
+@pytest.mark.parametrize("name", ["epic8_narrations", "actionsense", "rna_cogbeacon"])
+def test_methods_that_count_epochs_come_equally_far_on_all_shifts(name):
+    """As many rounds from a large source as from a small one: epochs of steps, or runs of as many passes."""
+    counting = [run for run in experiments.load(name).runs if isinstance(run.method, COUNTING)]
+    clips = {"V1": 2240, "V2": 2432, "V3": 2300}
+    passes = [run.epoch if isinstance(run.epoch, int) else ceil(clips[run.source[0]] / 64) for run in counting]
+    epochs = {run.steps / steps for run, steps in zip(counting, passes, strict=True)}
+    assert epochs == {90 if name == "rna_cogbeacon" else 12}
+
+
+def test_passes_are_over_the_source_or_without_one_over_the_target():
+    """A pass: 10 clips in batches of 4 are 3 steps, 19 are 5, the 6 of the target in batches of 2 are 3."""
+    rows = {
+        "source-only": Row(source_only.Params()),
+        "SHOT": Row(shot.Params(), start="source-only"),
+        "fixed": Row(source_only.Params(), changes={"steps": 1}),
+        "supervised": Row(source_only.Params(), supervised=True),
+    }
+    common = {"manifest": "toy", "net": adapter.Params(), "feeds": {"rgb": Feed("hog")}, "batch": (4, 2)}
+    lengths = Passes(5, {"a": 10, "b": 9, "c": 6})
+    made = runs(rows, [("a", "c"), (("a", "b"), "c")], (0,), steps=lengths, **common)
+    assert [(run.row, run.steps) for run in made] == [
+        ("source-only", 15),
+        ("source-only", 25),
+        ("SHOT", 15),
+        ("SHOT", 15),
+        ("fixed", 1),
+        ("fixed", 1),
+        ("supervised", 10),
+    ]

@@ -1,0 +1,399 @@
+import csv
+import io
+import re
+from dataclasses import replace
+
+import pytest
+
+from featcache.errors import ConfigError
+from heads.methods import rna
+from pipelines.config import Feed
+from pipelines.experiments import Experiment
+from pipelines.tables.build import build, norms_table, render
+from tests.helpers.result_rows import config, experiment, norm_rows, result, rows
+
+
+def cells(markdown):
+    """Row name -> texts of its cells, and the heading under ''."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {"": split[0], **{line[0]: line[1:] for line in split[2:]}}
+
+
+def said(results, of):
+    """The Markdown table on one line, so that wrapped notes can be looked for."""
+    return " ".join(render(results, of).split())
+
+
+@pytest.fixture
+def toy():
+    return experiment()
+
+
+def test_a_hand_worked_table(toy):
+    table = cells(render(rows(toy), toy))
+    assert table == {
+        "": ["method", "day→night", "night→day", "mean", "vs source-only"],
+        "source-only": ["50.0 ± 10.0", "20.0 ± 0.0", "35.0 ± 5.0", ""],
+        "RNA (UDA)": ["60.0 ± 10.0", "20.0 ± 10.0", "40.0 ± 10.0", "+5.0 ± 5.0"],
+        "supervised-target †": ["91.0 ± 1.0", "81.0 ± 1.0", "86.0 ± 1.0", "+51.0 ± 4.0"],
+    }
+    assert list(table)[1:] == ["source-only", "RNA (UDA)", "supervised-target †"]
+
+
+def test_the_order_of_result_rows_does_not_matter(toy):
+    assert render(rows(toy)[::-1], toy) == render(rows(toy), toy)
+
+
+def test_notes_say_what_the_numbers_are(toy):
+    text = " ".join(render(rows(toy), toy).split())
+    assert "Top-1 accuracy in per cent on the test rows; mean ± sample std over 3 seeds (0, 1, 2)." in text
+    assert "Selection: last" in text
+    assert "Fidelity: adapter" in text
+    assert "audio bbbbbbbb, rgb aaaaaaaa" in text
+    assert "featcache 0.1.0" in text
+    assert "MISSING" not in text
+    assert "UNTRAINED" not in text
+
+
+def test_two_shifts_fit_into_a_terminal_and_columns_line_up(toy):
+    lines = render(rows(toy), toy).splitlines()
+    assert max(map(len, lines)) <= 120
+    bars = [[k for k, char in enumerate(line) if char == "|"] for line in lines if line.startswith("|")]
+    assert all(places == bars[0] for places in bars)
+
+
+def test_a_loss_is_shown_as_a_loss(toy):
+    worse = [replace(row, value=row.value - 0.2) if row.row == "RNA (UDA)" else row for row in rows(toy)]
+    assert cells(render(worse, toy))["RNA (UDA)"][-1] == "-15.0 ± 5.0"
+
+
+def test_one_seed_has_no_deviation():
+    toy = experiment(seeds=(1,))
+    text = render(rows(toy), toy)
+    assert cells(text)["RNA (UDA)"] == ["60.0", "20.0", "40.0", "+5.0"]
+    assert "seed 1 only, so without ±" in text
+
+
+def test_a_missing_cell_is_named_and_not_averaged_over(toy):
+    some = [row for row in rows(toy) if not (row.row == "RNA (UDA)" and row.test == "day")]
+    text = " ".join(render(some, toy).split())
+    assert cells(render(some, toy))["RNA (UDA)"] == ["60.0 ± 10.0", "–", "–", "–"]
+    assert "MISSING: RNA (UDA) 3 of 6 (night→day seeds 0, 1, 2)." in text
+    assert "featcache train-head toy && featcache evaluate toy" in text
+
+
+def test_missing_seeds_are_counted_in_the_cell_and_empty_the_mean(toy):
+    some = [row for row in rows(toy) if not (row.row == "source-only" and row.test == "night" and row.seed == 2)]
+    table = cells(render(some, toy))
+    assert table["source-only"][:3] == ["45.0 ± 7.1 [2 of 3 seeds]", "20.0 ± 0.0", "–"]
+    assert table["RNA (UDA)"][-1] == "–"  # its gain has no partner for seed 2
+    assert "source-only 1 of 6 (day→night seed 2)" in render(some, toy)
+    assert "mean ± sample std over 3 seeds (0, 1, 2)." in said(some, toy)
+
+
+def test_without_any_results_the_plan_is_still_shown(toy):
+    table = cells(render([], toy))
+    assert table["RNA (UDA)"] == ["–"] * 4
+    text = said([], toy)
+    assert "Top-1 accuracy in per cent on the test rows; no results yet." in text
+    assert "MISSING: source-only all 6; RNA (UDA) all 6; supervised-target all 6. To make them" in text
+
+
+def test_notes_speak_of_the_seeds_that_are_there_not_of_those_that_are_planned(toy):
+    one = [row for row in rows(toy) if row.seed == 1]
+    assert "test rows; seed 1 only, so without ±. Selection" in said(one, toy)
+    assert "seeds, which differ by row" not in said([row for row in one if row.row == "RNA (UDA)"], toy)
+    some = [row for row in rows(toy) if row.seed == 1 or row.row == "source-only"]
+    assert "by row: source-only: 3 seeds (0, 1, 2); RNA (UDA): 1 seed (1); supervised-target: 1 seed (1)." in said(
+        some, toy
+    )
+
+
+def test_many_missing_rows_and_shifts_are_counted_and_the_first_ones_named():
+    shifts = [("D1", f"D{k}") for k in range(2, 7)]
+    runs = [config(f"row {r}", (s,), t, seed) for r in range(12) for s, t in shifts for seed in (0, 1)]
+    many = Experiment("many", "", tuple(runs))
+    first_seed = [result(run, 0.5) for run in runs if run.seed == 0]
+    text = said(first_seed, many)
+    assert "**MISSING: row 0 5 of 10 (D1→D2, D1→D3, D1→D4, … and 2 more seed 1); row 1 5 of 10 (" in text
+    assert "row 9 5 of 10 (D1→D2, D1→D3, D1→D4, … and 2 more seed 1); … and 2 more. To make them" in text
+    assert "row 10 5 of 10" not in text
+
+
+def test_rows_may_have_different_seeds_by_design(toy):
+    runs = tuple(run for run in toy.runs if run.row != "supervised-target" or run.seed == 0)
+    fewer = replace(toy, runs=runs)
+    text = render(rows(fewer), fewer)
+    assert cells(text)["supervised-target †"] == ["90.0", "80.0", "85.0", "+55.0"]
+    assert "MISSING" not in text
+    assert "supervised-target: 1 seed (0)" in text.replace("\n  ", " ")
+
+
+def test_a_shift_that_a_row_does_not_plan_is_not_missing(toy):
+    runs = tuple(run for run in toy.runs if run.row != "RNA (UDA)" or run.test == "night")
+    fewer = replace(toy, runs=runs)
+    assert cells(render(rows(fewer), fewer))["RNA (UDA)"] == ["60.0 ± 10.0", "n/a", "n/a", "n/a"]
+    assert "MISSING" not in render(rows(fewer), fewer)
+
+
+def test_supervised_target_stands_under_every_shift_into_its_domain():
+    shifts = (("D1", "D3"), ("D2", "D3"))
+    runs = [config("source-only", (s,), t, 0) for s, t in shifts] + [config("supervised-target", ("D3",), "D3", 0)]
+    three = Experiment("three", "", tuple(runs))
+    table = cells(render([result(run, 0.5) for run in runs], three))
+    assert table["supervised-target †"] == ["50.0", "50.0", "50.0", "+0.0"]
+
+
+def test_several_sources_are_one_column():
+    runs = (config("source-only", ("D1", "D2"), "D3", 0),)
+    assert cells(render([result(runs[0], 0.25)], Experiment("dg", "", runs)))[""] == ["method", "D1+D2→D3"]
+
+
+def test_two_runs_for_one_cell_are_refused(toy):
+    twice = replace(toy, runs=(*toy.runs, config("source-only", ("day",), "night", 0, steps=7)))
+    with pytest.raises(ConfigError, match=r"two runs for row 'source-only', day→night, seed 0"):
+        render([], twice)
+
+
+def test_published_numbers_stand_beside_ours_with_the_fidelity():
+    toy = experiment(published={"RNA (UDA)": {"day→night": 57.33, "night→day": 52.84}})
+    table = cells(render(rows(toy), toy))
+    assert table[""][1] == "fidelity"
+    assert table["RNA (UDA)"][:4] == ["adapter", "60.0 ± 10.0 (57.3)", "20.0 ± 10.0 (52.8)", "40.0 ± 10.0 (55.1)"]
+    assert table["source-only"][1] == "50.0 ± 10.0"
+    assert "(57.3)" not in render([replace(r, metric="mean_class") for r in rows(toy)], toy, "mean_class")
+    assert max(map(len, render(rows(toy), toy).splitlines())) <= 120
+
+
+def test_a_printed_mean_is_kept_when_it_is_given():
+    toy = experiment(published={"source-only": {"mean": 46.21}})
+    assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.2)"
+
+
+@pytest.mark.parametrize("column", ["day→night", "mean"])
+def test_a_published_number_never_stands_without_fidelity_and_its_note(column):
+    toy = experiment(published={"source-only": {column: 46.21}})
+    text = render(rows(toy), toy)
+    assert cells(text)["source-only"][0] == "adapter"
+    assert "In parentheses: published numbers, in the authors' own setting" in " ".join(text.split())
+
+
+def test_published_numbers_of_other_metrics_stand_in_their_own_tables():
+    toy = experiment(published={"source-only": {"day→night": {"top1": 46.2, "mean_class": 31.5, "cv_s": 0.126}}})
+    assert cells(render(rows(toy), toy))["source-only"][1] == "50.0 ± 10.0 (46.2)"
+    per_class = [replace(row, metric="mean_class") for row in rows(toy)]
+    assert cells(render(per_class, toy, "mean_class"))["source-only"][1] == "50.0 ± 10.0 (31.5)"
+    top5 = [replace(row, metric="top5") for row in rows(toy)]
+    assert cells(render(top5, toy, "top5"))["source-only"][0] == "50.0 ± 10.0"
+
+
+def test_published_norms_stand_beside_ours():
+    (shift, *_), less = experiment().columns.values(), {"source-only": {"day→night": {"cv_s": 0.126}}}
+    toy = experiment(published=less)
+    one = replace(toy, runs=tuple(run for run in toy.runs if toy.columns[run.id] == shift))
+    text = norms_table([*rows(one), *norm_rows(one)], one)
+    assert cells(text)["source-only"][0] == "0.500 ± 0.000 (0.126)"
+    assert "In parentheses: published, in the authors' own setting." in " ".join(text.split())
+    assert "parentheses" not in norms_table([*rows(toy), *norm_rows(toy)], experiment())
+
+
+def test_fidelity_is_said_per_row_where_it_differs(toy):
+    runs = tuple(replace(run, fidelity="exact") if run.row == "source-only" else run for run in toy.runs)
+    mixed = replace(toy, runs=runs)
+    text = " ".join(render(rows(mixed), mixed).split())
+    assert re.search(r"Fidelity: adapter \([^)]*\); exact \([^)]*\): source-only\.", text)
+
+
+def test_a_method_that_stands_for_another_says_so(toy, monkeypatch):
+    monkeypatch.setattr(rna.METHOD, "surrogate", "norms for maps")
+    text = render(rows(toy), toy)
+    assert cells(text)["RNA (UDA)"][0] == "surrogate"
+    assert cells(text)["source-only"][0] == "adapter"
+    assert "Surrogates: RNA (UDA): norms for maps." in " ".join(text.split())
+    assert "Surrogates:" not in render([row for row in rows(toy) if row.row == "source-only"], toy)
+    with pytest.raises(ConfigError, match="fidelity='exact', but method 'rna' is a surrogate: norms for maps"):
+        config("RNA (UDA)", ("day",), "night", 0, fidelity="exact")
+
+
+@pytest.mark.parametrize("format", ["markdown", "csv", "latex"])
+def test_untrained_weights_are_loud_in_every_format(toy, format):
+    text = render([replace(row, untrained=("rgb",)) for row in rows(toy)], toy, format=format)
+    assert "UNTRAINED WEIGHTS in rgb" in " ".join(text.split())
+
+
+def test_features_of_several_recipes_are_not_compared_in_silence(toy):
+    changed = [replace(row, recipes={"rgb": "c" * 64}) if row.seed == 0 else row for row in rows(toy)]
+    assert "DIFFERENT FEATURES: feed rgb was made by 2 recipes (aaaaaaaa, cccccccc)" in render(changed, toy)
+
+
+def test_shifts_may_have_features_of_their_own(toy):
+    """As CoDT's, whose data sets differ in joints; then a row may still not read another store than those beside it."""
+
+    def moved(row):
+        feeds = row.config["feeds"]
+        return replace(
+            row, recipes={"rgb": "c" * 64}, config={**row.config, "feeds": {**feeds, "rgb": {"store": "own"}}}
+        )
+
+    assert "DIFFERENT FEATURES" not in render([moved(row) if row.test == "day" else row for row in rows(toy)], toy)
+    assert "DIFFERENT FEATURES" in render([moved(row) if row.row == "RNA (UDA)" else row for row in rows(toy)], toy)
+
+
+def test_features_of_one_recipe_but_different_bytes_are_not_compared_in_silence(toy):
+    read = {"store rgb": "1" * 64, "store audio": "2" * 64, "manifest": "3" * 64}
+    other = {"source-only": "4" * 64}
+    same = [replace(row, read=read) for row in rows(toy)]
+    assert "DIFFERENT CONTENT" not in render(same, toy)
+    for name, what in (("store rgb", "store toy/hog"), ("manifest", "manifest toy")):
+        mixed = [replace(row, read=read | {name: other.get(row.row, read[name])}) for row in same]
+        text = said(mixed, toy)
+        assert f"DIFFERENT CONTENT: {what} was read in 2 states ({read[name][:8]}, 44444444)" in text
+        assert text.count("DIFFERENT CONTENT") == 1
+
+
+def test_a_row_on_another_store_is_no_other_content_of_the_same_store(toy):
+    feeds = {"rgb": Feed("hof"), "audio": Feed("logmel")}
+    two = replace(toy, runs=tuple(replace(r, feeds=feeds) if r.row == "RNA (UDA)" else r for r in toy.runs))
+    shas = {"RNA (UDA)": "4" * 64}
+    read = [replace(row, read={"store rgb": shas.get(row.row, "1" * 64)}) for row in rows(two)]
+    assert "DIFFERENT CONTENT" not in render(read, two)
+
+
+def test_the_number_of_test_clips_is_said(toy):
+    some = [replace(row, n=40) if row.test == "day" else row for row in rows(toy)]
+    assert "Test clips: day→night 50, night→day 40." in said(some, toy)
+    assert "DIFFERENT TEST CLIPS" not in said(some, toy)
+
+
+def test_a_column_over_different_test_clips_is_loud(toy):
+    some = [replace(row, n=47) if row.row == "RNA (UDA)" and row.test == "night" else row for row in rows(toy)]
+    text = said(some, toy)
+    assert "**DIFFERENT TEST CLIPS in day→night: source-only 50, RNA (UDA) 47, supervised-target 50;" in text
+    assert "DIFFERENT TEST CLIPS in night→day" not in text
+    assert "Test clips:" not in text
+
+
+def test_vanished_features_are_named_by_row_shift_seeds_and_modality(toy):
+    dead = [run.id for run in toy.runs if run.row == "RNA (UDA)" and run.test == "night" and run.seed > 0]
+    some = [replace(row, collapsed=("audio",)) if row.run in dead else row for row in rows(toy)]
+    text = said(some, toy)
+    assert "**COLLAPSED FEATURES: RNA (UDA) day→night (seeds 1, 2): audio. Their norm vanished in" in text
+    assert text.count("COLLAPSED") == 1
+    assert "COLLAPSED" not in said(rows(toy), toy)
+
+
+def test_runs_whose_batches_came_in_another_order_are_told(toy):
+    """Those of the tier `streaming`: by row, with their number where the row has others as well."""
+    tiers = {"source-only": "streaming", "RNA (UDA)": "mapped", "supervised-target": "resident"}
+    some = [replace(row, tier=tiers[row.row]) for row in rows(toy)]
+    mixed = [replace(row, tier="streaming") if row.row == "RNA (UDA)" and row.seed == 0 else row for row in some]
+    assert "Streamed: source-only. Features were larger than memory" in said(some, toy)
+    assert "Streamed: source-only, RNA (UDA) (2 of 6 runs). Features" in said(mixed, toy)
+    assert "Streamed" not in said([replace(row, tier="mapped") for row in some], toy)
+    assert "Streamed" not in said(rows(toy), toy)  # lines from before the tier was told
+
+
+def test_labels_of_the_test_domain_are_seen_through_init_from():
+    """A stage that learned from night's labels makes a row tested on night a reference, however many stages between."""
+    stage = config("", ("night",), "night", 0)
+    between = config("", ("day",), "night", 0, init_from=stage.id)
+    leaky = config("RNA (UDA)", ("day",), "night", 0, target="night", init_from=between.id)
+    clean = config("source-only", ("day",), "night", 0)
+    both = Experiment("leak", "", (stage, between, clean, leaky))
+    table = build([result(clean, 0.4), result(leaky, 0.9)], both)
+    assert {line.method: line.label_free for line in table.lines} == {"source-only": True, "RNA (UDA)": False}
+    assert "† trained on labels of the test domain, itself or in a run it starts from" in said([], both)
+
+
+def test_a_start_outside_the_experiment_is_said():
+    run = config("RNA (UDA)", ("day",), "night", 0, target="night", init_from="elsewhere_0")
+    text = said([], Experiment("toy", "", (run,)))
+    assert "**UNKNOWN START: RNA (UDA) starts from elsewhere_0, not among the runs of this experiment" in text
+
+
+def test_adapting_to_the_test_clips_is_said(toy):
+    assert "Transductive" not in said([], toy)
+    seen = replace(toy, runs=tuple(replace(run, train_split="test") if run.target else run for run in toy.runs))
+    assert "Transductive: RNA (UDA) adapted to the very clips of the test, without labels." in said([], seen)
+
+
+def test_several_tasks_are_headed_by_all_of_them_right(toy):
+    some = [replace(r, metric=m, value=v) for r in rows(toy) for m, v in (("top1/verb", 0.9), ("top1/action", 0.25))]
+    text = render(some, replace(toy, published={"RNA (UDA)": {"mean": 30.0}}))
+    assert cells(text)["RNA (UDA)"][-2] == "25.0 ± 0.0 (30.0)"
+    assert "Top-1 accuracy on all labels of a clip at once in per cent" in " ".join(text.split())
+
+
+def test_only_true_strays_are_counted_when_rows_are_chosen(toy):
+    some = rows(toy)
+    for part in (toy.changed(only=("source-only",)), toy.changed(seeds="0"), toy.changed(("steps=7",))):
+        assert "Left out" not in render(some, part)
+        assert "no longer describes (1)." in render([*some, replace(some[0], run="older")], part)
+
+
+def test_runs_that_the_experiment_no_longer_describes_are_mentioned(toy):
+    old = replace(result(toy.runs[0], 0.99), run="older")
+    text = render([*rows(toy), old], toy)
+    assert "Left out: results of runs that the experiment no longer describes (1)." in text
+    assert cells(text) == cells(render(rows(toy), toy))
+
+
+def test_an_unknown_metric_lists_the_known_ones(toy):
+    with pytest.raises(ConfigError, match=r"no metric 'top7' in the results of 'toy'; they have: top1"):
+        render(rows(toy), toy, "top7")
+
+
+def test_an_unknown_format_lists_the_known_ones(toy):
+    with pytest.raises(ConfigError, match="markdown, csv, latex"):
+        render(rows(toy), toy, format="docx")
+
+
+def test_csv_reads_back(toy):
+    strange = replace(toy, runs=tuple(replace(run, row=run.row.replace("RNA", 'RNA, "x"')) for run in toy.runs))
+    lines = list(csv.DictReader(io.StringIO(render(rows(toy), strange, format="csv"))))
+    by_cell = {(line["method"], line["column"]): line for line in lines}
+    line = by_cell['RNA, "x" (UDA)', "mean"]
+    assert (line["mean"], line["std"], line["n_seeds"], line["seeds"]) == ("40.0", "10.0", "3", "0 1 2")
+    assert by_cell['RNA, "x" (UDA)', "vs source-only"]["mean"] == "5.0"
+    assert len(lines) == 3 * 3 + 2
+
+
+def test_csv_names_missing_seeds(toy):
+    text = render(rows(toy)[1:], toy, format="csv")
+    first = next(csv.DictReader(io.StringIO(text)))
+    assert (first["n_seeds"], first["missing_seeds"]) == ("2", "0")
+
+
+def test_latex_escapes_what_tex_would_read_as_commands(toy):
+    strange = replace(toy, runs=tuple(replace(run, row=run.row.replace("RNA", r"R_1 & 50% \x{#}")) for run in toy.runs))
+    text = render(rows(toy), strange, format="latex")
+    assert r"R\_1 \& 50\% \textbackslash{}x\{\#\} (UDA) & 60.0 $\pm$ 10.0 &" in text
+    assert r"day$\rightarrow$night" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in body} == {4}
+
+
+def test_markdown_escapes_the_column_separator(toy):
+    strange = replace(toy, runs=tuple(replace(run, row=run.row.replace("RNA", "a|b")) for run in toy.runs))
+    assert r"a\|b (UDA)" in render(rows(toy), strange)
+
+
+def test_norms_and_their_change(toy):
+    text = norms_table([*rows(toy), *norm_rows(toy)], toy)
+    assert cells(text)["source-only"] == ["0.500 ± 0.000", "", "0.500 ± 0.000", "", "0.500 ± 0.000", ""]
+    assert cells(text)["RNA (UDA)"] == ["0.200 ± 0.000", "-60 %"] * 3
+    assert "supervised-target" not in text  # it has no two sides
+
+
+def test_norms_of_several_tasks_have_columns_of_their_own(toy):
+    more = [replace(row, metric=f"{row.metric}/verb") for row in norm_rows(toy)]
+    assert cells(norms_table(more, toy))[""][1::2] == ["CV source verb", "CV target verb", "CV both verb"]
+
+
+def test_a_stage_that_no_row_shows_only_lends_its_source():
+    stage = config("", ("day",), "night", 0)
+    adapted = config("RNA (UDA)", ("day",), "night", 0, init_from=stage.id)
+    object.__setattr__(adapted, "source", ())  # as a source-free method has it; RNA itself would refuse
+    both = Experiment("free", "", (stage, adapted))
+    assert cells(render([result(adapted, 0.5)], both))[""] == ["method", "day→night"]
