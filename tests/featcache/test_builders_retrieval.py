@@ -192,7 +192,7 @@ def test_the_command_prints_both_manifests(name, files):
 def test_the_card_names_the_benchmark_its_domains_and_its_files(name, files):
     card = (ROOT / "data_manifests" / f"{name}.md").read_text()
     assert card.startswith(f"# {name}\n")
-    for word in (f"featcache manifest build {name} ", "| licence |", "| captions |", "## What was checked"):
+    for word in (f"featcache manifest build {name} ", "| licence |", "| captions |", "## Checks"):
         assert word in card
     for domain in build(name, files)[0].domains:
         assert f"`{domain}`" in card
