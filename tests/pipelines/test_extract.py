@@ -358,7 +358,7 @@ def journalled(stores):
 
 @pytest.mark.parametrize(
     ("kills", "within", "names"),
-    [(3, 0.05, ["hog", "logmel"]), pytest.param(20, 0.2, ["hog", "hof", "logmel"], marks=pytest.mark.slow)],
+    [(2, 0.05, ["hog", "logmel"]), pytest.param(20, 0.2, ["hog", "hof", "logmel"], marks=pytest.mark.slow)],
 )
 def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(videos, whole, tmp_path, kills, within, names):
     """Killed while clips are decoded, computed and kept; most of the time that must hit a store in the making."""
