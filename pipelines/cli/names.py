@@ -33,7 +33,7 @@ def list_names(kind: str) -> None:
         for name, metric in tasks.metrics().items():
             click.echo(f"{name:23} {metric.words}")
         return
-    folder = importlib.import_module(FOLDERS[kind])
-    for name in folder.names() if hasattr(folder, "names") else registry.names(folder):
-        doc = importlib.import_module(f"{FOLDERS[kind]}.{name.replace('-', '_')}").__doc__ or ""
+    for file in registry.names(FOLDERS[kind]):
+        name = file.replace("_", "-") if kind == "extractors" else file
+        doc = importlib.import_module(f"{FOLDERS[kind]}.{file}").__doc__ or ""
         click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
