@@ -1,6 +1,6 @@
 """Published layouts of weights: the names that files give to our networks' parameters, and the check that all fit.
 
-    fill(module, convert(state, "i3d"), where)
+    fill(module, convert(state, "i3d"), file)
 
 `convert` renames entries and leaves out those that the features do not need; `fill` is strict. The layouts are:
 
@@ -86,8 +86,8 @@ def convert(state: Mapping[str, Any], net: str) -> dict[str, Any]:
     return entries
 
 
-def fill(module: nn.Module, state: Mapping[str, Any], where: str) -> None:
-    """Give the module exactly these weights, from the file `where`, in the precision that the module has.
+def fill(module: nn.Module, state: Mapping[str, Any], file: str) -> None:
+    """Give the module exactly these weights, from `file`, in the precision that the module has.
 
     The module takes over the tensors themselves: it may have been made on the device "meta", and is then on the
     tensors' device. Files older than PyTorch 0.4.1 lack `num_batches_tracked`, which only training needs. Raises
@@ -102,9 +102,9 @@ def fill(module: nn.Module, state: Mapping[str, Any], where: str) -> None:
     if extra:
         problems.append(f"unknown entries: {len(extra)}, first {extra[0]}")
     if problems:
-        raise WeightsError(f"{where} does not fit {net}: {'; '.join(problems)}")
+        raise WeightsError(f"{file} does not fit {net}: {'; '.join(problems)}")
     for key, wanted in own.items():
-        _check(key, state[key], wanted, f"{where} does not fit {net}")
+        _check(key, state[key], wanted, f"{file} does not fit {net}")
     module.load_state_dict({key: state[key].to(wanted.dtype) for key, wanted in own.items()}, assign=True)
 
 
