@@ -2,8 +2,8 @@
 
 An extractor file holds one `Params` dataclass, one class and `EXTRACTOR = ThatClass`. Each number in `Params` has its
 range: `count: int = bounded(7, 3, 301)  #: pictures of a window`. The class's `__init__` checks rules between
-parameters. Helpers shared by several files start with an underscore. `tests/featcache/test_extractor_contract.py` tests
-the contract for every file in the folder.
+parameters. Helpers shared by several files start with an underscore. `featcache.testing.ExtractorTests` tests the
+contract.
 
 `hf:MODEL` is the extractor `hf` with MODEL for its parameter `model`; its store is called `hf-` and MODEL.
 `i3d-rgb@flip` is `i3d-rgb` on mirrored pictures, one of VIEWS, with its own store.
