@@ -4,6 +4,7 @@ Pictures stay uint8 until they are on the device, where `transform` turns them i
 """
 
 import zlib
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from featcache.extractors import UNTRAINED, Extractor, Runtime
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEMORY = {4: torch.channels_last, 5: torch.channels_last_3d}  #: memory formats, by number of dimensions
 COMPILE = {"on": "default", "graphs": "reduce-overhead"}  #: our name -> torch.compile's mode
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ENDS = ("bn3.weight", "conv2.1.weight")  #: gains at the ends of residual branches in ResNeXt and R(2+1)D
 
 
@@ -140,12 +142,36 @@ def check(runtime: Runtime) -> None:
 def placed(module: nn.Module, runtime: Runtime) -> nn.Module:
     """Freeze the network, move it to its device and memory order, and compile it if requested."""
     module = module.eval().requires_grad_(False).to(runtime.device)
+    if torch.device(runtime.device).type == "cpu" and runtime.precision != "fp32":
+        for layer in module.modules():
+            if isinstance(layer, CONVOLUTIONS) and is_wrong_in_bf16(layer):
+                layer.forward = in_float32(layer.forward)  # type: ignore[assignment, method-assign]
     for tensor in module.parameters() if runtime.channels_last else ():
         if tensor.dim() in MEMORY:
             tensor.data = tensor.data.contiguous(memory_format=MEMORY[tensor.dim()])
     if runtime.compile != "off":
         module.compile(mode=COMPILE[runtime.compile])
     return module
+
+
+def is_wrong_in_bf16(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
+    """Return whether oneDNN may compute this convolution wrongly in bfloat16.
+
+    On processors with AMX (torch 2.13) convolutions of 4 to 31 channels and a width of 4 or more give numbers that have
+    nothing in common with those in float32, where channels times width is a multiple of 32. Such layers are small, so
+    they run in float32 on every processor.
+    """
+    return 4 <= layer.in_channels // layer.groups < 32 and layer.kernel_size[-1] >= 4
+
+
+def in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a layer's `forward` without autocast."""
+
+    def exact(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    return exact
 
 
 def fill_by_seed(module: nn.Module, seed: int) -> None:

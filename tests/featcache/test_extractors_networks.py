@@ -11,7 +11,7 @@ from featcache import FeatureStore, extractors
 from featcache.backbones.bninception import BNInception
 from featcache.errors import ConfigError, MediaError, WeightsError
 from featcache.extractors import Runtime, _flow, _sampling, i3d_flow, i3d_rgb, tbn_audio, tbn_flow, tbn_rgb
-from featcache.extractors._frozen import Frozen, fill_by_seed
+from featcache.extractors._frozen import Frozen, fill_by_seed, placed
 from featcache.media import Take, read_clip
 from featcache.media import pictures as media_pictures
 from featcache.media.pictures import made
@@ -402,3 +402,16 @@ def test_two_extractors_do_not_fill_one_store(tmp_path):
     other = _hf_models.vit(tmp_path / "two" / "model")
     with pytest.raises(ConfigError, match="would both fill .*model.zarr; extract them into two --stores folders"):
         load_extractors([f"hf:{model}", f"hf:{other}"])
+
+
+@pytest.mark.parametrize(("convolution", "dims"), [(torch.nn.Conv1d, 1), (torch.nn.Conv2d, 2), (torch.nn.Conv3d, 3)])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_small_wide_convolutions_in_bf16_are_near_those_in_fp32(convolution, dims, groups):
+    """On processors with AMX oneDNN computes them wrongly in bfloat16."""
+    torch.manual_seed(0)
+    layer, x = convolution(8 * groups, 8 * groups, 8, groups=groups), torch.randn(2, 8 * groups, *[12] * dims)
+    with torch.inference_mode():
+        exact = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            halves = placed(layer, Runtime(precision="bf16", channels_last=False))(x).float()
+    assert torch.cosine_similarity(exact.flatten(), halves.flatten(), 0) > 0.999
