@@ -101,7 +101,7 @@ def outside(tmp_path_factory):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=settings).stdout
 
 
-def by_class(outcome, output):
+def outcomes_by_class(outcome, output):
     """{file: {class: names of its tests with this outcome, PASSED or FAILED}}."""
     tests = {}
     for file, owner, name in re.findall(rf"^{outcome} (\S+?)::(\w+)::(\w+)", output, re.MULTILINE):
@@ -110,7 +110,7 @@ def by_class(outcome, output):
 
 
 def test_files_outside_the_repository_prove_themselves(outside):
-    passed, failed = by_class("PASSED", outside), by_class("FAILED", outside)
+    passed, failed = outcomes_by_class("PASSED", outside), outcomes_by_class("FAILED", outside)
     assert failed.keys() == {"test_broken.py"}, outside
     proved = passed["test_proof.py"] | passed["test_net_and_bridge.py"]
     assert proved.keys() == {"TestMeanColour", "TestEntropy", "TestLinear", "TestJsonRows"}
@@ -120,7 +120,7 @@ def test_files_outside_the_repository_prove_themselves(outside):
 
 
 def test_broken_files_fail_the_test_of_what_is_broken(outside):
-    failed = by_class("FAILED", outside)["test_broken.py"]
+    failed = outcomes_by_class("FAILED", outside)["test_broken.py"]
     assert failed.keys() == FAILURES.keys()
     for owner, names in FAILURES.items():
         assert names <= failed[owner]

@@ -8,7 +8,7 @@ A bridge file holds
     def companions(path) -> list[Path]             where `write` replaces other files as well: which ones
 
 and keeps the contract of `featcache.testing.BridgeTests`. The first sentence of its docstring describes the format.
-Files are untrusted: a bridge never executes what a file says (pickles go through `untrusted.pickles`), and answers
+Files are untrusted: a bridge never executes code from a file (pickles go through `untrusted.pickles`), and answers
 anything unexpected with a FormatError that names the file, the place, what was found and what was expected. Values that
 are no number (NaN) are passed on.
 

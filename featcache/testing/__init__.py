@@ -12,6 +12,7 @@
     MethodTests         a file with Params and METHOD
     NetTests            a file with Params and NET, a classification net
     RetrievalNetTests   the same for a retrieval net
+    ClusteringNetTests  the same for a clustering net
     BridgeTests         a file with KEEPS, read and write
 
 `params` replaces the parameters that the tests run with. Override a test that does not fit your file; its docstring is
@@ -21,9 +22,9 @@ This is the only part of `featcache` that imports `heads` and pytest.
 """
 
 # heads.testing comes first, because its error names a missing pytest
-from heads.testing import MethodTests, NetTests, RetrievalNetTests
+from heads.testing import ClusteringNetTests, MethodTests, NetTests, RetrievalNetTests
 
-__all__ = ["BridgeTests", "ExtractorTests", "MethodTests", "NetTests", "RetrievalNetTests"]
+__all__ = ["BridgeTests", "ClusteringNetTests", "ExtractorTests", "MethodTests", "NetTests", "RetrievalNetTests"]
 
 import pytest
 

@@ -142,7 +142,7 @@ class ExtractorTests:
         self, extractor: Extractor, prepared: NDArray[Any], rows: NDArray[Any]
     ) -> None:
         """A row is equal to the bit in a batch of another size, with other windows and in another place."""
-        order = [1, 0, 1] if is_network(extractor) else [*range(len(prepared))][::-1]
+        order = [1, 1] if is_network(extractor) else [*range(len(prepared))][::-1]
         np.testing.assert_array_equal(extractor(prepared[order]), rows[order], "a row depends on its batch")
         if not is_network(extractor):
             alone = np.concatenate([extractor(prepared[k : k + 1]) for k in range(len(prepared))])
