@@ -38,17 +38,25 @@ class AnyNetTests(FileTests):
     base: ClassVar[type[Net]] = Net  #: of which NET is a subclass
     params: ClassVar[dict[str, Any]] = {}  #: parameters to test with, where the defaults do not fit
 
+    @classmethod
+    def checked_modules(cls) -> list[ModuleType]:
+        """Return the files under test, all of which have a net of this task."""
+        modules, wanted = super().checked_modules(), cls.task
+        for net in (module.NET for module in modules):
+            if wanted != net.task:
+                text = f"{net.__name__} is a {net.task} net, but {cls.__name__} tests {wanted} nets"
+                raise pytest.Collector.CollectError(f"{text}; subclass the class of that task")
+        return modules
+
     def build(self, module: ModuleType, spec: Spec) -> Any:
         """Build the net with `params`. Override this for a net that needs more."""
         return build(module, spec, self.params)
 
     def test_file_follows_the_layout(self, module: ModuleType) -> None:
-        """The file has a docstring; `Params` is frozen and documented; `NET` is a net of this task."""
+        """The file has a docstring; `Params` is frozen and documented; `NET` is a net of the right base class."""
         assert (module.__doc__ or "").strip(), f"{short_name(module)} has no docstring"
-        net, wanted = module.NET, self.task
-        assert issubclass(net, self.base)
-        assert issubclass(net, Retrieval) == issubclass(self.base, Retrieval)
-        assert wanted == net.task, f"{net.__name__} is a {net.task} net; {type(self).__name__} tests {wanted} nets"
+        assert issubclass(module.NET, self.base)
+        assert issubclass(module.NET, Retrieval) == issubclass(self.base, Retrieval)
         check_params(module)
 
 
