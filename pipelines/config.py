@@ -190,7 +190,7 @@ def fidelity(config: RunConfig) -> str:
     return "surrogate" if method_class(config).surrogate else config.fidelity
 
 
-def plan(draw: str) -> tuple[str, int]:
+def parse_draw(draw: str) -> tuple[str, int]:
     """`random:3` -> ("random", 3), `all` -> ("all", 0)."""
     kind, _, count = draw.partition(":")
     return kind, int(count or 0)

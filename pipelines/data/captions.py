@@ -23,7 +23,7 @@ from pipelines.data.tiers import Features, open_features
 
 
 @dataclass(frozen=True)
-class Joined:
+class RunCaptions:
     """The captions of a run, joined with its clips; features are read when a side is asked for."""
 
     manifest: Manifest  #: of the captions; where they are the clips' own, of the clips
@@ -76,7 +76,7 @@ class Joined:
                     )
 
 
-def join(captions: Manifest, clips: Manifest) -> NDArray[np.int64]:
+def clip_rows(captions: Manifest, clips: Manifest) -> NDArray[np.int64]:
     """Row of the clips' manifest that each caption is of -> (captions,); ConfigError where there is no such clip."""
     row = {clip.clip_id: k for k, clip in enumerate(clips)}
     for caption in captions:

@@ -4,7 +4,7 @@ import numpy as np
 
 from featcache import FeatureStore
 from featcache.errors import ConfigError
-from pipelines.config import RunConfig, plan
+from pipelines.config import RunConfig, parse_draw
 
 
 def windows_text(store: FeatureStore, row: int) -> str:
@@ -34,12 +34,12 @@ def check_windows(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
     for when, together in (("train", "shared"), ("test", "each")):
         drawn = {m: getattr(feed, when) for m, feed in config.feeds.items()}
         for m, draw in drawn.items():
-            if plan(draw)[1] > stores[m].windows:
+            if parse_draw(draw)[1] > stores[m].windows:
                 raise ConfigError(
                     f"feeds.{m}.{when}={draw} asks for more than the {stores[m].windows} windows of store "
                     f"{config.feeds[m].store!r}"
                 )
-        shared = {m: draw for m, draw in drawn.items() if plan(draw)[0] == together}
+        shared = {m: draw for m, draw in drawn.items() if parse_draw(draw)[0] == together}
         if len({(draw, stores[m].windows) for m, draw in shared.items()}) > 1:
             have = ", ".join(f"{m} {draw} of {stores[m].windows}" for m, draw in shared.items())
             raise ConfigError(f"feeds with {when}={together} must have the same windows; here: {have}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from heads.batch import Batch, Side
-from pipelines.config import RunConfig, plan
+from pipelines.config import RunConfig, parse_draw
 from pipelines.data.gathering import NO_VIEWS, Buffers, Chosen, Views
 from pipelines.data.rows import Rows
 from pipelines.data.seeds import generator
@@ -118,9 +118,10 @@ class Draw:
     def windows(self, index: Tensor) -> dict[str, Chosen]:
         """Modality -> the windows of a batch of these rows."""
         chosen: dict[str, Chosen] = {}
-        feeds, shared = self.table.feeds, [m for m, feed in self.table.feeds.items() if plan(feed.train)[0] == "shared"]
+        feeds = self.table.feeds
+        shared = [m for m, feed in feeds.items() if parse_draw(feed.train)[0] == "shared"]
         for m, feed in feeds.items():
-            kind, k = plan(feed.train)
+            kind, k = parse_draw(feed.train)
             if kind == "random":
                 chosen[m] = self._random((m,), index, k, self.window_generators[m])
             elif kind == "shared":

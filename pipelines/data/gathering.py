@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from pipelines.config import plan
+from pipelines.config import parse_draw
 
 
 def centres(draw: str, T: int | Tensor) -> Tensor | None:
@@ -17,7 +17,7 @@ def centres(draw: str, T: int | Tensor) -> Tensor | None:
     >>> centres("segments:5", 25)
     tensor([ 2,  7, 12, 17, 22])
     """
-    kind, k = plan(draw)
+    kind, k = parse_draw(draw)
     if kind != "segments":
         return None
     T = T[:, None] if isinstance(T, Tensor) else T

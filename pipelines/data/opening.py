@@ -14,8 +14,8 @@ import torch
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
 from heads.batch import Side, Spec
-from pipelines.config import OWN, Feed, RunConfig, method_class, plan
-from pipelines.data.captions import Joined, join
+from pipelines.config import OWN, Feed, RunConfig, method_class, parse_draw
+from pipelines.data.captions import RunCaptions, clip_rows
 from pipelines.data.checks import check_views, check_windows, windows_text
 from pipelines.data.rows import Rows, load, sweeps_others
 from pipelines.data.seeds import generator
@@ -35,7 +35,7 @@ class Opened:
     memory: int | None = None  #: bytes of RAM that may be used; None: what is free
     workers: int = 1  #: runs at the same time that share the memory
     tier: str | None = None  #: a tier that is asked for
-    captions: Joined | None = None  #: of a retrieval run
+    captions: RunCaptions | None = None  #: of a retrieval run
 
     @cached_property
     def features(self) -> Features:
@@ -92,7 +92,7 @@ class Opened:
         return Spec(
             shapes={m: tuple(self.stores[m].row_shape) for m in self.config.feeds},
             windows={
-                m: 1 if feed.train == "mean" else plan(feed.train)[1] or self.stores[m].windows
+                m: 1 if feed.train == "mean" else parse_draw(feed.train)[1] or self.stores[m].windows
                 for m, feed in self.config.feeds.items()
             },
             classes={task: len(names) for task, names in self.classes.items()},
@@ -168,7 +168,7 @@ class Opened:
         """Rows of fewer windows than T would be padded where all windows are taken."""
         length, T = self.stores[modality].length[rows], self.stores[modality].windows
         short = int(((length > 0) & (length < T)).sum())
-        if short and self.config.absent != "mask" and plan(draw)[0] in ("all", "each"):
+        if short and self.config.absent != "mask" and parse_draw(draw)[0] in ("all", "each"):
             raise ConfigError(
                 f"store {self.config.feeds[modality].store!r} has fewer than its {T} windows in {short} of {len(rows)} "
                 f"rows, which feeds.{modality}.{when}={draw} would pad; take segments:K, mean or (in train) random:K, "
@@ -249,12 +249,12 @@ def open_run(
 
 def _captions(
     config: RunConfig, captions: Manifest, clips: Manifest, stores: dict[str, FeatureStore], device: str
-) -> Joined:
+) -> RunCaptions:
     """The captions of the run's feeds, each with its clip."""
     own = captions is clips
-    clip = np.arange(len(clips)) if own else join(captions, clips)
+    clip = np.arange(len(clips)) if own else clip_rows(captions, clips)
     feeds = {m: config.feeds[m] for m in config.captions}
-    return Joined(captions, clip, feeds, {m: stores[m] for m in feeds}, config.absent, device, own)
+    return RunCaptions(captions, clip, feeds, {m: stores[m] for m in feeds}, config.absent, device, own)
 
 
 def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[list[int], list[int]]:

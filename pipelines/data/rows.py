@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from heads.batch import Side
-from pipelines.config import Feed, plan
+from pipelines.config import Feed, parse_draw
 from pipelines.data.gathering import (
     NO_VIEWS,
     Buffers,
@@ -165,7 +165,7 @@ def _table(
 ) -> Rows:
     """Rows for training ("train") or sweeps ("test") only; draws that are applied here read `all` in the feeds."""
     stores = features.stores
-    swept = {m: plan(feed.test)[1] or stores[m].windows for m, feed in feeds.items()}  # `mean` reads all, too
+    swept = {m: parse_draw(feed.test)[1] or stores[m].windows for m, feed in feeds.items()}  # `mean` reads all, too
     numbers = sum(windows * prod(stores[m].row_shape) for m, windows in swept.items())
     names = {m: list(feed.stores(m)) if when == "train" else [m] for m, feed in feeds.items()}
     if mapped:
@@ -184,7 +184,7 @@ def _table(
 
 def _is_kept(draw: str) -> bool:
     """Whether a draw takes the same of a row at each time, and less than all."""
-    return plan(draw)[0] in ("segments", "mean")
+    return parse_draw(draw)[0] in ("segments", "mean")
 
 
 def _applied(feed: Feed, draw: str) -> Feed:

@@ -24,7 +24,7 @@ from featcache import FeatureStore
 from featcache.errors import ConfigError, StoreError
 from featcache.store.mapped import Mapped, why_not
 from featcache.wording import size
-from pipelines.config import plan
+from pipelines.config import parse_draw
 from pipelines.data.gathering import NO_VIEWS, Views, centres, mean
 from pipelines.data.memory import free_memory
 
@@ -235,5 +235,5 @@ def held(draw: str, T: int) -> int:
     >>> held("segments:3", 25), held("mean", 25), held("random:3", 25)
     (3, 1, 25)
     """
-    kind, k = plan(draw)
+    kind, k = parse_draw(draw)
     return {"segments": k, "mean": 1}.get(kind, T)

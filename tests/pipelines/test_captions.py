@@ -12,7 +12,7 @@ from featcache.manifest import Clip, Manifest
 from heads.methods import mmd, rna, source_only
 from heads.nets import adapter
 from pipelines.config import Feed, RunConfig
-from pipelines.data.captions import join
+from pipelines.data.captions import clip_rows
 from pipelines.data.draws import batches, draws
 from pipelines.data.opening import open_run
 from tests.helpers.caption_stores import CAPTIONS, EXPERTS, TOKENS, captions, clips, feeds, run, write_all
@@ -202,12 +202,12 @@ def test_captions_of_unknown_clips_and_manifests_without_of_are_refused():
     of = clips()
     stray = Manifest("texts", (Clip("v9#0", "day", "train", "v9.mp4", of="v9"),))
     with pytest.raises(ConfigError, match="row 'v9#0' of caption manifest 'texts' is of clip 'v9', which manifest 'cl"):
-        join(stray, of)
+        clip_rows(stray, of)
     with pytest.raises(
         ConfigError, match="row 'day-train0' of caption manifest 'clips' is of no clip; its column `of`"
     ):
-        join(of, of)
-    assert join(captions(of), of).tolist() == [row for row in range(30) for _ in range(1 + row % 3)]
+        clip_rows(of, of)
+    assert clip_rows(captions(of), of).tolist() == [row for row in range(30) for _ in range(1 + row % 3)]
 
 
 def test_a_missing_caption_manifest_lists_those_that_are_there(stores):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from featcache.errors import ConfigError
 from heads.methods import entropy, logistic_regression, rna, source_only
 from heads.nets import adapter
-from pipelines.config import Feed, Optim, RunConfig, override, plan
+from pipelines.config import Feed, Optim, RunConfig, override, parse_draw
 from tests.helpers.stores import run
 
 ADAPTED = {"method": rna.Params(), "target": "night"}
@@ -281,6 +281,6 @@ def test_learning_rate_by_hand():
 
 
 @given(st.integers(1, 99))
-def test_plan(k):
-    assert plan(f"random:{k}") == ("random", k)
-    assert plan("each") == ("each", 0)
+def test_parse_draw(k):
+    assert parse_draw(f"random:{k}") == ("random", k)
+    assert parse_draw("each") == ("each", 0)
