@@ -132,7 +132,7 @@ def density_ratio(source_ND: Tensor, target_ND: Tensor, at_ND: Tensor) -> Tensor
 
 
 @dataclass(frozen=True)
-class Seen:
+class Predictions:
     """What a head says of training rows. Labels are those of held-out source rows: there are no others."""
 
     p: dict[str, dict[str, Tensor]]  #: "target", "source_val" -> task -> (N, K)
@@ -144,24 +144,24 @@ class Seen:
 class Validator:
     """A score of a head, and which way is better."""
 
-    score: Callable[[Seen], float]
+    score: Callable[[Predictions], float]
     higher: bool  #: is better
     needs: tuple[str, ...]  #: of source_val, target, features (of a modality that source and target both see)
-    says: str  #: for tables: "the kept outputs with the highest ..."
+    words: str  #: for tables: "the kept outputs with the highest ..."
 
 
-def _on_target(of: Callable[[Tensor], float]) -> Callable[[Seen], float]:
+def _on_target(of: Callable[[Tensor], float]) -> Callable[[Predictions], float]:
     return lambda seen: float(np.mean([of(p_NK) for p_NK in seen.p["target"].values()]))
 
 
-def _right(seen: Seen) -> Tensor:
+def _right(seen: Predictions) -> Tensor:
     """Share of the tasks that are right, of each held-out source row -> (N,) float64."""
     held = seen.p["source_val"]
     right = [in_topk(held[task].cpu().numpy(), y_N.cpu().numpy(), 1) for task, y_N in seen.y.items()]
     return torch.from_numpy(np.mean(right, axis=0))
 
 
-def _dev(seen: Seen) -> float:
+def _dev(seen: Predictions) -> float:
     w_N = density_ratio(seen.f["source"], seen.f["target"], seen.f["source_val"])
     return dev(w_N, 1 - _right(seen))
 

@@ -186,7 +186,7 @@ def load(name: str) -> Task:
 def metrics() -> dict[str, Metric]:
     """All metrics by name: those of each task, and the scores of the validators."""
     scores = {
-        f"validator/{name}": Metric(f"{rule.says} ({'higher' if rule.higher else 'lower'} is better)", unit="a score")
+        f"validator/{name}": Metric(f"{rule.words} ({'higher' if rule.higher else 'lower'} is better)", unit="a score")
         for name, rule in VALIDATORS.items()
     }
     return {name: metric for task in registry.names(__name__) for name, metric in load(task).metrics.items()} | scores

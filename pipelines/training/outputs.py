@@ -15,7 +15,7 @@ from heads.methods import Method
 from pipelines import tasks
 from pipelines.data.opening import Opened
 from pipelines.data.rows import Rows
-from pipelines.measures.validators import VALIDATORS, Seen
+from pipelines.measures.validators import VALIDATORS, Predictions
 
 Outputs = dict[str, NDArray[Any]]
 COLLAPSED = 1e-3  # mean norm; trained features have norms around 1
@@ -48,7 +48,7 @@ def scores(method: Method, opened: Opened) -> dict[str, float]:
         z = {task: torch.from_numpy(said[task]).to(opened.device) for task in opened.spec.classes}
         p[side] = {task: z_NK.softmax(1) for task, z_NK in z.items()}
     y = sides["source_val"].y if "source_val" in needs else {}
-    seen = Seen(p, y, features(method, sides) if "features" in needs else {})
+    seen = Predictions(p, y, features(method, sides) if "features" in needs else {})
     return {name: VALIDATORS[name].score(seen) for name in names}
 
 

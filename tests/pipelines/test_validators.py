@@ -20,7 +20,7 @@ from pipelines.measures.accuracy import topk_accuracy
 from pipelines.measures.validators import (
     RULES,
     VALIDATORS,
-    Seen,
+    Predictions,
     best,
     bnm,
     density_ratio,
@@ -177,7 +177,9 @@ def test_one_row_and_impossible_classes_have_scores(of):
 def test_several_tasks_are_averaged(of):
     name = "entropy" if of is mean_entropy else of.__name__
     p = {"verb": predicted(seed=1), "noun": predicted(k=6, seed=2)}
-    assert VALIDATORS[name].score(Seen({"target": p}, {}, {})) == pytest.approx((of(p["verb"]) + of(p["noun"])) / 2)
+    assert VALIDATORS[name].score(Predictions({"target": p}, {}, {})) == pytest.approx(
+        (of(p["verb"]) + of(p["noun"])) / 2
+    )
 
 
 def test_best_knows_the_direction_and_takes_the_latest_of_equal_ones():
