@@ -259,7 +259,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         ({"source": ()}, "method 'codt' needs source"),
         ({"test": "flo"}, "test='flo', but a clustering run finds the clusters of its target 'msr'"),
         ({"holdout": 0.3}, "holdout=0.3 has no use"),
-        ({"select": "snd"}, "select='snd' needs predictions of classes, and a clustering run has none"),
+        ({"select": "snd"}, "select='snd' needs class predictions, but a clustering run has none"),
         ({"select": "source_val"}, "choose from last, mean, oracle"),
         ({"feeds": {"own": Feed("own", seen_by="target test")}}, "seen_by='target test' lacks source"),
         ({"feeds": {"shared": Feed("shared"), "own": Feed("own", seen_by="target")}}, "seen_by='target' lacks test"),

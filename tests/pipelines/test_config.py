@@ -126,21 +126,21 @@ def test_bad_settings_are_named(setting, complaint):
         ({"source": ()}, "method 'source_only' needs source"),
         ({"source": "day"}, r'must be a tuple of domains: source=\("day",\)'),
         ({"source": ("day", "day")}, "names a domain twice"),
-        ({"method": rna.Params(), "target": "day"}, "target 'day' is a source too"),
+        ({"method": rna.Params(), "target": "day"}, "target 'day' is also a source"),
         ({"test": ""}, "test is empty"),
         ({"manifest": ""}, "manifest is empty"),
         ({"method": adapter.Params()}, "method must be the Params"),
         ({"net": rna.Params}, "net must be the Params"),
         ({"feeds": {}}, "feeds is empty"),
-        ({"feeds": {"a.b": Feed("hog")}}, "'a.b' is no name for a modality"),
+        ({"feeds": {"a.b": Feed("hog")}}, "feeds: 'a.b' is not a valid name.*letters"),
         (
             {"feeds": {"rgb": Feed("hog", seen_by="everyone")}},
             "feeds.rgb.seen_by='everyone'; choose from source, target",
         ),
-        ({"feeds": {"rgb": Feed("hog", train="random")}}, "feeds.rgb.train='random' is no draw of windows"),
+        ({"feeds": {"rgb": Feed("hog", train="random")}}, "feeds.rgb.train='random'.*choose from all"),
         ({"feeds": {"rgb": Feed("hog", train="random:0")}}, "choose from all, random:K, shared:K, segments:K"),
         ({"feeds": {"rgb": Feed("hog", test="random:1")}}, "choose from all, segments:K, mean, each"),
-        ({"feeds": {"rgb": Feed("hog", test="each:2")}}, "is no draw of windows"),
+        ({"feeds": {"rgb": Feed("hog", test="each:2")}}, "feeds.rgb.test='each:2'.*choose from all"),
         ({"train_split": "training"}, "train_split='training'; choose from train, val, test"),
         ({"absent": "ignore"}, "absent='ignore'; choose from refuse, drop, mask"),
         ({"select": "best"}, "select='best'; choose from last, mean, source_val"),
@@ -149,10 +149,10 @@ def test_bad_settings_are_named(setting, complaint):
         ({"holdout": 1.0}, "holdout=1.0 must be a share"),
         ({"steps": -1}, "steps=-1 must be at least 0"),
         ({"keep": 9}, "keep=9 needs evaluation points"),
-        ({"epoch": "target"}, "epoch='target' is one pass over the target, but the run has none"),
+        ({"epoch": "target"}, "epoch='target'.*has no target"),
         ({"epoch": 0}, "epoch=0 must be at least 1"),
         ({"epoch": "day"}, "choose from source, target"),
-        ({"batch": (1, 6), "source": ("day", "dusk")}, "1 rows of the source for its 2 domains"),
+        ({"batch": (1, 6), "source": ("day", "dusk")}, r"batch=\(1, 6\).*2 source domains"),
         ({"optim": Optim("lion")}, "optim.name='lion'; choose from sgd, adam"),
         ({"optim": Optim(lr=0.0)}, "optim.lr=0.0 must be above 0"),
         ({"optim": Optim(milestones=(50,))}, "fractions of the run"),
@@ -218,7 +218,7 @@ def test_whole_numbers_are_numbers():
 
 def test_labelled_rows_are_not_tested():
     for method in (source_only.Params(), rna.Params()):
-        with pytest.raises(ConfigError, match="the test rows of 'night' would be trained on with their labels"):
+        with pytest.raises(ConfigError, match="test rows of 'night'.*train_split"):
             run(method=method, source=("day", "night"), test="night", train_split="test")
     assert run(source=("night",), test="night").test == "night"  # supervised-target: other rows of the domain
 
@@ -228,7 +228,7 @@ def test_points_are_the_last_ones_and_there_are_as_many_as_asked_for():
     assert run(steps=11, eval_every=3, keep=2).points == (9, 11)
     assert run(steps=12, eval_every=3, keep=4).points == (3, 6, 9, 12)
     assert run(steps=0).points == (0,)
-    with pytest.raises(ConfigError, match="keep=5 of 4 evaluation points: steps=12 with eval_every=3 gives no more"):
+    with pytest.raises(ConfigError, match="keep=5.*4 evaluation points.*steps=12.*eval_every=3"):
         run(steps=12, eval_every=3, keep=5)
 
 

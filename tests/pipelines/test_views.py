@@ -287,7 +287,7 @@ def test_views_are_set_as_text():
         ({"views": ("a", "b", "a")}, "feeds.rgb names store 'a' twice"),
         ({"views": "hog@flip"}, "feeds.rgb.views='hog@flip' must be a tuple"),
         ({"views": (1,)}, "feeds.rgb.views: 1 is not text"),
-        ({"views": ("a",), "seen_by": "test"}, "feeds.rgb.views are drawn in training only, and seen_by='test'"),
+        ({"views": ("a",), "seen_by": "test"}, "feeds.rgb.views.*seen_by='test'; leave"),
     ],
 )
 def test_views_that_cannot_be_meant_are_refused(changes, complaint):
