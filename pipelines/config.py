@@ -70,9 +70,7 @@ class Feed:
     seen_by: str = "source target test"  #: its roles; "source test" if it does not exist on the target in training
     train: str = "all"  #: all | random:k (per modality) | shared:k (same for all) | segments:k (centres) | mean
     test: str = "all"  #: all | segments:k | mean | each (predict per window, softmax averaged); never random
-    views: tuple[
-        str, ...
-    ] = ()  #: stores of the same windows (i3d-rgb@flip); training takes each row from `store` or a view
+    views: tuple[str, ...] = ()  #: stores of the same windows (i3d-rgb@flip); training draws one of all for each row
     captions: str = ""  #: name of the caption manifest of the store; "own": each clip has its own caption
 
     def stores(self, modality: str) -> dict[str, str]:
