@@ -221,10 +221,10 @@ def test_a_missing_caption_manifest_lists_those_that_are_there(stores):
 TEXT = Feed("words", seen_by="source test", captions="clips_captions")
 WRONG = {
     "no captions": ({"object": Feed("object")}, "net 'gated'.*needs a feed of captions"),
-    "no clips": ({"words": TEXT}, "all of words are captions; name a modality of the clips"),
+    "no clips": ({"words": TEXT}, "words are all captions; add a feed"),
     "seen by the target": (feeds(words=Feed("words", captions="clips_captions")), "set seen_by='source test'"),
     "not asked for": (feeds(words=dataclasses.replace(TEXT, seen_by="source")), "set seen_by='source test'"),
-    "two manifests": (feeds(sentence=dataclasses.replace(TEXT, captions="own")), "are of the same captions"),
+    "two manifests": (feeds(sentence=dataclasses.replace(TEXT, captions="own")), "feeds.sentence.captions='own'.*same captions"),
     "the run's manifest": (
         {"object": Feed("object"), "words": dataclasses.replace(TEXT, captions="clips")},
         "feeds.words.captions='clips'.*'own'",

@@ -500,7 +500,7 @@ def test_a_source_clip_without_label_is_named_and_a_target_clip_needs_none(tmp_p
 
 def test_a_manifest_without_labels_is_refused(tmp_path):
     write_all(tmp_path, manifest(labels=lambda *_: {}))
-    with pytest.raises(ConfigError, match="has no labels, so there is nothing to classify"):
+    with pytest.raises(ConfigError, match="manifest .* has no labels.*column"):
         open_run(run(), tmp_path)
 
 
