@@ -201,11 +201,9 @@ def test_a_side_without_any_caption_is_refused(tmp_path):
 def test_captions_of_unknown_clips_and_manifests_without_of_are_refused():
     of = clips()
     stray = Manifest("texts", (Clip("v9#0", "day", "train", "v9.mp4", of="v9"),))
-    with pytest.raises(ConfigError, match="row 'v9#0' of caption manifest 'texts' is of clip 'v9', which manifest 'cl"):
+    with pytest.raises(ConfigError, match="row 'v9#0' of caption manifest 'texts' .*'v9'.*`of`.*'clips'"):
         clip_rows(stray, of)
-    with pytest.raises(
-        ConfigError, match="row 'day-train0' of caption manifest 'clips' is of no clip; its column `of`"
-    ):
+    with pytest.raises(ConfigError, match="row 'day-train0' of caption manifest 'clips' .*no clip.*`of`.*'clips'"):
         clip_rows(of, of)
     assert clip_rows(captions(of), of).tolist() == [row for row in range(30) for _ in range(1 + row % 3)]
 
@@ -224,7 +222,10 @@ WRONG = {
     "no clips": ({"words": TEXT}, "words are all captions; add a feed"),
     "seen by the target": (feeds(words=Feed("words", captions="clips_captions")), "set seen_by='source test'"),
     "not asked for": (feeds(words=dataclasses.replace(TEXT, seen_by="source")), "set seen_by='source test'"),
-    "two manifests": (feeds(sentence=dataclasses.replace(TEXT, captions="own")), "feeds.sentence.captions='own'.*same captions"),
+    "two manifests": (
+        feeds(sentence=dataclasses.replace(TEXT, captions="own")),
+        "feeds.sentence.captions='own'.*same captions",
+    ),
     "the run's manifest": (
         {"object": Feed("object"), "words": dataclasses.replace(TEXT, captions="clips")},
         "feeds.words.captions='clips'.*'own'",

@@ -80,10 +80,10 @@ def test_pools_of_a_method_replace_the_domains():
 @pytest.mark.parametrize(
     ("pools", "complaint"),
     [
-        ([torch.tensor([], dtype=torch.long)], "and not empty"),
-        ([torch.tensor([10])], r"rows in \[0, 10\)"),
-        ([torch.tensor([-1])], r"rows in \[0, 10\)"),
-        ([], "0 pools cannot fill"),
+        ([torch.tensor([], dtype=torch.long)], "pool of the target must have one row or more"),
+        ([torch.tensor([10])], r"pool of the target must have .* in \[0, 10\)"),
+        ([torch.tensor([-1])], r"pool of the target must have .* in \[0, 10\)"),
+        ([], "0 pools cannot fill.*4 rows of the target"),
         ([torch.tensor([0])] * 5, "5 pools cannot fill a batch of 4 rows of the target"),
     ],
 )
@@ -299,7 +299,7 @@ def test_a_sweep_is_every_row_in_order_with_test_windows(stores):
     rows = opened.sides["target"]
     assert torch.equal(torch.cat([side.x["rgb"] for side in sides]), rows.x["rgb"][:, [1]])
     assert torch.equal(torch.cat([side.x["flow"] for side in sides]), rows.x["flow"])
-    with pytest.raises(ValueError, match="no side 'source_val' to sweep; this run gives its method: source, target"):
+    with pytest.raises(ValueError, match="no side 'source_val'.*has: source, target"):
         opened.sweep("source_val")
 
 
@@ -415,7 +415,7 @@ def test_a_domain_that_cannot_teach_is_named(tmp_path):
     dusk = whole.rows(domain="dusk", split="train")
     fewer = dataclasses.replace(whole, clips=tuple(c for row, c in enumerate(whole.clips) if row not in dusk))
     config = run(source=("day", "dusk"), absent="drop")
-    with pytest.raises(ConfigError, match="domain 'dusk' of the source has no train rows to train on$"):
+    with pytest.raises(ConfigError, match="domain 'dusk' of the source has no train rows.*train on$"):
         _ = open_run(config, write_all(tmp_path / "fewer", fewer)).sides
     whole.write(tmp_path / "gaps" / "toy" / "manifest.csv")
     write_store(tmp_path / "gaps" / "toy", whole, "hog")
@@ -436,7 +436,7 @@ def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
         return x
 
     monkeypatch.setattr(Features, "_read", broken)
-    with pytest.raises(StoreError, match="hog.zarr has features that are not finite; ask `featcache check`"):
+    with pytest.raises(StoreError, match="hog.zarr has features that are not finite; .*`featcache check`"):
         _ = opened.sides
 
 
@@ -452,12 +452,12 @@ def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
         ({"train_split": "val"}, "domain 'day' of the source has no val rows to train on"),
         (
             {"feeds": {"rgb": Feed("hog", train="random:4")}},
-            "feeds.rgb.train=random:4 asks for more than the 3 windows",
+            "feeds.rgb.train=random:4 .*3 windows of store 'hog'",
         ),
-        ({"feeds": {"rgb": Feed("hog", test="segments:4")}}, "feeds.rgb.test=segments:4 asks for more than the 3"),
+        ({"feeds": {"rgb": Feed("hog", test="segments:4")}}, "feeds.rgb.test=segments:4 .*3 windows of store 'hog'"),
         (
             {"feeds": {"rgb": Feed("hog", train="shared:2"), "flow": Feed("hof", train="shared:1")}},
-            "feeds with train=shared must have the same windows; here: rgb shared:2 of 3, flow shared:1 of 3",
+            "feeds with train=shared .*same windows.*: rgb shared:2 of 3, flow shared:1 of 3",
         ),
     ],
 )
