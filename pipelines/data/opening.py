@@ -157,9 +157,7 @@ class Opened:
         store, index = self.stores[modality], np.asarray(rows)
         for name, view in feed.stores(modality).items():
             other = self.stores[name]
-            moved = (
-                np.abs(other.window_start[index] - store.window_start[index]) > 0
-            )  # nan, an unknown time, has not moved
+            moved = np.abs(other.window_start[index] - store.window_start[index]) > 0  # False where one is nan: unknown
             differ = (other.length[index] != store.length[index]) | moved.any(1)
             if differ.any():
                 row = int(index[differ.argmax()])

@@ -126,7 +126,7 @@ class Captions:
             yield replace(side, index=self.row.to(side.index.device)[side.index])
 
     def choose(self, index: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw a caption of each of these rows (B,), all equally likely; an arbitrary one for a row without captions."""
+        """Draw a caption of each of these rows (B,), all equally likely; an arbitrary one for a row without any."""
         first, count = self.count.cumsum(0) - self.count, self.count[index]
         return (first[index] + (torch.rand(len(index), generator=rng) * count).long()).clamp_max(len(self.table) - 1)
 
