@@ -142,9 +142,9 @@ def load(
     """Load rows for training and sweeps, or for sweeps only, to the memory of the tier."""
     table = partial(_table, features, feeds, rows, y, domain)
     resident = features.tier == "resident"
-    loaded = table("train" if trained else "test", mapped=not resident)
+    loaded = table("train" if trained else "test", whole_store=not resident)
     if resident and trained and sweeps_others(feeds):
-        return replace(loaded, swept=table("test", mapped=bool(features.maps)))
+        return replace(loaded, swept=table("test", whole_store=bool(features.maps)))
     return loaded
 
 
@@ -161,14 +161,18 @@ def _table(
     domain: Tensor,
     when: str,
     *,
-    mapped: bool,
+    whole_store: bool,
 ) -> Rows:
-    """Load rows for training ("train") or sweeps ("test"). Draws that are applied here become `all` in the feeds."""
+    """Load rows for training ("train") or sweeps ("test").
+
+    x is the whole mapped store, or else only the windows that the draws take of these rows; these draws then become
+    `all` in the feeds.
+    """
     stores = features.stores
     swept = {m: parse_draw(feed.test)[1] or stores[m].windows for m, feed in feeds.items()}  # `mean` also reads all
     count = sum(windows * prod(stores[m].row_shape) for m, windows in swept.items())
     names = {m: list(feed.stores(m)) if when == "train" else [m] for m, feed in feeds.items()}
-    if mapped:
+    if whole_store:
         loaded = {m: [features.mapped(name, rows) for name in names[m]] for m in feeds}
     else:
         draws = {m: getattr(feed, when) for m, feed in feeds.items()}
@@ -176,7 +180,7 @@ def _table(
         feeds = {m: _applied(feed, draws[m]) for m, feed in feeds.items()}
     x, present = ({m: pairs[0][k] for m, pairs in loaded.items()} for k in (0, 1))
     views = {m: [x for x, _ in pairs[1:]] for m, pairs in loaded.items() if len(pairs) > 1}
-    at = torch.tensor(rows) if mapped else None
+    at = torch.tensor(rows) if whole_store else None
     return Rows(
         rows, x, present, y, domain, feeds, at, stream=features.stream, sweep_rows=sweep_rows(count), views=views
     )

@@ -186,12 +186,12 @@ def open_features(
         except OSError as error:
             obstacle = f"the stores cannot be mapped here ({error})"
     as_floats = stored = 0
-    for want in wanted:
-        for m, draw in want.draws.items():
-            stored += want.rows * stores[m].layout.row_bytes
-            as_floats += _as_floats(want.rows, draw, stores[m])
+    for request in wanted:
+        for m, draw in request.draws.items():
+            stored += request.rows * stores[m].layout.row_bytes
+            as_floats += _as_floats(request.rows, draw, stores[m])
         if obstacle:
-            as_floats += sum(_as_floats(want.rows, draw, stores[m]) for m, draw in want.swept.items())
+            as_floats += sum(_as_floats(request.rows, draw, stores[m]) for m, draw in request.swept.items())
     decoded = sum(store.layout.rows * store.layout.row_bytes for store in stores.values() if store.archived)
     in_ram = free_memory() if memory is None else memory
     if tier is None:

@@ -172,7 +172,7 @@ VALIDATORS = {
         lambda head: float(_right(head).mean()),
         True,
         ("source_val",),
-        "accuracy, or in retrieval the mean of both GM, on held-out source rows",
+        "accuracy (in retrieval the mean GM of both directions) on held-out source rows",
     ),
     "entropy": Validator(_on_target(mean_entropy), False, ("target",), "mean entropy on the target's train rows"),
     "infomax": Validator(_on_target(infomax), True, ("target",), "information (IM) on the target's train rows"),
