@@ -365,7 +365,7 @@ def test_holdout_leaves_every_class_a_row(stores):
 
 
 def test_holdout_of_less_than_a_row_is_refused(stores):
-    with pytest.raises(ConfigError, match="holdout=0.01 of 12 rows is less than one row of any class"):
+    with pytest.raises(ConfigError, match="holdout=0.01 of 12 rows .*raise it"):
         _ = open_run(run(holdout=0.01), stores).sides
 
 
@@ -383,9 +383,7 @@ def gaps(tmp_path_factory):
 
 
 def test_refusing_names_a_clip_and_the_reason(gaps):
-    with pytest.raises(
-        ConfigError, match=r"1 of 12 clips lack a modality, the first: 'day_chop_train1' has no flow \(no sound\)"
-    ):
+    with pytest.raises(ConfigError, match=r"1 of 12 clips .*'day_chop_train1' has no flow \(no sound\).*absent=drop"):
         _ = open_run(run(), gaps).sides
 
 
@@ -446,8 +444,8 @@ def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"manifest": "toys"}, "no stores of a manifest 'toys' in .*; did you mean 'toy'. there are: toy"),
-        ({"feeds": {"rgb": Feed("hogg")}}, "no store 'hogg' in .*; did you mean 'hog'. there are: hog, hof"),
+        ({"manifest": "toys"}, "no stores of a manifest 'toys' in .*'toy'"),
+        ({"feeds": {"rgb": Feed("hogg")}}, "no store 'hogg' in .*'hog'.*hog, hof"),
         ({"source": ("dusk",)}, "no domain 'dusk' in manifest 'toy'; it has: day, night"),
         ({"train_split": "val"}, "domain 'day' of the source has no val rows to train on"),
         (
@@ -467,9 +465,9 @@ def test_what_is_not_there_is_named(stores, changes, complaint):
 
 
 def test_a_device_that_is_not_there_is_named(stores):
-    with pytest.raises(ConfigError, match="no device 'cuda:99' here .*; take device cpu"):
+    with pytest.raises(ConfigError, match="no device 'cuda:99' .*cpu"):
         open_run(run(), stores, "cuda:99")
-    with pytest.raises(ConfigError, match="no device 'gpu' here"):
+    with pytest.raises(ConfigError, match="no device 'gpu' .*cpu"):
         open_run(run(), stores, "gpu")
 
 

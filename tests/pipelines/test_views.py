@@ -342,8 +342,8 @@ def test_a_clip_that_a_view_lacks_is_named(absent, tmp_path):
     config = one(tmp_path, absent=absent, lacking={2: "moov atom not found", 3: "no"})
     with pytest.raises(
         ConfigError,
-        match=r"2 of 12 clips have other windows in view 'hog@other' than in store 'hog', the first: 'day_chop_train2' "
-        r"\(hog@other: moov atom not found; hog: 3 windows from 0 to 3 s\); repair it .* out of feeds.rgb.views",
+        match=r"2 of 12 clips .*'hog@other'.*'hog'.*'day_chop_train2' "
+        r"\(hog@other: moov atom not found; hog: 3 windows from 0 to 3 s\).*feeds.rgb.views",
     ):
         _ = open_run(config, tmp_path).sides
 
@@ -367,7 +367,7 @@ def test_rows_that_are_not_drawn_may_lack_a_view(tmp_path):
     config = one(tmp_path, lacking=dict.fromkeys(range(12, 36), "no"))
     opened = open_run(config, tmp_path)
     assert (len(opened.sides["source"]), len(opened.test())) == (12, 6)
-    with pytest.raises(ConfigError, match="12 of 12 clips have other windows in view"):
+    with pytest.raises(ConfigError, match="12 of 12 clips have other windows in view 'hog@other'"):
         _ = open_run(dataclasses.replace(config, source=("night",), test="day"), tmp_path).sides
 
 
