@@ -7,10 +7,10 @@ A bridge file holds
     def write(path, tables) -> None                the way back; replaces what stands at `path`, whole or not at all
     def companions(path) -> list[Path]             where `write` replaces other files as well: which ones
 
-and is tested by `tests/featcache/test_bridges.py` for every file in the folder. The first sentence of its docstring
-says what the format is. Files are untrusted: a bridge never executes what a file says (pickles go through
-`untrusted.pickles`), and answers anything unexpected with a FormatError that names the file, the place, what was found
-and what was expected. Values that are no number (NaN) are passed on.
+and keeps the contract of `featcache.testing.BridgeTests`. The first sentence of its docstring describes the format.
+Files are untrusted: a bridge never executes code from a file (pickles go through `untrusted.pickles`), and answers
+anything unexpected with a FormatError that names the file, the place, what was found and what was expected. Values that
+are no number (NaN) are passed on.
 
 `ids` is None or the clips' ids in the order of the file, for a file that has none. Where it has ids, they are replaced;
 another number of them, or an id that stands twice, is a FormatError.

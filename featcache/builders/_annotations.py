@@ -60,12 +60,12 @@ def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of these names in an .npz file; ManifestError where one is missing, or the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in names if name in file}
+            content = {name: file[name] for name in names if name in file}
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path} is no .npz file of plain arrays ({error})") from None
-    if lacking := [name for name in names if name not in found]:
-        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(found) or 'none'}")
-    return found
+    if lacking := [name for name in names if name not in content]:
+        raise ManifestError(f"{path} has no array {', '.join(lacking)}; it has: {', '.join(content) or 'none'}")
+    return content
 
 
 def words(path: Path, count: int) -> list[list[str]]:

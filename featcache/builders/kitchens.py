@@ -30,16 +30,16 @@ def build(
     *,
     progress: Progress = silent,
     seed: int = 0,
-    share: float = 1.0,
+    every: int = 1,
     workers: int | None = None,
 ) -> Manifest:
     """Render the clips that are not there yet into `folder/DOMAIN/CLIP_ID.mp4` and write `folder/kitchens.csv`.
 
-    `progress(done, total)` is called first and after every clip. Of every class only this `share` is rendered, but at
-    least 3 clips (for tests). `workers` is the number of processes, one per core if not given; a script that calls
-    this needs the guard `if __name__ == "__main__":`, as they import it.
+    `progress(done, total)` is called first and after every clip. With `every`, each n-th clip alone is rendered (for
+    tests). `workers` is the number of processes, one per core if not given; a script that calls this needs the guard
+    `if __name__ == "__main__":`, as they import it.
     """
-    folder, plan = Path(folder), shots(seed, share)
+    folder, plan = Path(folder), shots(seed)[::every]
     try:
         _forget_others(folder, plan, seed)
         todo = [shot for shot in plan if not _path(folder, shot).exists()]

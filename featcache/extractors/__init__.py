@@ -2,8 +2,8 @@
 
 An extractor file holds one `Params` dataclass, one class and `EXTRACTOR = ThatClass`. Each number in `Params` says
 what it may be: `count: int = bounded(7, 3, 301)  #: pictures of a window`. Rules between parameters stand in the
-class's `__init__`. Helpers shared by several files start with an underscore. The contract is tested for every file in
-the folder by `tests/featcache/test_extractor_contract.py`.
+class's `__init__`. Helpers shared by several files start with an underscore. `featcache.testing.ExtractorTests` is the
+contract as tests.
 
 `hf:MODEL` is the extractor `hf` with MODEL for its parameter `model`; its store is called `hf-` and MODEL.
 `i3d-rgb@flip` is `i3d-rgb` on mirrored pictures, one of VIEWS, with a store of its own.

@@ -11,7 +11,6 @@ from math import ceil, floor, gcd
 import av
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from featcache.errors import MediaError
 from featcache.media.container import AudioTrack, Scan, opened, packets
@@ -35,6 +34,8 @@ def read(
     A window has round(seconds * rate) samples. Input and output are cut on one grid that starts at t = 0, so that a
     sample does not depend on where decoding began. Windows that overlap are decoded together.
     """
+    from scipy.signal import resample_poly  # half a second of CPU that only sound should cost
+
     count = round(seconds * rate)
     up, down = rate // gcd(rate, track.rate), track.rate // gcd(rate, track.rate)
     reach = ceil(10 * max(up, down) / down) + 1  # half of resample_poly's filter, in output samples

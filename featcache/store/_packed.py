@@ -114,8 +114,8 @@ def _file_system(source: str) -> tuple[Any, str]:
 
 def shown(name: str) -> str:
     """A file, with the block that it belongs to: features/c/1/0/0 (block 1)."""
-    found = re.search(r"/(\d+)\b", name)
-    return f"{name} (block {found[1]})" if found else name
+    block = re.search(r"/(\d+)\b", name)
+    return f"{name} (block {block[1]})" if block else name
 
 
 def each(job: Callable[[int], None], blocks: list[int], progress: Progress) -> None:

@@ -85,7 +85,7 @@ def extracting(folder: Path) -> Iterator[Line]:
     """End-to-end extraction against decoding and preparing alone, on all cores."""
     from concurrent.futures import ThreadPoolExecutor
 
-    manifest = kitchens.build(folder / "videos", share=0.1)
+    manifest = kitchens.build(folder / "videos", every=4)
     extractors, workers = load_extractors(DESCRIPTORS), os.cpu_count() or 1
 
     def decode_only(n: int) -> None:

@@ -40,7 +40,7 @@ FILM_WINDOWS, REAL = 2000, 8  #: windows of the two hours, and those of them tha
 def pace(folder: Path, alternate: Alternate) -> Iterator[Line]:
     """Extraction of `kitchens` against its two halves, decoding and the network, each alone on all cores."""
     torch.set_num_threads(THREADS)
-    videos = kitchens.build(folder / "videos", share=0.1)
+    videos = kitchens.build(folder / "videos", every=4)
     for name, settings, clips, plan, rounds in (
         ("i3d-rgb", (), 2, Plan(), 3),
         ("i3d-flow", ("method=dis",), 2, Plan(), 3),
@@ -176,7 +176,7 @@ def options(folder: Path, alternate: Alternate) -> Iterator[Line]:
     Without bf16 in oneDNN's sense a CPU computes it hundreds of times slower than float32: it is left out there.
     """
     torch.set_num_threads(THREADS)
-    videos = kitchens.build(folder / "videos", share=0.1)
+    videos = kitchens.build(folder / "videos", every=4)
     runtimes = {"channels first": Runtime(UNTRAINED, channels_last=False)}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         runtimes["bf16"] = Runtime(UNTRAINED, precision="bf16")

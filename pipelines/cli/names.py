@@ -1,4 +1,4 @@
-"""The command `list`."""
+"""The command `featcache list`."""
 
 import importlib
 
@@ -20,7 +20,7 @@ FOLDERS = {
 @click.command("list")
 @click.argument("kind", type=click.Choice([*FOLDERS, "metrics"]))
 def list_names(kind: str) -> None:
-    """List the names of one KIND, with a line about each.
+    """List the names of one KIND, each with a short description.
 
     \b
     Examples:

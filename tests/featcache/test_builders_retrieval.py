@@ -192,7 +192,7 @@ def test_the_command_prints_both_manifests(name, files):
 def test_the_card_names_the_benchmark_its_domains_and_its_files(name, files):
     card = (ROOT / "data_manifests" / f"{name}.md").read_text()
     assert card.startswith(f"# {name}\n")
-    for word in (f"featcache manifest build {name} ", "| licence |", "| captions |", "## What was checked"):
+    for word in (f"featcache manifest build {name} ", "| licence |", "| captions |", "## Checks"):
         assert word in card
     for domain in build(name, files)[0].domains:
         assert f"`{domain}`" in card
@@ -457,7 +457,7 @@ def test_a_forgotten_out_does_not_cost_a_manifest(two):
     before = two[1].read_bytes()
     said = joining(*two)
     assert said.exit_code == 1
-    assert f"{two[1]} exists and says something else" in said.stderr
+    assert f"{two[1]} exists and differs" in said.stderr
     assert two[1].read_bytes() == before
 
 

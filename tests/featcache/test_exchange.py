@@ -569,7 +569,7 @@ def test_commands(file, tmp_path):
     store = tmp_path / "stores" / "m" / "tbn.zarr"
     assert result.stdout == f"{store}\t2 done, 1 absent, 2 to 3 windows of (4,) float16\n"
     for line in (
-        "RGB: 2 clips matched, 1 missing in others.npz, 1 extra in it",
+        "RGB: 2 clips matched, 1 missing in others.npz, 1 extra (not in the manifest)",
         "RGB: missing: b",
         "RGB: extra: zz",
     ):
@@ -623,7 +623,7 @@ def test_several_files_and_keys_on_the_command_line(tmp_path):
     result = run("import", "npz", *files, tmp_path / "m.csv", "--stores", tmp_path / "s", "--key", "RGB=tbn")
     store = tmp_path / "s" / "m" / "tbn.zarr"
     assert result.stdout == f"{store}\t2 done, 2 to 3 windows of (4,) float16\n", result.output
-    assert "RGB: 2 clips matched, 0 missing in a.npz and c.npz, 0 extra in it" in result.stderr
+    assert "RGB: 2 clips matched, 0 missing in a.npz and c.npz, 0 extra (not in the manifest)" in result.stderr
     result = run("export", store, "--format", "npz", "--out", tmp_path / "o.npz", "--key", "tbn=video")
     assert result.stdout == f"{tmp_path / 'o.npz'}\t2 clips of video\n", result.output
     result = run("export", store, "--format", "npz", "--out", tmp_path / "p.npz", "--key", "tbn")
@@ -639,7 +639,7 @@ def test_an_import_without_a_clip_done_is_an_exit_code(tmp_path, monkeypatch):
     result = run("import", "store", tmp_path / "old" / "toy" / "hog.zarr", tmp_path / "m.csv", "--stores", tmp_path)
     assert result.exit_code == 0, result.output
     clip_id = old.clips[0].clip_id
-    assert f"rgb: edited, not taken: {clip_id}: start '' then, '1' now" in result.stderr.splitlines()
+    assert f"rgb: edited, not imported: {clip_id}: start '' then, '1' now" in result.stderr.splitlines()
     monkeypatch.setattr(FeatureStore, "counts", lambda store: {"done": 0, "failed": 0, "absent": 2})
     result = run("import", "store", tmp_path / "old" / "toy" / "hog.zarr", tmp_path / "m.csv", "--stores", tmp_path)
     assert result.exit_code == 1

@@ -541,7 +541,7 @@ def test_threads_may_prepare(folders, family):
     found = {}
 
     def work(worker):
-        found[worker] = [extractor.prepare(window) for _ in range(20) for window in raw][-5:]
+        found[worker] = [extractor.prepare(window) for _ in range(8) for window in raw][-5:]
 
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
     for thread in threads:

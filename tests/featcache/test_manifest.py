@@ -2,7 +2,7 @@ import dataclasses
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache import Clip, Manifest, files
@@ -118,6 +118,7 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size
 bound = st.none() | st.floats(0, 1e6)
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.builds(

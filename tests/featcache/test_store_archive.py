@@ -78,7 +78,6 @@ def test_unpacked_is_the_original(store, packed, tmp_path):
 def test_every_shape_comes_back(tmp_path_factory, n, shape, dtype, block, zeros):
     path = tmp_path_factory.mktemp("shapes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(_format.Layout, "block_rows", block)
         patch.setattr(_format.Layout, "chunk_rows", min(2, block))
         values = rows(n, 2, shape)
@@ -285,7 +284,6 @@ def tiny(tmp_path, monkeypatch):
     """An archive of one block, for trying every byte."""
     monkeypatch.setattr(_format.Layout, "block_rows", 2)
     monkeypatch.setattr(_format.Layout, "chunk_rows", 1)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     with open_writer(tmp_path / "s.zarr", manifest(2), shape=(2,), windows=1) as writer:
         writer.done(0, rows(1, 1, (2,))[0], np.zeros(1), np.ones(1))
         writer.failed(1, "broken")

@@ -39,13 +39,6 @@ def write(path, n, *, windows=2, shape=(256,), dtype="float16", missing=(), zero
     return x
 
 
-@pytest.fixture(autouse=True)
-def no_syncs(monkeypatch):
-    """Power cuts are tested elsewhere."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(os, "fdatasync", lambda _: None)
-
-
 @pytest.fixture
 def blocks(monkeypatch):
     """Sets rows per block and per inner chunk."""

@@ -136,7 +136,7 @@ def test_where_there_is_no_a_distance_side_and_split_are_named_and_recalls_are_k
     train(retrieval_run(steps=1), stores, runs)
     said, written = command(tmp_path, stores, runs, steps=1)
     assert said.exit_code == 1
-    assert "1 of 1 runs have all results but A-distances" in said.output
+    assert "1 of 1 runs have all results except A-distances" in said.output
     assert "source day, split test: A-distance needs 20 rows of each domain, and has 6 of one" in said.output
     assert "t2v/R@1" in written
     assert "a_distance/video" not in written

@@ -250,7 +250,7 @@ def test_no_run_of_that_name(films):
 def test_domains_of_a_store_are_no_option(store):
     result = CliRunner().invoke(main, ["search", str(store), "dog", "--domain", "d"])
     assert result.exit_code == 2
-    assert "all of it is searched" in result.stderr
+    assert "--domain and --split are for runs" in result.stderr
 
 
 def test_a_run_of_classification_answers_no_sentence(tmp_path):

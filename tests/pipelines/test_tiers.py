@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -62,8 +63,6 @@ def patch():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_format.Layout, "block_rows", 4)
         patch.setattr(_format.Layout, "chunk_rows", 1)
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
         yield patch
 
 
@@ -622,14 +621,15 @@ def test_spec_says_one_window_of_means(stores):
 
 @pytest.mark.parametrize("gib", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_reading_what_is_larger_than_memory_takes_little(gib, tmp_path):
-    """A store of holes, swept whole and drawn from; in processes of their own, with blocks of the usual size."""
-
-    def process(call):
-        code = f"import sys; from pipelines.bench.store import *; {call}"
-        return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-
-    process(f"sparse_store(Path({str(tmp_path)!r}) / 'bench', {gib << 10})")
-    said = json.loads(process(f"stream_all({str(tmp_path)!r}, 40, {gib << 28})"))  # memory: a quarter of the store
+    """A store of holes, swept whole and drawn from; in a process of its own, with blocks of the usual size."""
+    code = f"""
+        from pathlib import Path
+        from pipelines.bench.store import sparse_store, stream_all
+        sparse_store(Path({str(tmp_path)!r}) / "bench", {gib << 10})
+        stream_all({str(tmp_path)!r}, 40, {gib << 28})  # memory: a quarter of the store
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    said = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout)
     rows = (gib << 10) - (gib << 10) // 64  # without those of the test
     assert (said["tier"], said["swept"]) == ("streaming", rows)
     assert said["drawn"] == min(rows, 40 * 32)

@@ -24,6 +24,7 @@ from heads import methods
 from heads.batch import Batch
 from heads.methods import rna, source_only
 from heads.nets import adapter
+from heads.testing.problems import net_for, small
 from pipelines.config import Feed, Optim, override
 from pipelines.data.opening import open_run
 from pipelines.evaluation.evaluate import evaluate
@@ -34,7 +35,6 @@ from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.conftest import ROOT
 from tests.helpers import caption_stores as captioned
-from tests.helpers.problems import net_for, small
 from tests.helpers.stores import manifest, run, write_all, write_store
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections import Counter
 
 import numpy as np
@@ -54,8 +53,6 @@ def patch():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_format.Layout, "block_rows", 4)
         patch.setattr(_format.Layout, "chunk_rows", 1)
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
         yield patch
 
 
