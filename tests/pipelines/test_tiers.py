@@ -108,8 +108,8 @@ def equal(a, b):
     assert torch.equal(a.index, b.index)
     assert torch.equal(a.domain, b.domain)
     assert a.y.keys() == b.y.keys()
-    for task in a.y:
-        assert torch.equal(a.y[task], b.y[task])
+    for label in a.y:
+        assert torch.equal(a.y[label], b.y[label])
 
 
 # ------------------------------------------------------------------------------------------------------- same batches
