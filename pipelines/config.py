@@ -1,4 +1,4 @@
-"""What a run is: the configuration, its checks, its name, and how single values of it are changed.
+"""The configuration of a run: its fields, its checks, its id, and changes of single values.
 
 >>> from heads.methods import rna
 >>> from heads.nets import adapter
@@ -23,87 +23,87 @@ from heads.params import ranges
 from pipelines import settings, tasks
 from pipelines.measures.validators import ORACLE, RULES, VALIDATORS
 
-ROLES = ("source", "target", "test")  #: who can be shown a feed
+ROLES = ("source", "target", "test")  #: the roles that can see a feed
 TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
 TEST_DRAWS = ("all", "segments", "mean", "each")
-OWN = "own"  #: a value of `Feed.captions`
-COUNTED = ("random", "shared", "segments")  #: draws of k windows; a row that has fewer repeats some
+OWN = "own"  #: the value of `Feed.captions` where each clip has its own caption
+COUNTED = ("random", "shared", "segments")  #: draws of k windows; a row with fewer windows repeats some
 
 
 def _method(name: str) -> type:
-    """The Params of a method, by its file's name."""
+    """Return the Params class of a method, by the name of its file."""
     params: type = registry.load(methods, name, "method").Params
     return params
 
 
 def _net(name: str) -> type:
-    """The Params of a net, by its file's name."""
+    """Return the Params class of a net, by the name of its file."""
     params: type = registry.load(nets, name, "net").Params
     return params
 
 
 @dataclass(frozen=True)
 class Optim:
-    """One optimiser: how a group of parameters is updated."""
+    """An optimiser for a group of parameters."""
 
     name: str = "sgd"  #: sgd | adam
     lr: float = 0.01
-    momentum: float = 0.9  #: of sgd
+    momentum: float = 0.9  #: sgd only
     weight_decay: float = 1e-4
-    nesterov: bool = False  #: of sgd
+    nesterov: bool = False  #: sgd only
     milestones: tuple[float, ...] = ()  #: fractions of the run at which lr is multiplied by gamma
     gamma: float = 0.1
-    inverse: float = 0.0  #: lr (1 + inverse p)^-0.75; SHOT, SFDA: 10
-    clip_norm: float = 0.0  #: 0: none; over the parameters of this Optim
+    inverse: float = 0.0  #: of the schedule lr (1 + inverse p)^-0.75; SHOT and SFDA use 10
+    clip_norm: float = 0.0  #: largest gradient norm over the parameters of this Optim; 0: no clipping
 
     def at(self, progress: float) -> float:
-        """Learning rate at a progress in [0, 1]."""
+        """Return the learning rate at a progress p in [0, 1]."""
         passed = sum(progress >= milestone for milestone in self.milestones)
         return float(self.lr * self.gamma**passed * (1 + self.inverse * progress) ** -0.75)
 
 
 @dataclass(frozen=True)
 class Feed:
-    """One modality of a run: where its features lie, who sees them, which windows are drawn."""
+    """A feed of one modality: its store, the roles that see it, and the windows that are drawn."""
 
     store: str  #: the store's name: STORES/<manifest>/<store>.zarr
-    seen_by: str = "source target test"  #: "source test": target captions do not exist while training
+    seen_by: str = "source target test"  #: its roles; "source test" if it does not exist on the target in training
     train: str = "all"  #: all | random:k (per modality) | shared:k (same for all) | segments:k (centres) | mean
     test: str = "all"  #: all | segments:k | mean | each (predict per window, softmax averaged); never random
-    views: tuple[str, ...] = ()  #: stores of the same windows (i3d-rgb@flip); training draws each row from one of all
-    captions: str = ""  #: the manifest of captions that the store is of; "own": each clip has one caption itself
+    views: tuple[str, ...] = ()  #: stores of the same windows (i3d-rgb@flip); training draws one of all for each row
+    captions: str = ""  #: name of the caption manifest of the store; "own": each clip has its own caption
 
     def stores(self, modality: str) -> dict[str, str]:
-        """The modality -> its store, then MODALITY/VIEW -> a view's."""
+        """Return modality -> its store, then MODALITY/VIEW -> the store of each view."""
         return {modality: self.store} | {f"{modality}/{view}": view for view in self.views}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run. Equal configurations have equal ids, and are trained once."""
+    """A training run. Equal configurations have equal ids and are trained once."""
 
     manifest: str  #: folder of STORES
     method: Annotated[Any, settings.Named(_method)]  #: Params of a file in heads/methods
     net: Annotated[Any, settings.Named(_net)]  #: Params of a file in heads/nets
     feeds: dict[str, Feed]  #: modality -> feed
-    row: str = ""  #: the table row this run belongs to; no part of the id. Empty: a stage that no table shows
+    row: str = ""  #: the table row of this run; not part of the id; empty: a stage that no table shows
     source: tuple[str, ...] = ()  #: labelled domains. Supervised-target: source=("D2",), target=None, test="D2"
     target: str | None = None  #: unlabelled domain
     test: str = ""  #: evaluated domain; default: target
     train_split: str = "train"
     test_split: str = "test"
     holdout: float = 0.0  #: seeded, class-stratified share of source rows kept as "source_val"
-    absent: str = "refuse"  #: rows lacking a modality: refuse | drop | mask (nets that read `present` only)
+    absent: str = "refuse"  #: for rows that lack a modality: refuse | drop | mask (only nets that read `present`)
     steps: int = 6000
-    epoch: int | str = "target"  #: steps between two begin_epoch, or one pass over "source" or "target"
+    epoch: int | str = "target"  #: steps between two calls of begin_epoch, or one pass over "source" or "target"
     batch: tuple[int, int] = (64, 64)  #: rows of source and of target in a batch
     optim: Optim = Optim()
     optim_for: dict[str, Optim] = field(default_factory=dict)  #: prefix of parameter names -> optim; the longest wins
     eval_every: int = 0  #: steps between evaluation points; 0: only the end
-    keep: int = 1  #: outputs kept: the last `keep` points, the end included (EPIC: eval_every=50, keep=9)
-    select: str = "last"  #: last | mean (over the kept) | a validator | oracle: which kept outputs become the result
-    init_from: str | None = None  #: run id; entries equal in name and shape are copied, all of net.* must be among them
-    fidelity: str = "adapter"  #: exact | adapter (trainable layers stand where the paper trains its backbone)
+    keep: int = 1  #: number of kept points: the last ones, with the end (EPIC: eval_every=50, keep=9)
+    select: str = "last"  #: rule that gives the result: last | mean (of kept points) | a validator | oracle
+    init_from: str | None = None  #: id of a run; weights equal in name and shape are copied, and all of net.* must be
+    fidelity: str = "adapter"  #: exact | adapter (trainable layers replace the backbone that the paper trains)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -113,18 +113,18 @@ class RunConfig:
 
     @property
     def points(self) -> tuple[int, ...]:
-        """Steps after which outputs are kept: the last `keep` evaluation points, of which the end is one."""
-        on_the_way = range(self.eval_every, self.steps, self.eval_every) if self.eval_every else ()
-        return (*on_the_way, self.steps)[-self.keep :]
+        """The steps after which outputs are kept: the last `keep` evaluation points, including the end."""
+        before_end = range(self.eval_every, self.steps, self.eval_every) if self.eval_every else ()
+        return (*before_end, self.steps)[-self.keep :]
 
     @property
     def keeps_best(self) -> bool:
-        """Of these points one alone is kept, with its weights: in retrieval, where a point can take half a gigabyte."""
+        """True if only the best point is kept, with its weights: in retrieval one point can take 500 MB."""
         return self.task.keeps_best and self.select in VALIDATORS
 
     @property
     def validators(self) -> tuple[str, ...]:
-        """The validators that every kept point is scored by: those whose rows the run has."""
+        """The validators that score every kept point: all whose rows the run has."""
         return tuple(name for name in VALIDATORS if not _lacking(self, name))
 
     @property
@@ -134,17 +134,17 @@ class RunConfig:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The modalities that are captions of clips; () but in retrieval."""
+        """The modalities that are captions of clips; () except in retrieval."""
         return tuple(m for m, feed in self.feeds.items() if feed.captions)
 
     @property
     def row_shown(self) -> str:
-        """The table row; a run that test labels choose is called oracle wherever it is shown."""
+        """The table row as it is shown: "(oracle)" marks a run whose point is chosen by test labels."""
         return f"{self.row} (oracle)" if self.select == ORACLE and ORACLE not in self.row else self.row
 
     @cached_property
     def id(self) -> str:
-        """Readable prefix and a hash of everything but `row`; the name of the run's folder."""
+        """The name of the run's folder: a readable prefix, and a hash of everything except `row`."""
         content = {key: value for key, value in self.to_json().items() if key != "row"}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         given = f"with-{self.target}" if self.target else ""
@@ -153,21 +153,22 @@ class RunConfig:
         return f"{prefix[:80]}_{digest[:10]}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` gives the configuration back."""
+        """Return the configuration as plain JSON values; `from_json` is the inverse."""
         content: dict[str, Any] = settings.to_json(self, RunConfig)
         return content
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RunConfig":
-        """A configuration from its JSON; unknown names and wrong types are ConfigErrors."""
+        """Make a configuration from its JSON; ConfigError for unknown names and wrong types."""
         config: RunConfig = settings.from_json(data, cls)
         return config
 
 
 def override(config: RunConfig, *changes: str) -> RunConfig:
-    """The configuration with these `a.b=value` changes, checked once after all of them.
+    """Return the configuration with these `a.b=value` changes, checked once after the last of them.
 
-    Lists are separated by commas, `none` is nothing; `method=source_only` takes another file with its defaults.
+    Entries of lists are separated by commas, `none` is None, and `method=source_only` takes another method with its
+    default parameters.
     """
     data: Any = config.to_json()
     for change in changes:
@@ -175,23 +176,23 @@ def override(config: RunConfig, *changes: str) -> RunConfig:
         if not equals or not path.strip():
             raise ConfigError(f"no setting {change!r}; write NAME=VALUE, for example method.lambda_g=0.5")
         if path.strip() == "target" and data["test"] == data["target"]:
-            data["test"] = ""  # it was the default, so it follows the target
+            data["test"] = ""  # the default, so that test follows the target
         data = settings.assign(data, RunConfig, path.strip(), text.strip())
     return RunConfig.from_json(data)
 
 
 def method_class(config: RunConfig) -> Any:
-    """The class whose Params the run has: it stands in the same file."""
+    """Return the method's class, from the file of its Params."""
     return sys.modules[type(config.method).__module__].METHOD
 
 
 def fidelity(config: RunConfig) -> str:
-    """The run's fidelity, or "surrogate" where its method only stands for the paper's."""
+    """Return the run's fidelity, or "surrogate" if its method is a substitute for the paper's."""
     return "surrogate" if method_class(config).surrogate else config.fidelity
 
 
-def plan(draw: str) -> tuple[str, int]:
-    """`random:3` -> ("random", 3), `all` -> ("all", 0)."""
+def parse_draw(draw: str) -> tuple[str, int]:
+    """Return the kind and the count of a draw: `random:3` -> ("random", 3), `all` -> ("all", 0)."""
     kind, _, count = draw.partition(":")
     return kind, int(count or 0)
 
@@ -200,11 +201,11 @@ def plan(draw: str) -> tuple[str, int]:
 
 
 def check(config: RunConfig) -> None:
-    """Raise ConfigError for what cannot be meant, before a store is opened."""
-    for what, params, folder in (("method", config.method, "heads.methods"), ("net", config.net, "heads.nets")):
+    """Raise ConfigError for settings that cannot be meant, before a store is opened."""
+    for part, params, folder in (("method", config.method, "heads.methods"), ("net", config.net, "heads.nets")):
         module = type(params).__module__
         if not is_dataclass(params) or isinstance(params, type) or module.rpartition(".")[0] != folder:
-            raise ConfigError(f"{what} must be the Params(...) of a file in {folder.replace('.', '/')}, not {params!r}")
+            raise ConfigError(f"{part} must be the Params(...) of a file in {folder.replace('.', '/')}, not {params!r}")
     if isinstance(config.source, str):
         raise ConfigError(f'source={config.source!r} must be a tuple of domains: source=("{config.source}",)')
     if isinstance(config.init_from, RunConfig):
@@ -238,19 +239,22 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f"keep={config.keep} needs evaluation points: set eval_every")
     if config.keep > len(config.points):
         raise ConfigError(
-            f"keep={config.keep} of {len(config.points)} evaluation points: steps={config.steps} with "
-            f"eval_every={config.eval_every} gives no more; lower one of keep and eval_every"
+            f"keep={config.keep} is more than the {len(config.points)} evaluation points of steps={config.steps} with "
+            f"eval_every={config.eval_every}; lower keep or eval_every"
         )
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed={config.seed} must be a whole number in [0, 2**63)")
-    for what, params in (("method", config.method), ("net", config.net)):
-        for name, of in ranges(params).items():
-            if (value := getattr(params, name)) not in of:
-                raise ConfigError(f"{what}.{name}={value} must be {of}")
+    for part, params in (("method", config.method), ("net", config.net)):
+        for name, allowed in ranges(params).items():
+            if (value := getattr(params, name)) not in allowed:
+                raise ConfigError(f"{part}.{name}={value} must be {allowed}")
     if isinstance(config.epoch, str):
         _one_of("epoch", config.epoch, ("source", "target"))
         if not (config.source if config.epoch == "source" else config.target):
-            raise ConfigError(f"epoch={config.epoch!r} is one pass over the {config.epoch}, but the run has none")
+            raise ConfigError(
+                f"epoch={config.epoch!r} is one pass over the {config.epoch}, but the run has no {config.epoch}; set "
+                "epoch to a number of steps"
+            )
     else:
         _at_least("epoch", config.epoch, 1)
     for where, optim in {"optim": config.optim, **{f"optim_for.{k}": v for k, v in config.optim_for.items()}}.items():
@@ -258,19 +262,19 @@ def check(config: RunConfig) -> None:
 
 
 def _lacking(config: RunConfig, validator: str) -> list[str]:
-    """What a validator looks at and the run has not, with the way to it."""
+    """List the inputs of a validator that the run lacks, each with the setting that adds it."""
     if validator not in config.task.validators:
         choices = ", ".join(("last", "mean", *config.task.validators, ORACLE))
-        return [f"predictions of classes, and a {config.task.name} run has none: choose from {choices}"]
+        return [f"class predictions, but a {config.task.name} run has none; choose from {choices}"]
     needs = {
         "source_val": (config.holdout, "held-out source rows: set holdout, for example holdout=0.1"),
-        "target": (config.target, "unlabelled rows of a target: name one, or choose by source_val"),
+        "target": (config.target, "unlabelled target rows: set target, or take select=source_val"),
     }
-    return [way for need, (has, way) in needs.items() if need in VALIDATORS[validator].needs and not has]
+    return [fix for need, (has, fix) in needs.items() if need in VALIDATORS[validator].needs and not has]
 
 
 def _check_sides(config: RunConfig) -> None:
-    """Sides the method needs are there, and no side that it may not see."""
+    """Check that the run has the sides that its method needs, and none that the method must not see."""
     name, method = settings.name_of(config.method), method_class(config)
     given = {"source": config.source, "target": config.target, "init_from": config.init_from}
     named = [side for side, value in given.items() if value]
@@ -278,7 +282,7 @@ def _check_sides(config: RunConfig) -> None:
         if side == "source_val" and not config.holdout:
             raise ConfigError(f"method {name!r} needs source_val: set holdout, for example holdout=0.1")
         if side in given and side not in named:
-            raise ConfigError(f"method {name!r} needs {side}, and the run names none")
+            raise ConfigError(f"method {name!r} needs {side}, but the run names none; set {side}")
     for side in ("source", "target"):
         if side in named and side not in method.needs + method.may:
             sees = ", ".join(dict.fromkeys(method.needs + method.may))
@@ -290,21 +294,27 @@ def _check_sides(config: RunConfig) -> None:
     if len(set(config.source)) < len(config.source):
         raise ConfigError(f"source={config.source} names a domain twice")
     if config.target in config.source:
-        raise ConfigError(f"target {config.target!r} is a source too: its labels would be seen")
+        raise ConfigError(
+            f"target {config.target!r} is also a source, so the run would see its labels; remove it from source"
+        )
     if config.test in config.source and config.train_split == config.test_split:
         raise ConfigError(
-            f"the {config.test_split} rows of {config.test!r} would be trained on with their labels and tested: "
-            "take another test domain, or different train_split and test_split"
+            f"the run would test the {config.test_split} rows of {config.test!r} after training on their labels; take "
+            "another test domain, or different train_split and test_split"
         )
     if config.holdout and not config.source:
-        raise ConfigError("holdout is a share of the source, but the run has none")
+        raise ConfigError(
+            f"holdout={config.holdout} is a share of the source rows, but the run has no source; remove holdout"
+        )
     if config.holdout and "source_val" not in config.task.validators + method.needs + method.may:
         raise ConfigError(
             f"holdout={config.holdout} has no use: no validator works on a {config.task.name} run. Remove holdout"
         )
     for side, size, parts in zip(("source", "target"), config.batch, (len(config.source), 1), strict=True):
         if side in named and size < parts:
-            raise ConfigError(f"batch={config.batch}: {size} rows of the {side} for its {parts} domains")
+            raise ConfigError(
+                f"batch={config.batch} has {size} {side} rows for {parts} {side} domains; take at least one row of each"
+            )
 
 
 def _check_feeds(config: RunConfig) -> None:
@@ -313,22 +323,27 @@ def _check_feeds(config: RunConfig) -> None:
         raise ConfigError("feeds is empty; name at least one modality and its store")
     for modality, feed in feeds.items():
         if not re.fullmatch(r"[\w-]+", modality):
-            raise ConfigError(f"feeds: {modality!r} is no name for a modality; use letters, digits, _ and -")
+            raise ConfigError(f"feeds: {modality!r} is not a valid name of a modality; use letters, digits, _ and -")
         for role in feed.seen_by.split() or [""]:
             _one_of(f"feeds.{modality}.seen_by", role, ROLES)
         if feed.seen_by.split() == ["test"] and not config.init_from:
-            raise ConfigError(f"feeds.{modality}.seen_by='test': no training side sees it, so its weights stay random")
+            raise ConfigError(
+                f"feeds.{modality}.seen_by='test': no training side sees it, so its weights stay random; add source or "
+                "target, or set init_from"
+            )
         for when, draw, kinds in (("train", feed.train, TRAIN_DRAWS), ("test", feed.test, TEST_DRAWS)):
             kind, _, count = draw.partition(":")
             counted = kind in COUNTED
             if kind not in kinds or counted != bool(re.fullmatch("[1-9][0-9]*", count)) or (count and not counted):
                 choices = ", ".join(f"{kind}:K" if kind in COUNTED else kind for kind in kinds)
-                raise ConfigError(f"feeds.{modality}.{when}={draw!r} is no draw of windows; choose from {choices}")
+                raise ConfigError(f"feeds.{modality}.{when}={draw!r} is not a draw of windows; choose from {choices}")
         named = [feed.store, *feed.views]
         if twice := [store for store in feed.views if named.count(store) > 1]:
             raise ConfigError(f"feeds.{modality} names store {twice[0]!r} twice; name it once, as store or in views")
         if feed.views and feed.seen_by.split() == ["test"]:
-            raise ConfigError(f"feeds.{modality}.views are drawn in training only, and seen_by='test'; leave them out")
+            raise ConfigError(
+                f"feeds.{modality}.views are used only in training, but seen_by='test'; leave the views out"
+            )
 
 
 def _check_optim(where: str, optim: Optim) -> None:

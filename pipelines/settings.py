@@ -1,7 +1,7 @@
-"""Frozen dataclasses as JSON, and `a.b=value` settings that know the type of what they set.
+"""Frozen dataclasses as JSON, and `a.b=value` settings that are read by the type of their field.
 
-The types used in configurations are enough: str, int, float, bool, X | None, int | str, tuple, dict[str, X], other
-dataclasses, and `Params`, whose class is named by the folder it stands in ({"name": "rna", "lambda_g": 1.0}).
+Only the types that configurations use are supported: str, int, float, bool, X | None, int | str, tuple, dict[str, X],
+other dataclasses, and `Params`, whose class is named by its file ({"name": "rna", "lambda_g": 1.0}).
 """
 
 import math
@@ -15,18 +15,18 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from featcache.errors import ConfigError
 from featcache.wording import unknown
 
-Registry = Callable[[str], type]  #: name -> the dataclass of that name; ConfigError when there is none
+Registry = Callable[[str], type]  #: name -> the dataclass of that name, or ConfigError
 
 
 class Named:
-    """Annotation marker of a `Params` field: which registry its class comes from."""
+    """A marker in the annotation of a `Params` field: the registry that its class comes from."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
 
 
 def to_json(value: Any, kind: Any) -> Any:
-    """A value of that type as JSON: equal values give equal JSON (1 in a float field is 1.0)."""
+    """Convert a value of type `kind` to JSON. Equal values give equal JSON: 1 in a float field is 1.0."""
     if registry_of(kind):
         return {"name": name_of(value), **to_json(value, type(value))}
     if is_dataclass(kind):
@@ -40,14 +40,17 @@ def to_json(value: Any, kind: Any) -> Any:
 
 
 def from_json(data: Any, kind: Any, where: str = "") -> Any:
-    """The value back; unknown keys and wrong types are ConfigErrors, missing keys take their defaults."""
+    """Convert JSON to a value of type `kind`; missing keys take their defaults.
+
+    ConfigError for unknown keys and wrong types.
+    """
     if registry := registry_of(kind):
         data = dict(_is(data, dict, where))
         return from_json(data, registry(_is(data.pop("name", None), str, f"{where}.name")), where)
     if is_dataclass(kind):
         hints = _hints(kind)
         for key in _is(data, dict, where):
-            _known(key, hints, where)
+            _check_key(key, hints, where)
         values = {key: from_json(part, hints[key], _join(where, key)) for key, part in data.items()}
         return _construct(kind, values, where)
     origin, args = get_origin(kind), get_args(kind)
@@ -69,7 +72,7 @@ def from_json(data: Any, kind: Any, where: str = "") -> Any:
 
 
 def verify(value: Any, kind: Any, where: str) -> None:
-    """ConfigError where a value made in Python is not of its type, or a number in it is not finite."""
+    """Raise ConfigError if a value made in Python has another type, or holds a number that is not finite."""
     if kind is Any or (kind in (str, int, bool) and type(value) is kind):  # most of them
         return
     origin, args = get_origin(kind), get_args(kind)
@@ -100,39 +103,39 @@ def verify(value: Any, kind: Any, where: str) -> None:
 
 
 def assign(data: Any, kind: Any, path: str, text: str, where: str = "") -> Any:
-    """JSON `data` of that type, with the value at `path` replaced by what `text` says."""
+    """Return JSON `data` of type `kind`, with the value at `path` replaced by the one that `text` spells."""
     if not path:
-        return _read(text, kind, where)
+        return _parse(text, kind, where)
     if registry := registry_of(kind):
         return {"name": data["name"], **assign(data, registry(data["name"]), path, text, where)}
     if is_dataclass(kind):
         key, _, rest = path.partition(".")
         hints = _hints(kind)
-        _known(key, hints, where)
+        _check_key(key, hints, where)
         return {**data, key: assign(data.get(key), hints[key], rest, text, _join(where, key))}
     if get_origin(kind) is dict:
-        # keys may hold dots (optim_for takes prefixes of parameter names), so the longest that fits is meant
+        # keys may contain dots (optim_for takes prefixes of parameter names): take the longest key that fits
         fitting = [key for key in data if path == key or path.startswith(f"{key}.")]
         key = max(fitting, key=len) if fitting else path.partition(".")[0]
-        _known(key, data, where)
+        _check_key(key, data, where)
         return {**data, key: assign(data[key], get_args(kind)[1], path[len(key) + 1 :], text, _join(where, key))}
     raise ConfigError(f"{where} is {spelled(kind)} and has no part {path!r}")
 
 
-def _read(text: str, kind: Any, where: str) -> Any:
-    """Text of a setting -> JSON of that type."""
+def _parse(text: str, kind: Any, where: str) -> Any:
+    """Parse the text of a setting into JSON of type `kind`."""
     if registry_of(kind):
         return {"name": text}
     origin, args = get_origin(kind), get_args(kind)
     if origin is tuple:
         parts = [part.strip() for part in text.strip().strip("()[]").split(",")]
-        return [_read(part, args[0], where) for part in parts if part]
+        return [_parse(part, args[0], where) for part in parts if part]
     if origin in (Union, types.UnionType):
         if type(None) in args and text.lower() in ("none", "null", ""):
             return None
         for option in (option for option in args if option is not type(None)):
-            if not isinstance(read := _attempt_text(text, option), ConfigError):
-                return read
+            if not isinstance(parsed := _attempt_text(text, option), ConfigError):
+                return parsed
     elif kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     elif kind in (int, float):
@@ -146,18 +149,18 @@ def _read(text: str, kind: Any, where: str) -> Any:
 
 
 def registry_of(kind: Any) -> Registry | None:
-    """The registry of a `Params` annotation, None for any other type."""
+    """Return the registry of a `Params` annotation, or None for any other type."""
     marks = [mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, Named)]
     return marks[0].registry if marks else None
 
 
 def name_of(params: Any) -> str:
-    """heads.methods.rna.Params(...) -> "rna"."""
+    """Return the name of the file that a Params comes from: heads.methods.rna.Params(...) -> "rna"."""
     return type(params).__module__.rpartition(".")[2]
 
 
 def spelled(kind: Any) -> str:
-    """A type in words for an error message."""
+    """Return the text for a type in an error message."""
     words = {
         list: "a list",
         dict: "a group of settings",
@@ -177,7 +180,7 @@ def spelled(kind: Any) -> str:
     return words.get(kind, str(kind))
 
 
-def _known(key: str, choices: Iterable[str], where: str) -> None:
+def _check_key(key: str, choices: Iterable[str], where: str) -> None:
     choices = list(choices)
     if key not in choices:
         raise unknown("setting", key, choices, where)
@@ -192,7 +195,7 @@ _hints: Callable[[Any], dict[str, Any]] = cache(_field_hints)
 
 
 def _is(data: Any, kind: type, where: str) -> Any:
-    """Data, if it is of that type; True is no whole number here."""
+    """Return `data`, or raise ConfigError if it is not of that type. True does not count as a whole number."""
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         raise ConfigError(f"{where or 'config'}: {reprlib.repr(data)} is not {spelled(kind)}")
     return data
@@ -222,7 +225,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _attempt_text(text: str, kind: Any) -> Any:
     try:
-        return _read(text, kind, "")
+        return _parse(text, kind, "")
     except ConfigError as error:
         return error
 

@@ -1,9 +1,10 @@
-"""The captions of a retrieval run: which clip each is of, and which of them a side has.
+"""The captions of a retrieval run: the clip of each caption, and the captions of a side.
 
-The caption feeds of a run name one manifest of captions, whose rows say in `of` which clip they describe; or "own":
-each row of the clips' manifest has one caption itself. What counts is the clip's domain and split, not the caption's.
+The caption feeds of a run name one manifest of captions, whose column `of` names the clip that a caption describes; or
+"own": each row of the clips' manifest has its own caption. A caption belongs to the domain and the split of its clip.
 
-Features of captions always lie in memory, whatever the tier of the clips': 100,000 sentences of 768 numbers are 0.3 GB.
+Features of captions are always in memory, whatever the tier of the clips' features: 100,000 sentences of 768 numbers
+take 0.3 GB.
 """
 
 from dataclasses import dataclass
@@ -23,16 +24,16 @@ from pipelines.data.tiers import Features, open_features
 
 
 @dataclass(frozen=True)
-class Joined:
-    """The captions of a run, joined with its clips; features are read when a side is asked for."""
+class RunCaptions:
+    """The captions of a run, each with its clip. Features are read when a side is loaded."""
 
-    manifest: Manifest  #: of the captions; where they are the clips' own, of the clips
-    clip: NDArray[np.int64]  #: (captions,) row of the clips' manifest that each is a caption of
+    manifest: Manifest  #: the manifest of captions; if `own`, that of the clips
+    clip: NDArray[np.int64]  #: (captions,) row of the clips' manifest that each caption describes
     feeds: dict[str, Feed]
     stores: dict[str, FeatureStore]  #: modality -> store
     absent: str  #: as in RunConfig
     device: str
-    own: bool = False  #: each row of the clips' manifest has a caption, or none
+    own: bool = False  #: True if each row of the clips' manifest has its own caption, or none
 
     @cached_property
     def features(self) -> Features:
@@ -41,29 +42,29 @@ class Joined:
 
     @cached_property
     def usable(self) -> NDArray[np.bool_]:
-        """(captions,): those that have features, of every feed or, masked, of one."""
-        there = np.stack([store.state == DONE for store in self.stores.values()])
-        return np.asarray(there.any(0) if self.absent == "mask" else there.all(0))
+        """True for captions that have features of every feed, or of one feed if `absent` is mask (captions,)."""
+        extracted = np.stack([store.state == DONE for store in self.stores.values()])
+        return np.asarray(extracted.any(0) if self.absent == "mask" else extracted.all(0))
 
     def captioned(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these clips have a caption that can be used."""
+        """Return True for each of these clips that has a usable caption."""
         return np.isin(rows, self.clip[self.usable])
 
     def load(self, role: str, rows: list[int], domain: Tensor) -> Captions:
-        """The captions of these clips, clip by clip; for training too, where the role is not "test"."""
+        """Load the captions of these clips, clip by clip: for sweeps, and unless the role is "test", for training."""
         position = {row: k for k, row in enumerate(rows)}
-        mine = [caption for caption, row in enumerate(self.clip.tolist()) if row in position]
+        captions = [caption for caption, row in enumerate(self.clip.tolist()) if row in position]
         if self.absent == "refuse" and not self.own:
-            self._refuse_lacking(mine)
-        mine = sorted((c for c in mine if self.usable[c]), key=lambda c: position[int(self.clip[c])])
-        if not mine:
+            self._refuse_lacking(captions)
+        captions = sorted((c for c in captions if self.usable[c]), key=lambda c: position[int(self.clip[c])])
+        if not captions:
             raise ConfigError(f"no clip of the {role} has a caption in manifest {self.manifest.name!r}")
-        row = torch.tensor([position[clip] for clip in self.clip[mine].tolist()])
-        table = load(self.features, self.feeds, mine, {}, domain[row.to(domain.device)], trained=role != "test")
+        row = torch.tensor([position[clip] for clip in self.clip[captions].tolist()])
+        table = load(self.features, self.feeds, captions, {}, domain[row.to(domain.device)], trained=role != "test")
         return Captions(table, row.bincount(minlength=len(rows)))
 
     def _refuse_lacking(self, captions: list[int]) -> None:
-        """Each row of a caption manifest is a caption, so one without features went wrong."""
+        """Raise ConfigError if a caption has no features: each row of a caption manifest should have some."""
         lacking = [caption for caption in captions if not self.usable[caption]]
         for m, store in self.stores.items():
             for caption in lacking:
@@ -76,16 +77,14 @@ class Joined:
                     )
 
 
-def join(captions: Manifest, clips: Manifest) -> NDArray[np.int64]:
-    """Row of the clips' manifest that each caption is of -> (captions,); ConfigError where there is no such clip."""
+def clip_rows(captions: Manifest, clips: Manifest) -> NDArray[np.int64]:
+    """Return the row of each caption's clip in the clips' manifest -> (captions,); ConfigError if a clip is missing."""
     row = {clip.clip_id: k for k, clip in enumerate(clips)}
     for caption in captions:
         if caption.of not in row:
-            what = (
-                f"of clip {caption.of!r}, which manifest {clips.name!r} does not have" if caption.of else "of no clip"
-            )
+            problem = f"describes clip {caption.of!r}, which does not exist" if caption.of else "names no clip"
             raise ConfigError(
-                f"row {caption.clip_id!r} of caption manifest {captions.name!r} is {what}; its column `of` names a "
-                f"clip_id of {clips.name!r}"
+                f"row {caption.clip_id!r} of caption manifest {captions.name!r} {problem}; its column `of` must be a "
+                f"clip_id of manifest {clips.name!r}"
             )
     return np.array([row[caption.of] for caption in captions], np.int64)

@@ -4,11 +4,11 @@ import numpy as np
 
 from featcache import FeatureStore
 from featcache.errors import ConfigError
-from pipelines.config import RunConfig, plan
+from pipelines.config import RunConfig, parse_draw
 
 
 def windows_text(store: FeatureStore, row: int) -> str:
-    """Which windows a row has, in words."""
+    """Describe the windows of a row: "4 windows from 0 to 2 s", or the reason why it has none."""
     if row in store.failures:
         return store.failures[row]
     n = int(store.length[row])
@@ -17,29 +17,29 @@ def windows_text(store: FeatureStore, row: int) -> str:
 
 
 def check_views(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
-    """Views have features of the same network and of the same shape as the store of their feed."""
+    """Check that views have features of the same network and shape as the store of their feed."""
     for m, feed in config.feeds.items():
         for name, view in feed.stores(m).items():
-            for what in ("modality", "weights_sha256", "windows", "row_shape"):
-                mine, theirs = (getattr(stores[of], what) for of in (m, name))
-                if mine != theirs:
+            for fact in ("modality", "weights_sha256", "windows", "row_shape"):
+                expected, actual = (getattr(stores[key], fact) for key in (m, name))
+                if actual != expected:
                     raise ConfigError(
-                        f"store {view!r} is no view of {feed.store!r}, for its {what} is {theirs!r}, not {mine!r}; "
-                        f"leave it out of feeds.{m}.views"
+                        f"store {view!r} is not a view of {feed.store!r}, because its {fact} is {actual!r}, not "
+                        f"{expected!r}; leave it out of feeds.{m}.views"
                     )
 
 
 def check_windows(config: RunConfig, stores: dict[str, FeatureStore]) -> None:
-    """No draw asks for more windows than a store has, and feeds that share their windows have the same ones."""
+    """Check that no draw takes more windows than its store has, and that shared draws have the same windows."""
     for when, together in (("train", "shared"), ("test", "each")):
         drawn = {m: getattr(feed, when) for m, feed in config.feeds.items()}
         for m, draw in drawn.items():
-            if plan(draw)[1] > stores[m].windows:
+            if parse_draw(draw)[1] > stores[m].windows:
                 raise ConfigError(
-                    f"feeds.{m}.{when}={draw} asks for more than the {stores[m].windows} windows of store "
-                    f"{config.feeds[m].store!r}"
+                    f"feeds.{m}.{when}={draw} draws more than the {stores[m].windows} windows of store "
+                    f"{config.feeds[m].store!r}; draw fewer"
                 )
-        shared = {m: draw for m, draw in drawn.items() if plan(draw)[0] == together}
+        shared = {m: draw for m, draw in drawn.items() if parse_draw(draw)[0] == together}
         if len({(draw, stores[m].windows) for m, draw in shared.items()}) > 1:
-            have = ", ".join(f"{m} {draw} of {stores[m].windows}" for m, draw in shared.items())
-            raise ConfigError(f"feeds with {when}={together} must have the same windows; here: {have}")
+            windows = ", ".join(f"{m} {draw} of {stores[m].windows}" for m, draw in shared.items())
+            raise ConfigError(f"feeds with {when}={together} must draw the same windows, but they draw: {windows}")

@@ -1,9 +1,9 @@
 """Features of whole sides -> an endless stream of batches.
 
-A batch is one `index_select` per modality, from a tensor in memory or from a mapped store: no loader, no workers. All
-random draws come from CPU generators of their own, one per side and purpose, seeded by the run: every method of a
-table, every device, and the tiers `resident` and `mapped` see the same rows. Only where features are larger than memory
-the order is another one (`Stream`): every row once per pass still, but shuffled within blocks.
+A batch is one `index_select` per modality, from a tensor in memory or from a mapped store: there is no loader and no
+worker. Each side and purpose has its own CPU generator, seeded by the run, so every method of a table, every device,
+and the tiers `resident` and `mapped` draw the same rows. Features larger than memory are drawn in another order
+(`Stream`): each row still comes once per pass, but rows are shuffled within blocks.
 
 Shapes: N rows of a side, M rows of a tensor that holds them, B rows of a batch, T windows.
 """
@@ -17,26 +17,26 @@ import torch
 from torch import Tensor
 
 from heads.batch import Batch, Side
-from pipelines.config import RunConfig, plan
+from pipelines.config import RunConfig, parse_draw
 from pipelines.data.gathering import NO_VIEWS, Buffers, Chosen, Views
 from pipelines.data.rows import Rows
 from pipelines.data.seeds import generator
 
-GROUP = 4  # blocks that are shuffled together
+GROUP = 4  # number of blocks that are shuffled together
 
 
 def draws(config: RunConfig, sides: dict[str, Rows]) -> dict[str, "Draw"]:
-    """The endless iterators of a run: one per side that batches are made of. They reuse their memory."""
+    """Return the endless iterators of a run, one per side of a batch. They reuse their memory."""
     sizes = dict(zip(("source", "target"), config.batch, strict=True))
     return {side: Draw(sides[side], sizes[side], config.seed, side, Buffers()) for side in sizes if side in sides}
 
 
 @contextmanager
 def batches(draws: dict[str, "Draw"], count: int, *, prefetch: bool = False) -> Iterator[Iterator[Batch]]:
-    """The next `count` batches; with `prefetch` a thread draws each while the one before is in use.
+    """Iterate over the next `count` batches; with `prefetch`, a thread draws each while the one before is in use.
 
-    The thread draws exactly `count` batches, so what is drawn after them (from new pools, say) does not depend on it.
-    Its errors are raised to who asks for the batch. It has ended when the context is left, however it is left.
+    The thread draws exactly `count` batches, so later draws (from new pools, say) do not depend on it. Its errors are
+    raised when the next batch is taken. The thread ends when the context is left, also by an error.
     """
 
     def draw() -> Batch:
@@ -59,11 +59,11 @@ def _ahead(thread: ThreadPoolExecutor, draw: Callable[[], Batch], count: int) ->
 
 
 class Draw:
-    """Endless sides of `size` rows: equal parts of each pool, in the order of the pools.
+    """An endless iterator over sides of `size` rows: equal parts of each pool, in the order of the pools.
 
-    A pool is reshuffled when used up, and what is left of it is carried over, so no row is dropped or favoured. Where
-    the size does not divide, the first pools give one row more. With buffers, the features of a side are valid
-    until the next is drawn, or, where a thread draws ahead, until the next is asked for.
+    A pool is reshuffled when it is used up, and the rest of a pass is carried over, so no row is dropped or favoured.
+    If the size does not divide evenly, the first pools give one row more. With buffers, the features of a side are
+    valid until the next side is drawn or, if a thread draws ahead, until the next side is taken.
     """
 
     def __init__(self, table: Rows, size: int, seed: int, side: str, buffers: Buffers | None = None) -> None:
@@ -72,7 +72,7 @@ class Draw:
         self.window_generators = {m: generator(seed, side, "windows", m) for m in table.feeds}
         self.shared_generator = generator(seed, side, "windows")
         self.caption_generator = generator(seed, side, "captions")
-        self.text: Draw | None = None  # of windows of captions
+        self.text: Draw | None = None  # the draw of the captions' windows
         if table.captions:
             self.text = Draw(table.captions.table, size, seed, f"{side} captions", Buffers() if buffers else None)
         self.view_generators = {m: generator(seed, side, "views", m) for m in table.views}
@@ -84,7 +84,7 @@ class Draw:
         """Draw from these pools of rows from now on."""
         for pool in pools:
             if len(pool) == 0 or int(pool.min()) < 0 or int(pool.max()) >= len(self.table):
-                raise ValueError(f"a pool of the {self.side} must be rows in [0, {len(self.table)}), and not empty")
+                raise ValueError(f"a pool of the {self.side} must have one row or more, in [0, {len(self.table)})")
         if not 0 < len(pools) <= self.size:
             raise ValueError(f"{len(pools)} pools cannot fill a batch of {self.size} rows of the {self.side}")
         self.pools = [_Pool(self._passes(pool.cpu())) for pool in pools]
@@ -97,30 +97,31 @@ class Draw:
         parts = [pool.take(share) for pool, share in zip(self.pools, self.shares, strict=True)]
         index, views = self._split(torch.cat(parts, 1))
         side = self.table.side(index, self.windows(index), views, self.buffers)
-        while self.used and self.table.stream:  # only now: the batch may have had the last rows of a group
+        while self.used and self.table.stream:  # not earlier: this batch may have the last rows of a group
             self.table.stream.release(*self.used.pop())
         return self._captioned(side, index)
 
     def _captioned(self, side: Side, index: Tensor) -> Side:
-        """The side with a random caption of each row, the same in all caption feeds; zeros for a row that has none."""
+        """Add a random caption of each row, the same one in all caption feeds; zeros for a row without captions."""
         captions, text = self.table.captions, self.text
         if captions is None or text is None:
             return side
         chosen = captions.choose(index, self.caption_generator)
-        of = captions.table.side(chosen, text.windows(chosen), NO_VIEWS, text.buffers)
-        none = captions.count[index] == 0
-        if none.any():
-            for m in of.x:
-                of.x[m][none.to(of.x[m].device)] = 0
-                of.present[m][none.to(of.x[m].device)] = False
-        return replace(side, x=side.x | of.x, present=side.present | of.present)
+        added = captions.table.side(chosen, text.windows(chosen), NO_VIEWS, text.buffers)
+        uncaptioned = captions.count[index] == 0
+        if uncaptioned.any():
+            for m in added.x:
+                added.x[m][uncaptioned.to(added.x[m].device)] = 0
+                added.present[m][uncaptioned.to(added.x[m].device)] = False
+        return replace(side, x=side.x | added.x, present=side.present | added.present)
 
     def windows(self, index: Tensor) -> dict[str, Chosen]:
-        """Modality -> the windows of a batch of these rows."""
+        """Return modality -> the windows of a batch of these rows."""
         chosen: dict[str, Chosen] = {}
-        feeds, shared = self.table.feeds, [m for m, feed in self.table.feeds.items() if plan(feed.train)[0] == "shared"]
+        feeds = self.table.feeds
+        shared = [m for m, feed in feeds.items() if parse_draw(feed.train)[0] == "shared"]
         for m, feed in feeds.items():
-            kind, k = plan(feed.train)
+            kind, k = parse_draw(feed.train)
             if kind == "random":
                 chosen[m] = self._random((m,), index, k, self.window_generators[m])
             elif kind == "shared":
@@ -132,18 +133,18 @@ class Draw:
         return chosen
 
     def _random(self, modalities: "list[str] | tuple[str, ...]", index: Tensor, k: int, rng: torch.Generator) -> Tensor:
-        """K windows that each row has in all of these modalities, different ones while there are k -> (B, k)."""
+        """Draw k windows that a row has in all these modalities; only rows with fewer repeat some -> (B, k)."""
         T = self.table.x[modalities[0]].shape[1]
         lengths = [self.table.lengths(m, index) for m in modalities if m in self.table.ragged]
         order = torch.rand(self.size, T, generator=rng)
         if not lengths:
             return order.argsort(1)[:, :k].sort(1).values
         length_B1 = torch.stack([torch.as_tensor(length) for length in lengths]).amin(0)[:, None]
-        order = order.masked_fill(torch.arange(T) >= length_B1, 2.0).argsort(1)  # numbers are below 1
-        return order.gather(1, torch.arange(k) % length_B1).sort(1).values  # TSN, too, repeats windows of short clips
+        order = order.masked_fill(torch.arange(T) >= length_B1, 2.0).argsort(1)  # drawn numbers are below 1
+        return order.gather(1, torch.arange(k) % length_B1).sort(1).values  # TSN also repeats windows of short clips
 
     def _passes(self, pool: Tensor) -> Generator[Tensor, None, None]:
-        """Endless shuffled rows of a pool, with views: a pass at a time, or a group of blocks that is read ahead."""
+        """Yield shuffled rows of a pool with views, endlessly: a pass at a time, or a group of blocks read ahead."""
         stream, at = self.table.stream, self.table.at
         if stream is None or at is None:
             while True:
@@ -154,37 +155,37 @@ class Draw:
             return at[index], views
 
         groups = map(self._with_views, _groups(pool, stream.block_rows, self.rows_generator))
-        now = next(groups)
+        group = next(groups)
         try:
             while True:
-                after = next(groups)
-                stream.ahead(*reads(after))
-                yield now
-                self.used.append(reads(now))
-                now = after
+                following = next(groups)
+                stream.ahead(*reads(following))
+                yield group
+                self.used.append(reads(group))
+                group = following
         finally:
-            self.used.append(reads(now))
+            self.used.append(reads(group))
 
     def _with_views(self, rows: Tensor) -> Tensor:
-        """Rows (n,), below them a random view of each for every modality that has some -> (1 + modalities, n)."""
+        """Stack rows (n,) and a random view of each row, for every modality with views -> (1 + modalities, n)."""
         parts = zip(self.table.views.values(), self.view_generators.values(), strict=True)
-        return torch.stack([rows, *(torch.randint(1 + len(of), rows.shape, generator=rng) for of, rng in parts)])
+        return torch.stack([rows, *(torch.randint(1 + len(views), rows.shape, generator=rng) for views, rng in parts)])
 
     def _split(self, drawn: Tensor) -> tuple[Tensor, Views]:
-        """What `_with_views` has joined."""
+        """Split the rows and views that `_with_views` stacked."""
         index, *views = drawn
         return index, dict(zip(self.view_generators, views, strict=True))
 
 
 class _Pool:
-    """Takes rows and their views from passes, the next of which is drawn when rows are lacking."""
+    """A pool of rows and their views, which draws the next pass when its rows run out."""
 
     def __init__(self, passes: Generator[Tensor, None, None]) -> None:
         self.passes = passes
         self.left = torch.empty(1, 0, dtype=torch.int64)
 
     def take(self, count: int) -> Tensor:
-        """The next columns (1 + modalities, count)."""
+        """Return the next `count` columns (1 + modalities, count)."""
         taken: list[Tensor] = []
         while count:
             if not self.left.shape[1]:
@@ -196,10 +197,10 @@ class _Pool:
 
 
 def _groups(pool: Tensor, block_rows: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Endless passes over a pool: GROUP random blocks of neighbouring rows at a time, their rows shuffled.
+    """Yield endless passes over a pool: GROUP random blocks of neighbouring rows at a time, with their rows shuffled.
 
-    A group is as mixed as its blocks: rows that stand sorted by class give batches of few classes. Give a manifest's
-    clips a random order before extracting what will not fit into memory.
+    A group is only as mixed as its blocks: if rows are sorted by class, batches have few classes. Shuffle the clips of
+    a manifest before extracting features that will not fit into memory.
     """
     blocks = pool.sort().values.split(block_rows)
     while True:

@@ -1,4 +1,4 @@
-"""Windows of rows: which ones a draw takes, and how they are gathered into a batch.
+"""Windows of rows: the windows that a draw takes, and the functions that gather them into a batch.
 
 Shapes: M rows of a tensor that holds them, B rows of a batch, T windows.
 """
@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from pipelines.config import plan
+from pipelines.config import parse_draw
 
 
 def centres(draw: str, T: int | Tensor) -> Tensor | None:
-    """Centres of k equal segments of T windows for `segments:k` -> (k,), or (B, k) for T (B,); None for other draws.
+    """Return the centres of k equal segments of T windows for `segments:k` -> (k,), or (B, k) for T (B,); else None.
 
     >>> centres("segments:5", 25)
     tensor([ 2,  7, 12, 17, 22])
     """
-    kind, k = plan(draw)
+    kind, k = parse_draw(draw)
     if kind != "segments":
         return None
     T = T[:, None] if isinstance(T, Tensor) else T
@@ -25,21 +25,22 @@ def centres(draw: str, T: int | Tensor) -> Tensor | None:
 
 
 def mean(x_BT: Tensor, present_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the present windows (the others are zeros) -> (B, 1, *row_shape), and whether there was any (B, 1)."""
+    """Average the present windows (others are zeros) -> (B, 1, *row_shape), and (B, 1) True if there are any."""
     count_B1 = present_BT.sum(1, keepdim=True)
     count = count_B1.clamp_min(1).reshape(-1, *[1] * (x_BT.dim() - 1))
     return x_BT.sum(1, keepdim=True) / count, count_B1 > 0
 
 
 def new_memory(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Uninitialised memory, as `Buffers.get` but fresh."""
+    """Return uninitialised memory as `Buffers.get` does, but always fresh."""
     return torch.empty(shape, dtype=dtype, device=device)
 
 
 def gather(values: Tensor, rows: Tensor, windows: Tensor | None, name: str, new: Callable[..., Tensor]) -> Tensor:
-    """Rows (B,) of values (M, T, *row_shape), all windows or these: (K,) or (B, K) -> (B, T or K, *row_shape).
+    """Gather rows (B,) of values (M, T, *row_shape) -> (B, T or K, *row_shape).
 
-    new(name, shape, dtype, device): the memory to write to, as of `Buffers.get`.
+    windows: None for all T, else positions (K,) or (B, K). new(name, shape, dtype, device) returns the memory to write
+    to, as `Buffers.get` does.
     """
     (_, T, *row_shape), B = values.shape, len(rows)
     flat = values.flatten(1)
@@ -50,37 +51,37 @@ def gather(values: Tensor, rows: Tensor, windows: Tensor | None, name: str, new:
 
 
 def gather_views(out: Tensor, views: list[Tensor], view: Tensor, rows: Tensor, windows: Tensor | None) -> None:
-    """As `gather`, row b from views[view[b]], to `out` in its type and on its device."""
+    """Gather as `gather` does, row b from views[view[b]], into `out` with its type and device."""
     for k in view.unique().tolist():
-        mine = torch.nonzero(view == k).squeeze(1).to(rows.device)
-        chosen = None if windows is None else windows.expand(len(rows), -1)[mine]
-        found = gather(views[k], rows[mine], chosen, "", new_memory)  # another size each time: nothing for `Buffers`
-        out.index_copy_(0, mine.to(out.device), found.to(out))
+        part = torch.nonzero(view == k).squeeze(1).to(rows.device)  # positions of the rows that take view k
+        chosen = None if windows is None else windows.expand(len(rows), -1)[part]
+        gathered = gather(views[k], rows[part], chosen, "", new_memory)  # its size varies, so `Buffers` are no use
+        out.index_copy_(0, part.to(out.device), gathered.to(out))
 
 
 def as_float(x: Tensor, name: str, device: torch.device, new: Callable[..., Tensor]) -> Tensor:
-    """float32 on the device."""
+    """Return x as float32 on the device."""
     if x.dtype == torch.float32 and x.device == device:
         return x
     return new(f"{name} as float32", tuple(x.shape), torch.float32, device).copy_(x)
 
 
-TURNS = 2  # sets of buffers: one in use, one that is being filled ahead
+TURNS = 2  # number of sets of buffers: one in use, one that is being filled ahead
 
-Chosen = Tensor | str  #: windows of a batch: positions (K,) or (B, K) in order of time, or "all", or their "mean"
-Views = Mapping[str, Tensor]  #: modality -> the view that each row is taken from (B,): 0 the feed's store, k its k-th
+Chosen = Tensor | str  #: windows of a batch: positions (K,) or (B, K) in order of time, "all", or "mean"
+Views = Mapping[str, Tensor]  #: modality -> the view of each row (B,): 0 is the feed's store, k its k-th view
 NO_VIEWS: Views = {}
 
 
 class Buffers:
-    """Memory that batches are written to by turns: fresh memory costs up to five times the copying, for its pages."""
+    """Memory that batches reuse by turns: the pages of fresh memory cost up to five times the copying."""
 
     def __init__(self) -> None:
         self.turn = 0
         self._memory: dict[tuple[object, ...], Tensor] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Uninitialised memory; the same again after TURNS turns."""
+        """Return uninitialised memory; the same memory comes again after TURNS turns."""
         key = (name, self.turn % TURNS, shape, dtype)
         if key not in self._memory:
             self._memory[key] = torch.empty(shape, dtype=dtype, device=device)

@@ -1,17 +1,17 @@
-"""How much memory may still be used: what the kernel calls available, or what a cgroup leaves."""
+"""Free memory: the amount that the kernel calls available, or that a cgroup leaves."""
 
 from pathlib import Path
 
 import torch
 
-CGROUPS = (  # folder of the hierarchy; its files: limit, usage; in memory.stat: page cache, and what of it is tmpfs
+CGROUPS = (  # folder of the hierarchy; files of limit and usage; keys of page cache and its tmpfs in memory.stat
     ("", "memory.max", "memory.current", "file", "shmem"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
 )
 
 
 def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that may still be used on a device: on the CPU what the kernel calls available, or the cgroup leaves."""
+    """Return the free bytes of a device; on the CPU, those that the kernel calls available or a cgroup leaves."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     lines = (proc / "meminfo").read_text().splitlines()
@@ -32,7 +32,7 @@ def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path =
 
 
 def _left(folder: Path, limit: str, usage: str, cached: str, tmpfs: str) -> int | None:
-    """Bytes that a cgroup may still take, page cache but for tmpfs counted as free; None where it has no limit."""
+    """Return the bytes that a cgroup may still take, counting page cache except tmpfs; None without a limit."""
     try:
         most = int((folder / limit).read_text())
         used = int((folder / usage).read_text())

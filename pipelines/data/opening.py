@@ -1,6 +1,6 @@
-"""Stores -> the sides of a run, checked: same clips, finished; what the run does not name is not read.
+"""Stores -> the sides of a run. Stores must be finished and have the same clips; only rows of the run are read.
 
-How much memory that takes, and where features lie that do not fit, stands in `pipelines/data/tiers.py`.
+`pipelines/data/tiers.py` describes the memory that this takes, and where features are kept that do not fit.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ import torch
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
 from heads.batch import Side, Spec
-from pipelines.config import OWN, Feed, RunConfig, method_class, plan
-from pipelines.data.captions import Joined, join
+from pipelines.config import OWN, Feed, RunConfig, method_class, parse_draw
+from pipelines.data.captions import RunCaptions, clip_rows
 from pipelines.data.checks import check_views, check_windows, windows_text
 from pipelines.data.rows import Rows, load, sweeps_others
 from pipelines.data.seeds import generator
@@ -26,20 +26,20 @@ from pipelines.tasks import class_numbers
 
 @dataclass(frozen=True)
 class Opened:
-    """The manifest and stores of a run, checked against each other; features are read when a side is asked for."""
+    """The manifest and stores of a run, checked against each other. Features are read when a side is first used."""
 
     config: RunConfig
     manifest: Manifest
-    stores: dict[str, FeatureStore]  #: by the names of `Feed.stores`: modality -> store, MODALITY/VIEW -> a view's
+    stores: dict[str, FeatureStore]  #: as in `Feed.stores`: modality -> store, MODALITY/VIEW -> a view's store
     device: str
-    memory: int | None = None  #: bytes of RAM that may be used; None: what is free
-    workers: int = 1  #: runs at the same time that share the memory
-    tier: str | None = None  #: a tier that is asked for
-    captions: Joined | None = None  #: of a retrieval run
+    memory: int | None = None  #: bytes of RAM that may be used; None: all that are free
+    workers: int = 1  #: number of simultaneous runs that share the memory
+    tier: str | None = None  #: the tier to use; None: the one that fits
+    captions: RunCaptions | None = None  #: in retrieval only
 
     @cached_property
     def features(self) -> Features:
-        """The opened features of the clips; `.tier` and `.why` say how they are read."""
+        """The opened features of the clips; `.tier` and `.why` are the way in which they are read, and the reason."""
         sides = {"source": self.config.source, "target": (self.config.target,) if self.config.target else ()}
         wanted = []
         for role, domains in sides.items():
@@ -56,12 +56,12 @@ class Opened:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Source domains in the run's order, then the target."""
+        """The source domains in the run's order, then the target."""
         return self.config.source + ((self.config.target,) if self.config.target else ())
 
     @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:
-        """Label -> names of the classes that the method learns; in retrieval there are none."""
+        """Label -> names of the classes that the method learns; {} in retrieval."""
         return self.config.task.taught(self.manifest, self.config.source)
 
     @cached_property
@@ -71,7 +71,7 @@ class Opened:
 
     @cached_property
     def sides(self) -> dict[str, Rows]:
-        """Those of "source", "source_val" and "target" that the run has; only the first two have labels."""
+        """The sides "source", "source_val" and "target" that the run has; only the first two have labels."""
         config, sides = self.config, {}
         if config.source:
             kept, held = _hold_out(config, self.manifest, self._train_rows("source", config.source))
@@ -84,7 +84,11 @@ class Opened:
 
     @cached_property
     def spec(self) -> Spec:
-        """What the method may know. A held-out part serves `select`; only a method that says so is given it."""
+        """The spec that the method receives.
+
+        Held-out source rows serve `select`. They are included only if the method lists "source_val" in `needs` or
+        `may`.
+        """
         method = method_class(self.config)
         given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
         source = self.sides.get("source")
@@ -92,10 +96,10 @@ class Opened:
         return Spec(
             shapes={m: tuple(self.stores[m].row_shape) for m in self.config.feeds},
             windows={
-                m: 1 if feed.train == "mean" else plan(feed.train)[1] or self.stores[m].windows
+                m: 1 if feed.train == "mean" else parse_draw(feed.train)[1] or self.stores[m].windows
                 for m, feed in self.config.feeds.items()
             },
-            classes={task: len(names) for task, names in self.classes.items()},
+            classes={label: len(names) for label, names in self.classes.items()},
             rows={side: len(self.sides[side]) for side in given} | captions,
             domains=self.domains,
             captions=self.config.captions,
@@ -103,16 +107,16 @@ class Opened:
         )
 
     def sweep(self, side: str) -> Iterator[Side]:
-        """The `Sweep` that begin_epoch gets: the sides of the spec, no other."""
+        """Yield every row of a side once. This is the `Sweep` of begin_epoch: it has only the sides of the spec."""
         if side not in self.spec.rows:
-            raise ValueError(f"no side {side!r} to sweep; this run gives its method: {', '.join(self.spec.rows)}")
+            raise ValueError(f"no side {side!r} to sweep; the method of this run has: {', '.join(self.spec.rows)}")
         source = self.sides.get("source")
         if side == "captions" and source and source.captions:
             return source.captions.sweep()
         return self.sides[side].sweep()
 
     def test(self, *domains: str) -> Rows:
-        """Test rows of these domains (default: the run's test domain), without labels."""
+        """Load the test rows of these domains (default: the run's test domain), without labels."""
         domains, split = domains or (self.config.test,), self.config.test_split
         rows = self.manifest.rows(domain=domains, split=split)
         if not rows:
@@ -120,13 +124,13 @@ class Opened:
         rows = self._complete("test", rows)
         if len(rows) < self.clusters:
             raise ConfigError(
-                f"{len(rows)} {split} rows of {', '.join(domains)} cannot be parted into the {self.clusters} clusters "
-                "that it has; take another test_split"
+                f"{len(rows)} {split} rows of {', '.join(domains)} are fewer than its {self.clusters} clusters; take "
+                "another test_split"
             )
         return self.load("test", rows)
 
     def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
-        """Rows with the modalities that this role is shown, where the tier has them."""
+        """Load rows with the modalities that this role sees, to the memory of the tier."""
         feeds = self._feeds(role)
         if not rows:
             raise ConfigError(f"the {role} of this run has no rows in manifest {self.manifest.name!r}")
@@ -149,11 +153,11 @@ class Opened:
         return loaded
 
     def _refuse_other_windows(self, modality: str, feed: Feed, rows: list[int]) -> None:
-        """A row has the same windows in the store of a feed and in its views."""
+        """Raise ConfigError if a row has other windows in a view than in the store of the feed."""
         store, index = self.stores[modality], np.asarray(rows)
         for name, view in feed.stores(modality).items():
             other = self.stores[name]
-            moved = np.abs(other.window_start[index] - store.window_start[index]) > 0  # not where a time is unknown
+            moved = np.abs(other.window_start[index] - store.window_start[index]) > 0  # False where one is nan: unknown
             differ = (other.length[index] != store.length[index]) | moved.any(1)
             if differ.any():
                 row = int(index[differ.argmax()])
@@ -165,37 +169,37 @@ class Opened:
                 )
 
     def _refuse_padding(self, modality: str, when: str, draw: str, rows: list[int]) -> None:
-        """Rows of fewer windows than T would be padded where all windows are taken."""
+        """Raise ConfigError if a draw of all windows would pad rows that have fewer than T."""
         length, T = self.stores[modality].length[rows], self.stores[modality].windows
         short = int(((length > 0) & (length < T)).sum())
-        if short and self.config.absent != "mask" and plan(draw)[0] in ("all", "each"):
+        if short and self.config.absent != "mask" and parse_draw(draw)[0] in ("all", "each"):
             raise ConfigError(
                 f"store {self.config.feeds[modality].store!r} has fewer than its {T} windows in {short} of {len(rows)} "
                 f"rows, which feeds.{modality}.{when}={draw} would pad; take segments:K, mean or (in train) random:K, "
-                "or set absent=mask where the net reads `present`"
+                "or set absent=mask if the net reads `present`"
             )
 
     def _feeds(self, role: str) -> dict[str, Feed]:
-        """Modality of clips -> feed, of those that this role is shown."""
+        """Return modality -> feed, for the modalities of clips that this role sees."""
         feeds = {m: f for m, f in self.config.feeds.items() if role in f.seen_by.split() and not f.captions}
         if not feeds:
-            raise ConfigError(f"no feed is seen by the {role}; check `seen_by` of {', '.join(self.config.feeds)}")
+            raise ConfigError(f"the {role} sees no feed; change `seen_by` of {', '.join(self.config.feeds)}")
         return feeds
 
     def _train_rows(self, role: str, domains: tuple[str, ...]) -> list[int]:
-        """Train rows of these domains, in their order; each must have some."""
+        """Return the train rows of these domains, in their order; ConfigError for a domain without any."""
         rows, split = [], self.config.train_split
         for domain in domains:
-            there = self.manifest.rows(domain=domain, split=split)
-            usable = self._complete(role, there)
+            domain_rows = self.manifest.rows(domain=domain, split=split)
+            usable = self._complete(role, domain_rows)
             if not usable:
-                lost = f", for all {len(there)} lack a modality" if there else ""
-                raise ConfigError(f"domain {domain!r} of the {role} has no {split} rows to train on{lost}")
+                reason = f", because all {len(domain_rows)} lack a modality" if domain_rows else ""
+                raise ConfigError(f"domain {domain!r} of the {role} has no {split} rows to train on{reason}")
             rows += usable
         return rows
 
     def _complete(self, role: str, rows: list[int]) -> list[int]:
-        """The rows, after `absent` has been applied to those that lack a modality."""
+        """Return the rows to use: `absent` decides about rows that lack a modality."""
         feeds, index = self._feeds(role), np.asarray(rows, dtype=np.int64)
         lacking = {int(row): m for m in feeds for row in index[self.stores[m].state[index] != DONE]}
         if self.captions and role == "source":
@@ -210,7 +214,7 @@ class Opened:
             reason = self.stores[lacking[row]].failures.get(row, "unknown reason")
         raise ConfigError(
             f"{len(lacking)} of {len(rows)} clips lack a modality, the first: {self.manifest.clips[row].clip_id!r} has "
-            f"no {lacking[row]} ({reason}); repair it and extract again, or set absent=drop, or absent=mask where the "
+            f"no {lacking[row]} ({reason}); repair it and extract again, or set absent=drop, or absent=mask if the "
             "net reads `present`"
         )
 
@@ -224,10 +228,11 @@ def open_run(
     workers: int = 1,
     tier: str | None = None,
 ) -> Opened:
-    """Open a run's manifest and stores, and refuse what does not fit together.
+    """Open a run's manifest and stores, and check that they fit together.
 
-    memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
-    tier: how features are read; default: what fits (`pipelines/data/tiers.py`). `Opened.features` says which, and why.
+    memory: bytes of RAM that may be used; default: all that are free. workers: number of simultaneous runs that share
+    them. tier: the way in which features are read; default: the one that fits (`pipelines/data/tiers.py`), which
+    `Opened.features` holds with the reason.
     """
     try:
         torch.empty(0, device=device)
@@ -235,40 +240,40 @@ def open_run(
         raise ConfigError(f"no device {device!r} here ({str(error).splitlines()[0]}); take device cpu") from None
     manifest = open_manifest(stores, config.manifest)
     config.task.check_manifest(config, manifest)
-    named = {feed.captions for feed in config.feeds.values()} - {"", OWN}
-    of_captions = open_manifest(stores, named.pop()) if named else manifest
+    caption_manifests = {feed.captions for feed in config.feeds.values()} - {"", OWN}
+    captions_manifest = open_manifest(stores, caption_manifests.pop()) if caption_manifests else manifest
     opened: dict[str, FeatureStore] = {}
     for m, feed in config.feeds.items():
-        of = of_captions if feed.captions else manifest
-        opened |= {name: open_store(stores / of.name, store, of) for name, store in feed.stores(m).items()}
+        clips = captions_manifest if feed.captions else manifest
+        opened |= {name: open_store(stores / clips.name, store, clips) for name, store in feed.stores(m).items()}
     check_windows(config, opened)
     check_views(config, opened)
-    captions = _captions(config, of_captions, manifest, opened, device) if config.captions else None
+    captions = _captions(config, captions_manifest, manifest, opened, device) if config.captions else None
     return Opened(config, manifest, opened, device, memory, workers, tier, captions)
 
 
 def _captions(
     config: RunConfig, captions: Manifest, clips: Manifest, stores: dict[str, FeatureStore], device: str
-) -> Joined:
-    """The captions of the run's feeds, each with its clip."""
+) -> RunCaptions:
+    """Return the captions of the run's feeds, each with its clip."""
     own = captions is clips
-    clip = np.arange(len(clips)) if own else join(captions, clips)
+    clip = np.arange(len(clips)) if own else clip_rows(captions, clips)
     feeds = {m: config.feeds[m] for m in config.captions}
-    return Joined(captions, clip, feeds, {m: stores[m] for m in feeds}, config.absent, device, own)
+    return RunCaptions(captions, clip, feeds, {m: stores[m] for m in feeds}, config.absent, device, own)
 
 
 def _hold_out(config: RunConfig, manifest: Manifest, rows: list[int]) -> tuple[list[int], list[int]]:
-    """(kept, held): a seeded share of every class of every domain is held; a class keeps one row at least.
+    """Split rows into (kept, held): a seeded share of every class and domain is held; a class keeps at least one row.
 
-    With several tasks the first one (by name) is stratified; without labels the domains alone are.
+    With several labels the first one (by name) is stratified; without labels only the domains are.
     """
     if not config.holdout:
         return rows, []
-    task = next(iter(manifest.classes), "")
+    label = next(iter(manifest.classes), "")
     groups: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         clip = manifest.clips[row]
-        groups.setdefault((clip.domain, clip.labels.get(task, "")), []).append(row)
+        groups.setdefault((clip.domain, clip.labels.get(label, "")), []).append(row)
     shuffle, held = generator(config.seed, "holdout"), set()
     for _, members in sorted(groups.items()):
         count = min(round(config.holdout * len(members)), len(members) - 1)

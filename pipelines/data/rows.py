@@ -1,4 +1,4 @@
-"""All rows of one side of a run, in memory or in mapped stores, and how they are read."""
+"""The rows of one side of a run, in memory or in mapped stores, and the functions that read them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from heads.batch import Side
-from pipelines.config import Feed, plan
+from pipelines.config import Feed, parse_draw
 from pipelines.data.gathering import (
     NO_VIEWS,
     Buffers,
@@ -24,42 +24,42 @@ from pipelines.data.gathering import (
 )
 from pipelines.data.tiers import Features, Stream
 
-SWEEP_ROWS = 512  # most rows per Side of a sweep; answers do not depend on it
-SWEEP_BYTES = 24 << 20  # of them at most: malloc reuses such pieces, the pages of larger ones cost more than reading
+SWEEP_ROWS = 512  # most rows per Side of a sweep; results do not depend on it
+SWEEP_BYTES = 24 << 20  # most bytes per Side: malloc reuses such pieces; pages of larger ones cost more than reading
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of one side: on the device, or in mapped stores."""
+    """All rows of one side, on the device or in mapped stores."""
 
-    rows: list[int]  #: manifest row of each
-    x: dict[str, Tensor]  #: modality -> (M, T, *row_shape), float32 on the device, or as stored
+    rows: list[int]  #: N row numbers in the manifest
+    x: dict[str, Tensor]  #: modality -> (M, T, *row_shape): float32 on the device, or as stored
     present: dict[str, Tensor]  #: modality -> (N, T) bool
-    y: dict[str, Tensor]  #: task -> (N,) int64; {} where hidden
+    y: dict[str, Tensor]  #: label -> (N,) int64; {} where hidden
     domain: Tensor  #: (N,) int64
-    feeds: dict[str, Feed]  #: modality -> how the windows of x are drawn
-    at: Tensor | None = None  #: (N,) row of x of each row, where x is a whole store; None: row i is x[i]
-    swept: "Rows | None" = None  #: the same rows for sweeps, where x has but the windows of training
-    stream: Stream | None = None  #: where the stores are larger than memory
-    sweep_rows: int = SWEEP_ROWS  #: per Side of a sweep
+    feeds: dict[str, Feed]  #: modality -> feed, whose draws take windows of x
+    at: Tensor | None = None  #: (N,) position of each row in x if x is a whole store; None: row i is x[i]
+    swept: "Rows | None" = None  #: the same rows for sweeps, if x has only the windows of training
+    stream: Stream | None = None  #: only for stores larger than memory
+    sweep_rows: int = SWEEP_ROWS  #: rows per Side of a sweep
     views: dict[str, list[Tensor]] = field(default_factory=dict)  #: modality -> tensors like its x, one per view
-    captions: "Captions | None" = None  #: in retrieval, of all sides but the target
+    captions: "Captions | None" = None  #: in retrieval, for all sides except the target
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def pools(self) -> list[Tensor]:
-        """Rows of each domain, in the order of the run's domains."""
+        """Return the rows of each domain, in the order of the run's domains."""
         return [torch.nonzero(self.domain == d).squeeze(1).cpu() for d in self.domain.unique(sorted=True)]
 
     @cached_property
     def ragged(self) -> dict[str, Tensor]:
-        """Modality -> windows of each row (N,), of the modalities whose rows have different numbers of them."""
+        """Modality -> number of windows of each row (N,), for the modalities in which that number differs."""
         lengths = {m: present.sum(1).cpu() for m, present in self.present.items()}
         return {m: n for m, n in lengths.items() if ((n > 0) & (n < self.x[m].shape[1])).any()}
 
     def lengths(self, modality: str, index: Tensor) -> int | Tensor:
-        """Windows of these rows: T, or (B,) where they differ; T also for rows that lack the modality."""
+        """Return the number of windows of these rows: T, or (B,) if it differs; T for rows without the modality."""
         T = self.x[modality].shape[1]
         if modality not in self.ragged:
             return T
@@ -67,30 +67,30 @@ class Rows:
         return lengths.where(lengths > 0, T)
 
     def side(self, index: Tensor, windows: dict[str, Chosen], views: Views, buffers: Buffers | None = None) -> Side:
-        """These rows (B,), with these windows of each modality, of these views; float32 on the device."""
-        here, new = index.to(self.domain.device), buffers.get if buffers else new_memory
+        """Gather these rows (B,), with these windows and views of each modality; float32 on the device."""
+        row, new = index.to(self.domain.device), buffers.get if buffers else new_memory
         x, present = {}, {}
         for m, values in self.x.items():
             chosen = windows[m]
-            at = here if self.at is None else self.at[index]
+            at = row if self.at is None else self.at[index]
             positions = chosen.to(at.device) if isinstance(chosen, Tensor) else None
-            present[m] = self.present[m].index_select(0, here)
+            present[m] = self.present[m].index_select(0, row)
             if isinstance(chosen, Tensor):
-                present[m] = present[m].gather(1, chosen.to(here.device).expand(len(here), -1))
+                present[m] = present[m].gather(1, chosen.to(row.device).expand(len(row), -1))
             if m in views:
-                x[m] = new(f"{m} as float32", present[m].shape + values.shape[2:], torch.float32, here.device)
+                x[m] = new(f"{m} as float32", present[m].shape + values.shape[2:], torch.float32, row.device)
                 gather_views(x[m], [values, *self.views[m]], views[m], at, positions)
             else:
-                x[m] = as_float(gather(values, at, positions, m, new), m, here.device, new)
+                x[m] = as_float(gather(values, at, positions, m, new), m, row.device, new)
             if chosen == "mean":
                 x[m], present[m] = mean(x[m], present[m])
         if buffers:
             buffers.turn += 1
-        y = {task: of.index_select(0, here) for task, of in self.y.items()}
-        return Side(x, present, y, self.domain.index_select(0, here), here)
+        y = {label: y_N.index_select(0, row) for label, y_N in self.y.items()}
+        return Side(x, present, y, self.domain.index_select(0, row), row)
 
     def sweep(self) -> Iterator[Side]:
-        """Every row once, in order, with its test windows (`each` means all of them here)."""
+        """Yield every row once, in order, with its test windows; `each` takes all windows here."""
         table = self.swept or self
         pieces = torch.arange(len(table)).split(table.sweep_rows)
         for index, after in zip(pieces, [*pieces[1:], None], strict=True):
@@ -101,56 +101,56 @@ class Rows:
                 table.stream.release(table.at[index])
 
     def fixed(self, modality: str, draw: str, index: Tensor) -> Chosen:
-        """Windows that `all`, `each`, `mean` or `segments:k` choose of these rows."""
+        """Return the windows that `all`, `each`, `mean` or `segments:k` take of these rows."""
         if draw == "mean":
             return "mean"
-        found = centres(draw, self.lengths(modality, index))
-        return "all" if found is None else found
+        positions = centres(draw, self.lengths(modality, index))
+        return "all" if positions is None else positions
 
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a side's rows: those of row 0, then those of row 1, ..."""
+    """The captions of a side's rows: all captions of row 0, then all of row 1, ..."""
 
     table: Rows  #: a row per caption
-    count: Tensor  #: (N,) int64: captions of each row of the side
+    count: Tensor  #: (N,) int64: number of captions of each row of the side
 
     @cached_property
     def row(self) -> Tensor:
-        """Row of the side that each is a caption of (captions,)."""
+        """The row of the side that each caption describes (captions,)."""
         return torch.repeat_interleave(self.count)
 
     def sweep(self) -> Iterator[Side]:
-        """Every caption once, in order; `index` is the row of the side that it is a caption of."""
+        """Yield every caption once, in order; `index` is the row of the side that it describes."""
         for side in self.table.sweep():
             yield replace(side, index=self.row.to(side.index.device)[side.index])
 
     def choose(self, index: Tensor, rng: torch.Generator) -> Tensor:
-        """A caption of each of these rows (B,), each as probable as another; any at all where a row has none."""
+        """Draw a caption of each of these rows (B,), all equally likely; an arbitrary one for a row without any."""
         first, count = self.count.cumsum(0) - self.count, self.count[index]
         return (first[index] + (torch.rand(len(index), generator=rng) * count).long()).clamp_max(len(self.table) - 1)
 
 
 def sweep_rows(count: int) -> int:
-    """Rows per Side of a sweep that reads `count` numbers of each row."""
+    """Return the rows per Side of a sweep that reads `count` numbers of each row."""
     return max(1, min(SWEEP_ROWS, SWEEP_BYTES // (4 * count)))
 
 
 def load(
     features: Features, feeds: dict[str, Feed], rows: list[int], y: dict[str, Tensor], domain: Tensor, *, trained: bool
 ) -> Rows:
-    """Rows for training and for sweeps, or for sweeps alone, where the tier has their features."""
+    """Load rows for training and sweeps, or for sweeps only, to the memory of the tier."""
     table = partial(_table, features, feeds, rows, y, domain)
     resident = features.tier == "resident"
-    loaded = table("train" if trained else "test", mapped=not resident)
+    loaded = table("train" if trained else "test", whole_store=not resident)
     if resident and trained and sweeps_others(feeds):
-        return replace(loaded, swept=table("test", mapped=bool(features.maps)))
+        return replace(loaded, swept=table("test", whole_store=bool(features.maps)))
     return loaded
 
 
 def sweeps_others(feeds: dict[str, Feed]) -> bool:
-    """Whether sweeps need other windows than those that are kept for training."""
-    return any(_is_kept(feed.train) and feed.train != feed.test for feed in feeds.values())
+    """Return True if sweeps need other windows than the ones that are in memory for training."""
+    return any(_takes_fixed_part(feed.train) and feed.train != feed.test for feed in feeds.values())
 
 
 def _table(
@@ -161,35 +161,39 @@ def _table(
     domain: Tensor,
     when: str,
     *,
-    mapped: bool,
+    whole_store: bool,
 ) -> Rows:
-    """Rows for training ("train") or sweeps ("test") only; draws that are applied here read `all` in the feeds."""
+    """Load rows for training ("train") or sweeps ("test").
+
+    x is the whole mapped store, or else only the windows that the draws take of these rows; these draws then become
+    `all` in the feeds.
+    """
     stores = features.stores
-    swept = {m: plan(feed.test)[1] or stores[m].windows for m, feed in feeds.items()}  # `mean` reads all, too
-    numbers = sum(windows * prod(stores[m].row_shape) for m, windows in swept.items())
+    swept = {m: parse_draw(feed.test)[1] or stores[m].windows for m, feed in feeds.items()}  # `mean` also reads all
+    count = sum(windows * prod(stores[m].row_shape) for m, windows in swept.items())
     names = {m: list(feed.stores(m)) if when == "train" else [m] for m, feed in feeds.items()}
-    if mapped:
-        found = {m: [features.mapped(name, rows) for name in names[m]] for m in feeds}
+    if whole_store:
+        loaded = {m: [features.mapped(name, rows) for name in names[m]] for m in feeds}
     else:
         draws = {m: getattr(feed, when) for m, feed in feeds.items()}
-        found = {m: [features.resident(name, rows, draws[m]) for name in names[m]] for m in feeds}
+        loaded = {m: [features.resident(name, rows, draws[m]) for name in names[m]] for m in feeds}
         feeds = {m: _applied(feed, draws[m]) for m, feed in feeds.items()}
-    x, present = ({m: pairs[0][k] for m, pairs in found.items()} for k in (0, 1))
-    views = {m: [x for x, _ in pairs[1:]] for m, pairs in found.items() if len(pairs) > 1}
-    at = torch.tensor(rows) if mapped else None
+    x, present = ({m: pairs[0][k] for m, pairs in loaded.items()} for k in (0, 1))
+    views = {m: [x for x, _ in pairs[1:]] for m, pairs in loaded.items() if len(pairs) > 1}
+    at = torch.tensor(rows) if whole_store else None
     return Rows(
-        rows, x, present, y, domain, feeds, at, stream=features.stream, sweep_rows=sweep_rows(numbers), views=views
+        rows, x, present, y, domain, feeds, at, stream=features.stream, sweep_rows=sweep_rows(count), views=views
     )
 
 
-def _is_kept(draw: str) -> bool:
-    """Whether a draw takes the same of a row at each time, and less than all."""
-    return plan(draw)[0] in ("segments", "mean")
+def _takes_fixed_part(draw: str) -> bool:
+    """Return True if a draw takes the same part of a row each time, and not all of it."""
+    return parse_draw(draw)[0] in ("segments", "mean")
 
 
 def _applied(feed: Feed, draw: str) -> Feed:
-    """The feed after this draw: where it is kept, all that there is now."""
-    if not _is_kept(draw):
+    """Return the feed after a draw is applied: a draw of a fixed part becomes `all` of that part."""
+    if not _takes_fixed_part(draw):
         return feed
-    train, test = ("all" if of == draw else of for of in (feed.train, feed.test))
+    train, test = ("all" if each == draw else each for each in (feed.train, feed.test))
     return replace(feed, train=train, test=test)

@@ -6,6 +6,6 @@ import torch
 
 
 def generator(seed: int, *purpose: str) -> torch.Generator:
-    """A CPU generator of its own for each purpose, so that one draw more here moves nothing there."""
+    """Return the CPU generator of a purpose. An extra draw for one purpose does not change the draws of another."""
     digest = hashlib.sha256("/".join((str(seed), *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -12,21 +12,21 @@ DONE, NOT_TRIED = 1, 0  # values of store.state
 
 
 def open_manifest(stores: Path, name: str) -> Manifest:
-    """The copy of a manifest that the folder of its stores holds, under the folder's name."""
+    """Read the copy of a manifest that is in the folder of its stores, and give it the folder's name."""
     path = stores / name / "manifest.csv"
     if not path.exists():
-        there = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
-        raise unknown("stores of a manifest", name, there, str(stores))
+        manifest_names = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
+        raise unknown("stores of a manifest", name, manifest_names, str(stores))
     return _read(path, name)
 
 
-@remembered(4)  # once for all runs of an experiment: 10,000 rows take longer than evaluating a head on them
+@remembered(4)  # all runs of an experiment share it: reading 10,000 rows takes longer than evaluating a head
 def _read(path: Path, name: str) -> Manifest:
     return replace(Manifest.read(path), name=name)
 
 
 def open_store(folder: Path, name: str, manifest: Manifest) -> FeatureStore:
-    """A finished store that was made from the manifest's rows."""
+    """Open a store; StoreError if it is unfinished, or was made from other clips than the manifest's."""
     path = folder / f"{name}.zarr"
     if not path.is_dir():
         raise unknown("store", name, sorted(p.stem for p in folder.glob("*.zarr")), str(folder))
@@ -34,7 +34,7 @@ def open_store(folder: Path, name: str, manifest: Manifest) -> FeatureStore:
     store.check_rows(manifest)
     if left := int((store.state == NOT_TRIED).sum()):
         raise StoreError(
-            f"{path} is unfinished, {left} of {len(store)} clips were not tried; the same command finishes it: "
+            f"{path} is unfinished: {left} of {len(store)} clips were not tried; finish it with the same command: "
             f"`featcache extract MANIFEST {store.name} --stores {folder.parent}`"
         )
     return store

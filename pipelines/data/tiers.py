@@ -1,12 +1,12 @@
-"""Where the features of a run lie while it trains: three tiers, of which one is chosen, with the reason.
+"""Tiers: the three places for the features of a run while it trains. One is chosen, and the reason is recorded.
 
-    resident    float32 on the device, of the rows that the run names. What a draw does to every row alike is done
-                once: `segments:k` keeps these windows, `mean` their mean.
-    mapped      the shards as they are, in the stored type; gathered, then cast. Processes share the memory.
+    resident    float32 on the device, only the rows of the run. A draw that treats every row alike is applied once:
+                `segments:k` keeps its windows, `mean` keeps the mean.
+    mapped      the shards in the stored type; rows are gathered, then cast. Processes share the memory.
     streaming   the same for stores larger than memory: batches come from a few blocks at a time, which are read ahead
-                and let go of afterwards.
+                and released after use.
 
-`resident` and `mapped` give equal batches, to the bit; `streaming` draws the rows in another order.
+`resident` and `mapped` give bit-identical batches; `streaming` draws the rows in another order.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,28 +24,28 @@ from featcache import FeatureStore
 from featcache.errors import ConfigError, StoreError
 from featcache.store.mapped import Mapped, why_not
 from featcache.wording import size
-from pipelines.config import plan
+from pipelines.config import parse_draw
 from pipelines.data.gathering import NO_VIEWS, Views, centres, mean
 from pipelines.data.memory import free_memory
 
 
 class Stream:
-    """Features larger than memory: rows of mapped stores are read ahead by a thread and let go of after use."""
+    """A reader of features larger than memory: a thread reads rows of mapped stores ahead; used rows are released."""
 
     def __init__(self, stores: list[Mapped], block_rows: int, views: dict[str, list[Mapped]] | None = None) -> None:
-        self.stores = stores  #: of the modalities that have no views
-        self.views = views or {}  #: modality -> its store, then those of its views
+        self.stores = stores  #: of the modalities without views
+        self.views = views or {}  #: modality -> its store, then the stores of its views
         self.block_rows = block_rows
         self.reader = ThreadPoolExecutor(1, "read-ahead")
         self.reading: list[Future[None]] = []
 
     def ahead(self, rows: Tensor, views: Views = NO_VIEWS) -> None:
-        """Begin to read these rows of the stores. Raises what went wrong with those that were read ahead before."""
+        """Begin to read these rows of the stores. Errors of earlier reads are raised here."""
         self._raise()
         self.reading.append(self.reader.submit(self._read, rows, views))
 
     def release(self, rows: Tensor, views: Views = NO_VIEWS) -> None:
-        """These rows will not be needed soon. Raises as `ahead` does."""
+        """Release rows that will not be needed soon. Errors of earlier reads are raised here."""
         self._raise()
         for store, part in self._parts(rows, views):
             store.release(part.numpy())
@@ -59,72 +59,72 @@ class Stream:
             store.ahead(part.numpy())
 
     def _parts(self, rows: Tensor, views: Views) -> Iterator[tuple[Mapped, Tensor]]:
-        """Each store with those of the rows that are taken from it."""
+        """Yield each store with the rows that are taken from it."""
         yield from ((store, rows) for store in self.stores)
         for m, stores in self.views.items():
             view = views.get(m, torch.zeros_like(rows))
             yield from ((store, rows[view == k]) for k, store in enumerate(stores))
 
     def _raise(self) -> None:
-        """Raise the errors of the thread, as far as it has come."""
+        """Raise the error of a finished read, if there is one."""
         while self.reading and self.reading[0].done():
             self.reading.pop(0).result()
 
 
 TIERS = ("resident", "mapped", "streaming")
-RESIDENT = 0.4  #: of a run's part of the free memory: most that features in float32 take
-MAPPED = 0.6  #: of the free memory: most that mapped shards take
-PIECE_BYTES = 32 << 20  #: as stored, read at a time
+RESIDENT = 0.4  #: largest share of a run's part of the free memory for features in float32
+MAPPED = 0.6  #: largest share of the free memory for mapped shards
+PIECE_BYTES = 32 << 20  #: stored bytes that are read at a time
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Rows of the stores that will be held, and how their windows are drawn."""
+    """A request for rows of the stores: their number, and the draws of their windows."""
 
     rows: int
-    draws: dict[str, str]  #: store, by its name in `Features` -> draw
-    swept: dict[str, str] = field(default_factory=dict)  #: the same for a second table, needed where nothing is mapped
+    draws: dict[str, str]  #: name of a store in `Features` -> draw
+    swept: dict[str, str] = field(default_factory=dict)  #: the same for a second table, needed if nothing is mapped
 
 
 @dataclass(frozen=True)
 class Features:
     """The features of several stores of one manifest, opened for training."""
 
-    stores: dict[str, FeatureStore]  #: modality -> store, and MODALITY/VIEW -> a view's: see `Feed.stores`
-    maps: dict[str, Mapped]  #: the same, mapped; {} where one cannot be
+    stores: dict[str, FeatureStore]  #: modality -> store, MODALITY/VIEW -> a view's store, as in `Feed.stores`
+    maps: dict[str, Mapped]  #: the same stores, mapped; {} if one of them cannot be mapped
     device: str
     tier: str  #: resident | mapped | streaming
-    why: str  #: the reason, in words
+    why: str  #: the reason, as text
 
     @cached_property
     def stream(self) -> Stream | None:
-        """What reads ahead and lets go, in the tier `streaming`."""
+        """The reader of the tier `streaming`; None in other tiers."""
         if self.tier != "streaming":
             return None
         groups: dict[str, list[Mapped]] = {}
         for name, mapped in self.maps.items():
             groups.setdefault(name.partition("/")[0], []).append(mapped)
-        alone = [group[0] for group in groups.values() if len(group) == 1]
+        without_views = [group[0] for group in groups.values() if len(group) == 1]
         views = {m: group for m, group in groups.items() if len(group) > 1}
-        return Stream(alone, min(self.stores[name].layout.block_rows for name in self.maps), views)
+        return Stream(without_views, min(self.stores[name].layout.block_rows for name in self.maps), views)
 
     def close(self) -> None:
-        """End the thread that reads ahead; in the tier `streaming` nothing can be drawn or swept afterwards."""
+        """End the thread that reads ahead. In the tier `streaming`, nothing can be drawn or swept afterwards."""
         if self.stream:
             self.stream.close()
 
     def mapped(self, modality: str, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole mapped store (M, T, *row_shape) in its own type, and which windows of these rows are there (n, T)."""
+        """Return a whole mapped store (M, T, *row_shape) in its own type, and `present` of these rows (n, T)."""
         if self.tier == "mapped":
             self.maps[modality].populate(np.asarray(rows))
-        there = torch.from_numpy(self.stores[modality].present[rows])
-        return self.maps[modality].tensor(), there.to(self.device)
+        present = torch.from_numpy(self.stores[modality].present[rows])
+        return self.maps[modality].tensor(), present.to(self.device)
 
     def resident(self, modality: str, rows: list[int], draw: str) -> tuple[Tensor, Tensor]:
-        """What a draw needs of these rows, on the device: (n, T', *row_shape) float32, and what is there (n, T')."""
+        """Load the windows that a draw needs, on the device: (n, T', *row_shape) float32, and `present` (n, T')."""
         store, index = self.stores[modality], np.asarray(rows)
-        there = torch.from_numpy(store.present[index])
-        shape = (len(rows), held(draw, store.windows), *store.row_shape)
+        stored = torch.from_numpy(store.present[index])  # (n, T)
+        shape = (len(rows), windows_held(draw, store.windows), *store.row_shape)
         if torch.device(self.device).type == "cpu":
             x = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for huge pages, torch does not
         else:
@@ -138,23 +138,23 @@ class Features:
             part = slice(begin, begin + step)
             if mapped:
                 mapped.ahead(index[part.stop : part.stop + step])
-            windows, here = self._read(modality, index[part]), there[part]
-            chosen = centres(draw, here.sum(1))
+            windows, in_store = self._read(modality, index[part]), stored[part]
+            chosen = centres(draw, in_store.sum(1))
             if draw == "mean":
-                x[part], present[part] = mean(windows.float(), here)
+                x[part], present[part] = mean(windows.float(), in_store)
             elif chosen is None:
-                x[part], present[part] = windows, here
+                x[part], present[part] = windows, in_store
             else:
-                row = torch.arange(len(here))[:, None]
-                x[part], present[part] = windows[row, chosen], here[row, chosen]
+                row = torch.arange(len(in_store))[:, None]
+                x[part], present[part] = windows[row, chosen], in_store[row, chosen]
             if mapped:
                 mapped.release(index[part])
-        if not torch.stack(x.aminmax()).isfinite().all():  # NaN and inf show in both, without a mask as large
-            raise StoreError(f"{store.path} has features that are not finite; ask `featcache check`")
+        if not torch.stack(x.aminmax()).isfinite().all():  # NaN and inf appear in both, and no large mask is needed
+            raise StoreError(f"{store.path} has features that are not finite; run `featcache check`")
         return x, present
 
     def _read(self, modality: str, rows: NDArray[np.int64]) -> Tensor:
-        """These rows as they are stored, on the CPU."""
+        """Read these rows as they are stored, on the CPU."""
         if not self.maps:
             return torch.from_numpy(self.stores[modality].read(rows))
         values = self.maps[modality].tensor()
@@ -172,10 +172,10 @@ def open_features(
     workers: int = 1,
     tier: str | None = None,
 ) -> Features:
-    """Open stores of one manifest, named as in `Features`, for training, in the tier that fits.
+    """Open stores of one manifest for training, in the tier that fits. Their names are those of `Features.stores`.
 
-    memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
-    tier: take this one. StoreError when the tier needs stores that can be mapped and one cannot, or one is damaged.
+    memory: bytes of RAM that may be used; default: all that are free. workers: number of simultaneous runs that share
+    them. tier: the tier to use. StoreError if the tier needs mapped stores and one cannot be mapped, or one is damaged.
     """
     if tier not in (None, *TIERS):
         raise ConfigError(f"no tier {tier!r}; choose from {', '.join(TIERS)}")
@@ -186,12 +186,12 @@ def open_features(
         except OSError as error:
             obstacle = f"the stores cannot be mapped here ({error})"
     as_floats = stored = 0
-    for want in wanted:
-        for m, draw in want.draws.items():
-            stored += want.rows * stores[m].layout.row_bytes
-            as_floats += _as_floats(want.rows, draw, stores[m])
+    for request in wanted:
+        for m, draw in request.draws.items():
+            stored += request.rows * stores[m].layout.row_bytes
+            as_floats += _as_floats(request.rows, draw, stores[m])
         if obstacle:
-            as_floats += sum(_as_floats(want.rows, draw, stores[m]) for m, draw in want.swept.items())
+            as_floats += sum(_as_floats(request.rows, draw, stores[m]) for m, draw in request.swept.items())
     decoded = sum(store.layout.rows * store.layout.row_bytes for store in stores.values() if store.archived)
     in_ram = free_memory() if memory is None else memory
     if tier is None:
@@ -204,7 +204,7 @@ def open_features(
 
 
 def _choose(as_floats: int, stored: int, decoded: int, device: str, in_ram: int, workers: int) -> tuple[str, str]:
-    """(tier, why) for features of these bytes: in float32; as stored; and whole archives, which are decoded in RAM."""
+    """Return (tier, reason) for features of these bytes: in float32, as stored, and of archives decoded in RAM."""
     shared = f" shared by {workers} runs" if workers > 1 else ""
     ram, share = f"{size(in_ram)} free RAM", RESIDENT / workers
     if torch.device(device).type == "cpu":
@@ -212,28 +212,28 @@ def _choose(as_floats: int, stored: int, decoded: int, device: str, in_ram: int,
     else:
         on_device = free_memory(device)
         needs = [(as_floats, on_device, f"{size(on_device)} free memory on {device}"), (decoded, in_ram, ram)]
-    what = f"{size(as_floats)} in float32" + (
+    needed = f"{size(as_floats)} in float32" + (
         f" and {size(decoded)} of archives that are decoded whole" if decoded else ""
     )
     lacking = [free for need, has, free in needs if need > share * has]
     if not lacking:
-        return "resident", f"{what}, of {' and '.join(free for need, _, free in needs if need)}{shared}"
-    why = f"{what} are more than {RESIDENT:.0%} of {lacking[0]}{shared}"
+        return "resident", f"{needed}, of {' and '.join(free for need, _, free in needs if need)}{shared}"
+    why = f"{needed} are more than {RESIDENT:.0%} of {lacking[0]}{shared}"
     if stored <= MAPPED * in_ram:
         return "mapped", f"{why}, {size(stored)} as stored are not more than {MAPPED:.0%} of {ram}"
     return "streaming", f"{size(stored)} as stored are more than {MAPPED:.0%} of {ram}"
 
 
 def _as_floats(rows: int, draw: str, store: FeatureStore) -> int:
-    """Bytes of what a draw needs of so many rows."""
-    return 4 * rows * held(draw, store.windows) * prod(store.row_shape)
+    """Return the bytes in float32 that a draw needs of so many rows."""
+    return 4 * rows * windows_held(draw, store.windows) * prod(store.row_shape)
 
 
-def held(draw: str, T: int) -> int:
-    """Windows of a row that a draw needs in memory, of T.
+def windows_held(draw: str, T: int) -> int:
+    """Return the number of windows, out of T, that a draw needs in memory of each row.
 
-    >>> held("segments:3", 25), held("mean", 25), held("random:3", 25)
+    >>> windows_held("segments:3", 25), windows_held("mean", 25), windows_held("random:3", 25)
     (3, 1, 25)
     """
-    kind, k = plan(draw)
+    kind, k = parse_draw(draw)
     return {"segments": k, "mean": 1}.get(kind, T)

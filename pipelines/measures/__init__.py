@@ -1,1 +1,1 @@
-"""Arrays of outputs and labels -> numbers: accuracies, validators, clusters, ranks. Nothing here knows a run."""
+"""Arrays of outputs and labels -> numbers: accuracies, validators, clusters, ranks. Nothing here reads a run."""

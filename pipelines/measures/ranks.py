@@ -1,4 +1,4 @@
-"""Ranks of retrieval in both directions, exact and in bounded memory, and the measures made of them.
+"""Retrieval ranks in both directions, exact and in bounded memory, and the measures computed from them.
 
 Shapes: c captions, n clips, M entries of an embedding, T captions or clips of a tile.
 """
@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TILE = 1024  #: T; a tile of similarities is 4 MB, and what is done with it stays in the cache
+TILE = 1024  #: T; a tile of similarities takes 4 MB, so that the work on it stays in the cache
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
-"""similarity(text (T, M), visual (T, M)) -> (T, T), each entry a function of its own two rows alone."""
+"""similarity(text (T, M), visual (T, M)) -> (T, T); each entry depends only on its own two rows."""
 
 
 def ranks(
@@ -24,30 +24,30 @@ def ranks(
     *,
     tile: int = TILE,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """t2v (c,): rank of each caption's clip among the clips; v2t (n,): of a clip's best caption among the captions.
+    """Return the ranks t2v (c,) of each caption's clip among the clips, and v2t (n,) of each clip's best caption.
 
-    text (c, M), visual (n, M); clip (c,) is the row in `visual` of each caption's clip. Ranks count from 0; ties get
-    their mean rank. A clip without captions has nan in v2t, and is a candidate for every caption all the same.
+    text (c, M), visual (n, M); clip (c,) is the row in `visual` of each caption's clip. Ranks count from 0, and ties
+    get their mean rank. A clip without captions has nan in v2t, but is still a candidate for every caption.
 
-    With ξ_j the similarities to n candidates and ξ the own one, which is among them, the mean rank is
+    Let ξ_j be the similarities to the n candidates, and ξ the similarity to the right one among them. The mean rank is
 
         #{ξ_j > ξ} + (#{ξ_j = ξ} - 1) / 2  =  (n - 1 + Σ_j sign(ξ_j - ξ)) / 2
 
-    The matrix (c, n) is made tile by tile. Tiles with a caption and its own clip come first, for ξ; then all of them,
-    each counted in both directions. All tiles have one shape, the last ones filled up with zeros: libraries compute
-    in another order at another size, and then equal pairs would not tie.
+    The matrix (c, n) is computed tile by tile: first the tiles with a caption and its own clip, for ξ; then all tiles,
+    each counted in both directions. All tiles have the same shape, and the last ones are padded with zeros: BLAS and
+    cuDNN sum in a different order at other sizes, and then equal pairs would not tie.
 
-    ValueError: `clip` names no row of `visual`, or a similarity is not finite.
+    ValueError if `clip` has a number that is no row of `visual`, or if a similarity is not finite.
     """
     c, n = len(text), len(visual)
     if len(clip) != c or (c and not 0 <= clip.min() <= clip.max() < n):
-        raise ValueError(f"each of {c} captions needs the position of its clip among {n}, got {len(clip)} positions")
-    order = np.argsort(clip, kind="stable")  # captions of a clip side by side, so that few tiles have own pairs
+        raise ValueError(f"each of {c} captions needs a row of `clip` in [0, {n}); `clip` has {len(clip)} rows")
+    order = np.argsort(clip, kind="stable")  # captions of a clip are neighbours, so that few tiles have own pairs
     sorted_clip = torch.from_numpy(clip[order].astype(np.int64))
     own_c, best_n = torch.zeros(c), torch.full((n,), -torch.inf)
 
     def tiles(i: int, columns: Iterable[int]) -> Iterator[tuple[slice, slice, Tensor]]:
-        """(captions in order, clips, ξ) of the i-th row of tiles."""
+        """Yield (captions in order, clips, ξ) for tiles of the i-th row of tiles."""
         rows = slice(i * tile, min((i + 1) * tile, c))
         text_TM = _filled(text[order[rows]], tile)
         for j in columns:
@@ -58,8 +58,8 @@ def ranks(
     for i in range(-(-c // tile)):
         for rows, clips, xi in tiles(i, (sorted_clip[i * tile : (i + 1) * tile] // tile).unique().tolist()):
             column = sorted_clip[rows] - clips.start
-            here = ((column >= 0) & (column < clips.stop - clips.start)).nonzero()[:, 0]
-            own_c[rows.start + here] = xi[here.to(xi.device), column[here].to(xi.device)].cpu()
+            inside = ((column >= 0) & (column < clips.stop - clips.start)).nonzero()[:, 0]
+            own_c[rows.start + inside] = xi[inside.to(xi.device), column[inside].to(xi.device)].cpu()
     best_n.scatter_reduce_(0, sorted_clip, own_c, "amax")
 
     t2v_c, v2t_n = torch.zeros(c, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)  # Σ sign, exact
@@ -68,7 +68,7 @@ def ranks(
             t2v_c[rows] += (xi - own_c[rows, None].to(xi.device)).sign_().sum(1).cpu()
             v2t_n[clips] += (xi - best_n[clips].to(xi.device)).sign_().sum(0).cpu()
             if not bool(xi.sum().isfinite()):  # the sign of nan is 0
-                raise ValueError("a similarity is not finite, so it has no rank")
+                raise ValueError("a similarity is not finite, so its pair has no rank")
     t2v_c, v2t_n = (n - 1 + t2v_c) / 2, (c - 1 + v2t_n) / 2
     v2t_n[best_n == -torch.inf] = torch.nan
     ranks_c = np.empty(c)
@@ -77,17 +77,17 @@ def ranks(
 
 
 def _filled(rows: NDArray[np.float32], tile: int) -> Tensor:
-    """(T, M) rows, then zeros; a copy, so that every tile lies in memory alike."""
+    """Copy the rows and pad them with zeros -> (T, M), so that every tile has the same memory layout."""
     filled = torch.zeros(tile, rows.shape[1])
     filled[: len(rows)] = torch.from_numpy(rows)
     return filled
 
 
 def recall(rank: NDArray[np.float64], k: int) -> float:
-    """R@K: share of ranks below K; for R@1 that of rank 0, so that a tie with another is not found [CE's code]."""
+    """Return R@K: the share of ranks below K. R@1 counts rank 0 only, so a tie does not count [CE's code]."""
     return float((rank == 0 if k == 1 else rank < k).mean())
 
 
 def geometric_mean(rank: NDArray[np.float64]) -> float:
-    """GM: geometric mean of R@1, R@5 and R@10."""
+    """Return GM: the geometric mean of R@1, R@5 and R@10."""
     return float(np.prod([recall(rank, k) for k in (1, 5, 10)]) ** (1 / 3))

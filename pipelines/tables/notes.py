@@ -14,7 +14,7 @@ SELECT = {
     "last": "last (the weights at the end of training; chosen without labels)",
     "mean": "mean (over the outputs kept near the end of training; chosen without labels)",
     **{
-        name: f"{name} (the kept outputs with the {'highest' if rule.higher else 'lowest'} {rule.says})"
+        name: f"{name} (the kept outputs with the {'highest' if rule.higher else 'lowest'} {rule.words})"
         for name, rule in VALIDATORS.items()
     },
     ORACLE: "oracle (the kept outputs that are best on the test rows, by their labels)",

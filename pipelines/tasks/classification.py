@@ -1,4 +1,4 @@
-"""Classification: the class of a clip, for each label. Outputs are scores of classes, label -> (n, K)."""
+"""Classification: the class of a clip for each label. Outputs are scores of classes, label -> (n, K)."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from pipelines.measures.accuracy import Labels, action_topk, mean_class_accuracy
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tasks import Metric, Outputs, Run, Task, Truth, classes_of
 
-FIVE = 5  #: top5 is measured where there are more classes
+FIVE = 5  #: top5 is measured if there are more classes
 PER_LABEL = {
     "top1": Metric("top-1 accuracy", lambda scores, y: topk_accuracy(scores, y, 1)),
     "top5": Metric("top-5 accuracy", lambda scores, y: topk_accuracy(scores, y, FIVE)),
@@ -39,37 +39,37 @@ class Classification(Task):
     has_class_scores = True
 
     def check(self, config: Run) -> None:
-        """Source and target share a modality."""
+        """Check that source and target share a modality."""
         super().check(config)
-        together = any({"source", "target"} <= set(feed.seen_by.split()) for feed in config.feeds.values())
-        if config.source and config.target and not together:
+        shared = any({"source", "target"} <= set(feed.seen_by.split()) for feed in config.feeds.values())
+        if config.source and config.target and not shared:
             raise ConfigError(
                 "source and target share no modality, so nothing can be adapted; change seen_by of a feed"
             )
 
     def check_manifest(self, config: Run, manifest: Manifest) -> None:
-        """The manifest has labels, and the test has classes that the source teaches."""
+        """Check that the manifest has labels, and that the test has classes of the source."""
         if not manifest.classes:
-            raise ConfigError(f"manifest {manifest.name!r} has no labels, so there is nothing to classify")
+            raise ConfigError(f"manifest {manifest.name!r} has no labels to classify; add a column of labels")
         for label in manifest.classes if config.source else ():
             taught, tested = (classes_of(manifest, label, domains) for domains in (config.source, (config.test,)))
             if taught and tested and not set(taught) & set(tested):
                 raise ConfigError(
-                    f"no class of {label!r} is both in {'+'.join(config.source)} ({taught[0]}, ...) and in "
-                    f"{config.test} ({tested[0]}, ...): nothing can be classified right. To find clusters: method codt "
-                    "or joints, with net stgcn (pipelines/experiments/codt_kinect.py)"
+                    f"no class of {label!r} is in both {'+'.join(config.source)} ({taught[0]}, ...) and {config.test} "
+                    f"({tested[0]}, ...), so no test row can be classified correctly. To find clusters, take method "
+                    "codt or joints, and net stgcn (pipelines/experiments/codt_kinect.py)"
                 )
 
     def taught(self, manifest: Manifest, source: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """All classes of the manifest."""
+        """Return all classes of the manifest."""
         return manifest.classes
 
     def tested(self, manifest: Manifest, test: str) -> dict[str, tuple[str, ...]]:
-        """All classes of the manifest."""
+        """Return all classes of the manifest."""
         return manifest.classes
 
     def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
-        """The metrics of each label, `METRIC/LABEL` where there are several; then those of all labels together."""
+        """Return the metrics of each label, `METRIC/LABEL` if there are several, and those of all labels at once."""
         values = dict[str, float]()
         scores = {label: outputs[label] for label in truth}
         few = {label for label in truth if scores[label].shape[1] <= FIVE}
@@ -83,7 +83,7 @@ class Classification(Task):
         return values
 
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
-        """The class with the highest score."""
+        """Return the class with the highest score."""
         return np.asarray(outputs[label].argmax(1))
 
 

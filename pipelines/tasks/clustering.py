@@ -1,8 +1,8 @@
-"""Clustering: groups of the target's clips, where no source has the target's classes.
+"""Clustering: groups of the target's clips, for a target whose classes no source has.
 
-Outputs are features of each branch, "feature_B0" (n, D), and where a branch has a classifier of clusters its logits,
-"cluster_B0" (n, K). A metric is `MEASURE/BRANCH` by the classifier, and `MEASURE/BRANCH/kmeans` by k-means of the
-features, a mean over RESTARTS starts by k-means++ (CoDT's code starts from random rows).
+Outputs are the features of each branch, "feature_B0" (n, D), and the logits of its classifier of clusters if it has
+one, "cluster_B0" (n, K). The metric `MEASURE/BRANCH` uses the classifier. `MEASURE/BRANCH/kmeans` uses k-means of the
+features and is a mean over RESTARTS starts by k-means++ (CoDT's code starts from random rows).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from pipelines.measures.clusters import acc_dominant, acc_hungarian, ari, by_kme
 from pipelines.tasks import Metric, Outputs, Run, Task, Truth, classes_of
 
 RESTARTS = 10
-KMEANS = "/kmeans"  #: suffix of the metrics by k-means
+KMEANS = "/kmeans"  #: suffix of metrics by k-means
 OF_CLUSTERS = {
     "acc_hungarian": Metric("accuracy (Hungarian matching)", acc_hungarian),
     "acc_dominant": Metric("accuracy (dominating class)", acc_dominant),
@@ -44,7 +44,7 @@ class Clustering(Task):
     notes = ("Numbers of clusters are the targets' true numbers of classes (oracle K).",)
 
     def check(self, config: Run) -> None:
-        """The run tests its target, and both sides and the test see its first feed."""
+        """Check that the run tests its target, and that source, target and test see the first feed."""
         super().check(config)
         if config.test != config.target:
             raise ConfigError(
@@ -52,39 +52,39 @@ class Clustering(Task):
                 "other domains have other classes; leave test out"
             )
         shared, *others = config.feeds
-        for m, least in {shared: {"source", "target", "test"}, **{m: {"target", "test"} for m in others}}.items():
-            if lacking := sorted(least - set(config.feeds[m].seen_by.split())):
+        for m, roles in {shared: {"source", "target", "test"}, **{m: {"target", "test"} for m in others}}.items():
+            if lacking := sorted(roles - set(config.feeds[m].seen_by.split())):
                 raise ConfigError(
-                    f"feeds.{m}.seen_by={config.feeds[m].seen_by!r} lacks {' and '.join(lacking)}: in clustering the "
-                    "first feed is seen by source, target and test, and others by target and test"
+                    f"feeds.{m}.seen_by={config.feeds[m].seen_by!r} lacks {' and '.join(lacking)}: in clustering, "
+                    "source, target and test see the first feed, and target and test see every other feed"
                 )
 
     def check_manifest(self, config: Run, manifest: Manifest) -> None:
-        """The manifest has one label, and the tested domain has two classes of it at least."""
+        """Check that the manifest has one label, and that the test domain has at least two classes of it."""
         if len(manifest.classes) != 1:
             labels = ", ".join(manifest.classes) or "none"
-            raise ConfigError(f"clustering takes a manifest with one label, and {manifest.name!r} has: {labels}")
+            raise ConfigError(f"clustering needs a manifest with one label, but {manifest.name!r} has: {labels}")
         if (count := self.clusters(manifest, config.test)) < 2:
             raise ConfigError(
-                f"domain {config.test!r} has {count} classes in manifest {manifest.name!r}; clustering takes 2 or "
-                "more: their number is the number of clusters to find, and they are the truth of the test"
+                f"domain {config.test!r} has {count} classes in manifest {manifest.name!r}; clustering needs 2 or "
+                "more, because their number is the number of clusters, and the test compares clusters with them"
             )
 
     def taught(self, manifest: Manifest, source: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """The classes of the source's rows."""
+        """Return the classes of the source rows."""
         return {label: classes_of(manifest, label, source) for label in manifest.classes}
 
     def tested(self, manifest: Manifest, test: str) -> dict[str, tuple[str, ...]]:
-        """The classes of the test domain's rows."""
+        """Return the classes of the rows of the test domain."""
         return {label: classes_of(manifest, label, (test,)) for label in manifest.classes}
 
     def clusters(self, manifest: Manifest, test: str) -> int:
-        """The number of classes of the test domain: all that a method is told of its labels."""
+        """Return the number of classes of the test domain, the only fact about its labels that a method is given."""
         (classes,) = self.tested(manifest, test).values()
         return len(classes)
 
     def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
-        """The metrics of all branches, by their classifiers and by k-means."""
+        """Return the metrics of all branches, by their classifiers and by k-means."""
         (y,) = truth.values()
         values = dict[str, float]()
         for branch in branches(outputs):
@@ -97,23 +97,23 @@ class Clustering(Task):
         return values
 
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
-        """The class that Hungarian matching gives each row's cluster."""
+        """Return the class that Hungarian matching assigns to each row's cluster."""
         return matched(cluster_of(outputs, K, branch), truth, K)
 
 
 def branches(outputs: Outputs) -> list[str]:
-    """Names of the branches that have features."""
+    """Return the names of the branches that have features."""
     return [name.removeprefix("feature_") for name in outputs if name.startswith("feature_")]
 
 
 def cluster_of(outputs: Outputs, K: int, branch: str = "B0") -> Labels:
-    """The cluster of each row (n,): by the classifier, or without one by the first start of k-means."""
+    """Return the cluster of each row (n,): by the classifier, or without one by the first start of k-means."""
     logits = outputs.get(f"cluster_{branch}")
     return by_kmeans(outputs[f"feature_{branch}"], K, 0) if logits is None else np.asarray(logits.argmax(1))
 
 
 def of_clusters(clusters: Labels, truth: Labels) -> dict[str, float]:
-    """The metrics of cluster numbers (n,) against class numbers (n,).
+    """Return the metrics of cluster numbers (n,) against class numbers (n,).
 
     >>> [round(value, 2) for value in of_clusters(np.array([0, 0, 1, 2]), np.array([5, 5, 7, 7])).values()]
     [0.75, 1.0, 0.8, 0.57]

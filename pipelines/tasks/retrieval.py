@@ -1,4 +1,4 @@
-"""Retrieval: the clips that a caption describes, and the captions that describe a clip.
+"""Retrieval: the clip that a caption describes, and the captions that describe a clip.
 
 Outputs are embeddings, "visual" (clips, M) and "text" (captions, M); "clip" (captions,) is the clip of each caption.
 """
@@ -26,8 +26,8 @@ OF_RANKS = {
 }
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 DISTANCES = {
-    f"a_distance/{of}": Metric(f"A-distance of source and target, {words}", unit="an A-distance", most=2)
-    for of, words in {"joint": "clips and captions", "video": "clips"}.items()
+    f"a_distance/{rows}": Metric(f"A-distance of source and target, {words}", unit="an A-distance", most=2)
+    for rows, words in {"joint": "clips and captions", "video": "clips"}.items()
 }
 
 
@@ -47,39 +47,39 @@ class RetrievalTask(Task):
     unit_length = True
 
     def check(self, config: Run) -> None:
-        """The run has feeds of captions and feeds of clips, and a target has no captions."""
+        """Check that the run has feeds of captions and feeds of clips, and that its target sees no captions."""
         captions = config.captions
         if not captions:
             raise ConfigError(
                 f"net {name_of(config.net)!r} does retrieval and needs a feed of captions; none is configured. Add "
-                "Feed(STORE, seen_by='source test', captions=MANIFEST), with captions='own' where each clip has one "
-                "caption itself"
+                "Feed(STORE, seen_by='source test', captions=MANIFEST), with captions='own' if each clip has its own "
+                "caption"
             )
         if len(captions) == len(config.feeds):
-            raise ConfigError(f"feeds: all of {', '.join(captions)} are captions; name a modality of the clips as well")
+            raise ConfigError(f"feeds: {', '.join(captions)} are all captions; add a feed of a modality of the clips")
         for m, feed in config.feeds.items():
             if feed.test == "each":
-                raise ConfigError(f"feeds.{m}.test=each averages predictions of classes; in retrieval take all or mean")
+                raise ConfigError(f"feeds.{m}.test=each averages class predictions; in retrieval take all or mean")
         first = config.feeds[captions[0]]
         for m in captions:
             feed = config.feeds[m]
             if set(feed.seen_by.split()) != {"source", "test"}:
                 raise ConfigError(
-                    f"feeds.{m}.seen_by={feed.seen_by!r}, but a target has no captions: source and test alone see "
+                    f"feeds.{m}.seen_by={feed.seen_by!r}, but a target has no captions, so only source and test see "
                     "them; set seen_by='source test'"
                 )
             if feed.captions != first.captions:
                 raise ConfigError(
                     f"feeds.{m}.captions={feed.captions!r}, but feeds.{captions[0]}.captions={first.captions!r}; all "
-                    "caption feeds of a run are of the same captions"
+                    "caption feeds of a run need the same captions"
                 )
             if feed.captions == config.manifest:
-                raise ConfigError(f"feeds.{m}.captions={feed.captions!r} is the run's own manifest: write 'own'")
+                raise ConfigError(f"feeds.{m}.captions={feed.captions!r} is the run's own manifest; write 'own'")
             if feed.views:
-                raise ConfigError(f"feeds.{m}.views: a feed of captions has no views; leave them out")
+                raise ConfigError(f"feeds.{m}.views={feed.views!r}: a feed of captions has no views; leave them out")
 
     def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
-        """The metrics of both directions, from ranks by the net's similarity."""
+        """Return the metrics of both directions, from ranks by the net's similarity."""
         assert isinstance(net, Retrieval)
         device = next(net.parameters()).device
         with torch.no_grad():
@@ -92,12 +92,12 @@ class RetrievalTask(Task):
         return of_ranks(t2v, v2t)
 
     def choice(self, values: Mapping[str, float]) -> float:
-        """The mean, over both directions, of the geometric mean of R@1, R@5 and R@10."""
+        """Return the mean over both directions of the geometric mean of R@1, R@5 and R@10."""
         return (values["t2v/GM"] + values["v2t/GM"]) / 2
 
 
 def of_ranks(t2v: NDArray[np.float64], v2t: NDArray[np.float64]) -> dict[str, float]:
-    """The metrics of ranks that count from 0. A query without an answer has rank nan and does not count.
+    """Return the metrics of ranks that count from 0. A query without an answer has rank nan and does not count.
 
     >>> of_ranks(np.array([0.0, 0.5, 7.0]), np.array([0.0, np.nan, np.nan]))["t2v/R@5"]
     0.6666666666666666
@@ -106,7 +106,7 @@ def of_ranks(t2v: NDArray[np.float64], v2t: NDArray[np.float64]) -> dict[str, fl
     for way, rank in {"t2v": t2v, "v2t": v2t}.items():
         answered = rank[~np.isnan(rank)]
         if not len(answered):
-            raise ValueError(f"{way}: no query has an answer, so there is nothing to measure")
+            raise ValueError(f"{way}: no query has an answer, so no metric can be computed")
         values |= {f"{way}/{name}": metric.compute(answered) for name, metric in OF_RANKS.items() if metric.compute}
     return values
 

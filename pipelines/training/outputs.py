@@ -15,7 +15,7 @@ from heads.methods import Method
 from pipelines import tasks
 from pipelines.data.opening import Opened
 from pipelines.data.rows import Rows
-from pipelines.measures.validators import VALIDATORS, Seen
+from pipelines.measures.validators import VALIDATORS, Predictions
 
 Outputs = dict[str, NDArray[Any]]
 COLLAPSED = 1e-3  #: mean norm below which features are dead; trained features have norms around 1
@@ -48,7 +48,7 @@ def scores(method: Method, opened: Opened) -> dict[str, float]:
         z = {label: torch.from_numpy(out[label]).to(opened.device) for label in opened.spec.classes}
         p[side] = {label: z_NK.softmax(1) for label, z_NK in z.items()}
     y = sides["source_val"].y if "source_val" in needs else {}
-    evidence = Seen(p, y, features(method, sides) if "features" in needs else {})
+    evidence = Predictions(p, y, features(method, sides) if "features" in needs else {})
     return {name: VALIDATORS[name].score(evidence) for name in names}
 
 

@@ -106,7 +106,7 @@ def test_which_row_of_the_target_has_which_label_changes_nothing(stores, runs, m
 
 def test_classification_between_domains_without_a_common_class_is_refused(stores, runs):
     flat = dataclasses.replace(stages()[0], method=source_only.Params(), net=adapter.Params(), target=None, epoch=4)
-    said = r"no class of 'label' is both in utk \(utk:carry, ...\) and in msr \(msr:bow, ...\): .* codt"
+    said = r"no class of 'label' .*utk \(utk:carry, ...\) and msr \(msr:bow, ...\).* codt"
     with pytest.raises(ConfigError, match=said):
         train(flat, stores, runs)
 
@@ -259,7 +259,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         ({"source": ()}, "method 'codt' needs source"),
         ({"test": "flo"}, "test='flo', but a clustering run finds the clusters of its target 'msr'"),
         ({"holdout": 0.3}, "holdout=0.3 has no use"),
-        ({"select": "snd"}, "select='snd' needs predictions of classes, and a clustering run has none"),
+        ({"select": "snd"}, "select='snd' needs class predictions, but a clustering run has none"),
         ({"select": "source_val"}, "choose from last, mean, oracle"),
         ({"feeds": {"own": Feed("own", seen_by="target test")}}, "seen_by='target test' lacks source"),
         ({"feeds": {"shared": Feed("shared"), "own": Feed("own", seen_by="target")}}, "seen_by='target' lacks test"),
@@ -295,7 +295,7 @@ def test_labels_that_tell_no_clusters_are_refused(change, message, tmp_path):
 
 def test_more_clusters_than_test_rows_are_refused_before_training(tmp_path, stores):
     stores = relabelled(tmp_path, lambda clip: {"label": clip.clip_id if clip.domain == "msr" else clip.domain})
-    with pytest.raises(ConfigError, match="8 test rows of msr cannot be parted into the 20 clusters"):
+    with pytest.raises(ConfigError, match="8 test rows of msr .*20 clusters.*test_split"):
         train(run(), stores, tmp_path / "runs")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from featcache.errors import ConfigError
 from heads.methods import entropy, logistic_regression, rna, source_only
 from heads.nets import adapter
-from pipelines.config import Feed, Optim, RunConfig, override, plan
+from pipelines.config import Feed, Optim, RunConfig, override, parse_draw
 from tests.helpers.stores import run
 
 ADAPTED = {"method": rna.Params(), "target": "night"}
@@ -97,10 +97,10 @@ def test_settings_are_checked_together():
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ("method.lamda_g=1", "no setting 'lamda_g' in method; did you mean 'lambda_g'. there are: lambda_g, lambda_c"),
-        ("metod.lambda_g=1", "no setting 'metod'; did you mean 'method'"),
-        ("feeds.rbg.store=x", "no setting 'rbg' in feeds; did you mean 'rgb'. there are: rgb, flow"),
-        ("optim_for.net.lr=1", "no setting 'net' in optim_for; there are: none"),
+        ("method.lamda_g=1", "no setting 'lamda_g' in method.*'lambda_g'.*lambda_g, lambda_c"),
+        ("metod.lambda_g=1", "no setting 'metod'.*'method'"),
+        ("feeds.rbg.store=x", "no setting 'rbg' in feeds.*'rgb'.*rgb, flow"),
+        ("optim_for.net.lr=1", "no setting 'net' in optim_for.*none"),
         ("method.lambda_g=much", "method.lambda_g=much: 'much' is not a number"),
         ("seed=1.5", "seed=1.5: '1.5' is not a whole number"),
         ("method.per_modality=1", "'1' is not true or false"),
@@ -108,10 +108,10 @@ def test_settings_are_checked_together():
         ("batch=3,x", "batch=x: 'x' is not a whole number"),
         ("optim=sgd", "optim=sgd: 'sgd' is not a group of settings"),
         ("seed.x=1", "seed is a whole number and has no part 'x'"),
-        ("method=rma", "no method 'rma'; did you mean 'rna'"),
-        ("net=adaptor", "no net 'adaptor'; did you mean 'adapter'"),
-        ("seed", "no setting 'seed'; write NAME=VALUE"),
-        ("=1", "no setting '=1'; write NAME=VALUE"),
+        ("method=rma", "no method 'rma'.*'rna'"),
+        ("net=adaptor", "no net 'adaptor'.*'adapter'"),
+        ("seed", "no setting 'seed'.*NAME=VALUE"),
+        ("=1", "no setting '=1'.*NAME=VALUE"),
     ],
 )
 def test_bad_settings_are_named(setting, complaint):
@@ -122,41 +122,44 @@ def test_bad_settings_are_named(setting, complaint):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"target": "night"}, "method 'source_only' must not see a target .target='night'.; it works on: source"),
+        ({"target": "night"}, "'source_only' must not see a target .target='night'.*source"),
         ({"source": ()}, "method 'source_only' needs source"),
         ({"source": "day"}, r'must be a tuple of domains: source=\("day",\)'),
         ({"source": ("day", "day")}, "names a domain twice"),
-        ({"method": rna.Params(), "target": "day"}, "target 'day' is a source too"),
+        ({"method": rna.Params(), "target": "day"}, "target 'day' is also a source"),
         ({"test": ""}, "test is empty"),
         ({"manifest": ""}, "manifest is empty"),
         ({"method": adapter.Params()}, "method must be the Params"),
         ({"net": rna.Params}, "net must be the Params"),
         ({"feeds": {}}, "feeds is empty"),
-        ({"feeds": {"a.b": Feed("hog")}}, "'a.b' is no name for a modality"),
+        ({"feeds": {"a.b": Feed("hog")}}, "feeds: 'a.b' is not a valid name.*letters"),
         (
             {"feeds": {"rgb": Feed("hog", seen_by="everyone")}},
-            "feeds.rgb.seen_by='everyone'; choose from source, target",
+            "feeds.rgb.seen_by='everyone'.*source, target",
         ),
-        ({"feeds": {"rgb": Feed("hog", train="random")}}, "feeds.rgb.train='random' is no draw of windows"),
-        ({"feeds": {"rgb": Feed("hog", train="random:0")}}, "choose from all, random:K, shared:K, segments:K"),
-        ({"feeds": {"rgb": Feed("hog", test="random:1")}}, "choose from all, segments:K, mean, each"),
-        ({"feeds": {"rgb": Feed("hog", test="each:2")}}, "is no draw of windows"),
-        ({"train_split": "training"}, "train_split='training'; choose from train, val, test"),
-        ({"absent": "ignore"}, "absent='ignore'; choose from refuse, drop, mask"),
-        ({"select": "best"}, "select='best'; choose from last, mean, source_val"),
+        ({"feeds": {"rgb": Feed("hog", train="random")}}, "feeds.rgb.train='random'.*choose from all"),
+        (
+            {"feeds": {"rgb": Feed("hog", train="random:0")}},
+            "train='random:0'.*all, random:K, shared:K, segments:K",
+        ),
+        ({"feeds": {"rgb": Feed("hog", test="random:1")}}, "feeds.rgb.test='random:1'.*all, segments:K, mean, each"),
+        ({"feeds": {"rgb": Feed("hog", test="each:2")}}, "feeds.rgb.test='each:2'.*choose from all"),
+        ({"train_split": "training"}, "train_split='training'.*train, val, test"),
+        ({"absent": "ignore"}, "absent='ignore'.*refuse, drop, mask"),
+        ({"select": "best"}, "select='best'.*last, mean, source_val"),
         ({"select": "source_val"}, "set holdout"),
-        ({"fidelity": "close"}, "choose from exact, adapter"),
+        ({"fidelity": "close"}, "fidelity='close'.*exact, adapter"),
         ({"holdout": 1.0}, "holdout=1.0 must be a share"),
         ({"steps": -1}, "steps=-1 must be at least 0"),
         ({"keep": 9}, "keep=9 needs evaluation points"),
-        ({"epoch": "target"}, "epoch='target' is one pass over the target, but the run has none"),
+        ({"epoch": "target"}, "epoch='target'.*has no target"),
         ({"epoch": 0}, "epoch=0 must be at least 1"),
-        ({"epoch": "day"}, "choose from source, target"),
-        ({"batch": (1, 6), "source": ("day", "dusk")}, "1 rows of the source for its 2 domains"),
-        ({"optim": Optim("lion")}, "optim.name='lion'; choose from sgd, adam"),
+        ({"epoch": "day"}, "epoch='day'.*source, target"),
+        ({"batch": (1, 6), "source": ("day", "dusk")}, r"batch=\(1, 6\).*2 source domains"),
+        ({"optim": Optim("lion")}, "optim.name='lion'.*sgd, adam"),
         ({"optim": Optim(lr=0.0)}, "optim.lr=0.0 must be above 0"),
-        ({"optim": Optim(milestones=(50,))}, "fractions of the run"),
-        ({"optim": Optim(nesterov=True, momentum=0.0)}, "nesterov needs sgd with a momentum"),
+        ({"optim": Optim(milestones=(50,))}, "optim.milestones=.*50.*between 0 and 1"),
+        ({"optim": Optim(nesterov=True, momentum=0.0)}, "optim.nesterov needs sgd.*momentum"),
         ({"optim_for": {"net": Optim(clip_norm=-1.0)}}, "optim_for.net.clip_norm=-1.0 must be at least 0"),
     ],
 )
@@ -202,7 +205,7 @@ def test_what_cannot_be_meant_is_refused(changes, complaint):
         ({"optim": Optim(milestones=0.5)}, "optim.milestones=0.5 must be a tuple"),
         ({"optim_for": {"net": 0.1}}, r"optim_for.net=0.1 must be Optim\(...\)"),
         ({"optim_for": {"net": Optim(name=3)}}, "optim_for.net.name: 3 is not text"),
-        ({"init_from": run()}, "init_from takes the id of a run: write init_from=THE_RUN.id"),
+        ({"init_from": run()}, "init_from takes the id of a run.*THE_RUN.id"),
         ({"init_from": 3}, "init_from=3 is not text or none"),
     ],
 )
@@ -218,7 +221,7 @@ def test_whole_numbers_are_numbers():
 
 def test_labelled_rows_are_not_tested():
     for method in (source_only.Params(), rna.Params()):
-        with pytest.raises(ConfigError, match="the test rows of 'night' would be trained on with their labels"):
+        with pytest.raises(ConfigError, match="test rows of 'night'.*train_split"):
             run(method=method, source=("day", "night"), test="night", train_split="test")
     assert run(source=("night",), test="night").test == "night"  # supervised-target: other rows of the domain
 
@@ -228,13 +231,13 @@ def test_points_are_the_last_ones_and_there_are_as_many_as_asked_for():
     assert run(steps=11, eval_every=3, keep=2).points == (9, 11)
     assert run(steps=12, eval_every=3, keep=4).points == (3, 6, 9, 12)
     assert run(steps=0).points == (0,)
-    with pytest.raises(ConfigError, match="keep=5 of 4 evaluation points: steps=12 with eval_every=3 gives no more"):
+    with pytest.raises(ConfigError, match="keep=5.*4 evaluation points.*steps=12.*eval_every=3"):
         run(steps=12, eval_every=3, keep=5)
 
 
 def test_a_feed_that_only_the_test_sees_is_refused():
     feeds = {"rgb": Feed("hog"), "flow": Feed("hof", seen_by="test")}
-    with pytest.raises(ConfigError, match="feeds.flow.seen_by='test': no training side sees it"):
+    with pytest.raises(ConfigError, match="feeds.flow.seen_by='test'.*init_from"):
         run(feeds=feeds)
     assert run(feeds=feeds, init_from="earlier").feeds == feeds
 
@@ -242,7 +245,7 @@ def test_a_feed_that_only_the_test_sees_is_refused():
 def test_sides_that_share_no_modality_are_refused():
     feeds = {"rgb": Feed("hog", seen_by="source test"), "flow": Feed("hof", seen_by="target test")}
     for method in (rna.Params(), entropy.Params(), logistic_regression.Params()):
-        with pytest.raises(ConfigError, match="source and target share no modality, so nothing can be adapted; change"):
+        with pytest.raises(ConfigError, match="source and target share no modality.*seen_by"):
             run(method=method, target="night", feeds=feeds)
     assert run(method=rna.Params(), target=None, test="night", feeds=feeds).feeds == feeds
 
@@ -250,7 +253,7 @@ def test_sides_that_share_no_modality_are_refused():
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        ({"stepz": 3}, "no setting 'stepz'; did you mean 'steps'"),
+        ({"stepz": 3}, "no setting 'stepz'.*'steps'"),
         ({"steps": "3"}, "steps: '3' is not a whole number"),
         ({"steps": True}, "steps: True is not a whole number"),
         ({"method": {"name": "nope"}}, "no method 'nope'"),
@@ -281,6 +284,6 @@ def test_learning_rate_by_hand():
 
 
 @given(st.integers(1, 99))
-def test_plan(k):
-    assert plan(f"random:{k}") == ("random", k)
-    assert plan("each") == ("each", 0)
+def test_parse_draw(k):
+    assert parse_draw(f"random:{k}") == ("random", k)
+    assert parse_draw("each") == ("each", 0)

@@ -80,10 +80,10 @@ def test_pools_of_a_method_replace_the_domains():
 @pytest.mark.parametrize(
     ("pools", "complaint"),
     [
-        ([torch.tensor([], dtype=torch.long)], "and not empty"),
-        ([torch.tensor([10])], r"rows in \[0, 10\)"),
-        ([torch.tensor([-1])], r"rows in \[0, 10\)"),
-        ([], "0 pools cannot fill"),
+        ([torch.tensor([], dtype=torch.long)], "pool of the target must have one row or more"),
+        ([torch.tensor([10])], r"pool of the target must have .* in \[0, 10\)"),
+        ([torch.tensor([-1])], r"pool of the target must have .* in \[0, 10\)"),
+        ([], "0 pools cannot fill.*4 rows of the target"),
         ([torch.tensor([0])] * 5, "5 pools cannot fill a batch of 4 rows of the target"),
     ],
 )
@@ -302,7 +302,7 @@ def test_a_sweep_is_every_row_in_order_with_test_windows(stores):
     rows = opened.sides["target"]
     assert torch.equal(torch.cat([side.x["rgb"] for side in sides]), rows.x["rgb"][:, [1]])
     assert torch.equal(torch.cat([side.x["flow"] for side in sides]), rows.x["flow"])
-    with pytest.raises(ValueError, match="no side 'source_val' to sweep; this run gives its method: source, target"):
+    with pytest.raises(ValueError, match="no side 'source_val'.*has: source, target"):
         opened.sweep("source_val")
 
 
@@ -368,7 +368,7 @@ def test_holdout_leaves_every_class_a_row(stores):
 
 
 def test_holdout_of_less_than_a_row_is_refused(stores):
-    with pytest.raises(ConfigError, match="holdout=0.01 of 12 rows is less than one row of any class"):
+    with pytest.raises(ConfigError, match="holdout=0.01 of 12 rows .*raise it"):
         _ = open_run(run(holdout=0.01), stores).sides
 
 
@@ -386,9 +386,7 @@ def gaps(tmp_path_factory):
 
 
 def test_refusing_names_a_clip_and_the_reason(gaps):
-    with pytest.raises(
-        ConfigError, match=r"1 of 12 clips lack a modality, the first: 'day_chop_train1' has no flow \(no sound\)"
-    ):
+    with pytest.raises(ConfigError, match=r"1 of 12 clips .*'day_chop_train1' has no flow \(no sound\).*absent=drop"):
         _ = open_run(run(), gaps).sides
 
 
@@ -418,7 +416,7 @@ def test_a_domain_that_cannot_teach_is_named(tmp_path):
     dusk = whole.rows(domain="dusk", split="train")
     fewer = dataclasses.replace(whole, clips=tuple(c for row, c in enumerate(whole.clips) if row not in dusk))
     config = run(source=("day", "dusk"), absent="drop")
-    with pytest.raises(ConfigError, match="domain 'dusk' of the source has no train rows to train on$"):
+    with pytest.raises(ConfigError, match="domain 'dusk' of the source has no train rows.*train on$"):
         _ = open_run(config, write_all(tmp_path / "fewer", fewer)).sides
     whole.write(tmp_path / "gaps" / "toy" / "manifest.csv")
     write_store(tmp_path / "gaps" / "toy", whole, "hog")
@@ -439,7 +437,7 @@ def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
         return x
 
     monkeypatch.setattr(Features, "_read", broken)
-    with pytest.raises(StoreError, match="hog.zarr has features that are not finite; ask `featcache check`"):
+    with pytest.raises(StoreError, match="hog.zarr has features that are not finite; .*`featcache check`"):
         _ = opened.sides
 
 
@@ -449,18 +447,18 @@ def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"manifest": "toys"}, "no stores of a manifest 'toys' in .*; did you mean 'toy'. there are: toy"),
-        ({"feeds": {"rgb": Feed("hogg")}}, "no store 'hogg' in .*; did you mean 'hog'. there are: hog, hof"),
+        ({"manifest": "toys"}, "no stores of a manifest 'toys' in .*'toy'"),
+        ({"feeds": {"rgb": Feed("hogg")}}, "no store 'hogg' in .*'hog'.*hog, hof"),
         ({"source": ("dusk",)}, "no domain 'dusk' in manifest 'toy'; it has: day, night"),
         ({"train_split": "val"}, "domain 'day' of the source has no val rows to train on"),
         (
             {"feeds": {"rgb": Feed("hog", train="random:4")}},
-            "feeds.rgb.train=random:4 asks for more than the 3 windows",
+            "feeds.rgb.train=random:4 .*3 windows of store 'hog'",
         ),
-        ({"feeds": {"rgb": Feed("hog", test="segments:4")}}, "feeds.rgb.test=segments:4 asks for more than the 3"),
+        ({"feeds": {"rgb": Feed("hog", test="segments:4")}}, "feeds.rgb.test=segments:4 .*3 windows of store 'hog'"),
         (
             {"feeds": {"rgb": Feed("hog", train="shared:2"), "flow": Feed("hof", train="shared:1")}},
-            "feeds with train=shared must have the same windows; here: rgb shared:2 of 3, flow shared:1 of 3",
+            "feeds with train=shared .*same windows.*: rgb shared:2 of 3, flow shared:1 of 3",
         ),
     ],
 )
@@ -470,9 +468,9 @@ def test_what_is_not_there_is_named(stores, changes, complaint):
 
 
 def test_a_device_that_is_not_there_is_named(stores):
-    with pytest.raises(ConfigError, match="no device 'cuda:99' here .*; take device cpu"):
+    with pytest.raises(ConfigError, match="no device 'cuda:99' .*cpu"):
         open_run(run(), stores, "cuda:99")
-    with pytest.raises(ConfigError, match="no device 'gpu' here"):
+    with pytest.raises(ConfigError, match="no device 'gpu' .*cpu"):
         open_run(run(), stores, "gpu")
 
 
@@ -503,7 +501,7 @@ def test_a_source_clip_without_label_is_named_and_a_target_clip_needs_none(tmp_p
 
 def test_a_manifest_without_labels_is_refused(tmp_path):
     write_all(tmp_path, manifest(labels=lambda *_: {}))
-    with pytest.raises(ConfigError, match="has no labels, so there is nothing to classify"):
+    with pytest.raises(ConfigError, match="manifest .* has no labels.*column"):
         open_run(run(), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""From kept outputs to result rows: selection rules, several tasks, norms, and what is refused."""
+"""From kept outputs to result rows: selection rules, several labels, norms, and what is refused."""
 
 import dataclasses
 import json
@@ -31,9 +31,9 @@ def values(folder, stores):
     return {result.metric: result.value for result in evaluate(folder, stores)}
 
 
-def truth(run_folder, clips, task="label"):
-    names = clips.classes[task]
-    return np.array([names.index(clips.clips[row].labels[task]) for row in Run.open(run_folder).outputs["rows"]])
+def truth(run_folder, clips, label="label"):
+    names = clips.classes[label]
+    return np.array([names.index(clips.clips[row].labels[label]) for row in Run.open(run_folder).outputs["rows"]])
 
 
 def test_accuracies_are_those_of_the_kept_outputs(stores, tmp_path):
@@ -78,13 +78,13 @@ def test_selection_rules(stores, tmp_path):
     assert values(by_rule["source_val"], stores)["top1"] == points[best]
 
 
-def test_several_tasks_have_names_and_an_action(tmp_path):
+def test_several_labels_have_names_and_an_action(tmp_path):
     two = manifest(labels=lambda d, split, name: {"verb": name, "noun": {"chop": "leek"}.get(name, "soup")})
     stores = write_all(tmp_path / "stores", two)
     folder = train(run(steps=3), stores, tmp_path)
     found = values(folder, stores)
     outputs = Run.open(folder).outputs
-    right = [outputs[task][0].argmax(1) == truth(folder, two, task) for task in ("verb", "noun")]
+    right = [outputs[label][0].argmax(1) == truth(folder, two, label) for label in ("verb", "noun")]
     assert found["top1/verb"] == pytest.approx(right[0].mean())
     assert found["top1/action"] == pytest.approx((right[0] & right[1]).mean())
     assert {"mean_class/noun", "cv_s/verb", "norm/target/rgb/noun"} <= set(found)

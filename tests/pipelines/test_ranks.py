@@ -117,7 +117,7 @@ def test_a_similarity_that_is_not_finite_has_no_rank(bad):
 @pytest.mark.parametrize("clip", [[0, 2], [-1, 0], [0]])
 def test_a_caption_of_no_clip_is_an_error(clip):
     text, visual, similarity = looked_up(np.eye(2))
-    with pytest.raises(ValueError, match="2 captions"):
+    with pytest.raises(ValueError, match="each of 2 captions.*`clip` has"):
         ranks(text, visual, np.array(clip), similarity)
 
 

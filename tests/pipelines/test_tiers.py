@@ -107,8 +107,8 @@ def equal(a, b):
     assert torch.equal(a.index, b.index)
     assert torch.equal(a.domain, b.domain)
     assert a.y.keys() == b.y.keys()
-    for task in a.y:
-        assert torch.equal(a.y[task], b.y[task])
+    for label in a.y:
+        assert torch.equal(a.y[label], b.y[label])
 
 
 # ------------------------------------------------------------------------------------------------------- same batches
@@ -457,7 +457,7 @@ def test_the_reason_has_the_figures(stores, monkeypatch):
     )
     assert choose(99, stores=stores)[1] == f"{stored} B as stored are more than 60% of 99 B free RAM"
     assert choose(99, tier="resident", stores=stores) == ("resident", "asked for")
-    with pytest.raises(ConfigError, match="no tier 'disk'; choose from resident, mapped, streaming"):
+    with pytest.raises(ConfigError, match="no tier 'disk'.*resident, mapped, streaming"):
         choose(99, tier="disk", stores=stores)
 
 
@@ -601,8 +601,7 @@ def test_padding_is_refused_unless_masks_are_read(draw, absent, stores):
     config = dataclasses.replace(config, source=("night",), target=None, test="day", method=run().method)
     with pytest.raises(
         ConfigError,
-        match=f"store 'hog' has fewer than its 4 windows in 9 of 12 rows, which feeds.rgb.test={draw} would pad; take "
-        "segments:K, mean or .in train. random:K, or set absent=mask",
+        match=f"store 'hog' .*4 windows in 9 of 12 rows.*feeds.rgb.test={draw} .*segments:K, mean.*absent=mask",
     ):
         _ = open_run(config, stores).sides
     for fix in ("segments:2", "mean"):

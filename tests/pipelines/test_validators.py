@@ -20,7 +20,7 @@ from pipelines.measures.accuracy import topk_accuracy
 from pipelines.measures.validators import (
     RULES,
     VALIDATORS,
-    Seen,
+    Predictions,
     best,
     bnm,
     density_ratio,
@@ -177,7 +177,8 @@ def test_one_row_and_impossible_classes_have_scores(of):
 def test_several_tasks_are_averaged(of):
     name = "entropy" if of is mean_entropy else of.__name__
     p = {"verb": predicted(seed=1), "noun": predicted(k=6, seed=2)}
-    assert VALIDATORS[name].score(Seen({"target": p}, {}, {})) == pytest.approx((of(p["verb"]) + of(p["noun"])) / 2)
+    mean = (of(p["verb"]) + of(p["noun"])) / 2
+    assert VALIDATORS[name].score(Predictions({"target": p}, {}, {})) == pytest.approx(mean)
 
 
 def test_best_knows_the_direction_and_takes_the_latest_of_equal_ones():
@@ -193,19 +194,19 @@ ADAPTED = {"method": rna.Params(), "target": "night", "net": adapter.Params(dim=
 
 @pytest.mark.parametrize("rule", ["entropy", "infomax", "snd", "bnm", "dev"])
 def test_a_rule_that_looks_at_the_target_needs_one(rule):
-    with pytest.raises(ConfigError, match=f"select='{rule}' needs .*unlabelled rows of a target: name one, or choose"):
+    with pytest.raises(ConfigError, match=f"select='{rule}'.*set target"):
         run(select=rule, holdout=0.25)
 
 
 def test_a_rule_that_looks_at_held_out_rows_needs_them():
     for rule in ("source_val", "dev"):
-        with pytest.raises(ConfigError, match=f"select='{rule}' needs held-out source rows: set holdout, for example"):
+        with pytest.raises(ConfigError, match=f"select='{rule}'.*held-out source rows: set holdout"):
             run(**ADAPTED, select=rule)
     assert run(**ADAPTED, select="dev", holdout=0.25).select == "dev"
 
 
 def test_every_rule_is_a_choice_and_an_unknown_one_lists_them():
-    with pytest.raises(ConfigError, match=f"select='nd'; choose from {', '.join(RULES)}$"):
+    with pytest.raises(ConfigError, match=f"select='nd'.* {', '.join(RULES)}$"):
         run(select="nd")
     for rule in RULES:
         config = run(**ADAPTED, holdout=0.25, select=rule)
