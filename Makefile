@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo picture test test-all bench lint format clean
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +22,15 @@ demo: $(STAMP)
 	@$(BIN)/featcache table kitchens --stores demo/stores --runs demo/runs
 	@$(BIN)/featcache table kitchens --stores demo/stores --runs demo/runs --metric norms
 	@echo
-	@echo "The report: demo/runs/kitchens.html"
+	@echo "The report: demo/runs/kitchens.html. To run featcache yourself: source $(BIN)/activate"
+
+# The picture of the README: the top of the demo's report, in a window of this size. Needs Chromium.
+CHROMIUM ?= chromium
+picture:
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) \
+	  --window-size=1040,1215 --force-device-scale-factor=0.9 \
+	  --screenshot=$(CURDIR)/docs/report.png file://$(CURDIR)/demo/runs/kitchens.html
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'

@@ -1,4 +1,4 @@
-"""`featcache check`: what is wrong with a manifest or a store, one sentence per problem."""
+"""The problems of a manifest or a store, one sentence each: the work of `featcache check`."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,28 +9,28 @@ from featcache.errors import FeatcacheError, ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest
 from featcache.progress import Progress, silent
 
-SLACK = {"frames": 0.0, "seconds": 0.1}  #: a stop may lie this far behind the end: annotated seconds are rounded
+SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
 
 def parts(path: Path) -> list[Path]:
-    """What there is to check at a path: itself, or all manifests and stores of the folder STORES or STORES/MANIFEST.
+    """List the manifests and stores at a path: all of a folder STORES or STORES/MANIFEST, or the path itself.
 
-    Raises ManifestError for a folder that holds neither.
+    Raises ManifestError for a folder that holds neither manifests nor stores.
     """
     if not path.is_dir() or path.suffix == ".zarr" or (path / "zarr.json").exists():
         return [path]
-    found = sorted(part for name in ("manifest.csv", "*.zarr") for part in [*path.glob(name), *path.glob(f"*/{name}")])
-    if not found:
+    inside = sorted(part for name in ("manifest.csv", "*.zarr") for part in [*path.glob(name), *path.glob(f"*/{name}")])
+    if not inside:
         raise ManifestError(
-            f"{path} holds no stores; name a manifest (a CSV file), a store (a folder .zarr) or a folder of stores"
+            f"{path} holds no stores; name a manifest (a CSV file), a store (a .zarr folder) or a folder of stores"
         )
-    return found
+    return inside
 
 
 def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> list[str]:
-    """What is wrong with a manifest (a file) or a store (a folder); an empty list when nothing is.
+    """List the problems of a manifest (a file) or a store (a folder); the list is empty when there are none.
 
-    fast: of a store's features only the sizes of the files are looked at.
+    fast: check only the file sizes of a store's features, not their content.
     """
     try:
         if path.is_dir():
@@ -44,7 +44,7 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
 
 
 def _sources(manifest: Manifest, progress: Progress) -> Iterator[str]:
-    """Open every source once and hold its clips against it."""
+    """Open every source once and compare its clips with it."""
     by_source: dict[tuple[Path, float | None], list[Clip]] = defaultdict(list)
     for clip in manifest:
         by_source[manifest.path(clip), clip.fps].append(clip)
@@ -56,10 +56,11 @@ def _sources(manifest: Manifest, progress: Progress) -> Iterator[str]:
 
 
 def _source(path: Path, fps: float | None, clips: list[Clip]) -> Iterator[tuple[Clip, str]]:
-    if path.suffix.lower() in SKELETON | NUMBERS:  # what is in them depends on the extractor
+    """Compare the clips of one source with it: each problem with its clip."""
+    if path.suffix.lower() in SKELETON | NUMBERS:  # only the extractor can interpret their content
         if not path.is_file():
             yield from (
-                (clip, f"{path} does not exist; relative sources start at the manifest's folder") for clip in clips
+                (clip, f"{path} does not exist; relative sources start in the manifest's folder") for clip in clips
             )
         return
     from featcache import media
@@ -67,43 +68,43 @@ def _source(path: Path, fps: float | None, clips: list[Clip]) -> Iterator[tuple[
 
     try:
         info, source = media.probe(path, fps), open_source(path, fps)
-    except Exception as error:  # whatever a decoder does: the other sources are to be checked, too
+    except Exception as error:  # decoders raise anything, and the other sources must still be checked
         yield from ((clip, str(reported(path, error))) for clip in clips)
         return
     for clip in clips:
         if fps is not None and info.kind != "folder":
-            yield clip, f"fps {fps:g} is ignored: it is for folders of frames, not for {path}; leave the cell empty"
+            yield clip, f"fps {fps:g} is ignored: only folders of frames use it, not {path}; leave the cell empty"
         try:
-            source.interval(clip)  # refuses what `extract` will refuse
+            source.interval(clip)  # raises where `extract` will fail
         except FeatcacheError as error:
             yield clip, str(error)
             continue
         end = info.frames if clip.unit == "frames" else info.duration
         if clip.stop is not None and clip.stop > end + SLACK[clip.unit]:
             column = BOUNDS[clip.unit][1]
-            yield clip, f"{column} {clip.stop:g} is behind the end of {path}, so the clip ends there, at {end:g}"
+            yield clip, f"{column} {clip.stop:g} is after the end of {path}, so the clip is cut at {end:g}"
 
 
 def _spellings(manifest: Manifest) -> Iterator[str]:
-    """Names that differ only by case or surrounding blanks: one thing, typed in two ways."""
-    columns = {"domain": manifest.domains, **{f"label of task {t!r}": names for t, names in manifest.classes.items()}}
+    """Find names that differ only by case or surrounding blanks: probably one thing, typed in two ways."""
+    columns = {"domain": manifest.domains, **{f"label kind {kind!r}": c for kind, c in manifest.classes.items()}}
     for column, names in columns.items():
-        alike = defaultdict(list)
+        spellings = defaultdict(list)
         for name in names:
-            alike[name.strip().casefold()].append(name)
-        for same in alike.values():
-            if len(same) > 1:
-                yield f"{column}: {', '.join(map(repr, same))} differ only by case or blanks; spell them alike"
+            spellings[name.strip().casefold()].append(name)
+        for alike in spellings.values():
+            if len(alike) > 1:
+                yield f"{column}: {', '.join(map(repr, alike))} differ only by case or blanks; spell them alike"
 
 
 def _unseen(manifest: Manifest) -> Iterator[str]:
-    """Classes that a domain is tested on without having trained on them; they make shifts incomparable."""
-    for task, classes in manifest.classes.items():
+    """Find classes that a domain has only in its test split; they make shifts incomparable."""
+    for kind, classes in manifest.classes.items():
         for domain in manifest.domains:
-            seen = {
-                split: {manifest.clips[row].labels.get(task) for row in manifest.rows(domain=domain, split=split)}
+            train, test = (
+                {manifest.clips[row].labels.get(kind) for row in manifest.rows(domain=domain, split=split)}
                 for split in ("train", "test")
-            }
-            unseen = [name for name in classes if name in seen["test"] and name not in seen["train"]]
-            if unseen and any(seen["train"]):
-                yield f"domain {domain!r}: {task} {', '.join(unseen)} in its test split only"
+            )
+            unseen = [name for name in classes if name in test and name not in train]
+            if unseen and any(train):
+                yield f"domain {domain!r}: {kind} {', '.join(unseen)} occurs only in the test split"

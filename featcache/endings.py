@@ -1,6 +1,6 @@
-"""Endings of the file names that stand for media, in one place: what a folder scan collects, what decoding expects.
+"""The file name endings of media, used by folder scans and by decoding.
 
-A video without pictures is broken, a sound file has none by nature, and an image is a clip or a frame of a folder.
+A video without pictures is broken. A sound file has none by nature. An image is a clip, or a frame of a folder.
 """
 
 VIDEO = frozenset(

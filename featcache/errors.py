@@ -1,8 +1,8 @@
-"""What can go wrong because of a user's input. The command line prints these as one sentence, without a traceback."""
+"""Errors caused by a user's input. The command line prints them as one sentence, without a traceback."""
 
 
 class FeatcacheError(ValueError):
-    """Base of all errors that name a thing of the user's, its value, the choices and the fix."""
+    """The base of all errors; each message names the wrong thing, its value, the choices and the fix."""
 
 
 class ManifestError(FeatcacheError):
@@ -18,7 +18,7 @@ class MediaAbsentError(FeatcacheError):
 
 
 class StoreError(FeatcacheError):
-    """A store that is missing, damaged, locked, incomplete, or made from something else than asked for."""
+    """A store that is missing, damaged, locked, incomplete, or made from other clips or by another recipe."""
 
 
 class FormatError(FeatcacheError):
@@ -30,4 +30,4 @@ class ConfigError(FeatcacheError):
 
 
 class WeightsError(FeatcacheError):
-    """Weights of a network that are not there, are not what they should be, or do not fit the network."""
+    """Weights of a network that are missing, differ from the published ones, or do not fit the network."""

@@ -1,4 +1,4 @@
-"""Export: stores of one manifest to a file in another tool's format.
+"""Export stores of one manifest to a file in another tool's format.
 
 export_features([Path("stores/s04/rgb.zarr")], "hdf5", Path("s04.h5"))
 """
@@ -18,8 +18,8 @@ from featcache.errors import ConfigError, FormatError, StoreError
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore
 
-AT_ONCE = 64  #: rows of a store that are read together; they are asked for in order
-LOSSES = {  #: words of bridges.WORDS -> what is lost without them
+AT_ONCE = 64  #: rows of a store that are read together; bridges request them in order
+LOSSES = {  #: word of bridges.WORDS -> the loss in a format without it
     "windows": "the window axis",
     "shape": "the shape of rows, which are flattened",
     "dtype": "float16, which becomes float32",
@@ -30,12 +30,12 @@ LOSSES = {  #: words of bridges.WORDS -> what is lost without them
 
 @dataclass
 class Exported:
-    """What went into a file, and what did not."""
+    """The result of an export: the clips written, the clips left out, and the losses of the format."""
 
     path: Path
     clips: dict[str, int] = field(default_factory=dict)  #: key in the file -> clips written
     left_out: list[tuple[str, str, str]] = field(default_factory=list)  #: (key, clip id, state and reason)
-    lost: list[str] = field(default_factory=list)  #: what the format does not keep of these stores
+    lost: list[str] = field(default_factory=list)  #: parts of these stores that the format does not keep
 
 
 def export_features(
@@ -47,11 +47,11 @@ def export_features(
     names: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Exported:
-    """Write the clips that are done of stores of one manifest into one file.
+    """Write the clips with state done, from stores of one manifest, into one file.
 
-    names: store's name -> its key in the file; without it, the key that the store was imported from, else its
-    modality; stores that share this are called by their own names. Raises FormatError when the format cannot hold
-    these stores, or `out` exists or is in a store, StoreError when they are of different clips.
+    names: store's name -> its key in the file. Without it, the key is the one that the store was imported from, else
+    the store's modality; stores that share it have their own names as keys. Raises FormatError when the format cannot
+    hold these stores, or `out` exists or is in a store, and StoreError when the stores have different clips.
     """
     bridge = bridges.load(format)
     if not stores:
@@ -59,13 +59,15 @@ def export_features(
     _check_out(out, stores, bridge, overwrite)
     for path in stores:
         if not (path / "zarr.json").exists() and any(path.glob("*.zarr")):
-            raise ConfigError(f"{path} is a folder of stores; name those to export, such as {min(path.glob('*.zarr'))}")
+            raise ConfigError(
+                f"{path} is a folder of stores; name the stores to export, such as {min(path.glob('*.zarr'))}"
+            )
     opened = [FeatureStore.open(path) for path in stores]
     for store in opened[1:]:
         if store.rows != opened[0].rows:
-            raise StoreError(f"{store.path} and {opened[0].path} are of different clips; export them one by one")
+            raise StoreError(f"{store.path} and {opened[0].path} have different clips; export them one by one")
     if len(opened) > 1 and "several" not in bridge.KEEPS:
-        raise FormatError(f"{format} holds one key; export these {len(opened)} stores one by one")
+        raise FormatError(f"a {format} file holds only one store; export these {len(opened)} stores one by one")
     keys = _keys(opened, names or {})
     report = Exported(out)
     tables = {}
@@ -73,48 +75,50 @@ def export_features(
         tables[key] = store_table(store)
         report.clips[key] = len(tables[key].ids)
         if not tables[key].ids:
-            raise StoreError(f"{store.path} has no clip that is done; there is nothing to export")
+            raise StoreError(f"{store.path} has no clip with state done, so there is nothing to export")
         frame = store.frame()
         for _, line in frame[frame["state"] != "done"].iterrows():
             reason = f"{line['state']}: {line['reason']}" if line["reason"] else str(line["state"])
             report.left_out.append((key, str(line["clip_id"]), reason))
-    used = set().union(*(_used(store) for store in opened))
-    report.lost = [loss for word, loss in LOSSES.items() if word in used - bridge.KEEPS]
+    needed = set().union(*(_needed(store) for store in opened))
+    report.lost = [loss for word, loss in LOSSES.items() if word in needed - bridge.KEEPS]
     bridge.write(out, _counted(tables, progress))
     return report
 
 
 def _check_out(out: Path, stores: Sequence[Path], bridge: Any, overwrite: bool) -> None:
-    """FormatError when writing to `out` would harm a store, or replace what nobody asked to be replaced."""
+    """Raise FormatError when writing to `out` would harm a store, or replace a file without `overwrite`."""
     place = out.resolve()
     if any(place in (path.resolve(), *path.resolve().parents) for path in stores):
         raise FormatError(f"{out} holds a store that is to be exported; name another file")
     for folder in (place, *place.parents):
         if (folder / "zarr.json").exists():
-            raise FormatError(f"{out} is in the store {folder}, which would be damaged; name another file")
-    beside: list[Path] = bridge.companions(out) if hasattr(bridge, "companions") else []
-    for path in (out, *beside):
+            raise FormatError(f"{out} is in the store {folder} and would damage it; name another file")
+    companions: list[Path] = bridge.companions(out) if hasattr(bridge, "companions") else []
+    for path in (out, *companions):
         if path.exists() and not overwrite:
             raise FormatError(f"{path} exists; name another file, or replace it with --overwrite")
 
 
 def _keys(stores: Sequence[FeatureStore], names: Mapping[str, str]) -> list[str]:
-    """What each store is called in the file."""
-    own = [store.path.stem for store in stores]
+    """The key of each store in the file."""
+    store_names = [store.path.stem for store in stores]
     for name in names:
-        if name not in own:
-            raise ConfigError(f"no store {name!r} to give a key; the stores are: {', '.join(own)}")
+        if name not in store_names:
+            raise ConfigError(f"no store {name!r} to give a key; the stores are: {', '.join(store_names)}")
     origins = [str(store.recipe.get("external", {}).get("key", store.modality)) for store in stores]
-    keys = [names.get(name, key) for name, key in zip(own, origins, strict=True)]
+    keys = [names.get(name, key) for name, key in zip(store_names, origins, strict=True)]
     if len(set(keys)) < len(keys):
-        keys = [names.get(name, name) for name in own]
+        keys = [names.get(name, name) for name in store_names]
     if len(set(keys)) < len(keys):
-        raise ConfigError(f"two of the stores would be called {keys}; export them one by one, or name them apart")
+        raise ConfigError(
+            f"two of the stores would have the same key: {keys}; export them one by one, or give them different keys"
+        )
     return keys
 
 
-def _used(store: FeatureStore) -> set[str]:
-    """Which words of KEEPS matter for this store."""
+def _needed(store: FeatureStore) -> set[str]:
+    """The words of KEEPS that matter for this store."""
     matters = {
         "windows": store.windows > 1,
         "shape": len(store.row_shape) != 1,
@@ -122,17 +126,17 @@ def _used(store: FeatureStore) -> set[str]:
         "times": store_table(store).times is not None,
         "recipe": True,
     }
-    return {word for word, does in matters.items() if does}
+    return {word for word, needed in matters.items() if needed}
 
 
 def _counted(tables: dict[str, External], progress: Progress) -> dict[str, External]:
-    """The same tables, whose rows report when each is asked for the first time."""
-    total, seen = sum(len(table.ids) for table in tables.values()), set()
+    """The same tables, reporting progress when a row is read for the first time."""
+    total, rows_read = sum(len(table.ids) for table in tables.values()), set()
 
     def counting(key: str, table: External) -> External:
         def row(k: int) -> NDArray[Any]:
-            seen.add((key, k))
-            progress(len(seen), total)
+            rows_read.add((key, k))
+            progress(len(rows_read), total)
             return table.row(k)
 
         return replace(table, row=row)
@@ -141,20 +145,20 @@ def _counted(tables: dict[str, External], progress: Progress) -> dict[str, Exter
 
 
 def store_table(store: FeatureStore, rows: Sequence[int] | None = None) -> External:
-    """A store's rows that are done (or these of them) as a bridge sees features."""
-    there = np.flatnonzero(store.length > 0).tolist() if rows is None else list(rows)
+    """A store's rows with state done, or only `rows` of these, as the table that bridges use."""
+    store_rows = np.flatnonzero(store.length > 0).tolist() if rows is None else list(rows)
 
     @lru_cache(maxsize=1)
-    def some(first: int) -> NDArray[Any]:
-        return store.read(there[first : first + AT_ONCE])
+    def read_together(first: int) -> NDArray[Any]:
+        return store.read(store_rows[first : first + AT_ONCE])
 
     def row(k: int) -> NDArray[Any]:
-        return some(k // AT_ONCE * AT_ONCE)[k % AT_ONCE, : store.length[there[k]]]
+        return read_together(k // AT_ONCE * AT_ONCE)[k % AT_ONCE, : store.length[store_rows[k]]]
 
     def times(k: int) -> Times:
-        t = store.length[there[k]]
-        return store.window_start[there[k], :t], store.window_stop[there[k], :t]
+        t = store.length[store_rows[k]]
+        return store.window_start[store_rows[k], :t], store.window_stop[store_rows[k], :t]
 
-    known = np.isfinite(store.window_start[there]) | np.isfinite(store.window_stop[there])
-    ids = [store.clip_ids[k] for k in there]
-    return External(ids, row, times if (known & store.present[there]).any() else None, store.recipe)
+    timed = np.isfinite(store.window_start[store_rows]) | np.isfinite(store.window_stop[store_rows])
+    ids = [store.clip_ids[k] for k in store_rows]
+    return External(ids, row, times if (timed & store.present[store_rows]).any() else None, store.recipe)

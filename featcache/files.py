@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, even after a power cut; locks; what was read of unchanged files."""
+"""Files and folders that exist whole or not at all, even after a power cut; locks; cached reads of files."""
 
 import contextlib
 import fcntl
@@ -17,18 +17,19 @@ T = TypeVar("T")
 
 
 def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
-    """Put these bytes into a file as `replacing` does."""
+    """Write these bytes to a file, as `replacing` does."""
     with replacing(path, shared=shared) as scratch:
         scratch.write_bytes(data)
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
-    """A scratch file beside `path`, to be written; it is synced and renamed to `path` when all went well.
+    """Give a scratch file next to `path` to write to; it is synced and renamed to `path` when the block succeeds.
 
-    Else nothing is left behind, and an older file stays as it was. FormatError when a folder stands there.
-    shared: other processes may write this very file now, so each has a scratch file of its own. Otherwise its name is
-    fixed, so that the next write replaces one that a kill has left behind.
+    When the block fails, the scratch file is removed, and an older file at `path` stays as it was. FormatError when
+    `path` is a folder.
+    shared: other processes may write the same file now, so each has its own scratch file. Otherwise the scratch file
+    has a fixed name, so that the next write replaces one that a killed process has left.
     """
     if path.is_dir():
         raise FormatError(f"{path} is a folder; name a file")
@@ -48,9 +49,9 @@ def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def making_folder(folder: Path) -> Iterator[Path]:
-    """The place of a scratch folder beside `folder`, to be made; it is renamed to `folder` when all went well.
+    """Give the path of a scratch folder, to be made by the block; it is renamed to `folder` when the block succeeds.
 
-    Else nothing is left behind. Files in it are synced by whoever writes them.
+    When the block fails, the scratch folder is removed. The block syncs the files that it writes.
     """
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
@@ -72,7 +73,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder durable."""
+    """Sync a folder, so that renames and removals in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -95,16 +96,16 @@ def folder_sha256(folder: Path, names: Iterable[str]) -> str:
 
 
 def folder_size(folder: str | Path) -> int:
-    """Bytes of all files in a folder; pathlib would take seconds for the files of thousands of blocks."""
+    """Bytes of all files in a folder, by `scandir`: pathlib takes seconds for the files of thousands of blocks."""
     with os.scandir(folder) as entries:
         return sum(folder_size(entry.path) if entry.is_dir() else entry.stat().st_size for entry in entries)
 
 
 @contextlib.contextmanager
 def locked(lock: Path) -> Iterator[None]:
-    """Wait until nobody else holds this lock file, and hold it: among all processes and threads of one machine.
+    """Wait for this lock file, and hold it against all other processes and threads of the machine.
 
-    The kernel lets go of the lock of a process that dies.
+    The kernel releases the lock of a process that dies.
     """
     make_folder(lock.parent)
     with lock.open("ab") as file:
@@ -113,9 +114,10 @@ def locked(lock: Path) -> Iterator[None]:
 
 
 def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Path, *Rest], T]]:
-    """Decorate a function that reads a file: for the last `most` files it is called again only when they changed.
+    """Decorate a function that reads a file, so that a file is read again only when it has changed.
 
-    A file has changed when its time, size or inode has. OSError where there is none.
+    The results of the last `most` files are kept. A file has changed when its time, size or inode has. OSError when
+    there is no file.
     """
 
     def decorate(read: Callable[[Path, *Rest], T]) -> Callable[[Path, *Rest], T]:
@@ -125,8 +127,8 @@ def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Pa
 
         @wraps(read)
         def read_again_if_changed(path: Path, *rest: *Rest) -> T:
-            about = path.stat()
-            return read_once(path, (about.st_mtime_ns, about.st_size, about.st_ino), *rest)
+            status = path.stat()
+            return read_once(path, (status.st_mtime_ns, status.st_size, status.st_ino), *rest)
 
         return read_again_if_changed
 

@@ -1,4 +1,4 @@
-"""Import: other people's feature files, or a store of ours, to stores; matched with a manifest by clip id.
+"""Import other tools' feature files, or one of our own stores, into stores, matched with a manifest by clip id.
 
 import_features([Path("S04.npz")], "npz", manifest, Path("stores"))    -> one store per key of the files, and reports
 """
@@ -28,38 +28,38 @@ from featcache.store.reader import is_extending
 from featcache.store.writer import check_folder
 from featcache.wording import quoted
 
-STORE = "store"  #: the "format" of our own stores
-BLOCKS = 128  #: of a store that are filled at a time, of 24 to 48 MB each
-ANOTHER_STORE = "to import all the same: name another store with --key KEY=NAME, or remove that one"
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: of a store; it becomes a folder's name
+STORE = "store"  #: the format name of our own stores
+BLOCKS = 128  #: blocks of a store that are filled at a time; a block has 24 to 48 MB
+ANOTHER_STORE = "to import anyway, name another store with --key KEY=NAME, or remove that one"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: a store's name, which becomes a folder's name
 
 Survey = tuple[dict[str, Any], tuple[int, ...], int]  #: a store's recipe, row shape and T
 
 
 @dataclass
 class Imported:
-    """What became of one key of a file."""
+    """The result of importing one key of the files: the store, and the clips by outcome."""
 
     key: str
-    path: Path  #: of the store
+    path: Path  #: path of the store
     matched: list[str] = field(default_factory=list)  #: clips of the manifest that the file has
-    missing: list[str] = field(default_factory=list)  #: clips of the manifest that it lacks
+    missing: list[str] = field(default_factory=list)  #: clips of the manifest that the file lacks
     extra: list[str] = field(default_factory=list)  #: clips of the file that the manifest lacks
-    edited: list[tuple[str, str]] = field(default_factory=list)  #: (id, how) of clips decoded otherwise: not taken
-    failed: list[tuple[str, str]] = field(default_factory=list)  #: (id, reason) of matched clips that are no good
-    notes: list[str] = field(default_factory=list)  #: what was changed on the way
+    edited: list[tuple[str, str]] = field(default_factory=list)  #: (id, changes) of clips edited since: not imported
+    failed: list[tuple[str, str]] = field(default_factory=list)  #: (id, reason) of matched clips that are unusable
+    notes: list[str] = field(default_factory=list)  #: conversions, such as of the dtype
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is to become one store."""
+    """The features and the recipe of one store to be made."""
 
     key: str
     table: External
-    recipe: dict[str, Any]  #: without "dtype" while that is the file's to say
+    recipe: dict[str, Any]  #: without "dtype" where the file decides it
     windows: int  #: T, at least
     report: Imported
-    other: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip id -> "failed" or "absent", and why
+    without: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip without features -> (state, reason)
 
 
 def import_features(
@@ -74,15 +74,16 @@ def import_features(
     dtype: str | None = None,
     progress: Progress = silent,
 ) -> list[Imported]:
-    """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and put a copy of the manifest beside them.
+    """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and copy the manifest into the same folder.
 
-    files: of one format, each clip of a key in one of them; their order does not matter.
-    format: a name of `bridges.names()`, or "store" for a store of ours, of which rows are taken whose clips have not
-    been edited since. ids: of a single file's clips in its order, where it has none. names: key -> name of its store;
-    only these keys are taken (default: all, called after themselves). modalities: key -> modality (default: the file's
-    word, or the key). dtype: float16 or float32 (default: the file's).
-    A clip that the files lack becomes absent; in a copy of an extractor's store it becomes failed instead, so that
-    `featcache extract --retry-failed` computes it. The same import once more tries failed clips again.
+    files: files of one format, in any order; each clip of a key is in one of them.
+    format: a name of `bridges.names()`, or "store" for one of our own stores; only rows of clips that have not been
+    edited since are taken from a store. ids: the clip ids of a single file in its order, where the file has none.
+    names: key -> name of its store; only these keys are imported (default: all, each into a store of that name).
+    modalities: key -> modality (default: the modality that the file names, or the key). dtype: float16 or float32
+    (default: the file's).
+    A clip that the files lack becomes absent. In a copy of an extractor's store it becomes failed instead, so that
+    `featcache extract --retry-failed` computes it. Repeating an import tries failed clips again.
     Raises FormatError, ConfigError or StoreError before anything is written when no id matches, rows differ in shape,
     or a store in that folder was made from other clips or another file.
     """
@@ -93,7 +94,7 @@ def import_features(
         raise StoreError(f"{error}, or remove that store") from None
     if format == STORE:
         if len(files) != 1:
-            raise ConfigError(f"one store is imported at a time, and there are {len(files)}")
+            raise ConfigError(f"{len(files)} stores are named; import one store at a time")
         sources = [_from_store(files[0], manifest, folder, names, modalities, dtype, ids)]
     else:
         sources = _from_files(files, format, manifest, folder, ids, names, modalities)
@@ -116,7 +117,7 @@ def import_features(
 
 
 def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Survey:
-    """Read the matched clips through once: the store's recipe, row shape and T. Clips that are no good are noted."""
+    """Read the matched clips once, for the store's recipe, row shape and T; record unusable clips as failed."""
     matched = set(source.report.matched)
     shapes: dict[tuple[int, ...], str] = {}
     dtypes, windows = set(), source.windows
@@ -127,21 +128,21 @@ def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Surv
         try:
             row = source.table.row(k)
         except FeatcacheError as error:
-            source.other[clip_id] = ("failed", str(error))
+            source.without[clip_id] = ("failed", str(error))
             continue
         if row.dtype.kind not in "fiu" or row.ndim < 2 or not row.size:
-            source.other[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
+            source.without[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
             continue
         shapes.setdefault(row.shape[1:], clip_id)
         dtypes.add(row.dtype)
         windows = max(windows, len(row))
     if not shapes:
-        clip_id, (_, reason) = next(iter(source.other.items()))
+        clip_id, (_, reason) = next(iter(source.without.items()))
         raise FormatError(f"{source.key}: no clip can be used; {clip_id!r}: {reason}")
     if len(shapes) > 1:
         (first, a), (second, b) = list(shapes.items())[:2]
         raise FormatError(
-            f"{source.key}: rows differ in shape: a window is {first} in clip {a!r}, {second} in clip {b!r}"
+            f"{source.key}: rows differ in shape: a window has shape {first} in clip {a!r}, {second} in clip {b!r}"
         )
     halves, floats = {np.dtype("float16")}, {np.dtype("float16"), np.dtype("float32")}
     native = {kind.newbyteorder("=") for kind in dtypes}
@@ -152,7 +153,7 @@ def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Surv
 
 
 def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manifest, step: Callable[[], None]) -> None:
-    """Fill the stores of the sources, and put a copy of the manifest beside them."""
+    """Fill the stores of the sources, and write a copy of the manifest into their folder."""
     facts = {"featcache": __version__, **{name: version(name) for name in ("numpy", "zarr")}}
     with ExitStack() as stack:
         writers = [
@@ -170,25 +171,25 @@ def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manif
             writer.retry_failed()
             for row in _in_order(writer, places, manifest):
                 clip_id = manifest.clips[row].clip_id
-                if row in fresh or clip_id not in source.other:  # what is no good now keeps its reason
+                if row in fresh or clip_id not in source.without:  # a clip that is still unusable keeps its reason
                     _keep(writer, row, clip_id, source, places)
                 step()
 
 
 def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest) -> list[int]:
-    """The pending rows as they stand in the file, some blocks of the store after the other.
+    """The pending rows in the file's order within each group of blocks.
 
-    A file may be slow to read in another order (parquet: a row group for each row), and a block is open, with two
-    files, from its first row to its last.
+    A file may be slow to read in another order (parquet: a row group for each row). Blocks are grouped because each
+    has two open files from its first row to its last.
     """
     span = BLOCKS * writer.layout.block_rows
     return sorted(writer.pending, key=lambda row: (row // span, places.get(manifest.clips[row].clip_id, -1)))
 
 
 def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:
-    """Hand a clip's rows, or the reason why there are none, to the store."""
-    if clip_id in source.other:
-        state, reason = source.other[clip_id]
+    """Write a clip's features, or the reason why it has none, to the store."""
+    if clip_id in source.without:
+        state, reason = source.without[clip_id]
         (writer.failed if state == "failed" else writer.absent)(row, reason)
         return
     try:
@@ -208,7 +209,7 @@ def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: M
 
 
 def _add_failures(source: Source) -> None:
-    """Complete the report with the matched clips that the store has as failed, those of earlier calls included."""
+    """Add the matched clips that failed to the report, including those that failed in earlier calls."""
     frame = FeatureStore.open(source.report.path).frame()
     frame = frame[(frame["state"] == "failed") & frame["clip_id"].isin(source.report.matched)]
     source.report.failed = list(zip(frame["clip_id"], frame["reason"], strict=True))
@@ -223,7 +224,7 @@ def _from_files(
     names: Mapping[str, str] | None,
     modalities: Mapping[str, str] | None,
 ) -> list[Source]:
-    """The keys of foreign files as sources; FormatError when a key has no clip of the manifest."""
+    """The sources for the keys of foreign files; FormatError when a key has no clip of the manifest."""
     parts = _read_files(files, format, ids)
     named = " and ".join(map(str, files))
     wanted = names or {key: store_name(key) for key in parts}
@@ -254,32 +255,32 @@ def _from_files(
 
 
 def _read_files(files: Sequence[Path], format: str, ids: Sequence[str] | None) -> dict[str, dict[Path, External]]:
-    """Key -> file -> its features of that key."""
+    """Read the files: key -> file -> the file's features of that key."""
     bridge = bridges.load(format)
     if not files:
         raise ConfigError("no file to import; name one or more")
     if ids is not None and len(files) > 1:
-        raise ConfigError(f"ids are for one file, and there are {len(files)}; import a single file with --ids")
+        raise ConfigError(f"--ids names the clips of one file, and there are {len(files)}; import a single file")
     parts: dict[str, dict[Path, External]] = {}
     for path in files:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise FormatError(f"{path} is neither a file nor a folder; save what comes from it into a file")
+            raise FormatError(f"{path} is neither a file nor a folder; save its content to a file")
         for key, table in bridge.read(path, ids).items():
             parts.setdefault(key, {})[path] = table
     return parts
 
 
 def _matched(key: str, table: External, manifest: Manifest, path: Path, named: str) -> Imported:
-    """Which clips of the manifest the key has; FormatError when it has none."""
+    """A report that lists the matched, missing and extra clips of a key; FormatError when no clip matches."""
     clip_ids = dict.fromkeys(clip.clip_id for clip in manifest)
-    own = set(table.ids)
+    table_ids = set(table.ids)
     report = Imported(key, path)
-    report.matched = [clip_id for clip_id in clip_ids if clip_id in own]
-    report.missing = [clip_id for clip_id in clip_ids if clip_id not in own]
+    report.matched = [clip_id for clip_id in clip_ids if clip_id in table_ids]
+    report.missing = [clip_id for clip_id in clip_ids if clip_id not in table_ids]
     report.extra = [clip_id for clip_id in table.ids if clip_id not in clip_ids]
     if not report.matched:
         raise FormatError(
-            f"{named}: no clip of {key} is in manifest {manifest.name!r}; there are {quoted(table.ids)}, "
+            f"{named}: no clip of {key} is in manifest {manifest.name!r}; the file has {quoted(table.ids)}, "
             f"the manifest has {quoted(clip_ids)}"
         )
     return report
@@ -290,13 +291,13 @@ def _modality(key: str, tables: Mapping[Path, External]) -> str:
     first, *others = {str(part.recipe.get("modality", key.lower())) for part in tables.values()}
     if others:
         raise ConfigError(
-            f"{key} is {first} in one file and {others[0]} in another; say which with --modality {key}=NAME"
+            f"{key} has modality {first} in one file and {others[0]} in another; choose with --modality {key}=NAME"
         )
     return first
 
 
 def _origin(path: Path, digest: str, table: External) -> dict[str, Any]:
-    """What a recipe says about one file."""
+    """The entry of one file in the recipe."""
     return {
         "file": path.name,
         "sha256": digest,
@@ -306,7 +307,7 @@ def _origin(path: Path, digest: str, table: External) -> dict[str, Any]:
 
 
 def _joined(key: str, tables: Mapping[Path, External]) -> External:
-    """The clips of several files one after the other; FormatError when two of the files have the same clip."""
+    """The clips of several files, file after file; FormatError when two of the files have the same clip."""
     first: dict[str, Path] = {}
     for path, table in tables.items():
         for clip_id in table.ids:
@@ -338,26 +339,26 @@ def _from_store(
     dtype: str | None,
     ids: Sequence[str] | None,
 ) -> Source:
-    """The rows of a store of ours whose clips are the same in the manifest; its recipe is kept as it is."""
+    """The source for one of our own stores: the rows whose clips are unchanged in the manifest, and the recipe."""
     if modalities or ids is not None or dtype not in (None, FeatureStore.open(path).layout.dtype):
-        raise ConfigError(f"{path} is a store: ids, modality and dtype are taken over with its recipe")
+        raise ConfigError(f"{path} is a store, and its ids, modality and dtype are kept; remove these options")
     store = FeatureStore.open(path)
     wanted = dict(names or {store.modality: path.stem})
     if list(wanted) != [store.modality]:
-        raise ConfigError(f"{path} has no key {', '.join(wanted)!r}; its only one is its modality, {store.modality}")
+        raise ConfigError(f"{path} has no key {', '.join(wanted)!r}; its only key is its modality, {store.modality}")
     _check_names(wanted)
     target = folder / f"{wanted[store.modality]}.zarr"
     if target.resolve() == path.resolve():
         raise ConfigError(f"{path} would be imported into itself; choose another --stores folder")
     report = Imported(store.modality, target)
     row_of = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
-    taken, other, states = [], {}, store.frame()["state"].tolist()
+    taken, without, states = [], {}, store.frame()["state"].tolist()
     for clip in manifest:
         row = row_of.get(clip.clip_id)
         changes = "" if row is None else _changes(store.rows[row], clip.identity())
         if row is not None and changes:
             report.edited.append((clip.clip_id, changes))
-            other[clip.clip_id] = ("failed", f"edited since {path.name} was made: {changes}")
+            without[clip.clip_id] = ("failed", f"edited since {path.name} was made: {changes}")
         elif row is None or not store.state[row]:
             report.missing.append(clip.clip_id)
         else:
@@ -365,17 +366,17 @@ def _from_store(
             if store.length[row]:
                 taken.append(row)
             else:
-                other[clip.clip_id] = (states[row], store.failures[row])
+                without[clip.clip_id] = (states[row], store.failures[row])
     clip_ids = dict.fromkeys(clip.clip_id for clip in manifest)
     report.extra = [clip_id for clip_id in store.clip_ids if clip_id not in clip_ids]
     if not taken:
         edited = f"; edited since: {quoted(clip_id for clip_id, _ in report.edited)}" if report.edited else ""
         raise FormatError(
-            f"{path}: no clip is done and in manifest {manifest.name!r}; the store has {quoted(store.clip_ids)}, "
-            f"the manifest {quoted(clip_ids)}{edited}"
+            f"{path}: no clip with state done is in manifest {manifest.name!r}; the store has "
+            f"{quoted(store.clip_ids)}, the manifest has {quoted(clip_ids)}{edited}"
         )
-    other |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
-    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, other)
+    without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
+    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without)
 
 
 def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:
@@ -385,13 +386,13 @@ def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, 
 def _check_target(
     path: Path, manifest: Manifest, recipe: dict[str, Any], row_shape: tuple[int, ...], windows: int
 ) -> None:
-    """StoreError when the place of a store is taken by something else than this import, or a part of it."""
+    """Raise StoreError when `path` holds anything other than this import or a part of it."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())) or is_extending(path):
         return  # the writer finishes an extension that was interrupted
     try:
         store = FeatureStore.open(path)
         if not store.state.any() and not any((path / "journal").glob("*")):
-            return  # made, then interrupted before its first row; the writer makes it anew
+            return  # created, then interrupted before its first row; the writer creates it again
         store.check_recipe(recipe)
         store.check_rows(manifest, extensible=True)
         if store.row_shape != row_shape or store.windows < windows:
@@ -404,25 +405,27 @@ def _check_target(
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file's bytes; of a folder, of the sorted names and digests of the files in it."""
+    """SHA-256 of a file's bytes, or of the sorted names and digests of a folder's files."""
     if not path.is_dir():
         return file_sha256(path)
     return folder_sha256(path, [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()])
 
 
 def store_name(key: str) -> str:
-    """What the store of a key is called unless it is given a name."""
+    """The default name of a key's store."""
     return re.sub(r"[^a-z0-9_.-]+", "_", key.lower()).strip("._-") or "features"
 
 
 def _check_names(names: Mapping[str, str]) -> None:
     for key, name in names.items():
         if not NAME.fullmatch(name):
-            raise ConfigError(f"{key}={name}: a store's name has letters, digits and _ . - only, none of . - first")
+            raise ConfigError(
+                f"{key}={name}: a store's name may have only letters, digits and _ . - and may not begin with . or -"
+            )
         if list(names.values()).count(name) > 1:
-            raise ConfigError(f"two keys would become the store {name!r}; name them apart with --key KEY=NAME")
+            raise ConfigError(f"two keys would become the store {name!r}; give them other names with --key KEY=NAME")
 
 
-def _changes(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    """What differs between a clip as it was decoded and as it is now."""
-    return ", ".join(f"{key} {mine[key]!r} then, {theirs[key]!r} now" for key in mine if mine[key] != theirs[key])
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """The differences between a clip as it was decoded and as it is now; "" when there are none."""
+    return ", ".join(f"{key} {before[key]!r} then, {now[key]!r} now" for key in before if before[key] != now[key])

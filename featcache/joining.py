@@ -1,6 +1,6 @@
-"""Several manifests made one, for runs that learn from one data set and are tested on another.
+"""Join several manifests into one, for runs that learn from one data set and are tested on another.
 
-Captions follow: where NAME_captions.csv stands beside NAME.csv, it is joined as well.
+Captions are joined, too: those of NAME.csv are in NAME_captions.csv, in the same folder.
 """
 
 from collections.abc import Sequence
@@ -12,28 +12,28 @@ from featcache.manifest import Clip, Manifest
 
 
 def join(paths: Sequence[Path], out: Path, *, prefix: bool = False) -> dict[Path, Manifest]:
-    """The manifest that goes to `out` and, where there are captions, the one that goes beside it; nothing is written.
+    """Return {path: manifest}: the joined manifest for `out` and, where there are captions, their joined manifest.
 
-    prefix: clips are called DOMAIN/CLIP, for data sets that call different clips alike. ManifestError for ids that
-    clash, for labels that do not fit together, and for captions of no clip.
+    Nothing is written. prefix: rename clips to DOMAIN/CLIP, for data sets that share clip ids. ManifestError for ids
+    that clash, for label columns that do not fit together, and for captions of no clip.
     """
     joined = {out: _joined(paths, out, prefix)}
-    if told := [captions_of(path) for path in paths if captions_of(path).is_file()]:
-        joined[captions_of(out)] = captions = _joined(told, captions_of(out), prefix)
-        clips = {clip.clip_id for clip in joined[out]}
+    if caption_files := [captions_of(path) for path in paths if captions_of(path).is_file()]:
+        joined[captions_of(out)] = captions = _joined(caption_files, captions_of(out), prefix)
+        clip_ids = {clip.clip_id for clip in joined[out]}
         for caption in captions:
-            if caption.of not in clips:
-                raise ManifestError(f"caption {caption.clip_id!r} is of {caption.of!r}, which is none of the clips")
+            if caption.of not in clip_ids:
+                raise ManifestError(f"caption {caption.clip_id!r} is of clip {caption.of!r}, which does not exist")
     return joined
 
 
 def captions_of(path: Path) -> Path:
-    """Where the captions of a manifest's clips stand: NAME_captions.csv beside NAME.csv."""
+    """The file with the captions of a manifest's clips: NAME_captions.csv for NAME.csv."""
     return path.with_name(f"{path.stem}_captions.csv")
 
 
 def _joined(paths: Sequence[Path], out: Path, prefix: bool) -> Manifest:
-    clips, home, tasks = list[Clip](), dict[str, Path](), dict[bool, Path]()
+    clips, home, column_files = list[Clip](), dict[str, Path](), dict[bool, Path]()
     for path in paths:
         for clip in Manifest.read(path).relocated(out.parent):
             clip = _prefixed(clip) if prefix else clip
@@ -43,16 +43,17 @@ def _joined(paths: Sequence[Path], out: Path, prefix: bool) -> Manifest:
                     f"{_advice(prefix, home[clip.clip_id].resolve() == path.resolve())}"
                 )
             home[clip.clip_id] = path
-            tasks |= {task == "label": path for task in clip.labels}
+            column_files |= {kind == "label": path for kind in clip.labels}
             clips.append(clip)
-    if len(tasks) > 1:
-        raise ManifestError(f"{tasks[True]} has the column `label` and {tasks[False]} has `label:TASK`; rename one")
+    if len(column_files) > 1:
+        plain, kinds = column_files[True], column_files[False]
+        raise ManifestError(f"{plain} has the column `label` and {kinds} has `label:KIND`; rename one of these columns")
     return Manifest(out.stem, tuple(clips), out.parent)
 
 
 def _prefixed(clip: Clip) -> Clip:
-    of = f"{clip.domain}/{clip.of}" if clip.of else ""
-    return replace(clip, clip_id=f"{clip.domain}/{clip.clip_id}", of=of)
+    described = f"{clip.domain}/{clip.of}" if clip.of else ""
+    return replace(clip, clip_id=f"{clip.domain}/{clip.clip_id}", of=described)
 
 
 def _advice(prefix: bool, twice: bool) -> str:

@@ -1,22 +1,23 @@
-"""Layouts of skeletons: names of the joints in their order, and the centre. Equal names are the same joint.
+"""Layouts of skeletons: the names of the joints in order, and the centre. Equal names are the same joint.
 
     ntu-25       Kinect 2, NTU RGB+D and PKU-MMD. The SDK calls `hip centre` SpineBase, `spine` SpineMid and
                  `shoulder centre` SpineShoulder; NTU's paper calls them base, middle and spine
     kinect-20    Kinect 1, UTKinect and MSR-Action3D; it has no `neck`
-    shared-15    what these have in common with the first 15 joints of OpenPose's BODY_25 (and so with VIBE, from which
-                 Skeletics-152 was made), in OpenPose's order: right before left. There `shoulder centre` is called
-                 neck, and lies in the middle between the shoulders, and `head` is the nose
-    florence-15  files of Florence3D, which has a spine and no `hip centre`, in millimetres. Files of 15 joints are
-                 taken for shared-15 or florence-15 by which of them has the joints of the rows
-    kinect-15    rows of what all of Kinect's have in common: shared-15 with `spine` in the place of `hip centre`
-    coco-17      in the plane: HRNet, and all else that is trained on COCO
-    openpose-18  files of OpenPose's older model, in the plane: COCO's joints in another order, and `shoulder centre`,
-                 which OpenPose calls neck
+    shared-15    the joints that these layouts share with the first 15 of OpenPose's BODY_25 (and so with VIBE, from
+                 which Skeletics-152 was made), in OpenPose's order: right before left. OpenPose calls `shoulder centre`
+                 neck and places it in the middle between the shoulders; its `head` is the nose
+    florence-15  files of Florence3D, which has a spine and no `hip centre`, in millimetres. A file of 15 joints is read
+                 as shared-15 or florence-15, whichever has the joints of the rows
+    kinect-15    rows of the joints that all Kinect layouts share: shared-15 with `spine` instead of `hip centre`
+    coco-17      2D: HRNet and all other models trained on COCO
+    openpose-18  files of OpenPose's older model, 2D: COCO's joints in another order, and `shoulder centre`, which
+                 OpenPose calls neck
 
 The papers give shared-15 as bones between numbers; its names are deduced from these bones and OpenPose's order.
-Nets tell a layout by its number of joints, so rows of 15 have one order: florence-15 is of files, kinect-15 of rows.
-A joint in the plane is x, y and a score: from the picture's left and top edge, of its width and height, both 1, and how
-sure the estimator is; 0 is a joint that it did not find.
+Nets recognise a layout by its number of joints, so rows of 15 joints have one order: only files have florence-15, and
+only rows have kinect-15.
+A 2D joint is x, y and a score. x and y count from the picture's left and top edge, in units of its width and height.
+The score is the estimator's confidence; it is 0 for a joint that was not found.
 """
 
 from dataclasses import dataclass
@@ -28,11 +29,11 @@ class Layout:
 
     names: tuple[str, ...]
     centre: str
-    metres: float = 1.0  #: of the unit of files; those in another are taken as they are, where skeleton.source is named
-    plane: bool = False  #: joints are x, y and a score
+    metres: float = 1.0  #: length of a file's unit, in metres; with skeleton.source, another unit is kept as it is
+    plane: bool = False  #: True for 2D layouts, whose joints are x, y and a score
 
     def places(self, names: tuple[str, ...]) -> list[int]:
-        """Where joints of these names stand; KeyError for one that the layout does not have."""
+        """The positions of the joints with these names; KeyError for a joint that the layout does not have."""
         place = {name: number for number, name in enumerate(self.names)}
         return [place[name] for name in names]
 

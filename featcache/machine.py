@@ -1,4 +1,4 @@
-"""What the machine offers to this process."""
+"""The resources that the machine offers to this process."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The manifest: one row per clip, in a CSV file that people can read and edit.
+"""The manifest: one line per clip, in a CSV file that people can read and edit.
 
 Columns (an unknown column is an error, a missing optional one is empty):
 
@@ -8,13 +8,13 @@ Columns (an unknown column is an error, a missing optional one is empty):
     source                           a video, sound or image file, or a folder of frames, relative to the manifest
     start_frame, stop_frame          half-open, frames from 0 }  one pair or the other, or neither for whole files;
     start_seconds, stop_seconds      half-open, seconds from 0 }  an empty cell means the file's own start or end
-    fps                              frame rate of a folder of frames, of joints or of numbers (videos know theirs)
-    label, or label:verb, label:noun    class names per task; `label` alone is the task "label"
+    fps                              frame rate of a folder of frames, of joints or of numbers (videos have their own)
+    label, or label:verb, label:noun    a class name per label kind; the column `label` has the only kind, "label"
     caption                          one sentence about the clip
-    of                               in a manifest of captions: the clip_id, in the manifest of the clips, of the clip
-                                     that the row is a caption of (a clip may have many)
+    of                               in a manifest of captions: the clip_id of the captioned clip in the clips' manifest
+                                     (a clip may have many captions)
 
-All cells are text until a rule says otherwise, so that ids such as 007 and labels such as NA stay what they are.
+All cells are read as text, except bounds and fps, so that ids such as 007 and labels such as NA stay as written.
 """
 
 import csv
@@ -39,10 +39,11 @@ OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption", "of")
 
 @dataclass(frozen=True)
 class Clip:
-    """One row: an interval of a source, where it comes from and what happens in it.
+    """One clip: an interval of a source, with its domain, split, labels and caption.
 
     `start` and `stop` are half-open and counted in `unit` ("frames" or "seconds") from the first frame of the source;
-    None means the source's own start or end. `labels` maps a task to a class name; a task without a label is no key.
+    None means the source's own start or end. `labels` maps a label kind to a class name; a kind without a label is
+    not a key.
     """
 
     clip_id: str
@@ -55,19 +56,19 @@ class Clip:
     labels: dict[str, str] = field(default_factory=dict)
     caption: str = ""
     fps: float | None = None
-    of: str = ""  #: the clip that this row is a caption of
+    of: str = ""  #: in a manifest of captions: the id of the captioned clip
 
     def identity(self) -> dict[str, str]:
-        """What decides the clip's features, and so what a store remembers of it, as text.
+        """The fields that determine the clip's features, as text: those that a store records of the clip.
 
-        Of the source only its own name counts: the folder around it may move, and often does.
+        The source is reduced to its file name, because folders are often moved.
         """
         return {
             "clip_id": self.clip_id,
             "source": os.path.basename(os.path.normpath(self.source)),
             "start": number(self.start),
             "stop": number(self.stop),
-            "unit": "seconds" if self.start is None and self.stop is None else self.unit,  # of nothing, any unit
+            "unit": "seconds" if self.start is None and self.stop is None else self.unit,  # one value without bounds
             "fps": number(self.fps),
             "caption": self.caption,
         }
@@ -83,16 +84,16 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Manifest":
-        """Read and validate a CSV file; ManifestError names file, line, column and value of what is wrong.
+        """Read and validate a CSV file; ManifestError names the file, line, column and value of a mistake.
 
-        The manifest is called after its file; the copy STORES/m/manifest.csv beside its *.zarr stores is called `m`.
+        The manifest is named after its file. The copy STORES/m/manifest.csv, next to *.zarr stores, has the name `m`.
         """
         path = Path(path)
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:  # as it stands: \r may be part of a cell
+            with path.open(encoding="utf-8-sig", newline="") as file:  # newlines unchanged: \r may be part of a cell
                 text = file.read()
         except FileNotFoundError:
-            raise ManifestError(f"no manifest {path}: no such file") from None
+            raise ManifestError(f"no manifest {path}: the file does not exist") from None
         except IsADirectoryError:
             raise ManifestError(
                 f"{path} is a folder, not a manifest; `featcache manifest scan {path}` makes one"
@@ -106,9 +107,9 @@ class Manifest:
         return cls(name, tuple(_parse(text, path)), path.parent)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the CSV file that `read` gives back equal; relative sources are written relative to the new place.
+        """Write a CSV file from which `read` returns an equal manifest; relative sources start at the file's folder.
 
-        The file is replaced whole or, when that fails, not at all.
+        The file is replaced whole or, on failure, stays as it was.
         """
         path = Path(path)
         if path.is_dir():
@@ -116,11 +117,11 @@ class Manifest:
         write_file(path, self.content(path.parent), shared=True)
 
     def content(self, root: str | os.PathLike[str]) -> bytes:
-        """What `write` puts into a file in the folder `root`."""
+        """The bytes that `write` puts into a file in the folder `root`."""
         text = self.relocated(root).text
         try:
             return text.encode()
-        except UnicodeEncodeError as error:  # file names that are not UTF-8 come as lone surrogates
+        except UnicodeEncodeError as error:  # file names that are not UTF-8 contain lone surrogates
             number = text.count("\n", 0, error.start)
             line = text.split("\n")[number]
             raise ManifestError(
@@ -128,13 +129,13 @@ class Manifest:
             ) from None
 
     def relocated(self, root: str | os.PathLike[str]) -> "Manifest":
-        """The same clips seen from another folder: relative sources are rewritten to start there."""
+        """The same clips for another root: relative sources are rewritten to start there."""
         root = Path(root)
         if root.resolve() == self.root.resolve():
             return self
-        here, there = self.root.resolve(), root.resolve()
+        old_root, new_root = self.root.resolve(), root.resolve()
         moved = {  # many clips, few sources
-            source: source if os.path.isabs(source) else os.path.relpath(here / source, there)
+            source: source if os.path.isabs(source) else os.path.relpath(old_root / source, new_root)
             for source in {clip.source for clip in self.clips}
         }
         clips = [replace(clip, source=moved[clip.source]) for clip in self.clips]
@@ -143,24 +144,24 @@ class Manifest:
     @cached_property
     def text(self) -> str:
         """The manifest as CSV: only the columns that some clip uses, numbers in their shortest exact form."""
-        tasks = sorted({task for clip in self.clips for task in clip.labels})
+        kinds = sorted({kind for clip in self.clips for kind in clip.labels})
         units = {clip.unit for clip in self.clips if clip.start is not None or clip.stop is not None}
         if len(units) > 1:
             raise ManifestError(f"manifest {self.name!r} mixes bounds in frames and in seconds; use one unit")
         bounds = BOUNDS[units.pop()] if units else ()
         columns = [*REQUIRED, *bounds]
         columns += [name for name in ("fps", "caption", "of") if any(getattr(clip, name) for clip in self.clips)]
-        columns += ["label" if task == "label" else f"label:{task}" for task in tasks]
+        columns += ["label" if kind == "label" else f"label:{kind}" for kind in kinds]
         out = io.StringIO()
         plain = csv.writer(out, lineterminator="\n")
-        quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # Python 3.11 forgets to quote \r alone
+        quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # Python 3.11 does not quote a lone \r
         plain.writerow(columns)
         for clip in self.clips:
             cells = {
                 **{name: getattr(clip, name) for name in (*REQUIRED, "caption", "of")},
                 **dict(zip(bounds, (number(clip.start), number(clip.stop)), strict=False)),
                 "fps": number(clip.fps),
-                **{("label" if task == "label" else f"label:{task}"): label for task, label in clip.labels.items()},
+                **{("label" if kind == "label" else f"label:{kind}"): label for kind, label in clip.labels.items()},
             }
             row = [cells.get(column, "") for column in columns]
             (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
@@ -168,20 +169,20 @@ class Manifest:
 
     @cached_property
     def sha256(self) -> str:
-        """Fingerprint of the rows, whatever the file's name, place and column order."""
+        """Fingerprint of the clips; the file's name, folder and column order do not matter."""
         rows = [[*clip.identity().values(), clip.domain, clip.split, clip.labels] for clip in self.clips]
-        if any(clip.of for clip in self.clips):  # only then: stores of other manifests keep their fingerprint
+        if any(clip.of for clip in self.clips):  # only then, so that stores of other manifests keep their fingerprint
             rows = [[*row, clip.of] for row, clip in zip(rows, self.clips, strict=True)]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:
-        """Task -> sorted class names over all clips: the order never depends on the order of rows or on a selection."""
+        """Label kind -> class names of all clips, sorted, so that the order does not depend on the order of clips."""
         names: dict[str, set[str]] = {}
         for clip in self.clips:
-            for task, label in clip.labels.items():
-                names.setdefault(task, set()).add(label)
-        return {task: tuple(sorted(found)) for task, found in sorted(names.items())}
+            for kind, label in clip.labels.items():
+                names.setdefault(kind, set()).add(label)
+        return {kind: tuple(sorted(classes)) for kind, classes in sorted(names.items())}
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
@@ -189,7 +190,7 @@ class Manifest:
         return tuple(sorted({clip.domain for clip in self.clips}))
 
     def rows(self, *, domain: str | Iterable[str] | None = None, split: str | None = None) -> list[int]:
-        """Row numbers of the clips of these domains and this split, in manifest order; unknown names are an error."""
+        """Row numbers of the clips of these domains and this split, in manifest order; unknown names are errors."""
         wanted = {domain} if isinstance(domain, str) else None if domain is None else set(domain)
         for name in sorted(wanted or ()):
             if name not in self.domains:
@@ -203,11 +204,11 @@ class Manifest:
         ]
 
     def select(self, *, domain: str | Iterable[str] | None = None, split: str | None = None) -> "Manifest":
-        """The manifest of only those clips. A store's rows follow the whole manifest, so runs use `rows` instead."""
+        """A manifest of only those clips. A store's rows follow the whole manifest, so runs use `rows` instead."""
         return Manifest(self.name, tuple(self.clips[row] for row in self.rows(domain=domain, split=split)), self.root)
 
     def path(self, clip: Clip) -> Path:
-        """Where the clip's source lies."""
+        """The path of the clip's source."""
         return self.root / clip.source
 
     def __len__(self) -> int:
@@ -218,7 +219,7 @@ class Manifest:
 
 
 def number(value: float | None) -> str:
-    """The shortest exact text of a number: 7, not 7.0; nothing for None."""
+    """The shortest exact text of a number: 7, not 7.0; "" for None."""
     if value is None:
         return ""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
@@ -231,60 +232,60 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
         if not header or not any(header):
             raise ManifestError(f"{path} is empty; its first line must name the columns {', '.join(REQUIRED)}, ...")
         unit = _check_header(header, path)
-        tasks = {name: name.removeprefix("label:") for name in header if name == "label" or name.startswith("label:")}
-        seen: dict[str, int] = {}
+        kinds = {name: name.removeprefix("label:") for name in header if name == "label" or name.startswith("label:")}
+        line_of: dict[str, int] = {}
         for cells in reader:
             if not cells:
                 continue
             line = reader.line_num
             if len(cells) != len(header):
                 raise ManifestError(f"{path} line {line}: {len(cells)} cells for {len(header)} columns")
-            clip = _clip(dict(zip(header, cells, strict=True)), unit, tasks, f"{path} line {line}")
-            if clip.clip_id in seen:
+            clip = _clip(dict(zip(header, cells, strict=True)), unit, kinds, f"{path} line {line}")
+            if clip.clip_id in line_of:
                 raise ManifestError(
-                    f"{path} line {line}: clip_id {clip.clip_id!r} stands on line {seen[clip.clip_id]} already; "
+                    f"{path} line {line}: clip_id {clip.clip_id!r} is already on line {line_of[clip.clip_id]}; "
                     "ids must be unique"
                 )
-            seen[clip.clip_id] = line
+            line_of[clip.clip_id] = line
             yield clip
     except csv.Error as error:
         raise ManifestError(f"{path} line {reader.line_num}: not CSV ({error})") from None
-    if not seen:
+    if not line_of:
         raise ManifestError(f"{path} has columns but no clips")
 
 
 def _check_header(header: list[str], path: Path) -> str:
-    """The unit of the bounds, after every column name has been found to be a known one."""
+    """Check the column names, and return the unit of the bounds."""
     for separator in ";\t":
         if len(header) == 1 and separator in header[0]:
             raise ManifestError(f"{path} line 1: cells are separated by {separator!r}; separate them by commas")
     for column in header:
         if header.count(column) > 1:
-            raise ManifestError(f"{path} line 1: column {column!r} stands twice")
-        task = column.removeprefix("label:") if column.startswith("label:") else column
-        if not task or (column not in (*REQUIRED, *OPTIONAL, "label") and not column.startswith("label:")):
-            known = ", ".join((*REQUIRED, *OPTIONAL, "label", "label:TASK"))
-            raise ManifestError(f"{path} line 1: unknown column {column!r}; known ones: {known}")
+            raise ManifestError(f"{path} line 1: column {column!r} occurs twice; remove or rename one")
+        is_label = column == "label" or (column.startswith("label:") and column != "label:")
+        if not is_label and column not in (*REQUIRED, *OPTIONAL):
+            choices = ", ".join((*REQUIRED, *OPTIONAL, "label", "label:KIND"))
+            raise ManifestError(f"{path} line 1: unknown column {column!r}; there are: {choices}")
     for column in REQUIRED:
         if column not in header:
             raise ManifestError(
                 f"{path} line 1: column {column!r} is missing; every manifest has {', '.join(REQUIRED)}"
             )
     if "label" in header and any(column.startswith("label:") for column in header):
-        raise ManifestError(f"{path} line 1: use either `label` or `label:TASK` columns, not both")
+        raise ManifestError(f"{path} line 1: use either `label` or `label:KIND` columns, not both")
     units = [unit for unit, pair in BOUNDS.items() if set(pair) & set(header)]
     if len(units) > 1:
         raise ManifestError(f"{path} line 1: bounds are given in frames and in seconds; use one unit")
     return units[0] if units else "seconds"
 
 
-def _clip(row: dict[str, str], unit: str, tasks: dict[str, str], place: str) -> Clip:
-    """The clip of a line. Manifests may have 10^5 of them: what is common to all lines was prepared by the caller."""
+def _clip(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> Clip:
+    """The clip of a line. Manifests may have 10^5 lines, so the caller prepares all that lines have in common."""
     if not all(map(str.strip, map(row.__getitem__, REQUIRED))):
         empty = next(column for column in REQUIRED if not row[column].strip())
         raise ManifestError(f"{place}: {empty} is empty")
     if row["split"] not in SPLITS:
-        raise ManifestError(f"{place}: split {row['split']!r} is none of {', '.join(SPLITS)}")
+        raise ManifestError(f"{place}: split {row['split']!r} is not one of {', '.join(SPLITS)}")
     start_column, stop_column = BOUNDS[unit]
     start = _read_number(row, start_column, place)
     stop = _read_number(row, stop_column, place)
@@ -300,7 +301,7 @@ def _clip(row: dict[str, str], unit: str, tasks: dict[str, str], place: str) -> 
             f"{place}: {stop_column} {number(stop)} is not after {start_column} {number(start or 0)}; "
             "the interval is half-open"
         )
-    labels = {task: cell for column, task in tasks.items() if (cell := row[column])}
+    labels = {kind: cell for column, kind in kinds.items() if (cell := row[column])}
     return Clip(
         clip_id=row["clip_id"],
         domain=row["domain"],

@@ -1,8 +1,8 @@
-"""Work that takes long reports how far it is."""
+"""Progress reports of long work."""
 
 from collections.abc import Callable
 
-Progress = Callable[[int, int], None]  #: called with (done, in all); in all is 0 where nobody knows
+Progress = Callable[[int, int], None]  #: called with (done, total); total is 0 where it is unknown
 
 
 def silent(done: int, total: int) -> None:

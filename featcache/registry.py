@@ -1,6 +1,7 @@
-"""Folders that are registries: each file of `extractors`, `builders`, `bridges`, `methods`, ... is what it is named.
+"""Folders that are registries: each file of `extractors`, `builders`, `bridges`, `methods`, ... is one entry.
 
-Files that start with an underscore are helpers. A package may be given itself or by its dotted name.
+The file's name is the entry's name. Files that start with an underscore are helpers. A package is given as a module or
+by its dotted name.
 
 >>> from featcache import builders
 >>> "kitchens" in names(builders)
@@ -15,17 +16,17 @@ from featcache.wording import unknown
 
 
 def names(package: ModuleType | str) -> list[str]:
-    """The files of the folder, without their ending and without helpers, sorted."""
+    """The names of the entries, sorted."""
     folder = importlib.import_module(package) if isinstance(package, str) else package
     return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_"))
 
 
-def load(package: ModuleType | str, name: str, what: str) -> ModuleType:
-    """The file of that name; ConfigError with the nearest name and all of them where there is none.
+def load(package: ModuleType | str, name: str, noun: str) -> ModuleType:
+    """Import the entry of that name; ConfigError with the nearest name and all names when there is none.
 
-    what: the word for one of them in the message, such as "method".
+    noun: the word for an entry in the message, such as "method".
     """
     dotted = package if isinstance(package, str) else package.__name__
     if name not in names(package):
-        raise unknown(what, name, names(package))
+        raise unknown(noun, name, names(package))
     return importlib.import_module(f"{dotted}.{name}")

@@ -1,10 +1,10 @@
-"""A folder of videos -> a manifest: what a file's path says about the clip is written as a layout.
+"""A folder of videos -> a manifest: a layout describes which parts of a file's path are id, domain, split and label.
 
     '{domain}/{label}/{clip_id}'            kitchen_a/cut/0001.mp4
     '{domain}/{split}/{label}/{clip_id}'    kitchen_a/train/cut/0001.mp4
     '{domain}/{clip_id}'                    no labels
 
-A part in braces stands for one folder name (or a piece of it: '{domain}_{clip_id}'); the file's ending is left out.
+A part in braces matches one folder name, or a piece of it: '{domain}_{clip_id}'. A layout has no file endings.
 """
 
 import math
@@ -19,17 +19,17 @@ from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
 from featcache.errors import ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 
-MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}  # nor .csv: these may be notes, too
+MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}  # and no .csv: all three may be notes
 FIELDS = ("clip_id", "domain", "split", "label")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A manifest, and what else was seen on the way."""
+    """The result of a scan: the manifest, and notes on the files."""
 
     manifest: Manifest
     unmatched: list[str]  #: media files whose path does not fit the layout
-    renamed: bool  #: the layout's ids were not unique, so the relative paths became the ids
+    renamed: bool  #: True when relative paths became the ids, because the layout's ids were not unique
 
 
 def scan(
@@ -44,16 +44,16 @@ def scan(
     """Make a manifest of the media files under a folder.
 
     Without {split} in the layout, a seeded share of each (domain, label) becomes the test split. With `fps`, folders
-    of images are clips with that frame rate; without it, each image is a clip of its own. Files of arrays are clips
-    only where no other media are: beside videos they are somebody's features.
-    Raises ManifestError when the folder holds no media, no path fits, or the layout is not understood.
+    of images are clips with that frame rate; without it, each image is a clip. Files of arrays are clips only when
+    there are no other media, because arrays next to videos are usually features.
+    Raises ManifestError when the folder holds no media, no path fits the layout, or the layout is malformed.
     """
     if not folder.is_dir():
         raise ManifestError(f"no folder {folder}")
     if not 0 < test_share < 1:
         raise ManifestError(f"test share {test_share} is not between 0 and 1")
     if fps is not None and not 0 < fps < math.inf:
-        raise ManifestError(f"fps {fps:g} is no frame rate; give pictures per second, such as 25")
+        raise ManifestError(f"fps {fps:g} is not a frame rate; give pictures per second, such as 25")
     pattern = _pattern(layout)
     sources = _sources(folder, frame_folders=fps is not None)
     if not sources:
@@ -71,8 +71,8 @@ def scan(
             clips.append(_clip(path.as_posix(), {"domain": home} | match.groupdict(), fps if is_folder else None))
     if not clips:
         raise ManifestError(
-            f"none of {len(sources)} files fits the layout {layout!r}, which leaves endings out; "
-            f"the first is {unmatched[0]}"
+            f"none of {len(sources)} files fits the layout {layout!r}; the first file is {unmatched[0]}; "
+            "write the layout without the file ending"
         )
     renamed = max(Counter(clip.clip_id for clip in clips).values()) > 1
     if renamed:
@@ -88,7 +88,7 @@ def _clip(path: str, parts: dict[str, str], fps: float | None) -> Clip:
             raise ManifestError(f"{path!r}: its {part} is blank; rename the file or folder")
     split = parts.get("split", "train")
     if split not in SPLITS:
-        raise ManifestError(f"{path}: split {split!r} is none of {', '.join(SPLITS)}")
+        raise ManifestError(f"{path}: split {split!r} is not one of {', '.join(SPLITS)}")
     labels = {"label": parts["label"]} if "label" in parts else {}
     return Clip(parts["clip_id"], parts["domain"], split, path, labels=labels, fps=fps)
 
@@ -96,9 +96,9 @@ def _clip(path: str, parts: dict[str, str], fps: float | None) -> Clip:
 def _check_text(name: str) -> None:
     try:
         name.encode()
-    except UnicodeEncodeError:  # Python stands lone surrogates for bytes that it cannot read
+    except UnicodeEncodeError:  # Python has lone surrogates for bytes that it cannot decode
         raise ManifestError(
-            f"the name {os.fsencode(name)!r} is not UTF-8 text, as a manifest is; rename the file or folder"
+            f"the name {os.fsencode(name)!r} is not UTF-8, so a manifest cannot hold it; rename the file or folder"
         ) from None
 
 
@@ -106,43 +106,45 @@ def _pattern(layout: str) -> re.Pattern[str]:
     """'{domain}/{clip_id}' -> a regular expression with one group per part."""
     ending = Path(layout).suffix
     if ending.lower() in MEDIA:
-        raise ManifestError(f"layout {layout!r}: endings are left out; write {layout.removesuffix(ending)!r}")
+        raise ManifestError(
+            f"layout {layout!r} has the file ending {ending}; write {layout.removesuffix(ending)!r} instead"
+        )
     pieces = re.split(r"\{([^{}]*)\}", layout)
     fields = pieces[1::2]
     for field in fields:
         if field not in FIELDS:
             raise ManifestError(
-                f"layout {layout!r}: no part {{{field}}}; known: {', '.join(f'{{{f}}}' for f in FIELDS)}"
+                f"layout {layout!r}: no part {{{field}}}; there are: {', '.join(f'{{{f}}}' for f in FIELDS)}"
             )
         if fields.count(field) > 1:
-            raise ManifestError(f"layout {layout!r}: {{{field}}} stands twice")
+            raise ManifestError(f"layout {layout!r}: {{{field}}} occurs twice; remove one")
     if "clip_id" not in fields:
-        raise ManifestError(f"layout {layout!r} needs {{clip_id}}")
+        raise ManifestError(f"layout {layout!r} has no {{clip_id}}; add it")
     parts = [re.escape(piece) if i % 2 == 0 else f"(?P<{piece}>[^/]+)" for i, piece in enumerate(pieces)]
     return re.compile("".join(parts))
 
 
 def _sources(folder: Path, *, frame_folders: bool) -> list[Path]:
-    """Media files, sorted; with frame_folders, a folder that holds images stands for them. Hidden ones are left out."""
-    found = []
+    """Media files, sorted, without hidden ones; with frame_folders, the folders of images instead of the images."""
+    sources = []
     for root, folders, files in os.walk(folder, followlinks=True):
-        here = Path(root)
-        folders[:] = [name for name in folders if name[0] != "." and not _leads_back(here / name)]
-        media = [here / name for name in files if name[0] != "." and Path(name).suffix.lower() in MEDIA]
+        parent = Path(root)
+        folders[:] = [name for name in folders if name[0] != "." and not _leads_back(parent / name)]
+        media = [parent / name for name in files if name[0] != "." and Path(name).suffix.lower() in MEDIA]
         if frame_folders and any(path.suffix.lower() in IMAGE for path in media):
-            found.append(here)
+            sources.append(parent)
             media = [path for path in media if path.suffix.lower() not in IMAGE]
-        found += media
-    return sorted([path for path in found if path.is_dir() or path.suffix.lower() not in ARRAY] or found)
+        sources += media
+    return sorted([path for path in sources if path.is_dir() or path.suffix.lower() not in ARRAY] or sources)
 
 
 def _leads_back(path: Path) -> bool:
-    """Whether a link leads to a folder on the way to itself; following it would never end."""
+    """Return whether a link leads to a folder above itself; following it would never end."""
     return path.is_symlink() and any(path.samefile(above) for above in path.parents)
 
 
 def _split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
-    """Give a seeded share of each (domain, label) to the test split; a group of two or more has both splits."""
+    """Move a seeded share of each (domain, label) to the test split; a group of two or more has both splits."""
     groups = defaultdict(list)
     for clip in clips:
         groups[clip.domain, clip.labels.get("label", "")].append(clip.clip_id)

@@ -1,22 +1,22 @@
-"""Kinds of windows, and where the windows of a clip lie: arithmetic on seconds and picture numbers, no media.
+"""Kinds of windows, and the positions of a clip's windows: arithmetic on seconds and picture numbers, no media.
 
 The centres of a clip's windows are planned once, for all modalities, and a window that would leave the clip is moved
 inside. So window k is the same moment in pictures, motion and sound, except near the ends of the clip, where a longer
-window is moved further. A clip shorter than the window lies in its middle: around it pictures repeat the clip's first
-and last one, and sound is that of the file, silent beyond its ends. No other window shows what lies outside its clip,
-but those of a sound that is asked for `around` its centre, as TBN's is.
+window is moved further. When a clip is shorter than the window, the window is centred on the clip: before and after
+the clip, pictures repeat its first and last one, and sound is that of the file, silent beyond the file's ends. No other
+window reaches outside its clip, except sound windows with `around`, as in TBN.
 
-A plan is written `kind:number` on the command line and in recipes.
+A window plan is written `kind:number` on the command line and in recipes.
 
     segments:T   centres of T equal segments of the clip (TSN, TBN: T = 25; MTRAN: T = 5)
-    uniform:T    T centres spread evenly between the clip's ends, which are not among them
-    inner:T      the same between the outermost places where the window fits: the test windows of MM-SADA (T = 5);
+    uniform:T    T centres spread evenly between the clip's ends, ends excluded
+    inner:T      the same between the outermost positions where the window fits: the test windows of MM-SADA (T = 5);
                  windows of different lengths then have different centres
-    all:S        one centre in the middle of each S seconds of the clip, at least one: clips have different numbers
+    all:S        one centre in the middle of each S seconds of the clip, at least one: clips differ in their number
 
-A plan says where windows lie; which pictures a window has is the extractor's `sampling`: `dense` takes every
-`stride`-th one around the centre, `uniform` spreads them over the window's stretch, all that lies nearer to its centre
-than to another's (with `segments:T`, its segment).
+A plan places the windows; the extractor's `sampling` chooses the pictures of a window: `dense` takes every `stride`-th
+picture around the centre, `uniform` spreads them over the window's stretch. The stretch is the part of the clip that is
+nearer to this centre than to any other (with `segments:T`, the segment).
 """
 
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ from featcache.errors import ConfigError
 class Pictures:
     """A window of `count` RGB pictures, sampled by presentation time.
 
-    Which ones: `rate` pictures per second; or, at rate 0, every `stride`-th picture of the source; or, with `spread`,
-    evenly over the stretch of the clip that is the window's own: what lies nearer to its centre than to another's.
-    How: as decoded, or with `side` resized to that shorter side, or with `crop`, too, cut to crop x crop: the middle,
-    or the place that the view names.
+    Choice of pictures: `rate` pictures per second; or, at rate 0, every `stride`-th picture of the source; or, with
+    `spread`, evenly spread over the window's stretch of the clip (nearer to its centre than to any other).
+    Size of pictures: as decoded; or, with `side`, resized to that shorter side; or, with `crop` as well, cut to
+    crop x crop, in the middle or as the view names.
     """
 
     count: int
@@ -44,15 +44,15 @@ class Pictures:
     spread: bool = False
     side: int = 0
     crop: int = 0
-    view: str = "centre"  #: or one of VIEWS
+    view: str = "centre"  #: "centre" or one of VIEWS
 
 
 @dataclass(frozen=True)
 class Flow(Pictures):
     """A window of `count` fields of optical flow: from each of count pictures to the next one at the same pace.
 
-    Computed by `method` on grey pictures of shorter side `side`, in pixels of that size, and then cropped; where it is
-    mirrored, what moved to the right moves to the left.
+    `method` computes the flow on grey pictures of shorter side `side`, in pixels of that size; the flow is then
+    cropped. In a mirrored view, motion to the right becomes motion to the left.
     """
 
     method: str = "tvl1"  #: a name of featcache.media.flow.METHODS
@@ -62,8 +62,8 @@ class Flow(Pictures):
 class Sound:
     """A window of mono sound: `seconds` long, resampled to `rate` samples per second.
 
-    It is moved inside the clip like every window; with `around`, it stays where its centre is and hears what lies
-    around the clip, too, moved inside the sound of the file only.
+    It is moved inside the clip like every window. With `around`, it stays at its centre, may reach outside the clip,
+    and is moved only to lie inside the file's sound.
     """
 
     rate: int
@@ -73,58 +73,58 @@ class Sound:
 
 @dataclass(frozen=True)
 class Caption:
-    """The clip's caption; one window, whatever the plan."""
+    """The clip's caption; one window with every plan."""
 
 
 @dataclass(frozen=True)
 class Tokens(Caption):
-    """The clip's caption, of which each of the first `count` tokens is a row; in a store these are its windows."""
+    """The first `count` tokens of the clip's caption; in a store, each token is a window."""
 
     count: int = 0
 
 
 @dataclass(frozen=True)
 class Joints:
-    """The clip's skeletons, `featcache.media.skeleton.Skeleton`; one window, whatever the plan."""
+    """The clip's skeletons, `featcache.media.skeleton.Skeleton`; one window with every plan."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The clip's part of a table of numbers (rows, columns); one window, whatever the plan."""
+    """The clip's part of a table of numbers (rows, columns); one window with every plan."""
 
     key: str = ""  #: name of the array in an npz or HDF5 file; "": the only one
-    columns: str = ""  #: of a CSV file, separated by commas; "": all of them
+    columns: str = ""  #: columns of a CSV file, separated by commas; "": all columns
 
 
 Window = Pictures | Flow | Sound | Caption | Joints | Numbers
-WHOLE = (Caption, Joints, Numbers)  #: kinds of which a clip has one, whatever the plan of windows says
+WHOLE = (Caption, Joints, Numbers)  #: kinds with one window per clip, with every window plan
 
 CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
-VIEWS = ("flip", *CORNERS, *(f"{corner}-flip" for corner in CORNERS))  #: with the centre, the ten crops of TSN
+VIEWS = ("flip", *CORNERS, *(f"{corner}-flip" for corner in CORNERS))  #: together with the centre, TSN's ten crops
 
 
 class Preparer(Protocol):
-    """What the media need of an extractor: which windows it wants, and how it prepares one."""
+    """The part of an extractor that the media use: its kind of window, and how it prepares one."""
 
     @property
     def name(self) -> str:
-        """Its name, which its windows are called by."""
+        """The extractor's name, which identifies its windows."""
 
     @property
     def window(self) -> Window:
-        """What one window is made of."""
+        """The kind of window, with its parameters."""
 
     def prepare(self, window: Any) -> NDArray[np.generic]:
-        """One window, decoded -> the array that goes into a batch."""
+        """Turn one decoded window into an array of a batch."""
 
 
-COUNTED = ("segments", "uniform", "inner")  #: kinds whose number is a count of windows
+COUNTED = ("segments", "uniform", "inner")  #: kinds of plans whose number is a count of windows
 KINDS = (*COUNTED, "all")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many windows a clip gets, and where. `number`: of windows, or for `all` of seconds."""
+    """A window plan: the number of a clip's windows and their positions. `number`: windows, or seconds for `all`."""
 
     kind: str = "segments"
     number: float = 5
@@ -139,7 +139,7 @@ class Plan:
             value = 0
         if kind not in KINDS or not (number.isascii() and 0 < value < 1e6):
             raise ConfigError(
-                f"no window plan {text!r}; write KIND:COUNT with KIND one of {', '.join(COUNTED)}, or all:SECONDS"
+                f"no window plan {text!r}; write KIND:COUNT, with KIND one of {', '.join(COUNTED)}, or all:SECONDS"
             )
         return cls(kind, value)
 
@@ -147,13 +147,13 @@ class Plan:
         return f"{self.kind}:{self.number:g}"
 
     def count(self, start: float, stop: float) -> int:
-        """Windows of the clip [start, stop)."""
+        """Number of windows of the clip [start, stop)."""
         if self.kind in COUNTED:
             return int(self.number)
         return max(1, int((stop - start) / self.number + 1e-6))
 
     def centres(self, start: float, stop: float, length: float = 0.0) -> NDArray[np.float64]:
-        """Centres in seconds of the clip's windows of that length, ascending, shape (count,)."""
+        """Centres of the clip's windows of that length, in seconds, ascending, shape (count,)."""
         T = self.count(start, stop)
         if self.kind == "segments":
             return start + (np.arange(T) + 0.5) * (stop - start) / T
@@ -164,7 +164,7 @@ class Plan:
 
 
 def stretches(centres: NDArray[np.float64], start: float, stop: float) -> NDArray[np.float64]:
-    """The clip [start, stop) shared out: to each centre what is nearer to it than to the others, (count + 1,) bounds.
+    """Bounds (count + 1,) of the stretches of the clip [start, stop): each is nearest to one of the centres.
 
     >>> stretches(np.array([1.0, 3.0]), 0.0, 4.0)
     array([0., 2., 4.])
@@ -173,7 +173,7 @@ def stretches(centres: NDArray[np.float64], start: float, stop: float) -> NDArra
 
 
 def placed(centre: float, start: float, stop: float, length: float) -> float:
-    """Centre of a window of that length, moved to lie inside [start, stop), or to its middle where it does not fit.
+    """Centre of a window of that length, moved inside [start, stop), or to the middle when the window does not fit.
 
     >>> placed(0.1, 0.0, 10.0, 2.0), placed(5.0, 0.0, 10.0, 2.0), placed(0.1, 0.0, 1.0, 2.0)
     (1.0, 5.0, 0.5)
@@ -186,8 +186,8 @@ def placed(centre: float, start: float, stop: float, length: float) -> float:
 def sample_times(centre: float, start: float, stop: float, count: int, rate: float) -> NDArray[np.float64]:
     """Times in seconds of `count` samples at `rate` per second around a centre, inside the clip [start, stop).
 
-    The window lasts count / rate seconds and its samples are the middles of `count` equal steps. A window that would
-    leave the clip is moved to lie inside. A clip shorter than the window keeps the window centred on the clip, and the
+    The window lasts count / rate seconds, and its samples are the middles of `count` equal steps. A window that would
+    leave the clip is moved inside. When the clip is shorter than the window, the window is centred on the clip, and
     times outside the clip are set to its nearest end, so that edge frames repeat.
 
     >>> sample_times(1.0, 0.0, 2.0, count=4, rate=8.0)
@@ -200,7 +200,8 @@ def sample_times(centre: float, start: float, stop: float, count: int, rate: flo
 def consecutive(centre: int, first: int, last: int, count: int, stride: int = 1) -> NDArray[np.int64]:
     """Numbers of `count` pictures, every `stride`-th one, around the picture `centre`, inside [first, last].
 
-    Moved inside like `placed`; a clip with fewer pictures keeps the window centred on it, and edge pictures repeat.
+    The window is moved inside, as in `placed`. When the clip has too few pictures, the window is centred on the clip,
+    and edge pictures repeat.
 
     >>> consecutive(10, 0, 99, 4, stride=2), consecutive(1, 0, 99, 4), consecutive(0, 5, 6, 4)
     (array([ 7,  9, 11, 13]), array([0, 1, 2, 3]), array([5, 5, 6, 6]))

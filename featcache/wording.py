@@ -1,4 +1,4 @@
-"""Phrases that messages share: a name that does not exist, the first ones of many, a size."""
+"""Phrases that messages share: an unknown name, the first of many words, a size in bytes."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from featcache.errors import ConfigError, FeatcacheError
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
-    """The choice that is spelled most like the value, upper and lower case alike; "" where none is like it.
+    """The choice that is spelled most like the value, ignoring case; "" when no choice is close.
 
     >>> nearest("Hogg", ["hof", "hog"]), nearest("i3d", ["hof", "hog"])
     ('hog', '')
@@ -18,11 +18,11 @@ def nearest(value: str, choices: Iterable[str]) -> str:
 
 
 def unknown(
-    what: str, value: str, choices: Iterable[str], where: str = "", error: type[FeatcacheError] = ConfigError
+    noun: str, value: str, choices: Iterable[str], where: str = "", error: type[FeatcacheError] = ConfigError
 ) -> FeatcacheError:
-    """`no WHAT 'value' in WHERE`, the nearest choice if one is near, and all of them, that one first.
+    """Make the error `no NOUN 'value' in WHERE; did you mean 'near'? there are: near, others`.
 
-    They are quoted where one has a comma in it.
+    The nearest choice comes first. All choices are quoted when one contains a comma.
     """
     choices = list(choices)
     near = nearest(value, choices)
@@ -30,11 +30,11 @@ def unknown(
     names = map(repr, ordered) if any("," in choice for choice in choices) else ordered
     hint = f"did you mean {near!r}? " if near else ""
     place = f" in {where}" if where else ""
-    return error(f"no {what} {value!r}{place}; {hint}there are: {', '.join(names) or 'none'}")
+    return error(f"no {noun} {value!r}{place}; {hint}there are: {', '.join(names) or 'none'}")
 
 
 def first(words: Iterable[str], most: int = 10, between: str = ", ") -> str:
-    """The words, of many the first ones and how many more.
+    """Join the words; when there are more than `most`, join the first ones and add the number of the others.
 
     >>> first(["a", "b"]), first([str(k) for k in range(2000)], 2)
     ('a, b', '0, 1, … and 1,998 more')
@@ -45,7 +45,7 @@ def first(words: Iterable[str], most: int = 10, between: str = ", ") -> str:
 
 
 def quoted(words: Iterable[str], most: int = 3) -> str:
-    """The first words in quotes and how many more, for ids of which two or three are enough to know the kind.
+    """Join the first words in quotes and add the number of the others; for ids, where a few examples are enough.
 
     >>> quoted(["a", "b", "c", "d"])
     "'a', 'b', 'c', … and 1 more"
@@ -54,7 +54,7 @@ def quoted(words: Iterable[str], most: int = 3) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people, in powers of 1000 as disks and downloads are sold.
+    """Format a number of bytes in powers of 1000, as disks and downloads are measured.
 
     >>> size(999), size(1536), size(50_883_138)
     ('999 B', '1.5 kB', '50.9 MB')

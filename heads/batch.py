@@ -27,7 +27,7 @@ class Side:
     index: Tensor  #: (B,) int64, row number within the side; addresses banks and pseudo-labels
 
     def pool(self, modality: str) -> Tensor:
-        """Mean over the present windows -> (B, *row_shape); zeros for a row that lacks the modality."""
+        """Return the mean over the present windows -> (B, *row_shape); zeros for a row that lacks the modality."""
         x_BT, present_BT = self.x[modality], self.present[modality]
         if x_BT.shape[1] == 1:
             return x_BT[:, 0] * present_BT[:, 0].reshape(-1, *[1] * (x_BT.dim() - 2))
@@ -35,7 +35,7 @@ class Side:
         return (x_BT * weight_BT.reshape(*weight_BT.shape, *[1] * (x_BT.dim() - 2))).sum(1)
 
     def has(self, modality: str) -> Tensor:
-        """Rows with at least one window of the modality -> (B,) bool."""
+        """Return a mask of the rows with at least one window of the modality -> (B,) bool."""
         return self.present[modality].any(1)
 
 
@@ -57,12 +57,12 @@ class Batch:
         return required("target", self.target)
 
     def both(self) -> tuple[Side, Side]:
-        """The source side and the target side; ValueError if the batch lacks one."""
+        """Return the source side and the target side; ValueError if the batch lacks one."""
         return self.source_side, self.target_side
 
 
 def required(name: str, side: Side | None) -> Side:
-    """The side itself; ValueError if it is None."""
+    """Return the side; ValueError if it is None."""
     if side is None:
         raise ValueError(f"this batch has no {name} side; a method that reads it lists {name!r} in `needs`")
     return side
@@ -102,7 +102,7 @@ The name identifies everything that the result depends on: it is a hash of the r
 
 
 def members(y_B: Tensor, K: int) -> Tensor:
-    """True where a row belongs to a class -> (B, K) bool. Unlike one_hot, it works under torch.func.vmap."""
+    """Return True where a row belongs to a class -> (B, K) bool. Unlike one_hot, it works under torch.func.vmap."""
     return y_B[:, None] == torch.arange(K, device=y_B.device)
 
 

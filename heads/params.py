@@ -28,7 +28,7 @@ class Range:
         return self.low <= value <= self.high and not end
 
     def __str__(self) -> str:
-        """The range as text, to follow "must be"."""
+        """Return the range as text, to follow "must be"."""
         if self.high == inf:
             return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         return f"in {'[('[self.above]}{self.low:g}, {self.high:g}{'])'[self.below]}"

@@ -9,6 +9,7 @@ import reprlib
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from featcache.errors import ConfigError
@@ -29,8 +30,7 @@ def to_json(value: Any, kind: Any) -> Any:
     if registry_of(kind):
         return {"name": name_of(value), **to_json(value, type(value))}
     if is_dataclass(kind):
-        hints = get_type_hints(kind, include_extras=True)
-        return {field.name: to_json(getattr(value, field.name), hints[field.name]) for field in fields(kind)}
+        return {name: to_json(getattr(value, name), hint) for name, hint in _hints(kind).items()}
     origin, args = get_origin(kind), get_args(kind)
     if origin is dict:
         return {key: to_json(part, args[1]) for key, part in value.items()}
@@ -70,9 +70,9 @@ def from_json(data: Any, kind: Any, where: str = "") -> Any:
 
 def verify(value: Any, kind: Any, where: str) -> None:
     """ConfigError where a value made in Python is not of its type, or a number in it is not finite."""
-    origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
+    if kind is Any or (kind in (str, int, bool) and type(value) is kind):  # most of them
         return
+    origin, args = get_origin(kind), get_args(kind)
     if registry_of(kind) or is_dataclass(kind):
         kind = type(value) if registry_of(kind) else kind
         if not isinstance(value, kind):
@@ -183,9 +183,12 @@ def _known(key: str, choices: Iterable[str], where: str) -> None:
         raise unknown("setting", key, choices, where)
 
 
-def _hints(kind: Any) -> dict[str, Any]:
+def _field_hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in fields(kind)}
+
+
+_hints: Callable[[Any], dict[str, Any]] = cache(_field_hints)
 
 
 def _is(data: Any, kind: type, where: str) -> Any:

@@ -1,14 +1,26 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
 
-from featcache import Manifest
-from featcache.builders import kitchens
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: tensors are small here, and threads would wait
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_syncs() -> Iterator[None]:
+    """Do not wait for the disk: a process that is killed loses nothing that it has written, and no test cuts the power.
+
+    Tests of what is synced, and when, record the calls.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +34,16 @@ def realdata() -> Path:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
-    """A folder with kitchens.csv and its 16 rendered clips: one of each action in each kitchen. Copy what you break."""
-    folder = tmp_path_factory.mktemp("videos")
-    every = kitchens.build(folder, share=0.01)
-    Manifest("kitchens", every.clips[::3], folder).write(folder / "kitchens.csv")
+    """A folder with kitchens.csv and its 8 rendered clips, 4 of each kitchen. Copy what you break.
+
+    The first worker of pytest-xdist that needs the clips renders them, and the others wait for it.
+    """
+    from featcache.builders import kitchens
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "videos"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        kitchens.build(folder, every=26, workers=1)  # renders what is not there yet
     return folder

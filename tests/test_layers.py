@@ -14,6 +14,7 @@ FORBIDDEN = {
     "heads": {"featcache", "pipelines", "zarr", "pandas", "click", "tqdm", "h5py", "av", "cv2", "pathlib", "os", "io"},
     "pipelines": set(),
 }
+TESTING = {("featcache", "testing"), ("heads", "testing")}  #: contract tests for files outside the repository
 ROOMS = [
     "settings",
     "measures",
@@ -47,8 +48,18 @@ def imports(path):
 def test_imports_point_one_way(path):
     package = path.parts[0]
     for module in imports(path):
-        top = module.split(".")[0]
-        assert top not in FORBIDDEN[package], f"{path} imports {module}"
+        parts = module.split(".")
+        # featcache.testing is the one place to look for all contracts, so its __init__ names those of heads, too
+        allowed = path.parts == ("featcache", "testing", "__init__.py") and parts[:2] == ["heads", "testing"]
+        assert parts[0] not in FORBIDDEN[package] or allowed, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_only_contract_tests_need_pytest(path):
+    for module in imports(path):
+        parts = module.split(".")
+        of_tests = parts[0] == "pytest" or (*parts[:2],) in TESTING
+        assert not of_tests or path.parts[:2] in TESTING, f"{path} imports {module}"
 
 
 def module_of(path):
@@ -145,12 +156,12 @@ def test_modules_have_a_docstring_and_short_functions(path):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_what_is_private_stays_in_its_room(path):
-    """Rooms are featcache/store, featcache/media, ...: nobody else imports a room's `_format`, or any `_name` of it."""
+    """A room is a folder such as featcache/store: no other room imports its `_format`, or any `_name` of its files."""
     room = module_of(path).split(".")[:2]
     for module in imports(path):
         parts = module.split(".")
         private = any(part.startswith("_") and not part.startswith("__") for part in parts)
-        assert not (parts[0] == "featcache" and private) or parts[:2] == room, f"{path} imports {module}"
+        assert not (parts[0] in FORBIDDEN and private) or parts[:2] == room, f"{path} imports {module}"
 
 
 def test_no_open_ended_keyword_arguments():

@@ -1,10 +1,10 @@
-"""The check that every network makes of its input."""
+"""The check of the input that all networks share."""
 
 from torch import Tensor
 
 
 def check(x: Tensor, net: str, channels: int, smallest: tuple[int, ...]) -> None:
-    """ValueError unless x is (B, channels, *sizes) with sizes, [T,] H and W, of at least `smallest`."""
+    """Raise a ValueError unless x is (B, channels, *sizes) and the sizes, [T,] H and W, are at least `smallest`."""
     shape = tuple(x.shape)
     if len(shape) != 2 + len(smallest) or shape[1] != channels:
         axes = ", ".join("THW"[-len(smallest) :])

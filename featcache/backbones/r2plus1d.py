@@ -1,11 +1,11 @@
 """R(2+1)D-34 [Tran et al. 2018], as trained on 65 million videos of Instagram (IG-65M) [Ghadiyaram et al. 2019].
 
-ResNet-34 in which each 3 x 3 x 3 convolution is one over space, then one over time, with a ReLU between. Names are
-torchvision's (VideoResNet); arithmetic is that of the original in Caffe2:
+ResNet-34 in which each 3 x 3 x 3 convolution is split into one over space and one over time, with a ReLU between them.
+Names are torchvision's (VideoResNet); arithmetic is that of the original in Caffe2:
 
-  1. The width between the two is the one that keeps the number of weights of a 3 x 3 x 3 kernel. Each convolution has
-     its own; torchvision gives the second of a block the width of the first, and so cannot take these weights where
-     the two differ (288, 576 and 1152 in the first blocks of layers 2, 3 and 4).
+  1. The width between the two keeps the number of weights of a 3 x 3 x 3 kernel. It is computed for each convolution.
+     torchvision gives the second convolution of a block the width of the first, so it cannot take these weights where
+     the two widths differ (288, 576 and 1152 in the first blocks of layers 2, 3 and 4).
   2. Batch normalisation divides by sqrt(var + 1e-3).
 
 Left out of the official file: `fc.weight` and `fc.bias`.
@@ -23,7 +23,7 @@ def norm(width: int) -> nn.BatchNorm3d:
 
 
 def conv2plus1d(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """1 x 3 x 3, batch normalisation, ReLU, 3 x 1 x 1; stride in space and in time."""
+    """A 1 x 3 x 3 convolution, batch normalisation, ReLU, a 3 x 1 x 1 convolution; strides in space and in time."""
     between = (27 * inputs * outputs) // (9 * inputs + 3 * outputs)
     return nn.Sequential(
         nn.Conv3d(inputs, between, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
@@ -40,7 +40,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Sequential(conv2plus1d(inputs, outputs, stride), norm(outputs))
         self.conv2 = nn.Sequential(conv2plus1d(outputs, outputs, 1), norm(outputs))
-        self.downsample = nn.Sequential()  # empty, it is the identity
+        self.downsample = nn.Sequential()  # if left empty, the identity
         if stride > 1:
             self.downsample = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), norm(outputs))
 
@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
 
 
 class R2Plus1D34(nn.Module):
-    """R(2+1)D-34 over RGB, mean and deviation of Kinetics; made for 8 or 32 frames of 112 x 112, any size works."""
+    """R(2+1)D-34 over RGB, mean and deviation of Kinetics; trained on 8 or 32 frames of 112 x 112, any size works."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featcache.backbones._input import check
 
 GROUPS = 32
-EXPANSION = 4  #: a block gives 4 times as many channels as its nominal width
+EXPANSION = 4  #: a block's output channels per channel of its nominal width
 
 
 class Bottleneck(nn.Module):
@@ -28,7 +28,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = nn.Sequential()  # empty, it is the identity
+        self.downsample = nn.Sequential()  # if left empty, the identity
         if stride > 1 or inputs != outputs:
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 

@@ -7,8 +7,8 @@ The folder is the registry. A bridge file holds
     def write(path, tables) -> None                write a file, replacing `path` completely or not at all
     def companions(path) -> list[Path]             optional: other files that `write` replaces
 
-and is tested by `tests/featcache/test_bridges.py`. The first paragraph of its docstring describes the format and is
-printed by `featcache list formats`. Files are untrusted: a bridge never runs code from a file (pickles go through
+and keeps the contract of `featcache.testing.BridgeTests`. The first paragraph of its docstring describes the format and
+is printed by `featcache list formats`. Files are untrusted: a bridge never runs code from a file (pickles go through
 `untrusted.pickles`). Unexpected content raises a FormatError that names the file, the place, the value found and the
 value expected. NaN values are passed on.
 

@@ -31,16 +31,16 @@ def build(
     *,
     progress: Progress = silent,
     seed: int = 0,
-    share: float = 1.0,
+    every: int = 1,
     workers: int | None = None,
 ) -> Manifest:
     """Render the missing clips into `folder/DOMAIN/CLIP_ID.mp4` and write `folder/kitchens.csv`.
 
-    `progress(done, total)` is called at the start and after every clip. share: part of every class to render, at least
-    3 clips (for tests). workers: number of processes, by default one per core. They import the calling script, which
-    therefore needs the guard `if __name__ == "__main__":`.
+    `progress(done, total)` is called at the start and after every clip. every: render only each n-th clip (for tests).
+    workers: number of processes, by default one per core. They import the calling script, which therefore needs the
+    guard `if __name__ == "__main__":`.
     """
-    folder, plan = Path(folder), shots(seed, share)
+    folder, plan = Path(folder), shots(seed)[::every]
     try:
         _forget_others(folder, plan, seed)
         todo = [shot for shot in plan if not _path(folder, shot).exists()]

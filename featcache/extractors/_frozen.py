@@ -1,6 +1,6 @@
-"""What extractors with a network share: weights, device, precision and memory order, and a forward pass over a batch.
+"""The common part of extractors with a network: weights, device, precision, memory order, and a batch's forward pass.
 
-Pictures stay uint8 until they are on the device, where `transform` makes them what the network was trained on.
+Pictures stay uint8 until they are on the device, where `transform` turns them into the input of the network.
 """
 
 import zlib
@@ -15,19 +15,19 @@ from featcache.errors import ConfigError, WeightsError
 from featcache.extractors import UNTRAINED, Extractor, Runtime
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MEMORY = {4: torch.channels_last, 5: torch.channels_last_3d}  #: by number of dimensions
-COMPILE = {"on": "default", "graphs": "reduce-overhead"}  #: our word -> torch.compile's mode
-ENDS = ("bn3.weight", "conv2.1.weight")  #: gains at the ends of residual branches, of ResNeXt and R(2+1)D
+MEMORY = {4: torch.channels_last, 5: torch.channels_last_3d}  #: memory formats, by number of dimensions
+COMPILE = {"on": "default", "graphs": "reduce-overhead"}  #: our name -> torch.compile's mode
+ENDS = ("bn3.weight", "conv2.1.weight")  #: gains at the ends of residual branches in ResNeXt and R(2+1)D
 
 
 class Frozen(Extractor):
-    """An extractor that is a network of featcache/backbones: subclasses say which, and how its input is made."""
+    """An extractor with a network of featcache/backbones. Subclasses choose the network and prepare its input."""
 
     layout: ClassVar[str]  #: the network's name in featcache/backbones/layouts.py
-    weights: str  #: the catalogue's name of its own weights
+    weights: str  #: name of its own weights in the catalogue
     sizes: tuple[int, int] = (2, 32)  #: windows of a forward pass, on a CPU and on a GPU
-    calls: int = 1  #: forward passes per call that are worth while
-    size: int
+    calls: int = 1  #: forward passes per call that are efficient
+    size: int  #: windows of a forward pass on the device in use
     precision: str = "fp32"
     module: nn.Module | None = None
     device: torch.device
@@ -47,7 +47,7 @@ class Frozen(Extractor):
         return features
 
     def ready(self, runtime: Runtime) -> Self:
-        """Load the weights and put the network where it shall run; WeightsError where they are not to be had."""
+        """Load the weights and move the network to its device; WeightsError if the weights are not available."""
         check(runtime)
         if runtime.weights == UNTRAINED:
             module = self.build()
@@ -60,43 +60,43 @@ class Frozen(Extractor):
         self.precision, self.compile = runtime.precision, runtime.compile
         self.size = self.sizes[self.device.type == "cuda"]
         self.batch = self.size * self.calls
-        if self.device.type == "cuda" and runtime.compile != "graphs":  # which belong to one thread
+        if self.device.type == "cuda" and runtime.compile != "graphs":  # CUDA graphs belong to one thread
             self.threads = 2  # one copies while the other computes
         return self
 
     def load(self, name: str) -> nn.Module:
-        """The network with these weights: a name of the catalogue, or a file."""
+        """Return the network with weights from the catalogue or a file."""
         from featcache import weights
         from featcache.backbones import layouts
 
         path = weights.find(name)
-        with torch.device("meta"):  # no memory and no first values: all of them are in the file
+        with torch.device("meta"):  # no memory and no initial values: the file has all values
             module = self.build()
         layouts.fill(module, layouts.convert(weights.read(path), self.layout), str(path))
         self.weights_sha256 = weights.digest(path)
-        known = weights.CATALOGUE.get(name)
-        self.licence = known.licence if known else f"unknown: {path.name} is a file of the user"
+        entry = weights.CATALOGUE.get(name)
+        self.licence = entry.licence if entry else f"unknown: {path.name} is a file of the user"
         return module
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Precision is part of it where it is not float32; the device and the batch size are not."""
+        """The recipe, which contains the precision unless it is float32, but neither the device nor the batch size."""
         return super().recipe | ({} if self.precision == "fp32" else {"precision": self.precision})
 
     @property
     def facts(self) -> dict[str, str]:
-        """With the device, whether it was compiled, and whether a GPU rounded the factors of convolutions (TF32)."""
-        made = super().facts | {"device": "cpu", "compile": self.compile}
+        """The facts, with the device, the mode of torch.compile, and whether a GPU used TF32 in convolutions."""
+        facts = super().facts | {"device": "cpu", "compile": self.compile}
         if self.device.type == "cuda":
-            made["device"] = torch.cuda.get_device_name(self.device)
-            made["tf32"] = "on" if torch.backends.cudnn.allow_tf32 else "off"
-        return made
+            facts["device"] = torch.cuda.get_device_name(self.device)
+            facts["tf32"] = "on" if torch.backends.cudnn.allow_tf32 else "off"
+        return facts
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
         """Prepared windows (n, ...) -> rows (n, *row_shape).
 
-        Each forward pass has `size` windows, the last one filled up with its own last window: libraries compute in
-        another order at another size, and a row's last digits would depend on how many windows were at hand.
+        Each forward pass has `size` windows; the last pass is filled up by repeating the last window. BLAS and cuDNN
+        sum in another order for another batch size, so a row's last digits would depend on the number of windows.
         """
         if self.module is None:
             raise WeightsError(f"{self.name} has no weights yet: call ready(Runtime(...)) first")
@@ -120,7 +120,7 @@ class Frozen(Extractor):
 
 
 def check(runtime: Runtime) -> None:
-    """ConfigError for a precision, device or compile mode that is not there."""
+    """Raise ConfigError for an unknown precision, device or compile mode."""
     for name, value, choices in (
         ("precision", runtime.precision, PRECISIONS),
         ("compile", runtime.compile, ("off", *COMPILE)),
@@ -132,13 +132,13 @@ def check(runtime: Runtime) -> None:
     except RuntimeError:
         raise ConfigError(f"no device {runtime.device!r}; write cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"no device {runtime.device!r}: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
+        raise ConfigError(f"no device {runtime.device!r}: torch has {torch.cuda.device_count()} CUDA devices; use cpu")
     if runtime.compile == "graphs" and device.type != "cuda":
-        raise ConfigError(f"compile is 'graphs', CUDA graphs, on {runtime.device!r}; use --device cuda, or 'on'")
+        raise ConfigError(f"compile is 'graphs' (CUDA graphs) on {runtime.device!r}; use --device cuda, or 'on'")
 
 
 def placed(module: nn.Module, runtime: Runtime) -> nn.Module:
-    """The network frozen, on its device, in its memory order, compiled if so wished."""
+    """Freeze the network, move it to its device and memory order, and compile it if requested."""
     module = module.eval().requires_grad_(False).to(runtime.device)
     for tensor in module.parameters() if runtime.channels_last else ():
         if tensor.dim() in MEMORY:
@@ -149,10 +149,10 @@ def placed(module: nn.Module, runtime: Runtime) -> nn.Module:
 
 
 def fill_by_seed(module: nn.Module, seed: int) -> None:
-    """Weights by rule: N(0, 2 / fan-in) for what multiplies, so that features keep their size through any depth.
+    """Draw the weights from the seed: kernels from N(0, 2 / fan-in), so that features keep their size at any depth.
 
-    Residual branches are damped, or each of them would double the variance. Each tensor has a generator of its own,
-    seeded by seed and name: equal networks get equal weights.
+    Residual branches are damped, because each of them would otherwise double the variance. Each tensor has its own
+    generator, seeded by seed and name, so equal networks get equal weights.
     """
     for name, tensor in module.state_dict().items():
         if not tensor.is_floating_point():

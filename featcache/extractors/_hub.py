@@ -1,8 +1,8 @@
-"""Models of Hugging Face: where their files are, what identifies them, and loading them without running their code.
+"""Models of Hugging Face: finding their files, identifying them, and loading them without running their code.
 
-A model is a local folder, or an id of the hub that is looked up in the local cache and fetched when a network is there
-(HF_HUB_OFFLINE=1 forbids that). Weights are read from safetensors, or from a `pytorch_model.bin` where there is no such
-file, of which torch then reads only tensors. A model that brings Python code of its own is refused.
+A model is a local folder, or an id of the hub. An id is looked up in the local cache and downloaded if it is missing
+there (HF_HUB_OFFLINE=1 forbids that). Weights are read from safetensors, or else from a `pytorch_model.bin`, from which
+torch reads only tensors. A model that brings its own Python code is refused.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from featcache.extractors._frozen import Frozen
 from featcache.files import folder_sha256
 from featcache.windows import Tokens
 
-SETTINGS = ("*.json", "*.txt", "*.model")  #: configuration, tokenizer, preprocessing
+SETTINGS = ("*.json", "*.txt", "*.model")  #: files of configuration, tokenizer and preprocessing
 WEIGHTS = ("*.safetensors",)
 PICKLED = ("*pytorch_model*.bin",)
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")  #: or a file of SentencePiece, *.model
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")  #: files of a tokenizer, besides SentencePiece's *.model
 OTHERS = (".*", "*/.*", "onnx/*", "*/onnx/*", "openvino/*", "*/openvino/*", "checkpoint-*", "runs/*", "original/*")
 
 
 class Hub(Frozen):
     """An extractor whose network comes from the hub: `Params` has `model` and `revision`."""
 
-    needs: ClassVar[tuple[str, str]]  #: the package that loads the network, and our extra that installs it
+    needs: ClassVar[tuple[str, str]]  #: the package that loads the network, and the extra of featcache that installs it
     weights = ""
-    folder: Path  #: of the model's files
+    folder: Path  #: folder of the model's files
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)
@@ -42,15 +42,15 @@ class Hub(Frozen):
         self.model = local.resolve().name if params.model and local.is_dir() else str(params.model)
 
     def network(self, trained: bool) -> nn.Module:
-        """The network that turns what `transform` gives into rows. Sets window, modality and row_shape."""
+        """Return the network from the output of `transform` to rows. Sets window, modality and row_shape."""
         raise NotImplementedError
 
     def ready(self, runtime: Runtime) -> Self:
-        """Find the model's files and load it; WeightsError or ConfigError where that cannot be."""
+        """Find the model's files and load the model; WeightsError or ConfigError if that fails."""
         if runtime.weights not in ("", UNTRAINED):
             raise ConfigError(
-                f"{self.name} has no --weights {runtime.weights}: its weights are those of the model; "
-                f"name another model, or a folder, by {_way(self.name, 'MODEL')}"
+                f"{self.name} takes no --weights {runtime.weights}, because the model includes its weights; "
+                f"name another model, or a folder, with {_option(self.name, 'MODEL')}"
             )
         package, extra = self.needs
         try:
@@ -62,11 +62,11 @@ class Hub(Frozen):
             return super().ready(runtime)
 
     def build(self) -> nn.Module:
-        """The network with any weights, from the model's configuration."""
+        """Return the network with any weights, from the model's configuration."""
         return self.network(trained=False)
 
     def load(self, name: str) -> nn.Module:
-        """The network with the model's weights."""
+        """Return the network with the model's weights."""
         if not any(_matches(file, (*WEIGHTS, *PICKLED)) for file in files(self.folder)):
             raise WeightsError(
                 f"{self.name}: {self.folder} has no weights; put model.safetensors there, or use --weights untrained"
@@ -76,7 +76,7 @@ class Hub(Frozen):
         return module
 
     def measure(self, module: nn.Module, example: NDArray[Any]) -> nn.Module:
-        """The network, after one prepared window has shown the shape of its rows."""
+        """Set row_shape by running the network on one prepared window, and return the network."""
         with torch.inference_mode():
             rows = module.eval()(self.transform(torch.from_numpy(example[None])))
         self.row_shape = tuple(rows.shape[2 if isinstance(self.window, Tokens) else 1 :])
@@ -84,9 +84,9 @@ class Hub(Frozen):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """A local folder is named by its last part: what identifies the model is the digest, wherever it lies.
+        """The recipe. A local folder appears by its last part, because the digest identifies the model in any place.
 
-        `tokens` is part of it where there are some: other stores keep the recipe that they have.
+        `tokens` is included only if it is not 0, so that the recipes of older stores stay valid.
         """
         recipe = super().recipe
         params = {key: value for key, value in recipe["params"].items() if key != "tokens" or value}
@@ -94,9 +94,9 @@ class Hub(Frozen):
 
 
 def find(name: str, model: str, revision: str, weights: bool) -> Path:
-    """The folder of the model's files, fetched if need be. weights: those, too, and not only the settings."""
+    """Return the folder of the model's files, downloaded if needed. weights: fetch the weights, too."""
     if not model:
-        raise ConfigError(f"{name} needs a model: write {_way(name, 'MODEL')}, an id of the hub or a folder")
+        raise ConfigError(f"{name} needs a model: write {_option(name, 'MODEL')}, an id of the hub or a folder")
     local = Path(model).expanduser()
     if local.is_dir():
         if revision:
@@ -119,19 +119,19 @@ def find(name: str, model: str, revision: str, weights: bool) -> Path:
         raise ConfigError(f"{name}: model {model!r} has no revision {revision!r}") from None
     except RepositoryNotFoundError:
         raise ConfigError(
-            f"{name}: the hub has no model {model!r}, or it is private and wants `hf auth login`"
+            f"{name}: the hub has no model {model!r}, or it is private and needs `hf auth login`"
         ) from None
-    except Exception as error:  # all that remains of the hub's own errors, and of the network's
+    except Exception as error:  # any other error of the hub or of the network
         reason = "HF_HUB_OFFLINE is set" if _offline() else f"the hub was not reached: {first_line(error)}"
         raise WeightsError(
             f"{name}: model {model!r} is not in the cache of Hugging Face, and {reason}; run `hf download {model}` "
-            f"where there is a network, or name a local folder by {_way(name, 'FOLDER')}"
+            f"where there is a network, or name a local folder with {_option(name, 'FOLDER')}"
         ) from None
     return folder
 
 
-def _way(name: str, model: str) -> str:
-    """How the model of an extractor is named on the command line."""
+def _option(name: str, model: str) -> str:
+    """Return the text that selects an extractor's model on the command line."""
     return f"hf:{model}" if name.partition(":")[0] == "hf" else f"--set {name}.model={model}"
 
 
@@ -142,20 +142,20 @@ def _offline() -> bool:
 
 
 def files(folder: Path) -> list[str]:
-    """Names of the files in a model's folder that make its rows: settings, and weights in the form that is read."""
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    found = [name for name in found if _matches(name, SETTINGS + WEIGHTS + PICKLED) and not _matches(name, OTHERS)]
-    safe = {Path(name).parent for name in found if _matches(name, WEIGHTS)}
-    return [name for name in found if not (_matches(name, PICKLED) and Path(name).parent in safe)]
+    """Return the names of the files in a model's folder that determine its rows: settings, and the weights to read."""
+    present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    used = [name for name in present if _matches(name, SETTINGS + WEIGHTS + PICKLED) and not _matches(name, OTHERS)]
+    safe = {Path(name).parent for name in used if _matches(name, WEIGHTS)}
+    return [name for name in used if not (_matches(name, PICKLED) and Path(name).parent in safe)]
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over names and bytes of those files, so that another tokenizer is another model, too."""
+    """Return the SHA-256 over names and bytes of `files`, so that another tokenizer is another model."""
     return folder_sha256(folder, files(folder))
 
 
 def check_tokenizer(folder: Path, name: str) -> None:
-    """WeightsError where a tokenizer's words are not there: transformers would make one that knows no word."""
+    """Raise WeightsError if the tokenizer's vocabulary is missing: transformers would build one without words."""
     if not any(Path(file).name in TOKENIZERS or file.endswith(".model") for file in files(folder)):
         raise WeightsError(
             f"{name}: {folder} has no tokenizer; put tokenizer.json there, or {', '.join(TOKENIZERS[1:])}"
@@ -163,9 +163,9 @@ def check_tokenizer(folder: Path, name: str) -> None:
 
 
 def loaded(kind: Any, folder: Path, config: Any, name: str) -> tuple[Any, set[str]]:
-    """The model of that class, float32, and the names of tensors that its files lack: none but those of a pooler.
+    """Return the model of class `kind`, float32, and the names of tensors that its files lack.
 
-    transformers draws such tensors at random and goes on.
+    transformers fills these at random without an error, so only tensors of a pooler may be missing.
     """
     model, report = kind.from_pretrained(
         folder,
@@ -176,9 +176,9 @@ def loaded(kind: Any, folder: Path, config: Any, name: str) -> tuple[Any, set[st
         trust_remote_code=False,
     )
     missing = set(report["missing_keys"])
-    if lost := sorted(key for key in missing if "pooler" not in key.split(".")):
+    if needed := sorted(key for key in missing if "pooler" not in key.split(".")):
         raise WeightsError(
-            f"{name}: its weight files lack {len(lost)} of the model's tensors, the first is {lost[0]!r}"
+            f"{name}: its weight files lack {len(needed)} of the model's tensors, the first is {needed[0]!r}"
         )
     return model, missing
 
@@ -189,7 +189,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and notes from transformers: what matters of them we check, and say as an error."""
+    """Silence progress bars and notes of transformers; we check for the problems that matter and raise errors."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -204,16 +204,16 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def refused(what: str) -> Iterator[None]:
-    """Whatever the libraries raise about a model's files becomes one sentence: WeightsError."""
+def refused(problem: str) -> Iterator[None]:
+    """Turn any error of the libraries about a model's files into a WeightsError of one sentence."""
     try:
         yield
     except FeatcacheError:
         raise
     except Exception as error:
-        raise WeightsError(f"{what}: {first_line(error) or type(error).__name__}") from error
+        raise WeightsError(f"{problem}: {first_line(error) or type(error).__name__}") from error
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message."""
+    """Return the first line of a message that is not blank."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -1,4 +1,4 @@
-"""Extractors whose network sees single pictures: a window's row is the mean over its pictures."""
+"""Extractors whose network takes single pictures: a window's row is the mean over its pictures."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from featcache.windows import Pictures
 
 @dataclass(frozen=True)
 class Sampled:
-    """Which pictures a window has."""
+    """The choice of a window's pictures."""
 
     count: int = bounded(8, 1, 512)  #: pictures of a window
     sampling: str = "uniform"  #: uniform: spread over the window's stretch of the clip | dense: around its centre
@@ -23,7 +23,7 @@ class Sampled:
 
 
 class PerPicture(Frozen):
-    """Pictures of shorter side 256, the middle 224 x 224, ImageNet's mean and deviation."""
+    """An extractor of pictures of shorter side 256, the middle 224 x 224, with ImageNet's mean and deviation."""
 
     modality: str = "rgb"
     sizes = (1, 16)

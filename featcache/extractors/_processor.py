@@ -1,7 +1,7 @@
 """The preprocessing of pictures that a Hugging Face model publishes in preprocessor_config.json, without its libraries.
 
-Resize, centre crop, rescale, normalise, in that order, as transformers' own processors do with torchvision: resized in
-8 bits with antialiasing, sides rounded down, a crop beyond the picture filled with black.
+The steps are resize, centre crop, rescale and normalise, as in transformers' own processors with torchvision: resizing
+is in 8 bits with antialiasing, sides are rounded down, and a crop beyond the picture is filled with black.
 """
 
 import json
@@ -18,8 +18,8 @@ from torch.nn import functional
 from featcache.errors import ConfigError
 
 FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
-NESTED = ("image_processor", "video_processor")  #: where the last of these files has it
-MODES = {2: "bilinear", 3: "bicubic"}  #: Pillow's numbers of interpolations
+NESTED = ("image_processor", "video_processor")  #: keys of the settings in the last of these files
+MODES = {2: "bilinear", 3: "bicubic"}  #: Pillow's numbers of the interpolations
 
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -28,7 +28,7 @@ SQUARE = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
 CROPPED = {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224}
 ALWAYS = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 
-DEFAULTS: dict[str, dict[str, Any]] = {  #: what a processor does where its file is silent, by the start of its name
+DEFAULTS: dict[str, dict[str, Any]] = {  #: settings that a processor's file leaves out, by the start of its name
     "ViT": SQUARE | HALF | {"resample": 2},
     "DeiT": SQUARE
     | HALF
@@ -43,8 +43,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {  #: what a processor does where its file
     "VJEPA2": CROPPED | IMAGENET | {"size": {"shortest_edge": 292}, "crop_size": 256, "resample": 2},
     "ConvNext": {"size": {"shortest_edge": 384}, "do_center_crop": False, "crop_pct": 224 / 256, "resample": 3} | HALF,
 }
+#: processors by type of model, for files of 2021, which do not name their processor
 NAMELESS = {"vit": "ViT", "deit": "DeiT", "beit": "Beit", "swin": "ViT", "clip": "CLIP", "videomae": "VideoMAE"}
-#: files of 2021 do not name their processor: by type of model
 ENDINGS = ("ImageProcessor", "FeatureExtractor", "VideoProcessor")
 STEPS_WE_LACK = (
     "do_pad",
@@ -58,7 +58,7 @@ STEPS_WE_LACK = (
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What is done to a picture. A size is (height, width), or one number: the shorter side."""
+    """The preprocessing of a picture. A size is (height, width), or one number: the shorter side."""
 
     size: int | tuple[int, int] | None
     mode: str
@@ -68,7 +68,7 @@ class Pipeline:
     std: tuple[float, float, float]
 
     def picture(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """RGB (height, width, 3) -> (3, h, w), always of the same h and w."""
+        """RGB (height, width, 3) -> (3, h, w), with the same h and w for all pictures."""
         x = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
         if self.size is not None:
             size = _sides(rgb.shape[:2], self.size) if isinstance(self.size, int) else self.size
@@ -85,7 +85,7 @@ class Pipeline:
 
 
 def read(folder: Path, model: str, model_type: str) -> Pipeline:
-    """The pipeline of the model in that folder; ConfigError where there is none, or one that is not known here."""
+    """Read the pipeline of the model in a folder; ConfigError if there is none, or if it is not supported here."""
     settings, file = _settings(folder, model)
     kind = next((str(settings[key]) for key in settings if key.endswith(("processor_type", "extractor_type"))), "")
     family = kind.removesuffix("Fast")
@@ -94,58 +94,58 @@ def read(folder: Path, model: str, model_type: str) -> Pipeline:
     family = family or NAMELESS.get(model_type, "")
     if family not in DEFAULTS:
         raise ConfigError(
-            f"hf: {file} of {model} asks for the processor {kind or 'of ' + model_type!r}, whose steps are not known "
-            f"here; known are those of {', '.join(DEFAULTS)}"
+            f"hf: {file} of {model} names the processor {kind or 'of ' + model_type!r}, which is not supported; "
+            f"choose a model with a processor of {', '.join(DEFAULTS)}"
         )
-    known = ALWAYS | DEFAULTS[family] | {key: value for key, value in settings.items() if value is not None}
+    options = ALWAYS | DEFAULTS[family] | {key: value for key, value in settings.items() if value is not None}
     for step in STEPS_WE_LACK:
-        if known.get(step):
-            raise ConfigError(f"hf: {file} of {model} asks for {step}={known[step]}, a step that is not known here")
-    if known["do_resize"] and known["resample"] not in MODES:
+        if options.get(step):
+            raise ConfigError(f"hf: {file} of {model} has {step}={options[step]}, which is not supported")
+    if options["do_resize"] and options["resample"] not in MODES:
         raise ConfigError(
-            f"hf: {file} of {model} has resample={known['resample']}; known are 2, bilinear, and 3, bicubic"
+            f"hf: {file} of {model} has resample={options['resample']}; supported: 2 (bilinear) and 3 (bicubic)"
         )
     shorter = "shortest_edge" in DEFAULTS[family]["size"]
-    size = _size(known["size"], shorter, f"size in {file} of {model}") if known["do_resize"] else None
-    crop = _size(known["crop_size"], False, f"crop_size in {file} of {model}") if known["do_center_crop"] else None
+    size = _size(options["size"], shorter, f"size in {file} of {model}") if options["do_resize"] else None
+    crop = _size(options["crop_size"], False, f"crop_size in {file} of {model}") if options["do_center_crop"] else None
     if family == "ConvNext" and isinstance(size, int):
-        size, crop = (int(size / known["crop_pct"]), (size, size)) if size < 384 else ((size, size), None)
+        size, crop = (int(size / options["crop_pct"]), (size, size)) if size < 384 else ((size, size), None)
     if not isinstance(crop, tuple) and not isinstance(size, tuple):
-        raise ConfigError(f"hf: by {file} of {model}, pictures keep their shape; only models with one input size work")
-    normal = known["do_normalize"]
+        raise ConfigError(f"hf: {file} of {model} lets pictures keep their shape; choose a model with one input size")
+    normal = options["do_normalize"]
     return Pipeline(
         size,
-        MODES.get(known["resample"], "bilinear"),
+        MODES.get(options["resample"], "bilinear"),
         crop if isinstance(crop, tuple) else None,
-        float(known["rescale_factor"]) if known["do_rescale"] else 1.0,
-        _three(known["image_mean"]) if normal else (0.0, 0.0, 0.0),
-        _three(known["image_std"]) if normal else (1.0, 1.0, 1.0),
+        float(options["rescale_factor"]) if options["do_rescale"] else 1.0,
+        _three(options["image_mean"]) if normal else (0.0, 0.0, 0.0),
+        _three(options["image_std"]) if normal else (1.0, 1.0, 1.0),
     )
 
 
 def _settings(folder: Path, model: str) -> tuple[dict[str, Any], str]:
     for file in FILES:
         if (folder / file).is_file():
-            found = json.loads((folder / file).read_text("utf-8"))
-            found = next((found[key] for key in NESTED if key in found), found if file != FILES[-1] else None)
-            if found is not None:
-                return found, file
-    raise ConfigError(f"hf: {model} has no {FILES[0]}, which says how its pictures are made; put it into {folder}")
+            content = json.loads((folder / file).read_text("utf-8"))
+            settings = next((content[key] for key in NESTED if key in content), content if file != FILES[-1] else None)
+            if settings is not None:
+                return settings, file
+    raise ConfigError(f"hf: {model} has no {FILES[0]}, which describes its preprocessing; put it into {folder}")
 
 
-def _size(value: Any, shorter: bool, what: str) -> int | tuple[int, int]:
-    """As (height, width), or as the shorter side. shorter: what one bare number means."""
+def _size(value: Any, shorter: bool, label: str) -> int | tuple[int, int]:
+    """Return a size as (height, width), or as the shorter side, which a bare number means if `shorter`."""
     if isinstance(value, int):
         return value if shorter else (value, value)
     if isinstance(value, list | tuple) and len(value) == 2:
         return int(value[0]), int(value[1])
     if isinstance(value, dict):
-        there = {key: size for key, size in value.items() if size is not None}
-        if set(there) == {"height", "width"}:
-            return int(there["height"]), int(there["width"])
-        if set(there) == {"shortest_edge"}:
-            return int(there["shortest_edge"])
-    raise ConfigError(f"hf: {what} is {value}; known are a height and width, and a shortest_edge")
+        sides = {key: size for key, size in value.items() if size is not None}
+        if set(sides) == {"height", "width"}:
+            return int(sides["height"]), int(sides["width"])
+        if set(sides) == {"shortest_edge"}:
+            return int(sides["shortest_edge"])
+    raise ConfigError(f"hf: {label} is {value}; supported: height and width, or shortest_edge")
 
 
 def _three(value: Any) -> tuple[float, float, float]:
@@ -154,13 +154,13 @@ def _three(value: Any) -> tuple[float, float, float]:
 
 
 def _sides(shape: tuple[int, ...], shorter: int) -> tuple[int, int]:
-    """Height and width with that shorter side; the longer one rounded down."""
+    """Return the height and width with that shorter side; the longer one is rounded down."""
     height, width = shape
     return (shorter, int(shorter * width / height)) if height <= width else (int(shorter * height / width), shorter)
 
 
 def _cropped(x: Tensor, crop: tuple[int, int]) -> Tensor:
-    """The middle of pictures (1, 3, h, w)."""
+    """Cut out the middle of pictures (1, 3, h, w), padded with zeros if they are smaller than the crop."""
     missing = [max(want - have, 0) for want, have in zip(crop, x.shape[-2:], strict=True)]
     if any(missing):
         rows, columns = missing

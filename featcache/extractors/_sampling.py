@@ -1,4 +1,4 @@
-"""How extractors of pictures sample a window, and how their uint8 pixels become what a network was trained on."""
+"""The sampling of a window's pictures, and the conversion of their uint8 pixels to a network's input."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ KINETICS = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
 
 def window(name: str, params: Any) -> dict[str, Any]:
-    """The arguments of Pictures or Flow that `count`, `sampling`, `stride` and `rate` of an extractor stand for."""
+    """Return the arguments of Pictures or Flow for an extractor's `count`, `sampling`, `stride` and `rate`."""
     if params.sampling not in SAMPLINGS:
         raise ConfigError(f"{name}.sampling is {params.sampling!r}; choose from {', '.join(SAMPLINGS)}")
     spread = params.sampling == "uniform"
     if spread and params.rate:
-        raise ConfigError(f"{name}.rate is {params.rate:g}, but sampling is uniform, whatever the rate; leave one out")
+        raise ConfigError(f"{name}.rate is {params.rate:g}, but uniform sampling has no rate; leave one of them out")
     return {"count": params.count, "rate": params.rate, "stride": params.stride, "spread": spread}
 
 

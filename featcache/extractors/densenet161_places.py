@@ -1,4 +1,4 @@
-"""DenseNet-161 [Huang et al. 2017], trained on Places365, over single pictures, averaged over the window: ACP's scenes.
+"""DenseNet-161 [Huang et al. 2017], trained on Places365, on single pictures, averaged over the window: ACP's scenes.
 
 Pictures of shorter side 256, the middle 224 x 224, ImageNet's mean and deviation; 2208 numbers after ReLU and pool.
 """
@@ -13,11 +13,11 @@ from featcache.extractors._per_picture import PerPicture, Sampled
 
 @dataclass(frozen=True)
 class Params(Sampled):
-    """Which pictures a window has."""
+    """The choice of a window's pictures."""
 
 
 class DenseNet161Places(PerPicture):
-    """The place in the pictures of a window."""
+    """An extractor of the place in the pictures of a window."""
 
     name: str = "densenet161-places"
     layout: ClassVar[str] = "densenet161"

@@ -1,12 +1,12 @@
 """Motion: histograms of optical flow (Laptev et al. 2008) on a grid and over the halves of a window.
 
-Pictures become grey and `side` pixels along their shorter side, so that flow does not depend on the size of a video.
-Speed is counted in shorter sides per second: flow in pixels * rate / side, so neither does it depend on the frame rate.
+Pictures become grey, with a shorter side of `side` pixels, so that flow does not depend on the size of a video. Speed
+is counted in shorter sides per second, flow in pixels * rate / side, so it does not depend on the frame rate either.
 Each half of the window and each cell of the grid gives
 
     orientation   `bins` directions over 360 degrees (the first points right, the next ones turn downwards); a pixel
                   adds log(1 + speed / still) to the two nearest, shared linearly; mean over the pixels of the cell
-    speed         share of its pixels with speed below `still`, up to 4, up to 16 times `still`, and above
+    speed         share of the cell's pixels with speed below `still`, up to 4, up to 16 times `still`, and above
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from featcache.extractors import Extractor, bounded
 from featcache.media.flow import METHODS
 from featcache.windows import Pictures
 
-LONGEST = 30_000  #: pixels of the longer side, to which longer ones are squeezed: OpenCV counts them in 16 bits
+LONGEST = 30_000  #: most pixels of the longer side, to which longer ones are squeezed: OpenCV counts in 16 bits
 SPEEDS = 4  #: classes of speed
 
 
 @dataclass(frozen=True)
 class Params:
-    """What a row is made of."""
+    """The pictures of a window, and the histograms of a row."""
 
     flow: str = "dis"  #: dis | tvl1
-    count: int = bounded(7, 3, 301)  #: pictures of a window, one more than flows; odd, so that the halves are equal
+    count: int = bounded(7, 3, 301)  #: pictures of a window, one more than flows; odd, for two equal halves
     rate: float = bounded(10.0, 0.01, 1000)  #: pictures per second of a window
     side: int = bounded(96, 12, 1024)  #: shorter side in pixels of the pictures between which flow is computed
     grid: int = bounded(4, 1, 64)  #: cells of the grid along each side
@@ -40,7 +40,7 @@ class Params:
 
 
 class Hof(Extractor):
-    """Flow histograms of a short window."""
+    """An extractor of flow histograms of a short window."""
 
     name: str = "hof"
     modality: str = "flow"
@@ -48,7 +48,7 @@ class Hof(Extractor):
     def __init__(self, params: Params) -> None:
         super().__init__(params)
         if params.flow not in METHODS:
-            raise ConfigError(f"hof: no flow {params.flow!r}; choose from {', '.join(sorted(METHODS))}")
+            raise ConfigError(f"hof.flow is {params.flow!r}; choose from {', '.join(sorted(METHODS))}")
         if params.count % 2 == 0:
             raise ConfigError(f"hof.count is {params.count}; it must be odd, for two equal halves of flows")
         if params.grid > params.side:

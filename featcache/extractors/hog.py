@@ -1,13 +1,13 @@
 """Appearance: histograms of oriented gradients (Dalal and Triggs 2005) and coarse colour, averaged over a window.
 
-Each picture is resized to a square of `size` pixels, whatever its aspect. Two parts follow each other in a row:
+Each picture is resized to a square of `size` pixels, whatever its aspect. A row has two parts:
 
     gradients   of the square root of intensity, the strongest of the three colours at each pixel; `bins` unsigned
                 orientations (0 to 180 degrees) per cell of `cell` x `cell` pixels. 2 x 2 cells make one of
                 (size / cell - 1)^2 overlapping blocks, weighted towards its middle and L2-Hys normalised (clipped at
-                0.2). All this is OpenCV's HOGDescriptor, times sqrt(4 * bins) so that an entry is of order 1
+                0.2). This is OpenCV's HOGDescriptor, times sqrt(4 * bins) so that an entry is of order 1
     colour      mean and standard deviation of red, green and blue in each cell of a `colours` x `colours` grid,
-                2 * mean - 1 in [-1, 1] and 2 * std in [0, 1]: light, texture and viewpoint change it
+                2 * mean - 1 in [-1, 1] and 2 * std in [0, 1]: they depend on light, texture and viewpoint
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from featcache.windows import Pictures
 
 @dataclass(frozen=True)
 class Params:
-    """What a row is made of."""
+    """The pictures of a window, and the cells and bins of a row."""
 
     count: int = bounded(3, 1, 301)  #: pictures of a window
     rate: float = bounded(5.0, 0.01, 1000)  #: pictures per second of a window
@@ -35,7 +35,7 @@ class Params:
 
 
 class Hog(Extractor):
-    """Gradient and colour histograms of a few pictures."""
+    """An extractor of gradient and colour statistics of a few pictures."""
 
     name: str = "hog"
     modality: str = "rgb"
@@ -72,9 +72,9 @@ class Hog(Extractor):
 
 
 def colours(picture: NDArray[np.uint8], G: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of colours in [0, 1] in the G x G cells of a square picture, (G, G, 3) each.
+    """Return mean and standard deviation of colours in [0, 1] in the G x G cells of a square picture, (G, G, 3) each.
 
-    From integral images of values and squares: exact, and ten times as fast as NumPy's std over strided cells.
+    Integral images of values and squares are exact, and ten times as fast as NumPy's std over strided cells.
     """
     step = len(picture) // G
     n = step * step

@@ -1,7 +1,7 @@
 """I3D over optical flow [Carreira & Zisserman 2017], trained on Kinetics.
 
-Flow between pictures of shorter side 256, the middle 224 x 224. As published, it is cut at +-20 pixels and stored in
-eight bits, of which 128 is rest: round(128 + 255 f / 40), in [0, 255]; the network sees 2 x / 255 - 1.
+Flow between pictures of shorter side 256, the middle 224 x 224. As published, it is clipped at +-20 pixels and stored
+in eight bits, with rest at 128: round(128 + 255 f / 40), in [0, 255]; the network takes 2 x / 255 - 1.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from featcache.windows import Flow
 
 @dataclass(frozen=True)
 class Params:
-    """Which fields of flow a window has."""
+    """The choice and computation of a window's fields of flow."""
 
-    count: int = bounded(16, 9, 512)  #: fields of a window, from one picture more
+    count: int = bounded(16, 9, 512)  #: fields of a window, from count + 1 pictures
     sampling: str = "dense"  #: dense: around the window's centre | uniform: spread over its stretch of the clip (MTRAN)
-    stride: int = bounded(1, 1, 64)  #: pictures from one to the next of a field; 2: flow at half the frame rate (EPIC)
+    stride: int = bounded(1, 1, 64)  #: pictures between the two of a field; 2: flow at half the frame rate (EPIC)
     rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
-    method: str = "tvl1"  #: tvl1, which the weights were trained on | dis, about 100 times faster
-    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is cut
+    method: str = "tvl1"  #: tvl1: used to train the weights | dis: about 100 times faster
+    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is clipped
 
 
 class I3DFlow(Frozen):
-    """Motion of a window."""
+    """An extractor of the motion of a window."""
 
     name: str = "i3d-flow"
     modality: str = "flow"

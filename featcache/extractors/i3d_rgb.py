@@ -1,7 +1,7 @@
-"""I3D over RGB [Carreira & Zisserman 2017], trained on ImageNet and Kinetics: what MM-SADA, Kim et al. and MTRAN use.
+"""I3D over RGB [Carreira & Zisserman 2017], trained on ImageNet and Kinetics; MM-SADA, Kim et al. and MTRAN use it.
 
-Pictures of shorter side 256, the middle 224 x 224, values in [-1, 1]; 16 of them give one vector of the last pool.
-Longer windows are averaged over time.
+Pictures of shorter side 256, the middle 224 x 224, values in [-1, 1]; 16 pictures give one vector after the last
+pool. The vectors of longer windows are averaged over time.
 """
 
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from featcache.windows import Pictures
 
 @dataclass(frozen=True)
 class Params:
-    """Which pictures a window has."""
+    """The choice of a window's pictures, and their scale."""
 
     count: int = bounded(16, 9, 512)  #: pictures of a window; the network pools time by 8
     sampling: str = "dense"  #: dense: around the window's centre | uniform: spread over its stretch of the clip (MTRAN)
     stride: int = bounded(1, 1, 64)  #: dense: every stride-th picture; MM-SADA takes every second one
     rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
-    divisor: int = bounded(255, 255, 256)  #: 2 x / divisor - 1; MM-SADA divides by 256
+    divisor: int = bounded(255, 255, 256)  #: pixels become 2 x / divisor - 1; MM-SADA divides by 256
 
 
 class I3DRgb(Frozen):
-    """Appearance and short motion of a window."""
+    """An extractor of the appearance and short motion of a window."""
 
     name: str = "i3d-rgb"
     modality: str = "rgb"

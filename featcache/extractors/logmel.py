@@ -1,13 +1,13 @@
 """Sound: mean and standard deviation of the log-mel spectrogram over the parts of a window.
 
     S    power spectrum of Hann windows of `frame` seconds every `hop` seconds, scaled so that a sine of amplitude A
-         has power A^2 / 4 in its bin whatever the length of the window
+         has power A^2 / 4 in its bin for any length of the window
     M    `bands` triangles, evenly spaced on the mel scale 2595 log10(1 + f / 700) between `low` and `high` Hz, each of
          height 1, applied to S
     L    log(max(M, floor)), natural logarithm
 
 A row holds, for each of `parts` equal stretches of time, (mean(L) + 10) / 4 and std(L) / 4 per band: order 1 between
-silence and full scale. Multiplying the sound by g adds 2 log(g) / 4 to each mean that the floor does not hold.
+silence and full scale. Multiplying the sound by g adds 2 log(g) / 4 to each mean above the floor.
 """
 
 import math
@@ -22,12 +22,12 @@ from featcache.errors import ConfigError
 from featcache.extractors import Extractor, bounded
 from featcache.windows import Sound
 
-OFFSET, SCALE = 10.0, 4.0  #: of the logarithms in a row
+OFFSET, SCALE = 10.0, 4.0  #: offset and scale of the logarithms in a row
 
 
 @dataclass(frozen=True)
 class Params:
-    """What a row is made of."""
+    """The sound of a window, its spectra, and the bands and parts of a row."""
 
     rate: int = bounded(16000, 1000, 192_000)  #: samples per second
     seconds: float = bounded(1.28, 0.001, 600)  #: length of a window
@@ -36,12 +36,12 @@ class Params:
     bands: int = bounded(64, 1, 512)  #: mel bands
     low: float = bounded(60.0, 0, 96_000)  #: lower end of the lowest band in Hz
     high: float = bounded(7600.0, 1, 96_000)  #: upper end of the highest band in Hz
-    parts: int = bounded(4, 1, 1000)  #: stretches of time that are described one by one
+    parts: int = bounded(4, 1, 1000)  #: stretches of time with their own statistics
     floor: float = bounded(1e-8, 1e-20, 1)  #: least power of a band: 80 dB below a power of 1
 
 
 class LogMel(Extractor):
-    """Log-mel statistics of a stretch of sound."""
+    """An extractor of log-mel statistics of a stretch of sound."""
 
     name: str = "logmel"
     modality: str = "audio"
@@ -54,16 +54,16 @@ class LogMel(Extractor):
         self.frame = round(params.frame * params.rate)
         self.hop = round(params.hop * params.rate)
         self._check_times()
-        self.fft = 2 ** (2 * self.frame - 1).bit_length()  # zero-padded, so that the lowest triangles hold a bin
+        self.fft = 2 ** (2 * self.frame - 1).bit_length()  # zero-padded, so that the lowest triangles contain a bin
         self.hann = np.hanning(self.frame + 1)[:-1].astype(np.float32)
         filters = mel_filters(params, self.fft)
         if not filters.any(axis=0).all():
             raise ConfigError(
                 f"logmel.bands is {params.bands}, too many from {params.low:g} to {params.high:g} Hz: some would lie "
-                f"between two frequencies of the spectrum, {params.rate / self.fft:g} Hz apart; take fewer or raise "
+                f"between two frequencies of the spectrum, {params.rate / self.fft:g} Hz apart; use fewer or increase "
                 f"logmel.frame, {params.frame:g}"
             )
-        # A sparse product, as a bin lies in two triangles: with the dense one, BLAS threads contend with decoding.
+        # Sparse: a bin lies in two triangles only, and the BLAS threads of a dense product would slow down decoding.
         self.filters = sparse.csr_array(filters.T)
 
     def _check_times(self) -> None:
@@ -77,7 +77,7 @@ class LogMel(Extractor):
             if samples < least:
                 seconds = getattr(p, name)
                 raise ConfigError(
-                    f"logmel.{name} is {seconds:g}; allowed: from {least} samples, {least / p.rate:g}, on"
+                    f"logmel.{name} is {seconds:g}; allowed: from {least} samples, {least / p.rate:g} s, on"
                 )
         if round(p.seconds * p.rate) < self.frame:
             raise ConfigError(f"logmel.seconds is {p.seconds:g}; allowed: from logmel.frame, {p.frame:g}, on")
@@ -93,7 +93,7 @@ class LogMel(Extractor):
         return window
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, samples) -> (n, dims), one by one."""
+        """(n, samples) -> (n, dims), one window at a time."""
         return np.stack([self._row(window) for window in windows])
 
     def _row(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -107,12 +107,12 @@ class LogMel(Extractor):
 
 
 def mel_filters(params: Params, fft: int) -> NDArray[np.float32]:
-    """Triangles (fft // 2 + 1, bands) on the bins of an FFT; each rises from the middle of the one before it."""
+    """Return triangles (fft // 2 + 1, bands) over the bins of an FFT; each rises from the middle of the last one."""
     low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (params.low, params.high))
     corners = 700 * (10 ** (np.linspace(low, high, params.bands + 2) / 2595) - 1)
     f = np.fft.rfftfreq(fft, 1 / params.rate)[:, None]
     left, middle, right = corners[:-2], corners[1:-1], corners[2:]
-    with np.errstate(divide="ignore", invalid="ignore"):  # bands of no width are refused by who asks for them
+    with np.errstate(divide="ignore", invalid="ignore"):  # the caller refuses bands of no width
         triangles = np.minimum((f - left) / (middle - left), (right - f) / (right - middle))
     return np.nan_to_num(np.clip(triangles, 0, None)).astype(np.float32)
 

@@ -17,7 +17,7 @@ from featcache.windows import Pictures
 
 @dataclass(frozen=True)
 class Params:
-    """Which pictures a window has. There are weights for 32 and for 8 of them; other counts take those for 32."""
+    """The choice of a window's pictures. There are weights for 32 and for 8; other counts use the weights for 32."""
 
     count: int = bounded(32, 1, 512)  #: pictures of a window
     sampling: str = "dense"  #: dense: around the window's centre | uniform: spread over its stretch of the clip
@@ -26,7 +26,7 @@ class Params:
 
 
 class R2Plus1D(Frozen):
-    """Motion and appearance of a window."""
+    """An extractor of the motion and appearance of a window."""
 
     name: str = "r2plus1d-34"
     modality: str = "rgb"

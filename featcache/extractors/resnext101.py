@@ -1,4 +1,4 @@
-"""ResNeXt-101 [Xie et al. 2017] over single pictures, averaged over the window: the object features of ACP.
+"""ResNeXt-101 [Xie et al. 2017] on single pictures, averaged over the window: the object features of ACP.
 
 Pictures of shorter side 256, the middle 224 x 224, ImageNet's mean and deviation; 2048 numbers after the last pool.
 """
@@ -17,13 +17,13 @@ WEIGHTS = {8: "resnext101-32x8d", 48: "resnext101-32x48d-wsl"}
 
 @dataclass(frozen=True)
 class Params(Sampled):
-    """Which network, and which pictures a window has."""
+    """The width of the network, and the choice of a window's pictures."""
 
-    width: int = bounded(8, 8, 48)  #: of each of 32 groups: 8 (ImageNet) or 48 (WSL: Instagram, then ImageNet)
+    width: int = bounded(8, 8, 48)  #: channels of each of 32 groups: 8 (ImageNet) or 48 (WSL: Instagram, then ImageNet)
 
 
 class ResNeXt101(PerPicture):
-    """Objects in the pictures of a window."""
+    """An extractor of the objects in the pictures of a window."""
 
     name: str = "resnext101"
     layout: ClassVar[str] = "resnext101"

@@ -1,12 +1,12 @@
 """Captions and narrations by Sentence-BERT (Reimers & Gurevych 2019), through the library sentence-transformers.
 
-The model's own steps are run: its tokenizer, its prompt if it has one for everything, its pooling, and what follows
-that. A model that is no sentence encoder yet gets the mean over its tokens. A caption longer than the model's limit
-(128 to 512 tokens, about as many words or fewer) is cut there, as the library does; its row says nothing of the rest,
-and `featcache extract` counts such captions.
+The library runs the model's own steps: its tokenizer, its default prompt if it has one, its pooling, and the modules
+after that. A model that is not a sentence encoder yet gets the mean over its tokens. A caption longer than the model's
+limit (128 to 512 tokens, about as many words or fewer) is cut there, as the library does, and its row does not depend
+on the rest. `featcache extract` counts such captions.
 
-With `tokens`, each token is a row of its own, what comes out of the transformer for it, special tokens and prompt
-included: a sequence for NetVLAD. A store keeps the tokens of a caption as its windows, as many as the caption has.
+With `tokens`, each token becomes a row, the transformer's output for it, special tokens and prompt included: a sequence
+for NetVLAD. A store keeps the tokens of a caption as its windows, as many as the caption has.
 """
 
 import json
@@ -32,17 +32,17 @@ from featcache.windows import Caption, Tokens
 
 @dataclass(frozen=True)
 class Params:
-    """Which sentence encoder."""
+    """The sentence encoder and the form of its rows."""
 
     model: str = "sentence-transformers/bert-base-nli-stsb-mean-tokens"  #: id of the hub, or a local folder
     revision: str = ""  #: commit, tag or branch of the hub; "": its main branch
     normalise: bool = False  #: divide rows by their length, unless the model does so anyway
-    max_tokens: int = bounded(0, 0, 100_000)  #: of a caption, special ones included; 0: the model's own limit
-    tokens: int = bounded(0, 0, 100_000)  #: rows of a caption, its first tokens; 0: one row, the sentence's
+    max_tokens: int = bounded(0, 0, 100_000)  #: most tokens of a caption, with special ones; 0: the model's limit
+    tokens: int = bounded(0, 0, 100_000)  #: rows of a caption, its first tokens; 0: one row for the sentence
 
 
 class SentenceBert(Hub):
-    """One row for a caption, or one for each of its tokens."""
+    """An extractor of one row per caption, or of one row per token."""
 
     name = "sentence-bert"
     modality = "text"
@@ -59,13 +59,13 @@ class SentenceBert(Hub):
             self.window = Tokens(params.tokens)
 
     def network(self, trained: bool) -> nn.Module:
-        """sentence-transformers' model, behind one tensor of token ids."""
+        """Return sentence-transformers' model as a network of one tensor of token ids."""
         check_tokenizer(self.folder, self.name)
         model = _model(self.folder) if trained else _untrained(self.folder)
         network = model.transformers_model
         if network is None:
-            raise ConfigError(f"sentence-bert: {self.model} has no transformer; take a model that has one")
-        if trained:  # once more, because the library does not say what it did not find
+            raise ConfigError(f"sentence-bert: {self.model} has no transformer; choose a model that has one")
+        if trained:  # a second time, because the library does not report missing tensors
             loaded(type(network), _transformer(self.folder), network.config, self.name)
         own = limit(model.max_seq_length, network)
         most = limit(None, network)
@@ -84,38 +84,38 @@ class SentenceBert(Hub):
         return self.measure(module, self.prepare("a caption"))
 
     def encoded(self, caption: str) -> dict[str, Any]:
-        """The library's inputs of one caption, cut to the limit."""
+        """Return the library's inputs for one caption, cut to the limit."""
         with self.lock:  # the library's tokenizers keep their padding and limit as state
             inputs: dict[str, Any] = self.library.preprocess([caption], prompt=self.prompt)
         return inputs
 
     def prepare(self, window: str) -> NDArray[np.int32]:
-        """A caption -> its token ids, attention mask and what else the model takes, (names, length)."""
+        """A caption -> its token ids, attention mask and the model's other inputs, (names, length)."""
         encoded = self.encoded(window)
         return array({name: encoded[name][0].tolist() for name in self.names}, self.names, self.length, self.pad)
 
     def remark(self, window: NDArray[np.generic]) -> str:
-        """Of captions that may have been cut, or have more tokens than rows."""
+        """Return a remark about a caption that may have been cut, or that has more tokens than rows."""
         mask = window[self.names.index(MASK)]
         return remark(bool(mask[-1]), self.length) or remark_tokens(int(mask.sum()), self.params.tokens or self.length)
 
     def tokens(self, window: NDArray[np.generic]) -> int:
-        """Those that the model sees, up to the number wanted."""
+        """Return the number of the caption's tokens that become rows, at most `Params.tokens`."""
         return min(int(window[self.names.index(MASK)].sum()), self.params.tokens)
 
     def transform(self, windows: Tensor) -> Tensor:
-        """Token ids as torch wants them."""
+        """Token ids (n, names, length) -> int64, as torch needs them."""
         return windows.long()
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
         """(n, names, length) -> (n, dims), or (n, tokens, dims)."""
         if self.module is None:
-            return super().__call__(windows)  # which says what is missing
+            return super().__call__(windows)  # raises an error that names the problem
         return rows_by_length(super().__call__, windows, self.names.index(MASK), self.row_shape, self.params.tokens)
 
 
 class _Sentences(nn.Module):
-    """A SentenceTransformer that takes one tensor (n, names, length) and gives rows (n, dims) or (n, length, dims)."""
+    """A SentenceTransformer as a network: one tensor (n, names, length) -> rows (n, dims) or (n, length, dims)."""
 
     def __init__(
         self, model: nn.Module, names: tuple[str, ...], constant: dict[str, Any], output: str, normalise: bool
@@ -143,13 +143,13 @@ def _model(folder: Path) -> Any:
 
 
 def _transformer(folder: Path) -> Path:
-    """Where in a model's folder its transformer lies: the first of its modules."""
+    """Return the folder of a model's transformer, which is the first of its modules."""
     modules = folder / "modules.json"
     return folder / json.loads(modules.read_text("utf-8"))[0]["path"] if modules.exists() else folder
 
 
 def _untrained(folder: Path) -> Any:
-    """The library reads weights from files, so it is given a folder with some."""
+    """Return the model with random weights, through a folder of files, because the library reads weights from files."""
     from transformers import AutoConfig, AutoModel
 
     with TemporaryDirectory() as scratch:

@@ -1,7 +1,7 @@
 """TBN's audio stream [Kazakos et al. 2019]: BN-Inception over the log-spectrogram of 1.279 s of sound.
 
 24 kHz mono; Hann windows of 10 ms every 5 ms, a Fourier transform of 511 samples, log(|S|^2 + 1e-6): 256 frequencies
-at 256 moments, not normalised. Sound is zero beyond the window, whose first and last moment lie on its edges.
+at 256 moments, not normalised. Sound is zero beyond the window; the first and last moment lie on its edges.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from featcache.extractors._frozen import Frozen
 from featcache.windows import Sound
 
 RATE, SECONDS = 24_000, 1.279
-FRAME, HOP, FFT = 240, 120, 511  #: samples
+FRAME, HOP, FFT = 240, 120, 511  #: lengths in samples
 
 
 @dataclass(frozen=True)
 class Params:
-    """There is nothing to choose."""
+    """The parameters: none."""
 
 
 class TbnAudio(Frozen):
-    """Sound around a moment."""
+    """An extractor of the sound around a moment."""
 
     name: str = "tbn-audio"
     modality: str = "audio"

@@ -1,6 +1,6 @@
 """TBN's flow stream [Kazakos et al. 2019]: BN-Inception over five consecutive fields of flow.
 
-Flow as for I3D: shorter side 256, the middle 224 x 224, eight bits with rest at 128; the network sees x - 128, in ten
+Flow as for I3D: shorter side 256, the middle 224 x 224, eight bits with rest at 128; the network takes x - 128, in ten
 channels: right and down of the first field, of the second, and so on.
 """
 
@@ -20,15 +20,15 @@ FIELDS = 5
 
 @dataclass(frozen=True)
 class Params:
-    """How flow is computed."""
+    """The computation of flow."""
 
-    stride: int = bounded(1, 1, 64)  #: pictures from one to the next of a field; 2: flow at half the frame rate (EPIC)
-    method: str = "tvl1"  #: tvl1, which the weights were trained on | dis, about 100 times faster
-    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is cut
+    stride: int = bounded(1, 1, 64)  #: pictures between the two of a field; 2: flow at half the frame rate (EPIC)
+    method: str = "tvl1"  #: tvl1: used to train the weights | dis: about 100 times faster
+    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is clipped
 
 
 class TbnFlow(Frozen):
-    """Motion of a moment."""
+    """An extractor of the motion of a moment."""
 
     name: str = "tbn-flow"
     modality: str = "flow"

@@ -1,4 +1,4 @@
-"""TBN's RGB stream [Kazakos et al. 2019]: BN-Inception over one picture per segment; RNA and TA3N take 25 segments.
+"""TBN's RGB stream [Kazakos et al. 2019]: BN-Inception on one picture per segment; RNA and TA3N use 25 segments.
 
 Pictures of shorter side 256, the middle 224 x 224, in the order BGR, minus the mean (104, 117, 128).
 """
@@ -19,11 +19,11 @@ MEAN = (104.0, 117.0, 128.0)  #: blue, green, red
 
 @dataclass(frozen=True)
 class Params:
-    """There is nothing to choose."""
+    """The parameters: none."""
 
 
 class TbnRgb(Frozen):
-    """Appearance of a picture."""
+    """An extractor of the appearance of a picture."""
 
     name: str = "tbn-rgb"
     modality: str = "rgb"

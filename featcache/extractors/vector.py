@@ -1,8 +1,8 @@
-"""Numbers that the user has made: a clip's row is what its file says, or the mean over the clip's rows.
+"""Numbers from the user's own files: a clip's row is the row of its file, or the mean over the clip's rows.
 
-none        the clip has one row, and that is it
-mean        of the clip's rows, (D,)
-mean-std    that and their standard deviation (over n, not n - 1), (2 D,): CogBeacon's face descriptors
+none        the clip has one row in the file, which is kept as it is
+mean        mean of the clip's rows, (D,)
+mean-std    mean and standard deviation (over n, not n - 1), (2 D,): CogBeacon's face descriptors
 """
 
 import re
@@ -23,17 +23,17 @@ REDUCE = ("none", "mean", "mean-std")
 
 @dataclass(frozen=True)
 class Params:
-    """Which numbers, and what is made of them."""
+    """The choice of the numbers, and their reduction."""
 
     key: str = ""  #: name of the array in an .npz or HDF5 file; "": the only one
     columns: str = ""  #: names of columns of a CSV file, separated by commas; "": all with numbers
-    modality: str = "vector"  #: what the numbers describe, in letters: eeg, face, ...
+    modality: str = "vector"  #: subject of the numbers, in letters: eeg, face, ...
     reduce: str = "none"  #: none, mean or mean-std, over the clip's rows
-    dims: int = bounded(0, 0, 1_000_000_000)  #: numbers of a row; 0: as many as the first source gives
+    dims: int = bounded(0, 0, 1_000_000_000)  #: numbers of a row; 0: as in the first source
 
 
 class Vector(Extractor):
-    """Numbers as they are, or their statistics over a clip."""
+    """An extractor of numbers as they are, or of their statistics over a clip."""
 
     name = "vector"
 
@@ -41,14 +41,14 @@ class Vector(Extractor):
         super().__init__(params)
         _check(params)
         if params.dims == 0:
-            raise ConfigError("vector.dims is 0; allowed: from 1 on, or what Vector.complete() finds in a source")
+            raise ConfigError("vector.dims is 0; allowed: from 1 on; Vector.complete() reads it from a source")
         self.modality = params.modality
         self.window = Numbers(params.key, params.columns)
         self.row_shape = (params.dims,)
 
     @classmethod
     def complete(cls, params: Params, source: Path) -> Params:
-        """With `dims` as this source has them. MediaError where it cannot be read."""
+        """Return the parameters with `dims` as in this source. MediaError if it cannot be read."""
         _check(params)
         if params.dims:
             return params
@@ -57,11 +57,11 @@ class Vector(Extractor):
 
     @property
     def store(self) -> str:
-        """`vector`, or `vector-eeg`: a folder may have one for each modality."""
+        """The name of its store, `vector`, or `vector-eeg`: a folder may have one per modality."""
         return self.name if self.modality == "vector" else f"{self.name}-{self.modality}"
 
     def prepare(self, window: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(rows, columns) -> (dims,). MediaError for another number of columns, and for rows that nothing reduces."""
+        """(rows, columns) -> (dims,). MediaError for a wrong number of columns, or several rows without `reduce`."""
         if self.params.reduce == "none":
             if len(window) != 1:
                 raise MediaError(
@@ -75,8 +75,8 @@ class Vector(Extractor):
             row = np.concatenate([row, window.std(axis=0)])
         if row.shape != self.row_shape:
             raise MediaError(
-                f"the clip gives {len(row)} numbers, vector.dims is {self.params.dims}; make all rows equally long, or "
-                "leave the clip out"
+                f"the clip gives {len(row)} numbers, but vector.dims is {self.params.dims}; make all rows equally "
+                "long, or leave the clip out"
             )
         with np.errstate(over="ignore"):
             row = row.astype(np.float32)
@@ -85,7 +85,7 @@ class Vector(Extractor):
         return row
 
     def __call__(self, windows: NDArray[Any]) -> NDArray[np.float32]:
-        """Nothing is left to do."""
+        """Rows (n, dims), which `prepare` has already computed, unchanged."""
         return np.array(windows, np.float32)
 
 

@@ -221,13 +221,13 @@ class Shot:
         return np.random.default_rng([self.seed, zlib.crc32(f"{self.clip_id} {use}".encode())])
 
 
-def shots(seed: int, share: float = 1.0) -> list[Shot]:
-    """All shots of the benchmark, or a share of every class, at least 3. The share does not change a shot."""
+def shots(seed: int) -> list[Shot]:
+    """All shots of the benchmark."""
     return [
         _shot(name, kitchen, action, number, seed)
         for name, kitchen in KITCHENS.items()
         for action in ACTIONS
-        for number in range(max(3, round(share * kitchen.clips[action])))
+        for number in range(kitchen.clips[action])
     ]
 
 

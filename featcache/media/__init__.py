@@ -1,4 +1,4 @@
-"""Media files to arrays: `windows_of` decodes a source once for all extractors that want it; `probe` describes it."""
+"""Media files to arrays: `windows_of` decodes a source once for all extractors that read it; `probe` describes it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from featcache.windows import WHOLE, Caption, Joints, Numbers, Pictures, Plan, P
 
 __all__ = ["Nothing", "Piece", "Pieces", "SourceInfo", "Take", "probe", "read_clip", "windows_of"]
 
-# Clips are what runs in parallel. Threads of OpenCV's own in each decoding thread gain nothing (extracting `kitchens`
-# with two workers on two cores: 2 to 15 % more processor time), and on many cores they would be workers x cores.
+# Clips run in parallel, so OpenCV's own threads in each decoding thread gain nothing (extracting `kitchens` with two
+# workers on two cores: 2 to 15 % more processor time), and on many cores there would be workers x cores of them.
 cv2.setNumThreads(1)
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One window of a clip as one extractor wants it, and the seconds of the source that it shows."""
+    """One window of a clip, prepared for one extractor, and the seconds of the source that it shows."""
 
     extractor: str
-    number: int  #: of `of` windows that the clip has for this extractor
-    of: int
+    number: int  #: number of the window, from 0
+    of: int  #: windows that the clip has for this extractor
     window: NDArray[np.generic]  #: prepared by `Extractor.prepare`
     start: float
     stop: float
@@ -38,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class Nothing:
-    """Why an extractor gets no windows of a clip; those that came before do not count."""
+    """The reason why an extractor gets no windows of a clip; windows that came before it do not count."""
 
     extractor: str
     reason: FeatcacheError
@@ -46,7 +46,7 @@ class Nothing:
 
 @dataclass(frozen=True, eq=False)
 class Take:
-    """All windows of one clip as one extractor wants them."""
+    """All windows of one clip, prepared for one extractor."""
 
     windows: NDArray[np.generic]  #: (T, ...), each prepared by `Extractor.prepare`
     start: NDArray[np.float64]  #: (T,)
@@ -57,7 +57,7 @@ Pieces = Iterator[Piece | Nothing]
 
 
 def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Preparer]) -> dict[str, Take | FeatcacheError]:
-    """All windows of a clip at once, by the extractor's name, or the reason why there are none: see `windows_of`."""
+    """Return all windows of a clip, by the extractor's name, or the reason why there are none: see `windows_of`."""
     pieces: dict[str, dict[int, Piece]] = {extractor.name: {} for extractor in extractors}
     reasons: dict[str, FeatcacheError] = {}
     for piece in windows_of(path, clip, plan, extractors):
@@ -65,52 +65,52 @@ def read_clip(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Preparer]
             reasons[piece.extractor] = piece.reason
         else:
             pieces[piece.extractor][piece.number] = piece
-    return {name: reasons[name] if name in reasons else _take(found) for name, found in pieces.items()}
+    return {name: reasons[name] if name in reasons else _take(windows) for name, windows in pieces.items()}
 
 
 def _take(pieces: dict[int, Piece]) -> Take:
-    found = [pieces[number] for number in sorted(pieces)]
+    ordered = [pieces[number] for number in sorted(pieces)]
     return Take(
-        np.stack([piece.window for piece in found]),
-        np.array([piece.start for piece in found]),
-        np.array([piece.stop for piece in found]),
+        np.stack([piece.window for piece in ordered]),
+        np.array([piece.start for piece in ordered]),
+        np.array([piece.stop for piece in ordered]),
     )
 
 
 def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Preparer]) -> Pieces:
-    """The windows of a clip for each extractor, one by one as they are decoded, or the reason why it gets none.
+    """Yield the windows of a clip for each extractor as they are decoded, or the reason why it gets none.
 
-    MediaAbsentError: the source has no such modality by nature (a video without sound, a sound file, an image, a clip
-    without a caption). MediaError: it is broken, or `Extractor.prepare` failed. Nothing is raised but MemoryError, for
-    which no clip is to blame. A window may come twice, where an error made it necessary to begin again.
+    The reason is a MediaAbsentError if the source has no such modality by nature (a video without sound, a sound file,
+    an image, a clip without a caption), and a MediaError if it is broken or `Extractor.prepare` failed. Nothing is
+    raised except MemoryError, which is not the clip's fault. A window may come twice if an error forced a new start.
 
     The source is decoded once for all extractors of pictures, from the keyframe before the first picture that is
-    needed. At any time only the pictures and the flow of windows that have begun and not ended are held, each once.
+    needed. Only the pictures and the flow of windows that have begun and not ended are held in memory, each once.
     """
-    whole, heard, seen = (
+    of_whole_clips, of_sound, of_pictures = (
         [extractor for extractor in extractors if isinstance(extractor.window, kind)]
         for kind in (WHOLE, Sound, Pictures)
     )
-    yield from _each(path, partial(_whole, path, clip), whole)
-    if not heard and not seen:
+    yield from _each(path, partial(_whole, path, clip), of_whole_clips)
+    if not of_sound and not of_pictures:
         return
     try:
         source = open_source(path, clip.fps)
         start, stop = source.interval(clip)
     except Exception as error:
-        yield from (Nothing(extractor.name, reported(path, error)) for extractor in (*heard, *seen))
+        yield from (Nothing(extractor.name, reported(path, error)) for extractor in (*of_sound, *of_pictures))
         return
-    if heard:
-        yield from _each(path, partial(_sounds, source, plan, start, stop), heard)
-    if seen:
-        yield from _each(path, partial(_pictures, source, plan, start, stop), seen)
+    if of_sound:
+        yield from _each(path, partial(_sounds, source, plan, start, stop), of_sound)
+    if of_pictures:
+        yield from _each(path, partial(_pictures, source, plan, start, stop), of_pictures)
 
 
 def _each(path: Path, read: Callable[[Sequence[Preparer]], Pieces], extractors: Sequence[Preparer]) -> Pieces:
-    """What `read` gives for all of them at once, or where that fails, for each alone.
+    """Yield the pieces of `read` for all extractors together, or, if that fails, for each extractor separately.
 
-    So what one extractor gets never depends on which others were named: damage in a part that only one of them looks
-    at, or an error in its code, does not cost the others their windows.
+    So the windows of one extractor never depend on the others: damage in a part of the file that only one of them
+    needs, or an error in its code, does not cost the others their windows.
     """
     try:
         yield from read(extractors)
@@ -130,11 +130,11 @@ def _whole(path: Path, clip: Clip, extractors: Sequence[Preparer]) -> Pieces:
 
 
 def _one(path: Path, clip: Clip, extractor: Preparer) -> Piece:
-    """The one window of a clip; a caption, and what has no times, has no place in time (NaN)."""
+    """Return the one window of a clip. Its times are NaN for a caption and for numbers without a rate."""
     window, start, stop = extractor.window, np.nan, np.nan
     content: object
     if isinstance(window, Caption):
-        if not any(mark.isprintable() and not mark.isspace() for mark in clip.caption or ""):  # nothing to be read
+        if not any(mark.isprintable() and not mark.isspace() for mark in clip.caption or ""):  # nothing to read
             raise MediaAbsentError(f"clip {clip.clip_id!r} has no caption")
         content = clip.caption
     elif isinstance(window, Joints):
@@ -156,7 +156,7 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Pre
     window, track = extractor.window, source.audio
     assert isinstance(window, Sound)
     if isinstance(track, FeatcacheError):
-        yield Nothing(extractor.name, track)  # not raised: it is kept with the source, and would gather tracebacks
+        yield Nothing(extractor.name, track)  # not raised: the source keeps it, and a raise adds a traceback
         return
     assert source.scan is not None
     length = window.seconds
@@ -169,7 +169,7 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Pre
             f"{source.path} is silent in all windows of the clip [{start:.2f}, {stop:.2f}) s: "
             f"its sound lies on [{track.start:.2f}, {track.stop:.2f}) s"
         )
-    first, last = min(0.0, track.start), max(source.stop, track.stop)  # beyond them lies no file, only padding
+    first, last = min(0.0, track.start), max(source.stop, track.stop)  # beyond these the file ends and padding begins
     sounds = audio.read(source.scan, track, begins.tolist(), length, window.rate)
     for number, (begin, sound) in enumerate(zip(begins.tolist(), sounds, strict=True)):
         shown = max(begin, first), min(begin + length, last)

@@ -1,6 +1,6 @@
-"""What readers of numbers share: one array of a .npy, .npz or HDF5 file, and which of its rows a clip has.
+"""Arrays of numbers: one array of a .npy, .npz or HDF5 file, and the rows of it that belong to a clip.
 
-Objects (pickles) are never loaded, and what an HDF5 file keeps in other files is not read.
+Objects (pickles) are never loaded, and data that an HDF5 file keeps in other files is not read.
 """
 
 import zipfile
@@ -21,14 +21,14 @@ from featcache.untrusted.hdf5 import child
 from featcache.untrusted.npy import npy_header, parse_npy
 from featcache.wording import first
 
-Part = tuple[NDArray[Any], tuple[int, ...]]  #: some rows of an array, and the shape of all of it
+Part = tuple[NDArray[Any], tuple[int, ...]]  #: some rows of an array, and the shape of the whole array
 
 
 def load(path: Path, key: str = "", usual: Sequence[str] = (), rows: slice = slice(None)) -> Part:
-    """These rows of the array called `key`, and the shape of all of it; an array of one axis comes whole.
+    """Read these rows of the array called `key`, and the shape of the whole array; an array of one axis comes whole.
 
-    Without a key it is the only array of numbers, or else the first of `usual` that is there. MediaError where there
-    is no such array, or none of numbers, or the file is damaged.
+    Without a key the array is the only one of numbers, or else the first of the names `usual` that exists. Raises
+    MediaError if there is no such array, if it has no numbers, or if the file is damaged.
     """
     kind, read = READERS[path.suffix.lower()]
     try:
@@ -39,9 +39,10 @@ def load(path: Path, key: str = "", usual: Sequence[str] = (), rows: slice = sli
 
 
 def span(clip: Clip, rate: float | None, path: Path) -> slice:
-    """The clip's rows in a source of `rate` rows per second, which start at row / rate; the stop may be None.
+    """Return the clip's rows in a source of `rate` rows per second, as a slice whose stop may be None.
 
-    A row belongs to a clip in seconds when some of it lies inside. MediaError for seconds without a rate.
+    Row k covers [k, k + 1) / rate seconds and belongs to a clip in seconds if some of it lies inside. Raises
+    MediaError for bounds in seconds without a rate.
     """
     if clip.start is None and clip.stop is None:
         return slice(0, None)
@@ -56,12 +57,12 @@ def span(clip: Clip, rate: float | None, path: Path) -> slice:
     return slice(first, None if clip.stop is None else max(first + 1, ceil((clip.stop - EPSILON) * rate)))
 
 
-def check_start(rows: slice, count: int, path: Path, what: str) -> None:
-    """MediaError unless the rows start before the end; `what` they are, such as frames."""
+def check_start(rows: slice, count: int, path: Path, unit: str) -> None:
+    """Raise MediaError unless the rows start before the end; `unit` names them: rows or frames."""
     if not count:
-        raise MediaError(f"{path} has no {what}; replace it")
+        raise MediaError(f"{path} has no {unit}; replace it")
     if rows.start >= count:
-        raise MediaError(f"{path} has {count} {what}, but the clip starts at {rows.start}; correct start and stop")
+        raise MediaError(f"{path} has {count} {unit}, but the clip starts at {rows.start}; correct start and stop")
 
 
 def _npy(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
@@ -70,7 +71,7 @@ def _npy(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
     with path.open("rb") as file:
         shape, dtype = npy_header(file, path.stat().st_size, str(path))
     check_numbers(dtype, str(path))
-    if 0 in shape:  # which cannot be mapped
+    if 0 in shape:  # an empty array cannot be mapped
         return np.zeros(shape, dtype), shape
     return _cut(np.lib.format.open_memmap(path, mode="r"), rows), shape
 
@@ -82,19 +83,19 @@ def _npz(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
 
 @remembered(1)
 def _unzipped(path: Path, key: str, usual: tuple[str, ...]) -> NDArray[Any]:
-    """All rows, kept: parts of a zip archive cannot be read alone, and clips of one file follow each other."""
+    """Read all rows. They are remembered: an archive member is read whole, and clips of one file follow each other."""
     with zipfile.ZipFile(path) as archive:
-        found: dict[str, zipfile.ZipInfo] = {}
+        members: dict[str, zipfile.ZipInfo] = {}
         numbers = []
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
-            if name == info.filename or name in found:
-                raise FormatError(f"{path}: {info.filename!r} is no array (.npy), or is in it twice")
-            found[name] = info
+            if name == info.filename or name in members:
+                raise FormatError(f"{path}: {info.filename!r} is not an array (.npy) or occurs twice; save it again")
+            members[name] = info
             with archive.open(info) as file:
                 _, dtype = npy_header(file, info.file_size, f"{path}: {name}", objects=True)
             numbers += [name] * (dtype.kind in "fiu")
-        info = found[_pick(path, key or _only(path, numbers, usual), found)]
+        info = members[_pick(path, key or _only(path, numbers, usual), members)]
         check_growth(info.file_size, info.compress_size, f"{path}: {info.filename}")
         array = parse_npy(archive.read(info), f"{path}: {info.filename}")
     check_numbers(array.dtype, f"{path}: {info.filename}")
@@ -106,11 +107,11 @@ def _hdf5(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
     import h5py
 
     with h5py.File(path, "r") as file:
-        found: dict[str, Any] = {}
-        file.visititems(lambda name, part: found.update({name: part} if isinstance(part, h5py.Dataset) else {}))
-        numbers = [name for name, part in found.items() if part.dtype.kind in "fiu"]
+        arrays: dict[str, Any] = {}
+        file.visititems(lambda name, part: arrays.update({name: part} if isinstance(part, h5py.Dataset) else {}))
+        numbers = [name for name, part in arrays.items() if part.dtype.kind in "fiu"]
         node = file
-        for name in _pick(path, key.strip("/") or _only(path, numbers, usual), found).split("/"):
+        for name in _pick(path, key.strip("/") or _only(path, numbers, usual), arrays).split("/"):
             node = child(node, name, path)
         check_numbers(node.dtype, f"{path}: {node.name}")
         if node.shape is None:
@@ -135,12 +136,12 @@ def _only(path: Path, numbers: Sequence[str], usual: Sequence[str]) -> str:
         raise FormatError(f"{path} holds no array of numbers")
     name = numbers[0] if len(numbers) == 1 else next((name for name in usual if name in numbers), None)
     if name is None:
-        fix = f"call the one that counts {' or '.join(usual)}" if usual else "name one of them by its key"
+        fix = f"rename the one to read to {' or '.join(usual)}" if usual else "name one of them by its key"
         raise FormatError(f"{path} holds several arrays: {first(numbers)}; {fix}")
     return name
 
 
-def _pick(path: Path, key: str, found: Iterable[str]) -> str:
-    if key not in found:
-        raise FormatError(f"{path} holds no array {key!r}; it has: {first(found)}")
+def _pick(path: Path, key: str, names: Iterable[str]) -> str:
+    if key not in names:
+        raise FormatError(f"{path} holds no array {key!r}; it has: {first(names)}")
     return key

@@ -1,7 +1,7 @@
 """Sound of a file at any rate, on the clock of its pictures.
 
-Channels are averaged to mono. A gap between packets is silence, and a sound track that starts after the pictures is
-silent until then, as it is after its end.
+Channels are averaged to mono. Gaps between packets are silent, and so is the time before the first sample of a sound
+track that starts after the pictures, and the time after its end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,13 @@ from math import ceil, floor, gcd
 import av
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from featcache.errors import MediaError
 from featcache.media.container import AudioTrack, Scan, opened, packets
 
-#: Seconds decoded before the first sample that is wanted: codecs need their past (Opus asks for 0.08 s).
+#: Seconds decoded before the first sample of a window: codecs need the sound before it (Opus 0.08 s).
 PREROLL = 0.3
-#: Seconds of windows that overlap which are decoded, and held, at once.
+#: Seconds of sound, at most, that overlapping windows decode and hold together.
 TOGETHER = 60
 #: Seconds by which a packet may miss the end of the one before it without a gap: containers round to milliseconds.
 JITTER = 0.005
@@ -30,11 +29,13 @@ _FULL = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31, np.dtype(np.i
 def read(
     scan: Scan, track: AudioTrack, starts: Sequence[float], seconds: float, rate: int
 ) -> Iterator[NDArray[np.float32]]:
-    """One mono window per ascending start: samples at (round(start * rate) + k) / rate, float32 in [-1, 1].
+    """Yield one mono window per ascending start: samples at (round(start * rate) + k) / rate, float32 in [-1, 1].
 
     A window has round(seconds * rate) samples. Input and output are cut on one grid that starts at t = 0, so that a
-    sample does not depend on where decoding began. Windows that overlap are decoded together.
+    sample does not depend on the place where decoding began. Windows that overlap are decoded together.
     """
+    from scipy.signal import resample_poly  # half a second of CPU that only sound should cost
+
     count = round(seconds * rate)
     up, down = rate // gcd(rate, track.rate), track.rate // gcd(rate, track.rate)
     reach = ceil(10 * max(up, down) / down) + 1  # half of resample_poly's filter, in output samples
@@ -50,7 +51,7 @@ def read(
 
 
 def _cuts(scan: Scan, track: AudioTrack, spans: Sequence[tuple[int, int]]) -> Iterator[NDArray[np.float32]]:
-    """The sound of each span [start, stop) of samples at the source's own rate; spans ascend."""
+    """Yield the sound of each span [start, stop) of samples at the source's own rate; spans ascend."""
     with opened(scan.path) as container:
         begin = end = 0
         sound = np.zeros(0, np.float32)
@@ -68,33 +69,33 @@ def _cuts(scan: Scan, track: AudioTrack, spans: Sequence[tuple[int, int]]) -> It
 def _decode(
     container: av.container.InputContainer, scan: Scan, track: AudioTrack, start: int, stop: int
 ) -> NDArray[np.float32]:
-    """Samples [start, stop) of the source, counted at its own rate from t = 0; silence where it has none."""
+    """Decode the samples [start, stop) of the source, counted at its own rate from t = 0; zeros where it has none."""
     sound = np.zeros(stop - start, np.float32)
     stream = next(s for s in container.streams.audio if s.index == track.stream)
     enter = max(start / track.rate - PREROLL, track.start)
     container.seek(floor((track.origin + Fraction(enter)) / track.time_base), stream=stream)
-    after: int | None = None  # where the sample after the last one belongs
+    after: int | None = None  # position of the sample after the last decoded one
     for frame in (frame for packet in packets(container, stream) for frame in stream.decode(packet)):
         if frame.sample_rate != track.rate:
             raise MediaError(
                 f"{scan.path}: its sound changes from {track.rate} to {frame.sample_rate} Hz; re-encode it"
             )
-        at = after or 0
+        position = after or 0
         if frame.pts is not None:
-            at = round((frame.pts * track.time_base - track.origin) * track.rate)
-            if after is not None and abs(at - after) <= JITTER * track.rate:
-                at = after
-        after = at + frame.samples
-        if at >= stop:
+            position = round((frame.pts * track.time_base - track.origin) * track.rate)
+            if after is not None and abs(position - after) <= JITTER * track.rate:
+                position = after
+        after = position + frame.samples
+        if position >= stop:
             break
-        begin, end = max(at, start), min(after, stop)
+        begin, end = max(position, start), min(after, stop)
         if begin < end:
-            sound[begin - start : end - start] = _mono(frame)[begin - at : end - at]
+            sound[begin - start : end - start] = _mono(frame)[begin - position : end - position]
     return sound
 
 
 def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """Mean of the channels, (samples,) float32, whatever the sample format."""
+    """Return the mean of the channels, (samples,) float32, for any sample format."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(frame.samples, -1).T

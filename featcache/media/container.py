@@ -1,4 +1,4 @@
-"""What demuxing a media file tells, without decoding it: when each picture is shown and where the sound lies.
+"""The times of a media file's pictures and sound, found by demuxing it, without decoding.
 
 The clock of a source: t = 0 is the first picture's presentation time, for the sound too, so that both stay in step. A
 file without pictures starts at its own first sample. Times come from the packets' presentation times, never from
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from featcache.errors import MediaError
 from featcache.files import remembered
 
-#: Formats whose header says how long the file should be, so that a copy that stopped half-way can be told.
+#: Formats whose header announces the file's length, so that a copy that stopped half-way can be recognised.
 _PROMISING = ("mov", "matroska", "avi")
 #: Seconds by which a sound file's packets and header may differ: headers are rounded, encoders pad.
 _SLACK = 0.5
 #: Samples per second beyond which a header is not believed; resampling such a rate would need gigabytes.
 _FASTEST = 1_000_000
-#: Two threads do not scan one file at once; now and then two files share a lock, which only costs a wait.
+#: Locks so that two threads never scan one file at once. Two files rarely share one, which costs a wait only.
 _LOCKS = tuple(Lock() for _ in range(256))
 
 
@@ -41,18 +41,18 @@ class VideoTrack:
     times: NDArray[np.float64]  #: (n,) the same in seconds
     stop: float  #: second at which the last picture disappears
     keys: NDArray[np.int64]  #: (k,) ticks of pictures that can be decoded alone, ascending
-    counted: bool  #: pictures carry no usable times (AVI with B-frames): they are told apart by counting from the start
+    counted: bool  #: pictures have no usable times (AVI with B-frames) and are counted from the start instead
     width: int
     height: int
 
 
 @dataclass(frozen=True)
 class AudioTrack:
-    """The sound stream, on [start, stop) seconds of the clock of the source."""
+    """The sound stream, in [start, stop) seconds on the clock of the source."""
 
     stream: int  #: position among the container's streams
     time_base: Fraction  #: seconds per tick
-    origin: Fraction  #: time in the container, in seconds, that is t = 0
+    origin: Fraction  #: the container's time, in seconds, at t = 0
     start: float
     stop: float
     rate: int
@@ -61,7 +61,7 @@ class AudioTrack:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One media file. A stream that cannot be used is the error that says why; None: there is no such stream."""
+    """One media file. A stream that cannot be used is an error that explains why; a missing one is None."""
 
     path: Path
     video: VideoTrack | MediaError | None
@@ -71,7 +71,7 @@ class Scan:
 
 @contextmanager
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a media file; whatever FFmpeg finds wrong inside the block becomes a MediaError that names the file."""
+    """Open a media file; any error of FFmpeg inside the block becomes a MediaError that names the file."""
     try:
         # An absolute path is never taken for a protocol, and a playlist in disguise cannot reach the network.
         with av.open(
@@ -84,16 +84,16 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def packets(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
-    """The packets of these streams, or of all that were there when the file was opened."""
+    """Yield the packets of these streams, or of all streams that existed when the file was opened."""
     try:
         yield from container.demux(*streams)
     except IndexError:
-        # PyAV has no place for a stream that appears while reading (MPEG-TS), and stumbles over it after all packets.
+        # PyAV does not handle a stream that appears while reading (MPEG-TS), and raises this error after all packets.
         return
 
 
 def scan(path: Path) -> Scan:
-    """Read every packet of a file once; remembered while the file stays the same, as clips often share a source."""
+    """Read every packet of a file once. The result is remembered, because clips often share a source."""
     try:
         with _LOCKS[hash(path) % len(_LOCKS)]:
             return _scan(path)
@@ -102,7 +102,7 @@ def scan(path: Path) -> Scan:
 
 
 class _Stamp(NamedTuple):
-    """Ticks of one packet."""
+    """The times of one packet in ticks."""
 
     pts: int | None
     dts: int | None
@@ -111,7 +111,7 @@ class _Stamp(NamedTuple):
 
     @property
     def time(self) -> int | None:
-        """Presentation time, or decoding time where a container stores no other."""
+        """The presentation time, or the decoding time if the container stores no other."""
         return self.dts if self.pts is None else self.pts
 
 
@@ -122,19 +122,19 @@ def _scan(path: Path) -> Scan:
     with opened(path) as container:
         if container.format.name == "tty":  # FFmpeg renders plain text as a film of a terminal
             raise MediaError(f"{path} is text, not a media file; correct the source")
-        found: dict[int, list[_Stamp]] = {stream.index: [] for stream in container.streams}
+        stamps: dict[int, list[_Stamp]] = {stream.index: [] for stream in container.streams}
         for packet in packets(container):
-            if packet.size and not packet.is_discard:  # edit lists leave packets that only help to decode others
+            if packet.size and not packet.is_discard:  # discarded: an edit list keeps them only to decode others
                 stamp = _Stamp(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
-                found[packet.stream.index].append(stamp)
-        # The cover of an album is a video stream to FFmpeg, not to us.
-        films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic and found[s.index]]
-        sounds = [s for s in container.streams.audio if found[s.index]]
-        video = _video_track(films[0], found[films[0].index], path) if films else None
-        heard = _heard(sounds[0], found[sounds[0].index]) if sounds else (Fraction(0), Fraction(0))
-        origin = int(video.ticks[0]) * video.time_base if isinstance(video, VideoTrack) else heard[0]
-        audio = _audio_track(sounds[0], heard, origin, path) if sounds else None
-        return Scan(path, video, audio, _promised(container, found, origin))
+                stamps[packet.stream.index].append(stamp)
+        # FFmpeg takes the cover of an album for a video stream.
+        films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic and stamps[s.index]]
+        sounds = [s for s in container.streams.audio if stamps[s.index]]
+        video = _video_track(films[0], stamps[films[0].index], path) if films else None
+        ends = _sound_ends(sounds[0], stamps[sounds[0].index]) if sounds else (Fraction(0), Fraction(0))
+        origin = int(video.ticks[0]) * video.time_base if isinstance(video, VideoTrack) else ends[0]
+        audio = _audio_track(sounds[0], ends, origin, path) if sounds else None
+        return Scan(path, video, audio, _promised(container, stamps, origin))
 
 
 def _video_track(stream: av.VideoStream, stamps: Sequence[_Stamp], path: Path) -> VideoTrack | MediaError:
@@ -142,13 +142,13 @@ def _video_track(stream: av.VideoStream, stamps: Sequence[_Stamp], path: Path) -
     if context is None:
         return MediaError(f"{path}: FFmpeg does not know the codec of its pictures; re-encode it")
     if any(stamp.time is None for stamp in stamps) and _interlaced(path, stream.index):
-        # In MPEG-TS each field may be a packet of its own, of which the first carries the time of the picture.
+        # In MPEG-TS each field may be a separate packet; only the first one has the time of the picture.
         stamps = [stamp for stamp in stamps if stamp.time is not None]
     from_avi = stream.container.format.name == "avi"  # AVI stores no presentation times; FFmpeg guesses them
     counted = any(stamp.pts is None for stamp in stamps) or (from_avi and bool(context.has_b_frames))
     shown = [stamp.dts if counted else stamp.pts for stamp in stamps]
     if None in shown or not shown:
-        return MediaError(f"{path}: its pictures carry no times; put it into an .mp4 with `ffmpeg -i IN OUT.mp4`")
+        return MediaError(f"{path}: its pictures have no times; convert it with `ffmpeg -i IN OUT.mp4`")
     ticks, first = np.unique(np.array(shown, np.int64), return_index=True)
     last = stamps[first[-1]].duration or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
     keys = sorted(stamp.pts for stamp in stamps if stamp.key and stamp.pts is not None)
@@ -167,7 +167,7 @@ def _video_track(stream: av.VideoStream, stamps: Sequence[_Stamp], path: Path) -
 
 
 def _interlaced(path: Path, index: int) -> bool:
-    """Whether the first picture of that stream is made of two fields; False where it cannot be decoded."""
+    """True if the first picture of that stream consists of two fields; False if it cannot be decoded."""
     with suppress(MediaError), opened(path) as container:
         stream = next(s for s in container.streams.video if s.index == index)
         for packet in packets(container, stream):
@@ -176,19 +176,22 @@ def _interlaced(path: Path, index: int) -> bool:
     return False
 
 
-def _heard(stream: av.AudioStream, stamps: Sequence[_Stamp]) -> tuple[Fraction, Fraction]:
-    """Container times of the first sample and of the end of the last; `start_time` leaves out what primes a decoder."""
+def _sound_ends(stream: av.AudioStream, stamps: Sequence[_Stamp]) -> tuple[Fraction, Fraction]:
+    """Return the container's times of the first sample and of the end of the last one, in seconds.
+
+    `start_time` leaves out the samples that only prime a decoder.
+    """
     first, last = stamps[0], stamps[-1]
     start = stream.start_time if stream.start_time is not None else first.time or 0
     return start * _time_base(stream), ((last.time or 0) + last.duration) * _time_base(stream)
 
 
 def _audio_track(
-    stream: av.AudioStream, heard: tuple[Fraction, Fraction], origin: Fraction, path: Path
+    stream: av.AudioStream, ends: tuple[Fraction, Fraction], origin: Fraction, path: Path
 ) -> AudioTrack | MediaError:
     if stream.codec_context is None:
         return MediaError(f"{path}: FFmpeg does not know the codec of its sound; re-encode it")
-    if not 0 < stream.codec_context.sample_rate <= _FASTEST:  # 0: the sound begins after what FFmpeg looks at
+    if not 0 < stream.codec_context.sample_rate <= _FASTEST:  # 0: the sound begins after the part that FFmpeg looks at
         return MediaError(
             f"{path}: its sound has {stream.codec_context.sample_rate} samples per second as far as FFmpeg can tell; "
             "re-encode it"
@@ -197,28 +200,30 @@ def _audio_track(
         stream=stream.index,
         time_base=_time_base(stream),
         origin=origin,
-        start=float(heard[0] - origin),
-        stop=float(heard[1] - origin),
+        start=float(ends[0] - origin),
+        stop=float(ends[1] - origin),
         rate=stream.codec_context.sample_rate,
         channels=stream.codec_context.channels,
     )
 
 
-def _promised(container: av.container.InputContainer, found: dict[int, list[_Stamp]], origin: Fraction) -> float | None:
-    """The end announced by the header, if the packets of all streams stop clearly before it."""
+def _promised(
+    container: av.container.InputContainer, stamps: dict[int, list[_Stamp]], origin: Fraction
+) -> float | None:
+    """Return the end announced by the header, if the packets of all streams stop clearly before it."""
     if not container.format.name.startswith(_PROMISING):
         return None
-    announced = Fraction(container.duration or 0, av.time_base)  # in Matroska counted from 0, not from the first packet
+    announced = Fraction(container.duration or 0, av.time_base)  # Matroska counts it from 0, not from the first packet
     present = Fraction(0)
     for stream in container.streams:
         base = _time_base(stream)
         if stream.duration is not None:
             announced = max(announced, ((stream.start_time or 0) + stream.duration) * base)
-        ends = [stamp.time + stamp.duration for stamp in found[stream.index] if stamp.time is not None]
+        ends = [stamp.time + stamp.duration for stamp in stamps[stream.index] if stamp.time is not None]
         present = max(present, max(ends, default=0) * base)
     return float(announced - origin) if announced - present > _SLACK else None
 
 
 def _time_base(stream: av.stream.Stream) -> Fraction:
-    """Seconds per tick; FFmpeg's own where a stream has none (it then has no packets either)."""
+    """Return the seconds per tick, FFmpeg's own for a stream without any (which has no packets either)."""
     return stream.time_base or Fraction(1, av.time_base)

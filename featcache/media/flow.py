@@ -1,7 +1,7 @@
 """Dense optical flow between two grey pictures, with OpenCV.
 
-Each call makes its own solver, as a solver keeps buffers and threads must not share it. Results do not depend on the
-number of threads: OpenCV searches in a fixed number of stripes (tests/featcache/test_media_flow.py holds it to that).
+Each call makes its own solver, because a solver keeps buffers that threads must not share. Results do not depend on the
+number of threads, because OpenCV searches in a fixed number of stripes (tests/featcache/test_media_flow.py checks it).
 """
 
 from collections.abc import Callable
@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Grey = NDArray[np.uint8]  #: (height, width), each at least 12
-Flow = NDArray[
-    np.float32
-]  #: (height, width, 2): pixels to the right and downwards from the first picture to the second
+#: (height, width, 2): pixels to the right and downwards from the first picture to the second
+Flow = NDArray[np.float32]
 
 
 def dis_flow(a: Grey, b: Grey) -> Flow:
@@ -26,7 +25,7 @@ def dis_flow(a: Grey, b: Grey) -> Flow:
 
 
 def tvl1_flow(a: Grey, b: Grey) -> Flow:
-    """TV-L1 (Zach et al. 2007), OpenCV's parameters: what two-stream networks were trained on, about 100 times slower.
+    """TV-L1 (Zach et al. 2007), OpenCV's parameters; two-stream networks were trained on it. About 100 times slower.
 
     >>> tvl1_flow(np.zeros((32, 48), np.uint8), np.zeros((32, 48), np.uint8)).shape
     (32, 48, 2)
@@ -35,7 +34,7 @@ def tvl1_flow(a: Grey, b: Grey) -> Flow:
 
 
 def _calc(solver: cv2.DenseOpticalFlow, a: Grey, b: Grey) -> Flow:
-    flow = solver.calc(a, b, None)  # type: ignore[call-overload]  # zeros would count as a first guess
+    flow = solver.calc(a, b, None)  # type: ignore[call-overload]  # zeros would be a first guess
     return np.asarray(flow, np.float32)
 
 

@@ -1,12 +1,12 @@
 """Tables of numbers that a user has made: EEG statistics, key points, descriptors.
 
-    .csv             a line per row, cells separated by commas, with a line of names or without
-    .npy             an array (rows, ...); what follows the first axis makes one long row. (D,) is one row
-    .npz, .h5, .hdf5 the same, called by its key, or the only array of numbers
+    .csv             a line per row, cells separated by commas, with or without a line of column names
+    .npy             an array (rows, ...); the axes after the first are flattened into one row. (D,) is one row
+    .npz, .h5, .hdf5 the same, selected by its key, or the only array of numbers
 
-A CSV file has names if its first line has a cell that is no number. A column with a number in it must have one in every
-line; a column without any is text, and left out unless it is asked for. A clip's bounds in frames count rows from 0;
-bounds in seconds need the rows per second, the manifest's `fps`.
+A CSV file has column names if its first line has a cell that is not a number. A column with a number must have one in
+every line. A column without numbers is text, and is left out unless it is selected. A clip's bounds in frames count
+rows from 0; bounds in seconds need the rows per second, the manifest's `fps`.
 """
 
 import csv
@@ -31,16 +31,16 @@ class Table:
     """The rows of a clip."""
 
     values: NDArray[np.float64]  #: (rows, columns), finite
-    start: float  #: second at which the first row begins; NaN where rows have no rate
-    stop: float  #: second at which the last one ends
+    start: float  #: second at which the first row begins; NaN if rows have no rate
+    stop: float  #: second at which the last row ends
 
 
 def read(path: Path, clip: Clip, key: str = "", columns: str = "") -> Table:
-    """The clip's rows.
+    """Read the clip's rows.
 
-    key: of the array in an .npz or HDF5 file, "" for the only one. columns: names in a CSV file, separated by commas,
-    "" for all with numbers. Raises MediaError when the file is damaged or empty or lacks what is asked for, when the
-    clip starts after its end, and for a value that is no finite number, with its place.
+    key: name of the array in an .npz or HDF5 file; "": the only one. columns: names in a CSV file, separated by commas;
+    "": all columns of numbers. Raises MediaError if the file is damaged or empty or lacks the key or a column, if the
+    clip starts after the file's end, and for a value that is not finite, with its place.
     """
     rows = arrays.span(clip, clip.fps, path)
     part = _part(path, rows, key, columns)
@@ -48,29 +48,29 @@ def read(path: Path, clip: Clip, key: str = "", columns: str = "") -> Table:
     if len(bad := np.argwhere(~np.isfinite(part.values))):
         row, column = bad[0].tolist()
         raise MediaError(
-            f"{path} {part.place(rows.start + row, column)}: {part.values[row, column]} is no finite number; "
-            "mend it, or leave its row out of the clip"
+            f"{path} {part.place(rows.start + row, column)}: {part.values[row, column]} is not a finite number; "
+            "correct it, or leave its row out of the clip"
         )
     rate = clip.fps or np.nan
     return Table(part.values, rows.start / rate, (rows.start + len(part.values)) / rate)
 
 
 def width(path: Path, key: str = "", columns: str = "") -> int:
-    """How many numbers a row has; errors as `read`."""
+    """Return the number of columns; errors as for `read`."""
     return _part(path, slice(0, 1), key, columns).values.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    values: NDArray[np.float64]  # of the rows that were asked for
-    count: int  # rows that there are in all
-    place: Callable[[int, int], str]  # row and column of the whole -> words for where that is
+    values: NDArray[np.float64]  # (rows, columns) of the requested rows
+    count: int  # number of all rows of the file
+    place: Callable[[int, int], str]  # row and column in the file -> a description of that place
 
 
 def _part(path: Path, rows: slice, key: str, columns: str) -> _Part:
     ending = path.suffix.lower()
     if ending not in NUMBERS:
-        raise MediaError(f"{path} is no table of numbers, whose names end in {', '.join(sorted(NUMBERS))}")
+        raise MediaError(f"{path} is not a table of numbers; allowed endings: {', '.join(sorted(NUMBERS))}")
     check_exists(path)
     if ending == ".csv":
         if key:
@@ -79,7 +79,7 @@ def _part(path: Path, rows: slice, key: str, columns: str) -> _Part:
         lines, names = table.lines, table.names
         return _Part(table.values[rows], len(lines), lambda row, column: f"line {lines[row]}, column {names[column]}")
     if columns:
-        raise MediaError(f"{path} is no CSV file, so its columns have no names; leave {columns!r} out")
+        raise MediaError(f"{path} is not a CSV file, so its columns have no names; leave {columns!r} out")
     array, shape = arrays.load(path, key, rows=rows)
     if len(shape) < 2:
         array, shape = array.reshape(1, -1)[rows], (1, math.prod(shape))
@@ -92,8 +92,8 @@ def _part(path: Path, rows: slice, key: str, columns: str) -> _Part:
 @dataclass(frozen=True, eq=False)
 class _Csv:
     values: NDArray[np.float64]  # (rows, columns)
-    names: list[str]  # how a message calls each column
-    lines: list[int]  # where each row stands
+    names: list[str]  # each column's name in messages
+    lines: list[int]  # each row's line number
 
 
 def _csv(path: Path, columns: str) -> _Csv:
@@ -107,7 +107,7 @@ def _csv(path: Path, columns: str) -> _Csv:
 
 @remembered(2)
 def _parsed(path: Path, columns: str) -> _Csv:
-    """The whole file. Clips of one file follow each other: it is kept."""
+    """Parse the whole file. It is remembered, because clips of one file follow each other."""
     header, cells, lines = _cells(path)
     wanted = _wanted(path, header, columns)
     names, values = [], []
@@ -121,8 +121,8 @@ def _parsed(path: Path, columns: str) -> _Csv:
             cell = cells[row][number]
             raise MediaError(
                 f"{path} line {lines[row]}, column {name}: "
-                + (f"{cell!r} is no number" if cell else "the cell is empty")
-                + "; write one"
+                + (f"{cell!r} is not a number" if cell else "the cell is empty")
+                + "; write a number"
             )
         names.append(name)
         values.append(numbers)
@@ -134,7 +134,7 @@ def _parsed(path: Path, columns: str) -> _Csv:
 
 
 def _cells(path: Path) -> tuple[list[str] | None, list[list[str]], list[int]]:
-    """The names, if there are any, the cells of every other line, and the lines' numbers."""
+    """Read the column names, if the file has any, the cells of every other line, and those lines' numbers."""
     cells, lines = [], []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -153,33 +153,33 @@ def _cells(path: Path) -> tuple[list[str] | None, list[list[str]], list[int]]:
     first = [cell.strip() for cell in cells[0]]
     if len(first) > 1 and first == [str(number) for number in range(len(first))]:
         raise MediaError(
-            f"{path} line {lines[0]}: 0 to {len(first) - 1} may be names of columns or numbers; "
+            f"{path} line {lines[0]}: 0 to {len(first) - 1} may be column names or numbers; "
             "write names with letters, or leave the line out"
         )
     if all(_number(cell) is not None for cell in first):
         return None, cells, lines
     if len(cells) == 1:
         word = next(cell for cell in first if _number(cell) is None)
-        raise MediaError(f"{path} has names of columns but no rows: {word!r} is no number{_separator(word)}")
+        raise MediaError(f"{path} has column names but no rows: {word!r} is not a number{_separator(word)}")
     return first, cells[1:], lines[1:]
 
 
 def _separator(cell: str) -> str:
-    """Advice where other separators than commas may be to blame."""
+    """Return advice for cells that seem to be separated by another character than a comma, else ""."""
     return next((f"; cells are separated by commas, not by {c!r}" for c in ";\t " if c in cell), "")
 
 
 def _wanted(path: Path, header: Sequence[str] | None, columns: str) -> list[int] | None:
-    """Numbers of the columns that are asked for; None for all with numbers."""
+    """Return the numbers of the selected columns, or None for all columns of numbers."""
     if not columns:
         return None
     if header is None:
-        raise MediaError(f"{path} line 1 has no names of columns, so none can be asked for: {columns!r}")
+        raise MediaError(f"{path} line 1 has no column names, so {columns!r} cannot be selected; leave it out")
     names = [name.strip() for name in columns.split(",")]
     for name in names:
         if header.count(name) != 1:
-            found = "stands twice" if name in header else "is not there"
-            raise MediaError(f"{path} line 1: column {name!r} {found}; columns: {', '.join(header)}")
+            problem = "occurs more than once" if name in header else "is missing"
+            raise MediaError(f"{path} line 1: column {name!r} {problem}; columns: {', '.join(header)}")
     return [header.index(name) for name in names]
 
 

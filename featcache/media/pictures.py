@@ -1,6 +1,6 @@
-"""Windows of pictures and of optical flow: which pictures they need, and how these are shared while a reel is decoded.
+"""Windows of pictures and of optical flow: the pictures that they need, shared while a reel is decoded.
 
-A picture is resized once per size, and a field of flow is computed once, however many windows and extractors want it.
+A picture is resized once per size, and a field of flow is computed once, for any number of windows and extractors.
 """
 
 from collections import Counter
@@ -18,11 +18,11 @@ from featcache.media.flow import METHODS
 from featcache.media.reel import Picture, Reel
 from featcache.windows import Flow, Pictures, Plan, Preparer, consecutive, sample_times, stretches
 
-LONGEST = 30_000  #: pixels of a longer side after resizing
+LONGEST = 30_000  #: most pixels of the longer side after resizing
 
 
 class Image(NamedTuple):
-    """Picture `number` at a shorter side of `side` pixels, 0: as decoded; in colour or grey."""
+    """Picture `number`, in colour or grey, resized to a shorter side of `side` pixels (0: as decoded)."""
 
     number: int
     side: int
@@ -40,36 +40,37 @@ class Field(NamedTuple):
 
 @dataclass
 class Window:
-    """One window of one extractor: what it is made of."""
+    """One window of one extractor: the pictures or fields of flow that it consists of."""
 
     extractor: Preparer
-    items: Sequence[Image | Field]  #: in order of time, repeated where a picture is shown at several sample times
+    items: Sequence[Image | Field]  #: in order of time; a picture that is shown at several sample times is repeated
     start: float
     stop: float
-    number: int = 0  #: of `of` windows of the clip
-    of: int = 1
+    number: int = 0  #: number of the window in the clip, from 0
+    of: int = 1  #: windows of the clip
 
     @property
     def last(self) -> int:
-        """The picture that completes it."""
+        """The number of the picture that completes the window."""
         return max(item.after if isinstance(item, Field) else item.number for item in self.items)
 
 
 @dataclass
 class _Shelf:
-    """What has been computed and is still waited for; each thing is let go of when the last that waits has taken it."""
+    """The computed pictures and fields that windows still wait for; each is dropped once its last user has taken it."""
 
-    waiting: Counter[Image | Field]
-    things: dict[Image | Field, Any] = field(default_factory=dict)
+    waiting: Counter[Image | Field]  #: number of users that still wait for an item
+    arrays: dict[Image | Field, Any] = field(default_factory=dict)
 
     def release(self, item: Image | Field) -> None:
+        """Note that one user has taken the item."""
         self.waiting[item] -= 1
         if not self.waiting[item]:
-            del self.things[item]
+            del self.arrays[item]
 
 
 def planned(reel: Reel, extractor: Preparer, plan: Plan, start: float, stop: float) -> list[Window]:
-    """The windows of an extractor in the clip [start, stop)."""
+    """Return the windows of an extractor in the clip [start, stop)."""
     kind = extractor.window
     assert isinstance(kind, Pictures)
     pace = kind.rate or len(reel.times) / reel.stop / kind.stride  # pictures of a window per second
@@ -109,13 +110,13 @@ def _window(
 
 
 def _shown(reel: Reel, first: int, last: int, clip: tuple[float, float]) -> tuple[float, float]:
-    """The part of the clip in which the pictures from first to last are on screen."""
+    """Return the part of the clip, in seconds, in which the pictures from first to last are on screen."""
     ends = reel.times[last + 1] if last + 1 < len(reel.times) else reel.stop
     return max(clip[0], float(reel.times[first])), min(clip[1], float(ends))
 
 
 def fill(reel: Reel, windows: Sequence[Window]) -> Iterator[tuple[Window, NDArray[np.generic]]]:
-    """Decode once and give each window, prepared, as soon as its last picture is there."""
+    """Decode once and yield each window, prepared, as soon as its last picture is decoded."""
     waiting = Counter(item for window in windows for item in set(window.items))
     fields: dict[int, list[Field]] = {}
     for pair in [item for item in waiting if isinstance(item, Field)]:
@@ -131,20 +132,20 @@ def fill(reel: Reel, windows: Sequence[Window]) -> Iterator[tuple[Window, NDArra
     shelf = _Shelf(waiting)
     for number, picture in reel.decode(sorted(images)):
         for image in images[number]:
-            shelf.things[image] = made(picture, image.side, image.grey)
+            shelf.arrays[image] = made(picture, image.side, image.grey)
         for pair in fields.get(number, ()):
             a, b = (Image(n, pair.side, grey=True) for n in (pair.number, pair.after))
-            shelf.things[pair] = _flow(shelf.things[a], shelf.things[b], pair, reel)
+            shelf.arrays[pair] = _flow(shelf.arrays[a], shelf.arrays[b], pair, reel)
             for image in {a, b}:
                 shelf.release(image)
         for window in ending.get(number, ()):
-            yield window, _prepared(window, [shelf.things[item] for item in window.items], reel)
-            for thing in set(window.items):
-                shelf.release(thing)
+            yield window, _prepared(window, [shelf.arrays[item] for item in window.items], reel)
+            for item in set(window.items):
+                shelf.release(item)
 
 
 def made(picture: Picture, side: int, grey: bool = False) -> NDArray[np.uint8]:
-    """A picture at a shorter side of `side` pixels: averaged over areas where that shrinks it, bilinear where not."""
+    """Resize a picture to a shorter side of `side` pixels: averaged over areas to shrink it, bilinear to enlarge it."""
     if grey:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
     height, width = picture.shape[:2]
@@ -153,23 +154,23 @@ def made(picture: Picture, side: int, grey: bool = False) -> NDArray[np.uint8]:
         return picture
     size = (max(side, round(width * scale)), max(side, round(height * scale)))
     if max(size) > LONGEST:
-        raise MediaError(f"a picture of {width} x {height} is too long and thin to be used; cut it")
+        raise MediaError(f"a picture of {width} x {height} is too long and thin; crop it")
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
 
 
-def viewed(thing: NDArray[Any], kind: Pictures) -> NDArray[Any]:
-    """The part of a picture or field (height, width, ...) that is wanted, mirrored if the view is so called."""
+def viewed(array: NDArray[Any], kind: Pictures) -> NDArray[Any]:
+    """Cut the view out of a picture or field of flow (height, width, ...), and mirror it if the view is a flip."""
     if kind.crop:
-        top, left = (length - kind.crop for length in thing.shape[:2])
+        top, left = (length - kind.crop for length in array.shape[:2])
         top = 0 if "top" in kind.view else top if "bottom" in kind.view else top // 2
         left = 0 if "left" in kind.view else left if "right" in kind.view else left // 2
-        thing = thing[top : top + kind.crop, left : left + kind.crop]
+        array = array[top : top + kind.crop, left : left + kind.crop]
     if kind.view.endswith("flip"):
-        thing = np.ascontiguousarray(thing[:, ::-1])
+        array = np.ascontiguousarray(array[:, ::-1])
         if isinstance(kind, Flow):
-            thing = thing * np.array([-1, 1], thing.dtype)
-    return thing
+            array = array * np.array([-1, 1], array.dtype)
+    return array
 
 
 def _flow(a: NDArray[np.uint8], b: NDArray[np.uint8], pair: Field, reel: Reel) -> NDArray[np.float32]:
@@ -179,16 +180,16 @@ def _flow(a: NDArray[np.uint8], b: NDArray[np.uint8], pair: Field, reel: Reel) -
     return METHODS[pair.method](a, b)
 
 
-def _prepared(window: Window, things: list[NDArray[Any]], reel: Reel) -> NDArray[np.generic]:
-    _check_sizes(things, reel)
+def _prepared(window: Window, arrays: list[NDArray[Any]], reel: Reel) -> NDArray[np.generic]:
+    _check_sizes(arrays, reel)
     kind = window.extractor.window
     assert isinstance(kind, Pictures)
-    seen = {id(thing): viewed(thing, kind) for thing in things}  # a picture may be shown several times
-    return window.extractor.prepare([seen[id(thing)] for thing in things])
+    views = {id(array): viewed(array, kind) for array in arrays}  # a picture may be shown several times
+    return window.extractor.prepare([views[id(array)] for array in arrays])
 
 
 def _check_sizes(pictures: Sequence[NDArray[Any]], reel: Reel) -> None:
     sizes = {picture.shape[:2] for picture in pictures}
     if len(sizes) > 1:
-        found = ", ".join(sorted(f"{width} x {height}" for height, width in sizes))
-        raise MediaError(f"{reel.path}: its pictures change size within a window ({found}); make them equal")
+        listed = ", ".join(sorted(f"{width} x {height}" for height, width in sizes))
+        raise MediaError(f"{reel.path}: its pictures change size within a window ({listed}); make them equal")

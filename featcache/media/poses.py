@@ -4,10 +4,10 @@
                 "score": [...]}, ...]}, ...], ...}, 18 joints in the plane
     VIBE        Skeletics-152: {track: {"joints3d": (n, 49, 3), "frame_ids": (n,), ...}, ...}
 
-Nobody is tracked in OpenPose's: of a frame's first CANDIDATES people the one with the highest mean score is body 0, the
-next one body 1, and so on, as in ST-GCN's program, which then takes two. Of VIBE's joints the first 15 are read, which
-are OpenPose's: the layout `shared-15`. VIBE's y points down and its z away from the camera; both are turned (UPRIGHT),
-so that people stand as Kinect's do. The longest tracks are kept, at most TRACKS.
+OpenPose does not track people. Among a frame's first CANDIDATES people, the one with the highest mean score is body 0,
+the next one body 1, and so on, as in ST-GCN's program, which then takes two. Only the first 15 of VIBE's joints are
+read; they are OpenPose's, the layout `shared-15`. VIBE's y points down and its z away from the camera; both are turned
+(UPRIGHT), so that people are upright as in Kinect's files. The longest tracks are kept, at most TRACKS.
 """
 
 import json
@@ -20,44 +20,47 @@ from numpy.typing import NDArray
 from featcache.errors import MediaError
 from featcache.files import remembered
 
-CANDIDATES = 5
-OPENPOSE = 18  #: joints
-VIBE, SHARED = 49, 15  #: joints that there are, and those that are read
-TRACKS = 6
-UPRIGHT = np.array([1, -1, -1], np.float32)  #: of VIBE: half a turn about x
-LONGEST = 100_000  #: frames: a larger number is damage, and would fill the memory
+CANDIDATES = 5  #: people of a frame that are read
+OPENPOSE = 18  #: joints of a body in the file
+VIBE, SHARED = 49, 15  #: joints of a body in the file, and those that are read
+TRACKS = 6  #: bodies that are kept
+UPRIGHT = np.array([1, -1, -1], np.float32)  #: factors of VIBE's x, y and z: half a turn about x
+LONGEST = 100_000  #: limit of frame numbers; a larger one is damage and would fill the memory
 
 
 @remembered(2)
 def read(path: Path) -> NDArray[np.float32]:
-    """(M, T, V, 3) of a file, zeros where a body is missing; a file that has changed is read again.
+    """Read a file's joints (M, T, V, 3), zeros where a body is missing; a file that has changed is read again.
 
-    MediaError where it is damaged, or has not the bodies of either.
+    Raises MediaError if the file is damaged or is neither OpenPose's nor VIBE's.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise MediaError(f"{path} is no JSON ({error}); copy or download it again") from None
+        raise MediaError(f"{path} is not JSON ({error}); copy or download it again") from None
     try:
         return _openpose(content["data"]) if "data" in content else _vibe(content)
     except KeyError as error:
-        raise MediaError(f"{path} lacks {error}, which skeletons of OpenPose or VIBE have") from None
+        raise MediaError(f"{path} lacks the key {error} of skeletons by OpenPose or VIBE; correct the source") from None
     except (AttributeError, TypeError, ValueError) as error:
-        raise MediaError(f"{path} has no skeletons as OpenPose or VIBE write them: {error}") from None
+        raise MediaError(f"{path} is not in the format of OpenPose or VIBE: {error}") from None
 
 
 def _openpose(frames: Any) -> NDArray[np.float32]:
-    """A frame of the file stands at its number: as in ST-GCN's program, where they begin at 1."""
-    found = {_frame(of["frame_index"]): [_candidate(one) for one in of["skeleton"][:CANDIDATES]] for of in frames}
-    joints = np.zeros((CANDIDATES, 1 + max(found, default=0), OPENPOSE, 3), np.float32)
-    for t, people in found.items():
+    """Put each frame of the file at its number, as in ST-GCN's program; numbers begin at 1."""
+    people_at = {
+        _frame(frame["frame_index"]): [_candidate(person) for person in frame["skeleton"][:CANDIDATES]]
+        for frame in frames
+    }
+    joints = np.zeros((CANDIDATES, 1 + max(people_at, default=0), OPENPOSE, 3), np.float32)
+    for t, people in people_at.items():
         for m, person in enumerate(sorted(people, key=lambda person: -person[:, 2].mean())):
             joints[m, t] = person
     return joints
 
 
 def _candidate(person: Any) -> NDArray[np.float32]:
-    """(18, 3) x y score."""
+    """Return a person's joints, (18, 3): x, y, score."""
     pose, score = (np.array(person[key], np.float32) for key in ("pose", "score"))
     if pose.shape != (2 * OPENPOSE,) or score.shape != (OPENPOSE,):
         raise ValueError(f"a body has {pose.size} coordinates and {score.size} scores; 36 and 18 are expected")
@@ -65,23 +68,23 @@ def _candidate(person: Any) -> NDArray[np.float32]:
 
 
 def _vibe(tracks: Any) -> NDArray[np.float32]:
-    found = []
-    for track, of in tracks.items():
-        points, frames = np.array(of["joints3d"], np.float32), [_frame(number) for number in of["frame_ids"]]
+    bodies = []
+    for name, track in tracks.items():
+        points, frames = np.array(track["joints3d"], np.float32), [_frame(number) for number in track["frame_ids"]]
         if points.shape != (len(frames), VIBE, 3):
             raise ValueError(
-                f"track {track} has {len(frames)} frame_ids and joints3d {points.shape}; (frames, 49, 3) is expected"
+                f"track {name} has {len(frames)} frame_ids and joints3d {points.shape}; (frames, 49, 3) is expected"
             )
-        found.append((frames, points[:, :SHARED] * UPRIGHT))
-    found = sorted(found, key=lambda track: -len(track[0]))[:TRACKS]
-    length = 1 + max((number for frames, _ in found for number in frames), default=0)
-    joints = np.zeros((len(found), length, SHARED, 3), np.float32)
-    for m, (frames, points) in enumerate(found):
+        bodies.append((frames, points[:, :SHARED] * UPRIGHT))
+    bodies = sorted(bodies, key=lambda body: -len(body[0]))[:TRACKS]
+    length = 1 + max((number for frames, _ in bodies for number in frames), default=0)
+    joints = np.zeros((len(bodies), length, SHARED, 3), np.float32)
+    for m, (frames, points) in enumerate(bodies):
         joints[m, frames] = points
     return joints
 
 
 def _frame(number: Any) -> int:
     if type(number) is not int or not 0 <= number < LONGEST:
-        raise ValueError(f"{str(number)[:40]!r} is no number of a frame, from 0 to {LONGEST - 1}")
+        raise ValueError(f"{str(number)[:40]!r} is not a frame number from 0 to {LONGEST - 1}")
     return number

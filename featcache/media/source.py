@@ -1,4 +1,4 @@
-"""One source of a manifest: its pictures and its sound on one clock, or the reason why there are none."""
+"""One source of a manifest: its pictures and its sound on one clock, or the reason why they are missing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from featcache.media.reel import EPSILON, Reel
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Pictures and sound; in the place of what is missing stands the error that says why."""
+    """Pictures and sound of a source; a missing one is replaced by the error that explains why."""
 
     path: Path
     reel: Reel | MediaError | MediaAbsentError
@@ -22,14 +22,14 @@ class Source:
 
     @property
     def stop(self) -> float:
-        """Second at which the source ends: its pictures', or else its sound's, last moment."""
+        """The second at which the source ends: the end of its pictures, or else of its sound."""
         if isinstance(self.reel, Reel):
             return self.reel.stop
-        assert isinstance(self.audio, AudioTrack)  # open_source lets no other through
+        assert isinstance(self.audio, AudioTrack)  # open_source refuses all others
         return self.audio.stop
 
     def interval(self, clip: Clip) -> tuple[float, float]:
-        """The clip's [start, stop) in seconds. A stop beyond the end means the end; a start there is an error."""
+        """Return the clip's [start, stop) in seconds. A stop beyond the end is cut; a start there is an error."""
         start, stop = (self._seconds(bound, clip.unit) for bound in (clip.start or 0.0, clip.stop))
         end = self.stop
         if stop is None or stop > end + EPSILON:
@@ -47,7 +47,7 @@ class Source:
         return start, stop
 
     def _seconds(self, bound: float | None, unit: str) -> float | None:
-        """Seconds of a bound; None for the source's end."""
+        """Return a bound in seconds, or None for one beyond the source's end."""
         if bound is None or unit == "seconds":
             return bound
         if not isinstance(self.reel, Reel):
@@ -63,41 +63,41 @@ class Source:
 
 
 def open_source(path: Path, fps: float | None = None) -> Source:
-    """Look at a file or folder without decoding it; MediaError where it is no source at all. `fps` is for folders."""
+    """Open a file or folder without decoding it; MediaError if it is not a source. `fps` is for folders."""
     check_exists(path)
     if path.is_dir():
         return Source(path, images.folder(path, fps), MediaAbsentError(f"{path} is a folder of frames: no sound"), None)
     if images.is_image(path):
         return Source(path, images.still(path), MediaAbsentError(f"{path} is an image: no sound"), None)
-    found = scan(path)
-    if not found.video and not found.audio:
+    scanned = scan(path)
+    if not scanned.video and not scanned.audio:
         raise MediaError(f"{path} has neither a video nor an audio stream; replace it")
-    for fault, other in ((found.video, found.audio), (found.audio, found.video)):
+    for fault, other in ((scanned.video, scanned.audio), (scanned.audio, scanned.video)):
         if isinstance(fault, MediaError) and (other is None or isinstance(other, MediaError)):
             raise fault
     reel: Reel | MediaError | MediaAbsentError
-    if isinstance(found.video, VideoTrack):
-        reel = video.reel(found, found.video)
-    elif found.video:
-        reel = found.video
+    if isinstance(scanned.video, VideoTrack):
+        reel = video.reel(scanned, scanned.video)
+    elif scanned.video:
+        reel = scanned.video
     elif path.suffix.lower() in VIDEO:  # a name that promises pictures
         reel = MediaError(f"{path} has no video stream, only sound; replace it or name it as a sound file")
     else:
         reel = MediaAbsentError(f"{path} is a sound file: no pictures")
-    source = Source(path, reel, found.audio or MediaAbsentError(f"{path} has no audio track"), found)
+    source = Source(path, reel, scanned.audio or MediaAbsentError(f"{path} has no audio track"), scanned)
     if source.stop < EPSILON:
         raise MediaError(f"{path} lasts {source.stop:.2f} s: there is nothing to see or hear; replace it")
     return source
 
 
 def check_exists(path: Path) -> None:
-    """MediaError where there is nothing."""
+    """Raise MediaError if the path does not exist."""
     if not path.exists():
         raise MediaError(f"{path} does not exist; relative sources start at the manifest's folder")
 
 
 def reported(path: Path, error: Exception) -> FeatcacheError:
-    """An error as a reason to record: those that were foreseen speak for themselves, once they name the file."""
+    """Turn an error into a reason to record; an expected error keeps its text, to which the file's name is added."""
     if isinstance(error, FeatcacheError):
         named = isinstance(error, MediaAbsentError) or str(path) in str(error)
         return error if named else type(error)(f"{path}: {error}")
@@ -106,7 +106,7 @@ def reported(path: Path, error: Exception) -> FeatcacheError:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a source is. `frames`, `fps`, `width` and `height` are 0 where there are no pictures."""
+    """The properties of a source. `frames`, `fps`, `width` and `height` are 0 if it has no pictures."""
 
     kind: str  #: video | sound | image | folder
     duration: float  #: seconds
@@ -120,7 +120,7 @@ class SourceInfo:
 
 
 def probe(path: Path, fps: float | None = None) -> SourceInfo:
-    """Describe a source; MediaError where it is none, or holds pictures of which the first cannot be decoded.
+    """Describe a source; MediaError if it is not a source, or if its first picture cannot be decoded.
 
     `fps` is for folders of frames.
     """

@@ -1,9 +1,9 @@
-"""Pictures of a video file by number, exactly: decoded from the keyframe before them and told by presentation time.
+"""Pictures of a video file by number, exactly: decoded from the keyframe before them, identified by presentation time.
 
-Everything runs in one thread: clips are what runs in parallel. Colours follow the stream's own matrix and range, ten
-bits become eight, display rotation is applied; pixels that are not square stay as they are stored. High dynamic range
-(PQ, HLG) keeps its code values, so it is duller than a player shows it, and interlaced pictures keep both their fields,
-line by line: there is neither tone mapping nor deinterlacing.
+Everything runs in one thread, because clips run in parallel. Colours follow the stream's own matrix and range, ten
+bits become eight, display rotation is applied; pixels that are not square stay as they are stored. There is no tone
+mapping: high dynamic range (PQ, HLG) keeps its code values, so it is duller than in a player. There is no
+deinterlacing: interlaced pictures keep both their fields, line by line.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -23,7 +23,7 @@ _UNFILLED = 2
 
 
 def reel(scan: Scan, track: VideoTrack) -> Reel:
-    """The pictures of a scanned video."""
+    """Return the reel of a scanned video."""
     return Reel(scan.path, track.times, track.stop, lambda wanted: _decode(scan, track, wanted))
 
 
@@ -35,7 +35,7 @@ def _decode(scan: Scan, track: VideoTrack, wanted: Sequence[int]) -> Iterator[tu
             return
         for run, key in _runs(track, wanted):
             missing = yield from decoder.follow(run, key)
-            if missing:  # an index can send a seek astray; from the start there is no doubt
+            if missing:  # a wrong index can mislead a seek, so decode again from the start
                 yield from _from_start(scan, track, missing)
 
 
@@ -48,7 +48,7 @@ def _from_start(scan: Scan, track: VideoTrack, wanted: Sequence[int]) -> Iterato
 
 
 def _runs(track: VideoTrack, wanted: Sequence[int]) -> list[tuple[list[int], int]]:
-    """Ascending picture numbers, cut where a seek saves decoding: [(numbers, number of the keyframe to enter at)]."""
+    """Cut ascending picture numbers where a seek saves decoding: [(numbers, number of the keyframe to start at)]."""
     entries = np.maximum(np.searchsorted(track.keys, track.ticks[list(wanted)], side="right") - 1, 0)
     runs: list[tuple[list[int], int]] = []
     before = -2
@@ -70,7 +70,7 @@ class _Decoder:
         self.reformatter = VideoReformatter()  # keeps the conversion's tables from picture to picture
 
     def follow(self, wanted: Sequence[int], key: int) -> Generator[tuple[int, Picture], None, list[int]]:
-        """Seek to a keyframe (0: stay at the start) and yield the wanted pictures; returns those that did not come."""
+        """Seek to a keyframe (0: stay at the start) and yield the wanted pictures; return the missing numbers."""
         ticks = self.track.ticks
         entry = int(self.track.keys[key] if key else ticks[0])
         if key:
@@ -79,7 +79,7 @@ class _Decoder:
         for frame in self._frames():
             if frame.pts is None:
                 continue
-            # Pictures shown before the keyframe may lean on what was skipped, and are not asked for here.
+            # Pictures shown before the keyframe may depend on skipped ones, and are not wanted here.
             if frame.is_corrupt and frame.pts >= entry:
                 raise self.damaged(int(np.searchsorted(ticks, frame.pts)))
             if frame.pts == ticks[todo[0]]:
@@ -89,7 +89,7 @@ class _Decoder:
         return todo
 
     def count(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        """Decode from the start; the k-th picture to come out is picture k, whatever time it carries."""
+        """Decode from the start; the k-th decoded picture is picture k, whatever its time."""
         todo = list(wanted)
         last, number = None, -1
         for number, last in enumerate(self._frames()):
@@ -105,14 +105,14 @@ class _Decoder:
             yield missing, self._picture(last)  # the last picture stays on screen
 
     def damaged(self, number: int) -> MediaError:
-        """The error of a picture that cannot be had."""
+        """Return the error for a picture that cannot be decoded."""
         time = self.track.times[min(number, len(self.track.times) - 1)]
         return MediaError(
             f"{self.scan.path} is damaged near {time:.2f} s and cannot be decoded there; replace or re-encode it"
         )
 
     def _frames(self) -> Iterator[av.VideoFrame]:
-        """Decode onwards; damage is reported with the place where it was met."""
+        """Decode the following frames; damage is reported with its place."""
         tick: int | None = None
         try:
             for packet in packets(self.container, self.stream):
@@ -122,7 +122,7 @@ class _Decoder:
             raise self.damaged(int(np.searchsorted(self.track.ticks, tick or 0))) from None
 
     def _picture(self, frame: av.VideoFrame) -> Picture:
-        """uint8 RGB, upright."""
+        """Return a frame as uint8 RGB, upright."""
         picture = np.asarray(self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
         matrix = frame.side_data.get("DISPLAYMATRIX")
         if matrix is not None:
@@ -131,7 +131,7 @@ class _Decoder:
 
 
 def _upright(picture: Picture, matrix: NDArray[np.int32]) -> Picture:
-    """Turn and mirror by quarters as the 3 x 3 display matrix says: x' = a x + c y, y' = b x + d y."""
+    """Turn by quarters and mirror by the 3 x 3 display matrix: x' = a x + c y, y' = b x + d y."""
     a, b, c, d = matrix[[0, 1, 3, 4]].tolist()
     if abs(b) > abs(a):
         picture = picture.transpose(1, 0, 2)

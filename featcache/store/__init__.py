@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is used."""
+    """Import `FeatureDataset`, which needs torch, when it is used."""
     if name != "FeatureDataset":
         raise AttributeError(f"module 'featcache.store' has no attribute {name!r}; it has: {', '.join(__all__)}")
     from featcache.store.dataset import FeatureDataset

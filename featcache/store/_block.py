@@ -1,7 +1,7 @@
-"""A block in the making: journal/B.shard holds its features, each row in its place, journal/B.log what the rows are.
+"""An open block: journal/B.shard holds its features, each row in its place; journal/B.log holds a record per row.
 
-A record of the log is row, state and payload with a checksum. The payload of a row that is done is start and stop of
-its windows and the checksum of its features; of the others, the reason. Of several records of a row the last counts.
+A record is row, state and payload, with a checksum. The payload of a done row is start and stop of its windows and the
+checksum of its features; the payload of a failed or absent row is the reason. The last record of a row counts.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from featcache.store._lease import free, lease
 from featcache.store.reader import FeatureStore
 
 RECORD = struct.Struct("<IBI")  #: row, state, bytes of the payload; the payload and a crc32c of all follow
-OWNER = 255  #: the state of a record that says who has the lease
+OWNER = 255  #: the state of a record that names the holder of the lease
 
 WINDOWS = ("window_start", "window_stop")
 
@@ -34,18 +34,18 @@ Entries = dict[int, tuple[int, bytes]]  #: row -> state, payload
 class Block:
     """An open block, leased by this process.
 
-    A block that was committed before (failed clips are tried again, or clips were appended) stays readable until its
-    next commit: its rows are copied when the first new one comes.
+    A block may have been committed before, and is open again because failed clips are tried again or clips were
+    appended. It stays readable until its next commit: its rows are copied when the first new row is added.
     """
 
     def __init__(self, folder: Path, number: int, layout: fmt.Layout, log: BinaryIO) -> None:
         self.number, self.layout, self.span = number, layout, layout.span(number)
-        self._folder, self._log, self._named, self._taken_over = folder, log, False, False
+        self._folder, self._log, self._folder_synced, self._taken_over = folder, log, False, False
         self._shard_path = folder / "journal" / f"{number}.shard"
         self._paths = {name: folder / path for name, path in layout.files(number).items()}
         self._committed = committed_states(folder, number, layout)
         if not self._shard_path.exists() and not self._committed.any() and self._paths["features"].exists():
-            os.replace(self._paths["features"], self._shard_path)  # a kill came in the middle of the commit
+            os.replace(self._paths["features"], self._shard_path)  # the process was killed during the commit
         self._shard = os.fdopen(os.open(self._shard_path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
         self.entries, self._end = read_log(folder, number, layout)
         os.ftruncate(log.fileno(), self._end)
@@ -54,7 +54,7 @@ class Block:
 
     @classmethod
     def claim(cls, folder: Path, number: int, layout: fmt.Layout) -> "Block | None":
-        """The block, with what is there of it; None while another writer has its lease."""
+        """Lease the block and read its journal; None while another writer holds the lease."""
         log = lease(folder / "journal" / f"{number}.log")
         if log is None:
             return None
@@ -70,20 +70,20 @@ class Block:
 
     @property
     def complete(self) -> bool:
-        """Whether every row is there."""
+        """True when every row has been written."""
         return not self._missing
 
     def append(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8]) -> None:
-        """Add a row; an earlier record of it no longer counts.
+        """Add a row, in place of an earlier record of it.
 
-        payload: `times_bytes` of a row that is done, with the bytes of its features, `row_bytes` or fewer; else the
-        reason, with NOTHING.
+        A done row has `times_bytes` as payload and the bytes of its features, at most `row_bytes`. A failed or absent
+        row has the reason as payload and NOTHING as features.
         """
         self._take_over()
         self._put(row, state, payload, features)
 
     def commit(self, store: FeatureStore) -> None:
-        """Give the complete block its place, unless nothing new came to it, and let go of it."""
+        """Move the complete block to its place, unless nothing was added, and release the lease."""
         try:
             if self.entries:
                 self._take_over()
@@ -99,7 +99,7 @@ class Block:
         sums["features"] = fmt.crc(np.memmap(self._shard_path, np.uint8, "r"))
         files["digest"] = fmt.digest_row(self._folder, self.number, sums)
         os.fsync(self._shard.fileno())
-        if self._committed.any():  # from here on the journal alone vouches for the rows
+        if self._committed.any():  # from here on only the journal vouches for the rows
             self.sync()
             _remove(self._paths["state"])
         make_folder(self._paths["features"].parent)
@@ -112,19 +112,19 @@ class Block:
                 _remove(self._paths[name])
 
     def sync(self) -> None:
-        """Make what is written durable."""
+        """Make all that was written durable."""
         os.fsync(self._shard.fileno())
         os.fsync(self._log.fileno())
-        if not self._named:
+        if not self._folder_synced:
             sync_folder(self._shard_path.parent)
-            self._named = True
+            self._folder_synced = True
 
     def close(self) -> None:
-        """Sync, and let go of the block; what is there stays for the next owner."""
+        """Sync and release the block; its rows stay in the journal for the next owner."""
         try:
             if self.entries:
                 self.sync()
-            else:  # nothing came: leave no trace
+            else:  # nothing was added: leave no files
                 self._shard_path.unlink()
                 Path(self._log.name).unlink()
         finally:
@@ -136,11 +136,11 @@ class Block:
             free(self._log)
 
     def _take_over(self) -> None:
-        """Copy the rows of the committed block, if there is one, that have no newer record."""
+        """Copy the rows that have no newer record from the committed block, if there is one."""
         if self._taken_over or not self._committed.any():
             return
-        if wrong := fmt.damaged(self._folder, self.number, self.layout):
-            raise StoreError(f"{self._folder}: {wrong}; `featcache repair` makes its clips pending again")
+        if damage := fmt.damaged(self._folder, self.number, self.layout):
+            raise StoreError(f"{self._folder}: {damage}; `featcache repair` makes its clips pending again")
         rows = self.layout.map_rows(self._paths["features"])
         start, stop = (np.fromfile(self._paths[name], "<f8").reshape(-1, self.layout.windows) for name in WINDOWS)
         lengths = np.fromfile(self._paths["length"], "<u4")
@@ -165,7 +165,7 @@ class Block:
         self._missing.discard(row)
 
     def _padded(self, features: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Of a whole row: windows that it lacks are zeros."""
+        """The bytes of a whole row, with zeros for the windows that it lacks."""
         short = self.layout.row_bytes - len(features)
         return np.concatenate([features, np.zeros(short, np.uint8)]) if short else features
 
@@ -177,16 +177,16 @@ class Block:
         data += fmt.crc(data).to_bytes(4, "little")
         try:
             _write_all(self._log.fileno(), data, self._end)
-        except OSError:  # the disk is full: leave no torn record behind which the next one would be lost
+        except OSError:  # the disk is full: remove the torn record, behind which the next one would be lost
             with contextlib.suppress(OSError):
                 os.ftruncate(self._log.fileno(), self._end)
             raise
         self._end += len(data)
 
     def _finish_shard(self) -> None:
-        """Fill the shard up to whole inner chunks, and put its index behind; zeros are what is not done."""
+        """Fill the shard up to whole inner chunks and append its index; rows that are not done are zeros."""
         for row, (state, _) in self.entries.items():
-            if state != fmt.DONE:  # a kill may have come when it was half written
+            if state != fmt.DONE:  # a killed process may have left half of an earlier attempt
                 self._write(row, self._padded(NOTHING))
         payload, index = self.layout.shard_index(len(self.span))
         os.ftruncate(self._shard.fileno(), len(self.span) * self.layout.row_bytes)
@@ -217,12 +217,12 @@ class Block:
 
 
 def times_bytes(start: NDArray[np.floating], stop: NDArray[np.floating]) -> bytes:
-    """The payload of a row that is done, without the checksum of its features."""
+    """The payload of a done row, without the checksum of its features."""
     return np.array((start, stop), "<f8").tobytes()
 
 
 def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[np.uint8]:
-    """The rows' states as `state` has them, all 0 where it is not committed; StoreError when it is cut off."""
+    """The states of a block's rows in the array `state`, all 0 when not committed; StoreError when cut off."""
     path = folder / layout.files(number)["state"]
     try:
         states = np.fromfile(path, np.uint8)
@@ -234,40 +234,40 @@ def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[n
 
 
 def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, int]:
-    """What the journal of a block vouches for, and how many of its bytes are whole records."""
+    """Read the journal of a block: its valid entries, and the number of bytes that are whole records."""
     path = folder / "journal" / f"{number}.log"
     data = path.read_bytes() if path.exists() else b""
     entries: Entries = {}
-    good = 0
-    while (record := _parse(data, good)) is not None:
+    whole = 0
+    while (record := _parse(data, whole)) is not None:
         row, state, payload = record
-        good += RECORD.size + len(payload) + 4
+        whole += RECORD.size + len(payload) + 4
         if state != OWNER:
             entries[row] = (state, payload)
     if not entries:
-        return {}, good
+        return {}, whole
     rows, first = layout.map_rows(path.with_suffix(".shard")), layout.span(number).start
 
-    def there(row: int, state: int, payload: bytes) -> bool:
+    def is_valid(row: int, state: int, payload: bytes) -> bool:
         return state != fmt.DONE or (
             row - first < len(rows) and fmt.crc(rows[row - first]) == int.from_bytes(payload[-4:], "little")
         )
 
-    return {row: (state, payload) for row, (state, payload) in entries.items() if there(row, state, payload)}, good
+    return {row: (state, payload) for row, (state, payload) in entries.items() if is_valid(row, state, payload)}, whole
 
 
 def owner(folder: Path, number: int) -> str:
-    """Who has, or had last, the lease of a block: "process 123 on host"."""
-    found = "another process"
+    """The present or last holder of a block's lease: "process 123 on host"."""
+    holder = "another process"
     path = folder / "journal" / f"{number}.log"
     with contextlib.suppress(OSError):
         data, place = path.read_bytes(), 0
         while (record := _parse(data, place)) is not None:
             place += RECORD.size + len(record[2]) + 4
             if record[1] == OWNER:
-                who = json.loads(record[2])
-                found = f"process {who['pid']} on {who['host']}"
-    return found
+                process = json.loads(record[2])
+                holder = f"process {process['pid']} on {process['host']}"
+    return holder
 
 
 def _parse(data: bytes, begin: int) -> tuple[int, int, bytes] | None:
@@ -288,7 +288,7 @@ def _remove(path: Path) -> None:
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Write at an offset; OSError, for instance ENOSPC, unless every byte could be written."""
+    """Write all bytes at an offset; OSError, for instance ENOSPC, when that is not possible."""
     view = memoryview(data)
     while view:
         count = os.pwrite(descriptor, view, offset)

@@ -1,6 +1,6 @@
-"""Shards of an archive: those of the store, in chunks of 16 rows that are compressed with zstd. zarr does the work.
+"""Shards of an archive: the store's shards, in chunks of 16 rows that zarr compresses with zstd.
 
-Shards are bytes in memory here, as many as the store's: 24-48 MB. The files' place and digests are archive.py's.
+A shard is bytes in memory here, 24-48 MB as in the store. archive.py handles the files and their digests.
 """
 
 import os
@@ -16,19 +16,19 @@ from featcache.files import write_file
 from featcache.store import _format as fmt
 
 CHUNK_ROWS = 16
-LEVEL = 1  #: of zstd; higher ones cost time and gain little on features
+LEVEL = 1  #: level of zstd; higher levels cost time and gain little on features
 
 
 def metadata(scratch: Path, texts: dict[str, str], layout: fmt.Layout) -> dict[str, bytes]:
-    """The files zarr.json of an archive, made in an empty folder from those of the store."""
+    """The zarr.json files of an archive, made from those of the store in the empty folder `scratch`."""
     import zarr
 
     chunks: dict[str, Any] = {}
     _array(chunks, layout)
     names = [name for name in texts if name != fmt.SUMS]
     for name in names:
-        own = name == "features/zarr.json"
-        write_file(scratch / name, chunks["zarr.json"].to_bytes() if own else texts[name].encode())
+        is_features = name == "features/zarr.json"
+        write_file(scratch / name, chunks["zarr.json"].to_bytes() if is_features else texts[name].encode())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         zarr.consolidate_metadata(scratch)
@@ -36,19 +36,19 @@ def metadata(scratch: Path, texts: dict[str, str], layout: fmt.Layout) -> dict[s
 
 
 def encode(shard: bytes, block: int, layout: fmt.Layout) -> bytes:
-    """The compressed shard; it is read back before anybody relies on it."""
+    """Compress a shard, and decode it again as a check."""
     span = layout.span(block)
     values = rows(shard, block, layout).view(np.dtype(layout.dtype).newbyteorder("<"))
     chunks: dict[str, Any] = {}
     _array(chunks, layout)[span.start : span.stop] = values.reshape(len(span), layout.windows, *layout.row_shape)
     encoded: bytes = chunks[_key(block, layout)].to_bytes()
     if decode(encoded, chunks["zarr.json"].to_bytes(), block, layout) != shard:
-        raise StoreError(f"block {block} was compressed wrongly; this machine's memory may be failing")
+        raise StoreError(f"block {block} was compressed incorrectly; test this machine's memory and try again")
     return encoded
 
 
 def decode(encoded: bytes, metadata: bytes, block: int, layout: fmt.Layout) -> bytes:
-    """The shard as a store has it, from the archive's."""
+    """The store's shard, from the archive's compressed shard."""
     import zarr
     from zarr.buffer.cpu import Buffer
 
@@ -67,7 +67,7 @@ def rows(shard: bytes, block: int, layout: fmt.Layout) -> NDArray[np.uint8]:
 
 
 def is_whole(path: Path, layout: fmt.Layout) -> bool:
-    """Whether a compressed shard ends in an index with a right checksum, and has the bytes that this lists."""
+    """Return whether a compressed shard ends with an index that has a correct checksum and fits the file's size."""
     tail = 16 * (layout.block_rows // min(CHUNK_ROWS, layout.block_rows)) + 4
     try:
         with path.open("rb") as file:
@@ -83,7 +83,7 @@ def is_whole(path: Path, layout: fmt.Layout) -> bool:
 
 
 def _array(chunks: dict[str, Any], layout: fmt.Layout) -> Any:
-    """The array `features` of an archive, with its files in a dictionary."""
+    """The array `features` of an archive, with its files in the dictionary `chunks`."""
     import zarr
     from zarr.codecs import ZstdCodec
 

@@ -1,26 +1,26 @@
-"""How a store lies on disk. A store is one extractor's rows for one manifest: a zarr v3 group in a folder NAME.zarr.
+"""The layout of a store on disk. A store is one extractor's rows for one manifest: a zarr v3 group, folder NAME.zarr.
 
-    zarr.json            group; attributes say what the features are (recipe, rows, shape of the blocks)
-    rows.csv             row -> clip: what was decoded, one line per row
+    zarr.json            the group; its attributes describe the features (recipe, rows, shape of the blocks)
+    rows.csv             row -> clip: the interval that was decoded, one line per row
     SHA256SUMS           digests of the files above and of the arrays' zarr.json, which never change
-    features/            [N, T, *row_shape] float16 or float32; block b of S rows is the one shard file c/b/0/...
-    window_start/, window_stop/    [N, T] float64, seconds within the source; NaN where nobody knows
-    length/              [N] uint32: windows that the row has, T or fewer; zeros stand behind them
+    features/            [N, T, *row_shape] float16 or float32; block b of S rows is one shard file, c/b/0/...
+    window_start/, window_stop/    [N, T] float64, seconds within the source; NaN where unknown
+    length/              [N] uint32: number of windows of the row, at most T; the other windows are zeros
     state/               [N] uint8: 0 not tried, 1 done, 2 failed, 3 absent in the source
     digest/              [blocks, 7] uint32: crc32c of the block's other files, and a seal over these
     failures/B.jsonl     the reasons of the failed and absent rows of block B
-    journal/B.log, B.shard    block B in the making: what its rows are, with checksums, and their features in place
+    journal/B.log, B.shard    block B while it is open: a record per row, with checksums, and the features in place
     extension/           the files above that never change, of a larger store; only while clips are being appended
 
-and beside it, in the folder that holds the stores, .NAME.zarr.lock (see _lease.py).
+The lock .NAME.zarr.lock is next to the store, in the same folder (see _lease.py).
 
-Row i is row i of the manifest, always. A row is written once: to its place in B.shard, with a checksum in B.log. When
-all rows of the block are there, B.shard becomes the block's shard and its other files follow, `state` last; each is
-synced and renamed. So at any moment a row is either vouched for (by `state`, or by its checksum in the journal) or it
-is not there.
+Row i is always row i of the manifest. A row is written once: to its place in B.shard, with a checksum in B.log. When
+all rows of the block are written, B.shard becomes the block's shard and its other files follow, `state` last; each is
+synced and renamed. So at any moment a row is either vouched for (by `state`, or by its checksum in the journal) or not
+present.
 
-A features shard holds its rows one after the other from byte 0 (no compressor, index at the end), so that it can be
-mapped as well as read by zarr-python, tensorstore or zarrs.
+A features shard holds its rows one after the other from byte 0 (no compressor, index at the end). So it can be
+memory-mapped, and zarr-python, tensorstore or zarrs can read it.
 """
 
 import hashlib
@@ -42,8 +42,8 @@ STATES = ("not tried", "done", "failed", "absent")
 ARRAYS = ("features", "window_start", "window_stop", "length", "state", "digest")
 FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS))
 EXTENSION = "extension"
-ARCHIVE = "archive.json"  #: makes a folder an archive, see archive.py
-SUMS = "SHA256SUMS"  #: `sha256sum --check SHA256SUMS` works, too
+ARCHIVE = "archive.json"  #: the file that makes a folder an archive, see archive.py
+SUMS = "SHA256SUMS"  #: the list of digests, which `sha256sum --check SHA256SUMS` can check, too
 BLOCK_FILES = (
     "features",
     "window_start",
@@ -53,11 +53,11 @@ BLOCK_FILES = (
     "failures",
 )  #: columns of `digest`, in order
 
-SHARD_BYTES = 48 << 20  #: aimed at for a shard's payload; half of it is the lower bound, given enough rows
-MOST_BYTES = 64 << 20  #: of a shard that is made larger to end on a page
+SHARD_BYTES = 48 << 20  #: target for a shard's payload; half of it is the lower bound, given enough rows
+MOST_BYTES = 64 << 20  #: upper bound for a shard that is made larger to end on a page
 CHUNK_BYTES = 32 << 10  #: about the smallest read worth an index entry
-PAGE = 4096  #: shards are whole pages, so that they can be mapped side by side
-MOST_ROWS = 1 << 16  #: per shard; keeps the index of tiny rows small
+PAGE = 4096  #: bytes of a page; shards are whole pages, so that they can be mapped side by side
+MOST_ROWS = 1 << 16  #: most rows per shard; this keeps the index small when rows are tiny
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Layout:
 
     @cached_property
     def block_rows(self) -> int:
-        """S: rows per block, a power of two. Shards of 24-48 MB, and of whole pages where 64 MB allow that."""
+        """S, rows per block, a power of two: shards have 24-48 MB, or up to 64 MB where whole pages need it."""
         rows = 1 << int(math.log2(max(1, SHARD_BYTES // self.row_bytes)))
         whole_pages = PAGE // math.gcd(PAGE, self.row_bytes)
         if whole_pages * self.row_bytes <= MOST_BYTES:
@@ -85,7 +85,7 @@ class Layout:
 
     @cached_property
     def chunk_rows(self) -> int:
-        """Rows per inner chunk of a shard: one of 8 KB or more, else the power of two below 32 KB."""
+        """Rows per inner chunk of a shard: one row of 8 KB or more, or a power of two of smaller rows, up to 32 KB."""
         if self.row_bytes >= CHUNK_BYTES // 4:
             return 1
         return min(self.block_rows, 1 << int(math.log2(CHUNK_BYTES // self.row_bytes)))
@@ -146,8 +146,8 @@ class Layout:
         columns = len(BLOCK_FILES) + 1
         group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)
 
-    def is_of(self, metadata: dict[str, Any]) -> bool:
-        """Whether features/zarr.json promises shards of this layout: their payload is the rows in order."""
+    def matches(self, metadata: dict[str, Any]) -> bool:
+        """Return whether features/zarr.json describes shards of this layout, whose payload is the rows in order."""
         (sharding,) = metadata["codecs"]
         content, whole_rows = sharding["configuration"], [self.windows, *self.row_shape]
         return bool(
@@ -166,9 +166,10 @@ class Layout:
         return 16 * (self.block_rows // self.chunk_rows) + 4
 
     def shard_index(self, rows: int) -> tuple[int, bytes]:
-        """(payload bytes, index) of a shard of that many rows: (offset, size) per inner chunk, then its crc32c.
+        """(bytes of the payload, index) of a shard of that many rows.
 
-        Inner chunks that lie wholly behind the last row are marked absent, as zarr does.
+        The index is (offset, size) per inner chunk, then a crc32c. Inner chunks wholly behind the last row are marked
+        absent, as zarr does.
         """
         chunk_bytes = self.chunk_rows * self.row_bytes
         chunks = -(-rows // self.chunk_rows)
@@ -178,7 +179,7 @@ class Layout:
         return chunks * chunk_bytes, index.tobytes() + crc(index.tobytes()).to_bytes(4, "little")
 
     def map_rows(self, path: Path) -> NDArray[np.uint8]:
-        """(rows, row_bytes): the whole rows of a shard file, mapped; none where there is no file."""
+        """Map the whole rows of a shard file, (rows, row_bytes); no rows when there is no file."""
         try:
             data = np.memmap(path, np.uint8, "r")
         except (FileNotFoundError, ValueError):  # no file, or an empty one
@@ -187,14 +188,14 @@ class Layout:
         return data[: rows * self.row_bytes].reshape(rows, self.row_bytes)
 
     def padded(self, values: NDArray[Any], dtype: str) -> bytes:
-        """A block's values as an unsharded zarr chunk, which is always full: zeros behind the last row."""
+        """The bytes of a block's values as an unsharded zarr chunk, which is always full: zeros follow the last row."""
         chunk = np.zeros((self.block_rows, *values.shape[1:]), np.dtype(dtype).newbyteorder("<"))
         chunk[: len(values)] = values
         return chunk.tobytes()
 
 
 def crc(data: bytes | NDArray[np.uint8]) -> int:
-    """crc32c, the checksum that zarr's own index carries."""
+    """The crc32c of the data, the checksum that zarr's index uses."""
     return int(google_crc32c.value(data))
 
 
@@ -205,40 +206,42 @@ def digest_row(folder: Path, block: int, checksums: dict[str, int]) -> bytes:
 
 
 def seal(folder: Path, block: int, row: bytes) -> bytes:
-    """Over the checksums, the block's number and the recipe: whole blocks in each other's place are found, too."""
+    """A checksum over a block's checksums, its number and the recipe, so that swapped blocks are found, too."""
     return crc(row + block.to_bytes(8, "little") + (folder / "zarr.json").read_bytes()).to_bytes(4, "little")
 
 
 def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> str:
-    """What is wrong with the files of a committed block; "" when its digest vouches for each of them.
+    """The damage to the files of a committed block, as text; "" when its digest vouches for each file.
 
-    fast: of the features only the size of the file is looked at.
+    fast: check only the size of the features' file, not its content.
     """
     paths = {name: folder / path for name, path in layout.files(block).items()}
     missing = [name for name, path in paths.items() if name != "failures" and not path.is_file()]
     if missing:
         return f"block {block}: {', '.join(missing)} missing"
-    digest, own = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
-    wrong = [] if digest[own:] == seal(folder, block, digest[:own]) else ["digest"]
+    digest, sums_size = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
+    damaged_names = [] if digest[sums_size:] == seal(folder, block, digest[:sums_size]) else ["digest"]
     for k, name in enumerate(BLOCK_FILES):
         if fast and name == "features":
             rows = np.count_nonzero(np.fromfile(paths["state"], np.uint8))
-            good = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
+            intact = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
         else:
-            good = _file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
-        if not good:
-            wrong.append(name)
+            intact = _file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
+        if not intact:
+            damaged_names.append(name)
+    if not damaged_names:
+        return ""
     span = layout.span(block)
-    return f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(wrong)} damaged" if wrong else ""
+    return f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(damaged_names)} damaged"
 
 
 def _file_crc(path: Path) -> int:
-    """crc32c of a file; of nothing where it is empty or not there."""
+    """The crc32c of a file; that of no bytes when the file is empty or missing."""
     return crc(np.memmap(path, np.uint8, "r")) if path.exists() and path.stat().st_size else crc(b"")
 
 
 def sums(folder: Path) -> bytes:
-    """The content of SHA256SUMS for the files as they are now."""
+    """The content of SHA256SUMS for the present files."""
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FIXED_FILES]
     return "".join(lines).encode()
 
@@ -249,7 +252,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def failure_lines(reasons: dict[int, tuple[int, str]], clip_ids: list[str]) -> bytes:
-    """failures/B.jsonl of the rows {row: (state, reason)}."""
+    """The content of failures/B.jsonl for the rows {row: (state, reason)}."""
     lines = [
         json_bytes({"row": row, "clip_id": clip_ids[row], "state": STATES[state], "reason": reason})
         for row, (state, reason) in sorted(reasons.items())
@@ -258,7 +261,7 @@ def failure_lines(reasons: dict[int, tuple[int, str]], clip_ids: list[str]) -> b
 
 
 def read_failures(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a file failures/B.jsonl, in row order; none where there is no file."""
+    """The entries of a file failures/B.jsonl, in row order; no entries when there is no file."""
     if path.exists():
         for line in path.read_bytes().splitlines():
             yield json.loads(line)

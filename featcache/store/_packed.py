@@ -1,4 +1,4 @@
-"""The reading side of an archive (see archive.py): its files at a folder or URL, and all of its features in memory."""
+"""The reading side of an archive (see archive.py): its files, in a folder or at a URL, and its decoded features."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ from featcache.store import _compressed
 from featcache.store import _format as fmt
 
 CONTENTS = fmt.ARCHIVE
-METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: of the store, in archive.json
+METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: the store's files in archive.json
 THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
 
 
 def features(path: Path, layout: fmt.Layout, progress: Progress = silent) -> NDArray[np.uint8]:
-    """(N, row_bytes): all features of an archive in memory, uncompressed; zeros in blocks that are not committed.
+    """Decode all features of an archive into memory, (N, row_bytes); blocks that are not committed are zeros.
 
-    Raises StoreError, with the block, when one is missing or damaged.
+    Raises StoreError with the block's number when a file is missing or damaged.
     """
     archive = Archive(path)
     out = np.zeros((layout.rows, layout.row_bytes), np.uint8)
@@ -33,7 +33,7 @@ def features(path: Path, layout: fmt.Layout, progress: Progress = silent) -> NDA
         span, names = layout.span(block), {kind: str(name) for kind, name in layout.files(block).items()}
         shard = _compressed.decode(archive.read(names["features"]), archive.fixed["features/zarr.json"], block, layout)
         if fmt.crc(shard) != int.from_bytes(archive.read(names["digest"])[:4], "little"):
-            raise StoreError(f"{path}: {shown(names['features'])} is not what its digest says; get another copy")
+            raise StoreError(f"{path}: {shown(names['features'])} does not match its digest; get another copy")
         out[span.start : span.stop] = _compressed.rows(shard, block, layout)
 
     each(place, archive.blocks(layout), progress)
@@ -41,7 +41,7 @@ def features(path: Path, layout: fmt.Layout, progress: Progress = silent) -> NDA
 
 
 class Archive:
-    """The files of an archive, in a folder or at a URL; each is compared with its digest when it is read."""
+    """The files of an archive, in a folder or at a URL; each file is checked against its digest when it is read."""
 
     def __init__(self, source: str | Path) -> None:
         self._source = str(source).rstrip("/")
@@ -49,7 +49,7 @@ class Archive:
         try:
             data = self._fetch(fmt.SUMS)
         except FileNotFoundError:
-            raise StoreError(f"no archive at {source}: no {fmt.SUMS} there; `featcache pack` makes one") from None
+            raise StoreError(f"no archive at {source}: {fmt.SUMS} is missing; `featcache pack` makes one") from None
         try:
             text = data.decode()
             self.listed = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
@@ -66,10 +66,10 @@ class Archive:
             self.original: dict[str, str] = dict(contents["store"])  #: file -> text of the store's metadata
             self.packed = set(contents["files"])  #: the files of blocks and journals
         except (LookupError, TypeError, ValueError) as error:
-            raise StoreError(f"{CONTENTS} of {source} is none of ours ({error!r})") from None
+            raise StoreError(f"{CONTENTS} of {source} was not written by featcache ({error!r})") from None
         if set(self.listed) != {*fmt.FIXED_FILES, CONTENTS, *self.packed} or set(self.original) != set(METADATA):
             raise StoreError(f"{fmt.SUMS} of {source} lists other files than {CONTENTS}; get another copy")
-        #: nothing behind wrong metadata can be trusted, not even the shapes, so all are read
+        #: metadata, all read at once: with wrong metadata nothing else can be trusted, not even the shapes
         self.fixed = {name: self.read(name) for name in fmt.FIXED_FILES}
 
     def blocks(self, layout: fmt.Layout) -> list[int]:
@@ -77,7 +77,7 @@ class Archive:
         return [block for block in range(layout.blocks) if str(layout.files(block)["state"]) in self.packed]
 
     def read(self, name: str) -> bytes:
-        """A file's content; StoreError when it is missing or not what is listed."""
+        """Read a file; StoreError when it is missing or does not match its digest."""
         try:
             data = self._fetch(name)
         except FileNotFoundError:
@@ -93,12 +93,12 @@ class Archive:
             return bytes(self._system.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:
             raise
-        except Exception as error:  # each kind of storage has errors of its own: no rights, no network
+        except Exception as error:  # each kind of storage has its own errors, such as no permission or no network
             raise StoreError(f"{self._source}/{name} cannot be read: {error or type(error).__name__}") from error
 
 
 def _file_system(source: str) -> tuple[Any, str]:
-    """What fetches the files of a URL, and their folder there; (None, folder) of a local folder."""
+    """The fsspec file system of a URL and the folder in it; (None, folder) for a local folder."""
     if "://" not in source:
         return None, source
     import fsspec  # type: ignore[import-untyped]
@@ -113,13 +113,13 @@ def _file_system(source: str) -> tuple[Any, str]:
 
 
 def shown(name: str) -> str:
-    """A file, with the block that it belongs to: features/c/1/0/0 (block 1)."""
+    """A file's name, with the block that it belongs to: features/c/1/0/0 (block 1)."""
     block = re.search(r"/(\d+)\b", name)
     return f"{name} (block {block[1]})" if block else name
 
 
 def each(job: Callable[[int], None], blocks: list[int], progress: Progress) -> None:
-    """Do a job for each block, a few at a time; the first error ends it."""
+    """Run a job for each block, a few at a time; stop at the first error."""
     progress(0, len(blocks))
     with ThreadPoolExecutor(THREADS) as pool:
         try:

@@ -2,15 +2,15 @@
 
     pack(store, archive)        and        unpack(archive or URL, store)
 
-An archive is a zarr v3 group, too: the same attributes, arrays and files as in the store (see _format.py), but
+An archive is a zarr v3 group, too. It has the same attributes, arrays and files as the store (see _format.py), except:
 
-    zarr.json       with consolidated metadata, so that one request opens the whole group
-    features/       the same shards, but of chunks of 16 rows that are compressed with zstd
-    SHA256SUMS      digests of all files of the archive
-    archive.json    what `unpack` needs to give back every byte: the store's own zarr.json files and its SHA256SUMS,
-                    and the names of the files that are packed
+    zarr.json       has consolidated metadata, so that one request opens the whole group
+    features/       has the same shards, in chunks of 16 rows that are compressed with zstd
+    SHA256SUMS      has the digests of all files of the archive
+    archive.json    has all that `unpack` needs to restore every byte: the store's zarr.json files and SHA256SUMS, and
+                    the names of the packed files
 
-`digest` is that of the store. So each block is compared with it before it becomes part of a store again.
+`digest` is the store's, so each block is checked against it before it becomes part of a store again.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ from featcache.store.reader import FeatureStore
 
 
 def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -> None:
-    """Write a store as an archive to `out`, which is there whole or not at all. progress: blocks (done, total).
+    """Write a store as an archive to `out`, whole or not at all. progress: blocks (done, total).
 
-    Rows that are not there yet stay so; a journal goes with the store. StoreError when the store is damaged or being
-    written, or `out` exists.
+    The store may be incomplete; its journals are packed, too. StoreError when the store is damaged or being written,
+    or `out` exists.
     """
     path, out = Path(store_path), Path(out)
     with _undisturbed(path), _made(out) as scratch:
         store = FeatureStore.open(path)
         if store.archived:
-            raise StoreError(f"{path} is an archive already; copy it as it is")
+            raise StoreError(f"{path} is already an archive; copy it as it is")
         if fmt.sums(path) != (path / fmt.SUMS).read_bytes():
-            raise StoreError(f"the metadata of {path} are damaged; `featcache check` tells more")
+            raise StoreError(f"the metadata of {path} is damaged; `featcache check {path}` shows the details")
         layout, blocks = store.layout, _committed(store)
         names = [str(name) for block in blocks for name in layout.files(block).values()] + _journals(layout)
         packed = {name for name in names if (path / name).exists()}
@@ -73,11 +73,11 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
 
 
 def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> None:
-    """Write the store that an archive was made of to `out`, byte for byte; it is there whole or not at all.
+    """Restore the store that an archive was made of, byte for byte, at `out`, whole or not at all.
 
-    source: a folder, or a URL that fsspec knows, such as s3://bucket/hog.zarr. progress: blocks (done, total).
-    Raises StoreError when a file of the archive is missing or damaged (each is compared with its digests before it
-    gets its place), when the URL cannot be read, or when `out` exists.
+    source: a folder, or a URL that fsspec supports, such as s3://bucket/hog.zarr. progress: blocks (done, total).
+    Each file is checked against its digests before it is written. StoreError when a file of the archive is missing or
+    damaged, when the URL cannot be read, or when `out` exists.
     """
     with _made(Path(out)) as scratch:
         archive = Archive(source)
@@ -85,7 +85,7 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
             write_file(scratch / name, text.encode())
         write_file(scratch / "rows.csv", archive.fixed["rows.csv"])
         if fmt.sums(scratch) != (scratch / fmt.SUMS).read_bytes():
-            raise StoreError(f"{source}: {CONTENTS} is not that of this archive; get another copy")
+            raise StoreError(f"{source}: {CONTENTS} belongs to another archive; get another copy")
         layout = FeatureStore.open(scratch).layout
 
         def write_block(block: int) -> None:
@@ -105,88 +105,88 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a folder is an archive, in good order or not."""
+    """Return whether a folder is an archive, damaged or not."""
     return (path / CONTENTS).exists()
 
 
 def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
-    """What is wrong with the files of an archive, one sentence each. progress: files (done, total).
+    """List the problems of an archive's files, one sentence each. progress: files (done, total).
 
-    fast: of the features only size and index of each shard are looked at.
+    fast: check only the size and the index of each features shard, not its content.
     """
     try:
         archive = Archive(path)
         layout = FeatureStore.open(path).layout
     except StoreError as error:
         return [str(error)]
-    found = []
+    messages = []
     for done, name in enumerate(sorted(archive.packed)):
         progress(done, len(archive.packed))
         if fast and name.startswith("features/"):
             if not _compressed.is_whole(path / name, layout):
-                found.append(f"{shown(name)} is missing or damaged; get another copy of the archive")
+                messages.append(f"{shown(name)} is missing or damaged; get another copy of the archive")
             continue
         try:
             archive.read(name)
         except StoreError as error:
-            found.append(str(error).removeprefix(f"{path}: "))
+            messages.append(str(error).removeprefix(f"{path}: "))
     progress(len(archive.packed), len(archive.packed))
     files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_symlink() or not file.is_dir()}
-    return found + [f"{name} does not belong to the archive" for name in sorted(files - {*archive.listed, fmt.SUMS})]
+    return messages + [f"{name} does not belong to the archive" for name in sorted(files - {*archive.listed, fmt.SUMS})]
 
 
-def _verify(folder: Path, shown: str | Path, block: int, files: dict[str, bytes], layout: fmt.Layout) -> None:
-    """StoreError unless the digest of a block vouches for the content of its files. folder: has the zarr.json."""
+def _verify(folder: Path, source: str | Path, block: int, files: dict[str, bytes], layout: fmt.Layout) -> None:
+    """Raise StoreError unless a block's files match its digest. folder: holds the store's zarr.json."""
     if fmt.digest_row(folder, block, {kind: fmt.crc(data) for kind, data in files.items()}) != files["digest"]:
         span = layout.span(block)
         raise StoreError(
-            f"{shown}: block {block} (rows {span.start}-{span.stop - 1}) is not what its digest says; "
-            "`featcache check` tells more"
+            f"{source}: block {block} (rows {span.start}-{span.stop - 1}) does not match its digest; "
+            "`featcache check` shows the details"
         )
 
 
 def _committed(store: FeatureStore) -> list[int]:
-    """The committed blocks; StoreError when the commit of one was cut off."""
+    """The committed blocks; StoreError when the commit of a block was interrupted."""
     blocks = []
     for block in range(store.layout.blocks):
         files = store.layout.files(block)
         if (store.path / files["state"]).exists():
             blocks.append(block)
         elif (store.path / files["features"]).exists():
-            raise StoreError(f"{store.path}: writing block {block} was cut off; `featcache extract` goes on with it")
+            raise StoreError(f"{store.path}: writing block {block} was interrupted; `featcache extract` finishes it")
     return blocks
 
 
 def _journals(layout: fmt.Layout) -> list[str]:
-    """The files that blocks in the making have, if there are any."""
+    """The files of open blocks, whether they exist or not."""
     return [f"journal/{block}.{kind}" for block in range(layout.blocks) for kind in ("log", "shard")]
 
 
 @contextlib.contextmanager
 def _undisturbed(path: Path) -> Iterator[None]:
     """Keep writers out of a store; StoreError when one is at work."""
-    FeatureStore.open(path)  # or its error, before a lock is made beside nothing
+    FeatureStore.open(path)  # raises when there is no store, before a lock file is made for it
     lock: BinaryIO | None = None
     free = not _lease.is_locked(path)
     if free:
-        with contextlib.suppress(OSError):  # on a disk that cannot be written nobody needs a lock
+        with contextlib.suppress(OSError):  # a disk that cannot be written needs no lock
             lock = _lease.lock(path, alone=True)
             free = lock is not None
     if not free:
-        raise StoreError(f"{path} is being written by another process; pack it when that is done")
+        raise StoreError(f"{path} is being written by another process; pack it when that process has finished")
     with lock or contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
 def _made(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` when all went well; nothing is left of it when not."""
+    """Give a scratch folder that becomes `out` when the block succeeds, and is removed when it fails."""
     if out.exists():
-        raise StoreError(f"{out} exists; remove it, or name another place")
+        raise StoreError(f"{out} exists; remove it, or name another folder")
     make_folder(out.parent)
     lock = _lease.lock(out, alone=True)
     if lock is None:
-        raise StoreError(f"{out} is being written by another process; wait for it or stop it")
+        raise StoreError(f"{out} is being written by another process; wait for that process or stop it")
     with lock, making_folder(out) as scratch:
         scratch.mkdir()
         yield scratch

@@ -1,4 +1,4 @@
-"""What a store says about itself: `featcache info`."""
+"""The facts about a store that `featcache info` prints."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ NO_LICENCE = "not recorded"
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """Everything but the features, as JSON values: counts, windows, sizes, recipe, licence, failures."""
+    """Everything except the features, as JSON values: counts, windows, sizes, recipe, licence, failures."""
     store = FeatureStore.open(path)
     layout = store.layout
     lengths = store.length[store.length > 0]
@@ -43,26 +43,26 @@ def facts(path: Path) -> dict[str, Any]:
     }
 
 
-def text(found: dict[str, Any], shown: int) -> str:
-    """The same for people; of the failures as many as `shown`."""
-    states = ", ".join(f"{count} {state}" for state, count in found["states"].items() if count)
-    low, high = found["windows_of_a_row"]
-    windows = f"{found['windows']} per clip" if low == high == found["windows"] else f"{low} to {high} per clip"
+def text(info: dict[str, Any], shown: int) -> str:
+    """The facts as text for people, with the first `shown` failures."""
+    states = ", ".join(f"{count} {state}" for state, count in info["states"].items() if count)
+    low, high = info["windows_of_a_row"]
+    windows = f"{info['windows']} per clip" if low == high == info["windows"] else f"{low} to {high} per clip"
     lines = {
-        "clips": f"{found['rows']} of manifest {found['manifest']}: {states}",
-        "windows": f"{windows}, plan {found['plan']}",
-        "features": f"{tuple(found['row_shape'])} {found['dtype']} per window, {size(found['row_bytes'])} per clip",
-        "size": f"{size(found['bytes'])} in {found['blocks']} blocks of up to {found['block_rows']} clips",
-        "weights": f"{found['weights_sha256']}; licence: {found['licence']}",
-        "recipe": found["recipe_sha256"],
-        **{f"  {key}": str(value) for key, value in flat(found["recipe"]).items()},
-        "made with": ", ".join(f"{key} {value}" for key, value in flat(found["facts"]).items() if key != "licence"),
-        "fingerprint": found["fingerprint"],
+        "clips": f"{info['rows']} of manifest {info['manifest']}: {states}",
+        "windows": f"{windows}, plan {info['plan']}",
+        "features": f"{tuple(info['row_shape'])} {info['dtype']} per window, {size(info['row_bytes'])} per clip",
+        "size": f"{size(info['bytes'])} in {info['blocks']} blocks of up to {info['block_rows']} clips",
+        "weights": f"{info['weights_sha256']}; licence: {info['licence']}",
+        "recipe": info["recipe_sha256"],
+        **{f"  {key}": str(value) for key, value in flat(info["recipe"]).items()},
+        "made with": ", ".join(f"{key} {value}" for key, value in flat(info["facts"]).items() if key != "licence"),
+        "fingerprint": info["fingerprint"],
     }
     width = max(map(len, lines))
-    out = [found["store"], *(f"  {key:{width}}  {value}" for key, value in lines.items())]
-    failures = found["failures"]
-    out += [f"  {one['state']}: {one['clip_id']}: {one['reason']}" for one in failures[:shown]]
+    out = [info["store"], *(f"  {key:{width}}  {value}" for key, value in lines.items())]
+    failures = info["failures"]
+    out += [f"  {failure['state']}: {failure['clip_id']}: {failure['reason']}" for failure in failures[:shown]]
     if len(failures) > shown:
         out.append(f"  and {len(failures) - shown} more; --failures {len(failures)} shows all")
     return "\n".join(out)

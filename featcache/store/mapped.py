@@ -1,16 +1,16 @@
-"""All shards of a store's features side by side in one read-only array, without copying or decoding anything.
+"""The shards of a store's features, mapped side by side into one read-only array without copying or decoding.
 
 >>> mapped = Mapped(FeatureStore.open("stores/kitchens/hog.zarr"))   # doctest: +SKIP
 >>> mapped.array[[4, 0]].shape                                        # doctest: +SKIP
 (2, 5, 468)
 
 An uncompressed shard holds its rows from byte 0 on. So a range of addresses is reserved, and the payload of each
-committed shard is mapped to where its rows belong (`mmap` with MAP_FIXED); what is not committed stays zero pages. All
-processes share the page cache, and one `index_select` gathers a batch.
+committed shard is mapped to the addresses of its rows (`mmap` with MAP_FIXED); blocks that are not committed stay zero
+pages. All processes share the page cache, and one `index_select` gathers a batch.
 
-Whoever truncates or rewrites a mapped shard in place kills the readers (SIGBUS) or changes their features. featcache
-never does: it writes other files and renames them, and a mapping keeps the file that it was made from. Map again when
-the store's fingerprint has changed. Linux only; elsewhere `why_not` says so.
+Truncating or rewriting a mapped shard in place would kill the readers (SIGBUS) or change their features. featcache
+never does this: it writes other files and renames them, and a mapping keeps the file that it was made from. Map again
+when the store's fingerprint has changed. This works only on Linux; elsewhere `why_not` returns the reason.
 """
 
 import ctypes
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     import torch
 
 MAP_FIXED, MAP_NORESERVE = 0x10, 0x4000
-HUGEPAGE, POPULATE_READ = 14, 22  #: madvise; the latter since Linux 5.14
-HUGE = 2 << 20  #: a huge page
+HUGEPAGE, POPULATE_READ = 14, 22  #: advice values of madvise; POPULATE_READ exists since Linux 5.14
+HUGE = 2 << 20  #: bytes of a huge page
 
 
 class Mapped:
     """The features of a store as one array.
 
-    Raises StoreError where `why_not` has a reason or a shard is damaged, OSError where the system does not map it.
+    Raises StoreError when `why_not` returns a reason or a shard is damaged, OSError when the system refuses to map it.
     """
 
-    array: NDArray[np.floating]  #: (N, T, *row_shape) in the stored dtype, read-only; zeros in rows that are not done
+    array: NDArray[np.floating]  #: (N, T, *row_shape) in the stored dtype, read-only; rows that are not done are zeros
 
     def __init__(self, store: FeatureStore) -> None:
         if reason := why_not(store):
@@ -53,7 +53,7 @@ class Mapped:
         self.row_bytes = layout.row_bytes
         size = layout.rows * layout.row_bytes
         self._region = _Region(size)
-        self._file_bytes = size  # what stands behind them is a copy, which must not be given back
+        self._file_bytes = size  # bytes behind these are a copy, which must not be released
         for block, (path, rows) in shards.items():
             offset, length = layout.span(block).start * layout.row_bytes, rows * layout.row_bytes
             whole = length - length % mmap.PAGESIZE
@@ -67,7 +67,7 @@ class Mapped:
         self.array = flat.view(np.dtype(layout.dtype)).reshape(layout.rows, layout.windows, *layout.row_shape)
 
     def tensor(self) -> "torch.Tensor":
-        """The array as a tensor on the CPU, without a copy. Writing to it kills the process: gather from it only."""
+        """The array as a tensor on the CPU, without a copy. Only read from it: writing to it kills the process."""
         import torch
 
         with warnings.catch_warnings():
@@ -75,28 +75,28 @@ class Mapped:
             return torch.from_numpy(self.array)
 
     def ahead(self, rows: NDArray[np.integer]) -> None:
-        """Have the kernel read these rows into memory, without waiting for it where it need not."""
+        """Ask the kernel to read these rows into memory, without waiting where possible."""
         for start, stop in self._runs(rows):
             self._region.advise(start, stop, mmap.MADV_WILLNEED)
 
     def populate(self, rows: NDArray[np.integer]) -> None:
         """Read these rows into memory and map their pages, so that no later access waits.
 
-        In huge pages where the file system has them: random rows are then gathered about a tenth faster.
+        Huge pages are used where the file system has them; gathering random rows is then about a tenth faster.
         """
         self._region.advise(0, self._file_bytes, HUGEPAGE)
         self.ahead(rows)
         for start, stop in self._runs(rows):
             if not self._region.advise(start, stop, POPULATE_READ):
-                return  # an older kernel: the pages come as they are touched
+                return  # an older kernel: pages are read when they are first used
 
     def release(self, rows: NDArray[np.integer]) -> None:
-        """Let go of these rows' pages; they come again when touched. Neighbours that share a page go with them."""
+        """Release these rows' pages; using a row reads its pages again. Rows that share a page are released, too."""
         for start, stop in self._runs(rows):
             self._region.advise(start, min(stop, self._file_bytes), mmap.MADV_DONTNEED)
 
     def _runs(self, rows: NDArray[np.integer]) -> list[tuple[int, int]]:
-        """Byte ranges [start, stop) of these rows, those that touch joined."""
+        """Byte ranges [start, stop) of these rows; adjacent rows share a range."""
         rows = np.unique(rows)
         if not len(rows):
             return []
@@ -106,11 +106,11 @@ class Mapped:
 
 
 def why_not(store: FeatureStore) -> str:
-    """Why this store cannot be mapped; "" when it can. `FeatureStore.read` reads it all the same."""
+    """The reason why this store cannot be mapped, or ""; `FeatureStore.read` reads every store."""
     if sys.platform != "linux" or sys.byteorder != "little":
         return "mapping needs Linux on a little-endian machine"
     if store.archived:
-        return f"{store.path} is an archive, of which `featcache unpack` makes a store that can be mapped"
+        return f"{store.path} is an archive, which cannot be mapped; `featcache unpack` makes a store of it"
     block_bytes = store.layout.block_rows * store.layout.row_bytes
     if store.layout.blocks > 1 and block_bytes % mmap.PAGESIZE:
         return f"the shards of {store.path} have {block_bytes} bytes, not whole pages of {mmap.PAGESIZE}"
@@ -118,7 +118,7 @@ def why_not(store: FeatureStore) -> str:
 
 
 def _shards(store: FeatureStore) -> dict[int, tuple[Path, int]]:
-    """Committed block -> its shard file and rows; StoreError when one is not rows in order, followed by their index."""
+    """Committed block -> its shard file and number of rows; StoreError when a file is not rows and their index."""
     layout, shards = store.layout, {}
     for block in range(layout.blocks):
         rows = int(np.count_nonzero(store.state[layout.as_slice(block)]))  # the last block may have grown since
@@ -129,41 +129,41 @@ def _shards(store: FeatureStore) -> dict[int, tuple[Path, int]]:
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                found = os.pread(file.fileno(), len(index), max(0, size - len(index)))
+                stored_index = os.pread(file.fileno(), len(index), max(0, size - len(index)))
         except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error.strerror}); ask `featcache check`") from None
-        if size != payload + len(index) or found != index:
-            raise StoreError(f"{path} is not {rows} rows and their index; ask `featcache check`")
+            raise StoreError(f"{path} cannot be read ({error.strerror}); run `featcache check {store.path}`") from None
+        if size != payload + len(index) or stored_index != index:
+            raise StoreError(f"{path} is not {rows} rows and their index; run `featcache check {store.path}`")
         shards[block] = path, rows
     return shards
 
 
 class _Region:
-    """A range of addresses, zero pages at first; unmapped when nothing refers to it any more."""
+    """A range of addresses, zero pages at first; it is unmapped when nothing refers to it any more."""
 
     def __init__(self, size: int) -> None:
         reserved = size + HUGE + mmap.PAGESIZE
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         start = _map(None, reserved, mmap.PROT_READ, flags, -1)
         self.address = -(-start // HUGE) * HUGE
-        #: numpy's protocol: an array made of it keeps the region alive as its `base`
+        #: the region in numpy's protocol; an array made of it keeps the region alive as its `base`
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (self.address, True)}
         end = weakref.finalize(self, _libc().munmap, start, reserved)
-        end.atexit = False  # at exit the kernel does it, when no thread reads any more
+        end.atexit = False  # at exit the kernel unmaps it, after all threads have stopped
 
     def put(self, offset: int, length: int, file: int) -> None:
-        """Map the first `length` bytes of a file to `offset`; both are whole pages."""
+        """Map the first `length` bytes of a file to `offset`; both numbers are whole pages."""
         _map(self.address + offset, length, mmap.PROT_READ, mmap.MAP_SHARED | MAP_FIXED, file)
 
     def copy(self, offset: int, data: bytes) -> None:
-        """Copy less than a page to `offset`, a page's first byte."""
+        """Copy less than a page to `offset`, which is the first byte of a page."""
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
         page = _map(self.address + offset, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1)
         ctypes.memmove(page, data, len(data))
         _libc().mprotect(page, mmap.PAGESIZE, mmap.PROT_READ)
 
     def advise(self, start: int, stop: int, advice: int) -> bool:
-        """Madvise the pages of the bytes [start, stop); False where the kernel declines."""
+        """Call madvise for the pages of the bytes [start, stop); False when the kernel declines."""
         start = start // mmap.PAGESIZE * mmap.PAGESIZE
         return stop <= start or _libc().madvise(self.address + start, stop - start, advice) == 0
 
@@ -180,9 +180,9 @@ def _libc() -> Any:
 
 
 def _map(address: int | None, length: int, protection: int, flags: int, file: int) -> int:
-    """`mmap` of a file's first bytes; OSError where the kernel refuses."""
-    found: int | None = _libc().mmap(address, length, protection, flags, file, 0)
-    if found is None or found == ctypes.c_void_p(-1).value:
+    """Map a file's first bytes with `mmap`, and return their address; OSError when the kernel refuses."""
+    start: int | None = _libc().mmap(address, length, protection, flags, file, 0)
+    if start is None or start == ctypes.c_void_p(-1).value:
         number = ctypes.get_errno()
         raise OSError(number, f"mmap of {length} bytes: {os.strerror(number)}")
-    return found
+    return start

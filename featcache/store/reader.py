@@ -1,4 +1,4 @@
-"""Reading a store.
+"""Read a store.
 
 >>> store = FeatureStore.open("stores/kitchens/hog.zarr")        # doctest: +SKIP
 >>> store["loft_cut_003"].shape                                   # doctest: +SKIP
@@ -38,7 +38,7 @@ SHOWN = 3  #: differing rows that an error message spells out
 class FeatureStore:
     """One extractor's frozen features of one manifest: N rows of T windows. Row i is row i of the manifest.
 
-    `state` alone says which rows are there; `features` has zeros in the others.
+    Only rows whose `state` is done have features; in `features` the others are zeros.
     """
 
     def __init__(
@@ -51,47 +51,46 @@ class FeatureStore:
     ) -> None:
         self.path = path
         self.layout = layout
-        self.archived = archived  #: whether the features are compressed: see archive.py
+        self.archived = archived  #: True for an archive, whose features are compressed: see archive.py
         self._progress = progress
-        self.attributes = attributes  #: of the zarr group: format, manifest, recipe, facts
-        self.manifest: str = attributes["manifest"]  #: its name
-        self.recipe: dict[str, Any] = attributes["recipe"]  #: what makes these features what they are
-        self.facts: dict[str, Any] = attributes["facts"]  #: versions that carried them
+        self.attributes = attributes  #: attributes of the zarr group: format, manifest, recipe, facts
+        self.manifest: str = attributes["manifest"]  #: the manifest's name
+        self.recipe: dict[str, Any] = attributes["recipe"]  #: all that determines these features
+        self.facts: dict[str, Any] = attributes["facts"]  #: all else about their making, such as library versions
         self.name: str = self.recipe["extractor"]
-        self.modality: str = self.recipe["modality"]  #: what the rows describe: rgb, flow, audio, ...
-        #: digest of the network's weights; "none" where rows are computed by rule, "untrained:SEED" where random
+        self.modality: str = self.recipe["modality"]  #: the modality of the rows: rgb, flow, audio, ...
+        #: digest of the network's weights; "none" for extractors without weights, "untrained:SEED" for random weights
         self.weights_sha256: str = self.recipe["weights_sha256"]
         self.windows = layout.windows  #: T, windows per clip
         self.row_shape = layout.row_shape  #: shape of one window's feature
 
     @classmethod
     def open(cls, path: str | Path, progress: Progress = silent) -> "FeatureStore":
-        """Open for reading; StoreError when there is no store or its metadata cannot be understood.
+        """Open a store for reading; StoreError when there is no store or its metadata cannot be understood.
 
-        progress: of an archive, whose features are all decoded into memory when the first are asked for: blocks
-        (done, total).
+        progress: blocks (done, total) of an archive, which is decoded into memory at the first read.
         """
         path = Path(path)
         if is_extending(path):
             raise StoreError(
-                f"clips are being appended to {path}, or that was interrupted; `featcache extract` with the same "
+                f"clips are being appended to {path}, or appending was interrupted; `featcache extract` with the same "
                 "manifest or `featcache repair` finishes it"
             )
         try:
             attributes = json.loads((path / "zarr.json").read_text())["attributes"]["featcache"]
             if attributes["format"] != fmt.FORMAT:
                 raise StoreError(
-                    f"{path} has format {attributes['format']}; this featcache reads {fmt.FORMAT}; extract or import "
-                    "it again, or read it with the featcache that wrote it"
+                    f"{path} has format {attributes['format']}, and this featcache reads only {fmt.FORMAT}; extract or "
+                    "import it again, or read it with the featcache that wrote it"
                 )
             features = json.loads((path / "features" / "zarr.json").read_text())
             rows, windows, *row_shape = features["shape"]
             layout = fmt.Layout(rows, windows, tuple(row_shape), features["data_type"])
             archived = (path / fmt.ARCHIVE).exists()
-            if not archived and not layout.is_of(features):
+            if not archived and not layout.matches(features):
                 raise StoreError(
-                    f"the features in {path} are not rows in order, as featcache writes them (other shards, chunks or "
-                    "codecs), so they were written anew by something else; ask `featcache check`"
+                    f"the features in {path} have other shards, chunks or codecs than featcache writes, so another "
+                    f"program has rewritten them; run `featcache check {path}`"
                 )
             return cls(path, attributes, layout, archived, progress)
         except (FileNotFoundError, NotADirectoryError):
@@ -99,16 +98,16 @@ class FeatureStore:
         except StoreError:
             raise
         except (LookupError, TypeError, ValueError) as error:
-            raise StoreError(f"{path} is not a feature store of ours, or its metadata is damaged ({error!r})") from None
+            raise StoreError(f"{path} is not a featcache store, or its metadata is damaged ({error!r})") from None
 
     @property
     def recipe_sha256(self) -> str:
-        """Digest of the recipe: equal digests, equal kind of features."""
+        """Digest of the recipe: equal digests mean the same kind of features."""
         return hashlib.sha256(fmt.json_bytes(self.recipe)).hexdigest()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of recipe, rows and every committed block: equal fingerprints, equal content."""
+        """Digest of recipe, rows and every committed block: equal fingerprints mean equal content."""
         digest = hashlib.sha256(self.recipe_sha256.encode())
         digest.update((self.path / "rows.csv").read_bytes())
         digest.update(self._array("digest").tobytes())
@@ -116,57 +115,62 @@ class FeatureStore:
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:
-        """What each row was decoded from: clip_id, source, start, stop, unit, fps, caption."""
+        """The clip that each row was decoded from: clip_id, source, start, stop, unit, fps, caption."""
         try:
             with (self.path / "rows.csv").open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise StoreError(f"{self.path / 'rows.csv'} is damaged ({error}); try `featcache repair`") from None
+            raise StoreError(
+                f"{self.path / 'rows.csv'} is damaged ({error}); try `featcache repair {self.path}`"
+            ) from None
         if len(rows) != len(self) or any("clip_id" not in row for row in rows):
-            raise StoreError(f"{self.path / 'rows.csv'} has {len(rows)} rows, the features {len(self)}: it was changed")
+            raise StoreError(
+                f"{self.path / 'rows.csv'} was changed: it has {len(rows)} rows, the features have {len(self)}; "
+                f"try `featcache repair {self.path}`"
+            )
         return rows
 
     @cached_property
     def clip_ids(self) -> list[str]:
-        """Clip id of each row."""
+        """The clip id of each row."""
         return [row["clip_id"] for row in self.rows]
 
     @cached_property
     def state(self) -> NDArray[np.uint8]:
-        """(N,) 0 not tried, 1 done, 2 failed, 3 absent in the source."""
+        """The state of each row (N,): 0 not tried, 1 done, 2 failed, 3 absent in the source."""
         return self._array("state")
 
     @cached_property
     def window_start(self) -> NDArray[np.float64]:
-        """(N, T) where each window begins, seconds within the source; NaN where nobody knows."""
+        """The start of each window (N, T), seconds within the source; NaN where unknown."""
         return self._array("window_start")
 
     @cached_property
     def window_stop(self) -> NDArray[np.float64]:
-        """(N, T) where each window ends, seconds within the source; NaN where nobody knows."""
+        """The end of each window (N, T), seconds within the source; NaN where unknown."""
         return self._array("window_stop")
 
     @cached_property
     def length(self) -> NDArray[np.uint32]:
-        """(N,) windows of each row, at most T; 0 in the rows that are not done."""
+        """The number of windows of each row (N,), at most T; 0 for rows that are not done."""
         return self._array("length")
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """(N, T) which windows are there: the first `length` of the rows that are done."""
+        """A mask of the windows that exist (N, T): the first `length` of each row that is done."""
         return (np.arange(self.windows) < self.length[:, None]) & (self.state == fmt.DONE)[:, None]
 
     @property
     def features(self) -> NDArray[np.floating]:
-        """(N, T, *row_shape), read afresh at each call."""
+        """All features (N, T, *row_shape), read from disk at each access."""
         return self.read()
 
     def read(self, rows: Any = None) -> NDArray[np.floating]:
-        """Features of these rows (default: all) as they are stored, (n, T, *row_shape); zeros where not committed.
+        """Read these rows (default: all) in the stored dtype, (n, T, *row_shape); rows not committed are zeros.
 
         rows: numbers, or a mask (N,).
-        A shard holds its rows from byte 0 on, so that rows are copied straight from the mapped file: about as fast as
-        reading a raw file, where zarr-python decodes chunk by chunk.
+        A shard holds its rows from byte 0 on, so rows are copied directly from the mapped file. This is about as fast
+        as reading a raw file; zarr-python decodes chunk by chunk.
         """
         rows = row_numbers(rows, len(self))
         blocks, places = np.divmod(rows, self.layout.block_rows)
@@ -175,26 +179,26 @@ class FeatureStore:
         flat = out.reshape(-1).view(np.uint8).reshape(len(rows), self.layout.row_bytes)
         for block in np.unique(blocks[done]).tolist():
             path = self.path / self.layout.files(block)["features"]
-            here = np.flatnonzero(done & (blocks == block))
+            wanted = np.flatnonzero(done & (blocks == block))
             span = self.layout.span(block)
-            there = self._decoded[span.start : span.stop] if self.archived else self.layout.map_rows(path)
-            if places[here].max() >= len(there):
-                raise StoreError(f"{path} is missing or too short; `featcache check {self.path}` tells more")
-            flat[here] = there[places[here]]
+            block_rows = self._decoded[span.start : span.stop] if self.archived else self.layout.map_rows(path)
+            if places[wanted].max() >= len(block_rows):
+                raise StoreError(f"{path} is missing or too short; `featcache check {self.path}` shows the details")
+            flat[wanted] = block_rows[places[wanted]]
         return out
 
     @cached_property
     def _decoded(self) -> NDArray[np.uint8]:
-        """(N, row_bytes) of an archive."""
+        """All rows of an archive, (N, row_bytes)."""
         return _packed.features(self.path, self.layout, self._progress)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A pickled store is opened again where it is unpickled."""
+        """Pickle the path only, so that the store is opened again where it is unpickled."""
         return FeatureStore.open, (self.path,)
 
     @cached_property
     def failures(self) -> dict[int, str]:
-        """Row -> why it failed or is absent."""
+        """Row -> the reason why it failed or is absent."""
         if not np.isin(self.state, (fmt.FAILED, fmt.ABSENT)).any():
             return {}
         paths = (self.path / self.layout.file(block, "failures") for block in range(self.layout.blocks))
@@ -202,28 +206,28 @@ class FeatureStore:
         return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] != fmt.NOT_TRIED}
 
     def counts(self) -> dict[str, int]:
-        """Rows per state, by the states' names."""
-        found = Counter(self.state.tolist())
-        return {name: found[state] for state, name in enumerate(fmt.STATES)}
+        """Name of a state -> number of rows in that state."""
+        counter = Counter(self.state.tolist())
+        return {name: counter[state] for state, name in enumerate(fmt.STATES)}
 
     def __len__(self) -> int:
         return self.layout.rows
 
     def __getitem__(self, key: str | int | slice) -> NDArray[np.floating]:
-        """The rows of a clip id (T, *row_shape), a row number (the same), or a slice of rows (n, T, *row_shape).
+        """The features of a clip id or a row number (T, *row_shape), or of a slice of rows (n, T, *row_shape).
 
-        A single row that is not done is an error; in a slice it is zeros, and `state` tells.
+        A single row that is not done is an error; in a slice it is zeros (see `state`).
         """
         if isinstance(key, slice):
             return self.read(range(*key.indices(len(self))))
         row = self._row(key)
         if self.state[row] != fmt.DONE:
-            reason = self.failures.get(row, "extraction has not come to it yet")
+            reason = self.failures.get(row, "it has not been extracted yet")
             raise StoreError(f"{self.path}: clip {self.clip_ids[row]!r} is {fmt.STATES[self.state[row]]}: {reason}")
         return self.read([row])[0]
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.floating]]]:
-        """Pairs of clip id and features (T, *row_shape) of the rows that are done."""
+        """Iterate over (clip id, features (T, *row_shape)) of the rows that are done."""
         features = self.features
         return ((self.clip_ids[row], features[row]) for row in np.flatnonzero(self.state == fmt.DONE))
 
@@ -234,7 +238,7 @@ class FeatureStore:
         return torch.from_numpy(self.read(rows)).to(device, torch.float32)
 
     def frame(self) -> "pd.DataFrame":
-        """One line per row: what it was decoded from, its state, and the reason where it is not done."""
+        """A table with one line per row: the clip it was decoded from, its state, and a reason where it is not done."""
         import pandas as pd
 
         table = pd.DataFrame(self.rows)
@@ -245,39 +249,39 @@ class FeatureStore:
     def check_rows(self, manifest: Manifest, *, extensible: bool = False) -> None:
         """Raise StoreError, with the differences, unless the store was made from these clips in this order.
 
-        extensible: the manifest may have more clips behind those of the store.
+        extensible: the manifest may have more clips after those of the store.
         """
-        mine, theirs = (self.path / "rows.csv").read_bytes(), rows_csv(manifest)
-        if theirs == mine or (extensible and theirs.startswith(mine)):
+        stored, expected = (self.path / "rows.csv").read_bytes(), rows_csv(manifest)
+        if expected == stored or (extensible and expected.startswith(stored)):
             return
-        if theirs.startswith(mine):
+        if expected.startswith(stored):
             raise StoreError(
                 f"{self.path} lacks the last {len(manifest) - len(self)} clips of manifest {manifest.name!r}; "
                 f"`featcache extract` with that manifest and {self.name} appends them"
             )
-        found = _differences({row["clip_id"]: row for row in self.rows}, [clip.identity() for clip in manifest])
+        differences = _differences({row["clip_id"]: row for row in self.rows}, [clip.identity() for clip in manifest])
         raise StoreError(
             f"{self.path} was made from other clips than manifest {manifest.name!r}:\n  "
-            + "\n  ".join(found)
-            + "\nnew clips may only follow the old ones; otherwise extract into another --stores folder, or give the "
-            "manifest another name"
+            + "\n  ".join(differences)
+            + "\nadd new clips only after the old ones, extract into another --stores folder, or give the manifest "
+            "another name"
         )
 
     def check_recipe(self, recipe: dict[str, Any]) -> None:
         """Raise StoreError, with the differences, unless rows made by this recipe may be written to the store."""
         if self.archived:
             raise StoreError(f"{self.path} is an archive; `featcache unpack` makes a store of it that can be written")
-        mine, theirs = flat(self.recipe), flat(recipe)
-        if mine != theirs:
+        stored, requested = flat(self.recipe), flat(recipe)
+        if stored != requested:
             differences = [
-                f"{key}: {mine.get(key, 'nothing')!r} in the store, {theirs.get(key, 'nothing')!r} asked for"
-                for key in sorted(mine.keys() | theirs.keys())
-                if mine.get(key) != theirs.get(key)
+                f"{key}: {stored.get(key, 'nothing')!r} in the store, {requested.get(key, 'nothing')!r} requested"
+                for key in sorted(stored.keys() | requested.keys())
+                if stored.get(key) != requested.get(key)
             ]
             raise StoreError(
                 f"{self.path} was made by another recipe:\n  "
                 + "\n  ".join(differences)
-                + "\nask for the same recipe, or extract into another --stores folder"
+                + "\nuse the store's recipe, or extract into another --stores folder"
             )
 
     def _row(self, key: str | int) -> int:
@@ -289,7 +293,7 @@ class FeatureStore:
         if not isinstance(key, int | np.integer):
             raise TypeError(f"a store is indexed by a clip id, a row number or a slice, not {type(key).__name__}")
         if not -len(self) <= key < len(self):
-            raise IndexError(f"{self.path}: row {key} of {len(self)}")
+            raise IndexError(f"{self.path}: no row {key} among {len(self)}")
         return int(key) % len(self)
 
     @cached_property
@@ -297,7 +301,7 @@ class FeatureStore:
         return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
 
     def _array(self, name: str) -> NDArray[Any]:
-        """A small array, whole; zeros where its block is not committed. Its chunks are plain files, one per block."""
+        """Read a whole small array, with zeros for blocks not committed. Its chunks are plain files, one per block."""
         dtype, row = {
             "window_start": ("<f8", (self.windows,)),
             "window_stop": ("<f8", (self.windows,)),
@@ -315,43 +319,45 @@ class FeatureStore:
                     raise ValueError("cut off")
                 out[place] = values[: len(out[place])]
             except (OSError, ValueError):
-                raise StoreError(f"{path} is missing or cut off; `featcache check {self.path}` tells more") from None
+                raise StoreError(
+                    f"{path} is missing or cut off; `featcache check {self.path}` shows the details"
+                ) from None
         return out
 
 
 def is_extending(path: Path) -> bool:
-    """Whether clips are being appended to a store, or that was interrupted."""
+    """Return whether clips are being appended to a store, or appending was interrupted."""
     return (path / fmt.EXTENSION).exists()
 
 
 def committed(folder: Path, layout: fmt.Layout) -> list[int]:
     """The blocks that have a `state`."""
-    there = set(os.listdir(path)) if (path := folder / layout.file(0, "state").parent).is_dir() else set()
-    return [block for block in range(layout.blocks) if str(block) in there]
+    names = set(os.listdir(path)) if (path := folder / layout.file(0, "state").parent).is_dir() else set()
+    return [block for block in range(layout.blocks) if str(block) in names]
 
 
 def row_numbers(rows: Any, count: int) -> NDArray[np.int64]:
-    """Numbers in [0, count) of the rows meant: numbers, negative ones from the end; a mask (count,); None for all.
+    """Convert `rows` to row numbers in [0, count): numbers, negative from the end; a mask (count,); None for all.
 
-    Raises IndexError for what is outside, TypeError for what are no numbers of rows.
+    Raises IndexError for rows outside, TypeError for anything else than whole numbers or a mask.
     """
     if rows is None:
         return np.arange(count)
-    found = np.asarray(rows)
-    if found.dtype == bool:
-        if found.shape != (count,):
-            raise IndexError(f"a mask of shape {found.shape} for {count} rows")
-        return np.flatnonzero(found)
-    if found.size and not np.issubdtype(found.dtype, np.integer):
-        raise TypeError(f"rows are whole numbers or a mask, not {found.dtype}")
-    found = found.astype(np.int64).reshape(-1)
-    if found.size and not (-count <= found.min() and found.max() < count):
-        raise IndexError(f"rows {found.min()} to {found.max()}, of {count}")
-    return found % max(1, count)
+    numbers = np.asarray(rows)
+    if numbers.dtype == bool:
+        if numbers.shape != (count,):
+            raise IndexError(f"a mask of shape {numbers.shape} for {count} rows")
+        return np.flatnonzero(numbers)
+    if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+        raise TypeError(f"rows are whole numbers or a mask, not {numbers.dtype}")
+    numbers = numbers.astype(np.int64).reshape(-1)
+    if numbers.size and not (-count <= numbers.min() and numbers.max() < count):
+        raise IndexError(f"rows {numbers.min()} to {numbers.max()} reach outside the {count} rows")
+    return numbers % max(1, count)
 
 
 def rows_csv(manifest: Manifest) -> bytes:
-    """The file rows.csv of a store made from this manifest."""
+    """The content of rows.csv for a store made from this manifest."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare \r would end a row
     writer.writerow(manifest.clips[0].identity())
@@ -359,28 +365,28 @@ def rows_csv(manifest: Manifest) -> bytes:
     return out.getvalue().encode()
 
 
-def _differences(mine: dict[str, dict[str, str]], theirs: list[dict[str, str]]) -> list[str]:
-    """How the rows of a store (by clip id, in order) and those of a manifest differ, a few of each kind."""
-    ids = [row["clip_id"] for row in theirs]
+def _differences(stored: dict[str, dict[str, str]], clips: list[dict[str, str]]) -> list[str]:
+    """The differences between a store's rows (by clip id, in order) and a manifest's clips, a few of each kind."""
+    ids = [clip["clip_id"] for clip in clips]
     row_of = {clip_id: row for row, clip_id in enumerate(ids)}
-    kept = [clip_id for clip_id in mine if clip_id in row_of]
+    kept = [clip_id for clip_id in stored if clip_id in row_of]
     last = row_of[kept[-1]] if kept else len(ids)
     kinds = {
-        "removed": [repr(clip_id) for clip_id in mine if clip_id not in row_of],
+        "removed": [repr(clip_id) for clip_id in stored if clip_id not in row_of],
         "edited": [
-            f"{clip_id!r} ({key} {mine[clip_id][key]!r} in the store, {theirs[row_of[clip_id]][key]!r} in the manifest)"
+            f"{clip_id!r} ({key} {value!r} in the store, {clips[row_of[clip_id]][key]!r} in the manifest)"
             for clip_id in kept
-            for key in mine[clip_id]
-            if mine[clip_id][key] != theirs[row_of[clip_id]][key]
+            for key, value in stored[clip_id].items()
+            if value != clips[row_of[clip_id]][key]
         ],
         "moved": [repr(b) for a, b in pairwise(kept) if row_of[b] < row_of[a]],
-        "new, but not at the end": [repr(clip_id) for clip_id in ids[:last] if clip_id not in mine],
+        "new, but not at the end": [repr(clip_id) for clip_id in ids[:last] if clip_id not in stored],
     }
     return [f"{kind}: {first(names, SHOWN)}" for kind, names in kinds.items() if names]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": [{"c": 1}]}} -> {"a.b.0.c": 1}; lists of plain values and empty ones stay whole."""
+    """Flatten nested values: {"a": {"b": [{"c": 1}]}} -> {"a.b.0.c": 1}; lists of plain values stay whole."""
     if isinstance(value, list) and any(isinstance(part, dict) for part in value):
         value = {str(k): part for k, part in enumerate(value)}
     if not isinstance(value, dict) or (prefix and not value):

@@ -1,12 +1,13 @@
-"""Writing a store: rows go to their place as they are computed, whole blocks are committed.
+"""Write a store: rows are written to their place as they are computed, and whole blocks are committed.
 
     with StoreWriter.open(path, manifest, recipe, ...) as writer:
         for row in writer.pending:
-            if writer.claim(row):                      # False where another writer is at the row's block
+            if writer.claim(row):                      # False while another writer has the row's block
                 writer.done(row, features, start, stop)    # or writer.failed(row, reason), writer.absent(row, reason)
 
-Killed at any moment, the next `open` finds in `pending` exactly the rows that are neither committed nor in a journal
-with a right checksum, and ends with the same bytes. Several writers share a store, block by block.
+A writer may be killed at any moment. At the next `open`, `pending` has exactly the rows that are neither committed nor
+in a journal with a correct checksum, and the finished store has the same bytes. Several writers share a store, block
+by block.
 """
 
 import contextlib
@@ -31,9 +32,9 @@ from featcache.store import _format as fmt
 from featcache.store._block import NOTHING, Block
 from featcache.store.reader import FeatureStore, rows_csv
 
-PATIENCE = 10.0  #: seconds to wait for somebody who has the whole store
-STALE = 3600.0  #: seconds after which a scratch file is nobody's
-SYNC_SECONDS = 2.0  #: rows are made durable that long after they came, when the next one comes
+PATIENCE = 10.0  #: seconds to wait for a process that has the whole store
+STALE = 3600.0  #: seconds after which a scratch file is known to be abandoned
+SYNC_SECONDS = 2.0  #: seconds after which written rows are made durable, at the next row
 
 
 class StoreWriter:
@@ -46,15 +47,15 @@ class StoreWriter:
         self._lock = lock
         self._largest = float(np.finfo(store.layout.dtype).max)
         self._retried: set[int] = set()
-        self._blocks: dict[int, Block] = {}  #: those that we have leased
-        self._theirs: set[int] = set()  #: blocks that another writer had when we asked
-        self._finished: set[int] = set()  #: blocks that were complete when we let them go
+        self._blocks: dict[int, Block] = {}  #: blocks that this writer has leased
+        self._others: set[int] = set()  #: blocks that another writer had when this one tried to lease them
+        self._finished: set[int] = set()  #: blocks that were complete when this writer released them
         self._synced = time.monotonic()
         make_folder(self.path / "journal")
-        for log in self._logs():  # complete ones lack the end of their commit only
-            left = Block.claim(self.path, int(log.stem), self.layout)
-            if left is not None:
-                left.commit(store) if left.complete else left.close()
+        for log in self._logs():  # a complete block was interrupted during its commit: finish that
+            block = Block.claim(self.path, int(log.stem), self.layout)
+            if block is not None:
+                block.commit(store) if block.complete else block.close()
 
     @classmethod
     def open(
@@ -67,22 +68,22 @@ class StoreWriter:
         windows: int,
         facts: dict[str, Any],
     ) -> Self:
-        """Create the store; or resume it when it was made by the same recipe from the same rows, or the first of them.
+        """Create a store, or resume one that was made by the same recipe from these clips or the first of them.
 
-        Clips that the manifest has behind the store's become pending rows, and what is there stays as it is.
+        Clips that the manifest has after the store's become pending rows; finished rows are not touched.
 
-        recipe: everything that makes a feature what it is, as JSON values; recipe["dtype"] is the dtype on disk.
-        facts: what does not (versions of libraries that only carry the data), as JSON values.
-        Raises StoreError when the store is being changed by another process, or the recipe or the rows differ, with
-        the differences.
+        recipe: all that determines the features, as JSON values; recipe["dtype"] is the dtype on disk.
+        facts: all else about their making (versions of libraries that only carry the data), as JSON values.
+        Raises StoreError when another process is changing the store, or, with the differences, when the recipe or the
+        clips differ.
         """
         make_folder(path.parent)
         _drop_scratch(path.parent)
-        until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of that
+        until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of this time
         while True:
             if (lock := _lease.lock(path, alone=False)) is not None:  # the usual case
                 try:
-                    if store := _as_it_should_be(path, manifest, recipe):
+                    if store := _ready_store(path, manifest, recipe):
                         return cls(store, lock)
                 except BaseException:
                     _lease.free(lock)
@@ -95,62 +96,62 @@ class StoreWriter:
                 finally:
                     _lease.free(lock)
             elif time.monotonic() > until:
-                raise StoreError(f"{path} is being written by another process; wait for it or stop it")
+                raise StoreError(f"{path} is being written by another process; wait for that process or stop it")
             else:
                 time.sleep(0.01)
 
     @property
     def pending(self) -> list[int]:
-        """The rows that are to be computed, in order; those that another writer is at may be among them."""
+        """The rows that are still to be computed, in order, including rows that another writer is working on."""
         missing: list[int] = []
         for number in range(self.layout.blocks):
             span = self.layout.span(number)
-            there = _block.committed_states(self.path, number, self.layout) != fmt.NOT_TRIED
-            if there.all() and not self._retried:
+            tried = _block.committed_states(self.path, number, self.layout) != fmt.NOT_TRIED
+            if tried.all() and not self._retried:
                 continue
             entries = self._blocks[number].entries if number in self._blocks else {}
             if number not in self._blocks and (self.path / "journal" / f"{number}.log").exists():
                 entries, _ = _block.read_log(self.path, number, self.layout)
-            missing += [row for k, row in enumerate(span) if row in self._retried or not (there[k] or row in entries)]
+            missing += [row for k, row in enumerate(span) if row in self._retried or not (tried[k] or row in entries)]
         return missing
 
     def claim(self, row: int) -> bool:
-        """Lease the row's block, if need be; whether it is ours and the row still to be computed."""
+        """Lease the row's block if needed; True when this writer has it and the row is still to be computed."""
         if time.monotonic() - self._synced > SYNC_SECONDS:
             for block in self._blocks.values():
                 block.sync()
             self._synced = time.monotonic()
         number = row // self.layout.block_rows
-        if number not in self._blocks and number not in self._theirs | self._finished:
+        if number not in self._blocks and number not in self._others | self._finished:
             try:
                 leased = Block.claim(self.path, number, self.layout)
             except OSError as error:
                 if error.errno != errno.EMFILE:
                     raise
                 raise StoreError(
-                    f"{self.path}: {len(self._blocks)} blocks are begun, with two open files each, and the system "
-                    "allows no more; write the rows in the order of `pending`, or raise the limit (ulimit -n)"
+                    f"{self.path}: the system's limit of open files is reached, with {len(self._blocks)} open blocks "
+                    "of two files each; write the rows in the order of `pending`, or raise the limit (ulimit -n)"
                 ) from None
             if leased is None:
-                self._theirs.add(number)
+                self._others.add(number)
             else:
                 self._blocks[number] = leased
                 mended = [r for r in self._retried & {*leased.span} if leased.state(r) != fmt.FAILED]
-                self._retried.difference_update(mended)  # by another writer, since we looked
+                self._retried.difference_update(mended)  # another writer has retried these
                 self._commit_if_complete(number)
         return number in self._blocks and (row in self._retried or not self._blocks[number].state(row))
 
     def done(
         self, row: int, features: NDArray[np.floating], start: NDArray[np.floating], stop: NDArray[np.floating]
     ) -> None:
-        """Keep a row of t windows, 1 <= t <= T: features (t, *row_shape), start and stop (t,) in seconds or NaN.
+        """Write a row of t windows, 1 <= t <= T: features (t, *row_shape), start and stop (t,) in seconds or NaN.
 
-        Raises StoreError when the values are not finite or do not fit into the store's dtype, or when the row is there
-        or another writer has its block.
+        Raises StoreError when the values are not finite or too large for the store's dtype, when the row exists, or
+        when another writer has its block.
         """
         expected = (self.layout.windows, *self.layout.row_shape)
         if features.shape[1:] != expected[1:] or not 1 <= len(features) <= expected[0]:
-            raise StoreError(f"{self.path}: row {row} has shape {features.shape}, the store {expected}")
+            raise StoreError(f"{self.path}: row {row} has shape {features.shape}, the store's rows have {expected}")
         if not np.shape(start) == np.shape(stop) == (len(features),):
             raise StoreError(
                 f"{self.path}: row {row} has {len(features)} windows, but start of shape {np.shape(start)} and stop of "
@@ -162,10 +163,10 @@ class StoreWriter:
         self._keep(row, fmt.DONE, _block.times_bytes(start, stop), values.reshape(-1).view(np.uint8))
 
     def refusal(self, features: NDArray[np.floating]) -> str:
-        """Why these values cannot be kept; "" when they can."""
-        if features.dtype == np.float16:  # numpy is slow with it; its bits without the sign order the same way
+        """The reason why these values cannot be stored, or ""."""
+        if features.dtype == np.float16:  # numpy is slow with float16; without the sign, its bits order the same way
             bits = (np.ascontiguousarray(features).view(np.uint16) & np.uint16(0x7FFF)).max(initial=0)
-            largest = float(bits.view(np.float16))  # NaN if there is one, or infinity
+            largest = float(bits.view(np.float16))  # NaN if there is one, else infinity if there is one
         else:
             largest = float(np.abs(features).max(initial=0.0))
         if largest <= self._largest:
@@ -175,15 +176,15 @@ class StoreWriter:
         return f"reaches {largest:.3g}, beyond {self.layout.dtype}"
 
     def failed(self, row: int, reason: str) -> None:
-        """Record that the row's clip could not be read, and why."""
+        """Record that the row's clip could not be read, with the reason."""
         self._keep(row, fmt.FAILED, reason.encode(errors="backslashreplace"))
 
     def absent(self, row: int, reason: str) -> None:
-        """Record that the row's clip has no such modality."""
+        """Record that the row's clip does not have the modality, with the reason."""
         self._keep(row, fmt.ABSENT, reason.encode(errors="backslashreplace"))
 
     def retry_failed(self) -> None:
-        """Make the failed rows pending again. Each keeps its reason until its new row comes."""
+        """Make the failed rows pending again. Each keeps its reason until it is written again."""
         state = FeatureStore.open(self.path).state
         self._retried |= {int(row) for row in np.flatnonzero(state == fmt.FAILED)}
         self._finished.clear()
@@ -192,9 +193,9 @@ class StoreWriter:
             self._retried |= {row for row, (state, _) in entries.items() if state == fmt.FAILED}
 
     def close(self) -> None:
-        """Commit what is complete, sync the journals and let the next writer in."""
-        self._retried.clear()  # what was not tried again keeps its reason
-        with ExitStack() as stack:  # whatever fails for one block, the others are closed
+        """Commit complete blocks, sync the journals and release the store's lock."""
+        self._retried.clear()  # rows that were not tried again keep their reason
+        with ExitStack() as stack:  # when closing one block fails, the others are still closed
             stack.callback(_lease.free, self._lock)
             for number in list(self._blocks):
                 stack.callback(self._close_block, number)
@@ -219,10 +220,10 @@ class StoreWriter:
     def _keep(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8] = NOTHING) -> None:
         number = row // self.layout.block_rows
         if not self.claim(row):
-            if number in self._theirs:
+            if number in self._others:
                 span, owner = self.layout.span(number), _block.owner(self.path, number)
                 raise StoreError(f"{self.path}: rows {span.start}-{span.stop - 1} are being written by {owner}")
-            raise StoreError(f"{self.path}: row {row} is already there")
+            raise StoreError(f"{self.path}: row {row} is already written")
         self._blocks[number].append(row, state, payload, features)
         self._retried.discard(row)
         self._commit_if_complete(number)
@@ -236,12 +237,12 @@ class StoreWriter:
 
 
 def _begun(path: Path) -> bool:
-    """Whether a store holds anything that must not be lost, or may not be."""
+    """Return whether a store holds any rows, or files that may hold rows, and so must not be deleted."""
     return any(any(path.glob(pattern)) for pattern in ("features/c/*", "state/c/*", "journal/*"))
 
 
-def _as_it_should_be(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> FeatureStore | None:
-    """The store, when nothing is to be done to it as a whole; StoreError when it is of another recipe or clips."""
+def _ready_store(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> FeatureStore | None:
+    """The store when it needs no creation or extension; StoreError when it has another recipe or other clips."""
     if not (path / fmt.SUMS).exists() or (path / fmt.EXTENSION).exists():
         return None
     store = FeatureStore.open(path)
@@ -258,14 +259,14 @@ def _as_it_should_be(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> 
 
 
 def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Create the store, or extend it to the manifest; the caller has the lock alone."""
+    """Create the store, or extend it to the manifest; the caller has the exclusive lock."""
     if path.exists() and any(path.iterdir()) and not (path / fmt.SUMS).exists():
         if (path / "zarr.json").exists():
-            raise StoreError(f"{path} lacks {fmt.SUMS}; `featcache repair {path}` may mend it")
+            raise StoreError(f"{path} lacks {fmt.SUMS}; `featcache repair {path}` may restore it")
         raise StoreError(f"{path} exists and is not a store; remove it, or choose another --stores folder")
     finish_extension(path)
     if path.exists() and not _begun(path):
-        _discard(path)  # made, then interrupted or given up before the first row: nothing to resume
+        _discard(path)  # created, then interrupted before the first row: nothing to resume
     if path.exists():
         store = FeatureStore.open(path)
         store.check_recipe(recipe)
@@ -281,10 +282,10 @@ def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[st
 def _write_fixed(
     folder: Path, layout: fmt.Layout, manifest: Manifest, attributes: dict[str, Any], group: bytes = b""
 ) -> None:
-    """The files of a store that are the same whatever its rows hold, made beside their place and renamed into it.
+    """Write the files of a store that do not depend on its rows, in a scratch folder that is then renamed.
 
-    group: zarr.json to the letter, of a store that is there: its blocks are sealed with it, and zarr may have come to
-    spell it in another way.
+    group: the exact bytes of zarr.json of an existing store. Its blocks are sealed with these bytes, and a newer zarr
+    may format them differently.
     """
     with making_folder(folder) as scratch:
         layout.create_arrays(scratch, {"featcache": attributes})
@@ -292,17 +293,17 @@ def _write_fixed(
             write_file(scratch / "zarr.json", group)
         write_file(scratch / "rows.csv", rows_csv(manifest))
         write_file(scratch / fmt.SUMS, fmt.sums(scratch))
-        for name in fmt.FIXED_FILES:  # zarr does not sync what it writes
+        for name in fmt.FIXED_FILES:  # zarr does not sync its files
             write_file(scratch / name, (scratch / name).read_bytes())
 
 
 def finish_extension(path: Path) -> None:
-    """Give the files of a larger store, if there are any, their place; once more if a kill came in between."""
+    """Move the files of a larger store, if there are any, into place; a repeated call finishes an interrupted one."""
     extension = path / fmt.EXTENSION
     if (extension / fmt.SUMS).exists():
         for name in (*fmt.FIXED_FILES, fmt.SUMS):
             write_file(path / name, (extension / name).read_bytes())
-        (extension / fmt.SUMS).unlink()  # from here on it is only to be removed
+        (extension / fmt.SUMS).unlink()  # from here on the folder only needs to be removed
         sync_folder(extension)
     if extension.exists():
         shutil.rmtree(extension)
@@ -310,13 +311,13 @@ def finish_extension(path: Path) -> None:
 
 
 def set_aside(path: Path, dtype: str) -> None:
-    """Rename a store of this dtype, to be made again, so that it is still there until that is done.
+    """Rename a store of this dtype that is to be made again, so that it exists until the new store is finished.
 
-    Nothing is done when another process was faster. StoreError while another process writes the store.
+    Does nothing when another process has already done so. StoreError while another process writes the store.
     """
     lock = _lease.lock(path, alone=True)
     if lock is None:
-        raise StoreError(f"{path} is being written by another process; stop that first")
+        raise StoreError(f"{path} is being written by another process; stop that process first")
     try:
         if stored_dtype(path) == dtype:
             drop_aside(path)
@@ -327,21 +328,21 @@ def set_aside(path: Path, dtype: str) -> None:
 
 
 def drop_aside(path: Path) -> None:
-    """Delete what was set aside, if anything was."""
+    """Delete the store that was set aside, if there is one."""
     if _aside(path).exists():
         _discard(_aside(path))
 
 
 def _drop_scratch(folder: Path) -> None:
-    """Delete what killed processes have left of the manifest's copy; writing it takes no hour, on whatever machine."""
+    """Delete old scratch files of the manifest's copy, left by killed processes; no write takes an hour."""
     for scratch in folder.glob(".manifest.csv.*.partial"):
-        with contextlib.suppress(FileNotFoundError):  # it has just become the manifest, or others delete it as well
+        with contextlib.suppress(FileNotFoundError):  # another process has just renamed or deleted it
             if time.time() - scratch.stat().st_mtime > STALE:
                 scratch.unlink()
 
 
 def stored_dtype(path: Path) -> str:
-    """The dtype of the features in a store; "" where there is none that can be read."""
+    """The dtype of the features in a store; "" when there is no readable store."""
     try:
         return str(json.loads((path / "features" / "zarr.json").read_text())["data_type"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -353,7 +354,7 @@ def _aside(path: Path) -> Path:
 
 
 def _discard(path: Path) -> None:
-    """Delete a store; at no moment half of it stands in its place."""
+    """Delete a store, renaming it first, so that its path never holds half a store."""
     scratch = path.with_name(f".{path.name.lstrip('.')}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     os.replace(path, scratch)
@@ -361,9 +362,9 @@ def _discard(path: Path) -> None:
 
 
 def check_folder(folder: Path, manifest: Manifest) -> None:
-    """Raise StoreError, with the differences, unless all stores of a folder are of the manifest, or its first clips.
+    """Raise StoreError, with the differences, unless all stores of a folder have the manifest's (first) clips.
 
-    What is broken altogether is not in the way; `featcache check` names it.
+    Stores that cannot be opened are skipped; `featcache check` reports them.
     """
     for path in sorted(folder.glob("*.zarr")):
         try:

@@ -1,7 +1,7 @@
-"""Files of strangers, read as data: no code in them is run, no link followed, and memory stays in proportion to them.
+"""Files from unknown sources, read as data: no code in them is run, no link is followed, and memory use is limited.
 
-Each file of this folder reads one format into arrays and plain values, and answers anything unexpected with a
-FormatError. What the values mean is the affair of bridges, builders and media.
+Each module of this folder reads one format into arrays and plain values, and raises FormatError for anything
+unexpected. Bridges, builders and media interpret the values.
 """
 
 import contextlib
@@ -15,44 +15,44 @@ import numpy as np
 
 from featcache.errors import FormatError
 
-GROWTH, SMALL = 200, 1 << 26  #: a file may unpack to 200 times its bytes and 64 MiB; deflate could do 1000 times
-BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno where a parser was led astray, not the disk at fault
+GROWTH, SMALL = 200, 1 << 26  #: a file may unpack to 200 times its bytes plus 64 MiB; deflate could reach 1000 times
+BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno values caused by a bad file, not by the disk
 
 
 @contextlib.contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a parser makes of a foreign file into one FormatError."""
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn any error of a parser of a foreign file into one FormatError. kind: the format, such as "a pickle"."""
     try:
         yield
     except FormatError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        raise FormatError(f"no {what} file {path}") from None
+        raise FormatError(f"no {kind} file {path}") from None
     except (IsADirectoryError, PermissionError) as error:
-        raise FormatError(f"{path} cannot be read as {what}: {error.strerror}") from None
+        raise FormatError(f"{path} cannot be read as {kind}: {error.strerror}") from None
     except Exception as error:  # parsers of foreign bytes raise anything
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in BAD_FILE):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(f"{path} is not {what} as it should be, or it is damaged: {reason}") from None
+        raise FormatError(f"{path} is not {kind} as it should be, or it is damaged: {reason}") from None
 
 
 def check_growth(size: int, stored: int, place: str) -> None:
-    """FormatError where a few bytes claim to be very many."""
+    """Raise FormatError when few stored bytes would unpack to very many."""
     if size > GROWTH * stored + SMALL:
-        raise FormatError(f"{place} would grow from {stored} to {size} bytes, more than {GROWTH} times and 64 MiB")
+        raise FormatError(f"{place} would grow from {stored} to {size} bytes, more than {GROWTH} times plus 64 MiB")
 
 
 def check_numbers(dtype: np.dtype[Any], place: str) -> None:
-    """FormatError unless values are real numbers."""
+    """Raise FormatError unless values of this dtype are real numbers."""
     if dtype.kind not in "fiu":
         raise FormatError(f"{place} holds {dtype}; features are floats or integers")
 
 
 def not_stored(entries: Sequence[zipfile.ZipInfo], size: int) -> str:
-    """Why a zip archive of `size` bytes is none of torch.save's, which neither compress nor overlap; "" where it is.
+    """The reason why torch.save has not written a zip archive of `size` bytes; "" when it may have.
 
-    So a few bytes cannot stand for many.
+    torch.save neither compresses entries nor lets them overlap, so few bytes cannot unpack to many.
     """
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         return "is a compressed archive, which torch.save does not write"

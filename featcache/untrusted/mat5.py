@@ -1,6 +1,6 @@
-"""Reading MATLAB files of version 5 to 7 (MAT-File Format, chapter 1, "Level 5"), with every length checked.
+"""Read MATLAB files of version 5 to 7 (MAT-File Format, chapter 1, "Level 5"), checking every length.
 
-SciPy's reader trusts the lengths in a file and crashes the interpreter on damaged ones; this one does not.
+SciPy's reader trusts the lengths in a file, and damaged files crash the interpreter; this reader does not.
 """
 
 import math
@@ -15,24 +15,25 @@ from numpy.typing import NDArray
 from featcache.errors import FormatError
 from featcache.untrusted import GROWTH, SMALL
 
-MATRIX, COMPRESSED = 14, 15  #: types of elements that hold others
+MATRIX, COMPRESSED = 14, 15  #: types of elements that contain other elements
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 CELL, CHAR = 1, 4  #: classes of arrays
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-COMPLEX = 0x800  #: flag of an array
+COMPLEX = 0x800  #: flag of arrays of complex numbers
 HEAD = 128  #: bytes before the first element
 
 
 def variables(data: bytes, place: str) -> dict[str, NDArray[Any]]:
-    """Name -> array; cells as arrays of objects, a char as its lines. Other classes (struct, sparse, ...) are left out.
+    """Read a MATLAB file: name -> array, without variables of other classes (struct, sparse, ...).
 
-    Raises FormatError, zlib.error, struct.error or UnicodeError where the bytes are no such file.
+    Cells become arrays of objects, and a char array becomes its lines.
+    Raises FormatError, zlib.error, struct.error or UnicodeError when the bytes are not a valid MATLAB file.
     """
     order = {b"IM": "<", b"MI": ">"}.get(data[HEAD - 2 : HEAD])
     if order is None:
-        raise FormatError(f"{place} is no MATLAB file of version 5 or later; in MATLAB, save(file, '-v7') writes one")
-    found, left = {}, GROWTH * len(data) + SMALL  # bytes that it may unpack to
+        raise FormatError(f"{place} is not a MATLAB file of version 5 to 7; in MATLAB, save(file, '-v7') writes one")
+    arrays, left = {}, GROWTH * len(data) + SMALL  # bytes that may still be unpacked
     for kind, body in _elements(memoryview(data)[HEAD:], order, place):
         if kind == COMPRESSED:
             unpacker = zlib.decompressobj()
@@ -45,29 +46,29 @@ def variables(data: bytes, place: str) -> dict[str, NDArray[Any]]:
         if kind == MATRIX:
             name, value = _matrix(body, order, place)
             if value is not None:
-                found[name] = value
-    return found
+                arrays[name] = value
+    return arrays
 
 
 def _elements(data: memoryview, order: str, place: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and content of the elements that stand one after the other."""
-    at = 0
-    while at < len(data):
-        if len(data) - at < 8:
+    """Iterate over (type, content) of consecutive elements."""
+    head = 0  # position of the element's head
+    while head < len(data):
+        if len(data) - head < 8:
             raise FormatError(f"{place} is cut off in the head of an element")
-        kind, size = struct.unpack(f"{order}II", data[at : at + 8])
-        begin = at + 8
-        if kind >> 16:  # up to 4 bytes stand in the head itself
-            kind, size, begin = kind & 0xFFFF, kind >> 16, at + 4
+        kind, size = struct.unpack(f"{order}II", data[head : head + 8])
+        begin = head + 8
+        if kind >> 16:  # a content of up to 4 bytes is in the head itself
+            kind, size, begin = kind & 0xFFFF, kind >> 16, head + 4
         end = begin + size
-        if end > (at + 8 if begin == at + 4 else len(data)):
-            raise FormatError(f"{place}: an element claims {size} bytes, which are not there")
+        if end > (head + 8 if begin == head + 4 else len(data)):
+            raise FormatError(f"{place}: an element claims {size} bytes, more than it has")
         yield kind, data[begin:end]
-        at = end if kind == COMPRESSED else end + -end % 8
+        head = end if kind == COMPRESSED else end + -end % 8
 
 
 def _matrix(body: memoryview, order: str, place: str, *, in_cell: bool = False) -> tuple[str, Any]:
-    """Name and value of an array; None for classes that hold no numbers, text or cells of these."""
+    """The name and value of an array; the value is None for classes other than numbers, text and cells."""
     parts = _elements(body, order, place)
     try:
         (_, flags), (_, dims), (_, name) = next(parts), next(parts), next(parts)
@@ -80,11 +81,11 @@ def _matrix(body: memoryview, order: str, place: str, *, in_cell: bool = False) 
         if kind & 0xFF == CELL and not in_cell:
             cells = np.empty(min(count, len(body) // 8), object)  # an element is 8 bytes or more
             if len(cells) < count:
-                raise FormatError(f"{place}: {label} claims {count} cells, which are not there")
+                raise FormatError(f"{place}: {label} claims {count} cells, more than it has")
             for number in range(count):
                 inner_kind, inner = next(parts)
                 if inner_kind != MATRIX:
-                    raise FormatError(f"{place}: {label}{{{number + 1}}} is no array")
+                    raise FormatError(f"{place}: {label}{{{number + 1}}} is not an array")
                 value = _matrix(inner, order, place, in_cell=True)[1] if len(inner) else np.empty((0, 0))
                 cells[number] = np.array("") if value is None else value
             return label, cells
@@ -102,9 +103,9 @@ def _matrix(body: memoryview, order: str, place: str, *, in_cell: bool = False) 
 
 
 def _lines(content: memoryview, stored: int, shape: tuple[int, ...], order: str, place: str) -> NDArray[np.str_]:
-    """The lines of a char array, which stand column by column; a table of characters is filled with blanks."""
+    """The lines of a char array, which is stored column by column and filled with blanks."""
     if stored not in TEXTS:
-        raise FormatError(f"{place}: text of type {stored}")
+        raise FormatError(f"{place} is text of the unknown type {stored}")
     ends = {"<": "-le", ">": "-be"}[order] if TEXTS[stored] in ("utf-16", "utf-32") else ""
     text = bytes(content).decode(TEXTS[stored] + ends)
     if shape[0] <= 1:

@@ -1,4 +1,4 @@
-"""NumPy's .npy format: the sizes that a header claims are compared with the bytes that are there."""
+"""NumPy's .npy format; the size that a header claims is compared with the number of bytes."""
 
 import io
 import math
@@ -11,7 +11,7 @@ from featcache.errors import FormatError
 
 
 def parse_npy(data: bytes, place: str) -> NDArray[Any]:
-    """The array in the bytes of a .npy file. Objects are refused, and a size that the bytes do not have."""
+    """Parse the bytes of a .npy file; FormatError for arrays of objects, or when header and bytes differ in size."""
     stream = io.BytesIO(data)
     npy_header(stream, len(data), place)
     stream.seek(0)
@@ -20,14 +20,14 @@ def parse_npy(data: bytes, place: str) -> NDArray[Any]:
 
 
 def npy_header(stream: Any, size: int, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype at the head of a .npy stream of `size` bytes, which must be as many as they take.
+    """Read shape and dtype from the header of a .npy stream, which must fit its `size` bytes exactly.
 
-    Objects are refused unless they may be there.
+    objects: allow arrays of objects, whose size is not checked.
     """
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
-        raise FormatError(f"{place}: .npy version {version} is none of {', '.join(map(str, readers))}")
+        raise FormatError(f"{place}: .npy version {version} is not one of {', '.join(map(str, readers))}")
     shape, _, dtype = readers[version](stream)
     if dtype.hasobject and not objects:
         raise FormatError(f"{place} holds Python objects (pickles), which are never loaded; save numbers instead")

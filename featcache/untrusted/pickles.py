@@ -1,10 +1,10 @@
-"""Other people's pickles, read as data: nothing that they name is imported or called.
+"""Pickles from unknown sources, read as data: nothing that they name is imported or called.
 
-A pickle is a program for a stack machine. `load` is such a machine without the dangerous instructions: it knows
-numbers, text, bytes, lists, tuples, dicts, sets, and a handful of names (MAKERS) that stand for arrays and tensors.
-Each name is mapped to a function of this file, which makes the array from its bytes; numpy's own are not called with
-what a file says, since some follow pointers. Whatever else is asked for is a FormatError. Memory stays in
-proportion to the size of the file; time can grow with its square, for keys whose hashes collide.
+A pickle is a program for a stack machine. `load` is such a machine without the dangerous instructions: it supports
+numbers, text, bytes, lists, tuples, dicts, sets, and a few names (MAKERS) that stand for arrays and tensors. Each name
+is mapped to a function of this module, which makes the array from its bytes; numpy's own functions are not called with
+a file's content, because some follow pointers. Anything else is a FormatError. Memory stays in proportion to the size
+of the file; time can grow with its square, for keys whose hashes collide.
 """
 
 import mmap
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from featcache.errors import FormatError
 from featcache.untrusted import check_numbers, reading, tensors
 
-DTYPES = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|O8?|[US][1-9][0-9]{0,5})")  # kinds that features and ids have
-GROWTH = 16  # bytes made per byte of the file; more is made only by using one part again and again
+DTYPES = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|O8?|[US][1-9][0-9]{0,5})")  # dtypes of features and ids
+GROWTH = 16  # bytes made per byte of the file; only a file that uses one part many times makes more
 
 
 @dataclass(eq=False)
 class _Name:
-    """A name that the file asked for and that is allowed; it can be called, and nothing else."""
+    """An allowed name that the file requires; it can only be called."""
 
     name: str
     make: Callable[..., Any]
@@ -36,7 +36,7 @@ class _Name:
 
 @dataclass(eq=False)
 class Unfinished:
-    """An array or dtype that the file has begun, and whose content follows."""
+    """An array or dtype that the file has begun and whose content follows."""
 
     build: Callable[..., Any]
     value: Any = None
@@ -47,14 +47,14 @@ class _Storage:
     """The values of one or more torch tensors."""
 
     flat: Any
-    size: int  #: bytes that it came from
+    size: int  #: number of bytes in the file
 
 
 def load(path: Path, more: Mapping[tuple[str, str], Callable[..., Any]] | None = None) -> Any:
-    """What is in a pickle of any protocol: plain values and numpy arrays, also for torch tensors.
+    """Read a pickle of any protocol as plain values and numpy arrays; torch tensors become arrays, too.
 
-    Arrays may be read-only. Text of Python 2 is taken as Latin-1. FormatError names what the file asks for beyond that.
-    `more` are further makers, also of objects that are made empty and then given their state.
+    Arrays may be read-only. Text of Python 2 is read as Latin-1. FormatError names anything else that the file needs.
+    more: further makers, also of objects that are made empty and then receive their state.
     """
     if not path.is_file():
         raise FormatError(f"{path} is not a file" if path.exists() else f"no file {path}")
@@ -69,22 +69,22 @@ def load(path: Path, more: Mapping[tuple[str, str], Callable[..., Any]] | None =
 
 
 def dump(value: Any, file: IO[bytes]) -> None:
-    """Write a pickle that Python 3.4 and numpy 1 can read, too."""
+    """Write a pickle that Python 3.4 and numpy 1 can also read."""
     _Portable(file, protocol=4).dump(value)
 
 
 class _Portable(pickle.Pickler):
-    """Names no module of numpy's that has moved: numpy._core was numpy.core before numpy 2."""
+    """A pickler that names no numpy module that has moved: numpy._core was numpy.core before numpy 2."""
 
     def reducer_override(self, value: Any) -> Any:
-        """An array as an empty one and the state that it is given."""
+        """Reduce an array to an empty array and its state."""
         if type(value) is not np.ndarray or value.dtype.hasobject:
             return NotImplemented
         return np.ndarray, ((0,), "b"), (1, value.shape, value.dtype, False, value.tobytes())
 
 
 def checked(value: Any, place: str, expected: str, axes: int = 1) -> NDArray[Any]:
-    """The value; FormatError unless it is an array of numbers with as many axes or more."""
+    """Return the value; FormatError unless it is an array of numbers with at least `axes` axes."""
     if not isinstance(value, np.ndarray) or value.ndim < axes or not value.size:
         raise FormatError(f"{place} is {describe(value)}; an array {expected} is expected")
     check_numbers(value.dtype, place)
@@ -92,7 +92,7 @@ def checked(value: Any, place: str, expected: str, axes: int = 1) -> NDArray[Any
 
 
 def describe(value: Any) -> str:
-    """What a value is, for messages; never all of its content, which may be endless."""
+    """Describe a value for messages, without all of its content, which may be very long."""
     if isinstance(value, dict):
         return f"a dict with {', '.join(map(str, value))[:200] or 'nothing in it'}"
     if isinstance(value, np.ndarray):
@@ -103,7 +103,7 @@ def describe(value: Any) -> str:
 NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
 TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-PUSHED = NUMBERS | TEXTS | BYTES  # instructions that push what stands behind them
+PUSHED = NUMBERS | TEXTS | BYTES  # instructions that push their argument
 FRESH: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -119,7 +119,7 @@ GATHERED: dict[str, Callable[[list[Any]], Any]] = {
     "DICT": lambda items: _pairs(items),
     "FROZENSET": lambda items: _set(items),
 }
-REFUSED = {  # what other instructions are for
+REFUSED = {  # other instruction -> its purpose
     "PERSID": "a part that is not in the pickle",
     "BINPERSID": "a part that is not in the pickle, as files of torch.save do",
     "NEXT_BUFFER": "a buffer that is not in the pickle",
@@ -129,7 +129,7 @@ REFUSED = {  # what other instructions are for
 
 
 class _Machine:
-    """The stack machine. `pickletools` takes the instructions apart, and checks that each is complete."""
+    """The stack machine. `pickletools` parses the instructions and checks that each is complete."""
 
     def __init__(self, size: int, place: str, more: Mapping[tuple[str, str], Callable[..., Any]]) -> None:
         self.stack: list[Any] = []
@@ -137,22 +137,22 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.left = GROWTH * size + 2**16
         self.makers = {**MAKERS, **more}
-        self.objects = bool(more)  # whether the file may make objects
+        self.objects = bool(more)  # True when the file may make objects
         self.place = place
 
     def run(self, data: IO[bytes]) -> Any:
-        """What the file leaves on the stack."""
+        """Run all instructions, and return the value that they leave on the stack."""
         for code, argument, _ in pickletools.genops(data):
             name = code.name
             if name == "STOP":
                 return self.stack.pop()
             done = self.push(name, argument) or self.collect(name) or self.make(name, argument)
             if not done and name not in ("PROTO", "FRAME", "READONLY_BUFFER"):
-                raise FormatError(f"{self.place}: the pickle asks for {REFUSED.get(name, name)}, which is not loaded")
-        raise ValueError("it does not end")
+                raise FormatError(f"{self.place}: the pickle requires {REFUSED.get(name, name)}, which is not loaded")
+        raise ValueError("it has no end")
 
     def push(self, name: str, argument: Any) -> bool:
-        """Put a value on the stack, or one that is there into the memo; False for other instructions."""
+        """Put a value on the stack, or copy the top value to the memo; False for other instructions."""
         stack = self.stack
         if name in PUSHED:
             stack.append(argument)
@@ -200,14 +200,14 @@ class _Machine:
         return True
 
     def make(self, name: str, argument: Any) -> bool:
-        """Name a maker, call it, or finish what it has begun; False for other instructions."""
+        """Push a maker, call it, or finish an unfinished value; False for other instructions."""
         stack = self.stack
         if name == "GLOBAL":
             stack.append(_name(str(argument).split(" ", 1), self.place, self.makers))
         elif name == "STACK_GLOBAL":
             stack[-2:] = [_name(stack[-2:], self.place, self.makers)]
         elif name == "INST":
-            raise FormatError(f"{self.place}: the pickle asks for {str(argument)[:200]}, which is not loaded")
+            raise FormatError(f"{self.place}: the pickle requires {str(argument)[:200]}, which is not loaded")
         elif name == "REDUCE" or (name == "NEWOBJ" and self.objects):
             arguments, function = stack.pop(), stack.pop()
             stack.append(self.called(_is(function, _Name).make, _is(arguments, tuple)))
@@ -215,7 +215,7 @@ class _Machine:
             state, target = stack.pop(), stack.pop()
             if type(target) is not Unfinished:
                 raise FormatError(
-                    f"{self.place}: the pickle sets the attributes of {describe(target)}, which is not done"
+                    f"{self.place}: the pickle sets the attributes of {describe(target)}, which is not loaded"
                 )
             target.value = self.called(target.build, (state,) if type(state) is dict else _is(state, tuple))
             stack.append(target.value)
@@ -224,12 +224,12 @@ class _Machine:
         return True
 
     def marked(self) -> list[Any]:
-        """The values above the last mark, which is taken away with them."""
+        """Remove the last mark and the values above it, and return these values."""
         items, self.stack = self.stack, self.outer.pop()
         return items
 
     def called(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """What a maker makes; ValueError once all that was made is out of proportion to the file."""
+        """Call a maker; ValueError once all values made are too large for the size of the file."""
         value = function(*arguments)
         self.left -= _size(value)
         if self.left < 0:
@@ -237,22 +237,22 @@ class _Machine:
         return value
 
 
-def _name(asked: list[Any], place: str, makers: Mapping[tuple[str, str], Callable[..., Any]]) -> _Name:
-    """The stand-in for a module and a name in it, both exactly as the file has them: "a.b" is no path here."""
-    module, name = (_is(part, str) for part in asked)
-    found = makers.get((module, name))
-    if found is None:
+def _name(parts: list[Any], place: str, makers: Mapping[tuple[str, str], Callable[..., Any]]) -> _Name:
+    """The stand-in for a module and a name in it, both exactly as in the file: "a.b" is not a path here."""
+    module, name = (_is(part, str) for part in parts)
+    maker = makers.get((module, name))
+    if maker is None:
         hint = (
             "; save it without pandas: features as arrays, ids as a list, tables as CSV"
             if module.startswith("pandas")
             else ""
         )
-        raise FormatError(f"{place}: the pickle asks for {f'{module}.{name}'[:200]}; nothing was run{hint}")
-    return _Name(f"{module}.{name}", found)
+        raise FormatError(f"{place}: the pickle requires {f'{module}.{name}'[:200]}; nothing was run{hint}")
+    return _Name(f"{module}.{name}", maker)
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> Any:
-    """The value, if it is of just this type."""
+    """Return the value; ValueError unless it has exactly this type."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if type(value) not in kinds:
         raise ValueError(f"{describe(value)} where {' or '.join(k.__name__.lstrip('_') for k in kinds)} is expected")
@@ -273,7 +273,7 @@ def _tuple(items: list[Any], count: int) -> tuple[Any, ...]:
     return tuple(items)
 
 
-KEYS = (str, bytes, int, float, bool, type(None))  # whose hashes are no deeper than they look
+KEYS = (str, bytes, int, float, bool, type(None))  # types of keys: their hashes need no recursion
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
@@ -287,12 +287,12 @@ def _set(items: list[Any] | tuple[Any, ...]) -> set[Any]:
 def _shape(values: Any) -> tuple[int, ...]:
     shape = (values,) if type(values) is int else tuple(_is(values, (tuple, list)))
     if any(_is(size, int) < 0 for size in shape):
-        raise ValueError("an array with less than nothing in it")
+        raise ValueError("an array has a negative size")
     return shape
 
 
 def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> NDArray[Any]:
-    """An array out of its bytes, or out of a list for objects, which are what the machine has made."""
+    """Make an array from its bytes, or, for objects, from a list of values that the machine has made."""
     shape = _shape(shape)
     if not isinstance(dtype, np.dtype):
         raise ValueError(f"{describe(dtype)} where a dtype is expected")
@@ -307,18 +307,18 @@ def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> NDArray[Any]:
 
 
 def _array_state(*state: Any) -> NDArray[Any]:
-    shape, dtype, fortran, raw = state[-4:]  # very old files have no version before them
+    shape, dtype, fortran, raw = state[-4:]  # a version comes first, except in very old files
     return _array(shape, dtype, raw, "F" if _is(fortran, (bool, int)) else "C")
 
 
 def _empty_array(*_: Any) -> Unfinished:
-    """An array is made empty, and then given its shape and content."""
+    """Begin an array: it is made empty, and receives its shape and content later."""
     return Unfinished(_array_state)
 
 
 def _dtype(code: Any, *_: Any) -> Unfinished:
     if not DTYPES.fullmatch(_is(code, str)):
-        raise ValueError(f"dtype {code[:50]!r}; numbers and text are read")
+        raise ValueError(f"dtype {code[:50]!r}, but only numbers and text are read")
     dtype = np.dtype(code)
 
     def build(_: Any, order: Any, *rest: Any) -> np.dtype[Any]:
@@ -331,12 +331,12 @@ def _dtype(code: Any, *_: Any) -> Unfinished:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if _is(encoding, str) not in ("latin1", "latin-1"):
-        raise ValueError("bytes in a code that is not Latin-1")
+        raise ValueError("bytes in an encoding that is not Latin-1")
     return cast(bytes, _is(text, str).encode("latin-1"))
 
 
 def _bytearray(*arguments: Any) -> bytearray:
-    """bytearray(b"..") or bytearray("..", "latin-1"), but not bytearray(10**12)."""
+    """Make bytearray(b"..") or bytearray("..", "latin-1"), but not bytearray(10**12)."""
     if len(arguments) == 2:
         return bytearray(_encode(*arguments))
     (content,) = arguments or (b"",)
@@ -344,20 +344,20 @@ def _bytearray(*arguments: Any) -> bytearray:
 
 
 def _dict(*arguments: Any) -> dict[Any, Any]:
-    """OrderedDict() and defaultdict(kind), whose items follow, or OrderedDict([[key, value], ...])."""
+    """Make OrderedDict() or defaultdict(kind), whose items follow, or OrderedDict([[key, value], ...])."""
     pairs = [pair for argument in arguments if type(argument) is list for pair in argument]
     return _pairs([value for pair in pairs for value in _tuple(_is(pair, (list, tuple)), 2)[:2]])
 
 
 def _storage(data: Any) -> _Storage:
-    """A torch storage, which stands in a pickle as a whole file of torch.save."""
+    """Read a torch storage, which is a whole file of torch.save inside the pickle."""
     import torch
 
-    found = tensors.load(_is(data, bytes), "a tensor of the pickle")
-    if not isinstance(found, torch.storage.TypedStorage):
-        raise ValueError(f"{describe(found)} where the values of a tensor are expected")
-    flat: Any = torch.empty(0, dtype=found.dtype)
-    return _Storage(flat.set_(found), len(data))
+    storage = tensors.load(_is(data, bytes), "a tensor of the pickle")
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise ValueError(f"{describe(storage)} where the values of a tensor are expected")
+    flat: Any = torch.empty(0, dtype=storage.dtype)
+    return _Storage(flat.set_(storage), len(data))
 
 
 def _tensor(stored: Any, offset: Any, size: Any, stride: Any, *_: Any) -> NDArray[Any]:

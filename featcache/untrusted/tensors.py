@@ -1,4 +1,4 @@
-"""Files of torch.save, read as the tensors in them and nothing else."""
+"""Files of torch.save, read only as tensors."""
 
 import io
 import re
@@ -14,28 +14,30 @@ from featcache.untrusted import not_stored
 
 
 def load(data: bytes, place: str) -> Any:
-    """What torch.load(weights_only=True) gives; `array` turns its tensors into arrays. FormatError says `place`."""
+    """Load a file with torch.load(weights_only=True); `array` turns its tensors into arrays. place: for FormatError."""
     import torch
 
     if data[:2] == b"PK":
         _check_archive(data, place)
     elif data[:1] != b"\x80":  # either format of torch.save has one of the two
         raise FormatError(
-            f"{place} is not a file of torch.save. Files of Lua's Torch7 are not read: load them with the package"
-            " `torchfile` and save them again with torch.save"
+            f"{place} is not a file of torch.save; if it is a file of Lua's Torch7, load it with the package"
+            " `torchfile` and save it again with torch.save"
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own storages
+            warnings.simplefilter("ignore")  # torch warns about its own storages
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything, and advises to load without the safety
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it asks for {asked[1]}; nothing was run" if asked else "it is damaged, or not only tensors are in it"
+    except Exception as error:  # torch raises anything, and its message advises to turn the safety off
+        required = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = (
+            f"it requires {required[1]}; nothing was run" if required else "it is damaged, or holds more than tensors"
+        )
         raise FormatError(f"{place} cannot be read by torch.load(weights_only=True): {reason}") from None
 
 
 def array(tensor: Any, limit: int, place: str) -> NDArray[Any]:
-    """A tensor as an array, bfloat16 as float32. It may be no larger than `limit`, the bytes that it came from."""
+    """Turn a tensor into an array, bfloat16 into float32; FormatError when it has more bytes than `limit`."""
     import torch
 
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
@@ -47,10 +49,10 @@ def array(tensor: Any, limit: int, place: str) -> NDArray[Any]:
 
 
 def _check_archive(data: bytes, place: str) -> None:
-    """FormatError for a zip archive that torch.save has not written."""
+    """Raise FormatError for a zip archive that torch.save has not written."""
     try:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except Exception as error:  # zipfile, too, raises anything
+    except Exception as error:  # zipfile raises anything, too
         raise FormatError(f"{place} is not a file of torch.save, or it is damaged: {error}") from None
     if problem := not_stored(entries, len(data)):
         raise FormatError(f"{place} {problem}")

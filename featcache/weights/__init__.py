@@ -1,10 +1,11 @@
-"""Weights of the frozen networks: where they come from, under which licence, and how they get here unharmed.
+"""Weights of the frozen networks: their sources and licences, and safe downloads.
 
-They lie in $FEATCACHE_WEIGHTS, or else in ~/.cache/featcache/weights, each beside a small JSON file with the SHA-256
-that it had when it came. A hash that is published, in full or as the 8 digits in a file's name, is compared with, too.
+The folder of weights is $FEATCACHE_WEIGHTS, or else ~/.cache/featcache/weights. Next to each file is a small JSON file
+with the SHA-256 at its download. A file is also checked against its published hash, if there is one: the full hash, or
+the 8 digits in the file's name.
 
-FEATCACHE_MIRROR=PREFIX: fetch https://HOST/PATH from PREFIX/HOST/PATH, and from nowhere else. `wget -x` makes such a
-tree; PREFIX may be a folder's file:// URL. FEATCACHE_OFFLINE=1: use no network.
+FEATCACHE_MIRROR=PREFIX: fetch https://HOST/PATH only from PREFIX/HOST/PATH. `wget -x` makes such a tree; PREFIX may be
+the file:// URL of a folder. FEATCACHE_OFFLINE=1: use no network.
 """
 
 import json
@@ -40,53 +41,53 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Verified:
-    """A file's SHA-256, and what it was compared with: a published hash, the one of its first time here, or nothing."""
+    """A file's SHA-256, and the hash it was compared with: a published one, one recorded at its arrival, or none."""
 
     sha256: str
     against: Literal["published", "recorded", "nothing"]
 
 
 def folder() -> Path:
-    """Where weights lie: $FEATCACHE_WEIGHTS or ~/.cache/featcache/weights."""
+    """The folder of weights: $FEATCACHE_WEIGHTS or ~/.cache/featcache/weights."""
     return Path(os.environ.get("FEATCACHE_WEIGHTS") or "~/.cache/featcache/weights").expanduser()
 
 
-def place(known: Weights) -> Path:
-    """Where its file is, or will be."""
-    return folder() / known.file
+def place(weights: Weights) -> Path:
+    """The path of the weights' file, whether it exists or not."""
+    return folder() / weights.file
 
 
-def state(known: Weights) -> str:
-    """Whether its file is here, in words; its content is not looked at."""
-    path = place(known)
+def state(weights: Weights) -> str:
+    """Describe whether the weights' file is here, without reading its content."""
+    path = place(weights)
     if path.is_file():
         return "here"
     if _partial(path).is_file():
         return f"partly here, {size(_partial(path).stat().st_size)}"
-    return "not here" if known.urls else "not here, to be fetched by hand"
+    return "not here" if weights.urls else "not here, to be fetched by hand"
 
 
 def find(name: str | Path) -> Path:
-    """The file of weights that were fetched, by their name, or a user's own file; WeightsError says how to get it."""
+    """The file of fetched weights, by their name, or a user's own file; WeightsError explains how to get it."""
     if str(name) in CATALOGUE:
-        known = CATALOGUE[str(name)]
-        if place(known).is_file():
-            return place(known)
+        weights = CATALOGUE[str(name)]
+        if place(weights).is_file():
+            return place(weights)
         missing = f"the weights {name} are not in {folder()}"
         get = (
             f"get them with `featcache weights fetch {name}`"
-            if known.urls
-            else f"{known.note}; save it as {place(known)}"
+            if weights.urls
+            else f"{weights.note}; save the file as {place(weights)}"
         )
     else:
         path = Path(name).expanduser()
         if path.is_file():
             return path
         missing = f"no file {path}, and no weights of this name in the catalogue"
-        get = f"get what is there with `featcache weights fetch {nearest(str(name), CATALOGUE) or 'NAME'}`"
+        get = f"get weights of the catalogue with `featcache weights fetch {nearest(str(name), CATALOGUE) or 'NAME'}`"
     raise WeightsError(
-        f"{missing}; {get}, or name a file of yours with --weights EXTRACTOR=FILE, or take random ones, which only"
-        " prove that things run, with --weights untrained"
+        f"{missing}; {get}, or name your own file with --weights EXTRACTOR=FILE, or use --weights untrained for random"
+        " weights, whose features are only good for testing"
     )
 
 
@@ -94,87 +95,89 @@ _digests: dict[tuple[int, int, int, int], str] = {}
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, 64 digits. A file that did not change is read once per process."""
-    about = path.stat()
-    key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+    """SHA-256 of a file, 64 digits. An unchanged file is read once per process."""
+    status = path.stat()
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if key not in _digests:
         _digests[key] = file_sha256(path)
     return _digests[key]
 
 
 def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> Path:
-    """Get a file of the catalogue, unless it is here, and return its path.
+    """Fetch a file of the catalogue, unless it is here, and return its path.
 
-    It gets its name when it is complete and its size and hash are right; what an interruption leaves is gone on with.
-    Two processes do not fetch the same file: the second waits for the first. progress: called with (bytes there, bytes
-    in all or 0). timeout: seconds without a byte. WeightsError names each URL, what happened there and what to do.
+    The file gets its name once it is complete and its size and hash are right. An interrupted download is continued.
+    When two processes fetch the same file, the second waits for the first. progress: called with (bytes received, total
+    bytes or 0). timeout: seconds without a byte. WeightsError names each URL, the failure and the fix.
     """
-    known = entry(name)
-    path = place(known)
+    weights = entry(name)
+    path = place(weights)
     if path.is_file():
         return path
-    if not known.urls:
-        raise WeightsError(f"{name} cannot be fetched by a program; {known.note}; save it as {path}")
-    urls = [_source(url, path) for url in known.urls]
+    if not weights.urls:
+        raise WeightsError(f"{name} cannot be fetched by a program; {weights.note}; save the file as {path}")
+    urls = [_source(url, path) for url in weights.urls]
     with locked(path.with_name(f".{path.name}.lock")):
         if path.is_file():  # another process has just got it
             return path
         failures = []
         for url in urls:
             try:
-                _fetch(known, url, path, progress, timeout)
+                _fetch(weights, url, path, progress, timeout)
                 return path
             except WeightsError as error:
                 failures.append(str(error))
-    raise WeightsError(f"{name} could not be fetched. {' -- '.join(failures)}. By hand: save it as {path}")
+    raise WeightsError(f"{name} could not be fetched. {' -- '.join(failures)}. To fetch it by hand, save it as {path}")
 
 
 def verify(name: str) -> Verified:
-    """Compare a file that is here with the published hash, and with the one that was recorded when it came.
+    """Compare a file that is here with its published hash, and with the hash recorded at its arrival.
 
-    A file that was put here by hand is recorded now if nothing is published. WeightsError if it is not what it was.
+    The hash of a file that was saved by hand is recorded now. WeightsError when the file has changed.
     """
-    known = entry(name)
+    weights = entry(name)
     path = find(name)
     sha256 = digest(path)
     recorded = _recorded(path)
     try:
-        _compare(known, path, recorded)
+        _compare(weights, path, recorded)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}; remove the file and fetch it again") from None
     if recorded is None:
         _record(path, sha256, "by hand")
-    return Verified(sha256, "published" if known.sha256 else "recorded" if recorded else "nothing")
+    return Verified(sha256, "published" if weights.sha256 else "recorded" if recorded else "nothing")
 
 
-def _fetch(known: Weights, url: str, path: Path, progress: Progress, timeout: float) -> None:
+def _fetch(weights: Weights, url: str, path: Path, progress: Progress, timeout: float) -> None:
     partial = _partial(path)
     recorded = _recorded(path)
-    sure = known.sha256 is not None
-    fill(url, partial, size=known.size, digest_known=sure, progress=progress, timeout=timeout)
+    digest_known = weights.sha256 is not None
+    fill(url, partial, size=weights.size, digest_known=digest_known, progress=progress, timeout=timeout)
     try:
-        _compare(known, partial, recorded)
+        _compare(weights, partial, recorded)
     except WeightsError as error:
         discard(partial)
-        again = "" if sure else f" (if the new one is right, remove {_sidecar(path)})"
-        raise WeightsError(f"{url}: {error}; what came was removed, try again or set FEATCACHE_MIRROR{again}") from None
+        hint = "" if digest_known else f" (if the new file is right, remove {_sidecar(path)})"
+        raise WeightsError(
+            f"{url}: {error}; the download was removed, try again or set FEATCACHE_MIRROR{hint}"
+        ) from None
     _record(path, digest(partial), url)
     finish(partial, path)
     sync_folder(path.parent)
 
 
-def _compare(known: Weights, path: Path, recorded: str | None) -> None:
-    """WeightsError unless the size and the hash of the file are the published ones and the recorded one."""
+def _compare(weights: Weights, path: Path, recorded: str | None) -> None:
+    """Raise WeightsError unless the file has the published size and hash, and the recorded hash."""
     size = path.stat().st_size
-    if known.size is not None and size != known.size:
-        raise WeightsError(f"it has {size} bytes where {known.size} are published")
-    for expected, whose in ((known.sha256, "published"), (recorded, "recorded when it came first")):
+    if weights.size is not None and size != weights.size:
+        raise WeightsError(f"it has {size} bytes, but the published size is {weights.size}")
+    for expected, origin in ((weights.sha256, "the published one"), (recorded, "the one recorded at its arrival")):
         if expected is not None and not digest(path).startswith(expected):
-            raise WeightsError(f"its SHA-256 is {digest(path)}, and not {expected}, which was {whose}")
+            raise WeightsError(f"its SHA-256 is {digest(path)}, not {expected}, {origin}")
 
 
 def _source(url: str, path: Path) -> str:
-    """The URL to ask, given the mirror; WeightsError if that needs the network and it is not to be used."""
+    """The URL to fetch, or its place in the mirror; WeightsError if FEATCACHE_OFFLINE forbids the network it needs."""
     mirror = os.environ.get("FEATCACHE_MIRROR", "")
     if mirror:
         check_scheme(mirror)
@@ -205,4 +208,4 @@ def _recorded(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        raise WeightsError(f"{_sidecar(path)} is damaged; remove it, and the hash is recorded anew") from None
+        raise WeightsError(f"{_sidecar(path)} is damaged; remove it, and the hash is recorded again") from None

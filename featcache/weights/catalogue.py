@@ -1,4 +1,4 @@
-"""The weights that are known by name: where they come from, under which licence, and their published hashes."""
+"""The catalogue of weights: their names, sources, licences and published hashes."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ _TBN = f"its authors share it on Google Drive: {_GITHUB}/ekazakos/temporal-bindi
 
 @dataclass(frozen=True)
 class Weights:
-    """One file of weights. `sha256` and `size` (bytes) are None where nobody publishes them."""
+    """One file of weights. `sha256` and `size` (bytes) are None where they are not published."""
 
     name: str
     net: str
-    urls: tuple[str, ...]  #: tried in this order; none if a person has to click
+    urls: tuple[str, ...]  #: URLs, tried in this order; none if the file must be downloaded by hand
     licence: str
     size: int | None = None
     sha256: str | None = None  #: all 64 digits, or the first ones
@@ -25,13 +25,13 @@ class Weights:
 
     @property
     def file(self) -> str:
-        """Its name in the folder of weights."""
+        """The file's name in the folder of weights."""
         return f"{self.name}.pth"
 
 
 CATALOGUE = {
-    known.name: known
-    for known in (
+    weights.name: weights
+    for weights in (
         Weights(
             "i3d-rgb",
             "i3d",
@@ -118,7 +118,7 @@ CATALOGUE = {
 
 
 def entry(name: str) -> Weights:
-    """The catalogue's entry; WeightsError that names the nearest where there is none."""
+    """The catalogue's entry of that name; WeightsError with the nearest name when there is none."""
     if name not in CATALOGUE:
         raise unknown("weights", name, CATALOGUE, "the catalogue", WeightsError)
     return CATALOGUE[name]

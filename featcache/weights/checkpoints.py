@@ -1,8 +1,8 @@
-"""Checkpoints of any origin, read as named tensors and nothing else: no code of a file is ever run.
+"""Checkpoints of any origin, read only as named tensors: no code in a file is ever run.
 
-torch.save's files (zip and the older format, Python 2's too) go through torch.load(weights_only=True), which knows
-tensors and plain containers. A few more names, which training scripts leave beside the state dict, are allowed because
-they stand for `_Dropped` here, which does nothing. safetensors and .npz hold numbers by design.
+Files of torch.save (zip and the older format, also of Python 2) are read by torch.load(weights_only=True), which
+accepts tensors and plain containers. A few more names, which training scripts leave next to the state dict, are also
+accepted, because here they stand for `_Dropped`, which does nothing. safetensors and .npz hold numbers by design.
 """
 
 import json
@@ -21,8 +21,8 @@ from featcache.untrusted import not_stored
 if TYPE_CHECKING:
     from torch import Tensor
 
-WRAPPERS = ("state_dict", "model", "net")  #: where training scripts put the state dict
-DTYPES = {  # of safetensors -> torch
+WRAPPERS = ("state_dict", "model", "net")  #: keys under which training scripts save the state dict
+DTYPES = {  # dtype of safetensors -> dtype of torch
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -34,7 +34,7 @@ DTYPES = {  # of safetensors -> torch
     "U8": "uint8",
     "BOOL": "bool",
 }
-HARMLESS = (  # names that are read as nothing
+HARMLESS = (  # names that are read as `_Dropped`
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
@@ -49,7 +49,7 @@ HARMLESS = (  # names that are read as nothing
 
 
 class _Dropped:
-    """Stands for what nobody needs from a checkpoint: takes any arguments and any state, and keeps nothing."""
+    """A stand-in for objects that are not needed: it takes any arguments and any state, and keeps nothing."""
 
     def __new__(cls, *_: Any) -> "_Dropped":
         return super().__new__(cls)
@@ -62,10 +62,10 @@ class _Dropped:
 
 
 def read(path: Path) -> "dict[str, Tensor]":
-    """The state dict in a file of torch.save, safetensors or .npz: names as they are in it, tensors on the CPU.
+    """Read the state dict in a file of torch.save, safetensors or .npz: unchanged names, tensors on the CPU.
 
-    No code in the file is run. Epoch, optimizer and the like beside a wrapped state dict are dropped. WeightsError
-    where it is damaged, asks for anything to be run, holds something else than tensors, or one larger than the file.
+    No code in the file is run. Epoch, optimizer and other values next to a wrapped state dict are dropped. WeightsError
+    when the file is damaged, requires code to be run, holds anything except tensors, or a tensor larger than itself.
     """
     if not path.is_file():
         raise WeightsError(f"{path} is not a file" if path.exists() else f"no file {path}")
@@ -93,7 +93,7 @@ def _zip(path: Path) -> Any:
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         return _npz(path)
     if problem := not_stored(entries, path.stat().st_size):
-        raise WeightsError(f"{path} {problem}; fetch it again, or unpack it")
+        raise WeightsError(f"{path} {problem}; fetch it again, or unpack it if it is an archive of files")
     return _torch(path)
 
 
@@ -103,26 +103,24 @@ def _torch(path: Path) -> Any:
     harmless: Any = [(_Dropped, name) for name in HARMLESS]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(harmless):
-            warnings.simplefilter("ignore")  # of torch's own storages
+            warnings.simplefilter("ignore")  # torch warns about its own storages
             return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
-    except Exception as error:  # torch raises anything, and advises to load without the safety
+    except Exception as error:  # torch raises anything, and its message advises to turn the safety off
         raise WeightsError(f"{path}: {_refusal(str(error))}") from None
 
 
-def _refusal(said: str) -> str:
-    """Why torch did not load a file, and what to do, without its advice to load it unsafely."""
-    asked = re.search(r"GLOBAL ([\w.]+)", said)
-    if asked:
+def _refusal(message: str) -> str:
+    """The reason why torch did not load a file, and a fix, without torch's advice to load it unsafely."""
+    required = re.search(r"GLOBAL ([\w.]+)", message)
+    if required:
         return (
-            f"it asks for {asked[1]}, which no tensor needs; it was refused and nothing was run. Where you trust it,"
-            " save its tensors alone with torch.save(model.state_dict(), FILE)"
+            f"it requires {required[1]}, which no tensor needs, so it was refused and nothing was run. If you trust the"
+            " file, save only its tensors with torch.save(model.state_dict(), FILE)"
         )
-    if "TorchScript" in said:
+    if "TorchScript" in message:
         return "it is a TorchScript program; save its state dict with torch.save instead"
-    if "Unsupported operand" in said or "Can only" in said or "not allowed" in said or "reduce for" in said:
-        return (
-            "it holds more than tensors, and was refused; save the state dict alone with torch.save's default protocol"
-        )
+    if any(part in message for part in ("Unsupported operand", "Can only", "not allowed", "reduce for")):
+        return "it holds more than tensors, so it was refused; save only the state dict, with torch.save's defaults"
     return "it is truncated or damaged, or not a checkpoint of torch.save; fetch it again"
 
 
@@ -138,11 +136,11 @@ def _npz(path: Path) -> Any:
 
 
 def _safetensors(path: Path) -> "dict[str, Tensor]":
-    """Its layout: the header's length in 8 bytes, the header in JSON, and the values of each tensor where it says."""
+    """Read a safetensors file: 8 bytes with the header's length, the header in JSON, then the tensors' values."""
     import torch
 
     size = path.stat().st_size
-    found: dict[str, Tensor] = {}
+    read_tensors: dict[str, Tensor] = {}
     with path.open("rb") as file:
         try:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -161,14 +159,13 @@ def _safetensors(path: Path) -> "dict[str, Tensor]":
                 file.seek(8 + length + start)
                 values = bytearray(file.read(stop - start)) if left >= 0 else b""
                 if len(values) != stop - start:
-                    raise ValueError(f"{name} has not all of its bytes")
-                found[name] = (
-                    torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
-                ).reshape(shape)
+                    raise ValueError(f"{name} lacks some of its bytes")
+                flat = torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
+                read_tensors[name] = flat.reshape(shape)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError, struct.error) as error:
             reason = f"no dtype {error}" if isinstance(error, KeyError) else error
             raise WeightsError(f"{path} is not a safetensors file, or it is truncated: {reason}") from None
-    return found
+    return read_tensors
 
 
 def _unwrapped(value: Any) -> Any:
@@ -189,14 +186,14 @@ def _tensors(value: Any, path: Path) -> "dict[str, Tensor]":
         raise WeightsError(f"{path} holds an empty state dict")
     limit = path.stat().st_size
     if path.suffix == ".npz":
-        limit = max(limit, sum(tensor.nbytes for tensor in value.values()))  # they may be compressed
-    found = {}
+        limit = max(limit, sum(tensor.nbytes for tensor in value.values()))  # arrays may be compressed
+    state_dict = {}
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             kind = "NumPy value" if isinstance(tensor, _Dropped) else type(tensor).__name__
             raise WeightsError(
-                f"{path}: {str(name)[:100]!r} is a {kind}, not a tensor under a name; a state dict has nothing else,"
-                f" and it is looked for under {', '.join(WRAPPERS)}"
+                f"{path}: {str(name)[:100]!r} is a {kind}, not a tensor with a name; save a plain state dict, or put it"
+                f" under one of the keys {', '.join(WRAPPERS)}"
             )
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise WeightsError(f"{path}: {name[:100]!r} is not a dense tensor; save it with dense, unquantized weights")
@@ -204,17 +201,17 @@ def _tensors(value: Any, path: Path) -> "dict[str, Tensor]":
             raise WeightsError(
                 f"{path}: {name[:100]!r} claims a shape {tuple(tensor.shape)} in a file of {limit} bytes"
             )
-        found[name] = tensor.detach()
-    return found
+        state_dict[name] = tensor.detach()
+    return state_dict
 
 
 def _guess(path: Path, head: bytes) -> str:
     if head.lstrip()[:1] == b"<":
-        return "it begins like a web page, which a download site has sent in its place; fetch it by hand"
+        return "it begins like a web page, which the download site sent instead of the file; fetch it by hand"
     if head.startswith(b"version https://git-lfs"):
-        return "it is Git LFS's pointer to a file; fetch the file itself"
+        return "it is a Git LFS pointer to a file; fetch the file itself"
     if head[257:262] == b"ustar" and tarfile.is_tarfile(path):
-        return "it is a tar archive; unpack it (torch's own, older than 0.2, must be saved again with a newer torch)"
+        return "it is a tar archive; unpack it (a checkpoint of torch before 0.2 must be saved again by a newer torch)"
     if head[:4] == b"\x89HDF" or head[:2] == b"\x1f\x8b":
-        return "it is a file of HDF5 or gzip; convert it to safetensors or torch.save's format"
-    return "it is none of torch.save, safetensors and .npz; fetch it again, or convert it"
+        return "it is an HDF5 or gzip file; convert it to safetensors or torch.save's format"
+    return "it has none of the formats torch.save, safetensors and .npz; fetch it again, or convert it"

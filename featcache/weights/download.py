@@ -1,7 +1,7 @@
-"""What is at a URL, into a file that may have its beginning already. http, https and file URLs; nothing but urllib.
+"""Download a URL (http, https or file) with urllib into a file, continuing an interrupted download.
 
-A beginning is continued (HTTP's Range) only where it is known to be of the same content: the server says so of the
-validator that it gave (If-Range), or whoever calls compares a digest in the end. Else the file is begun again.
+A download is continued (HTTP's Range) only when the result can be trusted: the server compares the validator that it
+gave with the beginning (If-Range), or the caller compares a digest in the end. Otherwise it starts again.
 """
 
 import http.client
@@ -21,7 +21,7 @@ from featcache.files import write_file
 from featcache.progress import Progress, silent
 
 SCHEMES = ("https", "http", "file")
-ATTEMPTS = 3  #: in a row without a further byte
+ATTEMPTS = 3  #: attempts in a row without a new byte
 PAUSE = 1.0  #: seconds before another attempt
 CHUNK = 1 << 18
 BROKEN = (URLError, TimeoutError, ConnectionError, http.client.HTTPException)
@@ -36,13 +36,13 @@ def fill(
     progress: Progress = silent,
     timeout: float = 30.0,
 ) -> None:
-    """Fill the file `partial` with what is at `url`, going on from what it has; connections that break are renewed.
+    """Download `url` into the file `partial`, continuing from its present end; broken connections are opened again.
 
     size: bytes that it must have, if known. digest_known: the caller will compare a digest. timeout: seconds without a
-    byte. WeightsError names the URL, what happened and what to do; what came is kept for the next attempt.
+    byte. WeightsError names the URL, the failure and the fix; the bytes received are kept for the next attempt.
     """
     check_scheme(url)
-    left = ATTEMPTS
+    attempts_left = ATTEMPTS
     while True:
         before = _bytes(partial)
         try:
@@ -54,42 +54,42 @@ def fill(
             raise WeightsError(f"{url}: HTTP {error.code} {error.reason}; {_fix(error.code)}") from None
         except BROKEN as error:
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
-        left = ATTEMPTS if _bytes(partial) > before else left - 1
-        if not left or urlsplit(url).scheme == "file":
-            kept = f"; {_bytes(partial)} bytes are kept, the same command goes on from there" if _bytes(partial) else ""
-            raise WeightsError(f"{url}: {reason}; look at the network, or set FEATCACHE_MIRROR{kept}")
+        attempts_left = ATTEMPTS if _bytes(partial) > before else attempts_left - 1
+        if not attempts_left or urlsplit(url).scheme == "file":
+            kept = f"; {_bytes(partial)} bytes are kept, and the same command continues" if _bytes(partial) else ""
+            raise WeightsError(f"{url}: {reason}; check the network, or set FEATCACHE_MIRROR{kept}")
         time.sleep(PAUSE)
 
 
 def discard(partial: Path) -> None:
-    """Remove an unfinished file, and the note on where it comes from."""
+    """Remove an unfinished file, and the note with its URL."""
     partial.unlink(missing_ok=True)
     _note(partial).unlink(missing_ok=True)
 
 
 def finish(partial: Path, path: Path) -> None:
-    """Give a complete file its name, which it gets at once; the caller makes the folder durable."""
+    """Rename a complete file to its final name, atomically; the caller makes the folder durable."""
     os.replace(partial, path)
     discard(partial)
 
 
 def check_scheme(url: str) -> None:
-    """WeightsError for anything but http, https and file."""
+    """Raise WeightsError unless the URL's scheme is http, https or file."""
     if urlsplit(url).scheme not in SCHEMES:
-        raise WeightsError(
-            f"{url!r} is no URL that is fetched; write one that begins with http://, https:// or file://"
-        )
+        raise WeightsError(f"{url!r} cannot be fetched; write a URL that begins with http://, https:// or file://")
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follows to http and https only, not to ftp as urllib's own does, and never from https to http."""
+    """A handler that follows redirects only to http and https, never to ftp, and never from https to http."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> Request | None:
         scheme = urlsplit(newurl).scheme
         if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
-            raise WeightsError(f"{req.full_url}: it leads to {newurl[:200]}, which is not safe to follow; use a mirror")
+            raise WeightsError(
+                f"{req.full_url} redirects to {newurl[:200]}, which is not safe; set FEATCACHE_MIRROR to a mirror"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
@@ -97,66 +97,69 @@ _OPENER = build_opener(_Redirects)
 
 
 def _receive(url: str, partial: Path, size: int | None, digest_known: bool, progress: Progress, timeout: float) -> bool:
-    """One connection. True when the file is complete, as far as the server or `size` can tell."""
+    """Receive bytes over one connection; True when the file is complete by the server's length or `size`."""
     have, validator = _begun(partial, url)
     if have and not validator and not digest_known:
         have = 0
-    headers = {"User-Agent": f"featcache/{__version__}", "Accept-Encoding": "identity"}
+    request_headers = {"User-Agent": f"featcache/{__version__}", "Accept-Encoding": "identity"}
     if have:
-        headers["Range"] = f"bytes={have}-"
+        request_headers["Range"] = f"bytes={have}-"
         if validator:
-            headers["If-Range"] = validator
+            request_headers["If-Range"] = validator
     try:
-        response = _OPENER.open(Request(url, headers=headers), timeout=timeout)
+        response = _OPENER.open(Request(url, headers=request_headers), timeout=timeout)
     except HTTPError as error:
         if error.code != 416 or not have:
             raise
         error.close()
-        if error.headers.get("Content-Range") == f"bytes */{have}":  # all of it is there already
+        if error.headers.get("Content-Range") == f"bytes */{have}":  # the file is already complete
             return True
         discard(partial)
         return False
     with response:
-        said: Any = response.headers
-        if said.get_content_type() == "text/html":
-            raise WeightsError(f"{url}: a web page came instead of a file; open it in a browser and fetch it by hand")
-        goes_on = getattr(response, "status", None) == 206
-        if goes_on and not said.get("Content-Range", "").startswith(f"bytes {have}-"):
+        headers: Any = response.headers
+        if headers.get_content_type() == "text/html":
+            raise WeightsError(
+                f"{url}: the server sent a web page instead of a file; open it in a browser and fetch it by hand"
+            )
+        continues = getattr(response, "status", None) == 206
+        if continues and not headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             discard(partial)
             return False
-        start = have if goes_on else 0
-        length = said.get("Content-Length")
+        start = have if continues else 0
+        length = headers.get("Content-Length")
         total = start + int(length) if length else size
         if size is not None and total != size:
             raise WeightsError(
-                f"{url}: it has {total} bytes, and {size} are expected; it is another file, use a mirror"
+                f"{url}: the file has {total} bytes instead of {size}, so it is another file; set FEATCACHE_MIRROR to a"
+                " mirror"
             )
-        if not goes_on:
+        if not continues:
             discard(partial)
-            etag = said.get("ETag", "")
-            validator = (
-                said.get("Last-Modified", "") if etag.startswith("W/") else etag or said.get("Last-Modified", "")
-            )
+            etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+            validator = modified if etag.startswith("W/") else etag or modified
             write_file(_note(partial), json.dumps({"url": url, "validator": validator}).encode())
-        got = start
+        received = start
         with partial.open("ab") as file:
-            progress(got, total or 0)
+            progress(received, total or 0)
             while chunk := response.read1(CHUNK):
                 file.write(chunk)
-                got += len(chunk)
-                progress(got, total or 0)
-                if total is not None and got > total:
+                received += len(chunk)
+                progress(received, total or 0)
+                if total is not None and received > total:
                     break
             file.flush()
             os.fsync(file.fileno())
-    if total is not None and got > total:
+    if total is not None and received > total:
         discard(partial)
-        raise WeightsError(f"{url}: more came than the {total} bytes that were announced; use a mirror")
-    return total is None or got == total
+        raise WeightsError(
+            f"{url}: the server sent more than the {total} bytes it announced; set FEATCACHE_MIRROR to a mirror"
+        )
+    return total is None or received == total
 
 
 def _begun(partial: Path, url: str) -> tuple[int, str]:
-    """How many bytes of this URL are there, and the validator that came with them."""
+    """The number of bytes received from this URL, and the validator that came with them."""
     try:
         note = json.loads(_note(partial).read_bytes())
         return (_bytes(partial), str(note["validator"])) if note["url"] == url else (0, "")
@@ -176,5 +179,5 @@ def _fix(code: int) -> str:
     if code in (404, 410):
         return "the file has moved: set FEATCACHE_MIRROR, or fetch it by hand"
     if code in (401, 403):
-        return "it is not open to everybody: fetch it by hand"
+        return "access is restricted: fetch the file by hand"
     return "try again later, or set FEATCACHE_MIRROR"

@@ -1,4 +1,4 @@
-"""The domain discriminator of the adversarial methods, its loss, and what a conditional one sees.
+"""The domain discriminator of the adversarial methods, its loss, and the input of a conditional discriminator.
 
 Shapes: S, T rows of the two sides, B of either, I inputs, D features, K classes.
 """
@@ -9,11 +9,11 @@ from torch.nn.functional import cross_entropy
 
 from heads.grl import reverse
 
-WIDEST, RANDOM = 4096, 1024  # entries of f ⊗ p above which it is projected, and entries of the projection
+WIDEST, RANDOM = 4096, 1024  # most entries of f ⊗ p without projection, and entries of the projection
 
 
 def discriminator(inputs: int) -> nn.Sequential:
-    """I -> 100 -> ReLU -> 2 with truncated normal weights of std 0.1, as in MM-SADA's code."""
+    """Build I -> 100 -> ReLU -> 2 with truncated normal weights of std 0.1, as in MM-SADA's code."""
     layers = nn.Linear(inputs, 100), nn.Linear(100, 2)
     for layer in layers:
         nn.init.trunc_normal_(layer.weight, std=0.1)
@@ -24,19 +24,19 @@ def discriminator(inputs: int) -> nn.Sequential:
 def domain_loss(
     D: nn.Module, h_SI: Tensor, h_TI: Tensor, weight_S: Tensor, weight_T: Tensor, coefficient: float
 ) -> Tensor:
-    """Cross entropy of "source or target?", weighted mean over the rows of both sides; 0 where no weight is above 0.
+    """Return the cross entropy of "source or target?", a weighted mean over the rows of both sides; 0 without weights.
 
-    What stands before h feels its gradient times -coefficient, D feels it whole. A bool weight says which rows count.
+    Layers before h get its gradient times -coefficient; D gets the whole gradient. A bool weight marks rows that count.
     """
     z_S2, z_T2 = D(reverse(torch.cat([h_SI, h_TI]), coefficient)).split([len(h_SI), len(h_TI)])
     return side_loss(z_S2, z_T2, weight_S, weight_T)
 
 
 def side_loss(z_S2: Tensor, z_T2: Tensor, weight_S: Tensor, weight_T: Tensor) -> Tensor:
-    """The same of what a discriminator says.
+    """Return the same loss, given a discriminator's logits.
 
-    >>> sure, nobody = torch.tensor([[9.0, -9.0]]), torch.zeros(1)
-    >>> side_loss(0 * sure, sure, torch.ones(1), nobody)   # log 2: the second row does not count
+    >>> certain, none = torch.tensor([[9.0, -9.0]]), torch.zeros(1)
+    >>> side_loss(0 * certain, certain, torch.ones(1), none)   # log 2: the second row does not count
     tensor(0.6931)
     """
     z_B2 = torch.cat([z_S2, z_T2])
@@ -47,7 +47,7 @@ def side_loss(z_S2: Tensor, z_T2: Tensor, weight_S: Tensor, weight_T: Tensor) ->
 
 
 class Joint(nn.Module):
-    """f ⊗ p of each row, (B, D) and (B, K) -> (B, width): flattened, or where it is WIDEST projected at random."""
+    """f ⊗ p of each row, (B, D) and (B, K) -> (B, width): flattened, or projected at random above WIDEST entries."""
 
     R_f: Tensor
     R_p: Tensor
@@ -61,7 +61,7 @@ class Joint(nn.Module):
             self.register_buffer("R_p", torch.randn(classes, RANDOM))
 
     def forward(self, f_BD: Tensor, p_BK: Tensor) -> Tensor:
-        """The joint features."""
+        """Return the joint features."""
         if self.random:
             return (f_BD @ self.R_f) * (p_BK @ self.R_p) / RANDOM**0.5
         return (f_BD[:, :, None] * p_BK[:, None, :]).flatten(1)

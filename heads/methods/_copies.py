@@ -1,4 +1,4 @@
-"""Copies of a net, or of its classifier, that a method holds beside the net itself."""
+"""Copies of a net, or of its classifier, that a method holds in addition to the net."""
 
 import copy
 
@@ -10,25 +10,25 @@ from heads.nets import Net
 
 
 def encoder_parameters(net: Net) -> list[Parameter]:
-    """What features depend on: all parameters but the classifier's."""
+    """Return the parameters that features depend on: all except the classifier's."""
     first = {id(parameter) for parameter in net.classifier.parameters()}
     return [parameter for parameter in net.parameters() if id(parameter) not in first]
 
 
 def second_head(net: Net) -> Net:
-    """The net with another classifier, equal to the first at the start; the encoder is the same one, not a copy."""
+    """Return the net with a copy of its classifier; both share one encoder, which is not copied."""
     return copy.deepcopy(net, {id(parameter): parameter for parameter in encoder_parameters(net)})
 
 
 @torch.no_grad()
-def average(mine: nn.Module, theirs: nn.Module, decay: float) -> None:
-    """θ' = decay θ' + (1 - decay) θ for all weights of mine; its buffers stay."""
-    for kept, new in zip(mine.parameters(), theirs.parameters(), strict=True):
+def average(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Update the teacher's weights, θ' = decay θ' + (1 - decay) θ; its buffers stay."""
+    for kept, new in zip(teacher.parameters(), student.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
 
 
 class Teacher(nn.Module):
-    """A copy of the net that takes no gradient and has no dropout: it stays in eval mode whatever the loop says."""
+    """A copy of the net without gradient or dropout: it stays in eval mode, also when the loop calls `train`."""
 
     net: Net
 
@@ -43,7 +43,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, net: Net, decay: float = 0.0) -> None:
-        """θ' = decay θ' + (1 - decay) θ for all weights, and the net's buffers; without decay a copy of the net."""
+        """Update all weights, θ' = decay θ' + (1 - decay) θ, and copy the buffers; decay 0 copies the net."""
         average(self.net, net, decay)
         for kept, new in zip(self.net.buffers(), net.buffers(), strict=True):
             kept.copy_(new)

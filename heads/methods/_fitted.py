@@ -1,8 +1,8 @@
-"""What classifiers have in common that are fitted to whole sides at once: their features, and when they are fitted.
+"""Base of the classifiers that are fitted to whole sides at once: their features, and the time of the fit.
 
-    x = (v - μ_d) / (σ_d √D)      v: a row's modalities one after another, d: the row's domain
+    x = (v - μ_d) / (σ_d √D)      v: a row's modalities, concatenated; d: the row's domain
 
-Predictions come from the fitted classifier, never from the net's. The net only matters where it makes the features.
+Predictions come from the fitted classifier, never from the net's. The net matters only if it computes the features.
 Shapes: B rows (of a whole side where they are fitted), D entries of all modalities together, N domains.
 """
 
@@ -28,12 +28,12 @@ class Rows:
     """Rows of a side, ready to be classified."""
 
     x: Tensor  #: (B, D), 0 where the row lacks the modality
-    there: Tensor  #: (B, D) bool: the row has the modality of this entry
+    present: Tensor  #: (B, D) bool: the row has the modality of this entry
     y: dict[str, Tensor]  #: label -> (B,) int64; {} where hidden
 
 
 class Fitted(Method):
-    """A classifier with `fit` and `scores`. Params has `features` and `standardise`."""
+    """A classifier with `fit` and `scores`. Its Params have `features` and `standardise`."""
 
     needs: ClassVar[tuple[str, ...]] = ("source",)
     may: ClassVar[tuple[str, ...]] = ("target",)
@@ -48,19 +48,19 @@ class Fitted(Method):
         pooled = params.features == "pooled"
         self.width = {m: prod(shape) if pooled else net.dim for m, shape in spec.shapes.items()}
         self.D = sum(self.width.values())
-        self.register_buffer("mean", torch.zeros(len(spec.domains) + 1, self.D))  # last: of other domains
+        self.register_buffer("mean", torch.zeros(len(spec.domains) + 1, self.D))  # the last row is for other domains
         self.register_buffer("std", torch.ones(len(spec.domains) + 1, self.D))
 
     def fit(self, source: Rows, target: Rows | None) -> None:
-        """Fit the classifier to all rows, without gradient; fill buffers that are saved, for predictions need them."""
+        """Fit the classifier to all rows, without gradient, and fill the saved buffers that predictions need."""
         raise NotImplementedError
 
     def scores(self, rows: Rows) -> dict[str, Tensor]:
-        """Label -> logits (B, K)."""
+        """Return label -> logits (B, K)."""
         raise NotImplementedError
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
-        """Fit: once to pooled features, which do not change, and in every epoch to those of the net as it is then."""
+        """Fit once to pooled features, which do not change, or in every epoch to the current features of the net."""
         if epoch > 0 and self.params.features == "pooled":
             return
         source = gather(sweep("source"), self.look)
@@ -69,46 +69,49 @@ class Fitted(Method):
         self.fit(self.rows(source), self.rows(target) if target else None)
 
     def look(self, side: Side) -> dict[str, Tensor]:
-        """The vectors v (B, D), which of their entries are there, the domain, and the labels where there are any."""
+        """Return the vectors v (B, D), a mask of their present entries, the domain, and the labels if visible."""
         if self.params.features == "pooled":
             f = {m: side.pool(m).flatten(1) for m in side.x}
         else:
             f = self.net.encode(side)
         B, device = len(side.index), side.index.device
         lacking = torch.zeros(B, dtype=torch.bool, device=device)
-        there = [(side.has(m) if m in side.x else lacking)[:, None].expand(B, D) for m, D in self.width.items()]
+        present = [(side.has(m) if m in side.x else lacking)[:, None].expand(B, D) for m, D in self.width.items()]
         v = [f[m] if m in side.x else torch.zeros(B, D, device=device) for m, D in self.width.items()]
         labels = {f"y {label}": y for label, y in side.y.items()}
-        return {"v": torch.cat(v, 1), "there": torch.cat(there, 1), "domain": side.domain, **labels}
+        return {"v": torch.cat(v, 1), "present": torch.cat(present, 1), "domain": side.domain, **labels}
 
     def measure(self, source: dict[str, Tensor], target: dict[str, Tensor] | None) -> None:
-        """Set μ and σ of each domain: the source's, its own, or 0 and 1."""
+        """Set μ and σ of each domain: those of the source, those of the domain, or 0 and 1."""
         if self.params.standardise == "none":
             return
-        mean_D, std_D, _ = moments(source["v"], source["there"])
+        mean_D, std_D, _ = moments(source["v"], source["present"])
         self.mean.copy_(mean_D.expand_as(self.mean))
         self.std.copy_(std_D.expand_as(self.std))
         if self.params.standardise == "domain":
-            for seen in (source, target) if target else (source,):
-                for d in seen["domain"].unique():
-                    mine = seen["domain"] == d
-                    mean_D, std_D, rows_D = moments(seen["v"][mine], seen["there"][mine])
+            for vectors in (source, target) if target else (source,):
+                for d in vectors["domain"].unique():
+                    in_domain = vectors["domain"] == d
+                    mean_D, std_D, rows_D = moments(vectors["v"][in_domain], vectors["present"][in_domain])
                     self.mean[d] = mean_D.where(rows_D > 0, self.mean[d])
                     self.std[d] = std_D.where(rows_D > 0, self.std[d])
         self.std.mul_(self.D**0.5)
 
-    def rows(self, seen: dict[str, Tensor]) -> Rows:
-        """What `look` saw, standardised."""
-        x_BD = (seen["v"] - self.mean[seen["domain"]]) / self.std[seen["domain"]] * seen["there"]
+    def rows(self, vectors: dict[str, Tensor]) -> Rows:
+        """Standardise the output of `look`."""
+        domain_B = vectors["domain"]
+        x_BD = (vectors["v"] - self.mean[domain_B]) / self.std[domain_B] * vectors["present"]
         return Rows(
-            x_BD, seen["there"], {label: seen[f"y {label}"] for label in self.spec.classes if f"y {label}" in seen}
+            x_BD,
+            vectors["present"],
+            {label: vectors[f"y {label}"] for label in self.spec.classes if f"y {label}" in vectors},
         )
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Label -> logits of the fitted classifier."""
+        """Return label -> logits of the fitted classifier."""
         return self.scores(self.rows(self.look(side)))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C trains the net as `source_only` does."""
+        """Return L_C, which trains the net as `source_only` does."""
         s = batch.source_side
         return {"L_C": label_cross_entropy(self.net.classify(self.net.encode(s)), s.y)}

@@ -1,4 +1,4 @@
-"""Features of single windows, for methods that look at what happens within a clip.
+"""Features of single windows, for methods that use the course of events within a clip.
 
 Shapes: B rows, T windows, D features.
 """
@@ -13,11 +13,11 @@ from heads.nets import Net
 
 
 def window_features(net: Net, side: Side) -> dict[str, Tensor]:
-    """Modality -> (B, T, D): each window encoded as a clip of its own; zeros where a window is not there."""
+    """Return modality -> (B, T, D): each window encoded as one clip; zeros for absent windows."""
     f = {}
     for m, x in side.x.items():
         B, T = x.shape[:2]
-        domain, index = (of.repeat_interleave(T) for of in (side.domain, side.index))
+        domain, index = (per_row.repeat_interleave(T) for per_row in (side.domain, side.index))
         windows = replace(
             side,
             x={m: x.flatten(0, 1)[:, None]},
@@ -31,7 +31,7 @@ def window_features(net: Net, side: Side) -> dict[str, Tensor]:
 
 
 def mean_windows(f_BTD: Tensor, present_BT: Tensor) -> Tensor:
-    """Mean over the windows that are there -> (B, D); zeros without any.
+    """Return the mean over the present windows -> (B, D); zeros without windows.
 
     >>> mean_windows(torch.tensor([[[1.0], [5.0], [99.0]]]), torch.tensor([[True, True, False]]))
     tensor([[3.]])
@@ -40,16 +40,16 @@ def mean_windows(f_BTD: Tensor, present_BT: Tensor) -> Tensor:
 
 
 def videos(side: Side, f: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Modality -> windows' features (B, T, D) to modality -> their mean (B, D)."""
+    """Map modality -> features of windows (B, T, D) to modality -> their mean (B, D)."""
     return {m: mean_windows(f_BTD, side.present[m]) for m, f_BTD in f.items()}
 
 
 def masked_softmax(score: Tensor, where: Tensor) -> Tensor:
-    """Softmax over the last axis of the entries that count; zeros where none does.
+    """Return the softmax over the last axis of the entries that count; zeros if no entry counts.
 
     >>> masked_softmax(torch.zeros(2, 3), torch.tensor([[True, True, False], [False, False, False]]))
     tensor([[0.5000, 0.5000, 0.0000],
             [0.0000, 0.0000, 0.0000]])
     """
-    least = torch.finfo(score.dtype).min  # not -inf: a row without any would be NaN
+    least = torch.finfo(score.dtype).min  # not -inf: a row without entries would be NaN
     return score.masked_fill(~where, least).softmax(-1) * where

@@ -7,34 +7,34 @@
     L_s = KL(y_l ‖ ŷ_l) + KL(y_l ‖ ŷ_v),   L_t = KL(a_v ‖ â_v)                     source, target          Eq. 5, 6
     L_MI = -E_P log σ(D(â_v, ŷ_v)) - E_N log(1 - σ(D(â_v, ŷ_v'))),   D = âᵀ W_mi ŷ                          Eq. 7
 
-N text keels L_n are centroids of the source's sentence embeddings l, K visual keels V_k those of the target's cached
-descriptors v (`_keels.py`); the structure that they find is kept by the prototypes K_n and W_k, rows of the source and
-the target prototype network. E_v, E_l are the net's embeddings, L_R its ranking loss. Both networks see the clips of
-both domains, and D says of two assignments whether they are of one clip.
+N text keels L_n are centroids of the source's sentence embeddings l. K visual keels V_k are centroids of the target's
+cached descriptors v (`_keels.py`). The prototypes K_n and W_k, rows of the source and the target prototype network,
+keep the structure of the keels. E_v, E_l are the net's embeddings, L_R its ranking loss. Both networks take the clips
+of both domains, and D scores whether two assignments belong to one clip.
 
-Ablations (Table 4) are λ at 0, and then have no network that nothing trains. `Params()` is the printed form, `SHARP` a
-form of ours in which the assignments are not nearly uniform.
+Ablations (Table 4) set a λ to 0, which also removes a network that no term would train. `Params()` is the printed form,
+`SHARP` our own form in which the assignments are not nearly uniform.
 
-Implementation details, in the order of what the paper leaves open
-  1. It has no τ, and cosines lie in [-1, 1]: soft assignments to 512 keels are nearly uniform, KL is 0.01 to 0.04,
-     and D stays at 0, L_MI at 2 ln 2. With τ = 0.1 KL is about 2. `scaled` gives D what an assignment differs by from
-     the uniform one, (Kâ - 1)/√K and (Nŷ - 1)/√N. That does not make it large: with M = 2304, N = 512, K = 1024, |D| is
-     0.001 before training, 0.00002 as printed; it takes prototypes and W_mi that have learnt to bring it further.
-  2. Eq. 7 is printed without its minus, and would be minimised by chance.
+Implementation details, in the order of the points that the paper leaves open
+  1. The paper has no τ, and cosines lie in [-1, 1]: soft assignments to 512 keels are nearly uniform, KL is 0.01 to
+     0.04, D stays at 0, and L_MI at 2 ln 2. With τ = 0.1 KL is about 2. `scaled` gives D the difference between an
+     assignment and the uniform one, (Kâ - 1)/√K and (Nŷ - 1)/√N. D is still small: with M = 2304, N = 512, K = 1024,
+     |D| is 0.001 before training, and 0.00002 as printed; only trained prototypes and W_mi make it larger.
+  2. Eq. 7 is printed without its minus; minimising it as printed would favour chance.
   3. Sec. 3.4 swaps the names of the assignments: ŷ (N) is the source network's, â (K) the target network's.
   4. α in Eq. 6 is a.
-  5. λ, m, M, optimiser, steps and the sentence encoder are not in the paper. λ = 1; the rest is the run's, the net's.
-     With τ = 0.1 the terms are so much larger that λ = 1 can drown L_R (data_manifests/pairs.md): try 0.03, 0.1.
-  6. L_R is the mean over negative pairs, as in CE's code, not the sum over B that is printed: λ are for the mean.
-  7. The paper's text says that ACP wins everywhere; its tables do not.
-  8. Its rivals MMD, CORAL, OT align E_v; 9. CDAN is given the visual keel assignment (`cdan_keels`); 10. the splits are
-     the benchmarks'.
- 11. Negative pairs are a clip's â and the ŷ of the next row of its domain's batch, unless that is the same clip.
- 12. k-means: the best of five k-means++ starts, 100 iterations, one seed for all runs. Each descriptor is
-     brought to length 1 before they are put side by side: the longest would hide the others. A missing one is 0.
- 13. KL are means over the rows that have what they compare. Keels are kept in the checkpoint, with the sha256 of the
-     rows that they were made of.
- 14. More keels than rows are refused; K = 1024 of MSVD's 1200 clips is as published, and warned of.
+  5. λ, m, M, optimiser, steps and the sentence encoder are not in the paper. λ = 1; the run and the net set the rest.
+     With τ = 0.1 the terms are so large that λ = 1 can outweigh L_R (data_manifests/pairs.md): try 0.03, 0.1.
+  6. L_R is the mean over negative pairs, as in CE's code, not the printed sum over B; the λ are for the mean.
+  7. The paper's text claims that ACP wins everywhere; its tables show otherwise.
+  8. Its rivals MMD, CORAL, OT align E_v; 9. CDAN gets the visual keel assignment (`cdan_keels`); 10. the splits are
+     those of the benchmarks.
+ 11. Negative pairs are a clip's â and the ŷ of the next row in its domain's batch, unless both rows are one clip.
+ 12. k-means: the best of five k-means++ starts, 100 iterations, one seed for all runs. Each descriptor is scaled to
+     length 1 before they are concatenated, because the longest would hide the others. A missing descriptor is 0.
+ 13. KL are means over the rows that have both compared modalities. The checkpoint holds the keels and the sha256 of
+     their rows.
+ 14. More keels than rows are refused. K = 1024 for MSVD's 1200 clips, as published, causes a warning.
 Shapes: B rows of a batch, M features, N text keels, K visual keels.
 """
 
@@ -61,16 +61,16 @@ class Params:
     lambda_mi: float = within(1.0, 0)  #: λ_mi (λ_3), weight of the assignments' mutual information; 0: without
     N: int = within(512, 1)  #: N, text keels and source prototypes
     K: int = within(1024, 1)  #: K, visual keels and target prototypes
-    temperature: float = within(1.0, 0, above=True)  #: τ of all assignments; 1, as printed: without one
-    scaled: bool = False  #: D sees what assignments differ by from uniform ones, not the printed assignments
-    keel_text: str = ""  #: caption modality of the text keels, a sentence embedding; the run's first where empty
+    temperature: float = within(1.0, 0, above=True)  #: τ of all assignments; 1 as printed, where there is no τ
+    scaled: bool = False  #: D takes the difference of assignments from uniform ones, not the printed assignments
+    keel_text: str = ""  #: caption modality of the text keels, a sentence embedding; empty: the run's first
 
 
-SHARP = Params(lambda_s=0.03, lambda_t=0.03, lambda_mi=0.03, temperature=0.1, scaled=True)  #: see details 1
+SHARP = Params(lambda_s=0.03, lambda_t=0.03, lambda_mi=0.03, temperature=0.1, scaled=True)  #: see detail 1
 
 
 class Acp(Method):
-    """Prototypes that keep the structure of each modality, and say the same of a clip in both domains."""
+    """Prototypes that keep the structure of each modality and agree on a clip in both domains."""
 
     needs = ("source", "target")
     tasks = ("retrieval",)
@@ -81,7 +81,7 @@ class Acp(Method):
         self.keel_text = p.keel_text or spec.captions[0]
         if self.keel_text not in spec.captions:
             raise ValueError(
-                f"no captions {p.keel_text!r} for method.keel_text; choose from {', '.join(spec.captions)}"
+                f"no caption modality {p.keel_text!r} for method.keel_text; choose from {', '.join(spec.captions)}"
             )
         if p.lambda_s or p.lambda_mi:
             self.P_s = prototypes(p.N, net.dim)
@@ -95,7 +95,7 @@ class Acp(Method):
             self.visual_keels = visual_keels(spec, p.K, p.temperature)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
-        """Find the keels, once."""
+        """Compute the keels, once."""
         p = self.params
         if epoch:
             return
@@ -106,7 +106,7 @@ class Acp(Method):
             find_visual(self.visual_keels, self.spec, sweep, self.shared)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_R on the source, and the terms whose λ is not 0."""
+        """Return L_R on the source, and the terms whose λ is not 0."""
         p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         terms = self.net.loss(f_s, s)
@@ -114,24 +114,24 @@ class Acp(Method):
         if p.lambda_s:
             y_BN = self.text_keels(s.pool(self.keel_text).flatten(1))
             l_s = s.has(self.keel_text)
-            of_l, of_v = (log_assignment(f_s[name], self.P_s, p.temperature) for name in ("text", "visual"))
-            terms["L_s"] = p.lambda_s * (divergence(y_BN, of_l, l_s) + divergence(y_BN, of_v, l_s & v_s))
+            y_l, y_v = (log_assignment(f_s[name], self.P_s, p.temperature) for name in ("text", "visual"))
+            terms["L_s"] = p.lambda_s * (divergence(y_BN, y_l, l_s) + divergence(y_BN, y_v, l_s & v_s))
         if p.lambda_t:
             a_BK = self.visual_keels(visual_vector(self.spec, t))
-            of_v = log_assignment(f_t["visual"], self.P_t, p.temperature)
-            terms["L_t"] = p.lambda_t * divergence(a_BK, of_v, v_t)
+            a_v = log_assignment(f_t["visual"], self.P_t, p.temperature)
+            terms["L_t"] = p.lambda_t * divergence(a_BK, a_v, v_t)
         if p.lambda_mi:
             sides = ((s, f_s["visual"], v_s), (t, f_t["visual"], v_t))
-            terms["L_MI"] = p.lambda_mi * torch.stack([self.information(*one) for one in sides]).sum()
+            terms["L_MI"] = p.lambda_mi * torch.stack([self.information(*side) for side in sides]).sum()
         return terms
 
     def information(self, side: Side, v_BM: Tensor, in_B: Tensor) -> Tensor:
-        """L_MI of the clips of one domain; in_B says which rows have one."""
+        """Return L_MI of the clips of one domain; in_B marks the rows with a clip."""
         other = in_B & in_B.roll(-1) & (side.index != side.index.roll(-1))
         return mutual_information(self.D(v_BM, v_BM), self.D(v_BM, v_BM.roll(-1, 0)), in_B, other)
 
     def D(self, v_BM: Tensor, u_BM: Tensor) -> Tensor:
-        """What D says of â_v and ŷ_u, row by row (B,): larger where v and u look like one clip."""
+        """Return D's scores of â_v and ŷ_u, row by row (B,): larger where v and u look like one clip."""
         tau = self.params.temperature
         a_BK, y_BN = log_assignment(v_BM, self.P_t, tau).exp(), log_assignment(u_BM, self.P_s, tau).exp()
         if self.params.scaled:
@@ -140,7 +140,7 @@ class Acp(Method):
 
 
 def prototypes(rows: int, dim: int) -> nn.Parameter:
-    """Directions at random: cosines do not see their length."""
+    """Draw random directions; their length does not change cosines."""
     return nn.Parameter(torch.randn(rows, dim) / dim**0.5)
 
 

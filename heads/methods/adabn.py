@@ -3,24 +3,24 @@
     x̂ = (x - μ_d) / σ_d      for a row of domain d, each entry of the feature by itself
     L = L_C, on x̂
 
-The net only sees x̂. Every domain is normalised by its own mean and variance, so that a shift or a stretch of single
-entries between domains disappears before the net. Target rows are normalised by the target's, in a test as well.
+The net reads x̂ only. Every domain is normalised by its own mean and variance, so that a shift or a stretch of single
+entries between domains disappears before the net. Target rows are normalised by the target's, in tests too.
 
 Implementation details
   1. AdaBN changes the statistics of batch normalisation layers. Those of the extractor are frozen in the cache, so the
-     normalisation stands before the net instead. Its scale and shift (γ, β) are those of the net's first layer. Where
-     the net standardises features by the source (adapter, `standardise`), x̂ takes the place of that.
-  2. Statistics are of all training rows of a domain, once, before training: the limit of the paper's online estimate.
-     Cached features do not change, so statistics of mini-batches (MM-SADA's "BN" mode) would only add noise; and
-     the net never needs target rows, so training on the source and exchanging statistics afterwards is the same run.
-  3. A clip is a sample, whatever its number of windows: moments are means over clips of means over windows. So single
-     windows get variance 1, and the mean of a clip's windows, where the net or the feed takes it, somewhat less.
-  4. Every source domain has its own statistics. A test domain that training never named, and a modality that a domain
-     was never shown, take the statistics of all training rows together.
-  5. The statistics are saved with the weights: predictions need them. Labels take no part. An entry that is constant
-     is not divided; the ε of batch normalisation would be large for features of a small scale, and is left out.
-Deviation: the papers' layers to adapt are those of the backbone, or of a head that has batch normalisation.
-Shapes: N domains of the spec, and one more for all of them together; B rows, T windows.
+     normalisation is applied before the net instead. Its scale and shift (γ, β) are those of the net's first layer. If
+     the net standardises features by the source (adapter, `standardise`), x̂ replaces that.
+  2. Statistics are measured once, before training, on all training rows of a domain: the limit of the paper's online
+     estimate. Cached features do not change, so statistics of mini-batches (MM-SADA's "BN" mode) would only add noise.
+     The net never needs target rows, so training on the source and exchanging statistics afterwards is the same run.
+  3. Each clip is one sample, whatever its number of windows: moments are means over clips of means over windows. Single
+     windows then have variance 1, and the mean of a clip's windows, if the net or the feed takes it, somewhat less.
+  4. Every source domain has its own statistics. A test domain that is not in training, and a modality that a domain
+     lacks in training, take the statistics of all training rows together.
+  5. The statistics are saved with the weights, because predictions need them. Labels are not used. A constant entry is
+     not divided; the ε of batch normalisation would be large for features of a small scale, and is left out.
+Deviation: the papers adapt layers of the backbone, or of a head that has batch normalisation.
+Shapes: N domains: those of the spec, and one for all of them together; B rows, T windows.
 """
 
 from dataclasses import dataclass, replace
@@ -39,11 +39,11 @@ from heads.units import EPS
 
 @dataclass(frozen=True)
 class Params:
-    """AdaBN has none."""
+    """AdaBN has no hyper-parameters."""
 
 
 class AdaBN(Method):
-    """Cross entropy on the source, every domain standardised by itself."""
+    """Cross entropy on the source, with every domain standardised separately."""
 
     needs = ("source", "target")
 
@@ -55,7 +55,7 @@ class AdaBN(Method):
             self.register_buffer(f"std_{m}", torch.ones(len(spec.domains) + 1, *shape))
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
-        """Measure μ_d and σ_d of every modality, once: features are cached."""
+        """Measure μ_d and σ_d of every modality, once, because cached features do not change."""
         if epoch > 0:
             return
         sums: dict[str, Tensor] = {}  # modality -> (N, 1 + 2D): rows, Σ x, Σ x²
@@ -78,21 +78,21 @@ class AdaBN(Method):
                 buffer.copy_(value_ND.reshape(buffer.shape))
 
     def normalise(self, side: Side) -> Side:
-        """The side with x̂ for x; a window that is not there stays 0."""
+        """Return the side with x̂ in place of x; absent windows stay 0."""
         x = {}
         for m, x_BT in side.x.items():
             mean_B, std_B = (self.get_buffer(f"{name}_{m}")[side.domain, None] for name in ("mean", "std"))
-            there_BT = side.present[m].reshape(*x_BT.shape[:2], *[1] * (x_BT.dim() - 2))
-            x[m] = (x_BT - mean_B) / std_B * there_BT
+            present_BT = side.present[m].reshape(*x_BT.shape[:2], *[1] * (x_BT.dim() - 2))
+            x[m] = (x_BT - mean_B) / std_B * present_BT
         return replace(side, x=x)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the normalised source; the rows of the target were looked at in begin_epoch."""
+        """Return L_C on the normalised source; begin_epoch has read the rows of the target."""
         s = batch.source_side
         return {"L_C": label_cross_entropy(self.predict(s), s.y)}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Label -> logits of the normalised rows."""
+        """Return label -> logits of the normalised rows."""
         return self.net.classify(self.net.encode(self.normalise(side)))
 
 

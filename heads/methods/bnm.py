@@ -2,14 +2,15 @@
 
     L = L_C + λ L_bnm      L_bnm = -‖P‖_* / B
 
-P holds the softmax of the target's rows, ‖P‖_* is the sum of its singular values. The Frobenius norm of P grows as
-rows become certain, its rank as they use more classes; the nuclear norm bounds both, and raises both at once.
+P holds the softmax of the target's rows, ‖P‖_* is the sum of its singular values. The Frobenius norm of P grows as rows
+become certain, its rank as they use more classes. A larger nuclear norm raises both at once.
 
 Implementation details
-  1. Divided by B, as in the paper; the authors' code takes the mean of the singular values, that is divides by
-     min(B, K): its λ = 1 is λ = B / min(B, K) here.
-  2. The scores of the modalities are added before the softmax. With several label kinds, their L_bnm are added.
-Deviation: on frozen features the net's own layer adapts, where the paper trains the backbone too.
+  1. The norm is divided by B, as in the paper. The authors' code takes the mean of the singular values, which divides
+     by min(B, K): its λ = 1 is λ = B / min(B, K) here.
+  2. The scores of the modalities are added before the softmax. With several label kinds, the L_bnm of all kinds are
+     added.
+Deviation: features are frozen, so only the net's own layer adapts; the paper also trains the backbone.
 Shapes: B rows, K classes.
 """
 
@@ -38,7 +39,7 @@ class Bnm(Method):
     needs = ("source", "target")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_bnm on the target."""
+        """Return L_C on the source, L_bnm on the target."""
         s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         norms = torch.stack([nuclear_norm(z_BK.softmax(1)) for z_BK in z_t.values()])

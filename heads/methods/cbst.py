@@ -3,24 +3,24 @@
     L = L_C + λ_st L_st      L_st = mean over labelled target rows of -log p_i(ŷ_i)
     ŷ_i = argmax_k p_i(k) / c_k   where that is 1 or more, else none
 
-In every round the whole target is predicted anew. c_k is the confidence that the share q of the rows predicted as k
-reaches, so each class labels its own most confident rows, and hard classes are not crowded out by easy ones. q grows
-from round to round.
+Every round predicts the whole target again. c_k is the confidence that the share q of the rows predicted as k reaches:
+each class labels its own most confident rows, so that easy classes do not crowd out hard ones. q grows from round to
+round.
 
 Implementation details
-  1. q is 0.2, then 0.05 more per round up to 0.5; a round lasts 2 epochs (CRST's code). That stops after 4 rounds; here
-     the run's length decides. State the epoch of a run in steps, or as one pass over the target.
-  2. The first round comes after 2 epochs on the source alone; the code starts from a trained net. `first=0` with
-     `init_from` is that.
-  3. A class that any row is predicted as labels one row at least, also where q would round that to none.
-  4. Dividing by c_k can give a row another label than its argmax: a class that is rarely sure needs less. But for such
-     rows, the labels are those of "the top q of each class".
-  5. Target batches are drawn from the labelled rows. With several label kinds from those that have a label of any kind,
-     and each kind's loss counts its own.
-  6. Labels come from the fused scores, modalities added. `per_modality` also classifies from each modality alone, with
-     weight 1, on both sides. It takes a net with late fusion.
-  7. CRST's regularisers have weight 0 by default, and are left out; so is its growing share of source images.
-Deviation: on frozen features the net's own layer adapts, where the papers train the backbone too.
+  1. q starts at 0.2 and grows by 0.05 per round up to 0.5; a round lasts 2 epochs (CRST's code). The code stops after 4
+     rounds; here the length of the run decides. State the epoch of a run in steps, or as one pass over the target.
+  2. The first round comes after 2 epochs on the source only. The code starts from a trained net, which is `first=0`
+     with `init_from`.
+  3. A class that any row is predicted as labels at least one row, even if q would round that to 0.
+  4. The division by c_k can give a row another label than its argmax: a class with low confidences needs less. Except
+     for such rows, the labels are "the top q of each class".
+  5. Target batches are drawn from the labelled rows. With several label kinds these are the rows with a label of any
+     kind, and the loss of each kind counts its own rows.
+  6. Labels come from the fused scores, modalities added. `per_modality` also classifies from each single modality, with
+     weight 1, on both sides. The net must have late fusion.
+  7. CRST's regularisers have weight 0 by default, and are left out, as is its growing share of source images.
+Deviation: features are frozen, so only the net's own layer adapts; the papers also train the backbone.
 Shapes: N rows of the target, B of a batch, J label kinds, K classes.
 """
 
@@ -42,15 +42,15 @@ class Params:
 
     lambda_st: float = within(1.0, 0)  #: λ_st, weight of the labelled target rows
     q: float = within(0.2, 0, 1, above=True)  #: share of each predicted class that is labelled in the first round
-    q_step: float = within(0.05, 0, 1)  #: more of it in each further round
-    q_most: float = within(0.5, 0, 1, above=True)  #: at most
+    q_step: float = within(0.05, 0, 1)  #: growth of q in each further round
+    q_most: float = within(0.5, 0, 1, above=True)  #: upper limit of q
     epochs: int = within(2, 1)  #: epochs of a round
-    first: int = within(2, 0)  #: epoch of the first round; before it the net learns from the source alone
-    per_modality: bool = False  #: also classify from each modality alone (late fusion), with weight 1
+    first: int = within(2, 0)  #: epoch of the first round; before it the net learns from the source only
+    per_modality: bool = False  #: also classify from each single modality (late fusion), with weight 1
 
 
 class Cbst(Method):
-    """Cross entropy on labels that each class gives to its most confident rows."""
+    """Cross entropy on the labels that each class assigns to its most confident rows."""
 
     needs = ("source", "target")
     labels: Tensor
@@ -61,7 +61,7 @@ class Cbst(Method):
         self.register_buffer("labels", labels_NJ, persistent=False)  # -1: none
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> dict[str, list[Tensor]] | None:
-        """Label the target at the start of a round; batches are then drawn from the labelled rows."""
+        """Label the target at the start of a round; batches then come from the labelled rows."""
         p = self.params
         round_, epoch_of_round = divmod(epoch - p.first, p.epochs)
         if round_ < 0 or epoch_of_round > 0:
@@ -72,7 +72,7 @@ class Cbst(Method):
         return {"target": [torch.nonzero((self.labels >= 0).any(1)).squeeze(1)]}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_st on the labelled rows of the target."""
+        """Return L_C on the source, L_st on the labelled rows of the target."""
         s, t = batch.both()
         everyone = torch.ones_like(s.index, dtype=torch.bool)
         y_t = dict(zip(self.spec.classes, self.labels[t.index].unbind(1), strict=True))
@@ -83,26 +83,28 @@ class Cbst(Method):
         return {"L_C": L_C, "L_st": self.params.lambda_st * L_st}
 
     def classified(self, side: Side, y: dict[str, Tensor], rows: dict[str, Tensor]) -> Tensor:
-        """Σ_label mean cross entropy over rows[label] (B,); with per_modality also of each modality that a row has."""
+        """Return Σ_label of the mean cross entropy over rows[label] (B,); per_modality adds that of each modality."""
         f = self.net.encode(side)
-        seen = [(self.net.classify(f), torch.ones_like(side.index, dtype=torch.bool))]
+        streams = [(self.net.classify(f), torch.ones_like(side.index, dtype=torch.bool))]
         if self.params.per_modality:
-            seen += [(self.net.classify({m: f[m]}), side.has(m)) for m in side.x]
-        each = [label_cross_entropy({label: z[label]}, y, rows[label] & has_B) for z, has_B in seen for label in rows]
+            streams += [(self.net.classify({m: f[m]}), side.has(m)) for m in side.x]
+        each = [
+            label_cross_entropy({label: z[label]}, y, rows[label] & has_B) for z, has_B in streams for label in rows
+        ]
         return stack(each).sum()
 
 
 def balanced_labels(p_NK: Tensor, q: float) -> Tensor:
-    """Class of each row that is sure enough for it, else -1 -> (N,) int64.
+    """Return the class of each row that is confident enough for it, else -1 -> (N,) int64.
 
     >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55]])
-    >>> balanced_labels(p, 0.5)   # c = 0.9 and 0.55; two rows of three are not among the surest of their class
+    >>> balanced_labels(p, 0.5)   # c = 0.9 and 0.55; two of three rows are not among the most confident of their class
     tensor([ 0, -1, -1,  1])
     """
-    p_N, said_N = p_NK.max(1)
-    c_K = torch.ones_like(p_NK[0])  # of a class that no row is predicted as: it labels none
+    p_N, predicted_N = p_NK.max(1)
+    c_K = torch.ones_like(p_NK[0])  # 1 for a class that no row is predicted as, which then labels no row
     for k in range(len(c_K)):
-        surest = p_N[said_N == k].sort(descending=True).values
+        surest = p_N[predicted_N == k].sort(descending=True).values
         if len(surest):
             c_K[k] = surest[max(1, int(q * len(surest))) - 1]
     ratio_N, y_N = (p_NK / c_K).max(1)

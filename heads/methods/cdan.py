@@ -3,20 +3,20 @@
     L = L_C + Σ_m L_d(m)      L_d(m) = -E_s w log D_m(f_m ⊗ p)_source - E_t w log D_m(f_m ⊗ p)_target
     CDAN: w = 1               CDAN+E: w = 1 + exp(-H(p)), divided by its mean
 
-p are the class probabilities of all modalities together, f_m the features of modality m, ⊗ the outer product: D_m sees
-what the features are given the class. As in DANN, a gradient reversal of coefficient λ_d (2 / (1 + exp(-10 p)) - 1)
-stands between f_m ⊗ p and the encoder; there p is the progress of the run.
+p are the class probabilities of all modalities together, f_m the features of modality m, ⊗ the outer product: D_m takes
+the features given the class. As in DANN, a gradient reversal of coefficient λ_d (2 / (1 + exp(-10 p)) - 1) lies between
+f_m ⊗ p and the encoder; there p is the progress of the run.
 
 Implementation details
-  1. Where f ⊗ p has more than 4096 entries it is replaced by (R_f f) ⊙ (R_p p) / √1024, with fixed normal R_f, R_p of
-     1024 rows: it keeps the inner products of f ⊗ p in expectation. Modalities share R_f, as they share p.
-  2. p and w take no gradient, and w has mean 1 over the rows of both sides together (Transfer-Learning-Library; the
-     authors' code lets the entropy feel the reversal, and normalises each side).
-  3. D_m: inputs -> 100 -> ReLU -> 2, as for DANN here; the authors have 1024 -> 1024 behind a bottleneck of 256 with
+  1. If f ⊗ p has more than 4096 entries, (R_f f) ⊙ (R_p p) / √1024 replaces it, with fixed normal R_f, R_p of 1024
+     rows: this keeps the inner products of f ⊗ p in expectation. Modalities share R_f, as they share p.
+  2. p and w take no gradient, and w has mean 1 over the rows of both sides together (Transfer-Learning-Library). In the
+     authors' code the reversed gradient reaches the entropy, and each side is normalised separately.
+  3. D_m: inputs -> 100 -> ReLU -> 2, as in method `dann`. The authors have 1024 -> 1024 behind a bottleneck of 256 with
      batch normalisation. λ_d = 1 is their trade-off.
-  4. The expectations are one mean over the rows of both sides that have m; several source domains are one source.
-  5. With several label kinds each has its own p, its part of the features and its discriminators; L_d are added.
-Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
+  4. The expectations are one mean over the rows of both sides that have m; several source domains count as one source.
+  5. With several label kinds, each has its own p, its part of the features and its discriminators; the L_d are added.
+Deviation: features are frozen, so the encoder is the net's own layer; the paper also trains the backbone.
 Shapes: S, T rows of the sides, D features, K classes.
 """
 
@@ -42,11 +42,11 @@ class Params:
     """Hyper-parameters of CDAN."""
 
     lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    entropy: bool = False  #: +E: rows that are classified with certainty weigh up to twice as much
+    entropy: bool = False  #: +E: rows with certain predictions weigh up to twice as much
 
 
 class Cdan(Method):
-    """Features that a discriminator cannot tell apart, given what they are classified as."""
+    """Features whose domain a discriminator cannot predict, given their class."""
 
     needs = ("source", "target")
 
@@ -60,7 +60,7 @@ class Cdan(Method):
         )
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_d between the sides."""
+        """Return L_C on the source, L_d between the sides."""
         s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         z_s, z_t = self.net.classify(f_s), self.net.classify(f_t)

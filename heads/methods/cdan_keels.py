@@ -2,17 +2,17 @@
 
     L = L_R + L_d      L_d = -E_s log D(E_v ⊗ a)_source - E_t log D(E_v ⊗ a)_target
 
-Clips have no classes: a, the assignment of a clip to the visual keels of the target (`acp`), stands for the classes'
-probabilities, and never changes. As in DANN, a gradient reversal of coefficient λ_d (2 / (1 + exp(-10 p)) - 1) stands
+Clips have no classes: a, the assignment of a clip to the visual keels of the target (`acp`), replaces the class
+probabilities and never changes. As in DANN, a gradient reversal of coefficient λ_d (2 / (1 + exp(-10 p)) - 1) lies
 between E_v ⊗ a and the encoder; p is the progress of the run.
 
 Implementation details
-  1. The footnote does not say which keels. The visual ones assign the clips of both domains, text keels only the
-     source's.
-  2. a has τ = 0.1, as in `acp`: with the paper's τ = 1 it is nearly the same for all clips, and D that of DANN.
-  3. a is brought to length 1, which a sure class has: of 1024 entries that add up to 1, D would see next to nothing.
-  4. E_v ⊗ a is projected at random where it is large, as in `cdan`; D is that of `dann`.
-Deviation: on frozen features the encoder is the net's own.
+  1. The footnote does not specify the keels. Visual keels assign the clips of both domains, text keels only those of
+     the source.
+  2. a has τ = 0.1, as `SHARP` in `acp`: with the paper's τ = 1 it is nearly the same for all clips, and D is DANN's.
+  3. a is scaled to length 1, the length of a certain class: 1024 entries that sum to 1 would be too small for D.
+  4. E_v ⊗ a is projected at random if it is large, as in `cdan`; D is that of `dann`.
+Deviation: features are frozen, so the encoder is the net's own.
 Shapes: B rows, K keels.
 """
 
@@ -41,7 +41,7 @@ class Params:
 
 
 class CdanKeels(Method):
-    """Clips that a discriminator cannot tell apart, given which keels they are near."""
+    """Clips whose domain a discriminator cannot predict, given their nearest keels."""
 
     needs = ("source", "target")
     tasks = ("retrieval",)
@@ -53,12 +53,12 @@ class CdanKeels(Method):
         self.discriminator = discriminator(self.joint.width)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
-        """Find the keels, once."""
+        """Compute the keels, once."""
         if not epoch:
             find_visual(self.keels, self.spec, sweep, self.shared)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_R on the source, L_d between the clips of both sides."""
+        """Return L_R on the source, L_d between the clips of both sides."""
         s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         h_SI, h_TI = self.given_keel(s, f_s), self.given_keel(t, f_t)
@@ -67,7 +67,7 @@ class CdanKeels(Method):
         return {**self.net.loss(f_s, s), "L_d": L_d}
 
     def given_keel(self, side: Side, f: dict[str, Tensor]) -> Tensor:
-        """E_v ⊗ a of each clip (B, inputs of D)."""
+        """Return E_v ⊗ a of each clip (B, inputs of D)."""
         a_BK = self.keels(visual_vector(self.spec, side)).exp()
         joint_BI: Tensor = self.joint(f["visual"], normalize(a_BK, dim=1))
         return joint_BI

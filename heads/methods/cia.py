@@ -1,24 +1,25 @@
 """A surrogate of CIA, interact before align [Yang et al. 2022, CVPR] on cached features: without its spatial consensus.
 
     L = L_C + Σ_m L_d(m)
-    g_m = f_m + Σ_{k≠m} s_km ⊙ W_km f_k,   s_km = sigmoid(V_km [f_m; f_k] + b_km)        what k has to add to m
+    g_m = f_m + Σ_{k≠m} s_km ⊙ W_km f_k,   s_km = sigmoid(V_km [f_m; f_k] + b_km)        k's addition to m
     L_d(m) = -E_s log D_m(g_m)_source - E_t log D_m(g_m)_target         reversed, by λ_d (2 / (1 + exp(-10 p)) - 1)
 
-f_m are the features of modality m, g_m these after the others were heard; the net classifies g, in tests too. A gate s,
-one number per feature, says how much of each transferred feature m takes. D_m is the discriminator of g_m, so that
-transfer and gates learn from both losses what helps to classify and is alike on both sides; p is the run's progress.
+f_m are the features of modality m, g_m the same after additions from the other modalities; the net classifies g, in
+tests too. A gate s, one number per feature, weighs each transferred feature. D_m is the discriminator of g_m. Transfer
+and gates learn from both losses to add features that help to classify and are alike on both sides; p is the run's
+progress.
 
-The paper was known by its abstract: it "exchanges complementary transferable information across modalities through the
-semantic space" (mutual complementarity), then "finds the most transferable spatial region based on the consensus of all
-modalities" (spatial consensus), and aligns after that. The second needs maps of features, which a cache of vectors has
-not; of the first this is the part that acts on features, with equations of ours.
+We know the paper only by its abstract: it "exchanges complementary transferable information across modalities through
+the semantic space" (mutual complementarity), then "finds the most transferable spatial region based on the consensus of
+all modalities" (spatial consensus), and aligns after that. The second part needs feature maps, which a cache of vectors
+does not have. This file has the part of the first that acts on features, with our own equations.
 
 Implementation details
-  1. W has no bias: a modality that a row lacks is 0, and adds nothing. A row that lacks m has no g_m either: it is not
-     made up from the others.
-  2. With one modality there is nobody to hear, and the method is DANN. D and λ_d are DANN's here.
-  3. With several label kinds W, V and D see the features of all of them as one vector. It takes a net with late fusion.
-Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
+  1. W has no bias: a modality that a row lacks is 0 and adds nothing. A row that lacks m has no g_m either: it is not
+     replaced by the others.
+  2. With one modality there is no exchange, and the method is DANN. D and λ_d are those of method `dann`.
+  3. With several label kinds, W, V and D take their features as one vector. The net must have late fusion.
+Deviation: features are frozen, so the encoder is the net's own layer; the paper also trains the backbone.
 """
 
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Params:
 
 
 class Cia(Method):
-    """Modalities that hear each other before a discriminator sees them."""
+    """Modalities that exchange features before a discriminator aligns them."""
 
     needs = ("source", "target")
     surrogate = "gated transfer between features of modalities, without the spatial consensus, which needs feature maps"
@@ -58,7 +59,7 @@ class Cia(Method):
         self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes})
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_d between the sides, both after the exchange."""
+        """Return L_C on the source, L_d between the sides, both after the exchange."""
         s, t = batch.both()
         g_s, g_t = self.exchange(s), self.exchange(t)
         L_C = label_cross_entropy(self.net.classify(g_s), s.y)
@@ -67,11 +68,11 @@ class Cia(Method):
         return {"L_C": L_C, "L_d": torch.stack(each).sum()}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Logits after the exchange."""
+        """Return the logits after the exchange."""
         return self.net.classify(self.exchange(side))
 
     def exchange(self, side: Side) -> dict[str, Tensor]:
-        """Modality -> g_m (B, D); zeros in the rows that lack the modality."""
+        """Return modality -> g_m (B, D); zeros in the rows that lack the modality."""
         f = {m: f_BD for m, f_BD in self.net.encode(side).items() if m in side.x}
         g = dict(f)
         for k, m in permutations(f, 2):

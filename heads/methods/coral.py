@@ -1,4 +1,4 @@
-"""Deep CORAL: correlation alignment [Sun & Saenko 2016, ECCV workshops], with the means that its successors align too.
+"""Deep CORAL: correlation alignment [Sun & Saenko 2016, ECCV workshops], which also aligns means, as its successors.
 
     L = L_C + λ_coral Σ_m (mean_ij (C_s - C_t)_ij² + mean_j (μ_s - μ_t)_j²)
 
@@ -6,13 +6,12 @@
 
 Implementation details
   1. The paper has ‖C_s - C_t‖² / 4D², a quarter of the first term, and no means (its Eq. 1): `mean_term=False` and
-     λ_coral / 4. Mean entries and the second term are the Transfer-Learning-Library's, λ_coral = 1 as well.
-  2. The paper aligns the last layer's scores, of as many entries as there are classes. Features are many more, and a
-     mean over D² entries is small: expect to need a λ_coral far above 1 in a wide net.
-  3. Several source domains are one source. With several label kinds the features of all of them are aligned as one
-     vector.
-  4. Rows that lack m count in no moment of m; a side with one row has no covariance, and the first term is 0.
-Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
+     λ_coral / 4. The mean over entries, the second term and λ_coral = 1 are those of the Transfer-Learning-Library.
+  2. The paper aligns the scores of the last layer, with one entry per class. Features have many more entries, and a
+     mean over D² entries is small: a wide net may need a λ_coral far above 1.
+  3. Several source domains count as one source. With several label kinds, their features are aligned as one vector.
+  4. Rows that lack m count in no moment of m. A side with one row has no covariance, and the first term is 0.
+Deviation: features are frozen, so the encoder is the net's own layer; the paper also trains the backbone.
 """
 
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ class Params:
     """Hyper-parameters of CORAL."""
 
     lambda_coral: float = within(1.0, 0)  #: λ_coral, weight of the gap between the moments, summed over modalities
-    mean_term: bool = True  #: align the means, too; False: Deep CORAL as published
+    mean_term: bool = True  #: also align the means; False is Deep CORAL as published
 
 
 class Coral(Method):
@@ -42,7 +41,7 @@ class Coral(Method):
     tasks = ("classification", "retrieval")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_coral between the sides."""
+        """Return L_C on the source, L_coral between the sides."""
         p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         gaps = (coral, mean_gap) if p.mean_term else (coral,)

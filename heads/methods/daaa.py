@@ -1,23 +1,22 @@
-"""After DAAA, deep adversarial action adaptation [Jamal et al. 2018, BMVC]: DANN, and classes that meet their own.
+"""A surrogate of DAAA, deep adversarial action adaptation [Jamal et al. 2018, BMVC]: DANN, and alignment per class.
 
     L = L_C + Σ_m L_d(m) + λ_c Σ_m L_c(m)
     L_c(m) = mean over classes of MMD²(f_m of the class in the source, f_m of the class in the target)
     L_d(m) = -E_s log D_m(f_m)_source - E_t log D_m(f_m)_target
 
 f_m are the features of modality m, D_m their discriminator behind a gradient reversal of coefficient λ_d (2 / (1 +
-exp(-10 p)) - 1); p is the progress of the run. Classes of the target are what the net says.
+exp(-10 p)) - 1); p is the progress of the run. The net predicts the classes of the target.
 
-The paper trains a 3-D network against a discriminator, and aligns subspaces of actions before that; it was not read.
-Its row in RNA's Table 6 is quoted. What is here is DANN, which the paper's is for the most part, with an alignment per
-class in the place of its subspaces.
+The paper trains a 3-D network against a discriminator, and aligns subspaces of actions before that; we have not read
+it. Its row in RNA's Table 6 is a quotation. This file is DANN, the main part of the paper's method, with an alignment
+per class instead of subspaces.
 
 Implementation details
-  1. Target classes are the argmax of the fused scores of the same batch, without gradient or threshold. A class counts
-     where both sides of the batch have it; the mean is over these.
-  2. MMD is that of method mmd (12 kernels), its γ the mean ‖x - y‖² of the batch. λ_c = 0 is DANN.
-  3. With several label kinds D_m sees the features of all of them as one vector; MMD is taken of each kind's part, and
-     added.
-Deviation: on frozen features the encoder is the net's own layer, where the paper trains its backbone.
+  1. Target classes are the argmax of the fused scores of the same batch, without gradient or threshold. The mean is
+     over the classes that both sides of the batch have.
+  2. MMD is that of method `mmd` (12 kernels); γ is the mean ‖x - y‖² of the batch. λ_c = 0 is DANN.
+  3. With several label kinds, D_m takes their features as one vector; the MMD of each kind's part are added.
+Deviation: features are frozen, so the encoder is the net's own layer; the paper also trains its backbone.
 """
 
 from dataclasses import dataclass
@@ -40,11 +39,11 @@ class Params:
     """Hyper-parameters of the surrogate of DAAA."""
 
     lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the classes' MMD² over modalities; of 12 kernels, so up to 24
+    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the MMD² per class over modalities; up to 24, for 12 kernels
 
 
 class Daaa(Method):
-    """Features that a discriminator cannot tell apart, class by class."""
+    """Features whose domain a discriminator cannot predict, aligned class by class."""
 
     needs = ("source", "target")
     surrogate = (
@@ -56,7 +55,7 @@ class Daaa(Method):
         self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes})
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source; L_d and L_c between the sides."""
+        """Return L_C on the source; L_d and L_c between the sides."""
         p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         L_C = label_cross_entropy(self.net.classify(f_s), s.y)

@@ -2,17 +2,17 @@
 
     L = L_C + Σ_m L_d(m)      L_d(m) = -E_s log D_m(f_m)_source - E_t log D_m(f_m)_target
 
-f_m are the features of modality m, D_m its discriminator. D_m lowers L_d; the encoder, behind a gradient reversal of
-coefficient λ_d (2 / (1 + exp(-10 p)) - 1), raises it until the domains cannot be told apart. p: progress of the run.
+f_m are the features of modality m, D_m its discriminator. D_m lowers L_d. The encoder, behind a gradient reversal of
+coefficient λ_d (2 / (1 + exp(-10 p)) - 1), raises it until D_m cannot separate the domains. p: progress of the run.
 
 Implementation details
   1. D_m: D -> 100 -> ReLU -> 2, weights from a truncated normal of std 0.1; one per modality, losses added (MM-SADA's
      code).
-  2. λ_d = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2, so 1 relative to it.
-     λ_d stands in the reversal, so it weighs what the encoders feel; the discriminators learn at full rate.
+  2. λ_d = 1: MM-SADA's code has 0.2 and a cross entropy of weight 0.2, so 1 relative to it. λ_d is in the reversal, so
+     it scales the gradient of the encoders; the discriminators learn at the full rate.
   3. The expectations are one mean over the rows of both sides that have m.
-  4. Several source domains are one source. With several label kinds D_m sees the features of all of them as one vector.
-Deviation: on frozen features the encoder is the net's own layer, where the papers train the backbone too.
+  4. Several source domains count as one source. With several label kinds, D_m takes their features as one vector.
+Deviation: features are frozen, so the encoder is the net's own layer; the papers also train the backbone.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Params:
 
 
 class Dann(Method):
-    """Features that a discriminator cannot tell apart."""
+    """Features whose domain a discriminator cannot predict."""
 
     needs = ("source", "target")
     tasks = ("classification", "retrieval")
@@ -47,7 +47,7 @@ class Dann(Method):
         self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.streams})
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_d between the sides."""
+        """Return L_C on the source, L_d between the sides."""
         s, t = batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         coefficient = self.params.lambda_d * dann(progress)

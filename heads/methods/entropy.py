@@ -29,7 +29,7 @@ class Entropy(Method):
     needs = ("source", "target")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_ent on the target."""
+        """Return L_C on the source, L_ent on the target."""
         s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         h_t = torch.stack([entropy(z_BK.softmax(1)).mean() for z_BK in z_t.values()])

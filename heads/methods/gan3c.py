@@ -6,24 +6,28 @@
            L_clu = E H(p(x)),   L_gen = -E log p(y | x_g),   L_w = ‖θ - θ_s‖²
 
 y is drawn uniformly, z from a normal distribution. The generator makes rows that look like the target's and that the
-net takes for y; the net learns from them, which guides the generator better in turn. θ_s are the source's weights.
+net classifies as y. The net learns from them, and a better net guides the generator better. θ_s are the source's
+weights.
 
-The paper generates pictures of the target. Here cached features are all there is, so G generates them: all windows of
-all modalities of a clip. The source stage is `source_only` on the same net, and `init_from` names it.
+The paper generates pictures of the target. Here G generates cached features: all windows of all modalities of a clip.
+The source stage is `source_only` on the same net, and `init_from` names it.
 
 Implementation details
-  1. G and D have one hidden layer; D sees all windows and modalities as one vector. The paper's nets are convolutional.
-  2. G makes features in units of the target's standard deviation around its mean, entry by entry, measured once; D sees
-     them so. Cached features of any scale can be generated then.
-  3. Generated clips lack what the clips of the batch lack, so that D does not see by gaps which are real.
-  4. In each step D, then G, then the net are updated, each on labels and noise of its own.
-  5. λ_g ramps up with 2 / (1 + exp(-10 p)) - 1 (ours): what an untrained generator makes is noise with labels.
-  6. The weights λ of the paper were not at hand; these are ours. They are for sums over all weights, means over rows.
-  7. Beside entropy the paper's L_clu has virtual adversarial training, which is left out.
-  8. G and D begin at random: give them an `optim_for` with adam if the run's is SGD for a trained net. The net must not
-     learn faster than G does: with λ_g = 1 and a learning rate of 0.01, net `mtran` unlearnt a generated shift that it
-     learnt at 0.002. With λ_g = 0, entropy alone ended under source-only on most of them.
-  9. With several label kinds y has one class of each, and their cross entropies and entropies are added.
+  1. G and D have one hidden layer; D takes all windows and modalities as one vector. The paper's nets are
+     convolutional.
+  2. G and D work on features standardised entry by entry with the target's mean and standard deviation, which are
+     measured once. Cached features of any scale can then be generated.
+  3. Generated clips lack the same windows and modalities as the clips of the batch, so that gaps do not identify real
+     clips.
+  4. Each step updates D, then G, then the net, each on its own labels and noise.
+  5. λ_g ramps up with 2 / (1 + exp(-10 p)) - 1 (our own choice), because an untrained generator makes labelled noise.
+  6. The paper's weights λ were not available to us; these are our own. They are for sums over all weights and means
+     over rows.
+  7. The paper's L_clu has virtual adversarial training in addition to entropy; it is left out here.
+  8. G and D start at random: give them an `optim_for` with adam if the run has SGD for a trained net. The net must not
+     learn faster than G: with λ_g = 1 and a learning rate of 0.01, net `mtran` unlearnt a generated shift that it
+     learnt at 0.002. With λ_g = 0, entropy alone ended below source-only on most generated shifts.
+  9. With several label kinds, y has one class of each; their cross entropies and entropies are added.
 Shapes: B rows, T windows, K classes.
 """
 
@@ -51,7 +55,7 @@ from heads.units import Standardise
 class Params:
     """Hyper-parameters of the surrogate of 3C-GAN."""
 
-    lambda_s: float = within(1.0, 0)  #: λ_s, the generator's: that the net takes x_g for y
+    lambda_s: float = within(1.0, 0)  #: λ_s, weight of L_sem in the generator's loss
     lambda_g: float = within(0.3, 0)  #: λ_g, peak weight of generated rows for the net
     lambda_w: float = within(0.01, 0)  #: λ_w, weight of the distance to the source's weights
     noise: int = within(64, 1)  #: numbers in z
@@ -62,7 +66,7 @@ class Gan3c(Method):
     """A generator, a discriminator and the net."""
 
     needs = ("target", "init_from")
-    surrogate = "a generator of cached features stands for the paper's generator of pictures; no virtual adversaries"
+    surrogate = "a generator of cached features replaces the paper's generator of pictures; no virtual adversaries"
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
@@ -73,44 +77,44 @@ class Gan3c(Method):
         self.standard = Standardise(spec)
 
     def players(self) -> dict[str, list[Parameter]]:
-        """D, G, and what the net learns."""
+        """Return the parameters of D, of G, and the trained ones of the net."""
         trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         return {"D": list(self.D.parameters()), "G": list(self.G.parameters()), "net": trained}
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
-        """Once: note the source's weights, measure the target."""
+        """Copy the source's weights and measure the target, once."""
         if epoch > 0:
             return
         self.source.follow(self.net)
         self.standard.measure(sweep("target"))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """The terms of all three players; which player lowers which of them is said by `rounds`."""
+        """Return the terms of all three players; `rounds` assigns them to the players."""
         t = batch.target_side
         return self.discrimination(t) | self.generation(t) | self.adaptation(t, progress)
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """D, then G, then the net."""
+        """Yield the terms of D, then G, then the net."""
         t = batch.target_side
         yield "D", self.discrimination(t)
         yield "G", self.generation(t)
         yield "net", self.adaptation(t, progress)
 
     def discrimination(self, t: Side) -> dict[str, Tensor]:
-        """L_D: tell real clips from generated ones."""
+        """Return L_D, which separates real clips from generated ones."""
         with torch.no_grad():
             x_g = self.generate(t)
         real_B1, generated_B1 = (self.D(self.units(side)) for side in (t, x_g))
         return {"L_D": softplus(-real_B1).mean() + softplus(generated_B1).mean()}
 
     def generation(self, t: Side) -> dict[str, Tensor]:
-        """L_adv and L_sem: generated clips should pass for real ones, of their class."""
+        """Return L_adv and L_sem: generated clips should look real, and like their class."""
         x_g = self.generate(t)
         L_sem = label_cross_entropy(self.predict(x_g), x_g.y)
         return {"L_adv": softplus(-self.D(self.units(x_g))).mean(), "L_sem": self.params.lambda_s * L_sem}
 
     def adaptation(self, t: Side, progress: float) -> dict[str, Tensor]:
-        """L_gen, L_w and L_clu: what the net learns."""
+        """Return L_gen, L_w and L_clu, the terms of the net."""
         p = self.params
         with torch.no_grad():
             x_g = self.generate(t)
@@ -121,14 +125,14 @@ class Gan3c(Method):
         return {"L_gen": p.lambda_g * dann(progress) * L_gen, "L_w": p.lambda_w * L_w, "L_clu": L_clu}
 
     def generate(self, t: Side) -> Side:
-        """As many clips as t has, with labels drawn anew; they lack what those of t lack."""
+        """Generate as many clips as t has, with random labels; they lack the windows and modalities that t lacks."""
         B, device = len(t.index), t.index.device
         y = {label: torch.randint(K, (B,), device=device) for label, K in self.spec.classes.items()}
-        said = [
+        one_hot_BK = [
             y_B[:, None] == torch.arange(K, device=device)
             for y_B, K in zip(y.values(), self.spec.classes.values(), strict=True)
         ]
-        g_BI = self.G(torch.cat([torch.randn(B, self.params.noise, device=device), *said], 1))
+        g_BI = self.G(torch.cat([torch.randn(B, self.params.noise, device=device), *one_hot_BK], 1))
         x = {}
         for m, g_B in zip(self.sizes, g_BI.split(list(self.sizes.values()), 1), strict=True):
             if m in t.x:
@@ -138,18 +142,18 @@ class Gan3c(Method):
         return Side(x, t.present, y, t.domain, t.index)
 
     def units(self, side: Side) -> Tensor:
-        """Clips as D sees them (B, I): standardised by the target, 0 where a window or a modality is not there."""
-        seen, x = [], self.standard({m: x.flatten(2) for m, x in side.x.items()})
+        """Return the input of D (B, I): clips standardised by the target, 0 for absent windows and modalities."""
+        inputs, x = [], self.standard({m: x.flatten(2) for m, x in side.x.items()})
         for m, size in self.sizes.items():
             if m in x:
-                seen.append((x[m] * side.present[m][:, :, None]).flatten(1))
+                inputs.append((x[m] * side.present[m][:, :, None]).flatten(1))
             else:
-                seen.append(torch.zeros(len(side.index), size, device=side.index.device))
-        return torch.cat(seen, 1)
+                inputs.append(torch.zeros(len(side.index), size, device=side.index.device))
+        return torch.cat(inputs, 1)
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """One hidden layer."""
+    """Build a perceptron with one hidden layer."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs))
 
 

@@ -1,26 +1,27 @@
-"""Gradient Blending [Wang, Tran & Feiszli 2020, CVPR], on the source alone: every modality has a say in the loss.
+"""Gradient Blending [Wang, Tran & Feiszli 2020, CVPR], on the source only: a weighted loss for every modality.
 
-    L = Σ_k w_k L_C(k)      k: each modality alone, and "fused", all of them together
+    L = Σ_k w_k L_C(k)      k: each single modality, and "fused", all of them together
     w_k ∝ G_k / O_k²,  Σ_k w_k = 1
     G_k = V_k(0) - V_k(e)                                          generalisation: fall of the held-out loss
     O_k = (V_k(e) - T_k(e)) - (V_k(0) - T_k(0))                    overfitting: growth of the gap to the training loss
 
 V_k(e) and T_k(e) are the cross entropies of head k on held-out and on training rows of the source at the start of epoch
-e. Heads that go on learning what holds weigh more than heads that learn the training rows by heart. Predictions are
-those of the fused head, for which it takes a net with late fusion.
+e. Heads that generalise weigh more than heads that memorise the training rows. Predictions are those of the fused head.
+The net must have late fusion.
 
-`weights` given are used as they are, and no row need be held out. Published for two modalities (VMZ; EPIC-Kitchens):
-audio, visual, fused = 0.524, 0.247, 0.229 for verbs, 0.175, 0.460, 0.364 for nouns. RNA's paper has three, and does not
-state that of flow.
+If `weights` are given, they are used unchanged, and no rows need be held out. Published weights for two modalities
+(VMZ; EPIC-Kitchens): audio, visual, fused = 0.524, 0.247, 0.229 for verbs, 0.175, 0.460, 0.364 for nouns. RNA's paper
+has three modalities, and does not state the weight of flow.
 
 Implementation details
-  1. Without `weights`, they are estimated anew at the start of every epoch, equal in the first: between the start of
-     the run and now, for all heads of the one net in training. The paper trains each head apart, once (offline) or
-     anew for each stretch of epochs (online).
-  2. A head whose held-out loss has risen has weight 0; if all have, the weights stay. O below 0.01 counts as 0.01:
-     a gap that closes is no overfitting, and no head is to rule because its gap is 0 by chance (paper silent).
+  1. Without `weights`, they are equal in the first epoch and estimated again at the start of every later epoch, from
+     the losses at the start of the run and now, for all heads of the one net in training. The paper trains each head
+     separately, once (offline) or again for each stretch of epochs (online).
+  2. A head whose held-out loss has risen has weight 0; if all have risen, the weights stay. O below 0.01 counts as
+     0.01: a closing gap is not overfitting, and a head must not dominate because its gap is 0 by chance (not in the
+     paper).
   3. V_k and T_k are means over all rows of their side that have the modality, in eval mode.
-  4. Each label kind has weights of its own, that sum to 1; its losses are added. All weights 1 is `per_modality` of
+  4. Each label kind has its own weights, which sum to 1; the losses are added. All weights 1 is `per_modality` of
      source-only, RNA's "†".
 Shapes: H heads, J label kinds.
 """
@@ -43,11 +44,11 @@ LEAST = 0.01  # of O, in nats
 class Params:
     """Hyper-parameters of Gradient Blending."""
 
-    weights: dict[str, float] = field(default_factory=dict)  #: w_k: "audio:verb", "fused:verb" ..; empty: G_k / O_k²
+    weights: dict[str, float] = field(default_factory=dict)  #: w_k of "audio:verb", "fused:verb" ..; empty: G_k / O_k²
 
 
 class GradientBlending(Method):
-    """Heads weighed by how well they generalise."""
+    """Heads weighted by their generalisation."""
 
     needs = ("source",)
     may = ("source_val",)
@@ -58,29 +59,29 @@ class GradientBlending(Method):
         super().__init__(params, spec, net)
         if len(spec.shapes) == 1:
             (only,) = spec.shapes
-            raise ValueError(f"method gradient_blending weighs modalities, and {only!r} is the only one: add a feed")
+            raise ValueError(f"method gradient_blending weighs modalities, but {only!r} is the only one; add a feed")
         self.heads, given = (*spec.shapes, "fused"), params.weights
         names = [f"{head}:{label}" for head in self.heads for label in spec.classes]
         if given and set(given) != set(names):
             raise ValueError(f"method.weights has {', '.join(given)}; it must have {', '.join(names)}, or be empty")
         if given and min(given.values()) < 0:
-            raise ValueError(f"method.weights={given} must be at least 0 each")
+            raise ValueError(f"method.weights={given} has a weight below 0; each must be at least 0")
         if not given and "source_val" not in spec.rows:
-            raise ValueError("method gradient_blending weighs by held-out rows: set holdout=0.1, or method.weights")
+            raise ValueError("method gradient_blending needs held-out source rows; set holdout=0.1, or method.weights")
         first = [given.get(name, 1 / len(self.heads)) for name in names]
         shape = len(self.heads), len(spec.classes)
         self.register_buffer("weights", torch.tensor(first).reshape(shape), persistent=False)
         self.register_buffer("start", torch.zeros(2, *shape), persistent=False)  # T(0), V(0)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """w_k L_C(k) of each head, summed over the label kinds."""
+        """Return w_k L_C(k) of each head, summed over the label kinds."""
         s = batch.source_side
         has = {m: s.has(m) for m in s.x}
         weighed_H = (self.weights * self.head_losses(self.net.encode(s), has, s.y)).sum(1)
         return {f"L_C_{head}": L for head, L in zip(self.heads, weighed_H.unbind(), strict=True)}
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
-        """Weigh the heads anew, unless their weights are given."""
+        """Update the weights of the heads, unless they are given."""
         if self.params.weights:
             return
         now = stack([self.side_losses(sweep(side)) for side in ("source", "source_val")])
@@ -90,30 +91,30 @@ class GradientBlending(Method):
             self.weights = blend(self.start, now, self.weights)
 
     def side_losses(self, sides: Iterator[Side]) -> Tensor:
-        """Losses (H, J) of a whole side."""
+        """Return the losses (H, J) of a whole side."""
 
         def look(side: Side) -> dict[str, Tensor]:
             has = {f"has {m}": side.has(m) for m in side.x}
             return self.net.encode(side) | has | {f"y {label}": y for label, y in side.y.items()}
 
-        seen = gather(sides, look)
-        f = {m: seen[m] for m in self.spec.shapes if m in seen}
-        y = {label: seen[f"y {label}"] for label in self.spec.classes}
-        return self.head_losses(f, {m: seen[f"has {m}"] for m in f}, y)
+        whole = gather(sides, look)
+        f = {m: whole[m] for m in self.spec.shapes if m in whole}
+        y = {label: whole[f"y {label}"] for label in self.spec.classes}
+        return self.head_losses(f, {m: whole[f"has {m}"] for m in f}, y)
 
     def head_losses(self, f: dict[str, Tensor], has: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
-        """Cross entropy of each head (H, J), mean over the rows that have its modality; 0 where none has."""
+        """Return the cross entropy of each head (H, J), a mean over the rows that have its modality; 0 without rows."""
 
         def losses(f: dict[str, Tensor], rows: Tensor | None) -> Tensor:
             z = self.net.classify(f)
             return stack([label_cross_entropy({label: z[label]}, y, rows) for label in self.spec.classes])
 
-        found = {m: losses({m: f[m]}, has[m]) for m in f} | {"fused": losses(f, None)}
-        return stack([found.get(head, torch.zeros_like(found["fused"])) for head in self.heads])
+        by_head = {m: losses({m: f[m]}, has[m]) for m in f} | {"fused": losses(f, None)}
+        return stack([by_head.get(head, torch.zeros_like(by_head["fused"])) for head in self.heads])
 
 
 def blend(start: Tensor, now: Tensor, before: Tensor) -> Tensor:
-    """Weights (H, J) that sum to 1 over the heads; start, now: (2, H, J), losses on training and on held-out rows.
+    """Return weights (H, J) that sum to 1 over the heads; start, now: (2, H, J), losses on training and held-out rows.
 
     >>> start, now = torch.tensor([[[2.0], [2.0]], [[2.0], [2.0]]]), torch.tensor([[[0.9], [0.5]], [[1.0], [0.9]]])
     >>> blend(start, now, torch.ones(2, 1)).T   # 1.0 / 0.1² = 100 and 1.1 / 0.4² = 6.875

@@ -3,31 +3,31 @@
     L = L_HCCD + λ_id L_HCID
 
     L_HCID = mean_i -log( γ_i φ(q_i, k_i) / Σ_j γ_j φ(q_i, k_j) )     φ(q, k) = exp(cos(q, k) / τ)
-             γ_j = clamp(1.1 - H(p'_j) / log K, 0.9, 1.1)             how sure the history is of row j
+             γ_j = clamp(1.1 - H(p'_j) / log K, 0.9, 1.1)             certainty of the history about row j
     L_HCCD = mean_i h_i (-log p_i(y_i)),   h_i = exp(-KL(p_i^s ‖ p'_i))
 
-q and p are features and predictions of the net, k and p' those of its history, an average of past weights:
-θ' = m θ' + (1 - m) θ after each step. p^s is what the source's net said. Historical contrastive instance discrimination
-(HCID) keeps each row near to what it was, more so near rows that were sure; category discrimination (HCCD) learns
-pseudo-labels y, less so where the two historical models disagree.
+q and p are features and predictions of the net, k and p' those of its history, an average of past weights: θ' = m θ' +
+(1 - m) θ after each step. p^s are the predictions of the source's net. Historical contrastive instance discrimination
+(HCID) keeps each row near its past feature, with more weight for rows of certain predictions. Category discrimination
+(HCCD) learns pseudo-labels y, with less weight where the two historical models disagree.
 
 The source stage is `source_only` on the same net, and `init_from` names it. MTRAN's row "HCL" is this on net `mtran`.
 
 Implementation details
-  1. γ, h and the numbers τ and m are those of the authors' code, which is for segmentation. The paper's h is one minus
-     a sigmoid of the L1 distance of predictions.
+  1. γ, h, τ and m are those of the authors' code, which is for segmentation. The paper's h is one minus a sigmoid of
+     the L1 distance of predictions.
   2. The positive of a row is the row itself, as in the paper. The code takes all other pixels of equal pseudo-label.
-  3. A view is another dropout mask: the net sees a batch in training mode, the history in eval mode. Windows that are
+  3. A view is another dropout mask: the net takes a batch in training mode, the history in eval mode. Windows that are
      drawn at random differ from those of the pseudo-labels.
-  4. y are the net's predictions of the whole target in eval mode, anew in each epoch (the code writes them to files,
+  4. y are the net's predictions of the whole target in eval mode, again in each epoch (the code writes them to files
      before each round).
-  5. p^s is found in the first sweep, before anything has learnt: features are cached, so a frozen copy of the source's
-     net would say the same in each step, but for random windows.
-  6. λ_id = 1, as nothing says otherwise.
-  7. With late fusion a row's feature is that of all modalities side by side; it is 0 in those that the row lacks. With
-     several label kinds both losses are taken on each kind's part and scores, and added.
+  5. p^s comes from the first sweep, before any update: features are cached, so a frozen copy of the source's net would
+     give the same predictions in each step, except for random windows.
+  6. λ_id = 1, because no source states another value.
+  7. With late fusion, a row's feature is the concatenation of all modalities, with 0 for those that the row lacks. With
+     several label kinds, both losses are taken on each kind's part and scores, and added.
   8. All of the net learns, the classifier too (code).
-Deviation: on frozen features the net's own layers adapt, where the paper trains the backbone too.
+Deviation: features are frozen, so only the net's own layers adapt; the paper also trains the backbone.
 Shapes: N rows of the target, B of a batch, D features, K classes.
 """
 
@@ -54,18 +54,18 @@ class Params:
 
     lambda_id: float = within(1.0, 0)  #: λ_id, weight of instance discrimination
     tau: float = within(0.07, 0, above=True)  #: τ, temperature
-    m: float = within(0.996, 0, 1)  #: m, share of the historical weights that stays in a step
+    m: float = within(0.996, 0, 1)  #: m, share of the historical weights that is kept in a step
 
 
 class Hcl(Method):
-    """Buffers "z_s:LABEL" (N, K) hold the source's logits, "y:LABEL" (N,) the pseudo-labels."""
+    """Contrast with the history of the net; "z_s:LABEL" (N, K): the source's logits, "y:LABEL" (N,): pseudo-labels."""
 
     needs = ("target", "init_from")
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         if min(spec.classes.values()) < 2:
-            raise ValueError(f"method hcl compares classes: each label kind needs two or more, not {spec.classes}")
+            raise ValueError(f"method hcl compares classes, so each label kind needs two or more, not {spec.classes}")
         self.history = Teacher(net)
         for label, K in spec.classes.items():
             self.register_buffer(f"z_s:{label}", torch.zeros(spec.rows["target"], K), persistent=False)
@@ -73,7 +73,7 @@ class Hcl(Method):
             self.register_buffer(f"y:{label}", y_N, persistent=False)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
-        """Label the target; before the first step the history begins, and the source's net is heard."""
+        """Label the target; before the first step, also start the history and store the logits of the source's net."""
         z = gather(sweep("target"), self.predict)
         if epoch == 0:
             self.history.follow(self.net)
@@ -83,7 +83,7 @@ class Hcl(Method):
                 self.get_buffer(f"z_s:{label}").copy_(z_NK)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_HCID and L_HCCD of the target."""
+        """Return L_HCID and L_HCCD of the target."""
         p, t = self.params, batch.target_side
         f = self.net.encode(t)
         z, q = self.net.classify(f), self.net.reads(f)
@@ -101,13 +101,13 @@ class Hcl(Method):
         return {"L_HCID": p.lambda_id * stack(hcid).sum(), "L_HCCD": stack(hccd).sum()}
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """One round; the history follows after its update."""
+        """Yield one round; the history follows after its update."""
         yield "all", self(batch, progress)
         self.history.follow(self.net, self.params.m)
 
 
 def reliability(z_BK: Tensor) -> Tensor:
-    """The weight γ of each key -> (B,), from 0.9 (unsure) to 1.1 (sure).
+    """Return the weight γ of each key -> (B,), from 0.9 (uncertain) to 1.1 (certain).
 
     >>> reliability(torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
     tensor([0.9000, 1.0982])
@@ -116,7 +116,7 @@ def reliability(z_BK: Tensor) -> Tensor:
 
 
 def consistency(z_source_BK: Tensor, z_past_BK: Tensor) -> Tensor:
-    """The weight h of each row -> (B,): 1 where both say the same, towards 0 where they disagree.
+    """Return the weight h of each row -> (B,): 1 where both predictions agree, near 0 where they disagree.
 
     >>> consistency(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
     tensor([1.])

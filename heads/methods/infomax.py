@@ -2,16 +2,17 @@
 
     L = L_C + λ_IM L_IM      L_IM = mean_i H(p_i) - H(mean_i p_i),   p_i = softmax(z_i) of the target's rows
 
-Each row should be certain, and all rows together should use the classes equally: the second part keeps entropy
-minimisation from putting everything into one class.
+Each row should be certain, and all rows together should use the classes equally: the second part prevents entropy
+minimisation from predicting one class for all rows.
 
 Implementation details
-  1. The scores of the modalities are added before the softmax. With several label kinds, their L_IM are added.
-  2. mean_i p_i is the batch's (SHOT's code). A batch that is small beside K has fewer classes than the target, and
-     is pushed towards classes it has not: take at least some rows per class.
-  3. λ_IM = 1 as in SHOT, which has no source beside it. The paper says so of balanced targets; where the target's
-     classes are of very different sizes, an equal use of them is wrong, and a smaller λ_IM better.
-Deviation: on frozen features the net's own layer adapts, where SHOT trains the backbone too.
+  1. The scores of the modalities are added before the softmax. With several label kinds, the L_IM of all kinds are
+     added.
+  2. mean_i p_i is the mean of the batch (SHOT's code). A batch that is small compared with K has fewer classes than the
+     target, and is pushed towards classes that it lacks: use batches with several rows per class.
+  3. λ_IM = 1 as in SHOT, which trains without a source. The paper's value is for balanced targets. If the target's
+     classes have very different sizes, equal use of them is wrong, and a smaller λ_IM is better.
+Deviation: features are frozen, so only the net's own layer adapts; SHOT also trains the backbone.
 Shapes: B rows, K classes.
 """
 
@@ -40,7 +41,7 @@ class Infomax(Method):
     needs = ("source", "target")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_IM on the target."""
+        """Return L_C on the source, L_IM on the target."""
         s, t = batch.both()
         z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
         each = torch.stack([information(z_BK.softmax(1)) for z_BK in z_t.values()])

@@ -1,9 +1,9 @@
-"""The joints themselves as features, for k-means: what clusters are worth that nothing was learnt for.
+"""The joints themselves as features, for k-means: the baseline of clusters without learning.
 
-    f = the cached row, its coordinates, frames, joints and bodies one after another
+    f = the cached row: coordinates, frames, joints and bodies, flattened
     L = L_sup, cross entropy of the source's classes by branch B0, which no feature depends on
 
-The row that a method of clustering has to beat.
+A clustering method has to beat this row.
 
 Implementation details
   1. Give the run `steps=0`: training the net changes nothing.
@@ -19,22 +19,22 @@ from heads.methods import Method
 
 @dataclass(frozen=True)
 class Params:
-    """There are none."""
+    """The method has no hyper-parameters."""
 
 
 class Joints(Method):
-    """Features of each branch are what it would read."""
+    """The input of each branch as its feature."""
 
     needs = ("source", "target")
     tasks = ("clustering",)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_sup."""
+        """Return L_sup."""
         s = batch.source_side
         return self.net.loss(self.net.encode(s), s)
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """feature_B0, feature_B1 (B, 3 T V M): joints of the first feed and of the last."""
+        """Return feature_B0 and feature_B1 (B, 3 T V M): the joints of the first feed and of the last."""
         feeds = tuple(self.spec.shapes)
         return {f"feature_{branch}": side.pool(m).flatten(1) for branch, m in {"B0": feeds[0], "B1": feeds[-1]}.items()}
 

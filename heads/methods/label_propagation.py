@@ -2,25 +2,25 @@
 
     A_ij = max(0, cos(x_i, x_j))^γ   for j among the k nearest of i,   S = D^-1/2 (A + Aᵀ) D^-1/2
     Z = (I - α S)^-1 Y               Y_ik = 1 where source row i is of class k, else 0;  rows of the target are 0
-    L = L_C     of the net, whose own classifier predictions do not use
+    L = L_C     of the net, whose classifier predictions do not use
 
-Labels of the source run along the edges into the target, and within the target from neighbour to neighbour. A test row
-gets the scores of the node nearest to it: log(Z_ik / Σ_k Z_ik).
+Labels of the source spread along the edges into the target, and within the target from neighbour to neighbour. A test
+row gets the scores of its nearest node: log(Z_ik / Σ_k Z_ik).
 
-x holds the row's modalities one after another, each the mean over its windows; standardised by nothing ("none"), by the
-source ("source"), or every domain by itself ("domain"). A modality that a row lacks is 0.
+x concatenates the row's modalities, each the mean over its windows. They are not standardised ("none"), standardised by
+the source ("source"), or every domain separately ("domain"). A modality that a row lacks is 0.
 
 Implementation details
-  1. Nodes are the training rows of source and target. Where the tested rows are the target's training rows
-     (`train_split == test_split`), each is a node and its own nearest: its scores are its own Z. Other test rows
-     take their nearest node's, the simplest form of induction; to spread labels among them, they must be the target.
-  2. α = 0.8 and k = 50: the papers' 0.99 is for few labels; here half of the nodes have one.
-  3. Y is not divided by the sizes of its classes, as the code of Iscen et al. does: frequent classes are
-     predicted more.
+  1. Nodes are the training rows of source and target. If the test rows are the target's training rows (`train_split ==
+     test_split`), each is a node and its own nearest node: its scores are its own Z. Other test rows take the scores of
+     their nearest node, the simplest form of induction. To spread labels among test rows, make them the target.
+  2. α = 0.8 and k = 50: the papers' α = 0.99 is for few labels; here half of the nodes have a label.
+  3. Y is not divided by the class sizes (the code of Iscen et al. divides it), so frequent classes are predicted more
+     often.
   4. A node that no label reaches has equal scores for all classes.
-  5. Give the run `steps=0`: training the net changes no prediction, unless `features="encoded"`. Then the graph is of
-     what the net encodes, as it is at the beginning of the last epoch: join a trained net by `init_from`.
-  6. All nodes are saved with the weights, for predictions compare with them: 4 D bytes each.
+  5. Give the run `steps=0`, because training the net changes no prediction, unless `features="encoded"`. Then the graph
+     is built from the net's features at the beginning of the last epoch: use `init_from` with a trained net.
+  6. All nodes are saved with the weights, because predictions compare with them: 4 D bytes each.
 Shapes: N nodes, B rows, D entries of all modalities together, K classes.
 """
 
@@ -42,14 +42,14 @@ class Params:
     """Hyper-parameters of label propagation."""
 
     k: int = within(50, 1)  #: k, neighbours of a node
-    alpha: float = within(0.8, 0, 1, below=True)  #: α, what a node gets from its neighbours, beside its own label
+    alpha: float = within(0.8, 0, 1, below=True)  #: α, weight of the neighbours' labels against a node's own
     gamma: float = within(3.0, 0)  #: γ, exponent of the cosines
     standardise: str = "source"  #: none | source | domain
-    features: str = "pooled"  #: pooled (the cached rows) | encoded (what the net makes of them)
+    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features)
 
 
 class LabelPropagation(Fitted):
-    """Scores of the nearest node of a graph."""
+    """Scores of the nearest node of the graph."""
 
     needs = ("source", "target")
     may = ()
@@ -63,7 +63,7 @@ class LabelPropagation(Fitted):
             self.register_buffer(f"Z:{label}", torch.full((N, K), 1 / K))
 
     def fit(self, source: Rows, target: Rows | None) -> None:
-        """The graph, and Z of each label with rows of sum 1."""
+        """Build the graph, and Z of each label with rows of sum 1."""
         assert target is not None  # `needs`
         self.nodes.copy_(normalize(torch.cat([source.x, target.x]), dim=1))
         S = neighbour_graph(self.nodes, self.params.k, self.params.gamma)
@@ -71,11 +71,11 @@ class LabelPropagation(Fitted):
             Z_NK = self.get_buffer(f"Z:{label}")
             Y_NK = torch.zeros_like(Z_NK)
             Y_NK[torch.arange(len(y_B)), y_B] = 1
-            found_NK = spread(S, Y_NK, self.params.alpha).clamp_min(0) + TINY
-            Z_NK.copy_(found_NK / found_NK.sum(1, keepdim=True))
+            spread_NK = spread(S, Y_NK, self.params.alpha).clamp_min(0) + TINY
+            Z_NK.copy_(spread_NK / spread_NK.sum(1, keepdim=True))
 
     def scores(self, rows: Rows) -> dict[str, Tensor]:
-        """Logarithm of the nearest node's Z."""
+        """Return the logarithm of the nearest node's Z."""
         nearest_B = (normalize(rows.x, dim=1) @ self.nodes.T).argmax(1)
         return {label: self.get_buffer(f"Z:{label}")[nearest_B].log() for label in self.spec.classes}
 

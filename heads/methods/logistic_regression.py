@@ -1,30 +1,31 @@
 """Logistic regression on the cached features: a linear probe, fitted exactly. The baseline to try first.
 
     min_{W, b}  Σ_i -log p_i(y_i) + ‖W‖² / (2C),    p_i = softmax(W x_i + b),    i: all rows of the source
-    L = L_C     of the net, whose own classifier predictions do not use
+    L = L_C     of the net, whose classifier predictions do not use
 
-Self-training: `rounds` times, the surest share q of the target's rows of each predicted class join the source's with
-their predicted class, and the fit is made again. Classes take part in proportion to how often they are predicted, so
-frequent ones do not crowd out the others as under one threshold for all [class-balanced: Zou et al. 2018].
+Self-training: `rounds` times, the most certain share q of the target's rows of each predicted class joins the source
+with the predicted class, and the classifier is fitted again. Each class joins in proportion to its number of
+predictions, so frequent classes do not crowd out the others, as one threshold for all would [class-balanced: Zou et al.
+2018].
 
-x holds the row's modalities one after another, each the mean over its windows, every entry standardised:
+x concatenates the row's modalities, each the mean over its windows, with every entry standardised:
 
     standardise="none"      x is as cached: the usual logistic regression
     standardise="source"    by mean and standard deviation of the source, also for the target
-    standardise="domain"    every domain by its own, for which the target's rows are looked at (not their labels):
-                            what shifts or stretches single entries between domains is taken out
+    standardise="domain"    every domain by its own, which reads the target's rows (not their labels):
+                            shifts and stretches of single entries between domains disappear
 
 Implementation details
   1. L-BFGS on all rows at once, from zero, in begin_epoch; the bias is not penalised. C is scikit-learn's.
-  2. Standardised rows are divided by √D, so that their length is about 1 and C means the same for features of any size.
-     Without that, C would have to be about 1 / D.
-  3. A modality that a row lacks is 0, the mean of the others once standardised. An entry that is constant in a domain
-     is not divided. A domain that training never named is standardised as the source.
-  4. Give the run `steps=0`: training the net changes no prediction, unless `features="encoded"`. Then the probe stands
-     on what the net encodes, as it is at the beginning of the last epoch: join a trained net by `init_from`.
-  5. With several label kinds each has its own W and b, on the same x, and joins its own target rows.
-  6. CBST's labels may differ from what is predicted (see `cbst`); here they are the predicted classes. A class that is
-     predicted at all labels one row at least. rounds=5 and q=0.5 are a usual choice.
+  2. Standardised rows are divided by √D, so that their length is about 1 and C has the same effect for features of any
+     size. Without this, C would have to be about 1 / D.
+  3. A modality that a row lacks is 0, which is the mean of the other rows after standardisation. An entry that is
+     constant in a domain is not divided. A domain that is not in training is standardised as the source.
+  4. Give the run `steps=0`, because training the net changes no prediction, unless `features="encoded"`. Then the probe
+     is fitted to the net's features at the beginning of the last epoch: use `init_from` with a trained net.
+  5. With several label kinds, each has its own W and b on the same x, and joins its own target rows.
+  6. CBST's labels may differ from the predictions (see `cbst`); here they are the predicted classes. Every predicted
+     class labels at least one row. rounds=5 and q=0.5 are a usual choice.
 Shapes: B rows, D entries of all modalities together, K classes.
 """
 
@@ -39,9 +40,9 @@ from heads.methods._fitted import Fitted, Rows
 from heads.nets import Net
 from heads.params import within
 
-MOST_STEPS = 1000  #: of L-BFGS; a few hundred are usual
-TOLERANCE = 1e-6  #: greatest entry of the mean loss's gradient at which it stops
-CHANGE = 1e-10  #: or change of the mean loss, or of all weights
+MOST_STEPS = 1000  #: limit of L-BFGS steps; a few hundred are usual
+TOLERANCE = 1e-6  #: L-BFGS stops if no entry of the mean loss's gradient is larger
+CHANGE = 1e-10  #: L-BFGS also stops if the mean loss or the weights change less
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Params:
     """Hyper-parameters of logistic regression."""
 
     C: float = within(1.0, 0, above=True)  #: inverse of the penalty's strength, as in scikit-learn
-    rounds: int = within(0, 0)  #: of self-training on the target's rows; 0: the source alone
+    rounds: int = within(0, 0)  #: rounds of self-training on the target's rows; 0: the source only
     q: float = within(0.5, 0, 1, above=True)  #: share of each predicted class that a round labels
     standardise: str = "source"  #: none | source | domain
-    features: str = "pooled"  #: pooled (the cached rows) | encoded (what the net makes of them)
+    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features)
 
 
 class LogisticRegression(Fitted):
@@ -62,14 +63,15 @@ class LogisticRegression(Fitted):
         super().__init__(params, spec, net)
         if params.rounds and "target" not in spec.rows:
             raise ValueError(
-                f"method.rounds={params.rounds} trains on the target's rows: name a target, or set rounds=0"
+                f"method.rounds={params.rounds} trains on the target's rows, but the run has no target; "
+                "name a target, or set rounds=0"
             )
         for label, K in spec.classes.items():
             self.register_buffer(f"W:{label}", torch.zeros(K, self.D))
             self.register_buffer(f"b:{label}", torch.zeros(K))
 
     def fit(self, source: Rows, target: Rows | None) -> None:
-        """W and b of each label."""
+        """Fit W and b of each label."""
         p = self.params
         for label, y_B in source.y.items():
             K = self.spec.classes[label]
@@ -83,7 +85,7 @@ class LogisticRegression(Fitted):
             self.get_buffer(f"b:{label}").copy_(b_K)
 
     def scores(self, rows: Rows) -> dict[str, Tensor]:
-        """W x + b."""
+        """Return W x + b."""
         return {
             label: rows.x @ self.get_buffer(f"W:{label}").T + self.get_buffer(f"b:{label}")
             for label in self.spec.classes
@@ -93,9 +95,9 @@ class LogisticRegression(Fitted):
 def logistic_regression(
     x_BD: Tensor, y_B: Tensor, K: int, C: float, start: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """W (K, D) and b (K,) of the minimum above, found in double precision and rounded to x's.
+    """Return W (K, D) and b (K,) of the minimum above, computed in double precision and rounded to that of x.
 
-    start: where to begin, for speed (default: zero). A class without rows gets a b that falls as long as it is fitted.
+    start: initial W and b, for speed (default: zero). The b of a class without rows falls as long as the fit lasts.
     """
     exact_BD = x_BD.double()
     W_KD, b_K = start or (x_BD.new_zeros(K, x_BD.shape[1]), x_BD.new_zeros(K))
@@ -120,16 +122,16 @@ def logistic_regression(
 
 
 def surest(p_NK: Tensor, q: float) -> Tensor:
-    """Predicted class of the rows that are among the surest share q of it, else -1 -> (N,) int64.
+    """Return the predicted class of rows among the most certain share q of that class, else -1 -> (N,) int64.
 
     >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55]])
     >>> surest(p, 0.5)
     tensor([ 0, -1, -1,  1])
     """
-    p_N, said_N = p_NK.max(1)
-    y_N = torch.full_like(said_N, -1)
-    for k in said_N.unique():
-        rows = torch.nonzero(said_N == k).squeeze(1)
+    p_N, predicted_N = p_NK.max(1)
+    y_N = torch.full_like(predicted_N, -1)
+    for k in predicted_N.unique():
+        rows = torch.nonzero(predicted_N == k).squeeze(1)
         y_N[rows[p_N[rows].argsort(descending=True, stable=True)[: max(1, int(q * len(rows)))]]] = k
     return y_N
 

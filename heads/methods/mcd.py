@@ -2,22 +2,23 @@
 
     A   all     min  L_C + L_C'                          cross entropy of both classifiers, source
     B   C, C'   min  L_C + L_C' - λ d(p, p')             they disagree on target rows that the source does not explain
-    C   F       min  λ d(p, p')       n times            features move those rows to where both agree
+    C   F       min  λ d(p, p')       n times            features move until both agree on those rows
     d(p, p') = mean over target rows and classes of |p - p'|
 
-C and C' are two classifiers on the same features F; p and p' the softmax of what they say.
+C and C' are two classifiers on the same features F; p and p' are the softmax of their logits.
 
     reversal:   L = L_C + L_C' - λ d(p, p'),   reversed for F, by λ_d (2 / (1 + exp(-10 p)) - 1) at progress p
 
 Implementation details
-  1. C is the net's classifier. C' has its shape and other first weights: a copy would never disagree.
-  2. n = 4 and λ = 1, the authors' code for adaptation of pictures. d averages over classes, too (the paper's 1/K).
-  3. `reversal` is the form of MM-SADA's code, which the rows of the EPIC tables come from: one update per batch; there
-     λ is 0.2 beside a cross entropy of weight 0.2, so 1 relative to it, and the reversal ramps up to λ_d = 0.2.
-  4. The scores of the modalities are added before the softmax (MM-SADA's code). With several label kinds, their L_C and
-     their d are added.
+  1. C is the net's classifier. C' has the same shape and other initial weights: a copy would never disagree.
+  2. n = 4 and λ = 1 are those of the authors' code for image adaptation. d also averages over classes (the paper's
+     1/K).
+  3. `reversal` is the form of MM-SADA's code, from which the rows of the EPIC tables come: one update per batch. There
+     λ is 0.2 and the cross entropy has weight 0.2, so λ is 1 relative to it; the reversal ramps up to λ_d = 0.2.
+  4. The scores of the modalities are added before the softmax (MM-SADA's code). With several label kinds, the L_C and
+     the d of all kinds are added.
   5. Predictions are those of C. The 0.01 class balance term of TLL's code, which is not in the paper, is left out.
-Deviation: on frozen features F is the net's own layer, where the papers train the backbone too.
+Deviation: features are frozen, so F is the net's own layer; the papers also train the backbone.
 Shapes: B rows, K classes.
 """
 
@@ -45,12 +46,12 @@ class Params:
 
     lambda_dis: float = within(1.0, 0)  #: λ, weight of the discrepancy
     n: int = within(4, 1)  #: n, updates of F per batch in step C
-    lambda_d: float = within(0.2, 0)  #: λ_d, of `reversal`: what F feels of the discrepancy in the end (MM-SADA's code)
-    reversal: bool = False  #: one update per batch, with a gradient reversal, in place of the steps A, B and C
+    lambda_d: float = within(0.2, 0)  #: λ_d of `reversal`: final coefficient of the reversed gradient (MM-SADA's code)
+    reversal: bool = False  #: one update per batch, with a gradient reversal, instead of the steps A, B and C
 
 
 class Mcd(Method):
-    """Two classifiers that disagree as much as they can, and features that let them not."""
+    """Two classifiers that maximise their disagreement, and features that minimise it."""
 
     needs = ("source", "target")
 
@@ -64,28 +65,28 @@ class Mcd(Method):
         self.classifiers = [*net.classifier.parameters(), *self.second.classifier.parameters()]
 
     def players(self) -> dict[str, list[Parameter]]:
-        """F: what features depend on. C: both classifiers."""
+        """Return F, the parameters that features depend on, and C, both classifiers."""
         return {"F": self.features, "C": self.classifiers}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Step A; with `reversal` all there is."""
+        """Return the terms of step A; with `reversal`, all terms."""
         terms = self.supervised(batch)
         if self.params.reversal:
             terms["L_dis"] = -self.params.lambda_dis * self.apart(batch, self.params.lambda_d * dann(progress))
         return terms
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Steps A, B and C."""
+        """Yield the steps A, B and C."""
         yield "F C", self(batch, progress)
         if self.params.reversal:
             return
-        again = {f"L_B_{name[2:]}": term for name, term in self.supervised(batch).items()}  # the log keeps step A's
-        yield "C", {"L_B_dis": -self.params.lambda_dis * self.apart(batch), **again}
+        step_B = {f"L_B_{name[2:]}": term for name, term in self.supervised(batch).items()}  # the log keeps step A's
+        yield "C", {"L_B_dis": -self.params.lambda_dis * self.apart(batch), **step_B}
         for _ in range(self.params.n):
             yield "F", {"L_dis": self.params.lambda_dis * self.apart(batch)}
 
     def supervised(self, batch: Batch) -> dict[str, Tensor]:
-        """L_C and L_C' of the source."""
+        """Return L_C and L_C' of the source."""
         s = batch.source_side
         f = self.net.encode(s)
         return {
@@ -94,7 +95,7 @@ class Mcd(Method):
         }
 
     def apart(self, batch: Batch, coefficient: float | None = None) -> Tensor:
-        """Σ_label d of the target; with a coefficient, its gradient into F is multiplied by -coefficient."""
+        """Return Σ_label d of the target; with a coefficient, its gradient into F is multiplied by -coefficient."""
         t = batch.target_side
         f = self.net.encode(t)
         if coefficient is not None:

@@ -1,25 +1,25 @@
-"""After MDANN, multimodal domain adaptation neural networks [Qi et al. 2018, ACM MM]: attention under discriminators.
+"""A surrogate of MDANN, multimodal domain adaptation networks [Qi et al. 2018, ACM MM]: attention and discriminators.
 
     L = L_C + Σ_m L_d(f_m) + L_d([g_1; ..; g_M]) + L_d(a)          single modalities, fused features, attention scores
     g_m = M a_m f_m,   a_m = softmax over m of u_m · f_m + v_m
     L_d(h) = -E_s log D(h)_source - E_t log D(h)_target
 
 f_m are the features of modality m, a the attention of a row to its M modalities; the net classifies g, in tests too.
-Each L_d has a discriminator of its own behind a gradient reversal, of coefficient λ_d (2 / (1 + exp(-10 p)) - 1), as in
-DANN; p is the progress of the run.
+Each L_d has its own discriminator behind a gradient reversal of coefficient λ_d (2 / (1 + exp(-10 p)) - 1), as in DANN;
+p is the progress of the run.
 
-The paper was known by its abstract: (1) "a covariant multimodal attention" for a common representation, (2) a fusion
+We know the paper only by its abstract: (1) "a covariant multimodal attention" for a common representation, (2) a fusion
 module that "adaptively fuses attended features", (3) "hybrid domain constraints" on "single modal features, fused
-features, and attention scores". The three kinds of constraints are here; what stands for (1) and (2) is ours.
+features, and attention scores". The three kinds of constraints are here; the replacements of (1) and (2) are our own.
 
 Implementation details
   1. M counts the modalities that a row has, and a is a softmax over these: with equal attention g is f.
-  2. u and v are 0 at first, so training begins with equal attention. The fused features are the g side by side, 0 for
-     a modality that is not there. With one modality a is always 1, and the method is DANN with two discriminators.
-  3. D: inputs -> 100 -> ReLU -> 2. Encoders feel D of their modality and of the fused features: λ_d = 0.5 each, for
-     DANN's 1 together.
-  4. With several label kinds, attention and discriminators see the features of all of them as one vector.
-Deviation: on frozen features the encoder is the net's own layer.
+  2. u and v are 0 at first, so training begins with equal attention. The fused features are the concatenated g, with 0
+     for an absent modality. With one modality a is always 1, and the method is DANN with two discriminators.
+  3. D: inputs -> 100 -> ReLU -> 2. Encoders get gradients from the D of their modality and of the fused features: λ_d =
+     0.5 each gives DANN's 1 together.
+  4. With several label kinds, attention and discriminators take their features as one vector.
+Deviation: features are frozen, so the encoder is the net's own layer.
 Shapes: B rows, M modalities, D features.
 """
 
@@ -47,16 +47,16 @@ class Params:
 
 
 class Attended(NamedTuple):
-    """One side: what is constrained."""
+    """Features and attention of one side, which the domain losses constrain."""
 
     f: dict[str, Tensor]  #: modality -> features (B, D)
-    a: Tensor  #: (B, M) attention, in the order of Spec.shapes; rows sum to 1, 0 where a modality is not there
+    a: Tensor  #: (B, M) attention, in the order of Spec.shapes; rows sum to 1, with 0 for absent modalities
     g: dict[str, Tensor]  #: modality -> attended features (B, D)
     fused: Tensor  #: all g (B, M D)
 
 
 class Mdann(Method):
-    """Attention to the modalities, which discriminators are not to tell apart either."""
+    """Attention to the modalities that is also aligned between the domains."""
 
     needs = ("source", "target")
     surrogate = (
@@ -73,29 +73,29 @@ class Mdann(Method):
         self.D_fused, self.D_a = discriminator(M * net.dim), discriminator(M)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source; L_d of modalities, fused features and attention between the sides."""
+        """Return L_C on the source; L_d of modalities, fused features and attention between the sides."""
         s, t = batch.both()
-        of_s, of_t = self.attend(s), self.attend(t)
-        L_C = label_cross_entropy(self.net.classify(of_s.g), s.y)
+        a_s, a_t = self.attend(s), self.attend(t)
+        L_C = label_cross_entropy(self.net.classify(a_s.g), s.y)
         c = self.params.lambda_d * dann(progress)
-        each = [domain_loss(self.D[m], of_s.f[m], of_t.f[m], s.has(m), t.has(m), c) for m in shared(s, t)]
+        each = [domain_loss(self.D[m], a_s.f[m], a_t.f[m], s.has(m), t.has(m), c) for m in shared(s, t)]
         all_s, all_t = (torch.ones_like(side.index, dtype=torch.bool) for side in (s, t))
         return {
             "L_C": L_C,
             "L_d": stack(each).sum(),
-            "L_d_fused": domain_loss(self.D_fused, of_s.fused, of_t.fused, all_s, all_t, c),
-            "L_d_a": domain_loss(self.D_a, of_s.a, of_t.a, all_s, all_t, c),
+            "L_d_fused": domain_loss(self.D_fused, a_s.fused, a_t.fused, all_s, all_t, c),
+            "L_d_a": domain_loss(self.D_a, a_s.a, a_t.a, all_s, all_t, c),
         }
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Logits of attended features."""
+        """Return the logits of attended features."""
         return self.net.classify(self.attend(side).g)
 
     def attend(self, side: Side) -> Attended:
-        """Features, attention, and attended features."""
+        """Return features, attention, and attended features."""
         f = self.net.encode(side)
-        nothing_BD = torch.zeros_like(next(iter(f.values())))
-        all_f = {m: f.get(m, nothing_BD) for m in self.spec.shapes}
+        zeros_BD = torch.zeros_like(next(iter(f.values())))
+        all_f = {m: f.get(m, zeros_BD) for m in self.spec.shapes}
         has_BM = stack([side.has(m) if m in f else torch.zeros_like(side.has(next(iter(f)))) for m in all_f], 1)
         score_BM = torch.cat([self.u[m](f_BD) for m, f_BD in all_f.items()], 1)
         least = torch.finfo(score_BM.dtype).min  # not -inf: a row without any modality would be NaN

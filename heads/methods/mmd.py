@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy with several Gaussian kernels [Long et al. 2015, DAN], as MM-SADA's code has it.
+"""Maximum mean discrepancy with several Gaussian kernels [Long et al. 2015, DAN], as in MM-SADA's code.
 
     L = L_C + λ_mmd Σ_m MMD²(f_m of the source, f_m of the target)
     MMD²(s, t) = E k(s, s') + E k(t, t') - 2 E k(s, t),   k(x, y) = Σ_g exp(-‖x - y‖² / (γ 2^g))
@@ -6,15 +6,14 @@
 f_m are the features of modality m; the 12 kernels have g from -8 to 8 in steps of √2.
 
 Implementation details
-  1. γ = 9.7 and the steps of g are MM-SADA's, made for I3D features of which the norm is free; the papers give neither.
-     The kernels span a factor of 47,000 in ‖x - y‖². γ = 0 takes the mean ‖x - y‖² of the batch instead, as a constant:
-     for features of another scale (DAN's median heuristic; a factor between the two is within the span of g).
-  2. λ_mmd = 1: MM-SADA's code has 0.2, beside a cross entropy that is weighted 0.2.
-  3. The estimate is biased: each row is among its own partners, and its value is 0 or more.
-  4. Several source domains are one source. With several label kinds the features of all of them are aligned as one
-     vector.
+  1. γ = 9.7 and the steps of g are MM-SADA's, for I3D features with free norms; the papers state neither. The kernels
+     span a factor of 47,000 in ‖x - y‖². γ = 0 takes the mean ‖x - y‖² of the batch instead, as a constant, for
+     features of another scale (DAN has the median; the factor between mean and median is within the span of g).
+  2. λ_mmd = 1: MM-SADA's code has 0.2, with a cross entropy of weight 0.2.
+  3. The estimate is biased: it includes pairs of a row with itself, and is 0 or more.
+  4. Several source domains count as one source. With several label kinds, their features are aligned as one vector.
   5. Rows that lack m count in no mean of m.
-Deviation: on frozen features the encoder is the net's own layer, where the papers train the backbone too.
+Deviation: features are frozen, so the encoder is the net's own layer; the papers also train the backbone.
 """
 
 from dataclasses import dataclass
@@ -34,17 +33,17 @@ class Params:
     """Hyper-parameters of MMD."""
 
     lambda_mmd: float = within(1.0, 0)  #: λ_mmd, weight of MMD², summed over modalities
-    gamma: float = within(9.7, 0)  #: γ, middle of the kernels' widths, in units of ‖x - y‖²; 0: from the batch
+    gamma: float = within(9.7, 0)  #: γ, middle of the kernels' widths, in units of ‖x - y‖²; 0: measured on the batch
 
 
 class Mmd(Method):
-    """Equal distributions of features on both sides, in the eyes of the kernels."""
+    """Equal distributions of features on both sides, as measured by the kernels."""
 
     needs = ("source", "target")
     tasks = ("classification", "retrieval")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_mmd between the sides."""
+        """Return L_C on the source, L_mmd between the sides."""
         p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         each = [mmd(*pair, p.gamma) for pair in aligned(self.spec, s, f_s, t, f_t).values()]

@@ -6,25 +6,25 @@
     L_g(u, v) = λ_g R(E‖u‖, E‖v‖),   L_c(u, v) = λ_c Σ_class R(E‖u_class‖, E‖v_class‖),   R(a, b) = (a/b - b/a)²
 
 i, j are modalities, s and t source and target; the sum over i in UDA is the paper's L_mod (mod=False: without). A run
-that names a target is UDA, one that does not is DG.
+with a target is UDA, a run without one is DG.
 
 Implementation details
-  1. λ_g and λ_c multiply here; the printed Eq. 1 has them inside the loss. L_mod shares them (paper: "requires only two
-     hyper-parameters"). No public source gives the values: the defaults are ours, not the authors'.
+  1. λ_g and λ_c are factors here; the printed Eq. 1 has them inside the loss. L_mod shares them (paper: "requires only
+     two hyper-parameters"). No public source states the values: the defaults are our own, not the authors'.
   2. Classes of the target are the argmax of the fused scores of the same batch, without gradient (Sec. 3.4; the paper
-     states no threshold). A class that either side lacks adds nothing; one row is enough (paper silent).
-  3. Several source domains are one source: the expectation runs over all of its rows and needs no domain labels.
-  4. L_d: per modality a discriminator D -> 100 -> ReLU -> 2 behind a gradient reversal, as in MM-SADA's code. λ_d
-     stands in the reversal, so it weighs what the encoders feel; the discriminators learn at full rate. The paper does
-     not say how it ramps up; here as in MM-SADA, by `schedules.dann`.
+     states no threshold). A class that either side lacks adds nothing; one row is enough (not in the paper).
+  3. Several source domains count as one source: the expectation is over all its rows and needs no domain labels.
+  4. L_d: per modality a discriminator D -> 100 -> ReLU -> 2 behind a gradient reversal, as in MM-SADA's code. λ_d is in
+     the reversal, so it scales the gradient of the encoders; the discriminators learn at the full rate. The paper does
+     not state its schedule; here it is MM-SADA's, `schedules.dann`.
   5. With several label kinds the norm terms are taken on each kind's part of the features, and added (EK100: verb,
      noun).
   6. Rows that lack a modality count in none of its terms.
-  7. R grows without bound where a one-row class has almost no norm: give `Optim.clip_norm` a value in every experiment.
-     That keeps steps finite and does not prevent collapse: at high learning rates, in narrow nets, all features of a
-     modality can go to 0, where ReLU passes no gradient and nothing brings them back. L_g is then near 0 and looks like
-     perfect alignment. A run says so (`collapsed`); lower the learning rate, or widen the net.
-Deviation: on frozen features F is the net's own layer, where the paper trains the backbone too (except on EK100).
+  7. R grows without bound if a one-row class has almost no norm: set `Optim.clip_norm` in every experiment. This keeps
+     steps finite but does not prevent collapse: at high learning rates, in narrow nets, all features of a modality can
+     go to 0, where ReLU passes no gradient, so they stay 0. L_g is then near 0 and looks like perfect alignment. The
+     run reports `collapsed`; lower the learning rate, or widen the net.
+Deviation: features are frozen, so F is the net's own layer; the paper also trains the backbone (except on EK100).
 Shapes: B rows, D features, K classes, G = 1 + K groups of rows: all of them, then class by class.
 """
 
@@ -51,11 +51,11 @@ class Params:
     """Hyper-parameters of RNA."""
 
     lambda_g: float = within(1.0, 0)  #: λ_g, global norm ratio, Eq. 1; between modalities and (UDA) between domains
-    lambda_c: float = within(0.1, 0)  #: λ_c, norm ratio per class, Eq. 2; small, for it is a sum over classes
+    lambda_c: float = within(0.1, 0)  #: λ_c, norm ratio per class, Eq. 2; small, because it is a sum over classes
     lambda_d: float = within(0.2, 0)  #: λ_d, UDA: peak coefficient of the gradient reversal; 0: no discriminators
     lambda_im: float = within(0.1, 0)  #: λ_IM, UDA: information maximisation on the target
-    mod: bool = True  #: L_mod, UDA: norms of a modality are aligned across the domains, too
-    per_modality: bool = False  #: †: also classify from each modality alone (late fusion), with weight 1
+    mod: bool = True  #: L_mod, UDA: also align the norms of each modality across the domains
+    per_modality: bool = False  #: †: also classify from each single modality (late fusion), with weight 1
 
 
 class Rna(Method):
@@ -69,14 +69,14 @@ class Rna(Method):
         if "target" not in spec.rows and len(spec.shapes) == 1:
             (only,) = spec.shapes
             raise ValueError(
-                f"method rna aligns modalities where it has no target, and {only!r} is the only one: "
+                f"method rna without a target aligns modalities, but {only!r} is the only one; "
                 "add a feed, or name a target"
             )
         adversarial = "target" in spec.rows and params.lambda_d > 0
         self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes} if adversarial else {})
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C, L_g, L_c; with a target also L_d and L_IM; with per_modality also L_C_m."""
+        """Return L_C, L_g, L_c; with a target also L_d and L_IM; with per_modality also L_C_m."""
         p, s, t = self.params, batch.source_side, batch.target
         f_s = self.net.encode(s)
         terms = {"L_C": label_cross_entropy(self.net.classify(f_s), s.y)}
@@ -84,7 +84,7 @@ class Rna(Method):
             alone = [label_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
             terms["L_C_m"] = stack(alone).sum()
 
-        zero = terms["L_C"].new_zeros(())  # a sum over nothing: sides that see one modality make no pair in DG
+        zero = terms["L_C"].new_zeros(())  # an empty sum: a side with one modality has no pair in DG
         sides = [self.norms(s, f_s, s.y)]
         if t is not None:
             both, f_t = shared(s, t), self.net.encode(t)
@@ -103,18 +103,18 @@ class Rna(Method):
         return terms
 
     def norms(self, side: Side, f: dict[str, Tensor], y: dict[str, Tensor]) -> dict[str, dict[str, Norms]]:
-        """Label -> modality -> mean norms of its part of the features, of all rows and of the rows of each class y."""
-        found = {}
+        """Return label -> modality -> mean norms of the label's features, over all rows and over each class."""
+        norms = {}
         for label, part in self.net.parts.items():
             is_class_BK = members(y[label], self.spec.classes[label])
             in_BG = torch.cat([torch.ones_like(is_class_BK[:, :1]), is_class_BK], dim=1)
-            found[label] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
-        return found
+            norms[label] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
+        return norms
 
 
 def pairs(sides: list[dict[str, Norms]], *, across: bool) -> list[tuple[Norms, Norms]]:
-    """What is aligned: the modalities of each side with each other; across: each with itself on the other side."""
-    within = [pair for of in sides for pair in combinations(of.values(), 2)]
+    """Return the aligned pairs: the modalities of each side; with `across` also each modality on both sides."""
+    within = [pair for side in sides for pair in combinations(side.values(), 2)]
     return within + [(u[m], v[m]) for u, v in combinations(sides, 2) for m in u if m in v and across]
 
 

@@ -2,19 +2,18 @@
 
     L = L_C + λ_afn Σ_{d in s, t} Σ_m L_d(f_m) + λ_ent E_t H(p)      L_d(f) = E (‖f‖ - (sg ‖f‖ + Δr))²
 
-f_m are the features of modality m, sg stops the gradient. Each row is asked to have a norm larger by Δr than it has, on
-both sides: rows of small norm are what a classifier of the source is unsure of. The value of L_d is always Δr².
+f_m are the features of modality m, sg stops the gradient. The loss raises the norm of each row by Δr, on both sides,
+because a classifier of the source is uncertain about rows of small norm. The value of L_d is always Δr².
 
 Implementation details
   1. Means are taken per side and added, λ_afn = 0.05 and Δr = 1 (the authors' code; the paper has one mean over both).
-  2. The norm is that of the features that enter the classifier: with several label kinds, of each kind's part, and
-     added.
+  2. The norm is that of the classifier's input; with several label kinds, the losses of each kind's part are added.
   3. λ_ent = 0 is SAFN; above 0 it is the paper's SAFN+ENT, with the entropy of the fused prediction.
-  4. Rows that lack m count in no term of m; several source domains are one source.
-  5. The authors' head has batch normalisation, and multiplies features by √0.5 in training, so that dropout leaves
-     their mean square as it is. The net is not this method's: with a dropout of 0.5, norms here are larger in training
-     than in tests by about √2.
-Deviation: on frozen features the encoder is the net's own layer, where the paper trains the backbone too.
+  4. Rows that lack m count in no term of m; several source domains count as one source.
+  5. The authors' head has batch normalisation, and multiplies features by √0.5 in training, so that dropout does not
+     change their mean square. Here the net is the run's: with a dropout of 0.5, norms are about √2 larger in training
+     than in tests.
+Deviation: features are frozen, so the encoder is the net's own layer; the paper also trains the backbone.
 """
 
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ class Params:
     """Hyper-parameters of SAFN."""
 
     lambda_afn: float = within(0.05, 0)  #: λ_afn, weight of the norm's growth (the paper's λ)
-    delta_r: float = within(1.0, 0, above=True)  #: Δr, by how much a norm should grow
+    delta_r: float = within(1.0, 0, above=True)  #: Δr, growth of each norm that the loss aims at
     lambda_ent: float = within(0.0, 0)  #: λ_ent, weight of the target's entropy (+ENT)
 
 
@@ -44,7 +43,7 @@ class Safn(Method):
     needs = ("source", "target")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_afn on both sides, with λ_ent also L_ent on the target."""
+        """Return L_C on the source, L_afn on both sides, with λ_ent also L_ent on the target."""
         p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         terms = {
@@ -57,7 +56,7 @@ class Safn(Method):
         return terms
 
     def growth(self, side: Side, f: dict[str, Tensor]) -> Tensor:
-        """L_d of one side, summed over its modalities and the label kinds."""
+        """Return L_d of one side, summed over its modalities and the label kinds."""
         parts = self.net.parts.values()
         return stack(
             [stepwise_norm(f[m][:, part], side.has(m), self.params.delta_r) for m in side.x for part in parts]

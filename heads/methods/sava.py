@@ -1,24 +1,25 @@
-"""A surrogate of SAVA [Shuffle and Attend: Choi et al. 2020, ECCV] on cached windows: the paper's losses were not read.
+"""A surrogate of SAVA [Shuffle and Attend: Choi et al. 2020, ECCV] on cached windows, known by its abstract only.
 
     L = L_C + Σ_m L_d(m) + λ_o Σ_m L_o(m)
     v_m = Σ_t a_mt f_mt,   a_m = softmax over t of u_m · f_mt            attention to windows; v is classified
     L_d(m) = -E_s log D_m(v_m)_source - E_t log D_m(v_m)_target          reversed, by λ_d (2 / (1 + exp(-10 p)) - 1)
-    L_o(m) = Σ_{d in s, t} E_d -log O_m(σ | f_mσ(1), f_mσ(2), f_mσ(3))   in which order σ are they?
+    L_o(m) = Σ_{d in s, t} E_d -log O_m(σ | f_mσ(1), f_mσ(2), f_mσ(3))   prediction of the order σ
 
-f_mt are the features of window t of modality m, D_m their discriminator, O_m tells the 6 orders of 3 windows apart; p
-is the progress of the run. The paper was known by its abstract: "an attention mechanism which focuses on more
+f_mt are the features of window t of modality m, D_m their discriminator. O_m classifies the 6 orders of 3 windows; p is
+the progress of the run. We know the paper only by its abstract: "an attention mechanism which focuses on more
 discriminative clips and directly optimizes for video-level (cf. clip-level) alignment", and "the clip order prediction
-as an auxiliary task"; its clips are our windows. It trains I3D by these losses, so that the backbone itself turns from
-backgrounds to actions. Here one layer on frozen features can, as far as these still show it.
+as an auxiliary task"; its clips are our windows. It trains I3D by these losses, so that the backbone itself attends to
+actions instead of backgrounds. Here one layer on frozen features does so, as far as they still contain the actions.
 
 Implementation details
-  1. L_C alone teaches the attention, on the source: discriminative is what helps to classify. In L_d it is a constant
-     that weighs the gradient of each window; it does not learn to hide what tells the domains apart.
+  1. Only L_C trains the attention, on the source: windows that help to classify are discriminative. In L_d the
+     attention is a constant that weighs the gradient of each window; it does not learn to hide the windows that reveal
+     the domain.
   2. u is 0 at first, so training begins with the mean of the windows. A modality drawn one window at a time has no u.
-  3. The 3 windows lie at the centres of equal stretches of those a row has; rows with fewer than 3 do not count in L_o,
-     and modalities drawn fewer at a time have no O. Draw them in order: `Feed(train="segments:3")`.
-  4. σ is drawn anew for each row and step. O: 3D -> 100 -> ReLU -> 6. λ_o = 1 is ours.
-  5. With several label kinds D, O and u see the features of all of them as one vector. It takes a net with late fusion.
+  3. The 3 windows are at the centres of equal stretches of a row's windows. Rows with fewer than 3 windows do not count
+     in L_o, and modalities drawn with fewer windows have no O. Draw windows in order: `Feed(train="segments:3")`.
+  4. σ is drawn for each row and step. O: 3D -> 100 -> ReLU -> 6. λ_o = 1 is our own choice.
+  5. With several label kinds, D, O and u take their features as one vector. The net must have late fusion.
 Shapes: B rows, T windows, D features.
 """
 
@@ -49,16 +50,14 @@ class Params:
     """Hyper-parameters of the surrogate of SAVA."""
 
     lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    lambda_o: float = within(1.0, 0)  #: λ_o, weight of clip order prediction; 0: none
+    lambda_o: float = within(1.0, 0)  #: λ_o, weight of clip order prediction; 0: without
 
 
 class Sava(Method):
-    """Attended windows that a discriminator cannot tell apart, and windows that know their order."""
+    """Attended windows whose domain a discriminator cannot predict, and windows that reveal their order."""
 
     needs = ("source", "target")
-    surrogate = (
-        "order and attention of cached windows for the paper's training of I3D; its losses known by the abstract"
-    )
+    surrogate = "order and attention of cached windows replace the paper's training of I3D, known by its abstract"
     orders: Tensor
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
@@ -67,7 +66,7 @@ class Sava(Method):
         if params.lambda_o > 0 and not ordered:
             drawn = ", ".join(f"{m} {T}" for m, T in spec.windows.items())
             raise ValueError(
-                f"method sava orders 3 windows of a clip, and no feed draws as many ({drawn}): "
+                f"method sava orders 3 windows of a clip, but no feed draws as many ({drawn}); "
                 f'set Feed(train="segments:3"), or method.lambda_o=0'
             )
         self.u = nn.ModuleDict({m: nn.Linear(net.dim, 1, bias=False) for m, T in spec.windows.items() if T > 1})
@@ -80,7 +79,7 @@ class Sava(Method):
         self.register_buffer("orders", torch.tensor(ORDERS), persistent=False)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_d between the sides, L_o on both."""
+        """Return L_C on the source, L_d between the sides, L_o on both."""
         s, t = batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         a_s, a_t = self.attention(s, f_s), self.attention(t, f_t)
@@ -95,17 +94,17 @@ class Sava(Method):
         return terms
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Logits of attended windows."""
+        """Return the logits of attended windows."""
         f = window_features(self.net, side)
         return self.net.classify(attend(f, self.attention(side, f)))
 
     def attention(self, side: Side, f: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Modality -> a (B, T): rows sum to 1, or to 0 without the modality."""
+        """Return modality -> a (B, T): rows sum to 1, or to 0 without the modality."""
         score = {m: self.u[m](f_BTD).squeeze(2) if m in self.u else f_BTD[:, :, 0] * 0 for m, f_BTD in f.items()}
         return {m: masked_softmax(score_BT, side.present[m]) for m, score_BT in score.items()}
 
     def order_loss(self, m: str, side: Side, f_BTD: Tensor) -> Tensor:
-        """L_o of one side in one modality, mean over the rows with 3 windows or more."""
+        """Return L_o of one side in one modality, the mean over the rows with 3 windows or more."""
         at_B3 = centres(side.present[m], 3)
         sigma_B = torch.randint(len(ORDERS), (len(at_B3),), device=at_B3.device)
         shuffled_B3 = at_B3.gather(1, self.orders[sigma_B])
@@ -115,7 +114,7 @@ class Sava(Method):
 
 
 def attend(f: dict[str, Tensor], a: dict[str, Tensor]) -> dict[str, Tensor]:
-    """v: modality -> Σ_t a_t f_t (B, D)."""
+    """Return v: modality -> Σ_t a_t f_t (B, D)."""
     return {m: (a[m][:, :, None] * f_BTD).sum(1) for m, f_BTD in f.items()}
 
 

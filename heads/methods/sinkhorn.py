@@ -4,20 +4,20 @@
     S_ε(s, t) = OT_ε(s, t) - (OT_ε(s, s) + OT_ε(t, t)) / 2,   OT_ε = min_P <P, C> + ε KL(P | uniform)
     C_ij = 1 - cos(s_i, t_j)
 
-f_m are the features of modality m. Every source row is sent to the target rows that are nearest to it in direction,
-under the condition that all rows of both sides are used equally; the cost of that is what training lowers.
+f_m are the features of modality m. The plan P moves every source row to the target rows nearest in direction, with
+equal use of all rows on both sides. Training lowers the cost of the plan.
 
 Implementation details
-  1. ACP names the method and gives no value: ε = 0.1, 50 iterations, λ_ot = 1 and the cosine are ours. Cosines are
-     bounded, so ε means the same for all features; norms are not aligned.
-  2. `debiased=False` is OT_ε(s, t) alone. It is least where each side has shrunk to one direction, which the cross
-     entropy has to keep from happening.
+  1. ACP names the method without values: ε = 0.1, 50 iterations, λ_ot = 1 and the cosine are our own. Cosines are
+     bounded, so ε has the same effect for all features; norms are not aligned.
+  2. `debiased=False` is OT_ε(s, t) without the correction. It is least if each side has shrunk to one direction, which
+     the cross entropy has to prevent.
   3. The gradient goes through the cost; the plan is a constant, as the envelope theorem allows at the optimum.
-  4. Equal use of rows forces classes onto each other where the domains have other shares of them; small batches make
-     that worse.
-  5. Several source domains are one source. With several label kinds the features of all of them are one vector.
+  4. Equal use of rows matches rows of different classes if the domains have different class shares; small batches make
+     this worse.
+  5. Several source domains count as one source. With several label kinds, their features are aligned as one vector.
   6. Rows that lack m have no weight in the transport of m.
-Deviation: on frozen features the encoder is the net's own layer, where the papers train the whole network.
+Deviation: features are frozen, so the encoder is the net's own layer; the papers train the whole network.
 """
 
 from dataclasses import dataclass
@@ -38,25 +38,25 @@ class Params:
 
     lambda_ot: float = within(1.0, 0)  #: λ_ot, weight of the transport, summed over modalities
     epsilon: float = within(0.1, 0, above=True)  #: ε, weight of the plan's entropy, in units of the cost (0 to 2)
-    iterations: int = within(50, 1)  #: of Sinkhorn's algorithm; a smaller ε needs more
-    debiased: bool = True  #: S_ε; False: OT_ε
+    iterations: int = within(50, 1)  #: iterations of Sinkhorn's algorithm; a smaller ε needs more
+    debiased: bool = True  #: True: S_ε; False: OT_ε
 
 
 class Sinkhorn(Method):
-    """Source rows near target rows, one for one."""
+    """Source rows moved near target rows by optimal transport."""
 
     needs = ("source", "target")
     tasks = ("classification", "retrieval")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_ot between the sides."""
+        """Return L_C on the source, L_ot between the sides."""
         p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
         each = [self.transport(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values()]
         return {**self.net.loss(f_s, s), "L_ot": p.lambda_ot * torch.stack(each).sum()}
 
     def transport(self, f_SD: Tensor, f_TD: Tensor, in_S: Tensor, in_T: Tensor) -> Tensor:
-        """S_ε or OT_ε of one modality."""
+        """Return S_ε or OT_ε of one modality."""
         p = self.params
         if p.debiased:
             return sinkhorn_divergence(f_SD, f_TD, in_S, in_T, p.epsilon, p.iterations)

@@ -1,14 +1,14 @@
-"""Source-only: L = L_C, cross entropy on the labelled domains and nothing else. The row that adaptation has to beat.
+"""Source-only: L = L_C, cross entropy on the labelled domains and nothing else. Adaptation has to beat this row.
 
-Supervised-target, the row it can hope for, is this method with the target as its labelled domain:
+Supervised-target, the upper bound of adaptation, is this method with the target as its labelled domain:
 `RunConfig(source=("night",), test="night", method=source_only.Params(), ...)`.
 
 Implementation details
   1. The scores of the modalities are added before the softmax (RNA, Sec. 3; MM-SADA's code).
-  2. `per_modality` adds the cross entropy of each modality alone, with weight 1, over the rows that have it:
-     "source-only †" of RNA's Table 5. It takes a net with late fusion.
+  2. `per_modality` adds the cross entropy of each single modality, with weight 1, over the rows that have it:
+     "source-only †" of RNA's Table 5. The net must have late fusion.
   3. With several label kinds, their cross entropies are added.
-  4. `smoothing=0.1` is the source stage of SHOT: a classifier whose features lie in tight, evenly spread clusters.
+  4. `smoothing=0.1` is the source stage of SHOT: the classifier's features then form tight, evenly spread clusters.
 """
 
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ from heads.params import within
 class Params:
     """Hyper-parameters of source-only."""
 
-    per_modality: bool = False  #: †: also classify from each modality alone
+    per_modality: bool = False  #: †: also classify from each single modality
     smoothing: float = within(0.0, 0, 1, below=True)  #: ε of label smoothing: targets are (1 - ε) 1[y = k] + ε / K
 
 
 class SourceOnly(Method):
-    """Cross entropy on the source; on a net of retrieval, its ranking loss."""
+    """Cross entropy on the source; on a retrieval net, its ranking loss."""
 
     tasks = ("classification", "retrieval")
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         if isinstance(net, Retrieval) and params != Params():
-            raise ValueError(f"{params} needs a classification net; leave the defaults on a retrieval net")
+            raise ValueError(f"{params} is for classification; keep the defaults on a retrieval net")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C, and L_C_m when asked for."""
+        """Return L_C, and L_C_m with `per_modality`."""
         s, smoothing = batch.source_side, self.params.smoothing
         f = self.net.encode(s)
         if not smoothing:

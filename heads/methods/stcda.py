@@ -1,4 +1,4 @@
-"""A surrogate of STCDA, spatio-temporal contrast [Song et al. 2021, CVPR] on cached windows: its losses were not read.
+"""A surrogate of STCDA, spatio-temporal contrast [Song et al. 2021, CVPR], on cached windows, known by its abstract.
 
     L = L_C + λ_c Σ_{d in s, t} (L_clip(d) + L_video(d)) + λ_v Σ_m L_vca(m)
     L_clip(d)  = ½ Σ_{k≠l} mean over windows of -log( Σ_{own clip} φ(f_it^k, f_ju^l) / Σ_{j, u} φ(f_it^k, f_ju^l) )
@@ -6,24 +6,23 @@
     L_vca(m)   = mean over classes of -log( φ(c_t^y, c_s^y) / Σ_y' φ(c_t^y, c_s^y') )
 
 φ(a, b) = exp(cos(a, b) / τ). f_it^k are the features in modality k of window t (the paper's clip) of clip i (its
-video), v_i^k their mean, c_d^y the mean v of class y on side d. Windows and clips are nearer to their own in another
-modality than to others of the batch; classes of the target are near those of the source. The target's classes come from
-clustering.
+video), v_i^k their mean, c_d^y the mean v of class y on side d. The losses move windows and clips nearer to the same
+clip in another modality than to other clips of the batch, and classes of the target near those of the source. The
+target's classes come from clustering.
 
-The paper was known by its abstract: "clip/video pairs with positive or negative properties" for contrastive learning
+We know the paper only by its abstract: "clip/video pairs with positive or negative properties" for contrastive learning
 that is self-supervised, and a "video-based contrastive alignment (VCA), to optimize the category-aware video-level
-alignment". The equations are ours, after XMC's L_mo and InfoNCE over classes; the backbone is not trained.
+alignment". The equations are our own, after XMC's L_mo and InfoNCE over classes; the backbone is not trained.
 
 Implementation details
-  1. Clustering, of the whole target in eval mode, anew in each epoch: the nearest mean of a source class by cosine,
-     then the nearest mean of the target rows so labelled; on the features of all modalities side by side.
-  2. Negatives are of the batch; those of the same class are among them, as no label is asked for. Means c are over the
-     rows of the batch, classes that both sides have there.
-  3. λ_c = λ_v = 0.1 and τ = 0.1 are ours. There is no projection head.
-  4. A clip is classified by the mean of its windows' features. With one modality L_clip and L_video are 0.
-  5. With several label kinds L_vca is taken on each kind's part of the features, and added. It takes a net with late
-     fusion.
-  6. Give the adapter `act="none"`: behind a ReLU no cosine is negative.
+  1. The whole target is clustered in eval mode, again in each epoch: by the nearest mean of a source class (cosine),
+     then by the nearest mean of the target rows so labelled, on the concatenated features of all modalities.
+  2. Negatives come from the batch, also from the same class, because the contrast uses no labels. Means c are over the
+     rows of the batch, for the classes that both sides have there.
+  3. λ_c = λ_v = 0.1 and τ = 0.1 are our own. There is no projection head.
+  4. A clip is classified by the mean of its windows' features. With one modality, L_clip and L_video are 0.
+  5. With several label kinds, the L_vca of each kind's part of the features are added. The net must have late fusion.
+  6. Give the adapter `act="none"`: after a ReLU no cosine is negative.
 Shapes: B rows, T windows, N rows of a side, K classes, D features.
 """
 
@@ -55,10 +54,10 @@ class Params:
 
 
 class Stcda(Method):
-    """Windows and clips near their own, classes near theirs."""
+    """Contrast of windows and clips across modalities, and of classes across domains."""
 
     needs = ("source", "target")
-    surrogate = "contrast of cached windows, losses of ours, for the paper's network, which is known by its abstract"
+    surrogate = "contrast of cached windows, with our own losses, replaces the paper's network, known by its abstract"
     labels: Tensor
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
@@ -76,13 +75,13 @@ class Stcda(Method):
         self.labels = torch.stack(y, 1)
 
     def look(self, side: Side) -> dict[str, Tensor]:
-        """Label -> features of all modalities side by side (B, M D); "y LABEL" -> labels, where there are any."""
+        """Return label -> concatenated features of all modalities (B, M D); "y LABEL" -> labels, if visible."""
         v = videos(side, window_features(self.net, side))
         all_v = {m: v.get(m, torch.zeros_like(next(iter(v.values())))) for m in self.spec.shapes}
         return self.net.reads(all_v) | {f"y {label}": y_B for label, y_B in side.y.items()}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, L_clip and L_video on both sides, L_vca between them."""
+        """Return L_C on the source, L_clip and L_video on both sides, L_vca between them."""
         p, (s, t) = self.params, batch.both()
         f_s, f_t = window_features(self.net, s), window_features(self.net, t)
         v_s, v_t = videos(s, f_s), videos(t, f_t)
@@ -101,14 +100,15 @@ class Stcda(Method):
         return {"L_C": L_C, "L_clip": p.lambda_c * L_clip, "L_video": p.lambda_c * L_video, "L_vca": p.lambda_v * L_vca}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Logits of the means of encoded windows."""
+        """Return the logits of the means of encoded windows."""
         return self.net.classify(videos(side, window_features(self.net, side)))
 
 
 def cross_modal(f: dict[str, Tensor], present: dict[str, Tensor], tau: float) -> Tensor:
-    """Each window against all of the batch in another modality, those of its own row being positive; halved sum.
+    """Contrast each window with all windows of the batch in another modality; windows of its own row are positives.
 
-    f: modality -> (B, T, D), present: modality -> (B, T) bool. One window per row: rows against rows.
+    f: modality -> (B, T, D), present: modality -> (B, T) bool. The result is half the sum over ordered pairs of
+    modalities.
     """
     total = next(iter(f.values())).new_zeros(())
     for k, other in permutations(f, 2):
@@ -122,7 +122,7 @@ def cross_modal(f: dict[str, Tensor], present: dict[str, Tensor], tau: float) ->
 
 
 def cluster(f_SD: Tensor, in_SK: Tensor, f_TD: Tensor) -> Tensor:
-    """Labels of the target (T,): by the nearest mean of a source class, then of the rows so labelled.
+    """Return labels of the target (T,): by the nearest mean of a source class, then of the rows so labelled.
 
     >>> f_t = torch.tensor([[4.0, 0.0], [1.0, 0.9], [0.8, 1.0]])
     >>> cluster(torch.eye(2), torch.eye(2), f_t)   # the first source row is nearest to the second row, but not its own
@@ -134,7 +134,7 @@ def cluster(f_SD: Tensor, in_SK: Tensor, f_TD: Tensor) -> Tensor:
 
 
 def as_windows(side: Side, v: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Features (B, 1, D) and who has them (B, 1), by modality: a row's mean as its only window."""
+    """Return features (B, 1, D) and their masks (B, 1), by modality: a row's mean as its only window."""
     return {m: v_BD[:, None] for m, v_BD in v.items()}, {m: side.has(m)[:, None] for m in v}
 
 

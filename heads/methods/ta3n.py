@@ -6,26 +6,27 @@
     L_ae = mean over both sides of (1 + H(d_m)) H(p),   d_m = softmax D_t(f'_m)                  attentive entropy
 
 x_mt are the frames of modality m, r_mn its relations of n frames, f'_m the video's feature, p the class probabilities.
-Where D_rn tells the domains apart, alignment has work to do: these relations weigh more. Where D_t does not, they are
-aligned, and p is to be certain. The encoders feel the three domain losses reversed, by β (2 / (1 + exp(-p)) - 1), with
-the progress p of the run: the factor ends at 0.46, not at 1 as DANN's.
+Relations whose domain D_rn can predict are not aligned yet, so they weigh more. Videos whose domain D_t cannot predict
+are aligned, so their p should be certain. The encoders get the gradients of the three domain losses reversed, times β
+(2 / (1 + exp(-p)) - 1), with the progress p of the run: the factor ends at 0.46, while DANN's ends at 1.
 
 Implementation details (the code is that of EK100's challenge, by the authors of TA3N)
-  1. β are the code's for EK100 and UCF -> HMDB: 0.5 frames, 0.75 relations and videos; HMDB -> UCF has 1 for relations
-     and γ = 0.3. β stands in the reversal, so it weighs what the encoders feel; discriminators learn at full rate.
-  2. The attention acts in tests as well. It and L_ae take gradients through the discriminators and their reversal, as
-     in the code.
-  3. D: I -> I -> ReLU -> 2; those of relations one per n. First weights are torch's (the code has a normal of std 0.001
-     for those of frames and videos).
+  1. The β are the code's for EK100 and UCF -> HMDB: 0.5 for frames, 0.75 for relations and videos. HMDB -> UCF has 1
+     for relations and γ = 0.3. β is in the reversal, so it scales the gradient of the encoders; discriminators learn at
+     the full rate.
+  2. The attention also acts in tests. Attention and L_ae take gradients through the discriminators and their reversal,
+     as in the code.
+  3. D: I -> I -> ReLU -> 2; relations have one D per n. Initial weights are torch's (the code has a normal of std 0.001
+     for the D of frames and videos).
   4. Cross entropies are means over the rows of both sides that have m, and over their frames or relations.
   5. With several label kinds L_C and L_ae are means over them (EK100: 0.5 verb + 0.5 noun).
   6. In L_ae p is of all modalities together, and H(d_m) the mean over those that a row has.
   7. The paper's runs: SGD with Nesterov, momentum 0.9, weight decay 1e-4, lr 0.003 (UCF-HMDB 0.03) divided by 10 after
      a third and two thirds of 30 epochs, clip_norm 20, batch (128, 128 N_t / N_s), `Feed(train="segments:5")`.
-Deviation: the code joins the modalities to one frame of 3072 numbers. Here each has its own relations, discriminators
-and attention, the losses are added, and the scores are fused late, as in RNA, whose tables it stands in. For the
-original, join the features in one store; f' is then still brought to D by U before it is classified.
-Shapes: B rows, N frames or relations of a row or its video, S relations, R numbers of each.
+Deviation: the code joins the modalities to one frame of 3072 numbers. Here each modality has its own relations,
+discriminators and attention; the losses are added, and the scores are fused late, as in RNA, whose tables include it.
+For the original, join the features in one store; U still maps f' to D before it is classified.
+Shapes: B rows, N frames or relations of a row (1 for its video), S relations, R numbers of each.
 """
 
 from dataclasses import dataclass
@@ -56,15 +57,15 @@ class Params:
     gamma: float = within(0.003, 0)  #: γ, weight of the attentive entropy
 
 
-class Seen(NamedTuple):
-    """One side under the discriminators."""
+class SideOutputs(NamedTuple):
+    """Features and domain logits of one side."""
 
-    f: dict[str, Tensor]  #: modality -> (B, D), of attended relations
+    f: dict[str, Tensor]  #: modality -> (B, D), from attended relations
     d: dict[str, dict[str, Tensor]]  #: L_sd | L_rd | L_td -> modality -> logits "source", "target" (B, N, 2)
 
 
 class Ta3n(Method):
-    """Discriminators of frames, relations and videos, and attention to relations that give the domain away."""
+    """Discriminators of frames, relations and videos, and attention to relations that reveal the domain."""
 
     needs = ("source", "target")
     net: trn.Trn
@@ -72,29 +73,29 @@ class Ta3n(Method):
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         if not isinstance(net, trn.Trn):
-            raise ValueError("method ta3n aligns frames and relations, which net trn has and this net has not")
+            raise ValueError("method ta3n aligns frames and relations, which this net does not have; use net trn")
         W, R = net.params.frame_dim, net.params.relation_dim
         self.D_s = nn.ModuleDict({m: discriminator(W) for m in spec.shapes})
         self.D_r = nn.ModuleDict({f"{m}:{n}": discriminator(R) for m, scales in net.scales.items() for n in scales})
         self.D_t = nn.ModuleDict({m: discriminator(R) for m in spec.shapes})
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """L_C on the source, the domain losses between the sides, L_ae on both."""
+        """Return L_C on the source, the domain losses between the sides, L_ae on both."""
         s, t = batch.both()
         warm = dann(progress / 10)
-        of_s, of_t = self.look(s, warm), self.look(t, warm)
-        z_s, z_t = self.net.classify(of_s.f), self.net.classify(of_t.f)
+        out_s, out_t = self.look(s, warm), self.look(t, warm)
+        z_s, z_t = self.net.classify(out_s.f), self.net.classify(out_t.f)
         terms = {"L_C": label_cross_entropy(z_s, s.y) / len(z_s)}
-        terms |= {name: domain_losses(s, t, of_s.d[name], of_t.d[name]) for name in of_s.d}
-        both = torch.cat([attentive_entropy(s, of_s, z_s), attentive_entropy(t, of_t, z_t)])
+        terms |= {name: domain_losses(s, t, out_s.d[name], out_t.d[name]) for name in out_s.d}
+        both = torch.cat([attentive_entropy(s, out_s, z_s), attentive_entropy(t, out_t, z_t)])
         return {**terms, "L_ae": self.params.gamma * both.mean()}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Logits from attended relations."""
+        """Return the logits from attended relations."""
         return self.net.classify(self.look(side, 0.0).f)
 
-    def look(self, side: Side, warm: float) -> Seen:
-        """Features and domain logits; warm: what the β are multiplied by."""
+    def look(self, side: Side, warm: float) -> SideOutputs:
+        """Return features and domain logits; warm: factor of the β."""
         p = self.params
         video: dict[str, Tensor] = {}
         d: dict[str, dict[str, Tensor]] = {"L_sd": {}, "L_rd": {}, "L_td": {}}
@@ -105,34 +106,34 @@ class Ta3n(Method):
             w_BS = 1 - domain_entropy(d["L_rd"][m])
             video[m] = self.net.video((1 + w_BS[:, :, None]) * r_BSR)
             d["L_td"][m] = self.D_t[m](reverse(video[m], warm * p.beta_t))[:, None]
-        return Seen(self.net.project(side, video), d)
+        return SideOutputs(self.net.project(side, video), d)
 
 
 def domain_losses(s: Side, t: Side, d_s: dict[str, Tensor], d_t: dict[str, Tensor]) -> Tensor:
-    """Σ_m of one level's cross entropy, over the modalities of both sides; d: modality -> logits (B, N, 2)."""
+    """Return Σ_m of one level's cross entropy, over the modalities of both sides; d: modality -> logits (B, N, 2)."""
     each = []
     for m in shared(s, t):
-        there_s, there_t = (side.has(m).repeat_interleave(d[m].shape[1]) for side, d in ((s, d_s), (t, d_t)))
-        each.append(side_loss(d_s[m].flatten(0, 1), d_t[m].flatten(0, 1), there_s, there_t))
+        has_s, has_t = (side.has(m).repeat_interleave(d[m].shape[1]) for side, d in ((s, d_s), (t, d_t)))
+        each.append(side_loss(d_s[m].flatten(0, 1), d_t[m].flatten(0, 1), has_s, has_t))
     return stack(each).sum()
 
 
-def attentive_entropy(side: Side, seen: Seen, z: dict[str, Tensor]) -> Tensor:
-    """(1 + H(d_m)) H(p) of each row -> (B,); means over modalities and label kinds."""
+def attentive_entropy(side: Side, outputs: SideOutputs, z: dict[str, Tensor]) -> Tensor:
+    """Return (1 + H(d_m)) H(p) of each row -> (B,), with means over modalities and label kinds."""
     has_MB = stack([side.has(m) for m in side.x])
-    H_MB = stack([domain_entropy(seen.d["L_td"][m])[:, 0] for m in side.x])
+    H_MB = stack([domain_entropy(outputs.d["L_td"][m])[:, 0] for m in side.x])
     H_d = (H_MB * has_MB).sum(0) / has_MB.sum(0).clamp_min(1)
     H_p = stack([entropy(z_BK.softmax(1)) for z_BK in z.values()]).mean(0)
     return (1 + H_d) * H_p
 
 
 def domain_entropy(d_BN2: Tensor) -> Tensor:
-    """H of each domain prediction -> (B, N), from 0 (told apart) to log 2."""
+    """Return H of each domain prediction -> (B, N), from 0 (certain) to log 2."""
     return entropy(d_BN2.softmax(2).flatten(0, 1)).reshape(d_BN2.shape[:2])
 
 
 def discriminator(inputs: int) -> nn.Sequential:
-    """I -> I -> ReLU -> 2, as in the code."""
+    """Build I -> I -> ReLU -> 2, as in the code."""
     return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, 2))
 
 

@@ -1,10 +1,8 @@
-"""Benchmarks of extraction with networks: pace, memory, seeking in long videos, options; see `make bench`."""
+"""Benchmarks of extraction: descriptors, networks and their options, memory and seeking in long videos."""
 
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,39 +24,56 @@ from featcache.extractors.i3d_rgb import I3DRgb, Params
 from featcache.manifest import Clip, Manifest
 from featcache.media import Piece, read_clip, windows_of
 from featcache.windows import Plan
-from pipelines.bench.store import Alternate, Line
+from pipelines.bench._lines import Line, alternate, peak_bytes, run_apart
 from pipelines.extraction.extract import extract
 from pipelines.extraction.extractors import load_extractors
 
 WORKERS = os.cpu_count() or 1
-THREADS = torch.get_num_threads()  #: torch's own choice; other benchmarks change it
+DESCRIPTORS = ("hog", "hof", "logmel")
+THREADS = torch.get_num_threads()  #: torch's default; other benchmarks change it
 LOOP = 60  #: seconds after which a film shows the same pictures again
-SEGMENTS, SEGMENT = 100, 3  #: segments of the hour that is sought through, and their seconds
-FILM_WINDOWS, REAL = 2000, 8  #: windows of the two hours, and those of them that go through the network
+SEGMENTS, SEGMENT = 100, 3  #: segments that are read from an hour of video, and their seconds
+FILM_WINDOWS, REAL = 2000, 8  #: windows of the film of two hours, and the number that the network computes
 
 
-def pace(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Extraction of `kitchens` against its two halves, decoding and the network, each alone on all cores."""
+def descriptors(folder: Path) -> Iterator[Line]:
+    """Extraction of descriptors against decoding and preparing only, on all cores."""
+    manifest = kitchens.build(folder / "videos", every=4)
+    extractors = load_extractors(DESCRIPTORS)
+
+    def decode_only(n: int) -> None:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for _ in pool.map(lambda clip: read_clip(manifest.path(clip), clip, Plan(), extractors), manifest):
+                pass
+
+    def extract_all(n: int) -> None:
+        extract(manifest, extractors, folder / f"s{n}", plan=Plan(), workers=WORKERS)
+
+    ours, plain = alternate(extract_all, decode_only, rounds=3)
+    measured = f"extract {' + '.join(DESCRIPTORS)}"
+    yield measured, "decode + prepare", ours, plain, lambda s: f"{len(manifest) / s:.1f} clips/s"
+
+
+def networks(folder: Path) -> Iterator[Line]:
+    """Extraction of `kitchens` against its two halves, decoding and the network, each of them on all cores."""
     torch.set_num_threads(THREADS)
-    videos = kitchens.build(folder / "videos", share=0.1)
+    videos = kitchens.build(folder / "videos", every=4)
     for name, settings, clips, plan, rounds in (
         ("i3d-rgb", (), 2, Plan(), 3),
         ("i3d-flow", ("method=dis",), 2, Plan(), 3),
         ("i3d-flow", ("method=tvl1", "count=9"), 4, Plan("segments", 1), 1),  # a field takes a second
     ):
         (extractor,) = load_extractors([name], [f"{name}.{setting}" for setting in settings], [UNTRAINED])
-        what = " ".join(["extract", name, *settings])
-        yield from _pace(what, _few(videos, clips), extractor, plan, rounds, alternate)
+        measured = " ".join(["extract", name, *settings])
+        yield from _pace(measured, _few(videos, clips), extractor, plan, rounds)
 
 
 def _few(videos: Manifest, clips: int) -> Manifest:
-    """So many clips, spread over actions and kitchens."""
+    """`clips` of the videos, spread over actions and kitchens."""
     return replace(videos, clips=videos.clips[:: len(videos) // clips][:clips])
 
 
-def _pace(
-    what: str, videos: Manifest, extractor: Extractor, plan: Plan, rounds: int, alternate: Alternate
-) -> Iterator[Line]:
+def _pace(measured: str, videos: Manifest, extractor: Extractor, plan: Plan, rounds: int) -> Iterator[Line]:
     seconds: list[tuple[float, float]] = []
 
     def together(_: int) -> None:
@@ -77,7 +92,7 @@ def _pace(
     slower = "decode + prepare" if decoding > forward else "the network"
     count = len(videos) * plan.count(0, 1)
     for against, plain in ((f"{slower} alone, the slower half", max(decoding, forward)), ("one after the other", both)):
-        yield what, against, ours, plain, lambda s: f"{count / s:.2f} windows/s"
+        yield measured, against, ours, plain, lambda s: f"{count / s:.2f} windows/s"
 
 
 def _windows(videos: Manifest, extractor: Extractor, plan: Plan) -> list[NDArray[np.generic]]:
@@ -90,25 +105,22 @@ def _windows(videos: Manifest, extractor: Extractor, plan: Plan) -> list[NDArray
         return [window for windows in pool.map(drain, videos) for window in windows]
 
 
-def memory(folder: Path) -> Iterator[Line]:
-    """Peak memory of extracting i3d-rgb from two hours of video, as many clips and as one."""
+def _memory(folder: Path) -> Iterator[Line]:
+    """Peak memory of extracting i3d-rgb from two hours of video: as many clips, and as one."""
     film = folder / "two hours.mp4"
     write_film(film, 7200, rate=5, keyframes=10, size=(160, 120))
-    for segments, of in ((FILM_WINDOWS, f"{FILM_WINDOWS} segments of two hours"), (1, "two hours as one clip")):
+    for segments, clips in ((FILM_WINDOWS, f"{FILM_WINDOWS} segments of two hours"), (1, "two hours as one clip")):
         code = "import sys; from pipelines.bench.extraction import *; extract_film(Path(sys.argv[1]), int(sys.argv[2]))"
-        said = subprocess.run(
-            [sys.executable, "-c", code, str(film), str(segments)], capture_output=True, check=True, text=True
+        measured = json.loads(run_apart(code, str(film), str(segments)))
+        name = (
+            f"peak memory, i3d-rgb on {clips} ({measured['windows']} windows of 2.4 MB; {measured['computed']} through "
+            "the network, then zeros once decoding is as far ahead as it goes)"
         )
-        found = json.loads(said.stdout)
-        what = (
-            f"peak memory, i3d-rgb on {of} ({found['windows']} windows of 2.4 MB; {found['computed']} through the "
-            "network, then zeros once decoding is as far ahead as it goes)"
-        )
-        yield what, "2 GiB", found["peak_bytes"], float(2 << 30), lambda size: f"{size / 2**30:.2f} GiB"
+        yield name, "2 GiB", measured["peak_bytes"], float(2 << 30), lambda size: f"{size / 2**30:.2f} GiB"
 
 
 def extract_film(film: Path, segments: int) -> None:
-    """Extract i3d-rgb from a film of two hours, as one clip or as many; print the peak of this process' memory."""
+    """Extract i3d-rgb from a film of two hours, as one clip or as many; print the peak memory of this process."""
     extractor, step = _Hasty(Params()).ready(Runtime(UNTRAINED)), 7200 / FILM_WINDOWS
     bounds = [(k * step, (k + 1) * step) for k in range(segments)] if segments > 1 else [(None, None)]
     clips = (Clip(str(k), "d", "test", film.name, start, stop) for k, (start, stop) in enumerate(bounds))
@@ -116,21 +128,19 @@ def extract_film(film: Path, segments: int) -> None:
     with tempfile.TemporaryDirectory() as stores:
         store = extract(manifest, [extractor], Path(stores), plan=plan, workers=WORKERS).stores[extractor.name]
         rows, done = store.read(), store.counts()["done"]
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.split("VmHWM:")[1].split()[0]) << 10
     print(json.dumps({"clips": done, "windows": rows.shape[0] * rows.shape[1], "computed": int(rows.any(2).sum()),
-                      "ahead": extractor.ahead, "peak_bytes": peak}))  # fmt: skip
+                      "ahead": extractor.ahead, "peak_bytes": peak_bytes()}))  # fmt: skip
 
 
 class _Hasty(I3DRgb):
-    """I3D for the first windows. Then it waits until decoding is as far ahead as it goes, and gives zeros."""
+    """I3D on the first windows; then it waits until decoding is as far ahead as it goes, and returns zeros."""
 
     prepared = 0
     called = 0
-    ahead = 0  #: windows that were decoded when it had waited, and not computed
+    ahead = 0  #: windows that were decoded, but not computed, at the end of that wait
 
     def prepare(self, window: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """As I3D does."""
+        """Count the window, and prepare it as I3D does."""
         self.prepared += 1
         return super().prepare(window)
 
@@ -147,8 +157,8 @@ class _Hasty(I3DRgb):
         return np.zeros((len(windows), *self.row_shape), np.float32)
 
 
-def seeking(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Segments of an hour of video against files of one segment each; both as if they were read for the first time."""
+def _seeking(folder: Path) -> Iterator[Line]:
+    """Segments of an hour of video against one file per segment; both are read as if for the first time."""
     clip, rate, size = Clip("clip", "d", "test", "an hour.mp4"), 25, (320, 240)
     begins = [round((k + 0.3) * 3600 / SEGMENTS * rate) for k in range(SEGMENTS)]
     segments = [replace(clip, start=begin / rate, stop=begin / rate + SEGMENT) for begin in begins]
@@ -157,7 +167,7 @@ def seeking(folder: Path, alternate: Alternate) -> Iterator[Line]:
 
     def read(clips: list[Clip]) -> None:
         for source in {clip.source for clip in clips}:
-            os.utime(folder / source)  # what is known of a file is remembered while it stays the same
+            os.utime(folder / source)  # a new time stamp makes the reader's cached facts of the file invalid
         for clip in clips:
             read_clip(folder / clip.source, clip, Plan(), extractors)
 
@@ -166,17 +176,23 @@ def seeking(folder: Path, alternate: Alternate) -> Iterator[Line]:
         for begin, part in zip(begins, cut, strict=True):
             write_film(folder / part.source, SEGMENT, rate=rate, keyframes=keyframes, size=size, first=begin)
         ours, plain = alternate(lambda _: read(segments), lambda _: read(cut), rounds=3)
-        what = f"read {SEGMENTS} segments of an hour for hog, a keyframe every {keyframes} pictures"
-        yield what, "as many files", ours, plain, lambda s: f"{SEGMENTS / s:.1f} segments/s"
+        measured = f"read {SEGMENTS} segments of an hour for hog, a keyframe every {keyframes} pictures"
+        yield measured, "as many files", ours, plain, lambda s: f"{SEGMENTS / s:.1f} segments/s"
 
 
-def options(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Ways to run a network against the default, on the same windows, with the least cosine of a row to the default's.
+def long_videos(folder: Path) -> Iterator[Line]:
+    """Memory of extraction from a long video, and seeking in it."""
+    yield from _memory(folder)
+    yield from _seeking(folder)
 
-    Without bf16 in oneDNN's sense a CPU computes it hundreds of times slower than float32: it is left out there.
+
+def options(folder: Path) -> Iterator[Line]:
+    """Options of a network against the default, on the same windows, with the least cosine of a row to the default's.
+
+    A CPU without bf16 support in oneDNN computes bf16 hundreds of times slower than float32, so bf16 is left out there.
     """
     torch.set_num_threads(THREADS)
-    videos = kitchens.build(folder / "videos", share=0.1)
+    videos = kitchens.build(folder / "videos", every=4)
     runtimes = {"channels first": Runtime(UNTRAINED, channels_last=False)}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         runtimes["bf16"] = Runtime(UNTRAINED, precision="bf16")
@@ -188,26 +204,24 @@ def options(folder: Path, alternate: Alternate) -> Iterator[Line]:
         default = load(name).ready(Runtime(UNTRAINED))
         windows = np.stack(_windows(_few(videos, 8), default, Plan())[:count])
         for option, runtime in (runtimes | more).items():
-            yield from _option(load(name).ready(runtime), option, default, windows, alternate)
+            yield from _option(load(name).ready(runtime), option, default, windows)
 
 
-def _option(
-    extractor: Extractor, option: str, default: Extractor, windows: NDArray[np.generic], alternate: Alternate
-) -> Iterator[Line]:
+def _option(extractor: Extractor, option: str, default: Extractor, windows: NDArray[np.generic]) -> Iterator[Line]:
     began = time.perf_counter()
     rows = extractor(windows)
     first = time.perf_counter() - began
     expected = default(windows)
     cosine = (rows * expected).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(expected, axis=1)
     ours, plain = alternate(lambda _: extractor(windows), lambda _: default(windows))
-    what = f"{extractor.name}, {option} (cosine {cosine.min():.7f}; first call {first:.1f} s)"
-    yield what, "the default", ours, plain, lambda s: f"{len(windows) / s:.2f} windows/s"
+    measured = f"{extractor.name}, {option} (cosine {cosine.min():.7f}; first call {first:.1f} s)"
+    yield measured, "the default", ours, plain, lambda s: f"{len(windows) / s:.2f} windows/s"
 
 
 def write_film(path: Path, seconds: int, *, rate: int, keyframes: int, size: tuple[int, int], first: int = 0) -> None:
-    """H.264 of a view that wanders over a texture, from picture `first` on.
+    """Write H.264 of a view that wanders over a texture, from picture `first` on.
 
-    What is longer than LOOP seconds repeats the packets of the first LOOP: quickly made, and to a reader the same.
+    A longer film repeats the packets of its first LOOP seconds: this is fast, and costs a reader the same.
     """
     width, height = size
     noise = np.random.default_rng(0).integers(0, 256, (2 * height, 2 * width), np.uint8)
@@ -231,3 +245,6 @@ def write_film(path: Path, seconds: int, *, rate: int, keyframes: int, size: tup
                 packet.time_base, packet.duration = base, duration  # muxing counts them in the stream's ticks
                 packet.pts, packet.dts = (stamp + round(loop * LOOP / base) for stamp in (pts, dts))
                 container.mux(packet)
+
+
+BENCHMARKS = {"extraction": descriptors, "networks": networks, "options": options, "long_videos": long_videos}

@@ -1,9 +1,7 @@
-"""Benchmarks of reading stores: gathering, opening, cold loading, training, streaming; see `make bench`."""
+"""Benchmarks of stores: writing, reading, opening, cold loading, gathering, training, streaming."""
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from featcache.store.reader import rows_csv
 from heads.batch import Batch
 from heads.methods import source_only
 from heads.nets import adapter
+from pipelines.bench._lines import Line, alternate, peak_bytes, run_apart
 from pipelines.config import Feed, RunConfig
 from pipelines.data.draws import Draw, batches, draws
 from pipelines.data.gathering import TURNS, Buffers, gather
@@ -28,33 +27,62 @@ from pipelines.data.rows import Rows
 from pipelines.data.tiers import Stream, Wanted, open_features
 from pipelines.training.runs import build
 
-Line = tuple[str, str, float, float, Callable[[float], str]]
-Alternate = Callable[..., tuple[float, float]]
-
+ROWS, WINDOWS, WIDTH = 2048, 5, 3072  #: shape of a store that is written and read: 30 KB rows, two shards
 BATCH = 128
 OPEN_TARGET = 0.020  #: seconds, for 20 shards
 STEPS = 100
 SPARSE_WIDTH = 1 << 19  #: numbers of a row of the sparse store: 1 MiB
 
 
-def reading(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Every line about reading; `alternate` measures two functions in turns."""
+def store_write(folder: Path) -> Iterator[Line]:
+    """Writing rows with journal, digests and syncs against writing the same bytes once and syncing them."""
+    rows = np.random.default_rng(0).standard_normal((ROWS, WINDOWS, WIDTH)).astype(np.float16)
+    ours, plain = alternate(
+        lambda n: _write_rows(folder / f"w{n}", rows), lambda n: _write_plain(folder / f"p{n}", rows)
+    )
+    yield "write a store of 30 KB rows", "write + fsync", ours, plain, lambda s: f"{ROWS / s:,.0f} rows/s"
+
+
+def store_read(folder: Path) -> Iterator[Line]:
+    """Reading a whole store into memory against reading one raw file of the same bytes."""
+    rows = np.random.default_rng(0).standard_normal((ROWS, WINDOWS, WIDTH)).astype(np.float16)
+    _write_rows(folder / "r", rows)
+    _write_plain(folder / "raw", rows)
+    ours, plain = alternate(
+        lambda n: FeatureStore.open(folder / "r").features, lambda n: np.fromfile(folder / "raw", np.float16)
+    )
+    yield "open and read a store", "numpy.fromfile", ours, plain, lambda s: f"{rows.nbytes / s / 1e9:.2f} GB/s"
+
+
+def _write_rows(path: Path, rows: NDArray[np.float16]) -> None:
+    write_store(path, rows, len(rows), rows.shape[1:], "float16")
+
+
+def _write_plain(path: Path, rows: NDArray[np.float16]) -> None:
+    with path.open("wb") as file:
+        file.write(rows.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def reading(folder: Path) -> Iterator[Line]:
+    """Mapping, gathering, training and streaming."""
     torch.set_num_threads(1)
-    yield from _large_store(folder, alternate)
+    yield from _large_store(folder)
     skeletons = np.random.default_rng(0).standard_normal((4096, 1, 2, 25, 3, 50)).astype(np.float32)
     write_store(folder / "skeleton.zarr", skeletons, 4096, skeletons.shape[1:], "float32")
-    yield from _gather(folder / "skeleton.zarr", alternate, "30 KB skeleton rows, just written")
-    yield from _training(folder, alternate)
-    yield from _streaming(folder, alternate)
+    yield from _gather(folder / "skeleton.zarr", "30 KB skeleton rows, just written")
+    yield from _training(folder)
+    yield from _streaming(folder)
     yield from _balance()
 
 
-def _large_store(folder: Path, alternate: Alternate) -> Iterator[Line]:
+def _large_store(folder: Path) -> Iterator[Line]:
     """Opening, cold loading and gathering of 20 shards, 630 MB."""
     N, path, raw = 20 * 1024, folder / "large.zarr", folder / "raw"
     part = np.random.default_rng(0).standard_normal((1024, 5, 3072)).astype(np.float16)
     write_store(path, (part[row % len(part)] for row in range(N)), N, part.shape[1:], "float16")
-    yield from _gather(path, alternate, "30 KB rows, just written")
+    yield from _gather(path, "30 KB rows, just written")
     Mapped(FeatureStore.open(path)).array.tofile(raw)
     opened = [_seconds(lambda: Mapped(FeatureStore.open(path))) for _ in range(7)]
     yield "open and map 20 shards", "target", sorted(opened)[3], OPEN_TARGET, lambda s: f"{s * 1e3:.1f} ms"
@@ -75,15 +103,15 @@ def _large_store(folder: Path, alternate: Alternate) -> Iterator[Line]:
     size = raw.stat().st_size
     yield "cold: open, map and read 20 shards", "numpy.fromfile", ours, bare, lambda s: f"{size / s / 1e9:.2f} GB/s"
     raw.unlink()
-    yield from _gather(path, alternate, "30 KB rows, read from disk")
+    yield from _gather(path, "30 KB rows, read from disk")
 
 
-def _gather(path: Path, alternate: Alternate, what: str) -> Iterator[Line]:
+def _gather(path: Path, rows_name: str) -> Iterator[Line]:
     """Batches of random rows, and a first epoch with its mapping, against a bare index_select in memory."""
     store = FeatureStore.open(path)
     N = len(store)
     index = [torch.randperm(N, generator=torch.Generator().manual_seed(k)) for k in range(20)]
-    ram = torch.from_numpy(store.read()).clone()  # by torch
+    ram = torch.from_numpy(store.read()).clone()  # in memory that torch allocated
 
     def plain(values: Tensor) -> Callable[[int], None]:
         flat = values.flatten(1)
@@ -96,7 +124,7 @@ def _gather(path: Path, alternate: Alternate, what: str) -> Iterator[Line]:
         return epoch
 
     def gathering(x: Tensor, at: Tensor | None) -> Callable[[int], None]:
-        """As training does it, but left in the stored type: the cast is measured with the training steps."""
+        """Gather as training does, but keep the stored type: the cast is measured with the training steps."""
         buffers = Buffers()
 
         def epoch(n: int) -> None:
@@ -118,20 +146,20 @@ def _gather(path: Path, alternate: Alternate, what: str) -> Iterator[Line]:
     mapped = Mapped(store)
     mapped.populate(np.arange(N))
     ours, bare = alternate(gathering(mapped.tensor(), torch.arange(N)), plain(ram))
-    yield f"gather {what}, mapped", against, ours, bare, rate
+    yield f"gather {rows_name}, mapped", against, ours, bare, rate
     ours, bare = alternate(first_epoch, lambda n: plain(ram)(n))
-    yield f"map, populate and gather {what}, first epoch", against, ours, bare, rate
+    yield f"map, populate and gather {rows_name}, first epoch", against, ours, bare, rate
     ram = ram[: 8 * 1024].float()
     N = len(ram)
     index = [torch.randperm(N, generator=torch.Generator().manual_seed(k)) for k in range(20)]
     wanted = [Wanted(N, {"m": "all"})]
     resident, _ = open_features({"m": store}, wanted, tier="resident").resident("m", list(range(N)), "all")
     ours, bare = alternate(gathering(resident, None), plain(ram))
-    yield f"gather {what}, resident", against, ours, bare, rate
+    yield f"gather {rows_name}, resident", against, ours, bare, rate
 
 
-def _training(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Steps on three modalities of (5, 1024) float16 against the same steps on one batch that is held."""
+def _training(folder: Path) -> Iterator[Line]:
+    """Steps on three modalities of (5, 1024) float16 against the same steps on one batch that is drawn once."""
     N, modalities = 4096, ("rgb", "flow", "audio")
     rng = np.random.default_rng(0)
     for m in modalities:
@@ -152,17 +180,18 @@ def _training(folder: Path, alternate: Alternate) -> Iterator[Line]:
         batch = Batch(source=next(draws(run, opened.sides)["source"]))
         for prefetch in (False, True):
             ours, bare = alternate(_steps(run, opened, prefetch=prefetch), _steps(run, opened, held=batch))
-            what = f"train 3 MLPs (1024-256-8, batch 128), {tier}{', prefetched' if prefetch else ''}"
-            yield what, "steps on one held batch", ours, bare, lambda s: f"{STEPS / s:.0f} steps/s"
+            measured = f"train 3 MLPs (1024-256-8, batch 128), {tier}{', prefetched' if prefetch else ''}"
+            yield measured, "steps on one held batch", ours, bare, lambda s: f"{STEPS / s:.0f} steps/s"
     pooled, whole = (config(draw, linear) for draw in ("mean", "all"))
-    ours, bare = alternate(*(_steps(run, open_run(run, folder / "three", tier="resident")) for run in (pooled, whole)))
+    means, windows = (_steps(run, open_run(run, folder / "three", tier="resident")) for run in (pooled, whole))
+    ours, bare = alternate(means, windows)
     yield "3 linear probes on mean windows", "on all windows", ours, bare, lambda s: f"{STEPS / s:.0f} steps/s"
 
 
 def _steps(
     config: RunConfig, opened: Opened, *, prefetch: bool = False, held: Batch | None = None
 ) -> Callable[[int], None]:
-    """STEPS training steps: on batches of the run, or on one that is held."""
+    """STEPS training steps: on batches of the run, or always on the batch `held`."""
     sides = draws(config, opened.sides)
 
     def run(_: int) -> None:
@@ -177,8 +206,8 @@ def _steps(
     return run
 
 
-def _streaming(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Batches of a warm store by block shuffle against random ones from memory; and the memory that reading takes."""
+def _streaming(folder: Path) -> Iterator[Line]:
+    """Batches of a warm store by block shuffle against random batches from memory, and peak memory of reading."""
     store = FeatureStore.open(folder / "large.zarr")
     mapped, N = Mapped(store), len(store)
     streamed = _table(mapped.tensor(), torch.arange(N), Stream([mapped], store.layout.block_rows))
@@ -201,16 +230,13 @@ def _streaming(folder: Path, alternate: Alternate) -> Iterator[Line]:
     code = (
         "import sys; from pipelines.bench.store import stream_all; stream_all(sys.argv[1], int(sys.argv[2]), 4 << 30)"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", code, str(folder / "sparse"), "60"], capture_output=True, check=True, text=True
-    )
-    peak = json.loads(said.stdout)["peak_bytes"]
-    what = f"peak memory while {gib} GiB are swept and drawn from, streaming"
-    yield what, "2 GiB", peak, float(2 << 30), lambda size: f"{size / 2**30:.2f} GiB"
+    peak = json.loads(run_apart(code, str(folder / "sparse"), "60"))["peak_bytes"]
+    measured = f"peak memory while {gib} GiB are swept and drawn from, streaming"
+    yield measured, "2 GiB", peak, float(2 << 30), lambda size: f"{size / 2**30:.2f} GiB"
 
 
 def stream_all(stores: str, drawn: int, memory: int) -> None:
-    """Sweep a sparse store and draw batches from it in the tier `streaming`; print the peak of this process' memory."""
+    """Sweep a sparse store and draw batches from it in the tier `streaming`; print the peak memory of this process."""
     torch.set_num_threads(1)
     run = RunConfig(
         "bench", source_only.Params(), adapter.Params(dim=8), {"rgb": Feed("sparse")}, source=("d",), test="d",
@@ -221,14 +247,12 @@ def stream_all(stores: str, drawn: int, memory: int) -> None:
     swept = sum(len(side.index) for side in opened.sweep("source"))
     sweep_seconds, draw = time.perf_counter() - began, draws(run, opened.sides)["source"]
     rows = {row for _ in range(drawn) for row in next(draw).index.tolist()}
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.split("VmHWM:")[1].split()[0]) << 10
-    print(json.dumps({"tier": opened.features.tier, "swept": swept, "drawn": len(rows), "peak_bytes": peak,
+    print(json.dumps({"tier": opened.features.tier, "swept": swept, "drawn": len(rows), "peak_bytes": peak_bytes(),
                       "sweep_seconds": sweep_seconds, "seconds": time.perf_counter() - began}))  # fmt: skip
 
 
 def sparse_store(folder: Path, rows: int) -> None:
-    """A finished store `sparse` of 1 MiB rows whose shards are holes with a right index: it takes hardly any disk."""
+    """Write a finished store `sparse` of 1 MiB rows whose shards are holes with a valid index: almost no disk."""
     clips = tuple(
         Clip(str(row), "d", "test" if row % 64 == 0 else "train", "v", labels={"label": "x"}) for row in range(rows)
     )
@@ -239,7 +263,7 @@ def sparse_store(folder: Path, rows: int) -> None:
     path = folder / "sparse.zarr"
     with StoreWriter.open(path, manifest, recipe, row_shape=(SPARSE_WIDTH,), windows=1, facts={}):
         pass
-    if not path.exists():  # nothing was written, so the writer may have taken it away again
+    if not path.exists():  # no row was written, so the writer may have deleted the store
         raise RuntimeError(f"{path} was not kept")
     layout = FeatureStore.open(path).layout
     (path / "rows.csv").write_bytes(rows_csv(manifest))
@@ -261,25 +285,25 @@ def sparse_store(folder: Path, rows: int) -> None:
 
 
 def _balance() -> Iterator[Line]:
-    """How evenly batches hold the classes: block shuffle against a true one, for clips in two orders."""
+    """Class balance of batches: block shuffle against a true shuffle, for clips in two orders."""
     N, classes = 50_000, 50
     for order, y in (
         ("in random order", torch.randperm(N, generator=torch.Generator().manual_seed(0)) % classes),
         ("sorted by class", torch.arange(N) * classes // N),
     ):
-        found: list[float] = []
+        deviations: list[float] = []
         for stream in (Stream([], 1024), None):
             draw = Draw(_table(torch.zeros(N, 1, 1), torch.arange(N), stream), BATCH, 0, "source")
             counts = torch.stack(
                 [torch.bincount(y[next(draw).index], minlength=classes) for _ in range(2 * N // BATCH)]
             )
-            found.append(float((counts - BATCH / classes).abs().mean()))
-        what = f"class balance of batches by block shuffle, clips {order}"
-        yield what, "a true shuffle", found[0], found[1], lambda off: f"{off:.2f} clips off per class"
+            deviations.append(float((counts - BATCH / classes).abs().mean()))
+        measured = f"class balance of batches by block shuffle, clips {order}"
+        yield measured, "a true shuffle", deviations[0], deviations[1], lambda off: f"{off:.2f} clips off per class"
 
 
 def _table(x: Tensor, at: Tensor | None, stream: Stream | None = None) -> Rows:
-    """One modality `m`, all present."""
+    """A table of one modality `m` in which no row is absent."""
     N = len(x)
     present = {"m": torch.ones(N, x.shape[1], dtype=torch.bool)}
     return Rows(
@@ -300,7 +324,7 @@ def write_store(
     shape: tuple[int, ...],
     dtype: str,
 ) -> Manifest:
-    """A store of N rows (T, *row_shape) of domain d, a quarter of them test, with 8 labels; its manifest."""
+    """Write a store of N rows (T, *row_shape) of domain d, a quarter of them test, 8 labels; return its manifest."""
     clips = tuple(
         Clip(str(row), "d", "test" if row % 4 == 0 else "train", "v", labels={"label": str(row % 8)})
         for row in range(N)
@@ -311,3 +335,6 @@ def write_store(
         for row, features in zip(writer.pending, rows, strict=True):
             writer.done(row, features, times, times + 1)
     return manifest
+
+
+BENCHMARKS = {"store_write": store_write, "store_read": store_read, "reading": reading}

@@ -1,6 +1,6 @@
-"""Benchmarks of training heads: what the loop costs beside its steps, and how long a paper's table takes."""
+"""Benchmarks of training heads: the cost of the loop around its steps, and the time that a paper's table takes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from featcache.store import StoreWriter
 from heads.batch import Batch
 from heads.methods import rna, source_only
 from heads.nets import adapter
-from pipelines.bench.store import Line
+from pipelines.bench._lines import Line, alternate
 from pipelines.config import Feed, Optim, RunConfig
 from pipelines.data.draws import draws
 from pipelines.data.opening import Opened, open_run
@@ -22,62 +22,66 @@ from pipelines.training.outputs import scores
 from pipelines.training.runs import build
 from pipelines.training.train import fit
 
-Alternate = Callable[..., tuple[float, float]]
-
-ROWS, WINDOWS, WIDTH = 2500, 5, 1024  #: of a domain, about EPIC-8's mean
-STEPS = 4  #: that scoring a point is compared with
+ROWS, WINDOWS, WIDTH = 2500, 5, 1024  #: shape of a domain's store; about the mean of EPIC-8's domains
+STEPS = 4  #: the steps that scoring a point is compared with
 EPIC8 = {"steps": 5000, "runs": 6 * 3}  #: six shifts, three seeds
 GOAL = 15 * 60  #: seconds
 
 
-def heads(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """The loop of the smallest head, and a whole table of RNA."""
+def heads(folder: Path) -> Iterator[Line]:
+    """The loop of small heads, a whole table of RNA, and the scoring of evaluation points."""
+    folder = folder / "heads_stores"
     write(folder)
     torch.set_num_threads(1)
-    yield from overhead(folder, alternate)
-    yield from table(folder, alternate)
-    yield from choosing(folder, alternate)
+    yield from overhead(folder)
+    yield from table(folder)
+    yield from choosing(folder)
 
 
-def overhead(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Small heads on one modality, source-only."""
+def overhead(folder: Path) -> Iterator[Line]:
+    """Source-only training of small heads on one modality."""
     for dim, draw in ((64, "mean"), (256, "mean"), (256, "random:1"), (256, "all"), (1024, "mean")):
         feed = Feed("rgb", train=draw, test="mean")
         config = run(source_only.Params(), {"rgb": feed}, adapter.Params(dim=dim), (128, 0), 300, None)
-        yield against_bare(folder, alternate, config, f"train an adapter head of {dim}, batch 128, windows: {draw}")
+        yield against_bare(folder, config, f"train an adapter head of {dim}, batch 128, windows: {draw}")
 
 
-def table(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """RNA (UDA) on two modalities of 5 x 1024, batch 128: all runs of EPIC-8 on all cores, from some of their steps."""
+def table(folder: Path) -> Iterator[Line]:
+    """RNA (UDA) on two modalities of 5 x 1024, batch 128: the time of EPIC-8's runs, extrapolated from some steps."""
     feeds = {m: Feed(m, train="mean", test="mean") for m in ("rgb", "flow")}
     config = run(rna.Params(), feeds, adapter.Params(), (64, 64), 100, "t")
-    line = against_bare(folder, alternate, config, "RNA, 2 modalities of 5 x 1024, batch 128")
+    line = against_bare(folder, config, "RNA, 2 modalities of 5 x 1024, batch 128")
     yield line
     opened = open_run(config, folder, "cpu")
     ours, plain = alternate(lambda n: bare(config, opened), lambda n: products(config))
-    yield "its steps", "the products of its layers alone", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
+    yield "its steps", "only the products of its layers", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
     cores = 2
     seconds = line[2] * EPIC8["steps"] * EPIC8["runs"] / config.steps / cores
-    what = f"RNA on EPIC-8's six shifts, 3 seeds, 5,000 steps, on {cores} cores, reckoned from {config.steps} steps"
-    yield what, "15 minutes", seconds, GOAL, lambda s: f"{s / 60:.1f} min"
+    measured = f"RNA on EPIC-8's six shifts, 3 seeds, 5,000 steps, on {cores} cores, reckoned from {config.steps} steps"
+    yield measured, "15 minutes", seconds, GOAL, lambda s: f"{s / 60:.1f} min"
 
 
-def choosing(folder: Path, alternate: Alternate) -> Iterator[Line]:
-    """Scoring an evaluation point by the rules that look at the target alone, and with a holdout by all."""
+def choosing(folder: Path) -> Iterator[Line]:
+    """Scoring an evaluation point by the rules that need only the target, and with a holdout by all rules."""
     feeds = {m: Feed(m, train="mean", test="mean") for m in ("rgb", "flow")}
     for holdout, rules in ((0.0, "the target's rules"), (0.1, "all rules, dev among them")):
         config = replace(run(rna.Params(), feeds, adapter.Params(), (64, 64), STEPS, "t"), holdout=holdout)
-        opened = open_run(config, folder, "cpu")
-        method = build(config, opened.spec)
-        ours, plain = alternate(lambda n, m=method, o=opened: scores(m, o), lambda n, c=config, o=opened: bare(c, o))
+        ours, plain = scoring_seconds(config, folder)
         yield f"score a point by {rules}", f"{STEPS} steps of RNA", ours, plain, lambda s: f"{1000 * s:.0f} ms"
 
 
-def against_bare(folder: Path, alternate: Alternate, config: RunConfig, what: str) -> Line:
-    """A run's loop against its bare steps."""
+def scoring_seconds(config: RunConfig, folder: Path) -> tuple[float, float]:
+    """Seconds to score one evaluation point, and to make the run's bare steps."""
+    opened = open_run(config, folder, "cpu")
+    method = build(config, opened.spec)
+    return alternate(lambda n: scores(method, opened), lambda n: bare(config, opened))
+
+
+def against_bare(folder: Path, config: RunConfig, measured: str) -> Line:
+    """The loop of a run against its bare steps."""
     opened = open_run(config, folder, "cpu")
     ours, plain = alternate(lambda n: trained(config, opened), lambda n: bare(config, opened))
-    return what, "forward, backward and step", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
+    return measured, "forward, backward and step", ours, plain, lambda s: f"{config.steps / s:.0f} steps/s"
 
 
 def run(
@@ -91,7 +95,7 @@ def run(
 
 
 def write(folder: Path) -> None:
-    """Two stores of normal numbers of two domains."""
+    """Write two stores of normal numbers of two domains."""
     clips = tuple(
         Clip(f"{domain}{k}", domain, "train" if k < ROWS else "test", "-", labels={"label": "abcdefgh"[k % 8]})
         for domain in "st"
@@ -109,13 +113,13 @@ def write(folder: Path) -> None:
 
 
 def trained(config: RunConfig, opened: Opened) -> None:
-    """The loop as it is: batches are drawn, terms noted, the test rows looked at in the end."""
+    """The real loop: it draws batches, records terms and evaluates the test rows in the end."""
     torch.manual_seed(0)
     fit(build(config, opened.spec), config, opened, opened.test())
 
 
 def bare(config: RunConfig, opened: Opened) -> None:
-    """Forward, backward and step on one batch that is held."""
+    """Forward, backward and step on one batch that is drawn once."""
     torch.manual_seed(0)
     method = build(config, opened.spec).train()
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
@@ -135,3 +139,6 @@ def products(config: RunConfig) -> None:
     for _ in range(config.steps * 2 * len(config.feeds)):
         f_BD = x_BI @ W_DI.T
         torch.mm(f_BD.T, x_BI)
+
+
+BENCHMARKS = {"training": heads}

@@ -1,6 +1,6 @@
-"""The command `featcache`: parse, call a recipe, print. What a program can read goes to stdout, the rest to stderr.
+"""The command `featcache`: parse, call the library, print. Machine-readable output goes to stdout, the rest to stderr.
 
-Nothing heavy is imported before a command runs, so that `featcache --help` answers at once.
+Heavy modules are imported only inside the commands that need them, so that `featcache --help` is fast.
 """
 
 import click
@@ -26,7 +26,7 @@ from pipelines.cli._shared import Commands
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(featcache.__version__)
 def main() -> None:
-    """Frozen video features, extracted once; adaptation heads, trained in seconds.
+    """Extract frozen video features once; train domain-adaptation heads on them in seconds.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Parts that the commands of cli.py share: error messages, progress bars, and the options of an experiment."""
+"""Parts that the commands share: error messages, progress bars, and the options of an experiment."""
 
 import errno
 import sys
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from pipelines.experiments import Experiment
 
 CORES = cores()
-RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that go on where the disk stopped them
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that can be resumed after a full disk
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  #: errors of a full or failing disk
 
 
 class _Path(click.Path):
-    """A path that says something: "" would be the current folder."""
+    """A path that is not empty, because "" would mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A Path."""
+        """Return a Path."""
         if value == "":
             self.fail("the path is empty; write . for the current folder", param, ctx)
         return super().convert(value, param, ctx)
@@ -38,10 +38,10 @@ PATH = _Path(path_type=Path)
 
 
 class Commands(click.Group):
-    """A group whose commands answer a user's mistake with one sentence and exit code 1, never with a traceback."""
+    """A group whose commands report a user's mistake in one sentence with exit code 1, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn our errors and the system's into click's."""
+        """Run the command; convert our errors and those of the operating system into click's."""
         try:
             return super().invoke(ctx)
         except FeatcacheError as error:
@@ -51,22 +51,22 @@ class Commands(click.Group):
                 raise
             place = f": {error.filename}" if error.filename else ""
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
-            advice = "; what was finished is kept, run the same command to go on" if resumes else ""
+            advice = "; finished work is kept, run the same command to resume" if resumes else ""
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
+    """Print a line for people, on stderr."""
     click.echo(text, err=True)
 
 
 @contextmanager
 def progress_bar(title: str, unit: str) -> Iterator[Progress]:
-    """A callback (done, total) that moves a bar with rate and time left; outside a terminal it prints now and then."""
+    """Yield a callback (done, total) that moves a bar with rate and time left. Outside a terminal it prints rarely."""
     from tqdm import tqdm
 
-    seldom = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(desc=title, unit=unit, mininterval=seldom, leave=True, delay=0.2) as bar:
+    seconds = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -77,7 +77,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
 
 @dataclass(frozen=True)
 class Job:
-    """What train-head, evaluate, table and report share: the experiment, or the part of it that is meant, and where."""
+    """The arguments that train-head, evaluate, table and report share: the experiment, or a part of it, and folders."""
 
     experiment: "Experiment"
     stores: Path
@@ -85,12 +85,12 @@ class Job:
 
     @property
     def results(self) -> Path:
-        """Where `evaluate` writes and `table` reads."""
+        """The file that `evaluate` appends to and `table` reads."""
         return self.runs / "results.jsonl"
 
 
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that make its Job, which becomes its first argument."""
+    """Add the options of a Job to a command; the command receives the Job as its first argument."""
 
     @wraps(command)
     def with_job(
@@ -108,18 +108,22 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         if stores is None:
             is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
             stores = Path(experiment).parent if is_folder else Path("stores")
-        given = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
-        words = [f"--{name} {quote(str(v))}" for name, values in given.items() for v in values if str(v) != name]
-        chosen = replace(chosen, typed=" ".join([quote(experiment), *words]))
+        typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
+        words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
+        chosen = replace(chosen, arguments=" ".join([quote(experiment), *words]))
         command(Job(chosen, stores, runs), **own_options)
 
     options = [
         click.argument("experiment"),
-        click.option("--stores", type=PATH, help="Folder of all stores; if not given: that of EXPERIMENT, or stores."),
+        click.option(
+            "--stores",
+            type=PATH,
+            help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]",
+        ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a value in every run."),
-        click.option("--seeds", metavar="0,1,2", help="Train with these seeds instead of the experiment's."),
-        click.option("--only", multiple=True, metavar="ROW", help="Only this row of the table; may be repeated."),
+        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
+        click.option("--seeds", metavar="0,1,2", help="Use these seeds instead of the experiment's."),
+        click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),
     ]
     for option in reversed(options):
         with_job = option(with_job)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from featcache.wording import size
 from pipelines.cli._shared import PATH, note, progress_bar
 
 
@@ -11,20 +12,22 @@ from pipelines.cli._shared import PATH, note, progress_bar
 @click.argument("store", type=PATH)
 @click.argument("out", type=PATH)
 def pack(store: Path, out: Path) -> None:
-    """Write STORE as an archive to OUT, for shipping and for object storage: compressed, about 0.6 of the size.
+    """Write STORE as a compressed archive to OUT.
 
-    Everything reads an archive, by decoding it into memory; mapping it and extracting into it need `unpack` first.
+    An archive has about 0.6 of the size, and is meant for copying and for object storage. All commands can read an
+    archive; they decode it into memory. To map its features or to extract into it, `unpack` it first.
 
     \b
     Example:
       featcache pack demo/stores/kitchens/hog.zarr hog-archive.zarr
     """
+    from featcache.files import folder_size
     from featcache.store import archive
 
     with progress_bar(f"pack {store.name}", "block") as progress:
         archive.pack(store, out, progress)
-    before, after = _size(store), _size(out)
-    note(f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {after / max(1, before):.2f} of the size")
+    before, after = folder_size(store), folder_size(out)
+    note(f"{size(before)} -> {size(after)}, {after / max(1, before):.2f} of the size")
     click.echo(out)
 
 
@@ -32,23 +35,20 @@ def pack(store: Path, out: Path) -> None:
 @click.argument("source")
 @click.argument("out", type=PATH)
 def unpack(source: str, out: Path) -> None:
-    """Write the store that an archive was made of to OUT, byte for byte, every block compared with its digest.
+    """Write the store in the archive SOURCE to OUT, byte for byte.
 
-    SOURCE is a folder or a URL. Some kinds of URL need a package; the message says which.
+    Every block is compared with its digest. SOURCE is a folder or a URL. Some kinds of URL need a package; the error
+    message names it.
 
     \b
     Examples:
       featcache unpack hog-archive.zarr demo/stores/kitchens/hog.zarr
       featcache unpack s3://bucket/hog-archive.zarr stores/kitchens/hog.zarr
     """
+    from featcache.files import folder_size
     from featcache.store import archive
 
     with progress_bar(f"unpack {source}", "block") as progress:
         archive.unpack(source, out, progress)
-    note(f"{_size(out) / 1e6:.1f} MB")
+    note(size(folder_size(out)))
     click.echo(out)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files of a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""The commands `featcache import` and `featcache export`: feature files of others to stores, and back."""
+"""The commands `featcache import` and `featcache export`: feature files of other tools to stores, and back."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from pipelines.cli._shared import PATH, note, progress_bar
 if TYPE_CHECKING:
     from featcache.store import FeatureStore
 
-SHOWN = 10  #: ids that a list shows
+SHOWN = 10  #: number of ids that a list prints
 
 
 @click.command("import")
@@ -18,10 +18,12 @@ SHOWN = 10  #: ids that a list shows
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.argument("manifest", type=PATH)
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
-@click.option("--key", "keys", multiple=True, metavar="KEY[=NAME]", help="Take only this key, into the store NAME.")
-@click.option("--modality", "modalities", multiple=True, metavar="KEY=NAME", help="What a key shows: rgb, flow, ...")
-@click.option("--ids", type=PATH, help="Text file with the clip ids, one per line, where a single FILE has none.")
-@click.option("--dtype", type=click.Choice(["float16", "float32"]), help="Of the stores.  [default: that of FILE]")
+@click.option("--key", "keys", multiple=True, metavar="KEY[=NAME]", help="Import only this key, into the store NAME.")
+@click.option("--modality", "modalities", multiple=True, metavar="KEY=NAME", help="Modality of a key: rgb, flow, ...")
+@click.option("--ids", type=PATH, help="Text file with the clip ids, one per line, for a single FILE without ids.")
+@click.option(
+    "--dtype", type=click.Choice(["float16", "float32"]), help="Type of the features.  [default: that of FILE]"
+)
 def import_(
     format: str,
     files: tuple[Path, ...],
@@ -32,11 +34,12 @@ def import_(
     ids: Path | None,
     dtype: str | None,
 ) -> None:
-    """Fill stores with the features in one FILE or more, joined with the clips of MANIFEST by clip id.
+    """Import features of other tools from FILEs into stores.
 
-    FORMAT is one of `featcache list formats`, or `store` for a store of ours. Every key of the files (modality, data
-    set, column) becomes a store. Clips that the files lack are absent, those with values that are not finite failed;
-    the exit code is 1 if a clip failed or nothing came in.
+    Features are matched with the clips of MANIFEST by clip id. FORMAT is a name from `featcache list formats`, or
+    `store` for a featcache store. Every key of the files (modality, data set, column) becomes a store. Clips that are
+    missing in the files become absent; clips with values that are not finite become failed. The exit code is 1 if a
+    clip failed or no clip was imported.
 
     \b
     Examples:
@@ -70,13 +73,13 @@ def import_(
         click.echo(f"{report.path}\t{', '.join([*words, *_rows(store)])}")
         note(
             f"{report.key}: {len(report.matched)} clips matched, {len(report.missing)} missing in {named}, "
-            f"{len(report.extra)} extra in it"
+            f"{len(report.extra)} extra (not in the manifest)"
         )
         for text in report.notes:
             note(f"{report.key}: {text}")
         _list(f"{report.key}: missing", report.missing)
         _list(f"{report.key}: extra", report.extra)
-        _list(f"{report.key}: edited, not taken", [f"{clip_id}: {how}" for clip_id, how in report.edited])
+        _list(f"{report.key}: edited, not imported", [f"{clip_id}: {edit}" for clip_id, edit in report.edited])
         _list(f"{report.key}: failed", [f"{clip_id}: {reason}" for clip_id, reason in report.failed])
         unusable |= bool(report.failed) or not counts["done"]
     if unusable:
@@ -85,15 +88,16 @@ def import_(
 
 @click.command("export")
 @click.argument("stores", nargs=-1, required=True, type=PATH)
-@click.option("--format", required=True, help="One of `featcache list formats`.")
+@click.option("--format", required=True, help="A name from `featcache list formats`.")
 @click.option("--out", required=True, type=PATH, help="The file or folder to write.")
-@click.option("--key", "keys", multiple=True, metavar="STORE=NAME", help="Call the store STORE.zarr so in the file.")
-@click.option("--overwrite", is_flag=True, help="Replace what stands there.")
+@click.option("--key", "keys", multiple=True, metavar="STORE=NAME", help="Key of the store STORE.zarr in the file.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file or folder.")
 def export(stores: tuple[Path, ...], format: str, out: Path, keys: tuple[str, ...], overwrite: bool) -> None:
-    """Write the clips of one or more STORES (zarr folders) of one manifest into a file for other tools.
+    """Export the features of STORES to a file for other tools.
 
-    A store's key is the one that it was imported from, else its modality; stores that share it are called by their
-    names. What the format does not keep, and clips that are not done, are named.
+    All STORES (zarr folders) must have the same manifest. The key of a store is the key it was imported from, or else
+    its modality; stores with the same key get their names instead. The command lists everything that the format cannot
+    keep, and the clips without features.
 
     \b
     Example:
@@ -112,28 +116,29 @@ def export(stores: tuple[Path, ...], format: str, out: Path, keys: tuple[str, ..
 
 
 def _rows(store: "FeatureStore") -> list[str]:
-    """What the rows are that are done: windows, shape and dtype, as one text; none of it where no row is."""
-    there = store.length[store.length > 0]
-    if not len(there):
+    """Return the windows, shape and dtype of the rows as a list of one text; empty if no row is done."""
+    lengths = store.length[store.length > 0]
+    if not len(lengths):
         return []
-    span = f"{there.min()} to {there.max()}" if there.min() < there.max() else f"{there.max()}"
-    return [f"{span} window{'s' if there.max() > 1 else ''} of {store.row_shape} {store.layout.dtype}"]
+    least, most = lengths.min(), lengths.max()
+    span = f"{least} to {most}" if least < most else f"{most}"
+    return [f"{span} window{'s' if most > 1 else ''} of {store.row_shape} {store.layout.dtype}"]
 
 
 def _pairs(option: str, given: tuple[str, ...], form: str = "KEY=NAME") -> dict[str, str]:
-    """KEY=NAME texts as {KEY: NAME}; NAME is "" where it lacks, which only import's --key allows."""
+    """Return KEY=NAME texts as {KEY: NAME}; NAME is "" if it is left out, which only import's --key allows."""
     pairs: dict[str, str] = {}
     optional = (option, form) == ("--key", "KEY=NAME")
     for text in given:
         key, equals, name = text.rpartition("=") if "=" in text else (text, "", "")
         if not key or key in pairs or bool(equals) != bool(name) or (not name and not optional):
-            raise click.ClickException(f"{option} {text}: write {option} {form}, each one once")
+            raise click.ClickException(f"{option} {text}: write {option} {form}, and each key only once")
         pairs[key] = name
     return pairs
 
 
 def _list(title: str, lines: list[str]) -> None:
-    """The first lines of a list, and how many more there are."""
+    """Print the first lines of a list, and the number of the others."""
     for line in lines[:SHOWN]:
         note(f"{title}: {line}")
     if len(lines) > SHOWN:

@@ -1,4 +1,4 @@
-"""The command `extract`."""
+"""The command `featcache extract`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from pipelines.cli._shared import CORES, PATH, note, progress_bar
 if TYPE_CHECKING:
     from pipelines.extraction.extract import Extraction
 
-REASONS = 10  #: of clips without features that `extract` prints; `info` shows all
+REASONS = 10  #: number of reasons for clips without features that `extract` prints; `info` shows all
 
 
 @click.command()
@@ -23,28 +23,28 @@ REASONS = 10  #: of clips without features that `extract` prints; `info` shows a
     show_default=True,
     help="Windows per clip: segments:T, uniform:T, inner:T or all:SECONDS.",
 )
-@click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="A parameter of an extractor.")
+@click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="Set an extractor's parameter.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float16", "float32"]),
     default="auto",
     show_default=True,
-    help="auto: float16, unless a row does not fit into it.",
+    help="Type of the features. auto: float16, or float32 if a value is out of its range.",
 )
 @click.option(
     "--weights",
     multiple=True,
     metavar="EXTRACTOR=FILE",
-    help="Weights of a network: a file, or a name of `featcache weights list`; or `untrained`.",
+    help="Weights of a network: a file, a name from `featcache weights list`, or `untrained` (random).",
 )
 @click.option("--weights-seed", default=0, show_default=True, help="Seed of untrained weights.")
-@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
+@click.option("--device", default="cpu", show_default=True, help="Device of networks: cpu, cuda, cuda:1, ...")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Of networks; it becomes part of the recipe.",
+    help="Precision of networks; part of the recipe.",
 )
 @click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of networks.")
 @click.option(
@@ -52,10 +52,10 @@ REASONS = 10  #: of clips without features that `extract` prints; `info` shows a
     type=click.Choice(["off", "on", "graphs"]),
     default="off",
     show_default=True,
-    help="torch.compile; graphs: with CUDA graphs.",
+    help="Run networks with torch.compile; graphs: and with CUDA graphs.",
 )
-@click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads, one per core if not given.")
-@click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
+@click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads.  [default: one per core]")
+@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
 def extract(
     manifest: Path,
     extractors: tuple[str, ...],
@@ -72,13 +72,14 @@ def extract(
     workers: int,
     retry_failed: bool,
 ) -> None:
-    """Run frozen EXTRACTORS on the clips of MANIFEST; each fills one store (`featcache list extractors`).
+    """Run frozen EXTRACTORS on the clips of MANIFEST.
 
-    EXTRACTOR@VIEW sees another part of the pictures: flip (mirrored), top-left, ..., bottom-right-flip.
+    Each extractor (`featcache list extractors`) fills one store. EXTRACTOR@VIEW reads another view of the pictures:
+    flip (mirrored), top-left, ..., bottom-right-flip.
 
-    Interrupted, the same command goes on where it stopped; started twice, both share the work. Clips that were added
-    at the manifest's end are appended. A clip that cannot be read is recorded with its reason,
-    the rest is finished, and the exit code is 1.
+    After an interruption, run the same command to resume. Two processes with the same command share the work. Clips
+    that were added at the end of the manifest are appended to the stores. A clip that cannot be read is recorded as
+    failed, with the reason; all other clips are finished, and the exit code is 1.
 
     \b
     Example:
@@ -111,7 +112,7 @@ def extract(
 
 
 def _print(outcome: "Extraction") -> None:
-    """Print the stores with their counts, and the first reasons of clips without features."""
+    """Print the stores with their counts, and the first reasons for clips without features."""
     for line in (*outcome.notes, outcome.summary()):
         note(line)
     for name, store in outcome.stores.items():

@@ -1,4 +1,4 @@
-"""Commands that make manifests: scan, build, join."""
+"""The commands `featcache manifest scan`, `build` and `join`, which make manifests."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pipelines.cli._shared import PATH, Commands, note, progress_bar
 
 @click.group(cls=Commands)
 def manifest() -> None:
-    """Make a manifest: one CSV row per clip.
+    """Make manifests: lists of clips, one CSV row per clip.
 
     \b
     Example:
@@ -19,18 +19,18 @@ def manifest() -> None:
 
 @manifest.command("scan")
 @click.argument("folder", type=PATH)
-@click.option("--layout", required=True, help="How paths name clips, e.g. '{domain}/{label}/{clip_id}'.")
-@click.option("--out", type=PATH, help="Where to write it.  [default: FOLDER/FOLDER'S NAME.csv]")
-@click.option("--overwrite", is_flag=True, help="Replace a manifest that differs, edited by hand for instance.")
-@click.option("--test-share", default=0.3, show_default=True, help="Share of each class that is kept for testing.")
+@click.option("--layout", required=True, help="Pattern of the paths, e.g. '{domain}/{label}/{clip_id}'.")
+@click.option("--out", type=PATH, help="File to write.  [default: FOLDER/FOLDER'S NAME.csv]")
+@click.option("--overwrite", is_flag=True, help="Replace a different manifest, such as one edited by hand.")
+@click.option("--test-share", default=0.3, show_default=True, help="Share of each class in the test split.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split into train and test.")
-@click.option("--fps", type=float, help="Take folders of images as clips with this frame rate.")
+@click.option("--fps", type=float, help="Read folders of images as clips with this frame rate.")
 def manifest_scan(
     folder: Path, layout: str, out: Path | None, overwrite: bool, test_share: float, seed: int, fps: float | None
 ) -> None:
     """Make a manifest of the videos, sounds and images in FOLDER.
 
-    Parts in braces are clip_id, domain, split and label; file endings are left out. Without {split}, a seeded share of
+    The parts in braces are clip_id, domain, split and label; leave out file endings. Without {split}, a random share of
     each class becomes the test split.
 
     \b
@@ -40,20 +40,20 @@ def manifest_scan(
     from featcache.scan import scan
 
     out = out or folder / f"{folder.resolve().name}.csv"
-    found = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
-    if out.is_file() and not overwrite and out.read_bytes() != found.manifest.content(out.parent):
+    scanned = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
+    if out.is_file() and not overwrite and out.read_bytes() != scanned.manifest.content(out.parent):
         raise click.ClickException(
-            f"{out} exists and says something else; name another file with --out, or replace it with --overwrite"
+            f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
         )
-    found.manifest.write(out)
-    for path in found.unmatched[:10]:
-        note(f"not in the manifest, its path does not fit the layout: {path}")
-    if len(found.unmatched) > 10:
-        note(f"... and {len(found.unmatched) - 10} more")
-    if found.renamed:
-        note("several files have the same clip_id, so the clips are called by their paths")
-    labels = found.manifest.classes.get("label", ())
-    note(f"{len(found.manifest)} clips, domains {', '.join(found.manifest.domains)}, {len(labels)} classes")
+    scanned.manifest.write(out)
+    for path in scanned.unmatched[:10]:
+        note(f"not in the manifest, because its path does not match the layout: {path}")
+    if len(scanned.unmatched) > 10:
+        note(f"... and {len(scanned.unmatched) - 10} more")
+    if scanned.renamed:
+        note("several files have the same clip_id, so their paths are used as clip ids")
+    classes = scanned.manifest.classes.get("label", ())
+    note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
     click.echo(out)
 
 
@@ -61,11 +61,12 @@ def manifest_scan(
 @click.argument("benchmark")
 @click.argument("folder", type=PATH)
 def manifest_build(benchmark: str, folder: Path) -> None:
-    """Make the manifest of a known BENCHMARK from its files in FOLDER (`featcache list benchmarks`).
+    """Make the manifest of a published BENCHMARK.
 
-    These are the official annotation files, which you download: data_manifests/BENCHMARK.md says where they are and
-    where the videos go. Splits with other numbers of clips than published are named, no more. The demo benchmark
-    `kitchens` draws its own videos into FOLDER.
+    BENCHMARK is a name from `featcache list benchmarks`, and FOLDER has its files. The files are the official
+    annotations, which you download yourself. data_manifests/BENCHMARK.md lists their addresses and the place of the
+    videos. The command warns if a split has another number of clips than published. The demo benchmark `kitchens` draws
+    its own videos into FOLDER.
 
     \b
     Example:
@@ -76,10 +77,10 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     from featcache import builders
     from featcache.joining import captions_of
 
-    with progress_bar(f"build {benchmark}", "clip") as progress, warnings.catch_warnings(record=True) as said:
+    with progress_bar(f"build {benchmark}", "clip") as progress, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         built = builders.load(benchmark).build(folder, progress=progress)
-    for warning in said:
+    for warning in caught:
         note(f"Warning: {warning.message}")
     note(f"{len(built)} clips, domains {', '.join(built.domains)}")
     path = folder / f"{built.name}.csv"
@@ -91,13 +92,14 @@ def manifest_build(benchmark: str, folder: Path) -> None:
 @manifest.command()
 @click.argument("manifests", nargs=-1, required=True, type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--prefix", is_flag=True, help="Call clips DOMAIN/CLIP, where data sets call different clips alike.")
-@click.option("--overwrite", is_flag=True, help="Replace a manifest that differs.")
+@click.option("--prefix", is_flag=True, help="Use DOMAIN/CLIP as clip ids, for data sets that share clip ids.")
+@click.option("--overwrite", is_flag=True, help="Replace a different manifest.")
 def join(manifests: tuple[Path, ...], out: Path, prefix: bool, overwrite: bool) -> None:
-    """Join MANIFESTS into OUT, for runs from one data set to another; their domains tell them apart.
+    """Join MANIFESTS into OUT, for runs from one data set to another.
 
-    Captions follow: where A_captions.csv stands beside A.csv, OUT_captions.csv is written, too. Features that were
-    extracted for a part are taken over with `featcache import`, unless clips get a prefix.
+    Domains distinguish the data sets. Captions are joined as well: if a manifest A.csv has captions in A_captions.csv,
+    OUT_captions.csv is also written. Features that were extracted for one of the manifests can be copied with
+    `featcache import store`, unless --prefix changed the clip ids.
 
     \b
     Example:
@@ -106,10 +108,12 @@ def join(manifests: tuple[Path, ...], out: Path, prefix: bool, overwrite: bool) 
     from featcache.joining import join as joined_of
 
     joined = joined_of(manifests, out, prefix=prefix)
-    for path, found in joined.items():
-        if path.is_file() and not overwrite and path.read_bytes() != found.content(path.parent):
-            raise click.ClickException(f"{path} exists and says something else; name another, or use --overwrite")
-    for path, found in joined.items():
-        found.write(path)
-        note(f"{len(found)} {'clips' if path == out else 'captions'}, domains {', '.join(found.domains)}")
+    for path, part in joined.items():
+        if path.is_file() and not overwrite and path.read_bytes() != part.content(path.parent):
+            raise click.ClickException(
+                f"{path} exists and differs; name another file as OUT, or replace it with --overwrite"
+            )
+    for path, part in joined.items():
+        part.write(path)
+        note(f"{len(part)} {'clips' if path == out else 'captions'}, domains {', '.join(part.domains)}")
         click.echo(path)

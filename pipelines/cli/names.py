@@ -1,4 +1,4 @@
-"""The command `list`."""
+"""The command `featcache list`."""
 
 import importlib
 
@@ -20,7 +20,7 @@ FOLDERS = {
 @click.command("list")
 @click.argument("kind", type=click.Choice([*FOLDERS, "metrics"]))
 def list_names(kind: str) -> None:
-    """List the names of one KIND, with a line about each.
+    """List the names of one KIND, each with a short description.
 
     \b
     Examples:
@@ -33,7 +33,7 @@ def list_names(kind: str) -> None:
         for name, metric in tasks.metrics().items():
             click.echo(f"{name:23} {metric.words}")
         return
-    folder = importlib.import_module(FOLDERS[kind])
-    for name in folder.names() if hasattr(folder, "names") else registry.names(folder):
-        doc = importlib.import_module(f"{FOLDERS[kind]}.{name.replace('-', '_')}").__doc__ or ""
+    for file in registry.names(FOLDERS[kind]):
+        name = file.replace("_", "-") if kind == "extractors" else file
+        doc = importlib.import_module(f"{FOLDERS[kind]}.{file}").__doc__ or ""
         click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")

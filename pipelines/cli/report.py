@@ -1,4 +1,4 @@
-"""The command `report`."""
+"""The command `featcache report`."""
 
 from pathlib import Path
 
@@ -9,9 +9,11 @@ from pipelines.cli._shared import PATH, Job, experiment_options
 
 @click.command()
 @experiment_options
-@click.option("--out", type=PATH, help="Where to write it.  [default: RUNS/EXPERIMENT.html]")
+@click.option("--out", type=PATH, help="File to write.  [default: RUNS/EXPERIMENT.html]")
 def report(job: Job, out: Path | None) -> None:
-    """Write one self-contained HTML page about EXPERIMENT: tables, plots, frames, and how everything was made.
+    """Write a self-contained HTML page about EXPERIMENT.
+
+    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it.
 
     \b
     Example:

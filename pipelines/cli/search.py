@@ -1,4 +1,4 @@
-"""The command that answers a sentence with clips."""
+"""The command `featcache search`."""
 
 from pathlib import Path
 
@@ -11,18 +11,16 @@ from pipelines.cli._shared import PATH
 @click.command()
 @click.argument("where", type=PATH)
 @click.argument("query")
-@click.option("-k", default=5, show_default=True, help="How many clips.")
+@click.option("-k", default=5, show_default=True, help="Number of clips.")
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores, for a run.")
-@click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs, for a run's id.")
+@click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs, for a run id.")
 @click.option(
-    "--domain", "domains", multiple=True, help="Look among a run's clips of this one.  [default: its test domain]"
+    "--domain", "domains", multiple=True, help="Search the clips of this domain.  [default: the run's test domain]"
 )
 @click.option(
-    "--split", type=click.Choice(SPLITS), help="Look among a run's clips of this split.  [default: its test split]"
+    "--split", type=click.Choice(SPLITS), help="Search the clips of this split.  [default: the run's test split]"
 )
-@click.option(
-    "--model", default="", help="Folder of the text model, where the captions' store has no more than its name."
-)
+@click.option("--model", default="", help="Folder of the text model, if the store of captions has only its name.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 def search(
     where: Path,
@@ -35,31 +33,32 @@ def search(
     model: str,
     device: str,
 ) -> None:
-    """Find the clips that fit the sentence QUERY.
+    """Find the clips that match the sentence QUERY best.
 
-    WHERE is a run of retrieval, by its folder or its id, whose clips are compared with the query; or a store of
-    captions made by a text extractor, and then the captions are.
+    WHERE is either a retrieval run (its folder or id), whose clips are compared with the query, or a store of captions
+    made by a text extractor, whose captions are compared with it.
 
-    Prints a line per clip, separated by tabs: rank, score, clip_id, source, start–stop in minutes and seconds, and the
-    caption where there is one.
+    The output has one line per clip, with tabs between: rank, score, clip_id, source, start–stop in minutes and
+    seconds, and the caption if there is one.
 
     \b
     Examples:
       featcache search runs/4f1c2a9b 'someone cuts a tomato' -k 5
       featcache search stores/epic8/sentence-bert.zarr 'someone cuts a tomato'
     """
-    from pipelines.evaluation import search as of
+    from pipelines.evaluation import search as searching
 
     run = next((folder for folder in (where, runs / where) if (folder / "config.json").exists()), None)
     if run:
-        hits = of.in_run(run, stores, query, k, domains=domains, split=split or "", model=model, device=device)
+        hits = searching.in_run(run, stores, query, k, domains=domains, split=split or "", model=model, device=device)
     elif (where / "zarr.json").exists():
         if domains or split:
-            raise click.UsageError(f"--domain and --split are for runs, and {where} is a store: all of it is searched")
-        hits = of.in_store(where, query, k, model=model, device=device)
+            raise click.UsageError(f"{where} is a store, and --domain and --split are for runs; leave them out")
+        hits = searching.in_store(where, query, k, model=model, device=device)
     else:
-        raise click.ClickException(f"{where} is neither a store nor a run, and {runs} has no run of that id")
+        raise click.ClickException(f"{where} is neither a store nor a run, and {runs} has no run with that id")
     for rank, hit in enumerate(hits, 1):
-        words = " ".join(hit.clip.caption.split())  # one line each
-        cells = (rank, f"{hit.score:.3f}", hit.clip.of or hit.clip.clip_id, hit.source, of.times(hit.clip), words)
+        caption = " ".join(hit.clip.caption.split())  # without line breaks
+        clip_id, times = hit.clip.of or hit.clip.clip_id, searching.times(hit.clip)
+        cells = (rank, f"{hit.score:.3f}", clip_id, hit.source, times, caption)
         click.echo("\t".join(map(str, cells)).rstrip("\t"))

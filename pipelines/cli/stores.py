@@ -1,4 +1,4 @@
-"""Commands that look after manifests and stores: manifest join, check, repair, info."""
+"""The commands `featcache check`, `repair` and `info`, for manifests and stores."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,15 @@ from pipelines.cli._shared import PATH, note, progress_bar
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option("--fast", is_flag=True, help="Of the features, look only at the sizes of their files.")
+@click.option("--fast", is_flag=True, help="Check only the file sizes of features, not their digests.")
 def check(paths: tuple[Path, ...], fast: bool) -> None:
-    """Tell what is wrong with manifests (CSV files) and stores (zarr folders); exit code 1 if anything is.
+    """Check manifests and stores, and print their problems.
 
-    A folder of stores stands for all manifests and stores in it.
+    PATHS are manifests (CSV files), stores (zarr folders), or folders with manifests and stores. The exit code is 1 if
+    there are problems.
 
-    A manifest's sources are opened and its bounds compared with them. Every byte of a store is compared with its
-    digests.
+    The sources of a manifest are opened, and the bounds of its clips are compared with them. Every byte of a store is
+    compared with its digests.
 
     \b
     Example:
@@ -28,12 +29,12 @@ def check(paths: tuple[Path, ...], fast: bool) -> None:
     wrong = 0
     for path in [part for given in paths for part in parts(given)]:
         with progress_bar(f"check {path.name}", "part") as progress:
-            found = problems(path, progress, fast=fast)
-        for problem in found:
-            click.echo(f"{path}: {problem}")
-        if not found:
+            messages = problems(path, progress, fast=fast)
+        for message in messages:
+            click.echo(f"{path}: {message}")
+        if not messages:
             click.echo(f"{path}: in order")
-        wrong += len(found)
+        wrong += len(messages)
     if wrong:
         raise SystemExit(1)
 
@@ -41,10 +42,11 @@ def check(paths: tuple[Path, ...], fast: bool) -> None:
 @click.command()
 @click.argument("stores", nargs=-1, required=True, type=PATH)
 def repair(stores: tuple[Path, ...]) -> None:
-    """Mend STORES: damaged blocks become "not tried", what does not belong there is removed, the rest is not touched.
+    """Repair damaged STORES (zarr folders).
 
-    `featcache extract` computes the clips again that were lost. Metadata is written anew where its checksum proves that
-    it comes out the same; a damaged recipe is beyond repair.
+    The clips of damaged blocks become "not tried", so that `featcache extract` computes them again. Files that are not
+    part of a store are removed. Damaged metadata is written again if its checksum proves that the result is the same; a
+    damaged recipe cannot be repaired. Everything else stays as it is.
 
     \b
     Example:
@@ -54,26 +56,28 @@ def repair(stores: tuple[Path, ...]) -> None:
 
     for store in stores:
         with progress_bar(f"repair {store.name}", "block") as progress:
-            done = run(store, progress)
-        for line in done or ["in order, nothing to do"]:
+            repairs = run(store, progress)
+        for line in repairs or ["in order, nothing to do"]:
             click.echo(f"{store}: {line}")
 
 
 @click.command()
 @click.argument("stores", nargs=-1, required=True, type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per store, failures included.")
-@click.option("--failures", default=20, show_default=True, type=click.IntRange(0), help="How many to list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per store, with all failures.")
+@click.option("--failures", default=20, show_default=True, type=click.IntRange(0), help="Number of failures to list.")
 def info(stores: tuple[Path, ...], as_json: bool, failures: int) -> None:
-    """Show what STORES are: recipe, windows, clips per state, failures with reasons, sizes, licence of the weights.
+    """Show the recipe, clips, failures and size of STORES.
+
+    Failures are listed with their reasons. The licence of the weights and the windows per clip are shown, too.
 
     \b
     Example:
       featcache info demo/stores/kitchens/hog.zarr
     """
-    from featcache.store import info as of
+    from featcache.store.info import facts, text
 
     for store in stores:
-        found = of.facts(store)
-        click.echo(json.dumps(found, ensure_ascii=False) if as_json else of.text(found, failures))
-        if found["states"]["not tried"]:
-            note(f"{store} is unfinished: {found['states']['not tried']} clips were not tried")
+        store_facts = facts(store)
+        click.echo(json.dumps(store_facts, ensure_ascii=False) if as_json else text(store_facts, failures))
+        if untried := store_facts["states"]["not tried"]:
+            note(f"{store} is unfinished: {untried} clips were not tried")

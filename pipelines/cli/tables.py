@@ -1,4 +1,4 @@
-"""The commands `table` and `choose`."""
+"""The commands `featcache table` and `featcache choose`."""
 
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from pipelines.cli._shared import PATH, Job, experiment_options
 @experiment_options
 @click.option(
     "--metric",
-    help="top1, t2v/R@1, v2t/MedR, nmi/B0, validator/snd, ...; norms: feature norms.  [default: the experiment's]",
+    help="A name from `featcache list metrics`, such as top1 or t2v/R@1, or `norms` for a table of feature norms.  "
+    "[default: the headline metric of the experiment's task]",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
 def table(job: Job, metric: str | None, format: str) -> None:
-    """Print the table of EXPERIMENT: methods × shifts, mean ± standard deviation over seeds, in per cent.
+    """Print the table of EXPERIMENT: methods × shifts.
+
+    Cells are mean ± standard deviation over seeds, in per cent.
 
     \b
     Examples:
@@ -35,12 +38,13 @@ def table(job: Job, metric: str | None, format: str) -> None:
 @click.command()
 @click.argument("experiment")
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--metric", help="Accuracy to compare by.  [default: that of the experiment's table]")
+@click.option("--metric", help="Accuracy to compare by.  [default: the headline metric of the experiment's task]")
 def choose(experiment: str, runs: Path, metric: str | None) -> None:
-    """Say which hyper-parameters each validator would choose, among runs of EXPERIMENT with several settings.
+    """Compare the hyper-parameters that validators choose.
 
-    Prints, per row and shift, the candidate that each validator takes, its accuracy, what the best one (oracle) has
-    more, and the rank correlation of score and accuracy. Scores are of the runs' own target train rows.
+    The runs of EXPERIMENT must include several settings. For each row of the table and each shift, the output lists the
+    candidate that each validator chooses, its accuracy, the accuracy lost to the best candidate (oracle), and the rank
+    correlation of score and accuracy. Scores are computed on the train rows of the run's target.
 
     \b
     Example, after train-head and evaluate with --set method.lambda_g=0.1, then with 0.3, then with 1:

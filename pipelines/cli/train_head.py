@@ -1,4 +1,4 @@
-"""The command `train-head`."""
+"""The command `featcache train-head`."""
 
 import time
 from collections import Counter
@@ -10,14 +10,14 @@ from pipelines.cli._shared import CORES, Job, experiment_options, note, progress
 
 @click.command("train-head")
 @experiment_options
-@click.option("--workers", type=click.IntRange(1), default=CORES, help="Runs at a time, one per core if not given.")
+@click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 def train_head(job: Job, workers: int, device: str) -> None:
     """Train the heads of EXPERIMENT on cached features.
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
-    stores/kitchens, which stands for every method on every pair of its domains. Runs that are done are left as they
-    are; a run that fails is named at the end, and the exit code is 1.
+    stores/kitchens. For a folder, a default experiment on every ordered pair of its domains is run. Finished runs are
+    kept. Failed runs are listed at the end, and the exit code is 1.
 
     \b
     Examples:
@@ -36,10 +36,10 @@ def train_head(job: Job, workers: int, device: str) -> None:
         outcomes = run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
     counts = Counter(outcome.status for outcome in outcomes)
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
-    for tier, why in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():
-        note(f"features: {tier}, {why}")
+    for tier, reason in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():
+        note(f"features: {tier}, {reason}")
     for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
-        note(f"Warning, of {count} of {len(outcomes)} runs: {warning}")
+        note(f"Warning in {count} of {len(outcomes)} runs: {warning}")
     for outcome in outcomes:
         if outcome.note:
             note(f"{outcome.config.id}: {outcome.note}")

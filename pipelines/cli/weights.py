@@ -1,4 +1,4 @@
-"""Commands for the weights of frozen networks: list, fetch, verify."""
+"""The commands `featcache weights list`, `fetch` and `verify`, for the weights of frozen networks."""
 
 import click
 
@@ -7,10 +7,10 @@ from pipelines.cli._shared import Commands, note, progress_bar
 
 @click.group(cls=Commands)
 def weights() -> None:
-    """Get the weights of frozen networks, and see that they are what was published.
+    """Download and verify the weights of frozen networks.
 
-    They lie in $FEATCACHE_WEIGHTS, or in ~/.cache/featcache/weights. With FEATCACHE_MIRROR=PREFIX, https://HOST/PATH is
-    fetched from PREFIX/HOST/PATH; with FEATCACHE_OFFLINE=1, nothing is.
+    Weights are stored in $FEATCACHE_WEIGHTS, or else in ~/.cache/featcache/weights. With FEATCACHE_MIRROR=PREFIX,
+    https://HOST/PATH is downloaded from PREFIX/HOST/PATH. With FEATCACHE_OFFLINE=1, nothing is downloaded.
 
     \b
     Example:
@@ -20,7 +20,7 @@ def weights() -> None:
 
 @weights.command("list")
 def list_weights() -> None:
-    """List all weights: name, network, licence, size, whether they are here.
+    """List all weights with network, licence, size and state.
 
     \b
     Example:
@@ -29,25 +29,28 @@ def list_weights() -> None:
     from featcache.weights import CATALOGUE, folder, state
 
     rows = [("NAME", "NETWORK", "LICENCE", "SIZE", "STATE")]
-    for known in CATALOGUE.values():
-        size = "unknown" if known.size is None else f"{known.size / 1e6:.1f} MB"
-        rows.append((known.name, known.net, known.licence, size, state(known)))
+    for listed in CATALOGUE.values():
+        size = "unknown" if listed.size is None else f"{listed.size / 1e6:.1f} MB"
+        rows.append((listed.name, listed.net, listed.licence, size, state(listed)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     note(f"folder: {folder()}")
-    for known in CATALOGUE.values():
-        if known.note:
-            note(f"{known.name}: {known.note}")
+    for listed in CATALOGUE.values():
+        if listed.note:
+            note(f"{listed.name}: {listed.note}")
 
 
 @weights.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Seconds without a byte.")
+@click.option(
+    "--timeout", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Longest wait for data, in seconds."
+)
 def fetch(names: tuple[str, ...], timeout: float) -> None:
-    """Download weights (`featcache weights list`) and print where they are.
+    """Download weights and print their paths.
 
-    A download that was interrupted goes on. The file gets its name when size and SHA-256 are right.
+    `featcache weights list` shows the names. An interrupted download is resumed. The file gets its final name only
+    after its size and SHA-256 were verified.
 
     \b
     Example:
@@ -57,21 +60,22 @@ def fetch(names: tuple[str, ...], timeout: float) -> None:
     from featcache.weights import fetch as run
 
     for name in names:
-        entry(name)  # a wrong name is told before hours of downloads
+        entry(name)  # raises for a wrong name before hours of downloads
     for name in names:
         with progress_bar(f"fetch {name}", "MB") as progress:
             path = run(name, lambda done, total: progress(done // 10**6, total // 10**6), timeout=timeout)
-        found = verify(name)
-        note(f"{name}: {_words(found.against)} sha256 {found.sha256}; licence: {entry(name).licence}")
+        verified = verify(name)
+        note(f"{name}: {_words(verified.against)} sha256 {verified.sha256}; licence: {entry(name).licence}")
         click.echo(path)
 
 
 @weights.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 def verify(names: tuple[str, ...]) -> None:
-    """Compare weights with their published SHA-256, and with the one recorded when they came.
+    """Compare weights with their SHA-256.
 
-    Without a NAME, all that are here. Exit code 1 if one differs.
+    It is the published SHA-256, or else the SHA-256 that was recorded after the download. Without a NAME, all
+    downloaded weights are compared. The exit code is 1 if any of them differ.
 
     \b
     Example:
@@ -82,23 +86,23 @@ def verify(names: tuple[str, ...]) -> None:
     from featcache.weights import verify as run
 
     wrong = 0
-    for name in names or [name for name, known in CATALOGUE.items() if place(known).is_file()]:
+    for name in names or [name for name, listed in CATALOGUE.items() if place(listed).is_file()]:
         entry(name)
         try:
-            found = run(name)
+            verified = run(name)
         except WeightsError as error:
             wrong += 1
             click.echo(f"{name}: {error}")
         else:
-            click.echo(f"{name}: {_words(found.against)} sha256 {found.sha256}")
+            click.echo(f"{name}: {_words(verified.against)} sha256 {verified.sha256}")
     if wrong:
         raise SystemExit(1)
 
 
 def _words(against: str) -> str:
-    """What a comparison is worth."""
+    """Return the result of a comparison as text."""
     return {
-        "published": "verified, as published,",
-        "recorded": "recorded, as when it came,",
-        "nothing": "recorded, for the first time,",
+        "published": "verified against the published",
+        "recorded": "verified against the recorded",
+        "nothing": "recorded for the first time:",
     }[against]

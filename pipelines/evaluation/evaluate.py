@@ -1,9 +1,9 @@
 """Compare a run's kept outputs with labels: the only place that reads the labels of test rows.
 
-Accuracies come from what `train_head` kept; no weights are needed. So do recalls and ranks of retrieval, whose labels
-are which caption is of which clip, and how well clusters fit. Feature norms [RNA, Table 1] are measured with the
-trained weights in eval mode: the mean L2 norm of what enters the classifier, over test rows of the source and of the
-tested domain, per modality; and how uneven they are (coefficient of variation).
+Accuracies, the recalls and ranks of retrieval (whose labels are the clip of each caption) and the measures of clusters
+come from the outputs that `train-head` kept, without weights. Feature norms [RNA, Table 1] need the trained weights, in
+eval mode: per modality the mean L2 norm of the features that enter the classifier, over test rows of the source and of
+the tested domain, and their coefficient of variation over modalities.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import Outputs, feature_norms
-from pipelines.training.runs import Run, changes, what_is_read
+from pipelines.training.runs import Run, changes, fingerprints
 
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
 
@@ -38,16 +38,16 @@ def evaluate(
     device: str = "cpu",
     row: str | None = None,
 ) -> list[Result]:
-    """All metrics of a finished run but A-distances; ConfigError when what it read has changed since.
+    """All metrics of a finished run except A-distances; ConfigError if the data that the run read have changed.
 
-    row: the table row that the run stands for here (default: the one it was trained for). Rows are no part of a run's
-    id, so experiments share runs.
+    row: name of the table row (default: the row that the run was trained for). A run's id does not depend on its row,
+    so experiments share runs.
     """
     run = Run.open(folder)
     task, truth = run.config.task, _truth(run, stores)
     opened, method = _trained(run, stores, device)
     score = _score(run, truth, method.net)
-    values = accuracies(run, score) | verdicts(run, score)
+    values = accuracies(run, score) | validator_scores(run, score)
     if not task.no_norms:
         values |= norms(method, opened)
     return _results(run, experiment, row, values)
@@ -56,16 +56,16 @@ def evaluate(
 def distances(
     folder: Path, stores: Path, experiment: str = "", device: str = "cpu", row: str | None = None
 ) -> list[Result]:
-    """`embeddings.a_distances` of a finished run of retrieval, which take seconds; arguments as of `evaluate`."""
+    """A-distances (`embeddings.a_distances`) of a finished retrieval run, in seconds; arguments as in `evaluate`."""
     run = Run.open(folder)
     opened, method = _trained(run, stores, device)
     return _results(run, experiment, row, a_distances(method, opened))
 
 
 def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
-    """What the run read, as it was then, and its trained method."""
+    """Open the data that the run read, and its trained method; ConfigError if the data have changed."""
     opened = open_run(run.config, stores, device)
-    if changed := changes(run, what_is_read(opened, run.folder.parent)):
+    if changed := changes(run, fingerprints(opened, run.folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
     return opened, run.method(device)
 
@@ -101,19 +101,19 @@ def _results(run: Run, experiment: str, row: str | None, values: dict[str, float
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a confusion matrix is made of."""
+    """True and predicted classes, for a confusion matrix."""
 
     truth: Labels  #: (n,) class numbers
     predicted: Labels  #: (n,)
-    classes: tuple[str, ...]  #: names
-    point: int  #: number of the kept point that has predicted
+    classes: tuple[str, ...]  #: names of the classes
+    point: int  #: number of the kept point
 
 
 def predictions(folder: Path, stores: Path, label: str = "label", branch: str = "B0") -> Predictions:
     """True and predicted classes of a run's test rows, at the last of its selected points.
 
-    label: the kind of label, such as verb. branch: of a clustering run, whose predicted classes are those that
-    Hungarian matching gives the branch's clusters.
+    label: the label kind, such as verb. branch: B0 or B1 of a clustering run. Its predicted classes come from
+    Hungarian matching of the branch's clusters.
     """
     run = Run.open(folder)
     truth = _truth(run, stores)
@@ -132,35 +132,35 @@ def predictions(folder: Path, stores: Path, label: str = "label", branch: str = 
 
 
 def accuracies(run: Run, score_point: Score) -> dict[str, float]:
-    """Metric -> value by the run's selection rule; of several selected points the mean."""
+    """Metric -> value at the point that the run's selection rule selects, or its mean over several selected points."""
     points = [score_point(k) for k in _selected(run, score_point)]
     return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
 
 
-def verdicts(run: Run, score_point: Score) -> dict[str, float]:
-    """`validator/NAME` -> what it said, without labels, of the points that `accuracies` takes; of several the mean."""
+def validator_scores(run: Run, score_point: Score) -> dict[str, float]:
+    """`validator/NAME` -> its score at the selected points (as in `accuracies`), or the mean over several points."""
     points = [run.points[k] for k in _selected(run, score_point)]
     return {
         f"validator/{name}": float(np.mean([point[name] for point in points]))
         for name in run.config.validators
-        if all(name in point for point in points)  # not in runs that are older than the validator
+        if all(name in point for point in points)  # a run that is older than the validator has no score
     }
 
 
 def _score(run: Run, truth: dict[str, Labels], net: Net | None) -> Score:
-    """The measures of a kept point, computed once for each."""
+    """A function that measures a kept point, computed once for each point."""
     clusters = run.facts["spec"].get("clusters", 0)
     return cache(lambda k: run.config.task.measure(_outputs(run, k), truth, net, clusters))
 
 
 def _outputs(run: Run, k: int) -> Outputs:
     """The outputs of the k-th kept point."""
-    once = ("rows", "captions", "clip")  # the same at all points
+    once = ("rows", "captions", "clip")  # not stacked over points
     return {name: array if name in once else array[k] for name, array in run.outputs.items()}
 
 
 def _selected(run: Run, score_point: Score) -> list[int]:
-    """Positions of the kept points that count: the last, all of them, or the best one by a validator or the oracle."""
+    """Numbers of the kept points that the result uses: the last, all, or the best by a validator or the oracle."""
     kept, rule = range(len(run.points)), run.config.select
     if rule == ORACLE:
         return [best(rule, [run.config.task.choice(score_point(k)) for k in kept])]
@@ -170,7 +170,7 @@ def _selected(run: Run, score_point: Score) -> list[int]:
 
 
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:
-    """Label -> classes of the test rows, {} in retrieval; ConfigError when the manifest is not the run's any more."""
+    """Label -> class numbers of the test rows, {} in retrieval; ConfigError if the manifest has changed since."""
     manifest = open_manifest(stores, run.config.manifest)
     if manifest.sha256 != run.facts["read"]["manifest"]:
         raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
@@ -182,23 +182,27 @@ def _truth(run: Run, stores: Path) -> dict[str, Labels]:
 
 
 def norms(method: Method, opened: Opened) -> dict[str, float]:
-    """`norm/source/rgb`, ... and `cv_s`, `cv_t`, `cv_st`: over modalities on source, on test domain, and over both.
+    """`norm/source/rgb`, ... and their variation over modalities: `cv_s`, `cv_t`, `cv_st`.
 
-    Features that are all dead have no coefficient of variation, and get none. The source's test rows are only
-    looked at, so where they lack a modality those that have it count; without any the side is left out.
+    The coefficients of variation are of the source, of the tested domain, and of both; a side whose features are all
+    zero has none. Test rows of the source that lack a modality are left out of that modality's norm, and a source
+    without test rows has no norms.
     """
     config = opened.config
     masked = replace(opened, config=replace(config, absent="mask"))
-    found = {}
+    by_domain = {}
     if config.source and opened.manifest.rows(domain=config.source, split=config.test_split):
-        found["source"] = feature_norms(method, masked.test(*config.source))
-    found["target"] = feature_norms(method, opened.test())
+        by_domain["source"] = feature_norms(method, masked.test(*config.source))
+    by_domain["target"] = feature_norms(method, opened.test())
     values: dict[str, float] = {}
-    for task in method.net.parts:
-        name = "" if len(method.net.parts) == 1 else f"/{task}"
-        by_side = {side: {m: norm for (t, m), norm in of.items() if t == task} for side, of in found.items()}
-        values |= {f"norm/{side}/{m}{name}": norm for side, of in by_side.items() for m, norm in of.items()}
-        groups = {f"cv_{side[0]}": list(of.values()) for side, of in by_side.items() if of}
+    for label in method.net.parts:
+        name = "" if len(method.net.parts) == 1 else f"/{label}"
+        by_side = {
+            side: {m: norm for (kind, m), norm in side_norms.items() if kind == label}
+            for side, side_norms in by_domain.items()
+        }
+        values |= {f"norm/{side}/{m}{name}": norm for side, by_m in by_side.items() for m, norm in by_m.items()}
+        groups = {f"cv_{side[0]}": list(by_m.values()) for side, by_m in by_side.items() if by_m}
         if len(groups) == 2:
             groups["cv_st"] = [norm for group in groups.values() for norm in group]
         values |= {f"{cv}{name}": coefficient_of_variation(group) for cv, group in groups.items() if any(group)}

@@ -1,4 +1,4 @@
-"""Result rows: one JSON line per run and metric, appended, never edited. Tables are made from nothing else."""
+"""Results: one JSON line per run and metric, appended and never edited. Tables are made only from these lines."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pipelines import settings
 
 @dataclass(frozen=True)
 class Result:
-    """One measured number and everything needed to know what it means."""
+    """One measured number, with everything that is needed to interpret it."""
 
     run: str  #: run id
     experiment: str
@@ -23,22 +23,22 @@ class Result:
     target: str | None  #: unlabelled domain
     test: str  #: evaluated domain
     seed: int
-    metric: str  #: one of `featcache list metrics`, where there are several labels with /LABEL
+    metric: str  #: one of `featcache list metrics`, with /LABEL if there are several label kinds
     value: float  #: accuracies, R@K and GM are shares in [0, 1]
-    n: int  #: rows it was measured on; in retrieval, clips
-    select: str  #: rule that chose the outputs: last, mean, a validator, or oracle (labels of the test rows)
+    n: int  #: number of test rows; in retrieval, of clips
+    select: str  #: rule that selected the kept point: last, mean, a validator, or oracle (labels of the test rows)
     fidelity: str  #: exact | adapter | surrogate
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
-    recipes: dict[str, str]  #: modality -> sha256 of what makes its features what they are
-    read: dict[str, str]  #: fingerprints of stores, manifest and earlier run that were read
+    recipes: dict[str, str]  #: modality -> sha256 of the recipe of its features
+    read: dict[str, str]  #: fingerprints of the stores, the manifest and the earlier run that were read
     config: dict[str, Any]  #: the RunConfig as JSON
-    version: str  #: of featcache
-    collapsed: tuple[str, ...] = ()  #: modalities whose features died in training (mean norm below 1e-3)
-    tier: str = ""  #: where the features lay in training, see pipelines/data/tiers.py
+    version: str  #: version of featcache
+    collapsed: tuple[str, ...] = ()  #: modalities with dead features after training (mean norm below 1e-3)
+    tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
 
 
 def append(path: Path, results: Iterable[Result]) -> None:
-    """Add lines at the end of a JSONL file; a line that an earlier, killed write left torn is closed first."""
+    """Append lines to a JSONL file. If a killed process left a torn line at its end, start a new line first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(asdict(result)) + "\n" for result in results)
     with path.open("a+b") as file:
@@ -50,7 +50,10 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 
 def read(path: Path) -> list[Result]:
-    """All results of a file; of the same run and metric the later line counts. Torn lines are reported as warnings."""
+    """Read all results of a file. Torn lines cause warnings.
+
+    A later line replaces an earlier one of the same run and metric.
+    """
     try:
         lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
     except FileNotFoundError:
@@ -63,7 +66,8 @@ def read(path: Path) -> list[Result]:
             result = _parse(json.loads(line))
         except (json.JSONDecodeError, TypeError, ConfigError) as error:
             warnings.warn(
-                f"{path} line {number} is torn or no result, and was left out ({error}); evaluate again", stacklevel=2
+                f"{path} line {number} is torn or not a result, and was left out ({error}); evaluate again",
+                stacklevel=2,
             )
             continue
         results[result.run, result.metric] = result
@@ -71,11 +75,11 @@ def read(path: Path) -> list[Result]:
 
 
 def _parse(data: dict[str, Any]) -> Result:
-    """A Result from its JSON; keys of a newer version are left out."""
+    """Make a Result from its JSON, without the keys that a newer version added."""
     if not isinstance(data, dict):
         raise TypeError(f"{data!r} is not a group of settings")
-    known = {field.name for field in fields(Result)}
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in known}
+    names = {field.name for field in fields(Result)}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in names}
     result = Result(**values)
     settings.verify(result, Result, "")
     return result

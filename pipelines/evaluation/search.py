@@ -1,4 +1,4 @@
-"""Clips that fit a sentence: by their captions in a store, or by themselves in a run of retrieval."""
+"""Search for clips by a sentence: among the captions of a store, or with a trained retrieval run."""
 
 import heapq
 import os
@@ -21,14 +21,17 @@ from pipelines.data.opening import open_run
 from pipelines.data.rows import Rows
 from pipelines.data.stores import DONE
 from pipelines.training.outputs import outputs
-from pipelines.training.runs import Run, changes, what_is_read
+from pipelines.training.runs import Run, changes, fingerprints
 
-BLOCK = 8192  #: rows of a store that are compared at a time
+BLOCK = 8192  #: number of rows of a store that are compared at once
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A clip that fits, and how well: a cosine, or a run's similarity. Of a caption's row `clip` is the caption's."""
+    """A clip and its score: a cosine, or a run's similarity.
+
+    In a store of captions, `clip` is the caption's row of the manifest.
+    """
 
     score: float
     clip: Clip
@@ -38,18 +41,18 @@ class Hit:
 def in_store(path: Path, query: str, k: int, *, model: str = "", device: str = "cpu") -> list[Hit]:
     """The k rows of a store of captions whose embeddings have the largest cosine with the query's, best first.
 
-    Of tokens it is the cosine of their means.
-    model: where the text model lies, for a store whose recipe knows the name of a folder only.
+    In a store of tokens, the means of the tokens are compared.
+    model: folder of the text model, for a store whose recipe holds only the name of that folder.
     """
     check(query, k)
     store = FeatureStore.open(path)
-    if not _of_text(store):
-        raise ConfigError(f"{_other(store)}; name a store of sentence-bert or hf:MODEL, or a run of retrieval")
+    if not _holds_text(store):
+        raise ConfigError(f"{_no_text(store)}; name a store of sentence-bert or hf:MODEL, or a retrieval run")
     extractor = text_extractor(store, model, device)
     manifest = Manifest.read(path.parent / "manifest.csv")
     store.check_rows(manifest)
     query_D = _unit(_mean(*embed(extractor, store, query)))[0]
-    best: list[tuple[float, int]] = []  # of equal scores the first row comes first
+    best: list[tuple[float, int]] = []  # row numbers are negative, so that the first of equal scores wins
     rows = np.flatnonzero(store.state == DONE)
     for part in np.split(rows, range(BLOCK, len(rows), BLOCK)):
         scores = _unit(_mean(store.read(part), store.present[part])) @ query_D
@@ -68,52 +71,50 @@ def in_run(
     model: str = "",
     device: str = "cpu",
 ) -> list[Hit]:
-    """The k clips whose embeddings are most similar to the query's by a finished run of retrieval, best first.
+    """The k clips whose embeddings are most similar to the query's in a finished retrieval run, best first.
 
-    domains, split: of the clips; those that the run was tested on if not given. Captions of the clips are not read.
-    model: as in `in_store`. ConfigError where the run is of another task, or what it read has changed since.
+    domains, split: of the clips (default: those that the run was tested on). Captions of the clips are not read.
+    model: as in `in_store`. ConfigError if the run has another task, or if the data that it read have changed.
     """
     check(query, k)
     run = Run.open(folder)
     method = run.method(device)
     net = method.net
     if not isinstance(net, Retrieval):
-        raise ConfigError(
-            f"run {run.config.id} is a {run.config.task.name} run; only a retrieval run answers a sentence"
-        )
+        raise ConfigError(f"run {run.config.id} is a {run.config.task.name} run; name a retrieval run")
     opened = open_run(run.config, stores, device)
-    if changed := changes(run, what_is_read(opened, folder.parent)):
+    if changed := changes(run, fingerprints(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
     feeds = {m: run.config.feeds[m] for m in run.config.captions}
     for m in feeds:
-        if not _of_text(store := opened.stores[m]):
-            raise ConfigError(f"{_other(store)}; a run that is trained on sentence-bert or hf:MODEL answers sentences")
-    wanted = replace(run.config, test_split=split or run.config.test_split)
-    clips = replace(opened, config=wanted, captions=None)
+        if not _holds_text(store := opened.stores[m]):
+            raise ConfigError(f"{_no_text(store)}; name a run that was trained on sentence-bert or hf:MODEL")
+    searched = replace(run.config, test_split=split or run.config.test_split)
+    clips = replace(opened, config=searched, captions=None)
     rows = clips.test(*domains)
-    said = {m: embed(text_extractor(opened.stores[m], model, device), opened.stores[m], query) for m in feeds}
-    x, present = ({m: torch.from_numpy(of[k]).to(device) for m, of in said.items()} for k in (0, 1))
-    (asked,) = Rows([0], x, present, {}, torch.tensor([-1], device=device), feeds).sweep()
+    embedded = {m: embed(text_extractor(opened.stores[m], model, device), opened.stores[m], query) for m in feeds}
+    x, present = ({m: torch.from_numpy(arrays[k]).to(device) for m, arrays in embedded.items()} for k in (0, 1))
+    (query_side,) = Rows([0], x, present, {}, torch.tensor([-1], device=device), feeds).sweep()
     visual_VM = torch.from_numpy(outputs(method, rows, clips)["visual"]).to(device)
     with torch.no_grad():
-        text_1M = net.encode(asked)["text"]
+        text_1M = net.encode(query_side)["text"]
         scores, order = net.similarity(text_1M, visual_VM)[0].sort(descending=True, stable=True)
     best = zip(scores[:k].tolist(), order[:k].tolist(), strict=True)
     return [_hit(score, opened.manifest, rows.rows[place]) for score, place in best]
 
 
 def check(query: str, k: int) -> None:
-    """ConfigError for a query that says nothing, or for no answers."""
+    """Check a query: it must contain words, and k must be at least 1."""
     if not query.strip():
         raise ConfigError("the query is empty; write a sentence, such as 'someone cuts a tomato'")
     if k < 1:
-        raise ConfigError(f"-k is {k}; allowed: 1 and more")
+        raise ConfigError(f"-k is {k}; it must be at least 1")
 
 
 def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") -> Extractor:
     """The extractor that made the captions of a store, ready to embed another sentence.
 
-    ConfigError where it is not here; StoreError where the model found is another than the store's.
+    ConfigError if its model is missing; StoreError if the model is not the one that made the store.
     """
     recipe = store.recipe
     kind, (weights, _, seed) = recipe["extractor"].partition(":")[0], store.weights_sha256.partition(":")
@@ -125,23 +126,23 @@ def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") ->
         extractor = load_extractor(recipe["extractor"], params).ready(runtime)
     except (ConfigError, WeightsError, TypeError) as error:
         raise ConfigError(
-            f"the query cannot be embedded as {store.path} was: {error}; where the model lies in a folder, name it by "
-            "--model FOLDER"
+            f"the query cannot be embedded by the extractor of {store.path}: {error}; if the model is in a folder, "
+            "name it with --model FOLDER"
         ) from error
-    found = extractor.recipe
+    recipe_here = extractor.recipe
     for name in ("version", "weights_sha256"):
-        if found[name] != recipe[name]:
+        if recipe_here[name] != recipe[name]:
             raise StoreError(
-                f"{store.path} was made with {name} {recipe[name]!r} of {store.name}, and what is here has "
-                f"{found[name]!r}; name the model by --model FOLDER, or extract the captions again"
+                f"{store.path} was made with {name} {recipe[name]!r} of {store.name}, but the model here has "
+                f"{recipe_here[name]!r}; name the right model with --model FOLDER, or extract the captions again"
             )
     return extractor
 
 
 def embed(extractor: Extractor, store: FeatureStore, query: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The query's rows (1, T, *row_shape), one or its tokens', and which of them are there (1, T).
+    """Return the query's rows (1, T, *row_shape), one row or one per token, and the mask of present rows (1, T).
 
-    They are rounded as the store's are: a caption's own words have its very rows.
+    They are rounded as in the store, so the words of a caption in the store get exactly its rows.
     """
     window = extractor.prepare(query)
     rows = extractor(window[None]).astype(store.layout.dtype).astype(np.float32)
@@ -151,15 +152,15 @@ def embed(extractor: Extractor, store: FeatureStore, query: str) -> tuple[NDArra
     return rows, np.arange(rows.shape[1])[None] < extractor.tokens(window)
 
 
-def _of_text(store: FeatureStore) -> bool:
-    """Whether its rows are captions, or tokens of these, by an extractor that can embed another sentence."""
+def _holds_text(store: FeatureStore) -> bool:
+    """True if the rows are captions, or their tokens, by an extractor that can embed another sentence."""
     return store.recipe.get("window", {}).get("kind") in ("caption", "tokens")
 
 
-def _other(store: FeatureStore) -> str:
+def _no_text(store: FeatureStore) -> str:
     return (
-        f"{store.path} holds {store.modality} by {store.name!r}, no captions by a text extractor, so no sentence can "
-        "be compared with it"
+        f"{store.path} holds {store.modality} by {store.name!r}, not captions by a text extractor, so it cannot be "
+        "compared with a sentence"
     )
 
 
@@ -169,7 +170,7 @@ def _hit(score: float, manifest: Manifest, row: int) -> Hit:
 
 
 def times(clip: Clip) -> str:
-    """Where the clip lies in its source, "0:05.0–1:15.3", in frames where their rate is not known.
+    """Start and stop of the clip in its source, "0:05.0–1:15.3"; in frames if their rate is unknown.
 
     >>> times(Clip("a", "d", "test", "a.mp4", start=5, stop=75.25))
     '0:05.0–1:15.2'
@@ -185,7 +186,7 @@ def times(clip: Clip) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    """Minutes and seconds, tenths cut off."""
+    """Minutes and seconds; tenths are cut off, not rounded."""
     tenths = int(seconds * 10)
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 

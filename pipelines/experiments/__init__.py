@@ -1,9 +1,9 @@
-"""Experiments: which runs make a table. The folder is the registry: `experiments/kitchens.py` is `kitchens`.
+"""Experiments: the runs of a table. The folder is the registry: `experiments/kitchens.py` is `kitchens`.
 
-An experiment file has a docstring (command, minutes, what to expect), `RUNS`, a `NOTE` where a reader of its numbers
-has to know something, and `PUBLISHED` where a paper printed numbers: table row -> {"D1→D2": per cent, ..., "mean": per
-cent}, of the table's default metric, or with {metric: number} in a number's place, {"D1→D2": {"top1/verb": 46.8}}. A
-user's own file, anywhere, has the same.
+An experiment file has a docstring (commands, time, expected numbers) and `RUNS`. `NOTE` is a remark that a reader of
+the numbers needs. `PUBLISHED` has the numbers that a paper printed: table row -> {"D1→D2": per cent, ..., "mean": per
+cent}, of the table's default metric, or with {metric: number} in place of a number: {"D1→D2": {"top1/verb": 46.8}}. A
+user's own file, anywhere, has the same form.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def names() -> list[str]:
 
 
 def load(experiment: str | Path) -> Experiment:
-    """An experiment by its name, from a .py file, or the default experiment on a folder of stores."""
+    """Load an experiment: by its name, from a .py file, or the default experiment on a folder of stores."""
     name, path = str(experiment), Path(experiment)
     if name in names():
         return from_module(name, registry.load(__name__, name, "experiment"))

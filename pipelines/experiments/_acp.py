@@ -1,15 +1,15 @@
-"""Rows and settings of ACP's tables [ACP: Liu et al. 2021, CVPR], which differ in data alone.
+"""Rows and settings of ACP's tables [ACP: Liu et al. 2021, CVPR], which differ only in their data.
 
-The paper says which descriptors, how many keels, and that its encoders are CE's; margin, batch, optimiser, length, λ
-and text encoder are in a supplement that could not be read. So margin, batch and passes are those of CE's code for the
-source, and the optimiser is Adam at 1e-4 (MoEE's) in the place of CE's Ranger, at one rate, where CE's falls to 0.95 of
-itself each epoch. A caption is its Sentence-BERT embedding, for keels and encoders alike: CE has tokens, and NetVLAD.
+The paper gives the descriptors and the number of keels, and uses CE's encoders. Margin, batch, optimiser, length, λ
+and text encoder are in a supplement that was not available. So margin, batch and passes are those of CE's code for the
+source. The optimiser is Adam at 1e-4 (MoEE's) instead of CE's Ranger, at a constant rate; CE multiplies its rate by
+0.95 each epoch. A caption is its Sentence-BERT embedding, for keels and encoders; CE uses tokens and NetVLAD.
 
-ACP is the printed form, τ = 1: `acp.Params()`. `acp.SHARP`, τ = 0.1, is ours. Ours as well: three seeds, and the
-rivals' weights, their files' defaults but for CORAL's. Its term is a mean over M² covariances of unit vectors: with
-M = 2304 and λ_coral = 1 its gradient was 1,700 times smaller than L_R's, and the row would be CE; with 1000 it is of
-L_R's order. MMD takes its kernels from the batch, as the default is of longer vectors. CAPQ compares all clips with all
-captions at the start of an epoch, so its runs have ten.
+ACP is the printed form, τ = 1: `acp.Params()`. `acp.SHARP`, τ = 0.1, is ours. Three seeds and the loss weights of the
+rivals are also ours: the defaults of their files, except CORAL's. CORAL's term is a mean over M² covariances of unit
+vectors. With M = 2304 and λ_coral = 1 its gradient was 1,700 times smaller than that of L_R, and the row would equal
+CE; with λ_coral = 1000 it has the order of L_R's. MMD takes its kernels from the batch, because the default is meant
+for longer vectors. CAPQ compares all clips with all captions at the start of an epoch, so its runs have ten epochs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,26 +23,26 @@ from pipelines.config import Feed, Optim, RunConfig
 from pipelines.experiments._rows import SEEDS, Row, runs
 
 STORES = {"object": "resnext101", "scene": "densenet161-places", "action": "r2plus1d-34"}
-POINTS = 4  #: at which source_val is asked
-HOLDOUT = 0.1  #: of the source's clips, that it is asked about
+POINTS = 4  #: number of evaluation points, among which source_val selects
+HOLDOUT = 0.1  #: share of the source's clips that is held out for source_val
 NOTE = (
-    "ACP is as printed, without a temperature (τ = 1). Captions are Sentence-BERT vectors, where the paper's encoder, "
-    "CE's, has tokens and NetVLAD."
+    "ACP is as printed, without a temperature (τ = 1). Captions are Sentence-BERT vectors; the paper uses CE's "
+    "encoder, with tokens and NetVLAD."
 )
 
 
 @dataclass(frozen=True)
 class Source:
-    """What CE's code sets by data set, and rivals follow."""
+    """The settings of CE's code for a data set, which the rivals share."""
 
-    clips: int  #: to train on
+    clips: int  #: number of training clips
     margin: float  #: m of L_R
     batch: int
     passes: int
 
     @property
     def steps(self) -> int:
-        """All passes over what is not held out."""
+        """Steps of all passes over the clips that are not held out."""
         return self.passes * ceil((self.clips - round(HOLDOUT * self.clips)) / self.batch)
 
 
@@ -56,16 +56,16 @@ SOURCES = {
 
 
 def rows(source: Source, experts: Iterable[str], captions: str, *, videos: bool = True) -> dict[str, Row]:
-    """The methods of a table; only those of videos have the rivals of video retrieval."""
+    """The methods of a table. Only tables of videos include the rivals of video retrieval."""
     margin, sequences = source.margin, feeds(experts, captions, windows="all")
-    of_videos = {
+    video_methods = {
         "MMT": _source(mmt.Params(margin=margin), {"feeds": sequences, "fidelity": "adapter"}),  # its BERT is frozen
         "MoEE": _source(ce.Params(margin=margin, relations=False)),
         "CAPQ (surrogate)": Row(capq.Params(), changes={"fidelity": "adapter", "epoch": source.steps // 10}),
     }
     return {
         "CE": _source(ce.Params(margin=margin)),
-        **(of_videos if videos else {}),
+        **(video_methods if videos else {}),
         "CDAN": Row(cdan_keels.Params()),
         "CORAL": Row(coral.Params(lambda_coral=1000.0)),
         "DANN": Row(dann.Params()),
@@ -76,7 +76,7 @@ def rows(source: Source, experts: Iterable[str], captions: str, *, videos: bool 
 
 
 def ablations(margin: float) -> dict[str, Row]:
-    """ACP without parts of its loss (Table 4), as printed, and with a temperature, which is ours."""
+    """ACP without parts of its loss (Table 4), ACP as printed, and ACP with a temperature, which is ours."""
     return {
         "L_R": _source(ce.Params(margin=margin)),
         "L_R + L_s": Row(acp.Params(lambda_t=0.0, lambda_mi=0.0)),
@@ -87,18 +87,18 @@ def ablations(margin: float) -> dict[str, Row]:
 
 
 def feeds(experts: Iterable[str], captions: str, windows: str = "mean") -> dict[str, Feed]:
-    """Experts, averaged over time, and the captions' sentence embeddings."""
+    """Feeds of the experts, averaged over time, and of the captions' sentence embeddings."""
     text = Feed("sentence-bert", seen_by="source test", captions=captions)
     return {**{m: Feed(STORES[m], train=windows, test=windows) for m in experts}, "text": text}
 
 
 def table(
-    manifest: str, shift: tuple[str, str], of: Mapping[str, Row], experts: Iterable[str] = STORES
+    manifest: str, shift: tuple[str, str], methods: Mapping[str, Row], experts: Iterable[str] = STORES
 ) -> tuple[RunConfig, ...]:
-    """These rows on one shift, as the source wants them."""
+    """The runs of these methods on one shift, with the settings of its source."""
     source = SOURCES[shift[0]]
     return runs(
-        of,
+        methods,
         [shift],
         SEEDS,
         manifest=manifest,
@@ -117,5 +117,5 @@ def table(
 
 
 def _source(net: Any, changes: Mapping[str, Any] | None = None) -> Row:
-    """L_R alone, on this net."""
+    """A row with L_R only, on this net."""
     return Row(source_only.Params(), changes={"net": net, **(changes or {})})

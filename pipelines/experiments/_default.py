@@ -14,9 +14,8 @@ from pipelines.experiments._rows import grid
 def default(folder: Path) -> Experiment:
     """The grid on all finished stores of a folder, with kitchens' hyper-parameters, over every ordered pair of domains.
 
-    A clip without some modality (a video without sound) is masked. `hog@flip` beside `hog` is a view of it, drawn in
-    training. Domains without labelled train or test clips take no
-    part on that side.
+    A modality that a clip lacks (a video without sound) is masked. The store `hog@flip` is a view of the store `hog`,
+    drawn in training. A source needs labelled train clips, a target labelled test clips.
     """
     from pipelines.experiments import kitchens
 
@@ -35,27 +34,31 @@ def default(folder: Path) -> Experiment:
     shifts = [(source, target) for source in teaching for target in tested if source != target]
     if not shifts:
         raise ConfigError(
-            f"manifest {manifest.name!r} has no shift to train on: it takes a domain with labelled train clips and "
-            "another one with train clips and labelled test clips"
+            f"manifest {manifest.name!r} has no shift to train on: label the train clips of one domain and the test "
+            "clips of another domain, which needs train clips too"
         )
     whole = all((store.state == DONE).all() for store in stores.values())
     runs = grid(manifest.name, feeds, shifts, absent="refuse" if whole else "mask", **kitchens.RECIPE)
-    taught = [run for run in runs if run.source[0] in teaching]  # supervised-target needs labels there
+    taught = [
+        run for run in runs if run.source[0] in teaching
+    ]  # supervised-target needs labelled train clips of its domain
     doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
     return Experiment(manifest.name, doc, tuple(taught))
 
 
 def finished(folder: Path) -> list[FeatureStore]:
-    """The stores of a folder whose extraction is complete and gave something, by name."""
+    """The stores of a folder whose extraction is complete and that have features, in order of their names."""
     stores = [FeatureStore.open(path) for path in sorted(folder.glob("*.zarr"))]
     usable = [store for store in stores if NOT_TRIED not in store.state and DONE in store.state]
     if not usable:
-        there = ", ".join(store.name for store in stores) or "none at all"
-        raise ConfigError(f"no finished store with features in {folder}; there are: {there}. `featcache extract` first")
+        store_names = ", ".join(store.name for store in stores) or "no stores"
+        raise ConfigError(
+            f"no finished store with features in {folder}; there are: {store_names}. Run `featcache extract` first"
+        )
     return usable
 
 
 def _labelled(manifest: Manifest, domain: str, split: str) -> bool:
-    """There is a clip, and every clip has every label."""
-    rows, tasks = manifest.rows(domain=domain, split=split), manifest.classes.keys()
-    return bool(rows and tasks) and all(manifest.clips[row].labels.keys() == tasks for row in rows)
+    """True if there are clips and every one of them has every label."""
+    rows, labels = manifest.rows(domain=domain, split=split), manifest.classes.keys()
+    return bool(rows and labels) and all(manifest.clips[row].labels.keys() == labels for row in rows)

@@ -1,4 +1,4 @@
-"""An experiment: the runs of a table, its rows and columns, and what was published."""
+"""An experiment: the runs of a table, its rows and columns, and published numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +14,15 @@ Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table to be: its runs, in the order of its rows."""
+    """The runs of a table, in the order of its rows."""
 
     name: str
     doc: str
     runs: tuple[RunConfig, ...]
     published: Published | None = None  #: accuracies in per cent
-    note: str = ""  #: what a reader of the numbers has to know: printed under the table, in bold
-    typed: str = ""  #: what stands for it on the command line, options included; "": its name
-    known: frozenset[str] = frozenset()  #: ids of the runs it had before `changed`
+    note: str = ""  #: remark for readers of the numbers, printed under the table in bold
+    arguments: str = ""  #: its arguments on the command line, options included; "": its name
+    earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -31,13 +31,13 @@ class Experiment:
 
     @property
     def task(self) -> tasks.Task:
-        """The task of its rows."""
+        """The task of the rows' runs."""
         return next((run.task for run in self.runs if run.row), None) or tasks.load("classification")
 
     @property
     def command(self) -> str:
-        """The commands that make all results from the stores; runs that exist are kept."""
-        name = self.typed or self.name
+        """The commands that make all results from the stores, keeping finished runs."""
+        name = self.arguments or self.name
         return f"featcache train-head {name} && featcache evaluate {name}"
 
     @cached_property
@@ -46,7 +46,7 @@ class Experiment:
         return {run.id: run for run in self.runs}
 
     def chain(self, run: RunConfig) -> list[RunConfig]:
-        """The run, the one it starts from (`init_from`), the one that starts from, ..., as far as they are known."""
+        """The run and, within the experiment, the runs that it starts from (`init_from`), nearest first."""
         chain = [run]
         while first := self.by_id.get(chain[-1].init_from or ""):
             chain.append(first)
@@ -54,30 +54,30 @@ class Experiment:
 
     @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
-        """Id of a run that a row shows -> the table's columns it stands in, such as "D1→D2".
+        """Id of a run that a row shows -> the columns of the table that show it, such as "D1→D2".
 
-        A run that learns from its test domain's own labels has no shift of its own: it stands in every column that
-        ends in that domain. A run without a source (source-free adaptation) has the source of the run it starts from.
+        A run that learns from the labels of its test domain has no shift: every column that ends in that domain shows
+        it. A run without a source (source-free adaptation) has the source of the run that it starts from.
         """
-        own: dict[str, str] = {}
+        shift_of: dict[str, str] = {}  # id of a run -> its shift
         shifts: dict[str, str] = {}  # column -> tested domain
         for run in self.runs:
             if run.row:
                 source = next((stage.source for stage in self.chain(run) if stage.source), ())
-                own[run.id] = f"{_together(source)}→{run.test}"
+                shift_of[run.id] = f"{_together(source)}→{run.test}"
                 if source != (run.test,):
-                    shifts[own[run.id]] = run.test
+                    shifts[shift_of[run.id]] = run.test
 
         def columns(shift: str, test: str) -> tuple[str, ...]:
             into = tuple(column for column, tested in shifts.items() if tested == test)
             return (shift,) if shift in shifts else into or (shift,)
 
-        return {run: columns(shift, self.by_id[run].test) for run, shift in own.items()}
+        return {run: columns(shift, self.by_id[run].test) for run, shift in shift_of.items()}
 
-    def theirs(self, row: str, metric: str, headline: bool) -> dict[str, float]:
-        """Column -> what was published of a row in this metric; plain numbers are of the headline metric.
+    def published_numbers(self, row: str, metric: str, headline: bool) -> dict[str, float]:
+        """Column -> published number of a row in this metric; plain numbers are of the headline metric.
 
-        As of our own runs, where there is no number by a classifier of clusters it is that by k-means.
+        Falls back to the k-means number when the row has no cluster classifier, as our own results do.
         """
         numbers = dict[str, float]()
         for column, number in (self.published or {}).get(row, {}).items():
@@ -90,27 +90,27 @@ class Experiment:
         return numbers
 
     def changed(self, settings: Sequence[str] = (), seeds: str | None = None, only: Sequence[str] = ()) -> "Experiment":
-        """The experiment with `a.b=value` settings, with these seeds ("0,1,2") instead of its own, or only these rows.
+        """The experiment with settings "a.b=value", with other seeds ("0,1,2"), or with only some rows.
 
-        A run that others start from moves with them, but is no row of the table unless asked for; settings of the
-        method leave it alone then, as they mean the rows'.
-        Raises ConfigError for a row that is not there, seeds that are no whole numbers, and bad settings.
+        A run that others start from is changed with them. It is shown as a row only if `only` names it; otherwise
+        settings of the method do not change it, because they are meant for the rows.
+        Raises ConfigError for an unknown row, seeds that are not whole numbers, and invalid settings.
         """
         for row in only:
             if row not in self.rows:
                 raise unknown("row", row, self.rows)
-        runs: dict[tuple[str, str], RunConfig] = {}  # of equal ones, one
+        runs: dict[tuple[str, str], RunConfig] = {}  # equal runs once
 
         def renew(run: RunConfig, seed: int | None) -> str:
             first = self.by_id.get(run.init_from or "")
             start = renew(first, seed) if first else run.init_from
             row = run.row if run.row in (only or self.rows) else ""
-            mine = [setting for setting in settings if row or not setting.startswith("method")]
+            applied = [setting for setting in settings if row or not setting.startswith("method")]
             moved = replace(run, row=row, init_from=start, seed=run.seed if seed is None else seed)
             try:
-                new = override(moved, *mine) if mine else moved
+                new = override(moved, *applied) if applied else moved
             except ConfigError as error:
-                choose = "" if only or len(self.rows) < 2 else "; --only changes the rows that it names alone"
+                choose = "" if only or len(self.rows) < 2 else "; name the rows to change with --only"
                 raise ConfigError(f"row {row!r}: {error}{choose}" if row else str(error)) from None
             runs[new.id, new.row] = new
             return new.id
@@ -119,11 +119,11 @@ class Experiment:
             if not only or run.row in only:
                 for seed in [None] if seeds is None else _seeds(seeds):
                     renew(run, seed)
-        return replace(self, runs=tuple(runs.values()), known=self.known | self.by_id.keys())
+        return replace(self, runs=tuple(runs.values()), earlier_ids=self.earlier_ids | self.by_id.keys())
 
 
 def _together(source: Sequence[str]) -> str:
-    """Domains that teach together; of many the first and the last.
+    """The name of several source domains; of more than three the first and the last.
 
     >>> _together(["D1", "D2"]), _together(["S00", "S01", "S02", "S03", "S04"])
     ('D1+D2', 'S00..S04')

@@ -1,4 +1,4 @@
-"""Experiments from Python files: how a file is imported and checked."""
+"""Import and check of experiments in Python files."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ from pipelines.experiments._experiment import Experiment
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module of a user's file."""
+    """Import a user's file; ConfigError names the line of an error."""
     if not path.is_file():
         raise ConfigError(f"no experiment file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -29,7 +29,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 def _place(error: Exception, path: Path) -> str:
-    """` line N` of the file where it went wrong; "" when it cannot be told."""
+    """` line N` of the file in which the error occurred; "" if the line is unknown."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     if isinstance(error, SyntaxError) and error.filename == str(path):
         lines.append(error.lineno)
@@ -37,13 +37,14 @@ def _place(error: Exception, path: Path) -> str:
 
 
 def _complaint(error: Exception) -> str:
-    """Our own messages and the parser's speak for themselves; others need their class."""
+    """The message of an error; with its class, unless it is our own or the parser's."""
     if isinstance(error, SyntaxError):
         return error.msg
     return str(error) if isinstance(error, FeatcacheError) else f"{type(error).__name__}: {error}"
 
 
 def from_module(name: str, module: ModuleType) -> Experiment:
+    """Make an experiment from a module's docstring, RUNS, NOTE and PUBLISHED; ConfigError if they are not valid."""
     runs = getattr(module, "RUNS", None)
     if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
         raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")
@@ -54,27 +55,27 @@ def from_module(name: str, module: ModuleType) -> Experiment:
 
 
 def _check_published(experiment: Experiment, module: ModuleType) -> None:
-    """Every published number stands beside a cell that the table has: a mistyped name would hide it."""
+    """Check that every published number belongs to a cell of the table: a mistyped name would hide the number."""
     if experiment.published is None:
         return
     columns = [*dict.fromkeys(column for columns in experiment.columns.values() for column in columns), "mean"]
-    where = f"{module.__file__}: PUBLISHED"
-    shape = f'{where} must be {{row: {{"D1→D2": per cent, ...}}, ...}}'
+    place = f"{module.__file__}: PUBLISHED"
+    shape = f'{place} must be {{row: {{"D1→D2": per cent, ...}}, ...}}'
     if not isinstance(experiment.published, dict):
         raise ConfigError(f"{shape}, not {experiment.published!r}")
     for row, numbers in experiment.published.items():
         if row not in experiment.rows:
-            raise ConfigError(f"{where}: {unknown('row', str(row), experiment.rows)}")
+            raise ConfigError(f"{place}: {unknown('row', str(row), experiment.rows)}")
         if not isinstance(numbers, dict):
             raise ConfigError(f"{shape}; its row {row!r} has {numbers!r}")
         for column, number in numbers.items():
             if column not in columns:
-                raise ConfigError(f"{where}[{row!r}]: {unknown('shift', str(column), columns)}")
+                raise ConfigError(f"{place}[{row!r}]: {unknown('shift', str(column), columns)}")
             for metric, value in number.items() if isinstance(number, dict) else [("", number)]:
-                place = f"{where}[{row!r}][{column!r}]" + (f"[{metric!r}]" if metric else "")
+                cell = f"{place}[{row!r}][{column!r}]" + (f"[{metric!r}]" if metric else "")
                 try:
-                    known = tasks.metric(metric or experiment.task.headlines[0])
+                    measured = tasks.metric(metric or experiment.task.headlines[0])
                 except ConfigError as error:
-                    raise ConfigError(f"{place}: {error}") from None
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= known.most:
-                    raise ConfigError(f"{place}={value!r} must be {known.unit}, from 0 to {known.most}")
+                    raise ConfigError(f"{cell}: {error}") from None
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= measured.most:
+                    raise ConfigError(f"{cell}={value!r} must be {measured.unit}, from 0 to {measured.most}")

@@ -1,8 +1,9 @@
-"""Rows and settings of MTRAN's tables [MTRAN: Huang et al. 2022, ACM MM], which differ in data and λ alone.
+"""Rows and settings of MTRAN's tables [MTRAN: Huang et al. 2022, ACM MM], which differ only in their data and λ.
 
-The paper gives SGD, its rate and momentum, batch, epochs, λ, α and τ, of the target's stage. Of the source's stage it
-says nothing: it has the same here. Ours as well: no weight decay, three seeds, and, where the paper refers to other
-papers, rivals on the same net and schedule, with the loss weights of their own code (of 3C-GAN: ours).
+For the target's stage, the paper gives SGD, its rate and momentum, batch, epochs, λ, α and τ. It does not describe the
+source's stage, which has the same settings here. Our own choices are: no weight decay, three seeds, and, where the
+paper refers to other papers, rivals on the same net and schedule, with the loss weights of their own code (of 3C-GAN:
+ours).
 """
 
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ def table(params: mtran.Params) -> dict[str, Row]:
 
 
 def ablations(params: mtran.Params) -> dict[str, Row]:
-    """MTRAN without parts of its alignment (Tables 4 and 5), and with others in its place (Tables 6 and 7)."""
+    """MTRAN without parts of its alignment (Tables 4 and 5), and with other alignments instead (Tables 6 and 7)."""
     return {
         **SOURCE,
         "w/o RA": _adapted(replace(params, lambda_2=0.0, lambda_3=0.0)),

@@ -1,4 +1,4 @@
-"""What the papers' tables share: their shifts, their numbers, and how EPIC-8's checkpoints are averaged.
+"""Tools that the papers' tables share: shifts, printed numbers, and the average of EPIC-8's checkpoints.
 
 >>> printed('''
 ...                     D1→D2  D2→D1  mean
@@ -14,7 +14,7 @@ from typing import Any
 
 #: EPIC-8: the mean of nine checkpoints, 50 steps apart, the last of which is the end (MM-SADA's code)
 LAST_NINE: dict[str, Any] = {"eval_every": 50, "keep": 9, "select": "mean"}
-#: clips to train on, by domain
+#: domain -> number of training clips
 EPIC8 = {"D1": 1543, "D2": 2495, "D3": 3897}
 UCF_HMDB = {"ucf": 1438, "hmdb": 840}
 
@@ -30,31 +30,31 @@ def shifts(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def printed(text: str) -> dict[str, dict[str, float]]:
-    """A table as a paper prints it -> row -> column -> number; – where there is none.
+    """Parse a table as a paper prints it -> row -> column -> number; – is a cell without a number.
 
-    The first line has the columns, every other one a row's name and as many numbers.
+    The first line has the columns, every other line a row's name and one number per column.
     """
     head, *lines = (line.split() for line in text.strip().splitlines())
     names = [" ".join(words[: -len(head)]) for words in lines]
     numbers = [zip(head, words[-len(head) :], strict=True) for words in lines]
     return {
-        name: {column: float(number) for column, number in of if number != "–"}
-        for name, of in zip(names, numbers, strict=True)
+        name: {column: float(number) for column, number in cells if number != "–"}
+        for name, cells in zip(names, numbers, strict=True)
     }
 
 
 def retrieved(metrics: str, shifts: str, text: str) -> dict[str, dict[str, dict[str, float]]]:
-    """A table of retrieval as ACP prints it -> row -> shift -> metric -> number, of both ways.
+    """Parse a retrieval table as ACP prints it -> row -> shift -> metric -> number, in both directions.
 
-    A line has a row's name, then for each shift, between ||, the metrics of text to video | of video to text.
+    A line has a row's name, then for each shift, separated by ||, the metrics of text to video | of video to text.
     """
     keys = [f"{way}/{metric}" for way in ("t2v", "v2t") for metric in metrics.split()]
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    numbers: dict[str, dict[str, dict[str, float]]] = {}
     for line in text.strip().splitlines():
         first, *others = (cells.replace("|", " ").split() for cells in line.split("||"))
-        of_shifts = [first[-len(keys) :], *others]
-        found[" ".join(first[: -len(keys)])] = {
-            shift: dict(zip(keys, map(float, numbers), strict=True))
-            for shift, numbers in zip(shifts.split(), of_shifts, strict=True)
+        by_shift = [first[-len(keys) :], *others]
+        numbers[" ".join(first[: -len(keys)])] = {
+            shift: dict(zip(keys, map(float, cells), strict=True))
+            for shift, cells in zip(shifts.split(), by_shift, strict=True)
         }
-    return found
+    return numbers

@@ -1,4 +1,4 @@
-"""Rows of a table: methods on the same shifts, equal in everything that is not said of a row.
+"""Rows of a table: methods on the same shifts, with equal settings except those that a row changes.
 
 >>> from heads.methods import dann, source_only
 >>> from heads.nets import adapter
@@ -21,35 +21,37 @@ from pipelines.config import Feed, Optim, RunConfig
 
 @dataclass(frozen=True)
 class Row:
-    """A method, and what it is given. What its method may not see, it is not shown."""
+    """A method of a table and its inputs: a run feeds the method only sides that it may see."""
 
     method: Any  #: Params of a file in heads/methods
-    target: bool | None = None  #: it sees the target, without labels; None: where its method needs one
-    supervised: bool = False  #: the target's labels stand in the place of the source's
-    start: str = ""  #: row whose runs it starts from
-    shown: bool = True  #: in the table; a stage that others start from may not be
-    changes: Mapping[str, Any] = field(default_factory=dict)  #: fields of its RunConfigs that differ from the others'
+    target: bool | None = None  #: True if it sees the target, without labels; None: if its method needs a target
+    supervised: bool = False  #: True if it learns from the target's labels instead of the source's
+    start: str = ""  #: name of the row whose runs it starts from
+    shown: bool = True  #: False for a stage that others start from and that the table does not show
+    changes: Mapping[str, Any] = field(
+        default_factory=dict
+    )  #: fields of its RunConfigs that differ from those of the other rows
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A run's `steps` as passes over its source, or where its method sees none over its target."""
+    """The `steps` of a run as passes over its source, or over its target if its method sees no source."""
 
     count: int
-    clips: Mapping[str, int]  #: domain -> clips to train on
+    clips: Mapping[str, int]  #: domain -> number of training clips
 
     def steps(self, domains: tuple[str, ...], batch: int) -> int:
-        """Steps of that many passes over all clips of these domains, the last batch of a pass not full."""
+        """Steps of `count` passes over all clips of these domains; the last batch of a pass may be smaller."""
         return self.count * ceil(sum(self.clips[domain] for domain in domains) / batch)
 
 
 def runs(
     rows: Mapping[str, Row], shifts: Iterable[tuple[str | tuple[str, ...], str]], seeds: Iterable[int], **common: Any
 ) -> tuple[RunConfig, ...]:
-    """Each row on each (source or sources, target) shift and seed, as RunConfigs with the fields `common`.
+    """The RunConfigs of each row on each (source or sources, target) shift and seed, with the fields `common`.
 
-    `steps` may be Passes, as domains differ in size.
-    A supervised row has no source: a target that several shifts share is trained on once.
+    `steps` may be Passes, because domains differ in size.
+    A supervised row has no source: a target that several shifts share gets one run.
     """
     shifts, seeds, made = tuple(shifts), tuple(seeds), dict[tuple[str, tuple[str, ...], str, int], RunConfig]()
     for name, row in rows.items():
@@ -98,10 +100,10 @@ def grid(
     absent: str = "refuse",
     seeds: Iterable[int] = SEEDS,
 ) -> tuple[RunConfig, ...]:
-    """Source-only, RNA (DG), RNA (UDA) and supervised-target on every (source, target) shift: equal but for the method.
+    """The runs of source-only, RNA (DG), RNA (UDA) and supervised-target on every (source, target) shift.
 
-    RNA (DG) aligns modalities: it is left out where there is only one.
-    Supervised-target has no source of its own, so a target that several shifts share is trained on once.
+    They differ only in the method. RNA (DG) aligns modalities, so it is left out if there is only one.
+    Supervised-target has no source, so a target that several shifts share gets one run.
     """
     rows = {
         "source-only": Row(source_only.Params()),

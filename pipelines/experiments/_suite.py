@@ -1,10 +1,10 @@
 """The suite: every method with its file's defaults, for benchmarks that compare all of them.
 
-All stand on one net, with one schedule and optimiser, whatever their files prefer: XMC and STCDA an adapter without
-ReLU, SHOT batch normalisation and smoothed labels in its source stage, SFDA new prototypes every 100 steps, 3C-GAN an
-optimiser of its own. CBST and DLMM do more in each further epoch, CBST nothing in its first two: how far they come
-depends on the length of an epoch (`suite`). Methods that take several modalities or windows are parted, so that a
-benchmark without leaves them out.
+All methods use one net, schedule and optimiser, although the files of some prefer others: XMC and STCDA an adapter
+without ReLU, SHOT batch normalisation and smoothed labels in its source stage, SFDA new prototypes every 100 steps,
+3C-GAN its own optimiser. CBST and DLMM label more of the target in each epoch, CBST none in its first two epochs, so
+their results depend on the length of an epoch (see `suite`). Methods that need several modalities or windows are in
+groups of their own, so that a benchmark can leave them out.
 """
 
 from dataclasses import replace
@@ -51,8 +51,8 @@ from pipelines.experiments._rows import Row
 
 SOURCE = "source-only"
 SUPERVISED = "supervised-target"
-FITTED: dict[str, Any] = {"steps": 0}  #: classifiers fitted at once, on cached features: nothing is left to train
-COUNTING = (cbst.Params, dlmm.Params)  #: methods that label more of the target with the number of the epoch
+FITTED: dict[str, Any] = {"steps": 0}  #: classifiers that are fitted at once on cached features need no training
+COUNTING = (cbst.Params, dlmm.Params)  #: methods that label more of the target in each epoch
 
 ADAPTED = {
     SOURCE: Row(source_only.Params()),
@@ -120,10 +120,10 @@ def suite(
 ) -> dict[str, Row]:
     """Rows of all methods, supervised-target last.
 
-    modalities: there are several. transformer, relations: Params of the nets `mtran` and `trn`, where clips have
-    several windows; MTRAN and TA3N stand on these, beside a source-only row of their own. epoch: steps of an epoch of
-    the methods that count epochs, CBST and DLMM; None is one pass over the source, so that runs of equal steps get
-    fewer rounds from a larger source.
+    modalities: True if there are several. transformer, relations: Params of the nets `mtran` and `trn`, if clips have
+    several windows; MTRAN and TA3N use these nets, and each has its own source-only row. epoch: steps of an epoch of
+    CBST and DLMM, which count epochs; None is one pass over the source, so that among runs of equal steps a larger
+    source gives fewer rounds.
     """
     rows = ADAPTED | (MULTIMODAL if modalities else {})
     if epoch is not None:
@@ -132,12 +132,12 @@ def suite(
             for name, row in rows.items()
         }
     if transformer is not None:
-        on = {"net": transformer}
-        rows[f"{SOURCE}, transformer"] = Row(source_only.Params(), changes=on)
-        rows["MTRAN"] = Row(mtran.Params(), start=f"{SOURCE}, transformer", changes=on)
+        changes = {"net": transformer}
+        rows[f"{SOURCE}, transformer"] = Row(source_only.Params(), changes=changes)
+        rows["MTRAN"] = Row(mtran.Params(), start=f"{SOURCE}, transformer", changes=changes)
     if relations is not None:
-        on = {"net": relations}
-        rows[f"{SOURCE}, relations"] = Row(source_only.Params(), changes=on)
-        rows["TA3N"] = Row(ta3n.Params(), changes=on)
+        changes = {"net": relations}
+        rows[f"{SOURCE}, relations"] = Row(source_only.Params(), changes=changes)
+        rows["TA3N"] = Row(ta3n.Params(), changes=changes)
         rows |= TEMPORAL
     return rows | {SUPERVISED: Row(source_only.Params(), supervised=True)}

@@ -1,6 +1,6 @@
 """Adaptive cross-modal prototypes [ACP: Liu et al. 2021, CVPR], Table 4: the terms of its loss, MSR-VTT to MSVD.
 
-Stores and manifests as in `acp_msrvtt_msvd`, which shares the runs of L_R (CE there) and of all terms (ACP).
+Stores and manifests as in `acp_msrvtt_msvd`, which shares the runs of L_R (CE there) and of all terms (ACP there).
 
     featcache train-head acp_ablation && featcache evaluate acp_ablation
     featcache table acp_ablation
@@ -9,9 +9,9 @@ Stores and manifests as in `acp_msrvtt_msvd`, which shares the runs of L_R (CE t
 
 15 runs of 9,200 steps; the hours are not measured yet.
 
-Fidelity, selection, what is from the paper and what is ours, three seeds among it: as in `acp_msrvtt_msvd`. The last
-row is ours: the paper prints no temperature, and without one its assignments are nearly uniform. Of which shift the
-A-distances of Sec. 4.4 are is not said; its other numbers and its pictures are of this one.
+Fidelity, selection, and which settings are the paper's or ours (such as three seeds): as in `acp_msrvtt_msvd`. The last
+row is ours: the paper prints no temperature, and without one the assignments are nearly uniform. The paper does not
+name the shift of its A-distances (Sec. 4.4); the other numbers and the pictures of that section are of this shift.
 """
 
 from pipelines.experiments._acp import NOTE as COMMON

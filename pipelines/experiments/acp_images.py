@@ -9,9 +9,9 @@
 
 42 runs of 6,240 (from COCO) or 7,136 steps (from Open Images); the hours are not measured yet.
 
-Fidelity, selection, what is from the paper and what is ours, three seeds among it: as in `acp_msrvtt_msvd`; ours as
-well are margin, batch and passes, as CE has no images. Experts are objects and scenes. SCAN and VSRN, the first rows of
-the paper's table, are not here: they attend to regions of an image, which no cached descriptor has.
+Fidelity, selection, and which settings are the paper's or ours (such as three seeds): as in `acp_msrvtt_msvd`. Margin,
+batch and passes are also ours, because CE has no images. The experts are objects and scenes. SCAN and VSRN, the first
+rows of the paper's table, are left out: they attend to regions of an image, which a cached descriptor does not have.
 """
 
 from pipelines.experiments._acp import NOTE as COMMON
@@ -29,8 +29,8 @@ RUNS = tuple(
     )
 )
 NOTE = (
-    "Ours are tested on the 8,573 narratives of COCO's 5,000 validation images; the paper does not say how many images "
-    "it searches, so its numbers may be of an easier or a harder test. " + COMMON
+    "Our runs are tested on the 8,573 narratives of COCO's 5,000 validation images. The paper does not give its number "
+    "of test images, so its test may be easier or harder. " + COMMON
 )
 PUBLISHED = retrieved(
     "R@1 R@10 MedR",

@@ -1,4 +1,4 @@
-"""Adaptive cross-modal prototypes [ACP: Liu et al. 2021, CVPR], Table 3: MSVD and LSMDC, both ways.
+"""Adaptive cross-modal prototypes [ACP: Liu et al. 2021, CVPR], Table 3: MSVD and LSMDC, in both directions.
 
     featcache manifest build msvd MSVD
     featcache manifest build lsmdc LSMDC
@@ -11,7 +11,7 @@
 
 60 runs of 20,400 (from MSVD) or 5,340 steps (from LSMDC); the hours are not measured yet.
 
-Fidelity, selection, what is from the paper and what is ours, three seeds among it: as in `acp_msrvtt_msvd`.
+Fidelity, selection, and which settings are the paper's or ours (such as three seeds): as in `acp_msrvtt_msvd`.
 """
 
 from pipelines.experiments._acp import NOTE as COMMON
@@ -26,8 +26,8 @@ RUNS = tuple(
     for run in table("lsmdc_msvd", shift, rows(SOURCES[shift[0]], STORES, "lsmdc_msvd_captions"))
 )
 NOTE = (
-    "MoEE and OT are printed with the same six numbers from LSMDC to MSVD, which is probably a slip of the paper. "
-    "LSMDC is tested on its 1,000 clips for retrieval. " + COMMON
+    "The paper prints the same six numbers for MoEE and OT from LSMDC to MSVD, which is probably an error. LSMDC is "
+    "tested on its 1,000 clips for retrieval. " + COMMON
 )
 PUBLISHED = retrieved(
     "R@1 R@10 MedR",

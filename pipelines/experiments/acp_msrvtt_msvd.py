@@ -1,4 +1,4 @@
-"""Adaptive cross-modal prototypes [ACP: Liu et al. 2021, CVPR], Table 2: MSR-VTT and MSVD, both ways.
+"""Adaptive cross-modal prototypes [ACP: Liu et al. 2021, CVPR], Table 2: MSR-VTT and MSVD, in both directions.
 
     featcache manifest build msrvtt MSRVTT
     featcache manifest build msvd MSVD
@@ -13,13 +13,13 @@ Further metrics: t2v/R@10, t2v/MedR, v2t/R@1, v2t/R@10.
 
 60 runs of 9,200 (from MSR-VTT) or 20,400 steps (from MSVD); the hours are not measured yet.
 
-Fidelity: exact, for the paper trains on frozen descriptors, too; MMT is an adapter, as its BERT is frozen here, and
-CAPQ a surrogate. Selection: source_val, on a tenth of the source's training clips that is held out; the target's text
-has no say.
+Fidelity: exact, because the paper also trains on frozen descriptors; MMT is an adapter, because its BERT is frozen
+here, and CAPQ is a surrogate. Selection: source_val, on a tenth of the source's training clips that is held out. The
+target's text is not used.
 
 From the paper: descriptors, keels, nets. Ours: three seeds and the rest, see `_acp.py`; nothing was tuned. K is 1024 as
-published, though MSVD has 1,200 clips to train: nearly a keel for each. MoEE's 48.7 and 10 from video to text on MSVD
-are as printed, but do not agree: a median rank of 10 puts half of the clips within ten.
+published, although MSVD has only 1,200 training clips: nearly one keel per clip. MoEE's 48.7 and 10 from video to text
+on MSVD are as printed, but contradict each other: with a median rank of 10, R@10 is at least 50.
 """
 
 from pipelines.experiments._acp import NOTE as COMMON
@@ -34,8 +34,8 @@ RUNS = tuple(
     for run in table("msrvtt_msvd", shift, rows(SOURCES[shift[0]], STORES, "msrvtt_msvd_captions"))
 )
 NOTE = (
-    "MSR-VTT is tested on the 2,990 clips of its full split: the paper does not name the split, but its median ranks "
-    "of about 100 are of that size. " + COMMON
+    "MSR-VTT is tested on the 2,990 clips of its full split. The paper does not name the split, but its median "
+    "ranks of about 100 fit that size. " + COMMON
 )
 PUBLISHED = retrieved(
     "R@1 R@10 MedR",

@@ -1,4 +1,4 @@
-"""ActionSense: kitchen activities from the muscles of both arms, leaving one person out; every method.
+"""ActionSense: kitchen activities from muscle signals of both arms, leaving one person out, by every method.
 
     featcache manifest build actionsense FOLDER
     featcache extract FOLDER/actionsense.csv vector --windows segments:1 \
@@ -10,11 +10,11 @@
 FOLDER holds emg_all_subjects.npz (data_manifests/actionsense.md).
 docs/efficacy.md has the table, of 1,107 runs.
 
-All methods have their files' defaults but for the self-trained probe, one setting for all shifts; nothing was chosen
-by a label of a target. The other eight people
-teach (S01, who has 21 clips, takes no part); a person has about 60 clips of 20 classes to test, so a clip is worth 1.6
-points. An epoch of CBST and of DLMM, whose labels grow from epoch to epoch, is 25 steps on all shifts. There is one
-window per clip: methods that compare windows take no part.
+All methods use the defaults of their files, except the self-trained probe, with one setting for all shifts. No label of
+a target was used to choose anything. The source of a shift is the other eight people (S01, with 21 clips, is left out).
+A person has about 60 test clips of 20 classes, so one clip is 1.6 points. An epoch of CBST and DLMM, which label more
+of the target in each epoch, is 25 steps on all shifts. A clip has one window, so methods that compare windows are left
+out.
 """
 
 from heads.nets import adapter

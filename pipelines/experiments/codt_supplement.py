@@ -1,7 +1,8 @@
-r"""CoDT [Liu & Wang 2022, ECCV], Table 2 of its supplement: what OCM and CCM bring on skeletons that were estimated.
+r"""CoDT [Liu & Wang 2022, ECCV], Table 2 of its supplement: the gain by OCM and CCM on estimated skeletons.
 
-Kinetics by OpenPose to NTU-60 by HRNet, in the plane; FineGym to Skeletics, both by VIBE. The data sets' cards say what
-their folders hold and what is not known: `gym_vibe`'s skeletons are not public, nor which 30 classes of `skeletics`.
+Kinetics by OpenPose to NTU-60 by HRNet, in the plane; FineGym to Skeletics, both by VIBE. The cards of the data sets
+list the contents of their folders and the open questions: the skeletons of `gym_vibe` are not public, and the paper
+does not list its 30 classes of `skeletics`.
 
     featcache manifest build kinetics_skeleton KINETICS && featcache manifest build ntu60_hrnet NTU
     featcache manifest join KINETICS/kinetics_skeleton.csv NTU/ntu60_hrnet.csv kinetics_ntu60.csv
@@ -18,11 +19,11 @@ measured yet.
 
 From the supplement: losses and their weights, augmentation, batch, optimiser, the rates of both stages, the true number
 of clusters (oracle K). From the released code: passes, 150 over the target in each stage, and the last student. Ours:
-three seeds; BM goes through the second stage as well, so that rows differ in OCM and CCM alone; NTU-60's protocol,
-cross-view as in CoDT's other task. Both domains of a task have the same joints here, so that B0 and B1 read one store.
-No label of the target has a say: selection is the last point. Fidelity is exact: the whole encoder is trained, as in
-the paper. Clips without features, as where nobody was found, are left out. In the plane shear mixes the score with x
-and y, as the released one would.
+three seeds; a second stage for BM too, so that rows differ only in OCM and CCM; cross-view as NTU-60's protocol, as in
+CoDT's other shift. Both domains of a shift have the same joints here, so that B0 and B1 read one store. No label of the
+target is used: selection is the last point. Fidelity is exact: the whole encoder is trained, as in the paper. Clips
+without features, for example because no person was found, are left out. For skeletons in the plane, shear mixes the
+score with x and y, as in the released code.
 """
 
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from heads.nets import stgcn
 from pipelines.config import Feed, Optim, RunConfig
 from pipelines.experiments._rows import SEEDS, Row, runs
 
-PASSES, BATCH = 150, 128  #: of a stage, over the target
+PASSES, BATCH = 150, 128  #: passes of a stage over the target, and rows of a batch's side
 BASE = codt.Params(lambda_cls=0, lambda_cot=0)
 ROWS = {
     "first stage": Row(replace(BASE, strong=False), shown=False, changes={"optim": Optim(lr=0.1)}),
@@ -42,14 +43,14 @@ ROWS = {
     "BM+OCM": Row(codt.Params(lambda_cot=0), start="first stage"),
     "BM+OCM+CCM": Row(codt.Params(), start="first stage"),
 }
-TASKS = {  #: (source, target) -> its store, and the target's clips to train on
+SHIFTS = {  #: (source, target) -> its store, and the number of training clips of the target
     ("kinetics", "ntu60"): ("skeleton-coco-17", 37_646),
     ("gym", "skeletics"): ("skeleton-shared-15", 24_265),
 }
 
 
 def _runs() -> Iterator[RunConfig]:
-    for shift, (store, clips) in TASKS.items():
+    for shift, (store, clips) in SHIFTS.items():
         yield from runs(
             ROWS,
             [shift],
@@ -68,22 +69,23 @@ def _runs() -> Iterator[RunConfig]:
 
 RUNS = tuple(_runs())
 NOTE = (
-    "Published ACC stands beside acc_dominant, as the supplement defines it; the released code computes acc_hungarian, "
-    "which is never larger. Whether a row is clustered by classifier or by k-means is not said: BM is taken to be by "
-    "k-means, as it has no classifier. Nor are Skeletics' 30 classes and NTU-60's protocol."
+    "Published ACC is shown next to acc_dominant, as the supplement defines it; the released code computes "
+    "acc_hungarian, which is never larger. The paper does not state if a row is clustered by classifier or by k-means: "
+    "we take BM to be by k-means, because it has no classifier. It does not state Skeletics' 30 classes and NTU-60's "
+    "protocol either."
 )
 
 
 def _published(text: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Lines of a row and a branch, then of each task ACC, NMI and ARI."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    """Parse lines of a row and a branch, followed by ACC, NMI and ARI of each shift."""
+    published: dict[str, dict[str, dict[str, float]]] = {}
     for row, branch, *numbers in map(str.split, text.strip().splitlines()):
         ending = "/kmeans" if row == "BM" else ""
         for k, shift in enumerate(("gym→skeletics", "kinetics→ntu60")):
-            cell = found.setdefault(row, {}).setdefault(shift, {})
+            cell = published.setdefault(row, {}).setdefault(shift, {})
             for measure, number in zip(("acc_dominant", "nmi", "ari"), numbers[3 * k : 3 * k + 3], strict=True):
                 cell[f"{measure}/{branch}{ending}"] = float(number)
-    return found
+    return published
 
 
 PUBLISHED = _published("""

@@ -1,4 +1,4 @@
-"""EPIC-8 narrations without their verb, through Sentence-BERT: every method on six real shifts.
+"""EPIC-8 narrations without their verb, as Sentence-BERT embeddings: every method on six real shifts.
 
     featcache manifest build epic8_narrations FOLDER
     featcache extract FOLDER/epic8_narrations.csv sentence-bert --windows segments:1 \
@@ -7,10 +7,10 @@
 
 FOLDER holds MM-SADA's lists (data_manifests/epic8_narrations.md). docs/efficacy.md has the table.
 
-All methods have their files' defaults, on all shifts. Net, steps and learning rate are such that source-only is good on
-held-out rows of the source; no label of a target had a say. An epoch of CBST, whose labels grow from epoch to epoch, is
-25 steps on all shifts: a pass over D1 takes 25, over D3 61. Text has one modality and one window: methods that compare
-modalities or windows take no part.
+All methods use the defaults of their files, on all shifts. Net, steps and learning rate were chosen so that source-only
+is good on held-out rows of the source, without any label of a target. An epoch of CBST, which labels more of the target
+in each epoch, is 25 steps on all shifts: a pass over D1 takes 25 steps, over D3 61. Text has one modality and one
+window, so methods that compare modalities or windows are left out.
 """
 
 from itertools import permutations

@@ -1,13 +1,13 @@
-"""Kitchens: the demo. Two rendered kitchens, a loft and a cottage, eight actions, seen, in motion and heard.
+"""Kitchens: the demo. Two rendered kitchens, a loft and a cottage, and eight actions as pictures, motion and sound.
 
     featcache train-head kitchens && featcache evaluate kitchens && featcache table kitchens
 
-24 runs, half a minute on two cores. To expect, in per cent over both shifts: source-only 59, RNA (DG) 56, RNA (UDA) 74
-(78 on another processor), supervised-target 85. The modalities' feature norms differ by a coefficient of variation of
-0.46 after source-only, of 0.06 after RNA (DG) and of 0.02 after RNA (UDA).
+24 runs, half a minute on two cores. Expected accuracy in per cent, over both shifts: source-only 59, RNA (DG) 56, RNA
+(UDA) 74 (78 on another processor), supervised-target 85. The coefficient of variation of the modalities' feature norms
+is 0.46 after source-only, 0.06 after RNA (DG) and 0.02 after RNA (UDA).
 
-The λ are our own (the paper prints none), steps were chosen for the source's loss to be low, and
-clip_norm because RNA's per-class term can explode without; no label of a target had a say in any of them.
+The λ are our own, because the paper prints none. The number of steps gives a low loss on the source, and clip_norm
+prevents an explosion of RNA's per-class term. No label of a target was used to choose any of them.
 """
 
 from itertools import permutations

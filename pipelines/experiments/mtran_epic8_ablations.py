@@ -3,9 +3,9 @@
     featcache train-head mtran_epic8_ablations --stores stores/uniform
     featcache evaluate mtran_epic8_ablations --stores stores/uniform && featcache table mtran_epic8_ablations
 
-Stores, the different test split, fidelity (exact but for that), schedule and selection (last) are those of
-`mtran_epic8`; runs that both name are trained once. For the rows see `mtran_ucf_hmdb_ablations`, for what is ours
-`mtran_ucf_hmdb`. Only means over the shifts are listed.
+Stores, the different test split, fidelity (exact, except for the test split), schedule and selection (last) are those
+of `mtran_epic8`; runs of both tables are trained once. `mtran_ucf_hmdb_ablations` explains the rows, `mtran_ucf_hmdb`
+what is ours. The paper lists only means over the shifts.
 
 144 runs of 650 to 1,550 steps, about 135 hours on two cores, of which `mtran_epic8` has done 44. Take a GPU.
 """

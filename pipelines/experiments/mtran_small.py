@@ -1,4 +1,4 @@
-"""Source-free adaptation on two small pairs [MTRAN: Huang et al. 2022, ACM MM], Table 1: ours beside theirs.
+"""Source-free adaptation on two small pairs [MTRAN: Huang et al. 2022, ACM MM], Table 1: our and published numbers.
 
     featcache manifest build ucf_olympic FOLDER
     featcache manifest build ucf_hmdb_small FOLDER
@@ -13,9 +13,9 @@ UCF-Olympic and UCF-HMDB small: two manifests in one table.
 
 72 runs of 100 to 250 steps, about 9 hours on two cores.
 
-Fidelity, selection (last) and settings are those of `mtran_ucf_hmdb`. Sizes are TA3N's, which all but the row SFDA of
-the paper agrees with; those that the paper states are others (data_manifests/ucf_olympic.md, ucf_hmdb_small.md). A
-test clip is worth 1.9 points on Olympic and 0.7 on HMDB. The paper prints no mean.
+Fidelity, selection (last) and settings are those of `mtran_ucf_hmdb`. Sizes are TA3N's, with which all rows of the
+paper except SFDA agree; the paper states other sizes (data_manifests/ucf_olympic.md, ucf_hmdb_small.md). One test clip
+is 1.9 points on Olympic and 0.7 on HMDB. The paper prints no mean.
 """
 
 from pipelines.experiments._mtran import COMMON, ELSEWHERE, EPOCHS, table

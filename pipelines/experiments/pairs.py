@@ -1,4 +1,4 @@
-"""Pairs: every method of retrieval on generated clips with captions; domains differ from the source in one known way.
+"""Pairs: every retrieval method on generated clips with captions; each domain differs from the source in one known way.
 
     featcache manifest build pairs demo/pairs
     featcache import npz demo/pairs/pairs.npz demo/pairs/pairs.csv --stores demo/stores
@@ -7,11 +7,11 @@
     featcache evaluate pairs --stores demo/stores --runs demo/runs
     featcache table pairs --stores demo/stores --runs demo/runs
 
-390 runs of 150 steps, 35 core-minutes. docs/efficacy.md has the table, and says who helps where.
+390 runs of 150 steps, 35 core-minutes. docs/efficacy.md has the table, and explains which method helps where.
 Further metrics: t2v/R@5, t2v/MedR, v2t/R@1, ...
 
-All rows have one setting, which nothing was tuned for: small nets, 16 keels of each kind, and their files' defaults
-else; MMD takes its kernels from the batch, as embeddings have length 1.
+All rows have one setting, and nothing was tuned: small nets, 16 keels of each kind, and otherwise the defaults of their
+files. MMD takes its kernels from the batch, because embeddings have length 1.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Relative norm alignment on CogBeacon [RNA: Planamente et al. 2024, IJCV], Table 9: tired or not, from EEG and face.
+"""Relative norm alignment on CogBeacon [RNA: Planamente et al. 2024, IJCV], Table 9: fatigue from EEG and face.
 
     featcache manifest build cogbeacon FOLDER
     featcache extract FOLDER/cogbeacon.csv vector --windows segments:1 \
@@ -11,17 +11,16 @@ The stores are vector-eeg and vector-face.
 
 198 runs of 3,150 to 3,420 steps, about 4 hours on two cores.
 
-Fidelity: exact, as far as the rows of numbers and the labels are those of the paper, which publishes neither its EEG
-features nor when somebody counts as tired (data_manifests/cogbeacon.md); MDANN and DLMM are surrogates. Selection: last
-(the paper states none). A domain's clips are tested and, without labels, adapted to: the published splits are not
-known.
+Fidelity: exact, if the features and the labels are the paper's; it publishes neither its EEG features nor its
+definition of fatigue (data_manifests/cogbeacon.md). MDANN and DLMM are surrogates. Selection: last (the paper states
+none). All clips of a domain are adapted to, without labels, and tested, because the paper's splits are not known.
 
-From the paper: net, Adam, rate 1e-3, after 70 of 90 epochs 1e-4. Ours: batch of 64 of each side, no weight decay,
+From the paper: net, Adam, rate 1e-3, and 1e-4 after 70 of 90 epochs. Ours: batch of 64 of each side, no weight decay,
 every λ (the paper states none), clip_norm 20, three seeds. Nothing was tuned. CBST and DLMM count passes over the
-source, of which every shift has 90, so all have the same rounds.
+source. Every shift has 90 passes, so all shifts have the same rounds.
 
-The paper prints means over the six shifts. MDANN, MCD, CBST and DLMM are quoted there from DLMM's paper, which has
-other numbers of clips, 63.64 for source-only and 67.75 for MM-SADA.
+The paper prints means over the six shifts. It quotes MDANN, MCD, CBST and DLMM from DLMM's paper, which has other
+numbers of clips, 63.64 for source-only and 67.75 for MM-SADA.
 """
 
 from itertools import permutations
@@ -32,7 +31,7 @@ from pipelines.config import Feed, Optim
 from pipelines.experiments._papers import printed
 from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 
-SURROGATE = {"fidelity": "adapter"}  #: is never exact
+SURROGATE = {"fidelity": "adapter"}  #: a surrogate is never exact
 ROWS = {
     "source-only": Row(source_only.Params()),
     "SAFN": Row(safn.Params()),
@@ -46,7 +45,7 @@ ROWS = {
     "RNA (DG)": Row(rna.Params()),
     "RNA (UDA)": Row(rna.Params(), target=True),
 }
-NOTE = "LABELS AND EEG FEATURES MAY NOT BE THE PAPER'S: neither is published; see the dataset card."
+NOTE = "LABELS AND EEG FEATURES MAY DIFFER FROM THE PAPER'S: neither is published; see the dataset card."
 RUNS = runs(
     ROWS,
     permutations(("V1", "V2", "V3"), 2),

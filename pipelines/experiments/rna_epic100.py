@@ -4,7 +4,7 @@
     featcache import epic100 source_train.pkl source_val.pkl target_train.pkl target_val.pkl \
         EPIC-KITCHENS/epic100_uda.csv
     featcache train-head rna_epic100 && featcache evaluate rna_epic100
-    featcache table rna_epic100                                            # actions: verb and noun right
+    featcache table rna_epic100                                            # actions: both verb and noun
     featcache table rna_epic100 --metric top1/verb                         # also top1/noun, top5/verb, ...
     featcache table rna_epic100 --metric norms                             # Table 1: verb features
 
@@ -15,17 +15,17 @@ feeds.rgb.store=tbn-rgb` and so on.
 30 runs of 3,780 steps, about 42 hours on two cores: 1.5 to 3.5 core-seconds a step (docs/benchmarks.md). Take a GPU
 (`--device cuda`, unmeasured), or `--seeds 0`.
 
-Fidelity: exact, for the paper trains its heads on these features. Selection: last. The clips of target_val are tested,
-the source's and the target's training clips trained on. The paper says "validation split" and no more; the accuracies
-of its Tables 2 to 5 are shares of 7,906 clips, those of target_val (all but two of TA3N's).
+Fidelity: exact, because the paper trains its heads on these features. Selection: last. Methods are trained on the
+training clips of source and target, and tested on the clips of target_val. The paper only names a "validation split";
+the accuracies of its Tables 2 to 5 are shares of 7,906 clips, the number of target_val (except two of TA3N's).
 
-From the paper: net, optimiser, 30 epochs, batch of 128. Ours: every λ, for the paper states none of them (the defaults
-of heads/methods/rna.py); 128 rows of each side; clip_norm 20, of TA3N's code; three seeds. Nothing was tuned on the
-target, as the paper's λ were. Classes that no clip has are left out (data_manifests/epic100_uda.md).
+From the paper: net, optimiser, 30 epochs, batch of 128. Ours: every λ, because the paper states none (the defaults of
+heads/methods/rna.py); 128 rows of each side; clip_norm 20, from TA3N's code; three seeds. Nothing was tuned on the
+target, unlike the paper's λ. Classes without clips are left out (data_manifests/epic100_uda.md).
 
-Rows: L_g and L_c without "UDA" see the source alone. Of the UDA rows, the paper's list is read as: L_g; L_g + L_c; and
-with L_mod; to these three L_d, L_IM, or both. Table 1 has no row for most of them; its L_g is read as that without a
-target. ΔAcc of the paper (Table 2) is the mean over verb, noun and action of the difference to source-only: that of
+Rows: L_g and L_c without "UDA" see only the source. We read the paper's list of UDA rows as: L_g; L_g + L_c; with
+L_mod; and with L_mod and L_d, L_IM, or both. Table 1 has no row for most of them; we read its L_g as the row without a
+target. ΔAcc of the paper (Table 2) is the mean over verb, noun and action of the difference to source-only: the mean of
 the last columns ("vs source-only") of the tables of top1/verb, top1/noun and top1/action.
 """
 
@@ -38,7 +38,8 @@ from pipelines.experiments._papers import printed, shifts
 from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 
 SHIFTS = shifts("source→target")
-FIVE = {m: Feed(m, train="segments:5", test="segments:5") for m in ("rgb", "flow", "audio")}  #: 2, 7, 12, 17, 22 of 25
+#: windows 2, 7, 12, 17 and 22 of 25
+FIVE = {m: Feed(m, train="segments:5", test="segments:5") for m in ("rgb", "flow", "audio")}
 COMMON: dict[str, Any] = {
     "manifest": "epic100_uda",
     "net": trn.Params(),
@@ -55,7 +56,7 @@ UDA = Row(rna.Params(), target=True)
 
 
 def of_target(text: str) -> dict[str, dict[str, dict[str, float]]]:
-    """A printed table whose columns are metrics of the one shift."""
+    """Parse a printed table whose columns are metrics of the only shift."""
     return {row: {"source→target": numbers} for row, numbers in printed(text).items()}
 
 

@@ -3,11 +3,11 @@
     featcache train-head rna_epic100_drop && featcache evaluate rna_epic100_drop
     featcache table rna_epic100_drop                                       # also with --metric top1/verb or top1/noun
 
-Stores, fidelity (exact), settings and selection (last) are those of `rna_epic100`, whose runs on all three modalities
-these start from: a row without a modality takes their weights, trains no further (steps=0), and is not shown that
-modality in tests. Keep it so: `--set steps=...` would train these rows as well.
+Stores, fidelity (exact), settings and selection (last) are those of `rna_epic100`. A row without a modality takes the
+weights of a run of `rna_epic100` on all three modalities, trains no further (steps=0), and is tested without that
+modality. Do not set `--set steps=...`, because it would train these rows too.
 
-9 runs of 3,780 steps, which `rna_epic100` may have done (about 10 hours on two cores), and 27 runs of none.
+9 runs of 3,780 steps, which `rna_epic100` may have done (about 10 hours on two cores), and 27 runs of 0 steps.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ FULL = {"source-only": SOURCE_ONLY, "RNA (DG)": DG, "RNA (UDA)": UDA}
 
 
 def _without(lost: str) -> dict[str, Any]:
-    """Tests do not see that modality, of a run that trains no further."""
+    """Changes of a run that trains no further and is tested without that modality."""
     return {"steps": 0, "feeds": {**FIVE, lost: replace(FIVE[lost], seen_by="source target")}}
 
 

@@ -3,14 +3,15 @@
     featcache train-head rna_epic100_rivals && featcache evaluate rna_epic100_rivals
     featcache table rna_epic100_rivals             # also with --metric top1/verb, top1/noun, top5/verb, top5/noun, ...
 
-Stores, settings and selection (last) are those of `rna_epic100`; runs that both name are trained once. All rows stand
-on RNA's net, which is exact for RNA and source-only. What stood under the others is not said, and each has a
-source-only of its own in the paper, so they are called adapters: MM-SADA 47.14 27.35 18.99 75.27 49.36 41.82 (verb,
-noun, action; top 1, then top 5), in adaptation 46.70 27.78 19.20 75.42 48.27 42.12 with TA3N; Gradient Blending 50.27
-29.04 19.96 81.74 52.14 46.74; CIA, here a surrogate, 47.69 28.48 19.61. Gains count from our source-only.
+Stores, settings and selection (last) are those of `rna_epic100`; runs of both tables are trained once. All rows use
+RNA's net, which is exact for RNA and source-only. The paper does not state the nets of the other methods, and gives
+each its own source-only, so their fidelity is adapter. These source-only rows are: MM-SADA 47.14 27.35 18.99 75.27
+49.36 41.82 (verb, noun, action; top 1, then top 5), in adaptation 46.70 27.78 19.20 75.42 48.27 42.12 with TA3N;
+Gradient Blending 50.27 29.04 19.96 81.74 52.14 46.74; CIA, here a surrogate, 47.69 28.48 19.61. Gains are relative to
+our source-only.
 
 "per modality" is the paper's †. Weights of Gradient Blending are measured on a tenth of the source that is held out,
-for the paper states none for flow. TA3N joins its modalities first in its own code (heads/methods/ta3n.py).
+because the paper states none for flow. TA3N's own code joins the modalities first (heads/methods/ta3n.py).
 
 30 runs of 3,780 steps, about 39 hours on two cores, of which `rna_epic100` has done 10.
 """

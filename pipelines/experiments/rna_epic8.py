@@ -8,20 +8,20 @@
     mv stores/whole/epic8/i3d-flow.zarr stores/epic8/i3d-flow-uniform.zarr
     featcache train-head rna_epic8 && featcache evaluate rna_epic8 && featcache table rna_epic8
 
-Dense: 16 pictures in a row, a window at random in training and five averaged in tests. Uniform: 16 pictures spread
-over the whole action, one window. Mixed: RGB dense and flow uniform. Compare rows of one kind; the last column
+Dense: windows of 16 consecutive pictures, one at random in training and five averaged in tests. Uniform: one window of
+16 pictures spread over the whole action. Mixed: RGB dense and flow uniform. Compare rows of one kind; the last column
 compares all of them with the first row (`--only` takes the rows of a kind).
 
 342 runs of 5,000 steps, about 10 hours on two cores.
 
-Fidelity: adapter, for the paper trains its backbones; DAAA, STCDA and CIA are surrogates. Selection: the mean of the
-last nine evaluations, 50 steps apart, as in MM-SADA's code (the paper does not say).
+Fidelity: adapter, because the paper trains its backbones; DAAA, STCDA and CIA are surrogates. Selection: the mean of
+the last nine evaluations, 50 steps apart, as in MM-SADA's code (the paper states none).
 
-From the paper: 5,000 steps, batch of 128 (64 of each side), weight decay 1e-7, rates of 1e-3 to 2e-4, of sound to
-1e-6, made for its backbones. Ours: the adapter, every λ (the paper states none), clip_norm 20, three seeds. Nothing
+From the paper: 5,000 steps, batch of 128 (64 of each side), weight decay 1e-7, rates from 1e-3 to 2e-4, of sound to
+1e-6, chosen for its backbones. Ours: the adapter, every λ (the paper states none), clip_norm 20, three seeds. Nothing
 was tuned.
 
-With sound only means are listed; that of DG is printed as 46.21, but its six cells average 45.84.
+For sound only means are listed. The paper prints 46.21 for DG, but the six cells average 45.84.
 """
 
 from dataclasses import replace

@@ -4,15 +4,15 @@
     featcache import npz FEATURES.npz FOLDER/synrod.csv                    # arrays rgb, depth and event
     featcache train-head rna_rod && featcache evaluate rna_rod && featcache table rna_rod
 
-A manifest has one source per clip, so depth and events come in as features (data_manifests/synrod.md): of ResNet-18,
-one row of 512 numbers per picture, in stores rgb, depth and event.
+A manifest has one source per clip, so depth and events are imported as features (data_manifests/synrod.md): one row of
+512 numbers per picture, by ResNet-18, in the stores rgb, depth and event.
 
-54 runs of 6,000 steps, about one and a half hours on two cores, reckoned from the cost of steps on EPIC-8
+54 runs of 6,000 steps, about one and a half hours on two cores, estimated from the cost of steps on EPIC-8
 (docs/benchmarks.md).
 
-Fidelity: adapter, for the paper trains its backbones. Selection: last (the paper states none). All of ROD is adapted
-to, without labels, and tested. AdaBN and MM-SADA are not in the paper's table. Relative Rotation, 66.68 in both
-columns, is not here: it rotates pictures before the backbone (docs/methods.md).
+Fidelity: adapter, because the paper trains its backbones. Selection: last (the paper states none). Methods adapt to all
+of ROD, without labels, and are tested on it. AdaBN and MM-SADA are not in the paper's table. Relative Rotation, with
+66.68 in both columns, is left out: it rotates pictures before the backbone (docs/methods.md).
 
 From the paper: batch of 64 (here 32 of each side), weight decay 0.003, one set of hyper-parameters. From the code of
 Relative Rotation: the head (1000, batch normalisation, ReLU, dropout), rate 1e-4, weight 0.1 of the entropy. Ours: the

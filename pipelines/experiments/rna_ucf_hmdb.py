@@ -1,4 +1,4 @@
-"""Relative norm alignment on UCF-HMDB [RNA: Planamente et al. 2024, IJCV], Table 7: ours beside theirs.
+"""Relative norm alignment on UCF-HMDB [RNA: Planamente et al. 2024, IJCV], Table 7: our and published numbers.
 
     featcache manifest build ucf_hmdb FOLDER
     featcache extract FOLDER/ucf_hmdb.csv i3d-rgb i3d-flow --windows inner:5
@@ -6,15 +6,15 @@
 
 54 runs of 1,060 or 1,800 steps, about 20 minutes on two cores.
 
-Fidelity: adapter, for the paper trains its backbones; STCDA and CIA are surrogates. Selection: last (the paper states
-none).
+Fidelity: adapter, because the paper trains its backbones; STCDA and CIA are surrogates. Selection: last (the paper
+states none).
 
 From the paper: rate 0.01, momentum 0.9, weight decay 1e-7, 20 epochs, batch of 32 (16 of each side), five windows
-averaged in tests. Ours: the adapter, every λ (the paper states none), clip_norm 20, three seeds, where the five
-windows lie (evenly between the outermost, as MM-SADA's; `xmc_ucf_hmdb` has the same stores). Nothing was tuned.
+averaged in tests. Ours: the adapter, every λ (the paper states none), clip_norm 20, three seeds, the positions of the
+five windows (evenly between the outermost, as MM-SADA's; `xmc_ucf_hmdb` has the same stores). Nothing was tuned.
 
-DANN, MMD, AdaBN and MM-SADA are not in the paper's table. Quoted there, and not here: CIA with concatenated features,
-90.6 and 94.2.
+DANN, MMD, AdaBN and MM-SADA are not in the paper's table. The paper also quotes CIA with concatenated features, 90.6
+and 94.2, which is left out here.
 """
 
 from heads.methods import adabn, cia, dann, mm_sada, mmd, rna, source_only, stcda

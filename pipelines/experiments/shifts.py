@@ -1,4 +1,4 @@
-"""Shifts: every method on generated features of domains that differ from the source in one known way each.
+"""Shifts: every method on generated features; each domain differs from the source in one known way.
 
     featcache manifest build shifts demo/shifts
     featcache import npz demo/shifts/shifts.npz demo/shifts/shifts.csv --stores demo/stores
@@ -6,11 +6,11 @@
     featcache evaluate shifts --stores demo/stores --runs demo/runs
     featcache table shifts --stores demo/stores --runs demo/runs
 
-1,680 runs of 100 steps. docs/efficacy.md has the table, and says what to make of it.
+1,680 runs of 100 steps. docs/efficacy.md has the table and discusses it.
 
-Every method has its file's defaults, and all have the net, steps and learning rate below, on all shifts. Steps were cut
-from 300 to 100, and the rate raised, for the running time; source-only does not change with 300, DANN gains more. The
-shifts themselves were remade after first tries of some methods: docs/efficacy.md says how.
+Every method uses the defaults of its file, and all use the net, steps and learning rate below, on all shifts. To save
+time, we reduced the steps from 300 to 100 and raised the rate; with 300 steps source-only does not change, and DANN
+gains more. We changed the shifts themselves after first runs of some methods: docs/efficacy.md explains how.
 """
 
 from featcache.builders.shifts import SHIFTS

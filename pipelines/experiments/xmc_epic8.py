@@ -1,22 +1,22 @@
-"""Contrastive features on EPIC-8 [XMC: Kim et al. 2021, ICCV], Table 3: ours beside theirs.
+"""Contrastive features on EPIC-8 [XMC: Kim et al. 2021, ICCV], Table 3: our and published numbers.
 
     featcache manifest build epic8 EPIC-KITCHENS
     featcache extract EPIC-KITCHENS/epic8.csv i3d-rgb i3d-flow --windows inner:5
     featcache train-head xmc_epic8 && featcache evaluate xmc_epic8 && featcache table xmc_epic8
 
-171 runs of 6,000 steps, about 20 hours on two cores (docs/benchmarks.md has the cost of a step): 16 of them for "XMC
-modality" and "XMC final", whose h passes over both banks in every step. `--seeds 0` takes a third.
+171 runs of 6,000 steps, about 20 hours on two cores (docs/benchmarks.md has the cost of a step). 16 of these hours are
+for "XMC modality" and "XMC final", whose h passes over both banks in every step. `--seeds 0` takes a third.
 
-Fidelity: adapter. The paper trains both I3D streams; here a layer per modality learns on frozen ones, so distances
-between rows can be compared with the paper's, the numbers themselves cannot.
+Fidelity: adapter. The paper trains both I3D streams; here one layer per modality learns on frozen streams. So compare
+differences between rows with the paper's, not the numbers themselves.
 
-From the paper: batch of 32 (16 of each side, as in MM-SADA's code), 6,000 steps at 0.01, from half of them on at
-0.001; λ, τ, δ and T; windows of RGB and flow drawn independently, five of them averaged in tests. From MM-SADA's code:
+From the paper: batch of 32 (16 of each side, as in MM-SADA's code), 6,000 steps at 0.01, in the second half at 0.001;
+λ, τ, δ and T; windows of RGB and flow drawn independently, five of them averaged in tests. From MM-SADA's code:
 momentum, weight decay, and the selection, the mean of the last nine evaluations, 50 steps apart. Ours: the adapter
-(1024 without a ReLU, dropout 0.5), h, three seeds, weights of the rivals' losses where their files say so. Nothing was
-tuned.
+(1024 without a ReLU, dropout 0.5), h, three seeds, and weights of the rivals' losses that their files mark as ours.
+Nothing was tuned.
 
-More windows per clip (`--windows inner:25`) are nearer to the paper's training, which takes any 16 pictures.
+More windows per clip (`--windows inner:25`) are closer to the paper's training, which takes any 16 pictures.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ ROWS = {
     "AdaBN": Row(adabn.Params()),
     "MMD": Row(mmd.Params()),
     "MCD": Row(mcd.Params(reversal=True)),
-    "DANN": Row(dann.Params()),  # which the paper leaves out
+    "DANN": Row(dann.Params()),  # not in the paper's table
     "MM-SADA": Row(mm_sada.Params(), target=True),
     "XMC modality": Row(xmc.Params(cross_domain="none")),
     "XMC domain": Row(xmc.Params(cross_modal="none")),

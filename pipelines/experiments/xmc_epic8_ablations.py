@@ -1,22 +1,23 @@
-"""Contrastive features on EPIC-8 [XMC: Kim et al. 2021, ICCV], Tables 4 to 8: what each part is worth.
+"""Contrastive features on EPIC-8 [XMC: Kim et al. 2021, ICCV], Tables 4 to 8: the contribution of each part.
 
     featcache train-head xmc_epic8_ablations && featcache evaluate xmc_epic8_ablations
     featcache table xmc_epic8_ablations
 
-Stores, fidelity (adapter), schedule and selection (mean of the last nine evaluations) are those of `xmc_epic8`, and
-runs that both name are trained once. The paper prints means over the six shifts.
+Stores, fidelity (adapter), schedule and selection (mean of the last nine evaluations) are those of `xmc_epic8`; runs of
+both tables are trained once. The paper prints means over the six shifts.
 
-306 runs of 6,000 steps, about 83 hours on two cores, of which `xmc_epic8` has done 19: h passes over the banks in each
-step. `--seeds 0` takes a third; take a GPU, or rows by `--only`.
+306 runs of 6,000 steps, about 83 hours on two cores, because h passes over the banks in each step; `xmc_epic8` has done
+19 of these hours. `--seeds 0` takes a third; take a GPU, or choose rows with `--only`.
 
-    Table 4   objectives: the modality's, the domain's, both; MM-SADA's, pseudo-labels' and ours
-    Table 5   sampling: "one window" takes those of RGB and flow at the same time
+    Table 4   objectives: XMC's for modalities, for domains, and both; MM-SADA's and pseudo-labels'
+    Table 5   sampling: "one window" takes the windows of RGB and flow at the same time
     Table 6   λ (1.25 in "XMC final") and T (0.8)
     Table 7   the projection h: left out between modalities, or also taken between domains
-    Table 8   between domains contrast (XMC final), or adversaries: DANN's with the weight λ, as no equation is known
+    Table 8   between domains: contrast (XMC final), or DANN's adversary with weight λ (the paper has no equation)
 
-The paper has 49.4 twice, for different runs: MM-SADA domain, and MM-SADA with one window. Not here: adversaries for
-modalities as well as domains (Table 8, 49.5); what the former tell apart is not known. λ of the pseudo-labels is ours.
+The paper has 49.4 twice, for different runs: MM-SADA domain, and MM-SADA with one window. Adversaries for both
+modalities and domains (Table 8, 49.5) are left out, because the paper does not define those for modalities. λ of the
+pseudo-labels is ours.
 """
 
 from dataclasses import replace

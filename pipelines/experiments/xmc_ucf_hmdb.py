@@ -1,4 +1,4 @@
-"""Contrastive features on UCF-HMDB [XMC: Kim et al. 2021, ICCV], Table 2: ours beside theirs.
+"""Contrastive features on UCF-HMDB [XMC: Kim et al. 2021, ICCV], Table 2: our and published numbers.
 
     featcache manifest build ucf_hmdb FOLDER
     featcache extract FOLDER/ucf_hmdb.csv i3d-rgb i3d-flow --windows inner:5
@@ -6,16 +6,17 @@
 
 48 runs of 1,060 or 1,800 steps, about 1 hour on two cores.
 
-Fidelity: adapter, as in `xmc_epic8`, whose net and feeds these are; TCoN and SAVA are surrogates. Selection: last, for
-the paper states none here.
+Fidelity: adapter, as in `xmc_epic8`, which has the same net and feeds; TCoN and SAVA are surrogates. Selection: last,
+because the paper states none here.
 
-From the paper: λ, τ, δ, T and the rate of 0.01. It refers to SAVA for the rest and gives no batch and no length: those
-here are RNA's for this benchmark, 20 epochs in batches of 32 (16 of each side), momentum 0.9, weight decay 1e-7.
+From the paper: λ, τ, δ, T and the rate of 0.01. The paper refers to SAVA for the rest, and gives no batch and no
+length. We take those of RNA for this benchmark: 20 epochs in batches of 32 (16 of each side), momentum 0.9, weight
+decay 1e-7.
 
-The paper prints 98.8 and 95.0 for supervised training, in this order of the shifts. 98.8 is no share of HMDB's 360
-test clips, nor 95.0 of UCF's 571; the other way round they are 342 / 360 and 564 / 571. So they are exchanged below.
-The numbers of TCoN and SAVA are quoted in the paper (SAVA's own source-only: 80.3, 88.8). So are those of TA3N, which
-is not here, as it learns from 2-D features: 81.4, 90.5, its source-only 80.6, 88.8.
+The paper prints 98.8 and 95.0 for supervised training, in this order of the shifts. 98.8 is not a share of HMDB's 360
+test clips, and 95.0 is not one of UCF's 571; exchanged, they are 342 / 360 and 564 / 571. So they are exchanged below.
+The paper quotes the numbers of TCoN and SAVA (SAVA's own source-only: 80.3, 88.8). It also quotes TA3N, which is left
+out here because it learns from 2-D features: 81.4, 90.5, with a source-only of 80.6, 88.8.
 """
 
 from heads.methods import mm_sada, sava, source_only, tcon, xmc
@@ -24,7 +25,7 @@ from pipelines.experiments._papers import UCF_HMDB, printed, shifts
 from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 from pipelines.experiments.xmc_epic8 import COMMON
 
-WINDOWS = {"feeds": {m: Feed(f"i3d-{m}") for m in ("rgb", "flow")}}  #: all five, which these compare
+WINDOWS = {"feeds": {m: Feed(f"i3d-{m}") for m in ("rgb", "flow")}}  #: all five windows, which these methods compare
 ROWS = {
     "source-only": Row(source_only.Params()),
     "TCoN (surrogate)": Row(tcon.Params(), changes=WINDOWS),

@@ -1,7 +1,7 @@
-"""Windows of many clips, as they come -> batches -> rows -> whole clips.
+"""Windows of many clips, in any order -> batches -> rows -> whole clips.
 
-A batch has windows of several clips: a network is fast at a size of its own, whatever the clips' number of windows.
-Rows do not depend on what else is in their batch, so they do not depend on the order in which windows come.
+A batch mixes windows of several clips, because each network has a batch size at which it is fast, whatever the number
+of windows of a clip. A row does not depend on the rest of its batch, so the order of the windows does not matter.
 """
 
 import time
@@ -19,53 +19,55 @@ from featcache.extractors import Extractor
 from featcache.media import Nothing, Piece
 
 Row = NDArray[np.float32]
-DEVICE = ("OutOfMemoryError", "AcceleratorError")  #: of torch, for which no clip is to blame
+DEVICE = ("OutOfMemoryError", "AcceleratorError")  #: errors of torch that are not the fault of a clip
 
 
 @dataclass(eq=False)
 class Part:
-    """One clip as one extractor has it so far."""
+    """The rows of one clip that one extractor has computed so far."""
 
-    row: int  #: of the manifest
+    row: int  #: row of the clip in the manifest
     extractor: Extractor
-    of: int = 0  #: windows that there will be, as the first says
-    pieces: dict[int, tuple[float, float]] = field(default_factory=dict)  #: windows that have come: start and stop
-    rows: dict[int, Row] = field(default_factory=dict)  #: those of them that are computed
-    tokens: int = 0  #: of a caption each of whose tokens is a row
-    read: bool = False  #: whether the source has given all that it has
-    reason: FeatcacheError | None = None  #: why there will be no rows
-    kept: bool = False  #: whether it has been handed on
+    expected: int = 0  #: number of windows of the clip, taken from the first one
+    pieces: dict[int, tuple[float, float]] = field(
+        default_factory=dict
+    )  #: start and stop of the windows that have arrived
+    rows: dict[int, Row] = field(default_factory=dict)  #: rows that are computed, by number of the window
+    tokens: int = 0  #: number of tokens, where each token of a caption has a row
+    read: bool = False  #: True when the source has no more windows
+    reason: FeatcacheError | None = None  #: reason for having no rows
+    kept: bool = False  #: True when the part was passed to `keep`
 
     def features(self) -> Row:
-        """(T, *row_shape), in order of the windows, or of the tokens."""
+        """The rows (T, *row_shape) in order of the windows, or of the tokens."""
         if self.tokens:
             return self.rows[0][: self.tokens]
         return np.stack([self.rows[number] for number in sorted(self.rows)])
 
     def times(self) -> NDArray[np.float64]:
-        """(2, T): start and stop of the windows; tokens have no place in time."""
+        """Start and stop of the windows (2, T); NaN for tokens, which have no time."""
         if self.tokens:
             return np.full((2, self.tokens), np.nan)
         return np.array([self.pieces[number] for number in sorted(self.pieces)]).T
 
 
 class _Batch(NamedTuple):
-    places: list[tuple[Part, int]]  #: whose windows they are, and their numbers
+    places: list[tuple[Part, int]]  #: the part and the number of each window
     computed: Future[tuple[list[Row | Exception], float, float]]
 
 
 class Assembly:
-    """Gathers windows into batches, has them computed in threads of its own, and hands whole parts to `keep`."""
+    """A queue that gathers windows into batches, computes them in its own threads, and passes whole parts to `keep`."""
 
     def __init__(self, extractors: Sequence[Extractor], keep: Callable[[Part], None]) -> None:
         self.keep = keep
         self.busy = 0.0  #: seconds in which at least one batch was being computed
-        self.remarks: dict[tuple[str, str], set[int]] = {}  #: extractor and what it remarks -> rows
+        self.remarks: dict[tuple[str, str], set[int]] = {}  #: (extractor, remark) -> rows of the manifest
         self._until = 0.0
         self._gathering: dict[str, list[tuple[Part, Piece]]] = {extractor.name: [] for extractor in extractors}
         self._batches: deque[_Batch] = deque()
         threads = max(extractor.threads for extractor in extractors)
-        self._ahead = threads + 1  # one batch more than are computed is stacked and waits
+        self._ahead = threads + 1  # one batch more than the threads compute is ready
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
 
     def __enter__(self) -> Self:
@@ -75,16 +77,18 @@ class Assembly:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, part: Part, piece: Piece | Nothing | None) -> None:
-        """A window of this part, or the reason why there is none, or the end of its source."""
+        """Add a window of this part, or the reason for having none, or None at the end of its source."""
         if piece is None:
             part.read = True
-            if part.reason is None and not 0 < len(part.pieces) == part.of:
-                part.reason = FeatcacheError(f"only {len(part.pieces)} of {part.of} windows came; please report it")
+            if part.reason is None and not 0 < len(part.pieces) == part.expected:
+                part.reason = FeatcacheError(
+                    f"only {len(part.pieces)} of {part.expected} windows came; please report it"
+                )
             self._finish(part)
         elif isinstance(piece, Nothing):
             part.reason = piece.reason
         elif part.reason is None and piece.number not in part.pieces:
-            part.of = piece.of
+            part.expected = piece.of
             part.pieces[piece.number] = piece.start, piece.stop
             part.tokens = part.extractor.tokens(piece.window)
             if remark := part.extractor.remark(piece.window):
@@ -95,7 +99,7 @@ class Assembly:
                 self._submit(part.extractor)
 
     def end(self) -> None:
-        """Compute what is still gathered, and keep the last parts."""
+        """Compute the windows that are still gathered, and keep the last parts."""
         for gathered in self._gathering.values():
             if gathered:
                 self._submit(gathered[0][0].extractor)
@@ -111,15 +115,15 @@ class Assembly:
             self._collect()
 
     def _collect(self) -> None:
-        """Take the oldest batch."""
+        """Wait for the oldest batch, and give its rows to their parts."""
         places, computed = self._batches.popleft()
         rows, began, ended = computed.result()
         self.busy += max(0.0, ended - max(began, self._until))
         self._until = max(self._until, ended)
         for (part, number), row in zip(places, rows, strict=True):
             if isinstance(row, Exception):
-                words = f"{part.extractor.name} stopped with {type(row).__name__}: {' '.join(str(row).split())}"
-                part.reason = part.reason or FeatcacheError(words)
+                failure = f"{part.extractor.name} stopped with {type(row).__name__}: {' '.join(str(row).split())}"
+                part.reason = part.reason or FeatcacheError(failure)
             else:
                 part.rows[number] = row
         for part in {id(part): part for part, _ in places}.values():
@@ -138,16 +142,16 @@ def _timed(extractor: Extractor, windows: list[NDArray[np.generic]]) -> tuple[li
 
 
 def _computed(extractor: Extractor, windows: list[NDArray[np.generic]]) -> list[Row | Exception]:
-    """A row for each window. Where a batch fails, each of its windows is tried alone: the others are not to blame."""
+    """A row or an error for each window. If a batch fails, each of its windows is tried alone."""
     try:
         rows = extractor(np.stack(windows))
         if len(rows) != len(windows):
             raise ValueError(f"{len(rows)} rows for {len(windows)} windows")
         return list(rows)
-    except Exception as error:  # whatever it is, the other clips are finished and this one says why
+    except Exception as error:  # any error: the other clips continue, and this one is recorded with the reason
         if isinstance(error, MemoryError) or type(error).__name__ in DEVICE or "CUDA error" in str(error):
-            words = f"{extractor.name} cannot go on: {type(error).__name__}: {' '.join(str(error).split())}"
-            raise FeatcacheError(f"{words}; what is computed is kept, so start it again") from error
+            failure = f"{extractor.name} cannot continue: {type(error).__name__}: {' '.join(str(error).split())}"
+            raise FeatcacheError(f"{failure}; the rows computed so far are kept: run the same command again") from error
         if len(windows) == 1:
             return [error]
     return [row for window in windows for row in _computed(extractor, [window])]

@@ -1,8 +1,8 @@
-"""The recipe of stage one: manifest and media in, one feature store per extractor out.
+"""Extraction, stage one: a manifest and its media in, one feature store per extractor out.
 
-Decoding runs ahead in threads, by a bounded number of windows, while a thread of its own runs the extractors on batches
-of windows. A source is decoded once for all extractors that still need its clip. A clip that cannot be read is recorded
-with its reason, and the rest is finished. The same command started twice shares the work, block by block of the stores.
+Threads decode ahead by a bounded number of windows, while other threads run the extractors on batches of windows. A
+source is decoded once for all extractors that still need its clip. A clip that cannot be read is recorded with its
+reason, and the other clips are finished. Two processes with the same command share the work, block by block.
 """
 
 import time
@@ -27,7 +27,7 @@ from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pi
 from pipelines.extraction.assembly import Assembly, Part
 from pipelines.extraction.interleaved import interleaved
 
-DECODERS = {  #: libraries whose version may change what is decoded, by kind of window
+DECODERS = {  #: libraries whose version may change the decoded windows, by kind of window
     Pictures: ("av", "opencv-contrib-python-headless"),
     Flow: ("av", "opencv-contrib-python-headless"),
     Sound: ("av", "scipy"),
@@ -36,39 +36,39 @@ DECODERS = {  #: libraries whose version may change what is decoded, by kind of 
     Joints: (),
     Numbers: (),
 }
-CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute or carry
-BOUND = 64  #: windows that are decoded and wait, however long a clip is
-AUTO = "auto"  #: the dtype that a store has, or float16, or float32 when a row reaches beyond float16
+CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute rows or store them
+BOUND = 64  #: decoded windows that may wait, whatever the length of the clips
+AUTO = "auto"  #: the dtype of an existing store; else float16, or float32 when a row is beyond float16
 
 
 @dataclass
 class Extraction:
-    """What an extraction did, and where its time went."""
+    """The stores, time and notes of an extraction."""
 
     stores: dict[str, FeatureStore] = field(default_factory=dict)  #: extractor -> its finished store
-    clips: int = 0  #: clips decoded in this call, those twice that were done again in float32
+    clips: int = 0  #: clips decoded in this call; a clip that was decoded again for float32 counts twice
     seconds: float = 0.0
-    busy: float = 0.0  #: seconds in which extractors computed; in the others windows were decoded or rows stored
-    notes: list[str] = field(default_factory=list)  #: what the user should know
+    busy: float = 0.0  #: seconds in which extractors computed; the rest is decoding and writing
+    notes: list[str] = field(default_factory=list)  #: remarks to print for the user
 
     def reasons(self, extractor: str, state: str) -> dict[str, list[str]]:
-        """Reason -> ids of the clips that are "failed" or "absent" by it, those of earlier calls included."""
+        """Reason -> ids of the clips that are "failed" or "absent" for it, including those of earlier calls."""
         frame = self.stores[extractor].frame()
         frame = frame[frame["state"] == state]
-        return {str(reason): list(of["clip_id"]) for reason, of in frame.groupby("reason", sort=False)}
+        return {str(reason): list(clips["clip_id"]) for reason, clips in frame.groupby("reason", sort=False)}
 
     def unusable(self) -> list[str]:
-        """Extractors with clips that failed or were left to others, or without a single clip that is done."""
+        """Extractors with failed clips, with clips left to other processes, or without a single finished clip."""
         counts = {name: store.counts() for name, store in self.stores.items()}
         return [name for name, count in counts.items() if count["failed"] or count["not tried"] or not count["done"]]
 
     def summary(self) -> str:
-        """One line about speed, and what bounded it."""
+        """One line about the speed, and about what limited it."""
         if not self.clips:
-            return "nothing to do: every clip is there"
+            return "nothing to do: all clips are extracted"
         return (
-            f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); in "
-            f"{self.busy / self.seconds:.0%} of it rows were computed, else windows decoded and rows stored"
+            f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); "
+            f"{self.busy / self.seconds:.0%} of the time in the extractors, the rest decoding and writing"
         )
 
 
@@ -83,14 +83,14 @@ def extract(
     workers: int = 2,
     progress: Progress = silent,
 ) -> Extraction:
-    """Fill `stores/<manifest>/<extractor>.zarr` for every extractor, and put a copy of the manifest beside them.
+    """Fill `stores/<manifest>/<extractor>.zarr` for every extractor, and write the manifest next to them.
 
-    Clips that the manifest has gained at its end are appended to the stores.
+    Clips that were added at the end of the manifest are appended to the stores.
 
-    dtype: float16, float32 or auto (float16 unless a row does not fit; then that store is made again in float32).
-    workers: decoding threads. progress(done, total) is called after each clip, and once before the first.
+    dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32).
+    workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
     Raises StoreError before any work when a store in that folder was made from other clips or by another recipe, or
-    when other processes are at everything that is left.
+    when other processes are writing everything that is left.
     """
     folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     check_folder(folder, manifest)
@@ -121,7 +121,7 @@ def _run(
     outcome: Extraction,
     progress: Progress,
 ) -> dict[str, str]:
-    """Open the stores and fill them. Returns the extractors whose rows do not fit, with the first reason of each."""
+    """Open the stores and fill them. Return extractor -> first reason, for rows that do not fit float16."""
     whole = all(isinstance(extractor.window, WHOLE) for extractor in extractors)
     most = 1 if whole else _most_windows(plan, manifest)
     with ExitStack() as stack:
@@ -146,18 +146,18 @@ def _fill(
     outcome: Extraction,
     progress: Progress,
 ) -> dict[str, str]:
-    """Compute every pending row whose block no other process has."""
+    """Compute every pending row whose block no other process is writing; return as `_run` does."""
     beyond: dict[str, str] = {}
     pending = {extractor: set(writers[extractor.name].pending) for extractor in extractors}
     rows = sorted(set().union(*pending.values()))
-    flying: dict[int, dict[str, Part]] = {}  # clips on their way, row -> extractor -> what there is
+    flying: dict[int, dict[str, Part]] = {}  # clips being decoded or computed: row -> extractor -> part
     done, total = 0, len(rows)
 
     def clips() -> Iterator[int]:
         nonlocal total
         for row in rows:
-            wanting = [e for e in extractors if row in pending[e] and e.name not in beyond]
-            ours = [e for e in wanting if writers[e.name].claim(row)]
+            pending_for = [e for e in extractors if row in pending[e] and e.name not in beyond]
+            ours = [e for e in pending_for if writers[e.name].claim(row)]
             if ours:
                 flying[row] = {extractor.name: Part(row, extractor) for extractor in ours}
                 yield row
@@ -191,30 +191,32 @@ def _fill(
                 assembly.add(part, piece)
         assembly.end()
     outcome.busy += assembly.busy
-    for (name, remark), found in assembly.remarks.items():
-        first = manifest.clips[min(found)].clip_id
-        outcome.notes.append(f"{name}: {remark}; {len(found)} clips, the first is {first!r}")
+    for (name, remark), clip_rows in assembly.remarks.items():
+        first = manifest.clips[min(clip_rows)].clip_id
+        outcome.notes.append(f"{name}: {remark}; {len(clip_rows)} clips, the first is {first!r}")
     _note_left({name: writer for name, writer in writers.items() if name not in beyond}, outcome, idle=not done)
     return beyond
 
 
 def _note_left(writers: dict[str, StoreWriter], outcome: Extraction, *, idle: bool) -> None:
-    """Note the clips that another process has; StoreError where this one had nothing to do beside them."""
+    """Note the clips that another process is writing; StoreError if nothing else was left to do here."""
     pending = {name: len(writer.pending) for name, writer in writers.items()}
-    theirs = ", ".join(f"{count} clips of {name}" for name, count in pending.items() if count)
-    if theirs:
-        outcome.notes.append(f"{theirs} are being written by another process, or were given up by it: run this again")
-    if theirs and idle:
-        raise StoreError(f"nothing to do here: {theirs} are being written by another process; wait for it")
+    left_out = ", ".join(f"{count} clips of {name}" for name, count in pending.items() if count)
+    if left_out:
+        outcome.notes.append(
+            f"{left_out} belong to another process, which writes them now or was interrupted: run this again"
+        )
+    if left_out and idle:
+        raise StoreError(f"nothing to do here: {left_out} are being written by another process; wait for it")
 
 
 def _most_windows(plan: Plan, manifest: Manifest) -> int:
-    """T, windows of the clip that has most of them. Sources are opened only where a plan depends on their length."""
+    """T, the largest number of windows of a clip. Sources are opened only if the plan depends on their length."""
     if plan.kind in COUNTED:
         return plan.count(0.0, 1.0)
     counts = [1]
     for clip in manifest:
-        with suppress(Exception):  # its row will say what is wrong
+        with suppress(Exception):  # extraction records the reason in the clip's row
             counts.append(plan.count(*open_source(manifest.path(clip), clip.fps).interval(clip)))
     return max(counts)
 
@@ -242,9 +244,9 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
 
 
 def _keep(writer: StoreWriter, part: Part, dtype: str) -> str:
-    """Hand the rows of a clip, or the reason why there are none, to the store.
+    """Write the rows of a clip, or the reason for having none, to the store.
 
-    Returns why they do not fit where that shall not be a failure, because the dtype is ours to choose.
+    Return the reason if rows do not fit float16 and the dtype is `auto`, so that the store can be made in float32.
     """
     if isinstance(part.reason, MediaAbsentError):
         writer.absent(part.row, str(part.reason))

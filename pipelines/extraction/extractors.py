@@ -29,52 +29,55 @@ def load_extractors(
     runtime: Runtime = RUNTIME,
     manifest: Manifest | None = None,
 ) -> list[Extractor]:
-    """The extractors of these names, ready to run.
+    """Return the named extractors, ready to run.
 
-    names: `i3d-rgb@flip` sees mirrored pictures, see `featcache.windows.VIEWS`; with `i3d-rgb`, it has the same
-    parameters and weights.
+    names: an extractor, or a view of it: `i3d-rgb@flip` receives mirrored pictures (`featcache.windows.VIEWS`), with
+    the parameters and weights of `i3d-rgb`.
     settings: parameters as "EXTRACTOR.NAME=VALUE". weights: "EXTRACTOR=NAME OR FILE", or "untrained" for all of them.
-    manifest: its first source that can be read completes parameters that were left open, such as `vector.dims`.
+    manifest: its first readable source determines parameters that were left open, such as `vector.dims`.
     Raises ConfigError for unknown names and parameters, and for values of a wrong type; WeightsError for weights that
-    are not to be had.
+    are not available.
     """
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ConfigError(f"extractor {twice[0]!r} is named twice")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"extractor {repeated[0]!r} is named twice; name it once")
     views = [split_view(name) for name in names]
     params: dict[str, Any] = {name: default_params(name) for name, _ in views}
-    known = ", ".join(params)
-    changed = {name: to_json(of, type(of)) for name, of in params.items()}
+    choices = ", ".join(params)
+    changed = {name: to_json(default, type(default)) for name, default in params.items()}
     for setting in settings:
         key, equals, value = setting.partition("=")
         name, _, parameter = key.rpartition(".")
         if name not in params or not parameter or not equals:
-            raise ConfigError(f"--set {setting}: write EXTRACTOR.NAME=VALUE, with one of {known}")
+            raise ConfigError(f"--set {setting}: write EXTRACTOR.NAME=VALUE, with one of {choices}")
         changed[name] = assign(changed[name], type(params[name]), parameter, value, name)
     chosen = dict.fromkeys(params, "")
-    for choice in sorted(weights, key=lambda choice: choice != UNTRAINED):  # which is for those not named
-        name, equals, which = choice.partition("=")
+    for choice in sorted(
+        weights, key=lambda choice: choice != UNTRAINED
+    ):  # `untrained` first: named weights override it
+        name, equals, file = choice.partition("=")
         if choice == UNTRAINED:
             chosen = dict.fromkeys(params, UNTRAINED)
-        elif name in params and which:
-            chosen[name] = which
+        elif name in params and file:
+            chosen[name] = file
         else:
-            raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {known}")
+            raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {choices}")
     ready = {}
     for name, default in params.items():
-        of = from_json(changed[name], type(default), name)
-        of = _completed(name, of, manifest) if manifest else of
-        ready[name] = load(name, of).ready(replace(runtime, weights=chosen[name]))
+        values = from_json(changed[name], type(default), name)
+        values = _completed(name, values, manifest) if manifest else values
+        ready[name] = load(name, values).ready(replace(runtime, weights=chosen[name]))
     loaded = [ready[name].seen(view) if view else ready[name] for name, view in views]
-    for one, other in combinations(loaded, 2):
-        if one.store == other.store:
+    for first, second in combinations(loaded, 2):
+        if first.store == second.store:
             raise ConfigError(
-                f"{one.name} and {other.name} would both fill {one.store}.zarr; extract them into two --stores folders"
+                f"{first.name} and {second.name} would both fill {first.store}.zarr; "
+                "extract them into two --stores folders"
             )
     return loaded
 
 
 def _completed(name: str, params: Any, manifest: Manifest) -> Any:
-    """Parameters with what was left open filled in, as the first source has it that is not broken."""
+    """Fill in the parameters that were left open, from the first source that can be read."""
     errors = []
     for clip in manifest:
         try:

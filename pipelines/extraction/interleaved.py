@@ -1,4 +1,4 @@
-"""Sources read in threads, ahead of whoever wants what is in them, but never far ahead."""
+"""A generator that reads sources in threads, a bounded number of items ahead of its consumer."""
 
 import queue
 import threading
@@ -21,19 +21,19 @@ class _Ended(Generic[J]):
 def interleaved(
     jobs: Iterator[J], read: Callable[[J], Iterator[T]], *, workers: int, bound: int
 ) -> Generator[tuple[J, T | None], None, None]:
-    """(job, item) for each item that `read(job)` gives, as they come, and (job, None) where a job has come to its end.
+    """Yield (job, item) for each item of `read(job)`, as they arrive, and (job, None) at the end of a job.
 
-    `workers` threads read a job each; at most `bound` items wait, and threads with more stand still. `jobs` is asked
-    in the caller's thread, for the next jobs only. What `read` raises is raised here. When the caller stops early, so
-    do the threads, each at its next item.
+    `workers` threads read one job each. At most `bound` items wait; a thread with another item blocks until there is
+    room. `jobs` is advanced in the caller's thread, and only for the next jobs. An exception in `read` is raised here.
+    When the caller stops early, each thread stops at its next item.
     """
     waiting: queue.Queue[tuple[J, T] | _Ended[J]] = queue.Queue(bound)
     stopped = threading.Event()
 
-    def put(thing: tuple[J, T] | _Ended[J]) -> None:
+    def put(entry: tuple[J, T] | _Ended[J]) -> None:
         while not stopped.is_set():
             try:
-                return waiting.put(thing, timeout=0.1)
+                return waiting.put(entry, timeout=0.1)
             except queue.Full:
                 continue
 
@@ -51,21 +51,21 @@ def interleaved(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     running = 0
     try:
-        for job in islice(jobs, 2 * workers):  # a thread that is done with its job finds the next one there
+        for job in islice(jobs, 2 * workers):  # so that a thread that finishes its job has the next one at once
             pool.submit(work, job)
             running += 1
         while running:
-            thing = waiting.get()
-            if not isinstance(thing, _Ended):
-                yield thing
+            entry = waiting.get()
+            if not isinstance(entry, _Ended):
+                yield entry
                 continue
-            if thing.error is not None:
-                raise thing.error
+            if entry.error is not None:
+                raise entry.error
             running -= 1
             for job in islice(jobs, 1):
                 pool.submit(work, job)
                 running += 1
-            yield thing.job, None
+            yield entry.job, None
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)

@@ -6,7 +6,6 @@ Shapes: n rows, K clusters, C classes, D features; clusters and truth are number
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from heads.cluster import kmeans, nearest
 from pipelines.measures.accuracy import Labels
@@ -39,6 +38,8 @@ def acc_hungarian(clusters: Labels, truth: Labels) -> float:
 
     Classes and clusters are paired one to one so that this share is largest; what is left over has no partner.
     """
+    from scipy.optimize import linear_sum_assignment
+
     counts_KC = counts(clusters, truth)
     return float(counts_KC[linear_sum_assignment(counts_KC, maximize=True)].sum() / len(truth))
 
@@ -53,6 +54,8 @@ def acc_dominant(clusters: Labels, truth: Labels) -> float:
 
 def matched(clusters: Labels, truth: Labels, K: int) -> Labels:
     """The class (n,) that each row's cluster is paired with; K clusters and K classes, numbered from 0."""
+    from scipy.optimize import linear_sum_assignment
+
     counts_KK = np.zeros((K, K), np.int64)
     np.add.at(counts_KK, (clusters, truth), 1)
     _, class_K = linear_sum_assignment(counts_KK, maximize=True)

@@ -1,7 +1,7 @@
-"""The part of a report that shows clusters: what each of them holds, and skeletons of the clips in its middle.
+"""The sections of a clustering report: confusion matrices, and clusters with skeletons of their most central clips.
 
-Shapes: n rows, D features, C classes; x is of a store (3, T, V, M): coordinates, frames, joints, bodies. In a strip
-they stand in S places, frame after frame.
+Shapes: n rows, D features, C classes. A store's row x is (3, T, V, M): coordinates, frames, joints, bodies. A strip
+shows bodies of several frames side by side, in S places.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,27 +25,27 @@ from pipelines.tables.cells import Line, Table
 from pipelines.tasks.clustering import branches
 from pipelines.training.runs import Run
 
-CLUSTERS = 20  #: of a branch whose clips are shown, the largest ones
-CLIPS = 3  #: of such a cluster
-PLACES = 6  #: of a strip: as many frames of one body, or half as many of two
-MIXTURES = 5  #: that are named
-FIT = 0.9  #: share of bodies that fit into their places; others reach beyond, or all would be small
-HEIGHT, MARGIN = 200, 14  #: of bodies in a strip, and around them; its coordinates are whole, to keep pages small
+CLUSTERS = 20  #: number of clusters per branch whose clips are shown, the largest ones
+CLIPS = 3  #: number of clips shown of a cluster
+PLACES = 6  #: places in a strip: 6 frames of one body, or 3 of two bodies
+MIXTURES = 5  #: number of pairs of classes that are listed as mixed
+FIT = 0.9  #: share of bodies that fit into their places; with 1, a single large movement would make all bodies small
+HEIGHT, MARGIN = 200, 14  #: height of bodies in a strip, and the margin around them; whole numbers keep pages small
 
 
-BASE = ""  #: the first row uses the target too
+BASE = ""  #: no remark about the mean of the first row, which uses the target, too
 LIMITS = ("The number of clusters is the target's true number of classes (oracle K), which is seldom known.",)
-COLUMNS = "the cluster of branch B0 that Hungarian matching gives the class (of k-means: of its first start)"
+COLUMNS = "cluster of branch B0 that Hungarian matching pairs with the class (for k-means, clusters of its first start)"
 
 
 def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """Confusions of classes and matched clusters, and the clusters of the best row."""
+    """Yield the confusion matrices of classes and matched clusters, and the clusters of the best row."""
     yield confusions(experiment, table, runs, stores, "matched cluster", COLUMNS)
     yield clusters(experiment, table.best or table.lines[0], runs, stores)
 
 
 def clusters(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str:
-    """Per shift, the clusters that a row's first run finds."""
+    """The clusters of a row's first run, for each shift."""
     parts = []
     for shift in line.cells:
         parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
@@ -57,78 +57,81 @@ def clusters(experiment: Experiment, line: Line, runs: Path, stores: Path) -> st
         except (FeatcacheError, OSError) as error:
             parts.append(page.paragraph(f"No clusters of {line.method} on {shift}: {error}."))
     intro = (
-        "Clusters of the target's test clips, by the first seed's run, the largest first. A cluster is named after the "
-        "class that Hungarian matching pairs it with. That takes the target's labels, as do ✓ and ✗ (a clip of another "
-        f"class): they are for reading alone. The {CLIPS} clips are those whose features are nearest to the cluster's "
-        f"mean, in {PLACES} frames from left to right, or {PLACES // 2} where there are two bodies. We see them from "
-        "the front (or from the sensor, where skeleton.rotate is false): their right side (orange) is on our left, "
-        "their left one (blue) on our right. All of a branch are at one scale and on one floor, side by side wherever "
-        "they were."
+        "Clusters of the target's test clips, from the run of the first seed, largest first. A cluster has the name of "
+        "the class that Hungarian matching pairs it with. The names, ✓ (a clip of that class) and ✗ (a clip of another "
+        "class) use the target's labels and only help to read the clusters. Each cluster shows the "
+        f"{CLIPS} clips whose features are nearest to its mean, in {PLACES} frames from left to right, or "
+        f"{PLACES // 2} if there are two bodies. Bodies are drawn from the front (from the sensor if skeleton.rotate "
+        "is false), so their right side (orange) is on the left and their left side (blue) on the right. All bodies of "
+        "a branch have the same scale and floor; their distance from each other is not shown."
     )
-    return page.section("What the clusters hold", intro, *parts)
+    return page.section("Clusters", intro, *parts)
 
 
 def _branch(run: Run, stores: Path, branch: str) -> Iterator[str]:
-    """How well the branch's clusters fit, what they mix, and what is in each."""
-    (task,) = run.facts["spec"]["classes"]
-    seen = predictions(run.folder, stores, task, branch)
+    """Yield the accuracy of the branch's clusters, their mixtures, and the contents of each cluster."""
+    (label,) = run.facts["spec"]["classes"]
+    assigned = predictions(run.folder, stores, label, branch)
     by = "its classifier" if f"cluster_{branch}" in run.outputs else "k-means (its first start)"
-    share = f"{100 * np.mean(seen.predicted == seen.truth):.1f} % of {len(seen.truth)} clips"
-    yield page.paragraph(f"Branch {branch}, by {by}: {share} are in the cluster of their class. {mixtures(seen)}")
+    share = f"{100 * np.mean(assigned.predicted == assigned.truth):.1f} % of {len(assigned.truth)} clips"
+    yield page.paragraph(f"Branch {branch}, by {by}: {share} are in the cluster of their class. {mixtures(assigned)}")
 
-    members = [np.flatnonzero(seen.predicted == k) for k in range(len(seen.classes))]
+    members = [np.flatnonzero(assigned.predicted == k) for k in range(len(assigned.classes))]
     largest = sorted(range(len(members)), key=lambda k: -len(members[k]))
-    f_nD = run.outputs[f"feature_{branch}"][seen.point]
+    f_nD = run.outputs[f"feature_{branch}"][assigned.point]
     middle = {k: members[k][nearest(f_nD[members[k]])] for k in largest[:CLUSTERS] if len(members[k])}
     chosen = np.concatenate(list(middle.values()))
     clips = open_manifest(stores, run.config.manifest).clips
-    says = {n: f"{seen.classes[seen.truth[n]]} · {clips[run.outputs['rows'][n]].clip_id}" for n in chosen}
+    texts = {n: f"{assigned.classes[assigned.truth[n]]} · {clips[run.outputs['rows'][n]].clip_id}" for n in chosen}
     pictures = dict.fromkeys(chosen, "")
     try:
         x_nCTVM = _skeletons(run, stores, branch, run.outputs["rows"][chosen])
-        pictures = dict(zip(chosen, strips(x_nCTVM, [f"Skeletons of {says[n]}" for n in chosen]), strict=True))
+        pictures = dict(zip(chosen, strips(x_nCTVM, [f"Skeletons of {texts[n]}" for n in chosen]), strict=True))
     except (FeatcacheError, OSError) as error:
         yield page.paragraph(f"No skeletons can be drawn: {error}.")
-    for k, of in middle.items():
-        figures = [_figure(pictures[n], says[n], right=seen.truth[n] == k) for n in of]
-        yield page.figure(contents(seen, k), f'<div class="strip people">{"".join(figures)}</div>')
-    rest = [contents(seen, k) for k in largest[CLUSTERS:] if len(members[k])]
-    if empty := [seen.classes[k] for k in largest if not len(members[k])]:
-        rest.append(f"Empty, {len(empty)} of {len(members)} clusters, paired with {', '.join(empty)}")
+    for k, rows in middle.items():
+        figures = [_figure(pictures[n], texts[n], right=assigned.truth[n] == k) for n in rows]
+        yield page.figure(contents(assigned, k), f'<div class="strip people">{"".join(figures)}</div>')
+    rest = [contents(assigned, k) for k in largest[CLUSTERS:] if len(members[k])]
+    if empty := [assigned.classes[k] for k in largest if not len(members[k])]:
+        rest.append(f"Empty: {len(empty)} of {len(members)} clusters, paired with {', '.join(empty)}")
     yield page.items(rest) if rest else ""
 
 
 def _figure(picture: str, text: str, *, right: bool) -> str:
+    """A clip with its class and id, marked as a clip of the cluster's class or of another."""
     kind, mark = ("right", "✓") if right else ("wrong", "✗")
     return f'<figure class="{kind}">{picture}<figcaption>{mark} {escape(text)}</figcaption></figure>'
 
 
-# --------------------------------------------------------------------------------------------------------- in words
+# ------------------------------------------------------------------------------------------------------------- texts
 
 
-def contents(seen: Predictions, k: int) -> str:
-    """How many clips the cluster of class k has, how many of them are of the class, and of which there are most."""
-    counts_C = np.bincount(seen.truth[seen.predicted == k], minlength=len(seen.classes)).tolist()
-    name, n, hits, of = seen.classes[k], sum(counts_C), counts_C[k], np.sum(seen.truth == k)
-    text = f"{name}: {n} clip{'s' * (n > 1)}, {hits} ({100 * hits / n:.0f} %) of the class, which has {of}"
+def contents(assigned: Predictions, k: int) -> str:
+    """The contents of the cluster of class k: its clips, those of class k, and another class if that has more clips."""
+    classes = assigned.classes
+    counts_C = np.bincount(assigned.truth[assigned.predicted == k], minlength=len(classes)).tolist()
+    n, hits, total = sum(counts_C), counts_C[k], np.sum(assigned.truth == k)
+    text = f"{classes[k]}: {n} clip{'s' * (n > 1)}, {hits} ({100 * hits / n:.0f} %) of the class, which has {total}"
     most = max(counts_C)
-    return f"{text}; dominated by {seen.classes[counts_C.index(most)]}: {most}" if most > hits else text
+    return f"{text}; dominated by {classes[counts_C.index(most)]}: {most}" if most > hits else text
 
 
-def mixtures(seen: Predictions) -> str:
-    """The largest parts of classes that lie in the clusters of others."""
-    counts_CC = np.zeros((len(seen.classes),) * 2, np.int64)
-    np.add.at(counts_CC, (seen.truth, seen.predicted), 1)
-    of_C = counts_CC.sum(1)
+def mixtures(assigned: Predictions) -> str:
+    """The pairs of classes with the most clips of the first class in the cluster of the second."""
+    classes = assigned.classes
+    counts_CC = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(counts_CC, (assigned.truth, assigned.predicted), 1)
+    total_C = counts_CC.sum(1)
     np.fill_diagonal(counts_CC, 0)
     largest = np.argsort(-counts_CC, axis=None, kind="stable")[:MIXTURES]
-    found = [(c, k) for c, k in zip(*np.unravel_index(largest, counts_CC.shape), strict=True) if counts_CC[c, k]]
-    parts = (f"{counts_CC[c, k]} of {of_C[c]} {seen.classes[c]} in that of {seen.classes[k]}" for c, k in found)
-    return f"Most often in another cluster: {'; '.join(parts)}." if found else ""
+    pairs = [(c, k) for c, k in zip(*np.unravel_index(largest, counts_CC.shape), strict=True) if counts_CC[c, k]]
+    parts = (f"{counts_CC[c, k]} of {total_C[c]} {classes[c]} in the cluster of {classes[k]}" for c, k in pairs)
+    return f"Most frequent errors: {'; '.join(parts)}." if pairs else ""
 
 
 def nearest(f_nD: NDArray[np.floating], count: int = CLIPS) -> NDArray[np.int64]:
-    """Places of the rows nearest to the mean of all, nearest first."""
+    """Return the positions of the rows nearest to the mean of all rows, nearest first."""
     distance_n = np.linalg.norm(f_nD - f_nD.mean(0), axis=1)
     return np.argsort(distance_n, kind="stable")[:count]
 
@@ -137,7 +140,7 @@ def nearest(f_nD: NDArray[np.floating], count: int = CLIPS) -> NDArray[np.int64]
 
 
 def _skeletons(run: Run, stores: Path, branch: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-    """(n, C, T, V, M) that the branch read of these rows; ConfigError where the store has other ones by now."""
+    """Read the skeletons (n, C, T, V, M) of rows, as the branch read them; ConfigError if the store has changed."""
     feeds = list(run.config.feeds)
     m = feeds[0] if branch == "B0" else feeds[-1]
     name = run.config.feeds[m].store
@@ -148,64 +151,64 @@ def _skeletons(run: Run, stores: Path, branch: str, rows: NDArray[np.integer]) -
 
 
 def strips(x_nCTVM: NDArray[np.floating], alts: Sequence[str]) -> list[str]:
-    """An image of each clip, all at one scale, with these descriptions."""
-    shown = [front(x_CTVM) for x_CTVM in x_nCTVM]
-    here = np.concatenate([at_SV2[~_empty(at_SV2)] for at_SV2 in shown])
-    reach = np.nanmax(np.abs(here), 1) if len(here) else np.ones((1, 2))
-    wide, high = np.maximum(np.quantile(reach, FIT, axis=0), 1e-6)
-    return [_strip(at_SV2, HEIGHT / high, wide, alt) for at_SV2, alt in zip(shown, alts, strict=True)]
+    """Return an image of each clip, all at the same scale, with these descriptions."""
+    strips_nSV2 = [front(x_CTVM) for x_CTVM in x_nCTVM]
+    bodies_bV2 = np.concatenate([at_SV2[~_empty(at_SV2)] for at_SV2 in strips_nSV2])
+    reach_b2 = np.nanmax(np.abs(bodies_bV2), 1) if len(bodies_bV2) else np.ones((1, 2))
+    wide, high = np.maximum(np.quantile(reach_b2, FIT, axis=0), 1e-6)
+    return [_strip(at_SV2, HEIGHT / high, wide, alt) for at_SV2, alt in zip(strips_nSV2, alts, strict=True)]
 
 
 def front(x_CTVM: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Where the joints of a strip are, from the front -> (S, V, 2), NaN for what is not there.
+    """Return the positions of the joints of a strip, seen from the front -> (S, V, 2), NaN for missing joints.
 
-    x is to the right, as we see it, of the body's centre joint; y is upwards from the floor, which is where the lowest
-    joint is in the median place. In rows y is upwards too, and the right shoulder lies along +x from the left one; of
-    joints in the plane x is to the right and y downwards, and joints may be missing: x is then from their middle.
-    Frames are the middles of equal stretches of those with somebody in them.
+    x is the distance to the right of the body's centre joint, as the viewer sees it. y is the height above the floor,
+    the median over places of the height of the lowest joint. In rows of 3-D joints, y is upwards too, and the right
+    shoulder is in direction +x from the left one. In rows of 2-D joints, x is to the right and y downwards, and joints
+    may be missing; x is then measured from the median of the joints present. The frames that contain a body are split
+    into equal parts, and the middle frame of each part is shown.
     """
-    there_TM = (x_CTVM != 0).max(axis=(0, 2))
-    times, bodies = np.flatnonzero(there_TM.max(1)), np.flatnonzero(there_TM.max(0))[:PLACES]
+    present_TM = (x_CTVM != 0).max(axis=(0, 2))
+    times, bodies = np.flatnonzero(present_TM.max(1)), np.flatnonzero(present_TM.max(0))[:PLACES]
     V = x_CTVM.shape[2]
     at_SV2 = np.full((PLACES, V, 2), np.nan)
     if len(bodies):
         frames = PLACES // len(bodies)
         chosen = np.ix_(times[((np.arange(frames) + 0.5) * len(times) / frames).astype(int)], bodies)
         joints_SVC = x_CTVM.transpose(1, 3, 2, 0)[chosen].reshape(-1, V, len(x_CTVM))
-        there_S = there_TM[chosen].reshape(-1)
+        present_S = present_TM[chosen].reshape(-1)
         if _layout(V).plane:
-            shown_SV2 = np.where((joints_SVC != 0).any(2, keepdims=True), joints_SVC[..., :2] * (1, -1), np.nan)[
-                there_S
-            ]
+            shown_SV2 = np.where((joints_SVC != 0).any(2, keepdims=True), joints_SVC[..., :2] * (1, -1), np.nan)
+            shown_SV2 = shown_SV2[present_S]
             shown_SV2[..., 0] -= np.nanmedian(shown_SV2[..., 0], 1, keepdims=True)
         else:
-            shown_SV2 = (joints_SVC[..., :2] * (-1, 1))[there_S]
+            shown_SV2 = (joints_SVC[..., :2] * (-1, 1))[present_S]
             shown_SV2[..., 0] -= shown_SV2[:, [skeleton(V).centre], 0]
         shown_SV2[..., 1] -= np.median(np.nanmin(shown_SV2[..., 1], 1))
-        at_SV2[: len(there_S)][there_S] = shown_SV2
+        at_SV2[: len(present_S)][present_S] = shown_SV2
     return at_SV2
 
 
 def _empty(at_SV2: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(S,): places where nobody is."""
+    """Return (S,): True for the places without a body."""
     return np.logical_and.reduce(np.isnan(at_SV2[..., 0]), axis=1)
 
 
 def chains(V: int) -> dict[str, list[Chain]]:
-    """Joints that bones connect one after the other, by side of the body: torso, right, left."""
-    found: dict[str, list[Chain]] = {"torso": list(skeleton(V).torso), "right": [], "left": []}
+    """Return chains of joints connected by bones, by side of the body: torso, right, left."""
+    by_side: dict[str, list[Chain]] = {"torso": list(skeleton(V).torso), "right": [], "left": []}
     for chain in skeleton(V).limbs:
-        found[_layout(V).names[chain[-1]].split()[0]].append(chain)
-    return found
+        by_side[_layout(V).names[chain[-1]].split()[0]].append(chain)
+    return by_side
 
 
 def _layout(V: int) -> Layout:
-    """Of this number of joints; those of as many differ in a joint of the torso alone."""
+    """Return a layout with V joints; layouts with the same number differ only in a joint of the torso."""
     return next(layout for layout in LAYOUTS.values() if len(layout.names) == V)
 
 
 def _strip(at_SV2: NDArray[np.float64], unit: float, wide: float, alt: str) -> str:
-    """An image, `unit` of its coordinates per metre; bodies in it reach `wide` metres to both sides."""
+    """Return an image with `unit` of its coordinates per metre, and places for bodies `wide` metres to each side."""
     S, V, _ = at_SV2.shape
     place = 2 * unit * wide + MARGIN
     here_S = np.flatnonzero(~_empty(at_SV2))
@@ -214,8 +217,8 @@ def _strip(at_SV2: NDArray[np.float64], unit: float, wide: float, alt: str) -> s
     y_SV = MARGIN + HEIGHT - unit * at_SV2[here_S, :, 1]
     points_SV2 = np.rint(np.stack([x_SV, y_SV], 2))
     parts = [f'<path class="bone floor" d="M0 {HEIGHT + MARGIN}H{S * place:.0f}"/>']
-    for side, of in chains(V).items():
-        lines = (_numbers(points_V2[list(chain)]) for points_V2 in points_SV2 for chain in of)
+    for side, bones in chains(V).items():
+        lines = (_numbers(points_V2[list(chain)]) for points_V2 in points_SV2 for chain in bones)
         parts.append(f'<path class="bone {side}" d="{"".join(f"M{line}" for line in lines if line)}"/>')
     head = _layout(V).names.index("nose" if _layout(V).plane else "head")
     heads = "".join(f"M{_numbers(at_V2[[head]])}h0" for at_V2 in points_SV2 if np.isfinite(at_V2[head, 0]))
@@ -224,5 +227,5 @@ def _strip(at_SV2: NDArray[np.float64], unit: float, wide: float, alt: str) -> s
 
 
 def _numbers(points_p2: NDArray[np.float64]) -> str:
-    """Coordinates x y x y ..., whole, without points that are not there."""
+    """Return whole coordinates as text, x y x y ..., without missing points."""
     return " ".join(f"{number:.0f}" for point in points_p2 if np.isfinite(point[0]) for number in point)

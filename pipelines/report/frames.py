@@ -1,4 +1,4 @@
-"""What a report takes from folders: what the domains look like, what the features are, which run stands for a cell."""
+"""The section of a report with pictures of the domains: a frame per class."""
 
 import base64
 from collections import Counter
@@ -16,17 +16,14 @@ from featcache.windows import Pictures, Plan
 from pipelines.experiments import Experiment
 from pipelines.report import page
 
-LABELS = 8  # most frequent ones are shown, a picture per label and domain
-DOMAINS = 6
-PICTURE = 216  # width in pixels
-QUALITY = 74  # of JPEG
-
-
-# ------------------------------------------------------------------------------------------------------------ frames
+CLASSES = 8  #: most classes shown, the most frequent ones
+DOMAINS = 6  #: most domains shown
+PICTURE = 216  #: width in pixels
+QUALITY = 74  #: JPEG quality
 
 
 def frames(experiment: Experiment, stores: Path) -> str:
-    """The middle picture of one clip per label and domain; what cannot be shown says why."""
+    """The middle picture of one clip per class and domain, or the reason why there is none."""
     parts: list[str] = []
     for name in dict.fromkeys(run.manifest for run in experiment.runs):
         try:
@@ -36,48 +33,52 @@ def frames(experiment: Experiment, stores: Path) -> str:
             continue
         used = {domain for run in experiment.runs for domain in (*run.source, run.target, run.test)}
         domains = [domain for domain in manifest.domains if domain in used][:DOMAINS]
-        labels = _labels(manifest, domains)
-        if not labels:
-            parts.append(page.paragraph(f"The clips of {name} have no classes to show pictures of."))
+        classes = _classes(manifest, domains)
+        if not classes:
+            parts.append(page.paragraph(f"No pictures: the clips of {name} have no classes."))
             continue
-        parts += [_strip(manifest, domain, labels) for domain in domains]
-    intro = "The middle picture of one clip per class. The classes are the same; all else may differ."
-    return page.section("What the shift looks like", intro, *parts)
+        parts += [_strip(manifest, domain, classes) for domain in domains]
+    intro = "The middle picture of one clip per class. Domains share the classes and may differ in everything else."
+    return page.section("Pictures of the domains", intro, *parts)
 
 
-def _labels(manifest: Manifest, domains: list[str]) -> list[str]:
-    """The most frequent class names of the first task, in sorted order."""
-    task = next(iter(manifest.classes), "")
-    counts = Counter(clip.labels[task] for clip in manifest if clip.domain in domains and task in clip.labels)
-    return sorted(sorted(counts, key=lambda label: (-counts[label], label))[:LABELS])
+def _classes(manifest: Manifest, domains: list[str]) -> list[str]:
+    """The most frequent classes of the first label, in sorted order."""
+    label = next(iter(manifest.classes), "")
+    counts = Counter(clip.labels[label] for clip in manifest if clip.domain in domains and label in clip.labels)
+    return sorted(sorted(counts, key=lambda name: (-counts[name], name))[:CLASSES])
 
 
-def _strip(manifest: Manifest, domain: str, labels: list[str]) -> str:
+def _strip(manifest: Manifest, domain: str, classes: list[str]) -> str:
+    """The pictures of one domain, a figure per class."""
     pictures, reasons = [], []
-    for label in labels:
-        clip = next((c for c in manifest if c.domain == domain and label in c.labels.values()), None)
+    for name in classes:
+        clip = next((c for c in manifest if c.domain == domain and name in c.labels.values()), None)
         if clip is None:
             continue
         try:
-            image = thumbnail(manifest, clip, f"A picture of {label} in {domain}")
+            image = thumbnail(manifest, clip, f"A picture of {name} in {domain}")
         except (FeatcacheError, OSError) as error:
             reasons.append(str(error))
             continue
-        pictures.append(f"<figure>{image}<figcaption>{escape(label)}</figcaption></figure>")
-    missing = f"Pictures not at hand: {len(reasons)} of {len(labels)}. The first: {reasons[0]}" if reasons else ""
+        pictures.append(f"<figure>{image}<figcaption>{escape(name)}</figcaption></figure>")
+    missing = f"Missing pictures: {len(reasons)} of {len(classes)}. The first reason: {reasons[0]}" if reasons else ""
     strip = f'<div class="strip">{"".join(pictures)}</div>' if pictures else ""
     return f"<h3>{escape(domain)}</h3>{strip}{page.paragraph(missing)}"
 
 
 class _Middle(Extractor):
-    """The picture in the middle of a clip, made small. Read as features are, so seeks, rotation and folders work."""
+    """The picture in the middle of a clip, made small.
+
+    It is an extractor, so that seeking, rotation and folders of images work as they do for features.
+    """
 
     name = "middle"
     modality = "rgb"
     window = Pictures(count=1, rate=25.0)
 
     def prepare(self, window: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """One RGB picture -> the same, PICTURE pixels wide at most."""
+        """Shrink an RGB picture to at most PICTURE pixels of width."""
         import cv2
 
         (picture,) = window
@@ -87,12 +88,12 @@ class _Middle(Extractor):
 
 
 def thumbnail(manifest: Manifest, clip: Clip, alt: str) -> str:
-    """The clip's middle as an image inside the page; MediaError when there is nothing to decode."""
+    """The middle picture of a clip as an <img> with its data inside; MediaError if it cannot be decoded."""
     import cv2
 
     middle = _Middle(None)
-    take = read_clip(manifest.path(clip), clip, Plan("segments", 1), [middle])[middle.name]
-    if isinstance(take, FeatcacheError):
-        raise take
-    _, jpeg = cv2.imencode(".jpg", take.windows[0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    outcome = read_clip(manifest.path(clip), clip, Plan("segments", 1), [middle])[middle.name]
+    if isinstance(outcome, FeatcacheError):
+        raise outcome
+    _, jpeg = cv2.imencode(".jpg", outcome.windows[0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return f'<img src="data:image/jpeg;base64,{base64.b64encode(bytes(jpeg)).decode()}" alt="{escape(alt)}">'

@@ -1,7 +1,7 @@
 """Plots as hand-written SVG: small, sharp at every size, in the page's fonts and colours, equal for equal input.
 
-Colours are CSS classes, so that a plot follows the page into dark mode and onto paper. Nothing is said by colour alone:
-every mark has a label, a shape or a legend beside it. Users' words pass through `escape`.
+Colours are CSS classes, so that a plot follows the page into dark mode and onto paper. No information is carried by
+colour only: every mark also has a label, a shape or a legend. Users' texts pass through `escape`.
 """
 
 import math
@@ -12,33 +12,33 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-SCATTER = 420  # width and height of a scatter plot
-BAR_WIDTH = 340  # user units of a bar panel, about its pixels where three stand side by side
-NORM_WIDTH, NORM_COLUMN = 460, 112  # a norm panel, and the least width of a method in it
-JITTER = 12  # between the marks of two modalities
-MOST_CLASSES = 30  # beyond that a confusion matrix shows only the most frequent ones
-MOST_WRITTEN = 12  # beyond that its cells are too small for numbers
+SCATTER = 420  #: width and height of a scatter plot
+BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
+NORM_WIDTH, NORM_COLUMN = 460, 112  #: least width of a norm panel, and of a method in it
+JITTER = 12  #: distance between the marks of two modalities
+MOST_CLASSES = 30  #: a confusion matrix of more classes shows only the most frequent ones
+MOST_WRITTEN = 12  #: a confusion matrix of more classes shows no numbers: its cells are too small
 SHAPES = ("circle", "square", "diamond", "triangle")
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One method in a bar panel, in per cent. `tone` is a CSS class: base, m0, m1, ..., or reference."""
+    """One method in a bar panel, in per cent."""
 
     name: str
-    values: tuple[float, ...]  # one per seed
-    text: str  # what the table says
-    tone: str
+    values: tuple[float, ...]  #: one per seed
+    text: str  #: the text of the method's table cell
+    tone: str  #: a CSS class: base, m0, m1, ..., or reference
 
 
 @dataclass(frozen=True)
 class Norms:
-    """One method in a norm panel: modality -> mean L2 norm, on each side."""
+    """One method in a norm panel: modality -> mean L2 norm, for each side."""
 
     name: str
     source: dict[str, float]
     target: dict[str, float]
-    text: str  # the coefficient of variation
+    text: str  #: the coefficient of variation
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Points:
 
     name: str
     colour: int
-    shape: int  # position in SHAPES
-    xy: NDArray[np.floating]  # (n, 2)
+    shape: int  #: position in SHAPES
+    xy: NDArray[np.floating]  #: (n, 2)
 
 
 def svg(width: float, height: float, alt: str, body: Sequence[str]) -> str:
-    """An image with a description for those who cannot see it."""
+    """An SVG image with a description for readers who cannot see it."""
     return (
         f'<svg viewBox="0 0 {_n(width)} {_n(height)}" style="max-width:{_n(width)}px" role="img" '
         f'aria-label="{escape(alt)}">{"".join(body)}</svg>'
@@ -97,7 +97,10 @@ def confusion(
     alt: str,
     across: str = "predicted class",
 ) -> str:
-    """Shares of each true class (rows) by what is `across` (columns), in per cent of the row."""
+    """A confusion matrix: shares of each true class (rows) by predicted class (columns), in per cent of the row.
+
+    across: the name of the columns.
+    """
     counts = np.zeros((len(classes), len(classes)))
     np.add.at(counts, (truth, predicted), 1)
     totals = counts.sum(1)
@@ -135,9 +138,9 @@ def confusion(
 
 
 def norms(methods: Sequence[Norms], alt: str) -> str:
-    """Mean feature norms on a logarithmic axis, where equal distances are equal ratios: what RNA draws together.
+    """Mean feature norms, which RNA makes more alike, on a logarithmic axis, where equal distances are equal ratios.
 
-    A column per method; in it the source side (filled) and the target side (hollow), a shape per modality.
+    Each method has a column with the source side (filled) and the target side (hollow), and a shape per modality.
     """
     values = [v for m in methods for side in (m.source, m.target) for v in side.values() if v > 0]
     low, high = _nice(min(values), down=True), _nice(max(values), down=False)
@@ -167,8 +170,8 @@ def norms(methods: Sequence[Norms], alt: str) -> str:
             for modality, value in positive.items():
                 number = modalities.index(modality)
                 tip = f"{method.name}, {name}, {modality}: {value:.3g}"
-                beside = JITTER * (number - (len(modalities) - 1) / 2)  # so that equal norms do not hide each other
-                parts.append(_mark(number, x + beside, y(value), hollow, tip))
+                shift = JITTER * (number - (len(modalities) - 1) / 2)  # so that equal norms do not hide each other
+                parts.append(_mark(number, x + shift, y(value), hollow, tip))
             parts.append(_text(x, bottom + 15, name, "tick", "middle"))
         parts.append(_text(middle, bottom + 33, method.name, "name", "middle"))
         parts.append(_text(middle, bottom + 49, method.text, "tick", "middle"))
@@ -176,7 +179,7 @@ def norms(methods: Sequence[Norms], alt: str) -> str:
 
 
 def norms_legend(modalities: Sequence[str]) -> str:
-    """Which shape is which modality, and which side is filled."""
+    """The legend of `norms`: the shape of each modality, and the meaning of filled and hollow."""
     parts, x = [], 8.0
     for number, name in enumerate(sorted(modalities)):
         parts += [_mark(number, x, 10, "", name), _text(x + 10, 14, name, "tick")]
@@ -186,7 +189,7 @@ def norms_legend(modalities: Sequence[str]) -> str:
 
 
 def scatter(groups: Sequence[Points], alt: str) -> str:
-    """Points without axes, as wide as they reach, and below them whose they are."""
+    """Points without axes, scaled to their own range, and below them a legend of the groups."""
     xy = np.concatenate([group.xy for group in groups])
     low, reach = xy.min(0), max(float(np.ptp(xy, axis=0).max()), 1e-9)
     parts = [_rect(0, 0, SCATTER, SCATTER, "field")]
@@ -200,6 +203,7 @@ def scatter(groups: Sequence[Points], alt: str) -> str:
 
 
 def _mark(number: int, x: float, y: float, kind: str, tip: str, *, colour: int | None = None, r: float = 5.5) -> str:
+    """A mark with the shape and, unless `colour` is given, the colour of this number; `tip` appears on hovering."""
     shape, colour = SHAPES[number % len(SHAPES)], number if colour is None else colour
     points = {
         "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
@@ -215,24 +219,26 @@ def _mark(number: int, x: float, y: float, kind: str, tip: str, *, colour: int |
 
 
 def _nice(value: float, *, down: bool) -> float:
-    """The next 1, 2 or 5 times a power of ten outside the value, so that no mark lies on the frame."""
+    """The next 1, 2 or 5 times a power of ten below (`down`) or above the value, so that no mark is on the frame."""
     power = 10 ** math.floor(math.log10(value))
     steps = [step * power for step in (0.5, 1, 2, 5, 10, 20)]
     return max(s for s in steps if s < value * 0.97) if down else min(s for s in steps if s > value * 1.03)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1-2-5 ticks from low to high, or powers of ten alone when there would be too many."""
+    """Ticks at 1, 2 and 5 times powers of ten from low to high, thinned out to eight at most."""
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     inside = [s * 10.0**p for p in powers for s in (1, 2, 5) if low * 0.999 <= s * 10.0**p <= high * 1.001]
     return inside if len(inside) <= 8 else inside[:: math.ceil(len(inside) / 8)]
 
 
 def _short(name: str) -> str:
+    """Return a name cut to 16 characters."""
     return name if len(name) <= 16 else name[:15] + "…"
 
 
 def _n(value: float) -> str:
+    """Return a coordinate with one decimal, or none if it is 0."""
     return f"{value:.1f}".removesuffix(".0")
 
 

@@ -1,4 +1,4 @@
-"""The part of a report about the features: where they are from and how they were made."""
+"""The section of a report about the features: their stores, recipes and failures."""
 
 import json
 from collections.abc import Iterable
@@ -12,20 +12,18 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page
 
-# -------------------------------------------------------------------------------------------------------- provenance
-
 
 def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> str:
-    """What the features are: a line per store, and every recipe in full."""
+    """A table with a line per store, and every recipe in full."""
     rows = tuple(rows)
-    found = dict.fromkeys(
+    used = dict.fromkeys(
         (run.manifest if feed.captions in ("", OWN) else feed.captions, name, modality)
         for run in experiment.runs
         for modality, feed in run.feeds.items()
         for name in (feed.store, *feed.views)
     )
     body, recipes, absent = [], [], []
-    for manifest, name, modality in found:
+    for manifest, name, modality in used:
         try:
             store = FeatureStore.open(stores / manifest / f"{name}.zarr")
             body.append(("", _store_cells(store, modality)))
@@ -40,13 +38,14 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
     heads = ["modality", "store", "weights", "windows", "row", "clips done", "failed", "absent", "recipe", "content"]
     versions = sorted({row.version for row in rows})
     selection = sorted({run.select for run in experiment.runs})
-    said = f"featcache {', '.join(versions) or '(no results)'}; selection rule: {', '.join(selection)}."
+    protocol = f"featcache {', '.join(versions) or '(no results)'}; selection rule: {', '.join(selection)}."
     tables = [page.table(heads, body, "words")] if body else []
-    intro = "Frozen features. Equal recipe hashes: the same kind of features. Equal content: the same bytes."
-    return page.section("Where the features come from", intro, *tables, *recipes, *absent, page.paragraph(said))
+    intro = "Frozen features. Equal recipe hashes: the same kind of features. Equal content hashes: the same bytes."
+    return page.section("Features and recipes", intro, *tables, *recipes, *absent, page.paragraph(protocol))
 
 
 def _store_cells(store: FeatureStore, modality: str) -> list[str]:
+    """The cells of a store's line; counts of clips without features are red."""
     counts = store.counts()
     return [
         page.cell(modality, head=True),
@@ -63,6 +62,7 @@ def _store_cells(store: FeatureStore, modality: str) -> list[str]:
 
 
 def _weights(weights: str) -> str:
+    """The cell about the weights of a store's network."""
     if weights == "none":
         return page.cell("computed by rule")
     if weights.startswith("untrained"):

@@ -1,4 +1,4 @@
-"""The parts of a report that show retrieval: what queries find, and where clips and captions of both domains lie."""
+"""The sections of a retrieval report: frames, queries with their answers, and a map of clips and captions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ from pipelines.training.runs import Run
 
 __all__ = ["BASE", "LIMITS", "answers", "sections"]
 
-QUERIES = 8  #: of a shift, half of them right where there are so many
-FOUND = 5  #: clips of a query
-TRIED = 1000  #: captions that the queries are drawn from
-PAIRS = 150  #: of a domain, in the picture by t-SNE; each is two points
+QUERIES = 8  #: queries of a shift; half of them are answered correctly if there are enough
+CLIPS = 5  #: clips shown as the answer to a query
+TRIED = 1000  #: number of captions from which the queries are chosen
+PAIRS = 150  #: pairs per domain in the t-SNE plot; each pair is two points
 
 
 def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """Frames of the classes, queries with their answers, and the embeddings of both domains."""
+    """Yield the frames of the classes, queries with their answers, and the embeddings of both domains."""
     base, best = table.lines[0], table.best or table.lines[0]
     yield frames(experiment, stores)
     yield gallery(experiment, best, runs, stores)
@@ -44,16 +44,19 @@ def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], run
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run says to one caption of its test clips."""
+    """The answer of a run to a query: the clips that are most similar to a caption of a test clip."""
 
-    caption: int  #: row of the manifest of captions
-    rank: float  #: of its clip, from 0
-    found: tuple[int, ...]  #: rows of the clips' manifest, best first
-    own: int  #: the one that it is a caption of
+    caption: int  #: row of the caption in the manifest of captions
+    rank: float  #: rank of the caption's own clip, from 0
+    rows: tuple[int, ...]  #: rows of the answer in the manifest of clips, most similar first
+    own: int  #: row of the caption's own clip
 
 
-def answers(run: Run, *, count: int = QUERIES, found: int = FOUND, seed: int = 0) -> list[Answer]:
-    """Answers to test captions drawn by a seed, at the last kept point: half found at once, half not, if possible."""
+def answers(run: Run, *, count: int = QUERIES, clips: int = CLIPS, seed: int = 0) -> list[Answer]:
+    """Return the answers to random test captions, at the last kept point.
+
+    For half of the captions their own clip comes first, and for the other half it does not, if there are enough.
+    """
     net, kept = run.method().net, run.outputs
     assert isinstance(net, Retrieval)
     text, visual, clip = kept["text"][-1], kept["visual"][-1], kept["clip"]
@@ -61,10 +64,10 @@ def answers(run: Run, *, count: int = QUERIES, found: int = FOUND, seed: int = 0
     with torch.no_grad():
         t2v, _ = ranks(text[tried], visual, clip[tried], net.similarity)
         right, wrong = np.flatnonzero(t2v == 0), np.flatnonzero(t2v > 0)
-        at_once = right[: max(count // 2, count - len(wrong))]
-        chosen = [*at_once, *wrong[: count - len(at_once)]]
+        chosen_right = right[: max(count // 2, count - len(wrong))]
+        chosen = [*chosen_right, *wrong[: count - len(chosen_right)]]
         xi = net.similarity(torch.from_numpy(text[tried[chosen]]), torch.from_numpy(visual))
-    order = xi.sort(dim=1, descending=True, stable=True).indices[:, :found].numpy()
+    order = xi.sort(dim=1, descending=True, stable=True).indices[:, :clips].numpy()
     rows = kept["rows"]
     return [
         Answer(int(kept["captions"][tried[k]]), float(t2v[k]), tuple(rows[best].tolist()), int(rows[clip[tried[k]]]))
@@ -73,7 +76,7 @@ def answers(run: Run, *, count: int = QUERIES, found: int = FOUND, seed: int = 0
 
 
 def gallery(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str:
-    """Per shift, queries and the first clips that a row's first run finds."""
+    """Queries and the answers of a row's first run, for each shift."""
     parts: list[str] = []
     for shift in line.cells:
         parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
@@ -82,30 +85,31 @@ def gallery(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str
         except (FeatcacheError, OSError) as error:
             parts.append(page.paragraph(f"No queries of {line.method} on {shift}: {error}."))
     intro = (
-        "Captions of test clips as queries, drawn by a seed: half of those whose clip comes first, half of the others, "
-        f"where there are as many. First {FOUND} clips by the first seed's run: ✓ the caption's own clip, ✗ another."
+        "Random captions of test clips as queries. For half of them the caption's own clip comes first, for the others "
+        f"it does not, if there are enough of both. Each query shows the first {CLIPS} clips that the run of the first "
+        "seed finds: ✓ the caption's own clip, ✗ another clip."
     )
-    return page.section("What queries find", intro, *parts)
+    return page.section("Example queries", intro, *parts)
 
 
 def _answers(run: Run, stores: Path) -> Iterator[str]:
-    """A card per query; pictures where the media are at hand, and a sentence where they are not."""
+    """Yield a card per query, and a sentence about missing pictures if there are any."""
     clips, captions = _manifests(run, stores)
-    words: dict[int, str] = {}  # of each clip its first caption
+    first_captions: dict[int, str] = {}  # clip -> caption
     for caption, place in zip(run.outputs["captions"].tolist(), run.outputs["clip"].tolist(), strict=True):
-        words.setdefault(int(run.outputs["rows"][place]), captions.clips[caption].caption)
+        first_captions.setdefault(int(run.outputs["rows"][place]), captions.clips[caption].caption)
     reasons: dict[int, str] = {}
     pictures: dict[int, str] = {}
     for answer in answers(run):
         figures = []
-        for number, row in enumerate(answer.found, 1):
+        for number, row in enumerate(answer.rows, 1):
             clip, right = clips.clips[row], row == answer.own
             if row not in pictures and row not in reasons:
                 try:
                     pictures[row] = thumbnail(clips, clip, f"A picture of clip {clip.clip_id}")
                 except (FeatcacheError, OSError) as error:
                     reasons[row] = str(error)
-            text = f"{number} {'✓' if right else '✗'} {words.get(row) or clip.clip_id}"
+            text = f"{number} {'✓' if right else '✗'} {first_captions.get(row) or clip.clip_id}"
             figures.append(
                 f'<figure class="{"right" if right else "wrong"}">{pictures.get(row, "")}'
                 f"<figcaption>{escape(text)}</figcaption></figure>"
@@ -114,27 +118,25 @@ def _answers(run: Run, stores: Path) -> Iterator[str]:
         query = f"“{captions.clips[answer.caption].caption}”: {own} of {len(run.outputs['rows'])}"
         yield page.figure(query, f'<div class="strip">{"".join(figures)}</div>')
     if reasons and all(Path(clips.clips[row].source).suffix.lower() in ARRAY for row in reasons):
-        yield page.paragraph("No pictures: the sources are no media.")
+        yield page.paragraph("No pictures: the sources of the clips are arrays, not media.")
     elif reasons:
-        first = next(iter(reasons.values()))
-        yield page.paragraph(
-            f"Pictures not at hand: {len(reasons)} of {len(reasons) + len(pictures)}. The first: {first}"
-        )
+        first, total = next(iter(reasons.values())), len(reasons) + len(pictures)
+        yield page.paragraph(f"Missing pictures: {len(reasons)} of {total}. The first reason: {first}")
 
 
 def _manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:
-    """Of the clips and of the captions, as they were when the run was made; ConfigError for others."""
-    named = next(run.config.feeds[m].captions for m in run.config.captions)
+    """Read the manifests of clips and captions; ConfigError if one of them has changed since the run was made."""
+    name = next(run.config.feeds[m].captions for m in run.config.captions)
     clips = open_manifest(stores, run.config.manifest)
-    captions = clips if named == OWN else open_manifest(stores, named)
-    for what, manifest in (("manifest", clips), ("captions", captions)):
-        if run.facts["read"].get(what) != manifest.sha256:
+    captions = clips if name == OWN else open_manifest(stores, name)
+    for kind, manifest in (("manifest", clips), ("captions", captions)):
+        if run.facts["read"].get(kind) != manifest.sha256:
             raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made")
     return clips, captions
 
 
 def joint_space(experiment: Experiment, lines: Sequence[Line], runs: Path, stores: Path) -> str:
-    """Per shift, t-SNE of pairs of both domains, a panel per row."""
+    """A map by t-SNE of clips and captions of both domains, for each shift, with a panel per row."""
     parts = []
     for shift in lines[0].cells:
         figures, reasons = [], []
@@ -144,27 +146,29 @@ def joint_space(experiment: Experiment, lines: Sequence[Line], runs: Path, store
                     page.figure(line.method, _placed(first_run(experiment, line, shift, runs), stores, shift))
                 )
             except (FeatcacheError, OSError) as error:
-                reasons.append(page.paragraph(f"Nothing of {line.method} on {shift}: {error}."))
+                reasons.append(page.paragraph(f"No embeddings of {line.method} on {shift}: {error}."))
         parts += [f"<h3>{escape(shift)}</h3>", page.panels(figures), *reasons]
     intro = (
-        f"Embeddings of up to {PAIRS} test clips of each domain and of a caption of each, placed by t-SNE on cosines. "
-        "Near points are alike; distances between groups mean nothing. Captions of the target were not trained on."
+        f"Embeddings of up to {PAIRS} test clips of each domain and one caption of each clip, placed by t-SNE on "
+        "cosine distances. Near points are similar; distances between groups have no meaning. Captions of the target "
+        "were not used in training."
     )
-    return page.section("Where clips and captions lie", intro, *parts)
+    return page.section("Embeddings of clips and captions", intro, *parts)
 
 
 def _placed(folder: Path, stores: Path, shift: str) -> str:
+    """A scatter plot of pairs of the run's source and of its test domain."""
     run = Run.open(folder)
     opened, method = open_run(run.config, stores), run.method()
     domains = {"source": run.config.source, "target": (run.config.test,)}
     x, groups = [], []
-    for colour, (side, of) in enumerate(domains.items()):
-        if of:
-            found = pairs(method, opened, *of)
-            chosen = np.random.default_rng(run.config.seed).permutation(len(found.visual))[:PAIRS]
-            for shape, (kind, rows) in enumerate({"clips": found.visual, "captions": found.text}.items()):
+    for colour, (side, names) in enumerate(domains.items()):
+        if names:
+            embedded = pairs(method, opened, *names)
+            chosen = np.random.default_rng(run.config.seed).permutation(len(embedded.visual))[:PAIRS]
+            for shape, (kind, rows) in enumerate({"clips": embedded.visual, "captions": embedded.text}.items()):
                 x.append(rows[chosen])
-                groups.append((f"{', '.join(of)} ({side}), {kind}", colour, shape))
+                groups.append((f"{', '.join(names)} ({side}), {kind}", colour, shape))
     placed = np.split(tsne(np.concatenate(x), seed=run.config.seed), np.cumsum([len(part) for part in x])[:-1])
     points = [plots.Points(*group, part) for group, part in zip(groups, placed, strict=True)]
     return plots.scatter(points, f"t-SNE of clips and captions, {shift}: " + "; ".join(name for name, _, _ in groups))

@@ -1,7 +1,7 @@
-"""One self-contained HTML page about an experiment: what was gained, where the errors went, what the shift looks like.
+"""One self-contained HTML page about an experiment: its results, its errors, and pictures of its shifts.
 
-The page loads nothing, needs no script and is the same, byte for byte, for the same input. Parts whose files are not at
-hand (the videos, the runs, the stores) say so in their place; the table needs nothing but result rows.
+The page loads nothing, needs no script and is byte for byte the same for the same input. The table needs result rows
+only. A part whose files (videos, runs, stores) are missing is replaced by a sentence with the reason.
 """
 
 import inspect
@@ -18,13 +18,13 @@ from pipelines.report.provenance import provenance
 from pipelines.tables.build import build
 from pipelines.tables.cells import Table
 
-PARAMETERS = 6  # colours of methods before they repeat
+COLOURS = 6  #: colours of methods before they repeat
 
 
 def write(
     experiment: Experiment, rows: Iterable[Result], runs: Path, stores: Path, out: Path, *, date: str = ""
 ) -> None:
-    """Write the page to `out`; `date` is printed when given, never read from a clock."""
+    """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same."""
     rows = tuple(rows)
     table = build(rows, experiment)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write(
 
 
 def _parts(experiment: Experiment) -> Any:
-    """The file of this folder with the parts of the experiment's task: `sections`, `BASE` and `LIMITS`."""
+    """The module of this folder for the experiment's task, with `sections`, `BASE` and `LIMITS`."""
     return import_module(f"pipelines.report.{experiment.task.name}")
 
 
@@ -60,7 +60,7 @@ def _lead(experiment: Experiment) -> str:
 
 
 def _key_figures(experiment: Experiment, table: Table) -> str:
-    """Before, after, and what labels would have given: means over shifts."""
+    """Key figures, means over shifts: the first row, the best adapted row, and the row trained on target labels."""
     base, best, reference = table.lines[0], table.best, table.reference
     entries = []
     if base.mean.values:
@@ -74,7 +74,7 @@ def _key_figures(experiment: Experiment, table: Table) -> str:
 
 
 def _results(table: Table) -> str:
-    """The table, its best label-free number per column in bold."""
+    """The table, with the best number of each column among fair rows in bold."""
     winners = {column: _winners(table, column) for column in (*table.shifts, "mean")}
     body = [
         (
@@ -86,7 +86,7 @@ def _results(table: Table) -> str:
         )
         for line in table.lines
     ]
-    intro = "A column per shift: trained on the first domain, tested on the second. Bold: best without target labels."
+    intro = "One column per shift: trained on the first domain, tested on the second. Bold: best without target labels."
     return page.section(
         "Results",
         intro,
@@ -96,7 +96,7 @@ def _results(table: Table) -> str:
 
 
 def _winners(table: Table, column: str) -> set[str]:
-    """The rows with the highest number where target labels had no say; several when they print the same."""
+    """The fair rows with the highest number in a column; several if their printed numbers are equal."""
     fair = [line for line in table.lines if line.fair]
     cells = {line.method: line.mean if column == "mean" else line.cells[column] for line in fair}
     means = {method: round(cell.mean, table.digits) for method, cell in cells.items() if cell.complete}
@@ -104,7 +104,8 @@ def _winners(table: Table, column: str) -> set[str]:
 
 
 def _accuracy(table: Table) -> str:
-    tones, what = _tones(table), "Accuracy" if table.metric.startswith("top1") else table.metric
+    """A panel of bars per shift, a bar per method."""
+    tones, metric = _tones(table), "Accuracy" if table.metric.startswith("top1") else table.metric
     columns = {shift: {line.method: line.cells[shift] for line in table.lines} for shift in table.shifts}
     if len(table.shifts) > 1:
         columns["mean over shifts"] = {line.method: line.mean for line in table.lines}
@@ -114,19 +115,19 @@ def _accuracy(table: Table) -> str:
             plots.Bar(method, tuple(cell.values.values()), cell.text(1), tones[method])
             for method, cell in cells.items()
         ]
-        alt = f"{what}, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
+        alt = f"{metric}, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
         figures.append(page.figure(name, plots.bars(bars, alt)))
-    intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: labels of the target had a say."
-    return page.section(f"{what} per shift", intro, page.panels(figures))
+    intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: uses labels of the target."
+    return page.section(f"{metric} per shift", intro, page.panels(figures))
 
 
 def _tones(table: Table) -> dict[str, str]:
-    """Grey for the first row, a dashed outline where target labels had a say, a colour for each of the others."""
+    """The CSS class of each method: grey for the first row, a dashed outline for unfair rows, else a colour."""
     coloured = [line.method for line in table.lines[1:] if line.fair]
     return {
         line.method: "reference"
         if not line.fair
-        else f"m{coloured.index(line.method) % PARAMETERS}"
+        else f"m{coloured.index(line.method) % COLOURS}"
         if line.method in coloured
         else "base"
         for line in table.lines
@@ -134,27 +135,29 @@ def _tones(table: Table) -> dict[str, str]:
 
 
 def _limits(experiment: Experiment, table: Table) -> str:
+    """The limits of the results: those of the task, of the spread, and of reference rows."""
     texts = [
         *_parts(experiment).LIMITS,
-        "The spread is over seeds of the head (initial weights, order of rows). The clips and the features are the "
-        "same in all of them, so it says nothing about other clips.",
+        "The spread (±) is over seeds of the head: initial weights and order of rows. All seeds use the same clips and "
+        "features, so the spread does not cover a change of clips.",
     ]
     if not all(line.label_free for line in table.lines):
         texts.append(
-            "Rows marked † learned from labels of the test domain's training rows: a reference for what can be gained."
+            "Rows marked † were trained on labels of the test domain's training rows. They show how much can be gained."
         )
     return page.section("Limits", "", page.items(texts))
 
 
 def _reproduce(experiment: Experiment) -> str:
+    """The commands that make the results, the table and the page again, and the experiment's docstring."""
     commands = [
         *experiment.command.split(" && "),
-        f"featcache table {experiment.typed or experiment.name}",
-        f"featcache report {experiment.typed or experiment.name}",
+        f"featcache table {experiment.arguments or experiment.name}",
+        f"featcache report {experiment.arguments or experiment.name}",
     ]
     return page.section(
-        "To reproduce",
-        "Every step keeps what is there already.",
+        "Commands to reproduce the page",
+        "Every command keeps the results that exist already and computes only the missing ones.",
         page.pre("\n".join(commands)),
-        page.details("What the experiment says about itself", page.pre(inspect.cleandoc(experiment.doc))),
+        page.details("Description of the experiment", page.pre(inspect.cleandoc(experiment.doc))),
     )

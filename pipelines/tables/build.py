@@ -1,10 +1,10 @@
 """Result rows -> a paper's table: one row per method, one column per shift `source→target`, their mean and the gain.
 
-A table is a pure function of an experiment, which says what there should be, and of result rows, which say what there
-is. Cells are mean ± sample standard deviation (ddof 1) over seeds. Means over shifts, and gains over the first row, are
-taken per seed first, so their ± is over seeds too. What is missing is named below the table and never averaged over.
+A table is a pure function of an experiment, which plans the cells, and of result rows, which fill them. Cells are mean
+± sample standard deviation (ddof 1) over seeds. Means over shifts, and gains over the first row, are computed per seed
+first, so their ± is over seeds too. Missing results are named below the table; no mean is taken over an incomplete set.
 
-    build(rows, experiment)  -> Table      every number once; the report draws from it too
+    build(rows, experiment)  -> Table      all numbers; the report uses it too
     render(rows, experiment) -> str        Markdown that also lines up in a terminal, CSV, or LaTeX
     norms_table(...)                       how far apart the modalities' feature norms are, per method (RNA, Table 1)
 """
@@ -20,17 +20,18 @@ from pipelines.config import RunConfig, fidelity
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
-from pipelines.tables.cells import Cell, Line, Note, Table, beside_published
+from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
-from pipelines.tables.notes import Plan, notes, said
+from pipelines.tables.notes import RunIds, distinct, notes
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
 
 def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
-    """The table as text; formats: markdown, csv (one line per method and column), latex (booktabs).
+    """Return the table as text.
 
-    metric: default is the headline of the experiment's task (`featcache list metrics`).
+    metric: a name of `featcache list metrics`; the default is the headline metric of the experiment's task.
+    format: markdown, csv (one line per method and column) or latex (booktabs).
     """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
     if format not in formats:
@@ -42,34 +43,39 @@ def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = 
 
 
 def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> Table:
-    """Place every result under its method and shift; shares in per cent; ranks, norms and validators as they are.
+    """Place every result in the line of its method, in the column of its shift.
 
-    metric: default is the headline of the experiment's task.
+    Shares are converted to per cent; ranks, norms and scores of validators stay as they are.
+
+    metric: the default is the headline metric of the experiment's task.
     """
     rows = tuple(rows)
     headline = experiment.task.headline({row.metric for row in rows if row.run in experiment.by_id})
     metric = metric or headline
-    planned = plan(experiment, metric)
+    planned = planned_runs(experiment, metric)
     if not planned and metric.startswith("validator/"):
         raise ConfigError(f"no run of {experiment.name!r} has {metric!r}; validators: {', '.join(VALIDATORS)}")
-    ours = {run for seeds in planned.values() for run in seeds.values()}
-    names = dict.fromkeys((metric + experiment.task.stand_in, metric))  # the metric itself last: it counts
-    found = {row.run: row for name in names for row in rows if row.run in ours and row.metric == name}
-    known = sorted({row.metric for row in rows if row.run in ours})
-    if known and not found:
-        raise ConfigError(f"no metric {metric!r} in the results of {experiment.name!r}; they have: {', '.join(known)}")
+    ids = {run for seeds in planned.values() for run in seeds.values()}
+    names = dict.fromkeys((metric + experiment.task.stand_in, metric))  # the metric itself last: it replaces a stand-in
+    results = {row.run: row for name in names for row in rows if row.run in ids and row.metric == name}
+    metrics = sorted({row.metric for row in rows if row.run in ids})
+    if metrics and not results:
+        raise ConfigError(
+            f"no metric {metric!r} in the results of {experiment.name!r}; there are: {', '.join(metrics)}"
+        )
     shifts = tuple(dict.fromkeys(shift for _, shift in planned))
     lines: list[Line] = []
     for method in dict.fromkeys(method for method, _ in planned):
         runs = {shift: planned.get((method, shift), {}) for shift in shifts}
         configs = [run for run in experiment.runs if run.row_shown == method]
-        theirs = experiment.theirs(configs[0].row, metric, metric == headline)
-        line = _line(method, experiment, configs, runs, found, theirs)
+        published = experiment.published_numbers(configs[0].row, metric, metric == headline)
+        line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
-    below = notes(experiment, metric, lines, planned, found)
-    stray = {row.run for row in rows if row.experiment == experiment.name} - experiment.by_id.keys() - experiment.known
+    below = notes(experiment, metric, lines, planned, results)
+    written = {row.run for row in rows if row.experiment == experiment.name}
+    stray = written - experiment.by_id.keys() - experiment.earlier_ids
     if stray:
-        below.append(Note(f"Left out: results of runs that the experiment no longer describes ({len(stray)})."))
+        below.append(Note(f"Left out: results of runs that are no longer part of the experiment ({len(stray)})."))
     return Table(experiment.name, metric, shifts, tuple(lines), tuple(below))
 
 
@@ -78,13 +84,16 @@ def _line(
     experiment: Experiment,
     configs: list[RunConfig],
     runs: dict[str, dict[int, str]],
-    found: dict[str, Result],
+    results: dict[str, Result],
     published: dict[str, float],
 ) -> Line:
-    """One method: its cells, whose runs (ids of `configs`) are given per shift and seed, and their mean."""
+    """Return the line of one method, without its gain: a cell per shift, and their mean.
+
+    configs: the method's runs. runs: shift -> seed -> id of one of them.
+    """
     cells = {
         shift: Cell(
-            {seed: _value(found[run]) for seed, run in seeds.items() if run in found},
+            {seed: _value(results[run]) for seed, run in seeds.items() if run in results},
             tuple(seeds),
             published.get(shift),
         )
@@ -92,8 +101,8 @@ def _line(
     }
     return Line(
         method=method,
-        fidelity=said(fidelity(run) for run in configs),
-        select=said(run.select for run in configs),
+        fidelity=distinct(fidelity(run) for run in configs),
+        select=distinct(run.select for run in configs),
         label_free=not any(run.test in stage.source for run in configs for stage in experiment.chain(run)),
         cells=cells,
         mean=replace(_mean(cells.values()), published=published.get("mean", _published_mean(cells))),
@@ -102,13 +111,16 @@ def _line(
 
 
 def _value(row: Result) -> float:
-    """Shares in per cent, other numbers as they are."""
+    """Return a result's value, in per cent if it is a share."""
     return 100 * row.value if tasks.metric(row.metric).is_share else row.value
 
 
-def plan(experiment: Experiment, metric: str = "top1") -> Plan:
-    """(method, shift) -> seed -> run id, in the experiment's order; of a validator those it can score."""
-    planned: Plan = {}
+def planned_runs(experiment: Experiment, metric: str = "top1") -> RunIds:
+    """Return the ids of the runs that the table needs, in the experiment's order.
+
+    For the score of a validator, these are only the runs that the validator can score.
+    """
+    planned: RunIds = {}
     kind, _, name = metric.partition("/")
     for run in experiment.runs:
         scored = kind != "validator" or name in run.validators
@@ -123,7 +135,7 @@ def plan(experiment: Experiment, metric: str = "top1") -> Plan:
 
 
 def _mean(cells: Iterable[Cell]) -> Cell:
-    """Mean over shifts, seed by seed; empty unless every cell is complete over the same seeds."""
+    """Return the mean over shifts, seed by seed; empty unless all cells are complete and have the same seeds."""
     cells = tuple(cells)
     seeds = cells[0].seeds
     if not all(cell.complete and set(cell.seeds) == set(seeds) for cell in cells):
@@ -132,12 +144,13 @@ def _mean(cells: Iterable[Cell]) -> Cell:
 
 
 def _published_mean(cells: dict[str, Cell]) -> float | None:
-    theirs = [cell.published for cell in cells.values() if cell.published is not None]
-    return statistics.fmean(theirs) if len(theirs) == len(cells) else None
+    """Return the mean of the published numbers, or None if a cell has none."""
+    published = [cell.published for cell in cells.values() if cell.published is not None]
+    return statistics.fmean(published) if len(published) == len(cells) else None
 
 
 def _gain(mean: Cell, base: Cell) -> Cell:
-    """Difference of the two means, paired by seed; empty when a seed has no partner."""
+    """Return the difference of the two means, paired by seed; empty if `base` lacks a seed of `mean`."""
     paired = set(mean.values) <= set(base.values)
     return Cell({seed: value - base.values[seed] for seed, value in mean.values.items() if paired}, mean.seeds)
 
@@ -146,25 +159,25 @@ def _gain(mean: Cell, base: Cell) -> Cell:
 
 
 def norms_table(rows: Iterable[Result], experiment: Experiment) -> str:
-    """The coefficients of variation per method as Markdown, with a note that says what they are."""
+    """Return the coefficients of variation of the feature norms, per method, as Markdown with an explanatory note."""
     if experiment.task.no_norms:
         kind = experiment.task.name
-        raise ConfigError(f"no norms of {experiment.name!r}, a {kind} experiment: {experiment.task.no_norms}")
+        raise ConfigError(f"{experiment.name!r} is a {kind} experiment and has no norms: {experiment.task.no_norms}")
     grid, note = norms_grid(rows, experiment)
     return pipes(grid) + "\n" + wrapped(note) + "\n"
 
 
 def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[list[str]], Note]:
-    """Cells of `norms_table`, headings first, and its note. Rows that learned from target labels are left out."""
+    """Return the cells of `norms_table`, headings first, and its note. Rows trained on target labels are left out."""
     rows = tuple(rows)
     runs = {run.id for run in experiment.runs}
-    found = {row.metric for row in rows if row.run in runs}
-    known = [metric for kind in CV for metric in sorted(found) if metric.split("/")[0] == kind]
-    tables = {metric: build(rows, experiment, metric) for metric in known}
-    heads = [" ".join([CV[kind], *task]) for kind, *task in (metric.split("/") for metric in known)]
+    measured = {row.metric for row in rows if row.run in runs}
+    metrics = [metric for kind in CV for metric in sorted(measured) if metric.split("/")[0] == kind]
+    tables = {metric: build(rows, experiment, metric) for metric in metrics}
+    heads = [" ".join([CV[kind], *label]) for kind, *label in (metric.split("/") for metric in metrics)]
     grid = [["method", *(cell for head in heads for cell in (head, "change"))]]
     for parallel in zip(*(table.lines for table in tables.values()), strict=True):
-        if not parallel[0].label_free:  # as a rule its source is the target: there are no two sides to compare
+        if not parallel[0].label_free:  # its source usually is the target, so there are no two sides to compare
             continue
         cells = [parallel[0].method]
         for line, table in zip(parallel, tables.values(), strict=True):
@@ -174,12 +187,11 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
             cells += [line.mean.text(table.digits), change]
         grid.append(cells)
     baseline = next(iter(tables.values())).baseline if tables else "the first row"
-    printed = any(beside_published(table.lines) for table in tables.values())
+    printed = any(has_published(table.lines) for table in tables.values())
     return grid, Note(
         "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
-        f"shifts: 0 is balanced, and RNA lowers it. Change: of the mean, against {baseline}."
-        + " In parentheses: published, in the authors' own setting."
-        * printed
+        "shifts. 0: all modalities have the same norm. RNA lowers the coefficient. Change: of the mean, against "
+        f"{baseline}." + " In parentheses: published numbers, in the authors' own setting." * printed
     )
 
 
@@ -187,8 +199,8 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
 
 
 def first_run(experiment: Experiment, line: Line, shift: str, runs: Path) -> Path:
-    """The folder of a cell's first run with a result, or of its first; ConfigError when it has none."""
-    seeds = plan(experiment).get((line.method, shift), {})
+    """Return the folder of a cell's first run with a result, else of its first run; ConfigError if it has no run."""
+    seeds = planned_runs(experiment).get((line.method, shift), {})
     if not seeds:
-        raise ConfigError("it has no run of that shift")
+        raise ConfigError("the experiment has no run of this method on this shift")
     return runs / next((seeds[seed] for seed in line.cells[shift].values), next(iter(seeds.values())))

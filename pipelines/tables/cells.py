@@ -1,4 +1,4 @@
-"""What a table is made of, before it becomes text: cells over seeds, lines of methods, notes that must not get lost."""
+"""A table as numbers, before it becomes text: a cell per method and shift, a line per method, and notes."""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -12,46 +12,48 @@ MISSING, UNPLANNED = "–", "n/a"
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one shift, their mean or a gain: a value per seed, beside the seeds the experiment asks for."""
+    """The values of one method, by seed: at one shift, their mean over shifts, or a gain."""
 
-    values: dict[int, float]
-    seeds: tuple[int, ...]
+    values: dict[int, float]  #: seed -> value, of the seeds that have a result
+    seeds: tuple[int, ...]  #: the seeds that the experiment plans
     published: float | None = None
 
     @property
     def complete(self) -> bool:
-        """Every planned seed is there, and at least one is planned."""
+        """True if at least one seed is planned, and every planned seed has a value."""
         return bool(self.seeds) and all(seed in self.values for seed in self.seeds)
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds there are; asking an empty cell is an error."""
+        """The mean over the seeds that have a value; an error for a cell without values."""
         return statistics.fmean(self.values.values())
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over seeds; None for one seed, which has none."""
+        """The sample standard deviation over seeds; None for a single seed."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
     def text(self, digits: int, sign: str = "") -> str:
-        """`54.2 ± 1.0 (55.3)`: ours, and the published number in parentheses."""
+        """The cell as text, such as `54.2 ± 1.0 (55.3)`: our number, and in parentheses the published one."""
         if not self.seeds:
             return UNPLANNED
         if not self.values:
-            return MISSING + self._beside(digits)
+            return MISSING + self._in_parentheses(digits)
         spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
         holes = "" if self.complete else f" [{len(self.values)} of {len(self.seeds)} seeds]"
-        return f"{self.mean:{sign}.{digits}f}{spread}{holes}{self._beside(digits)}"
+        return f"{self.mean:{sign}.{digits}f}{spread}{holes}{self._in_parentheses(digits)}"
 
-    def _beside(self, digits: int) -> str:
+    def _in_parentheses(self, digits: int) -> str:
+        """The published number as text; nothing if there is none."""
         return "" if self.published is None else f" ({self.published:.{digits}f})"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table. `label_free`: no training saw labels of the test domain, nor did that it starts from.
+    """One row of a table: a method.
 
-    A row that is chosen by labels of the test rows has the word oracle in `method`.
+    label_free: labels of the test domain were used neither in its training nor in that of a run it starts from. The
+    `method` of a row whose outputs are chosen by labels of the test rows contains the word oracle.
     """
 
     method: str
@@ -64,23 +66,23 @@ class Line:
 
     @property
     def measured(self) -> tuple[int, ...]:
-        """The seeds that any of its cells has a value of."""
+        """The seeds that have a value in any cell, sorted."""
         return tuple(sorted({seed for cell in self.cells.values() for seed in cell.values}))
 
     @property
     def fair(self) -> bool:
-        """No label of the test domain had a say, neither in training nor in choosing."""
+        """True if no label of the test domain was used, neither to train nor to choose outputs."""
         return self.label_free and ORACLE not in self.select.split(" / ")
 
 
-def beside_published(lines: Iterable[Line]) -> bool:
-    """Whether a published number, of a shift or their mean, stands in these lines."""
+def has_published(lines: Iterable[Line]) -> bool:
+    """Return whether any of these lines has a published number, for a shift or for the mean."""
     return any(cell.published is not None for line in lines for cell in (*line.cells.values(), line.mean))
 
 
 @dataclass(frozen=True)
 class Note:
-    """One sentence under a table; a loud one must not be overlooked."""
+    """One sentence under a table. A loud note is a warning: printed in bold, and first."""
 
     text: str
     loud: bool = False
@@ -88,7 +90,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Table:
-    """Everything a table says, before it is formatted."""
+    """A table before it is formatted: its lines, its columns and its notes."""
 
     title: str
     metric: str
@@ -98,33 +100,33 @@ class Table:
 
     @property
     def digits(self) -> int:
-        """Decimals of the metric's numbers."""
+        """The number of decimals of the metric."""
         return tasks.metric(self.metric).digits
 
     @property
     def baseline(self) -> str:
-        """The first row, which gains are measured from."""
+        """The name of the first row; gains are differences from it."""
         return self.lines[0].method
 
     @property
     def best(self) -> Line | None:
-        """The row with the highest mean among those that no target label trained or chose, except the first row."""
+        """The fair row with the highest mean, among all rows except the first; None if there is none."""
         rivals = [line for line in self.lines[1:] if line.fair and line.mean.values]
         return max(rivals, key=lambda line: line.mean.mean, default=None)
 
     @property
     def reference(self) -> Line | None:
-        """The row that learned from the target's own labels."""
+        """The row that was trained on labels of the test domain; None if there is none."""
         return next((line for line in reversed(self.lines) if not line.label_free), None)
 
     @property
     def columns(self) -> dict[str, Callable[[Line], str]]:
-        """Heading -> the text of a line under it. A column that could only repeat another one is left out."""
+        """Heading -> a function that returns a line's text in that column, without columns that repeat another."""
         digits = self.digits
         columns: dict[str, Callable[[Line], str]] = {
             "method": lambda line: line.method + ("" if line.label_free else " †")
         }
-        if beside_published(self.lines) or any("surrogate" in line.fidelity for line in self.lines):
+        if has_published(self.lines) or any("surrogate" in line.fidelity for line in self.lines):
             columns["fidelity"] = lambda line: line.fidelity
         for shift in self.shifts:
             columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]

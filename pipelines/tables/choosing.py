@@ -1,8 +1,9 @@
-"""What choosing hyper-parameters without target labels costs: what each validator takes, beside the best candidate.
+"""The cost of choosing hyper-parameters without target labels: the candidate of each validator against the best one.
 
-Candidates are evaluated runs of an experiment that share table row, shift and seeds, and differ in their settings, as
-`train-head X --set method.lambda_g=0.1`, `... =0.5`, ... make them. Which outputs are kept and count (PROTOCOL) makes
-no other model: runs are compared under one such protocol, that of most candidates, on a tie the first.
+Candidates are evaluated runs of an experiment that share table row, shift and seeds, and differ in their settings, such
+as those of `train-head X --set method.lambda_g=0.1`, `... =0.5`, ... The settings in PROTOCOL decide which outputs are
+kept and evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with
+the most candidates, and on a tie the first.
 """
 
 import json
@@ -22,46 +23,46 @@ from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tables.formats import pipes
 
-PROTOCOL = ("eval_every", "keep", "select")  #: settings that leave the weights as they are
-#: settings in which runs of one candidate may differ; init_from has a seed in it
+PROTOCOL = ("eval_every", "keep", "select")  #: settings that do not change the weights
+#: settings in which runs of one candidate may differ; init_from, because the id of a run depends on the seed
 APART = ("row", "seed", "init_from", *PROTOCOL)
 
-Found = dict[str, dict[int, dict[str, Result]]]  #: settings -> seed -> metric -> result
+BySettings = dict[str, dict[int, dict[str, Result]]]  #: settings -> seed -> metric -> result
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One choice of hyper-parameters: its numbers, mean over the seeds that all candidates have."""
+    """One choice of hyper-parameters, with means over the seeds that all candidates share."""
 
-    name: str  #: the settings that tell it from the others
-    accuracy: float  #: share
+    name: str  #: the settings in which it differs from the other candidates
+    accuracy: float  #: a share in [0, 1]
     scores: dict[str, float]  #: validator -> score
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What one rule takes among the candidates."""
+    """The candidate that one rule chooses."""
 
-    rule: str
+    rule: str  #: a validator, or oracle
     name: str
     accuracy: float
-    cost: float  #: accuracy of the best candidate minus this one's
-    correlation: float  #: Spearman's, of score and accuracy over the candidates, 1 is perfect; NaN where all are equal
+    cost: float  #: accuracy of the best candidate minus the accuracy of this one
+    correlation: float  #: Spearman's, of score and accuracy over the candidates; 1 is perfect, NaN if all are equal
 
 
 def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> str:
-    """Markdown: per table row, shift and rule the choice, its accuracy in per cent, and what it lost.
+    """Return a Markdown table: per table row, shift and rule the choice, its accuracy and its cost, in per cent.
 
-    experiment: with all evaluated runs, as `evaluated` makes it. metric: default is the headline of its task.
-    ConfigError for a metric that is no share, such as a rank.
+    experiment: an experiment with all its evaluated runs, as `evaluated` returns it.
+    metric: the default is the headline metric of the experiment's task. ConfigError for a metric that is not a share
+    of correct answers, such as a rank.
     """
     rows = tuple(rows)
     if metric is None:
-        there = {row.metric for row in rows if row.experiment == experiment.name}
-        metric = experiment.task.headline(there)
+        metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
     if not tasks.metric(metric).is_share:
         raise ConfigError(
-            f"{metric!r} is no share of right answers; compare candidates by one, such as top1 or t2v/R@1"
+            f"metric {metric!r} is not a share of correct answers; choose one that is, such as top1 or t2v/R@1"
         )
     heads = ["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]
     grid = [heads]
@@ -73,49 +74,53 @@ def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     if len(grid) == 1:
         raise ConfigError(
             f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; train and evaluate "
-            "it with several values of a setting, such as --set method.lambda_g=0.1"
+            "the experiment with several values of a setting, such as --set method.lambda_g=0.1"
         )
     return pipes(grid)
 
 
 def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Experiment:
-    """The experiment with all its evaluated runs, whatever their settings, and the runs that those start from.
+    """Return the experiment with all its evaluated runs, whatever their settings, and the runs that these start from.
 
-    A start that is no table row has no result; it is read from the folder of runs.
+    A run that is only a start has no result; its configuration is read from the folder of runs.
     """
-    known = dict(experiment.by_id)
+    by_id = dict(experiment.by_id)
     for row in rows:
-        if row.experiment == experiment.name and row.run not in known:
-            known[row.run] = RunConfig.from_json(row.config)
-    for run in tuple(known.values()):
-        while (start := run.init_from) and start not in known and (file := runs / start / "config.json").is_file():
-            run = known[start] = replace(RunConfig.from_json(json.loads(file.read_text())), row="")
-    return replace(experiment, runs=tuple(known.values()))
+        if row.experiment == experiment.name and row.run not in by_id:
+            by_id[row.run] = RunConfig.from_json(row.config)
+    for run in tuple(by_id.values()):
+        while (start := run.init_from) and start not in by_id and (file := runs / start / "config.json").is_file():
+            run = by_id[start] = replace(RunConfig.from_json(json.loads(file.read_text())), row="")
+    return replace(experiment, runs=tuple(by_id.values()))
 
 
 def groups(rows: Iterable[Result], experiment: Experiment, metric: str) -> dict[tuple[str, str], list[Candidate]]:
-    """(table row, column of the table) -> its candidates, where there are several. An oracle's choice is none."""
-    runs: dict[str, dict[str, Result]] = {}
+    """Return (table row, column of the table) -> its candidates, where there are two or more.
+
+    A run whose outputs an oracle chose is not a candidate.
+    """
+    runs: dict[str, dict[str, Result]] = {}  # id -> metric -> result
     for row in rows:
         if row.experiment == experiment.name and row.select != ORACLE:
             runs.setdefault(row.run, {})[row.metric] = row
-    found: dict[tuple[str, str], dict[str, Found]] = {}  # -> protocol -> candidates
-    columns = experiment.columns  # none of a run that another version of the settings gave its id
-    for run, of in runs.items():
-        for column in columns.get(run, ()) if metric in of else ():
-            result = of[metric]
+    cells: dict[tuple[str, str], dict[str, BySettings]] = {}  # -> protocol -> candidates
+    columns = experiment.columns  # empty for a run whose id comes from an older version of the settings
+    for run, results in runs.items():
+        for column in columns.get(run, ()) if metric in results else ():
+            result = results[metric]
             settings = json.dumps({k: v for k, v in result.config.items() if k not in APART}, sort_keys=True)
             protocol = json.dumps([result.config.get(name) for name in PROTOCOL])
-            seeds = found.setdefault((result.row, column), {}).setdefault(protocol, {}).setdefault(settings, {})
-            if seeds.setdefault(result.seed, of) is not of:
-                raise ConfigError(f"{run} and {seeds[result.seed][metric].run} differ in the run they start from only")
-    most = {key: max(protocols.values(), key=len) for key, protocols in found.items()}
-    several = {key: _candidates(of, metric) for key, of in most.items()}
-    return {key: of for key, of in several.items() if len(of) > 1}
+            seeds = cells.setdefault((result.row, column), {}).setdefault(protocol, {}).setdefault(settings, {})
+            if seeds.setdefault(result.seed, results) is not results:
+                other = seeds[result.seed][metric].run
+                raise ConfigError(f"runs {run} and {other} differ only in init_from; give their rows different names")
+    largest = {cell: max(protocols.values(), key=len) for cell, protocols in cells.items()}
+    candidates = {cell: _candidates(by_settings, metric) for cell, by_settings in largest.items()}
+    return {cell: several for cell, several in candidates.items() if len(several) > 1}
 
 
 def choices(candidates: list[Candidate]) -> Iterator[Choice]:
-    """What each validator takes that all candidates have a score of, then the oracle."""
+    """Yield the choice of each validator for which all candidates have a score, then the choice of the oracle."""
     accuracy = [candidate.accuracy for candidate in candidates]
     for rule in (*VALIDATORS, ORACLE):
         if rule == ORACLE or all(rule in candidate.scores for candidate in candidates):
@@ -128,7 +133,7 @@ def choices(candidates: list[Candidate]) -> Iterator[Choice]:
 
 
 def spearman(a: list[float], b: list[float]) -> float:
-    """Spearman's rank correlation, ties at their mean rank; NaN when all values of one are equal.
+    """Return Spearman's rank correlation, with ties at their mean rank; NaN if all values of `a` or of `b` are equal.
 
     >>> round(spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0]), 6)
     0.5
@@ -138,26 +143,25 @@ def spearman(a: list[float], b: list[float]) -> float:
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
-def _candidates(found: Found, metric: str) -> list[Candidate]:
-    """Means over the seeds that all of them have, none without any; in the order of their results."""
-    shared = set.intersection(*(set(seeds) for seeds in found.values()))
-    flat = [_flat(json.loads(settings)) for settings in found]
-    differing = [
-        path for path in {path: 0 for one in flat for path in one} if len({str(one.get(path)) for one in flat}) > 1
-    ]
-    made = []
-    for settings, seeds in zip(flat, found.values(), strict=True):
+def _candidates(by_settings: BySettings, metric: str) -> list[Candidate]:
+    """Return the candidates, with means over the seeds that all share; empty if they share none."""
+    shared = set.intersection(*(set(seeds) for seeds in by_settings.values()))
+    flat = [_flat(json.loads(settings)) for settings in by_settings]
+    paths = {path: None for settings in flat for path in settings}
+    differing = [path for path in paths if len({str(settings.get(path)) for settings in flat}) > 1]
+    candidates = []
+    for settings, seeds in zip(flat, by_settings.values(), strict=True):
         runs = [seeds[seed] for seed in sorted(shared)]
         scored = [name for name in VALIDATORS if runs and all(f"validator/{name}" in run for run in runs)]
         scores = {name: float(np.mean([run[f"validator/{name}"].value for run in runs])) for name in scored}
         name = ", ".join(f"{path}={settings[path]}" for path in differing if path in settings)
         if runs:
-            made.append(Candidate(name, float(np.mean([run[metric].value for run in runs])), scores))
-    return made
+            candidates.append(Candidate(name, float(np.mean([run[metric].value for run in runs])), scores))
+    return candidates
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted paths."""
+    """Return nested settings by their dotted paths."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

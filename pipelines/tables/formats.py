@@ -7,23 +7,23 @@ import unicodedata
 
 from pipelines.tables.cells import Note, Table
 
-WIDTH = 120  # columns of a terminal that notes are wrapped to
+WIDTH = 120  #: terminal columns at which notes are wrapped
 
 
 def markdown(table: Table) -> str:
-    """Markdown: the table, then its notes as a list."""
+    """Return the table as Markdown, followed by its notes as a list."""
     grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.lines)]
     return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
 
 
 def pipes(grid: list[list[str]]) -> str:
-    """A Markdown table, padded so that it lines up in a terminal; first column to the left, numbers to the right."""
+    """Return rows of cells as a padded Markdown table: first column to the left, all others to the right."""
     grid = [[cell.replace("|", "\\|") for cell in cells] for cells in grid]
     widths = [max(3, *map(_width, column)) for column in zip(*grid, strict=True)]
 
     def row(cells: list[str]) -> str:
         first, *others = (" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True))
-        numbers = [pad + cell for pad, cell in zip(others, cells[1:], strict=True)]
+        numbers = [padding + cell for padding, cell in zip(others, cells[1:], strict=True)]
         return f"| {' | '.join([cells[0] + first, *numbers])} |"
 
     rule = "|" + "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
@@ -31,14 +31,14 @@ def pipes(grid: list[list[str]]) -> str:
 
 
 def _width(text: str) -> int:
-    """Terminal columns: wide characters take two, combining ones none."""
+    """Return the number of terminal columns of a text: wide characters take two, combining characters none."""
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
 
 
 def wrapped(note: Note) -> str:
-    """A list item of at most WIDTH columns; loud notes are bold."""
+    """Return a note as a Markdown list item, wrapped at WIDTH columns; a loud note is bold."""
     mark = "**" if note.loud else ""
     return textwrap.fill(
         f"- {mark}{note.text}{mark}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
@@ -46,7 +46,7 @@ def wrapped(note: Note) -> str:
 
 
 def tidy_csv(table: Table) -> str:
-    """Tidy: one line per method and column, six decimals, so that a spreadsheet or pandas needs no parsing of cells."""
+    """Return the table as tidy CSV: one line per method and column, six decimals, one number per field."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes"
@@ -76,7 +76,7 @@ def tidy_csv(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """LaTeX with booktabs, the notes below as footnotes."""
+    """Return the table as LaTeX with booktabs, with the notes in small type below."""
     heads = [_tex(name) for name in table.columns]
     body = [" & ".join(_tex(cell(line)) for cell in table.columns.values()) + r" \\" for line in table.lines]
     notes = [
@@ -112,4 +112,5 @@ TEX = {
 
 
 def _tex(text: str) -> str:
+    """Escape a text for LaTeX."""
     return "".join(TEX.get(char, char) for char in text)

@@ -1,4 +1,4 @@
-"""The sentences under a table: what its numbers are, what they rest on, and what is not there."""
+"""The notes under a table: the meaning of its numbers, the conditions they were measured under, and missing results."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,11 +8,11 @@ from pipelines.config import OWN, method_class
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS
-from pipelines.tables.cells import Line, Note, beside_published
+from pipelines.tables.cells import Line, Note, has_published
 
 SELECT = {
-    "last": "last (the weights at the end of training; no labels choose)",
-    "mean": "mean (over the outputs kept near the end of training; no labels choose)",
+    "last": "last (the weights at the end of training; chosen without labels)",
+    "mean": "mean (over the outputs kept near the end of training; chosen without labels)",
     **{
         name: f"{name} (the kept outputs with the {'highest' if rule.higher else 'lowest'} {rule.says})"
         for name, rule in VALIDATORS.items()
@@ -20,24 +20,27 @@ SELECT = {
     ORACLE: "oracle (the kept outputs that are best on the test rows, by their labels)",
 }
 FIDELITY = {
-    "exact": "exact (what the paper trains is trained here, all of it)",
+    "exact": "exact (everything that the paper trains is trained here)",
     "adapter": "adapter (trainable layers on frozen features, where a paper may train the backbone as well)",
-    "surrogate": "surrogate (another method that stands for the paper's, which cannot run on cached features)",
+    "surrogate": "surrogate (another method that replaces the paper's, which cannot run on cached features)",
 }
 
-Plan = dict[tuple[str, str], dict[int, str]]  # (method, shift) -> seed -> run id
+RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
 
 
 def notes(
     experiment: Experiment,
     metric: str,
     lines: list[Line],
-    plan: Plan,
-    found: dict[str, Result],
+    planned: RunIds,
+    results: dict[str, Result],
 ) -> list[Note]:
-    """What the numbers are, what they rest on and what is not there; loud notes first."""
-    rows = list(found.values())
-    clips = _clips(plan, found)
+    """Return the notes of a table, loud ones first.
+
+    planned: the runs of the table's cells. results: run id -> result, of those that have one.
+    """
+    rows = list(results.values())
+    clips = _clips(planned, results)
     unequal = _unequal(clips)
     loud = [
         *([experiment.note] if experiment.note else []),
@@ -45,100 +48,103 @@ def notes(
         *_mixed_recipes(rows),
         *_mixed_contents(rows),
         *unequal,
-        *_collapsed(plan, found),
+        *_collapsed(planned, results),
         *_oracles(lines),
         *_unknown_start(experiment),
-        *_missing(experiment, plan, found),
+        *_missing(experiment, planned, results),
     ]
-    calm = [Note(_what(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
+    calm = [Note(_numbers(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
     calm += [Note(text) for text in experiment.task.notes]
-    if instead := _stand_ins(metric, plan, found):
+    if instead := _stand_ins(metric, planned, results):
         calm.append(Note(f"{experiment.task.stand_in_words}: {', '.join(instead)}."))
     if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
         calm.append(
             Note(
-                "† trained on labels of the test domain, itself or in a run it starts from: a reference, not an "
+                "† trained on labels of the test domain, directly or in a run it starts from: a reference, not an "
                 "adaptation method."
             )
         )
     if transductive := _transductive(experiment):
         calm.append(
-            Note(f"Transductive: {', '.join(transductive)} adapted to the very clips of the test, without labels.")
+            Note(f"Transductive: {', '.join(transductive)} adapted to the test clips themselves, without their labels.")
         )
     if clips and not unequal:
         counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
         calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))
-    if beside_published(lines):
-        calm.append(Note("In parentheses: published numbers, in the authors' own setting; mind the fidelity column."))
-    if streamed := _streamed(plan, found):
+    if has_published(lines):
+        calm.append(Note("In parentheses: published numbers, in the authors' own setting; see the column fidelity."))
+    if streamed := _streamed(planned, results):
         calm.append(
             Note(
-                f"Streamed: {', '.join(streamed)}. Features were larger than memory, so batches came in another order "
-                "than in the other tiers: shuffled within blocks of rows."
+                f"Streamed: {', '.join(streamed)}. Features were larger than memory, so rows were shuffled within "
+                "blocks only: batches have another order than in the other tiers."
             )
         )
     feeds = sorted({(feed, sha256[:8]) for row in rows for feed, sha256 in row.recipes.items()})
     if feeds:
         calm.append(Note("Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."))
     if rows:
-        calm.append(Note(f"featcache {said(sorted({row.version for row in rows}))}."))
+        calm.append(Note(f"featcache {distinct(sorted({row.version for row in rows}))}."))
     return [*(Note(text, loud=True) for text in loud), *calm]
 
 
-def _what(metric: str, lines: list[Line]) -> str:
-    of = tasks.metric(metric)
-    name, unit = of.words, " in per cent" if of.is_share else ""
+def _numbers(metric: str, lines: list[Line]) -> str:
+    """Return the note about the numbers themselves: metric, unit, seeds and selection rule."""
+    measure = tasks.metric(metric)
+    name, unit = measure.words, " in per cent" if measure.is_share else ""
     if metric.startswith("validator/"):
         name = f"{metric}: {name}"
-    rows = "" if of.unit == "a score" else " on the test rows"
+    rows = "" if measure.unit == "a score" else " on the test rows"
     measured = {line.method: line.measured for line in lines if line.measured}
     seeds = set(measured.values())
     if not seeds:
         over = "no results yet"
     elif len(seeds) == 1:
-        (only,) = seeds
-        over = f"seed {only[0]} only, so without ±" if len(only) == 1 else f"mean ± sample std over {_list(only)}"
+        (shared,) = seeds
+        over = f"seed {shared[0]} only, so without ±" if len(shared) == 1 else f"mean ± sample std over {_list(shared)}"
     else:
-        by_row = "; ".join(f"{method}: {_list(only)}" for method, only in measured.items())
+        by_row = "; ".join(f"{method}: {_list(its_seeds)}" for method, its_seeds in measured.items())
         over = f"mean ± sample std over seeds, which differ by row: {by_row}"
     return f"{name[0].upper()}{name[1:]}{unit}{rows}; {over}. Selection: {_per_line(lines, 'select', SELECT)}."
 
 
-def _stand_ins(metric: str, plan: Plan, found: dict[str, Result]) -> list[str]:
-    """Rows that show the task's stand-in, because their runs do not have the metric itself."""
-    instead = {run for run, row in found.items() if row.metric != metric}
-    return list(dict.fromkeys(method for (method, _), seeds in plan.items() if instead & set(seeds.values())))
+def _stand_ins(metric: str, planned: RunIds, results: dict[str, Result]) -> list[str]:
+    """The rows that show the task's stand-in, because their runs do not have the metric itself."""
+    instead = {run for run, row in results.items() if row.metric != metric}
+    return list(dict.fromkeys(method for (method, _), seeds in planned.items() if instead & set(seeds.values())))
 
 
 def _list(seeds: Iterable[int]) -> str:
+    """Return seeds as text, such as "3 seeds (0, 1, 2)"."""
     seeds = list(seeds)
     return f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})"
 
 
 def _per_line(lines: list[Line], name: str, explained: dict[str, str]) -> str:
-    """What most lines have, explained; then what others have, and which lines these are."""
+    """Return the values of an attribute of the lines: the most frequent one, then each other with its methods."""
     methods: dict[str, list[str]] = {}
     for line in lines:
         methods.setdefault(getattr(line, name), []).append(line.method)
     most, *others = sorted(methods, key=lambda value: -len(methods[value]))
-    said = [f"{explained.get(value, value)}: {', '.join(methods[value])}" for value in others]
-    return "; ".join([explained.get(most, most), *said])
+    exceptions = [f"{explained.get(value, value)}: {', '.join(methods[value])}" for value in others]
+    return "; ".join([explained.get(most, most), *exceptions])
 
 
 def _untrained(rows: list[Result]) -> list[str]:
+    """A warning about feeds whose networks were initialised at random."""
     feeds = sorted({feed for row in rows for feed in row.untrained})
     if not feeds:
         return []
     return [
         f"UNTRAINED WEIGHTS in {', '.join(feeds)}: these features come from randomly initialised networks; "
-        "the numbers test the machinery, not the method."
+        "the numbers test the software, not the method."
     ]
 
 
 def _mixed_recipes(rows: list[Result]) -> list[str]:
-    """Feeds that are not the same in all rows of a shift, or a store that has changed between runs."""
+    """Warnings about feeds whose recipe differs between rows of a shift, or between runs that read the same store."""
     recipes: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
         for feed, sha256 in row.recipes.items():
@@ -151,13 +157,16 @@ def _mixed_recipes(rows: list[Result]) -> list[str]:
             mixed.setdefault(feed, set()).update(shas)
     return [
         f"DIFFERENT FEATURES: feed {feed} was made by {len(shas)} recipes ({', '.join(sorted(shas))}); "
-        "runs of this table are not comparable until all use one."
+        "the runs of this table are not comparable until all use the same recipe."
         for feed, shas in sorted(mixed.items())
     ]
 
 
 def _mixed_contents(rows: list[Result]) -> Iterator[str]:
-    """The same store or manifest, read in different states; of features made by another recipe that is said already."""
+    """Warnings about a store or manifest that was read in different states.
+
+    States of a store under different recipes are not compared: `_mixed_recipes` warns about these.
+    """
     states: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
         manifest = row.config["manifest"]
@@ -165,28 +174,31 @@ def _mixed_contents(rows: list[Result]) -> Iterator[str]:
             states.setdefault((f"manifest {manifest}",), set()).add(row.read["manifest"][:8])
         for m, feed in row.config["feeds"].items():
             if f"store {m}" in row.read:
-                of = manifest if feed.get("captions", "") in ("", OWN) else feed["captions"]
-                key = (f"store {of}/{feed['store']}", row.recipes.get(m, ""))
+                folder = manifest if feed.get("captions", "") in ("", OWN) else feed["captions"]
+                key = (f"store {folder}/{feed['store']}", row.recipes.get(m, ""))
                 states.setdefault(key, set()).add(row.read[f"store {m}"][:8])
-    for (what, *_), found in states.items():
-        if len(found) > 1:
+    for (name, *_), shas in states.items():
+        if len(shas) > 1:
             yield (
-                f"DIFFERENT CONTENT: {what} was read in {len(found)} states ({', '.join(sorted(found))}); runs of this "
-                "table are not comparable until all are trained and evaluated on one."
+                f"DIFFERENT CONTENT: {name} was read in {len(shas)} states ({', '.join(sorted(shas))}); the runs of "
+                "this table are not comparable until all are trained and evaluated on the same state."
             )
 
 
-def _clips(plan: Plan, found: dict[str, Result]) -> dict[str, dict[str, list[int]]]:
-    """Shift -> method -> on how many clips it was tested, each number once."""
+def _clips(planned: RunIds, results: dict[str, Result]) -> dict[str, dict[str, list[int]]]:
+    """Return shift -> method -> the different numbers of its test clips, sorted."""
     clips: dict[str, dict[str, list[int]]] = {}
-    for (method, shift), seeds in plan.items():
-        if counts := sorted({found[run].n for run in seeds.values() if run in found}):
+    for (method, shift), seeds in planned.items():
+        if counts := sorted({results[run].n for run in seeds.values() if run in results}):
             clips.setdefault(shift, {})[method] = counts
     return clips
 
 
 def _unequal(clips: dict[str, dict[str, list[int]]]) -> list[str]:
-    """Columns whose numbers were measured on different clips, as where clips without a modality are dropped."""
+    """Warnings about columns whose methods were tested on different numbers of clips.
+
+    This happens, for example, where clips that lack a modality are dropped.
+    """
     return [
         f"DIFFERENT TEST CLIPS in {shift}: "
         + ", ".join(f"{method} {' or '.join(map(str, counts))}" for method, counts in methods.items())
@@ -196,24 +208,25 @@ def _unequal(clips: dict[str, dict[str, list[int]]]) -> list[str]:
     ]
 
 
-def _collapsed(plan: Plan, found: dict[str, Result]) -> list[str]:
-    """Cells whose features died in training: there is nothing left to align."""
+def _collapsed(planned: RunIds, results: dict[str, Result]) -> list[str]:
+    """A warning about cells whose features vanished in training."""
     dead: dict[tuple[str, str], list[int]] = {}  # (method and shift, modality) -> seeds
-    for (method, shift), seeds in plan.items():
+    for (method, shift), seeds in planned.items():
         for seed, run in seeds.items():
-            for m in found[run].collapsed if run in found else ():
+            for m in results[run].collapsed if run in results else ():
                 dead.setdefault((f"{method} {shift}", m), []).append(seed)
     if not dead:
         return []
-    which = first([f"{cell} ({_seeds(of)}): {m}" for (cell, m), of in dead.items()], between="; ")
-    return [f"COLLAPSED FEATURES: {which}. Their norm vanished in training, so nothing was left to align."]
+    cells = first([f"{cell} ({_seeds(seeds)}): {m}" for (cell, m), seeds in dead.items()], between="; ")
+    return [f"COLLAPSED FEATURES: {cells}. Their norm vanished in training, so nothing was left to align."]
 
 
-def _streamed(plan: Plan, found: dict[str, Result]) -> list[str]:
-    """Methods that were trained in the tier `streaming`, with how many of their runs where not all were."""
+def _streamed(planned: RunIds, results: dict[str, Result]) -> list[str]:
+    """The methods with runs in the tier `streaming`; the number of these runs, unless it is all of them."""
     streamed: dict[str, list[bool]] = {}
-    for (method, _), seeds in plan.items():
-        streamed.setdefault(method, []).extend(found[run].tier == "streaming" for run in seeds.values() if run in found)
+    for (method, _), seeds in planned.items():
+        tiers = [results[run].tier for run in seeds.values() if run in results]
+        streamed.setdefault(method, []).extend(tier == "streaming" for tier in tiers)
     return [
         method if all(runs) else f"{method} ({sum(runs)} of {len(runs)} runs)"
         for method, runs in streamed.items()
@@ -222,37 +235,37 @@ def _streamed(plan: Plan, found: dict[str, Result]) -> list[str]:
 
 
 def _oracles(lines: list[Line]) -> list[str]:
-    """Rows whose outputs were chosen by labels of the test rows."""
+    """A warning about rows whose outputs were chosen by labels of the test rows."""
     chosen = [line.method for line in lines if ORACLE in line.select.split(" / ")]
     if not chosen:
         return []
     return [
-        f"ORACLE: {', '.join(chosen)} took the kept outputs that are best on the test rows, by their labels: what a "
-        "perfect choice would give, not a result without target labels."
+        f"ORACLE: {', '.join(chosen)} used the labels of the test rows to take the kept outputs that are best on them: "
+        "an upper bound for choosing, not a result without target labels."
     ]
 
 
 def _unknown_start(experiment: Experiment) -> list[str]:
-    """Rows that start from a run outside the experiment."""
+    """Warnings about rows that start from a run outside the experiment."""
     starts: dict[str, dict[str, None]] = {}
     for run in experiment.runs:
         if run.row and (start := experiment.chain(run)[-1].init_from):
             starts.setdefault(run.row_shown, {})[start] = None
     return [
-        f"UNKNOWN START: {row} starts from {first(list(runs))}, not among the runs of this experiment; whether labels "
-        "of the test domain were seen there is not known."
+        f"UNKNOWN START: {row} starts from {first(list(runs))}, which is not a run of this experiment; labels of the "
+        "test domain may have been used there."
         for row, runs in starts.items()
     ]
 
 
 def _surrogates(experiment: Experiment, methods: list[str]) -> list[str]:
-    """Of these, the rows whose method only stands for the paper's, and what stands for what."""
+    """The rows whose method is a surrogate, each with an explanation of what replaces what."""
     rows = {run.row: method_class(run).surrogate for run in experiment.runs if run.row_shown in methods}
-    return [f"{row}: {stands_for}" for row, stands_for in rows.items() if stands_for]
+    return [f"{row}: {explanation}" for row, explanation in rows.items() if explanation]
 
 
 def _transductive(experiment: Experiment) -> list[str]:
-    """Rows that had their test clips, unlabelled, as the target of their training or of a run they start from."""
+    """The rows whose test clips are the unlabelled target of their training, or of a run they start from."""
     return list(
         dict.fromkeys(
             run.row_shown
@@ -264,32 +277,31 @@ def _transductive(experiment: Experiment) -> list[str]:
 
 
 def _seeds(seeds: Iterable[int]) -> str:
+    """Return seeds as text, such as "seeds 0, 1"."""
     seeds = list(seeds)
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def _missing(experiment: Experiment, plan: Plan, found: dict[str, Result]) -> list[str]:
-    """Per row how many results are not there of how many, and the first of these."""
-    holes: dict[str, dict[tuple[int, ...], list[str]]] = {}
-    planned: dict[str, int] = {}
-    for (method, shift), seeds in plan.items():
-        planned[method] = planned.get(method, 0) + len(seeds)
-        if gone := tuple(seed for seed, run in seeds.items() if run not in found):
-            holes.setdefault(method, {}).setdefault(gone, []).append(shift)
+def _missing(experiment: Experiment, planned: RunIds, results: dict[str, Result]) -> list[str]:
+    """A warning about missing results: per row their number, the number planned, and the first of them."""
+    holes: dict[str, dict[tuple[int, ...], list[str]]] = {}  # method -> missing seeds -> shifts that lack these
+    totals: dict[str, int] = {}
+    for (method, shift), seeds in planned.items():
+        totals[method] = totals.get(method, 0) + len(seeds)
+        if missing := tuple(seed for seed, run in seeds.items() if run not in results):
+            holes.setdefault(method, {}).setdefault(missing, []).append(shift)
     if not holes:
         return []
     rows = []
     for method, groups in holes.items():
-        lacking = sum(len(gone) * len(shifts) for gone, shifts in groups.items())
-        which = first([f"{first(shifts, 3)} {_seeds(gone)}" for gone, shifts in groups.items()], 3, "; ")
+        count = sum(len(missing) * len(shifts) for missing, shifts in groups.items())
+        cells = first([f"{first(shifts, 3)} {_seeds(missing)}" for missing, shifts in groups.items()], 3, "; ")
         rows.append(
-            f"{method} all {lacking}"
-            if lacking == planned[method]
-            else f"{method} {lacking} of {planned[method]} ({which})"
+            f"{method} all {count}" if count == totals[method] else f"{method} {count} of {totals[method]} ({cells})"
         )
     return [f"MISSING: {first(rows, between='; ')}. To make them: {experiment.command}"]
 
 
-def said(words: Iterable[str]) -> str:
-    """Different words once each, separated by slashes."""
+def distinct(words: Iterable[str]) -> str:
+    """Return the distinct words in their order, separated by slashes."""
     return " / ".join(dict.fromkeys(words))

@@ -1,7 +1,4 @@
-"""Where runs are executed. The folder is the registry: `engines/local.py` is the engine `local`.
-
-An engine file has `run_all(configs, stores, runs, *, workers, device, report) -> list[Outcome]`.
-"""
+"""Training of many runs on this machine, in one process or in several."""
 
 import multiprocessing
 import traceback
@@ -23,18 +20,18 @@ from pipelines.training.train import train
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run."""
+    """The outcome of one run."""
 
     config: RunConfig
-    folder: Path | None  #: None when it failed
-    status: str  #: trained | kept (was finished before) | failed
-    tier: str = ""  #: where the features of a trained run lay (see pipelines/data/tiers.py)
-    tier_why: str = ""
-    note: str = ""  #: why it was trained again, or why it failed
-    warnings: tuple[str, ...] = ()  #: what training warned of
+    folder: Path | None  #: its folder; None if the run failed
+    status: str  #: trained | kept (finished by an earlier call) | failed
+    tier: str = ""  #: tier from which a trained run read its features (see pipelines/data/tiers.py)
+    tier_why: str = ""  #: reason for that tier
+    note: str = ""  #: reason for training it again, or for its failure
+    warnings: tuple[str, ...] = ()  #: warnings raised in training
 
 
-Report = Callable[[Outcome, int, int], None]  #: (outcome, runs done, runs in all), after each run
+Report = Callable[[Outcome, int, int], None]  #: called after each run with (outcome, runs done, all runs)
 
 
 def run_all(
@@ -46,9 +43,9 @@ def run_all(
     device: str = "cpu",
     report: Report | None = None,
 ) -> list[Outcome]:
-    """Train all runs, those that others start from (`init_from`) first; a run that fails does not stop the others.
+    """Train all runs, first those that others start from (`init_from`); a run that fails does not stop the others.
 
-    One outcome per different run, in the order in which they ended.
+    Returns one outcome per different run, in the order in which they ended.
     """
     waiting = {config.id: config for config in configs}
     total, outcomes = len(waiting), dict[str, Outcome]()
@@ -60,20 +57,20 @@ def run_all(
 
     while waiting:
         ready = [config for config in waiting.values() if config.init_from not in waiting]
-        for config in ready:  # never empty: an id is a hash of its own init_from, so there are no circles
+        for config in ready:  # never empty: an id contains a hash of init_from, so there are no circles
             del waiting[config.id]
-        lost = [config for config in ready if (first := outcomes.get(config.init_from or "")) and not first.folder]
-        for config in lost:
-            done(Outcome(config, None, "failed", note=f"the run it starts from failed: {config.init_from}"))
-        _wave([config for config in ready if config not in lost], stores, runs, workers, device, done)
+        orphans = [config for config in ready if (first := outcomes.get(config.init_from or "")) and not first.folder]
+        for config in orphans:
+            done(Outcome(config, None, "failed", note=f"the run that it starts from failed: {config.init_from}"))
+        _wave([config for config in ready if config not in orphans], stores, runs, workers, device, done)
     return list(outcomes.values())
 
 
 def _wave(
     configs: list[RunConfig], stores: Path, runs: Path, workers: int, device: str, done: Callable[[Outcome], None]
 ) -> None:
-    """Runs that do not depend on each other."""
-    memory, workers = free_memory(), min(workers, len(configs))  # asked once: later runs see what others took
+    """Train runs that do not depend on each other."""
+    memory, workers = free_memory(), min(workers, len(configs))  # measured once, before the first run takes memory
     if workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -92,17 +89,17 @@ def _wave(
             try:
                 done(future.result())
             except BrokenProcessPool:
-                reason = "a worker process was killed (out of memory?); the same command trains what is left"
+                reason = "a worker process was killed (out of memory?); run the same command again to train the rest"
                 done(Outcome(futures[future], None, "failed", note=reason))
 
 
 def run_one(
     config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None = None, workers: int = 1
 ) -> Outcome:
-    """Train one run; a user's mistake becomes its sentence, a mistake of ours its traceback."""
-    with warnings.catch_warnings(record=True) as said:
+    """Train one run. A user's error becomes its message in the outcome, any other error its traceback."""
+    with warnings.catch_warnings(record=True) as caught:
         outcome = _run_one(config, stores, runs, device, memory, workers)
-    return replace(outcome, warnings=tuple(dict.fromkeys(str(warning.message) for warning in said)))
+    return replace(outcome, warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)))
 
 
 def _run_one(config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None, workers: int) -> Outcome:
@@ -124,5 +121,5 @@ def _run_one(config: RunConfig, stores: Path, runs: Path, device: str, memory: i
 
 
 def _stamp(folder: Path) -> int:
-    """Which folder stands there: a trained run is another one than was there before."""
+    """The inode of the folder, which changes when a run is trained; 0 if there is no folder."""
     return folder.stat().st_ino if folder.exists() else 0

@@ -1,4 +1,4 @@
-"""Optimisers of a run: which parameters, at which learning rate."""
+"""Optimisers of a run: their parameters and learning rates."""
 
 import torch
 from torch.nn import Parameter
@@ -12,22 +12,24 @@ from pipelines.config import Optim, RunConfig
 def optimizers(
     method: Method, parameters: list[Parameter], config: RunConfig
 ) -> list[tuple[Optim, torch.optim.Optimizer]]:
-    """One optimiser per Optim of a player's parameters: the longest prefix of the name decides, else `config.optim`."""
+    """One optimiser per Optim of a player's parameters: that of the longest prefix of the name, else `config.optim`."""
     names = {parameter: name for name, parameter in method.named_parameters()}
     for prefix in config.optim_for:
         if not any(_starts(name, prefix) for name in names.values()):
-            known = sorted({name.rpartition(".")[0] for name in names.values()})
-            raise ConfigError(f"optim_for names {prefix!r}, but no parameter starts so; there are: {', '.join(known)}")
+            modules = sorted({name.rpartition(".")[0] for name in names.values()})
+            raise ConfigError(
+                f"optim_for names {prefix!r}, but no parameter's name starts with it; there are: {', '.join(modules)}"
+            )
     groups: dict[str, list[Parameter]] = {}
     for parameter in parameters:
-        fitting = [prefix for prefix in config.optim_for if _starts(names[parameter], prefix)]
-        groups.setdefault(max(fitting, key=len, default=""), []).append(parameter)
-    made: list[tuple[Optim, torch.optim.Optimizer]] = []
+        matching = [prefix for prefix in config.optim_for if _starts(names[parameter], prefix)]
+        groups.setdefault(max(matching, key=len, default=""), []).append(parameter)
+    pairs: list[tuple[Optim, torch.optim.Optimizer]] = []
     for prefix, group in groups.items():
         optim = config.optim_for.get(prefix, config.optim)
         if optim.name == "adam":
             adam = torch.optim.Adam(group, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
-            made.append((optim, adam))
+            pairs.append((optim, adam))
         else:
             sgd = torch.optim.SGD(
                 group,
@@ -37,12 +39,12 @@ def optimizers(
                 nesterov=optim.nesterov,
                 fused=True,  # weights, gradients and momenta pass through memory once, not four times
             )
-            made.append((optim, sgd))
-    return made
+            pairs.append((optim, sgd))
+    return pairs
 
 
 def update(optim: Optim, optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """One step at the scheduled learning rate, with the gradient clipped if asked for."""
+    """One step at the scheduled learning rate, with the gradient clipped if `clip_norm` is set."""
     for group in optimizer.param_groups:
         group["lr"] = optim.at(progress)
         if optim.clip_norm:

@@ -1,4 +1,4 @@
-"""What a method says of rows whose labels it does not see."""
+"""Run a method on unlabelled rows and collect its outputs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,81 +18,81 @@ from pipelines.data.rows import Rows
 from pipelines.measures.validators import VALIDATORS, Seen
 
 Outputs = dict[str, NDArray[Any]]
-COLLAPSED = 1e-3  # mean norm; trained features have norms around 1
+COLLAPSED = 1e-3  #: mean norm below which features are dead; trained features have norms around 1
 
 
 @dataclass(frozen=True)
 class Point:
-    """An evaluation point: what the method says of the test rows, labels unseen."""
+    """An evaluation point: its step, the scores of the validators, and the outputs on the test rows."""
 
     facts: dict[str, float]
     outputs: Outputs
 
 
 def look(method: Method, step: int, test: Rows, opened: Opened) -> Point:
-    """Outputs on the test rows after `step` steps, and what the validators say of the training rows."""
+    """Return the outputs on the test rows after `step` steps, and the validators' scores, which need no test rows."""
     return Point({"step": step, **scores(method, opened)}, outputs(method, test, opened))
 
 
 def scores(method: Method, opened: Opened) -> dict[str, float]:
-    """Validator -> score, of all that can be computed of the run; draws nothing and sees no label of the target."""
+    """Validator -> score, for all validators that the run can use. Draws nothing and reads no label of the target."""
     names, sides = opened.config.validators, opened.sides
     needs = {need for name in names for need in VALIDATORS[name].needs}
     task = opened.config.task
-    if not task.has_class_scores:  # then a validator is the task's own measure on the side that it is named after
-        looked = {name: outputs(method, sides[name], opened) for name in names}
-        return {name: task.choice(task.measure(of, {}, method.net, opened.clusters)) for name, of in looked.items()}
+    if not task.has_class_scores:  # then a validator is the task's measure on the side that gives it its name
+        by_side = {name: outputs(method, sides[name], opened) for name in names}
+        return {name: task.choice(task.measure(out, {}, method.net, opened.clusters)) for name, out in by_side.items()}
     p: dict[str, dict[str, Tensor]] = {}
     for side in needs & {"source_val", "target"}:
-        said = outputs(method, sides[side], opened)
-        z = {task: torch.from_numpy(said[task]).to(opened.device) for task in opened.spec.classes}
-        p[side] = {task: z_NK.softmax(1) for task, z_NK in z.items()}
+        out = outputs(method, sides[side], opened)
+        z = {label: torch.from_numpy(out[label]).to(opened.device) for label in opened.spec.classes}
+        p[side] = {label: z_NK.softmax(1) for label, z_NK in z.items()}
     y = sides["source_val"].y if "source_val" in needs else {}
-    seen = Seen(p, y, features(method, sides) if "features" in needs else {})
-    return {name: VALIDATORS[name].score(seen) for name in names}
+    evidence = Seen(p, y, features(method, sides) if "features" in needs else {})
+    return {name: VALIDATORS[name].score(evidence) for name in names}
 
 
 def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
-    """Output -> (rows, ...) of `predict` in eval mode, draws nothing.
+    """Output -> array (rows, ...) of `predict` in eval mode; draws nothing.
 
-    Where feeds say `each`, every window is predicted by itself: scores are then log of the mean softmax, and other
-    outputs their mean, over the windows that the row has in one of these feeds. In retrieval "visual" (rows, M) is of
-    the rows, "text" (captions, M) of their captions, and "clip" (captions,) the row of each caption, which the method
-    does not see.
+    With feeds whose `test` is `each`, every window is predicted separately. Scores are then the log of the mean
+    softmax, and other outputs the mean, over the windows that the row has in one of these feeds. In retrieval,
+    "visual" (rows, M) are embeddings of the rows, "text" (captions, M) those of their captions, and "clip" (captions,)
+    the row of each caption, which the method does not see.
     """
     each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
 
     def one_window(side: Side, k: int) -> dict[str, Tensor]:
         x = {m: x[:, k : k + 1] if m in each else x for m, x in side.x.items()}
-        present = {m: there[:, k : k + 1] if m in each else there for m, there in side.present.items()}
-        said = method.predict(Side(x, present, {}, side.domain, side.index))
-        return {name: out.softmax(1) if name in opened.spec.classes else out for name, out in said.items()}
+        present = {m: mask[:, k : k + 1] if m in each else mask for m, mask in side.present.items()}
+        predicted = method.predict(Side(x, present, {}, side.domain, side.index))
+        return {name: out.softmax(1) if name in opened.spec.classes else out for name, out in predicted.items()}
 
     def windows_averaged(side: Side) -> dict[str, Tensor]:
         side = Side(side.x, side.present, {}, side.domain, side.index)
         if not each:
             return method.predict(side)
-        said = [one_window(side, k) for k in range(side.x[each[0]].shape[1])]
-        there_BT = torch.stack([side.present[m] for m in each]).any(0)
-        there_BT = there_BT | ~there_BT.any(1, keepdim=True)  # a row without these modalities says the same each time
-        mean = {name: _mean(torch.stack([out[name] for out in said], 1), there_BT) for name in said[0]}
+        windows = [one_window(side, k) for k in range(side.x[each[0]].shape[1])]
+        present_BT = torch.stack([side.present[m] for m in each]).any(0)
+        present_BT = present_BT | ~present_BT.any(1, keepdim=True)  # without these modalities all windows are equal
+        mean = {name: _mean(torch.stack([out[name] for out in windows], 1), present_BT) for name in windows[0]}
         return {name: out.log() if name in opened.spec.classes else out for name, out in mean.items()}
 
-    with looking(method):
-        said = gather(rows.sweep(), windows_averaged)
+    with eval_mode(method):
+        predicted = gather(rows.sweep(), windows_averaged)
         if rows.captions:
-            said |= gather(rows.captions.table.sweep(), windows_averaged)
-    for name, out in said.items():
+            predicted |= gather(rows.captions.table.sweep(), windows_averaged)
+    for name, out in predicted.items():
         least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
-        if not bool(((out >= least) & (out < torch.inf)).all()):  # so is NaN refused
+        if not bool(((out >= least) & (out < torch.inf)).all()):  # false for NaN too
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
-    kept = {name: out.cpu().numpy() for name, out in said.items()}
+    kept = {name: out.cpu().numpy() for name, out in predicted.items()}
     return kept | {"clip": rows.captions.row.numpy()} if rows.captions else kept
 
 
 @contextmanager
-def looking(method: Method) -> Iterator[None]:
-    """Eval mode without gradients, and the mode of before afterwards."""
+def eval_mode(method: Method) -> Iterator[None]:
+    """Put the method into eval mode without gradients, and restore its mode afterwards."""
     training = method.training
     method.eval()
     with torch.no_grad():
@@ -100,48 +100,48 @@ def looking(method: Method) -> Iterator[None]:
     method.train(training)
 
 
-def _mean(out_BT: Tensor, there_BT: Tensor) -> Tensor:
-    """Mean over the windows that are there."""
-    weight_BT = there_BT.reshape(*there_BT.shape, *[1] * (out_BT.dim() - 2))
+def _mean(out_BT: Tensor, present_BT: Tensor) -> Tensor:
+    """Mean over the windows that are present."""
+    weight_BT = present_BT.reshape(*present_BT.shape, *[1] * (out_BT.dim() - 2))
     return (out_BT * weight_BT).sum(1) / weight_BT.sum(1)
 
 
 def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
-    """Side -> (N, D): what `encode` says of the modalities that all sides have, side by side, in eval mode."""
+    """Side -> (N, D): the features by `encode` in eval mode, concatenated over the modalities that all sides have."""
 
     def look(side: Side) -> dict[str, Tensor]:
         return method.net.encode(Side(side.x, side.present, {}, side.domain, side.index))
 
-    with looking(method):
+    with eval_mode(method):
         f = {name: gather(rows.sweep(), look) for name, rows in sides.items()}
-    shared = [m for m in next(iter(f.values())) if all(m in of for of in f.values())]
-    return {name: torch.cat([of[m] for m in shared], 1) for name, of in f.items()}
+    shared = [m for m in next(iter(f.values())) if all(m in f_side for f_side in f.values())]
+    return {name: torch.cat([f_side[m] for m in shared], 1) for name, f_side in f.items()}
 
 
 def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
-    """(task, modality) -> mean L2 norm of the features that enter the task's classifier, over rows that have it."""
+    """(label kind, modality) -> mean L2 norm of the features that enter the label's classifier, over rows with it."""
     parts = method.net.parts
 
     def look(side: Side) -> dict[str, Tensor]:
         f = method.net.encode(side)
         return {m: torch.stack([f_BD[:, part].norm(dim=1) for part in parts.values()], 1) for m, f_BD in f.items()}
 
-    with looking(method):
-        seen = gather(rows.sweep(), look)  # modality -> (rows, labels)
-    found: dict[tuple[str, str], float] = {}
-    for m, h in seen.items():
-        there = rows.present[m].any(1) if m in rows.present else slice(None)  # a fused feature is in every row
-        if len(h[there]):
-            found |= {(task, m): float(mean) for task, mean in zip(parts, h[there].mean(0), strict=True)}
-    return found
+    with eval_mode(method):
+        norms = gather(rows.sweep(), look)  # modality -> (rows, label kinds)
+    means: dict[tuple[str, str], float] = {}
+    for m, h in norms.items():
+        present = rows.present[m].any(1) if m in rows.present else slice(None)  # every row has a fused feature
+        if len(h[present]):
+            means |= {(label, m): float(mean) for label, mean in zip(parts, h[present].mean(0), strict=True)}
+    return means
 
 
 def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
-    """Modalities whose features are all but zero on some side: their losses look aligned, and nothing revives them.
+    """Modalities whose features are almost zero on some side: their losses look aligned, and never recover.
 
-    None of a retrieval net: its embeddings have length 1 by construction.
+    Always empty for a retrieval net, whose embeddings have length 1 by construction.
     """
     if tasks.load(method.net.task).unit_length:
         return []
     norms = [feature_norms(method, rows) for rows in sides]
-    return sorted({m for of in norms for (_, m), norm in of.items() if norm < COLLAPSED})
+    return sorted({m for by_modality in norms for (_, m), norm in by_modality.items() if norm < COLLAPSED})

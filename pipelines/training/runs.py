@@ -1,15 +1,15 @@
-"""What a finished run leaves: RUNS/<run id>/ with its configuration, facts, log, weights and outputs.
+"""The folder of a finished run: RUNS/<run id>/ with its configuration, facts, log, weights and outputs.
 
     config.json   the RunConfig
-    run.json      facts: versions, seconds, what was read (fingerprints), the Spec, the evaluation points
+    run.json      facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
     log.jsonl     one line per step: the terms of the loss
     head.pt       state dict of the method, net included, at the last kept point
-    outputs.npz   what `predict` said of the test rows at the kept points: (points, rows, ...) each, and `rows`; in
-                  retrieval "visual" is of clips, "text" of `captions`, of which `clip` says whose they are;
+    outputs.npz   outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
+                  in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
                   in clustering "feature_B0", "feature_B1", and where there are clusters "cluster_B0", "cluster_B1"
 
-A folder is written under another name and renamed, so it is there whole or not at all. What happens to it later (a full
-disk, an interrupted copy) is noticed when it is opened.
+A folder is written under another name and renamed, so it is complete or absent. Later damage (a full disk, an
+interrupted copy) is noticed when the folder is opened.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened
 
 T = TypeVar("T")
-FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: run.json has at least these
+FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Read configuration and facts; ConfigError when there is no run, or one with a damaged file."""
+        """Read configuration and facts; ConfigError when the run is missing or one of its files is damaged."""
         if not folder.is_dir():
-            raise ConfigError(f"no finished run at {folder}; `featcache train-head` makes it")
+            raise ConfigError(f"no finished run at {folder}; train it with `featcache train-head`")
         run = cls(folder, _sound(folder / "config.json", _config), _sound(folder / "run.json", _facts))
         _sound(folder / "log.jsonl", run.check_log)
         for name in ("head.pt", "outputs.npz"):
@@ -61,7 +61,7 @@ class Run:
         return run
 
     def check_log(self, path: Path) -> None:
-        """ValueError unless a log has all steps, the last one whole."""
+        """Raise ValueError unless the log has all steps and its last line is complete."""
         lines = path.read_text().splitlines()
         if len(lines) != self.config.steps:
             raise ValueError(f"it has {len(lines)} of {self.config.steps} steps")
@@ -84,7 +84,7 @@ class Run:
         return points
 
     def log(self) -> list[dict[str, float]]:
-        """The terms of the loss, step by step."""
+        """The terms of the loss at each step."""
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
 
     def method(self, device: str = "cpu") -> Method:
@@ -99,12 +99,12 @@ class Run:
 
 
 def _sound(path: Path, read: Callable[[Path], T]) -> T:
-    """What `read` makes of a file of a run; a missing or damaged one is named, with the fix."""
+    """Return `read(path)`; ConfigError with the fix if the file of a run is missing or damaged."""
     try:
         return read(path)
     except (FileNotFoundError, ValueError, TypeError, ConfigError) as error:
-        what = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
-        raise ConfigError(f"{path} {what}; `featcache train-head` makes the run again") from None
+        problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+        raise ConfigError(f"{path} {problem}; train the run again with `featcache train-head`") from None
 
 
 def _config(path: Path) -> RunConfig:
@@ -120,13 +120,13 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _check_zip(path: Path) -> None:
-    """Weights and outputs are zip archives, whose directory stands at the end: a cut file has none."""
+    """Check that weights or outputs are a zip archive; its directory is at the end, so a truncated file has none."""
     if path.stat().st_size == 0 or not zipfile.is_zipfile(path):
-        raise ValueError("it is cut off, or no archive of torch or numpy")
+        raise ValueError("it is cut off, or not an archive of torch or numpy")
 
 
 def build(config: RunConfig, spec: Spec) -> Method:
-    """The run's method on its net, freshly drawn from torch's global stream: the net first, so all methods share it."""
+    """Build the run's net and method with weights from torch's global stream; the net first, so methods share it."""
     try:
         net = registry.load(nets, settings.name_of(config.net), "net").NET(config.net, spec)
         method: Method = method_class(config)(config.method, spec, net)
@@ -145,9 +145,9 @@ def write(
     weights: Mapping[str, Tensor],
     outputs: dict[str, NDArray[Any]],
 ) -> None:
-    """Write a run's folder, in place of an older one of that name."""
+    """Write a run's folder, replacing an older one of that name."""
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed here
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed here
     partial.mkdir(parents=True)
     (partial / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n")
     (partial / "run.json").write_text(json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n")
@@ -158,11 +158,11 @@ def write(
     os.replace(partial, folder)
 
 
-# ---------------------------------------------------------------------------------------------------- what came before
+# --------------------------------------------------------------------------------------------------------- earlier runs
 
 
-def what_is_read(opened: Opened, runs: Path) -> dict[str, str]:
-    """Name -> fingerprint of everything that a run's result depends on beside its configuration."""
+def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
+    """Name -> fingerprint of everything, except the configuration, that a run's result depends on."""
     read = {f"store {m}": store.fingerprint for m, store in opened.stores.items()}
     read["manifest"] = opened.manifest.sha256
     if opened.captions:
@@ -177,16 +177,16 @@ def what_is_read(opened: Opened, runs: Path) -> dict[str, str]:
 
 
 def changes(run: Run, read: dict[str, str]) -> str:
-    """What the run read that is another now, in words; "" when all is as it was."""
+    """Names of the things that have changed since the run read them, as text; "" if none has."""
     return ", ".join(name for name in read if run.facts["read"].get(name) != read[name])
 
 
 def out_of_date(folder: Path, read: dict[str, str]) -> str:
-    """Why a run must be trained: "" when it need not, "new" when there is none, else what has changed since."""
+    """The reason for training a run: "" if it is up to date, "new" if there is none, else the changes."""
     if not folder.exists():
         return "new"
     try:
         changed = changes(Run.open(folder), read)
     except ConfigError as error:
-        return f"trained again, for {str(error).partition(';')[0]}"
-    return f"trained again, for these have changed: {changed}" if changed else ""
+        return f"trained again, because {str(error).partition(';')[0]}"
+    return f"trained again, because these have changed: {changed}" if changed else ""

@@ -1,7 +1,8 @@
-"""What the runs of a folder share: tensors that cost minutes, and depend on the cached rows alone.
+"""Tensors that the runs of a folder share, because they cost minutes and depend only on the cached rows.
 
-A file is named after a hash of all that its tensor depends on, and begins with the sha256 of the rest. Of runs that
-want it at the same time one computes it, and the others wait (on one machine); a damaged one is computed anew.
+A file is named after a hash of everything that its tensor depends on, and begins with the sha256 of the rest. If
+several runs need the same tensor at once, one computes it and the others wait (on one machine). A damaged file is
+computed again.
 """
 
 import io
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from featcache.files import locked, write_file
 
-DIGEST = 32  # bytes of a sha256
+DIGEST = 32  #: bytes of a sha256
 
 
 class Shared:
@@ -24,12 +25,12 @@ class Shared:
         self.folder = folder
 
     def __call__(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """The tensor of that name, on the CPU where it comes from the file; computed and kept where there is none."""
+        """Return the tensor of that name: from its file, on the CPU, or computed and written if there is none."""
         path = self.folder / f"{name}.pt"
         if (kept := _read(path)) is not None:
             return kept
         with locked(path.with_suffix(".lock")):
-            if (kept := _read(path)) is not None:  # found by another run meanwhile
+            if (kept := _read(path)) is not None:  # another run has computed it meanwhile
                 return kept
             tensor, file = compute(), io.BytesIO()
             torch.save(tensor.cpu(), file)
@@ -38,7 +39,7 @@ class Shared:
 
 
 def _read(path: Path) -> Tensor | None:
-    """The tensor of a file; None where there is none, or a damaged one."""
+    """The tensor of a file; None if the file is missing or damaged."""
     data = path.read_bytes() if path.is_file() else b""
     if sha256(data[DIGEST:]).digest() != data[:DIGEST]:
         return None

@@ -1,7 +1,7 @@
 """Train one head on cached features: a RunConfig -> RUNS/<run id>.
 
-The loop is the same for every method. What differs between methods stands in heads/methods; what differs between runs
-in the RunConfig. Labels of the target and of the test rows are not read here: `evaluate` compares outputs with them.
+The loop is the same for every method. Methods differ in their files in heads/methods, runs in their RunConfig. Labels
+of the target and of the test rows are not read here: `evaluate` compares outputs with them.
 """
 
 import time
@@ -24,11 +24,11 @@ from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
 from pipelines.training.optimizers import optimizers, update
 from pipelines.training.outputs import Point, collapsed, look
-from pipelines.training.runs import build, out_of_date, what_is_read, write
+from pipelines.training.runs import build, fingerprints, out_of_date, write
 from pipelines.training.shared import Shared
 
 Log = list[dict[str, float]]  #: the terms of each step
-PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is handed from thread to thread
+PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is passed between threads
 
 
 def train(
@@ -41,10 +41,10 @@ def train(
 ) -> Path:
     """Train a run and return its folder; a finished run on the same features is left as it is.
 
-    memory: bytes of RAM that may be used; default: what is free. workers: runs at the same time that share it.
+    memory: bytes of RAM to use (default: all that is free). workers: number of simultaneous runs that share it.
     """
     opened = open_run(config, stores, device, memory=memory, workers=workers)
-    folder, read = runs / config.id, what_is_read(opened, runs)
+    folder, read = runs / config.id, fingerprints(opened, runs)
     stale = out_of_date(folder, read)
     if not stale:
         return folder
@@ -85,18 +85,18 @@ def train(
 def fit(
     method: Method, config: RunConfig, opened: Opened, test: Rows, *, prefetch: bool = False
 ) -> tuple[Log, list[Point]]:
-    """The loop: every method's. Returns the terms of each step and the kept evaluation points.
+    """Train a method. Returns the terms of each step and the kept evaluation points.
 
-    Where the best point alone is kept, the method has that point's weights in the end. prefetch: a thread draws the
-    next batch meanwhile; the batches are the same.
+    If only the best point is kept, the method has that point's weights in the end. prefetch: a thread draws the next
+    batch during a step; the batches are the same.
     """
     steps, epoch_steps = config.steps, steps_per_epoch(config, opened.sides)
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
     sides = draws(config, opened.sides)
-    on_the_way = config.points[:-1]  # the end is looked at below
+    early_points = config.points[:-1]  # the last point is evaluated below
     log: Log = []
     points: list[Point] = []
-    weights: dict[str, Tensor] = {}  # of the best point
+    weights: dict[str, Tensor] = {}  # weights of the best point
 
     def keep(step: int) -> None:
         points.append(look(method, step, test, opened))
@@ -113,7 +113,7 @@ def fit(
         try:
             with torch.no_grad():
                 pools = method.begin_epoch(epoch, opened.sweep) or {}
-        except ValueError as error:  # as in `build`: hyper-parameters that do not fit these rows
+        except ValueError as error:  # hyper-parameters that do not fit these rows, as in `build`
             raise ConfigError(str(error)) from error
         method.train()
         for side, rows in pools.items():
@@ -125,16 +125,16 @@ def fit(
         with batches(sides, last - first, prefetch=prefetch) as stream:
             for step, batch in enumerate(stream, first):
                 at = step / steps
-                seen: dict[str, Tensor] = {}
+                step_terms: dict[str, Tensor] = {}
                 for who, terms in method.rounds(batch, at):
                     method.zero_grad()
                     torch.stack(list(terms.values())).sum().backward()
                     for player in who.split():
                         for optim, optimizer in players[player]:
                             update(optim, optimizer, at)
-                    seen |= terms
-                recent.append({name: term.detach() for name, term in seen.items()})
-                if step + 1 in on_the_way:
+                    step_terms |= terms
+                recent.append({name: term.detach() for name, term in step_terms.items()})
+                if step + 1 in early_points:
                     keep(step + 1)
         log += numbers(recent, len(log))
         check_finite(log[len(log) - len(recent) :], method)
@@ -145,7 +145,7 @@ def fit(
 
 
 def worth_prefetching(opened: Opened, workers: int) -> bool:
-    """Whether a thread that draws ahead pays: for large batches, where a core is left for it."""
+    """True if a thread that draws ahead saves time: for large batches, when a core is free for it."""
     spec, sizes = opened.spec, dict(zip(("source", "target"), opened.config.batch, strict=True))
     rows = sum(size for side, size in sizes.items() if side in opened.sides)
     row_bytes = 4 * sum(spec.windows[m] * prod(shape) for m, shape in spec.shapes.items())
@@ -153,20 +153,24 @@ def worth_prefetching(opened: Opened, workers: int) -> bool:
 
 
 def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:
-    """Steps between two begin_epoch: a number, or those of one pass over the source or the target."""
+    """Steps between two calls of begin_epoch: a number, or one pass over the source or the target."""
     if isinstance(config.epoch, int):
         return config.epoch
     return ceil(len(sides[config.epoch]) / config.batch[("source", "target").index(config.epoch)])
 
 
 def numbers(terms: list[dict[str, Tensor]], first: int) -> Log:
-    """Terms as Python numbers, with their step; one transfer from the device for all of them."""
-    values = iter(torch.stack([value for seen in terms for value in seen.values()]).tolist() if terms else ())
-    return [{"step": step, **{name: next(values) for name in seen}} for step, seen in enumerate(terms, first)]
+    """Convert terms to Python numbers and add their step, with one transfer from the device for all of them."""
+    values = iter(
+        torch.stack([value for step_terms in terms for value in step_terms.values()]).tolist() if terms else ()
+    )
+    return [
+        {"step": step, **{name: next(values) for name in step_terms}} for step, step_terms in enumerate(terms, first)
+    ]
 
 
 def check_finite(log: Log, method: Method) -> None:
-    """Stop a run whose loss or weights are no numbers any more, and name what went first."""
+    """Raise ConfigError if a term or a weight is not finite, and name the first one."""
     remedy = "lower optim.lr, or set optim.clip_norm (for example 20)"
     for terms in log:
         for name, value in terms.items():
@@ -178,10 +182,10 @@ def check_finite(log: Log, method: Method) -> None:
 
 
 def copy_weights(folder: Path, method: Method) -> None:
-    """Copy what an earlier run and this one share by name and shape; all of the net must be among it."""
-    path, mine = folder / "head.pt", method.state_dict()
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
-    shared = {name: value for name, value in theirs.items() if name in mine and value.shape == mine[name].shape}
-    if missing := [name for name in mine if name.startswith("net.") and name not in shared]:
+    """Copy the weights that an earlier run and this one share by name and shape; they must include the whole net."""
+    current = method.state_dict()
+    earlier = torch.load(folder / "head.pt", map_location="cpu", weights_only=True)
+    shared = {name: value for name, value in earlier.items() if name in current and value.shape == current[name].shape}
+    if missing := [name for name in current if name.startswith("net.") and name not in shared]:
         raise ConfigError(f"init_from {folder.name} has another net: it lacks {missing[0]}, or has it in another shape")
     method.load_state_dict(shared, strict=False)

@@ -65,15 +65,13 @@ def test_layouts_under_test_are_all_that_there_are():
 
 def test_a_stream_that_the_file_lacks_is_named():
     state = {f"module.rgb.{key}": value for key, value in weights("bninception").items()}
-    with pytest.raises(WeightsError, match="have the streams rgb, and not spec"):
+    with pytest.raises(WeightsError, match="lack the stream spec; .* rgb;"):
         layouts.convert(state, "tbn-audio")
 
 
 def test_two_entries_for_one_name_are_refused():
     state = weights("i3d") | hassony2(weights("i3d"))
-    with pytest.raises(
-        WeightsError, match=r"both Conv3d_1a_7x7.conv3d.weight and conv3d_1a_7x7.conv3d.weight are Conv3d"
-    ):
+    with pytest.raises(WeightsError, match=r"both Conv3d_1a_7x7.conv3d.weight and conv3d_1a_7x7.conv3d.weight .*one"):
         layouts.convert(state, "i3d")
 
 
@@ -103,9 +101,9 @@ def test_the_precision_is_the_networks(dtype):
 
 
 BAD = [
-    ({"0.weight": None}, r"the file does not fit Sequential: 1 of 6 entries are missing, first 0.weight$"),
-    ({"0.bias": torch.zeros(3)}, r"the file does not fit Sequential: 1 are not the network's, first 0.bias$"),
-    ({"0.weight": None, "1.bias": None, "a.b": torch.zeros(1)}, r"2 of 6 .* first 0.weight; 1 are .* first a.b$"),
+    ({"0.weight": None}, r"the file .* Sequential: missing.* 1 of 6, first 0.weight$"),
+    ({"0.bias": torch.zeros(3)}, r"the file .* Sequential: unknown.* 1, first 0.bias$"),
+    ({"0.weight": None, "1.bias": None, "a.b": torch.zeros(1)}, r"missing.* 2 of 6, .* unknown.* 1, first a.b$"),
     ({"0.weight": torch.zeros(3, 10, 1, 1)}, r"0.weight has the shape \(3, 10, 1, 1\), not \(3, 2, 1, 1\)"),
     ({"1.running_var": torch.zeros(1, 3)}, r"1.running_var has the shape \(1, 3\), not \(3,\)"),
     ({"1.bias": torch.zeros(3, dtype=torch.int8)}, r"1.bias is torch.int8, not torch.float32"),
@@ -127,7 +125,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(changes, message):
 def test_weights_of_another_network_are_refused(net):
     make, layout, _ = NETS[net]
     other = next(key for key in NETS if key != net)
-    with pytest.raises(WeightsError, match=r"are missing, first .*; \d+ are not the network's, first "):
+    with pytest.raises(WeightsError, match=r"missing.* \d+ of \d+, first .*; unknown.* \d+, first "):
         layouts.fill(on_meta(make), layouts.convert(weights(other), layout), "the file")
 
 

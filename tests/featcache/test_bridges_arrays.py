@@ -144,7 +144,7 @@ def test_given_ids_go_to_the_clip_not_the_place(module, path):
 
 
 def test_files_that_grow_beyond_reason(tmp_path):
-    big = np.zeros((3, 1 << 24), np.float32)  # 192 MiB of zeros in less than one
+    big = np.zeros((3, 1 << 23), np.float32)  # 96 MiB of zeros in less than one
     np.savez_compressed(tmp_path / "a.npz", rgb=big, ids=IDS)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("a", (1 << 20, 1 << 20), "f4", chunks=(1, 64))[0, :64] = 1

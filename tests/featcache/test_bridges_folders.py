@@ -102,12 +102,12 @@ def test_ta3n_is_read_by_its_own_code(tmp_path):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"v/img_00001.t7": b"\x04\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00V 1"}, "Torch7 .*torchfile"),
-        ({"v/img_00001.t7": b"4\n1\n3\nV 1\n"}, "Torch7 .*torchfile"),
+        ({"v/img_00001.t7": b"\x04\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00V 1"}, "Torch7.*torchfile"),
+        ({"v/img_00001.t7": b"4\n1\n3\nV 1\n"}, "Torch7.*torchfile"),
         ({"v/img_00001.t7": b""}, "torch.save"),
         ({"v/img_00001.t7": pickle.dumps(EVIL["os.system"]())}, "img_00001.t7 cannot be read"),
         ({"v/img_00001.t7": torch_file(EVIL["os.system"]())}, r"posix.system; nothing was run"),
-        ({"v/img_00001.t7": torch_file(EVIL["eval"](), old=True)}, r"asks for eval; nothing was run"),
+        ({"v/img_00001.t7": torch_file(EVIL["eval"](), old=True)}, r"requires eval; nothing was run"),
         ({"v/img_00001.t7": torch_file([1])}, "holds a list"),
         ({"v/img_00001.t7": torch_file(torch.tensor(1.0))}, r"tensor \(\); \(D,\)"),
         ({"v/img_00001.t7": torch_file(torch.ones(0))}, r"tensor \(0,\)"),

@@ -489,7 +489,7 @@ def test_other_pickles_are_errors(tmp_path):
     with pytest.raises(ManifestError, match="is a list; a dict of split and annotations is expected"):
         build("ntu60_hrnet", tmp_path)
     path.write_bytes(pickle.dumps(shutil.rmtree))
-    with pytest.raises(FormatError, match=r"asks for shutil.*; nothing was run"):
+    with pytest.raises(FormatError, match=r"requires shutil.*; nothing was run"):
         build("ntu60_hrnet", tmp_path)
     ntu60_hrnet(tmp_path)
     path.write_bytes(path.read_bytes()[:-200])

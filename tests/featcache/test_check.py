@@ -1,5 +1,6 @@
 """`check` names every problem in a sentence that leads to the clip, and finds what `extract` would trip over."""
 
+import re
 import shutil
 
 import cv2
@@ -48,9 +49,9 @@ def test_what_is_right_is_not_mentioned(sources):
     [
         (
             {"source": "v.mp4", "stop": 9999.0},
-            r"c0': stop_seconds 9999 is behind the end of .*v.mp4.* ends there, at 2$",
+            r"c0': stop_seconds 9999 .* end of .*v.mp4.* at 2$",
         ),
-        ({"source": "v.mp4", "start": 1.0, "stop": 51.0, "unit": "frames"}, "stop_frame 51 is behind .* at 50$"),
+        ({"source": "v.mp4", "start": 1.0, "stop": 51.0, "unit": "frames"}, "stop_frame 51 .* end of .* at 50$"),
         ({"source": "v.mp4", "start": 90.0}, "v.mp4 lasts 2.00 s .* starts at 90 seconds"),
         ({"source": "v.mp4", "start": 50.0, "unit": "frames"}, "starts at 50 frames"),
         ({"source": "v.mp4", "fps": 25.0}, "fps 25 is ignored: .* folders of frames.*; leave the cell empty"),
@@ -101,7 +102,7 @@ def test_names_spelled_in_two_ways(sources):
     )
     assert found == [
         "domain: 'A ', 'a' differ only by case or blanks; spell them alike",
-        "label of task 'label': 'Cut', 'cut', 'cut ' differ only by case or blanks; spell them alike",
+        "label kind 'label': 'Cut', 'cut', 'cut ' differ only by case or blanks; spell them alike",
     ]
 
 
@@ -113,7 +114,8 @@ def test_classes_that_only_the_test_split_has(sources):
         ("b", "train", "pour"),
         ("b", "train", "cut"),
     ]
-    assert labelled(sources, *rows) == ["domain 'a': label pour in its test split only"]
+    (problem,) = labelled(sources, *rows)
+    assert re.search("domain 'a': label pour .*only.* test split", problem)
     assert labelled(sources, *rows[1:]) == []  # a domain that is only tested on lacks nothing
 
 

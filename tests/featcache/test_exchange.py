@@ -175,7 +175,7 @@ def test_keys_and_names(tmp_path):
     assert FeatureStore.open(report.path).row_shape == (2,)
     for names, message in (
         ({"flow": "x"}, "no key 'flow'; it has: RGB 2, Flow"),
-        ({"Flow": "../x"}, "Flow=../x: a store's name has letters"),
+        ({"Flow": "../x"}, "Flow=../x: a store's name .*only letters"),
         ({"Flow": "x", "RGB 2": "x"}, "two keys would become the store 'x'"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -237,7 +237,7 @@ def test_rows_of_different_shape_name_two_clips(tmp_path):
 
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["rgb/a"], file["rgb/b"], file["rgb/c"] = np.ones((2, 4)), np.ones((2, 4)), np.ones((2, 5))
-    with pytest.raises(FormatError, match=r"a window is \(4,\) in clip 'a', \(5,\) in clip 'c'"):
+    with pytest.raises(FormatError, match=r"shape .*\(4,\) in clip 'a', \(5,\) in clip 'c'"):
         import_features([tmp_path / "f.h5"], "hdf5", clips("a", "b", "c"), tmp_path / "stores")
     assert not (tmp_path / "stores").exists()
     (report,) = import_features([tmp_path / "f.h5"], "hdf5", clips("a", "b"), tmp_path / "stores")
@@ -296,15 +296,15 @@ def test_wrong_uses_of_a_store(tmp_path):
     write_all(tmp_path, toy(train=1, test=1))
     path = tmp_path / "toy" / "hog.zarr"
     for options, message in (
-        ({"ids": ["a"]}, "taken over with its recipe"),
-        ({"dtype": "float16"}, "taken over with its recipe"),
-        ({"modalities": {"rgb": "x"}}, "taken over with its recipe"),
-        ({"names": {"x": "y"}}, "its only one is its modality, rgb"),
+        ({"ids": ["a"]}, "hog.zarr is a store.* remove these options"),
+        ({"dtype": "float16"}, "hog.zarr is a store.* remove these options"),
+        ({"modalities": {"rgb": "x"}}, "hog.zarr is a store.* remove these options"),
+        ({"names": {"x": "y"}}, "no key 'x'; .*modality, rgb"),
         ({}, "imported into itself"),
     ):
         with pytest.raises(ConfigError, match=message):
             import_features([path], "store", toy(train=1, test=1), tmp_path, **options)
-    with pytest.raises(FormatError, match="no clip is done and in manifest"):
+    with pytest.raises(FormatError, match="no clip .*done .*manifest 'm'.*store has .*manifest has 'a'"):
         import_features([path], "store", clips("a"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -345,13 +345,13 @@ def test_export_of_several_stores(tmp_path):
     with np.load(tmp_path / "f.npz") as file:
         assert {"rgb", "flow", "clip_id"} <= set(file.files)
         assert file["clip_id"].tolist() == FeatureStore.open(hog).clip_ids
-    with pytest.raises(FormatError, match="npy holds one key; export these 2 stores one by one"):
+    with pytest.raises(FormatError, match="npy .* only one store; export these 2 stores one by one"):
         export_features([hog, hof], "npy", tmp_path / "f.npy")
     shutil.copytree(hog, tmp_path / "toy" / "hog2.zarr")
     two = export_features([hog, tmp_path / "toy" / "hog2.zarr"], "npz", tmp_path / "g.npz")
     assert list(two.clips) == ["hog", "hog2"]
     write_all(tmp_path / "other", toy(train=1, test=2))
-    with pytest.raises(StoreError, match="are of different clips; export them one by one"):
+    with pytest.raises(StoreError, match="hof.zarr and .*hog.zarr .*different clips; export them one by one"):
         export_features([hog, tmp_path / "other" / "toy" / "hof.zarr"], "npz", tmp_path / "h.npz")
 
 
@@ -397,7 +397,7 @@ def test_one_store_from_several_files(tmp_path):
     assert all(len(entry[word]) == 64 for entry in entries for word in ("sha256", "ids_sha256"))
     assert [entry["file"] for entry in flow.recipe["external"]["files"]] == ["train.pkl"]
     assert import_features([test, train], "epic100", manifest, tmp_path / "s")[0].matched == list("abcd")
-    with pytest.raises(ConfigError, match="ids are for one file, and there are 2; import a single file with --ids"):
+    with pytest.raises(ConfigError, match="--ids .* one file, .* 2; import a single file"):
         import_features([train, test], "epic100", manifest, tmp_path / "x", ids=["a", "b"])
     epic.write(test, {"RGB": external({"d": rows["d"], "a": rows["a"]})})
     with pytest.raises(FormatError, match=r"clip 'a' of RGB is in \S+train.pkl and in \S+test.pkl; import one"):
@@ -421,7 +421,7 @@ def test_files_that_name_different_modalities(tmp_path):
         table = external({"ac"[k]: ROWS["a"]}, recipe={"modality": modality})
         bridges.load("npz").write(tmp_path / f"{k}.npz", {"x": table})
     files = [tmp_path / "0.npz", tmp_path / "1.npz"]
-    with pytest.raises(ConfigError, match="in another; say which with --modality x=NAME"):
+    with pytest.raises(ConfigError, match="rgb in one file and flow in another; .*--modality x=NAME"):
         import_features(files, "npz", clips("a", "c"), tmp_path / "s")
     (report,) = import_features(files, "npz", clips("a", "c"), tmp_path / "s", modalities={"x": "rgb"})
     assert FeatureStore.open(report.path).modality == "rgb"
@@ -510,14 +510,14 @@ def test_exported_keys(tmp_path):
     assert list(exported.clips) == ["RGB", "motion"]
     with pytest.raises(ConfigError, match="no store 'Flow' to give a key; the stores are: rgb, flow"):
         export_features(stores, "npz", tmp_path / "h.npz", names={"Flow": "motion"})
-    with pytest.raises(ConfigError, match="name them apart"):
+    with pytest.raises(ConfigError, match=r"\['x', 'x'\]; export them one by one, or .*different keys"):
         export_features(stores, "npz", tmp_path / "h.npz", names={"flow": "x", "rgb": "x"})
 
 
 def test_stores_of_one_name(tmp_path):
     for place in ("one", "two"):
         write_all(tmp_path / place, toy(train=1, test=1))
-    with pytest.raises(ConfigError, match=r"two of the stores would be called \['hog', 'hog'\]"):
+    with pytest.raises(ConfigError, match=r"two of the stores .*\['hog', 'hog'\]; export them one by one"):
         export_features([tmp_path / place / "toy" / "hog.zarr" for place in ("one", "two")], "npz", tmp_path / "f")
 
 
@@ -525,7 +525,7 @@ def test_export_never_writes_into_a_store(tmp_path):
     write_all(tmp_path, toy(train=1, test=1))
     hog, hof = (tmp_path / "toy" / f"{name}.zarr" for name in ("hog", "hof"))
     for out in (hof, hof / "f.npz", hof / "features" / "new" / "f.npz", hog / "f.npz"):
-        with pytest.raises(FormatError, match="is in the store .*, which would be damaged"):
+        with pytest.raises(FormatError, match="is in the store .*damage.*; name another file"):
             export_features([hog], "npz", out, overwrite=True)
     assert problems(hog) + problems(hof) == []
 
@@ -549,7 +549,7 @@ def test_neither_a_file_nor_a_folder(tmp_path):
 
 def test_a_folder_of_stores_is_no_store(tmp_path):
     write_all(tmp_path, toy(train=1, test=1))
-    with pytest.raises(ConfigError, match=r"toy is a folder of stores; name those to export, such as \S+hof.zarr"):
+    with pytest.raises(ConfigError, match=r"toy is a folder of stores; name .*, such as \S+hof.zarr"):
         export_features([tmp_path / "toy"], "npz", tmp_path / "f.npz")
 
 
@@ -569,7 +569,7 @@ def test_commands(file, tmp_path):
     store = tmp_path / "stores" / "m" / "tbn.zarr"
     assert result.stdout == f"{store}\t2 done, 1 absent, 2 to 3 windows of (4,) float16\n"
     for line in (
-        "RGB: 2 clips matched, 1 missing in others.npz, 1 extra in it",
+        "RGB: 2 clips matched, 1 missing in others.npz, 1 extra (not in the manifest)",
         "RGB: missing: b",
         "RGB: extra: zz",
     ):
@@ -623,7 +623,7 @@ def test_several_files_and_keys_on_the_command_line(tmp_path):
     result = run("import", "npz", *files, tmp_path / "m.csv", "--stores", tmp_path / "s", "--key", "RGB=tbn")
     store = tmp_path / "s" / "m" / "tbn.zarr"
     assert result.stdout == f"{store}\t2 done, 2 to 3 windows of (4,) float16\n", result.output
-    assert "RGB: 2 clips matched, 0 missing in a.npz and c.npz, 0 extra in it" in result.stderr
+    assert "RGB: 2 clips matched, 0 missing in a.npz and c.npz, 0 extra (not in the manifest)" in result.stderr
     result = run("export", store, "--format", "npz", "--out", tmp_path / "o.npz", "--key", "tbn=video")
     assert result.stdout == f"{tmp_path / 'o.npz'}\t2 clips of video\n", result.output
     result = run("export", store, "--format", "npz", "--out", tmp_path / "p.npz", "--key", "tbn")
@@ -639,7 +639,7 @@ def test_an_import_without_a_clip_done_is_an_exit_code(tmp_path, monkeypatch):
     result = run("import", "store", tmp_path / "old" / "toy" / "hog.zarr", tmp_path / "m.csv", "--stores", tmp_path)
     assert result.exit_code == 0, result.output
     clip_id = old.clips[0].clip_id
-    assert f"rgb: edited, not taken: {clip_id}: start '' then, '1' now" in result.stderr.splitlines()
+    assert f"rgb: edited, not imported: {clip_id}: start '' then, '1' now" in result.stderr.splitlines()
     monkeypatch.setattr(FeatureStore, "counts", lambda store: {"done": 0, "failed": 0, "absent": 2})
     result = run("import", "store", tmp_path / "old" / "toy" / "hog.zarr", tmp_path / "m.csv", "--stores", tmp_path)
     assert result.exit_code == 1

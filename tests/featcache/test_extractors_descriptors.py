@@ -265,7 +265,7 @@ def test_silence_is_the_floor():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: hof.Hof(hof.Params(flow="raft")), "no flow 'raft'; choose from dis, tvl1"),
+        (lambda: hof.Hof(hof.Params(flow="raft")), "hof.flow is 'raft'; choose from dis, tvl1"),
         (lambda: hof.Hof(hof.Params(count=4)), "hof.count is 4; it must be odd"),
         (lambda: hog.Hog(hog.Params(size=100)), "hog.size is 100; it must be a multiple of hog.cell, 24"),
         (lambda: logmel.LogMel(logmel.Params(high=9000.0)), "high is 9000; allowed: above logmel.low, 60, to half"),

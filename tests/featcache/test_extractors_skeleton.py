@@ -127,7 +127,7 @@ def test_the_array_of_an_npz_is_the_only_one_or_goes_by_a_usual_name(tmp_path):
     np.savez(path, keypoint_score=np.ones((2, 7, 25)), keypoint=A)
     np.testing.assert_array_equal(skeleton.read(path, clip()).joints, A)
     np.savez(path, one=A, two=A)
-    with pytest.raises(MediaError, match=r"s.npz holds several arrays: one, two; call .* keypoint or joints or frames"):
+    with pytest.raises(MediaError, match=r"s.npz .*: one, two; rename .* keypoint or joints or frames"):
         skeleton.read(path, clip())
     np.savez(path, label=np.array(["wave"]))
     with pytest.raises(MediaError, match=r"s.npz holds no array of numbers"):
@@ -207,15 +207,15 @@ DAMAGE = {  # lines from, to, what stands there instead; a good file has 1; 2, 3
     "truncated between frames": (8, 13, [], "stops after line 7, where the number of bodies in frame 1 should follow"),
     "too many joints": (10, 10, ["4"], "line 10: body 1 has 4 joints in frame 1, 3 are expected"),
     "no joints": (4, 4, ["0"], "line 4: body 1 has 0 joints in frame 0, more are expected"),
-    "a word": (6, 6, [f"a{JOINT}"], "line 6: 'a1 1 1' are no numbers x y z of joint 1"),
+    "a word": (6, 6, [f"a{JOINT}"], "line 6: 'a1 1 1' are not the numbers x y z of joint 1"),
     "no count": (2, 2, ["-1"], "line 2: '-1' is not the number of bodies in frame 0"),
     "another format": (1, 1, ["<xml>"], "line 1: '<xml>' is not the number of frames"),
-    "more than announced": (1, 1, ["1"], "line 8: the file goes on after its last frame"),
+    "more than announced": (1, 1, ["1"], "line 8: the file continues after"),
     "far less than announced": (1, 1, ["1" + 12 * "0"], "stops after line 13, where the number of bodies in frame 2"),
     "no frames": (1, 13, ["0"], "has no frames; replace it"),
     "no bodies": (1, 13, ["2", "0", "0"], "nobody is in frames 0 to 1: there is no body with a joint"),
     "empty": (1, 13, [], "is empty; copy or download it again"),
-    "one body twice": (2, 7, ["2", *2 * ["1 0", "3", *3 * [JOINT]]], "line 8: body 1 stands twice in frame 0"),
+    "one body twice": (2, 7, ["2", *2 * ["1 0", "3", *3 * [JOINT]]], "line 8: body 1 occurs twice in frame 0"),
 }
 
 
@@ -261,8 +261,8 @@ def test_arrays_without_frames_joints_or_bodies(tmp_path):
         ("", "s.txt is empty; copy or download it again"),
         ("\n\n", "s.txt is empty; copy or download it again"),
         ("1 2 3\n", "s.txt has 3 numbers in a line; a frame of PKU-MMD has 150"),
-        ("1 " * 150 + "\n1 2\n", "s.txt is no text of numbers, a line per frame"),
-        ("my notes\n", "s.txt is no text of numbers, a line per frame"),
+        ("1 " * 150 + "\n1 2\n", "s.txt .* line of numbers per frame"),
+        ("my notes\n", "s.txt .* line of numbers per frame"),
     ],
 )
 def test_text_of_lines_that_is_not_pku_mmds(tmp_path, text, said):
@@ -274,7 +274,7 @@ def test_text_of_lines_that_is_not_pku_mmds(tmp_path, text, said):
 
 
 def test_another_ending(tmp_path):
-    with pytest.raises(MediaError, match=r"s.mat is no file of skeletons, .* \.npy, \.npz, \.skeleton"):
+    with pytest.raises(MediaError, match=r"s.mat .* skeletons; .* \.npy, \.npz, \.skeleton"):
         skeleton.read(tmp_path / "s.mat", clip())
 
 
@@ -345,7 +345,7 @@ def test_joints_keep_their_names_from_layout_to_layout(source, layout, places):
 )
 def test_of_two_layouts_of_15_joints_the_wrong_one_is_told_by_the_size_of_people(file, layout, taken):
     a = points(3, joints=15) / LAYOUTS[file].metres
-    with pytest.raises(MediaError, match=rf"taken for {taken} .* skeleton.source \(shared-15, florence-15\)"):
+    with pytest.raises(MediaError, match=rf"read as {taken} .*skeleton.source .*\(shared-15, florence-15\)"):
         row(a, layout=layout)
     said = "shared-15" if layout == "shared-15" else "florence-15"
     np.testing.assert_allclose(row(a, layout=layout, source=said).max(), (a * LAYOUTS[said].metres).max(), rtol=1e-6)
@@ -354,7 +354,7 @@ def test_of_two_layouts_of_15_joints_the_wrong_one_is_told_by_the_size_of_people
 @pytest.mark.parametrize("scale", [1000, 0.01])
 def test_joints_in_another_unit_are_refused_until_the_source_is_named(scale):
     a = points(3) * scale
-    with pytest.raises(MediaError, match="taken for ntu-25 in metres"):
+    with pytest.raises(MediaError, match="ntu-25 in metres.*skeleton.source"):
         row(a)
     assert row(a, source="ntu-25").max() == a.max()
 
@@ -385,7 +385,7 @@ def test_layouts_that_do_not_fit_are_refused():
         ConfigError, match="skeleton.layout is 'florence-15'; allowed: ntu-25, kinect-20, shared-15, kinect-15, coco-17"
     ):
         Skeletons(Params(layout="florence-15"))
-    with pytest.raises(MediaError, match=r"have 21 joints, as none of .*: ntu-25 \(25\), kinect-20 \(20\), shared-15"):
+    with pytest.raises(MediaError, match=r"have 21 joints, .*: ntu-25 \(25\), kinect-20 \(20\), shared-15"):
         row(points(3, joints=21))
     with pytest.raises(MediaError, match=r"have 20 joints, but skeleton.source, 'ntu-25', has 25"):
         row(points(3, joints=20), source="ntu-25")

@@ -133,20 +133,20 @@ def test_bounds_and_changed_files(tmp_path):
 
 BODY = {"pose": [0.5] * 36, "score": [0.5] * 18}
 BAD = {  # what is in the file, and what is said of it
-    "truncated": (json.dumps({"data": [{"frame_index": 1, "skeleton": [BODY]}]})[:-9], "s.json is no JSON .*; copy or"),
-    "empty": ("", "s.json is no JSON"),
-    "too deep": ("[" * 100_000, "s.json is no JSON"),
-    "a list": ([1, 2], "s.json has no skeletons as OpenPose or VIBE write them"),
-    "a number": (3, "s.json has no skeletons as OpenPose or VIBE write them"),
-    "other keys": ({"1": {"verts": []}}, "s.json lacks 'joints3d', which skeletons of OpenPose or VIBE have"),
-    "no score": ({"data": [{"frame_index": 1, "skeleton": [{"pose": [0.5] * 36}]}]}, "s.json lacks 'score'"),
+    "truncated": (json.dumps({"data": [{"frame_index": 1, "skeleton": [BODY]}]})[:-9], "s.json is not JSON .*copy or"),
+    "empty": ("", "s.json is not JSON"),
+    "too deep": ("[" * 100_000, "s.json is not JSON"),
+    "a list": ([1, 2], "s.json .* OpenPose or VIBE"),
+    "a number": (3, "s.json .* OpenPose or VIBE"),
+    "other keys": ({"1": {"verts": []}}, "s.json lacks .*'joints3d' .* OpenPose or VIBE"),
+    "no score": ({"data": [{"frame_index": 1, "skeleton": [{"pose": [0.5] * 36}]}]}, "s.json lacks .*'score'"),
     "17 joints": (
         {"data": [{"frame_index": 1, "skeleton": [{"pose": [0.5] * 34, "score": [0.5] * 17}]}]},
         "a body has 34 coordinates and 17 scores; 36 and 18 are expected",
     ),
     "words": ({"data": [{"frame_index": 1, "skeleton": [BODY | {"score": ["a"] * 18}]}]}, "could not convert string"),
-    "a frame far away": ({"data": [{"frame_index": 10**9, "skeleton": []}]}, "'1000000000' is no number of a frame"),
-    "before the first": ({"data": [{"frame_index": -1, "skeleton": []}]}, "'-1' is no number of a frame, from 0"),
+    "a frame far away": ({"data": [{"frame_index": 10**9, "skeleton": []}]}, "'1000000000' is not a frame number"),
+    "before the first": ({"data": [{"frame_index": -1, "skeleton": []}]}, "'-1' is not a frame number from 0"),
     "24 joints": (
         {"1": {"joints3d": np.ones((2, 24, 3)).tolist(), "frame_ids": [0, 1]}},
         r"track 1 has 2 frame_ids and joints3d \(2, 24, 3\); \(frames, 49, 3\) is expected",
@@ -220,16 +220,16 @@ def test_resizing_is_as_in_space_scores_too():
 
 @pytest.mark.parametrize("field", ["rotate", "centre"])
 def test_what_is_done_in_space_is_refused_in_the_plane(field):
-    with pytest.raises(ConfigError, match=r"coco-17 are in the plane, and skeleton.centre and .*: set both to false"):
+    with pytest.raises(ConfigError, match=r"coco-17 .* skeleton.centre and skeleton.rotate .*; set both to false"):
         Skeletons(Params(layout="coco-17", **({"rotate": False, "centre": False} | {field: True})))
 
 
 def test_joints_of_something_else_are_refused():
-    with pytest.raises(MediaError, match=r"body 0 \(from 0\) has no scores: of coco-17 .*; save x, y, score"):
+    with pytest.raises(MediaError, match=r"body 0 \(from 0\) has no scores: .* coco-17 .*; save x, y, score"):
         row(people(5) * [1, 1, 0])
     with pytest.raises(MediaError, match="body 0 .* has no scores"):
         row(people(5) * [1, 1, -1])
-    with pytest.raises(MediaError, match=r"body 1 .* pictures: x and y are of the picture's .*; divide pixels by them"):
+    with pytest.raises(MediaError, match=r"body 1 .* x or y of .* picture's .*; divide pixels by them"):
         row(np.concatenate([people(5), people(5) * [1920, 1080, 1]]))
 
 

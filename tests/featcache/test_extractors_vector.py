@@ -101,7 +101,7 @@ def test_an_array_is_named_or_the_only_one_of_numbers(tmp_path, ending):
         numbers.read(path, clip())
     with pytest.raises(MediaError, match=rf"t.{ending} holds no array 'emg'; it has: eeg, face"):
         numbers.read(path, clip(), "emg")
-    with pytest.raises(MediaError, match=r"is no CSV file, so its columns have no names; leave 'a,b' out"):
+    with pytest.raises(MediaError, match=r"not a CSV file, .*; leave 'a,b' out"):
         numbers.read(path, clip(), "face", "a,b")
 
 
@@ -169,14 +169,14 @@ def test_what_is_not_finite_is_refused_with_its_place_only_in_the_clip(tmp_path,
     array[5, 2] = value
     path = written(tmp_path / f"t.{ending}", array)
     place = "line 6, column 3" if ending == "csv" else r"row 5, column 2 \(both from 0\)"
-    with pytest.raises(MediaError, match=f"t.{ending} {place}: {value} is no finite number; mend it, or leave"):
+    with pytest.raises(MediaError, match=f"t.{ending} {place}: {value} is not .*finite.*; correct it, or leave"):
         numbers.read(path, clip(2, None, "frames"))
     assert len(numbers.read(path, clip(6, None, "frames")).values) == 3
     assert len(numbers.read(path, clip(0, 5, "frames")).values) == 5
 
 
 def test_other_endings(tmp_path):
-    with pytest.raises(MediaError, match=r"t.mat is no table of numbers, .* \.csv, \.h5, \.hdf5, \.npy, \.npz"):
+    with pytest.raises(MediaError, match=r"t.mat .* table of numbers; .* \.csv, \.h5, \.hdf5, \.npy, \.npz"):
         numbers.read(tmp_path / "t.mat", clip())
     with pytest.raises(MediaError, match=r"t.csv is a CSV file, which has no arrays; leave the key 'a' out"):
         numbers.read(written(tmp_path / "t.csv"), clip(), "a")
@@ -203,36 +203,36 @@ def test_text_is_left_out_and_columns_can_be_chosen_in_any_order(tmp_path):
     assert text(tmp_path, content).tolist() == [[1, 2], [3, 4]]
     assert text(tmp_path, content, "beta, alpha").tolist() == [[2, 1], [4, 3]]
     assert text(tmp_path, content, "beta", clip(1, 2, "frames")).tolist() == [[4]]
-    with pytest.raises(MediaError, match=r"t.csv line 2, column 1 \('name'\): 'ann' is no number"):
+    with pytest.raises(MediaError, match=r"t.csv line 2, column 1 \('name'\): 'ann' is not a number"):
         text(tmp_path, content, "name,beta")
-    with pytest.raises(MediaError, match=r"column 'gamma' is not there; columns: name, alpha, note, beta"):
+    with pytest.raises(MediaError, match=r"column 'gamma' is missing; columns: name, alpha, note, beta"):
         text(tmp_path, content, "beta,gamma")
-    with pytest.raises(MediaError, match=r"line 1 has no names of columns, so none can be asked for: 'beta'"):
+    with pytest.raises(MediaError, match=r"line 1 has no column names.*'beta'.*; leave"):
         text(tmp_path, "1,2\n", "beta")
-    with pytest.raises(MediaError, match=r"column 'a' stands twice"):
+    with pytest.raises(MediaError, match=r"column 'a' occurs more than once"):
         text(tmp_path, "a,a,b\n1,2,3\n", "a")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n3,x\n", r"line 3, column 2 \('b'\): 'x' is no number"),
-        ("a,b\nx,2\n3,4\n", r"line 2, column 1 \('a'\): 'x' is no number"),  # not text: a number stands below
-        ("1,2\n3,x\n", r"line 2, column 2: 'x' is no number"),
+        ("a,b\n1,2\n3,x\n", r"line 3, column 2 \('b'\): 'x' is not a number"),
+        ("a,b\nx,2\n3,4\n", r"line 2, column 1 \('a'\): 'x' is not a number"),  # not text: a number stands below
+        ("1,2\n3,x\n", r"line 2, column 2: 'x' is not a number"),
         ("a,b\n1,2\n3,\n", r"line 3, column 2 \('b'\): the cell is empty"),
-        ("a,b\n1,2\n3, \n", r"line 3, column 2 \('b'\): ' ' is no number"),
-        ("a,b\n1,2\n3,1_0\n", r"line 3, column 2 \('b'\): '1_0' is no number"),
-        ("a,b\n1,2\n3,٥\n", r"line 3, column 2 \('b'\): '٥' is no number"),
+        ("a,b\n1,2\n3, \n", r"line 3, column 2 \('b'\): ' ' is not a number"),
+        ("a,b\n1,2\n3,1_0\n", r"line 3, column 2 \('b'\): '1_0' is not a number"),
+        ("a,b\n1,2\n3,٥\n", r"line 3, column 2 \('b'\): '٥' is not a number"),
         ("a,b\n1,2\n3\n", r"line 3: 1 cells, but 2 in line 1"),
         ('a,b\n1,"2\n', r"line 2: not CSV"),
-        ("a,b\n", r"has names of columns but no rows"),
+        ("a,b\n", r"has column names but no rows"),
         ("", r"is empty"),
         ("a;b\n1;2\n", r"has no column of numbers; cells are separated by commas, not by ';'"),
         ("1 2\n3 4\n", r"has no column of numbers; .*, not by ' '"),
         ("a,b\nx,y\n", r"has no column of numbers$"),
-        ("0,1,2\n5,6,7\n", r"line 1: 0 to 2 may be names of columns or numbers; write names with letters, or"),
+        ("0,1,2\n5,6,7\n", r"line 1: 0 to 2 may be .*; write names with letters, or"),
         (b"a,b\n1,\xff\n", r"is not UTF-8 text"),
-        ("a,b\n1,nan\n", r"line 2, column 2 \('b'\): nan is no finite number"),
+        ("a,b\n1,nan\n", r"line 2, column 2 \('b'\): nan is not .*finite"),
     ],
 )
 def test_bad_cells_are_named_with_line_and_column(tmp_path, content, message):
@@ -281,7 +281,7 @@ def test_mean_and_standard_deviation_are_those_of_naive_loops():
 
 
 def test_rows_that_do_not_fit_are_refused():
-    with pytest.raises(MediaError, match=r"the clip gives 4 numbers, vector.dims is 5"):
+    with pytest.raises(MediaError, match=r"the clip gives 4 numbers, .*vector.dims is 5"):
         made(A[:1], dims=5)
     with pytest.raises(MediaError, match=r"too large for float32"):
         made([[1e300]], dims=1)

@@ -215,7 +215,7 @@ def test_labels(two):
         "a": {"noun": 0, "verb": 1},
         "c": {"noun": -1, "verb": 0},
     }
-    with pytest.raises(StoreError, match="manifest 'm' has none of the 6 clips, 'a' for instance"):
+    with pytest.raises(StoreError, match="manifest 'm' has none of the 6 clips.*'a'"):
         FeatureDataset(join(two, how="outer"), manifest=manifest(("z", {})))
 
 
@@ -225,11 +225,13 @@ def test_chosen_rows(two):
     assert np.array_equal(data[1][0]["emg"], truth("emg", "a")[0].astype(np.float32))
     assert len(FeatureDataset(join(two), rows=[])) == 0
     for rows in ([3], [-4]):
-        with pytest.raises(IndexError, match="of 3"):
+        with pytest.raises(IndexError, match="outside the 3"):
             FeatureDataset(join(two), rows=rows)
 
 
-@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, "fork"), (1, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "context"), [(0, None), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
+)
 def test_loader(two, workers, context):
     joined = join(two, how="outer")
     data = FeatureDataset(joined, manifest=LABELS)

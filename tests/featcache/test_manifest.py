@@ -2,7 +2,7 @@ import dataclasses
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache import Clip, Manifest, files
@@ -65,13 +65,13 @@ def test_rows_select_in_order():
         ("clip_id,domain,split\na,d,train\n", "line 1: column 'source' is missing"),
         (HEADER.replace("source", "source,colour") + "a,d,train,v,red\n", "line 1: unknown column 'colour'"),
         (HEADER.replace("source", "source,label:") + "a,d,train,v,x\n", "line 1: unknown column 'label:'"),
-        (HEADER.replace("source", "source,source") + "a,d,train,v,v\n", "stands twice"),
+        (HEADER.replace("source", "source,source") + "a,d,train,v,v\n", "column 'source' .*twice"),
         (HEADER.replace("source", "source,label,label:verb") + "a,d,train,v,x,y\n", "either `label` or"),
         (HEADER.replace("source", "source,start_frame,stop_seconds") + "a,d,train,v,1,2\n", "use one unit"),
         (HEADER.replace(",", ";") + "a;d;train;v\n", "line 1: cells are separated by ';'; separate them by commas"),
-        (HEADER + "a,d,train,v\na,d,test,w\n", "line 3: clip_id 'a' stands on line 2 already"),
+        (HEADER + "a,d,train,v\na,d,test,w\n", "line 3: clip_id 'a' .*line 2; .*unique"),
         (HEADER + ",d,train,v\n", "line 2: clip_id is empty"),
-        (HEADER + "a,d,dev,v\n", "line 2: split 'dev' is none of train, val, test"),
+        (HEADER + "a,d,dev,v\n", "line 2: split 'dev' .* train, val, test"),
         (HEADER + "a,d,train\n", "line 2: 3 cells for 4 columns"),
         (HEADER + 'a,d,train,"v\n', "not CSV"),
         (
@@ -103,7 +103,7 @@ def test_bad_manifests_name_place_and_value(tmp_path, text, message):
 
 
 def test_unreadable_files(tmp_path):
-    with pytest.raises(ManifestError, match="no such file"):
+    with pytest.raises(ManifestError, match="no manifest .*none.csv"):
         Manifest.read(tmp_path / "none.csv")
     with pytest.raises(ManifestError, match="manifest scan"):
         Manifest.read(tmp_path)
@@ -118,6 +118,7 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size
 bound = st.none() | st.floats(0, 1e6)
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.builds(

@@ -50,14 +50,14 @@ def test_every_picture_is_the_one_that_was_asked_for(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-@pytest.mark.parametrize("numbers", [[49], [13], [12], [11], [0, 30, 49], [5, 6, 40, 41]])
-def test_seeking_gives_what_decoding_from_the_start_gives(tmp_path, name, numbers):
+def test_seeking_gives_what_decoding_from_the_start_gives(tmp_path, name):
     path = write_video(tmp_path / name, frames=50, **CONTAINERS[name])
     everything = all_pictures(path, range(50))
-    found = all_pictures(path, numbers)
-    assert list(found) == numbers
-    for number, picture in found.items():
-        np.testing.assert_array_equal(picture, everything[number])
+    for numbers in ([49], [13], [12], [11], [0, 30, 49], [5, 6, 40, 41]):
+        pictures = all_pictures(path, numbers)
+        assert list(pictures) == numbers
+        for number, picture in pictures.items():
+            np.testing.assert_array_equal(picture, everything[number], err_msg=f"picture {number} of {numbers}")
 
 
 @pytest.mark.parametrize("rate", ["25", "30000/1001", "12", "60"])

@@ -92,14 +92,14 @@ def test_names_that_a_manifest_cannot_hold(tmp_path):
         scan(tmp_path, "{domain}/{clip_id}")
     (tmp_path / "a" / " .mp4").unlink()
     (tmp_path / "a" / os.fsdecode(b"k\xfcche.mp4")).write_bytes(b"")
-    with pytest.raises(ManifestError, match=r"a/k\\xfcche.mp4' is not UTF-8 text.*; rename"):
+    with pytest.raises(ManifestError, match=r"a/k\\xfcche.mp4' is not UTF-8.*; rename"):
         scan(tmp_path, "{domain}/{clip_id}")
 
 
 @pytest.mark.parametrize("fps", [0.0, -3.0, float("nan"), float("inf")])
 def test_frame_rates_are_positive(tmp_path, fps):
     touch(tmp_path, "a/1.png")
-    with pytest.raises(ManifestError, match="is no frame rate"):
+    with pytest.raises(ManifestError, match="fps .* not a frame rate"):
         scan(tmp_path, "{clip_id}", fps=fps)
 
 
@@ -107,9 +107,9 @@ def test_frame_rates_are_positive(tmp_path, fps):
     ("layout", "message"),
     [
         ("{domain}/{clip}", "no part {clip}"),
-        ("{domain}", "needs {clip_id}"),
-        ("{clip_id}/{clip_id}", "stands twice"),
-        ("{domain}/{clip_id}.mp4", "endings are left out; write '{domain}/{clip_id}'"),
+        ("{domain}", "no {clip_id}"),
+        ("{clip_id}/{clip_id}", "{clip_id} .*twice"),
+        ("{domain}/{clip_id}.mp4", "ending .mp4; write '{domain}/{clip_id}'"),
     ],
 )
 def test_bad_layouts(tmp_path, layout, message):

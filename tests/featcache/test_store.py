@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -115,7 +116,6 @@ def test_own_shards_equal_zarrs(tmp_path_factory, n, windows, shape, dtype, bloc
     """What zarr-python itself would write, read back by zarr-python: equal arrays, whatever the shapes."""
     path = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)  # up to 40 blocks: waiting for the disk proves nothing
         patch.setattr(_format.Layout, "block_rows", block)
         patch.setattr(_format.Layout, "chunk_rows", data.draw(st.sampled_from([c for c in (1, 2, 8) if c <= block])))
         values = rows(n, windows, shape)
@@ -222,7 +222,7 @@ def test_rows_of_fewer_windows(tmp_path, small_blocks):
         for row in range(7):
             t = 1 + row % 2
             writer.done(row, values[row, :t], np.full(t, np.nan), np.arange(float(t)))
-        with pytest.raises(StoreError, match=r"shape \(0, 3, 2\), the store \(2, 3, 2\)"):
+        with pytest.raises(StoreError, match=r"shape \(0, 3, 2\), the store.* \(2, 3, 2\)"):
             writer.done(0, values[0, :0], np.zeros(0), np.zeros(0))
     store = FeatureStore.open(path)
     assert store.length.tolist() == [1, 2, 1, 2, 1, 2, 1]
@@ -243,7 +243,7 @@ def test_unwritten_rows_are_not_tried(tmp_path, small_blocks):
     assert store.state.tolist() == [1, 1, 1, 1, 0, 0, 0]  # row 4 is in the journal: known, but not committed
     with pytest.raises(StoreError, match="'004' is not tried"):
         store["004"]
-    assert problems(store.path) == ["3 of 7 clips are not there yet; run `featcache extract` again"]
+    assert problems(store.path) == ["3 of 7 clips are not extracted yet; run `featcache extract` again"]
 
 
 def test_retry_recomputes_the_failed_rows_only(store):
@@ -328,7 +328,7 @@ def test_a_store_without_a_row_does_not_bind_its_maker(tmp_path):
     open_writer(tmp_path / "toy.zarr", recipe=RECIPE | {"params": {"bins": 0}}).close()
     with open_writer(tmp_path / "toy.zarr", clips=manifest(3)) as writer:
         writer.done(0, rows()[0], np.zeros(2), np.ones(2))
-    with pytest.raises(StoreError, match=r"bins: 9 in the store, 10 asked for"):
+    with pytest.raises(StoreError, match=r"bins: 9 in the store, 10 requested"):
         open_writer(tmp_path / "toy.zarr", clips=manifest(3), recipe=RECIPE | {"params": {"bins": 10}})
 
 
@@ -363,21 +363,21 @@ def test_nothing_is_renamed_before_it_is_durable(tmp_path, small_blocks, monkeyp
 def test_bad_rows_are_refused(tmp_path):
     good, times = rows()[0], np.zeros(2)
     with open_writer(tmp_path / "toy.zarr") as writer:
-        with pytest.raises(StoreError, match=r"row 0 has shape \(2, 3\), the store \(2, 3, 2\)"):
+        with pytest.raises(StoreError, match=r"row 0 has shape \(2, 3\), the store.* \(2, 3, 2\)"):
             writer.done(0, good[..., 0], times, times)
         with pytest.raises(StoreError, match="not finite"):
             writer.done(0, good * np.nan, times, times)
         with pytest.raises(StoreError, match="reaches 7e.04, beyond float16"):
             writer.done(0, np.full_like(good, 7e4), times, times)
         writer.done(0, np.full_like(good, 65504), times, times)
-        with pytest.raises(StoreError, match="row 0 is already there"):
+        with pytest.raises(StoreError, match="row 0 is already written"):
             writer.done(0, good, times, times)
 
 
 def test_other_recipes_and_rows_are_refused_with_the_difference(store):
     other = RECIPE | {"params": {"bins": 12}, "extra": 1}
     with pytest.raises(
-        StoreError, match=r"extra: 'nothing' in the store, 1 asked for\n  params.bins: 9 in the store, 12 asked"
+        StoreError, match=r"extra: 'nothing' in the store, 1 requested\n  params.bins: 9 in the store, 12 requested"
     ):
         open_writer(store.path, recipe=other)
     clips = manifest().clips
@@ -408,7 +408,7 @@ def test_two_writers_share_a_store_by_blocks(tmp_path, small_blocks):
             second.done(2, rows()[2], np.zeros(2), np.ones(2))
         assert second.claim(4)
         assert not first.claim(6)
-        assert problems(path) == ["is being written by another process; check again when it is done"]
+        assert problems(path) == ["is being written by another process; check again when that process has finished"]
         for row in (0, 1, 2, 3):
             first.done(row, rows()[row], np.zeros(2), np.ones(2))
         for row in (4, 5, 6):
@@ -446,9 +446,9 @@ def test_the_lease_of_a_writer_that_died_is_free(tmp_path, small_blocks):
 def test_what_changes_the_whole_store_waits_for_its_writers(store, monkeypatch):
     monkeypatch.setattr(writer_module, "PATIENCE", 0.05)
     with open_writer(store.path):
-        with pytest.raises(StoreError, match="is being written by another process; wait for it or stop it"):
+        with pytest.raises(StoreError, match="is being written by another process; wait .* or stop"):
             open_writer(store.path, clips=manifest(8))  # would extend it
-        with pytest.raises(StoreError, match="is being written by another process; repair it when that is done"):
+        with pytest.raises(StoreError, match="is being written by another process; repair it when"):
             repair(store.path)
         open_writer(store.path).close()  # a second writer is welcome
 
@@ -457,7 +457,7 @@ def test_no_store(tmp_path):
     with pytest.raises(StoreError, match="no feature store at"):
         FeatureStore.open(tmp_path / "none.zarr")
     zarr.create_group(tmp_path / "foreign.zarr")
-    with pytest.raises(StoreError, match="no feature store|not a feature store"):
+    with pytest.raises(StoreError, match="foreign.zarr.*not a featcache store|no feature store at .*foreign.zarr"):
         FeatureStore.open(tmp_path / "foreign.zarr")
     (tmp_path / "full.zarr").mkdir()
     (tmp_path / "full.zarr" / "mine.txt").write_text("keep")
@@ -469,7 +469,7 @@ def test_no_store(tmp_path):
 def test_a_store_of_a_later_format_is_refused(store):
     path = store.path / "zarr.json"
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
-    with pytest.raises(StoreError, match="has format 3; this featcache reads 2"):
+    with pytest.raises(StoreError, match="has format 3, .*reads only 2; extract"):
         FeatureStore.open(store.path)
 
 
@@ -573,7 +573,7 @@ def test_reading_some_rows(store):
     assert np.array_equal(store.read([6, 0, 6, -1]), store.features[[6, 0, 6, 6]])
     assert store.read([]).shape == (0, 2, *SHAPE)
     assert np.array_equal(store[5:1:-2], store.features[5:1:-2])
-    with pytest.raises(IndexError, match="rows 3 to 7, of 7"):
+    with pytest.raises(IndexError, match="rows 3 to 7 .*outside the 7 rows"):
         store.read([3, 7])
     assert np.array_equal(store.read(store.state == 1), store.features[[0, 2, 3, 4, 6]])
     assert torch.equal(store.to_torch(store.state == 1), store.to_torch([0, 2, 3, 4, 6]))
@@ -595,11 +595,12 @@ def test_check_names_failed_clips(store):
     assert problems(store.path) == ["clip '001' failed: broken: é"]
 
 
-def test_check_finds_a_flip_of_any_byte(store):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_check_finds_a_flip_of_any_byte(store, every):
     """Every byte of every file, one at a time; a flip in the shape or format may also make `open` refuse."""
     for path in sorted(p for p in store.path.rglob("*") if p.is_file()):
         whole = path.read_bytes()
-        step = max(1, len(whole) // 60) if path.name == "zarr.json" else 1
+        step = max(1, len(whole) // 60) if path.name == "zarr.json" else every
         for place in range(0, len(whole), step):
             damaged = bytearray(whole)
             damaged[place] ^= 0x04
@@ -698,7 +699,7 @@ def test_appended_clips_extend_the_store(tmp_path, small_blocks, before):
     assert np.array_equal(half.features[:before], rows(9)[:before].astype(np.float16))
     assert not half.features[before:].any()
     assert np.array_equal(zarr.open_array(grown / "features")[:], half.features)
-    assert problems(grown) == [f"{9 - before} of 9 clips are not there yet; run `featcache extract` again"]
+    assert problems(grown) == [f"{9 - before} of 9 clips are not extracted yet; run `featcache extract` again"]
     with open_writer(grown, manifest(9)) as writer:
         fill(writer, rows(9))
     assert files(grown) == files(whole)
@@ -709,10 +710,11 @@ def test_an_extension_that_was_cut_off_is_finished(tmp_path, small_blocks, monke
     expected = tmp_path / "whole.zarr"
     with open_writer(expected, manifest(9)) as writer:
         fill(writer, rows(9))
+    with open_writer(tmp_path / "before.zarr") as writer:
+        fill(writer, rows(9))
     for kill_at in range(20):
         shutil.rmtree(path, ignore_errors=True)
-        with open_writer(path) as writer:
-            fill(writer, rows(9))
+        shutil.copytree(tmp_path / "before.zarr", path)
         calls = iter(range(100))
 
         def killed(target, data, kill_at=kill_at, calls=calls):
@@ -753,7 +755,7 @@ def test_repair_makes_damaged_blocks_pending_and_touches_no_good_one(tmp_path, s
             (path / name).unlink() if damaged is None else (path / name).write_bytes(damaged)
             times = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file()}
             assert repair(path)
-            assert [found for found in problems(path) if "not there yet" not in found] == []
+            assert [found for found in problems(path) if "not extracted yet" not in found] == []
             block = name.split("/")[2] if "/c/" in name else "0"
             other = "1" if block == "0" else "0"
             good = [p for p in times if f"/c/{other}" in str(p)]
@@ -779,7 +781,8 @@ def test_repair_makes_metadata_anew_and_removes_strays(tmp_path, small_blocks):
             assert files(path) == whole
     for damaged in (None, whole["SHA256SUMS"].replace(b"a", b"b", 1), whole["SHA256SUMS"][:70]):
         (path / "SHA256SUMS").unlink() if damaged is None else (path / "SHA256SUMS").write_bytes(damaged)
-        assert repair(path) == ["SHA256SUMS was wrong: written anew, since recipe, blocks and manifest fit each other"]
+        (action,) = repair(path)
+        assert re.search("SHA256SUMS was wrong: .*recipe, blocks and manifest fit", action)
         assert files(path) == whole
     for name in ("zarr.json", "features/zarr.json"):
         for damaged in (None, whole[name].replace(b"7", b"8", 1).replace(b"toy", b"tay", 1)):
@@ -869,7 +872,7 @@ def test_a_retry_does_not_replace_a_row_that_another_writer_mended(store):
             fast.retry_failed()
             fast.done(1, rows()[1], np.zeros(2), np.ones(2))
         assert not slow.claim(1)
-        with pytest.raises(StoreError, match="row 1 is already there"):
+        with pytest.raises(StoreError, match="row 1 is already written"):
             slow.failed(1, "no memory")
     assert FeatureStore.open(store.path).state.tolist() == [1, 1, 1, 1, 1, 3, 1]
 
@@ -923,7 +926,7 @@ def test_a_store_keeps_its_metadata_to_the_letter_when_it_grows(tmp_path, small_
         fill(writer, rows())
     with zarr.config.set({"json_indent": 4}):
         open_writer(path, manifest(8)).close()
-    assert problems(path) == ["1 of 8 clips are not there yet; run `featcache extract` again"]
+    assert problems(path) == ["1 of 8 clips are not extracted yet; run `featcache extract` again"]
 
 
 def test_a_lease_is_of_the_file_that_stands_there(tmp_path, monkeypatch):
@@ -999,7 +1002,7 @@ def test_a_lost_state_is_reported_as_pending_clips(tmp_path, small_blocks):
         fill(writer, rows())
     (path / "state" / "c" / "0").unlink()
     assert repair(path) == ["block 0: state missing: its clips are pending again"]
-    assert problems(path) == ["4 of 7 clips are not there yet; run `featcache extract` again"]
+    assert problems(path) == ["4 of 7 clips are not extracted yet; run `featcache extract` again"]
 
 
 # ------------------------------------------------------------------------------------------------------------- limits
@@ -1014,7 +1017,7 @@ def test_more_blocks_than_open_files_is_told_with_the_fix(tmp_path, monkeypatch)
     try:
         with open_writer(path, clips) as writer:
             begin = [partial(writer.done, row, rows()[0], np.zeros(2), np.ones(2)) for row in range(0, 400, 2)]
-            with pytest.raises(StoreError, match=r"allows no more; write the rows in the order of `pending`.*ulimit"):
+            with pytest.raises(StoreError, match=r"limit of open files.* write .*`pending`.*ulimit"):
                 deque(one() for one in begin)
         with open_writer(path, clips) as writer:
             kept = set(range(400)) - set(writer.pending)

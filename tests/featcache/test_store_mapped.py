@@ -1,7 +1,6 @@
 """Mapped stores against zarr-python, tensorstore and the plain reader; and everything that must not be mapped."""
 
 import ctypes
-import gc
 import json
 import mmap
 import os
@@ -37,13 +36,6 @@ def write(path, n, *, windows=2, shape=(256,), dtype="float16", missing=(), zero
             else:
                 writer.done(row, x[row], np.arange(windows), np.arange(windows) + 1.0)
     return x
-
-
-@pytest.fixture(autouse=True)
-def no_syncs(monkeypatch):
-    """Power cuts are tested elsewhere."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(os, "fdatasync", lambda _: None)
 
 
 @pytest.fixture
@@ -122,11 +114,9 @@ def test_the_array_keeps_the_mapping_and_nothing_else_does(blocks, tmp_path):
             return sum(str(tmp_path) in line for line in file)
 
     part = Mapped(FeatureStore.open(tmp_path / "s.zarr")).tensor()[5:]
-    gc.collect()
     assert mapped_files() == 2
     assert np.array_equal(part.numpy(), x[5:])
     del part
-    gc.collect()
     assert mapped_files() == 0
 
 
@@ -251,7 +241,7 @@ def test_features_that_are_not_rows_in_order_are_not_read_at_all(what, blocks, t
     blocks(4)
     write(tmp_path / "s.zarr", 12)
     changed(METADATA[what])(tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match="are not rows in order|not a feature store of ours"):
+    with pytest.raises(StoreError, match="features in .*s.zarr have other shards|s.zarr is not a featcache store"):
         FeatureStore.open(tmp_path / "s.zarr")
 
 
@@ -260,7 +250,7 @@ def test_shards_that_are_not_rows_in_order_are_not_mapped(what, blocks, tmp_path
     blocks(4)
     write(tmp_path / "s.zarr", 12)
     SHARD[what](tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match="1/0/0 is not 4 rows and their index; ask `featcache check`"):
+    with pytest.raises(StoreError, match="1/0/0 is not 4 rows and their index; .*`featcache check"):
         Mapped(FeatureStore.open(tmp_path / "s.zarr"))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -247,7 +248,7 @@ def test_a_server_that_does_not_say_the_length(toy, server):
 
 
 def test_nobody_answers(toy, server):
-    with pytest.raises(WeightsError, match=r"http://127.0.0.1:9/x: .*refused; look at the network"):
+    with pytest.raises(WeightsError, match=r"http://127.0.0.1:9/x: .*refused; check the network"):
         fetch(toy("http://127.0.0.1:9/x"))
 
 
@@ -261,7 +262,7 @@ def test_a_server_that_stalls(toy, server, monkeypatch):
 
 @pytest.mark.parametrize("sha256", ["0" * 64, "0" * 8])
 def test_a_wrong_hash_is_refused_and_removed(toy, folder, sha256):
-    with pytest.raises(WeightsError, match=f"/w.pth: its SHA-256 is {SHA}, and not {sha256}, which was published"):
+    with pytest.raises(WeightsError, match=f"/w.pth: its SHA-256 is {SHA}, .*not {sha256}, .*published"):
         fetch(toy(sha256=sha256))
     assert names(folder) == [".toy.pth.lock"]
 
@@ -283,14 +284,14 @@ def test_a_damaged_beginning_is_noticed_and_removed(toy, server, folder):
 
 
 def test_a_wrong_size_is_refused_before_anything_is_fetched(toy, server, folder):
-    with pytest.raises(WeightsError, match=f"it has {len(DATA)} bytes, and 17 are expected"):
+    with pytest.raises(WeightsError, match=f"{len(DATA)} bytes .*17.*FEATCACHE_MIRROR"):
         fetch(toy(size=17))
     assert names(folder) == [".toy.pth.lock"]
 
 
 def test_a_web_page_is_not_a_file(toy, server, folder):
     server.kind = "text/html; charset=utf-8"
-    with pytest.raises(WeightsError, match="a web page came instead of a file"):
+    with pytest.raises(WeightsError, match="a web page instead of a file; .*by hand"):
         fetch(toy())
     assert names(folder) == [".toy.pth.lock"]
 
@@ -312,16 +313,16 @@ def test_redirects(toy, server, tmp_path):
     assert fetch(toy("/a")).read_bytes() == DATA
     for k, target in enumerate((f"file://{tmp_path}/secret", "ftp://127.0.0.1/x")):
         server.files["/a"] = target
-        with pytest.raises(WeightsError, match="is not allowed|not safe to follow"):
+        with pytest.raises(WeightsError, match="is not allowed|not safe"):
             fetch(toy("/a", name=f"toy{k}"))
     request = Request("https://example.org/a")
-    with pytest.raises(WeightsError, match="it leads to http://example.org/b, which is not safe to follow"):
+    with pytest.raises(WeightsError, match="https://example.org/a .*http://example.org/b, which is not safe"):
         download._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", Message(), "http://example.org/b")
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/w.pth", "data:,abc", "C:w.pth"])
 def test_other_schemes(toy, url):
-    with pytest.raises(WeightsError, match="no URL that is fetched"):
+    with pytest.raises(WeightsError, match=f"'{url}' cannot be fetched; write .*https://"):
         fetch(toy(url))
 
 
@@ -340,7 +341,7 @@ def test_mirror(toy, server, monkeypatch, slash):
     assert fetch(toy("https://example.org/a/w.pth")).read_bytes() == DATA
     assert len(server.asked) == 1
     monkeypatch.setenv("FEATCACHE_MIRROR", "example.org")
-    with pytest.raises(WeightsError, match="'example.org' is no URL"):
+    with pytest.raises(WeightsError, match="'example.org' cannot be fetched; write .*https://"):
         fetch(toy(name="other"))
 
 
@@ -428,10 +429,10 @@ def test_verify_notices_a_changed_file(toy):
     path = fetch(toy())
     assert verify("toy") == weights.Verified(SHA, "published")
     path.write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
-    with pytest.raises(WeightsError, match=f"not {SHA}, which was published; remove the file and fetch it again"):
+    with pytest.raises(WeightsError, match=f"not {SHA}, .*published.*; remove the file and fetch it again"):
         verify("toy")
     path.write_bytes(DATA[:-1])
-    with pytest.raises(WeightsError, match=f"it has {len(DATA) - 1} bytes where {len(DATA)} are published"):
+    with pytest.raises(WeightsError, match=f"it has {len(DATA) - 1} bytes.*published.* {len(DATA)}"):
         verify("toy")
 
 
@@ -440,11 +441,11 @@ def test_what_nobody_publishes_is_recorded(toy, server, folder):
     assert json.loads((folder / "toy.pth.json").read_text()) == {"sha256": SHA, "from": f"{server.url}/w.pth"}
     assert verify("toy") == weights.Verified(SHA, "recorded")
     path.write_bytes(b"other")
-    with pytest.raises(WeightsError, match="recorded when it came first"):
+    with pytest.raises(WeightsError, match="recorded at its arrival"):
         verify("toy")
     path.unlink()
     server.files["/w.pth"] = b"other"
-    with pytest.raises(WeightsError, match=f"recorded when it came first; .*remove {folder / 'toy.pth.json'}"):
+    with pytest.raises(WeightsError, match=f"recorded at its arrival; .*remove {folder / 'toy.pth.json'}"):
         fetch("toy")
     (folder / "toy.pth.json").write_text("{")
     with pytest.raises(WeightsError, match="toy.pth.json is damaged; remove it"):
@@ -606,7 +607,7 @@ def test_truncated_safetensors(tmp_path, data):
 def test_a_few_bytes_do_not_stand_for_many(tmp_path):
     one = {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}
     header = json.dumps({f"t{k}": one for k in range(100)}).encode()
-    with pytest.raises(WeightsError, match="has not all of its bytes"):
+    with pytest.raises(WeightsError, match="lacks some of its bytes"):
         read(write(tmp_path, struct.pack("<Q", len(header)) + header + bytes(4000), "w.safetensors"))
     with pytest.raises(WeightsError, match=r"claims a shape \(100000000,\)"):
         read(write(tmp_path, torch_file({"a": torch.zeros(1).expand(10**8)})))
@@ -682,7 +683,7 @@ def test_truncated_torch_files(tmp_path, old, share):
         ({"a": np.ones(3)}, "'a' is a NumPy value"),
         ({"model": {"a": torch.ones(1), "b": "x"}}, "'b' is a str"),
         ({"a": {"b": torch.ones(1)}}, "'a' is a dict"),
-        ({1: torch.ones(1)}, "'1' is a Tensor, not a tensor under a name"),
+        ({1: torch.ones(1)}, "'1' is a Tensor, not a tensor with a name"),
         ({"a": torch.ones(3).to_sparse()}, "'a' is not a dense tensor"),
         ({"a": torch.ones(3, device="meta")}, "'a' is not a dense tensor"),
     ],
@@ -704,10 +705,10 @@ def test_a_dict_in_itself(tmp_path):
     [
         (b"", "is empty"),
         (b"\n<!DOCTYPE html><html>", "like a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS's pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"PK\x03\x04 and no more", "truncated or damaged"),
-        (b"just text", "none of torch.save, safetensors and .npz"),
+        (b"just text", "none of .*torch.save, safetensors and .npz"),
         (b"\x80\x02}.", "truncated or damaged, or not a checkpoint"),
     ],
 )
@@ -746,8 +747,8 @@ def test_fetch_command(toy, folder):
     said = run("fetch", "toy", "other")
     assert said.exit_code == 0
     assert said.stdout.split() == [str(folder / "toy.pth"), str(folder / "other.pth")]
-    assert f"toy: verified, as published, sha256 {SHA}; licence: MIT" in said.stderr
-    assert "other: recorded, as when it came," in said.stderr
+    assert f"toy: verified against the published sha256 {SHA}; licence: MIT" in said.stderr
+    assert "other: verified against the recorded sha256" in said.stderr
 
 
 def test_fetch_command_checks_names_first(toy, server):
@@ -765,14 +766,14 @@ def test_verify_command(toy, folder):
     said = run("verify")
     assert said.exit_code == 0
     assert said.stdout.splitlines() == [
-        f"toy: verified, as published, sha256 {SHA}",
-        f"other: recorded, as when it came, sha256 {SHA}",
+        f"toy: verified against the published sha256 {SHA}",
+        f"other: verified against the recorded sha256 {SHA}",
     ]
     (folder / "other.pth").write_bytes(b"x")
     said = run("verify")
     assert said.exit_code == 1
     assert "toy: verified" in said.stdout
-    assert "other.pth: it has 1 bytes where 3000001 are published" in said.stdout
+    assert re.search("other.pth: .*1 bytes.* 3000001.*; remove the file and fetch", said.stdout)
 
 
 @pytest.mark.parametrize("words", [[], ["list"], ["fetch"], ["verify"]])

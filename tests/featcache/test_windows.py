@@ -29,7 +29,7 @@ def test_plans_are_written_as_they_are_read():
 
 @pytest.mark.parametrize("text", ["segments", "segments:0", "segments:-1", "segments:2.5", "dense:3", "", ":5"])
 def test_what_is_no_plan_is_refused(text):
-    with pytest.raises(ConfigError, match="KIND:COUNT with KIND one of segments, uniform, inner"):
+    with pytest.raises(ConfigError, match="KIND:COUNT.* one of segments, uniform, inner"):
         Plan.parse(text)
 
 

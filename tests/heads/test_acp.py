@@ -13,8 +13,8 @@ from heads.losses.prototypes import divergence, log_assignment, mutual_informati
 from heads.methods import acp, compute_now
 from heads.methods._keels import Keels, visual_vector
 from heads.nets import ce, gated
+from heads.testing.problems import without
 from pipelines.training.shared import DIGEST, Shared
-from tests.helpers.problems import without
 from tests.helpers.retrieval_problems import EXPERTS, SPEC, batch, clips, pairs, part, sweep
 
 torch.set_num_threads(1)
@@ -254,7 +254,7 @@ def test_no_descriptor_drowns_the_others_and_a_missing_one_is_0():
     assert v[2].square().sum().item() == pytest.approx(2)
     s.x["object"] *= 100
     assert torch.allclose(visual_vector(SPEC, s), v)
-    with pytest.raises(ValueError, match="visual keels are made of all visual modalities, but a side lacks scene"):
+    with pytest.raises(ValueError, match="visual keels .* lacks scene"):
         visual_vector(SPEC, part(s, slice(None), ["object", "action"]))
 
 
@@ -274,7 +274,7 @@ def test_rows_without_the_modality_make_no_keels():
 
 def test_rows_that_lack_everything_may_leave_too_few():
     rows = torch.cat([torch.randn(9, 3), torch.zeros(4, 3)])
-    with pytest.raises(ValueError, match=r"method.K=10 keels, and 9 of 13 rows have something .*: choose 1 to 9"):
+    with pytest.raises(ValueError, match=r"method.K=10 keels .* 9 of 13 rows .* choose 1 to 9"):
         keels(rows, 10, compute_now)
 
 
@@ -319,9 +319,9 @@ def test_runs_share_keels_and_a_damaged_file_is_made_anew(tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"N": 49}, "method.N=49 keels of 48 captions of the source: choose 48 at most, a row for each"),
-        ({"K": 19}, "method.K=19 keels of 18 clips of the target: choose 18 at most"),
-        ({"keel_text": "word"}, "no captions 'word' for method.keel_text; choose from words, sentence"),
+        ({"N": 49}, "method.N=49 keels .* 48 captions of the source; choose at most 48"),
+        ({"K": 19}, "method.K=19 keels .* 18 clips of the target; choose at most 18"),
+        ({"keel_text": "word"}, "no caption modality 'word' for method.keel_text; choose from words, sentence"),
     ],
 )
 def test_wrong_parameters_are_named(params, message):
@@ -331,9 +331,7 @@ def test_wrong_parameters_are_named(params, message):
 
 @pytest.mark.filterwarnings("default:method.:UserWarning")
 def test_few_rows_per_keel_are_warned_of():
-    with pytest.warns(
-        UserWarning, match="method.K=2 keels of 18 clips of the target: few stand for more than one or two"
-    ):
+    with pytest.warns(UserWarning, match="method.K=2 keels of 18 clips of the target: .*one or two"):
         build(N=4, K=2)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from heads.methods import adabn
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, side, without
+from heads.testing.problems import EK, SPEC, side, without
 
 
 def build(spec, seed=0):

@@ -10,7 +10,7 @@ from heads.batch import Batch
 from heads.methods import cdan, dann
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, without
+from heads.testing.problems import EK, SPEC, batch, without
 
 RAMP = 2 / (1 + math.exp(-5)) - 1  # of progress 0.5
 

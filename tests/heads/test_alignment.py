@@ -13,7 +13,7 @@ from heads.losses.moments import mmd as mmd_loss
 from heads.losses.transport import cosine_cost, sinkhorn_divergence, transport_cost
 from heads.methods import coral, mmd, sinkhorn
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, without
+from heads.testing.problems import EK, SPEC, batch, without
 
 LOSSES = {
     "mmd": (mmd, {}, lambda *a: mmd_loss(*a, 9.7)),

@@ -7,7 +7,7 @@ import torch
 
 from heads.batch import gather
 from heads.losses.supervised import label_cross_entropy
-from tests.helpers.problems import SPEC, batch, side, without
+from heads.testing.problems import SPEC, batch, side, without
 
 
 def test_pool_is_the_mean_of_the_present_windows():

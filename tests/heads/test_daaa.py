@@ -9,7 +9,7 @@ from heads.batch import Batch
 from heads.losses.moments import FACTORS, class_mmd, mmd
 from heads.methods import daaa, dann
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, without
+from heads.testing.problems import EK, SPEC, batch, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 

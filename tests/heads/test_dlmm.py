@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from heads.batch import Batch, Side
 from heads.methods import dlmm
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, side, without
+from heads.testing.problems import EK, SPEC, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
@@ -139,7 +139,7 @@ def test_a_shift_of_the_whole_target_changes_nothing_that_prototypes_say(spec):
         of = sides(spec)
         of["target"] = dataclasses.replace(of["target"], x={m: x + shift for m, x in of["target"].x.items()})
         seen = looked(method, of, 3).look(of["target"])
-        said.append([method.opinions(seen, label)[1][seen[dlmm.HAS]] for label in spec.classes])
+        said.append([method.probabilities(seen, label)[1][seen[dlmm.HAS]] for label in spec.classes])
     for before, after in zip(*said, strict=True):
         assert torch.allclose(before, after, atol=1e-4)
 

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from heads.batch import Batch
 from heads.methods import gan3c
-from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.methods import build
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
@@ -20,7 +20,7 @@ TERMS = {"D": {"L_D"}, "G": {"L_adv", "L_sem"}, "net": {"L_gen", "L_w", "L_clu"}
 
 def prepared(spec, **params):
     """A method that has measured the target, and the target; a net that has moved since. In eval mode."""
-    method, rows = build(gan3c, spec, TARGET, **params).eval(), side(spec, 18, labelled=False, seed=3)
+    method, rows = build(gan3c, spec, TARGET, params=params).eval(), side(spec, 18, labelled=False, seed=3)
     for x in rows.x.values():
         x.mul_(40.0).add_(7.0)
     with torch.no_grad():

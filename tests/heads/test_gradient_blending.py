@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from heads.batch import Batch, Side
 from heads.methods import gradient_blending, source_only
 from heads.nets import adapter, mtran
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
@@ -86,9 +86,9 @@ def test_a_modality_that_no_row_has_costs_nothing():
 
 def test_one_modality_and_weights_below_0_are_refused():
     single = dataclasses.replace(SPEC, shapes={"rgb": (6,)})
-    with pytest.raises(ValueError, match="gradient_blending weighs modalities, and 'rgb' is the only one: add a feed"):
+    with pytest.raises(ValueError, match="gradient_blending .*'rgb' is the only one.*add a feed"):
         build(single)
-    with pytest.raises(ValueError, match=r"method.weights=.*'flow:label': -1.* must be at least 0 each"):
+    with pytest.raises(ValueError, match=r"method.weights=.*'flow:label': -1.* at least 0"):
         build(**{"rgb:label": 1, "flow:label": -1, "fused:label": 1})
 
 
@@ -175,7 +175,7 @@ def test_estimated_between_the_start_of_the_run_and_now(spec):
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(ValueError, match=r"weighs by held-out rows: set holdout=0.1, or method.weights"):
+    with pytest.raises(ValueError, match=r"held-out .*set holdout=0.1, or method.weights"):
         build(held=False)
     with pytest.raises(ValueError, match="has rgb:label; it must have rgb:label, flow:label, fused:label, or be empty"):
         build(**{"rgb:label": 1.0})

@@ -8,8 +8,8 @@ import torch
 from heads.batch import Batch
 from heads.methods import hcl
 from heads.methods.hcl import consistency, reliability
-from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side
+from heads.testing.methods import build
+from heads.testing.problems import EK, SPEC, batch, side
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 def prepared(spec, **params):
     """A method that has seen the target and moved since: net, history and source all differ. In eval mode."""
-    method, rows = build(hcl, spec, TARGET, **params).eval(), side(spec, 18, labelled=False, seed=3)
+    method, rows = build(hcl, spec, TARGET, params=params).eval(), side(spec, 18, labelled=False, seed=3)
     with torch.no_grad():
         for p in method.net.parameters():
             p.mul_(3.0)  # surer, so that the weights of rows differ

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from heads.methods import mcd
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch
+from heads.testing.problems import EK, SPEC, batch
 
 BOTH = ("source", "target")
 

@@ -10,7 +10,7 @@ from heads.batch import Batch
 from heads.methods import dann, mdann
 from heads.methods._adversarial import domain_loss
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, without
+from heads.testing.problems import EK, SPEC, batch, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from heads.batch import Batch, Side
 from heads.methods import dann, mm_sada, source_only
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, without
+from heads.testing.problems import EK, SPEC, batch, without
 
 UDA, DG = ("source", "target"), ("source",)
 

@@ -10,7 +10,7 @@ from heads.batch import Side
 from heads.nets import ce, gated
 from heads.nets._experts import NetVLAD, mixture_similarity
 from heads.nets._norm import EPSILON
-from tests.helpers.problems import without
+from heads.testing.problems import without
 from tests.helpers.retrieval_problems import EXPERTS, SPEC, clips, pairs, part, side
 
 torch.set_num_threads(1)

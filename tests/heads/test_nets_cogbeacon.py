@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from heads.batch import Side, Spec
 from heads.methods import rna
 from heads.nets import cogbeacon
-from tests.helpers.problems import SPEC, batch, side, without
+from heads.testing.problems import SPEC, batch, side, without
 
 torch.set_num_threads(1)
 

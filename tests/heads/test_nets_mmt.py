@@ -7,7 +7,7 @@ import torch
 
 from heads.batch import Side
 from heads.nets import mmt
-from tests.helpers.problems import without
+from heads.testing.problems import without
 from tests.helpers.retrieval_problems import EXPERTS, SPEC, pairs, part
 
 torch.set_num_threads(1)

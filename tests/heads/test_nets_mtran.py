@@ -9,7 +9,7 @@ import torch
 from heads.batch import Side, Spec
 from heads.methods import source_only
 from heads.nets import mtran
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 

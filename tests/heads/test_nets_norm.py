@@ -9,7 +9,7 @@ from heads.batch import Batch
 from heads.methods import dann
 from heads.nets import adapter
 from heads.nets._norm import BatchNorm
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 

@@ -10,7 +10,7 @@ import torch
 from heads.batch import Side, Spec
 from heads.methods import rna
 from heads.nets import trn
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 FIVE = dataclasses.replace(SPEC, windows={"rgb": 5, "flow": 4})
 

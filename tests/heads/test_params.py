@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from featcache import registry
 from featcache.errors import ConfigError
 from heads import methods, nets
 from heads.methods import codt, source_only
@@ -15,7 +16,11 @@ from heads.params import Range, ranges, within
 from pipelines.config import Feed, RunConfig, override
 
 REGISTRIES = {"method": methods, "net": nets}
-PARAMS = [(what, name, of.load(name).Params) for what, of in REGISTRIES.items() for name in of.names()]
+PARAMS = [
+    (what, name, registry.load(folder, name, what).Params)
+    for what, folder in REGISTRIES.items()
+    for name in registry.names(folder)
+]
 NUMBERS = [
     pytest.param(what, cls, field, id=f"{name}.{field.name}")
     for what, name, cls in PARAMS

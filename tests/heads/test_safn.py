@@ -8,7 +8,7 @@ from heads.losses.adaptive_norm import stepwise_norm
 from heads.losses.entropy import entropy
 from heads.methods import safn, source_only
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, without
+from heads.testing.problems import EK, SPEC, batch, without
 
 
 def build(spec, module=safn, **params):

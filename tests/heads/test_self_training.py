@@ -10,7 +10,7 @@ from heads.batch import Batch
 from heads.methods import cbst, pseudo_label, source_only
 from heads.methods.cbst import balanced_labels
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 BOTH = ("source", "target")
 

@@ -9,9 +9,9 @@ from heads.batch import Batch
 from heads.cluster import prototype_labels
 from heads.losses.entropy import entropy
 from heads.methods import sfda
+from heads.testing.methods import build
+from heads.testing.problems import EK, SPEC, batch, side, without
 from tests.heads.test_cluster import problem
-from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
@@ -113,7 +113,7 @@ def test_losses_equal_their_definitions(spec):
     source = own = 0.0
     for j, label in enumerate(spec.classes):
         one, two = method.first.classify(f)[label].log_softmax(1), method.net.classify(f)[label].log_softmax(1)
-        source += sum(-one[i, method.said[i, j]].item() for i in range(8)) / 8
+        source += sum(-one[i, method.source_labels[i, j]].item() for i in range(8)) / 8
         own += sum(-two[i, method.labels[i, j]].item() for i in range(8) if method.reliable[i, j]) / 8
     assert method.reliable.any()
     assert not method.reliable.all()
@@ -132,7 +132,7 @@ def test_the_first_epoch_hears_the_source_and_later_ones_do_not(spec):
         p.data = torch.randn_like(p)
     with torch.no_grad():
         method.begin_epoch(1, lambda _: iter([rows]))
-    assert method.said.T.tolist() == before
+    assert method.source_labels.T.tolist() == before
     f = method.net.encode(rows)
     for j, (label, part) in enumerate(method.net.parts.items()):
         p, joined = method.net.classify(f)[label].softmax(1), torch.cat([f[m][:, part] for m in spec.shapes], 1)

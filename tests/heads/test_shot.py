@@ -10,9 +10,9 @@ from heads.cluster import centroid_labels, shot_labels
 from heads.losses.supervised import label_cross_entropy
 from heads.methods import shot, source_only
 from heads.nets import adapter
+from heads.testing.methods import build
+from heads.testing.problems import EK, SPEC, batch, side, without
 from tests.heads.test_cluster import naive, problem
-from tests.heads.test_method_contract import build
-from tests.helpers.problems import EK, SPEC, batch, side, without
 
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 TARGET = ("target",)
@@ -91,7 +91,7 @@ def test_an_epoch_labels_the_target_by_all_modalities(spec):
 
 @SPECS
 def test_losses_equal_their_definitions(spec):
-    method, t = build(shot, spec, TARGET, beta=0.7).eval(), batch(spec, TARGET).target
+    method, t = build(shot, spec, TARGET, params={"beta": 0.7}).eval(), batch(spec, TARGET).target
     method.labels = torch.stack([torch.arange(18) * 3 // 2 % k for k in spec.classes.values()], 1)
     ss = im = 0.0
     for j, z in enumerate(method.predict(t).values()):
@@ -118,7 +118,7 @@ def test_the_classifier_is_frozen():
 def test_the_source_stage_smooths_labels(spec, per_modality):
     """Each target is (1 - ε) 1[y = k] + ε / K."""
     b = batch(spec, ("source",))
-    method = build(source_only, spec, ("source",), smoothing=0.1, per_modality=per_modality).eval()
+    method = build(source_only, spec, ("source",), params={"smoothing": 0.1, "per_modality": per_modality}).eval()
     f = method.net.encode(b.source)
     heard = {"L_C": [f]} | ({"L_C_m": [{m: f[m]} for m in f]} if per_modality else {})
     terms = method.losses(b, 0.5)

@@ -11,7 +11,7 @@ from heads.batch import Batch
 from heads.methods import stcda
 from heads.methods._windows import videos, window_features
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ from heads.losses.predictions import class_confusion, nuclear_norm
 from heads.methods import bnm, infomax, mcc, source_only
 from heads.methods import entropy as entropy_method
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch
+from heads.testing.problems import EK, SPEC, batch
 
 BOTH = ("source", "target")
 TERMS = {  # module -> (its weight, its term, the term of one label's logits without weight)

@@ -12,7 +12,7 @@ from heads.losses.moments import mmd
 from heads.methods import tcon
 from heads.methods._windows import videos, window_features
 from heads.nets import adapter
-from tests.helpers.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 

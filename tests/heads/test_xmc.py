@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy, normalize
 from heads.batch import Batch, Side, Spec
 from heads.methods import dann, source_only, xmc
 from heads.nets import adapter
+from heads.testing.problems import EK, SPEC, batch, side, without
 from tests.heads.test_losses_contrastive import naive
-from tests.helpers.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two labels"])
@@ -163,7 +163,7 @@ def test_terms_of_each_form():
 
 
 def test_unknown_spaces_list_the_known_ones():
-    with pytest.raises(ValueError, match="no cross_domain 'g'; choose from h, F, adversarial, none"):
+    with pytest.raises(ValueError, match="no method.cross_domain 'g'; choose from h, F, adversarial, none"):
         build(SPEC, cross_domain="g")
 
 

@@ -2,17 +2,10 @@
 
 import torch
 
-from heads.batch import Batch, Side, Spec
+from heads.batch import Batch, Side
+from heads.testing.problems import CAPTIONED as SPEC
 
 EXPERTS = ("object", "action", "scene")
-SPEC = Spec(
-    shapes={"object": (6,), "action": (5,), "scene": (2, 2), "words": (7,), "sentence": (4,)},
-    windows={"object": 3, "action": 2, "scene": 1, "words": 5, "sentence": 1},
-    classes={},
-    rows={"source": 24, "target": 18, "source_val": 6, "captions": 48},
-    domains=("a", "b"),
-    captions=("words", "sentence"),
-)
 
 
 def side(modalities, rows=8, seed=0, domain=0, dtype=torch.float32):

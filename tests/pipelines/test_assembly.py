@@ -95,10 +95,9 @@ def test_a_clip_that_lacks_windows_is_not_done():
                 assembly.add(part, Piece("double", number, 3, np.array([number]), 0, 1))
             assembly.add(part, None)
         assembly.end()
-    assert [str(part.reason) for part in kept] == [
-        "only 2 of 3 windows came; please report it",
-        "only 0 of 0 windows came; please report it",
-    ]
+    reasons = [str(part.reason) for part in kept]
+    assert ["2 of 3 windows" in reasons[0], "0 of 0 windows" in reasons[1]] == [True, True]
+    assert all(reason.endswith("please report it") for reason in reasons)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: device-side assert\n\ntriggered")])
@@ -107,7 +106,7 @@ def test_no_clip_is_blamed_for_a_device_that_dies(error):
         def __call__(self, windows):
             raise error
 
-    with pytest.raises(FeatcacheError, match=r"double cannot go on: .*; what is computed is kept, so start it again"):
+    with pytest.raises(FeatcacheError, match=rf"double .*{type(error).__name__}.*kept.*again"):
         assembled(Dying(), {7: [1, 2], 8: [3]})
 
 

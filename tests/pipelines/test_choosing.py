@@ -69,7 +69,7 @@ def test_rows_shifts_and_experiments_are_kept_apart_and_an_oracle_is_no_candidat
 
 def test_runs_that_differ_in_their_start_only_are_refused():
     rows = [result(replace(ADAPTED, init_from=first), 0.5) for first in ("one", "two")]
-    with pytest.raises(ConfigError, match="differ in the run they start from only"):
+    with pytest.raises(ConfigError, match="init_from"):
         groups(rows, toy(rows), "top1")
 
 
@@ -117,7 +117,8 @@ def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
     append(path, swept()[:3])
     alone = CliRunner().invoke(main, words)
     assert alone.exit_code == 1
-    assert "no row of 'toy' has two candidates with 'top1' on the same seeds; train and evaluate it" in alone.output
+    assert "no row of 'toy'" in alone.output
+    assert "--set" in alone.output
     append(path, swept())
     told = CliRunner().invoke(main, words)
     assert told.exit_code == 0, told.output

@@ -69,7 +69,7 @@ def test_check_then_repair_then_extract_again(stores, hog):
     assert said.exit_code == 1
     assert "block 0 (rows 0-35): features damaged; `featcache repair` makes its clips pending again" in said.stdout
     assert run("repair", hog).stdout == f"{hog}: block 0 (rows 0-35): features damaged: its clips are pending again\n"
-    assert "36 of 36 clips are not there yet; run `featcache extract` again" in run("check", hog).stdout
+    assert "36 of 36 clips are not extracted yet; run `featcache extract` again" in run("check", hog).stdout
     write_store(hog.parent, manifest(), "hog")
     assert run("check", hog).stdout == f"{hog}: in order\n"
     assert run("repair", hog).stdout == f"{hog}: in order, nothing to do\n"
@@ -92,6 +92,6 @@ def test_a_recipe_that_is_damaged_is_not_made_up(hog):
     (hog / "zarr.json").write_text(text.replace("rgb", "rgg"))
     said = run("repair", hog)
     assert said.exit_code == 1
-    assert "zarr.json is damaged and cannot be made anew; restore it from a copy of the store" in said.stderr
+    assert "zarr.json is damaged and cannot be recomputed; restore it from a copy of the store" in said.stderr
     (hog / "zarr.json").write_text(text)
     assert {path: path.read_bytes() for path in hog.rglob("*") if path.is_file()} == before

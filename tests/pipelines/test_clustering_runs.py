@@ -210,7 +210,7 @@ def test_other_metrics_have_tables_of_their_own(table):
 
 
 def test_what_is_of_modalities_is_left_out_with_a_word(table):
-    with pytest.raises(ConfigError, match="no norms of 'toy'.*clustering"):
+    with pytest.raises(ConfigError, match="'toy'.*clustering.*norms"):
         tables.norms_table(*table)
 
 
@@ -227,7 +227,7 @@ def test_the_report_shows_it(table, stores, runs, tmp_path):
     rows, experiment = table
     report.write(experiment, rows, runs, stores, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    for word in ("acc_hungarian/B0 per shift", "Hungarian matching gives the class", "msr:draw", LATE):
+    for word in ("acc_hungarian/B0 per shift", "Hungarian matching", "msr:draw", LATE):
         assert word in page
     assert "Feature norms" not in page
 
@@ -246,7 +246,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         "PUBLISHED = {'BM': {'utk→msr': {'acc_hungarian/B0': 16.6, 'nmi/B1': 23.3, 'ari/B1/kmeans': 6.4}}}"
     )
     path.write_text(text)
-    assert experiments.load(path).theirs("BM", "nmi/B1", headline=False) == {"utk→msr": 23.3}
+    assert experiments.load(path).published_numbers("BM", "nmi/B1", headline=False) == {"utk→msr": 23.3}
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

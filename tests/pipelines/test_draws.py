@@ -238,8 +238,11 @@ def test_leaving_the_interpreter_in_the_middle_is_clean():
     code = """
         import torch
         from pipelines.data.draws import Draw, batches
-        from tests.pipelines.test_draws import table
-        context = batches({"source": Draw(table(9), 4, 0, "source")}, 10**9, prefetch=True)
+        from pipelines.data.rows import Rows
+        from pipelines.config import Feed
+        x, present = {"rgb": torch.zeros(9, 4, 2)}, {"rgb": torch.ones(9, 4, dtype=torch.bool)}
+        table = Rows(list(range(9)), x, present, {}, torch.zeros(9), {"rgb": Feed("hog")})
+        context = batches({"source": Draw(table, 4, 0, "source")}, 10**9, prefetch=True)
         stream = context.__enter__()
         print(len(next(stream).source.index))
     """

@@ -128,7 +128,7 @@ def test_default_experiment_without_stores_is_refused(tmp_path):
     clips = manifest()
     clips.write(tmp_path / "toy" / "manifest.csv")
     write_store(tmp_path / "toy", clips, "hog", stop_after=3)
-    with pytest.raises(ConfigError, match="no finished store with features in .*; there are: hog"):
+    with pytest.raises(ConfigError, match="no finished store .*toy; there are: hog.*featcache extract"):
         experiments.load(tmp_path / "toy")
 
 
@@ -223,8 +223,7 @@ def test_settings_move_a_stage_with_its_row_but_for_those_of_the_method():
 
 
 def test_a_setting_that_a_row_lacks_names_the_row():
-    said = "row 'source-only': no setting 'lambda_g' in method; .*; --only changes the rows that it names alone$"
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match="row 'source-only': no setting 'lambda_g' in method; .*--only"):
         staged().changed(("method.lambda_g=2",))
     with pytest.raises(ConfigError, match="^row 'RNA': no setting 'lamda_g' in method; did you mean 'lambda_g'[^-]*$"):
         staged().changed(("method.lamda_g=2",), only=("RNA",))
@@ -232,7 +231,7 @@ def test_a_setting_that_a_row_lacks_names_the_row():
 
 def test_a_changed_experiment_knows_the_runs_it_was():
     ids = {config.id for config in staged().runs}
-    assert staged().changed(("steps=7",), only=("RNA",)).known == ids
+    assert staged().changed(("steps=7",), only=("RNA",)).earlier_ids == ids
 
 
 # ------------------------------------------------------------------------------------------------------------ engine
@@ -264,14 +263,14 @@ def test_a_failing_run_costs_only_those_that_start_from_it(stores, tmp_path):
     outcomes = {outcome.config.id: outcome for outcome in engine.run_all([after, bad, fine], stores, tmp_path)}
     assert [outcomes[c.id].status for c in (bad, after, fine)] == ["failed", "failed", "trained"]
     assert "term L_C" in outcomes[bad.id].note
-    assert "the run it starts from failed" in outcomes[after.id].note
+    assert f"failed: {bad.id}" in outcomes[after.id].note
     assert outcomes[bad.id].folder is None
 
 
 def test_a_first_stage_that_is_not_there_is_named(stores, tmp_path):
     (outcome,) = engine.run_all([run(init_from="nowhere_0")], stores, tmp_path)
     assert outcome.status == "failed"
-    assert "init_from names nowhere_0, which is not a finished run" in outcome.note
+    assert "init_from names nowhere_0" in outcome.note
 
 
 def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
@@ -281,7 +280,8 @@ def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
     relabelled = manifest(labels=lambda d, s, name: {"label": {"chop": "stir", "stir": "chop"}.get(name, name)})
     relabelled.write(stores / "toy" / "manifest.csv")
     (outcome,) = engine.run_all([run()], stores, tmp_path)
-    assert (outcome.status, outcome.note) == ("trained", "trained again, for these have changed: manifest")
+    assert outcome.status == "trained"
+    assert outcome.note.endswith(" changed: manifest")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(stores, tmp_path, monkeypatch):

@@ -251,9 +251,9 @@ def test_two_extractions_share_the_blocks(tmp_path, media, monkeypatch):
     assert sorted(call[0] for call in media.calls) == [str(i) for i in range(9)]  # nobody decoded a clip twice
     assert others[0].clips == 5
     assert others[0].unusable() == ["count"]  # unfinished as yet
-    assert others[0].notes == [
-        "4 clips of count are being written by another process, or were given up by it: run this again"
-    ]
+    (note,) = others[0].notes
+    assert note.startswith("4 clips of count ")
+    assert note.endswith("run this again")
     assert mine.clips == 4
     assert mine.notes == []
     assert problems(mine.stores["count"].path) == []
@@ -271,7 +271,8 @@ def test_nothing_is_left_for_a_second_extraction(tmp_path, media):
             return super().__call__(windows)
 
     assert extract(clips(2), [Meanwhile(Params())], tmp_path).unusable() == []
-    assert said[0] == "nothing to do here: 2 clips of count are being written by another process; wait for it"
+    assert "2 clips of count are being written by another process" in said[0]
+    assert said[0].endswith("wait for it")
 
 
 def test_an_extractor_that_stops_is_a_failure_of_that_clip(tmp_path, media):
@@ -289,9 +290,9 @@ def test_an_extractor_that_stops_is_a_failure_of_that_clip(tmp_path, media):
 def test_other_parameters_plans_and_clips_are_refused_before_any_work(tmp_path, media):
     extract(clips(2), [Count(Params())], tmp_path)
     media.calls.clear()
-    with pytest.raises(StoreError, match=r"params.scale: 1.0 in the store, 2.0 asked for"):
+    with pytest.raises(StoreError, match=r"params.scale: 1.0 in the store, 2.0 requested"):
         extract(clips(2), [Count(Params(2.0))], tmp_path)
-    with pytest.raises(StoreError, match="plan: 'segments:3' in the store, 'segments:4' asked for"):
+    with pytest.raises(StoreError, match="plan: 'segments:3' in the store, 'segments:4' requested"):
         recipe.extract(clips(2), [Count(Params())], tmp_path, plan=Plan("segments", 4))
     with pytest.raises(StoreError, match="removed: '1'"):
         extract(clips(1), [Motion(Params())], tmp_path)  # another extractor, but the folder's rows are fixed
@@ -355,26 +356,29 @@ def journalled(stores):
     return total
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(videos, whole, tmp_path, kills):
+@pytest.mark.parametrize(
+    ("kills", "within", "names"),
+    [(2, 0.05, ["hog", "logmel"]), pytest.param(20, 0.2, ["hog", "hof", "logmel"], marks=pytest.mark.slow)],
+)
+def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(videos, whole, tmp_path, kills, within, names):
     """Killed while clips are decoded, computed and kept; most of the time that must hit a store in the making."""
     random, amid = np.random.default_rng(0), 0
     for kill in range(kills):
         stores = tmp_path / str(kill // 4)  # every store is killed four times, at its beginning and in resumptions
-        command = [*EXTRACT, str(stores), str(videos / "kitchens.csv"), "hog", "hof", "logmel"]
+        command = [*EXTRACT, str(stores), str(videos / "kitchens.csv"), *names]
         before = journalled(stores)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and journalled(stores) == before:  # until its first row is kept
-            time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.2))
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, within))
         process.send_signal(signal.SIGKILL)
         process.wait()
         amid += before < journalled(stores)
     assert amid >= kills / 2
     for stores in tmp_path.iterdir():
-        command[-5] = str(stores)
+        command[len(EXTRACT)] = str(stores)
         assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-        for name in ("hog", "hof", "logmel"):
+        for name in names:
             assert content(stores / "kitchens" / f"{name}.zarr") == content(whole / f"{name}.zarr")
             assert problems(stores / "kitchens" / f"{name}.zarr") == []
 

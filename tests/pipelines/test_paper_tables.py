@@ -362,7 +362,7 @@ def end_to_end(table, built, folder):
     ]
     text = " ".join(render(results, small).split())
     assert "MISSING" not in text
-    assert "mind the fidelity column" in text
+    assert "In parentheses: published numbers" in text
     return small, results, text
 
 

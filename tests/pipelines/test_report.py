@@ -189,7 +189,7 @@ def test_a_lost_video_is_said_and_the_rest_shown(folders):
     (folders / "day0.png").unlink()
     page = Page(report(folders))
     assert sum(tag == "img" for tag, _ in page.tags) == 5
-    assert "Pictures not at hand: 1 of 3." in " ".join(page.texts)
+    assert "Missing pictures: 1 of 3." in " ".join(page.texts)
 
 
 def test_without_results_there_is_a_page_that_says_what_is_missing(folders):

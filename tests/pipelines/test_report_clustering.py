@@ -190,7 +190,7 @@ def test_what_a_cluster_holds():
 
 def test_what_is_mixed():
     said = seen([0, 0, 0, 1, 1, 1, 1, 2], [0, 0, 1, 0, 0, 0, 1, 2])
-    assert mixtures(said) == "Most often in another cluster: 3 of 4 b in that of a; 1 of 3 a in that of b."
+    assert re.search(r"3 of 4 b .* a; 1 of 3 a .* b\.", mixtures(said))
     assert mixtures(seen([0, 1], [0, 1])) == ""
 
 
@@ -263,12 +263,12 @@ def test_cards_say_what_is_in_each_cluster(folder):
     ]
     said = " ".join(texts)
     assert "Branch B0, by its classifier: 87.5 % of 8 clips are in the cluster of their class." in said
-    assert "1 of 2 msr:wave in that of msr:draw." in said
+    assert "1 of 2 msr:wave in the cluster of msr:draw." in said
     assert "Branch B1, by its classifier: 37.5 % of 8 clips" in said
-    assert "Empty, 2 of 4 clusters, paired with" in said
-    assert "That takes the target's labels" in said
+    assert "Empty: 2 of 4 clusters" in said
+    assert "use the target's labels" in said
     assert "oracle K" in said
-    for claim in ("The classes are the same", "The backbones are frozen"):  # of classification alone
+    for claim in ("Domains share the classes", "The backbones are frozen"):  # of classification alone
         assert claim not in said
 
 

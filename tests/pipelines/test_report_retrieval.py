@@ -47,7 +47,7 @@ def test_answers_are_those_of_the_embeddings(folder):
         own = kept["clip"][k]
         assert answer.own == kept["rows"][own]
         assert answer.rank == (xi[k] > xi[k, own]).sum() + ((xi[k] == xi[k, own]).sum() - 1) / 2
-        places = [kept["rows"].tolist().index(row) for row in answer.found]
+        places = [kept["rows"].tolist().index(row) for row in answer.rows]
         np.testing.assert_allclose(xi[k, places], np.sort(xi[k])[::-1][:5], atol=1e-6)
 
 
@@ -86,12 +86,12 @@ def test_without_media_the_gallery_is_words(folder, results):
     found = [
         f"{k} {'✓' if row == a.own else '✗'} {first[clips.clips[row].clip_id]}"
         for a in answers(run)
-        for k, row in enumerate(a.found, 1)
+        for k, row in enumerate(a.rows, 1)
     ]
     assert [line for line in texts if re.match(r"\d [✓✗]", line)] == found
     assert sum("✓" in line or "✗" in line for line in texts) == 5 * len(queries) + 1  # and the legend
     assert "<img" not in text
-    assert any("Pictures not at hand" in line for line in texts)
+    assert any("Missing pictures" in line for line in texts)
 
 
 def test_without_media_to_be_there_no_advice_is_given(tmp_path):
@@ -101,7 +101,7 @@ def test_without_media_to_be_there_no_advice_is_given(tmp_path):
         np.savez(tmp_path / "stores" / f"{name}.npz", rows=np.zeros(3))
     results = evaluate(train(run, tmp_path / "stores", tmp_path / "runs"), tmp_path / "stores")
     text = " ".join(Page(page(tmp_path, results, steps=2)).texts)
-    assert "No pictures: the sources are no media." in text
+    assert "No pictures: the sources of the clips are arrays" in text
     assert "re-encode" not in text
 
 
@@ -110,7 +110,7 @@ def test_marks_say_which_clip_is_the_querys_own(folder, results):
     run = Run.open(folder / "runs" / retrieval_run().id)
     for card, answer in zip(cards, answers(run), strict=True):
         marks = re.findall(r'<figure class="(right|wrong)">.*?<figcaption>(\d) ([✓✗])', card)
-        assert [mark == "✓" for _, _, mark in marks] == [row == answer.own for row in answer.found]
+        assert [mark == "✓" for _, _, mark in marks] == [row == answer.own for row in answer.rows]
         assert all((kind == "right") == (mark == "✓") for kind, _, mark in marks)
 
 
@@ -153,7 +153,7 @@ def test_a_missing_run_leaves_a_page_that_says_so(folder, results, tmp_path):
     write(experiment, results, tmp_path, tmp_path, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "No queries of gated on day→night: no finished run" in text
-    assert "Nothing of gated on day→night: no finished run" in text
+    assert "No embeddings of gated on day→night: no finished run" in text
 
 
 def test_a_scatter_plot_keeps_shapes_and_proportions():

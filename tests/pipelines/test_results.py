@@ -59,9 +59,7 @@ def test_a_torn_last_line_is_told_and_the_next_append_is_whole(tmp_path, cut):
     if cut == 1:  # only the line's end is gone: nothing is lost
         assert read(path) == [ONE, but(metric="top5")]
     else:
-        with pytest.warns(
-            UserWarning, match="results.jsonl line 2 is torn or no result, and was left out .*; evaluate again"
-        ):
+        with pytest.warns(UserWarning, match="results.jsonl line 2 .*left out.*evaluate again"):
             assert read(path) == [ONE]
     append(path, [but(metric="mean_class")])
     with warnings.catch_warnings():
@@ -87,7 +85,7 @@ def test_a_line_that_is_no_result_is_told(tmp_path, line):
     path = tmp_path / "results.jsonl"
     append(path, [ONE])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.warns(UserWarning, match="line 2 is torn or no result"):
+    with pytest.warns(UserWarning, match="line 2 .*left out.*evaluate again"):
         assert read(path) == [ONE]
 
 
@@ -106,5 +104,5 @@ def test_fields_of_a_newer_version_are_left_out(tmp_path):
 
 
 def test_no_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="no results at .*; `featcache evaluate` writes them"):
+    with pytest.raises(ConfigError, match="no results at .*none.jsonl.*`featcache evaluate`"):
         read(tmp_path / "none.jsonl")

@@ -12,11 +12,11 @@ from heads.methods import gan3c, hcl, sfda, shot
 from heads.methods._copies import Teacher, second_head
 from heads.nets import adapter
 from heads.nets import mtran as net
+from heads.testing import methods as contract
+from heads.testing.problems import EK, SPEC, batch, side
 from pipelines.data import opening
 from pipelines.training.runs import Run
 from pipelines.training.train import train
-from tests.heads import test_method_contract as contract
-from tests.helpers.problems import EK, SPEC, batch, side
 from tests.helpers.stores import manifest, run, write_all
 
 torch.set_num_threads(1)

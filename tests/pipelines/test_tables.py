@@ -20,9 +20,9 @@ def cells(markdown):
     return {"": split[0], **{line[0]: line[1:] for line in split[2:]}}
 
 
-def said(results, of):
+def one_line(results, experiment):
     """The Markdown table on one line, so that wrapped notes can be looked for."""
-    return " ".join(render(results, of).split())
+    return " ".join(render(results, experiment).split())
 
 
 @pytest.fixture
@@ -89,23 +89,23 @@ def test_missing_seeds_are_counted_in_the_cell_and_empty_the_mean(toy):
     assert table["source-only"][:3] == ["45.0 ± 7.1 [2 of 3 seeds]", "20.0 ± 0.0", "–"]
     assert table["RNA (UDA)"][-1] == "–"  # its gain has no partner for seed 2
     assert "source-only 1 of 6 (day→night seed 2)" in render(some, toy)
-    assert "mean ± sample std over 3 seeds (0, 1, 2)." in said(some, toy)
+    assert "mean ± sample std over 3 seeds (0, 1, 2)." in one_line(some, toy)
 
 
 def test_without_any_results_the_plan_is_still_shown(toy):
     table = cells(render([], toy))
     assert table["RNA (UDA)"] == ["–"] * 4
-    text = said([], toy)
+    text = one_line([], toy)
     assert "Top-1 accuracy in per cent on the test rows; no results yet." in text
     assert "MISSING: source-only all 6; RNA (UDA) all 6; supervised-target all 6. To make them" in text
 
 
 def test_notes_speak_of_the_seeds_that_are_there_not_of_those_that_are_planned(toy):
     one = [row for row in rows(toy) if row.seed == 1]
-    assert "test rows; seed 1 only, so without ±. Selection" in said(one, toy)
-    assert "seeds, which differ by row" not in said([row for row in one if row.row == "RNA (UDA)"], toy)
+    assert "test rows; seed 1 only, so without ±. Selection" in one_line(one, toy)
+    assert "seeds, which differ by row" not in one_line([row for row in one if row.row == "RNA (UDA)"], toy)
     some = [row for row in rows(toy) if row.seed == 1 or row.row == "source-only"]
-    assert "by row: source-only: 3 seeds (0, 1, 2); RNA (UDA): 1 seed (1); supervised-target: 1 seed (1)." in said(
+    assert "by row: source-only: 3 seeds (0, 1, 2); RNA (UDA): 1 seed (1); supervised-target: 1 seed (1)." in one_line(
         some, toy
     )
 
@@ -115,7 +115,7 @@ def test_many_missing_rows_and_shifts_are_counted_and_the_first_ones_named():
     runs = [config(f"row {r}", (s,), t, seed) for r in range(12) for s, t in shifts for seed in (0, 1)]
     many = Experiment("many", "", tuple(runs))
     first_seed = [result(run, 0.5) for run in runs if run.seed == 0]
-    text = said(first_seed, many)
+    text = one_line(first_seed, many)
     assert "**MISSING: row 0 5 of 10 (D1→D2, D1→D3, D1→D4, … and 2 more seed 1); row 1 5 of 10 (" in text
     assert "row 9 5 of 10 (D1→D2, D1→D3, D1→D4, … and 2 more seed 1); … and 2 more. To make them" in text
     assert "row 10 5 of 10" not in text
@@ -176,7 +176,7 @@ def test_a_published_number_never_stands_without_fidelity_and_its_note(column):
     toy = experiment(published={"source-only": {column: 46.21}})
     text = render(rows(toy), toy)
     assert cells(text)["source-only"][0] == "adapter"
-    assert "In parentheses: published numbers, in the authors' own setting" in " ".join(text.split())
+    assert "In parentheses: published numbers" in " ".join(text.split())
 
 
 def test_published_numbers_of_other_metrics_stand_in_their_own_tables():
@@ -194,7 +194,7 @@ def test_published_norms_stand_beside_ours():
     one = replace(toy, runs=tuple(run for run in toy.runs if toy.columns[run.id] == shift))
     text = norms_table([*rows(one), *norm_rows(one)], one)
     assert cells(text)["source-only"][0] == "0.500 ± 0.000 (0.126)"
-    assert "In parentheses: published, in the authors' own setting." in " ".join(text.split())
+    assert "In parentheses: published numbers" in " ".join(text.split())
     assert "parentheses" not in norms_table([*rows(toy), *norm_rows(toy)], experiment())
 
 
@@ -247,7 +247,7 @@ def test_features_of_one_recipe_but_different_bytes_are_not_compared_in_silence(
     assert "DIFFERENT CONTENT" not in render(same, toy)
     for name, what in (("store rgb", "store toy/hog"), ("manifest", "manifest toy")):
         mixed = [replace(row, read=read | {name: other.get(row.row, read[name])}) for row in same]
-        text = said(mixed, toy)
+        text = one_line(mixed, toy)
         assert f"DIFFERENT CONTENT: {what} was read in 2 states ({read[name][:8]}, 44444444)" in text
         assert text.count("DIFFERENT CONTENT") == 1
 
@@ -262,13 +262,13 @@ def test_a_row_on_another_store_is_no_other_content_of_the_same_store(toy):
 
 def test_the_number_of_test_clips_is_said(toy):
     some = [replace(row, n=40) if row.test == "day" else row for row in rows(toy)]
-    assert "Test clips: day→night 50, night→day 40." in said(some, toy)
-    assert "DIFFERENT TEST CLIPS" not in said(some, toy)
+    assert "Test clips: day→night 50, night→day 40." in one_line(some, toy)
+    assert "DIFFERENT TEST CLIPS" not in one_line(some, toy)
 
 
 def test_a_column_over_different_test_clips_is_loud(toy):
     some = [replace(row, n=47) if row.row == "RNA (UDA)" and row.test == "night" else row for row in rows(toy)]
-    text = said(some, toy)
+    text = one_line(some, toy)
     assert "**DIFFERENT TEST CLIPS in day→night: source-only 50, RNA (UDA) 47, supervised-target 50;" in text
     assert "DIFFERENT TEST CLIPS in night→day" not in text
     assert "Test clips:" not in text
@@ -277,10 +277,10 @@ def test_a_column_over_different_test_clips_is_loud(toy):
 def test_vanished_features_are_named_by_row_shift_seeds_and_modality(toy):
     dead = [run.id for run in toy.runs if run.row == "RNA (UDA)" and run.test == "night" and run.seed > 0]
     some = [replace(row, collapsed=("audio",)) if row.run in dead else row for row in rows(toy)]
-    text = said(some, toy)
-    assert "**COLLAPSED FEATURES: RNA (UDA) day→night (seeds 1, 2): audio. Their norm vanished in" in text
+    text = one_line(some, toy)
+    assert "**COLLAPSED FEATURES: RNA (UDA) day→night (seeds 1, 2): audio." in text
     assert text.count("COLLAPSED") == 1
-    assert "COLLAPSED" not in said(rows(toy), toy)
+    assert "COLLAPSED" not in one_line(rows(toy), toy)
 
 
 def test_runs_whose_batches_came_in_another_order_are_told(toy):
@@ -288,10 +288,10 @@ def test_runs_whose_batches_came_in_another_order_are_told(toy):
     tiers = {"source-only": "streaming", "RNA (UDA)": "mapped", "supervised-target": "resident"}
     some = [replace(row, tier=tiers[row.row]) for row in rows(toy)]
     mixed = [replace(row, tier="streaming") if row.row == "RNA (UDA)" and row.seed == 0 else row for row in some]
-    assert "Streamed: source-only. Features were larger than memory" in said(some, toy)
-    assert "Streamed: source-only, RNA (UDA) (2 of 6 runs). Features" in said(mixed, toy)
-    assert "Streamed" not in said([replace(row, tier="mapped") for row in some], toy)
-    assert "Streamed" not in said(rows(toy), toy)  # lines from before the tier was told
+    assert "Streamed: source-only. " in one_line(some, toy)
+    assert "Streamed: source-only, RNA (UDA) (2 of 6 runs). Features" in one_line(mixed, toy)
+    assert "Streamed" not in one_line([replace(row, tier="mapped") for row in some], toy)
+    assert "Streamed" not in one_line(rows(toy), toy)  # lines from before the tier was told
 
 
 def test_labels_of_the_test_domain_are_seen_through_init_from():
@@ -303,19 +303,19 @@ def test_labels_of_the_test_domain_are_seen_through_init_from():
     both = Experiment("leak", "", (stage, between, clean, leaky))
     table = build([result(clean, 0.4), result(leaky, 0.9)], both)
     assert {line.method: line.label_free for line in table.lines} == {"source-only": True, "RNA (UDA)": False}
-    assert "† trained on labels of the test domain, itself or in a run it starts from" in said([], both)
+    assert "† trained on labels of the test domain" in one_line([], both)
 
 
 def test_a_start_outside_the_experiment_is_said():
     run = config("RNA (UDA)", ("day",), "night", 0, target="night", init_from="elsewhere_0")
-    text = said([], Experiment("toy", "", (run,)))
-    assert "**UNKNOWN START: RNA (UDA) starts from elsewhere_0, not among the runs of this experiment" in text
+    text = one_line([], Experiment("toy", "", (run,)))
+    assert "**UNKNOWN START: RNA (UDA) starts from elsewhere_0" in text
 
 
 def test_adapting_to_the_test_clips_is_said(toy):
-    assert "Transductive" not in said([], toy)
+    assert "Transductive" not in one_line([], toy)
     seen = replace(toy, runs=tuple(replace(run, train_split="test") if run.target else run for run in toy.runs))
-    assert "Transductive: RNA (UDA) adapted to the very clips of the test, without labels." in said([], seen)
+    assert "Transductive: RNA (UDA) adapted to the test clips" in one_line([], seen)
 
 
 def test_several_tasks_are_headed_by_all_of_them_right(toy):
@@ -329,18 +329,18 @@ def test_only_true_strays_are_counted_when_rows_are_chosen(toy):
     some = rows(toy)
     for part in (toy.changed(only=("source-only",)), toy.changed(seeds="0"), toy.changed(("steps=7",))):
         assert "Left out" not in render(some, part)
-        assert "no longer describes (1)." in render([*some, replace(some[0], run="older")], part)
+        assert re.search(r"Left out: .* \(1\)\.", render([*some, replace(some[0], run="older")], part))
 
 
 def test_runs_that_the_experiment_no_longer_describes_are_mentioned(toy):
     old = replace(result(toy.runs[0], 0.99), run="older")
     text = render([*rows(toy), old], toy)
-    assert "Left out: results of runs that the experiment no longer describes (1)." in text
+    assert re.search(r"Left out: .* \(1\)\.", text)
     assert cells(text) == cells(render(rows(toy), toy))
 
 
 def test_an_unknown_metric_lists_the_known_ones(toy):
-    with pytest.raises(ConfigError, match=r"no metric 'top7' in the results of 'toy'; they have: top1"):
+    with pytest.raises(ConfigError, match=r"'top7'.*'toy'.*top1"):
         render(rows(toy), toy, "top7")
 
 

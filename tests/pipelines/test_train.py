@@ -24,6 +24,7 @@ from heads import methods
 from heads.batch import Batch
 from heads.methods import rna, source_only
 from heads.nets import adapter
+from heads.testing.problems import net_for, small
 from pipelines.config import Feed, Optim, override
 from pipelines.data.opening import open_run
 from pipelines.evaluation.evaluate import evaluate
@@ -34,7 +35,6 @@ from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.conftest import ROOT
 from tests.helpers import caption_stores as captioned
-from tests.helpers.problems import net_for, small
 from tests.helpers.stores import manifest, run, write_all, write_store
 
 
@@ -303,7 +303,8 @@ def test_past_batches_are_not_looked_at_again(name, stores, captioned_stores, mo
         target="night" if "target" in sees else None,
         holdout=0.25 if "source_val" in sees else 0.0,
         init_from="some_0" if "init_from" in module.METHOD.needs else None,
-        epoch=3,
+        steps=5,
+        epoch=2,
         **(HEALTHY if make is run else {}),
     )
 
@@ -443,7 +444,7 @@ def test_optimisers_take_their_settings(optim, stores):
 
 
 def test_a_prefix_without_parameters_is_named(stores, tmp_path):
-    with pytest.raises(ConfigError, match="optim_for names 'net.G', but no parameter starts so; there are:"):
+    with pytest.raises(ConfigError, match="optim_for.*'net.G'.*there are: .*net"):
         train(run(optim_for={"net.G": Optim()}), stores, tmp_path)
 
 
@@ -531,7 +532,7 @@ def test_a_finished_run_is_kept_and_changed_features_train_it_again(tmp_path):
     write_store(stores / "toy", manifest(), "hof", seed=9)
     old_log = (folder / "log.jsonl").read_text()
     assert train(run(), stores, tmp_path) == folder
-    assert Run.open(folder).facts["note"] == "trained again, for these have changed: store flow"
+    assert Run.open(folder).facts["note"].endswith(" changed: store flow")
     assert (folder / "log.jsonl").read_text() != old_log
 
 
@@ -558,15 +559,15 @@ def test_a_retrained_first_stage_makes_the_second_stale(tmp_path):
     method = Run.open(tmp_path / stage_a.id).method()
     torch.save({name: w + 1 for name, w in method.state_dict().items()}, tmp_path / stage_a.id / "head.pt")
     note = Run.open(train(stage_b, stores, tmp_path)).facts["note"]
-    assert note == "trained again, for these have changed: init_from"
+    assert note.endswith(" changed: init_from")
 
 
 def test_a_first_stage_that_does_not_fit_is_named(stores, tmp_path):
-    with pytest.raises(ConfigError, match="init_from names nothing_0, which is not a finished run"):
+    with pytest.raises(ConfigError, match="init_from.*nothing_0"):
         train(run(init_from="nothing_0"), stores, tmp_path)
     wide = run(net=adapter.Params(dim=16))
     train(wide, stores, tmp_path)
-    with pytest.raises(ConfigError, match="has another net: it lacks net"):
+    with pytest.raises(ConfigError, match="init_from.*lacks net"):
         train(run(init_from=wide.id), stores, tmp_path)
 
 
@@ -576,7 +577,7 @@ def test_a_diverging_run_names_term_and_step_and_leaves_nothing(stores, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_rna_learns_without_collapse_in_a_healthy_setting(stores, tmp_path, seed):
     """Finite is not enough: collapsed features are finite and look aligned."""
     config = adapting(steps=120, seed=seed)
@@ -612,7 +613,7 @@ def test_weights_that_are_no_numbers_are_named(stores, monkeypatch):
     method = source_only.SourceOnly(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
     broken = lambda optim, optimizer, progress: method.net.F["rgb"].weight.data.fill_(math.inf)  # noqa: E731
     monkeypatch.setattr(train_module, "update", broken)
-    with pytest.raises(ConfigError, match="the weights net.F.rgb.weight are not finite after the last step; lower"):
+    with pytest.raises(ConfigError, match="net.F.rgb.weight.*not finite.*lower optim.lr"):
         train_module.fit(method, config, opened, opened.test())
 
 
@@ -629,7 +630,7 @@ def test_outputs_that_are_no_numbers_are_named(stores):
     config = run(steps=0)
     opened = open_run(config, stores)
     method = Nonsense(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
-    with pytest.raises(ConfigError, match="output 'label' is not finite; lower optim.lr"):
+    with pytest.raises(ConfigError, match="'label'.*not finite.*lower optim.lr"):
         train_module.fit(method, config, opened, opened.test())
 
 
@@ -644,7 +645,7 @@ def test_pools_of_a_side_that_is_not_there_are_named(stores):
     config = run()
     opened = open_run(config, stores)
     method = Stray(config.method, opened.spec, adapter.Adapter(config.net, opened.spec))
-    with pytest.raises(ValueError, match="begin_epoch gave pools of 'target', but this run draws from: source"):
+    with pytest.raises(ValueError, match="begin_epoch.*'target'.*source"):
         train_module.fit(method, config, opened, opened.test())
 
 
@@ -658,13 +659,11 @@ def test_a_damaged_run_is_named_and_trained_again(name, damage, finished, stores
     if damage != "missing":
         as_bytes = {"empty": b"", "cut": whole[:-40], "text": b"garbage", "bytes": b"\xff\x00\x80" * 99}
         path.write_bytes(as_bytes.get(damage, damage.encode()))
-    with pytest.raises(
-        ConfigError, match=f"{name} is (missing|damaged .*); `featcache train-head` makes the run again"
-    ):
+    with pytest.raises(ConfigError, match=f"{name} is (missing|damaged .*);.*`featcache train-head`"):
         Run.open(folder)
     assert train(run(), stores, tmp_path) == folder
     note = Run.open(folder).facts["note"]
-    assert note.startswith("trained again, for ")
+    assert note.startswith("trained again")
     assert name in note
     assert path.read_bytes() == whole or name == "run.json"  # which has the seconds it took
 
@@ -677,7 +676,7 @@ def finished(stores, tmp_path_factory):
 def test_a_damaged_first_stage_is_named(finished, stores, tmp_path):
     folder = shutil.copytree(finished, tmp_path / finished.name)
     (folder / "head.pt").write_bytes(b"")
-    with pytest.raises(ConfigError, match="init_from names .*, which is not a finished run in .*head.pt is damaged"):
+    with pytest.raises(ConfigError, match="init_from.*head.pt is damaged"):
         train(run(seed=1, init_from=folder.name), stores, tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections import Counter
 
 import numpy as np
@@ -28,6 +27,10 @@ from tests.pipelines.test_tiers import DRAWS, T, check, clone, equal
 
 WIDTH = 128  # rows of whole pages, four at a time
 VIEWS = {"rgb": ("hog", "hog@flip", "hog@left"), "flow": ("hof", "hof@flip", "hof@left")}
+#: in the fast suite: mapped features give the same tensors as resident ones, see below
+RESIDENT_OR_STREAMING = pytest.mark.parametrize(
+    "tier", ["resident", pytest.param("mapped", marks=pytest.mark.slow), "streaming"]
+)
 ALL_TIERS = pytest.mark.parametrize("tier", tiers.TIERS)
 EVERY = pytest.mark.parametrize(("train_draw", "test_draw"), DRAWS)
 
@@ -54,8 +57,6 @@ def patch():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_format.Layout, "block_rows", 4)
         patch.setattr(_format.Layout, "chunk_rows", 1)
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
         yield patch
 
 
@@ -92,7 +93,7 @@ def drawn(config, opened, count):
 # ------------------------------------------------------------------------------------------------------------ drawing
 
 
-@ALL_TIERS
+@RESIDENT_OR_STREAMING
 @EVERY
 def test_a_row_is_what_one_of_its_stores_says(tier, train_draw, test_draw, stores):
     """All of its windows come from that store, which is not always the same; against numpy, row by row."""
@@ -112,7 +113,7 @@ def test_a_row_is_what_one_of_its_stores_says(tier, train_draw, test_draw, store
     assert seen == {(m, view) for m, names in VIEWS.items() for view in range(len(names))}
 
 
-@ALL_TIERS
+@RESIDENT_OR_STREAMING
 def test_every_view_of_every_row_is_drawn_about_equally(tier, stores):
     """And each modality's by itself: all nine pairs of rgb and flow occur alike."""
     config = viewed("random:1")
@@ -390,7 +391,7 @@ def test_a_run_says_what_views_it_read_and_is_trained_again_when_one_changes(tmp
     with pytest.raises(ConfigError, match="store rgb/hog@other has changed since run"):
         evaluate(folder, tmp_path / "stores")
     train(config, tmp_path / "stores", tmp_path / "runs")
-    assert Run.open(folder).facts["note"] == "trained again, for these have changed: store rgb/hog@other"
+    assert Run.open(folder).facts["note"].endswith(" changed: store rgb/hog@other")
 
 
 def test_tiers_train_alike_and_views_make_a_difference(stores, tmp_path):

@@ -1,0 +1,240 @@
+"""The contract of a method file, as a class of tests."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any, ClassVar, Never
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD
+
+from heads.batch import Batch, Spec
+from heads.methods import Method
+from heads.testing.files import FileTests, check_params, short_name
+from heads.testing.problems import batch, net_for, only, side, small, specs_for, sweep, without
+
+
+class HiddenError(KeyError):
+    """Hidden labels were read."""
+
+
+class Hidden(dict[str, Any]):
+    """The labels of a target, which raise an error as soon as somebody looks at them."""
+
+    def _refuse(self, *_: object) -> Never:
+        raise HiddenError("the method reads the target's labels `y`, which are hidden in training")
+
+    __getitem__ = __contains__ = __iter__ = __len__ = get = keys = values = items = _refuse
+
+
+def build(
+    module: ModuleType, spec: Spec, sides: Sequence[str], seed: int = 0, params: dict[str, Any] | None = None
+) -> Method:
+    """Build a small method and net from this seed. The method receives these sides, and `source_val` if it uses it."""
+    names = {*sides, "captions", *({"source_val"} & {*module.METHOD.needs, *module.METHOD.may})}
+    spec = dataclasses.replace(spec, rows={name: n for name, n in spec.rows.items() if name in names})
+    torch.manual_seed(seed)
+    net = net_for(module, spec)
+    method: Method = module.METHOD(
+        dataclasses.replace(module.Params(), **{**small(module), **(params or {})}), spec, net
+    )
+    return method
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """Return the sum of the terms; AssertionError if there is none."""
+    assert terms, "losses() returned no terms"
+    return torch.stack(list(terms.values())).sum()
+
+
+def train(method: Method, spec: Spec, sides: Sequence[str], steps: int = 3, lr: float = 0.05) -> list[dict[str, float]]:
+    """Train for a few clipped steps, `begin_epoch` included, and return the terms of each step."""
+    optimizer = SGD(method.parameters(), lr=lr)
+    method.eval()
+    with torch.no_grad():
+        method.begin_epoch(0, sweep(spec))
+    method.train()
+    log = []
+    for step in range(steps):
+        for _, terms in method.rounds(batch(spec, sides, seed=10 * step), step / steps):
+            method.zero_grad()
+            total(terms).backward()
+            torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
+            optimizer.step()
+        log.append({name: term.item() for name, term in terms.items()})
+    return log
+
+
+class MethodTests(FileTests):
+    """The contract of a method: a file with `Params` and `METHOD`.
+
+    Each test runs on two small classification specs or a retrieval spec, whichever `METHOD.tasks` names, with the sides
+    in `METHOD.needs` and again with those in `METHOD.may`. Clustering methods have no spec here.
+    """
+
+    contents = ("Params", "METHOD")
+    params: ClassVar[dict[str, Any]] = {}  #: hyper-parameters to test with, where the defaults do not fit few rows
+    compares_sides: ClassVar[bool] = True  #: a loss compares source rows with target rows; False: each has its own
+    pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # about the few rows
+
+    @classmethod
+    def problems(cls) -> Iterator[tuple[ModuleType, Spec, tuple[str, ...], str]]:
+        """Yield (module, spec, sides, id) for every method, on every spec of its tasks, with both sets of sides."""
+        for module in cls.checked_modules():
+            uses = (module.METHOD.needs, module.METHOD.needs + module.METHOD.may)
+            for sides in dict.fromkeys(tuple(s for s in ("source", "target") if s in used) for used in uses):
+                for title, spec in specs_for(module.METHOD.tasks).items():
+                    yield module, spec, sides, f"{short_name(module)}, {'+'.join(sides)}, {title}"
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a test once per file (`module`), per problem (`spec`), or per kind of problem (`richest`, `two_sided`).
+
+        richest: the last spec of a file's classification specs and its retrieval spec, with all sides.
+        two_sided: the classification specs, with both sides, if the method receives and compares both.
+        """
+        problems = list(self.problems())
+        last = {(module, bool(spec.captions)): id for module, spec, _, id in problems}.values()
+        both = [case for case in problems if len(case[2]) == 2 and not case[1].captions] if self.compares_sides else []
+        wanted = {"spec": problems, "richest": [case for case in problems if case[3] in last], "two_sided": both}
+        for argument, cases in wanted.items():
+            if argument in metafunc.fixturenames:
+                skip = pytest.mark.skip("not for a method of these tasks and sides")
+                params = [pytest.param(*case, id=id) for *case, id in cases]
+                nothing = pytest.param(None, None, None, marks=skip, id="no problem")
+                metafunc.parametrize(("module", argument, "sides"), params or [nothing])
+                return
+        super().pytest_generate_tests(metafunc)
+
+    def build(self, module: ModuleType, spec: Spec, sides: Sequence[str], seed: int = 0) -> Method:
+        """Build the method with `params`. Override this for a method that needs more."""
+        return build(module, spec, sides, seed, self.params)
+
+    def test_file_follows_the_layout(self, module: ModuleType) -> None:
+        """The docstring gives objective and details; `Params` is frozen and documented; `METHOD` is a Method."""
+        assert issubclass(module.METHOD, Method)
+        assert {*module.METHOD.needs, *module.METHOD.may} <= {"source", "source_val", "target", "init_from"}
+        text = module.__doc__ or ""
+        assert re.search(r"L\s+= |min  L_|net:   L = ", text), "the docstring has no objective, such as 'L = L_C + ...'"
+        assert "Implementation details" in text, "the docstring has no section 'Implementation details'"
+        check_params(module)
+
+    def test_terms_are_finite_scalars(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """A few steps of training give finite terms."""
+        log = train(self.build(module, spec, sides), spec, sides)
+        assert log
+        for terms in log:
+            assert torch.tensor(list(terms.values())).isfinite().all(), terms
+
+    def test_every_parameter_gets_a_gradient(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """Every trainable parameter has a gradient other than 0, and `players` lists it."""
+        method = self.build(module, spec, sides).train()
+        total(method(batch(spec, sides), 0.5)).backward()
+        trainable = {name: p for name, p in method.named_parameters() if p.requires_grad}
+        idle = [name for name, p in trainable.items() if p.grad is None or p.grad.abs().max() == 0]
+        assert idle == [], f"no gradient reaches {', '.join(idle)}; use these parameters in a loss, or freeze them"
+        listed = {id(p) for group in method.players().values() for p in group}
+        unlisted = [name for name, p in trainable.items() if id(p) not in listed]
+        assert unlisted == [], f"players() does not list {', '.join(unlisted)}"
+        assert listed == {id(p) for p in trainable.values()}, "players() lists frozen parameters, or others' ones"
+
+    def test_same_seed_same_log(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """Equal seeds give equal terms, other seeds other terms."""
+        log, again, other = (train(self.build(module, spec, sides, seed), spec, sides, steps=2) for seed in (0, 0, 1))
+        assert log == again, "equal seeds gave different terms; draw random numbers from torch's global stream only"
+        assert log != other, "different seeds gave equal terms"
+
+    def test_the_net_is_drawn_before_the_method(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """The constructor leaves the net's weights as they were drawn, so that equal seeds compare methods."""
+        torch.manual_seed(0)
+        bare = net_for(module, spec)
+        for name, weights in self.build(module, spec, sides).net.state_dict().items():
+            assert torch.equal(weights, bare.state_dict()[name]), f"the constructor changed {name} of the net"
+
+    def test_state_dict_round_trip(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """A trained method that was saved and loaded predicts the same."""
+        method, other = self.build(module, spec, sides), self.build(module, spec, sides, seed=5)
+        train(method, spec, sides)
+        other.load_state_dict(method.state_dict())
+        rows = side(spec, labelled=False)
+        outputs, again = method.eval().predict(rows), other.eval().predict(rows)
+        assert set(outputs) == (set(spec.classes) or {"visual"})
+        for name, out in outputs.items():
+            assert torch.equal(out, again[name]), f"{name} differs after load_state_dict; keep what predict reads in it"
+
+    def test_prediction_draws_nothing_and_keeps_no_state(
+        self, module: ModuleType, spec: Spec, sides: tuple[str, ...]
+    ) -> None:
+        """`predict` draws no random number, changes no weight or buffer, and gives the same again."""
+        method, rows = self.build(module, spec, sides).eval(), side(spec, labelled=False)
+        before, weights = torch.get_rng_state(), {name: w.clone() for name, w in method.state_dict().items()}
+        first = method.predict(rows)
+        assert torch.equal(torch.get_rng_state(), before), "predict draws random numbers"
+        for label, z in method.predict(rows).items():
+            assert torch.equal(z, first[label]), f"a second predict gives another {label}"
+        for name, w in method.state_dict().items():
+            assert torch.equal(w, weights[name]), f"predict changes {name}"
+
+    def test_labels_of_the_target_are_not_read(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """Not even to see if there are any: a run hides them, and a method that looks learns from something else."""
+        method, b = self.build(module, spec, sides).train(), batch(spec, sides)
+        if b.target is not None:
+            b = dataclasses.replace(b, target=dataclasses.replace(b.target, y=Hidden(b.target.y)))
+        for _, terms in method.rounds(b, 0.5):
+            total(terms).backward()
+
+    def test_missing_labels_of_the_source_are_named(
+        self, module: ModuleType, spec: Spec, sides: tuple[str, ...]
+    ) -> None:
+        """A source side without labels, or without captions in retrieval, is a ValueError that names them."""
+        method, b = self.build(module, spec, sides).train(), batch(spec, sides)
+        if b.source is None:
+            return
+        source = dataclasses.replace(only(b.source, spec.shapes.keys() - set(spec.captions)), y={})
+        hidden = Batch(source=source, target=b.target)
+        with pytest.raises(ValueError, match="needs captions" if spec.captions else "labels of kind .*hidden"):
+            method(hidden, 0.5)
+
+    def test_a_batch_of_one_and_rows_without_a_modality(
+        self, module: ModuleType, spec: Spec, sides: tuple[str, ...]
+    ) -> None:
+        """Terms and gradients stay finite in a batch of one row and where rows lack a modality or their captions."""
+        method = self.build(module, spec, sides).train()
+        single = batch(spec, sides, rows=1)
+        whole, second = batch(spec, sides), list(spec.shapes)[1]
+        gone = Batch(**{name: without(getattr(whole, name), second, slice(0, 8, 2)) for name in sides})
+        mute = [dataclasses.replace(gone, source=without(gone.source_side, m, slice(1, 4))) for m in spec.captions]
+        for b in (single, gone, *mute):
+            method.zero_grad()
+            terms = method(b, 0.5)
+            total(terms).backward()
+            assert torch.stack(list(terms.values())).isfinite().all(), terms
+            for name, p in method.named_parameters():
+                assert p.grad is None or p.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+    def test_shapes_do_not_depend_on_values(self, module: ModuleType, richest: Spec, sides: tuple[str, ...]) -> None:
+        """No `.item()`, no `if tensor`: losses run on tensors that have shapes but no values."""
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        method = self.build(module, richest, sides).train()
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            for name, term in method(batch(richest, sides), 0.5).items():
+                assert term.shape == (), f"{name} is no scalar"
+
+    def test_sides_that_share_no_modality(self, module: ModuleType, two_sided: Spec, sides: tuple[str, ...]) -> None:
+        """A method that compares the sides refuses sides without a common modality: it would align nothing."""
+        method, b = self.build(module, two_sided, sides).train(), batch(two_sided, sides)
+        strangers = Batch(only(b.source_side, ["rgb"]), only(b.target_side, ["flow"]))
+        words = "source and target share no modality to align; check `seen_by` of the feeds"
+        try:
+            method(strangers, 0.5)
+        except ValueError as error:
+            message = str(error)
+        else:
+            message = "nothing"
+        assert words in message, (
+            f"on sides that share no modality the method raised {message}; raise ValueError({words!r}), or set "
+            f"`compares_sides = False` in {type(self).__name__} if no loss compares source rows with target rows"
+        )

@@ -1,0 +1,210 @@
+"""The contracts of net files, as classes of tests: one for each task."""
+
+import dataclasses
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from heads.batch import Side, Spec, gather
+from heads.nets import Net, Retrieval
+from heads.testing.files import FileTests, check_params, short_name
+from heads.testing.problems import CAPTIONED, EK, SPEC, only, row, side, small, without
+
+CLIPS = CAPTIONED.shapes.keys() - set(CAPTIONED.captions)
+each_spec = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
+
+
+def build(module: ModuleType, spec: Spec, params: dict[str, Any] | None = None) -> Net:
+    """Build a small net with the seed 0, in eval mode."""
+    torch.manual_seed(0)
+    net: Net = module.NET(dataclasses.replace(module.Params(), **{**small(module), **(params or {})}), spec)
+    return net.eval()
+
+
+def with_noise_where_absent(s: Side) -> Side:
+    """Return the side with large random numbers in the windows that are not present."""
+    gone = {m: ~present.reshape(*present.shape, *[1] * (s.x[m].dim() - 2)) for m, present in s.present.items()}
+    return dataclasses.replace(s, x={m: x + gone[m] * 50 * torch.randn_like(x) for m, x in s.x.items()})
+
+
+class AnyNetTests(FileTests):
+    """The part of the contract that holds for the nets of every task."""
+
+    contents = ("Params", "NET")
+    task: ClassVar[str]
+    base: ClassVar[type[Net]] = Net  #: of which NET is a subclass
+    params: ClassVar[dict[str, Any]] = {}  #: parameters to test with, where the defaults do not fit
+
+    def build(self, module: ModuleType, spec: Spec) -> Any:
+        """Build the net with `params`. Override this for a net that needs more."""
+        return build(module, spec, self.params)
+
+    def test_file_follows_the_layout(self, module: ModuleType) -> None:
+        """The file has a docstring; `Params` is frozen and documented; `NET` is a net of this task."""
+        assert (module.__doc__ or "").strip(), f"{short_name(module)} has no docstring"
+        net, wanted = module.NET, self.task
+        assert issubclass(net, self.base)
+        assert issubclass(net, Retrieval) == issubclass(self.base, Retrieval)
+        assert wanted == net.task, f"{net.__name__} is a {net.task} net; {type(self).__name__} tests {wanted} nets"
+        check_params(module)
+
+
+class ClusteringNetTests(AnyNetTests):
+    """The contract of a clustering net: its layout."""
+
+    task = "clustering"
+
+
+class NetTests(AnyNetTests):
+    """The contract of a classification net: a file with `Params` and `NET`."""
+
+    task = "classification"
+
+    @each_spec
+    def test_shapes_and_parts(self, module: ModuleType, spec: Spec) -> None:
+        """Features are (B, dim), logits (B, K); `parts` cuts dim, and each label reads its part only."""
+        net, s = self.build(module, spec), side(spec, labelled=True)
+        f = net.encode(s)
+        assert f.keys() - {"fused"} == spec.shapes.keys()
+        assert {tuple(value.shape) for value in f.values()} == {(8, net.dim)}
+        assert {t: tuple(z.shape) for t, z in net.classify(f).items()} == {t: (8, k) for t, k in spec.classes.items()}
+        entries = [k for part in net.parts.values() for k in range(*part.indices(net.dim))]
+        assert sorted(entries) == list(range(net.dim)), "parts must cover each of the dim entries once"
+        for label, part in net.parts.items():
+            others = {m: value.clone() for m, value in f.items()}
+            for value in others.values():
+                mask = torch.ones(net.dim, dtype=torch.bool)
+                mask[part] = False
+                value[:, mask] = 99.0
+            assert torch.allclose(net.classify(others)[label], net.classify(f)[label]), (
+                f"logits of {label} depend on entries outside parts[{label!r}]"
+            )
+
+    @each_spec
+    def test_reads_is_all_that_a_label_is_classified_by(self, module: ModuleType, spec: Spec) -> None:
+        """`reads` returns the features for which the logits of a label have a gradient, and no others."""
+        net = self.build(module, spec)
+        f = {m: f_BD.detach().requires_grad_() for m, f_BD in net.encode(side(spec, labelled=True)).items()}
+        for label, z in net.classify(f).items():
+            grads = torch.autograd.grad(z.square().sum(), list(f.values()), allow_unused=True)
+            used = [g if g is not None else torch.zeros_like(f_BD) for g, f_BD in zip(grads, f.values(), strict=True)]
+            read = torch.autograd.grad(net.reads(f)[label].sum(), list(f.values()), allow_unused=True)
+            for g_z, g_r in zip(used, read, strict=True):
+                assert torch.equal(g_z != 0, torch.zeros_like(g_z, dtype=torch.bool) if g_r is None else g_r != 0)
+            assert net.reads(f)[label].shape == (8, sum(int(g[0].sum()) for g in read if g is not None))
+
+    @each_spec
+    def test_rows_do_not_depend_on_their_batch(self, module: ModuleType, spec: Spec) -> None:
+        """In eval mode a row has the same logits in a batch of one."""
+        net, s = self.build(module, spec), side(spec, rows=7, labelled=True)
+        together = net.classify(net.encode(s))
+        one_by_one = gather((row(s, k) for k in range(7)), lambda one: net.classify(net.encode(one)))
+        for label, z in together.items():
+            assert torch.allclose(z, one_by_one[label], atol=1e-6), f"logits of {label} depend on other rows"
+
+    @each_spec
+    def test_windows_that_are_not_present_are_not_read(self, module: ModuleType, spec: Spec) -> None:
+        """Whatever x holds in a window that `present` excludes, the features are the same, and finite."""
+        net, s = self.build(module, spec), without(side(spec, labelled=True), "flow", [2, 5])
+        s.present["rgb"][3, 1] = False
+        f, same = net.encode(s), net.encode(with_noise_where_absent(s))
+        for m, f_BD in f.items():
+            assert f_BD.isfinite().all()
+            assert torch.allclose(same[m], f_BD, atol=1e-6), f"the feature {m} depends on windows that are not present"
+
+    @each_spec
+    def test_the_classifier_is_what_classify_learns_and_encode_does_not(self, module: ModuleType, spec: Spec) -> None:
+        """`classifier` holds all parameters that `classify` uses and none that `encode` uses."""
+        net = self.build(module, spec)
+        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        f = net.encode(side(spec, labelled=True))
+
+        def reached(outputs: dict[str, Tensor]) -> set[str]:
+            total = torch.stack([out.sum() for out in outputs.values()]).sum()
+            grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+            return {name for name, grad in zip(parameters, grads, strict=True) if grad is not None}
+
+        classifier = {name for name in parameters if name.startswith("classifier.")}
+        assert reached(net.classify({m: f_BD.detach() for m, f_BD in f.items()})) == classifier
+        assert reached(f) == parameters.keys() - classifier
+
+    def test_state_dict_round_trip(self, module: ModuleType) -> None:
+        """A net that was saved and loaded has the same logits."""
+        net, other = self.build(module, EK), self.build(module, EK)
+        randomise(net)
+        other.load_state_dict(net.state_dict())
+        s = side(EK, labelled=True)
+        for label, z in net.classify(net.encode(s)).items():
+            assert torch.equal(other.classify(other.encode(s))[label], z)
+
+
+class RetrievalNetTests(AnyNetTests):
+    """The contract of a retrieval net: a file with `Params` and `NET`, a subclass of `heads.nets.Retrieval`."""
+
+    task, base = "retrieval", Retrieval
+
+    def test_a_side_is_encoded_as_far_as_it_goes(self, module: ModuleType) -> None:
+        """Clips and captions are encoded separately, so that a method can pass either or both."""
+        net, pairs = self.build(module, CAPTIONED), side(CAPTIONED, labelled=True)
+        both, clips, captions = (net.encode(only(pairs, m)) for m in (pairs.x, CLIPS, CAPTIONED.captions))
+        assert (both.keys(), clips.keys(), captions.keys()) == ({"visual", "text"}, {"visual"}, {"text"})
+        assert both["visual"].shape == both["text"].shape == (8, net.dim)
+        assert torch.equal(both["visual"], clips["visual"]), "embeddings of clips depend on their captions"
+        assert torch.equal(both["text"], captions["text"]), "embeddings of captions depend on their clips"
+        assert net.predict(pairs).keys() == both.keys()
+        assert net.similarity(both["text"][:3], both["visual"]).shape == (3, 8)
+
+    def test_similarities_do_not_depend_on_other_rows(self, module: ModuleType) -> None:
+        """In eval mode the similarity of a caption and a clip is the same without the rest of the batch."""
+        net, pairs = self.build(module, CAPTIONED), without(side(CAPTIONED, labelled=True), "action", [2])
+        f = net.encode(pairs)
+        xi = net.similarity(f["text"], f["visual"])
+        for i in (0, 2):
+            alone = net.encode(row(pairs, i))
+            assert torch.allclose(net.similarity(f["text"], alone["visual"])[:, 0], xi[:, i], atol=1e-6)
+            assert torch.allclose(net.similarity(alone["text"], f["visual"])[0], xi[i], atol=1e-6)
+
+    def test_windows_that_are_not_present_are_not_read(self, module: ModuleType) -> None:
+        """Whatever x holds in a window that `present` excludes, the embeddings are the same."""
+        net, pairs = self.build(module, CAPTIONED), without(side(CAPTIONED, labelled=True), "action", [2])
+        pairs.present["words"][3, 2:] = False
+        f, same = net.encode(pairs), net.encode(with_noise_where_absent(pairs))
+        for name, f_BM in f.items():
+            assert torch.allclose(same[name], f_BM, atol=1e-6), f"{name} depends on windows that are not present"
+
+    def test_a_row_without_anything_is_0(self, module: ModuleType) -> None:
+        """A row without any modality has embeddings of zeros, and no other row has."""
+        net, pairs = self.build(module, CAPTIONED), side(CAPTIONED, labelled=True)
+        for m in pairs.x:
+            pairs = without(pairs, m, [1])
+        for f in net.encode(pairs).values():
+            assert f.isfinite().all()
+            assert f.any(1).tolist() == [k != 1 for k in range(8)]
+
+    def test_the_ranking_loss_reaches_every_weight(self, module: ModuleType) -> None:
+        """Every parameter has a gradient of L_R other than 0."""
+        net, pairs = self.build(module, CAPTIONED).train(), side(CAPTIONED, labelled=True)
+        terms = net.loss(net.encode(pairs), pairs)
+        assert terms.keys() == {"L_R"}
+        terms["L_R"].backward()
+        idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+        assert idle == [], f"no gradient reaches {', '.join(idle)}"
+
+    def test_state_dict_round_trip(self, module: ModuleType) -> None:
+        """A net that was saved and loaded has the same embeddings."""
+        net, other, pairs = self.build(module, CAPTIONED), self.build(module, CAPTIONED), side(CAPTIONED, labelled=True)
+        randomise(net)
+        other.load_state_dict(net.state_dict())
+        for name, f in net.encode(pairs).items():
+            assert torch.equal(other.encode(pairs)[name], f)
+
+
+def randomise(net: Net) -> None:
+    """Move all parameters, as training does, so that a net that is built again has other ones."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
