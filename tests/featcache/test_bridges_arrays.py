@@ -71,7 +71,7 @@ def test_arrays_beside_ids(bridge, save, path):
     assert found["sound"].row(0).dtype == np.float64
     path = path.with_name("other.mat")
     save(path, {"rgb": X_NTD, "ids": np.array(IDS), "flow": np.ones((9, 2))})
-    with pytest.raises(FormatError, match=r"flow \(9, 2\) has neither"):
+    with pytest.raises(FormatError, match=r"flow \(9, 2\) .*offset.*remove it"):
         bridge.read(path, None)
 
 
@@ -82,7 +82,7 @@ def test_arrays_over_clips_beside_an_offset_of_others(bridge, save, path):
     np.testing.assert_array_equal(found["rgb"].row(2), X_NTD[2].astype(found["rgb"].row(2).dtype))
     path = path.with_name("other.mat")
     save(path, {"left": Z_FLAT, "offset": OFFSET, "rgb": X_NTD[:2], "ids": np.array(IDS)})
-    with pytest.raises(FormatError, match=r"rgb \(2, 2, 4\) has neither"):
+    with pytest.raises(FormatError, match=r"rgb \(2, 2, 4\) .*offset.*remove it"):
         bridge.read(path, None)
 
 
@@ -139,7 +139,7 @@ def test_given_ids_go_to_the_clip_not_the_place(module, path):
         assert sorted(table.ids) == sorted(name.upper() for name in keys[key])
         for k, clip_id in enumerate(table.ids):
             np.testing.assert_array_equal(table.row(k), rows[clip_id.lower()])
-    with pytest.raises(FormatError, match="3 clips, but there are 2 ids"):
+    with pytest.raises(FormatError, match="3 clips.* 2 ids"):
         module.read(path, given[:2])
 
 
@@ -213,7 +213,7 @@ def test_ids_can_be_given(bridge, save, path):
     with pytest.raises(FormatError, match=r"no clip ids \(looked for clip_id, .*one per line"):
         bridge.read(path, None)
     assert bridge.read(path, IDS)["left"].ids == IDS
-    with pytest.raises(FormatError, match="features of 3 clips, but there are 2 ids"):
+    with pytest.raises(FormatError, match="3 clips.* 2 ids"):
         bridge.read(path, IDS[:2])
 
 
@@ -299,7 +299,7 @@ def test_npy_needs_ids_of_its_length(tmp_path):
     assert found.ids == ["a", "é x", "007"]
     np.testing.assert_array_equal(found.row(1), Y_ND[None, 1])
     (tmp_path / "x.npy.ids.txt").write_text("a\nb\n")
-    with pytest.raises(FormatError, match="features of 3 clips, but it names 2 ids"):
+    with pytest.raises(FormatError, match="3 clips.* 2 ids"):
         npy.read(path, None)
     np.save(path, np.arange(3.0))
     with pytest.raises(FormatError, match=r"shape \(3,\); \(n, D\) or \(n, T, ...\)"):
