@@ -49,8 +49,8 @@ class Domain:
     named: dict[str, NDArray[np.int64]]  #: expert -> (N,) topic that the captions name
     shown: dict[str, NDArray[np.float64]]  #: expert -> (N, D) content of the clips
     has: dict[str, NDArray[np.bool_]]  #: expert -> (N,) whether the clip has it
-    of: NDArray[np.int64]  #: (C,) index of each caption's clip, in order
-    told: dict[str, NDArray[np.float64]]  #: expert -> (C, D) content of the captions
+    clip_of: NDArray[np.int64]  #: (C,) index of each caption's clip, in order
+    described: dict[str, NDArray[np.float64]]  #: expert -> (C, D) content of the captions
     speaks: dict[str, NDArray[np.bool_]]  #: expert -> (C,) whether the caption describes it
     style: NDArray[np.float64]  #: (C, STYLE) style of each caption
 
@@ -78,7 +78,7 @@ def topics(d: Domain) -> None:
     for m, s in APART.items():
         moved = s * (AXES[K - 1 - d.topic[m]] - AXES[d.topic[m]])
         d.shown[m] += moved
-        d.told[m] += moved[d.of]
+        d.described[m] += moved[d.clip_of]
         d.topic[m] = d.named[m] = K - 1 - d.topic[m]
 
 
@@ -91,7 +91,7 @@ def swapped(d: Domain) -> None:
     """Let captions name each topic like its neighbour; only captions show it, so no method without them can help."""
     for m, s in APART.items():
         d.named[m] = d.topic[m] ^ 1
-        d.told[m] += (s * (AXES[d.named[m]] - AXES[d.topic[m]]))[d.of]
+        d.described[m] += (s * (AXES[d.named[m]] - AXES[d.topic[m]]))[d.clip_of]
 
 
 SHIFTS: dict[str, Callable[[Domain], None]] = {
@@ -123,7 +123,7 @@ def features(
     """The rows of the experts, (N, T, D) each, and of the captions, (C, 3 D + STYLE)."""
     rng = np.random.default_rng([seed, *f"pairs noise {domain} {split}".encode()])
     x = {m: c[:, None] + rng.standard_normal((len(c), T, D)) / 2 for m, c in d.shown.items()}
-    parts = [d.told[m] * d.speaks[m][:, None] for m in APART]
+    parts = [d.described[m] * d.speaks[m][:, None] for m in APART]
     captions = np.concatenate([*parts, d.style], 1) @ turned("sentence", 3 * D + STYLE, seed).T
     rows = {m: (v @ turned(m, D, seed).T).astype(np.float32) for m, v in x.items()}
     return rows, (captions + rng.standard_normal(captions.shape) / 4).astype(np.float32)
@@ -137,7 +137,7 @@ def turned(m: str, size: int, seed: int = 0) -> NDArray[np.float64]:
 
 def sentences(d: Domain) -> list[str]:
     """The captions as text, from the topics that they describe: `a cat jumps at home`."""
-    return [" ".join(WORDS[m][d.named[m][i]] for m in APART if d.speaks[m][c]) for c, i in enumerate(d.of)]
+    return [" ".join(WORDS[m][d.named[m][i]] for m in APART if d.speaks[m][c]) for c, i in enumerate(d.clip_of)]
 
 
 def build(
@@ -163,8 +163,8 @@ def build(
         drawn = draw(domain, split, seed)
         names = [f"{domain}_{split}_{i:03d}" for i in range(ROWS[split])]
         clips += [Clip(name, domain, split, "pairs.npz") for name in names]
-        first = np.searchsorted(drawn.of, drawn.of)  # a clip's captions are adjacent
-        for c, (i, text) in enumerate(zip(drawn.of.tolist(), sentences(drawn), strict=True)):
+        first = np.searchsorted(drawn.clip_of, drawn.clip_of)  # a clip's captions are adjacent
+        for c, (i, text) in enumerate(zip(drawn.clip_of.tolist(), sentences(drawn), strict=True)):
             name = f"{names[i]}#{c - first[c]}"
             captions.append(Clip(name, domain, split, "pairs_captions.npz", caption=text, of=names[i]))
         x, sentence_rows = features(drawn, domain, split, seed)
