@@ -1,4 +1,4 @@
-"""What the bridges to folders of files share: replacing a folder whole, and the order that a folder does not keep."""
+"""Helpers of the bridges to folders of files: atomic replacement of a folder, and a record of the clips' order."""
 
 import contextlib
 import json
@@ -13,23 +13,23 @@ from featcache.errors import FormatError
 from featcache.files import sync_folder
 from featcache.untrusted import reading
 
-MARK = ".featcache.json"  #: in folders that a bridge has written; other tools pass over it
+MARK = ".featcache.json"  #: file in folders that a bridge has written; other tools ignore it
 
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Path]:
-    """A scratch folder beside `path` that takes its place when all went well; else what stands there stays as it was.
+    """Yield a scratch folder that replaces `path` on success; after an error `path` is unchanged.
 
-    Only an empty folder or one that a bridge has written is replaced: FormatError for any other.
+    Only an empty folder or one that a bridge has written is replaced; FormatError for any other.
     """
     path = Path(os.path.abspath(path))  # "." has no name
     scratch, old = (path.with_name(f".{path.name}.{end}") for end in (f"{os.getpid()}.partial", "old"))
-    if old.exists() and not path.exists():  # a kill came between the two renames below
+    if old.exists() and not path.exists():  # an earlier run was killed between the two renames below
         os.replace(old, path)
     if path.exists() and not path.is_dir():
         raise FormatError(f"{path} is a file; name a folder")
     if path.exists() and any(path.iterdir()) and not (path / MARK).is_file():
-        raise FormatError(f"{path} has files that featcache did not write; name a new folder, or remove this one")
+        raise FormatError(f"{path} has files that featcache did not write; name a new folder or remove this one")
     if path.exists():
         for name in sorted(_files(path) - set(_mark(path)["files"])):
             raise FormatError(f"{path} has {name}, which featcache did not write; move it away, or name a new folder")
@@ -40,7 +40,7 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
         yield scratch
         mark = {"keys": list(tables), "ids": union(tables), "files": sorted(_files(scratch))}
         (scratch / MARK).write_text(json.dumps(mark))
-        os.sync()  # once: a folder may have a hundred thousand files
+        os.sync()  # one call: a folder may have a hundred thousand files
         if path.exists():
             os.replace(path, old)
         os.replace(scratch, path)
@@ -52,52 +52,54 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
 
 
 def _files(path: Path) -> set[str]:
-    """What a removal of the folder would remove, but for folders and our own mark."""
+    """The relative paths of all files and links in the folder, except our own mark."""
     parts = (part for part in path.rglob("*") if part.is_symlink() or not part.is_dir())
     return {part.relative_to(path).as_posix() for part in parts} - {MARK}
 
 
 def _mark(path: Path) -> dict[str, list[str]]:
-    """The keys, ids and files that a bridge has written into this folder; none if another tool did."""
+    """The keys, ids and files that a bridge has written into this folder; empty if another tool wrote it."""
     names = ("keys", "ids", "files")
     if not (path / MARK).is_file():
         return {name: [] for name in names}
     with reading(path / MARK, "JSON"):
-        kept = json.loads((path / MARK).read_text())
-        if any(type(text) is not str for name in names for text in kept[name]):
+        mark = json.loads((path / MARK).read_text())
+        if any(type(text) is not str for name in names for text in mark[name]):
             raise FormatError(f"{path / MARK}: {', '.join(names)} must be text")
-        return {name: list(kept[name]) for name in names}
+        return {name: list(mark[name]) for name in names}
 
 
 def order(path: Path) -> tuple[list[str], list[str]]:
-    """Keys and ids in the order in which a bridge has written them into this folder; none if another tool did."""
-    kept = _mark(path)
-    return kept["keys"], kept["ids"]
+    """The keys and ids in the order in which a bridge has written them; empty if another tool wrote the folder."""
+    mark = _mark(path)
+    return mark["keys"], mark["ids"]
 
 
-def named(found: Mapping[str, Collection[str]], ids: Sequence[str] | None, path: Path) -> dict[str, dict[str, str]]:
-    """Key -> name of a clip in the folder -> its id, which is the name or one of `ids`, in order."""
+def named(
+    names_by_key: Mapping[str, Collection[str]], ids: Sequence[str] | None, path: Path
+) -> dict[str, dict[str, str]]:
+    """Map each key to {clip's name in the folder: its id}, in order; the id is the name or, if given, one of `ids`."""
     first_keys, first_ids = order(path)
-    names = _arranged({name for part in found.values() for name in part}, first_ids)
+    names = _arranged({name for part in names_by_key.values() for name in part}, first_ids)
     chosen = dict(zip(names, choose_ids(names, ids, len(names), str(path)), strict=True))
-    keys = _arranged({key for key in found if found[key]}, first_keys)
-    return {key: {name: chosen[name] for name in names if name in found[key]} for key in keys}
+    keys = _arranged({key for key in names_by_key if names_by_key[key]}, first_keys)
+    return {key: {name: chosen[name] for name in names if name in names_by_key[key]} for key in keys}
 
 
 def _arranged(names: set[str], first: list[str]) -> list[str]:
-    """These names, those of `first` in its order and then the others in the alphabet's."""
+    """Sort names: those in `first` in its order, then the others alphabetically."""
     place = {name: k for k, name in enumerate(first)}
     return sorted(names, key=lambda name: (place.get(name, len(place)), name))
 
 
 def content(file: Path) -> bytes:
-    """The bytes of a file in a foreign folder, which may as well hold a pipe or a link to an endless device."""
-    if not file.is_file():
+    """The bytes of a regular file; FormatError for anything else."""
+    if not file.is_file():  # a foreign folder may hold a pipe or a link to an endless device
         raise FormatError(f"{file} is not a file")
     return file.read_bytes()
 
 
-def check_folder(path: Path, what: str) -> None:
-    """FormatError unless there is a folder."""
+def check_folder(path: Path, format: str) -> None:
+    """Raise FormatError unless `path` is a folder."""
     if not path.is_dir():
-        raise FormatError(f"{path} is a file; {what} is a folder" if path.exists() else f"no folder {path}")
+        raise FormatError(f"{path} is a file; {format} needs a folder" if path.exists() else f"no folder {path}")

@@ -1,4 +1,4 @@
-"""The layouts of files of named arrays, in which NumPy, HDF5 and MATLAB files agree."""
+"""The layouts of files of named arrays that NumPy, HDF5 and MATLAB files have in common."""
 
 import json
 import math
@@ -30,16 +30,18 @@ from featcache.bridges._arrays import (
 from featcache.errors import FormatError
 from featcache.untrusted import reading
 
-ENDINGS = ("clip_id", *OFFSET_NAMES, START, STOP, RECIPE)  #: of the names of arrays that describe one other
+ENDINGS = ("clip_id", *OFFSET_NAMES, START, STOP, RECIPE)  #: endings of names of arrays that describe one other array
 
 
 def tables_of(arrays: Mapping[str, Arraylike], ids: Sequence[str] | None, path: Path, join: str) -> dict[str, External]:
-    """The tables in a file of named arrays, in whichever of three layouts it has.
+    """Find the tables in a file of named arrays, which has one of three layouts.
 
-    Arrays over all clips, (n, D) or (n, T, ...), beside an array of ids; arrays over the windows of all clips end to
-    end, (sum of T, ...), beside an `offset` (n + 1,); or one array (D,) or (T, ...) per clip, under its id. An array
-    that describes only one other is called after it: KEY, `join`, and one of ENDINGS. Vectors may be labels and are
-    left out, as are (n, 1) and (1, n), which are MATLAB's; any other array of numbers that does not fit is refused.
+    1. Arrays over all clips, (n, D) or (n, T, ...), and an array of ids.
+    2. Arrays over the windows of all clips end to end, (sum of T, ...), and an `offset` (n + 1,).
+    3. One array (D,) or (T, ...) per clip; its name is the clip's id.
+
+    An array that describes one other array is named KEY, `join`, and one of ENDINGS. Vectors may be labels and are left
+    out, and so are (n, 1) and (1, n), MATLAB's vectors. Any other array of numbers that does not fit is refused.
     """
     described = any(_described(name, join) and (array.shape or name not in ID_NAMES) for name, array in arrays.items())
     per_key = any(is_ids(name, join) and name not in ID_NAMES for name in arrays)
@@ -48,29 +50,29 @@ def tables_of(arrays: Mapping[str, Arraylike], ids: Sequence[str] | None, path: 
         for key, array in arrays.items()
         if not _described(key, join) and array.dtype.kind in "fiu" and len(array.shape) > 1
     ]
-    found = {key: _column(key, arrays[key], arrays, None if per_key else ids, path, join) for key in wide}
-    tables = {key: table for key, table in found.items() if table is not None}
+    columns = {key: _column(key, arrays[key], arrays, None if per_key else ids, path, join) for key in wide}
+    tables = {key: table for key, table in columns.items() if table is not None}
     if ids is not None and not described and len(wide) == len(ids):
         if len(tables) < len(ids):
             return {ONE: one_per_clip(arrays, ids, path)}
         raise FormatError(
-            f"{path}: {len(ids)} arrays of {len(ids)} rows are as many clips or as many keys; add an array clip_id"
+            f"{path}: {len(ids)} arrays of {len(ids)} rows may be one per clip or one per key; add an array clip_id"
         )
-    for key, table in found.items():
+    for key, table in columns.items():
         shape = arrays[key].shape
         if tables and table is None and math.prod(shape) != max(shape):
             raise FormatError(
-                f"{path}: {key} {shape} has neither as many rows as there are clips nor as `offset` has windows;"
-                " remove it, or save it to a file of its own"
+                f"{path}: {key} {shape} has neither one row per clip nor one row per window of `offset`; remove it or"
+                " save it to a separate file"
             )
     if tables:
         return renamed(tables, union(tables), ids, path) if per_key else tables
     for name, array in arrays.items():
         if array.dtype.kind == "O" and not _described(name, join):
-            array[()]  # an npz refuses these, and says why
+            array[()]  # an npz raises an error that gives the reason
     if described:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise FormatError(f"{path}: no array has as many rows as there are ids, or windows in `offset`: {shapes}")
+        raise FormatError(f"{path}: no array has one row per id, or one row per window of `offset`; it has: {shapes}")
     return {ONE: one_per_clip(arrays, ids, path)}
 
 
@@ -81,16 +83,16 @@ def one_per_clip(
     times: Callable[[str], Times] | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> External:
-    """The table of arrays that are a clip each. Where some have two axes or more, those with fewer are no features."""
+    """The table of a file with one array per clip. If any array has two axes or more, vectors are left out."""
     numeric = {name: array for name, array in arrays.items() if array.dtype.kind in "fiu" and array.shape}
-    most = {name: array for name, array in numeric.items() if len(array.shape) > 1} or numeric
-    if not most:
+    features = {name: array for name, array in numeric.items() if len(array.shape) > 1} or numeric
+    if not features:
         raise FormatError(f"{path} holds no array of numbers; it has: {', '.join(arrays) or 'nothing'}")
-    names = list(most)
+    names = list(features)
 
     def row(k: int) -> NDArray[Any]:
         with reading(path, f"an array ({names[k]})"):
-            return as_windows(np.asarray(most[names[k]][()]))
+            return as_windows(np.asarray(features[names[k]][()]))
 
     return External(
         choose_ids(names, ids, len(names), str(path)),
@@ -101,7 +103,7 @@ def one_per_clip(
 
 
 def is_ids(name: str, join: str) -> bool:
-    """Whether an array is called as ids are."""
+    """True if an array has one of the names of ids."""
     return name in ID_NAMES or name.endswith(f"{join}clip_id")
 
 
@@ -112,7 +114,7 @@ def _described(name: str, join: str) -> bool:
 def _column(
     key: str, array: Arraylike, arrays: Mapping[str, Arraylike], ids: Sequence[str] | None, path: Path, join: str
 ) -> External | None:
-    """The table of one array over all clips; None if its length is neither that of the ids nor of the offset."""
+    """The table of one array over all clips; None if its length fits neither the ids nor the offset."""
 
     def companion(*names: str) -> NDArray[Any] | None:
         for name in (*(key + join + name for name in names), *names):
@@ -121,19 +123,19 @@ def _column(
         return None
 
     place = f"{path}: {key}"
-    names = companion(*ID_NAMES) if ids is None else None  # those that are replaced may be of any kind
+    names = companion(*ID_NAMES) if ids is None else None  # ids that are replaced may have any type
     own = None if names is None else clip_ids(names, f"{path}: ids")
-    known = ids if own is None else own
+    clips = ids if own is None else own
     offset = companion(*OFFSET_NAMES)
     count = array.shape[0]
     if offset is not None:
         offset = _checked_offset(offset, f"{path}: offset")
         if offset[-1] == count:
             count = len(offset) - 1
-        elif known is not None and len(known) == count:
-            offset = None  # of other arrays
+        elif clips is not None and len(clips) == count:
+            offset = None  # it belongs to other arrays
     shared = [arrays[name].shape for name in ID_NAMES if name in arrays]
-    counts = [len(known)] if known is not None else []
+    counts = [len(clips)] if clips is not None else []
     if offset is None and count not in counts + [math.prod(shape) for shape in shared]:
         return None
     if offset is not None and offset[-1] != array.shape[0]:
@@ -141,13 +143,13 @@ def _column(
     chosen = choose_ids(own, ids, count, place)
     start, stop, recipe = companion(START), companion(STOP), companion(RECIPE)
     if (start is None) != (stop is None):
-        raise FormatError(f"{place} has one of {START} and {STOP} as numbers; both or none are expected")
+        raise FormatError(f"{place} has only one of {START} and {STOP}; both or neither are expected")
     timed = start is not None
     if timed:
         windows = array.shape[0] if offset is not None else count * (array.shape[1] if len(array.shape) > 2 else 1)
         start, stop = checked_times(start, stop, place)
         if start.size != windows:
-            raise FormatError(f"{place} has {windows} windows, but {start.size} times of windows")
+            raise FormatError(f"{place} has {windows} windows, but {start.size} window times")
 
     def part(k: int) -> Any:
         return k if offset is None else slice(int(offset[k]), int(offset[k + 1]))
@@ -169,15 +171,15 @@ def _checked_offset(values: NDArray[Any], place: str) -> NDArray[np.int64]:
     offset = values.reshape(-1)
     rising = len(offset) > 1 and offset.dtype.kind in "iu" and offset[0] == 0 and (np.diff(offset.astype(float)) > 0)
     if not np.all(rising):
-        raise FormatError(f"{place} must be whole numbers that rise from 0, one more than there are clips")
+        raise FormatError(f"{place} must hold whole numbers that increase from 0, one more than there are clips")
     return offset.astype(np.int64)
 
 
 def descriptions(tables: Mapping[str, External], surveys: Mapping[str, Survey], join: str) -> dict[str, NDArray[Any]]:
-    """The arrays that describe the others, as `tables_of` reads them back."""
+    """The arrays of ids, offsets, times and recipes that `tables_of` reads back."""
     for key in tables:
         if _described(key, join):
-            raise FormatError(f"key {key!r} would be taken for a description of another; rename it")
+            raise FormatError(f"key {key!r} would be read as a description of another array; rename it")
     ids = [list(table.ids) for table in tables.values()]
     shared = all(other == ids[0] for other in ids)
     out: dict[str, NDArray[Any]] = {"clip_id": np.array(ids[0])} if shared else {}

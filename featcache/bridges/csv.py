@@ -1,9 +1,9 @@
-"""CSV table: a line per window with a column of the clips' ids, an optional column `window`, and columns of numbers.
+"""CSV table: a line per window with a column of clip ids, an optional column `window`, and columns of numbers.
 
-The ids are in `clip_id`, `uid`, `video_id` or the like, else in the first column; more such columns are left out.
-
-Windows of a clip are its lines in the order of `window`, or as they stand where there is no such column. The key is
-called `features`. Numbers are written in the shortest form that gives the same float32 back.
+The ids are in the first of the columns `clip_id`, `uid`, `video_id` and the like (ID_NAMES), or else in the first
+column of the file; further columns of ids are left out. The windows of a clip are its lines in the order of `window`,
+or in the order of the file without that column. The key is `features`. Numbers are written in the shortest form that
+gives the same float32 again.
 """
 
 import csv
@@ -21,71 +21,75 @@ from featcache.files import replacing
 from featcache.untrusted import reading
 
 KEEPS = frozenset({"windows", "ragged", "ids"})
-ORDER = "window"  #: the optional column of the windows' order
+ORDER = "window"  #: the optional column that orders the windows of a clip
 NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """{"features": float32}; ids: of the clips, in the order in which they first stand in the file."""
+    """Read the table as {"features": float32}; `ids` replaces the ids, in the order of first occurrence."""
     clips: dict[str, dict[int, NDArray[np.float32]]] = {}
     with reading(path, "CSV"), path.open(encoding="utf-8-sig", newline="") as file:
         if file.read()[-1:] not in ("", "\n", "\r"):
-            raise FormatError(f"{path}: its last line does not end, so it may be cut off; end it if it is whole")
+            raise FormatError(
+                f"{path}: the last line has no line end, so the file may be cut off; if it is complete, add a line end"
+            )
         file.seek(0)
         lines = csv.reader(file, strict=True)
         header = next(lines, [])
         if any(NUMBER.fullmatch(name) for name in header[:2]):
-            raise FormatError(f"{path} line 1: {header[:2]} are no names of columns; add a line clip_id, ...")
-        of_id = next((header.index(name) for name in ID_NAMES if name in header), 0)
+            raise FormatError(
+                f"{path} line 1: {header[:2]} are not column names; add a header line such as clip_id,x1,x2"
+            )
+        id_column = next((header.index(name) for name in ID_NAMES if name in header), 0)
         order = header.index(ORDER) if ORDER in header else None
-        columns = [k for k, name in enumerate(header) if k not in (of_id, order) and name not in ID_NAMES]
+        columns = [k for k, name in enumerate(header) if k not in (id_column, order) and name not in ID_NAMES]
         if not columns:
-            raise FormatError(f"{path} line 1: there are no columns of numbers")
+            raise FormatError(f"{path} line 1: no columns of numbers")
         for cells in lines:
             place = f"{path} line {lines.line_num}"
             if len(cells) != len(header):
                 raise FormatError(f"{place}: {len(cells)} cells for {len(header)} columns")
-            windows = clips.setdefault(cells[of_id], {})
+            windows = clips.setdefault(cells[id_column], {})
             count = str(len(windows)) if order is None else cells[order]
             if not (count.isascii() and count.isdecimal()):
-                raise FormatError(f"{place}: {ORDER} {count!r} is no whole number")
+                raise FormatError(f"{place}: {ORDER} {count!r} is not a whole number")
             number = int(count)
             if number in windows:
-                raise FormatError(f"{place}: window {number} of clip {cells[of_id]!r} stands there already")
+                raise FormatError(f"{place}: window {number} of clip {cells[id_column]!r} is a duplicate")
             windows[number] = _numbers([cells[k] for k in columns], place)
     if not clips:
         raise FormatError(f"{path} has columns but no clips")
-    rows = [np.stack([found[number] for number in sorted(found)]) for found in clips.values()]
+    rows = [np.stack([windows[number] for number in sorted(windows)]) for windows in clips.values()]
     return {ONE: External(choose_ids(list(clips), ids, len(rows), str(path)), rows.__getitem__)}
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
-    """Write a line per window; windows of several axes are flattened."""
+    """Write a line per window; windows with several axes are flattened."""
     key, table = the_only(tables, path, "CSV")
     columns = range(int(np.prod(survey(key, table).row_shape)))
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(["clip_id", ORDER, *(f"{key}_{column}".replace(",", "_") for column in columns)]) + "\n")
         for k, clip_id in enumerate(table.ids):
-            quoted = '"' + clip_id.replace('"', '""') + '"'  # 007 or an id with a line break stays what it is
+            quoted = '"' + clip_id.replace('"', '""') + '"'  # keeps ids such as 007, and ids with a line break
             rows = table.row(k).astype(np.float32)
             for number, texts in enumerate(_texts(rows.reshape(len(rows), -1))):
                 file.write(f"{quoted},{number},{','.join(texts)}\n")
 
 
 def _texts(values: NDArray[np.float32]) -> NDArray[np.str_]:
-    """The shortest text of each number that comes back the same, read as float64 and rounded to float32."""
+    """The shortest text of each number that gives the same float32 when read as float64 and rounded."""
     texts = values.astype("U32")
-    wrong = texts.astype(np.float64).astype(np.float32) != values  # rounding twice may miss by one
+    wrong = texts.astype(np.float64).astype(np.float32) != values  # rounding twice may differ in the last bit
     texts[wrong] = values[wrong].astype(np.float64).astype("U32")
     return texts
 
 
 def _numbers(cells: list[str], place: str) -> NDArray[np.float32]:
     text = ",".join(cells)
-    if not text.isascii() or "_" in text:  # float() reads 1_0 and other scripts' digits
-        raise FormatError(f"{place}: a cell that is no number")
+    if not text.isascii() or "_" in text:  # float() would accept 1_0 and digits of other scripts
+        raise FormatError(f"{place}: a cell is not a number")
     try:
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and its clip is named as such
+        with np.errstate(over="ignore"):  # larger numbers become infinite, and the import reports their clips
             return np.array(cells, np.float64).astype(np.float32)
     except ValueError as error:
         raise FormatError(f"{place}: {error}") from None

@@ -2,9 +2,9 @@
 
     {"features": [{"uid": 7, "video_name": "P08_01", "features_RGB": (clips, D), "features_Flow": ...}, ...]}
 
-"clips" are windows here. A clip may lack a modality. uid is a whole number or text. Written are uid as a number if
-all are, and the id once more as video_name, which a store does not know. The code looks for files that are called
-NAME_D1_train.pkl, and so on.
+The axis `clips` holds the windows of a clip. A clip may lack a modality. A uid is a whole number or text. `write` makes
+every uid a number if all ids are numbers, and repeats the id as video_name, because a store has no video name. The
+code expects file names such as NAME_D1_train.pkl.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ PREFIX = "features_"
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Modality -> features; ids: of the dicts, instead of their uid. The whole file is held in memory."""
+    """Read modality -> features; `ids` replaces the uids. The whole file is held in memory."""
     content = pickles.load(path)
     with reading(path, "a feature file of mldl23-ego"):
         samples = content.get("features") if isinstance(content, dict) else None
         if not isinstance(samples, list) or not samples:
             raise FormatError(
-                f'{path} holds {pickles.describe(content)}; a dict with "features", a list of dicts, is expected'
+                f'{path} holds {pickles.describe(content)}; a dict with a list of dicts in "features" is expected'
             )
         rows: dict[str, dict[int, NDArray[Any]]] = {}
         for k, sample in enumerate(samples):
@@ -42,25 +42,25 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                     row = pickles.checked(array, f"{path}: {name} of clip {k}", "(clips, D)")
                     rows.setdefault(name.removeprefix(PREFIX), {})[k] = as_windows(row)
         if not rows:
-            raise FormatError(f"{path}: no clip has features_RGB, features_Flow or the like")
+            raise FormatError(f"{path}: no clip has an array such as features_RGB or features_Flow")
         own = None if ids is not None else ids_of([sample["uid"] for sample in samples], f"{path}: uid")
         names = choose_ids(own, ids, len(samples), str(path))
-        return {key: _table(names, found) for key, found in rows.items()}
+        return {key: _table(names, rows_by_clip) for key, rows_by_clip in rows.items()}
 
 
-def _table(names: list[str], found: dict[int, NDArray[Any]]) -> External:
-    rows = list(found.values())
-    return External([names[k] for k in found], rows.__getitem__)
+def _table(names: list[str], rows_by_clip: dict[int, NDArray[Any]]) -> External:
+    rows = list(rows_by_clip.values())
+    return External([names[k] for k in rows_by_clip], rows.__getitem__)
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
-    """Write all tables; a clip is in the file if it is in one of them. They pass through memory."""
+    """Write all tables, with every clip of any table. All features are held in memory."""
     samples: dict[str, dict[str, Any]] = {}
     for key, table in tables.items():
-        found = survey(key, table)
+        dtype = survey(key, table).dtype
         for k, clip_id in enumerate(table.ids):
             sample = samples.setdefault(clip_id, {"uid": clip_id, "video_name": clip_id})
-            sample[PREFIX + key] = np.array(table.row(k), found.dtype)
+            sample[PREFIX + key] = np.array(table.row(k), dtype)
     if all(_is_number(clip_id) for clip_id in samples):
         for clip_id, sample in samples.items():
             sample["uid"] = int(clip_id)
@@ -69,5 +69,5 @@ def write(path: Path, tables: dict[str, External]) -> None:
 
 
 def _is_number(clip_id: str) -> bool:
-    """Whether an id comes back as it was when it is written as a number: "7" does, "07" does not."""
+    """True if an id survives being written as a number: "7" does, "07" does not."""
     return clip_id.isascii() and clip_id.isdecimal() and str(int(clip_id[:18])) == clip_id

@@ -2,8 +2,9 @@
 
     {"narration_ids": [id, ...], "features": {"RGB": (n, 25, 1024), "Flow": ..., "Audio": ...}}
 
-Any modalities, T and D are read, also (n, D), which is one window. All modalities have the same clips in the same
-order. The ids may be an array. Trainers of the challenge (TA3N) expect float32, (n, T, D), and the three names above.
+`read` takes any modality names, T and D, and (n, D) as one window per clip. All modalities have the same clips in the
+same order. The ids may be an array. The challenge's training code (TA3N) expects float32, (n, T, D), and the three
+names above.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ KEEPS = frozenset({"several", "windows", "shape", "dtype", "ids"})
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Modality -> features; ids: of the rows, instead of the narration ids. The whole file is held in memory."""
+    """Read modality -> features; `ids` replaces the narration ids. The whole file is held in memory."""
     content = pickles.load(path)
     with reading(path, "a feature file of EPIC-100"):
         if not isinstance(content, dict) or not isinstance(content.get("features"), dict):
@@ -53,21 +54,21 @@ def _rows(array: NDArray[Any]) -> Any:
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
-    """Write all tables, which must have the same clips, each with equally many windows. They pass through memory."""
+    """Write all tables, which need the same clips and one T per table. All features are held in memory."""
     first, ids = next((key, list(table.ids)) for key, table in tables.items())
     features = {}
     for key, table in tables.items():
-        place = {clip_id: k for k, clip_id in enumerate(table.ids)}
-        differ = sorted(set(ids) ^ set(place))
+        row_of = {clip_id: k for k, clip_id in enumerate(table.ids)}
+        differ = sorted(set(ids) ^ set(row_of))
         if differ:
             raise FormatError(
-                f"epic100 holds the same clips in all modalities, but {len(differ)} are in {first} or {key} alone, such"
-                f" as {differ[0]!r}; write one file for each, or hdf5"
+                f"epic100 needs the same clips in all modalities, but {len(differ)} are only in {first} or only in"
+                f" {key}, such as {differ[0]!r}; write one file per modality, or hdf5"
             )
-        found = survey(key, table)
-        found.check_even(key, "epic100")
-        features[key] = np.empty(found.stacked(), found.dtype)
+        summary = survey(key, table)
+        summary.check_even(key, "epic100")
+        features[key] = np.empty(summary.stacked(), summary.dtype)
         for k, clip_id in enumerate(ids):
-            features[key][k] = table.row(place[clip_id])
+            features[key][k] = table.row(row_of[clip_id])
     with replacing(path) as scratch, scratch.open("wb") as file:
         pickles.dump({"narration_ids": ids, "features": features}, file)

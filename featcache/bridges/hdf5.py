@@ -1,12 +1,13 @@
-"""HDF5 file: one data set per clip in a group per key, or one data set per key beside a data set of ids.
+"""HDF5 file: a group per key with one data set per clip, or one data set per key and a data set of ids.
 
-    /rgb/P01_11 (T, D)                  groups that have a clip in common are keys; a single group is one, too
-    /P01_11 (T, D), /P01/11 (T, D)      else the path is the clip's id and the key is called `features`
+    /rgb/P01_11 (T, D)                  groups that share a clip are keys; a single group is a key, too
+    /P01_11 (T, D), /P01/11 (T, D)      otherwise the path is the clip's id and the key is `features`
     /rgb (n, T, D), /clip_id (n,)       `ids`, `uid`, `video_id` and the like are read, too
     /rgb (sum T, D), /offset (n+1)      ids as above, or given
 
-Written is the first layout, with `window_start` and `window_stop` as attributes of the data sets and `recipe` (JSON) of
-the group; in names, / and % of keys and ids are written %2F and %25, which the file's attribute `featcache` announces.
+`write` uses the first layout, with `window_start` and `window_stop` as attributes of the data sets and `recipe` (JSON)
+as an attribute of the group. In names, / and % of keys and ids become %2F and %25; the file's attribute `featcache`
+marks this.
 """
 
 import json
@@ -39,11 +40,11 @@ from featcache.untrusted import reading
 from featcache.untrusted.hdf5 import child
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
-OURS = "featcache"  #: attribute of a file in which names are escaped
+OURS = "featcache"  #: attribute of files with escaped names
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Key -> features; ids: of the clips, in the file's order, where it has none or others."""
+    """Read key -> features; `ids` gives or replaces the ids, in the order of the file."""
     import h5py
 
     with reading(path, "HDF5"):
@@ -53,14 +54,14 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         top = {name: part for name, part in parts.items() if name not in groups}
         if file.attrs.get(OURS) and groups and not top:
             tables = {
-                _unnamed(name): _table(file[name], {_unnamed(clip): data for clip, data in found.items()}, path)
-                for name, found in groups.items()
+                _unnamed(name): _table(file[name], {_unnamed(clip): data for clip, data in clips.items()}, path)
+                for name, clips in groups.items()
             }
             return renamed(tables, union(tables), ids, path)
         if top and not groups and (ids is not None or any(name in top for name in (*ID_NAMES, *OFFSET_NAMES))):
             return tables_of(top, ids, path, ".")
-        if groups and not top and set.intersection(*(set(found) for found in groups.values())):
-            tables = {name: _table(file[name], found, path) for name, found in groups.items()}
+        if groups and not top and set.intersection(*(set(clips) for clips in groups.values())):
+            tables = {name: _table(file[name], clips, path) for name, clips in groups.items()}
         else:
             tables = {ONE: _table(file, _data_sets(file, path), path)}
         return renamed(tables, union(tables), ids, path)
@@ -71,20 +72,20 @@ def write(path: Path, tables: dict[str, External]) -> None:
     import h5py
 
     with replacing(path) as scratch, h5py.File(scratch, "w", libver=("v108", "v108"), track_order=True) as file:
-        file.attrs[OURS] = 1  # format 1.8 has room for the times of thousands of windows in an attribute
+        file.attrs[OURS] = 1  # format 1.8 allows attributes large enough for the times of thousands of windows
         for key, table in tables.items():
-            found = survey(key, table)
+            dtype = survey(key, table).dtype
             group = file.create_group(_named(key), track_order=True)
             if table.recipe:
-                group.attrs[RECIPE] = np.bytes_(json.dumps(table.recipe))  # of fixed length: no heap
+                group.attrs[RECIPE] = np.bytes_(json.dumps(table.recipe))  # fixed length, so that no heap is needed
             for k, clip_id in enumerate(table.ids):
-                data = group.create_dataset(_named(clip_id), data=table.row(k).astype(found.dtype))
+                data = group.create_dataset(_named(clip_id), data=table.row(k).astype(dtype))
                 if table.times is not None:
                     data.attrs[START], data.attrs[STOP] = table.times(k)
 
 
 def _named(text: str) -> str:
-    return "%2E" if text == "." else escaped(text, "/")  # "." is the group itself
+    return "%2E" if text == "." else escaped(text, "/")  # "." would be the group itself
 
 
 def _unnamed(name: str) -> str:
@@ -92,7 +93,7 @@ def _unnamed(name: str) -> str:
 
 
 def _table(group: Any, data_sets: dict[str, Any], path: Path) -> External:
-    """Data sets by clip id, as the table that the group stands for."""
+    """The table of a group: its data sets by clip id, with its recipe."""
 
     def times(clip_id: str) -> Times:
         with reading(path, "window times"):
@@ -106,13 +107,13 @@ def _table(group: Any, data_sets: dict[str, Any], path: Path) -> External:
 
 
 def _data_sets(group: Any, path: Path) -> dict[str, Any]:
-    """Path below the group -> data set, in the file's order."""
+    """Map each path below the group to its data set, in the order of the file."""
     import h5py
 
-    found, visited, todo = {}, set(), [("", group)]
+    data_sets, visited, todo = {}, set(), [("", group)]
     while todo:
         prefix, here = todo.pop(0)
-        if here.id in visited:  # compares the objects in the file, not the handles
+        if here.id in visited:  # ids compare objects in the file, not handles
             raise FormatError(f"{path}: group {prefix} contains itself")
         visited.add(here.id)
         for name in here:
@@ -120,5 +121,5 @@ def _data_sets(group: Any, path: Path) -> dict[str, Any]:
             if isinstance(part, h5py.Group):
                 todo.append((f"{prefix}{name}/", part))
             else:
-                found[prefix + name] = part
-    return found
+                data_sets[prefix + name] = part
+    return data_sets

@@ -1,11 +1,11 @@
-"""MATLAB .mat file: arrays over all clips, or cells with an array per clip, beside a variable of ids.
+"""MATLAB .mat file: arrays over all clips, or cells with one array per clip, and a variable of ids.
 
     rgb (n, D) or (n, T, D), clip_id {n} or char      `ids`, `uid`, `video_id` and the like are read, too
     rgb {n} of (T, D), clip_id {n}                    T may differ
     left (sum T, 8), offset (n+1)                     clips end to end, offsets from 0
 
-Versions 5 to 7.3 are read, 5 is written, with float16 as single, since MATLAB has no half: KEY, `clip_id` as cells
-(KEY_clip_id where keys have different clips), KEY_offset where T differs, KEY_window_start, KEY_window_stop,
+Versions 5 to 7.3 are read. Version 5 is written, with float16 as single, because MATLAB has no half: KEY, `clip_id` as
+cells (KEY_clip_id if the keys have different clips), KEY_offset if T differs, KEY_window_start, KEY_window_stop,
 KEY_recipe.
 """
 
@@ -25,15 +25,15 @@ from featcache.untrusted import mat5, reading
 from featcache.untrusted.hdf5 import child
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "ids", "times", "recipe"})
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,40}")  #: with its ending, shorter than the 63 characters that MATLAB reads
-MOST_BYTES = (1 << 31) - 1024  #: of a variable of version 5
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,40}")  #: MATLAB reads 63 characters, and endings are added
+MOST_BYTES = (1 << 31) - 1024  #: maximum size of a variable in version 5
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Key -> features; ids: of the clips, in the file's order, where it has none or others."""
+    """Read key -> features; `ids` gives or replaces the ids, in the order of the file."""
     with reading(path, "MATLAB"):
         with path.open("rb") as file:
-            is_7_3 = b"\x89HDF" in (file.read(4), file.read(512)[508:])  # with or without MATLAB's own head
+            is_7_3 = b"\x89HDF" in (file.read(4), file.read(512)[508:])  # with or without MATLAB's own header
         variables = _version_7_3(path) if is_7_3 else mat5.variables(path.read_bytes(), str(path))
         arrays: dict[str, Any] = {}
         for name, value in variables.items():
@@ -47,7 +47,9 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 continue  # class names and the like
             for number, cell in enumerate(cells):
                 if cell.shape[1:] != cells[0].shape[1:]:
-                    raise FormatError(f"{path}: {name}{{{number + 1}}} is {cell.shape}, {name}{{1}} {cells[0].shape}")
+                    raise FormatError(
+                        f"{path}: {name}{{{number + 1}}} is {cell.shape}, but {name}{{1}} is {cells[0].shape}"
+                    )
             arrays[name] = np.concatenate(cells)  # end to end
             arrays[f"{name}_offset"] = np.cumsum([0, *map(len, cells)])
         return tables_of(arrays, ids, path, "_")
@@ -64,28 +66,31 @@ def write(path: Path, tables: dict[str, External]) -> None:
         variables[name] = str(array) if text and not array.ndim else array.astype(object) if text else array
     for key, table in tables.items():
         if not NAME.fullmatch(key):
-            raise FormatError(f"{key!r} is no name for a MATLAB variable: write letters, digits and _, a letter first")
+            raise FormatError(
+                f"{key!r} is not a MATLAB variable name; use letters, digits and _, starting with a letter"
+            )
         shape = surveys[key].stacked()
         if 4 * np.prod(shape, dtype=float) > MOST_BYTES:
-            raise FormatError(f"{key} {shape} is more than the 2 GB that a MATLAB variable holds; write hdf5")
+            raise FormatError(f"{key} {shape} is larger than 2 GB, the limit of a MATLAB variable; write hdf5")
         rows = list(rows_of(table, np.dtype(np.float32)))
         variables[key] = np.concatenate(rows) if surveys[key].ragged else np.stack(rows)
     with replacing(path) as scratch, scratch.open("wb") as file:
         savemat(file, variables, do_compression=False, long_field_names=True)
         file.seek(0)
-        file.write(b"MATLAB 5.0 MAT-file, written by featcache".ljust(116))  # SciPy writes the time of day
+        # SciPy writes the time of day, so that equal features would give different files.
+        file.write(b"MATLAB 5.0 MAT-file, written by featcache".ljust(116))
 
 
 def _text(cell: Any, place: str) -> Any:
-    """A cell of ids: text or a number."""
+    """The text or number in a cell of ids."""
     cell = np.asarray(cell).reshape(-1)
     if cell.size != 1:
-        raise FormatError(f"{place}: a cell holds {cell.size} values; one text or number is expected")
+        raise FormatError(f"{place}: a cell holds {cell.size} values; a single text or number is expected")
     return cell[0].item() if isinstance(cell[0], np.generic) else cell[0]
 
 
 class _Reversed:
-    """A data set of version 7.3, whose axes stand in the opposite order."""
+    """A data set of version 7.3, with its axes reversed to MATLAB's order."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -97,7 +102,7 @@ class _Reversed:
 
 
 def _version_7_3(path: Path) -> dict[str, Any]:
-    """The variables of an HDF5-based file; cells as object arrays."""
+    """Read the variables of an HDF5-based file; cells become object arrays."""
     import h5py
 
     def value(data: Any, *, in_cell: bool = False) -> Any:
@@ -107,7 +112,7 @@ def _version_7_3(path: Path) -> dict[str, Any]:
         if kind != "cell":
             return data[()].T if in_cell else _Reversed(data)
         if in_cell:
-            raise FormatError(f"{path}: {data.name} is a cell within a cell")
+            raise FormatError(f"{path}: {data.name} is a cell inside a cell; only cells of arrays are read")
         cells = np.empty(data.size, object)
         for place, reference in enumerate(data[()].T.reshape(-1)):
             cells[place] = value(file[reference], in_cell=True)

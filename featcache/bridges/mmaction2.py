@@ -1,10 +1,9 @@
-"""Features of mmaction2's clip_feature_extraction.py: a pickle of a list in the order of the videos, without names.
+"""Features of mmaction2's clip_feature_extraction.py: a pickled list in the order of the videos, without ids.
 
-Each entry is an array or tensor (D,), one window, or (T, D). The ids are those given (the lines of the `--video-list`
-that the features were made with, in its order), or stand in NAME.pkl.ids.txt beside NAME.pkl, one per line. They are
-never guessed: if the extraction dropped a video, the numbers differ and the file is refused. mmaction2 1.x splits the
-list at its end into a folder of one pickle per video; that folder is read, too, and the ids are the files' names.
-The key is called `features`.
+Each entry is an array or tensor (D,), one window, or (T, D). The ids are given (the lines of the `--video-list` of the
+extraction, in its order), or are in NAME.pkl.ids.txt next to NAME.pkl, one per line. They are never guessed: if the
+extraction dropped a video, the numbers differ and the file is refused. mmaction2 1.x splits the list at the end into
+a folder with one pickle per video; this folder is read, too, and its file names are the ids. The key is `features`.
 """
 
 from collections.abc import Sequence
@@ -29,20 +28,20 @@ from featcache.errors import FormatError
 from featcache.untrusted import pickles, reading
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype"})
-WHAT = "a feature file of mmaction2"
+KIND = "a feature file of mmaction2"
 
 
 def companions(path: Path) -> list[Path]:
-    """Files beside `path` that a write replaces, too."""
+    """The files next to `path` that `write` also replaces."""
     return [ids_file(path)]
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """{"features": ...}; ids: of the entries of the list. A list is held in memory whole, a folder is not."""
+    """Read {"features": ...}; `ids` are those of the entries. A list is held in memory, a folder is not."""
     if path.is_dir():
         return {ONE: _folder(path, ids)}
     content = pickles.load(path)
-    with reading(path, WHAT):
+    with reading(path, KIND):
         if not isinstance(content, list) or not content:
             raise FormatError(f"{path} holds {pickles.describe(content)}; a list of arrays, one per video, is expected")
         rows = [_checked(entry, f"{path}: entry {k}") for k, entry in enumerate(content)]
@@ -52,11 +51,11 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
 def _folder(path: Path, ids: Sequence[str] | None) -> External:
     files = sorted(path.rglob("*.pkl"))
     if not files:
-        raise FormatError(f"{path} has no *.pkl in it; mmaction2 writes one for each video")
+        raise FormatError(f"{path} has no *.pkl files; mmaction2 writes one per video")
     own = [file.relative_to(path).as_posix().removesuffix(".pkl") for file in files]
 
     def row(k: int) -> NDArray[Any]:
-        with reading(files[k], WHAT):
+        with reading(files[k], KIND):
             return _checked(pickles.load(files[k]), str(files[k]))
 
     return External(choose_ids(own, ids, len(files), str(path)), row)
@@ -67,7 +66,7 @@ def _checked(entry: Any, place: str) -> NDArray[Any]:
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
-    """Write one table, each clip as (T, D), and its ids beside it. It passes through memory."""
+    """Write one table, each clip as (T, D), and the file of ids. All features are held in memory."""
     key, table = the_only(tables, path, "mmaction2")
     rows = list(rows_of(table, survey(key, table).dtype))
     with replacing_with_ids(path, table.ids) as scratch, scratch.open("wb") as file:

@@ -1,7 +1,7 @@
-"""One NumPy .npy array of all clips, (n, D) or (n, T, ...), with their ids in a text file beside it.
+"""NumPy .npy array over all clips, (n, D) or (n, T, ...), with the ids in a text file next to it.
 
 The ids of NAME.npy are in NAME.npy.ids.txt, one per line, in the order of the rows, unless they are given. The key is
-called `features`.
+`features`.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ KEEPS = frozenset({"windows", "shape", "dtype"})
 
 
 def companions(path: Path) -> list[Path]:
-    """Files beside `path` that a write replaces, too."""
+    """The files next to `path` that `write` also replaces."""
     return [ids_file(path)]
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """{"features": ...}; ids: of the rows, where there is no file of ids beside it, or instead of it."""
+    """Read {"features": ...}; `ids` gives the ids of the rows, instead of the file of ids."""
     with reading(path, "npy"):
         with path.open("rb") as file:
             shape, dtype = npy_header(file, path.stat().st_size, str(path))
@@ -52,9 +52,9 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
-    """Write the array and the file of ids; clips must have equally many windows."""
+    """Write the array and the file of ids; all clips need the same number of windows."""
     key, table = the_only(tables, path, "npy")
-    found = survey(key, table)
-    found.check_even(key, "npy")
+    summary = survey(key, table)
+    summary.check_even(key, "npy")
     with replacing_with_ids(path, table.ids) as scratch, scratch.open("wb") as file:
-        write_npy(file, found.stacked(), found.dtype, rows_of(table, found.dtype))
+        write_npy(file, summary.stacked(), summary.dtype, rows_of(table, summary.dtype))

@@ -1,11 +1,11 @@
-"""NumPy .npz archive: arrays over all clips beside an array of ids, or clips end to end with offsets, or one per clip.
+"""NumPy .npz archive: arrays over all clips with ids, all clips end to end with offsets, or one array per clip.
 
     rgb (n, T, D) or (n, D), clip_id (n,)            `ids`, `uid`, `video_id` and the like are read, too
     left (sum T, 8), right (sum T, 8), offset (n+1)  every array of that length is a key; ids as above, or given
-    <clip id> (D,) or (T, D)                         one array per clip; the key is called `features`
+    <clip id> (D,) or (T, D)                         one array per clip; the key is `features`
 
-Written are KEY, and `clip_id` (KEY.clip_id where keys have different clips), KEY.offset where T differs, and
-KEY.window_start, KEY.window_stop, KEY.recipe.
+`write` makes KEY, `clip_id` (KEY.clip_id if the keys have different clips), KEY.offset if T differs,
+KEY.window_start, KEY.window_stop and KEY.recipe.
 """
 
 import zipfile
@@ -29,7 +29,7 @@ KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "tim
 
 
 class _Member:
-    """An array of the archive, loaded when a part of it is first asked for."""
+    """An array of the archive, loaded when a part of it is first read."""
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
         self._archive, self._info = archive, info
@@ -46,7 +46,7 @@ class _Member:
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Key -> features; ids: of the clips, in the file's order, where it has none or others."""
+    """Read key -> features; `ids` gives or replaces the ids, in the order of the file."""
     with reading(path, "npz"):
         archive = zipfile.ZipFile(path)
         check_growth(sum(info.file_size for info in archive.infolist()), path.stat().st_size, str(path))
@@ -54,9 +54,9 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name == info.filename:
-                raise FormatError(f"{path}: {name!r} is no array (.npy); is this an npz file?")
+                raise FormatError(f"{path}: {name!r} is not an array (.npy); is this an npz file?")
             if name in arrays:
-                raise FormatError(f"{path}: {name!r} is in it twice")
+                raise FormatError(f"{path} holds the array {name!r} twice")
             arrays[name] = _Member(archive, info, path)
         return tables_of(arrays, ids, path, ".")
 
@@ -68,8 +68,8 @@ def write(path: Path, tables: dict[str, External]) -> None:
         for name, array in descriptions(tables, surveys, ".").items():
             _add(archive, name, array.shape, array.dtype, [array])
         for key, table in tables.items():
-            found = surveys[key]
-            _add(archive, key, found.stacked(), found.dtype, rows_of(table, found.dtype))
+            dtype = surveys[key].dtype
+            _add(archive, key, surveys[key].stacked(), dtype, rows_of(table, dtype))
 
 
 def _add(

@@ -1,10 +1,10 @@
-"""Parquet table (with pyarrow): a row per clip, its id in `clip_id`, its features in a column of lists.
+"""Parquet table (needs pyarrow): a table row per clip, with its id in `clip_id` and its features in a column of lists.
 
     clip_id text; rgb list<fixed_size_list<halffloat or float>[D]>; window_start, window_stop list<double>
 
-is written, with KEY as the column's name and the recipe (JSON) in the schema's metadata under `featcache`. Any nested
-or fixed-size list of numbers is read, each such column as a key: (D,) or (T, D) or deeper. An empty cell is a clip
-without this key.
+`write` names the column of features KEY, and puts the recipe (JSON) into the schema's metadata under `featcache`.
+`read` makes every column of nested or fixed-size lists of numbers a key: (D,), (T, D) or deeper. An empty cell is a
+clip without this key.
 """
 
 import importlib
@@ -36,13 +36,13 @@ from featcache.files import replacing
 from featcache.untrusted import reading
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
-GROUP_BYTES = 32 << 20  #: about what is held in memory at a time
-OLDEST = (14, 0, 1)  #: pyarrow
+GROUP_BYTES = 32 << 20  #: approximate size of the rows that are held in memory
+OLDEST = (14, 0, 1)  #: oldest version of pyarrow that is safe
 MARK = b"featcache"  #: key of the recipe in the schema's metadata
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Column -> features; ids: of the rows, where there is no column of ids, or instead of it."""
+    """Read column -> features; `ids` gives the ids of the rows, instead of the column of ids."""
     pa, pq = _pyarrow()
     with reading(path, "parquet"):
         file = pq.ParquetFile(path)
@@ -63,22 +63,22 @@ def write(path: Path, tables: dict[str, External]) -> None:
     key, table = the_only(tables, path, "parquet")
     if key in (*ID_NAMES, START, STOP):
         raise FormatError(f"key {key!r} is the name of another column; rename it")
-    found = survey(key, table)
-    kind = pa.float16() if found.dtype == np.float16 else pa.float32()
-    for size in reversed(found.row_shape):
+    summary = survey(key, table)
+    kind = pa.float16() if summary.dtype == np.float16 else pa.float32()
+    for size in reversed(summary.row_shape):
         kind = pa.list_(kind, size)
     fields = [pa.field("clip_id", pa.string()), pa.field(key, pa.list_(kind))]
     if table.times is not None:
         fields += [pa.field(name, pa.list_(pa.float64())) for name in (START, STOP)]
     schema = pa.schema(fields, {MARK: json.dumps(table.recipe).encode()})
-    largest = max(found.lengths) * int(np.prod(found.row_shape)) * found.dtype.itemsize
+    largest = max(summary.lengths) * int(np.prod(summary.row_shape)) * summary.dtype.itemsize
     step = max(1, GROUP_BYTES // largest)
     with replacing(path) as scratch, pq.ParquetWriter(scratch, schema) as file:
         for first in range(0, len(table.ids), step):
             part = range(first, min(first + step, len(table.ids)))
-            rows = [table.row(k).astype(found.dtype) for k in part]
+            rows = [table.row(k).astype(summary.dtype) for k in part]
             values = pa.array(np.concatenate(rows).reshape(-1))
-            for size in reversed(found.row_shape):
+            for size in reversed(summary.row_shape):
                 values = pa.FixedSizeListArray.from_arrays(values, size)
             offsets = pa.array(np.cumsum([0, *map(len, rows)]), pa.int32())
             columns = [pa.array([table.ids[k] for k in part]), pa.ListArray.from_arrays(offsets, values)]
@@ -95,8 +95,8 @@ def _pyarrow() -> Any:
         raise FormatError("parquet needs pyarrow; install it with `pip install pyarrow`") from None
     if tuple(int(part) for part in re.findall(r"\d+", pa.__version__)[:3]) < OLDEST:
         raise FormatError(
-            f"parquet needs pyarrow 14.0.1 or later, not {pa.__version__}, which runs code that a file brings"
-            " (CVE-2023-47248); install it with `pip install -U pyarrow`"
+            f"parquet needs pyarrow 14.0.1 or later, not {pa.__version__}, which runs code from files"
+            " (CVE-2023-47248); update it with `pip install -U pyarrow`"
         )
     return pa, pq
 
@@ -114,7 +114,7 @@ def _is_features(pa: Any, kind: Any) -> bool:
 
 
 def _table(pa: Any, file: Any, path: Path, key: str, ids: list[str], recipe: dict[str, Any]) -> External:
-    """A column as features; one row group is held in memory, so rows are to be asked for in the file's order."""
+    """The features in a column. One row group is held in memory, so reading in the order of the file is fast."""
     ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     names = [name for name in (key, START, STOP) if name in file.schema_arrow.names]
 
@@ -128,7 +128,7 @@ def _table(pa: Any, file: Any, path: Path, key: str, ids: list[str], recipe: dic
             return _array(pa, group(number)[name][k - (int(ends[number - 1]) if number else 0)].values)
 
     def times(place: int) -> Times:
-        k = there[place]
+        k = filled_rows[place]
         return checked_times(cell(k, START), cell(k, STOP), f"{path}: clip {ids[k]!r}")
 
     def filled() -> Iterator[int]:
@@ -138,17 +138,17 @@ def _table(pa: Any, file: Any, path: Path, key: str, ids: list[str], recipe: dic
             yield from (first + np.flatnonzero(valid)).tolist()
             first += len(valid)
 
-    there = list(filled())
+    filled_rows = list(filled())
     return External(
-        [ids[k] for k in there],
-        lambda place: as_windows(cell(there[place], key)),
+        [ids[k] for k in filled_rows],
+        lambda place: as_windows(cell(filled_rows[place], key)),
         times if len(names) == 3 else None,
         recipe,
     )
 
 
 def _array(pa: Any, values: Any) -> NDArray[Any]:
-    """A nested list as an array; FormatError when its parts differ in length, or one is empty."""
+    """Convert a nested list to an array; FormatError if parts differ in length or a value is empty."""
     shape = [len(values)]
     while _is_list(pa, values.type):
         sizes = set(values.value_lengths().to_pylist())
@@ -157,6 +157,6 @@ def _array(pa: Any, values: Any) -> NDArray[Any]:
         shape.append(sizes.pop())
         values = values.flatten()
     if values.null_count:
-        raise FormatError("an empty value stands among numbers")
+        raise FormatError("a list of numbers contains an empty value")
     array: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(shape)
     return array

@@ -1,11 +1,11 @@
-"""TA3N's frame folders: one torch file per frame or segment, in a folder for each video.
+"""TA3N's frame folders: a folder per video with one torch file per frame or segment.
 
-    ROOT/RGB-Feature/<video>/img_00001.t7     with a folder for each modality; keys are what stands before "-Feature"
-    ROOT/<video>/img_00001.pt                 or without; the key is called `features`
+    ROOT/RGB-Feature/<video>/img_00001.t7     a folder per modality; the key is the part before "-Feature"
+    ROOT/<video>/img_00001.pt                 no folder per modality; the key is `features`
 
-A video's windows are its frames in the order of their numbers, (D,) each. Its id is the path of its folder, in which
-/ may be. The files are torch.save's, whatever they end with (.t7, .pt, .pth), and hold tensors alone; files of Lua's
-Torch7 are refused. Written are ROOT/KEY-Feature/<id>/img_00001.t7, and so on.
+The windows of a video are its frames in the order of their numbers, (D,) each. The id is the path of the video's
+folder and may contain /. The files were written by torch.save, whatever their suffix (.t7, .pt, .pth), and hold only
+tensors; files of Lua's Torch7 are refused. `write` makes ROOT/KEY-Feature/<id>/img_00001.t7 and so on.
 """
 
 import os
@@ -29,21 +29,21 @@ FRAME = re.compile(r"(.*?)([0-9]+)\.(t7|pt|pth)", re.DOTALL)
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Modality -> features; ids: of all videos, in the order of their folders. Frames are read when asked for."""
+    """Read modality -> features; `ids` replaces the ids, in the order of the folders. Frames are read on demand."""
     check_folder(path, "ta3n")
-    with reading(path, "a folder of TA3N's"):
+    with reading(path, "a folder of TA3N features"):
         roots: dict[str, Path] = {}
         for name in sorted(os.listdir(path)):
             key = _modality(name)
             if key and (path / name).is_dir():
                 if key in roots:
-                    raise FormatError(f"{path} has {roots[key].name} and {name}, which are both {key}; rename one")
+                    raise FormatError(f"{path} has {roots[key].name} and {name}, both for the key {key}; rename one")
                 roots[key] = path / name
         roots = roots or {_modality(path.resolve().name) or ONE: path}
-        found = {key: _videos(root) for key, root in roots.items()}
-        if not any(found.values()):
-            raise FormatError(f"{path} has no folder with frames of TA3N's, such as img_00001.t7 or img_00001.pt")
-        return {key: _table(chosen, found[key]) for key, chosen in named(found, ids, path).items()}
+        videos = {key: _videos(root) for key, root in roots.items()}
+        if not any(videos.values()):
+            raise FormatError(f"{path} has no folder with frames such as img_00001.t7 or img_00001.pt")
+        return {key: _table(chosen, videos[key]) for key, chosen in named(videos, ids, path).items()}
 
 
 def _modality(name: str) -> str | None:
@@ -62,13 +62,15 @@ def _videos(root: Path) -> dict[str, list[Path]]:
             if match is None or name.startswith("."):
                 continue
             prefix, number = match[1], int(match[2])
-            known, other = next(iter(numbers.values()), (prefix, name))
-            if number in numbers or known != prefix:
-                other = numbers.get(number, (known, other))[1]
-                raise FormatError(f"{folder} has {other} and {name}; one file per frame of one video is expected")
+            first_prefix, other = next(iter(numbers.values()), (prefix, name))
+            if number in numbers or first_prefix != prefix:
+                other = numbers.get(number, (first_prefix, other))[1]
+                raise FormatError(f"{folder} has {other} and {name}; one file per frame of a single video is expected")
             numbers[number] = prefix, name
         if numbers and others:
-            raise FormatError(f"{folder} has frames and {others[0]}, which is none; img_00001.t7 is expected")
+            raise FormatError(
+                f"{folder} has frames and {others[0]}, which is not a frame; names like img_00001.t7 are expected"
+            )
         if numbers:
             files = [Path(folder) / numbers[number][1] for number in sorted(numbers)]
             videos[Path(folder).relative_to(root).as_posix()] = files
@@ -83,7 +85,7 @@ def _table(chosen: dict[str, str], videos: dict[str, list[Path]]) -> External:
         for file, frame in zip(videos[names[k]], frames, strict=True):
             if frame.shape != frames[0].shape or frame.dtype != frames[0].dtype:
                 raise FormatError(
-                    f"{file} is {frame.shape} of {frame.dtype}, the video's first frame is {frames[0].shape} of"
+                    f"{file} is {frame.shape} of {frame.dtype}, but the video's first frame is {frames[0].shape} of"
                     f" {frames[0].dtype}"
                 )
         return np.stack(frames)
@@ -102,13 +104,13 @@ def _frame(file: Path) -> NDArray[Any]:
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
-    """Write a file per window; a folder that featcache did not write is not replaced."""
+    """Write a file per window; a folder that featcache did not write is never replaced."""
     import torch
 
     surveys = {key: survey(key, table) for key, table in tables.items()}
     for key, table in tables.items():
         if "/" in key or key.startswith("."):
-            raise FormatError(f"key {key!r} cannot be the name of a folder, which ta3n needs; rename it")
+            raise FormatError(f"key {key!r} cannot be a folder name, which ta3n needs; rename it")
         for clip_id in table.ids:
             _check_id(clip_id)
     with replacing_folder(path, tables) as scratch:
@@ -125,6 +127,6 @@ def _check_id(clip_id: str) -> None:
     for part in clip_id.split("/"):
         if not part or part.startswith(".") or FRAME.fullmatch(part) or len(os.fsencode(part)) > 255:
             raise FormatError(
-                f"clip id {clip_id!r} cannot be the path of a folder, which ta3n needs: no part of it may be empty,"
-                " begin with a dot, look like a frame or be longer than 255 bytes; write hdf5"
+                f"clip id {clip_id!r} cannot be a folder path, which ta3n needs: no part of it may be empty, begin with"
+                " a dot, look like a frame or be longer than 255 bytes; write hdf5"
             )

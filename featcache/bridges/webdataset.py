@@ -1,7 +1,7 @@
 """WebDataset tar shard: a member CLIP.KEY.npy per clip and key.
 
-The id is what stands before the first dot of a member's name, so that in ids . / and % are written %2E %2F and %25.
-CLIP.KEY.times.npy (2, T) holds start and stop of the windows, __featcache__/KEY.json the recipe (readers of WebDataset
+The id is the part of a member's name before the first dot, so . / and % in ids are written as %2E %2F and %25.
+CLIP.KEY.times.npy (2, T) holds start and stop of the windows, and __featcache__/KEY.json the recipe (WebDataset readers
 skip names in double underscores). Other members (pictures, labels) are ignored. Nothing is ever extracted to disk.
 """
 
@@ -23,13 +23,13 @@ from featcache.untrusted import reading
 from featcache.untrusted.npy import parse_npy
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
-META = "__featcache__/"  #: folder of what describes all clips
-SPECIAL = "./"  #: escaped in ids
-Members = dict[str, tuple[int, int]]  #: clip id -> place and size of its array in the shard
+META = "__featcache__/"  #: folder of members that describe all clips
+SPECIAL = "./"  #: characters that are escaped in ids
+Members = dict[str, tuple[int, int]]  #: clip id -> offset and size of its array in the shard
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Key -> features; ids: of the clips, in the file's order, instead of the file's."""
+    """Read key -> features; `ids` replaces the ids, in the order of the file."""
     rows: dict[str, Members] = {}
     times: dict[str, Members] = {}
     recipes: dict[str, dict[str, Any]] = {}
@@ -48,17 +48,17 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 continue
             folder, _, name = member.name.rpartition("/")
             clip, *words = name.split(".")
-            found = {2: rows, 3: times}.get(len(words)) if words[-1:] == ["npy"] else None
-            if found is None or (len(words) == 3 and words[1] != "times"):
+            members = {2: rows, 3: times}.get(len(words)) if words[-1:] == ["npy"] else None
+            if members is None or (len(words) == 3 and words[1] != "times"):
                 continue
             clip_id = unescaped(f"{folder}/{clip}" if folder else clip, SPECIAL)
-            if clip_id in found.setdefault(words[0], {}):
-                raise FormatError(f"{path}: {member.name} is in it twice")
-            found[words[0]][clip_id] = place
-            if found is rows:
+            if clip_id in members.setdefault(words[0], {}):
+                raise FormatError(f"{path} holds {member.name} twice")
+            members[words[0]][clip_id] = place
+            if members is rows:
                 clips[clip_id] = None
         if _bytes(path, (shard.offset, tarfile.BLOCKSIZE)).strip(b"\0"):
-            raise FormatError(f"{path} ends without the empty block that ends a tar file: it is cut off")
+            raise FormatError(f"{path} is cut off: the empty block at the end of a tar file is missing")
     if not rows:
         raise FormatError(f"{path} has no member CLIP.KEY.npy")
     tables = {key: _table(path, key, rows[key], times.get(key, {}), recipes.get(key, {})) for key in rows}
@@ -66,10 +66,10 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
-    """Write the members clip by clip, so that all keys of a clip stand together."""
+    """Write the members clip by clip, so that all keys of a clip are adjacent."""
     for key, table in tables.items():
         if not key or set(key) & set("./") or key == "times":
-            raise FormatError(f"key {key!r} cannot be part of a member's name; rename it to letters, digits and _")
+            raise FormatError(f"key {key!r} cannot be part of a member's name; rename it, using letters, digits and _")
         survey(key, table)
     places = {key: {clip_id: k for k, clip_id in enumerate(table.ids)} for key, table in tables.items()}
     with replacing(path) as scratch, tarfile.open(scratch, "w", format=tarfile.PAX_FORMAT) as shard:
@@ -96,7 +96,7 @@ def _table(path: Path, key: str, rows: Members, times: Members, recipe: dict[str
     def times_of(k: int) -> Times:
         both = load(times[names[k]])
         if both.ndim != 2 or len(both) != 2:
-            raise FormatError(f"{path}: times of {names[k]} are {both.shape}; (2, T) is expected")
+            raise FormatError(f"{path}: times of {names[k]!r} have shape {both.shape}; (2, T) is expected")
         return checked_times(both[0], both[1], f"{path}: {names[k]}")
 
     timed = times.keys() >= rows.keys()
@@ -108,7 +108,7 @@ def _bytes(path: Path, place: tuple[int, int]) -> bytes:
         file.seek(place[0])
         data = file.read(place[1])
     if len(data) != place[1]:
-        raise FormatError(f"{path} is cut off: byte {place[0] + place[1]} of a member is not there")
+        raise FormatError(f"{path} is cut off: a member needs byte {place[0] + place[1]}")
     return data
 
 

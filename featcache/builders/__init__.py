@@ -1,9 +1,10 @@
-"""Builders make manifests. The folder is the registry: `builders/kitchens.py` is the benchmark `kitchens`.
+"""Builders make the manifests of benchmarks: `builders/kitchens.py` is the benchmark `kitchens`.
 
-A builder file holds one function `build(folder, *, progress=silent, ...) -> Manifest`. The benchmark's own files
-(official annotation files) lie in `folder`, or, for the generated one, are written to it; the manifest is written to
-`folder/NAME.csv`. Builders do not download: a missing file is an error that names it. Another number of clips than
-published is a warning, since users work with parts of a benchmark. Helpers start with an underscore.
+The folder is the registry. A builder file holds one function `build(folder, *, progress=silent, ...) -> Manifest`. It
+reads the benchmark's official annotation files in `folder`, or generates the benchmark there, and writes the manifest
+to `folder/NAME.csv`. Builders do not download: a missing file is an error that names it. A number of clips that differs
+from the published one is only a warning, because users work with parts of a benchmark. The first paragraph of a
+builder's docstring describes the benchmark; `featcache list benchmarks` prints it. Helpers start with an underscore.
 """
 
 from types import ModuleType
@@ -12,10 +13,10 @@ from featcache import registry
 
 
 def names() -> list[str]:
-    """The benchmarks there are."""
+    """The names of all benchmarks."""
     return registry.names(__name__)
 
 
 def load(name: str) -> ModuleType:
-    """The builder of that name; unknown names list the known ones."""
+    """The builder of a benchmark; an unknown name raises a ConfigError that lists the benchmarks."""
     return registry.load(__name__, name, "benchmark")

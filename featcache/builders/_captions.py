@@ -1,7 +1,7 @@
-"""What the builders of retrieval benchmarks share: clips go to NAME.csv, their captions to NAME_captions.csv.
+"""Helpers of the builders of retrieval benchmarks, which write clips to NAME.csv and captions to NAME_captions.csv.
 
-In a manifest of captions every row is one caption: its clip's row with the id `CLIP#k`, the text in `caption`, and the
-clip in `of`.
+In a manifest of captions every table row is one caption: a copy of its clip's row with the id `CLIP#k`, the text in
+`caption`, and the clip's id in `of`.
 """
 
 import json
@@ -30,50 +30,50 @@ def publish(
     clips_published: Counts,
     captions_published: Counts,
 ) -> Manifest:
-    """Write `folder/NAME.csv` and `folder/NAME_captions.csv`; the manifest of the clips.
+    """Write `folder/NAME.csv` and `folder/NAME_captions.csv`; return the manifest of the clips.
 
-    Captions of clips that are none of `clips` are left out, and so are blank ones. A warning for numbers that are not
-    the published ones and for clips that have no caption, which nobody can ask for.
+    Blank captions, and captions of clips that are not in `clips`, are left out. Numbers that differ from the published
+    ones are a warning, and so are clips without a caption, because no query can find them.
     """
-    told: list[Clip] = []
+    caption_rows: list[Clip] = []
     for clip in clips:
         texts = [" ".join(text.split()) for text in captions.get(clip.clip_id, ())]
-        told += [
+        caption_rows += [
             replace(clip, clip_id=f"{clip.clip_id}#{k}", caption=text, of=clip.clip_id)
             for k, text in enumerate(filter(None, texts))
         ]
-    if not told:
-        raise ManifestError(f"{name}: the annotation files in {folder} have no caption of any clip")
+    if not caption_rows:
+        raise ManifestError(f"{name}: the annotation files in {folder} have no captions of these clips")
     manifest = finish(name, clips, folder, clips_published, progress)
-    described = {caption.of for caption in told}
-    if silent := [clip.clip_id for clip in clips if clip.clip_id not in described]:
-        warnings.warn(f"{name}: {len(silent)} clips have no caption, the first is {silent[0]!r}", stacklevel=3)
-    found = Counter((caption.domain, caption.split) for caption in told)
+    described = {caption.of for caption in caption_rows}
+    if undescribed := [clip.clip_id for clip in clips if clip.clip_id not in described]:
+        warnings.warn(f"{name}: {len(undescribed)} clips have no caption, such as {undescribed[0]!r}", stacklevel=3)
+    counts = Counter((caption.domain, caption.split) for caption in caption_rows)
     for (domain, split), expected in sorted(captions_published.items()):
-        if found[domain, split] != expected:
-            said = f"{domain} {split} has {found[domain, split]} captions, published are {expected}"
-            warnings.warn(f"{name}: {said}", stacklevel=3)
-    Manifest(f"{name}_captions", tuple(told), folder).write(folder / f"{name}_captions.csv")
+        if counts[domain, split] != expected:
+            difference = f"has {counts[domain, split]} captions; the published number is {expected}"
+            warnings.warn(f"{name}: {domain} {split} {difference}", stacklevel=3)
+    Manifest(f"{name}_captions", tuple(caption_rows), folder).write(folder / f"{name}_captions.csv")
     return manifest
 
 
 def entries(path: Path, key: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """The list under `key` of a JSON file; ManifestError where the file, the list or a field of an entry is missing."""
+    """The list under `key` of a JSON file; ManifestError if the file, the list or a field of an entry is missing."""
     try:
         with path.open(encoding="utf-8") as file:
             content = json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} is not JSON in UTF-8 ({error}); get it anew") from None
-    found = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(found, list):
-        raise ManifestError(f"{path} has no list {key!r}; it must be the official file")
-    for k, entry in enumerate(found):
+        raise ManifestError(f"{path} is not JSON in UTF-8 ({error}); download it again") from None
+    listed = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(listed, list):
+        raise ManifestError(f"{path} has no list {key!r}; replace it with the official file")
+    for k, entry in enumerate(listed):
         _check(entry, fields, f"{path} {key}[{k}]")
-    return found
+    return listed
 
 
 def lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The objects of a file of one JSON object per line; ManifestError names the line of what is wrong."""
+    """Yield the objects of a file with one JSON object per line; ManifestError names an invalid line."""
     with path.open(encoding="utf-8") as file:
         try:
             for number, line in enumerate(file, 1):
@@ -82,12 +82,14 @@ def lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
                     _check(entry, fields, f"{path} line {number}")
                     yield entry
         except json.JSONDecodeError as error:
-            raise ManifestError(f"{path} line {number} is not JSON ({error}); get the file anew") from None
+            raise ManifestError(f"{path} line {number} is not JSON ({error}); download the file again") from None
         except UnicodeDecodeError as error:
-            raise ManifestError(f"{path} is not UTF-8 text ({error.reason}); get the file anew") from None
+            raise ManifestError(f"{path} is not UTF-8 text ({error.reason}); download the file again") from None
 
 
 def _check(entry: Any, fields: Sequence[str], place: str) -> None:
-    there = entry if isinstance(entry, dict) else {}
-    if lacking := [field for field in fields if not isinstance(there.get(field), str | int)]:
-        raise ManifestError(f"{place} has no {', '.join(map(repr, lacking))}; it has: {', '.join(there) or 'nothing'}")
+    present = entry if isinstance(entry, dict) else {}
+    if missing := [field for field in fields if not isinstance(present.get(field), str | int)]:
+        raise ManifestError(
+            f"{place} has no {', '.join(map(repr, missing))}; it has: {', '.join(present) or 'nothing'}"
+        )

@@ -1,8 +1,8 @@
-"""Tables that pandas has pickled, read as data: pandas is not asked, and nothing that the file names is called.
+"""A reader of pickled pandas tables that does not import pandas and calls nothing that the file names.
 
-A pickled DataFrame is a manager of blocks; a block holds the values of some columns of one kind, (columns, rows), and
-their places. Managers of pandas 0.20 to 1.2 are made empty and then given their state, later ones come with it. Read
-are columns of numbers, text and plain values; those of pandas' own kinds (Arrow text, categories) are a FormatError.
+A pickled DataFrame is a manager of blocks; a block holds the values of some columns of one type, (columns, rows), and
+their positions. Managers of pandas 0.20 to 1.2 are created empty and then receive their state; later managers contain
+it. Columns of numbers, text and plain values are read; pandas' own types (Arrow text, categories) are a FormatError.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class _Index:
 
 @dataclass(frozen=True, eq=False)
 class _Manager:
-    """What a table holds: its two axes, and (values, places) of each block."""
+    """The content of a table: its two axes, and (values, positions) of each block."""
 
     axes: list[_Index]
     blocks: list[tuple[Any, Any]]
@@ -34,15 +34,15 @@ class _Manager:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A table."""
+    """A pickled table."""
 
     manager: _Manager
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a pickled DataFrame as text; an index that has a name is a column, the first one. Lists are left out.
+    """Read the rows of a pickled DataFrame as text; a named index becomes the first column. Lists are left out.
 
-    FormatError where the file is no pickled table, or asks for more than a table needs.
+    FormatError if the file is not a pickled table, or names anything that a table does not need.
     """
     frame = pickles.load(path, MAKERS)
     if not isinstance(frame, _Frame):
@@ -51,8 +51,8 @@ def rows(path: Path) -> list[dict[str, str]]:
         items, index = frame.manager.axes
         columns: dict[str, Sequence[Any]] = {} if index.name is None else {str(index.name): index.labels}
         for values, places in frame.manager.blocks:
-            where = range(len(items.labels))[places] if isinstance(places, slice) else places.tolist()
-            for place, column in zip(where, values, strict=True):
+            positions = range(len(items.labels))[places] if isinstance(places, slice) else places.tolist()
+            for place, column in zip(positions, values, strict=True):
                 columns[str(items.labels[place])] = column.tolist()
         order = [name for name in map(str, items.labels) if name != index.name]
         names = [*([] if index.name is None else [str(index.name)]), *order]
@@ -61,7 +61,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def _text(cell: Any) -> str:
-    """A number or text as text; nothing for lists and the like, whose text may be endless."""
+    """A number or text as text; "" for lists and other values, whose text may be endless."""
     return str(cell) if isinstance(cell, str | int | float) else ""
 
 
@@ -72,7 +72,7 @@ def _index(_: Any, state: dict[str, Any]) -> _Index:
 
 
 def _manager(*content: Any) -> Any:
-    """A manager out of its blocks and axes, or an empty one that waits for its state."""
+    """Make a manager from its blocks and axes, or an unfinished one that will receive its state."""
     return _Manager(content[1], list(content[0])) if content else pickles.Unfinished(_manager_state)
 
 
@@ -94,7 +94,7 @@ def _frame_state(state: dict[str, Any]) -> _Frame:
 
 def _block(values: Any, places: Any, _: Any) -> tuple[Any, Any]:
     if not isinstance(values, np.ndarray) or values.ndim != 2:
-        raise ValueError(f"{pickles.describe(values)} where the values of columns are expected")
+        raise ValueError(f"{pickles.describe(values)} instead of the values of columns")
     return values, places
 
 
@@ -115,4 +115,4 @@ for _module in ("pandas.indexes.base", "pandas.core.indexes.base"):
     MAKERS[_module, "_new_Index"] = _index
 for _kind, _home in (("Index", "base"), ("RangeIndex", "range"), ("Int64Index", "numeric")):
     for _module in ("pandas", f"pandas.indexes.{_home}", f"pandas.core.indexes.{_home}"):
-        MAKERS[_module, _kind] = _nothing  # only named, for _new_Index
+        MAKERS[_module, _kind] = _nothing  # files pass these classes to _new_Index, but never call them

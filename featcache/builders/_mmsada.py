@@ -10,8 +10,8 @@ from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress
 
 VERBS = numbered(("take", "put", "open", "close", "wash", "cut", "mix", "pour"))  #: by verb_class
-PARTICIPANT = {"D1": "P08", "D2": "P01", "D3": "P22"}  #: whose clips a list of MM-SADA's holds
-SIZES = {"P08": (1543, 435), "P01": (2495, 750), "P22": (3897, 974)}  #: clips to train and to test
+PARTICIPANT = {"D1": "P08", "D2": "P01", "D3": "P22"}  #: list of MM-SADA -> its participant
+SIZES = {"P08": (1543, 435), "P01": (2495, 750), "P22": (3897, 974)}  #: numbers of training and test clips
 COLUMNS = ("uid", "participant_id", "video_id", "narration", "start_timestamp", "stop_timestamp", "verb_class")
 ORIGIN = "github.com/jonmun/MM-SADA-code, folder Annotations"
 
@@ -23,7 +23,7 @@ def build(
     progress: Progress,
     caption: Callable[[str], str] = str,
 ) -> Manifest:
-    """The manifest; `lists` says which of MM-SADA's lists each domain is: {"D1": "D2", ...}; narration -> caption."""
+    """Build the manifest. lists: domain -> MM-SADA's name of its list; caption: narration -> caption."""
     folder, clips, published = Path(folder), list[Clip](), dict[tuple[str, str], int]()
     for domain, part in lists.items():
         for split, size in zip(("train", "test"), SIZES[PARTICIPANT[part]], strict=True):
@@ -36,9 +36,11 @@ def build(
 
 
 def _clip(row: dict[str, str], domain: str, split: str, participant: str, place: str) -> Clip:
-    """Bounds are the seconds of the video: frame numbers count pictures that were resampled to 60 a second."""
+    """A clip with bounds in seconds; the frame numbers of the lists count pictures resampled to 60 per second."""
     if row["participant_id"] != participant:
-        raise ManifestError(f"{place}: a clip of {row['participant_id']} in the list of {participant}; get it anew")
+        raise ManifestError(
+            f"{place}: a clip of {row['participant_id']} is in the list of {participant}; download the list again"
+        )
     return Clip(
         clip_id=row["uid"],
         domain=domain,

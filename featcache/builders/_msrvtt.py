@@ -1,7 +1,7 @@
-"""The annotation files of MSR-VTT, of which there are two kinds in use.
+"""A reader of the annotation files of MSR-VTT, of which two versions are in use.
 
     MSRVTT_data.json                  all 10,000 videos and 200,000 captions
-    train_val_videodatainfo.json      the same in two files, as the challenge of 2016 published them
+    train_val_videodatainfo.json      the same in two files, as published for the challenge of 2016
     test_videodatainfo.json
 
 Both are {"videos": [{"video_id", "split", ...}], "sentences": [{"video_id", "caption", ...}]}.
@@ -15,12 +15,12 @@ from featcache.errors import ManifestError
 from featcache.manifest import Clip
 
 WHOLE, PARTS = "MSRVTT_data.json", ("train_val_videodatainfo.json", "test_videodatainfo.json")
-SPLITS = {"train": "train", "validate": "val", "val": "val", "test": "test"}  #: theirs -> ours
+SPLITS = {"train": "train", "validate": "val", "val": "val", "test": "test"}  #: split in the files -> in the manifest
 ORIGIN = "github.com/ArrowLuo/CLIP4Clip, release v0.0, msrvtt_data.zip"
 
 
 def read(folder: Path) -> tuple[list[Clip], dict[str, list[str]]]:
-    """The videos in the full split, in order, and the captions of each."""
+    """Read the videos of the full split, in order, and the captions of each."""
     paths = [folder / WHOLE]
     if not paths[0].is_file():
         paths = [find(folder, [part, WHOLE], ORIGIN) for part in PARTS]

@@ -1,7 +1,7 @@
-"""NTU RGB+D [Shahroudy et al. 2016; Liu et al. 2019]: a clip is a file whose name says all there is to say.
+"""NTU RGB+D [Shahroudy et al. 2016; Liu et al. 2019]: a clip is a file, and its name holds the annotation.
 
-S001C002P003R002A013.skeleton is setup 1, camera 2, person 3, the second time, action 13. Actions 1 to 60 are NTU-60;
-with 61 to 120, which came later, they are NTU-120. A protocol says by these numbers who is there to train.
+S001C002P003R002A013.skeleton is setup 1, camera 2, person 3, repetition 2, action 13. Actions 1 to 60 are NTU-60;
+NTU-120 added 61 to 120. A protocol chooses the training clips by these numbers.
 """
 
 import os
@@ -17,7 +17,7 @@ from featcache.progress import Progress
 
 NAME = re.compile(r"S(?P<setup>\d{3})C(?P<camera>\d{3})P(?P<person>\d{3})R(?P<time>\d{3})A(?P<action>\d{3})")
 MISSING = ("NTU_RGBD_samples_with_missing_skeletons.txt", "NTU_RGBD120_samples_with_missing_skeletons.txt")
-SUBJECTS = {  # who is there to train; the first twenty are NTU-60's
+SUBJECTS = {  # persons of the training split; the first twenty are those of NTU-60
     *(1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38),
     *(45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89),
     *(91, 92, 93, 94, 95, 97, 98, 100, 103),
@@ -27,7 +27,7 @@ PROTOCOLS: dict[str, Callable[[dict[str, int]], bool]] = {
     "xview": lambda numbers: numbers["camera"] in (2, 3),
     "xset": lambda numbers: numbers["setup"] % 2 == 0,
 }
-ACTIONS = {"ntu60": range(1, 61), "ntu120": range(1, 121), "ntu60plus": range(61, 121)}  #: data set -> its actions
+ACTIONS = {"ntu60": range(1, 61), "ntu120": range(1, 121), "ntu60plus": range(61, 121)}  #: data set -> actions
 NAMES = """
 drink water | eat meal/snack | brushing teeth | brushing hair | drop | pickup | throw | sitting down |
 standing up (from sitting position) | clapping | reading | writing | tear up paper | wear jacket | take off jacket |
@@ -54,23 +54,23 @@ high-five | cheers and drink | carry something with other person | take a photo 
 whisper in other person's ear | exchange things with other person | support somebody with one's hand |
 finger-guessing game (playing rock-paper-scissors)
 """
-CLASSES = dict(enumerate((name.strip() for name in NAMES.split("|")), 1))  #: by number
+CLASSES = dict(enumerate((name.strip() for name in NAMES.split("|")), 1))  #: number of an action -> its name
 
 
 def build(
     folder: str | os.PathLike[str], data_set: str, protocol: str, size: tuple[int, int], progress: Progress
 ) -> Manifest:
-    """The manifest DATA_SET_PROTOCOL of the files in `folder` and below it.
+    """Build the manifest DATA_SET_PROTOCOL from the files in `folder` and its subfolders.
 
-    size: published clips to train and to test. Files that a list of missing skeletons (MISSING) in `folder` names are
-    left out. ManifestError where there is no file of the data set; warnings for files of other names, and where the
-    number of clips is not the published one.
+    size: published numbers of training and test clips. Files on a list of missing skeletons (MISSING) in `folder` are
+    left out. ManifestError if there is no file of the data set; a warning for files with other names, and for numbers
+    of clips that differ from the published ones.
     """
-    folder, clips, odd = Path(folder), list[Clip](), list[str]()
+    folder, clips, misnamed = Path(folder), list[Clip](), list[str]()
     missing = {name for path in MISSING if (folder / path).is_file() for name in (folder / path).read_text().split()}
     for path in sorted(folder.rglob("*.skeleton")):
         if not (match := NAME.fullmatch(path.stem)):
-            odd.append(path.name)
+            misnamed.append(path.name)
             continue
         numbers = {part: int(digits) for part, digits in match.groupdict().items()}
         if numbers["action"] not in ACTIONS[data_set] or path.stem in missing:
@@ -87,12 +87,12 @@ def build(
     name = f"{data_set}_{protocol}"
     if not clips:
         raise ManifestError(
-            f"no file such as S001C001P001R001A{ACTIONS[data_set][0]:03}.skeleton is in {folder} or below it; "
-            f"data_manifests/{name}.md says where to get them"
+            f"no file such as S001C001P001R001A{ACTIONS[data_set][0]:03}.skeleton is in {folder} or its subfolders; "
+            f"data_manifests/{name}.md names their source"
         )
-    if odd:
+    if misnamed:
         warnings.warn(
-            f"{name}: {odd[0]} is not named like S001C001P001R001A001.skeleton, and was left out", stacklevel=3
+            f"{name}: {misnamed[0]} is not named like S001C001P001R001A001.skeleton, and was left out", stacklevel=3
         )
     published = {(data_set, split): count for split, count in zip(("train", "test"), size, strict=True)}
     return finish(name, clips, folder, published, progress)

@@ -1,8 +1,8 @@
 """PKU-MMD [Liu et al. 2017], phase 1: a clip is an annotated action in a long recording.
 
-cross-subject.txt    four lines: a heading, the recordings to train, a heading, those to test: 0002-L, 0002-M, ...
-0002-L.txt           of the labels, a line per action: its number, first frame, last frame, confidence
-0002-L.txt           of the skeletons, a line per frame: x y z of 25 joints of two bodies
+cross-subject.txt         four lines: a heading, the training recordings (0002-L, 0002-M, ...), a heading, the test ones
+0002-L.txt of labels      a line per action: its number, first frame, last frame, confidence
+0002-L.txt of skeletons   a line per frame: x y z of 25 joints of two bodies
 """
 
 import os
@@ -14,10 +14,10 @@ from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress
 
-SPLITS = ("", "Split/")  #: folders, as people have them
+SPLITS = ("", "Split/")  #: folders in which copies keep these files
 LABELS = ("Train_Label_PKU_final/", "Label/Train_Label_PKU_final/", "Label/")
 SKELETONS = ("PKU_Skeleton_Renew/", "Data/PKU_Skeleton_Renew/", "Data/Skeleton/", "Data/skeleton/")
-ORIGIN = "the site of PKU-MMD, which github.com/ECHO960/PKU-MMD leads to"
+ORIGIN = "the PKU-MMD site, linked from github.com/ECHO960/PKU-MMD"
 NAMES = """
 bow | brushing hair | brushing teeth | check time (from watch) | cheer up | clapping |
 cross hands in front (say stop) | drink water | drop | eat meal/snack | falling | giving something to other person |
@@ -30,16 +30,16 @@ taking a selfie | tear up paper | throw | touch back (backache) | touch chest (s
 touch head (headache) | touch neck (neckache) | typing on a keyboard | use a fan (with hand or paper)/feeling warm |
 wear jacket | wear on glasses | wipe face | writing
 """
-CLASSES = {str(k): name.strip() for k, name in enumerate(NAMES.split("|"), 1)}  #: by number
+CLASSES = {str(k): name.strip() for k, name in enumerate(NAMES.split("|"), 1)}  #: number of an action -> its name
 
 
 def build(
     name: str, folder: str | os.PathLike[str], split_file: str, size: tuple[int, int], progress: Progress
 ) -> Manifest:
-    """The manifest of the recordings that `split_file` names; `size`: published clips to train and to test.
+    """Build the manifest of the recordings in `split_file`; size: published numbers of training and test clips.
 
-    ManifestError for a file of splits or labels that is missing or damaged; a warning for each split that has not the
-    published number of clips.
+    ManifestError for a file of splits or labels that is missing or damaged; a warning for each split that does not have
+    the published number of clips.
     """
     folder, clips = Path(folder), list[Clip]()
     skeletons = next((place for place in SKELETONS if (folder / place).is_dir()), SKELETONS[0])
@@ -74,7 +74,7 @@ def _recordings(path: Path) -> dict[str, list[str]]:
 
 
 def _actions(path: Path) -> list[tuple[str, int, int]]:
-    """(number of the class, first frame, frame after the last) of each line."""
+    """Read (number of the class, first frame, frame after the last) from each line."""
     actions = []
     for k, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         cells = line.replace(" ", "").split(",")

@@ -1,9 +1,9 @@
-"""Pickles of skeletons as PYSKL and mmaction2 publish them, one for a data set, made arrays that are read in parts.
+"""Unpack the skeleton pickles of PYSKL and mmaction2, one per data set, into arrays that can be read in parts.
 
     {"split": {"xview_train": [frame_dir, ...], ...}, "annotations": [{"frame_dir": "S001...", "label": 0,
      "img_shape": (height, width), "keypoint": (M, T, V, C), "keypoint_score": (M, T, V), ...}, ...]}
 
-C is 2 in the plane, in pixels, and there are scores and a shape of the picture; or it is 3, in space, as VIBE has it.
+For skeletons in the plane C is 2, in pixels, with scores and the shape of the picture. In space, as from VIBE, C is 3.
 """
 
 import os
@@ -19,7 +19,7 @@ from featcache.manifest import Clip
 from featcache.media.poses import UPRIGHT
 from featcache.untrusted import pickles
 
-MOST = 6  #: bodies of a clip, as the reader of arrays has them
+MOST = 6  #: maximum number of bodies in a clip, as in the reader of arrays
 
 
 def unpack(
@@ -32,31 +32,32 @@ def unpack(
     kept: int,
     plane: bool,
 ) -> list[Clip]:
-    """The clips of these splits (name in the pickle -> in the manifest); their joints in an .npy of the pickle's name.
+    """Write the joints of these splits to an .npy named like the pickle; return the clips.
 
-    That is (T, M, V, 3), all frames one clip after another, zeros where there is no body: x y z upright, or x and y of
-    the picture's width and height and a score. label: name and number of the class -> class. joints: as many as a body
-    may have, of which the first `kept` stay. ManifestError for what is missing or has another shape.
+    The array is (T, M, V, 3): all frames, clip after clip, zeros for missing bodies. It holds x y z with y up, or x and
+    y as shares of the picture's width and height and a score. splits: name in the pickle -> in the manifest. label:
+    name of the clip and number of its class -> class. joints: allowed numbers of joints, of which the first `kept`
+    are written. ManifestError if a value is missing or has the wrong shape.
     """
-    chosen = [(split, _checked(one, path, joints, plane)) for split, one in _chosen(path, splits)]
-    ends = np.cumsum([one["keypoint"].shape[1] for _, one in chosen], dtype=np.int64).tolist()
+    chosen = [(split, _checked(entry, path, joints, plane)) for split, entry in _chosen(path, splits)]
+    ends = np.cumsum([entry["keypoint"].shape[1] for _, entry in chosen], dtype=np.int64).tolist()
     clips = [
         Clip(
-            clip_id=one["frame_dir"],
+            clip_id=entry["frame_dir"],
             domain=domain,
             split=split,
             source=f"{path.stem}.npy",
-            start=stop - one["keypoint"].shape[1],
+            start=stop - entry["keypoint"].shape[1],
             stop=stop,
             unit="frames",
-            labels={"label": label(one["frame_dir"], int(one["label"]))},
+            labels={"label": label(entry["frame_dir"], int(entry["label"]))},
         )
-        for (split, one), stop in zip(chosen, ends, strict=True)
+        for (split, entry), stop in zip(chosen, ends, strict=True)
     ]
-    partial, bodies = path.with_suffix(".partial"), max(len(one["keypoint"]) for _, one in chosen)
+    partial, bodies = path.with_suffix(".partial"), max(len(entry["keypoint"]) for _, entry in chosen)
     array = np.lib.format.open_memmap(partial, "w+", np.float32, (ends[-1], bodies, kept, 3))
-    for (_, one), stop in zip(chosen, ends, strict=True):
-        points = _in_pictures(one) if plane else one["keypoint"] * UPRIGHT
+    for (_, entry), stop in zip(chosen, ends, strict=True):
+        points = _in_pictures(entry) if plane else entry["keypoint"] * UPRIGHT
         M, T = points.shape[:2]
         array[stop - T : stop, :M] = points[:, :, :kept].swapaxes(0, 1)
     array.flush()
@@ -65,34 +66,36 @@ def unpack(
 
 
 def _chosen(path: Path, splits: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
-    """(split, annotation) of the clips, split by split."""
+    """Read (split, annotation) of the clips, split by split."""
     content = pickles.load(path)
     parts = {"split": dict, "annotations": list}
     if type(content) is not dict or any(type(content.get(key)) is not kind for key, kind in parts.items()):
         raise ManifestError(f"{path} is {pickles.describe(content)}; a dict of split and annotations is expected")
-    for k, one in enumerate(content["annotations"]):
-        if type(one) is not dict or type(one.get("frame_dir")) is not str:
-            raise ManifestError(f"{path}: annotation {k} is {pickles.describe(one)}; one with a frame_dir is expected")
-    named, chosen = {one["frame_dir"]: one for one in content["annotations"]}, []
-    for theirs, ours in splits.items():
-        if not content["split"].get(theirs):
-            raise ManifestError(f"{path} has no split {theirs!r}; it has: {', '.join(map(str, content['split']))}")
-        for name in content["split"][theirs]:
-            if name not in named:
-                raise ManifestError(f"{path}: split {theirs!r} names {name!r}, which has no annotation")
-            chosen.append((ours, named[name]))
+    for k, entry in enumerate(content["annotations"]):
+        if type(entry) is not dict or type(entry.get("frame_dir")) is not str:
+            raise ManifestError(
+                f"{path}: annotation {k} is {pickles.describe(entry)}; a dict with a frame_dir is expected"
+            )
+    by_name, chosen = {entry["frame_dir"]: entry for entry in content["annotations"]}, []
+    for official, split in splits.items():
+        if not content["split"].get(official):
+            raise ManifestError(f"{path} has no split {official!r}; it has: {', '.join(map(str, content['split']))}")
+        for name in content["split"][official]:
+            if name not in by_name:
+                raise ManifestError(f"{path}: split {official!r} lists {name!r}, which has no annotation")
+            chosen.append((split, by_name[name]))
     return chosen
 
 
-def _checked(one: dict[str, Any], path: Path, joints: tuple[int, ...], plane: bool) -> dict[str, Any]:
+def _checked(entry: dict[str, Any], path: Path, joints: tuple[int, ...], plane: bool) -> dict[str, Any]:
     def wrong(key: str, expected: str) -> ManifestError:
         return ManifestError(
-            f"{path}: {key} of {one['frame_dir']!r} is {pickles.describe(one.get(key))}; {expected} is expected"
+            f"{path}: {key} of {entry['frame_dir']!r} is {pickles.describe(entry.get(key))}; {expected} is expected"
         )
 
-    points: Any = one.get("keypoint")
-    scores: Any = one.get("keypoint_score")
-    size: Any = one.get("img_shape")
+    points: Any = entry.get("keypoint")
+    scores: Any = entry.get("keypoint_score")
+    size: Any = entry.get("img_shape")
     floats = isinstance(points, np.ndarray) and points.dtype.kind == "f"
     shape: tuple[int, ...] = points.shape if floats else ()
     C = 2 if plane else 3
@@ -103,13 +106,13 @@ def _checked(one: dict[str, Any], path: Path, joints: tuple[int, ...], plane: bo
         raise wrong("keypoint_score", f"an array {shape[:3]}")
     if plane and not (type(size) in (tuple, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)):
         raise wrong("img_shape", "(height, width)")
-    if not isinstance(one.get("label"), int | np.integer):
+    if not isinstance(entry.get("label"), int | np.integer):
         raise wrong("label", "a number")
-    return one
+    return entry
 
 
-def _in_pictures(one: dict[str, Any]) -> NDArray[np.float32]:
-    """(M, T, V, 3) x and y of the picture's width and height, and score."""
-    height, width = one["img_shape"]
-    points = one["keypoint"].astype(np.float32) / np.array([width, height], np.float32)
-    return np.concatenate([points, one["keypoint_score"][..., None].astype(np.float32)], axis=3)
+def _in_pictures(entry: dict[str, Any]) -> NDArray[np.float32]:
+    """The joints (M, T, V, 3): x and y as shares of the picture's width and height, and the score."""
+    height, width = entry["img_shape"]
+    points = entry["keypoint"].astype(np.float32) / np.array([width, height], np.float32)
+    return np.concatenate([points, entry["keypoint_score"][..., None].astype(np.float32)], axis=3)

@@ -1,4 +1,4 @@
-"""ActionSense: twenty kitchen activities, felt by the muscles of both arms of ten people; a person is a domain.
+"""ActionSense: twenty kitchen activities, recorded from the muscles of both arms; each of ten people is a domain.
 
 `data_manifests/actionsense.md` is the dataset card.
 """
@@ -19,7 +19,7 @@ ARRAYS = ("left", "right", "offset", "label", "class_name", "subject", "action_i
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Read `folder/emg_all_subjects.npz` and write `folder/actionsense.csv`; each clip is an interval of its rows.
+    """Read `folder/emg_all_subjects.npz` and write `folder/actionsense.csv`; a clip is an interval of the file's rows.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or lacks an array.
     """
@@ -47,26 +47,29 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise ManifestError(f"no {path.name} in {path.parent}; data_manifests/actionsense.md says what it holds")
+        raise ManifestError(f"no {path.name} in {path.parent}; data_manifests/actionsense.md describes the file")
     content = npz_arrays(path, ARRAYS)
     clips, ends = len(content["subject"]), content["offset"]
     if {len(content["label"]), len(content["action_id"]), len(ends) - 1} != {clips}:
-        raise ManifestError(f"{path}: subject, label and action_id must be equally long, and offset by one longer")
+        raise ManifestError(f"{path}: subject, label and action_id must have equal lengths, and offset one value more")
     if not len(content["left"]) == len(content["right"]) == ends[-1]:
-        raise ManifestError(f"{path}: left and right must have as many rows as the last offset says, {ends[-1]}")
+        raise ManifestError(f"{path}: left and right must have {ends[-1]} rows, the last offset")
     if not 0 <= content["label"].min() <= content["label"].max() < len(content["class_name"]):
         raise ManifestError(
-            f"{path}: label must be from 0 to {len(content['class_name']) - 1}, the number of class_name"
+            f"{path}: label must be from 0 to {len(content['class_name']) - 1}, as class_name has"
+            f" {len(content['class_name'])} values"
         )
     return content
 
 
 def _splits(subjects: list[str], labels: list[int], actions: list[int]) -> dict[tuple[str, int], str]:
-    """(subject, action) -> split: of the actions of each subject and class every second one is kept for testing."""
-    seen: dict[tuple[str, int], list[int]] = defaultdict(list)
+    """Map (subject, action) to a split; every second action of each subject and class is a test action."""
+    actions_of: dict[tuple[str, int], list[int]] = defaultdict(list)
     for subject, label, action in zip(subjects, labels, actions, strict=True):
-        if action not in seen[subject, label]:
-            seen[subject, label].append(action)
+        if action not in actions_of[subject, label]:
+            actions_of[subject, label].append(action)
     return {
-        (subject, action): ("train", "test")[k % 2] for (subject, _), of in seen.items() for k, action in enumerate(of)
+        (subject, action): ("train", "test")[k % 2]
+        for (subject, _), of_class in actions_of.items()
+        for k, action in enumerate(of_class)
     }

@@ -1,7 +1,7 @@
-"""CogBeacon: cognitive fatigue in three versions of a card game, from EEG and key points of the face.
+"""CogBeacon: cognitive fatigue during a card game, from EEG and facial key points; three versions are the domains.
 
-`data_manifests/cogbeacon.md` is the dataset card: it says what is not published, and how the numbers of a round get
-into the files that the manifest names.
+`data_manifests/cogbeacon.md` is the dataset card. It describes the unpublished parts, and how to write the files of
+rounds that the manifest names.
 """
 
 import os
@@ -15,18 +15,18 @@ from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
-SESSION = re.compile(r"user_[0-9]+(?P<second>b?)_[vta]_(?P<mode>[mo])")  #: user, day, stimuli, mode of the game
-SIZES = {"V1": 2240, "V2": 2432, "V3": 2300}  #: rounds
+SESSION = re.compile(r"user_[0-9]+(?P<second>b?)_[vta]_(?P<mode>[mo])")  #: user, second day, stimuli, mode of the game
+SIZES = {"V1": 2240, "V2": 2432, "V3": 2300}  #: numbers of rounds
 REPORTS = "fatigue_self_report"
 ORIGIN = "github.com/MikeMpapa/CogBeacon-MultiModal_Dataset_for_Cognitive_Fatigue"
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Read `folder/fatigue_self_report/user_0_v_m.csv` and so on, and write `folder/cogbeacon.csv`, a clip per round.
+    """Read `folder/fatigue_self_report/user_0_v_m.csv` and so on; write `folder/cogbeacon.csv`, a clip per round.
 
-    A source is `folder/rounds/user_0_v_m/17.npz`, which the user makes. All rounds have the split `train`, since no
-    other is published: test on it, too. `progress(done, total)` is called at the end. ManifestError where there are no
-    reports or one cannot be read; a warning for other files, and for domains that have not the published number.
+    A source is `folder/rounds/user_0_v_m/17.npz`, which the user makes. All rounds are in the split `train`, because no
+    split is published: test on `train`, too. `progress(done, total)` is called at the end. ManifestError if there are
+    no reports or one cannot be read; a warning for other files, and for domains without the published number.
     """
     folder, clips = Path(folder), list[Clip]()
     paths = sorted((folder / REPORTS).glob("*.csv"))
@@ -42,12 +42,12 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 
 
 def _rounds(path: Path, version: str) -> Iterator[Clip]:
-    """Line k of a report is how often the user has said to be tired until round k: from the first time on it is so."""
+    """Yield a clip per line. Line k holds the number of fatigue reports up to round k; 1 or more is `fatigue`."""
     for k, (cell,) in enumerate(words(path, 1), 1):
         try:
             presses = int(float(cell))
         except (ValueError, OverflowError):
-            raise ManifestError(f"{path} line {k}: {cell!r} is no number of button presses") from None
+            raise ManifestError(f"{path} line {k}: {cell!r} is not a number of button presses") from None
         yield Clip(
             clip_id=f"{path.stem}/{k}",
             domain=version,

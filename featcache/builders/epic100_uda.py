@@ -1,7 +1,7 @@
-"""EPIC-KITCHENS-100, unsupervised domain adaptation: verbs and nouns in the same kitchens, two years later.
+"""EPIC-KITCHENS-100, unsupervised domain adaptation: verbs and nouns; the target is the same kitchens two years later.
 
-`data_manifests/epic100_uda.md` is the dataset card. The challenge's six lists are the six (domain, split) pairs, so an
-experiment names its protocol by `train_split` and `test_split`.
+`data_manifests/epic100_uda.md` is the dataset card. The challenge's six lists are the six (domain, split) pairs, so
+`train_split` and `test_split` of an experiment choose the protocol.
 """
 
 import os
@@ -11,7 +11,7 @@ from featcache.builders._annotations import choose, find, finish, seconds, table
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
-LISTS = {  # list -> domain, split, clips
+LISTS = {  # list -> domain, split, number of clips
     "source_train": ("source", "train", 16115),
     "source_val": ("source", "val", 5002),
     "source_test_timestamps": ("source", "test", 4298),
@@ -20,7 +20,7 @@ LISTS = {  # list -> domain, split, clips
     "target_test_timestamps": ("target", "test", 5909),
 }
 COLUMNS = ("narration_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp")
-LABELS = ("narration", "verb_class", "noun_class")  #: which the lists of timestamps lack
+LABELS = ("narration", "verb_class", "noun_class")  #: columns that the lists of timestamps lack
 ORIGIN = "github.com/epic-kitchens/epic-kitchens-100-annotations"
 
 
@@ -29,7 +29,7 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 
     Sources are `folder/P01/videos/P01_101.MP4`. The lists of the hidden test may be left out. `progress(done, total)`
     is called at the end. ManifestError or FormatError for a file that is missing or damaged; a warning for each split
-    that has not the published number of clips.
+    that does not have the published number of clips.
     """
     folder, clips, published = Path(folder), list[Clip](), dict[tuple[str, str], int]()
     classes = {
@@ -45,7 +45,7 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
         labelled = not part.endswith("_timestamps")
         for k, row in enumerate(table(path, COLUMNS + LABELS if labelled else COLUMNS), 1):
             place = f"{path} row {k}"
-            known = {task: choose(classes[task], row[f"{task}_class"], place) for task in classes} if labelled else {}
+            labels = {kind: choose(classes[kind], row[f"{kind}_class"], place) for kind in classes} if labelled else {}
             clip = Clip(
                 clip_id=row["narration_id"],
                 domain=domain,
@@ -53,7 +53,7 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
                 source=f"{row['participant_id']}/videos/{row['video_id']}.MP4",
                 start=seconds(row["start_timestamp"], place),
                 stop=seconds(row["stop_timestamp"], place),
-                labels=known,
+                labels=labels,
                 caption=row["narration"] if labelled else "",
             )
             clips.append(clip)
@@ -61,5 +61,5 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 
 
 def _classes(folder: Path, names: list[str]) -> dict[str, str]:
-    """Name of each class by its number."""
+    """Read the name of each class by its number."""
     return {row["id"]: row["key"] for row in table(find(folder, names, ORIGIN), ("id", "key"))}

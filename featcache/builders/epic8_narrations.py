@@ -1,6 +1,6 @@
-"""EPIC-8 as text: what was handled, in the narrator's words, with the verb taken out. The label is the verb.
+"""EPIC-8 as text: the narrations without their verb, which is the label.
 
-A benchmark of adaptation that takes the annotation lists of EPIC-8 and a sentence encoder, no video.
+This benchmark of adaptation needs the annotation lists of EPIC-8 and a sentence encoder, but no video.
 `data_manifests/epic8_narrations.md` is the dataset card.
 """
 
@@ -10,7 +10,7 @@ from featcache.builders import _mmsada
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-NOTHING = "nothing"  #: what is left of a narration that is a verb only
+NOTHING = "nothing"  #: text for a narration that is only a verb
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:

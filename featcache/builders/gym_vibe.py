@@ -1,4 +1,4 @@
-"""FineGym's 99 elements of gymnastics, with the skeletons that VIBE found.
+"""FineGym: 99 elements of gymnastics, with skeletons found by VIBE.
 
 `data_manifests/gym_vibe.md` is the dataset card.
 """
@@ -11,16 +11,16 @@ from featcache.builders._annotations import choose, find, finish, numbered
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-ORIGIN = "the authors of PoseConv3D, github.com/kennymckormick/pyskl (data_manifests/gym_vibe.md says what it holds)"
+ORIGIN = "the authors of PoseConv3D, github.com/kennymckormick/pyskl (data_manifests/gym_vibe.md describes the file)"
 CLASSES = numbered([f"gym:{k:02}" for k in range(99)])
-SIZE = {("gym", "train"): 20_484, ("gym", "test"): 8521}  #: published clips
+SIZE = {("gym", "train"): 20_484, ("gym", "test"): 8521}  #: published numbers of clips
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Write `folder/gym_vibe.csv`, and the joints as `folder/gym_vibe.npy`.
+    """Read `folder/gym_vibe.pkl`; write `folder/gym_vibe.csv` and the joints, `folder/gym_vibe.npy`.
 
-    `progress(done, total)` is called at the end. ManifestError where the pickle is missing or damaged, FormatError
-    where it asks for more than values and arrays; a warning for each split that has not the published number of clips.
+    `progress(done, total)` is called at the end. ManifestError if the pickle is missing or damaged, FormatError if it
+    holds more than values and arrays; a warning for each split that does not have the published number of clips.
     """
     path, splits = find(Path(folder), ["gym_vibe.pkl"], ORIGIN), {"train": "train", "val": "test"}
 

@@ -1,4 +1,4 @@
-"""UTKinect, MSR-Action3D and Florence3D: actions before the first Kinect, three data sets of them as three domains.
+"""UTKinect, MSR-Action3D and Florence3D: three data sets of actions in front of a depth camera, each a domain.
 
 `data_manifests/kinect_actions.md` is the dataset card.
 """
@@ -15,23 +15,23 @@ from featcache.progress import Progress, silent
 
 FILES = {"utk": "utkinect.npz", "msr": "msraction3d.npz", "florence": "florence3d.npz"}  #: domain -> its file
 ARRAYS = ("frames", "offset", "label", "subject", "trial", "class_names")
-SIZES = {"utk": (100, 99), "msr": (284, 273), "florence": (109, 106)}  #: clips of odd and of even subjects
+SIZES = {"utk": (100, 99), "msr": (284, 273), "florence": (109, 106)}  #: numbers of clips of odd and of even subjects
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Read what there is of the three files in `folder` and write `folder/kinect_actions.csv`.
+    """Read the available ones of the three files in `folder` and write `folder/kinect_actions.csv`.
 
-    A clip is an interval of its file's frames, its class is called as in the file after its domain ("utk:walk"), and
-    odd subjects are there to train. `progress(done, total)` is called at the end. ManifestError where there is none of
-    the files or one is damaged; a warning for each split that has not the number of clips that the card gives.
+    A clip is an interval of its file's frames. Its class is the domain and the file's name of the class ("utk:walk").
+    Odd subjects are for training. `progress(done, total)` is called at the end. ManifestError if none of the files is
+    there or one is damaged; a warning for each split that does not have the number of clips in the dataset card.
     """
     folder = Path(folder)
-    found = {domain: folder / name for domain, name in FILES.items() if (folder / name).is_file()}
-    if not found:
+    paths = {domain: folder / name for domain, name in FILES.items() if (folder / name).is_file()}
+    if not paths:
         raise ManifestError(
-            f"none of {', '.join(FILES.values())} is in {folder}; data_manifests/kinect_actions.md says what they hold"
+            f"none of {', '.join(FILES.values())} is in {folder}; data_manifests/kinect_actions.md describes the files"
         )
-    clips = [clip for domain, path in found.items() for clip in _clips(domain, path)]
+    clips = [clip for domain, path in paths.items() for clip in _clips(domain, path)]
     published = {
         (domain, split): n for domain in FILES for split, n in zip(("train", "test"), SIZES[domain], strict=True)
     }
@@ -60,9 +60,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     content = npz_arrays(path, ARRAYS)
     clips, ends = len(content["label"]), content["offset"]
     if not clips or {len(content["subject"]), len(content["trial"]), len(ends) - 1} != {clips}:
-        raise ManifestError(f"{path}: label, subject and trial must be equally long, and offset by one longer")
+        raise ManifestError(f"{path}: label, subject and trial must have equal lengths, and offset one value more")
     if len(content["frames"]) != ends[-1]:
-        raise ManifestError(f"{path}: frames are {len(content['frames'])}, but the last offset says {ends[-1]}")
+        raise ManifestError(f"{path} has {len(content['frames'])} frames, but the last offset is {ends[-1]}")
     if not 0 <= content["label"].min() <= content["label"].max() < len(content["class_names"]):
-        raise ManifestError(f"{path}: label must be from 0 to {len(content['class_names']) - 1}, as class_names are")
+        raise ManifestError(
+            f"{path}: label must be from 0 to {len(content['class_names']) - 1}, an index of class_names"
+        )
     return content

@@ -1,8 +1,9 @@
 """The demo benchmark `kitchens`: 205 short cooking clips from two kitchens, rendered as real H.264 + AAC files.
 
-Nothing is downloaded. Eight actions are seen and heard in a bright `loft` and a dim `cottage` that differ in viewpoint,
-light, materials, cook, tempo, camera and room sound, so that a classifier trained in one loses much of its accuracy in
-the other. `data_manifests/kitchens.md` is the dataset card; the folder `featcache/kitchens` renders a clip.
+Nothing is downloaded. The clips show eight actions, with sound, in a bright `loft` and a dim `cottage`. The kitchens
+differ in viewpoint, light, materials, cook, tempo, camera and room sound, so that a classifier trained in one loses
+much of its accuracy in the other. `data_manifests/kitchens.md` is the dataset card; the package `featcache/kitchens`
+renders the clips.
 """
 
 import multiprocessing
@@ -22,7 +23,7 @@ from featcache.kitchens.plan import Shot, shots
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
-VERSION = 1  #: raised when the same seed begins to give other clips
+VERSION = 1  #: increased whenever the clips of a seed change
 
 
 def build(
@@ -33,11 +34,11 @@ def build(
     every: int = 1,
     workers: int | None = None,
 ) -> Manifest:
-    """Render the clips that are not there yet into `folder/DOMAIN/CLIP_ID.mp4` and write `folder/kitchens.csv`.
+    """Render the missing clips into `folder/DOMAIN/CLIP_ID.mp4` and write `folder/kitchens.csv`.
 
-    `progress(done, total)` is called first and after every clip. With `every`, each n-th clip alone is rendered (for
-    tests). `workers` is the number of processes, one per core if not given; a script that calls this needs the guard
-    `if __name__ == "__main__":`, as they import it.
+    `progress(done, total)` is called at the start and after every clip. every: render only each n-th clip (for tests).
+    workers: number of processes, by default one per core. They import the calling script, which therefore needs the
+    guard `if __name__ == "__main__":`.
     """
     folder, plan = Path(folder), shots(seed)[::every]
     try:
@@ -70,17 +71,17 @@ def _clip(shot: Shot) -> Clip:
 
 
 def _forget_others(folder: Path, plan: list[Shot], seed: int) -> None:
-    """Remove clips that another version or seed has rendered under the same names; a stamp file tells."""
-    stamp, now = folder / "kitchens.stamp", f"kitchens version {VERSION} seed {seed}\n"
+    """Remove clips that another version or seed has rendered under the same names; a stamp file records both."""
+    stamp, text = folder / "kitchens.stamp", f"kitchens version {VERSION} seed {seed}\n"
     folder.mkdir(parents=True, exist_ok=True)
-    if not stamp.exists() or stamp.read_text() != now:
+    if not stamp.exists() or stamp.read_text() != text:
         for shot in plan:
             _path(folder, shot).unlink(missing_ok=True)
-        stamp.write_text(now)
+        stamp.write_text(text)
 
 
 def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:
-    """Render these shots; yields 1 whenever a file is complete."""
+    """Render these shots; yield 1 whenever a file is complete."""
     workers = min(workers, len(todo))
     if workers <= 1:
         for shot in todo:
@@ -95,7 +96,7 @@ def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:
             yield 1
     except BrokenProcessPool:
         raise FeatcacheError(
-            "a process that renders kitchens was killed; run it again to go on from there. "
+            "a process that renders kitchens was killed; build it again to resume. "
             'A script that calls build needs the guard `if __name__ == "__main__":`, or workers=1'
         ) from None
     finally:
@@ -103,6 +104,6 @@ def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:
 
 
 def _start_worker() -> None:
-    """One thread per process, and Ctrl-C is for the parent to handle."""
+    """Use one thread per process, and leave Ctrl-C to the parent."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

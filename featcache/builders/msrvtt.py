@@ -1,4 +1,4 @@
-"""MSR-VTT: 10,000 web videos with twenty captions each, in the split of its authors.
+"""MSR-VTT: 10,000 web videos with twenty captions each, in the authors' split.
 
 `data_manifests/msrvtt.md` is the dataset card.
 """
@@ -11,15 +11,15 @@ from featcache.builders._captions import publish
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-SIZES = {"train": 6513, "val": 497, "test": 2990}  #: videos
-CAPTIONS = 20  #: of each
+SIZES = {"train": 6513, "val": 497, "test": 2990}  #: numbers of videos
+CAPTIONS = 20  #: per video
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the annotation files in `folder` and write `folder/msrvtt.csv` and `folder/msrvtt_captions.csv`.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged; a warning for
-    each split that has not the published number of videos or captions.
+    each split that does not have the published number of videos or captions.
     """
     clips, captions = _msrvtt.read(Path(folder))
     return publish(

@@ -1,4 +1,4 @@
-"""MSR-VTT in the split 1k-A of JSFusion (Yu et al. 2018): 1,000 test videos with one sentence each, 9,000 to train.
+"""MSR-VTT in the split 1k-A of JSFusion (Yu et al. 2018): 9,000 training videos, 1,000 test videos with one sentence.
 
 `data_manifests/msrvtt_1ka.md` is the dataset card.
 """
@@ -14,14 +14,15 @@ from featcache.errors import ManifestError
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-SIZES = {"train": (9000, 180_000), "test": (1000, 1000)}  #: videos, captions
+SIZES = {"train": (9000, 180_000), "test": (1000, 1000)}  #: numbers of videos and captions
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read MSR-VTT's annotations and the two lists in `folder`; write `msrvtt_1ka.csv` and `msrvtt_1ka_captions.csv`.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged, or a list that
-    names a video MSR-VTT has not; a warning for each split that has not the published number of videos or captions.
+    names a video that MSR-VTT does not have; a warning for each split that does not have the published number of videos
+    or captions.
     """
     folder = Path(folder)
     tests = find(folder, ["MSRVTT_JSFUSION_test.csv"], _msrvtt.ORIGIN)

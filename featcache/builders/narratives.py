@@ -1,7 +1,7 @@
-"""Images told in a sentence (COCO captions) and at length (Localized Narratives of COCO and Open Images).
+"""Images with one-sentence captions (COCO) and with long ones (Localized Narratives of COCO and Open Images).
 
-`data_manifests/narratives.md` is the dataset card, and states the protocol. The domains are `coco`, `coco_narratives`
-and `open_narratives`; those are built whose files are there.
+`data_manifests/narratives.md` is the dataset card, with the protocol. The domains are `coco`, `coco_narratives` and
+`open_narratives`. A domain is built if its files are in the folder.
 """
 
 import os
@@ -13,7 +13,7 @@ from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
-PARTS = {  # (domain, split) -> files, folder of the pictures, captions
+PARTS = {  # (domain, split) -> files, folder of the pictures, number of captions
     ("coco", "train"): ("captions_train2017.json", "train2017", 591_753),
     ("coco", "test"): ("captions_val2017.json", "val2017", 25_014),
     ("coco_narratives", "train"): ("coco_train_localized_narratives*.jsonl", "train2017", 134_272),
@@ -30,10 +30,10 @@ ORIGINS = "cocodataset.org/#download and google.github.io/localized-narratives"
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Read what there is of the annotation files; write `folder/narratives.csv` and `folder/narratives_captions.csv`.
+    """Read the available annotation files; write `folder/narratives.csv` and `folder/narratives_captions.csv`.
 
-    `progress(done, total)` is called at the end. ManifestError where there is no file, or a damaged one; a warning for
-    each part whose files are there that has not the published number of captions.
+    `progress(done, total)` is called at the end. ManifestError if no file is there or one is damaged; a warning
+    for each available part that does not have the published number of captions.
     """
     folder, clips, captions = Path(folder), dict[str, Clip](), dict[str, list[str]]()
     published = {}
@@ -62,7 +62,7 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 
 
 def _captions(path: Path) -> Iterator[tuple[str, str]]:
-    """(image, caption): COCO's annotations are one object, narratives a line each."""
+    """Yield (image, caption); COCO's file is one JSON object, narratives are one object per line."""
     fields = ("image_id", "caption")
     for entry in entries(path, "annotations", fields) if path.suffix == ".json" else lines(path, fields):
         yield str(entry["image_id"]), str(entry["caption"])

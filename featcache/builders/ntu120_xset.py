@@ -1,4 +1,4 @@
-"""NTU-120, cross-setup: even setups are there to train, odd ones to test.
+"""NTU RGB+D 120, cross-setup: skeletons of 120 actions; even setups for training, odd setups for testing.
 
 `data_manifests/ntu120_xset.md` is the dataset card.
 """
@@ -9,13 +9,13 @@ from featcache.builders import _ntu
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-SIZE = (54468, 59477)  #: clips to train and to test
+SIZE = (54468, 59477)  #: numbers of training and test clips
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Write `folder/ntu120_xset.csv` of the .skeleton files in `folder` and below it.
+    """Write `folder/ntu120_xset.csv` of the .skeleton files in `folder` and its subfolders.
 
-    `progress(done, total)` is called at the end. ManifestError where there is none of them; a warning for each split
-    that has not the published number of clips.
+    `progress(done, total)` is called at the end. ManifestError if there are none; a warning for each split that does
+    not have the published number of clips.
     """
     return _ntu.build(folder, "ntu120", "xset", SIZE, progress)

@@ -1,4 +1,4 @@
-"""NTU-120, cross-subject: 53 people are there to train, 53 others to test.
+"""NTU RGB+D 120, cross-subject: skeletons of 120 actions; 53 people for training, 53 others for testing.
 
 `data_manifests/ntu120_xsub.md` is the dataset card.
 """
@@ -9,13 +9,13 @@ from featcache.builders import _ntu
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-SIZE = (63026, 50919)  #: clips to train and to test
+SIZE = (63026, 50919)  #: numbers of training and test clips
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Write `folder/ntu120_xsub.csv` of the .skeleton files in `folder` and below it.
+    """Write `folder/ntu120_xsub.csv` of the .skeleton files in `folder` and its subfolders.
 
-    `progress(done, total)` is called at the end. ManifestError where there is none of them; a warning for each split
-    that has not the published number of clips.
+    `progress(done, total)` is called at the end. ManifestError if there are none; a warning for each split that does
+    not have the published number of clips.
     """
     return _ntu.build(folder, "ntu120", "xsub", SIZE, progress)

@@ -1,4 +1,4 @@
-"""PKU-MMD, cross-subject: 57 people are there to train, nine others to test.
+"""PKU-MMD, cross-subject: skeletons of 51 actions; 57 people for training, nine others for testing.
 
 `data_manifests/pkummd_xsub.md` is the dataset card.
 """
@@ -9,13 +9,13 @@ from featcache.builders import _pkummd
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-SIZE = (18841, 2704)  #: clips to train and to test
+SIZE = (18841, 2704)  #: numbers of training and test clips
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Read `cross-subject.txt` and the files of labels in `folder` and write `folder/pkummd_xsub.csv`.
+    """Read `cross-subject.txt` and the files of labels in `folder`; write `folder/pkummd_xsub.csv`.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged; a warning for
-    each split that has not the published number of clips.
+    each split that does not have the published number of clips.
     """
     return _pkummd.build("pkummd_xsub", folder, "cross-subject.txt", SIZE, progress)

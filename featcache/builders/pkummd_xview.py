@@ -1,4 +1,4 @@
-"""PKU-MMD, cross-view: two cameras are there to train, the third to test.
+"""PKU-MMD, cross-view: skeletons of 51 actions; two cameras for training, the third for testing.
 
 `data_manifests/pkummd_xview.md` is the dataset card.
 """
@@ -9,13 +9,13 @@ from featcache.builders import _pkummd
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-SIZE = (14357, 7188)  #: clips to train and to test
+SIZE = (14357, 7188)  #: numbers of training and test clips
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
-    """Read `cross-view.txt` and the files of labels in `folder` and write `folder/pkummd_xview.csv`.
+    """Read `cross-view.txt` and the files of labels in `folder`; write `folder/pkummd_xview.csv`.
 
     `progress(done, total)` is called at the end. ManifestError for a file that is missing or damaged; a warning for
-    each split that has not the published number of clips.
+    each split that does not have the published number of clips.
     """
     return _pkummd.build("pkummd_xview", folder, "cross-view.txt", SIZE, progress)

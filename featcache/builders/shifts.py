@@ -1,12 +1,12 @@
-"""Generated features of domains that differ from the source in one known way each: what methods are tested on.
+"""Generated features for testing methods; each target domain differs from the source in one known way.
 
-No videos: `folder/shifts.npz` holds the rows of `rgb` and `flow`, `folder/shifts.csv` names the clips, and `featcache
-import npz` makes stores of both. In window t of clip i of class y, a modality has
+There are no videos: `folder/shifts.npz` holds the rows of `rgb` and `flow`, `folder/shifts.csv` is the manifest, and
+`featcache import npz` makes the stores. Window t of clip i of class y has, in each modality, the features
 
     x_it = Q (s e_y + n_i + n_it / 2),     n_i, n_it ~ N(0, I)
 
-e_y is an axis of its own for every class, s says how far classes lie apart, and Q is a rotation, so that no class and
-no shift lies along single entries. A target domain is drawn anew, and changed in one way before Q is applied.
+Each class has its own axis e_y at the distance s from the origin. Q is a rotation, so that no class and no shift is
+along single entries. A target domain is drawn separately, and changed in one way before Q is applied.
 `data_manifests/shifts.md` is the dataset card. Shapes: N clips, T windows, D entries, K classes.
 """
 
@@ -24,55 +24,55 @@ from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
 K, T, D = 5, 3, 16
-APART = {"rgb": 3.2, "flow": 1.7}  #: s; rgb tells the classes apart better than flow
-ROWS = {"train": 200, "test": 400}  #: of a target domain; the source has no test
-AXES = np.eye(D)  #: AXES[:K] are those of the classes
+APART = {"rgb": 3.2, "flow": 1.7}  #: s; rgb separates the classes better than flow
+ROWS = {"train": 200, "test": 400}  #: number of clips per target domain; the source has no test split
+AXES = np.eye(D)  #: AXES[:K] are the axes of the classes
 
 
 @dataclass
 class Domain:
     """Clips before the rotation. A shift changes them in place."""
 
-    y: NDArray[np.int64]  #: (N,)
-    x: dict[str, NDArray[np.float64]]  #: modality -> (N, T, D)
-    has: dict[str, NDArray[np.bool_]]  #: modality -> (N,)
+    y: NDArray[np.int64]  #: (N,) class
+    x: dict[str, NDArray[np.float64]]  #: modality -> (N, T, D) features
+    has: dict[str, NDArray[np.bool_]]  #: modality -> (N,) whether the clip has it
 
 
 def none(d: Domain) -> None:
-    """No shift: nothing to gain, and something to lose."""
+    """Change nothing: a method can gain nothing here, but lose accuracy."""
 
 
 def mean(d: Domain) -> None:
-    """All clips are moved alike, towards the first class and away from the last."""
+    """Move all clips in the same direction: towards the first class, away from the last."""
     for m, s in APART.items():
         d.x[m] += 0.75 * s * (AXES[0] - AXES[K - 1])
 
 
 def covariance(d: Domain) -> None:
-    """The axes that say nothing about the classes spread five times as much."""
+    """Spread the axes without class information five times as much."""
     for x in d.x.values():
         x[..., K:] *= 5
 
 
 def norm(d: Domain) -> None:
-    """The weaker modality is ten times as long, and drowns the other."""
+    """Make the weaker modality ten times as long, so that it dominates the other."""
     d.x["flow"] *= 10
 
 
 def cluster(d: Domain) -> None:
-    """Each class has moved by itself: half-way back along its axis, and out along one that was noise in the source."""
+    """Move each class separately: half-way back along its axis, and out along an axis that is noise in the source."""
     for m in APART:
         move_classes(d, m)
 
 
 def missing(d: Domain) -> None:
-    """Seven clips of ten lack the stronger modality, and the other has moved as in `cluster`."""
+    """Remove the stronger modality from seven of ten clips, and move the other as in `cluster`."""
     d.has["rgb"] = np.arange(len(d.y)) >= 0.7 * len(d.y)  # clips are in random order
     move_classes(d, "flow")
 
 
 def swapped(d: Domain) -> None:
-    """Clips as in the source, but the first two classes have changed names: no unlabelled clip tells."""
+    """Swap the names of the first two classes; unlabelled clips do not show it."""
     d.y = np.where(d.y < 2, 1 - d.y, d.y)
 
 
@@ -87,7 +87,7 @@ SHIFTS: dict[str, Callable[[Domain], None]] = {
 
 
 def draw(domain: str, split: str, seed: int = 0) -> Domain:
-    """The clips of a domain ("source" or one of SHIFTS) and split, rotated; classes are equally frequent."""
+    """Draw the rotated clips of a domain ("source" or one of SHIFTS) and split; classes are equally frequent."""
     n = ROWS[split]
     rng = np.random.default_rng([seed, *f"{domain} {split}".encode()])
     y = rng.permutation(np.arange(n) % K)
@@ -104,7 +104,7 @@ def draw(domain: str, split: str, seed: int = 0) -> Domain:
 
 
 def rotation(m: str, seed: int = 0) -> NDArray[np.float64]:
-    """Q of a modality, (D, D)."""
+    """The rotation Q of a modality, (D, D)."""
     Q: NDArray[np.float64] = np.linalg.qr(np.random.default_rng([seed, *m.encode()]).standard_normal((D, D))).Q
     return Q
 
@@ -117,7 +117,7 @@ def build(
 ) -> Manifest:
     """Write `folder/shifts.npz` (`rgb`, `flow`: (clips, T, D) float32, and the ids of their clips) and `shifts.csv`.
 
-    A clip that lacks a modality is not among the ids of its array. `progress(done, total)` counts clips.
+    The array of a modality leaves out the clips that lack it. `progress(done, total)` counts clips.
     """
     folder = Path(folder)
     parts = [("source", "train"), *((shift, split) for shift in SHIFTS for split in ROWS)]

@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51, five classes that both have (UCF-HMDB small).
+"""UCF-HMDB (small): five classes that UCF101 and HMDB51 have in common.
 
 `data_manifests/ucf_hmdb_small.md` is the dataset card.
 """
@@ -9,14 +9,13 @@ from featcache.builders import _ucf
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-SIZES = {"ucf": (482, 189), "hmdb": (350, 150)}  #: clips to train and to test
+SIZES = {"ucf": (482, 189), "hmdb": (350, 150)}  #: numbers of training and test clips
 
 
 def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Manifest:
     """Read the four lists in `folder` and write `folder/ucf_hmdb_small.csv`.
 
-    A source is `folder/ucf101/Biking/v_Biking_g01_c01.avi`. `progress(done, total)` is called at the end.
-    ManifestError for a list that is missing or damaged; a warning for each split that has not the published number
-    of clips.
+    A source is `folder/ucf101/Biking/v_Biking_g01_c01.avi`. `progress(done, total)` is called at the end. ManifestError
+    for a list that is missing or damaged; a warning for each split that does not have the published number of clips.
     """
     return _ucf.build("ucf_hmdb_small", folder, ("hmdb_ucf_small", "hmdb_ucf"), SIZES, progress)

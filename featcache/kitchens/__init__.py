@@ -1,5 +1,5 @@
 """The renderer of the demo benchmark `kitchens`: a seed becomes clips with pictures and sound.
 
-`plan` decides what is rendered, `paint` and `props` paint sprites, `actions` moves them, `sound` makes the sound, and
-`film` writes the file of a clip. `featcache/builders/kitchens.py` makes the manifest.
+`plan` chooses the clips, `paint` and `props` paint sprites, `actions` moves them, `sound` makes the sound, and `film`
+writes the file of a clip. `featcache/builders/kitchens.py` makes the manifest.
 """

@@ -1,7 +1,7 @@
-"""The eight actions of the demo kitchens: what is on the worktop, and how hands and tools move.
+"""The eight actions of the demo kitchens: the things on the worktop, and the movements of hands and tools.
 
-Every action is a function that paints its sprites once and returns `draw(canvas, t)`, which moves them to where they
-are at the time t. The canvas is the worktop seen from above; the cook stands at its lower edge.
+Every action is a function that paints its sprites once and returns `draw(canvas, t)`, which puts them at their places
+at the time t. The canvas shows the worktop from above; the cook stands at its lower edge.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from featcache.kitchens.plan import KITCHENS, Colour, Shot
 
 Draw = Callable[[Canvas, float], None]
 MATERIALS = {"marble": marble, "steel": steel, "tiles": tiles, "wood": wood}
-WALL = 136  #: height of the strip of wall at the upper edge
+WALL = 136  #: height of the wall at the upper edge of the canvas
 SHOULDERS = {"right": (530.0, 790.0), "left": (270.0, 790.0)}
 SOUPS: dict[str, tuple[Colour, Colour]] = {
     "soup": ((214, 136, 48), (108, 142, 58)),
@@ -34,7 +34,7 @@ BATTERS: dict[str, Colour] = {"eggs": (246, 196, 70), "cream": (248, 242, 226), 
 
 
 class Stage:
-    """The worktop with the cook at it; actions put their things on `floor` and move hands with `hand`."""
+    """The worktop and the cook; actions put their things on `floor` and move hands with `hand`."""
 
     def __init__(self, shot: Shot) -> None:
         self.shot, self.kitchen = shot, KITCHENS[shot.kitchen]
@@ -44,18 +44,18 @@ class Stage:
         self.size = rng.uniform(*self.kitchen.arm)
         self.reach = rng.uniform(*self.kitchen.reach)
         self.handle, self.vessel = self.pick(self.kitchen.handles), self.pick(self.kitchen.vessels)
-        self.at = (400 + rng.uniform(-60, 60), 306 + rng.uniform(-36, 38))  #: where it happens
+        self.at = (400 + rng.uniform(-60, 60), 306 + rng.uniform(-36, 38))  #: place of the action
         self.floor = Canvas(self._worktop(), self.kitchen.fall)
         self._clutter()
 
     def pick(self, choices: tuple[Colour, ...]) -> Colour:
-        """One of these colours, slightly changed."""
+        """Draw one of these colours, slightly changed."""
         colour = choices[self.rng.integers(len(choices))]
         red, green, blue = np.clip(np.asarray(colour) * self.rng.uniform(0.9, 1.08), 0, 255).astype(int)
         return int(red), int(green), int(blue)
 
     def hand(self, canvas: Canvas, side: str, at: Point, lift: float = 14, turn: float = 0) -> None:
-        """Put a hand at a point; its arm points to the shoulder, so that it swings as an arm does."""
+        """Put a hand at a point; its arm points to the shoulder, so that it swings like a real arm."""
         if side not in self.arms:
             opened = side == "left" or self.shot.action in ("knead", "wash")
             arm = props.arm(self.skin, self.sleeve, open_hand=opened)
@@ -72,7 +72,7 @@ class Stage:
         return image
 
     def _clutter(self) -> None:
-        """A few things that have nothing to do with the action, around the place where it happens."""
+        """Put a few unrelated things around the place of the action."""
         r = self.rng
         drink = LIQUIDS["milk"] if r.random() < 0.5 else (92, 56, 34)
         things: list[Callable[[], Sprite]] = [
@@ -92,13 +92,13 @@ class Stage:
 
 
 def _away(base: Point, target: Point, length: float) -> Point:
-    """The point `length` from base towards target."""
+    """The point at the distance `length` from base towards target."""
     d = np.hypot(target[0] - base[0], target[1] - base[1])
     return base[0] + (target[0] - base[0]) * length / d, base[1] + (target[1] - base[1]) * length / d
 
 
 def _held(canvas: Canvas, stage: Stage, tool: Sprite, tip: Point, length: float, lift: float = 12) -> None:
-    """A tool whose end is at `tip`, held `length` behind it on the way to the right shoulder."""
+    """Put a tool with its end at `tip`; the hand holds it `length` behind, towards the right shoulder."""
     grip = _away(tip, SHOULDERS["right"], length * stage.size)
     angle = float(np.degrees(np.arctan2(tip[0] - grip[0], grip[1] - tip[1])))
     canvas.put(tool, grip, angle=angle, scale=stage.size, lift=lift)
@@ -106,7 +106,7 @@ def _held(canvas: Canvas, stage: Stage, tool: Sprite, tip: Point, length: float,
 
 
 def cut(stage: Stage) -> Draw:
-    """The knife falls at every beat and moves along the food; slices stay behind."""
+    """A knife falls at every beat and moves along the food; slices stay behind."""
     shot, rng, (x, y) = stage.shot, stage.rng, stage.at
     stage.floor.put(props.board(330, 200, stage.kitchen.board, rng), (x, y), angle=rng.uniform(-6, 6), lift=5)
     food, piece, knife = props.food(shot.thing, rng), props.slice_of(shot.thing), props.knife(stage.handle)
@@ -130,7 +130,7 @@ def cut(stage: Stage) -> Draw:
 
 
 def pour(stage: Stage) -> Draw:
-    """A jug or bottle is tipped over a bowl; the bowl fills."""
+    """A jug or bottle is tipped over a bowl, which fills."""
     shot, rng, (x, y) = stage.shot, stage.rng, stage.at
     colour = LIQUIDS[shot.thing]
     x -= 40
@@ -175,7 +175,7 @@ def _stream(canvas: Canvas, start: NDArray[np.float64], stop: Point, colour: Col
 
 
 def stir(stage: Stage) -> Draw:
-    """A spoon goes round in a pot on the stove; steam rises."""
+    """A spoon moves in circles in a pot on the stove; steam rises."""
     shot, rng, (x, y) = stage.shot, stage.rng, stage.at
     colour, bits = SOUPS[shot.thing]
     hob = [(x + 118 * np.cos(a), y + 118 * np.sin(a)) for a in np.linspace(0, 6.3, 60)]
@@ -246,7 +246,7 @@ def wash(stage: Stage) -> Draw:
 
 
 def _water(rng: np.random.Generator) -> Image:
-    """A strip of falling water that repeats every 120 rows, to be added to the picture."""
+    """A strip of falling water that repeats every 120 rows; it is added to the picture as light."""
     coarse = np.tile(rng.uniform(0, 1, (12, 34)).astype(np.float32), (3, 1))
     streaks = cv2.resize(coarse, (34, 360), interpolation=cv2.INTER_CUBIC)
     profile = np.sqrt(np.clip(1 - np.linspace(-1, 1, 34) ** 2, 0, 1))
@@ -254,7 +254,7 @@ def _water(rng: np.random.Generator) -> Image:
 
 
 def peel(stage: Stage) -> Draw:
-    """The peeler is drawn along the food towards the cook, quickly, and goes back slowly; strips collect."""
+    """A peeler is pulled quickly along the food towards the cook, and moves back slowly; strips collect."""
     shot, rng, (x, y) = stage.shot, stage.rng, stage.at
     if rng.random() < 0.7:
         stage.floor.put(props.board(330, 200, stage.kitchen.board, rng), (x, y), angle=rng.uniform(-6, 6), lift=5)

@@ -1,4 +1,4 @@
-"""A clip of `kitchens` as a file: the canvas through the kitchen's camera, encoded as H.264 with AAC sound."""
+"""The file of a clip of `kitchens`: the canvas seen by the kitchen's camera, encoded as H.264 with AAC sound."""
 
 import os
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from featcache.kitchens.sound import sound
 
 
 def render(shot: Shot, path: Path) -> None:
-    """Write one clip; the file appears under its name only when it is complete."""
+    """Write one clip; the file gets its name only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with av.open(os.fspath(partial), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=shot.rate)
         video.width, video.height = shot.size
         video.pix_fmt = "yuv420p"
-        video.codec_context.thread_count = 1  # clips run in parallel instead, and the bytes do not depend on the cores
+        video.codec_context.thread_count = 1  # the bytes must not depend on the cores; clips are rendered in parallel
         video.options = {"crf": str(KITCHENS[shot.kitchen].crf), "preset": "ultrafast"}
         audio = container.add_stream("aac", rate=shot.sound_rate, layout="mono")
         audio.bit_rate = 64_000
@@ -43,24 +43,24 @@ def _audio_frame(shot: Shot) -> av.AudioFrame:
 
 
 def pictures(shot: Shot) -> Iterator[Image]:
-    """The pictures of a clip, uint8 (height, width, 3) RGB, as the kitchen's camera sees them."""
+    """Yield the pictures of a clip from the kitchen's camera, uint8 (height, width, 3) RGB."""
     stage = Stage(shot)
     draw, camera = DRAW[shot.action](stage), Camera(shot, stage.kitchen)
     for number in range(shot.frames):
         t = float(number / shot.rate)
-        canvas = Canvas(stage.floor.image.copy(), stage.kitchen.fall, camera.seen)
+        canvas = Canvas(stage.floor.image.copy(), stage.kitchen.fall, camera.visible)
         draw(canvas, t)
         yield camera.see(canvas.image, t)
 
 
 class Camera:
-    """Where the canvas is seen from, in which light, and with which sensor."""
+    """The camera of a shot: its position, light and sensor noise."""
 
     def __init__(self, shot: Shot, kitchen: Kitchen) -> None:
         self.shot, self.kitchen, self.rng = shot, kitchen, shot.rng("camera")
         rng, (width, height) = self.rng, shot.size
         zoom, turn = rng.uniform(*kitchen.zoom), np.radians(rng.uniform(*kitchen.turn))
-        half = np.sqrt([width / height, height / width]) * 230 / zoom  # of the view; wide ones see as much as tall ones
+        half = np.sqrt([width / height, height / width]) * 230 / zoom  # wide and tall views show equal areas
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
         corners[:2, 0] *= 1 + kitchen.tilt  # the far edge shows more of the worktop
         corners[2:, 0] *= 1 - kitchen.tilt
@@ -70,7 +70,8 @@ class Camera:
             self.corners = self.corners[[1, 0, 3, 2]]
         margin = 2 * kitchen.shake + 2
         low, high = self.corners.min(0) - margin, self.corners.max(0) + margin
-        self.seen = (max(int(low[0]), 0), max(int(low[1]), 0), min(int(high[0]), SIZE[0]), min(int(high[1]), SIZE[1]))
+        (left, top), (right, bottom) = low.tolist(), high.tolist()
+        self.visible = (max(int(left), 0), max(int(top), 0), min(int(right), SIZE[0]), min(int(bottom), SIZE[1]))
         self.frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
         self.gain = self._light()
         noise = rng.standard_normal((height + 64, width + 64, 3), np.float32)
@@ -78,7 +79,7 @@ class Camera:
         self.noise = np.clip(128 + kitchen.noise * noise, 0, 255).astype(np.uint8)
 
     def see(self, canvas: Image, t: float) -> Image:
-        """The canvas at the time t as a picture."""
+        """Take a picture of the canvas at the time t."""
         wave = np.array([np.sin(2.3 * t + 1) + 0.5 * np.sin(6.1 * t), np.cos(1.9 * t) + 0.5 * np.sin(5.3 * t + 2)])
         view = (self.corners + self.kitchen.shake * wave).astype(np.float32)
         matrix = cv2.getPerspectiveTransform(view, self.frame)
@@ -86,12 +87,12 @@ class Camera:
         if self.kitchen.blur:
             picture = cv2.GaussianBlur(picture, (0, 0), self.kitchen.blur)
         picture = cv2.multiply(picture, self.gain, scale=1 / 200)
-        x, y = self.rng.integers(64, size=2)  # another part of one field of noise in every picture
+        x, y = self.rng.integers(64, size=2)  # every picture uses another part of one noise field
         noise = self.noise[y : y + picture.shape[0], x : x + picture.shape[1]]
         return np.asarray(cv2.addWeighted(picture, 1, noise, 1, -128), np.uint8)
 
     def _light(self) -> Image:
-        """Gain of every pixel, 200 is 1: colour of the light, a patch of sun through a window, darker corners."""
+        """The gain of every pixel, where 200 is 1: colour of the light, sun through a window, darker corners."""
         kitchen, (width, height) = self.kitchen, self.shot.size
         x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
         gain = 1 - kitchen.vignette * (x**2 + y**2) / 2

@@ -1,7 +1,7 @@
-"""Painting for the demo benchmark: materials, shaded solids and sprites, with numpy and OpenCV only.
+"""Painting for the demo benchmark: materials, shaded solids and sprites, with only NumPy and OpenCV.
 
-A *sprite* is painted once per clip, at twice its size, and then moved over the picture in every frame; that is what
-makes a frame cost about two milliseconds. Colours are RGB, 0 to 255. Lengths are pixels of the canvas (see SIZE).
+A *sprite* is painted once per clip, at twice its size, and then moved over the picture in every frame. This is why a
+frame costs only about two milliseconds. Colours are RGB, 0 to 255. Lengths are pixels of the canvas (see SIZE).
 """
 
 import math
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SIZE = (800, 600)  #: width and height of the canvas, the plane of the worktop that the camera looks at
-FINE = 2  #: sprites are painted this much larger and then reduced
+SIZE = (800, 600)  #: width and height of the canvas, the plane of the worktop in front of the camera
+FINE = 2  #: factor by which sprites are painted larger before they are reduced
 LIGHT = (-0.45, -0.6, 0.66)  #: unit vector towards the light: from above, the upper left, out of the picture
 
 Point = tuple[float, float]
@@ -22,19 +22,19 @@ Field = NDArray[np.float32]
 
 
 def clouds(shape: tuple[int, int], cell: Point, rng: np.random.Generator) -> Field:
-    """Smooth noise of unit variance (roughly); `cell` is the size (x, y) of its blobs."""
+    """Smooth noise of about unit variance; `cell` is the size (x, y) of its blobs."""
     height, width = shape
     coarse = rng.standard_normal((int(height / cell[1]) + 3, int(width / cell[0]) + 3)).astype(np.float32)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _tinted(tone: Field, colour: Colour) -> Image:
-    """A grey field around 1 times a colour."""
+    """Multiply a grey field around 1 by a colour."""
     return np.clip(tone[..., None] * np.asarray(colour, np.float32), 0, 255).astype(np.uint8)
 
 
 def wood(shape: tuple[int, int], colour: Colour, rng: np.random.Generator, plank: int = 96) -> Image:
-    """Planks along x with grain; `plank` is their width, 0 for one piece."""
+    """Grained planks along x; `plank` is their width, 0 for a single piece."""
     height = shape[0]
     y = np.arange(height, dtype=np.float32)[:, None]
     bend = clouds(shape, (160, 60), rng)
@@ -49,7 +49,7 @@ def wood(shape: tuple[int, int], colour: Colour, rng: np.random.Generator, plank
 
 
 def steel(shape: tuple[int, int], colour: Colour, rng: np.random.Generator) -> Image:
-    """Brushed along x."""
+    """Steel brushed along x."""
     tone = 1 + 0.035 * clouds(shape, (120, 1), rng) + 0.06 * clouds(shape, (300, 200), rng)
     return _tinted(tone, colour)
 
@@ -76,7 +76,7 @@ def tiles(shape: tuple[int, int], colour: Colour, rng: np.random.Generator, side
 
 
 def rounded(points: ArrayLike, times: int = 3) -> NDArray[np.float64]:
-    """A closed polygon with its corners cut off again and again (Chaikin): a smooth outline."""
+    """A smooth outline: a closed polygon whose corners are cut off `times` times (Chaikin)."""
     outline = np.asarray(points, float)
     for _ in range(times):
         ahead = np.roll(outline, -1, axis=0)
@@ -86,9 +86,10 @@ def rounded(points: ArrayLike, times: int = 3) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A picture that can be put anywhere: `rgba` (h, w, 4) premultiplied, `shade` (h, w) what its shadow lets through.
+    """A picture that can be put anywhere on a canvas.
 
-    Both are uint8; `pivot` is the point that `put` places.
+    `rgba` (h, w, 4) is premultiplied, `shade` (h, w) is the light that passes its shadow; both are uint8. `pivot` is
+    the point that `put` places.
     """
 
     rgba: Image
@@ -96,23 +97,23 @@ class Sprite:
     pivot: Point
 
     def columns(self, start: int, stop: int) -> "Sprite":
-        """Only these columns, with the pivot where it was."""
+        """Cut out these columns, without moving the pivot."""
         start, stop = max(start, 0), max(stop, start + 1)
         return Sprite(self.rgba[:, start:stop], self.shade[:, start:stop], (self.pivot[0] - start, self.pivot[1]))
 
     def mirrored(self) -> "Sprite":
-        """Left and right exchanged."""
+        """Exchange left and right."""
         rgba, shade = np.ascontiguousarray(self.rgba[:, ::-1]), np.ascontiguousarray(self.shade[:, ::-1])
         return Sprite(rgba, shade, (self.rgba.shape[1] - self.pivot[0], self.pivot[1]))
 
 
 @dataclass
 class Canvas:
-    """The picture being painted, the direction in which shadows fall, per unit of height, and the part that is seen."""
+    """A picture that is being painted, with the direction of its shadows and the part that the camera sees."""
 
     image: Image
-    fall: Point = (0.5, 0.6)
-    seen: tuple[int, int, int, int] = (0, 0, *SIZE)  #: left, top, right, bottom; nothing is painted outside
+    fall: Point = (0.5, 0.6)  #: offset of a shadow per unit of height
+    visible: tuple[int, int, int, int] = (0, 0, *SIZE)  #: left, top, right, bottom; nothing is painted outside
 
     def put(
         self,
@@ -124,7 +125,7 @@ class Canvas:
         lift: float = 6.0,
         below: float = 0.0,
     ) -> None:
-        """Put the sprite's pivot at a point, turned by `angle` degrees clockwise and `lift` pixels above the worktop.
+        """Put the sprite's pivot at a point, rotated by `angle` degrees clockwise and `lift` pixels above the worktop.
 
         Nothing is painted above the line y = `below`.
         """
@@ -132,11 +133,11 @@ class Canvas:
         cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         turn = np.array([[cos * sx, -sin * sy], [sin * sx, cos * sy]])
         shadow_at = (at[0] + lift * self.fall[0], at[1] + lift * self.fall[1])
-        if lift > 0 and (found := self._warp(sprite.shade, sprite.pivot, turn, shadow_at, below, cv2.INTER_NEAREST)):
-            box, shade = found
+        if lift > 0 and (warped := self._warp(sprite.shade, sprite.pivot, turn, shadow_at, below, cv2.INTER_NEAREST)):
+            box, shade = warped
             cv2.multiply(box, cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), box, 1 / 255)
-        if found := self._warp(sprite.rgba, sprite.pivot, turn, at, below, cv2.INTER_LINEAR):
-            box, rgba = found
+        if warped := self._warp(sprite.rgba, sprite.pivot, turn, at, below, cv2.INTER_LINEAR):
+            box, rgba = warped
             veil = cv2.bitwise_not(cv2.extractChannel(rgba, 3))
             cv2.multiply(box, cv2.cvtColor(veil, cv2.COLOR_GRAY2RGB), box, 1 / 255)
             cv2.add(box, cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), box)
@@ -144,18 +145,18 @@ class Canvas:
     def _warp(
         self, layer: Image, pivot: Point, turn: NDArray[np.float64], at: Point, below: float, method: int
     ) -> tuple[Image, Image] | None:
-        """The box of the image that the turned layer covers, and the layer as it lies in it; None if outside."""
+        """The box of the image that the rotated layer covers, and the layer warped into it; None if outside."""
         height, width = layer.shape[:2]
-        (xx, xy), (yx, yy) = turn.tolist()  # plain numbers: numpy would cost more than the warp of a small sprite
+        (xx, xy), (yx, yy) = turn.tolist()  # plain numbers: NumPy would take longer than warping a small sprite
         shift_x, shift_y = at[0] - xx * pivot[0] - xy * pivot[1], at[1] - yx * pivot[0] - yy * pivot[1]
         x0, x1 = shift_x + min(xx, 0) * width + min(xy, 0) * height, shift_x + max(xx, 0) * width + max(xy, 0) * height
         y0, y1 = shift_y + min(yx, 0) * width + min(yy, 0) * height, shift_y + max(yx, 0) * width + max(yy, 0) * height
-        left, top = max(math.floor(x0), self.seen[0]), max(math.floor(y0), self.seen[1], int(below))
-        right, bottom = min(math.ceil(x1) + 1, self.seen[2]), min(math.ceil(y1) + 1, self.seen[3])
+        left, top = max(math.floor(x0), self.visible[0]), max(math.floor(y0), self.visible[1], int(below))
+        right, bottom = min(math.ceil(x1) + 1, self.visible[2]), min(math.ceil(y1) + 1, self.visible[3])
         if left >= right or top >= bottom:
             return None
         matrix = np.array([[xx, xy, shift_x - left], [yx, yy, shift_y - top]])
-        border = 255 if layer.ndim == 2 else 0  # a shade lets all light through, a picture has nothing
+        border = 255 if layer.ndim == 2 else 0  # outside, a shade lets all light through and a picture is transparent
         warped = cv2.warpAffine(layer, matrix, (right - left, bottom - top), flags=method, borderValue=(border,) * 4)
         return self.image[top:bottom, left:right], np.asarray(warped, np.uint8)
 
@@ -180,14 +181,14 @@ class Easel:
         return np.zeros(self.shape, np.uint8)
 
     def ellipse(self, at: Point, axes: Point, angle: float = 0.0) -> Image:
-        """Mask of a filled ellipse with these half axes."""
+        """The mask of a filled ellipse with these half axes."""
         mask = self._mask()
         centre, half = ((round(v * FINE * 16) for v in pair) for pair in (at, axes))
         cv2.ellipse(mask, tuple(centre), tuple(half), angle, 0, 360, 255, -1, cv2.LINE_AA, 4)
         return mask
 
     def limb(self, start: Point, stop: Point, radius: float, end_radius: float | None = None) -> Image:
-        """Mask of a rod with round ends, which may taper."""
+        """The mask of a rod with round ends, which may taper."""
         r0, r1 = radius, radius if end_radius is None else end_radius
         a, b = np.asarray(start, float), np.asarray(stop, float)
         along = (b - a) / max(float(np.hypot(*(b - a))), 1e-6)
@@ -198,14 +199,14 @@ class Easel:
         return mask
 
     def polygon(self, points: ArrayLike) -> Image:
-        """Mask of a filled polygon."""
+        """The mask of a filled polygon."""
         mask = self._mask()
         corners = np.round(np.asarray(points, float) * FINE * 16).astype(np.int32)
         cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, 4)
         return mask
 
     def box(self, start: Point, stop: Point, corner: float = 6.0) -> Image:
-        """Mask of an upright rectangle with rounded corners."""
+        """The mask of an upright rectangle with rounded corners."""
         (left, top), (right, bottom) = (start[0] + corner, start[1] + corner), (stop[0] - corner, stop[1] - corner)
         quarter = np.linspace(0, np.pi / 2, 7)
         centres = ((right, bottom), (left, bottom), (left, top), (right, top))
@@ -213,14 +214,14 @@ class Easel:
         return self.polygon([(x + corner * np.cos(a), y + corner * np.sin(a)) for x, y, turn in turns for a in turn])
 
     def curve(self, points: ArrayLike, thickness: float) -> Image:
-        """Mask of a line through these points."""
+        """The mask of a line through these points."""
         mask = self._mask()
         corners = np.round(np.asarray(points, float) * FINE * 16).astype(np.int32)
         cv2.polylines(mask, [corners], False, 255, max(1, round(thickness * FINE)), cv2.LINE_AA, 4)
         return mask
 
     def flat(self, mask: Image, colour: Colour, opacity: float = 1.0) -> "Easel":
-        """Paint a mask in one colour, or one colour per pixel of the sheet."""
+        """Paint a mask in one colour, or with one colour per pixel of the sheet."""
         box, hue = _box(mask), np.clip(colour, 0, 255).astype(np.uint8)
         return self._over(mask, box, np.broadcast_to(hue, (*self.shape, 3))[box], opacity)
 
@@ -246,7 +247,7 @@ class Easel:
         return self
 
     def sprite(self, pivot: Point, shadow: float = 0.45, soft: float = 5.0) -> Sprite:
-        """The finished sprite: reduced to its size, with a soft shadow of that strength."""
+        """Make the finished sprite: reduced to its size, with a soft shadow of strength `shadow`."""
         margin = round(2.5 * soft)
         size = (self.shape[1] // FINE, self.shape[0] // FINE)
         reduced = cv2.resize(self.rgba, size, interpolation=cv2.INTER_AREA)
@@ -256,11 +257,11 @@ class Easel:
 
 
 def without(mask: Image, hole: Image) -> Image:
-    """A mask with a hole."""
+    """Cut a hole into a mask."""
     return np.asarray(cv2.subtract(mask, hole), np.uint8)
 
 
 def _box(mask: Image) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around what a mask covers."""
+    """The rows and columns of the smallest box around the covered part of a mask."""
     x, y, width, height = cv2.boundingRect(mask)
     return slice(y, y + height), slice(x, x + width)

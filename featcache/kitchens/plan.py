@@ -1,4 +1,4 @@
-"""What is to be rendered: the two kitchens, the eight actions, and one `Shot` per clip, decided before any painting."""
+"""The plan of the rendering: two kitchens, eight actions, and one `Shot` per clip, chosen before any painting."""
 
 import zlib
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Action:
-    """What one action is made of."""
+    """The objects, verbs and tempo of an action."""
 
-    things: tuple[str, ...]  #: what it is done to
+    things: tuple[str, ...]  #: objects of the action
     terse: tuple[str, ...]  #: verbs of a terse narration
     doing: tuple[str, ...]  #: verbs of a full sentence
-    rate: float  #: strokes per second of an ordinary cook; 0: one movement, without repetition
+    rate: float  #: strokes per second of an average cook; 0: a single movement
 
 
 ACTIONS: dict[str, Action] = {
@@ -47,7 +47,7 @@ ACTIONS: dict[str, Action] = {
 
 WHO = ("Someone", "A person", "The cook", "Somebody in a jumper")
 HOW = ("", " slowly", " by hand", " with care", " in the evening light")
-THE = ("knead", "pour", "stir", "wash", "whisk")  #: actions whose thing takes "the"
+THE = ("knead", "pour", "stir", "wash", "whisk")  #: actions with "the" before the thing
 WHERE = {
     "cut": ("on a wooden board", "on the cutting board"),
     "knead": ("on the floured table", "with both hands"),
@@ -62,40 +62,40 @@ WHERE = {
 
 @dataclass(frozen=True)
 class Kitchen:
-    """A domain: everything in which one kitchen differs from the other."""
+    """A domain: all properties that differ between the kitchens."""
 
-    clips: dict[str, int]  #: clips per action
+    clips: dict[str, int]  #: number of clips per action
     # pictures
     worktops: tuple[tuple[str, Colour], ...]  #: material and colour
-    wall: Colour  #: of the tiles behind the worktop
+    wall: Colour  #: colour of the tiles behind the worktop
     board: Colour
     sleeves: tuple[Colour, ...]
     skins: tuple[Colour, ...]
-    handles: tuple[Colour, ...]  #: of tools
+    handles: tuple[Colour, ...]  #: colours of the tools' handles
     vessels: tuple[Colour, ...]
     wooden_spoons: bool
-    turn: tuple[float, float]  #: degrees by which the camera is turned
+    turn: tuple[float, float]  #: rotation of the camera in degrees
     zoom: tuple[float, float]
-    tilt: float  #: perspective: how much narrower the far edge of the picture is, as a share of its width
-    left_handed: float  #: share of cooks who hold the tool in the left hand; their pictures are mirrored
-    shake: float  #: movement of the camera, pixels of the canvas
+    tilt: float  #: perspective: narrowing of the far edge as a share of the picture's width
+    left_handed: float  #: share of left-handed cooks, whose pictures are mirrored
+    shake: float  #: movement of the camera in pixels of the canvas
     arm: tuple[float, float]  #: size of the cook's arms
     light: Colour  #: gain of the three colours, 255 is 1
     window: float  #: strength of the patch of sunlight
     vignette: float
     fall: tuple[float, float]  #: direction of shadows
-    noise: float  #: of the sensor, grey levels
-    crf: int  #: how hard the file is compressed (x264)
-    blur: float  #: pixels of the picture
+    noise: float  #: noise of the sensor in grey levels
+    crf: int  #: compression of the file (x264)
+    blur: float  #: in pixels of the picture
     # movement
     tempo: float
-    reach: tuple[float, float]  #: amplitude of movements
+    reach: tuple[float, float]  #: relative amplitude of movements
     # sound
-    gain: float  #: decibels
+    gain: float  #: in decibels
     treble: float  #: tilt of the spectrum in decibels per octave around 1 kHz
-    reverb: float  #: seconds until the room has lost 60 dB
-    hum: float  #: level of the fridge or the extractor hood
-    company: tuple[float, float]  #: level in decibels of somebody who does something else in the same kitchen
+    reverb: float  #: seconds in which the sound of the room falls by 60 dB
+    hum: float  #: level of the fridge or extractor hood
+    company: tuple[float, float]  #: level in decibels of another person in the same kitchen
     # files
     sizes: tuple[tuple[int, int], ...]
     rates: tuple[Fraction, ...]
@@ -176,7 +176,7 @@ KITCHENS: dict[str, Kitchen] = {
 
 @dataclass(frozen=True)
 class Shot:
-    """One clip to be rendered. `strokes` per second starting at `phase`; a single movement lasts from begin to end."""
+    """A clip to render: `strokes` per second from `phase` on, or a single movement from `begin` to `end`."""
 
     clip_id: str
     kitchen: str
@@ -196,28 +196,28 @@ class Shot:
 
     @property
     def frames(self) -> int:
-        """Number of pictures."""
+        """The number of pictures."""
         return round(self.seconds * self.rate)
 
     def turns(self, t: float) -> float:
-        """Strokes done until the time t, with the slight unevenness of a hand."""
+        """The number of strokes until the time t, slightly uneven like those of a hand."""
         return float(self._turns(np.asarray(t)))
 
     def _turns(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.phase + self.strokes * t + 0.06 * np.sin(2.1 * t + 9 * self.phase)
 
     def beats(self) -> NDArray[np.float64]:
-        """Times in seconds at which a stroke lands: where `turns` is a whole number."""
+        """The times in seconds at which a stroke lands: `turns` is a whole number."""
         times = np.arange(0, self.seconds, 0.002)
         return times[1:][np.diff(np.floor(self._turns(times))) > 0]
 
     def done(self, t: float) -> float:
-        """Progress of a single movement at the time t: 0 before it, 1 after it, smooth between."""
+        """The progress of a single movement at the time t: 0 before it, 1 after it, smooth in between."""
         u = min(max((t - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return u * u * (3 - 2 * u)
 
     def rng(self, use: str) -> np.random.Generator:
-        """A stream of random numbers that belongs to this shot and this use."""
+        """A random generator that depends only on the seed, this shot and this use."""
         return np.random.default_rng([self.seed, zlib.crc32(f"{self.clip_id} {use}".encode())])
 
 
@@ -234,8 +234,8 @@ def shots(seed: int) -> list[Shot]:
 def _shot(name: str, kitchen: Kitchen, action: str, number: int, seed: int) -> Shot:
     clip_id = f"{name}_{action}_{number:03d}"
     rng = np.random.default_rng([seed, zlib.crc32(clip_id.encode())])
-    what = ACTIONS[action]
-    thing = str(rng.choice(what.things))
+    properties = ACTIONS[action]
+    thing = str(rng.choice(properties.things))
     rate = kitchen.rates[rng.integers(len(kitchen.rates))]
     frames = round(rng.uniform(2.0, 2.6) * rate)
     tempo = kitchen.tempo * rng.uniform(0.72, 1.36)
@@ -251,7 +251,7 @@ def _shot(name: str, kitchen: Kitchen, action: str, number: int, seed: int) -> S
         rate=rate,
         seconds=float(frames / rate),
         sound_rate=int(rng.choice(kitchen.sound_rates)),
-        strokes=what.rate * tempo,
+        strokes=properties.rate * tempo,
         phase=rng.uniform(0, 1),
         begin=begin,
         end=begin + rng.uniform(0.7, 1.2) / tempo,
@@ -261,9 +261,9 @@ def _shot(name: str, kitchen: Kitchen, action: str, number: int, seed: int) -> S
 
 def _caption(kitchen: str, action: str, thing: str, rng: np.random.Generator) -> str:
     """A terse narration in the loft ("chop tomato"), a full sentence in the cottage."""
-    what = ACTIONS[action]
+    words = ACTIONS[action]
     if kitchen == "loft":
-        return f"{rng.choice(what.terse)} {thing}"
+        return f"{rng.choice(words.terse)} {thing}"
     article = "the" if action in THE else "an" if thing[0] in "aeiou" else "a"
-    verb, how = rng.choice(what.doing), rng.choice(HOW)
+    verb, how = rng.choice(words.doing), rng.choice(HOW)
     return f"{rng.choice(WHO)} is {verb} {article} {thing} {rng.choice(WHERE[action])}{how}."

@@ -1,7 +1,7 @@
-"""What stands in the demo kitchens: hands, tools, vessels and food, each a function that paints one sprite.
+"""The things in the demo kitchens: hands, tools, vessels and food, each a function that paints one sprite.
 
-Everything is seen from above and painted upright: tools and arms point up, away from the cook. The pivot of a tool is
-where it is held, that of an arm the middle of the palm, that of all else its middle.
+Everything is painted from above and upright: tools and arms point up, away from the cook. The pivot is the grip of a
+tool, the middle of the palm of an arm, and the middle of everything else.
 """
 
 from itertools import pairwise
@@ -19,7 +19,7 @@ def _dark(colour: Colour, factor: float) -> Colour:
 
 
 def arm(skin: Colour, sleeve: Colour, *, open_hand: bool = False) -> Sprite:
-    """A right forearm from above; a closed hand holds something, an open one presses."""
+    """A right forearm from above; a closed hand holds something, an open hand presses."""
     e = Easel(150, 440)
     e.solid(e.limb((75, 112), (77, 240), 17, 25), skin, rounding=20)
     if open_hand:
@@ -134,7 +134,7 @@ def bottle(colour: Colour, label: Colour) -> Sprite:
 
 
 def pot(colour: Colour, radius: float, *, handles: bool = True) -> Sprite:
-    """An open pot from above; what is in it is another sprite."""
+    """An open pot from above; its content is another sprite."""
     r, c = radius, radius + 34
     e = Easel(2 * c, 2 * c)
     if handles:
@@ -177,7 +177,7 @@ def content(colour: Colour, radius: float, rng: np.random.Generator, bits: Colou
 
 
 def board(width: float, height: float, colour: Colour, rng: np.random.Generator) -> Sprite:
-    """A cutting board with a hole to hang it by."""
+    """A cutting board with a hole for hanging."""
     e = Easel(width, height)
     texture = wood(e.shape, colour, rng, plank=0)
     shape = without(e.box((2, 2), (width - 2, height - 2), 14), e.ellipse((width - 20, 20), (7, 7)))
@@ -185,7 +185,7 @@ def board(width: float, height: float, colour: Colour, rng: np.random.Generator)
     return e.sprite((width / 2, height / 2), shadow=0.5, soft=7)
 
 
-#: name -> outer colour, colour of a cut face, half length, half thickness
+#: name -> colour of the skin, colour of a cut face, half length, half thickness
 FOOD: dict[str, tuple[Colour, Colour, float, float]] = {
     "tomato": ((206, 46, 32), (232, 104, 78), 38, 36),
     "onion": ((196, 140, 92), (244, 234, 214), 38, 33),
@@ -227,7 +227,7 @@ def food(name: str, rng: np.random.Generator, *, peeled: bool = False) -> Sprite
 
 
 def slice_of(name: str) -> Sprite:
-    """One cut slice."""
+    """A single cut slice."""
     skin, flesh, _, thick = FOOD[name]
     r = max(thick * 0.92, 15)
     e = Easel(2 * r + 4, 2 * r + 4)
@@ -250,7 +250,7 @@ def peel_strip(name: str, rng: np.random.Generator) -> Sprite:
 
 
 def dough(colour: Colour, rng: np.random.Generator) -> Sprite:
-    """A floury lump."""
+    """A floury lump of dough."""
     e = Easel(210, 190)
     a = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     r = 1 + 0.05 * np.sin(2 * a + rng.uniform(0, 6)) + 0.035 * np.sin(3 * a + rng.uniform(0, 6))
@@ -302,7 +302,7 @@ def basin(width: float, height: float) -> Sprite:
     e.solid(e.box((1, 1), (width - 1, height - 1), 24), STEEL, rounding=5, gloss=0.3)
     hollow = e.box((12, 12), (width - 12, height - 12), 20)
     y, x = np.mgrid[0 : e.shape[0], 0 : e.shape[1]] / np.array(e.shape).reshape(2, 1, 1)
-    fill = (0.5 + 0.28 * x + 0.22 * y)[..., None] * np.array([172, 180, 188])  # the near walls lie in shadow
+    fill = (0.5 + 0.28 * x + 0.22 * y)[..., None] * np.array([172, 180, 188])  # the near walls are in shadow
     e.flat(hollow, fill.astype(np.uint8))
     e.solid(e.ellipse((width / 2, height * 0.62), (17, 17)), (150, 154, 160), rounding=5)
     e.flat(e.ellipse((width / 2, height * 0.62), (11, 11)), IRON)
@@ -310,7 +310,7 @@ def basin(width: float, height: float) -> Sprite:
 
 
 def tap(colour: Colour) -> Sprite:
-    """A tap from above: base at the top, spout towards the cook; the pivot is where the water comes out."""
+    """A tap from above: base at the top, spout towards the cook; the pivot is the outlet."""
     e = Easel(110, 150)
     e.solid(e.ellipse((55, 26), (22, 22)), colour, rounding=12, gloss=0.6)
     e.solid(e.limb((55, 26), (55, 132), 11, 8.5), colour, rounding=9, gloss=0.6)

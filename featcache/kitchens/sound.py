@@ -1,4 +1,4 @@
-"""The sound of the demo kitchens, synthesised from the same beats that move the hands."""
+"""The sound of the demo kitchens, synthesised from the beats that move the hands."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,24 +14,24 @@ Wave = NDArray[np.float64]
 
 
 class Room:
-    """Building blocks of sounds, all `seconds` long at one sampling rate."""
+    """Building blocks of the sounds of a shot, all of its length and sampling rate."""
 
     def __init__(self, shot: Shot) -> None:
         self.shot, self.rate, self.rng = shot, shot.sound_rate, shot.rng("sound")
         self.t: Wave = np.arange(round(shot.seconds * shot.sound_rate)) / shot.sound_rate
 
     def noise(self, low: float, high: float) -> Wave:
-        """Noise between two frequencies in Hz, of unit variance."""
+        """Noise between two frequencies in Hz, with unit variance."""
         return self.band(self.rng.standard_normal(len(self.t)), low, high)
 
     def band(self, wave: Wave, low: float, high: float) -> Wave:
-        """The part of a sound between two frequencies, at unit variance."""
+        """The part of a sound between two frequencies in Hz, scaled to unit variance."""
         edges = [low, min(high, 0.47 * self.rate)]
         out: Wave = sosfilt(butter(2, edges, "bandpass", fs=self.rate, output="sos"), wave)
         return out / (out.std() + 1e-9)
 
     def strike(self, at: float, tones: dict[float, float], level: float, click: float = 0.0) -> Wave:
-        """A struck body: tones in Hz, each with the seconds in which it falls to 1/e, and a click of noise."""
+        """A struck body: tones (Hz -> seconds in which the tone falls to 1/e) and a click of noise."""
         first = max(round(at * self.rate), 0)
         last = min(first + round(7 * max(tones.values()) * self.rate), len(self.t))
         u = np.clip(self.t[first:last] - at, 0, None)
@@ -44,16 +44,16 @@ class Room:
         return out
 
     def swell(self, at: float, width: float) -> Wave:
-        """A smooth bump around a time."""
+        """A smooth bump around the time `at`."""
         u = np.clip((self.t - at) / width, -1, 1)
         return 0.5 + 0.5 * np.cos(np.pi * u)
 
     def level(self) -> float:
-        """How hard this stroke happens to be."""
+        """Draw the strength of a stroke."""
         return float(self.rng.uniform(0.6, 1.2))
 
     def blips(self, per_second: float, low: float, high: float) -> Wave:
-        """Bubbles: short tones that rise, at random times."""
+        """Bubbles: short rising tones at random times."""
         out = np.zeros_like(self.t)
         for at in self.rng.uniform(0, self.shot.seconds, self.rng.poisson(per_second * self.shot.seconds)):
             first = round(at * self.rate)
@@ -63,7 +63,7 @@ class Room:
         return out
 
     def moving(self) -> Wave:
-        """1 while a single movement happens, 0 before and after."""
+        """An envelope that is 1 during a single movement, and 0 before and after."""
         edge = 0.06
         return np.clip((self.t - self.shot.begin) / edge, 0, 1) * np.clip((self.shot.end - self.t) / edge, 0, 1)
 
@@ -106,7 +106,7 @@ def _peel(room: Room) -> Wave:
 def _pour(room: Room) -> Wave:
     start = room.shot.begin + 0.4 * (room.shot.end - room.shot.begin)
     on = np.clip((room.t - start) / 0.15, 0, 1)
-    pitch = 380 * 2 ** (1.3 * np.clip(room.t - start, 0, None) / 2)  # the vessel fills: its resonance rises
+    pitch = 380 * 2 ** (1.3 * np.clip(room.t - start, 0, None) / 2)  # the resonance of the vessel rises as it fills
     wobble = 0.4 * np.cumsum(room.noise(4, 30)) / np.sqrt(room.rate)
     tone = np.sin(2 * np.pi * np.cumsum(pitch) / room.rate + wobble) * (0.6 + 0.4 * room.noise(6, 40).clip(-1, 1))
     return on * (0.09 * room.noise(500, 4200) + 0.1 * tone + 0.16 * room.blips(26, 350, 1300))
@@ -150,7 +150,7 @@ SOUND: dict[str, Callable[[Room], Wave]] = {
 
 
 def sound(shot: Shot) -> NDArray[np.float32]:
-    """The clip's sound as it arrives at the microphone, mono, in [-1, 1]."""
+    """The sound of a clip at the microphone, mono, in [-1, 1]."""
     room, kitchen = Room(shot), KITCHENS[shot.kitchen]
     wave = SOUND[shot.action](room) + _chance(room) + _company(room, kitchen)
     wave = _colour(_reverberate(wave, room, kitchen.reverb), room, kitchen.treble)
@@ -159,7 +159,7 @@ def sound(shot: Shot) -> NDArray[np.float32]:
 
 
 def _chance(room: Room) -> Wave:
-    """Now and then something clinks or is put down elsewhere in the room."""
+    """Occasional clinks of things elsewhere in the room."""
     out = np.zeros_like(room.t)
     for at in room.rng.uniform(0, room.shot.seconds, room.rng.poisson(0.7)):
         tone = room.rng.uniform(300, 4000)
@@ -168,22 +168,22 @@ def _chance(room: Room) -> Wave:
 
 
 def _company(room: Room, kitchen: Kitchen) -> Wave:
-    """Somebody else in the kitchen does something, at another tempo and mostly farther from the microphone."""
+    """Another person's action in the same kitchen, with another tempo and mostly farther from the microphone."""
     action = str(room.rng.choice(sorted(ACTIONS)))
-    what, tempo = ACTIONS[action], kitchen.tempo * room.rng.uniform(0.7, 1.3)
+    properties, tempo = ACTIONS[action], kitchen.tempo * room.rng.uniform(0.7, 1.3)
     other = replace(
         room.shot,
         clip_id=room.shot.clip_id + " company",
         action=action,
-        thing=what.things[room.rng.integers(len(what.things))],
-        strokes=what.rate * tempo,
+        thing=properties.things[room.rng.integers(len(properties.things))],
+        strokes=properties.rate * tempo,
         phase=room.rng.uniform(0, 1),
     )
     return 10 ** (room.rng.uniform(*kitchen.company) / 20) * SOUND[action](Room(other))
 
 
 def _reverberate(wave: Wave, room: Room, seconds: float) -> Wave:
-    """Direct sound and a tail of noise that falls by 60 dB in `seconds`."""
+    """Add a tail of noise that falls by 60 dB in `seconds` to the direct sound."""
     t = np.arange(round(seconds * room.rate)) / room.rate
     tail = room.rng.standard_normal(len(t)) * 10 ** (-3 * t / seconds)
     tail *= 0.7 / np.sqrt((tail**2).sum())
@@ -192,7 +192,7 @@ def _reverberate(wave: Wave, room: Room, seconds: float) -> Wave:
 
 
 def _colour(wave: Wave, room: Room, treble: float) -> Wave:
-    """Tilt the spectrum by `treble` decibels per octave around 1 kHz, at most four octaves."""
+    """Tilt the spectrum by `treble` decibels per octave around 1 kHz, up to four octaves."""
     size = next_fast_len(len(wave), real=True)
     octaves = np.log2(np.maximum(rfftfreq(size, 1 / room.rate), 1) / 1000).clip(-4, 4)
     out: Wave = irfft(rfft(wave, size) * 10 ** (treble * octaves / 20), size)[: len(wave)]

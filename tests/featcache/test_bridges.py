@@ -23,7 +23,7 @@ def test_an_unknown_format_lists_the_known_ones():
 def test_files_of_ids(tmp_path, monkeypatch):
     path = tmp_path / "ids.txt"
     for missing in (path, tmp_path / "none" / "ids.txt"):
-        with pytest.raises(FormatError, match=f"no file of ids {missing}; write one"):
+        with pytest.raises(FormatError, match=f"no file of ids {missing}; .*one id per line"):
             bridges.read_ids(missing)
     with pytest.raises(FormatError, match=f"{tmp_path} is a folder; name a file"):
         bridges.read_ids(tmp_path)

@@ -71,7 +71,7 @@ def test_arrays_beside_ids(bridge, save, path):
     assert found["sound"].row(0).dtype == np.float64
     path = path.with_name("other.mat")
     save(path, {"rgb": X_NTD, "ids": np.array(IDS), "flow": np.ones((9, 2))})
-    with pytest.raises(FormatError, match=r"flow \(9, 2\) has neither"):
+    with pytest.raises(FormatError, match=r"flow \(9, 2\) .*offset.*remove it"):
         bridge.read(path, None)
 
 
@@ -82,7 +82,7 @@ def test_arrays_over_clips_beside_an_offset_of_others(bridge, save, path):
     np.testing.assert_array_equal(found["rgb"].row(2), X_NTD[2].astype(found["rgb"].row(2).dtype))
     path = path.with_name("other.mat")
     save(path, {"left": Z_FLAT, "offset": OFFSET, "rgb": X_NTD[:2], "ids": np.array(IDS)})
-    with pytest.raises(FormatError, match=r"rgb \(2, 2, 4\) has neither"):
+    with pytest.raises(FormatError, match=r"rgb \(2, 2, 4\) .*offset.*remove it"):
         bridge.read(path, None)
 
 
@@ -139,7 +139,7 @@ def test_given_ids_go_to_the_clip_not_the_place(module, path):
         assert sorted(table.ids) == sorted(name.upper() for name in keys[key])
         for k, clip_id in enumerate(table.ids):
             np.testing.assert_array_equal(table.row(k), rows[clip_id.lower()])
-    with pytest.raises(FormatError, match="3 clips, but there are 2 ids"):
+    with pytest.raises(FormatError, match="3 clips.* 2 ids"):
         module.read(path, given[:2])
 
 
@@ -183,7 +183,7 @@ def test_ids_stand_beside_their_own_file(module, tmp_path, monkeypatch):
 
 def test_parquet_with_a_pyarrow_that_runs_code(path, monkeypatch):
     monkeypatch.setattr(pytest.importorskip("pyarrow"), "__version__", "14.0.0")
-    with pytest.raises(FormatError, match=r"14\.0\.1 or later, not 14\.0\.0, which runs code"):
+    with pytest.raises(FormatError, match=r"14\.0\.1 or later, not 14\.0\.0.*pip install -U pyarrow"):
         parquet.read(path, None)
 
 
@@ -204,7 +204,7 @@ def test_clips_end_to_end(bridge, save, path):
 )
 def test_offsets_that_make_no_sense(bridge, save, path, offset):
     save(path, {"left": Z_FLAT, "offset": np.array(offset), "ids": np.array(IDS)})
-    with pytest.raises(FormatError, match="offset must be whole numbers that rise from 0"):
+    with pytest.raises(FormatError, match="offset must .*whole numbers"):
         bridge.read(path, None)
 
 
@@ -213,7 +213,7 @@ def test_ids_can_be_given(bridge, save, path):
     with pytest.raises(FormatError, match=r"no clip ids \(looked for clip_id, .*one per line"):
         bridge.read(path, None)
     assert bridge.read(path, IDS)["left"].ids == IDS
-    with pytest.raises(FormatError, match="features of 3 clips, but there are 2 ids"):
+    with pytest.raises(FormatError, match="3 clips.* 2 ids"):
         bridge.read(path, IDS[:2])
 
 
@@ -221,7 +221,7 @@ def test_given_ids_are_not_guessed_at(bridge, save, path):
     """Three arrays of three rows, three ids: clips of three windows, or keys of three clips?"""
     arrays = {name: Y_ND + k for k, name in enumerate(("x", "y", "z"))}
     save(path, arrays)
-    with pytest.raises(FormatError, match="3 arrays of 3 rows are as many clips or as many keys; add an array clip_id"):
+    with pytest.raises(FormatError, match="3 arrays of 3 rows.*; add an array clip_id"):
         bridge.read(path, IDS)
     save(path, arrays | {"clip_id": np.array(IDS)})
     assert set(bridge.read(path, IDS)) == set(arrays)
@@ -229,14 +229,14 @@ def test_given_ids_are_not_guessed_at(bridge, save, path):
 
 def test_ids_that_fit_no_array(bridge, save, path):
     save(path, {"rgb": X_NTD, "uid": np.array([1, 2])})
-    with pytest.raises(FormatError, match=r"no array has as many rows as there are ids.*rgb \(3, 2, 4\)"):
+    with pytest.raises(FormatError, match=r"no array.*ids?\b.*rgb \(3, 2, 4\)"):
         bridge.read(path, None)
 
 
 @pytest.mark.parametrize("ids", [["a", "b", "a"], [1, 1, 2]], ids=str)
 def test_an_id_that_stands_twice_is_named(bridge, save, path, ids):
     save(path, {"rgb": X_NTD, "uid": np.array(ids)})
-    with pytest.raises(FormatError, match=f"clip id '{ids[0]}' stands twice"):
+    with pytest.raises(FormatError, match=f"clip id '{ids[0]}'.* twice, in rows"):
         bridge.read(path, None)
 
 
@@ -292,14 +292,14 @@ def test_npz_is_what_numpy_reads(path):
 def test_npy_needs_ids_of_its_length(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, Y_ND)
-    with pytest.raises(FormatError, match=r"no file x\.npy\.ids\.txt beside it"):
+    with pytest.raises(FormatError, match=r"no file x\.npy\.ids\.txt.*--ids"):
         npy.read(path, None)
     (tmp_path / "x.npy.ids.txt").write_bytes("a\r\né x\r\n007".encode())
     (found,) = npy.read(path, None).values()
     assert found.ids == ["a", "é x", "007"]
     np.testing.assert_array_equal(found.row(1), Y_ND[None, 1])
     (tmp_path / "x.npy.ids.txt").write_text("a\nb\n")
-    with pytest.raises(FormatError, match="features of 3 clips, but it names 2 ids"):
+    with pytest.raises(FormatError, match="3 clips.* 2 ids"):
         npy.read(path, None)
     np.save(path, np.arange(3.0))
     with pytest.raises(FormatError, match=r"shape \(3,\); \(n, D\) or \(n, T, ...\)"):
@@ -384,7 +384,7 @@ def test_mat_cells_are_clips_of_different_length(path):
         for k in range(3):
             np.testing.assert_array_equal(found["rgb"].row(k), rows[k])
     scipy.io.savemat(path, {"rgb": cells([Z_FLAT, Z_FLAT[:, :2]]), "clip_id": cells(IDS[:2])})
-    with pytest.raises(FormatError, match=r"rgb\{2\} is \(7, 2\), rgb\{1\} \(7, 6\)"):
+    with pytest.raises(FormatError, match=r"rgb\{2\} .*\(7, 2\).*rgb\{1\} .*\(7, 6\)"):
         mat.read(path, None)
 
 
@@ -471,7 +471,7 @@ def test_mat_is_what_scipy_reads(path):
     found = scipy.io.loadmat(path)
     np.testing.assert_array_equal(found["rgb"], X_NTD.astype(np.float32))
     assert [str(cell[0]) for cell in found["clip_id"].ravel()] == IDS
-    with pytest.raises(FormatError, match="'7 rgb' is no name for a MATLAB variable"):
+    with pytest.raises(FormatError, match="'7 rgb' .*MATLAB variable.*letters, digits and _"):
         mat.write(path, {"7 rgb": External(IDS, lambda k: X_NTD[k])})
 
 
@@ -493,21 +493,21 @@ def test_csv_of_others(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0.5,-1e3\n1,2\n", "line 1: .* are no names of columns"),
-        ("clip_id,uid\na,1\n", "line 1: there are no columns of numbers"),
-        ("clip_id\na\n", "line 1: there are no columns of numbers"),
-        ("clip_id,window\na,1\n", "line 1: there are no columns of numbers"),
+        ("0.5,-1e3\n1,2\n", "line 1: .*'0.5'.*column.*clip_id"),
+        ("clip_id,uid\na,1\n", "line 1: .*no columns of numbers"),
+        ("clip_id\na\n", "line 1: .*no columns of numbers"),
+        ("clip_id,window\na,1\n", "line 1: .*no columns of numbers"),
         ("clip_id,f0\n", "has columns but no clips"),
         ("clip_id,f0\na,1,2\n", "line 2: 3 cells for 2 columns"),
         ("clip_id,f0\na,1\nb,x\n", "line 3: .*'x'"),
-        ("clip_id,f0\na,1_0\n", "line 2: a cell that is no number"),
-        ("clip_id,f0\na,٥\n", "line 2: a cell that is no number"),
+        ("clip_id,f0\na,1_0\n", "line 2: .*cell.*number"),
+        ("clip_id,f0\na,٥\n", "line 2: .*cell.*number"),
         ("clip_id,f0\na,\n", "line 2"),
-        ("clip_id,f0\n,1\n", "'' is no clip id"),
-        ("clip_id,window,f0\na,0,1\na,0,1\n", "line 3: window 0 of clip 'a' stands there already"),
-        ("clip_id,window,f0\na,0.5,1\n", "line 2: window '0.5' is no whole number"),
-        ("clip_id,f0\na,1.2", "its last line does not end"),
-        ("clip_id;f0\na;1\n", "there are no columns of numbers"),
+        ("clip_id,f0\n,1\n", "'' is .*clip id"),
+        ("clip_id,window,f0\na,0,1\na,0,1\n", "line 3: window 0 of clip 'a'"),
+        ("clip_id,window,f0\na,0.5,1\n", "line 2: window '0.5' .*whole number"),
+        ("clip_id,f0\na,1.2", "last line.*cut off"),
+        ("clip_id;f0\na;1\n", "no columns of numbers"),
     ],
 )
 def test_csv_that_is_wrong(tmp_path, text, message):

@@ -114,10 +114,10 @@ def test_ta3n_is_read_by_its_own_code(tmp_path):
         ({"v/img_00001.t7": torch_file(torch.ones(2, dtype=torch.complex64))}, "complex64; features are"),
         ({"v/img_1.t7": torch_file(torch.ones(2)), "v/img_2.t7": torch_file(torch.ones(3))}, r"img_2.t7 is \(3,\)"),
         ({"v/img_1.t7": torch_file(torch.ones(2)), "v/img_01.pt": b""}, "img_01.pt and img_1.t7; one file per frame"),
-        ({"v/a_00001.t7": b"", "v/b_00002.t7": b""}, "a_00001.t7 and b_00002.t7; one file per frame of one video"),
-        ({"v/img_00001.t7": b"", "v/notes.txt": b""}, "notes.txt, which is none"),
+        ({"v/a_00001.t7": b"", "v/b_00002.t7": b""}, "a_00001.t7 and b_00002.t7; one file per frame"),
+        ({"v/img_00001.t7": b"", "v/notes.txt": b""}, "v has frames and notes.txt"),
         ({"v/frame.npy": b""}, "no folder with frames"),
-        ({"X-Feature/v/1.t7": b"", "X-feature/v/1.t7": b""}, "both X"),
+        ({"X-Feature/v/1.t7": b"", "X-feature/v/1.t7": b""}, "X-Feature and X-feature.* X; rename"),
         ({}, "no folder with frames"),
     ],
 )
@@ -212,7 +212,7 @@ def test_video_features_real_timestamps(realdata, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"a_rgb": RGB, "b": RGB}, "a_rgb.npy, which names a stream, and b.npy, which names none"),
+        ({"a_rgb": RGB, "b": RGB}, "a_rgb.npy.* b.npy.*rgb, flow, .*folders"),
         ({"a_rgb": np.array(["x"])}, "<U1; features are floats"),
         ({"a_rgb": np.array(3.0)}, r"shape \(\)"),
         ({"a_fps": 25.0, "a_timestamps_ms": [1.0]}, "no features"),
@@ -267,9 +267,9 @@ def test_ids_that_no_file_can_be_called(tmp_path, bridge, ids, key):
 
 def test_video_features_names_that_could_mean_two_things(tmp_path):
     one = External(["a"], rows(1).__getitem__)
-    with pytest.raises(FormatError, match=r"would both be called a_b_c.npy"):
+    with pytest.raises(FormatError, match=r"'b_c'.* a_b_c.npy; rename"):
         video_features.write(tmp_path / "f", {"b_c": one, "c": External(["a_b"], rows(1).__getitem__)})
-    with pytest.raises(FormatError, match=r"a_b_c.npy would not be read back"):
+    with pytest.raises(FormatError, match=r"a_b_c.npy .*; rename"):
         video_features.write(tmp_path / "f", {"b_c": one, "d": External(["a_b"], rows(1).__getitem__)})
     assert list(tmp_path.iterdir()) == []
 
@@ -280,7 +280,7 @@ def test_a_folder_of_someone_else_is_not_replaced(tmp_path, bridge):
     (tmp_path / "f").mkdir()
     bridge.write(tmp_path / "f", table)  # an empty one is
     (tmp_path / "f" / MARK).unlink()
-    with pytest.raises(FormatError, match="files that featcache did not write"):
+    with pytest.raises(FormatError, match="featcache did not write.*new folder"):
         bridge.write(tmp_path / "f", table)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f"]
     (found,) = bridge.read(tmp_path / "f", None).values()
@@ -296,7 +296,7 @@ def test_a_file_that_someone_added_is_not_removed(tmp_path):
     video_features.write(tmp_path / "f", table)
     (tmp_path / "f" / "sub").mkdir()
     (tmp_path / "f" / "sub" / "notes.txt").touch()
-    with pytest.raises(FormatError, match="sub/notes.txt, which featcache did not write"):
+    with pytest.raises(FormatError, match="sub/notes.txt.*featcache did not write"):
         video_features.write(tmp_path / "f", table)
     assert (tmp_path / "f" / "sub" / "notes.txt").exists()
 

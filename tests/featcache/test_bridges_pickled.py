@@ -57,12 +57,15 @@ def test_epic100_is_read_by_the_challenges_code(tmp_path):
         ({"narration_ids": ["a", "b"], "features": {}}, "no modality"),
         ({"narration_ids": ["a", "b", "c"], "features": {"RGB": RGB}}, "2 clips.*3 ids"),
         ({"narration_ids": ["a", "b"], "features": {"RGB": RGB, "Flow": RGB[:1]}}, "'Flow'.*1 clips.*2 ids"),
-        ({"narration_ids": ["a", "a"], "features": {"RGB": RGB}}, "'a' stands twice"),
-        ({"narration_ids": ["a", ["b"]], "features": {"RGB": RGB}}, "a list where a clip id"),
-        ({"narration_ids": ["a", None], "features": {"RGB": RGB}}, "None.* where a clip id"),
-        ({"narration_ids": ["a", 1.5], "features": {"RGB": RGB}}, "1.5 is no clip id"),
-        ({"narration_ids": "ab", "features": {"RGB": RGB}}, "a str where a list"),
-        ({"narration_ids": np.array([["a", "b"]]), "features": {"RGB": RGB}}, r"array \(1, 2\) of <U1 where a list"),
+        ({"narration_ids": ["a", "a"], "features": {"RGB": RGB}}, "'a'.* twice"),
+        ({"narration_ids": ["a", ["b"]], "features": {"RGB": RGB}}, "holds a list; a clip id"),
+        ({"narration_ids": ["a", None], "features": {"RGB": RGB}}, "None.*; a clip id"),
+        ({"narration_ids": ["a", 1.5], "features": {"RGB": RGB}}, "1.5 is .*clip id"),
+        ({"narration_ids": "ab", "features": {"RGB": RGB}}, "is a str; a list of clip ids"),
+        (
+            {"narration_ids": np.array([["a", "b"]]), "features": {"RGB": RGB}},
+            r"array \(1, 2\) of <U1; a list of",
+        ),
         ({"narration_ids": ["a", "b"], "features": {"RGB": RGB.tolist()}}, r"'RGB' is a list; an array \(n, T, D\)"),
         ({"narration_ids": ["a", "b"], "features": {"RGB": RGB[:, 0, 0]}}, r"array \(2,\) of float32; an array"),
         ({"narration_ids": ["a", "b"], "features": {"RGB": RGB[:, :0]}}, r"array \(2, 0, 4\)"),
@@ -80,7 +83,7 @@ def test_epic100_malformed(tmp_path, content, words):
 
 def test_epic100_holds_the_same_clips_in_all_modalities(tmp_path):
     tables = {"RGB": External(["a", "b"], rows(2, 2).__getitem__), "Flow": External(["a", "c"], rows(2, 2).__getitem__)}
-    with pytest.raises(FormatError, match="2 are in RGB or Flow alone, such as 'b'"):
+    with pytest.raises(FormatError, match="2 .*RGB.* Flow, such as 'b'"):
         epic100.write(tmp_path / "f", tables)
     with pytest.raises(FormatError, match="equally many windows.*1 to 2"):
         epic100.write(tmp_path / "f", {"RGB": External(["a", "b"], rows(1, 2).__getitem__)})
@@ -118,18 +121,18 @@ def test_ego_numbers_are_written_as_numbers(tmp_path, ids, uids):
     ("content", "words"),
     [
         ([1], "a list; a dict"),
-        ({"a": 1}, 'a dict with a; a dict with "features"'),
+        ({"a": 1}, 'a dict with a; a dict .*"features"'),
         ({"features": []}, "features"),
         ({"features": {"uid": 1}}, "features"),
         ({"features": [1]}, "clip 0 is a int; a dict"),
         ({"features": [{"features_RGB": RGB[0]}]}, "clip 0 is a dict with features_RGB; .*uid"),
-        ({"features": [{"uid": 1, "video_name": "a"}]}, "no clip has features_RGB"),
+        ({"features": [{"uid": 1, "video_name": "a"}]}, "no clip has .*features_RGB"),
         ({"features": [{"uid": 1, "features_RGB": [1.0]}]}, r"features_RGB of clip 0 is a list; an array \(clips, D\)"),
         ({"features": [{"uid": 1, "features_RGB": np.float32(1)}]}, "clip 0"),
         ({"features": [{"uid": 1, "features_RGB": np.zeros((0, 4))}]}, r"\(0, 4\)"),
         ({"features": [{"uid": 1, "features_RGB": np.array(["a"])}]}, "<U1; features are floats"),
-        ({"features": [{"uid": 1, "features_RGB": RGB[0]}, {"uid": "1", "features_RGB": RGB[0]}]}, "'1' stands twice"),
-        ({"features": [{"uid": True, "features_RGB": RGB[0]}]}, "True is no clip id"),
+        ({"features": [{"uid": 1, "features_RGB": RGB[0]}, {"uid": "1", "features_RGB": RGB[0]}]}, "'1'.* twice"),
+        ({"features": [{"uid": True, "features_RGB": RGB[0]}]}, "True is .*clip id"),
     ],
 )
 def test_ego_malformed(tmp_path, content, words):

@@ -205,7 +205,8 @@ def test_numbers_that_are_not_the_published_ones_are_warnings(name, files):
     texts = [str(warning.message) for warning in said]
     for domain, (train, test) in PUBLISHED.get(name, {}).items():
         for split, published, found in zip(("train", "test"), (train, test), sizes(built)[domain], strict=True):
-            assert f"{name}: {domain} {split} has {found} clips, published are {published}" in texts
+            difference = rf"{name}: {domain} {split} has {found} clips\D+{published}"
+            assert any(re.fullmatch(difference, text) for text in texts)
     assert len(texts) == {"epic100_uda": 4, "cogbeacon": 3, "synrod": 1}.get(name, 2 * len(built.domains))
 
 
@@ -236,7 +237,7 @@ def test_the_card_names_the_benchmark_its_domains_and_its_files(name, files):
 def test_a_clip_that_stands_twice_is_an_error(name, files):
     path = sorted(files.rglob("*train*"))[0]
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    with pytest.raises(ManifestError, match="more than once"):
+    with pytest.raises(ManifestError, match="clip '.*more than once"):
         build(name, files)
 
 
@@ -276,12 +277,12 @@ def test_the_relabelled_profile_has_the_same_clips_and_swaps_two_names(tmp_path)
     [
         (",verb_class", ",class", r"D2_train.csv has no column verb_class; it has: uid, .*, verb, class"),
         ("uid,", "id,", r"D2_train.csv has no column uid"),
-        ("get,7", "get,8", r"D2_train.csv row 2: '8' is no class; there are 0, 1, 2, 3, 4, 5, 6, 7"),
+        ("get,7", "get,8", r"D2_train.csv row 2: '8' .*class.*: 0, 1, 2, 3, 4, 5, 6, 7"),
         ("get,7", "get,", r"D2_train.csv row 2: verb_class is empty"),
         ("get,7", "get,7,7", r"D2_train.csv row 2 has more cells"),
-        ("00:01:04.37", "64.37", r"D2_train.csv row 1: '64.37' is no time such as 00:01:02.50"),
+        ("00:01:04.37", "64.37", r"D2_train.csv row 1: '64.37' .*time such as 00:01:02.50"),
         ("00:01:04.37", "00:00:04.09", r"clip '21' starts at 4.09 and stops at 4.09 seconds"),
-        ("P01,P01_02", "P08,P08_02", r"D2_train.csv row 1: a clip of P08 in the list of P01"),
+        ("P01,P01_02", "P08,P08_02", r"D2_train.csv row 1: a clip of P08 .*in the list of P01"),
         ("get the", '"get the', r"D2_train.csv is not CSV"),
         ("the cup", "\N{SNOWMAN}".encode("utf-16").decode("latin-1"), r"D2_train.csv is not CSV in UTF-8"),
     ],
@@ -538,7 +539,7 @@ def test_a_list_with_another_number_of_columns_or_classes_is_an_error(tmp_path):
     with pytest.raises(ManifestError, match=r"feature.txt line 1: 'v_Diving_g01 83' has 2 words; 3 are expected"):
         build("ucf_olympic", tmp_path)
     write(path, "", "v_Diving_g01 83 6")
-    with pytest.raises(ManifestError, match=r"line 1: '6' is no class; there are 0, 1, 2, 3, 4, 5"):
+    with pytest.raises(ManifestError, match=r"line 1: '6' .*class.*: 0, 1, 2, 3, 4, 5"):
         build("ucf_olympic", tmp_path)
 
 
@@ -557,7 +558,7 @@ def test_cogbeacon_knows_its_versions_and_who_is_tired(tmp_path):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         built = builders.load("cogbeacon").build(tmp_path)
-    assert "notes.csv is not named like user_0_v_m.csv, and was left out" in str(said[0].message)
+    assert re.search("notes.csv .*user_0_v_m.csv", str(said[0].message))
     versions = {clip.clip_id.split("/")[0]: clip.domain for clip in built}
     assert versions == {"user_0_v_m": "V1", "user_0b_t_m": "V2", "user_10_a_o": "V3", "user_10b_v_o": "V3"}
     first = built.clips[:5]
@@ -665,8 +666,8 @@ def test_actionsense_keeps_the_clips_of_an_action_in_one_split(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("right", np.zeros((49, 8)), "left and right must have as many rows as the last offset says, 50"),
-        ("label", np.zeros(4, int), "must be equally long, and offset by one longer"),
+        ("right", np.zeros((49, 8)), "left and right must have .*\\b50\\b"),
+        ("label", np.zeros(4, int), "label and action_id must .*, and offset one"),
         ("label", np.full(5, 2), "label must be from 0 to 1"),
         ("action_id", None, "has no array action_id"),
     ],
@@ -683,8 +684,8 @@ def test_arrays_that_do_not_fit_are_errors(tmp_path, name, value, said):
 
 
 def test_the_file_of_actionsense_is_named_where_it_is_missing(tmp_path):
-    with pytest.raises(ManifestError, match=r"no emg_all_subjects.npz in .*; data_manifests/actionsense.md says what"):
+    with pytest.raises(ManifestError, match=r"no emg_all_subjects.npz in .*; data_manifests/actionsense.md"):
         build("actionsense", tmp_path)
     (tmp_path / "emg_all_subjects.npz").write_text("no archive")
-    with pytest.raises(ManifestError, match="is no .npz file of plain arrays"):
+    with pytest.raises(ManifestError, match="emg_all_subjects.npz .*npz file of plain arrays"):
         build("actionsense", tmp_path)

@@ -39,9 +39,9 @@ def changed(before, after):
         ("none", set()),
         ("mean", {"shown"}),
         ("rotation", {"shown"}),
-        ("topics", {"topic", "named", "shown", "told"}),
+        ("topics", {"topic", "named", "shown", "described"}),
         ("style", {"style"}),
-        ("swapped", {"named", "told"}),
+        ("swapped", {"named", "described"}),
     ],
 )
 def test_a_shift_touches_nothing_but_what_it_names(clips, name, touched):
@@ -71,7 +71,7 @@ def test_topics_are_rare_where_they_were_frequent_and_captions_follow(clips):
         assert shares[0] > 2 * shares[K - 1]
         details = clips.shown[m] - s * AXES[clips.topic[m]]
         assert np.allclose(after.shown[m], s * AXES[after.topic[m]] + details)
-        assert np.allclose(after.told[m], after.shown[m][after.of])
+        assert np.allclose(after.described[m], after.shown[m][after.clip_of])
 
 
 def test_swapped_topics_are_called_by_their_neighbours_name(clips):
@@ -79,19 +79,19 @@ def test_swapped_topics_are_called_by_their_neighbours_name(clips):
     for m, s in APART.items():
         pairs_seen = set(zip(clips.topic[m].tolist(), after.named[m].tolist(), strict=True))
         assert pairs_seen == {(k, k + 1 if k % 2 == 0 else k - 1) for k in range(K)}
-        details = clips.told[m] - s * AXES[clips.topic[m]][clips.of]
-        assert np.allclose(after.told[m], s * AXES[after.named[m]][after.of] + details)
+        details = clips.described[m] - s * AXES[clips.topic[m]][clips.clip_of]
+        assert np.allclose(after.described[m], s * AXES[after.named[m]][after.clip_of] + details)
 
 
 def test_captions_belong_to_clips_and_speak_of_something(clips):
-    count = np.bincount(clips.of)
+    count = np.bincount(clips.clip_of)
     assert (count.min(), count.max()) == CAPTIONS
     assert len(count) == ROWS["train"]
     assert np.stack(list(clips.speaks.values())).any(0).all()
     assert clips.has["object"].all()
     assert 0.05 < 1 - clips.has["scene"].mean() < 0.15
     for c, text in enumerate(pairs.sentences(clips)):
-        expected = [WORDS[m][clips.topic[m][clips.of[c]]] for m in APART if clips.speaks[m][c]]
+        expected = [WORDS[m][clips.topic[m][clips.clip_of[c]]] for m in APART if clips.speaks[m][c]]
         assert text == " ".join(expected)
 
 
@@ -103,7 +103,7 @@ def test_rows_are_content_turned_with_noise(clips):
         assert abs(noise.mean()) < 0.02
     back = said @ turned("sentence", 3 * D + STYLE)
     for e, m in enumerate(APART):
-        part = back[:, e * D : (e + 1) * D] - clips.told[m] * clips.speaks[m][:, None]
+        part = back[:, e * D : (e + 1) * D] - clips.described[m] * clips.speaks[m][:, None]
         assert part.std() == pytest.approx(0.25, rel=0.03)
     assert np.abs(back[:, 3 * D :].mean(0) - clips.style[0]).max() < 0.05
 

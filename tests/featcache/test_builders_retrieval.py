@@ -170,17 +170,17 @@ def test_a_folder_without_any_file_is_an_error(name, tmp_path):
 
 def test_numbers_that_are_not_the_published_ones_are_warnings(name, files):
     published = {
-        "msrvtt": ["train has 1 clips, published are 6513", "test has 2 captions, published are 59800"],
-        "msrvtt_1ka": ["train has 2 clips, published are 9000", "test has 1 captions, published are 1000"],
-        "msvd": ["train has 1 clips, published are 1200", "val has 1 clips", "test has 1 clips, published are 670"],
-        "lsmdc": ["train has 3 captions, published are 101079", "test has 1 captions, published are 1000"],
-        "narratives": ["coco train has 2 captions, published are 591753", "open_narratives val has 1 captions"],
+        "msrvtt": [r"train has 1 clips\D+6513$", r"test has 2 captions\D+59800$"],
+        "msrvtt_1ka": [r"train has 2 clips\D+9000$", r"test has 1 captions\D+1000$"],
+        "msvd": [r"train has 1 clips\D+1200$", "val has 1 clips", r"test has 1 clips\D+670$"],
+        "lsmdc": [r"train has 3 captions\D+101079$", r"test has 1 captions\D+1000$"],
+        "narratives": [r"coco train has 2 captions\D+591753$", "open_narratives val has 1 captions"],
     }
     with pytest.warns(UserWarning, match=f"^{name}: ") as said:
         builders.load(name).build(files)
     texts = "\n".join(str(warning.message) for warning in said)
     for part in published[name]:
-        assert part in texts
+        assert re.search(part, texts, re.MULTILINE)
 
 
 def test_the_command_prints_both_manifests(name, files):
@@ -223,11 +223,11 @@ def test_both_kinds_of_files_of_msrvtt_give_the_same_manifests(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"sentences"', '"annotations"', r"MSRVTT_data.json has no list 'sentences'; it must be the official file"),
+        ('"sentences"', '"annotations"', r"MSRVTT_data.json has no list 'sentences'; .*official file"),
         ('"caption": "0 1"', '"text": "0 1"', r"sentences\[3\] has no 'caption'; it has: sen_id, video_id, text"),
         ('"split": "test"', '"split": "hidden"', r"videos\[2\]: split 'hidden' is none of train, validate, val, test"),
         ('"video_id": "video1"', '"video_id": null', r"videos\[1\] has no 'video_id'"),
-        ('"video_id": "video1"', '"video_id": "video0"', r"clip 'video0' stands .* more than once"),
+        ('"video_id": "video1"', '"video_id": "video0"', r"clip 'video0' .*more than once"),
         ('{"info"', '{"info', r"MSRVTT_data.json is not JSON in UTF-8 \(.*line 1 column"),
         ("train", "\xfc", r"MSRVTT_data.json is not JSON in UTF-8 \('utf-8' codec"),
     ],
@@ -250,7 +250,8 @@ def test_blank_captions_are_left_out_and_clips_without_one_are_told(tmp_path):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         builders.load("msrvtt").build(tmp_path)
-    assert "msrvtt: 1 clips have no caption, the first is 'video1'" in [str(warning.message) for warning in said]
+    texts = [str(warning.message) for warning in said]
+    assert any(re.match("msrvtt: 1 clips have no caption.*'video1'", text) for text in texts)
     assert set(told(Manifest.read(tmp_path / "msrvtt_captions.csv"))) == {"video0"}
 
 
@@ -274,11 +275,10 @@ def test_the_real_lists_of_1ka_split_msrvtt_in_two(realdata, tmp_path):
         shutil.copy(realdata / "video_text" / name, tmp_path)
     full = videos(*["train"] * 6513, *["validate"] * 497, *["test"] * 2990, captions=1)
     (tmp_path / "MSRVTT_data.json").write_text(json.dumps(full))
-    with pytest.warns(UserWarning, match="published are") as said:
+    with pytest.warns(UserWarning, match="published") as said:
         clips = builders.load("msrvtt_1ka").build(tmp_path)
-    assert [str(warning.message) for warning in said] == [
-        "msrvtt_1ka: msrvtt train has 9000 captions, published are 180000"  # of which the test wrote one per video
-    ]
+    (text,) = (str(warning.message) for warning in said)  # the test wrote one caption per video
+    assert re.fullmatch(r"msrvtt_1ka: msrvtt train has 9000 captions\D+180000", text)
     test = clips.select(split="test")
     assert {clip.clip_id for clip in clips} == {f"video{k}" for k in range(10_000)}
     assert all(
@@ -313,7 +313,7 @@ def test_the_mapping_of_msvd_splits_by_its_numbers(tmp_path):
     write(tmp_path / "youtube_mapping.txt", "c_3_4 vid1200", "b_0_7 vid1201", "z_1_2 vid1300", "a_b_1_9_10_12 vid1301")
     assert [clip.split for clip in build("msvd", tmp_path)[0]] == ["train", "val", "val", "test"]
     write(tmp_path / "youtube_mapping.txt", "c_3_4 vid0")
-    with pytest.raises(ManifestError, match="youtube_mapping.txt line 1: 'vid0' is none of vid1 to vid1970"):
+    with pytest.raises(ManifestError, match="youtube_mapping.txt line 1: 'vid0' .*vid1 to vid1970"):
         build("msvd", tmp_path)
 
 
@@ -353,11 +353,11 @@ def test_lsmdc_joins_the_sentences_of_a_clip(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("0002_Up_1-2\ta\tb\tSOMEONE", "publictect.csv line 2 has 4 cells between tabs; 6 are expected"),
-        ("film\ta\tb\tc\td\tSOMEONE", "publictect.csv line 2: 'film' is no clip such as 1012_Unbreakable_00.05.16.065"),
+        ("0002_Up_1-2\ta\tb\tSOMEONE", r"publictect.csv line 2 has 4 cells.*; 6 "),
+        ("film\ta\tb\tc\td\tSOMEONE", r"publictect.csv line 2: 'film' .*such as 1012_Unbreakable_00.05.16.065"),
         (
             "0001_American_Beauty_00.00.0-00.01.0\ta\tb\tc\td\tSOMEONE",
-            "publictect.csv line 2: clip '0001_American_Beauty_00.00.0-00.01.0' is in the split train, too",
+            r"publictect.csv line 2: clip '0001_American_Beauty_00.00.0-00.01.0' .*split train",
         ),
     ],
 )
@@ -365,7 +365,7 @@ def test_lines_of_lsmdc_that_make_no_sense_are_named(tmp_path, line, said):
     lsmdc(tmp_path)
     path = tmp_path / "LSMDC16_challenge_1000_publictect.csv"
     write(path, path.read_text().splitlines()[0], line)
-    with pytest.raises(ManifestError, match=re.escape(said)):
+    with pytest.raises(ManifestError, match=said):
         build("lsmdc", tmp_path)
 
 

@@ -222,7 +222,8 @@ def test_some_of_the_three_are_enough(tmp_path):
     (tmp_path / "florence3d.npz").unlink()
     with pytest.warns(UserWarning, match="^kinect_actions: ") as said:
         built = builders.load("kinect_actions").build(tmp_path)
-    assert "kinect_actions: florence train has 0 clips, published are 109" in [str(w.message) for w in said]
+    texts = [str(w.message) for w in said]
+    assert any(re.fullmatch(r"kinect_actions: florence train has 0 clips\D+109", text) for text in texts)
     assert built.domains == ("msr", "utk")
     assert row(built, built.clips[0], layout="kinect-20").shape == (3, 50, 20, 2)
 
@@ -230,8 +231,8 @@ def test_some_of_the_three_are_enough(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("frames", np.zeros((4, 20, 3)), "frames are 4, but the last offset says 5"),
-        ("label", np.zeros(3, int), "must be equally long, and offset by one longer"),
+        ("frames", np.zeros((4, 20, 3)), "utkinect.npz .*4 frames.*offset.* 5$"),
+        ("label", np.zeros(3, int), "subject and trial must .*, and offset one"),
         ("label", np.full(2, 2), "label must be from 0 to 1"),
         ("trial", None, "has no array trial"),
     ],
@@ -245,7 +246,7 @@ def test_arrays_that_do_not_fit_are_errors(tmp_path, name, value, said):
     with pytest.raises(ManifestError, match=said):
         build("kinect_actions", tmp_path)
     path.write_text("no archive")
-    with pytest.raises(ManifestError, match=r"utkinect.npz is no .npz file of plain arrays"):
+    with pytest.raises(ManifestError, match=r"utkinect.npz .*npz file of plain arrays"):
         build("kinect_actions", tmp_path)
 
 
@@ -374,7 +375,7 @@ def test_an_action_of_pku_mmd_is_an_interval_of_its_recording(tmp_path):
     [
         ("Split/cross-subject.txt", ["0002-L", "0003-R"], "cross-subject.txt does not list recordings such as 0002-L"),
         ("Label/Train_Label_PKU_final/0002-L.txt", ["1,5,9,2", "1,5"], "0002-L.txt line 2: '1,5' is not action,first"),
-        ("Label/Train_Label_PKU_final/0002-L.txt", ["52,5,9,2"], "0002-L.txt line 1: '52' is no class"),
+        ("Label/Train_Label_PKU_final/0002-L.txt", ["52,5,9,2"], "0002-L.txt line 1: '52' .*class.*: 1, 2, 3"),
         ("Label/Train_Label_PKU_final/0002-L.txt", ["1,9,5,2"], "starts at 9 and stops at 5 frames"),
     ],
 )
@@ -464,12 +465,12 @@ def test_of_vibes_joints_the_shared_ones_are_kept(joints, tmp_path):
         ({"img_shape": (100, 0)}, r"img_shape of .*; \(height, width\) is expected"),
         ({"img_shape": None}, r"img_shape of .*; \(height, width\) is expected"),
         ({"label": "drink"}, "label of 'S001C001P001R001A001' is a str; a number is expected"),
-        ({"label": 5}, "'S001C001P001R001A001' with label 5 is no clip of NTU-60's 60 actions"),
+        ({"label": 5}, "'S001C001P001R001A001' with label 5 .*NTU-60's 60 actions"),
         (
             {"frame_dir": "S001C001P001R001A002"},
-            "split 'xview_val' names 'S001C001P001R001A001', which has no annotation",
+            "split 'xview_val' .*'S001C001P001R001A001', which has no annotation",
         ),
-        ({"frame_dir": None}, "annotation 1 is a dict with .*; one with a frame_dir is expected"),
+        ({"frame_dir": None}, "annotation 1 is a dict with .*; .*frame_dir is expected"),
     ],
 )
 def test_damaged_pickles_of_poses_are_errors_before_anything_is_written(tmp_path, changes, said):
@@ -495,7 +496,7 @@ def test_other_pickles_are_errors(tmp_path):
     with pytest.raises(FormatError, match=r"ntu60_hrnet.pkl"):
         build("ntu60_hrnet", tmp_path)
     annotation(tmp_path, "gym_vibe", label=99)
-    with pytest.raises(ManifestError, match="gym_vibe.pkl: label of .*: '99' is no class; there are 0, 1"):
+    with pytest.raises(ManifestError, match="gym_vibe.pkl: label of .*: '99' .*class.*: 0, 1"):
         build("gym_vibe", tmp_path)
 
 
@@ -521,7 +522,7 @@ def test_clips_of_kinetics_are_those_in_which_somebody_was_found(tmp_path):
 def test_damaged_labels_of_kinetics_are_errors(tmp_path, content):
     kinetics_skeleton(tmp_path)
     write(tmp_path / "kinetics_val_label.json", content)
-    with pytest.raises(ManifestError, match=r"kinetics_val_label.json(: 'a')? is (no JSON|not as in \{)"):
+    with pytest.raises(ManifestError, match=r"kinetics_val_label.json(: 'a')? .*(has_skeleton|JSON.*again)"):
         build("kinetics_skeleton", tmp_path)
     (tmp_path / "kinetics_val_label.json").unlink()
     with pytest.raises(ManifestError, match=r"no kinetics_val_label.json .* get it from .*github.com/yysijie/st-gcn"):
@@ -538,7 +539,7 @@ def test_classes_of_skeletics_are_its_folders_or_those_of_a_list(tmp_path):
     write(tmp_path / "classes.txt", "tai chi", "")
     assert {c.labels["label"] for c in build("skeletics", tmp_path)} == {"skeletics:tai chi"}
     write(tmp_path / "classes.txt", "tai chi", "taichi")
-    with pytest.raises(ManifestError, match=r"classes.txt: 'taichi' is no class; there are clapping, tai chi$"):
+    with pytest.raises(ManifestError, match=r"classes.txt: 'taichi' .*class.*: clapping, tai chi$"):
         build("skeletics", tmp_path)
     shutil.rmtree(tmp_path / "vibe_results_val")
     with pytest.raises(ManifestError, match="no folder vibe_results_val or validation or val in .*skelemoa/quovadis"):

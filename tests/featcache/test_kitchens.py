@@ -272,7 +272,7 @@ def test_a_sprite_covers_what_lies_below_and_shades_what_lies_beside():
 def test_a_sprite_outside_of_what_is_seen_changes_nothing():
     easel = Easel(20, 20)
     box = easel.flat(easel.box((0, 0), (20, 20), 3), (255, 255, 255)).sprite((10, 10))
-    canvas = Canvas(np.zeros((600, 800, 3), np.uint8), seen=(100, 100, 200, 200))
+    canvas = Canvas(np.zeros((600, 800, 3), np.uint8), visible=(100, 100, 200, 200))
     canvas.put(box, (300, 150), angle=30)
     canvas.put(box, (150, 150), below=190)
     assert not canvas.image.any()
@@ -283,7 +283,7 @@ def test_a_mirrored_sprite_is_the_mirror_image_about_its_pivot():
     sprite = easel.flat(easel.polygon([(0, 0), (30, 10), (0, 20)]), (9, 90, 200)).sprite((10, 10))
     images = []
     for one in (sprite, sprite.mirrored()):
-        canvas = Canvas(np.zeros((100, 101, 3), np.uint8), seen=(0, 0, 101, 100))
+        canvas = Canvas(np.zeros((100, 101, 3), np.uint8), visible=(0, 0, 101, 100))
         canvas.put(one, (50, 50), lift=0)
         images.append(canvas.image)
     assert images[0].any()

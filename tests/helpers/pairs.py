@@ -34,7 +34,7 @@ def sides(domain, split, seed=0):
         {"sentence": there},
         {},
         zeros(len(said)),
-        torch.from_numpy(drawn.of),
+        torch.from_numpy(drawn.clip_of),
     )
     return clips, captions
 
