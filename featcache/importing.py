@@ -288,7 +288,7 @@ def _matched(key: str, table: External, manifest: Manifest, path: Path, named: s
 
 def _modality(key: str, tables: Mapping[Path, External]) -> str:
     """The modality that the files name, or the key; ConfigError when two files name different ones."""
-    first, *others = {str(part.recipe.get("modality", key.lower())) for part in tables.values()}
+    first, *others = dict.fromkeys(str(part.recipe.get("modality", key.lower())) for part in tables.values())
     if others:
         raise ConfigError(
             f"{key} has modality {first} in one file and {others[0]} in another; choose with --modality {key}=NAME"

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
+from featcache.store import DONE
 from pipelines.config import Feed
 from pipelines.data.rows import Captions, load
-from pipelines.data.stores import DONE
 from pipelines.data.tiers import Features, open_features
 
 

@@ -13,13 +13,14 @@ import torch
 
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
+from featcache.store import DONE
 from heads.batch import Side, Spec
 from pipelines.config import OWN, Feed, RunConfig, method_class, parse_draw
 from pipelines.data.captions import RunCaptions, clip_rows
 from pipelines.data.checks import check_views, check_windows, windows_text
 from pipelines.data.rows import Rows, load, sweeps_others
 from pipelines.data.seeds import generator
-from pipelines.data.stores import DONE, open_manifest, open_store
+from pipelines.data.stores import open_manifest, open_store
 from pipelines.data.tiers import Features, Wanted, open_features
 from pipelines.tasks import class_numbers
 

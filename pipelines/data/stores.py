@@ -6,9 +6,8 @@ from pathlib import Path
 from featcache import FeatureStore, Manifest
 from featcache.errors import StoreError
 from featcache.files import remembered
+from featcache.store import NOT_TRIED
 from featcache.wording import unknown
-
-DONE, NOT_TRIED = 1, 0  # values of store.state
 
 
 def open_manifest(stores: Path, name: str) -> Manifest:

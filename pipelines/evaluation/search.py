@@ -14,12 +14,11 @@ from featcache.errors import ConfigError, StoreError, WeightsError
 from featcache.extractors import UNTRAINED, Extractor, Runtime, params_type
 from featcache.extractors import load as load_extractor
 from featcache.manifest import Clip, Manifest
-from featcache.store import FeatureStore
+from featcache.store import DONE, FeatureStore
 from featcache.windows import Tokens
 from heads.nets import Retrieval
 from pipelines.data.opening import open_run
 from pipelines.data.rows import Rows
-from pipelines.data.stores import DONE
 from pipelines.training.outputs import outputs
 from pipelines.training.runs import Run, changes, fingerprints
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
+from featcache.store import DONE, NOT_TRIED
 from pipelines.config import Feed
-from pipelines.data.stores import DONE, NOT_TRIED, open_manifest
+from pipelines.data.stores import open_manifest
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._rows import grid
 
