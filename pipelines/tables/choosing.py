@@ -54,16 +54,14 @@ def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     """Return a Markdown table: per table row, shift and rule the choice, its accuracy and its cost, in per cent.
 
     experiment: an experiment with all its evaluated runs, as `evaluated` returns it.
-    metric: the default is the headline metric of the experiment's task. ConfigError for a metric that is not a share
-    of correct answers, such as a rank.
+    metric: the default is the headline metric of the experiment's task. ConfigError for a metric that is not in per
+    cent, such as a rank.
     """
     rows = tuple(rows)
     if metric is None:
         metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
     if not tasks.metric(metric).is_share:
-        raise ConfigError(
-            f"metric {metric!r} is not a share of correct answers; choose one that is, such as top1 or t2v/R@1"
-        )
+        raise ConfigError(f"metric {metric!r} is not in per cent; choose one that is, such as top1 or t2v/R@1")
     heads = ["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]
     grid = [heads]
     for (row, shift), candidates in groups(rows, experiment, metric).items():
