@@ -31,7 +31,7 @@ def list_names(kind: str) -> None:
         from pipelines import tasks
 
         for name, metric in tasks.metrics().items():
-            click.echo(f"{name:23} {metric.words}")
+            click.echo(f"{name:23} {metric.title}")
         return
     for file in registry.names(FOLDERS[kind]):
         name = file.replace("_", "-") if kind == "extractors" else file

@@ -60,9 +60,9 @@ def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     rows = tuple(rows)
     if metric is None:
         metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
-    if not tasks.metric(metric).is_share:
+    if not (tasks.metric(metric).is_share and tasks.metric(metric).higher):
         raise ConfigError(
-            f"metric {metric!r} is not a share of correct answers; choose one that is, such as top1 or t2v/R@1"
+            f"metric {metric!r} is not a share of which more is better; choose one, such as top1 or t2v/R@1"
         )
     heads = ["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]
     grid = [heads]

@@ -302,8 +302,9 @@ def test_sweeps_have_equal_pieces_in_all_tiers(train_draw, test_draw, share, row
 
 @pytest.fixture
 def spied(monkeypatch):
-    """What is read ahead and let go of, by modality size: [(what, rows)]."""
-    seen = []
+    """What is read ahead and let go of, by modality size: [(what, rows)]. Threads that read ahead end with the test."""
+    seen, streams, init = [], [], Stream.__init__
+    monkeypatch.setattr(Stream, "__init__", lambda self, *args: (streams.append(self), init(self, *args))[1])
     for what in ("ahead", "release", "populate"):
         real = getattr(Mapped, what)
 
@@ -312,7 +313,9 @@ def spied(monkeypatch):
             real(self, rows)
 
         monkeypatch.setattr(Mapped, what, spy)
-    return seen
+    yield seen
+    for stream in streams:
+        stream.reader.shutdown(cancel_futures=True)
 
 
 def test_streaming_draws_every_row_once_per_pass_from_a_few_blocks(stores, spied, monkeypatch):
@@ -617,7 +620,7 @@ def test_spec_says_one_window_of_means(stores):
 # -------------------------------------------------------------------------------------------------- larger than memory
 
 
-@pytest.mark.parametrize("gib", [pytest.param(gib, marks=pytest.mark.slow) for gib in (1, 50)])
+@pytest.mark.parametrize("gib", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_reading_what_is_larger_than_memory_takes_little(gib, tmp_path):
     """A store of holes, swept whole and drawn from; in a process of its own, with blocks of the usual size."""
     code = f"""
