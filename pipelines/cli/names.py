@@ -32,7 +32,7 @@ def list_names(kind: str) -> None:
         from pipelines import tasks
 
         for name, metric in tasks.metrics().items():
-            click.echo(f"{name:23} {metric.words}")
+            click.echo(f"{name:23} {metric.title}")
         note("In results, /LABEL or /SIDE/MODALITY follows a name where there are several, such as top1/verb.")
         return
     for file in registry.names(FOLDERS[kind]):

@@ -25,7 +25,7 @@ from pipelines.evaluation.results import Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
-from pipelines.training.outputs import Outputs, feature_norms
+from pipelines.training.outputs import ONCE, Outputs, feature_norms
 from pipelines.training.runs import Run, changes, fingerprints
 
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
@@ -109,11 +109,11 @@ class Predictions:
     point: int  #: number of the kept point
 
 
-def predictions(folder: Path, stores: Path, label: str = "label", branch: str = "B0") -> Predictions:
+def predictions(folder: Path, stores: Path, label: str = "label", branch: str = "") -> Predictions:
     """True and predicted classes of a run's test rows, at the last of its selected points.
 
-    label: the label kind, such as verb. branch: B0 or B1 of a clustering run. Its predicted classes come from
-    Hungarian matching of the branch's clusters.
+    label: the label kind, such as verb. branch: of a clustering run, by default the first. Its predicted classes come
+    from Hungarian matching of the branch's clusters.
     """
     run = Run.open(folder)
     truth = _truth(run, stores)
@@ -155,8 +155,7 @@ def _score(run: Run, truth: dict[str, Labels], net: Net | None) -> Score:
 
 def _outputs(run: Run, k: int) -> Outputs:
     """The outputs of the k-th kept point."""
-    once = ("rows", "captions", "clip")  # not stacked over points
-    return {name: array if name in once else array[k] for name, array in run.outputs.items()}
+    return {name: array if name in ONCE else array[k] for name, array in run.outputs.items()}
 
 
 def _selected(run: Run, score_point: Score) -> list[int]:

@@ -32,7 +32,7 @@ class Experiment:
     @property
     def task(self) -> tasks.Task:
         """The task of the rows' runs."""
-        return next((run.task for run in self.runs if run.row), None) or tasks.load("classification")
+        return next((run for run in self.runs if run.row), self.runs[0]).task
 
     @property
     def command(self) -> str:

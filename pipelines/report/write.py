@@ -11,12 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipelines import tasks
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
 from pipelines.report.provenance import provenance
 from pipelines.tables.build import build
-from pipelines.tables.cells import Table
+from pipelines.tables.cells import Line, Table
 
 COLOURS = 6  #: colours of methods before they repeat
 
@@ -63,13 +64,17 @@ def _key_figures(experiment: Experiment, table: Table) -> str:
     """Key figures, means over shifts: the first row, the best adapted row, and the row trained on target labels."""
     base, best, reference = table.lines[0], table.best, table.reference
     entries = []
+
+    def add(line: Line, text: str) -> None:
+        entries.append((line.method, f"{line.mean.text(1)}{table.sign}", text))
+
     if base.mean.values:
-        entries.append((base.method, f"{base.mean.text(1)} %", f"mean over shifts{_parts(experiment).BASE}"))
+        add(base, f"mean over shifts{_parts(experiment).BASE}")
     if best and best.gain.values:
-        verdict = "points over" if best.gain.mean > 0 else "points: not better than"
-        entries.append((best.method, f"{best.mean.text(1)} %", f"{best.gain.text(1, '+')} {verdict} {base.method}"))
+        verdict = "points over" if table.pick(best.gain.mean, 0.0) != 0 else "points: not better than"
+        add(best, f"{best.gain.text(1, '+')} {verdict} {base.method}")
     if reference and reference.mean.values:
-        entries.append((reference.method, f"{reference.mean.text(1)} %", "with labels of the target: a reference"))
+        add(reference, "with labels of the target: a reference")
     return page.tiles(entries) if len(entries) > 1 else ""
 
 
@@ -96,16 +101,17 @@ def _results(table: Table) -> str:
 
 
 def _winners(table: Table, column: str) -> set[str]:
-    """The fair rows with the highest number in a column; several if their printed numbers are equal."""
+    """The fair rows with the best number in a column; several if their printed numbers are equal."""
     fair = [line for line in table.lines if line.fair]
     cells = {line.method: line.mean if column == "mean" else line.cells[column] for line in fair}
     means = {method: round(cell.mean, table.digits) for method, cell in cells.items() if cell.complete}
-    return {method for method, mean in means.items() if mean == max(means.values())}
+    return {method for method, mean in means.items() if mean == table.pick(means.values())}
 
 
 def _accuracy(table: Table) -> str:
     """A panel of bars per shift, a bar per method."""
-    tones, metric = _tones(table), "Accuracy" if table.metric.startswith("top1") else table.metric
+    tones, words = _tones(table), tasks.metric(table.metric).words
+    metric = words[0].upper() + words[1:]
     columns = {shift: {line.method: line.cells[shift] for line in table.lines} for shift in table.shifts}
     if len(table.shifts) > 1:
         columns["mean over shifts"] = {line.method: line.mean for line in table.lines}

@@ -115,7 +115,7 @@ def _value(row: Result) -> float:
     return 100 * row.value if tasks.metric(row.metric).is_share else row.value
 
 
-def planned_runs(experiment: Experiment, metric: str = "top1") -> RunIds:
+def planned_runs(experiment: Experiment, metric: str = "") -> RunIds:
     """Return the ids of the runs that the table needs, in the experiment's order.
 
     For the score of a validator, these are only the runs that the validator can score.

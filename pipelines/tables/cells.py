@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines import tasks
 from pipelines.measures.validators import ORACLE
@@ -104,15 +105,25 @@ class Table:
         return tasks.metric(self.metric).digits
 
     @property
+    def sign(self) -> str:
+        """The unit after a number: " %" for shares."""
+        return " %" if tasks.metric(self.metric).is_share else ""
+
+    @property
+    def pick(self) -> Callable[..., Any]:
+        """The function that returns the best of several numbers: `max`, or `min` if lower is better."""
+        return max if tasks.metric(self.metric).higher else min
+
+    @property
     def baseline(self) -> str:
         """The name of the first row; gains are differences from it."""
         return self.lines[0].method
 
     @property
     def best(self) -> Line | None:
-        """The fair row with the highest mean, among all rows except the first; None if there is none."""
+        """The fair row with the best mean, among all rows except the first; None if there is none."""
         rivals = [line for line in self.lines[1:] if line.fair and line.mean.values]
-        return max(rivals, key=lambda line: line.mean.mean, default=None)
+        return self.pick(rivals, key=lambda line: line.mean.mean, default=None)
 
     @property
     def reference(self) -> Line | None:

@@ -60,8 +60,10 @@ def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
     rows = tuple(rows)
     if metric is None:
         metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
-    if not tasks.metric(metric).is_share:
-        raise ConfigError(f"metric {metric!r} is not in per cent; choose one that is, such as top1 or t2v/R@1")
+    if not (tasks.metric(metric).is_share and tasks.metric(metric).higher):
+        raise ConfigError(
+            f"metric {metric!r} is not in per cent, or less of it is better; choose one such as top1 or t2v/R@1"
+        )
     heads = ["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]
     grid = [heads]
     for (row, shift), candidates in groups(rows, experiment, metric).items():

@@ -93,7 +93,7 @@ def notes(
 def _numbers(metric: str, lines: list[Line]) -> str:
     """Return the note about the numbers themselves: metric, unit, seeds and selection rule."""
     measure = tasks.metric(metric)
-    name, unit = measure.words, " in per cent" if measure.is_share else ""
+    name, unit = measure.title, " in per cent" if measure.is_share else ""
     if metric.startswith("validator/"):
         name = f"{metric}: {name}"
     rows = "" if measure.unit == "a score" else " on the test rows"

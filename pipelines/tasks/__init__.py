@@ -35,6 +35,14 @@ class Metric:
     compute: Callable[..., float] | None = None  #: a function of `measures`; None if another function gives it
     unit: str = "per cent"  #: shares in [0, 1] are printed in per cent, values of other units unchanged
     most: float = 100  #: the largest value that can be published
+    higher: bool = True  #: True if higher values are better
+    least_classes: int = 0  #: classes that a label needs, so that the metric is not trivial
+
+    @property
+    def title(self) -> str:
+        """The name as text, with the better direction if that is not obvious."""
+        obvious = self.higher and self.unit != "a score"
+        return self.words + ("" if obvious else f" ({'higher' if self.higher else 'lower'} is better)")
 
     @property
     def is_share(self) -> bool:
@@ -47,7 +55,7 @@ class Metric:
         return 1 if self.unit in ("per cent", "a rank") else 3
 
 
-class Feed(Protocol):
+class FeedLike(Protocol):
     """The parts of `pipelines.config.Feed` that tasks check."""
 
     @property
@@ -67,7 +75,7 @@ class Feed(Protocol):
         """The manifest of captions, or ""."""
 
 
-class Run(Protocol):
+class RunLike(Protocol):
     """The parts of `pipelines.config.RunConfig` that tasks check."""
 
     @property
@@ -79,7 +87,7 @@ class Run(Protocol):
         """The net's Params."""
 
     @property
-    def feeds(self) -> Mapping[str, Feed]:
+    def feeds(self) -> Mapping[str, FeedLike]:
         """Modality -> feed."""
 
     @property
@@ -114,7 +122,7 @@ class Task:
     unit_length: ClassVar[bool] = False  #: True if features have length 1 by construction, so that they cannot collapse
     notes: ClassVar[tuple[str, ...]] = ()  #: sentences under every table
 
-    def check(self, config: Run) -> None:
+    def check(self, config: RunLike) -> None:
         """Raise ConfigError for settings that a run of this task cannot have, before a store is opened."""
         if captions := config.captions:
             raise ConfigError(
@@ -122,7 +130,7 @@ class Task:
                 "captions; leave captions empty, or take a retrieval net"
             )
 
-    def check_manifest(self, config: Run, manifest: Manifest) -> None:
+    def check_manifest(self, config: RunLike, manifest: Manifest) -> None:
         """Raise ConfigError for a manifest whose labels cannot be used for this task."""
 
     def taught(self, manifest: Manifest, source: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -190,9 +198,12 @@ def metrics() -> dict[str, Metric]:
     """Return all metrics by name: the metrics of each task, and the scores of the validators."""
     scores = {}
     for name, validator in VALIDATORS.items():
-        better = "higher" if validator.higher else "lower"
-        scores[f"validator/{name}"] = Metric(f"{validator.words} ({better} is better)", unit="a score")
-    return {name: metric for task in registry.names(__name__) for name, metric in load(task).metrics.items()} | scores
+        scores[f"validator/{name}"] = Metric(validator.words, unit="a score", higher=validator.higher)
+    every = [*(load(task).metrics for task in registry.names(__name__)), scores]
+    merged = {name: metric for metrics_of_one in every for name, metric in metrics_of_one.items()}
+    if len(merged) < sum(map(len, every)):
+        raise ValueError("two tasks have a metric of the same name; rename one of them")
+    return merged
 
 
 def metric(name: str) -> Metric:

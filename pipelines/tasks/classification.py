@@ -9,17 +9,21 @@ from featcache.errors import ConfigError
 from heads.nets import Net
 from pipelines.measures.accuracy import Labels, action_topk, mean_class_accuracy, topk_accuracy
 from pipelines.measures.validators import VALIDATORS
-from pipelines.tasks import Metric, Outputs, Run, Task, Truth, classes_of
+from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth, classes_of
 
-FIVE = 5  #: top5 is measured if there are more classes
+SIX = 6  #: classes, so that five guesses can be wrong
 PER_LABEL = {
     "top1": Metric("top-1 accuracy", lambda scores, y: topk_accuracy(scores, y, 1)),
-    "top5": Metric("top-5 accuracy", lambda scores, y: topk_accuracy(scores, y, FIVE)),
+    "top5": Metric("top-5 accuracy", lambda scores, y: topk_accuracy(scores, y, 5), least_classes=SIX),
     "mean_class": Metric("mean class accuracy", mean_class_accuracy),
 }
 OF_ALL_LABELS = {
     "top1/action": Metric("top-1 accuracy on all labels of a clip at once", lambda z, y: action_topk(z, y, 1)),
-    "top5/action": Metric("top-5 accuracy on all labels of a clip at once", lambda z, y: action_topk(z, y, FIVE)),
+    "top5/action": Metric(
+        "top-5 accuracy on all labels of a clip at once",
+        lambda z, y: action_topk(z, y, 5),
+        least_classes=SIX,
+    ),
 }
 NORMS = {
     "norm": Metric("mean L2 norm of the features that enter the classifier", unit="a norm"),
@@ -38,7 +42,7 @@ class Classification(Task):
     validators = tuple(VALIDATORS)
     has_class_scores = True
 
-    def check(self, config: Run) -> None:
+    def check(self, config: RunLike) -> None:
         """Check that source and target share a modality."""
         super().check(config)
         shared = any({"source", "target"} <= set(feed.seen_by.split()) for feed in config.feeds.values())
@@ -47,7 +51,7 @@ class Classification(Task):
                 "source and target share no modality, so nothing can be adapted; change seen_by of a feed"
             )
 
-    def check_manifest(self, config: Run, manifest: Manifest) -> None:
+    def check_manifest(self, config: RunLike, manifest: Manifest) -> None:
         """Check that the manifest has labels, and that the test has classes of the source."""
         if not manifest.classes:
             raise ConfigError(f"manifest {manifest.name!r} has no labels to classify; add a column of labels")
@@ -72,13 +76,13 @@ class Classification(Task):
         """Return the metrics of each label, `METRIC/LABEL` if there are several, and those of all labels at once."""
         values = dict[str, float]()
         scores = {label: outputs[label] for label in truth}
-        few = {label for label in truth if scores[label].shape[1] <= FIVE}
+        classes = {label: scores[label].shape[1] for label in truth}
         for label, y in truth.items():
             for name, metric in PER_LABEL.items():
-                if metric.compute and not (name == "top5" and label in few):
+                if metric.compute and classes[label] >= metric.least_classes:
                     values[name if len(truth) == 1 else f"{name}/{label}"] = metric.compute(scores[label], y)
         for name, metric in OF_ALL_LABELS.items():
-            if metric.compute and len(truth) > 1 and not (name.startswith("top5") and few):
+            if metric.compute and len(truth) > 1 and min(classes.values()) >= metric.least_classes:
                 values[name] = metric.compute(scores, truth)
         return values
 

@@ -15,7 +15,7 @@ from featcache.errors import ConfigError
 from heads.nets import Net
 from pipelines.measures.accuracy import Labels
 from pipelines.measures.clusters import acc_dominant, acc_hungarian, ari, by_kmeans, matched, nmi
-from pipelines.tasks import Metric, Outputs, Run, Task, Truth, classes_of
+from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth, classes_of
 
 RESTARTS = 10
 KMEANS = "/kmeans"  #: suffix of metrics by k-means
@@ -43,7 +43,7 @@ class Clustering(Task):
     no_norms = "a clustering run does not weigh modalities against each other"
     notes = ("Numbers of clusters are the targets' true numbers of classes (oracle K).",)
 
-    def check(self, config: Run) -> None:
+    def check(self, config: RunLike) -> None:
         """Check that the run tests its target, and that source, target and test see the first feed."""
         super().check(config)
         if config.test != config.target:
@@ -59,7 +59,7 @@ class Clustering(Task):
                     "source, target and test see the first feed, and target and test see every other feed"
                 )
 
-    def check_manifest(self, config: Run, manifest: Manifest) -> None:
+    def check_manifest(self, config: RunLike, manifest: Manifest) -> None:
         """Check that the manifest has one label, and that the test domain has at least two classes of it."""
         if len(manifest.classes) != 1:
             labels = ", ".join(manifest.classes) or "none"
@@ -98,7 +98,7 @@ class Clustering(Task):
 
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the class that Hungarian matching assigns to each row's cluster."""
-        return matched(cluster_of(outputs, K, branch), truth, K)
+        return matched(cluster_of(outputs, K, branch or "B0"), truth, K)
 
 
 def branches(outputs: Outputs) -> list[str]:

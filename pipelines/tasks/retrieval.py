@@ -4,6 +4,7 @@ Outputs are embeddings, "visual" (clips, M) and "text" (captions, M); "clip" (ca
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,15 +14,15 @@ from featcache.errors import ConfigError
 from heads.nets import Net, Retrieval
 from pipelines.measures.ranks import geometric_mean, ranks, recall
 from pipelines.settings import name_of
-from pipelines.tasks import Metric, Outputs, Run, Task, Truth
+from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth
 
 RANK = 10**9  #: no published rank is larger
 OF_RANKS = {
     "R@1": Metric("recall at 1", lambda rank: recall(rank, 1)),
     "R@5": Metric("recall at 5", lambda rank: recall(rank, 5)),
     "R@10": Metric("recall at 10", lambda rank: recall(rank, 10)),
-    "MedR": Metric("median rank (lower is better)", lambda rank: float(np.median(rank)) + 1, "a rank", RANK),
-    "MeanR": Metric("mean rank (lower is better)", lambda rank: float(rank.mean()) + 1, "a rank", RANK),
+    "MedR": Metric("median rank", lambda rank: float(np.median(rank)) + 1, "a rank", RANK, higher=False),
+    "MeanR": Metric("mean rank", lambda rank: float(rank.mean()) + 1, "a rank", RANK, higher=False),
     "GM": Metric("geometric mean of the recalls at 1, 5 and 10", geometric_mean),
 }
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
@@ -36,7 +37,7 @@ class RetrievalTask(Task):
 
     name = "retrieval"
     metrics = {
-        f"{way}/{name}": Metric(f"{metric.words}, {words}", metric.compute, metric.unit, metric.most)
+        f"{way}/{name}": replace(metric, words=f"{metric.words}, {words}")
         for way, words in DIRECTIONS.items()
         for name, metric in OF_RANKS.items()
     } | DISTANCES
@@ -46,7 +47,7 @@ class RetrievalTask(Task):
     no_norms = "embeddings of a retrieval net all have length 1, so their norms do not differ"
     unit_length = True
 
-    def check(self, config: Run) -> None:
+    def check(self, config: RunLike) -> None:
         """Check that the run has feeds of captions and feeds of clips, and that its target sees no captions."""
         captions = config.captions
         if not captions:

@@ -18,6 +18,7 @@ from pipelines.data.rows import Rows
 from pipelines.measures.validators import VALIDATORS, Predictions
 
 Outputs = dict[str, NDArray[Any]]
+ONCE = ("rows", "captions", "clip")  #: outputs that are equal at all points, and are kept once
 COLLAPSED = 1e-3  #: mean norm below which features are dead; trained features have norms around 1
 
 
@@ -39,9 +40,11 @@ def scores(method: Method, opened: Opened) -> dict[str, float]:
     names, sides = opened.config.validators, opened.sides
     needs = {need for name in names for need in VALIDATORS[name].needs}
     task = opened.config.task
-    if not task.has_class_scores:  # then a validator is the task's measure on the side that gives it its name
-        by_side = {name: outputs(method, sides[name], opened) for name in names}
-        return {name: task.choice(task.measure(out, {}, method.net, opened.clusters)) for name, out in by_side.items()}
+    if names and not task.has_class_scores:  # source_val alone can score such runs: by their own measure
+        held = sides["source_val"]
+        truth = {label: y.cpu().numpy() for label, y in held.y.items()}
+        values = task.measure(outputs(method, held, opened), truth, method.net, opened.clusters)
+        return {"source_val": task.choice(values)}
     p: dict[str, dict[str, Tensor]] = {}
     for side in needs & {"source_val", "target"}:
         out = outputs(method, sides[side], opened)

@@ -23,7 +23,7 @@ from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
 from pipelines.training.optimizers import optimizers, update
-from pipelines.training.outputs import Point, collapsed, eval_mode, look
+from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look
 from pipelines.training.runs import build, fingerprints, out_of_date, write
 from pipelines.training.shared import Shared
 
@@ -73,7 +73,7 @@ def train(
             "seconds": round(time.perf_counter() - began, 3),
         }
         outputs = {
-            name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs if name != "clip"
+            name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs if name not in ONCE
         }
         outputs["rows"] = np.asarray(test.rows)
         if test.captions:

@@ -227,7 +227,7 @@ def test_the_report_shows_it(table, stores, runs, tmp_path):
     rows, experiment = table
     report.write(experiment, rows, runs, stores, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    for word in ("acc_hungarian/B0 per shift", "Hungarian matching", "msr:draw", LATE):
+    for word in ("Accuracy (Hungarian matching) of clusters, branch B0 per shift", "msr:draw", LATE):
         assert word in page
     assert "Feature norms" not in page
 

@@ -238,7 +238,7 @@ def test_ranks_are_plain_numbers_and_lower_is_better(table):
     text = tables.render(rows, experiment, "v2t/MeanR")
     mean = np.mean([r.value for r in rows if r.metric == "v2t/MeanR" and r.row == "MMD"])
     assert f" {mean:.1f} ± " in cells(text, "MMD")
-    assert "Mean rank (lower is better), video to text on the test rows" in " ".join(text.split())
+    assert "Mean rank, video to text (lower is better) on the test rows" in " ".join(text.split())
     assert "Recall at 10, video to text in per cent" in tables.render(rows, experiment, "v2t/R@10")
 
 
@@ -250,7 +250,7 @@ def test_what_is_of_classes_is_left_out_with_a_word(table, stores, tmp_path):
         predictions(runs / experiment.runs[0].id, stores)
     report.write(experiment, rows, runs, stores, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    for word in ("Example queries", "Embeddings of clips and captions", "t2v/R@1 per shift"):
+    for word in ("Example queries", "Embeddings of clips and captions", "Recall at 1, text to video per shift"):
         assert word in page
     assert "clips_captions/words" in page
     results.append(tmp_path / "results.jsonl", rows)

@@ -302,8 +302,12 @@ def test_sweeps_have_equal_pieces_in_all_tiers(train_draw, test_draw, share, row
 
 @pytest.fixture
 def spied(monkeypatch):
-    """The calls that read ahead, release and populate rows: [(call, bytes of a row, rows)]."""
-    calls = []
+    """The calls that read ahead, release and populate rows: [(call, bytes of a row, rows)].
+
+    Threads that read ahead end with the test.
+    """
+    calls, streams, init = [], [], Stream.__init__
+    monkeypatch.setattr(Stream, "__init__", lambda self, *args: (streams.append(self), init(self, *args))[1])
     for call in ("ahead", "release", "populate"):
         real = getattr(Mapped, call)
 
@@ -312,7 +316,9 @@ def spied(monkeypatch):
             real(self, rows)
 
         monkeypatch.setattr(Mapped, call, spy)
-    return calls
+    yield calls
+    for stream in streams:
+        stream.reader.shutdown(cancel_futures=True)
 
 
 def test_streaming_draws_every_row_once_per_pass_from_a_few_blocks(stores, spied, monkeypatch):
@@ -620,7 +626,7 @@ def test_spec_says_one_window_of_means(stores):
 # -------------------------------------------------------------------------------------------------- larger than memory
 
 
-@pytest.mark.parametrize("gib", [pytest.param(gib, marks=pytest.mark.slow) for gib in (1, 50)])
+@pytest.mark.parametrize("gib", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_reading_what_is_larger_than_memory_takes_little(gib, tmp_path):
     """A store of holes, swept whole and drawn from; in a process of its own, with blocks of the usual size."""
     code = f"""
