@@ -286,7 +286,7 @@ ONLY_IMAGES = (".jpg", ".pgm", ".png", ".tif", ".webp")
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def extracted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     makers = FINE | {name: make for name, (make, _) in BROKEN.items()}
     makers |= {"unknown.avi": unknown, "sizes": unequal}
@@ -300,32 +300,32 @@ FAILED = {name: ("failed", words) for name, (_, words) in BROKEN.items()}
 UNKNOWN = {"unknown.avi": ("failed", "FFmpeg does not know the codec of its pictures; re-encode it")}
 
 
-def test_odd_pictures_have_rows_and_broken_ones_a_sentence(seen):
+def test_odd_pictures_have_rows_and_broken_ones_a_sentence(extracted):
     unequal = "its pictures change size within a window (144 x 64, 176 x 64, 208 x 64); make them equal"
-    seen.check("hog", FAILED | UNKNOWN | {"sizes": ("failed", unequal)})
-    assert "Traceback" not in seen.result.output
+    extracted.check("hog", FAILED | UNKNOWN | {"sizes": ("failed", unequal)})
+    assert "Traceback" not in extracted.result.output
 
 
-def test_a_network_that_crops_takes_pictures_smaller_than_its_crop(seen):
+def test_a_network_that_crops_takes_pictures_smaller_than_its_crop(extracted):
     """In a folder of frames of many sizes, a window of one picture is well."""
-    seen.check("tbn-rgb", FAILED | UNKNOWN)
+    extracted.check("tbn-rgb", FAILED | UNKNOWN)
 
 
-def test_clips_without_sound_are_absent_and_the_sound_of_an_unknown_codec_s_video_is_there(seen):
+def test_clips_without_sound_are_absent_and_the_sound_of_an_unknown_codec_s_video_is_there(extracted):
     silent = [name for name in FINE if not name.endswith(ONLY_IMAGES)]
     absent = dict.fromkeys(silent, ("absent", "has no audio track"))
     absent |= {name: ("absent", "is an image: no sound") for name in (*FINE, *BROKEN) if name.endswith(ONLY_IMAGES)}
     absent |= {"sizes": ("absent", "is a folder of frames: no sound")}
-    seen.check("logmel", FAILED | absent)
-    assert seen.stores["logmel"].counts()["done"] == 1
+    extracted.check("logmel", FAILED | absent)
+    assert extracted.stores["logmel"].counts()["done"] == 1
 
 
-def test_rows_among_bad_clips_are_those_of_the_clip_alone(seen, tmp_path):
-    (tmp_path / "hdr.mp4").write_bytes((seen.folder / "hdr.mp4").read_bytes())
+def test_rows_among_bad_clips_are_those_of_the_clip_alone(extracted, tmp_path):
+    (tmp_path / "hdr.mp4").write_bytes((extracted.folder / "hdr.mp4").read_bytes())
     alone = Extracted(tmp_path, {"hdr.mp4": {}}, "tbn-rgb", "hog", "--weights", "untrained")
     assert alone.result.exit_code == 0
     for extractor in ("tbn-rgb", "hog"):
-        np.testing.assert_array_equal(alone.row(extractor, "hdr.mp4"), seen.row(extractor, "hdr.mp4"))
+        np.testing.assert_array_equal(alone.row(extractor, "hdr.mp4"), extracted.row(extractor, "hdr.mp4"))
 
 
 RED_OVER_BLACK = (100, 15, 15)
@@ -350,8 +350,8 @@ RED_OVER_BLACK = (100, 15, 15)
         ("pixel.png", (200, 30, 30), 0),
     ],
 )
-def test_colours_are_those_that_a_viewer_shows(seen, name, colour, tolerance):
-    picture = take(seen.folder / name, Eye(1, 25.0)).windows[0, 0]
+def test_colours_are_those_that_a_viewer_shows(extracted, name, colour, tolerance):
+    picture = take(extracted.folder / name, Eye(1, 25.0)).windows[0, 0]
     assert np.abs(picture[::7, ::7].astype(int) - colour).max() <= tolerance
 
 
@@ -365,24 +365,24 @@ def test_colours_are_those_that_a_viewer_shows(seen, name, colour, tolerance):
         ("turned.mp4", 64, 128),
     ],
 )
-def test_sizes_are_kept(seen, name, width, height):
-    info = probe(seen.folder / name)
+def test_sizes_are_kept(extracted, name, width, height):
+    info = probe(extracted.folder / name)
     assert (info.width, info.height) == (width, height)
 
 
 @pytest.mark.parametrize("name", ["mpeg2.mpg", "interlaced.mp4"])
-def test_both_fields_of_an_interlaced_picture_are_kept(seen, name):
+def test_both_fields_of_an_interlaced_picture_are_kept(extracted, name):
     """There is no deinterlacing: even lines show one moment, odd lines the next."""
-    pictures = take(seen.folder / name, Eye(3, 25.0)).windows[0]
+    pictures = take(extracted.folder / name, Eye(3, 25.0)).windows[0]
     for number, picture in enumerate(pictures):
         assert np.abs(picture.astype(int) - comb(number)).mean() < 8
 
 
-def test_two_fields_in_two_packets_are_one_picture(seen):
-    info = probe(seen.folder / "fields.ts")
+def test_two_fields_in_two_packets_are_one_picture(extracted):
+    info = probe(extracted.folder / "fields.ts")
     assert (info.frames, info.width, info.height) == (12, 128, 64)
     assert info.fps == pytest.approx(25, rel=0.1)  # how long the last picture is shown, FFmpeg guesses
-    pictures = take(seen.folder / "fields.ts", Eye(12, 25.0), clip(0, 12, "frames")).windows[0]
+    pictures = take(extracted.folder / "fields.ts", Eye(12, 25.0), clip(0, 12, "frames")).windows[0]
     for n, picture in enumerate(pictures.astype(float)):
         for lower in (0, 1):
             level = (40 + 8 * n + 4 * lower - 16) * 255 / 219
@@ -396,13 +396,13 @@ def test_two_fields_in_two_packets_are_one_picture(seen):
         ("fast.mp4", 16.0, [7, 22, 37, 52, 67, 82, 97, 112]),
     ],
 )
-def test_slow_and_fast_videos_show_what_is_on_screen(seen, name, rate, shown):
+def test_slow_and_fast_videos_show_what_is_on_screen(extracted, name, rate, shown):
     """Pictures per second of a window, not of the source."""
-    np.testing.assert_array_equal(take(seen.folder / name, Watcher(len(shown), rate)).windows[0], shown)
+    np.testing.assert_array_equal(take(extracted.folder / name, Watcher(len(shown), rate)).windows[0], shown)
 
 
-def test_a_gif_is_a_video_and_a_window_of_it_moves(seen):
-    pictures = take(seen.folder / "animated.gif", Eye(3, 5.0)).windows[0]
+def test_a_gif_is_a_video_and_a_window_of_it_moves(extracted):
+    pictures = take(extracted.folder / "animated.gif", Eye(3, 5.0)).windows[0]
     assert [number_of(picture) for picture in pictures] == [0, 1, 2]
 
 

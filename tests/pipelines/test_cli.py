@@ -32,7 +32,7 @@ def commands(group=main, path=()):
 
 
 @pytest.fixture
-def mine(videos, tmp_path):
+def clip_folder(videos, tmp_path):
     """A folder with two good videos and a manifest of them, to which tests add."""
     manifest = Manifest.read(videos / "kitchens.csv")
     rows = []
@@ -82,71 +82,71 @@ def broken(name, good):
 @pytest.mark.parametrize(
     "name", ["truncated", "zero bytes", "text", "missing", "start after the end", "starts after the last frame"]
 )
-def test_a_broken_clip_is_named_and_the_rest_is_finished(mine, name):
-    content, columns, source = broken(name, (mine / "0.mp4").read_bytes())
-    manifest = add(mine, source, content, **columns)
-    result = run("extract", manifest, "hog", "logmel", "--stores", mine / "stores")
+def test_a_broken_clip_is_named_and_the_rest_is_finished(clip_folder, name):
+    content, columns, source = broken(name, (clip_folder / "0.mp4").read_bytes())
+    manifest = add(clip_folder, source, content, **columns)
+    result = run("extract", manifest, "hog", "logmel", "--stores", clip_folder / "stores")
     assert result.exit_code == 1, result.output
     assert "Traceback" not in result.output
     for extractor in ("hog", "logmel"):
         (line,) = [line for line in result.stderr.splitlines() if line.startswith(f"{extractor}: failed: bad: ")]
         assert "bad.mp4" in line
-        store = FeatureStore.open(mine / "stores" / "m" / f"{extractor}.zarr")
+        store = FeatureStore.open(clip_folder / "stores" / "m" / f"{extractor}.zarr")
         assert store.state.tolist() == [1, 1, 2]
-    checked = run("check", manifest, mine / "stores" / "m" / "hog.zarr")
+    checked = run("check", manifest, clip_folder / "stores" / "m" / "hog.zarr")
     assert checked.exit_code == 1
     assert len([line for line in checked.stdout.splitlines() if "bad" in line]) == 2
 
 
-def test_clips_that_fail_for_one_reason_are_one_line_and_of_many_reasons_some_are_told(mine, monkeypatch):
+def test_clips_that_fail_for_one_reason_are_one_line_and_of_many_reasons_some_are_told(clip_folder, monkeypatch):
     def failures(*clips):
-        with (mine / "m.csv").open("a") as file:
+        with (clip_folder / "m.csv").open("a") as file:
             file.writelines(f"{clip},home,train,{source}\n" for clip, source in clips)
-        notes = run("extract", mine / "m.csv", "hog", "--stores", mine / "stores").stderr
+        notes = run("extract", clip_folder / "m.csv", "hog", "--stores", clip_folder / "stores").stderr
         return [line for line in notes.splitlines() if "failed" in line]
 
-    (mine / "bad.mp4").write_bytes(b"no video")
+    (clip_folder / "bad.mp4").write_bytes(b"no video")
     (line,) = failures(("a", "bad.mp4"), ("b", "bad.mp4"), ("c", "bad.mp4"))
     assert line.startswith("hog: failed: a and 2 more: ")
     assert "bad.mp4" in line
     monkeypatch.setattr(cli_extract, "REASONS", 1)
     first, rest = failures(("d", "gone.mp4"))
     assert first == line
-    store = mine / "stores" / "m" / "hog.zarr"
+    store = clip_folder / "stores" / "m" / "hog.zarr"
     assert rest == f"hog: failed: 4 clips in all; `featcache info {store} --failures 4`"
 
 
-def test_a_sound_file_has_no_pictures_and_that_is_no_failure(mine):
+def test_a_sound_file_has_no_pictures_and_that_is_no_failure(clip_folder):
     import wave
 
-    with wave.open(str(mine / "tone.wav"), "wb") as file:
+    with wave.open(str(clip_folder / "tone.wav"), "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))
         file.writeframes(b"\x00\x10\x00\xf0" * 16000)
-    manifest = add(mine, "tone.wav")
-    result = run("extract", manifest, "hog", "logmel", "--stores", mine / "stores")
+    manifest = add(clip_folder, "tone.wav")
+    result = run("extract", manifest, "hog", "logmel", "--stores", clip_folder / "stores")
     assert result.exit_code == 0, result.output
     assert "hog: absent: bad: " in result.stderr
-    assert FeatureStore.open(mine / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 3]
-    assert FeatureStore.open(mine / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
+    assert FeatureStore.open(clip_folder / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 3]
+    assert FeatureStore.open(clip_folder / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
 
 
-def test_a_video_without_a_video_stream_is_broken(mine):
-    write_sound(mine / "bad.mp4", np.zeros(16000), 16000, codec="aac")
-    result = run("extract", add(mine, "bad.mp4"), "hog", "logmel", "--stores", mine / "stores")
+def test_a_video_without_a_video_stream_is_broken(clip_folder):
+    write_sound(clip_folder / "bad.mp4", np.zeros(16000), 16000, codec="aac")
+    result = run("extract", add(clip_folder, "bad.mp4"), "hog", "logmel", "--stores", clip_folder / "stores")
     assert result.exit_code == 1, result.output
     assert "hog: failed: bad: " in result.stderr
     assert "no video stream, only sound" in result.stderr
-    assert FeatureStore.open(mine / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 2]
-    assert FeatureStore.open(mine / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
+    assert FeatureStore.open(clip_folder / "stores" / "m" / "hog.zarr").state.tolist() == [1, 1, 2]
+    assert FeatureStore.open(clip_folder / "stores" / "m" / "logmel.zarr").state.tolist() == [1, 1, 1]
 
 
-def test_a_modality_that_no_clip_has_is_an_error(mine):
-    (mine / "still.csv").write_text("clip_id,domain,split,source\na,d,train,still.png\n")
+def test_a_modality_that_no_clip_has_is_an_error(clip_folder):
+    (clip_folder / "still.csv").write_text("clip_id,domain,split,source\na,d,train,still.png\n")
     import cv2
     import numpy as np
 
-    cv2.imwrite(str(mine / "still.png"), np.full((64, 64, 3), 90, np.uint8))
-    result = run("extract", mine / "still.csv", "logmel", "--stores", mine / "stores")
+    cv2.imwrite(str(clip_folder / "still.png"), np.full((64, 64, 3), 90, np.uint8))
+    result = run("extract", clip_folder / "still.csv", "logmel", "--stores", clip_folder / "stores")
     assert result.exit_code == 1
     assert "logmel: absent: a: " in result.stderr
 
@@ -162,12 +162,14 @@ def test_a_modality_that_no_clip_has_is_an_error(mine):
     ],
 )
 @pytest.mark.parametrize("command", ["extract", "check"])
-def test_bad_manifests(mine, command, text, message):
-    (mine / "bad.csv").write_text(text)
-    result = run(command, mine / "bad.csv", *(["hog", "--stores", mine / "stores"] if command == "extract" else []))
+def test_bad_manifests(clip_folder, command, text, message):
+    (clip_folder / "bad.csv").write_text(text)
+    result = run(
+        command, clip_folder / "bad.csv", *(["hog", "--stores", clip_folder / "stores"] if command == "extract" else [])
+    )
     assert result.exit_code == 1
     assert message in result.output
-    assert not (mine / "stores").exists()
+    assert not (clip_folder / "stores").exists()
 
 
 def test_ids_and_labels_that_look_like_something_else(videos, tmp_path):
@@ -186,25 +188,25 @@ def test_ids_and_labels_that_look_like_something_else(videos, tmp_path):
     assert Manifest.read(tmp_path / "stores" / "videos" / "manifest.csv").classes == {"label": ("NA", "null")}
 
 
-def test_scan_does_not_replace_what_somebody_may_have_edited(mine):
+def test_scan_does_not_replace_what_somebody_may_have_edited(clip_folder):
     def scan(*options):
-        return run("manifest", "scan", mine, "--layout", "{clip_id}", "--out", mine / "m.csv", *options)
+        return run("manifest", "scan", clip_folder, "--layout", "{clip_id}", "--out", clip_folder / "m.csv", *options)
 
-    edited = (mine / "m.csv").read_bytes()
+    edited = (clip_folder / "m.csv").read_bytes()
     refused = scan()
     assert refused.exit_code == 1
     assert re.search(r"m\.csv exists .*--out.*--overwrite", refused.output)
-    assert (mine / "m.csv").read_bytes() == edited
+    assert (clip_folder / "m.csv").read_bytes() == edited
     assert scan("--overwrite").exit_code == 0
-    written = (mine / "m.csv").read_bytes()
+    written = (clip_folder / "m.csv").read_bytes()
     assert written != edited
     assert scan().exit_code == 0  # nothing differs
-    assert (mine / "m.csv").read_bytes() == written
+    assert (clip_folder / "m.csv").read_bytes() == written
 
 
-def test_the_copy_beside_the_stores_is_a_manifest_too(mine):
-    stores = mine / "stores"
-    assert run("extract", mine / "m.csv", "logmel", "--stores", stores).exit_code == 0
+def test_the_copy_beside_the_stores_is_a_manifest_too(clip_folder):
+    stores = clip_folder / "stores"
+    assert run("extract", clip_folder / "m.csv", "logmel", "--stores", stores).exit_code == 0
     again = run("extract", stores / "m" / "manifest.csv", "hog", "--stores", stores)
     assert again.exit_code == 0, again.output
     assert sorted(path.name for path in stores.iterdir()) == ["m"]
@@ -228,11 +230,11 @@ def test_the_copy_beside_the_stores_is_a_manifest_too(mine):
         ),
     ],
 )
-def test_only_commands_that_go_on_say_so_and_only_of_the_disk(mine, monkeypatch, arguments, number, ending):
+def test_only_commands_that_go_on_say_so_and_only_of_the_disk(clip_folder, monkeypatch, arguments, number, ending):
     def broken(*args, **kwargs):
         raise OSError(number, os.strerror(number), "stores/m")
 
-    monkeypatch.chdir(mine)
+    monkeypatch.chdir(clip_folder)
     for place in (
         "pipelines.extraction.extract.extract",
         "featcache.check.problems",
@@ -254,22 +256,22 @@ def test_train_head_prints_the_folder_of_runs_and_nothing_else(tmp_path):
     assert "2 trained in" in result.stderr
 
 
-def test_a_store_of_another_manifest_is_refused(mine):
-    stores = mine / "stores"
-    assert run("extract", mine / "m.csv", "logmel", "--stores", stores).exit_code == 0
+def test_a_store_of_another_manifest_is_refused(clip_folder):
+    stores = clip_folder / "stores"
+    assert run("extract", clip_folder / "m.csv", "logmel", "--stores", stores).exit_code == 0
     before = FeatureStore.open(stores / "m" / "logmel.zarr").fingerprint
-    (mine / "other").mkdir()
-    (mine / "other" / "m.csv").write_text("clip_id,domain,split,source\nx,d,train,../0.mp4\n")
-    result = run("extract", mine / "other" / "m.csv", "logmel", "--stores", stores)
+    (clip_folder / "other").mkdir()
+    (clip_folder / "other" / "m.csv").write_text("clip_id,domain,split,source\nx,d,train,../0.mp4\n")
+    result = run("extract", clip_folder / "other" / "m.csv", "logmel", "--stores", stores)
     assert result.exit_code == 1
     assert "was made from other clips than manifest 'm'" in result.stderr
     assert "removed: '0', '1'" in result.stderr
     assert FeatureStore.open(stores / "m" / "logmel.zarr").fingerprint == before
 
 
-def test_a_folder_that_cannot_be_written(mine):
-    (mine / "file").write_text("in the way")
-    result = run("extract", mine / "m.csv", "logmel", "--stores", mine / "file" / "stores")
+def test_a_folder_that_cannot_be_written(clip_folder):
+    (clip_folder / "file").write_text("in the way")
+    result = run("extract", clip_folder / "m.csv", "logmel", "--stores", clip_folder / "file" / "stores")
     assert result.exit_code == 1
     assert "Not a directory" in result.stderr
     assert "Traceback" not in result.output
@@ -327,8 +329,8 @@ def test_a_full_disk_stops_with_a_sentence_and_a_resume_goes_on(videos, tmp_path
         (["train-head", "kitchens", "--set", "method.lambda=1"], 1, "lambda"),
     ],
 )
-def test_mistakes_on_the_command_line(mine, monkeypatch, arguments, code, message):
-    monkeypatch.chdir(mine)
+def test_mistakes_on_the_command_line(clip_folder, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(clip_folder)
     result = run(*arguments)
     assert result.exit_code == code, result.output
     assert message in result.output
