@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, TypeVarTuple
 
 from featcache.errors import FeatcacheError, FormatError
+from featcache.wording import alike, exactly
 
 Rest = TypeVarTuple("Rest")
 T = TypeVar("T")
@@ -171,3 +172,39 @@ def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Pa
         return read_again_if_changed
 
     return decorate
+
+
+def near(path: Path) -> str:
+    """Return the end of a sentence about a path that does not exist: the existing path spelled almost alike, or "".
+
+    Two spellings are alike if they differ only in / and backslashes, which are part of names here, in case, blanks,
+    invisible characters or Unicode form: macOS stores é as two characters (NFD), most keyboards write one (NFC).
+    """
+    slashed = os.fspath(path).replace("\\", "/")
+    advice = "write / instead of backslashes" if slashed != os.fspath(path) else ""
+    try:
+        existing = _existing(Path(slashed))
+    except OSError:  # a folder that cannot be listed
+        existing = None
+    if existing is None or existing == path:
+        return f"; {advice}" if advice else ""
+    if existing != Path(slashed):
+        advice = "; ".join(
+            [advice] * bool(advice) + ["spell it as on the disk (case, blanks and Unicode form, NFC or NFD)"]
+        )
+    return f", but {exactly([os.fspath(existing)])[0]} does; {advice}"
+
+
+def _existing(path: Path) -> Path | None:
+    """Return the existing path that is spelled like this one, part by part; None if there is none."""
+    if os.path.exists(path):
+        return path
+    folder = _existing(path.parent) if path != path.parent else None
+    same = _names(folder).get(alike(path.name)) if folder and folder.is_dir() else None
+    return folder / same if folder and same else None
+
+
+@remembered(8)
+def _names(folder: Path) -> dict[str, str]:
+    """Form that names alike share -> name in the folder."""
+    return {alike(name): name for name in sorted(os.listdir(folder), reverse=True)}
