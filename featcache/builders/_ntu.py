@@ -67,7 +67,12 @@ def build(
     number of clips is not the published one.
     """
     folder, clips, odd = Path(folder), list[Clip](), list[str]()
-    missing = {name for path in MISSING if (folder / path).is_file() for name in (folder / path).read_text().split()}
+    missing = {
+        name
+        for path in MISSING
+        if (folder / path).is_file()
+        for name in (folder / path).read_text(encoding="utf-8").split()
+    }
     for path in sorted(folder.rglob("*.skeleton")):
         if not (match := NAME.fullmatch(path.stem)):
             odd.append(path.name)

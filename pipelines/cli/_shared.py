@@ -87,6 +87,8 @@ def _open_streams() -> None:
                 stream.reconfigure(errors="replace")
             else:
                 stream.reconfigure(encoding="utf-8")
+    if (names := sys.getfilesystemencoding()) != "utf-8":
+        note(f"Warning: this locale has file names in {names}; set PYTHONUTF8=1 for names with other characters")
 
 
 def _warning_line(
