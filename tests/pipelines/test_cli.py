@@ -186,6 +186,17 @@ def test_ids_and_labels_that_look_like_something_else(videos, tmp_path):
     assert Manifest.read(tmp_path / "stores" / "videos" / "manifest.csv").classes == {"label": ("NA", "null")}
 
 
+def test_scan_names_what_it_left_out_and_labels_that_look_alike(tmp_path):
+    for name in ("cut onion/1.mp4", "cut\u00a0onion/2.mp4", "cut onion/3.xyz", "notes.docx"):
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).touch()
+    result = run("manifest", "scan", tmp_path / "v", "--layout", "{label}/{clip_id}")
+    assert result.exit_code == 0, result.output
+    assert "not in the manifest: 1 .docx, 1 .xyz" in result.stderr
+    assert re.search(r"Warning: .*'cut onion', 'cut\\xa0onion' differ only by", result.stderr)
+    assert "2 clips" in result.stderr
+
+
 def test_scan_does_not_replace_what_somebody_may_have_edited(mine):
     def scan(*options):
         return run("manifest", "scan", mine, "--layout", "{clip_id}", "--out", mine / "m.csv", *options)
