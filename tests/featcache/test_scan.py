@@ -29,21 +29,7 @@ def test_files_that_do_not_fit_are_listed(tmp_path):
     assert scan(tmp_path, "{domain}/{label}/{clip_id}").unmatched == ["stray.mp4"]
 
 
-CAMCORDERS = [
-    "1.MTS",
-    "2.m2ts",
-    "3.VOB",
-    "4.asf",
-    "5.mxf",
-    "6.wma",
-    "7.aiff",
-    "8.oga",
-    "9.aif",
-    "a.3g2",
-    "b.dv",
-    "c.ac3",
-    "d.mka",
-]
+CAMCORDERS = ["1.MTS", "2.m2ts", "3.VOB", "4.asf", "5.mxf", "6.wma", "7.aiff", "8.oga", "9.aif", "a.3g2", "b.dv"]
 
 
 def test_media_of_camcorders_and_players_are_clips(tmp_path):
