@@ -138,6 +138,12 @@ def test_rooms_import_lower_rooms_only(path):
             assert ROOMS.index(parts[1]) < ROOMS.index(own), f"{path} imports {module}, which is a higher room"
 
 
+@pytest.mark.parametrize("room", [room for room in ROOMS if (ROOT / "pipelines" / room).is_dir()])
+def test_a_room_begins_with_its_input_and_output(room):
+    first = ast.get_docstring(ast.parse((ROOT / "pipelines" / room / "__init__.py").read_text())).splitlines()[0]
+    assert re.search(r"\w -> \w", first), f"pipelines/{room}/__init__.py begins with no 'input -> output': {first!r}"
+
+
 def test_only_the_files_of_a_task_know_which_task_it_is():
     for path in FILES:
         for number, line in enumerate((ROOT / path).read_text().splitlines() * (path.parts[0] != "featcache"), 1):
