@@ -201,7 +201,7 @@ class MethodTests(FileTests):
     def test_prediction_draws_nothing_and_keeps_no_state(
         self, module: ModuleType, spec: Spec, sides: tuple[str, ...]
     ) -> None:
-        """`predict` draws no random number, changes no weight or buffer, and gives the same again."""
+        """`predict` draws no random number, changes no weight, buffer or row, and gives the same again."""
         method, rows = self.build(module, spec, sides).eval(), side(spec, labelled=False)
         before, weights = torch.get_rng_state(), {name: w.clone() for name, w in method.state_dict().items()}
         first = method.predict(rows)
@@ -210,6 +210,8 @@ class MethodTests(FileTests):
             assert torch.equal(z, first[label]), f"a second predict gives another {label}"
         for name, w in method.state_dict().items():
             assert torch.equal(w, weights[name]), f"predict changes {name}"
+        for name, x in side(spec, labelled=False).x.items():
+            assert torch.equal(rows.x[name], x), f"predict changes the {name} of its rows; compute a new tensor"
 
     def test_labels_of_the_target_are_not_read(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
         """Not even to see if there are any: a run hides them, and a method that looks learns from something else."""

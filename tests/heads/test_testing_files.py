@@ -11,7 +11,7 @@ from heads.nets import adapter, ce, stgcn
 from heads.params import within
 from heads.testing import ClusteringNetTests, MethodTests, NetTests, RetrievalNetTests
 from heads.testing.files import check_params
-from heads.testing.problems import SIMPLE, SKELETONS, SPEC, SPECS
+from heads.testing.problems import SIMPLE, SKELETONS, SPEC, SPECS, task_of
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ def test_every_task_has_small_specs_and_a_simple_net():
     assert SPECS.keys() == tasks, "add a small spec of each task to SPECS in heads/testing/problems.py"
     assert SIMPLE.keys() == tasks, "add the simplest net of each task to SIMPLE in heads/testing/problems.py"
     for task in tasks:
+        assert {task_of(spec) for spec in SPECS[task].values()} == {task}, "add the task to task_of, too"
         assert SIMPLE[task].task == task
         method = type("Mine", (source_only.METHOD,), {"tasks": (task,)})
         tests = type("Tests", (MethodTests,), {"module": file(Params=source_only.Params, METHOD=method)})
@@ -55,6 +56,14 @@ class InPlace(source_only.METHOD):
     def losses(self, batch, progress):
         next(iter(batch.source.x.values())).mul_(1.01)
         return super().losses(batch, progress)
+
+
+class InPlaceAtTest(source_only.METHOD):
+    """A method that scales the windows of test rows, where they are."""
+
+    def predict(self, side):
+        next(iter(side.x.values())).mul_(1.0 + 1e-6)
+        return {label: z.round() for label, z in super().predict(side).items()}
 
 
 class Diverging(codt.METHOD):
@@ -81,6 +90,12 @@ class AllRows(stgcn.NET):
 def test_a_broken_method_fails(method, params, spec, sides, message):
     with pytest.raises(AssertionError, match=message):
         MethodTests().test_terms_are_finite_scalars(file(Params=params, METHOD=method), spec, sides)
+
+
+def test_a_method_that_changes_test_rows_fails():
+    module = file(Params=source_only.Params, METHOD=InPlaceAtTest)
+    with pytest.raises(AssertionError, match="predict changes the rgb of its rows"):
+        MethodTests().test_prediction_draws_nothing_and_keeps_no_state(module, SPEC, ("source",))
 
 
 def test_a_broken_clustering_net_fails():
