@@ -27,6 +27,7 @@ demo: $(STAMP)
 # The picture of the README: the top of the demo's report, in a window of this size. Needs Chromium.
 CHROMIUM ?= chromium
 picture:
+	@test -f demo/runs/kitchens.html || { echo 'no demo/runs/kitchens.html; run `make demo` first' >&2; exit 1; }
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
 	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) \
 	  --window-size=1040,1215 --force-device-scale-factor=0.9 \

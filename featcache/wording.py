@@ -61,11 +61,13 @@ def quoted(words: Iterable[str], most: int = 3) -> str:
 def size(count: int) -> str:
     """Format a number of bytes in powers of 1000, as disks and downloads are measured.
 
-    >>> size(999), size(1536), size(50_883_138)
-    ('999 B', '1.5 kB', '50.9 MB')
+    >>> size(999), size(1536), size(50_883_138), size(999_999)
+    ('999 B', '1.5 kB', '50.9 MB', '1.0 MB')
     """
-    power = min((len(str(count)) - 1) // 3, 4)
-    return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B" if power else f"{count} B"
+    if count < 1000:
+        return f"{count} B"
+    power = next((power for power in (1, 2, 3) if round(count / 1000**power, 1) < 1000), 4)
+    return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B"
 
 
 def alike(name: str) -> str:

@@ -7,6 +7,8 @@ cell are errors.
 
 import csv
 import warnings
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +63,7 @@ def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in names if name in file}
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ManifestError(f"{path} is not an .npz file of plain arrays ({error})") from None
     if missing := [name for name in names if name not in content]:
         raise ManifestError(f"{path} has no array {', '.join(missing)}; it has: {', '.join(content) or 'none'}")

@@ -20,6 +20,7 @@ import cv2
 from featcache.errors import FeatcacheError
 from featcache.kitchens.film import render
 from featcache.kitchens.plan import Shot, shots
+from featcache.machine import cores
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
@@ -45,7 +46,7 @@ def build(
         _forget_others(folder, plan, seed)
         todo = [shot for shot in plan if not _path(folder, shot).exists()]
         done = len(plan) - len(todo)
-        for finished in chain([0], _render_all(todo, folder, workers or os.cpu_count() or 1)):
+        for finished in chain([0], _render_all(todo, folder, workers or cores())):
             done += finished
             progress(done, len(plan))
         manifest = Manifest("kitchens", tuple(_clip(shot) for shot in plan), folder)

@@ -48,11 +48,12 @@ def text(info: dict[str, Any], shown: int) -> str:
     states = ", ".join(f"{count} {state}" for state, count in info["states"].items() if count)
     low, high = info["windows_of_a_row"]
     windows = f"{info['windows']} per clip" if low == high == info["windows"] else f"{low} to {high} per clip"
+    blocks = f"{info['blocks']} block{'' if info['blocks'] == 1 else 's'}"
     lines = {
         "clips": f"{info['rows']} of manifest {info['manifest']}: {states}",
         "windows": f"{windows}, plan {info['plan']}",
         "features": f"{tuple(info['row_shape'])} {info['dtype']} per window, {size(info['row_bytes'])} per clip",
-        "size": f"{size(info['bytes'])} in {info['blocks']} blocks of up to {info['block_rows']} clips",
+        "size": f"{size(info['bytes'])} in {blocks} of up to {info['block_rows']} clips",
         "weights": f"{info['weights_sha256']}; licence: {info['licence']}",
         "recipe": info["recipe_sha256"],
         **{f"  {key}": str(value) for key, value in flat(info["recipe"]).items()},

@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from featcache.errors import WeightsError
-from featcache.files import file_sha256, locked, sync_folder, write_file
+from featcache.files import file_sha256, locked, remembered, sync_folder, write_file
 from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
@@ -91,16 +91,10 @@ def find(name: str | Path) -> Path:
     )
 
 
-_digests: dict[tuple[int, int, int, int], str] = {}
-
-
+@remembered(64)
 def digest(path: Path) -> str:
     """SHA-256 of a file, 64 digits. An unchanged file is read once per process."""
-    status = path.stat()
-    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if key not in _digests:
-        _digests[key] = file_sha256(path)
-    return _digests[key]
+    return file_sha256(path)
 
 
 def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> Path:

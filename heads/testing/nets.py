@@ -34,7 +34,7 @@ class AnyNetTests(FileTests):
 
     contents = ("Params", "NET")
     task: ClassVar[str]
-    base: ClassVar[type[Net]] = Net  #: of which NET is a subclass
+    base: ClassVar[type[Net]] = Net  #: the base class of NET
     params: ClassVar[dict[str, Any]] = {}  #: parameters to test with, where the defaults do not fit
 
     @classmethod

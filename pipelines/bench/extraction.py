@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from featcache.builders import kitchens
 from featcache.extractors import UNTRAINED, Extractor, Runtime, load
 from featcache.extractors.i3d_rgb import I3DRgb, Params
+from featcache.machine import cores
 from featcache.manifest import Clip, Manifest
 from featcache.media import Piece, read_clip, windows_of
 from featcache.windows import Plan
@@ -28,7 +29,7 @@ from pipelines.bench._lines import Line, alternate, peak_bytes, run_apart
 from pipelines.extraction.extract import extract
 from pipelines.extraction.extractors import load_extractors
 
-WORKERS = os.cpu_count() or 1
+WORKERS = cores()
 DESCRIPTORS = ("hog", "hof", "logmel")
 THREADS = torch.get_num_threads()  #: torch's default; other benchmarks change it
 LOOP = 60  #: seconds after which a film shows the same pictures again
@@ -91,7 +92,7 @@ def _pace(measured: str, videos: Manifest, extractor: Extractor, plan: Plan, rou
     decoding, forward = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
     slower = "decode + prepare" if decoding > forward else "the network"
     count = len(videos) * plan.count(0, 1)
-    for against, plain in ((f"{slower} alone, the slower half", max(decoding, forward)), ("one after the other", both)):
+    for against, plain in ((f"only {slower}, the slower half", max(decoding, forward)), ("one after the other", both)):
         yield measured, against, ours, plain, lambda s: f"{count / s:.2f} windows/s"
 
 

@@ -16,7 +16,8 @@ from pipelines.cli._shared import Job, experiment_options, note, progress_bar
 def evaluate(job: Job, device: str, a_distance: bool) -> None:
     """Evaluate the runs of EXPERIMENT on their test clips.
 
-    The metrics are appended to RUNS/results.jsonl. No other command reads test labels.
+    The command compares outputs with test labels (`report` also does, for confusion matrices and clusters) and appends
+    the metrics to RUNS/results.jsonl.
 
     \b
     Example:

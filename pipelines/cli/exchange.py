@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featcache.wording import first
 from pipelines.cli._shared import PATH, note, progress_bar
 
 if TYPE_CHECKING:
     from featcache.store import FeatureStore
-
-SHOWN = 10  #: number of ids that a list prints
 
 
 @click.command("import")
@@ -139,7 +138,5 @@ def _pairs(option: str, given: tuple[str, ...], form: str = "KEY=NAME") -> dict[
 
 def _list(title: str, lines: list[str]) -> None:
     """Print the first lines of a list, and the number of the others."""
-    for line in lines[:SHOWN]:
-        note(f"{title}: {line}")
-    if len(lines) > SHOWN:
-        note(f"{title}: ... and {len(lines) - SHOWN} more")
+    if lines:
+        note(first([f"{title}: {line}" for line in lines], between="\n"))

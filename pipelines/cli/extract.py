@@ -52,7 +52,7 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     type=click.Choice(["off", "on", "graphs"]),
     default="off",
     show_default=True,
-    help="Run networks with torch.compile; graphs: and with CUDA graphs.",
+    help="Compile networks with torch.compile. graphs: also use CUDA graphs.",
 )
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads.  [default: one per core]")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from featcache.wording import first
 from pipelines.cli._shared import PATH, Commands, note, progress_bar
 
 
@@ -47,10 +48,9 @@ def manifest_scan(
             f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
         )
     scanned.manifest.write(out)
-    for path in scanned.unmatched[:10]:
-        note(f"not in the manifest, because its path does not match the layout: {path}")
-    if len(scanned.unmatched) > 10:
-        note(f"... and {len(scanned.unmatched) - 10} more")
+    if scanned.unmatched:
+        paths = first(map(str, scanned.unmatched), between="\n  ")
+        note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
     if scanned.renamed:
         note("several files have the same clip_id, so their paths are used as clip ids")
     if scanned.left_out:

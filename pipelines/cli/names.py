@@ -5,6 +5,7 @@ import importlib
 import click
 
 from featcache import registry
+from pipelines.cli._shared import note
 
 FOLDERS = {
     "extractors": "featcache.extractors",
@@ -32,6 +33,7 @@ def list_names(kind: str) -> None:
 
         for name, metric in tasks.metrics().items():
             click.echo(f"{name:23} {metric.title}")
+        note("In results, /LABEL or /SIDE/MODALITY follows a name where there are several, such as top1/verb.")
         return
     for file in registry.names(FOLDERS[kind]):
         name = file.replace("_", "-") if kind == "extractors" else file

@@ -11,7 +11,8 @@ from pipelines.cli._shared import PATH, Job, experiment_options
 @experiment_options
 @click.option(
     "--metric",
-    help="A name from `featcache list metrics`, such as top1 or t2v/R@1, or `norms` for a table of feature norms.  "
+    help="A name from `featcache list metrics`, with /LABEL or /SIDE/MODALITY behind it where results have them; or "
+    "`norms` for a table of feature norms.  "
     "[default: the headline metric of the experiment's task]",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
@@ -38,7 +39,11 @@ def table(job: Job, metric: str | None, format: str) -> None:
 @click.command()
 @click.argument("experiment")
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--metric", help="Accuracy to compare by.  [default: the headline metric of the experiment's task]")
+@click.option(
+    "--metric",
+    help="Metric in per cent to compare by, as in `featcache table`.  "
+    "[default: the headline metric of the experiment's task]",
+)
 def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """Compare the hyper-parameters that validators choose.
 

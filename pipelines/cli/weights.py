@@ -2,6 +2,7 @@
 
 import click
 
+from featcache.wording import size
 from pipelines.cli._shared import Commands, note, progress_bar
 
 
@@ -30,8 +31,8 @@ def list_weights() -> None:
 
     rows = [("NAME", "NETWORK", "LICENCE", "SIZE", "STATE")]
     for listed in CATALOGUE.values():
-        size = "unknown" if listed.size is None else f"{listed.size / 1e6:.1f} MB"
-        rows.append((listed.name, listed.net, listed.licence, size, state(listed)))
+        length = "unknown" if listed.size is None else size(listed.size)
+        rows.append((listed.name, listed.net, listed.licence, length, state(listed)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,4 +1,4 @@
-"""Compare a run's kept outputs with labels: the only place that reads the labels of test rows.
+"""Compare a run's kept outputs with the labels of its test rows.
 
 Accuracies, the recalls and ranks of retrieval (whose labels are the clip of each caption) and the measures of clusters
 come from the outputs that `train-head` kept, without weights. Feature norms [RNA, Table 1] need the trained weights, in

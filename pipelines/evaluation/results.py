@@ -23,7 +23,7 @@ class Result:
     target: str | None  #: unlabelled domain
     test: str  #: evaluated domain
     seed: int
-    metric: str  #: one of `featcache list metrics`, with /LABEL if there are several label kinds
+    metric: str  #: a name from `featcache list metrics`, with /LABEL or /SIDE/MODALITY behind it if there are several
     value: float  #: accuracies, R@K and GM are shares in [0, 1]
     n: int  #: number of test rows; in retrieval, of clips
     select: str  #: rule that selected the kept point: last, mean, a validator, or oracle (labels of the test rows)

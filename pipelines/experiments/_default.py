@@ -42,9 +42,7 @@ def default(folder: Path) -> Experiment:
         )
     whole = all((store.state == DONE).all() for store in stores.values())
     runs = grid(manifest.name, feeds, shifts, absent="refuse" if whole else "mask", **kitchens.RECIPE)
-    taught = [
-        run for run in runs if run.source[0] in teaching
-    ]  # supervised-target needs labelled train clips of its domain
+    taught = [run for run in runs if run.source[0] in teaching]  # supervised-target needs labels of its own domain
     doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
     return Experiment(manifest.name, doc, tuple(taught), note=_left_out(manifest, teaching, tested))
 

@@ -19,7 +19,7 @@ class Experiment:
     name: str
     doc: str
     runs: tuple[RunConfig, ...]
-    published: Published | None = None  #: accuracies in per cent
+    published: Published | None = None  #: numbers of the headline metric, or by metric; shares in per cent
     note: str = ""  #: remark for readers of the numbers, printed under the table in bold
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
@@ -77,7 +77,7 @@ class Experiment:
     def published_numbers(self, row: str, metric: str, headline: bool) -> dict[str, float]:
         """Column -> published number of a row in this metric; plain numbers are of the headline metric.
 
-        Falls back to the k-means number when the row has no cluster classifier, as our own results do.
+        Falls back to the task's stand-in, as our own results do, where a row has no number of the metric itself.
         """
         numbers = dict[str, float]()
         for column, number in (self.published or {}).get(row, {}).items():

@@ -78,4 +78,6 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
                 except ConfigError as error:
                     raise ConfigError(f"{cell}: {error}") from None
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= measured.most:
-                    raise ConfigError(f"{cell}={value!r} must be {measured.unit}, from 0 to {measured.most}")
+                    unit = "a number in per cent" if measured.is_share else measured.unit
+                    limits = "of at least 0" if measured.unit == "a rank" else f"from 0 to {measured.most}"
+                    raise ConfigError(f"{cell}={value!r} must be {unit} {limits}")

@@ -28,9 +28,8 @@ class Row:
     supervised: bool = False  #: True if it learns from the target's labels instead of the source's
     start: str = ""  #: name of the row whose runs it starts from
     shown: bool = True  #: False for a stage that others start from and that the table does not show
-    changes: Mapping[str, Any] = field(
-        default_factory=dict
-    )  #: fields of its RunConfigs that differ from those of the other rows
+    #: fields of its RunConfigs that differ from those of the other rows
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

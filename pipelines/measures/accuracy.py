@@ -1,4 +1,4 @@
-"""Measures of predictions: pure functions of numpy arrays. They return shares in [0, 1]; tables print per cent.
+"""Accuracies of predictions, as shares in [0, 1]: pure functions of numpy arrays. Tables print them in per cent.
 
 Shapes: n rows, K classes; scores (n, K), larger is better; labels (n,) class numbers.
 """

@@ -142,7 +142,7 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
 def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
     """Modalities whose features are almost zero on some side: their losses look aligned, and never recover.
 
-    Always empty for a retrieval net, whose embeddings have length 1 by construction.
+    Always empty if the task's features have length 1 by construction.
     """
     if tasks.load(method.net.task).unit_length:
         return []

@@ -23,7 +23,7 @@ from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
 from pipelines.training.optimizers import optimizers, update
-from pipelines.training.outputs import ONCE, Point, collapsed, look
+from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look
 from pipelines.training.runs import build, fingerprints, out_of_date, write
 from pipelines.training.shared import Shared
 
@@ -105,17 +105,15 @@ def fit(
             if points[0].facts["step"] == step:
                 weights.update({name: value.clone() for name, value in method.state_dict().items()})
 
-    method.eval()
-    with torch.no_grad():
+    method.train()
+    with eval_mode(method):
         method.net.begin(opened.sweep)
     for epoch in range(max(1, ceil(steps / epoch_steps))):  # once even for steps=0
-        method.eval()
         try:
-            with torch.no_grad():
+            with eval_mode(method):
                 pools = method.begin_epoch(epoch, opened.sweep) or {}
         except ValueError as error:  # hyper-parameters that do not fit these rows, as in `build`
             raise ConfigError(str(error)) from error
-        method.train()
         for side, rows in pools.items():
             if side not in sides:
                 raise ValueError(f"begin_epoch gave pools of {side!r}, but this run draws from: {', '.join(sides)}")

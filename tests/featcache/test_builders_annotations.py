@@ -686,6 +686,17 @@ def test_arrays_that_do_not_fit_are_errors(tmp_path, name, value, said):
 def test_the_file_of_actionsense_is_named_where_it_is_missing(tmp_path):
     with pytest.raises(ManifestError, match=r"no emg_all_subjects.npz in .*; data_manifests/actionsense.md"):
         build("actionsense", tmp_path)
-    (tmp_path / "emg_all_subjects.npz").write_text("no archive")
-    with pytest.raises(ManifestError, match="emg_all_subjects.npz .*npz file of plain arrays"):
-        build("actionsense", tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["text", "empty", "cut", "changed", "changed, compressed"])
+def test_a_damaged_npz_file_is_named(tmp_path, damage):
+    path = tmp_path / "a.npz"
+    save = np.savez_compressed if "compressed" in damage else np.savez
+    save(path, x=np.random.default_rng(0).integers(9, size=400))
+    whole = path.read_bytes()
+    assert _annotations.npz_arrays(path, ["x"])["x"].shape == (400,)
+    middle = len(whole) // 2
+    as_bytes = {"text": b"no archive", "empty": b"", "cut": whole[:middle]}
+    path.write_bytes(as_bytes.get(damage, whole[:middle] + bytes(50) + whole[middle + 50 :]))
+    with pytest.raises(ManifestError, match="a.npz .*npz file of plain arrays"):
+        _annotations.npz_arrays(path, ["x"])

@@ -44,15 +44,17 @@ class Extracted:
         """The clips of `bad` {id: (state, what is said)} and no others have no row, and the command says why."""
         store = self.stores["skeleton-ntu-25" if extractor == "skeleton" else extractor.replace(":", "-")]
         assert self.result.exit_code == any(state == "failed" for state, _ in self.lost()), self.result.output
-        found = {row.clip_id: (row.state, row.reason) for row in store.frame().itertuples() if row.state != "done"}
+        not_done = {row.clip_id: (row.state, row.reason) for row in store.frame().itertuples() if row.state != "done"}
         starts = f"{extractor}: failed: ", f"{extractor}: absent: "
-        said = [line for line in self.result.stderr.splitlines() if line.startswith(starts)]
-        assert sorted(said) == sorted(
-            f"{extractor}: {state}: {name}: {reason}" for name, (state, reason) in found.items()
+        notes = [line for line in self.result.stderr.splitlines() if line.startswith(starts)]
+        assert sorted(notes) == sorted(
+            f"{extractor}: {state}: {name}: {reason}" for name, (state, reason) in not_done.items()
         )
-        assert {name: state for name, (state, _) in found.items()} == {name: state for name, (state, _) in bad.items()}
+        assert {name: state for name, (state, _) in not_done.items()} == {
+            name: state for name, (state, _) in bad.items()
+        }
         for name, (_, words) in bad.items():
-            reason = found[name][1]
+            reason = not_done[name][1]
             assert words in reason
             assert name in reason
             assert "unexpected" not in reason
@@ -466,8 +468,8 @@ def test_a_tone_is_the_same_at_every_rate_and_number_of_channels(heard):
 
 def test_six_channels_are_averaged(tmp_path):
     path = wav(tmp_path / "surround.wav", 48000, tone(48000, *SIX))
-    found = take(path, Listener(1.0, 48000), clip(0.0, 1.0)).windows[0]
-    np.testing.assert_allclose(found, tone(48000, *SIX, seconds=1.0).mean(0), atol=1e-4)
+    window = take(path, Listener(1.0, 48000), clip(0.0, 1.0)).windows[0]
+    np.testing.assert_allclose(window, tone(48000, *SIX, seconds=1.0).mean(0), atol=1e-4)
 
 
 def test_silence_is_the_floor_and_a_short_sound_has_it_around_it(heard):
@@ -551,8 +553,8 @@ def test_files_of_joints_and_of_numbers(tmp_path, files, command):
             (tmp_path / name).write_text(content)
         elif content is not None:
             np.save(tmp_path / name, content)
-    found = Extracted(tmp_path, {name: {} for name in files}, *command)
-    found.check(command[0], {name: ("failed", words) for name, (_, words) in files.items() if words})
+    extracted = Extracted(tmp_path, {name: {} for name in files}, *command)
+    extracted.check(command[0], {name: ("failed", words) for name, (_, words) in files.items() if words})
 
 
 # --- captions --------------------------------------------------------------------------------------------------------

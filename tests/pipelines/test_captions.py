@@ -45,20 +45,20 @@ def store_rows(stores, name, manifest="clips_captions"):
 
 
 def test_a_source_batch_has_a_caption_of_each_clip_the_same_one_in_all_feeds(stores):
-    words, there = store_rows(stores, "words")
+    words, present = store_rows(stores, "words")
     sentence, _ = store_rows(stores, "sentence")
-    of, texts = clips(), captions(clips())
+    clip_manifest, texts = clips(), captions(clips())
     rows = open_run(run(), stores).sides["source"].rows
     for batch in drawn(run(), stores):
         s = batch.source
         assert set(s.x) == {*EXPERTS, *CAPTIONS}
         assert s.x["words"].shape == (6, TOKENS, CAPTIONS["words"])
         for k, row in enumerate(s.index.tolist()):
-            mine = [c for c, text in enumerate(texts) if text.of == of.clips[rows[row]].clip_id]
-            (c,) = [c for c in mine if np.array_equal(sentence[c], s.x["sentence"][k])]
+            own_captions = [c for c, text in enumerate(texts) if text.of == clip_manifest.clips[rows[row]].clip_id]
+            (c,) = [c for c in own_captions if np.array_equal(sentence[c], s.x["sentence"][k])]
             assert np.array_equal(words[c], s.x["words"][k])  # padded with zeros
-            assert np.array_equal(there[c], s.present["words"][k])
-            assert there[c].sum() == 1 + c % TOKENS
+            assert np.array_equal(present[c], s.present["words"][k])
+            assert present[c].sum() == 1 + c % TOKENS
 
 
 def test_a_target_has_no_captions(stores):
@@ -74,10 +74,10 @@ def test_captions_of_a_clip_are_equally_probable(stores):
     for batch in drawn(run(), stores, 600):
         counts.update(zip(batch.source.index.tolist(), batch.source.x["sentence"][:, 0, 0].tolist(), strict=True))
     for row in range(9):
-        seen = [n for (of, _), n in counts.items() if of == row]
-        assert len(seen) == 1 + row % 3
-        assert sum(seen) == 400  # of 9 clips in 600 batches of 6
-        assert max(abs(n - 400 / len(seen)) for n in seen) < 4 * 400**0.5 / 2  # four standard deviations of a coin's
+        draws = [n for (clip_row, _), n in counts.items() if clip_row == row]
+        assert len(draws) == 1 + row % 3
+        assert sum(draws) == 400  # of 9 clips in 600 batches of 6
+        assert max(abs(n - 400 / len(draws)) for n in draws) < 4 * 400**0.5 / 2  # four standard deviations of a coin's
 
 
 def test_every_method_sees_the_same_captions_and_more_captions_move_no_clip(stores):
@@ -95,15 +95,15 @@ def test_every_method_sees_the_same_captions_and_more_captions_move_no_clip(stor
 @pytest.mark.parametrize("tier", ["mapped", "streaming"])
 def test_clips_of_any_tier_have_their_captions(stores, tier):
     """Streamed rows come in another order; a clip has the caption that the same draw gives."""
-    resident, other = (list(drawn(run(), stores, tier=of)) for of in (None, tier))
+    resident, other = (list(drawn(run(), stores, tier=wanted)) for wanted in (None, tier))
     for a, b in zip(resident, other, strict=True):
         own = open_run(run(), stores).sides["source"].captions
         assert set(b.source.x) == set(a.source.x)
         if tier == "mapped":
             assert all(torch.equal(a.source.x[m], b.source.x[m]) for m in a.source.x)
         for k, row in enumerate(b.source.index.tolist()):
-            mine = own.table.x["sentence"][own.row == row]
-            assert (mine == b.source.x["sentence"][k]).all((1, 2)).any()
+            own_captions = own.table.x["sentence"][own.row == row]
+            assert (own_captions == b.source.x["sentence"][k]).all((1, 2)).any()
 
 
 def test_the_sweep_has_each_caption_of_the_source_once_beside_its_clip(stores):
@@ -114,10 +114,10 @@ def test_the_sweep_has_each_caption_of_the_source_once_beside_its_clip(stores):
     sentence = torch.cat([part.x["sentence"] for part in parts])
     assert len(index) == opened.spec.rows["captions"]
     stored, _ = store_rows(stores, "sentence")
-    of = [clips().clips[opened.sides["source"].rows[row]].clip_id for row in index]
-    theirs = [c for row in opened.sides["source"].rows for c, t in enumerate(captions(clips())) if _of(t, row)]
-    assert np.array_equal(sentence, stored[theirs])
-    assert of == [captions(clips()).clips[c].of for c in theirs]
+    clip_ids = [clips().clips[opened.sides["source"].rows[row]].clip_id for row in index]
+    caption_rows = [c for row in opened.sides["source"].rows for c, t in enumerate(captions(clips())) if _of(t, row)]
+    assert np.array_equal(sentence, stored[caption_rows])
+    assert clip_ids == [captions(clips()).clips[c].of for c in caption_rows]
     held = opened.sides["source_val"]
     assert set(held.rows).isdisjoint(opened.sides["source"].rows)
     assert len(held.captions.table) == sum(1 + row % 3 for row in held.rows)
@@ -148,15 +148,15 @@ def test_the_spec_knows_captions_and_no_classes(stores):
 def test_each_clip_may_have_its_caption_itself(stores):
     """Here an expert stands for the one caption; clip 2 lacks it."""
     own = {"object": Feed("object"), "text": Feed("action", seen_by="source test", captions="own")}
-    action, there = store_rows(stores, "action", "clips")
+    action, present = store_rows(stores, "action", "clips")
     for absent, rows in (("drop", 8), ("mask", 9)):
         config = run(feeds=own, absent=absent)
         opened = open_run(config, stores)
         assert (opened.spec.rows["source"], opened.spec.rows["captions"]) == (rows, 8)
         for batch in drawn(config, stores):
             own_rows = [opened.sides["source"].rows[row] for row in batch.source.index.tolist()]
-            assert np.array_equal(batch.source.x["text"], np.where(there[own_rows][..., None], action[own_rows], 0))
-            assert np.array_equal(batch.source.present["text"], there[own_rows])
+            assert np.array_equal(batch.source.x["text"], np.where(present[own_rows][..., None], action[own_rows], 0))
+            assert np.array_equal(batch.source.present["text"], present[own_rows])
     with pytest.raises(ConfigError, match="1 of 9 clips .*'day-train2' has no caption.*absent=drop"):
         _ = open_run(run(feeds=own, absent="refuse"), stores).sides
 
@@ -183,9 +183,9 @@ def test_clips_without_captions_are_refused_dropped_or_masked(tmp_path):
 
 
 def test_captions_without_features_are_refused_or_left_out(tmp_path):
-    of = clips()
+    clip_manifest = clips()
     stores = write_all(tmp_path, lacking=(), unread=[2])  # the second of clip 1
-    assert captions(of).clips[2].clip_id == "day-train1#1"
+    assert captions(clip_manifest).clips[2].clip_id == "day-train1#1"
     with pytest.raises(ConfigError, match=r"1 of 18 captions .*'day-train1#1' has no words \(nothing.*absent=drop"):
         _ = open_run(run(absent="refuse"), stores).sides
     for absent in ("drop", "mask"):
@@ -199,13 +199,15 @@ def test_a_side_without_any_caption_is_refused(tmp_path):
 
 
 def test_captions_of_unknown_clips_and_manifests_without_of_are_refused():
-    of = clips()
+    clip_manifest = clips()
     stray = Manifest("texts", (Clip("v9#0", "day", "train", "v9.mp4", of="v9"),))
     with pytest.raises(ConfigError, match="row 'v9#0' of caption manifest 'texts' .*'v9'.*`of`.*'clips'"):
-        clip_rows(stray, of)
+        clip_rows(stray, clip_manifest)
     with pytest.raises(ConfigError, match="row 'day-train0' of caption manifest 'clips' .*no clip.*`of`.*'clips'"):
-        clip_rows(of, of)
-    assert clip_rows(captions(of), of).tolist() == [row for row in range(30) for _ in range(1 + row % 3)]
+        clip_rows(clip_manifest, clip_manifest)
+    assert clip_rows(captions(clip_manifest), clip_manifest).tolist() == [
+        row for row in range(30) for _ in range(1 + row % 3)
+    ]
 
 
 def test_a_missing_caption_manifest_lists_those_that_are_there(stores):

@@ -41,12 +41,12 @@ def chosen(rows):
 
 
 def test_what_each_rule_takes_and_what_it_costs():
-    found = chosen(swept())
-    assert list(found) == ["entropy", "snd", "oracle"]
-    assert [found[rule].name for rule in found] == [f"method.lambda_g={g}" for g in (0.1, 0.3, 0.3)]
-    assert [found[rule].accuracy for rule in found] == [0.5, 0.7, 0.7]
-    assert [found[rule].cost for rule in found] == pytest.approx([0.2, 0, 0])
-    assert [found[rule].correlation for rule in found] == pytest.approx([-1, 1, 1])
+    choice = chosen(swept())
+    assert list(choice) == ["entropy", "snd", "oracle"]
+    assert [choice[rule].name for rule in choice] == [f"method.lambda_g={g}" for g in (0.1, 0.3, 0.3)]
+    assert [choice[rule].accuracy for rule in choice] == [0.5, 0.7, 0.7]
+    assert [choice[rule].cost for rule in choice] == pytest.approx([0.2, 0, 0])
+    assert [choice[rule].correlation for rule in choice] == pytest.approx([-1, 1, 1])
 
 
 def test_seeds_are_averaged_where_all_candidates_have_them():
@@ -89,9 +89,13 @@ def test_source_free_runs_stand_under_the_source_they_start_from(start_is_a_row,
                 first, row="SHOT", method=shot.Params(), source=(), target="D3", epoch="target", init_from=first.id
             )
             rows.append(result(adapted, lr))
-    found = groups(rows, toy(rows, tmp_path), "top1")
-    mine = {shift: [(c.name, c.accuracy) for c in of] for (row, shift), of in found.items() if row == "SHOT"}
-    assert mine == {shift: [("optim.lr=0.1", 0.1), ("optim.lr=0.3", 0.3)] for shift in ("D1→D3", "D2→D3")}
+    by_row = groups(rows, toy(rows, tmp_path), "top1")
+    of_shot = {
+        shift: [(c.name, c.accuracy) for c in candidates]
+        for (row, shift), candidates in by_row.items()
+        if row == "SHOT"
+    }
+    assert of_shot == {shift: [("optim.lr=0.1", 0.1), ("optim.lr=0.3", 0.3)] for shift in ("D1→D3", "D2→D3")}
 
 
 def test_a_model_whose_outputs_count_in_two_ways_is_one_candidate():
@@ -120,10 +124,10 @@ def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
     assert "no row of 'toy'" in alone.output
     assert "--set" in alone.output
     append(path, swept())
-    told = CliRunner().invoke(main, words)
-    assert told.exit_code == 0, told.output
-    lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in told.output.splitlines()]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in result.output.splitlines()]
     assert lines[0] == ["row", "shift", "rule", "chosen", "top1", "lost", "rank correlation"]
     assert lines[2] == ["RNA (UDA)", "day→night", "entropy", "method.lambda_g=0.1", "50.0", "20.0", "-1.00"]
     assert lines[-1] == ["RNA (UDA)", "day→night", "oracle", "method.lambda_g=0.3", "70.0", "0.0", ""]
-    assert told.output.strip() == table(swept(), toy(swept())).strip()
+    assert result.output.strip() == table(swept(), toy(swept())).strip()

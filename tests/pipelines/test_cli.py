@@ -102,8 +102,8 @@ def test_clips_that_fail_for_one_reason_are_one_line_and_of_many_reasons_some_ar
     def failures(*clips):
         with (mine / "m.csv").open("a") as file:
             file.writelines(f"{clip},home,train,{source}\n" for clip, source in clips)
-        said = run("extract", mine / "m.csv", "hog", "--stores", mine / "stores").stderr
-        return [line for line in said.splitlines() if "failed" in line]
+        notes = run("extract", mine / "m.csv", "hog", "--stores", mine / "stores").stderr
+        return [line for line in notes.splitlines() if "failed" in line]
 
     (mine / "bad.mp4").write_bytes(b"no video")
     (line,) = failures(("a", "bad.mp4"), ("b", "bad.mp4"), ("c", "bad.mp4"))

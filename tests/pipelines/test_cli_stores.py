@@ -25,8 +25,8 @@ def hog(stores):
 
 
 def test_info_tells_what_a_store_is(hog):
-    said = run("info", hog)
-    assert said.exit_code == 0
+    result = run("info", hog)
+    assert result.exit_code == 0
     for line in (
         "36 of manifest toy: 34 done, 1 failed, 1 absent",
         "3 per clip",
@@ -37,16 +37,16 @@ def test_info_tells_what_a_store_is(hog):
         "failed: day_chop_train2: moov atom not found",
         "absent: day_chop_train3: no sound",
     ):
-        assert line in said.stdout
+        assert line in result.stdout
     assert "and 2 more; --failures 2 shows all" in run("info", hog, "--failures", 0).stdout
 
 
 def test_info_as_json(hog):
-    found = json.loads(run("info", "--json", hog).stdout)
-    assert found["states"] == {"not tried": 0, "done": 34, "failed": 1, "absent": 1}
-    assert found["recipe"] == FeatureStore.open(hog).recipe
-    assert found["bytes"] == sum(file.stat().st_size for file in hog.rglob("*") if file.is_file())
-    assert found["failures"][0] == {
+    info = json.loads(run("info", "--json", hog).stdout)
+    assert info["states"] == {"not tried": 0, "done": 34, "failed": 1, "absent": 1}
+    assert info["recipe"] == FeatureStore.open(hog).recipe
+    assert info["bytes"] == sum(file.stat().st_size for file in hog.rglob("*") if file.is_file())
+    assert info["failures"][0] == {
         "clip_id": "day_chop_train2",
         "state": "failed",
         "reason": "moov atom not found",
@@ -55,8 +55,8 @@ def test_info_as_json(hog):
 
 def test_info_of_an_unfinished_store(tmp_path):
     write_store(tmp_path, manifest(), "hog", stop_after=5)
-    said = run("info", tmp_path / "hog.zarr")
-    assert "is unfinished: 36 clips were not tried" in said.stderr
+    result = run("info", tmp_path / "hog.zarr")
+    assert "is unfinished: 36 clips were not tried" in result.stderr
 
 
 def test_check_then_repair_then_extract_again(stores, hog):
@@ -65,9 +65,9 @@ def test_check_then_repair_then_extract_again(stores, hog):
     data[5] ^= 1
     shard.write_bytes(data)
     assert run("check", "--fast", hog).stdout.splitlines()[0].endswith("failed: moov atom not found")
-    said = run("check", stores)
-    assert said.exit_code == 1
-    assert "block 0 (rows 0-35): features damaged; `featcache repair` makes its clips pending again" in said.stdout
+    result = run("check", stores)
+    assert result.exit_code == 1
+    assert "block 0 (rows 0-35): features damaged; `featcache repair` makes its clips pending again" in result.stdout
     assert run("repair", hog).stdout == f"{hog}: block 0 (rows 0-35): features damaged: its clips are pending again\n"
     assert "36 of 36 clips are not extracted yet; run `featcache extract` again" in run("check", hog).stdout
     write_store(hog.parent, manifest(), "hog")
@@ -78,10 +78,10 @@ def test_check_then_repair_then_extract_again(stores, hog):
 @pytest.mark.parametrize("command", ["info", "repair"])
 def test_no_store_there(tmp_path, command):
     for path in (tmp_path / "none.zarr", tmp_path):
-        said = run(command, path)
-        assert said.exit_code == 1
-        assert said.stderr.startswith("Error: ")
-        assert "Traceback" not in said.stderr
+        result = run(command, path)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: ")
+        assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
     assert not (tmp_path.parent / f".{tmp_path.name}.lock").exists()
 
@@ -90,8 +90,8 @@ def test_a_recipe_that_is_damaged_is_not_made_up(hog):
     before = {path: path.read_bytes() for path in hog.rglob("*") if path.is_file()}
     text = (hog / "zarr.json").read_text()
     (hog / "zarr.json").write_text(text.replace("rgb", "rgg"))
-    said = run("repair", hog)
-    assert said.exit_code == 1
-    assert "zarr.json is damaged and cannot be recomputed; restore it from a copy of the store" in said.stderr
+    result = run("repair", hog)
+    assert result.exit_code == 1
+    assert "zarr.json is damaged and cannot be recomputed; restore it from a copy of the store" in result.stderr
     (hog / "zarr.json").write_text(text)
     assert {path: path.read_bytes() for path in hog.rglob("*") if path.is_file()} == before

@@ -100,14 +100,14 @@ def test_which_row_of_the_target_has_which_label_changes_nothing(stores, runs, m
     for config, folder in zip(stages()[::2], made[::2], strict=True):
         again = train(config, world, tmp_path / "runs")
         assert (again / "log.jsonl").read_text() == (folder / "log.jsonl").read_text()
-        weights = (torch.load(of / "head.pt", weights_only=True) for of in (folder, again))
-        assert all(torch.equal(a, b) for a, b in zip(*(of.values() for of in weights), strict=True))
+        weights = (torch.load(run_folder / "head.pt", weights_only=True) for run_folder in (folder, again))
+        assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in weights), strict=True))
 
 
 def test_classification_between_domains_without_a_common_class_is_refused(stores, runs):
     flat = dataclasses.replace(stages()[0], method=source_only.Params(), net=adapter.Params(), target=None, epoch=4)
-    said = r"no class of 'label' .*utk \(utk:carry, ...\) and msr \(msr:bow, ...\).* codt"
-    with pytest.raises(ConfigError, match=said):
+    complaint = r"no class of 'label' .*utk \(utk:carry, ...\) and msr \(msr:bow, ...\).* codt"
+    with pytest.raises(ConfigError, match=complaint):
         train(flat, stores, runs)
 
 
@@ -117,9 +117,9 @@ def test_classification_between_domains_without_a_common_class_is_refused(stores
 def test_features_are_kept_of_both_branches_and_clusters_of_the_second_stage(made):
     first, *second = (Run.open(folder).outputs for folder in made)
     assert first.keys() == {"rows", "feature_B0", "feature_B1"}
-    for said in second:
-        assert said.keys() == first.keys() | {"cluster_B0", "cluster_B1"}
-        assert said["cluster_B0"].shape == said["cluster_B1"].shape == (3, 8, 4)
+    for point_outputs in second:
+        assert point_outputs.keys() == first.keys() | {"cluster_B0", "cluster_B1"}
+        assert point_outputs["cluster_B0"].shape == point_outputs["cluster_B1"].shape == (3, 8, 4)
     assert first["feature_B1"].shape == (1, 8, 8)
 
 
@@ -131,11 +131,11 @@ def test_terms_of_the_stages(made):
 
 
 def test_a_finished_method_is_built_again_with_its_clusters(made, stores):
-    found = Run.open(made[-1])
-    method, test = found.method(), open_run(found.config, stores).test()
+    finished = Run.open(made[-1])
+    method, test = finished.method(), open_run(finished.config, stores).test()
     with torch.no_grad():
         logits = torch.cat([method.predict(side)["cluster_B1"] for side in test.sweep()])
-    assert np.allclose(found.outputs["cluster_B1"][-1], logits, atol=1e-6)
+    assert np.allclose(finished.outputs["cluster_B1"][-1], logits, atol=1e-6)
 
 
 def test_one_feed_serves_both_branches(stores, runs):
@@ -150,17 +150,17 @@ def test_metrics_are_of_both_branches_by_classifier_and_kmeans(table):
     rows, experiment = table
     first, *second = ({row.metric for row in rows if row.run == config.id} for config in experiment.runs)
     assert {name.partition("/")[2] for name in first} == {"B0/kmeans", "B1/kmeans"}
-    for found in second:
-        assert {name.partition("/")[2] for name in found} == BRANCHES
-        assert len(found) == 16  # no accuracy of classes, no norms, no validators
+    for metrics in second:
+        assert {name.partition("/")[2] for name in metrics} == BRANCHES
+        assert len(metrics) == 16  # no accuracy of classes, no norms, no validators
 
 
 @pytest.fixture(scope="module")
 def points(made):
     """Metrics of each kept point of +OCM."""
-    said = Run.open(made[1]).outputs
+    kept = Run.open(made[1]).outputs
     return [
-        TASK.measure({n: out[k] for n, out in said.items() if n != "rows"}, {"label": TRUTH}, None, 4) for k in range(3)
+        TASK.measure({n: out[k] for n, out in kept.items() if n != "rows"}, {"label": TRUTH}, None, 4) for k in range(3)
     ]
 
 
@@ -192,19 +192,19 @@ def test_the_headline_is_hungarian_by_kmeans_where_there_is_no_classifier(table)
     for method, metric in {"BM": "acc_hungarian/B0/kmeans", "+OCM": "acc_hungarian/B0"}.items():
         (value,) = [100 * r.value for r in rows if r.metric == metric and r.row == method]
         assert cells(text, method)[2] == f"{value:.1f}"
-    said = " ".join(text.split())
-    assert "Accuracy (Hungarian matching) of clusters, branch B0 in per cent on the test rows" in said
-    assert "By k-means, because their runs have no classifier of clusters: BM." in said
-    assert "true numbers of classes (oracle K)" in said
-    assert "utk→msr" in said
-    assert "MISSING" not in said
+    printed = " ".join(text.split())
+    assert "Accuracy (Hungarian matching) of clusters, branch B0 in per cent on the test rows" in printed
+    assert "By k-means, because their runs have no classifier of clusters: BM." in printed
+    assert "true numbers of classes (oracle K)" in printed
+    assert "utk→msr" in printed
+    assert "MISSING" not in printed
 
 
 def test_other_metrics_have_tables_of_their_own(table):
     rows, experiment = table
-    said = " ".join(tables.render(rows, experiment, "nmi/B1/kmeans").split())
-    assert "Normalised mutual information of clusters, branch B1, by k-means (mean of 10 starts) in per cent" in said
-    assert "By k-means, their results" not in said
+    printed = " ".join(tables.render(rows, experiment, "nmi/B1/kmeans").split())
+    assert "Normalised mutual information of clusters, branch B1, by k-means (mean of 10 starts) in per cent" in printed
+    assert "By k-means, their results" not in printed
     with pytest.raises(ConfigError, match="no metric 'top1' in the results of 'toy'"):
         tables.render(rows, experiment, "top1")
 
@@ -216,11 +216,11 @@ def test_what_is_of_modalities_is_left_out_with_a_word(table):
 
 def test_the_confusion_is_of_matched_clusters(made, stores):
     for folder in made:
-        seen, said = predictions(folder, stores), Run.open(folder).outputs
-        assert seen.classes == CLASSES["msr"]
-        assert seen.truth.tolist() == TRUTH.tolist()
-        if "cluster_B0" in said:
-            assert np.mean(seen.predicted == TRUTH) == acc_hungarian(said["cluster_B0"][-1].argmax(1), TRUTH)
+        predicted, kept = predictions(folder, stores), Run.open(folder).outputs
+        assert predicted.classes == CLASSES["msr"]
+        assert predicted.truth.tolist() == TRUTH.tolist()
+        if "cluster_B0" in kept:
+            assert np.mean(predicted.predicted == TRUTH) == acc_hungarian(kept["cluster_B0"][-1].argmax(1), TRUTH)
 
 
 def test_the_report_shows_it(table, stores, runs, tmp_path):

@@ -39,17 +39,17 @@ def test_hungarian_is_never_above_the_dominating_class(pair):
 @slow_at_first
 @given(LABELS)
 def test_the_dominating_class_is_counted_cluster_by_cluster(pair):
-    found, truth = pair
-    right = sum(max(np.sum(truth[found == k] == y) for y in range(5)) for k in range(5))
-    assert acc_dominant(found, truth) == pytest.approx(right / len(truth))
+    clusters, truth = pair
+    right = sum(max(np.sum(truth[clusters == k] == y) for y in range(5)) for k in range(5))
+    assert acc_dominant(clusters, truth) == pytest.approx(right / len(truth))
 
 
 @slow_at_first
 @given(LABELS, st.permutations(range(5)), st.permutations(range(5)))
 def test_names_of_clusters_and_classes_do_not_matter(pair, new_clusters, new_classes):
-    found, truth = pair
-    renamed = of_clusters(np.array(new_clusters)[found] + 3, np.array(new_classes)[truth] * 7)
-    assert renamed == pytest.approx(of_clusters(found, truth))
+    clusters, truth = pair
+    renamed = of_clusters(np.array(new_clusters)[clusters] + 3, np.array(new_classes)[truth] * 7)
+    assert renamed == pytest.approx(of_clusters(clusters, truth))
 
 
 @slow_at_first
@@ -59,8 +59,8 @@ def test_clusters_that_are_the_classes_are_perfect(pair):
 
 
 def test_six_rows_by_hand():
-    found, truth = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 0])
-    values = of_clusters(found, truth)
+    clusters, truth = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 0])
+    values = of_clusters(clusters, truth)
     assert values["acc_hungarian"] == pytest.approx(4 / 6)  # the third cluster has no class left
     assert values["acc_dominant"] == pytest.approx(5 / 6)
     H = lambda *p: -sum(x * np.log(x) for x in p)  # noqa: E731
@@ -83,10 +83,10 @@ def test_a_cluster_for_each_row_has_dominating_classes_alone():
 @slow_at_first
 @given(LABELS)
 def test_matched_clusters_have_the_accuracy_of_hungarian(pair):
-    found, truth = pair
-    named = matched(found, truth, 5)
-    assert np.mean(named == truth) == pytest.approx(acc_hungarian(found, truth))
-    assert len(set(zip(found, named, strict=True))) == len(set(found)) == len(set(named))
+    clusters, truth = pair
+    named = matched(clusters, truth, 5)
+    assert np.mean(named == truth) == pytest.approx(acc_hungarian(clusters, truth))
+    assert len(set(zip(clusters, named, strict=True))) == len(set(clusters)) == len(set(named))
 
 
 # -------------------------------------------------------------------------------------------------- what a run has said

@@ -210,9 +210,9 @@ def test_what_cannot_be_meant_is_refused(changes, complaint):
     ],
 )
 def test_values_of_another_type_are_named_in_one_sentence(changes, complaint):
-    with pytest.raises(ConfigError, match=complaint) as told:
+    with pytest.raises(ConfigError, match=complaint) as caught:
         run(**changes)
-    assert len(str(told.value)) < 150
+    assert len(str(caught.value)) < 150
 
 
 def test_whole_numbers_are_numbers():

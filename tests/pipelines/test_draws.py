@@ -143,9 +143,9 @@ def test_centres_by_hand():
 def test_means_are_of_the_present_windows():
     x = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
     present = torch.tensor([[True, True, False], [False, False, False]])
-    pooled, there = mean(x, present)
+    pooled, any_present = mean(x, present)
     assert pooled.tolist() == [[[2.0, 4.0]], [[0.0, 0.0]]]
-    assert there.tolist() == [[True], [False]]
+    assert any_present.tolist() == [[True], [False]]
 
 
 # ------------------------------------------------------------------------------------------------- memory and threads

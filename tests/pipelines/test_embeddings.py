@@ -118,8 +118,8 @@ def command(folder, stores, runs, **changes):
     experiment = folder / "mine.py"
     experiment.write_text(f"from tests.helpers.words import retrieval_run\nRUNS = (retrieval_run(**{changes}),)")
     words = ["evaluate", experiment, "--stores", stores, "--runs", runs, "--a-distance"]
-    said = CliRunner().invoke(main, [str(word) for word in words])
-    return said, {row.metric: row.value for row in results.read(runs / "results.jsonl")}
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    return result, {row.metric: row.value for row in results.read(runs / "results.jsonl")}
 
 
 def test_evaluate_adds_a_distances_where_they_are_asked_for(shifted, tmp_path):
@@ -127,8 +127,8 @@ def test_evaluate_adds_a_distances_where_they_are_asked_for(shifted, tmp_path):
     values = {row.metric: row.value for row in distances(folder, stores)}
     assert set(values) == {"a_distance/joint", "a_distance/video"}
     assert min(values.values()) > 1
-    said, written = command(tmp_path, stores, folder.parent, steps=20)
-    assert said.exit_code == 0, said.output
+    result, written = command(tmp_path, stores, folder.parent, steps=20)
+    assert result.exit_code == 0, result.output
     assert written == values | {row.metric: row.value for row in evaluate(folder, stores)}
 
 
@@ -136,10 +136,10 @@ def test_where_there_is_no_a_distance_side_and_split_are_named_and_recalls_are_k
     stores, runs = tmp_path / "stores", tmp_path / "runs"
     retrieval_stores(stores)
     train(retrieval_run(steps=1), stores, runs)
-    said, written = command(tmp_path, stores, runs, steps=1)
-    assert said.exit_code == 1
-    assert "1 of 1 runs have all results except A-distances" in said.output
-    assert re.search("source day, split test: A-distance.* 20 rows.* 6", said.output)
+    result, written = command(tmp_path, stores, runs, steps=1)
+    assert result.exit_code == 1
+    assert "1 of 1 runs have all results except A-distances" in result.output
+    assert re.search("source day, split test: A-distance.* 20 rows.* 6", result.output)
     assert "t2v/R@1" in written
     assert "a_distance/video" not in written
 

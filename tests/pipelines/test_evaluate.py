@@ -39,11 +39,11 @@ def truth(run_folder, clips, label="label"):
 def test_accuracies_are_those_of_the_kept_outputs(stores, tmp_path):
     folder = train(run(steps=4), stores, tmp_path)
     z, y = Run.open(folder).outputs["label"][0], truth(folder, manifest())
-    found = values(folder, stores)
-    assert found["top1"] == pytest.approx(np.mean([row.argmax() == label for row, label in zip(z, y, strict=True)]))
+    metrics = values(folder, stores)
+    assert metrics["top1"] == pytest.approx(np.mean([row.argmax() == label for row, label in zip(z, y, strict=True)]))
     recalls = [np.mean(z[y == c].argmax(1) == c) for c in range(3)]
-    assert found["mean_class"] == pytest.approx(np.mean(recalls))
-    assert "top5" not in found  # of 3 classes
+    assert metrics["mean_class"] == pytest.approx(np.mean(recalls))
+    assert "top5" not in metrics  # of 3 classes
 
 
 def test_result_rows_say_where_they_come_from(stores, tmp_path):
@@ -97,30 +97,30 @@ def test_several_labels_have_names_and_an_action(tmp_path):
     two = manifest(labels=lambda d, split, name: {"verb": name, "noun": {"chop": "leek"}.get(name, "soup")})
     stores = write_all(tmp_path / "stores", two)
     folder = train(run(steps=3), stores, tmp_path)
-    found = values(folder, stores)
+    metrics = values(folder, stores)
     outputs = Run.open(folder).outputs
     right = [outputs[label][0].argmax(1) == truth(folder, two, label) for label in ("verb", "noun")]
-    assert found["top1/verb"] == pytest.approx(right[0].mean())
-    assert found["top1/action"] == pytest.approx((right[0] & right[1]).mean())
-    assert {"mean_class/noun", "cv_s/verb", "norm/target/rgb/noun"} <= set(found)
-    assert "top1" not in found
+    assert metrics["top1/verb"] == pytest.approx(right[0].mean())
+    assert metrics["top1/action"] == pytest.approx((right[0] & right[1]).mean())
+    assert {"mean_class/noun", "cv_s/verb", "norm/target/rgb/noun"} <= set(metrics)
+    assert "top1" not in metrics
 
 
 def test_norms_are_those_of_the_trained_features(stores, tmp_path):
     config = run(steps=5)
     folder = train(config, stores, tmp_path)
-    method, opened, found = Run.open(folder).method(), open_run(config, stores), values(folder, stores)
+    method, opened, metrics = Run.open(folder).method(), open_run(config, stores), values(folder, stores)
     naive = {}
     for side, domain in (("source", "day"), ("target", "night")):
         rows = opened.manifest.rows(domain=domain, split="test")
         for m, store in opened.stores.items():
             x = torch.from_numpy(np.stack([store[row].mean(0) for row in rows]))
             naive[side, m] = np.mean([method.net.F[m](one).clamp_min(0).norm().item() for one in x])
-            assert found[f"norm/{side}/{m}"] == pytest.approx(naive[side, m], rel=1e-5)
+            assert metrics[f"norm/{side}/{m}"] == pytest.approx(naive[side, m], rel=1e-5)
     for name, sides in (("cv_s", ["source"]), ("cv_t", ["target"]), ("cv_st", ["source", "target"])):
         h = [naive[side, m] for side in sides for m in opened.stores]
         mean = sum(h) / len(h)
-        assert found[name] == pytest.approx((sum((v - mean) ** 2 for v in h) / len(h)) ** 0.5 / mean, rel=1e-5)
+        assert metrics[name] == pytest.approx((sum((v - mean) ** 2 for v in h) / len(h)) ** 0.5 / mean, rel=1e-5)
 
 
 def test_norms_count_only_rows_that_have_the_modality(tmp_path):
@@ -141,17 +141,17 @@ def test_dead_features_have_norms_but_no_coefficient_of_variation(stores, tmp_pa
     folder = train(run(steps=0), stores, tmp_path)
     weights = {name: torch.zeros_like(w) for name, w in Run.open(folder).method().state_dict().items()}
     torch.save(weights, folder / "head.pt")
-    found = values(folder, stores)
-    assert found["norm/source/rgb"] == found["norm/target/flow"] == 0
-    assert not any(metric.startswith("cv_") for metric in found)
+    metrics = values(folder, stores)
+    assert metrics["norm/source/rgb"] == metrics["norm/target/flow"] == 0
+    assert not any(metric.startswith("cv_") for metric in metrics)
 
 
 def test_predictions_for_a_confusion_matrix(stores, tmp_path):
     folder = train(run(), stores, tmp_path)
-    said = predictions(folder, stores)
-    assert said.classes == CLASSES
-    assert said.truth.tolist() == truth(folder, manifest()).tolist()
-    assert (said.truth == said.predicted).mean() == pytest.approx(values(folder, stores)["top1"])
+    predicted = predictions(folder, stores)
+    assert predicted.classes == CLASSES
+    assert predicted.truth.tolist() == truth(folder, manifest()).tolist()
+    assert (predicted.truth == predicted.predicted).mean() == pytest.approx(values(folder, stores)["top1"])
     with pytest.raises(ConfigError, match="no label 'verb'.*label"):
         predictions(folder, stores, "verb")
 
@@ -216,24 +216,24 @@ def test_a_source_that_lacks_a_modality_is_measured_on_what_is_there(tmp_path):
     folder = train(config, stores, tmp_path / "one runs")
     whole = next(open_run(config, write_all(tmp_path / "whole")).test("day").sweep())
     h = Run.open(folder).method().net.encode(whole)
-    found = values(folder, stores)
-    assert found["norm/source/flow"] == pytest.approx(h["flow"][1:].norm(dim=1).mean().item(), rel=1e-5)
-    assert found["norm/source/rgb"] == pytest.approx(h["rgb"].norm(dim=1).mean().item(), rel=1e-5)
+    metrics = values(folder, stores)
+    assert metrics["norm/source/flow"] == pytest.approx(h["flow"][1:].norm(dim=1).mean().item(), rel=1e-5)
+    assert metrics["norm/source/rgb"] == pytest.approx(h["rgb"].norm(dim=1).mean().item(), rel=1e-5)
 
     for absent in ("refuse", "drop"):
         config = run(steps=2, absent=absent)
         stores = with_gaps(tmp_path / f"all {absent}", dict.fromkeys(day, "absent"))
-        found = values(train(config, stores, tmp_path / f"runs {absent}"), stores)
-        assert "norm/source/rgb" in found
-        assert "norm/source/flow" not in found
+        metrics = values(train(config, stores, tmp_path / f"runs {absent}"), stores)
+        assert "norm/source/rgb" in metrics
+        assert "norm/source/flow" not in metrics
 
 
 def test_a_source_without_test_rows_is_left_out(tmp_path):
     whole = manifest()
     clips = tuple(clip for clip in whole.clips if (clip.domain, clip.split) != ("day", "test"))
     stores = write_all(tmp_path / "stores", dataclasses.replace(whole, clips=clips))
-    found = values(train(run(), stores, tmp_path), stores)
-    assert {metric for metric in found if metric.startswith(("norm", "cv"))} == {
+    metrics = values(train(run(), stores, tmp_path), stores)
+    assert {metric for metric in metrics if metric.startswith(("norm", "cv"))} == {
         "norm/target/rgb", "norm/target/flow", "cv_t"
     }  # fmt: skip
 
@@ -262,8 +262,8 @@ def test_of_equal_points_the_latest_is_selected_and_shown(stores, tmp_path):
     folder = train(run(holdout=0.25, select="source_val", eval_every=3, keep=4), stores, tmp_path)
     of_points(folder, accuracies=(1, 2, 3, 4), held=(0.5, 0.9, 0.9, 0.1))
     assert values(folder, stores)["top1"] == pytest.approx(3 / 6)
-    said = predictions(folder, stores)
-    assert (said.truth == said.predicted).sum() == 3
+    predicted = predictions(folder, stores)
+    assert (predicted.truth == predicted.predicted).sum() == 3
 
 
 def test_top5_of_an_action_takes_more_than_five_classes_in_each_task():

@@ -78,13 +78,13 @@ def extract(manifest, extractors, stores, **options):
 
 
 def test_every_row_is_its_clips(tmp_path, media):
-    seen = []
-    outcome = extract(clips(50), [Count(Params())], tmp_path, workers=3, progress=lambda *at: seen.append(at))
+    progress_calls = []
+    outcome = extract(clips(50), [Count(Params())], tmp_path, workers=3, progress=lambda *at: progress_calls.append(at))
     features = outcome.stores["count"].features
     assert features.shape == (50, 3, 2)
     assert np.array_equal(features[..., 0], np.repeat(np.arange(50), 3).reshape(50, 3))
     assert np.array_equal(features[..., 1], np.tile(np.arange(3), (50, 1)))
-    assert seen == [(i, 50) for i in range(51)]
+    assert progress_calls == [(i, 50) for i in range(51)]
     assert Manifest.read(tmp_path / "m" / "manifest.csv").sha256 == clips(50).sha256
 
 
@@ -101,17 +101,17 @@ def test_a_clip_is_decoded_once_for_all_extractors_that_want_it(tmp_path, media)
 def test_decoding_stays_a_few_windows_ahead(tmp_path, media, monkeypatch):
     """While the extractor stands still at its first batch, no more than the read-ahead is decoded."""
     monkeypatch.setattr(recipe, "BOUND", 6)
-    decoded, seen = [], []
+    decoded, computed = [], []
 
     class Slow(Count):
         batch = 2
 
         def __call__(self, windows):
-            if not seen:
+            if not computed:
                 while len(decoded) < 8:
                     time.sleep(0.01)
                 time.sleep(0.2)
-                seen.append(len(decoded))
+                computed.append(len(decoded))
             return super().__call__(windows)
 
     original = recipe.windows_of
@@ -125,7 +125,7 @@ def test_decoding_stays_a_few_windows_ahead(tmp_path, media, monkeypatch):
     recipe.extract(clips(4), [Slow(Params())], tmp_path, plan=Plan("segments", 100), workers=2)
     assert len(decoded) == 400
     # 2 + 2 computed or stacked, 2 more that cannot be, 6 waiting, 2 in the hands of the threads
-    assert seen[0] <= 14
+    assert computed[0] <= 14
 
 
 def test_a_broken_clip_is_recorded_and_the_rest_is_finished(tmp_path, media):
@@ -247,32 +247,32 @@ def test_two_extractions_share_the_blocks(tmp_path, media, monkeypatch):
                 others[0] = extract(clips(9), [Count(Params())], tmp_path, workers=1)
             return super().__call__(windows)
 
-    mine = extract(clips(9), [Meanwhile(Params())], tmp_path, workers=1)
+    outcome = extract(clips(9), [Meanwhile(Params())], tmp_path, workers=1)
     assert sorted(call[0] for call in media.calls) == [str(i) for i in range(9)]  # nobody decoded a clip twice
     assert others[0].clips == 5
     assert others[0].unusable() == ["count"]  # unfinished as yet
     (note,) = others[0].notes
     assert note.startswith("4 clips of count ")
     assert note.endswith("run this again")
-    assert mine.clips == 4
-    assert mine.notes == []
-    assert problems(mine.stores["count"].path) == []
+    assert outcome.clips == 4
+    assert outcome.notes == []
+    assert problems(outcome.stores["count"].path) == []
 
 
 def test_nothing_is_left_for_a_second_extraction(tmp_path, media):
-    said = []
+    outcomes = []
 
     class Meanwhile(Count):
         def __call__(self, windows):
             try:
                 extract(clips(2), [Count(Params())], tmp_path)
             except StoreError as error:
-                said.append(str(error))
+                outcomes.append(str(error))
             return super().__call__(windows)
 
     assert extract(clips(2), [Meanwhile(Params())], tmp_path).unusable() == []
-    assert "2 clips of count are being written by another process" in said[0]
-    assert said[0].endswith("wait for it")
+    assert "2 clips of count are being written by another process" in outcomes[0]
+    assert outcomes[0].endswith("wait for it")
 
 
 def test_an_extractor_that_stops_is_a_failure_of_that_clip(tmp_path, media):

@@ -61,9 +61,9 @@ def test_tiles_give_the_ranks_of_the_whole_matrix(tile):
     rng = np.random.default_rng(0)
     text, visual = (rng.standard_normal((size, 12), dtype=np.float32) for size in (300, 130))
     clip = rng.integers(0, 120, 300)  # the last clips have no captions
-    found = ranks(text, visual, clip, lambda t, v: t @ v.T, tile=tile)
-    for ours, theirs in zip(found, naive((text @ visual.T).tolist(), clip), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    rank = ranks(text, visual, clip, lambda t, v: t @ v.T, tile=tile)
+    for ours, expected in zip(rank, naive((text @ visual.T).tolist(), clip), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_every_tile_has_one_shape_and_one_more_per_row_and_column_at_most():

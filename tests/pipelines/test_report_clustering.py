@@ -182,15 +182,15 @@ def seen(truth, predicted, classes="abcd"):
 
 
 def test_what_a_cluster_holds():
-    said = seen([0, 0, 0, 1, 1, 1, 1, 2], [0, 0, 1, 0, 0, 0, 1, 2])
-    assert contents(said, 0) == "a: 5 clips, 2 (40 %) of the class, which has 3; dominated by b: 3"
-    assert contents(said, 1) == "b: 2 clips, 1 (50 %) of the class, which has 4"
-    assert contents(said, 2) == "c: 1 clip, 1 (100 %) of the class, which has 1"
+    sentences = seen([0, 0, 0, 1, 1, 1, 1, 2], [0, 0, 1, 0, 0, 0, 1, 2])
+    assert contents(sentences, 0) == "a: 5 clips, 2 (40 %) of the class, which has 3; dominated by b: 3"
+    assert contents(sentences, 1) == "b: 2 clips, 1 (50 %) of the class, which has 4"
+    assert contents(sentences, 2) == "c: 1 clip, 1 (100 %) of the class, which has 1"
 
 
 def test_what_is_mixed():
-    said = seen([0, 0, 0, 1, 1, 1, 1, 2], [0, 0, 1, 0, 0, 0, 1, 2])
-    assert re.search(r"3 of 4 b .* a; 1 of 3 a .* b\.", mixtures(said))
+    sentences = seen([0, 0, 0, 1, 1, 1, 1, 2], [0, 0, 1, 0, 0, 0, 1, 2])
+    assert re.search(r"3 of 4 b .* a; 1 of 3 a .* b\.", mixtures(sentences))
     assert mixtures(seen([0, 1], [0, 1])) == ""
 
 
@@ -212,16 +212,16 @@ FOUND = {"B0": [2, 2, 0, 0, 3, 3, 0, 1], "B1": [0, 0, 0, 0, 0, 0, 0, 1]}  # clus
 @pytest.fixture
 def folder(tmp_path):
     """Stores with a hostile class, and a run with such clusters; its results."""
-    of = manifest(rename=RENAMED)
-    write_all(tmp_path / "stores", of)
+    clip_manifest = manifest(rename=RENAMED)
+    write_all(tmp_path / "stores", clip_manifest)
     keep_run(tmp_path)
     return tmp_path
 
 
 def keep_run(folder, found=FOUND, **facts):
     config, stores = run(), folder / "stores" / "motions"
-    of = Manifest.read(stores / "manifest.csv")
-    rows = np.array(of.rows(domain="msr", split="test"))
+    clip_manifest = Manifest.read(stores / "manifest.csv")
+    rows = np.array(clip_manifest.rows(domain="msr", split="test"))
     spec = Spec(
         shapes={m: (3, 8, V, 2) for m, V in JOINTS.items()},
         windows=dict.fromkeys(JOINTS, 1),
@@ -231,7 +231,13 @@ def keep_run(folder, found=FOUND, **facts):
         clusters=4,
     )
     read = {f"store {m}": FeatureStore.open(stores / f"{m}.zarr").fingerprint for m in JOINTS}
-    facts = {"read": {"manifest": of.sha256, **read}, "points": [{"step": 3}], "note": "", "recipes": {}, **facts}
+    facts = {
+        "read": {"manifest": clip_manifest.sha256, **read},
+        "points": [{"step": 3}],
+        "note": "",
+        "recipes": {},
+        **facts,
+    }
     facts |= {"untrained": [], "collapsed": []}
     outputs = {"rows": rows}
     for branch, clusters in found.items():
@@ -261,15 +267,15 @@ def test_cards_say_what_is_in_each_cluster(folder):
         "msr:kick: 2 clips, 2 (100 %) of the class, which has 2",
         "msr:wave: 1 clip, 1 (100 %) of the class, which has 2",
     ]
-    said = " ".join(texts)
-    assert "Branch B0, by its classifier: 87.5 % of 8 clips are in the cluster of their class." in said
-    assert "1 of 2 msr:wave in the cluster of msr:draw." in said
-    assert "Branch B1, by its classifier: 37.5 % of 8 clips" in said
-    assert "Empty: 2 of 4 clusters" in said
-    assert "use the target's labels" in said
-    assert "oracle K" in said
+    words = " ".join(texts)
+    assert "Branch B0, by its classifier: 87.5 % of 8 clips are in the cluster of their class." in words
+    assert "1 of 2 msr:wave in the cluster of msr:draw." in words
+    assert "Branch B1, by its classifier: 37.5 % of 8 clips" in words
+    assert "Empty: 2 of 4 clusters" in words
+    assert "use the target's labels" in words
+    assert "oracle K" in words
     for claim in ("Domains share the classes", "The backbones are frozen"):  # of classification alone
-        assert claim not in said
+        assert claim not in words
 
 
 def test_marks_names_and_descriptions_are_those_of_the_clips(folder):
@@ -306,7 +312,7 @@ def test_clips_nearest_to_the_mean_of_their_cluster_are_shown(folder):
 
 def test_without_a_classifier_clusters_are_those_of_kmeans(folder):
     path = folder / "runs" / run().id / "outputs.npz"
-    kept = {name: of for name, of in np.load(path).items() if not name.startswith("cluster")}
+    kept = {name: array for name, array in np.load(path).items() if not name.startswith("cluster")}
     np.savez(path, **kept)
     assert "Branch B0, by k-means (its first start)" in page(folder)
 
@@ -370,8 +376,8 @@ def test_a_missing_run_or_manifest_leaves_a_page_that_says_so(folder):
 def test_a_perfect_clustering_has_a_perfect_confusion_whatever_its_numbers(folder, seed):
     order = np.random.default_rng(seed).permutation(4)
     path = keep_run(folder, {"B0": order[np.repeat(np.arange(4), 2)].tolist()})
-    found = predictions(path, folder / "stores")
-    np.testing.assert_array_equal(found.predicted, found.truth)
+    predicted = predictions(path, folder / "stores")
+    np.testing.assert_array_equal(predicted.predicted, predicted.truth)
     text = page(folder)
     (image,) = re.findall(r'<svg [^>]*aria-label="Confusion matrix of BM.*?</svg>', text)
     assert re.findall(r'<text class="cell[^"]*"[^>]*>(\d+)</text>', image) == ["100"] * 4

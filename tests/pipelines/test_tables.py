@@ -323,8 +323,8 @@ def test_a_start_outside_the_experiment_is_said():
 
 def test_adapting_to_the_test_clips_is_said(toy):
     assert "Transductive" not in one_line([], toy)
-    seen = replace(toy, runs=tuple(replace(run, train_split="test") if run.target else run for run in toy.runs))
-    assert "Transductive: RNA (UDA) adapted to the test clips" in one_line([], seen)
+    transductive = replace(toy, runs=tuple(replace(run, train_split="test") if run.target else run for run in toy.runs))
+    assert "Transductive: RNA (UDA) adapted to the test clips" in one_line([], transductive)
 
 
 def test_several_tasks_are_headed_by_all_of_them_right(toy):

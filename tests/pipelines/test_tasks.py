@@ -71,7 +71,7 @@ def test_an_unknown_metric_is_answered_with_the_nearest(name, nearest):
 
 def listed():
     result = CliRunner().invoke(main, ["list", "metrics"], catch_exceptions=False)
-    return [line.split()[0] for line in result.output.splitlines()]
+    return [line.split()[0] for line in result.stdout.splitlines()]
 
 
 def test_list_metrics_prints_every_name():

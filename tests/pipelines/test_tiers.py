@@ -207,9 +207,9 @@ def test_windows_of_short_rows_move_no_draw_of_the_others(stores, whole):
     for _ in range(10):
         index = next(short).index
         assert torch.equal(index, next(full).index)
-        mine, theirs = (draw.windows(index)["rgb"] for draw in (short, full))
+        short_windows, full_windows = (draw.windows(index)["rgb"] for draw in (short, full))
         same = lengths[index] == T
-        assert torch.equal(mine[same], theirs[same])
+        assert torch.equal(short_windows[same], full_windows[same])
     assert (lengths == T).any()
 
 
@@ -253,17 +253,17 @@ def test_pieces_are_read_ahead_of_their_copying_and_let_go_of(stores, spied, mon
     opened = open_run(run(feeds={"rgb": Feed("hog")}, absent="mask"), stores, tier="resident")
     rows = opened.sides["source"].rows
     a, b, c = rows[:5], rows[5:10], rows[10:]
-    seen = [(what, rows) for what, _, rows in spied if rows]
-    assert seen == [("ahead", a), ("ahead", b), ("release", a), ("ahead", c), ("release", b), ("release", c)]
+    calls = [(call, rows) for call, _, rows in spied if rows]
+    assert calls == [("ahead", a), ("ahead", b), ("release", a), ("ahead", c), ("release", b), ("release", c)]
 
 
 def test_mapped_rows_are_populated_and_streamed_ones_are_not(stores, spied):
     opened = {tier: open_run(run(feeds={"rgb": Feed("hog")}, absent="mask"), stores, tier=tier) for tier in tiers.TIERS}
     populated = {}
-    for tier, of in opened.items():
+    for tier, opened_run in opened.items():
         spied.clear()
-        rows = of.sides["source"].rows
-        populated[tier] = [found for what, _, found in spied if what == "populate"]
+        rows = opened_run.sides["source"].rows
+        populated[tier] = [populated_rows for call, _, populated_rows in spied if call == "populate"]
     assert populated == {"resident": [], "mapped": [rows], "streaming": []}
 
 
@@ -300,18 +300,21 @@ def test_sweeps_have_equal_pieces_in_all_tiers(train_draw, test_draw, share, row
 
 @pytest.fixture
 def spied(monkeypatch):
-    """What is read ahead and let go of, by modality size: [(what, rows)]. Threads that read ahead end with the test."""
-    seen, streams, init = [], [], Stream.__init__
-    monkeypatch.setattr(Stream, "__init__", lambda self, *args: (streams.append(self), init(self, *args))[1])
-    for what in ("ahead", "release", "populate"):
-        real = getattr(Mapped, what)
+    """The calls that read ahead, release and populate rows: [(call, bytes of a row, rows)].
 
-        def spy(self, rows, what=what, real=real):
-            seen.append((what, self.row_bytes, sorted(rows.tolist())))
+    Threads that read ahead end with the test.
+    """
+    calls, streams, init = [], [], Stream.__init__
+    monkeypatch.setattr(Stream, "__init__", lambda self, *args: (streams.append(self), init(self, *args))[1])
+    for call in ("ahead", "release", "populate"):
+        real = getattr(Mapped, call)
+
+        def spy(self, rows, call=call, real=real):
+            calls.append((call, self.row_bytes, sorted(rows.tolist())))
             real(self, rows)
 
-        monkeypatch.setattr(Mapped, what, spy)
-    yield seen
+        monkeypatch.setattr(Mapped, call, spy)
+    yield calls
     for stream in streams:
         stream.reader.shutdown(cancel_futures=True)
 
@@ -328,7 +331,7 @@ def test_streaming_draws_every_row_once_per_pass_from_a_few_blocks(stores, spied
         assert len({row // 4 for row in rows[:8]}) == 2
         passes.append(rows)
     assert len({tuple(rows) for rows in passes}) == 20
-    released = Counter(row for what, size, rows in spied if (what, size) == ("release", 1024) for row in rows)
+    released = Counter(row for call, size, rows in spied if (call, size) == ("release", 1024) for row in rows)
     assert all(19 <= released[row] <= 20 for row in opened.sides["source"].rows)
 
 
@@ -343,8 +346,9 @@ def test_streaming_reads_ahead_what_comes_and_lets_go_of_what_was(stores, spied,
         batches.append(sorted(at[next(draw).index].tolist()))
     opened.features.stream.reader.shutdown()
     for size in (1024, 2048):
-        assert [rows for what, of, rows in spied if (what, of) == ("ahead", size)][:5] == batches[1:]
-        assert [rows for what, of, rows in spied if (what, of) == ("release", size)] == batches[:5]
+        calls = [(call, rows) for call, row_bytes, rows in spied if row_bytes == size]
+        assert [rows for call, rows in calls if call == "ahead"][:5] == batches[1:]
+        assert [rows for call, rows in calls if call == "release"] == batches[:5]
 
 
 def test_streaming_sweeps_in_order_and_lets_go(stores, spied, monkeypatch):
@@ -354,7 +358,7 @@ def test_streaming_sweeps_in_order_and_lets_go(stores, spied, monkeypatch):
     sides = [side.index.tolist() for side in opened.sweep("source")]
     assert sides == [list(range(5)), list(range(5, 10)), [10, 11]]
     rows = opened.sides["source"].rows
-    released = [rows for what, size, rows in spied if (what, size) == ("release", 1024)]
+    released = [rows for call, size, rows in spied if (call, size) == ("release", 1024)]
     assert released == [rows[:5], rows[5:10], rows[10:]]
 
 
@@ -363,10 +367,10 @@ def test_new_pools_let_go_of_the_old_ones(stores, spied):
     opened = open_run(config, stores, tier="streaming")
     draw = draws(config, opened.sides)["source"]
     next(draw)
-    assert not [what for what, _, _ in spied if what == "release"]
+    assert not [call for call, _, _ in spied if call == "release"]
     draw.use([torch.tensor([1, 1, 5])])
     assert set(next(draw).index.tolist()) == {1, 5}
-    assert len([what for what, _, _ in spied if what == "release"]) == 2 + 2 * 1  # old group; the 3 rows are used up
+    assert len([call for call, _, _ in spied if call == "release"]) == 2 + 2 * 1  # old group; the 3 rows are used up
 
 
 class Failing:
@@ -419,8 +423,8 @@ def test_groups_are_four_blocks():
 
 def choose(memory, workers=1, draw="all", tier=None, stores=None):
     opened = {"rgb": FeatureStore.open(stores / "toy" / "hog.zarr")}
-    found = open_features(opened, [Wanted(36, {"rgb": draw})], memory=memory, workers=workers, tier=tier)
-    return found.tier, found.why
+    features = open_features(opened, [Wanted(36, {"rgb": draw})], memory=memory, workers=workers, tier=tier)
+    return features.tier, features.why
 
 
 def test_the_tier_that_fits_is_chosen_and_explained(stores):
@@ -493,9 +497,11 @@ def test_archives_are_decoded_whole(stores):
     store.archived = True
     floats, decoded = 3 * 128 * 4, 36 * T * 128 * 2
     memory = int((floats + decoded) / tiers.RESIDENT) + 1
-    found = open_features({"rgb": store}, [Wanted(3, {"rgb": "mean"})], memory=memory)
-    assert found.tier == "resident"
-    assert found.why.endswith("hog.zarr is an archive, which cannot be mapped; `featcache unpack` makes a store of it")
+    features = open_features({"rgb": store}, [Wanted(3, {"rgb": "mean"})], memory=memory)
+    assert features.tier == "resident"
+    assert features.why.endswith(
+        "hog.zarr is an archive, which cannot be mapped; `featcache unpack` makes a store of it"
+    )
     with pytest.raises(StoreError, match=r"in the tier mapped \(.* of archives .*\), but .*featcache unpack"):
         open_features({"rgb": store}, [Wanted(3, {"rgb": "mean"})], memory=memory - 2)
 
@@ -579,13 +585,13 @@ def test_runs_that_share_memory_share_the_budget(stores, tmp_path):
 
 
 def test_the_engine_says_how_many_share_what_memory(stores, tmp_path, monkeypatch):
-    told = []
+    given = []
     monkeypatch.setattr(engine, "free_memory", lambda: 12345)
-    monkeypatch.setattr(engine, "train", lambda config, stores, runs, device, *rest: told.append(rest))
+    monkeypatch.setattr(engine, "train", lambda config, stores, runs, device, *rest: given.append(rest))
     monkeypatch.setattr(engine, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
     for workers, runs in ((1, 3), (2, 3), (9, 3)):
         engine.run_all([run(seed=k) for k in range(runs)], stores, tmp_path, workers=workers)
-    assert told == [(12345, 1)] * 3 + [(12345, 2)] * 3 + [(12345, 3)] * 3
+    assert given == [(12345, 1)] * 3 + [(12345, 2)] * 3 + [(12345, 3)] * 3
 
 
 def test_the_engine_tells_tier_and_reason(stores, tmp_path):
@@ -628,8 +634,8 @@ def test_reading_what_is_larger_than_memory_takes_little(gib, tmp_path):
         stream_all({str(tmp_path)!r}, 40, {gib << 28})  # memory: a quarter of the store
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    said = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout)
+    printed = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout)
     rows = (gib << 10) - (gib << 10) // 64  # without those of the test
-    assert (said["tier"], said["swept"]) == ("streaming", rows)
-    assert said["drawn"] == min(rows, 40 * 32)
-    assert said["peak_bytes"] < min(2 << 30, gib << 30)
+    assert (printed["tier"], printed["swept"]) == ("streaming", rows)
+    assert printed["drawn"] == min(rows, 40 * 32)
+    assert printed["peak_bytes"] < min(2 << 30, gib << 30)

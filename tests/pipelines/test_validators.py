@@ -237,7 +237,7 @@ def trained(stores, tmp_path_factory):
 
 
 def values(folder, stores):
-    return {found.metric: found.value for found in evaluate(folder, stores)}
+    return {result.metric: result.value for result in evaluate(folder, stores)}
 
 
 def truth(folder):
@@ -256,14 +256,14 @@ def test_every_point_has_every_score_and_choosing_changes_no_number(trained, sto
 
 @pytest.mark.parametrize("rule", VALIDATORS)
 def test_the_point_that_a_validator_likes_best_is_the_result(rule, trained, stores):
-    made, found = Run.open(trained[rule]), values(trained[rule], stores)
+    made, metrics = Run.open(trained[rule]), values(trained[rule], stores)
     liked = [point[rule] for point in made.points]
     assert len(set(liked)) > 1, "the test is blind if all points are alike"
     k = liked.index((max if VALIDATORS[rule].higher else min)(liked))
     if liked.count(liked[k]) == 1:
-        assert found["top1"] == topk_accuracy(made.outputs["label"][k], truth(made.folder), 1)
-        assert found["validator/snd"] == made.points[k]["snd"]
-    assert found[f"validator/{rule}"] == liked[k]
+        assert metrics["top1"] == topk_accuracy(made.outputs["label"][k], truth(made.folder), 1)
+        assert metrics["validator/snd"] == made.points[k]["snd"]
+    assert metrics[f"validator/{rule}"] == liked[k]
 
 
 def test_the_oracle_takes_the_point_that_is_best_on_the_test_rows(trained, stores):
@@ -272,15 +272,15 @@ def test_the_oracle_takes_the_point_that_is_best_on_the_test_rows(trained, store
     assert len(set(right)) > 1, "the test is blind if all points are alike"
     k = max(k for k, share in enumerate(right) if share == max(right))
     assert values(made.folder, stores)["top1"] == max(right)
-    assert {found.select for found in evaluate(made.folder, stores)} == {"oracle"}
+    assert {result.select for result in evaluate(made.folder, stores)} == {"oracle"}
     assert predictions(made.folder, stores).predicted.tolist() == made.outputs["label"][k].argmax(1).tolist()
     assert "oracle" not in made.points[k]
 
 
 def test_scores_of_a_mean_are_means(trained, stores):
-    points, found = Run.open(trained["mean"]).points, values(trained["mean"], stores)
-    assert found["validator/bnm"] == pytest.approx(sum(point["bnm"] for point in points) / 6)
-    assert "validator/oracle" not in found
+    points, metrics = Run.open(trained["mean"]).points, values(trained["mean"], stores)
+    assert metrics["validator/bnm"] == pytest.approx(sum(point["bnm"] for point in points) / 6)
+    assert "validator/oracle" not in metrics
 
 
 def test_scores_are_those_of_the_heads_own_predictions_and_features(trained, stores):
@@ -288,11 +288,13 @@ def test_scores_are_those_of_the_heads_own_predictions_and_features(trained, sto
     made, opened = Run.open(trained["last"]), open_run(BASE, stores)
     method, sides = made.method(), open_run(BASE, stores).sides
     with torch.no_grad():
-        said = {name: next(rows.sweep()) for name, rows in sides.items()}
-        p = {name: method.net.classify(method.net.encode(side))["label"].softmax(1) for name, side in said.items()}
-        f = {name: torch.cat(list(method.net.encode(side).values()), 1) for name, side in said.items()}
+        whole_side = {name: next(rows.sweep()) for name, rows in sides.items()}
+        p = {
+            name: method.net.classify(method.net.encode(side))["label"].softmax(1) for name, side in whole_side.items()
+        }
+        f = {name: torch.cat(list(method.net.encode(side).values()), 1) for name, side in whole_side.items()}
     wrong = (p["source_val"].argmax(1) != sides["source_val"].y["label"]).double()
-    expected = {of.__name__: of(p["target"]) for of in (infomax, snd, bnm)} | {
+    expected = {validator.__name__: validator(p["target"]) for validator in (infomax, snd, bnm)} | {
         "entropy": mean_entropy(p["target"]),
         "source_val": 1 - float(wrong.mean()),
         "dev": dev(density_ratio(f["source"], f["target"], f["source_val"]), wrong),
@@ -305,8 +307,8 @@ def test_scores_are_those_of_the_heads_own_predictions_and_features(trained, sto
 def test_a_run_without_target_or_held_out_rows_is_scored_by_what_it_has(stores, tmp_path):
     assert Run.open(train(run(steps=2), stores, tmp_path)).points[0].keys() == {"step"}
     assert Run.open(train(run(steps=2, holdout=0.25), stores, tmp_path)).points[0].keys() == {"step", "source_val"}
-    found = Run.open(train(run(**ADAPTED, steps=2), stores, tmp_path))
-    assert found.points[0].keys() == {"step", "entropy", "infomax", "snd", "bnm"}
+    finished = Run.open(train(run(**ADAPTED, steps=2), stores, tmp_path))
+    assert finished.points[0].keys() == {"step", "entropy", "infomax", "snd", "bnm"}
 
 
 def test_labels_of_the_target_change_no_score(trained, tmp_path):
@@ -344,7 +346,7 @@ def test_features_are_of_the_modalities_that_all_sides_have(stores):
     opened = open_run(dataclasses.replace(BASE, feeds=feeds), stores)
     method = rna.Rna(BASE.method, opened.spec, adapter.Adapter(BASE.net, opened.spec))
     f = features(method, opened.sides)
-    assert {side: tuple(of.shape) for side, of in f.items()} == {
+    assert {side: tuple(features_of_side.shape) for side, features_of_side in f.items()} == {
         "source": (9, 64),
         "source_val": (3, 64),
         "target": (12, 64),
@@ -410,5 +412,5 @@ def test_results_of_older_lines_need_no_score(trained, stores, tmp_path):
     facts = json.loads((folder / "run.json").read_text())
     facts["points"] = [{"step": point["step"], "source_val": point["source_val"]} for point in facts["points"]]
     (folder / "run.json").write_text(json.dumps(facts))
-    found = {metric for metric in values(folder, stores) if metric.startswith("validator/")}
-    assert found == {"validator/source_val"}
+    metrics = {metric for metric in values(folder, stores) if metric.startswith("validator/")}
+    assert metrics == {"validator/source_val"}

@@ -97,7 +97,7 @@ def test_a_row_is_what_one_of_its_stores_says(tier, train_draw, test_draw, store
     """All of its windows come from that store, which is not always the same; against numpy, row by row."""
     config = viewed(train_draw, test_draw)
     opened = open_run(config, stores, tier=tier)
-    seen = set()
+    drawn_views = set()
     for name, sides in drawn(config, opened, 12).items():
         rows = opened.sides[name].rows
         for side in sides:
@@ -107,8 +107,8 @@ def test_a_row_is_what_one_of_its_stores_says(tier, train_draw, test_draw, store
                     view = int(x[0, 0])
                     key = m if view == 0 else f"{m}/{names[view]}"
                     check(x, side.present[m][i].numpy(), opened.stores[key], row, train_draw)
-                    seen.add((m, view))
-    assert seen == {(m, view) for m, names in VIEWS.items() for view in range(len(names))}
+                    drawn_views.add((m, view))
+    assert drawn_views == {(m, view) for m, names in VIEWS.items() for view in range(len(names))}
 
 
 @RESIDENT_OR_STREAMING
@@ -132,10 +132,12 @@ def test_every_view_of_every_row_is_drawn_about_equally(tier, stores):
 def test_views_move_no_other_draw(tier, train_draw, stores):
     """Rows, labels and windows are those of the run without views; a row of view 0 is the same to the bit."""
     with_views, without = (viewed(train_draw, views=views) for views in (True, False))
-    mine, theirs = (drawn(config, open_run(config, stores, tier=tier), 8) for config in (with_views, without))
+    viewed_batches, plain_batches = (
+        drawn(config, open_run(config, stores, tier=tier), 8) for config in (with_views, without)
+    )
     others = 0
     for name in ("source", "target"):
-        for a, b in zip(mine[name], theirs[name], strict=True):
+        for a, b in zip(viewed_batches[name], plain_batches[name], strict=True):
             for m in VIEWS:
                 others += int((a.x[m][:, 0, 0] > 0).sum())
                 a.x[m][..., 0] = b.x[m][..., 0]  # all but which view it is
@@ -173,8 +175,8 @@ def test_pools_of_a_method_have_views(tier, stores):
     draw = draws(config, open_run(config, stores, tier=tier).sides)["target"]
     draw.use([torch.tensor([3, 3, 7]), torch.tensor([5])])
     sides = [clone(next(draw)) for _ in range(40)]
-    seen = {(int(row), int(x[0, 0])) for side in sides for row, x in zip(side.index, side.x["rgb"], strict=True)}
-    assert seen == {(row, view) for row in (3, 5, 7) for view in range(3)}
+    row_views = {(int(row), int(x[0, 0])) for side in sides for row, x in zip(side.index, side.x["rgb"], strict=True)}
+    assert row_views == {(row, view) for row in (3, 5, 7) for view in range(3)}
 
 
 def test_seeds_and_sides_draw_views_of_their_own(stores):
@@ -195,15 +197,15 @@ def test_seeds_and_sides_draw_views_of_their_own(stores):
 @EVERY
 def test_sweeps_and_tests_see_the_store_alone(tier, train_draw, test_draw, stores):
     with_views, without = (viewed(train_draw, test_draw, views, holdout=0.25) for views in (True, False))
-    mine, theirs = (open_run(config, stores, tier=tier) for config in (with_views, without))
+    viewed_run, plain_run = (open_run(config, stores, tier=tier) for config in (with_views, without))
     for name in ("source", "source_val", "target"):
-        for a, b in zip(mine.sides[name].sweep(), theirs.sides[name].sweep(), strict=True):
+        for a, b in zip(viewed_run.sides[name].sweep(), plain_run.sides[name].sweep(), strict=True):
             equal(a, b)
             assert all((x[..., 0] == 0).all() for x in a.x.values())
-    for a, b in zip(mine.test("day", "night").sweep(), theirs.test("day", "night").sweep(), strict=True):
+    for a, b in zip(viewed_run.test("day", "night").sweep(), plain_run.test("day", "night").sweep(), strict=True):
         equal(a, b)
-    assert mine.test().views == {}
-    assert mine.spec == theirs.spec
+    assert viewed_run.test().views == {}
+    assert viewed_run.spec == plain_run.spec
 
 
 @pytest.fixture
@@ -231,9 +233,9 @@ def test_streaming_reads_of_each_view_the_rows_that_are_drawn_from_it(stores, re
         views = side.x["rgb"][:, 0, 0].long()
         taken.append([sorted(at[i] for i in side.index[views == view].tolist()) for view in range(3)])
     opened.features.stream.reader.shutdown()
-    for what, expected in (("ahead", taken[1:]), ("release", taken[:8])):
-        found = [[rows for of, view, rows in read if (of, view) == (what, k)] for k in range(3)]
-        assert [list(rows) for rows in zip(*found, strict=True)][:8] == expected
+    for call, expected in (("ahead", taken[1:]), ("release", taken[:8])):
+        rows_of_views = [[rows for name, view, rows in read if (name, view) == (call, k)] for k in range(3)]
+        assert [list(rows) for rows in zip(*rows_of_views, strict=True)][:8] == expected
     assert any(rows for batch in taken for rows in batch[1:])
 
 
@@ -242,7 +244,7 @@ def test_streaming_sweeps_read_no_view(stores, read, monkeypatch):
     opened = open_run(viewed(feeds={"rgb": feeds()["rgb"]}), stores, tier="streaming")
     assert sum(len(side.index) for side in opened.sweep("source")) == 12
     opened.features.stream.reader.shutdown()
-    assert sum(len(rows) for what, view, rows in read if (what, view) == ("release", 0)) == 12
+    assert sum(len(rows) for call, view, rows in read if (call, view) == ("release", 0)) == 12
     assert not [rows for _, view, rows in read if view and rows]
 
 
@@ -258,7 +260,7 @@ def test_views_count_when_a_tier_is_chosen(stores):
         (stored, tiers.MAPPED, "mapped", "streaming"),
     ):
         memory = int(needs / share) + 1
-        found = [open_run(viewed(), stores, memory=of).features.tier for of in (memory, memory - 2)]
+        found = [open_run(viewed(), stores, memory=budget).features.tier for budget in (memory, memory - 2)]
         assert found == [tier, less]
 
 
