@@ -6,8 +6,10 @@ from pathlib import Path
 
 from featcache.endings import NUMBERS, SKELETON
 from featcache.errors import FeatcacheError, ManifestError
+from featcache.files import near
 from featcache.manifest import BOUNDS, Clip, Manifest
 from featcache.progress import Progress, silent
+from featcache.wording import alike, exactly
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
@@ -40,7 +42,7 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
         manifest = Manifest.read(path)
     except FeatcacheError as error:
         return [str(error)]
-    return [*_spellings(manifest), *_unseen(manifest), *_sources(manifest, progress)]
+    return [*spellings(manifest), *_unseen(manifest), *_sources(manifest, progress)]
 
 
 def _sources(manifest: Manifest, progress: Progress) -> Iterator[str]:
@@ -59,9 +61,8 @@ def _source(path: Path, fps: float | None, clips: list[Clip]) -> Iterator[tuple[
     """Compare the clips of one source with it: each problem with its clip."""
     if path.suffix.lower() in SKELETON | NUMBERS:  # only the extractor can interpret their content
         if not path.is_file():
-            yield from (
-                (clip, f"{path} does not exist; relative sources start in the manifest's folder") for clip in clips
-            )
+            hint = near(path) or "; relative sources start in the manifest's folder"
+            yield from ((clip, f"{path} does not exist{hint}") for clip in clips)
         return
     from featcache import media
     from featcache.media.source import open_source, reported
@@ -85,16 +86,21 @@ def _source(path: Path, fps: float | None, clips: list[Clip]) -> Iterator[tuple[
             yield clip, f"{column} {clip.stop:g} is after the end of {path}, so the clip is cut at {end:g}"
 
 
-def _spellings(manifest: Manifest) -> Iterator[str]:
-    """Find names that differ only by case or surrounding blanks: probably one thing, typed in two ways."""
+def spellings(manifest: Manifest) -> Iterator[str]:
+    """Find names that differ only by case, blanks, invisible characters or Unicode form: probably one thing each."""
     columns = {"domain": manifest.domains, **{f"label kind {kind!r}": c for kind, c in manifest.classes.items()}}
     for column, names in columns.items():
-        spellings = defaultdict(list)
+        spelled_alike = defaultdict(list)
         for name in names:
-            spellings[name.strip().casefold()].append(name)
-        for alike in spellings.values():
-            if len(alike) > 1:
-                yield f"{column}: {', '.join(map(repr, alike))} differ only by case or blanks; spell them alike"
+            spelled_alike[alike(name)].append(name)
+        for form, same in spelled_alike.items():
+            if not form:
+                yield f"{column}: {', '.join(exactly(same))} prints nothing; leave the cell empty, or write a name"
+            elif len(same) > 1:
+                yield (
+                    f"{column}: {', '.join(exactly(same))} differ only by case, blanks, invisible characters or "
+                    "Unicode form; spell them alike"
+                )
 
 
 def _unseen(manifest: Manifest) -> Iterator[str]:

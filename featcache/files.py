@@ -1,19 +1,26 @@
 """Files and folders that exist whole or not at all, even after a power cut; locks; cached reads of files."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import IO, Any, TypeVar, TypeVarTuple
 
-from featcache.errors import FormatError
+from featcache.errors import FeatcacheError, FormatError
+from featcache.wording import alike, exactly
 
 Rest = TypeVarTuple("Rest")
 T = TypeVar("T")
+
+#: errors of file systems that cannot open or sync a folder (CIFS, VirtualBox, some FUSE); a bad disk gives others
+UNSYNCABLE = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EISDIR)
+_unsynced: set[int] = set()  #: devices that were named in a warning, so that each one is named once
 
 
 def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
@@ -73,12 +80,28 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that renames and removals in it survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Sync a folder, so that renames and removals in it survive a power cut.
+
+    On a file system that cannot sync folders, a warning names the folder, once per file system.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in UNSYNCABLE:
+            error.filename = error.filename or os.fspath(folder)
+            raise
+        device = folder.stat().st_dev
+        if device not in _unsynced:
+            _unsynced.add(device)
+            warnings.warn(
+                f"the file system of {folder} cannot sync folders ({error.strerror}): files are written whole and "
+                "synced, but the last ones may be missing after a power cut; run the same command again then",
+                stacklevel=2,
+            )
 
 
 def file_sha256(path: Path) -> str:
@@ -109,8 +132,24 @@ def locked(lock: Path) -> Iterator[None]:
     """
     make_folder(lock.parent)
     with lock.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        flock(file, fcntl.LOCK_EX)
         yield
+
+
+def flock(file: IO[Any], kind: int) -> None:
+    """Lock an open file by the kernel, as `fcntl.flock` does; BlockingIOError while another process holds the lock.
+
+    FeatcacheError on a file system without locks: two processes could damage each other's work there.
+    """
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise FeatcacheError(
+            f"cannot lock {file.name}: {error.strerror}. Its file system has no locks, which keep two processes from "
+            "writing the same files; use a folder on a local disk, or mount the file system with locks (flock)"
+        ) from None
 
 
 def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Path, *Rest], T]]:
@@ -133,3 +172,39 @@ def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Pa
         return read_again_if_changed
 
     return decorate
+
+
+def near(path: Path) -> str:
+    """Return the end of a sentence about a path that does not exist: the existing path spelled almost alike, or "".
+
+    Two spellings are alike if they differ only in / and backslashes, which are part of names here, in case, blanks,
+    invisible characters or Unicode form: macOS stores é as two characters (NFD), most keyboards write one (NFC).
+    """
+    slashed = os.fspath(path).replace("\\", "/")
+    advice = "write / instead of backslashes" if slashed != os.fspath(path) else ""
+    try:
+        existing = _existing(Path(slashed))
+    except OSError:  # a folder that cannot be listed
+        existing = None
+    if existing is None or existing == path:
+        return f"; {advice}" if advice else ""
+    if existing != Path(slashed):
+        advice = "; ".join(
+            [advice] * bool(advice) + ["spell it as on the disk (case, blanks and Unicode form, NFC or NFD)"]
+        )
+    return f", but {exactly([os.fspath(existing)])[0]} does; {advice}"
+
+
+def _existing(path: Path) -> Path | None:
+    """Return the existing path that is spelled like this one, part by part; None if there is none."""
+    if os.path.exists(path):
+        return path
+    folder = _existing(path.parent) if path != path.parent else None
+    same = _names(folder).get(alike(path.name)) if folder and folder.is_dir() else None
+    return folder / same if folder and same else None
+
+
+@remembered(8)
+def _names(folder: Path) -> dict[str, str]:
+    """Form that names alike share -> name in the folder."""
+    return {alike(name): name for name in sorted(os.listdir(folder), reverse=True)}

@@ -29,7 +29,8 @@ from functools import cached_property
 from pathlib import Path
 
 from featcache.errors import ManifestError
-from featcache.files import write_file
+from featcache.files import near, write_file
+from featcache.spreadsheets import UTF8, advice, fault
 
 SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")
@@ -93,13 +94,13 @@ class Manifest:
             with path.open(encoding="utf-8-sig", newline="") as file:  # newlines unchanged: \r may be part of a cell
                 text = file.read()
         except FileNotFoundError:
-            raise ManifestError(f"no manifest {path}: the file does not exist") from None
+            raise ManifestError(f"no manifest {path}: the file does not exist{near(path)}") from None
         except IsADirectoryError:
             raise ManifestError(
                 f"{path} is a folder, not a manifest; `featcache manifest scan {path}` makes one"
             ) from None
         except UnicodeDecodeError as error:
-            raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+            raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {UTF8}") from None
         except OSError as error:
             raise ManifestError(f"manifest {path} cannot be read: {error.strerror or error}") from None
         is_copy = path.name == "manifest.csv" and any(path.parent.glob("*.zarr"))
@@ -239,7 +240,7 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
                 continue
             line = reader.line_num
             if len(cells) != len(header):
-                raise ManifestError(f"{path} line {line}: {len(cells)} cells for {len(header)} columns")
+                raise ManifestError(f"{path} line {line}: {len(cells)} cells for {len(header)} columns{advice(cells)}")
             clip = _clip(dict(zip(header, cells, strict=True)), unit, kinds, f"{path} line {line}")
             if clip.clip_id in line_of:
                 raise ManifestError(
@@ -256,9 +257,8 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
 
 def _check_header(header: list[str], path: Path) -> str:
     """Check the column names, and return the unit of the bounds."""
-    for separator in ";\t":
-        if len(header) == 1 and separator in header[0]:
-            raise ManifestError(f"{path} line 1: cells are separated by {separator!r}; separate them by commas")
+    if problem := fault(header):
+        raise ManifestError(f"{path} line 1: {problem}")
     for column in header:
         if header.count(column) > 1:
             raise ManifestError(f"{path} line 1: column {column!r} occurs twice; remove or rename one")
@@ -328,5 +328,5 @@ def _read_number(row: dict[str, str], column: str, place: str) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        raise ManifestError(f"{place}: {column} {cell!r} is not a number of at least 0")
+        raise ManifestError(f"{place}: {column} {cell!r} is not a number of at least 0{advice([column, cell])}")
     return value

@@ -18,6 +18,7 @@ from pathlib import Path
 from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
 from featcache.errors import ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
+from featcache.wording import first
 
 MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}  # and no .csv: all three may be notes
 FIELDS = ("clip_id", "domain", "split", "label")
@@ -29,6 +30,7 @@ class Scan:
 
     manifest: Manifest
     unmatched: list[str]  #: media files whose path does not fit the layout
+    left_out: dict[str, int]  #: ending -> number of files that have the ending of no media, or are arrays next to media
     renamed: bool  #: True when relative paths became the ids, because the layout's ids were not unique
 
 
@@ -55,9 +57,15 @@ def scan(
     if fps is not None and not 0 < fps < math.inf:
         raise ManifestError(f"fps {fps:g} is not a frame rate; give pictures per second, such as 25")
     pattern = _pattern(layout)
-    sources = _sources(folder, frame_folders=fps is not None)
+    sources, others = _sources(folder, frame_folders=fps is not None)
+    own = folder / f"{name or folder.resolve().name}.csv"  # the manifest of an earlier scan
+    endings = Counter(path.suffix.lower() or "without an ending" for path in others if path != own)
+    left_out = dict(sorted(endings.items()))
     if not sources:
-        raise ManifestError(f"no videos, sounds, images, skeletons or arrays under {folder}")
+        raise ManifestError(
+            f"no videos, sounds, images, skeletons or arrays under {folder}"
+            + (f"; there are files of other endings: {counted(left_out)}" if left_out else "")
+        )
     home = folder.resolve().name
     clips, unmatched = [], []
     for source in sources:
@@ -79,7 +87,16 @@ def scan(
         clips = [replace(clip, clip_id=clip.source) for clip in clips]
     if "split" not in pattern.groupindex:
         clips = _split(clips, test_share, seed)
-    return Scan(Manifest(name or home, tuple(clips), folder), unmatched, renamed)
+    return Scan(Manifest(name or home, tuple(clips), folder), unmatched, left_out, renamed)
+
+
+def counted(endings: dict[str, int]) -> str:
+    """Return numbers of files by ending as text.
+
+    >>> counted({".docx": 1, ".xyz": 20})
+    '1 .docx, 20 .xyz'
+    """
+    return first(f"{count:,} {ending}" for ending, count in endings.items())
 
 
 def _clip(path: str, parts: dict[str, str], fps: float | None) -> Clip:
@@ -124,18 +141,30 @@ def _pattern(layout: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def _sources(folder: Path, *, frame_folders: bool) -> list[Path]:
-    """Media files, sorted, without hidden ones; with frame_folders, the folders of images instead of the images."""
-    sources = []
+def _sources(folder: Path, *, frame_folders: bool) -> tuple[list[Path], list[Path]]:
+    """Return the media files, sorted, and all others, both without hidden files.
+
+    With frame_folders, folders of images are returned instead of the images.
+    """
+    sources: list[Path] = []
+    others: list[Path] = []
     for root, folders, files in os.walk(folder, followlinks=True):
         parent = Path(root)
-        folders[:] = [name for name in folders if name[0] != "." and not _leads_back(parent / name)]
-        media = [parent / name for name in files if name[0] != "." and Path(name).suffix.lower() in MEDIA]
+        folders[:] = [
+            name for name in folders if name[0] != "." and name[-5:] != ".zarr" and not _leads_back(parent / name)
+        ]
+        shown = [parent / name for name in files if name[0] != "."]
+        media = [path for path in shown if path.suffix.lower() in MEDIA]
+        others += [path for path in shown if path.suffix.lower() not in MEDIA]
         if frame_folders and any(path.suffix.lower() in IMAGE for path in media):
             sources.append(parent)
             media = [path for path in media if path.suffix.lower() not in IMAGE]
         sources += media
-    return sorted([path for path in sources if path.is_dir() or path.suffix.lower() not in ARRAY] or sources)
+    arrays = [path for path in sources if path.suffix.lower() in ARRAY and not path.is_dir()]
+    if len(arrays) < len(sources):
+        sources = sorted(set(sources) - set(arrays))
+        others += arrays
+    return sorted(sources), others
 
 
 def _leads_back(path: Path) -> bool:

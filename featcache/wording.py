@@ -1,9 +1,14 @@
 """Phrases that messages share: an unknown name, the first of many words, a size in bytes."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 from featcache.errors import ConfigError, FeatcacheError
+
+INVISIBLE = ("Cc", "Cf")  #: categories of characters that print nothing
+#: characters of other categories that print nothing: fillers, a joiner, a blank pattern, variation selectors
+FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(map(chr, range(0xFE00, 0xFE10)))
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
@@ -63,3 +68,33 @@ def size(count: int) -> str:
         return f"{count} B"
     power = next((power for power in (1, 2, 3) if round(count / 1000**power, 1) < 1000), 4)
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B"
+
+
+def alike(name: str) -> str:
+    r"""Return a form that names share when they differ only in case, blanks, invisible characters or Unicode form.
+
+    >>> alike("Cut\u00a0onion ") == alike("cut onion"), alike("caf\u00e9") == alike("cafe\u0301")
+    (True, True)
+    >>> alike(" \u200b")
+    ''
+    """
+    text = unicodedata.normalize("NFKC", name)
+    return unicodedata.normalize("NFKC", "".join(filter(_prints, text)).casefold())
+
+
+def _prints(c: str) -> bool:
+    return not (c.isspace() or unicodedata.category(c) in INVISIBLE or c in FILLERS)
+
+
+def exactly(names: Iterable[str]) -> list[str]:
+    r"""Return the names in quotes, so that they look different: as ASCII if they would not otherwise.
+
+    >>> exactly(["Cut", "cut "]), exactly(["cut", "cut\u200b"])
+    (["'Cut'", "'cut '"], ["'cut'", "'cut\\u200b'"])
+    """
+    return [
+        repr(name)
+        if unicodedata.is_normalized("NFC", name) and all(c == " " or _prints(c) for c in name)
+        else ascii(name)
+        for name in names
+    ]

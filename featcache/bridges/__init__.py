@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from featcache import registry
 from featcache.errors import FormatError
+from featcache.spreadsheets import UTF8
 
 WORDS = ("several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe")  #: the choices for KEEPS
 
@@ -66,7 +67,7 @@ def read_ids(path: Path) -> list[str]:
     except PermissionError:
         raise FormatError(f"{path} cannot be read: permission denied; give this user read access") from None
     except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise FormatError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {UTF8}") from None
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 

@@ -39,7 +39,7 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
     try:
         yield scratch
         mark = {"keys": list(tables), "ids": union(tables), "files": sorted(_files(scratch))}
-        (scratch / MARK).write_text(json.dumps(mark))
+        (scratch / MARK).write_text(json.dumps(mark), encoding="utf-8")
         os.sync()  # one call: a folder may have a hundred thousand files
         if path.exists():
             os.replace(path, old)
@@ -63,7 +63,7 @@ def _mark(path: Path) -> dict[str, list[str]]:
     if not (path / MARK).is_file():
         return {name: [] for name in names}
     with reading(path / MARK, "JSON"):
-        mark = json.loads((path / MARK).read_text())
+        mark = json.loads((path / MARK).read_text(encoding="utf-8"))
         if any(type(text) is not str for name in names for text in mark[name]):
             raise FormatError(f"{path / MARK}: {', '.join(names)} must be text")
         return {name: list(mark[name]) for name in names}

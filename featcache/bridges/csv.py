@@ -18,6 +18,7 @@ from featcache.bridges import External
 from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, survey, the_only
 from featcache.errors import FormatError
 from featcache.files import replacing
+from featcache.spreadsheets import advice, fault
 from featcache.untrusted import reading
 
 KEEPS = frozenset({"windows", "ragged", "ids"})
@@ -36,6 +37,8 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         file.seek(0)
         lines = csv.reader(file, strict=True)
         header = next(lines, [])
+        if problem := fault(header):
+            raise FormatError(f"{path} line 1: {problem}")
         if any(NUMBER.fullmatch(name) for name in header[:2]):
             raise FormatError(
                 f"{path} line 1: {header[:2]} are not column names; add a header line such as clip_id,x1,x2"
@@ -48,7 +51,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         for cells in lines:
             place = f"{path} line {lines.line_num}"
             if len(cells) != len(header):
-                raise FormatError(f"{place}: {len(cells)} cells for {len(header)} columns")
+                raise FormatError(f"{place}: {len(cells)} cells for {len(header)} columns{advice(cells)}")
             windows = clips.setdefault(cells[id_column], {})
             count = str(len(windows)) if order is None else cells[order]
             if not (count.isascii() and count.isdecimal()):
@@ -87,9 +90,9 @@ def _texts(values: NDArray[np.float32]) -> NDArray[np.str_]:
 def _numbers(cells: list[str], place: str) -> NDArray[np.float32]:
     text = ",".join(cells)
     if not text.isascii() or "_" in text:  # float() would accept 1_0 and digits of other scripts
-        raise FormatError(f"{place}: a cell is not a number")
+        raise FormatError(f"{place}: a cell is not a number{advice(cells)}")
     try:
         with np.errstate(over="ignore"):  # larger numbers become infinite, and the import reports their clips
             return np.array(cells, np.float64).astype(np.float32)
     except ValueError as error:
-        raise FormatError(f"{place}: {error}") from None
+        raise FormatError(f"{place}: {error}{advice(cells)}") from None

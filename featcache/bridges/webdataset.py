@@ -34,7 +34,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     times: dict[str, Members] = {}
     recipes: dict[str, dict[str, Any]] = {}
     clips: dict[str, None] = {}  # in the order of the file
-    with reading(path, "a tar file"), tarfile.open(path, "r:") as shard:
+    with reading(path, "a tar file"), tarfile.open(path, "r:", encoding="utf-8") as shard:
         for member in shard:
             if member.isdir():
                 continue
@@ -72,7 +72,7 @@ def write(path: Path, tables: dict[str, External]) -> None:
             raise FormatError(f"key {key!r} cannot be part of a member's name; rename it, using letters, digits and _")
         survey(key, table)
     places = {key: {clip_id: k for k, clip_id in enumerate(table.ids)} for key, table in tables.items()}
-    with replacing(path) as scratch, tarfile.open(scratch, "w", format=tarfile.PAX_FORMAT) as shard:
+    with replacing(path) as scratch, tarfile.open(scratch, "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as shard:
         for key, table in tables.items():
             if table.recipe:
                 _add(shard, f"{META}{key}.json", json.dumps(table.recipe).encode())

@@ -67,7 +67,12 @@ def build(
     of clips that differ from the published ones.
     """
     folder, clips, misnamed = Path(folder), list[Clip](), list[str]()
-    missing = {name for path in MISSING if (folder / path).is_file() for name in (folder / path).read_text().split()}
+    missing = {
+        name
+        for path in MISSING
+        if (folder / path).is_file()
+        for name in (folder / path).read_text(encoding="utf-8").split()
+    }
     for path in sorted(folder.rglob("*.skeleton")):
         if not (match := NAME.fullmatch(path.stem)):
             misnamed.append(path.name)

@@ -75,10 +75,10 @@ def _forget_others(folder: Path, plan: list[Shot], seed: int) -> None:
     """Remove clips that another version or seed has rendered under the same names; a stamp file records both."""
     stamp, text = folder / "kitchens.stamp", f"kitchens version {VERSION} seed {seed}\n"
     folder.mkdir(parents=True, exist_ok=True)
-    if not stamp.exists() or stamp.read_text() != text:
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
         for shot in plan:
             _path(folder, shot).unlink(missing_ok=True)
-        stamp.write_text(text)
+        stamp.write_text(text, encoding="utf-8")
 
 
 def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:

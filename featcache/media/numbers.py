@@ -24,6 +24,7 @@ from featcache.files import remembered
 from featcache.manifest import Clip
 from featcache.media import arrays
 from featcache.media.source import check_exists
+from featcache.spreadsheets import UTF8, advice, fault
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def _csv(path: Path, columns: str) -> _Csv:
     try:
         return _parsed(path, columns)
     except UnicodeDecodeError as error:
-        raise MediaError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise MediaError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {UTF8}") from None
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -114,6 +115,8 @@ def _parsed(path: Path, columns: str) -> _Csv:
     for number in range(len(cells[0])) if wanted is None else wanted:
         numbers = [_number(row[number]) for row in cells]
         if wanted is None and all(value is None for value in numbers) and any(row[number].strip() for row in cells):
+            if problem := fault(["", cells[0][number]]):
+                raise MediaError(f"{path} line {lines[0]}, column {number + 1}: {problem}")
             continue
         name = f"{number + 1} ({header[number]!r})" if header else str(number + 1)
         if None in numbers:
@@ -122,7 +125,7 @@ def _parsed(path: Path, columns: str) -> _Csv:
             raise MediaError(
                 f"{path} line {lines[row]}, column {name}: "
                 + (f"{cell!r} is not a number" if cell else "the cell is empty")
-                + "; write a number"
+                + ((cell and advice(["", cell])) or "; write a number")
             )
         names.append(name)
         values.append(numbers)
@@ -149,7 +152,8 @@ def _cells(path: Path) -> tuple[list[str] | None, list[list[str]], list[int]]:
         raise MediaError(f"{path} is empty; copy or download it again")
     for row, line in zip(cells, lines, strict=True):
         if len(row) != len(cells[0]):
-            raise MediaError(f"{path} line {line}: {len(row)} cells, but {len(cells[0])} in line {lines[0]}")
+            hint = advice(cells[0]) or advice(row)
+            raise MediaError(f"{path} line {line}: {len(row)} cells, but {len(cells[0])} in line {lines[0]}{hint}")
     first = [cell.strip() for cell in cells[0]]
     if len(first) > 1 and first == [str(number) for number in range(len(first))]:
         raise MediaError(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from featcache.endings import VIDEO
 from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
+from featcache.files import near
 from featcache.manifest import Clip
 from featcache.media import images, video
 from featcache.media.container import AudioTrack, Scan, VideoTrack, scan
@@ -93,7 +94,8 @@ def open_source(path: Path, fps: float | None = None) -> Source:
 def check_exists(path: Path) -> None:
     """Raise MediaError if the path does not exist."""
     if not path.exists():
-        raise MediaError(f"{path} does not exist; relative sources start at the manifest's folder")
+        hint = near(path) or "; relative sources start at the manifest's folder"
+        raise MediaError(f"{path} does not exist{hint}")
 
 
 def reported(path: Path, error: Exception) -> FeatcacheError:

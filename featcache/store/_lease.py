@@ -13,6 +13,9 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from featcache.errors import FeatcacheError
+from featcache.files import flock
+
 
 def lock(path: Path, *, alone: bool) -> BinaryIO | None:
     """Take the lock of the store at `path`, shared with other writers or alone; None while others hold it."""
@@ -30,7 +33,7 @@ def is_locked(path: Path) -> bool:
     try:
         with path.with_name(f".{path.name}.lock").open("r+b") as file:
             return not _taken(file, fcntl.LOCK_EX)
-    except OSError:  # no lock file, or no permission to write it: no writer
+    except (OSError, FeatcacheError):  # no lock file, no permission to write it, or no locks there: no writer
         return False
 
 
@@ -61,7 +64,7 @@ def lease(path: Path) -> BinaryIO | None:
 
 def _taken(file: BinaryIO, kind: int) -> bool:
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -106,7 +106,7 @@ def _metadata(store: FeatureStore) -> list[str]:
 def _listed(path: Path) -> dict[str, str]:
     """File -> sha256, from SHA256SUMS; StoreError when that file is not as featcache writes it."""
     try:
-        text = (path / fmt.SUMS).read_text()
+        text = (path / fmt.SUMS).read_text(encoding="utf-8")
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
     except (OSError, ValueError):
         listed, text = {}, ""

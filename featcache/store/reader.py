@@ -77,13 +77,13 @@ class FeatureStore:
                 "manifest or `featcache repair` finishes it"
             )
         try:
-            attributes = json.loads((path / "zarr.json").read_text())["attributes"]["featcache"]
+            attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]["featcache"]
             if attributes["format"] != fmt.FORMAT:
                 raise StoreError(
                     f"{path} has format {attributes['format']}, and this featcache reads only {fmt.FORMAT}; extract or "
                     "import it again, or read it with the featcache that wrote it"
                 )
-            features = json.loads((path / "features" / "zarr.json").read_text())
+            features = json.loads((path / "features" / "zarr.json").read_text(encoding="utf-8"))
             rows, windows, *row_shape = features["shape"]
             layout = fmt.Layout(rows, windows, tuple(row_shape), features["data_type"])
             archived = (path / fmt.ARCHIVE).exists()

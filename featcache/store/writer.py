@@ -344,7 +344,7 @@ def _drop_scratch(folder: Path) -> None:
 def stored_dtype(path: Path) -> str:
     """The dtype of the features in a store; "" when there is no readable store."""
     try:
-        return str(json.loads((path / "features" / "zarr.json").read_text())["data_type"])
+        return str(json.loads((path / "features" / "zarr.json").read_text(encoding="utf-8"))["data_type"])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 

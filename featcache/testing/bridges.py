@@ -1,5 +1,6 @@
 """The contract of a bridge file, as a class of tests."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -300,16 +301,15 @@ class BridgeTests:
         """A file of another format is a FormatError that names the file."""
         path = tmp_path / "f"
         path.write_bytes(data)
-        with pytest.raises(FormatError, match=str(path)):
+        with pytest.raises(FormatError, match=re.escape(str(path))):
             read_all(bridge, path)
 
     def test_nothing_there(self, bridge: Any, tmp_path: Path) -> None:
-        """A missing file or an empty folder is a FormatError."""
-        with pytest.raises(FormatError, match="f"):
-            bridge.read(tmp_path / "f", None)
+        """A missing file or an empty folder is a FormatError that names its path."""
         (tmp_path / "folder").mkdir()
-        with pytest.raises(FormatError, match="folder"):
-            bridge.read(tmp_path / "folder", None)
+        for path in (tmp_path / "f", tmp_path / "folder"):
+            with pytest.raises(FormatError, match=re.escape(str(path))):
+                bridge.read(path, None)
 
     def test_truncated_files(self, bridge: Any, plain: dict[str, Any], tmp_path: Path) -> None:
         """A file that was cut is refused, unless only padding is gone. A text format may miss part of a line."""

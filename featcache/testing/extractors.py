@@ -21,6 +21,7 @@ from featcache.media import Take, read_clip
 from featcache.media.skeleton import Skeleton
 from featcache.windows import WHOLE, Flow, Joints, Numbers, Pictures, Plan, Sound, Window
 
+MANY = 33  #: windows of a large batch: one more than the blocks in which libraries multiply
 OUTSIDE = (0, -1, float("nan"), float("inf"), -float("inf"))  #: numbers that few parameters allow
 
 
@@ -147,6 +148,8 @@ class ExtractorTests:
         if not is_network(extractor):
             alone = np.concatenate([extractor(prepared[k : k + 1]) for k in range(len(prepared))])
             np.testing.assert_array_equal(rows, alone, "a row differs in a batch of one")
+            many = [k % len(prepared) for k in range(MANY)]
+            np.testing.assert_array_equal(extractor(prepared[many]), rows[many], f"a row differs in a batch of {MANY}")
 
     def test_the_same_window_gives_the_same_row_again(self, extractor: Extractor) -> None:
         """Neither `prepare` nor a call keeps state or draws random numbers."""

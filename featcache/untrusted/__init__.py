@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from featcache.errors import FormatError
+from featcache.files import near
 
 GROWTH, SMALL = 200, 1 << 26  #: a file may unpack to 200 times its bytes plus 64 MiB; deflate could reach 1000 times
 BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno values caused by a bad file, not by the disk
@@ -27,7 +28,8 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except FormatError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        raise FormatError(f"no {kind} file {path}") from None
+        hint = near(path)
+        raise FormatError(f"no {kind} file {path}" + (f": it does not exist{hint}" if hint else "")) from None
     except (IsADirectoryError, PermissionError) as error:
         raise FormatError(f"{path} cannot be read as {kind}: {error.strerror}") from None
     except Exception as error:  # parsers of foreign bytes raise anything

@@ -19,7 +19,7 @@ from torch import Tensor
 from heads.batch import Batch, Spec
 from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
-from heads.nets import Net, Retrieval
+from heads.nets import Net
 from heads.params import within
 
 
@@ -38,8 +38,8 @@ class SourceOnly(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        if isinstance(net, Retrieval) and params != Params():
-            raise ValueError(f"{params} is for classification; keep the defaults on a retrieval net")
+        if not spec.classes and params != Params():
+            raise ValueError(f"{params} is for runs with classes, but this run has none; keep the defaults")
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C, and L_C_m with `per_modality`."""

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 import pytest
 
+from heads.params import ranges
+
 
 def short_name(module: ModuleType) -> str:
     """Return the name of the file: `heads.methods.rna` -> `rna`."""
@@ -15,7 +17,7 @@ def short_name(module: ModuleType) -> str:
 
 
 def check_params(module: ModuleType) -> None:
-    """Check that `Params` is a frozen dataclass and that each of its fields has a comment on its line."""
+    """Check that `Params` is a frozen dataclass, and that its fields have a comment on their line; numbers a range."""
     name, params = f"{short_name(module)}.Params", module.Params
     frozen = getattr(getattr(params, "__dataclass_params__", None), "frozen", False)
     assert frozen, f"{name} is no frozen dataclass; write @dataclass(frozen=True)"
@@ -24,6 +26,11 @@ def check_params(module: ModuleType) -> None:
         lines = [line for line in source if line.startswith(f"    {field.name}:")]
         assert lines, f"{name}.{field.name} is not declared in the class itself"
         assert "#: " in lines[0], f"{name}.{field.name} has no comment; describe it on its line, after #:"
+        if field.type in (int, float, "int", "float"):
+            assert field.name in ranges(params), (
+                f"{name}.{field.name} has no range; write {field.name} = within({field.default}, low, high), with "
+                "`within` of heads.params"
+            )
 
 
 class FileTests:

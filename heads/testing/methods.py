@@ -14,7 +14,7 @@ from torch.optim import SGD
 from heads.batch import Batch, Spec
 from heads.methods import Method
 from heads.testing.files import FileTests, check_params, short_name
-from heads.testing.problems import batch, net_for, only, side, small, specs_for, sweep, without
+from heads.testing.problems import batch, net_for, only, side, small, specs_for, sweep, task_of, without
 
 
 class HiddenError(KeyError):
@@ -51,7 +51,10 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 
 def train(method: Method, spec: Spec, sides: Sequence[str], steps: int = 3, lr: float = 0.05) -> list[dict[str, float]]:
-    """Train for a few clipped steps, `begin_epoch` included, and return the terms of each step."""
+    """Train for a few clipped steps, `begin_epoch` included, and return the terms of each step.
+
+    AssertionError if the method changes a batch.
+    """
     optimizer = SGD(method.parameters(), lr=lr)
     method.eval()
     with torch.no_grad():
@@ -59,20 +62,49 @@ def train(method: Method, spec: Spec, sides: Sequence[str], steps: int = 3, lr: 
     method.train()
     log = []
     for step in range(steps):
-        for _, terms in method.rounds(batch(spec, sides, seed=10 * step), step / steps):
+        b = batch(spec, sides, seed=10 * step)
+        before = {name: value.clone() for name, value in tensors(b).items()}
+        for _, terms in method.rounds(b, step / steps):
             method.zero_grad()
             total(terms).backward()
             torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
             optimizer.step()
         log.append({name: term.item() for name, term in terms.items()})
+        for name, value in tensors(b).items():
+            assert torch.equal(value, before[name]), f"the method changes {name} of its batch; compute a new tensor"
     return log
+
+
+def tensors(batch: Batch) -> dict[str, Tensor]:
+    """Return every tensor of a batch by its name, such as source.x[rgb]."""
+    values = dict[str, Tensor]()
+    for name, rows in (("source", batch.source), ("target", batch.target)):
+        if rows is not None:
+            values |= {f"{name}.domain": rows.domain, f"{name}.index": rows.index}
+            for field in ("x", "present", "y"):
+                values |= {f"{name}.{field}[{key}]": value for key, value in getattr(rows, field).items()}
+    return values
+
+
+def check_outputs(outputs: dict[str, Tensor], spec: Spec, rows: int) -> None:
+    """Check the names and sizes of what `predict` returned of rows without labels."""
+    for name, out in outputs.items():
+        assert len(out) == rows, f"{name} has {len(out)} rows of {rows}"
+    if not spec.clusters:
+        assert set(outputs) == (set(spec.classes) or {"visual"})
+        return
+    branches = {name.removeprefix("feature_") for name in outputs if name.startswith("feature_")}
+    assert branches, f"predict returned no feature_*, only {', '.join(outputs) or 'nothing'}"
+    clusters = {f"cluster_{branch}" for branch in branches}
+    assert set(outputs) - clusters == {f"feature_{branch}" for branch in branches}
+    assert {outputs[name].shape[1] for name in clusters & set(outputs)} <= {spec.clusters}
 
 
 class MethodTests(FileTests):
     """The contract of a method: a file with `Params` and `METHOD`.
 
-    Each test runs on two small classification specs or a retrieval spec, whichever `METHOD.tasks` names, with the sides
-    in `METHOD.needs` and again with those in `METHOD.may`. Clustering methods have no spec here.
+    Each test runs on the small specs of the tasks in `METHOD.tasks` (two of classification, one of retrieval and one of
+    clustering), with the sides in `METHOD.needs` and again with those in `METHOD.may`.
     """
 
     contents = ("Params", "METHOD")
@@ -92,12 +124,14 @@ class MethodTests(FileTests):
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a test once per file (`module`), per problem (`spec`), or per kind of problem (`richest`, `two_sided`).
 
-        richest: the last spec of a file's classification specs and its retrieval spec, with all sides.
-        two_sided: the classification specs, with both sides, if the method receives and compares both.
+        richest: the last spec of each of a file's tasks, with all sides.
+        two_sided: the classification specs, with both sides, if the method receives and compares both. Retrieval
+        compares "visual", and a clustering run is refused unless both sides have the first feed.
         """
         problems = list(self.problems())
-        last = {(module, bool(spec.captions)): id for module, spec, _, id in problems}.values()
-        both = [case for case in problems if len(case[2]) == 2 and not case[1].captions] if self.compares_sides else []
+        last = {(module, task_of(spec)): id for module, spec, _, id in problems}.values()
+        both = [case for case in problems if len(case[2]) == 2 and task_of(case[1]) == "classification"]
+        both = both if self.compares_sides else []
         wanted = {"spec": problems, "richest": [case for case in problems if case[3] in last], "two_sided": both}
         for argument, cases in wanted.items():
             if argument in metafunc.fixturenames:
@@ -122,7 +156,7 @@ class MethodTests(FileTests):
         check_params(module)
 
     def test_terms_are_finite_scalars(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
-        """A few steps of training give finite terms."""
+        """A few steps of training give finite terms, and leave the tensors of their batches as they are."""
         log = train(self.build(module, spec, sides), spec, sides)
         assert log
         for terms in log:
@@ -160,14 +194,14 @@ class MethodTests(FileTests):
         other.load_state_dict(method.state_dict())
         rows = side(spec, labelled=False)
         outputs, again = method.eval().predict(rows), other.eval().predict(rows)
-        assert set(outputs) == (set(spec.classes) or {"visual"})
+        check_outputs(outputs, spec, len(rows.index))
         for name, out in outputs.items():
             assert torch.equal(out, again[name]), f"{name} differs after load_state_dict; keep what predict reads in it"
 
     def test_prediction_draws_nothing_and_keeps_no_state(
         self, module: ModuleType, spec: Spec, sides: tuple[str, ...]
     ) -> None:
-        """`predict` draws no random number, changes no weight or buffer, and gives the same again."""
+        """`predict` draws no random number, changes no weight, buffer or row, and gives the same again."""
         method, rows = self.build(module, spec, sides).eval(), side(spec, labelled=False)
         before, weights = torch.get_rng_state(), {name: w.clone() for name, w in method.state_dict().items()}
         first = method.predict(rows)
@@ -176,6 +210,8 @@ class MethodTests(FileTests):
             assert torch.equal(z, first[label]), f"a second predict gives another {label}"
         for name, w in method.state_dict().items():
             assert torch.equal(w, weights[name]), f"predict changes {name}"
+        for name, x in side(spec, labelled=False).x.items():
+            assert torch.equal(rows.x[name], x), f"predict changes the {name} of its rows; compute a new tensor"
 
     def test_labels_of_the_target_are_not_read(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
         """Not even to see if there are any: a run hides them, and a method that looks learns from something else."""
@@ -203,8 +239,11 @@ class MethodTests(FileTests):
         """Terms and gradients stay finite in a batch of one row and where rows lack a modality or their captions."""
         method = self.build(module, spec, sides).train()
         single = batch(spec, sides, rows=1)
-        whole, second = batch(spec, sides), list(spec.shapes)[1]
-        gone = Batch(**{name: without(getattr(whole, name), second, slice(0, 8, 2)) for name in sides})
+        whole, lacking = batch(spec, sides), {}
+        for name in sides:  # the second modality, or the only one that a clustering source has
+            rows = getattr(whole, name)
+            lacking[name] = without(rows, list(rows.x)[min(1, len(rows.x) - 1)], slice(0, 8, 2))
+        gone = Batch(**lacking)
         mute = [dataclasses.replace(gone, source=without(gone.source_side, m, slice(1, 4))) for m in spec.captions]
         for b in (single, gone, *mute):
             method.zero_grad()

@@ -11,10 +11,9 @@ from torch import Tensor
 from heads.batch import Side, Spec, gather
 from heads.nets import Net, Retrieval
 from heads.testing.files import FileTests, check_params, short_name
-from heads.testing.problems import CAPTIONED, EK, SPEC, only, row, side, small, without
+from heads.testing.problems import CAPTIONED, only, row, side, small, specs_for, without
 
 CLIPS = CAPTIONED.shapes.keys() - set(CAPTIONED.captions)
-each_spec = pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
 
 
 def build(module: ModuleType, spec: Spec, params: dict[str, Any] | None = None) -> Net:
@@ -41,10 +40,10 @@ class AnyNetTests(FileTests):
     @classmethod
     def checked_modules(cls) -> list[ModuleType]:
         """Return the files under test, all of which have a net of this task."""
-        modules, wanted = super().checked_modules(), cls.task
+        modules = super().checked_modules()
         for net in (module.NET for module in modules):
-            if wanted != net.task:
-                text = f"{net.__name__} is a {net.task} net, but {cls.__name__} tests {wanted} nets"
+            if net.task != cls.task:
+                text = f"{net.__name__} is a {net.task} net, but {cls.__name__} tests {cls.task} nets"
                 raise pytest.Collector.CollectError(f"{text}; subclass the class of that task")
         return modules
 
@@ -60,18 +59,95 @@ class AnyNetTests(FileTests):
         check_params(module)
 
 
-class ClusteringNetTests(AnyNetTests):
-    """The contract of a clustering net: its layout."""
+class ClassifierTests(AnyNetTests):
+    """The part of the contract that holds for nets with `classify`, on the specs of the net's task."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a test with the argument `spec` once per spec of the task."""
+        super().pytest_generate_tests(metafunc)
+        if "spec" in metafunc.fixturenames:
+            specs = specs_for([self.task])
+            metafunc.parametrize("spec", specs.values(), ids=specs)
+
+    def test_rows_do_not_depend_on_their_batch(self, module: ModuleType, spec: Spec) -> None:
+        """In eval mode a row has the same logits in a batch of one."""
+        net, s = self.build(module, spec), side(spec, rows=7, labelled=False)
+        together = net.classify(net.encode(s))
+        one_by_one = gather((row(s, k) for k in range(7)), lambda one: net.classify(net.encode(one)))
+        for label, z in together.items():
+            assert torch.allclose(z, one_by_one[label], atol=1e-6), f"logits of {label} depend on other rows"
+
+    def test_windows_that_are_not_present_are_not_read(self, module: ModuleType, spec: Spec) -> None:
+        """Whatever x holds in a window that `present` excludes, the features are the same, and finite."""
+        first, second, *_ = spec.shapes
+        net, s = self.build(module, spec), without(side(spec, labelled=False), second, [2, 5])
+        s.present[first][3, 1:2] = False
+        f, same = net.encode(s), net.encode(with_noise_where_absent(s))
+        for m, f_BD in f.items():
+            assert f_BD.isfinite().all()
+            assert torch.allclose(same[m], f_BD, atol=1e-6), f"the feature {m} depends on windows that are not present"
+
+    def test_the_classifier_is_what_classify_learns_and_encode_does_not(self, module: ModuleType, spec: Spec) -> None:
+        """`classifier` holds all parameters that `classify` uses and none that `encode` uses."""
+        net = self.build(module, spec)
+        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        f = net.encode(side(spec, labelled=False))
+
+        def reached(outputs: dict[str, Tensor]) -> set[str]:
+            total = torch.stack([out.sum() for out in outputs.values()]).sum()
+            grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+            return {name for name, grad in zip(parameters, grads, strict=True) if grad is not None}
+
+        classifier = {name for name in parameters if name.startswith("classifier.")}
+        assert reached(net.classify({m: f_BD.detach() for m, f_BD in f.items()})) == classifier
+        assert reached(f) == parameters.keys() - classifier
+
+    def test_state_dict_round_trip(self, module: ModuleType, spec: Spec) -> None:
+        """A net that was saved and loaded has the same logits."""
+        net, other = self.build(module, spec), self.build(module, spec)
+        randomise(net)
+        other.load_state_dict(net.state_dict())
+        s = side(spec, labelled=False)
+        for label, z in net.classify(net.encode(s)).items():
+            assert torch.equal(other.classify(other.encode(s))[label], z)
+
+
+class ClusteringNetTests(ClassifierTests):
+    """The contract of a clustering net: a file with `Params` and `NET`, whose branches read skeletons."""
 
     task = "clustering"
 
+    def build(self, module: ModuleType, spec: Spec) -> Any:
+        """Build the net with `params`, and move its weights: with those of a deep net features may be nearly 0."""
+        net = super().build(module, spec)
+        randomise(net)
+        return net
 
-class NetTests(AnyNetTests):
+    def test_features_and_logits(self, module: ModuleType, spec: Spec) -> None:
+        """Features of a branch are (B, dim); `predict` names them feature_*; logits are of the source's classes."""
+        net, s, t = self.build(module, spec), side(spec, labelled=True), side(spec, labelled=False)
+        f, outputs = net.encode(t), net.predict(t)
+        assert {tuple(f_BD.shape) for f_BD in f.values()} == {(8, net.dim)}
+        assert outputs.keys() == {f"feature_{branch}" for branch in f}
+        for branch, f_BD in f.items():
+            assert torch.equal(outputs[f"feature_{branch}"], f_BD)
+            assert f_BD.std(0).max() > 1e-4, f"rows have equal features of the branch {branch}"
+        z = net.classify(net.encode(s))
+        assert {label: tuple(z_BK.shape) for label, z_BK in z.items()} == {t: (8, k) for t, k in spec.classes.items()}
+
+    def test_features_do_not_depend_on_other_rows(self, module: ModuleType, spec: Spec) -> None:
+        """In eval mode a row has the same features in a batch of one."""
+        net, s = self.build(module, spec), side(spec, rows=7, labelled=False)
+        one_by_one = gather((row(s, k) for k in range(7)), net.encode)
+        for branch, f_BD in net.encode(s).items():
+            assert torch.allclose(f_BD, one_by_one[branch], atol=1e-6), f"features of {branch} depend on other rows"
+
+
+class NetTests(ClassifierTests):
     """The contract of a classification net: a file with `Params` and `NET`."""
 
     task = "classification"
 
-    @each_spec
     def test_shapes_and_parts(self, module: ModuleType, spec: Spec) -> None:
         """Features are (B, dim), logits (B, K); `parts` cuts dim, and each label reads its part only."""
         net, s = self.build(module, spec), side(spec, labelled=True)
@@ -91,7 +167,6 @@ class NetTests(AnyNetTests):
                 f"logits of {label} depend on entries outside parts[{label!r}]"
             )
 
-    @each_spec
     def test_reads_is_all_that_a_label_is_classified_by(self, module: ModuleType, spec: Spec) -> None:
         """`reads` returns the features for which the logits of a label have a gradient, and no others."""
         net = self.build(module, spec)
@@ -103,50 +178,6 @@ class NetTests(AnyNetTests):
             for g_z, g_r in zip(used, read, strict=True):
                 assert torch.equal(g_z != 0, torch.zeros_like(g_z, dtype=torch.bool) if g_r is None else g_r != 0)
             assert net.reads(f)[label].shape == (8, sum(int(g[0].sum()) for g in read if g is not None))
-
-    @each_spec
-    def test_rows_do_not_depend_on_their_batch(self, module: ModuleType, spec: Spec) -> None:
-        """In eval mode a row has the same logits in a batch of one."""
-        net, s = self.build(module, spec), side(spec, rows=7, labelled=True)
-        together = net.classify(net.encode(s))
-        one_by_one = gather((row(s, k) for k in range(7)), lambda one: net.classify(net.encode(one)))
-        for label, z in together.items():
-            assert torch.allclose(z, one_by_one[label], atol=1e-6), f"logits of {label} depend on other rows"
-
-    @each_spec
-    def test_windows_that_are_not_present_are_not_read(self, module: ModuleType, spec: Spec) -> None:
-        """Whatever x holds in a window that `present` excludes, the features are the same, and finite."""
-        net, s = self.build(module, spec), without(side(spec, labelled=True), "flow", [2, 5])
-        s.present["rgb"][3, 1] = False
-        f, same = net.encode(s), net.encode(with_noise_where_absent(s))
-        for m, f_BD in f.items():
-            assert f_BD.isfinite().all()
-            assert torch.allclose(same[m], f_BD, atol=1e-6), f"the feature {m} depends on windows that are not present"
-
-    @each_spec
-    def test_the_classifier_is_what_classify_learns_and_encode_does_not(self, module: ModuleType, spec: Spec) -> None:
-        """`classifier` holds all parameters that `classify` uses and none that `encode` uses."""
-        net = self.build(module, spec)
-        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        f = net.encode(side(spec, labelled=True))
-
-        def reached(outputs: dict[str, Tensor]) -> set[str]:
-            total = torch.stack([out.sum() for out in outputs.values()]).sum()
-            grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-            return {name for name, grad in zip(parameters, grads, strict=True) if grad is not None}
-
-        classifier = {name for name in parameters if name.startswith("classifier.")}
-        assert reached(net.classify({m: f_BD.detach() for m, f_BD in f.items()})) == classifier
-        assert reached(f) == parameters.keys() - classifier
-
-    def test_state_dict_round_trip(self, module: ModuleType) -> None:
-        """A net that was saved and loaded has the same logits."""
-        net, other = self.build(module, EK), self.build(module, EK)
-        randomise(net)
-        other.load_state_dict(net.state_dict())
-        s = side(EK, labelled=True)
-        for label, z in net.classify(net.encode(s)).items():
-            assert torch.equal(other.classify(other.encode(s))[label], z)
 
 
 class RetrievalNetTests(AnyNetTests):

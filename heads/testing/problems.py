@@ -1,4 +1,4 @@
-"""Small specs, sides and batches of random features: two or three modalities with one label kind or two, or captions.
+"""Small specs, sides and batches of random features: modalities with one label kind or two, captions, or skeletons.
 
 The contract tests run on them, and tests of a single method or net can use them as well.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from heads.batch import Batch, Side, Spec, Sweep
-from heads.nets import Net, adapter, gated
+from heads.nets import Net, adapter, gated, stgcn
 
 SPEC = Spec(
     shapes={"rgb": (6,), "flow": (5,)},
@@ -37,18 +37,40 @@ CAPTIONED = Spec(  # three experts, two caption modalities: tokens, and one row 
     domains=("a", "b"),
     captions=("words", "sentence"),
 )
-SPECS = {"one label": SPEC, "two labels": EK, "captions": CAPTIONED}
+SKELETONS = Spec(  # clustering: the layout that both domains share, and the target's own
+    shapes={"shared": (3, 8, 15, 2), "own": (3, 8, 20, 2)},
+    windows={"shared": 1, "own": 1},
+    classes={"label": 3},
+    rows={"source": 24, "target": 18},
+    domains=("a", "b"),
+    clusters=4,
+)
+SPECS = {  #: task -> its specs, by a short description
+    "classification": {"one label": SPEC, "two labels": EK},
+    "retrieval": {"captions": CAPTIONED},
+    "clustering": {"skeletons": SKELETONS},
+}
+SIMPLE = {"classification": adapter.NET, "retrieval": gated.NET, "clustering": stgcn.NET}  #: task -> its simplest net
+
+
+def task_of(spec: Spec) -> str:
+    """Return the task of a spec: only retrieval has captions, and only clustering has clusters."""
+    return "retrieval" if spec.captions else "clustering" if spec.clusters else "classification"
 
 
 def specs_for(tasks: Collection[str]) -> dict[str, Spec]:
-    """Return the specs of these tasks by a short description. None of them is a clustering spec."""
-    return {name: spec for name, spec in SPECS.items() if ("retrieval" if spec.captions else "classification") in tasks}
+    """Return the specs of these tasks by a short description."""
+    return {name: spec for task in SPECS if task in tasks for name, spec in SPECS[task].items()}
 
 
 def side(spec: Spec, rows: int = 8, *, labelled: bool, seed: int = 0, domain: int = 0) -> Side:
-    """Draw rows with all windows present, numbered from 0. Captions count as labels: a target has none."""
+    """Draw rows with all windows present, numbered from 0.
+
+    Captions count as labels: a target has none. In clustering, labelled rows have the first modality only.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shapes = {m: shape for m, shape in spec.shapes.items() if labelled or m not in spec.captions}
+    unseen = spec.captions if not labelled else tuple(spec.shapes)[1:] if spec.clusters else ()
+    shapes = {m: shape for m, shape in spec.shapes.items() if m not in unseen}
     x = {m: torch.randn(rows, spec.windows[m], *shape, generator=generator) for m, shape in shapes.items()}
     return Side(
         x=x,
@@ -103,8 +125,7 @@ def sweep(spec: Spec) -> Sweep:
 
 def net_for(module: ModuleType, spec: Spec) -> Net:
     """Build the net that the method's class names (`net: TheNet`), or else the simplest one of the spec's task."""
-    simple = gated.NET if spec.captions else adapter.NET
-    net_class = inspect.get_annotations(module.METHOD, eval_str=True).get("net", simple)
+    net_class = inspect.get_annotations(module.METHOD, eval_str=True).get("net", SIMPLE[task_of(spec)])
     file = sys.modules[net_class.__module__]
     net: Net = file.NET(file.Params(**small(file)), spec)
     return net
@@ -112,4 +133,5 @@ def net_for(module: ModuleType, spec: Spec) -> Net:
 
 def small(module: ModuleType) -> dict[str, int]:
     """Return sizes with which a net or method trains in no time: 8 for its widths and its numbers of prototypes."""
-    return {field.name: 8 for field in fields(module.Params) if field.name.endswith("dim") or field.name in ("N", "K")}
+    names = [field.name for field in fields(module.Params)]
+    return {name: 8 for name in names if name.endswith("dim") or name in ("N", "K", "width")}

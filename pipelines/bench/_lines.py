@@ -34,9 +34,9 @@ def alternate(
 def run_apart(code: str, *arguments: str) -> str:
     """Run Python code in a process of its own, because peak memory is counted per process; return its output."""
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    return subprocess.run(command, capture_output=True, check=True, text=True, encoding="utf-8").stdout
 
 
 def peak_bytes() -> int:
     """Peak memory of this process so far (VmHWM of Linux)."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) << 10

@@ -1,4 +1,6 @@
-"""The command `featcache`: parse, call the library, print. Machine-readable output goes to stdout, the rest to stderr.
+"""Words on the command line -> calls of the rooms below, and printed lines.
+
+Machine-readable output goes to stdout, the rest to stderr.
 
 Heavy modules are imported only inside the commands that need them, so that `featcache --help` is fast.
 """

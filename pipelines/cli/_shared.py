@@ -1,9 +1,12 @@
 """Parts that the commands share: error messages, progress bars, and the options of an experiment."""
 
 import errno
+import io
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -20,8 +23,16 @@ if TYPE_CHECKING:
     from pipelines.experiments import Experiment
 
 CORES = cores()
+OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
 RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that can be resumed after a full disk
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  #: errors of a full or failing disk
+WAY_OUT = {
+    errno.EACCES: "; change its permissions, or name another folder",
+    errno.EPERM: "; change its owner or permissions, or name another folder",
+    errno.EROFS: "; name a folder that can be written to",
+    errno.EMFILE: "; raise the limit of open files (ulimit -n 4096)",
+    errno.ENAMETOOLONG: "; shorten the name",
+}
 
 
 class _Path(click.Path):
@@ -42,6 +53,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; convert our errors and those of the operating system into click's."""
+        if ctx.parent is None:
+            _open_streams()
+            warnings.formatwarning = _warning_line
         try:
             return super().invoke(ctx)
         except FeatcacheError as error:
@@ -51,13 +65,65 @@ class Commands(click.Group):
                 raise
             place = f": {error.filename}" if error.filename else ""
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
-            advice = "; finished work is kept, run the same command to resume" if resumes else ""
+            resuming = "; finished work is kept, run the same command to resume" if resumes else ""
+            advice = resuming or WAY_OUT.get(error.errno, "")
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
 
 
+def _open_streams() -> None:
+    """Make stdout and stderr writable: closed ones (`2>&-`) lead to the null device, and others write UTF-8.
+
+    The numbers 0 to 2 are occupied, so that no file of ours gets one: decoders print their own messages on 2.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (it stays open)
+        elif isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            if stream.isatty():
+                stream.reconfigure(errors="replace")
+            else:
+                stream.reconfigure(encoding="utf-8")
+    if (names := sys.getfilesystemencoding()) != "utf-8":
+        note(f"Warning: this locale has file names in {names}; set PYTHONUTF8=1 for names with other characters")
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return the text of a warning: one of ours is a line for users, all others name their place in the code."""
+    if category is UserWarning and filename.startswith(OURS):
+        return f"Warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
+class _Unfailing:
+    """A stream for people whose errors (a closed pipe, a full disk) are ignored, because they must not stop work."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        """Write the text if possible."""
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream if possible."""
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def note(text: str) -> None:
-    """Print a line for people, on stderr."""
-    click.echo(text, err=True)
+    """Print a line for people, on stderr; nothing if stderr cannot be written to."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 @contextmanager
@@ -66,7 +132,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
     from tqdm import tqdm
 
     seconds = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2) as bar:
+    with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2, file=_Unfailing(sys.stderr)) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -38,7 +38,8 @@ def manifest_scan(
     Example:
       featcache manifest scan videos --layout '{domain}/{label}/{clip_id}'
     """
-    from featcache.scan import scan
+    from featcache.check import spellings
+    from featcache.scan import counted, scan
 
     out = out or folder / f"{folder.resolve().name}.csv"
     scanned = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
@@ -52,6 +53,11 @@ def manifest_scan(
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
     if scanned.renamed:
         note("several files have the same clip_id, so their paths are used as clip ids")
+    if scanned.left_out:
+        files = counted(scanned.left_out)
+        note(f"not in the manifest: {files} (these endings are of no media, or of arrays next to media)")
+    for problem in spellings(scanned.manifest):
+        note(f"Warning: {problem}")
     classes = scanned.manifest.classes.get("label", ())
     note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
     click.echo(out)

@@ -14,9 +14,9 @@ def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path =
     """Return the free bytes of a device; on the CPU, those that the kernel calls available or a cgroup leaves."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    lines = (proc / "meminfo").read_text().splitlines()
+    lines = (proc / "meminfo").read_text(encoding="utf-8").splitlines()
     free = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
-    for line in (proc / "self" / "cgroup").read_text().splitlines():
+    for line in (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, group = line.split(":", 2)
         for hierarchy, limit, usage, cached, tmpfs in CGROUPS:
             if hierarchy == controllers:
@@ -34,9 +34,9 @@ def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path =
 def _left(folder: Path, limit: str, usage: str, cached: str, tmpfs: str) -> int | None:
     """Return the bytes that a cgroup may still take, counting page cache except tmpfs; None without a limit."""
     try:
-        most = int((folder / limit).read_text())
-        used = int((folder / usage).read_text())
-        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        most = int((folder / limit).read_text(encoding="utf-8"))
+        used = int((folder / usage).read_text(encoding="utf-8"))
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError):  # no such file, or "max"
         return None
     return most - used + int(counts.get(cached, 0)) - int(counts.get(tmpfs, 0))

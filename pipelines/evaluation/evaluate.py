@@ -50,7 +50,7 @@ def evaluate(
     values = accuracies(run, score) | validator_scores(run, score)
     if not task.no_norms:
         values |= norms(method, opened)
-    return _results(run, experiment, row, values)
+    return _results(run, opened, experiment, row, values)
 
 
 def distances(
@@ -59,7 +59,7 @@ def distances(
     """A-distances (`embeddings.a_distances`) of a finished retrieval run, in seconds; arguments as in `evaluate`."""
     run = Run.open(folder)
     opened, method = _trained(run, stores, device)
-    return _results(run, experiment, row, a_distances(method, opened))
+    return _results(run, opened, experiment, row, a_distances(method, opened))
 
 
 def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
@@ -70,9 +70,11 @@ def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
     return opened, run.method(device)
 
 
-def _results(run: Run, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
+def _results(run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
-    n = len(run.outputs["rows"])
+    n, manifest = len(run.outputs["rows"]), opened.manifest
+    train = manifest.rows(domain=config.source, split=config.train_split)
+    limits = config.task.limits(manifest, train, run.outputs["rows"].tolist())
     return [
         Result(
             run=config.id,
@@ -94,6 +96,7 @@ def _results(run: Run, experiment: str, row: str | None, values: dict[str, float
             version=featcache.__version__,
             collapsed=tuple(run.facts["collapsed"]),
             tier=run.facts.get("tier", ""),
+            limits=limits,
         )
         for metric, value in values.items()
     ]

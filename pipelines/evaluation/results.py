@@ -35,6 +35,7 @@ class Result:
     version: str  #: version of featcache
     collapsed: tuple[str, ...] = ()  #: modalities with dead features after training (mean norm below 1e-3)
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
+    limits: tuple[str, ...] = ()  #: "KIND: explanation" of what the classes of the rows keep the number from reaching
 
 
 def append(path: Path, results: Iterable[Result]) -> None:

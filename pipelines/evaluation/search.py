@@ -77,10 +77,11 @@ def in_run(
     """
     check(query, k)
     run = Run.open(folder)
+    if not run.config.captions:
+        raise ConfigError(f"run {run.config.id} is a {run.config.task.name} run; name a retrieval run")
     method = run.method(device)
     net = method.net
-    if not isinstance(net, Retrieval):
-        raise ConfigError(f"run {run.config.id} is a {run.config.task.name} run; name a retrieval run")
+    assert isinstance(net, Retrieval)
     opened = open_run(run.config, stores, device)
     if changed := changes(run, fingerprints(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")

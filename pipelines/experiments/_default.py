@@ -6,6 +6,7 @@ from pathlib import Path
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
 from featcache.store import DONE, NOT_TRIED
+from featcache.wording import first
 from pipelines.config import Feed
 from pipelines.data.stores import open_manifest
 from pipelines.experiments._experiment import Experiment
@@ -16,7 +17,8 @@ def default(folder: Path) -> Experiment:
     """The grid on all finished stores of a folder, with kitchens' hyper-parameters, over every ordered pair of domains.
 
     A modality that a clip lacks (a video without sound) is masked. The store `hog@flip` is a view of the store `hog`,
-    drawn in training. A source needs labelled train clips, a target labelled test clips.
+    drawn in training. A source needs labelled train clips, a target labelled test clips; a note under the table names
+    the domains without.
     """
     from pipelines.experiments import kitchens
 
@@ -42,7 +44,7 @@ def default(folder: Path) -> Experiment:
     runs = grid(manifest.name, feeds, shifts, absent="refuse" if whole else "mask", **kitchens.RECIPE)
     taught = [run for run in runs if run.source[0] in teaching]  # supervised-target needs labels of its own domain
     doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
-    return Experiment(manifest.name, doc, tuple(taught))
+    return Experiment(manifest.name, doc, tuple(taught), note=_left_out(manifest, teaching, tested))
 
 
 def finished(folder: Path) -> list[FeatureStore]:
@@ -55,6 +57,28 @@ def finished(folder: Path) -> list[FeatureStore]:
             f"no finished store with features in {folder}; there are: {store_names}. Run `featcache extract` first"
         )
     return usable
+
+
+def _left_out(manifest: Manifest, teaching: list[str], tested: list[str]) -> str:
+    """Return a note on the domains that are not on both sides of the shifts, with the reasons; "" if all are."""
+    reasons = []
+    for domain in manifest.domains:
+        if domain not in teaching:
+            reasons.append(f"{domain} is no source, because {_lacking(manifest, domain, 'train')}")
+        if domain not in tested:
+            has_train = manifest.rows(domain=domain, split="train")
+            lacking = _lacking(manifest, domain, "test") if has_train else "it has no train clips"
+            reasons.append(f"{domain} is no target, because {lacking}")
+    return f"LEFT OUT: {first(reasons, between='; ')}." if reasons else ""
+
+
+def _lacking(manifest: Manifest, domain: str, split: str) -> str:
+    """Return the reason why clips of a split are not all labelled."""
+    rows, kinds = manifest.rows(domain=domain, split=split), manifest.classes.keys()
+    if not rows:
+        return f"it has no {split} clips"
+    unlabelled = [manifest.clips[row].clip_id for row in rows if manifest.clips[row].labels.keys() != kinds]
+    return f"{len(unlabelled)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {unlabelled[0]!r})"
 
 
 def _labelled(manifest: Manifest, domain: str, split: str) -> bool:

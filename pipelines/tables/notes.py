@@ -29,11 +29,7 @@ RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> ru
 
 
 def notes(
-    experiment: Experiment,
-    metric: str,
-    lines: list[Line],
-    planned: RunIds,
-    results: dict[str, Result],
+    experiment: Experiment, metric: str, lines: list[Line], planned: RunIds, results: dict[str, Result]
 ) -> list[Note]:
     """Return the notes of a table, loud ones first.
 
@@ -48,6 +44,7 @@ def notes(
         *_mixed_recipes(rows),
         *_mixed_contents(rows),
         *unequal,
+        *_limits(planned, results),
         *_collapsed(planned, results),
         *_oracles(lines),
         *_unknown_start(experiment),
@@ -206,6 +203,18 @@ def _unequal(clips: dict[str, dict[str, list[int]]]) -> list[str]:
         for shift, methods in clips.items()
         if len({n for counts in methods.values() for n in counts}) > 1
     ]
+
+
+def _limits(planned: RunIds, results: dict[str, Result]) -> Iterator[str]:
+    """Warnings about shifts whose classes limit the meaning of the numbers. Rows trained on the target are left out."""
+    shifts: dict[str, dict[str, None]] = {}
+    for (_, shift), seeds in planned.items():
+        for row in (results[run] for run in seeds.values() if run in results):
+            for limit in row.limits if row.test not in row.source else ():
+                shifts.setdefault(limit, {})[shift] = None
+    for limit, names in shifts.items():
+        kind, _, explanation = limit.partition(": ")
+        yield f"{kind} in {first(names)}: {explanation}."
 
 
 def _collapsed(planned: RunIds, results: dict[str, Result]) -> list[str]:

@@ -141,6 +141,10 @@ class Task:
         """Return label -> names of the classes of the test rows; {} if outputs are not compared with classes."""
         return {}
 
+    def limits(self, manifest: Manifest, train: Sequence[int], test: Sequence[int]) -> tuple[str, ...]:
+        """Return "KIND: explanation" for classes of train and test rows that limit the meaning of the metrics."""
+        return ()
+
     def clusters(self, manifest: Manifest, test: str) -> int:
         """Return the number of target clusters, which a clustering method is given; 0 in other tasks."""
         return 0

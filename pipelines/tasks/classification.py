@@ -1,11 +1,13 @@
 """Classification: the class of a clip for each label. Outputs are scores of classes, label -> (n, K)."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from featcache import Manifest
 from featcache.errors import ConfigError
+from featcache.wording import first
 from heads.nets import Net
 from pipelines.measures.accuracy import Labels, action_topk, mean_class_accuracy, topk_accuracy
 from pipelines.measures.validators import VALIDATORS
@@ -71,6 +73,28 @@ class Classification(Task):
     def tested(self, manifest: Manifest, test: str) -> dict[str, tuple[str, ...]]:
         """Return all classes of the manifest."""
         return manifest.classes
+
+    def limits(self, manifest: Manifest, train: Sequence[int], test: Sequence[int]) -> tuple[str, ...]:
+        """Name labels of which there is one class only, and classes of the test rows that no train row has."""
+        texts = []
+        for label in manifest.classes if train else ():
+            taught, tested = (
+                Counter(manifest.clips[row].labels.get(label, "") for row in rows) for rows in (train, test)
+            )
+            sides = {"train clips of the source": taught, "test clips": tested}
+            if alone := [side for side, counts in sides.items() if len(counts) == 1]:
+                name = next(iter(sides[alone[0]]))
+                texts.append(
+                    f"ONE CLASS: the {' and the '.join(alone)} all have the {label} {name!r}, so the numbers do not "
+                    "show whether classes can be told apart"
+                )
+            if unseen := sorted(tested.keys() - taught.keys()):
+                count = sum(tested[name] for name in unseen)
+                texts.append(
+                    f"UNSEEN CLASSES: {count} of {len(test)} test clips have a {label} that no train clip of the "
+                    f"source has ({first(unseen)}), so at most {100 * (1 - count / len(test)):.1f} % can be right"
+                )
+        return tuple(texts)
 
     def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
         """Return the metrics of each label, `METRIC/LABEL` if there are several, and those of all labels at once."""

@@ -62,7 +62,7 @@ class Run:
 
     def check_log(self, path: Path) -> None:
         """Raise ValueError unless the log has all steps and its last line is complete."""
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         if len(lines) != self.config.steps:
             raise ValueError(f"it has {len(lines)} of {self.config.steps} steps")
         if lines:
@@ -85,7 +85,7 @@ class Run:
 
     def log(self) -> list[dict[str, float]]:
         """The terms of the loss at each step."""
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
     def method(self, device: str = "cpu") -> Method:
         """The trained method, in eval mode."""
@@ -108,11 +108,11 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
 
 
 def _config(path: Path) -> RunConfig:
-    return RunConfig.from_json(json.loads(path.read_text()))
+    return RunConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    facts = json.loads(path.read_text())
+    facts = json.loads(path.read_text(encoding="utf-8"))
     for name in FACTS:
         if name not in facts:
             raise ValueError(f"it has no {name!r}")
@@ -149,9 +149,13 @@ def write(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed here
     partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n")
-    (partial / "run.json").write_text(json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n")
-    (partial / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    contents = {
+        "config.json": json.dumps(config.to_json(), indent=1) + "\n",
+        "run.json": json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n",
+        "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
+    }
+    for name, content in contents.items():
+        (partial / name).write_text(content, encoding="utf-8")
     torch.save(dict(weights), partial / "head.pt")
     np.savez(partial / "outputs.npz", **outputs)  # type: ignore[arg-type]
     shutil.rmtree(folder, ignore_errors=True)

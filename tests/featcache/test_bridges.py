@@ -1,5 +1,7 @@
 """Every file of featcache/bridges keeps the contract of a bridge (featcache/testing/bridges.py)."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from featcache import bridges
@@ -13,6 +15,15 @@ class TestBridges(BridgeTests):
         if request.param == "parquet":
             pytest.importorskip("pyarrow")
         return bridges.load(request.param)
+
+
+@pytest.mark.parametrize("message", ["no such file", "{path.name} is not there"])
+def test_an_error_without_the_path_breaks_the_contract(tmp_path, message):
+    def read(path, ids):
+        raise FormatError(message.format(path=path))
+
+    with pytest.raises(AssertionError, match="did not match"):
+        BridgeTests().test_nothing_there(SimpleNamespace(read=read), tmp_path)
 
 
 def test_an_unknown_format_lists_the_known_ones():

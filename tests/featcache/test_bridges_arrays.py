@@ -507,7 +507,13 @@ def test_csv_of_others(tmp_path):
         ("clip_id,window,f0\na,0,1\na,0,1\n", "line 3: window 0 of clip 'a'"),
         ("clip_id,window,f0\na,0.5,1\n", "line 2: window '0.5' .*whole number"),
         ("clip_id,f0\na,1.2", "last line.*cut off"),
-        ("clip_id;f0\na;1\n", "no columns of numbers"),
+        ("clip_id;f0\r\na;1\r\n", "line 1: .*separated by ';'; separate them by commas"),
+        ("clip_id;f0;f1\na;0,25;1,5\n", "line 1: .*separated by ';'; .* decimals with points"),
+        ("clip_id\tf0\na\t1\n", r"line 1: .*separated by '\\t'"),
+        ("sep=;\nclip_id;f0\na;1\n", "line 1: .*separated by ';'"),
+        ("clip_id,f0,f1,\na,.1,.2,\n", "line 1: the last cell is empty; remove the comma at the end"),
+        ("clip_id,f0\na,1,\n", "line 2: 3 cells for 2 columns; the last cell is empty; remove the comma"),
+        ('clip_id,f0,f1\na,1,"0,25"\n', "line 2: .*'0,25' has a decimal comma; write '0.25'"),
     ],
 )
 def test_csv_that_is_wrong(tmp_path, text, message):

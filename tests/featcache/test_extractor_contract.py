@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from featcache import extractors
@@ -44,6 +45,21 @@ class TestExtractors(ExtractorTests):
         assert is_network(extractor) == isinstance(extractor, Frozen)
         assert extractor.facts["licence"] == "no weights"
         assert extractor.facts.get("device", "") == ("cpu" if isinstance(extractor, Frozen) else "")
+
+
+def test_rows_that_differ_in_large_batches_break_the_contract():
+    hog = extractors.load("hog", extractors.default_params("hog"))
+
+    class Blocked(type(hog)):
+        """An extractor that computes batches of more than 32 windows in another way."""
+
+        def __call__(self, windows):
+            return super().__call__(windows) * np.float32(1.0001 if len(windows) > 32 else 1)
+
+    extractor = Blocked(hog.params)
+    prepared = np.stack([ExtractorTests.prepare(extractor, seed) for seed in range(7)])
+    with pytest.raises(AssertionError, match="a row differs in a batch of 33"):
+        ExtractorTests().test_rows_do_not_depend_on_the_batch(extractor, prepared, extractor(prepared))
 
 
 def test_an_unknown_extractor_lists_the_known_ones():

@@ -1,11 +1,17 @@
 """A file is there whole or not at all, and what stood there stays until then."""
 
+import errno
+import fcntl
 import os
+import stat
+import warnings
 
 import pytest
 
-from featcache.errors import FormatError
-from featcache.files import replacing, write_file
+from featcache import files
+from featcache.errors import FeatcacheError, FormatError
+from featcache.files import locked, replacing, sync_folder, write_file
+from featcache.store import _lease
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -54,3 +60,45 @@ def test_leftovers_of_a_kill_are_written_over(tmp_path):
     (tmp_path / ".f.partial").write_bytes(b"a longer one that a kill has left behind")
     write_file(tmp_path / "f", b"new")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"f": b"new"}
+
+
+def refuse(number, *, folders=False):
+    """A call of the system that fails, for folders alone or for everything."""
+
+    def call(descriptor, *rest):
+        if not folders or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EPERM], ids=errno.errorcode.get)
+def test_folders_that_cannot_be_synced_are_one_warning(tmp_path, monkeypatch, number):
+    """Such file systems keep files whole, too; only the last ones may be lost by a power cut."""
+    monkeypatch.setattr(os, "fsync", refuse(number, folders=True))
+    monkeypatch.setattr(files, "_unsynced", set())
+    with pytest.warns(UserWarning, match=f"{tmp_path}.*cannot sync folders .*{os.strerror(number)}.*same command"):
+        write_file(tmp_path / "new" / "f", b"content")
+    assert (tmp_path / "new" / "f").read_bytes() == b"content"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_file(tmp_path / "g", b"content")
+
+
+def test_a_disk_that_fails_is_no_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(OSError) as caught:
+        sync_folder(tmp_path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_is_named_with_the_way_out(tmp_path, monkeypatch, number):
+    def flock(file, kind):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for take in (lambda: _lease.lock(tmp_path / "a.zarr", alone=True), lambda: locked(tmp_path / "f").__enter__()):
+        with pytest.raises(FeatcacheError, match=f"lock {tmp_path}.*{os.strerror(number)}.*no locks.*local disk"):
+            take()
+    assert not _lease.is_locked(tmp_path / "a.zarr")  # nobody can write there, and it can be read

@@ -72,6 +72,9 @@ def test_rows_select_in_order():
         (HEADER + "a,d,train,v\na,d,test,w\n", "line 3: clip_id 'a' .*line 2; .*unique"),
         (HEADER + ",d,train,v\n", "line 2: clip_id is empty"),
         (HEADER + "a,d,dev,v\n", "line 2: split 'dev' .* train, val, test"),
+        (HEADER.replace("source", "source,") + "a,d,train,v,\n", "line 1: the last cell is empty; remove the comma"),
+        (HEADER + "a,d,train,v,\n", "line 2: 5 cells for 4 columns; the last cell is empty; remove the comma"),
+        (HEADER.replace("source", "source,fps") + 'a,d,train,v,"12,5"\n', "line 2: .*decimal comma; write '12.5'"),
         (HEADER + "a,d,train\n", "line 2: 3 cells for 4 columns"),
         (HEADER + 'a,d,train,"v\n', "not CSV"),
         (

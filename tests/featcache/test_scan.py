@@ -29,6 +29,31 @@ def test_files_that_do_not_fit_are_listed(tmp_path):
     assert scan(tmp_path, "{domain}/{label}/{clip_id}").unmatched == ["stray.mp4"]
 
 
+CAMCORDERS = ["1.MTS", "2.m2ts", "3.VOB", "4.asf", "5.mxf", "6.wma", "7.aiff", "8.oga", "9.aif", "a.3g2", "b.dv"]
+
+
+def test_media_of_camcorders_and_players_are_clips(tmp_path):
+    touch(tmp_path, *(f"cut/{name}" for name in CAMCORDERS))
+    found = scan(tmp_path, "{label}/{clip_id}")
+    assert [clip.source for clip in found.manifest] == [f"cut/{name}" for name in CAMCORDERS]
+    assert found.left_out == {}
+
+
+def test_all_other_files_are_counted_by_their_ending(tmp_path):
+    """But hidden ones, stores, and the manifest of an earlier scan, which is replaced."""
+    touch(tmp_path, "1.mp4", "b/1.XYZ", "b/2.xyz", "notes.txt", "b/README", "1.npz", ".x.xyz", "s/hog.zarr/zarr.json")
+    touch(tmp_path, "mine.csv", "b/mine.csv")
+    found = scan(tmp_path, "{clip_id}", name="mine")
+    assert [clip.source for clip in found.manifest] == ["1.mp4"]
+    assert found.left_out == {".csv": 1, ".npz": 1, ".txt": 1, ".xyz": 2, "without an ending": 1}
+
+
+def test_a_folder_of_other_files_alone_names_their_endings(tmp_path):
+    touch(tmp_path, "1.xyz", "2.xyz")
+    with pytest.raises(ManifestError, match=f"under {tmp_path}.*2 .xyz"):
+        scan(tmp_path, "{clip_id}")
+
+
 def test_arrays_beside_other_media_are_not_clips(tmp_path):
     """Somebody's features beside the videos; alone, they are what there is."""
     touch(tmp_path, "a/1.npz", "a/2.npy", "a/3.h5")

@@ -5,8 +5,10 @@ import torch
 
 from featcache import registry
 from heads import methods
+from heads.methods import joints
 from heads.testing import MethodTests
-from heads.testing.methods import Hidden, HiddenError
+from heads.testing.methods import Hidden, HiddenError, total
+from heads.testing.problems import batch
 
 EACH_SIDE_ALONE = (  #: methods that see both sides, and compare none with the other in their losses
     *("adabn", "bnm", "cbst", "dlmm", "entropy", "infomax", "mcc", "mcd", "pseudo_label", "safn"),
@@ -20,6 +22,7 @@ class TestMethods(MethodTests):
     @classmethod
     def modules(cls):
         names = [name for name in registry.names(methods) if (name in EACH_SIDE_ALONE) != cls.compares_sides]
+        names = [name for name in names if name != "joints"]
         return [registry.load(methods, name, "method") for name in names]
 
     @pytest.mark.slow
@@ -31,6 +34,19 @@ class TestMethodsThatCompareNothing(TestMethods):
     """The others."""
 
     compares_sides = False
+
+
+class TestJoints(MethodTests):
+    """The baseline without learning."""
+
+    module = joints
+
+    def test_every_parameter_gets_a_gradient(self, module, spec, sides):
+        """No feature depends on the net, and L_sup reaches the branch of the source only."""
+        method = self.build(module, spec, sides).train()
+        total(method(batch(spec, sides), 0.5)).backward()
+        idle = {name.split(".")[1] for name, p in method.net.named_parameters() if p.grad is None}
+        assert idle == {"B1"}
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ from heads.testing import ClusteringNetTests, NetTests, RetrievalNetTests
 from heads.testing import nets as contract
 from heads.testing.problems import EK, SPEC, side, without
 
+NETS = [registry.load(nets, name, "net") for name in registry.names(nets)]
+
 
 class EveryNet:
     """All files with a net of the task."""
 
     @classmethod
     def modules(cls):
-        modules = [registry.load(nets, name, "net") for name in registry.names(nets)]
-        return [module for module in modules if module.NET.task == cls.task]
+        return [module for module in NETS if module.NET.task == cls.task]
 
 
 class TestClassification(EveryNet, NetTests):
@@ -35,8 +36,11 @@ class TestClustering(EveryNet, ClusteringNetTests):
 
 
 def test_every_net_is_tested():
-    tested = [module for tests in (TestClassification, TestRetrieval, TestClustering) for module in tests.modules()]
-    assert {module.__name__ for module in tested} == {f"heads.nets.{name}" for name in registry.names(nets)}
+    tested = {tests.task for tests in EveryNet.__subclasses__()}
+    for task in registry.names("pipelines.tasks"):
+        assert task in tested, f"add `class Test{task.title()}(EveryNet, ...)` with the contract of {task} nets"
+    for module in NETS:
+        assert module.NET.task in tested, f"{module.__name__} has a net of {module.NET.task!r}, which is no task"
 
 
 # ------------------------------------------------------------------------------------------------------ more of adapter

@@ -10,12 +10,13 @@ import pytest
 from featcache import registry
 from featcache.errors import ConfigError
 from heads import methods, nets
-from heads.methods import codt, source_only
-from heads.nets import adapter, gated, stgcn
+from heads.nets import Retrieval
 from heads.params import Range, ranges, within
+from heads.testing.problems import SIMPLE
 from pipelines.config import Feed, RunConfig, override
 
 REGISTRIES = {"method": methods, "net": nets}
+METHODS = [registry.load(methods, name, "method") for name in registry.names(methods)]
 PARAMS = [
     (what, name, registry.load(folder, name, what).Params)
     for what, folder in REGISTRIES.items()
@@ -33,17 +34,14 @@ EVERY = pytest.mark.parametrize(("what", "cls", "field"), NUMBERS)
 def run(what, cls):
     """A run with these Params, and what else they need."""
     module = sys.modules[cls.__module__]
-    kind = module.METHOD if what == "method" else source_only.METHOD
-    task = module.NET.task if what == "net" else kind.tasks[0]
-    retrieval = task == "retrieval"
-    if task == "clustering":
-        kind = codt.METHOD
-    methods_ = {"classification": source_only, "retrieval": source_only, "clustering": codt}
-    nets_ = {"classification": adapter, "retrieval": gated, "clustering": stgcn}
-    parts = {"method": methods_[task].Params(), "net": nets_[task].Params(), what: cls()}
+    task = module.NET.task if what == "net" else module.METHOD.tasks[0]
+    method = module if what == "method" else next(file for file in METHODS if task in file.METHOD.tasks)
+    net = module if what == "net" else sys.modules[SIMPLE[task].__module__]
     sides = {"source": ("a",), "target": "b", "init_from": "first"}
-    feeds = {"rgb": Feed("rgb")} | ({"text": Feed("text", "source test", captions="own")} if retrieval else {})
-    needed = {side: given for side, given in sides.items() if side in kind.needs}
+    text = {"text": Feed("text", "source test", captions="own")}
+    feeds = {"rgb": Feed("rgb")} | (text if issubclass(net.NET, Retrieval) else {})
+    parts = {"method": method.Params(), "net": net.Params(), what: cls()}
+    needed = {side: given for side, given in sides.items() if side in method.METHOD.needs}
     return RunConfig("m", **parts, feeds=feeds, test="b", epoch=1, **needed)
 
 

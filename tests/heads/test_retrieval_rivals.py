@@ -7,7 +7,7 @@ import torch
 
 from heads.batch import Batch, gather
 from heads.losses.prototypes import log_assignment
-from heads.methods import capq, cdan_keels
+from heads.methods import capq, cdan_keels, source_only
 from heads.methods._keels import visual_vector
 from heads.nets import ce
 from heads.testing.problems import without
@@ -138,3 +138,9 @@ def test_tests_may_show_other_windows_than_training():
 def test_more_keels_than_clips_are_refused():
     with pytest.raises(ValueError, match="method.K=19 keels .* 18 clips of the target; choose at most 18"):
         begun(cdan_keels, K=19)
+
+
+@pytest.mark.parametrize("params", [{"smoothing": 0.1}, {"per_modality": True}], ids=lambda params: next(iter(params)))
+def test_source_only_has_no_parameters_without_classes(params):
+    with pytest.raises(ValueError, match=f"{next(iter(params))}.*has none; keep the defaults"):
+        begun(source_only, **params)

@@ -1,12 +1,14 @@
 """A tiny two-domain benchmark `toy` in real stores: class means seen through two modalities of very different norm."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
 from featcache.manifest import Clip, Manifest
-from featcache.store import StoreWriter
+from featcache.store import StoreWriter, _format
 from heads.methods import source_only
 from heads.nets import adapter
 from pipelines.config import Feed, Optim, RunConfig
@@ -79,3 +81,12 @@ def run(**changes):
         optim=Optim(lr=0.05, clip_norm=5.0),
     )
     return dataclasses.replace(plain, **changes)
+
+
+@contextlib.contextmanager
+def small_blocks():
+    """Stores that are written here have blocks of 4 rows and chunks of 1; yields the patch, for further changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_format.Layout, "block_rows", 4)
+        patch.setattr(_format.Layout, "chunk_rows", 1)
+        yield patch

@@ -188,6 +188,17 @@ def test_ids_and_labels_that_look_like_something_else(videos, tmp_path):
     assert Manifest.read(tmp_path / "stores" / "videos" / "manifest.csv").classes == {"label": ("NA", "null")}
 
 
+def test_scan_names_what_it_left_out_and_labels_that_look_alike(tmp_path):
+    for name in ("cut onion/1.mp4", "cut\u00a0onion/2.mp4", "cut onion/3.xyz", "notes.docx"):
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).touch()
+    result = run("manifest", "scan", tmp_path / "v", "--layout", "{label}/{clip_id}")
+    assert result.exit_code == 0, result.output
+    assert "not in the manifest: 1 .docx, 1 .xyz" in result.stderr
+    assert re.search(r"Warning: .*'cut onion', 'cut\\xa0onion' differ only by", result.stderr)
+    assert "2 clips" in result.stderr
+
+
 def test_scan_does_not_replace_what_somebody_may_have_edited(clip_folder):
     def scan(*options):
         return run("manifest", "scan", clip_folder, "--layout", "{clip_id}", "--out", clip_folder / "m.csv", *options)
@@ -221,7 +232,7 @@ def test_the_copy_beside_the_stores_is_a_manifest_too(clip_folder):
     ("arguments", "number", "ending"),
     [
         (["extract", "m.csv", "hog"], errno.ENOSPC, "; finished work is kept, run the same command to resume"),
-        (["extract", "m.csv", "hog"], errno.EACCES, "stores/m"),
+        (["extract", "m.csv", "hog"], errno.EACCES, "stores/m; change its permissions, or name another folder"),
         (["check", "m.csv"], errno.EIO, "stores/m"),
         (
             ["manifest", "build", "kitchens", "."],
@@ -335,3 +346,41 @@ def test_mistakes_on_the_command_line(clip_folder, monkeypatch, arguments, code,
     assert result.exit_code == code, result.output
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+
+
+@pytest.mark.parametrize("closing", ["2>&-", "1>&- 2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_stderr_that_cannot_be_written_to_stops_nothing(clip_folder, closing):
+    """Nor does a file of ours get the number of a closed stream, on which decoders print."""
+    content = (clip_folder / "1.mp4").read_bytes()
+    (clip_folder / "1.mp4").unlink()  # a link to the videos of all tests
+    (clip_folder / "1.mp4").write_bytes(content[: len(content) // 3])  # the decoder complains
+    words = ["extract", str(clip_folder / "m.csv"), "hog", "--stores", str(clip_folder / "stores"), "--workers", "1"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closing}', "sh", *COMMAND, *words], capture_output=True, text=True)
+    assert done.returncode == 1  # of the failed clip
+    assert "Traceback" not in done.stdout
+    store = FeatureStore.open(clip_folder / "stores" / "m" / "hog.zarr")
+    assert [row.state for row in store.frame().itertuples()] == ["done", "failed"]
+    assert np.isfinite(store.features[0]).all()
+
+
+def test_a_warning_of_ours_is_one_line(tmp_path, monkeypatch):
+    """Without the place in the code, which says nothing to a user."""
+    source = """
+import errno, os, stat
+def fsync(descriptor):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "Invalid argument")
+os.fsync = fsync
+from pipelines.cli import main
+main()
+"""
+    for name in ("a", "b"):
+        write_sound(tmp_path / f"{name}.wav", np.zeros(1600, np.float32), 16000)
+    words = ["manifest", "scan", str(tmp_path), "--layout", "{clip_id}"]
+    done = subprocess.run([sys.executable, "-c", source, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert next(line for line in done.stderr.splitlines() if "sync" in line).startswith("Warning: the file system of ")
+    assert ".py:" not in done.stderr

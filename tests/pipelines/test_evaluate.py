@@ -59,6 +59,21 @@ def test_result_rows_say_where_they_come_from(stores, tmp_path):
         assert result.read["store rgb"] == opened.stores["rgb"].fingerprint
         assert result.config == config.to_json()
         assert result.version
+        assert result.limits == ()
+
+
+def test_result_rows_name_classes_that_only_the_target_has(tmp_path):
+    """Of the train clips of the source; its test clips teach nothing."""
+
+    def label(domain, split, name):
+        return {"label": "new" if name == CLASSES[0] and (domain, split) != ("day", "train") else name}
+
+    clips = manifest(labels=label)
+    stores = write_all(tmp_path / "stores", clips)
+    (limits,) = {result.limits for result in evaluate(train(run(), stores, tmp_path / "runs"), stores, "toy")}
+    assert [text.split(":")[0] for text in limits] == ["UNSEEN CLASSES"]
+    assert "2 of 6 test clips" in limits[0]
+    assert "(new)" in limits[0]
 
 
 def test_selection_rules(stores, tmp_path):

@@ -77,6 +77,22 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     assert {config.absent for config in experiment.runs} == {"mask"}
     assert {(c.row, c.source, c.test) for c in experiment.runs} == {(row, ("day",), "night") for row in ROWS[:3]}
     assert engine.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
+    clip = next(clip.clip_id for clip in clips if (clip.domain, clip.split) == ("night", "train"))
+    assert f"night is no source, because 12 of its 12 train clips have no label (clip {clip!r})" in experiment.note
+    assert "day is no" not in experiment.note
+
+
+def test_default_experiment_names_the_domains_that_it_leaves_out(tmp_path):
+    """Else a table of two domains looks as if there were no third one."""
+    clips = manifest(domains=("day", "dusk", "night"))
+    kept = tuple(clip for clip in clips if (clip.domain, clip.split) != ("dusk", "train"))
+    stores = write_all(tmp_path, dataclasses.replace(clips, clips=kept))
+    experiment = experiments.load(stores / "toy")
+    assert {run.test for run in experiment.runs} == {"day", "night"}
+    assert experiment.note == (
+        "LEFT OUT: dusk is no source, because it has no train clips; dusk is no target, because it has no train clips."
+    )
+    assert experiments.load(write_all(tmp_path / "whole") / "toy").note == ""
 
 
 def test_one_store_has_no_row_that_aligns_modalities(tmp_path):

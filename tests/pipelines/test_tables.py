@@ -283,6 +283,15 @@ def test_vanished_features_are_named_by_row_shift_seeds_and_modality(toy):
     assert "COLLAPSED" not in one_line(rows(toy), toy)
 
 
+def test_classes_that_limit_the_numbers_are_named_once_per_shift(toy):
+    """Not in the rows that train on the target itself, which have no shift."""
+    limits = ("ONE CLASS: all have 'cut'", "UNSEEN CLASSES: 3 of 9 test clips have no equal")
+    made = [replace(row, limits=limits if row.source == ("day",) else limits[:1]) for row in rows(toy)]
+    text = one_line(made, toy)
+    assert text.count("ONE CLASS in day→night, night→day: all have 'cut'.") == 1
+    assert text.count("UNSEEN CLASSES in day→night: 3 of 9 test clips have no equal.") == 1
+
+
 def test_runs_whose_batches_came_in_another_order_are_told(toy):
     """Those of the tier `streaming`: by row, with their number where the row has others as well."""
     tiers = {"source-only": "streaming", "RNA (UDA)": "mapped", "supervised-target": "resident"}

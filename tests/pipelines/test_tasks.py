@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from featcache import registry
+from featcache import Clip, Manifest, registry
 from featcache.errors import ConfigError
 from pipelines import tasks
 from pipelines.cli import main
@@ -111,3 +111,27 @@ def test_one_line_adds_a_metric(one_line_more, tmp_path):
     table = render(results, Experiment("toy", "Toy.", (config,)), "top2")
     assert f"{100 * values['top2']:.1f}" in table
     assert "Top-2 accuracy in per cent" in table
+
+
+def limits(train, test):
+    """What is told about clips of these labels: one in "a", several kinds in {kind: name}."""
+    labels = [name if isinstance(name, dict) else {"label": name} for name in (*train, *test)]
+    clips = tuple(Clip(str(k), "d", "train", "v", labels=of) for k, of in enumerate(labels))
+    rows = list(range(len(clips)))
+    return tasks.load("classification").limits(Manifest("m", clips), rows[: len(train)], rows[len(train) :])
+
+
+def test_classes_that_limit_what_accuracy_means():
+    assert limits("xyxy", "xyy") == ()
+    assert limits("xyz", "xy") == ()  # a class that the target lacks takes nothing from the numbers
+    assert limits("", "xy") == ()  # without a source nothing is known
+    (both,) = limits("xx", "x")
+    assert both.startswith("ONE CLASS: the train clips of the source and the test clips all have the label 'x'")
+    (test,) = limits("xy", "yy")
+    assert test.startswith("ONE CLASS: the test clips all have the label 'y'")
+    (unseen,) = limits("xy", "xyzzw")
+    assert "3 of 5 test clips" in unseen
+    assert "(w, z)" in unseen
+    assert "at most 40.0 % can be right" in unseen
+    kinds = [{"verb": "cut", "noun": noun} for noun in ("egg", "leek")]
+    assert [text.split(" all have ")[1][:14] for text in limits(kinds, kinds)] == ["the verb 'cut'"]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from featcache.errors import ConfigError, StoreError
-from featcache.store import FeatureStore, StoreWriter, _format
+from featcache.store import FeatureStore, StoreWriter
 from featcache.store.mapped import Mapped
 from heads.methods import rna
 from pipelines.config import Feed
@@ -31,7 +31,7 @@ from pipelines.training import train as train_module
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.conftest import ROOT
-from tests.helpers.stores import manifest, run
+from tests.helpers.stores import manifest, run, small_blocks
 
 T = 4
 SIZES = {"hog": ("rgb", 128), "hof": ("flow", 256)}  # rows of 1 or 2 KB: four are whole pages
@@ -59,9 +59,7 @@ def write(stores, *, dtype="float16", ragged=True, lacking=()):
 
 @pytest.fixture(scope="module")
 def patch():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_format.Layout, "block_rows", 4)
-        patch.setattr(_format.Layout, "chunk_rows", 1)
+    with small_blocks() as patch:
         yield patch
 
 

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from featcache.errors import ConfigError, StoreError
-from featcache.store import StoreWriter, _format
+from featcache.store import StoreWriter
 from featcache.store.mapped import Mapped
 from heads.methods import rna
 from pipelines.cli import main
@@ -22,7 +22,7 @@ from pipelines.data.opening import open_run
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.training.runs import Run
 from pipelines.training.train import train
-from tests.helpers.stores import manifest, run, write_store
+from tests.helpers.stores import manifest, run, small_blocks, write_store
 from tests.pipelines.test_tiers import DRAWS, T, check, clone, equal
 
 WIDTH = 128  # rows of whole pages, four at a time
@@ -54,9 +54,7 @@ def write_view(folder, name, view, *, clips=None, windows=T, width=WIDTH, lackin
 
 @pytest.fixture(scope="module")
 def patch():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_format.Layout, "block_rows", 4)
-        patch.setattr(_format.Layout, "chunk_rows", 1)
+    with small_blocks() as patch:
         yield patch
 
 
