@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -27,6 +27,8 @@ _PROMISING = ("mov", "matroska", "avi")
 _SLACK = 0.5
 #: Samples per second beyond which a header is not believed; resampling such a rate would need gigabytes.
 _FASTEST = 1_000_000
+#: Titles in another encoding than UTF-8 are no errors; PyAV 19 has no such option, and replaces them by itself.
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 #: Locks so that two threads never scan one file at once. Two files rarely share one, which costs a wait only.
 _LOCKS = tuple(Lock() for _ in range(256))
 
@@ -74,9 +76,7 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a media file; any error of FFmpeg inside the block becomes a MediaError that names the file."""
     try:
         # An absolute path is never taken for a protocol, and a playlist in disguise cannot reach the network.
-        with av.open(
-            str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        ) as container:
+        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, **_METADATA) as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         reason = (error.strerror or str(error)).rstrip(".")

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,8 +158,10 @@ def test_ids_with_line_ends_come_back(tmp_path):
 
 
 def test_torch_and_pandas(store):
+    torch = pytest.importorskip("torch")
     tensor = store.to_torch([4, 0])
     assert tensor.dtype == torch.float32
+    assert torch.equal(store.to_torch(store.state == 1), store.to_torch([0, 2, 3, 4, 6]))
     assert np.array_equal(tensor.numpy(), store.features[[4, 0]].astype(np.float32))
     frame = store.frame()
     assert frame["state"].tolist() == ["done", "failed", "done", "done", "done", "absent", "done"]
@@ -576,7 +577,6 @@ def test_reading_some_rows(store):
     with pytest.raises(IndexError, match="rows 3 to 7 .*outside the 7 rows"):
         store.read([3, 7])
     assert np.array_equal(store.read(store.state == 1), store.features[[0, 2, 3, 4, 6]])
-    assert torch.equal(store.to_torch(store.state == 1), store.to_torch([0, 2, 3, 4, 6]))
     with pytest.raises(IndexError, match=r"a mask of shape \(6,\) for 7 rows"):
         store.read(np.ones(6, bool))
     with pytest.raises(TypeError, match="rows are whole numbers or a mask, not float64"):
