@@ -64,7 +64,7 @@ def _cuts(scan: Scan, track: AudioTrack, spans: Sequence[tuple[int, int]]) -> It
                     if next_start > end or next_stop > begin + TOGETHER * track.rate:
                         break
                     end = max(end, next_stop)
-                with opened(scan.path) if track.from_start else nullcontext(container) as entered:
+                with opened(scan.path) if track.from_start or scan.joined else nullcontext(container) as entered:
                     sound = _decode(entered, scan, track, begin, end)
             yield sound[start - begin : stop - begin]
 
@@ -102,7 +102,7 @@ def _frames(
 ) -> Iterator[av.AudioFrame]:
     """Decode the frames from a packet on. Errors before the sample `start` are no damage: decoding began there."""
     stream = next(s for s in container.streams.audio if s.index == track.stream)
-    number, seek = (0, None) if track.from_start else (number, int(track.ticks[number]))
+    number, seek = (0, None) if track.from_start or scan.joined else (number, int(track.ticks[number]))
     for place, packet in replay(container, scan.path, stream, track.marks, number, seek):
         try:
             yield from stream.codec_context.decode(packet)

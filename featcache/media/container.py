@@ -7,7 +7,7 @@ index / fps, so variable and fractional rates are exact.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
@@ -76,7 +76,7 @@ class AudioTrack:
     stop: float
     rate: int
     channels: int
-    from_start: bool  #: decoding cannot begin inside the file
+    from_start: bool  #: its codec cannot begin inside the file
     ticks: NDArray[np.int64]  #: one per packet: the time at which it begins, ascending
     marks: NDArray[np.int64]  #: one number per packet, by which a packet is recognised after a seek
 
@@ -90,6 +90,7 @@ class Scan:
     audio: AudioTrack | MediaError | None
     promised: float | None  #: end in seconds that the header announces, if the packets stop before it
     joined: bool  #: the file's clock starts again inside it, so times are only right when reading from the start
+    choices: dict[str, str]  #: "video" or "audio", if the file has several of these streams: a note on the one taken
 
 
 def scan(path: Path) -> Scan:
@@ -136,14 +137,14 @@ def _scan(path: Path) -> Scan:
                     stateful.add(index)
         # FFmpeg takes the cover of an album for a video stream.
         films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        film, sound = _chosen(films, stamps), _chosen(container.streams.audio, stamps)
+        choices: dict[str, str] = {}
+        film, sound = _chosen(films, stamps, choices), _chosen(container.streams.audio, stamps, choices)
         video = _video_track(film, stamps[film.index], path, film.index in stateful) if film else None
         ends = _sound_ends(sound, stamps[sound.index]) if sound else (Fraction(0), Fraction(0))
         origin = int(video.ticks[0]) * video.time_base if isinstance(video, VideoTrack) else ends[0]
         audio = _audio_track(sound, stamps[sound.index], ends, origin, path) if sound else None
-        if joined and isinstance(audio, AudioTrack):
-            audio = replace(audio, from_start=True)
-        return Scan(path, video, audio, _promised(container, [s for s in (film, sound) if s], stamps, origin), joined)
+        promised = _promised(container, [s for s in (film, sound) if s], stamps, origin)
+        return Scan(path, video, audio, promised, joined, choices)
 
 
 def _shown(stamps: Sequence[_Stamp]) -> Sequence[_Stamp]:
@@ -151,10 +152,19 @@ def _shown(stamps: Sequence[_Stamp]) -> Sequence[_Stamp]:
     return [stamp for stamp in stamps if stamp.shown]
 
 
-def _chosen(streams: Sequence[_S], stamps: dict[int, list[_Stamp]]) -> _S | None:
-    """Return the stream that players take: the first one that is marked as default, or else the first one."""
+def _chosen(streams: Sequence[_S], stamps: dict[int, list[_Stamp]], choices: dict[str, str]) -> _S | None:
+    """Return the stream that players take: the first one that is marked as default, or else the first one.
+
+    A choice among several is noted in `choices`.
+    """
     filled = [stream for stream in streams if any(stamp.shown for stamp in stamps[stream.index])]
-    return next((stream for stream in filled if stream.disposition & Disposition.default), next(iter(filled), None))
+    marked = [stream for stream in filled if stream.disposition & Disposition.default]
+    chosen = next(iter(marked or filled), None)
+    if chosen and len(filled) > 1:
+        numbers = ", ".join(str(stream.index) for stream in filled)
+        reason = "the default" if marked else "the first one"
+        choices[chosen.type] = f"the source has {chosen.type} streams {numbers}; {chosen.index} is taken, {reason}"
+    return chosen
 
 
 def _clock_error(stamps: Sequence[_Stamp], base: Fraction, path: Path, content: str) -> MediaError | None:

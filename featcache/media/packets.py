@@ -83,25 +83,26 @@ def replay(
 
     Packets are numbered from the start of the stream. `seek` is the time, in ticks, at which a seek is tried. What it
     brings is compared with the scan's `marks`: where it differs, the packets are read from the start of the file. With
-    None they are read from there at once. The last packets are empty and flush the decoder.
+    None they are read from there at once; for packet 0 with the given reader, which must be new. The last packet is
+    empty and flushes the decoder.
     """
-    place = None
+    place, begun = number, False
     if seek is not None:
-        for place, packet in _after_seek(container, stream, marks, number, seek):
-            yield place, packet
+        for at, packet in _after_seek(container, stream, marks, number, seek):
+            yield at, packet
             if not packet.size:
                 return
-        place = number if place is None else place + 1
+            place, begun = at + 1, True
     with ExitStack() as stack:
-        if seek is not None:  # the place that the seek has reached may be wrong: start with a new reader
+        if seek is not None or number:  # the reader is no longer at the start
             container = stack.enter_context(opened(path))
-            if place == number:
+            if not begun:
                 stream.codec_context.flush_buffers()
         count = 0
         for packet, _ in steady(container):
             if packet.stream.index != stream.index or (not packet.size and packet.dts is not None):
                 continue  # an empty packet with a time is a picture that was not recorded; it would flush the decoder
-            if count >= (place or 0):
+            if count >= place:
                 yield count, packet
             count += bool(packet.size)
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from featcache.media import probe
+from featcache.media import Piece, probe, windows_of
 from featcache.media.container import scan
 from featcache.media.source import open_source
+from featcache.windows import Plan
 from tests.featcache.test_media_matrix import check_tones, heard, tones
 from tests.helpers.media import Listener, Watcher, clip, number_of, numbered, take, write_sound, write_video
 
@@ -130,6 +131,7 @@ def test_recordings_laid_end_to_end_keep_all_their_pictures_and_sound(tmp_path, 
     path.write_bytes(b"".join(parts))
     assert probe(path).frames == 150
     assert numbers(path, range(0, 150, 7)) == list(range(0, 150, 7))
+    assert numbers(path, [1, 77, 140]) == [1, 77, 140]
     for second in (0.5, 2.0, 3.5, 5.0):
         window = take(path, Listener(0.25), clip(second + 0.125, second + 0.375)).windows[0]
         assert heard(window) == second * 2 % 6
@@ -179,6 +181,15 @@ def test_the_default_streams_are_taken(tmp_path, name):
             container.mux(stream.encode())
     assert numbers(path, range(0, 75, 9)) == list(range(0, 75, 9))
     check_tones(path)
+    notes = {
+        piece.extractor: piece.note
+        for piece in windows_of(path, clip(), Plan("segments", 1), [Watcher(), Listener()])
+        if isinstance(piece, Piece)
+    }
+    assert notes == {
+        "watcher": "the source has video streams 0, 1; 1 is taken, the default",
+        "listener": "the source has audio streams 2, 3; 3 is taken, the default",
+    }
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
