@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import MediaError
 from featcache.files import remembered
-from featcache.media.listing import interlaced, listed
+from featcache.media.listing import interlaced, listed, stands_alone
 from featcache.media.packets import mark, opened, steady
 
 _S = TypeVar("_S", bound=av.stream.Stream)
@@ -33,6 +33,14 @@ _SLACK = 0.5
 _FASTEST = 1_000_000
 #: Packets at the end of a stream among which the last one shown is looked for: more than any codec reorders.
 _TAIL = 200
+#: Codecs whose keyframes need nothing but themselves and the header. For others, the second keyframe is decoded by
+#: itself and after those before it, if it is one of the first packets.
+_SELF_CONTAINED = (
+    *("h264", "hevc", "libdav1d", "av1", "vp8", "vp9"),
+    *("mpeg4", "mpeg1video", "mpeg2video", "prores", "ffv1"),
+)
+#: Packets within which the second keyframe is compared.
+_NEAR = 12
 #: Packets of a stream by an AVI header that was never completed, as when it is written to a pipe.
 _NEVER_COMPLETED = 2**30
 #: Side data of a packet that later packets depend on.
@@ -204,8 +212,9 @@ def _video_track(
     last = next((stamp.duration for stamp in reversed(shown) if stamp.time == end), 0)
     last = last or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
     keys = sorted((s.pts, place) for place, s in enumerate(stamps) if s.key and s.shown and s.pts is not None)
-    if stateful:  # the first packet brings what all pictures need, such as a palette: all are decoded from there
-        keys = keys[:1]
+    near = len(keys) > 1 and keys[1][1] <= _NEAR and context.name not in _SELF_CONTAINED
+    if stateful or (near and not stands_alone(path, stream.index, keys[1][1])):
+        keys = keys[:1]  # the first packet brings what all pictures need, such as a palette: all are decoded from there
     return VideoTrack(
         stream=stream.index,
         time_base=base,

@@ -43,25 +43,40 @@ def frames(
                 yield frame
 
 
+def _numbered(container: av.container.InputContainer, index: int) -> Iterator[tuple[int, av.Packet]]:
+    """Yield the packets of a stream with their numbers, from the start; the empty last one flushes the decoder."""
+    number = 0
+    for packet, _ in steady(container):
+        if packet.stream.index == index and (packet.size or packet.dts is None):
+            yield number, packet
+            number += bool(packet.size)
+
+
 def listed(path: Path, index: int, most: int | None = None) -> list[tuple[int, int | None]]:
     """Decode the video stream with that index: the packet and the time in ticks of each frame, in the order shown."""
-
-    def numbered(container: av.container.InputContainer) -> Iterator[tuple[int, av.Packet]]:
-        number = 0
-        for packet, _ in steady(container):
-            if packet.stream.index == index and (packet.size or packet.dts is None):
-                yield number, packet
-                number += bool(packet.size)
-
     result: list[tuple[int, int | None]] = []
     with suppress(MediaError), opened(path) as container:
         stream = next(s for s in container.streams.video if s.index == index)
         stream.codec_context.thread_count = 1
         stream.codec_context.copy_opaque = True
-        for frame in islice(frames(stream, numbered(container), lambda packet: None), most):
+        for frame in islice(frames(stream, _numbered(container, index), lambda packet: None), most):
             packet = frame.opaque if isinstance(frame.opaque, int) else len(result)
             result.append((packet, frame.pts))
     return result
+
+
+def stands_alone(path: Path, index: int, place: int) -> bool:
+    """True if the picture of a packet is the same, decoded by itself, as decoded after all packets before it."""
+    pictures = []
+    for first in (0, place):
+        with suppress(MediaError), opened(path) as container:
+            stream = next(s for s in container.streams.video if s.index == index)
+            stream.codec_context.thread_count = 1
+            stream.codec_context.copy_opaque = True
+            source = ((number, packet) for number, packet in _numbered(container, index) if number >= first)
+            shown = (frame for frame in frames(stream, source, lambda packet: None) if frame.opaque == place)
+            pictures += [frame.to_ndarray(format="rgb24").tobytes() for frame in islice(shown, 1)]
+    return len(pictures) == 2 and pictures[0] == pictures[1]
 
 
 def interlaced(path: Path, index: int) -> bool:

@@ -56,6 +56,21 @@ def test_a_palette_that_only_the_first_packet_carries_serves_all_pictures(tmp_pa
     assert numbers(tmp_path / name) == list(range(50))
 
 
+def test_tables_that_only_the_first_packet_carries_serve_all_pictures(tmp_path):
+    """Motion JPEG as some cameras write it: quantisation and Huffman tables come once."""
+
+    def bare(number, data):
+        place, kept = 2, data[:2]
+        while number and data[place + 1] != 0xDA:  # up to the scan itself
+            end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+            kept += b"" if data[place + 1] in (0xDB, 0xC4) else data[place:end]
+            place = end
+        return kept + data[place:] if number else data
+
+    whole = write_video(tmp_path / "a.avi", codec="mjpeg", pixels="yuvj420p")
+    assert numbers(remux(whole, tmp_path / "b.avi", change=bare)) == list(range(50))
+
+
 @pytest.mark.parametrize("options", [{"b_frames": 2}, {"b_frames": 0}])
 def test_an_avi_that_begins_inside_a_group_of_pictures_shows_each_in_its_place(tmp_path, options):
     """Pictures before the first keyframe show the keyframe: what they depend on was cut off."""
