@@ -183,7 +183,8 @@ def _clock_error(stamps: Sequence[_Stamp], base: Fraction, path: Path, content: 
         return None
     seconds = float((int(ticks[back[0]]) - int(ticks[0])) * base)
     return MediaError(
-        f"{path}: the clock of its {content} goes back after {seconds:.2f} s; convert it with `ffmpeg -i IN OUT.mp4`"
+        f"{path}: the clock of its {content} goes back after {seconds:.2f} s; give it one clock with "
+        "`ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB -af asetpts=N/SR/TB OUT`"
     )
 
 
