@@ -34,6 +34,7 @@ class Piece:
     window: NDArray[np.generic]  #: prepared by `Extractor.prepare`
     start: float
     stop: float
+    note: str = ""  #: a note for the user on the source, such as which of several streams is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +171,11 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Pre
             f"its sound lies on [{track.start:.2f}, {track.stop:.2f}) s"
         )
     first, last = min(0.0, track.start), max(source.stop, track.stop)  # beyond these the file ends and padding begins
+    note = source.scan.choices.get("audio", "")
     sounds = audio.read(source.scan, track, begins.tolist(), length, window.rate)
     for number, (begin, sound) in enumerate(zip(begins.tolist(), sounds, strict=True)):
         shown = max(begin, first), min(begin + length, last)
-        yield Piece(extractor.name, number, len(begins), extractor.prepare(sound), *shown)
+        yield Piece(extractor.name, number, len(begins), extractor.prepare(sound), *shown, note)
 
 
 def _pictures(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Preparer]) -> Pieces:
@@ -181,5 +183,6 @@ def _pictures(source: Source, plan: Plan, start: float, stop: float, extractors:
         yield from (Nothing(extractor.name, source.reel) for extractor in extractors)
         return
     windows = [window for e in extractors for window in planned(source.reel, e, plan, start, stop)]
+    note = source.scan.choices.get("video", "") if source.scan else ""
     for window, prepared in fill(source.reel, windows):
-        yield Piece(window.extractor.name, window.number, window.of, prepared, window.start, window.stop)
+        yield Piece(window.extractor.name, window.number, window.of, prepared, window.start, window.stop, note)

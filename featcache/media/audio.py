@@ -5,6 +5,7 @@ track that starts after the pictures, and the time after its end.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from math import ceil, floor, gcd
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
-from featcache.media.container import AudioTrack, Scan, opened, packets
+from featcache.media.container import AudioTrack, Scan
+from featcache.media.packets import opened, replay
 
 #: Seconds decoded before the first sample of a window: codecs need the sound before it (Opus 0.08 s).
 PREROLL = 0.3
@@ -62,7 +64,8 @@ def _cuts(scan: Scan, track: AudioTrack, spans: Sequence[tuple[int, int]]) -> It
                     if next_start > end or next_stop > begin + TOGETHER * track.rate:
                         break
                     end = max(end, next_stop)
-                sound = _decode(container, scan, track, begin, end)
+                with opened(scan.path) if track.from_start or scan.joined else nullcontext(container) as entered:
+                    sound = _decode(entered, scan, track, begin, end)
             yield sound[start - begin : stop - begin]
 
 
@@ -71,11 +74,11 @@ def _decode(
 ) -> NDArray[np.float32]:
     """Decode the samples [start, stop) of the source, counted at its own rate from t = 0; zeros where it has none."""
     sound = np.zeros(stop - start, np.float32)
-    stream = next(s for s in container.streams.audio if s.index == track.stream)
     enter = max(start / track.rate - PREROLL, track.start)
-    container.seek(floor((track.origin + Fraction(enter)) / track.time_base), stream=stream)
+    tick = floor((track.origin + Fraction(enter)) / track.time_base)
+    number = max(int(np.searchsorted(track.ticks, tick, side="right")) - 1, 0)
     after: int | None = None  # position of the sample after the last decoded one
-    for frame in (frame for packet in packets(container, stream) for frame in stream.decode(packet)):
+    for frame in _frames(container, scan, track, number, start):
         if frame.sample_rate != track.rate:
             raise MediaError(
                 f"{scan.path}: its sound changes from {track.rate} to {frame.sample_rate} Hz; re-encode it"
@@ -92,6 +95,22 @@ def _decode(
         if begin < end:
             sound[begin - start : end - start] = _mono(frame)[begin - position : end - position]
     return sound
+
+
+def _frames(
+    container: av.container.InputContainer, scan: Scan, track: AudioTrack, number: int, start: int
+) -> Iterator[av.AudioFrame]:
+    """Decode the frames from a packet on. Errors before the sample `start` are no damage: decoding began there."""
+    stream = next(s for s in container.streams.audio if s.index == track.stream)
+    number, seek = (0, None) if track.from_start or scan.joined else (number, int(track.ticks[number]))
+    for place, packet in replay(container, scan.path, stream, track.marks, number, seek):
+        try:
+            yield from stream.codec_context.decode(packet)
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            if (track.ticks[place] * track.time_base - track.origin) * track.rate >= start:
+                raise
 
 
 def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:

@@ -15,11 +15,12 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
-from featcache.media.container import Scan, VideoTrack, opened, packets
+from featcache.media.container import Scan, VideoTrack
+from featcache.media.listing import frames
+from featcache.media.packets import opened, replay
 from featcache.media.reel import Picture, Reel
 
-#: Pictures that a counted video may lack at its end: packed B-frames (DivX) leave a packet without one.
-_UNFILLED = 2
+_CONTRADICTION = "the times of its pictures contradict their order; convert it with `ffmpeg -i IN OUT.mp4`"
 
 
 def reel(scan: Scan, track: VideoTrack) -> Reel:
@@ -30,21 +31,18 @@ def reel(scan: Scan, track: VideoTrack) -> Reel:
 def _decode(scan: Scan, track: VideoTrack, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
     with opened(scan.path) as container:
         decoder = _Decoder(container, scan, track)
-        if track.counted:
+        if track.counted is not None:
             yield from decoder.count(wanted)
             return
         for run, key in _runs(track, wanted):
             missing = yield from decoder.follow(run, key)
-            if missing:  # a wrong index can mislead a seek, so decode again from the start
-                yield from _from_start(scan, track, missing)
+            if missing:  # neither the keyframe nor its index may be what it seems, so decode again from the start
+                yield from _from_start(scan, track, missing, key)
 
 
-def _from_start(scan: Scan, track: VideoTrack, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+def _from_start(scan: Scan, track: VideoTrack, wanted: Sequence[int], key: int) -> Iterator[tuple[int, Picture]]:
     with opened(scan.path) as container:
-        decoder = _Decoder(container, scan, track)
-        missing = yield from decoder.follow(wanted, 0)
-        if missing:
-            raise decoder.damaged(missing[0])
+        yield from _Decoder(container, scan, track).follow(wanted, key, from_start=True)
 
 
 def _runs(track: VideoTrack, wanted: Sequence[int]) -> list[tuple[list[int], int]]:
@@ -69,40 +67,54 @@ class _Decoder:
         self.stream.codec_context.thread_count = 1
         self.reformatter = VideoReformatter()  # keeps the conversion's tables from picture to picture
 
-    def follow(self, wanted: Sequence[int], key: int) -> Generator[tuple[int, Picture], None, list[int]]:
-        """Seek to a keyframe (0: stay at the start) and yield the wanted pictures; return the missing numbers."""
-        ticks = self.track.ticks
-        entry = int(self.track.keys[key] if key else ticks[0])
-        if key:
-            self.container.seek(entry, stream=self.stream)
-        todo = list(wanted)
-        for frame in self._frames():
-            if frame.pts is None:
-                continue
-            # Pictures shown before the keyframe may depend on skipped ones, and are not wanted here.
-            if frame.is_corrupt and frame.pts >= entry:
+    def follow(
+        self, wanted: Sequence[int], key: int, *, from_start: bool = False
+    ) -> Generator[tuple[int, Picture], None, list[int]]:
+        """Yield the wanted pictures, decoded from a keyframe on; return the numbers that are missing there.
+
+        From the start, none is missing: a picture for which the decoder gives none shows the one before, and one that
+        depends on what was cut off before the first keyframe shows the first whole one.
+        """
+        ticks, from_start = self.track.ticks, from_start or not key
+        entry = int(self.track.keys[key]) if len(self.track.keys) else int(ticks[0])
+        todo, held = list(wanted), None
+        for frame in self._frames(key, entry, from_start):
+            if frame.pts is None or (frame.pts < entry and (frame.is_corrupt or not from_start)):
+                continue  # pictures shown before the keyframe may depend on skipped ones
+            if frame.is_corrupt:
                 raise self.damaged(int(np.searchsorted(ticks, frame.pts)))
-            if frame.pts == ticks[todo[0]]:
+            if held is None and not from_start and (frame.pts > entry or not frame.key_frame):
+                return todo  # the file calls it a keyframe, but the decoder does not
+            if held is not None and held.pts is not None and frame.pts < held.pts:
+                raise MediaError(f"{self.scan.path}: {_CONTRADICTION}")
+            while todo and ticks[todo[0]] < frame.pts:
+                if not from_start:
+                    return todo
+                yield todo.pop(0), self._picture(held or frame)
+            if todo and frame.pts == ticks[todo[0]]:
                 yield todo.pop(0), self._picture(frame)
-            if not todo or frame.pts > ticks[todo[0]]:
-                break
+            if not todo:
+                return []
+            held = frame
+        if from_start and held is not None:  # the last picture stays on screen
+            yield from ((number, self._picture(held)) for number in todo)
+            return []
+        if from_start:
+            raise self.damaged(todo[0])
         return todo
 
     def count(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        """Decode from the start; the k-th decoded picture is picture k, whatever its time."""
-        todo = list(wanted)
-        last, number = None, -1
-        for number, last in enumerate(self._frames()):
-            if last.is_corrupt:
-                raise self.damaged(number)
-            if number == todo[0]:
-                yield todo.pop(0), self._picture(last)
+        """Decode from the start; picture k is the frame that the scan has counted for it, whatever its time."""
+        assert self.track.counted is not None
+        todo = [(number, int(self.track.counted[number])) for number in wanted]
+        for count, frame in enumerate(self._frames(0, None, True)):
+            if frame.is_corrupt:
+                raise self.damaged(int(np.searchsorted(self.track.counted, count)))
+            while todo and todo[0][1] == count:
+                yield todo.pop(0)[0], self._picture(frame)
             if not todo:
                 return
-        for missing in todo:
-            if last is None or missing > number + _UNFILLED:
-                raise self.damaged(missing)
-            yield missing, self._picture(last)  # the last picture stays on screen
+        raise self.damaged(todo[0][0])
 
     def damaged(self, number: int) -> MediaError:
         """Return the error for a picture that cannot be decoded."""
@@ -111,15 +123,31 @@ class _Decoder:
             f"{self.scan.path} is damaged near {time:.2f} s and cannot be decoded there; replace or re-encode it"
         )
 
-    def _frames(self) -> Iterator[av.VideoFrame]:
-        """Decode the following frames; damage is reported with its place."""
-        tick: int | None = None
-        try:
-            for packet in packets(self.container, self.stream):
-                tick = packet.pts if packet.pts is not None else tick
-                yield from self.stream.decode(packet)
-        except av.FFmpegError:
-            raise self.damaged(int(np.searchsorted(self.track.ticks, tick or 0))) from None
+    def _frames(self, key: int, entry: int | None, from_start: bool) -> Iterator[av.VideoFrame]:
+        """Decode the frames from a keyframe on; damage is reported with its place.
+
+        Errors in pictures before `entry`, or before the first frame if there is no such time, are no damage.
+        """
+        tick, begun = entry, False
+
+        def failed(packet: av.Packet) -> None:
+            nonlocal tick
+            tick = packet.pts if packet.pts is not None else tick
+            if tick is not None and (begun if entry is None else tick >= entry):
+                raise self.damaged(int(np.searchsorted(self.track.ticks, tick)))
+
+        start = 0 if from_start else int(self.track.entries[key])
+        source = replay(
+            self.container,
+            self.scan.path,
+            self.stream,
+            self.track.marks,
+            start,
+            None if from_start or self.scan.joined else entry,
+        )
+        for frame in frames(self.stream, ((place, packet) for place, packet in source if place >= start), failed):
+            begun = True
+            yield frame
 
     def _picture(self, frame: av.VideoFrame) -> Picture:
         """Return a frame as uint8 RGB, upright."""

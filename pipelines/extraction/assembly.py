@@ -91,7 +91,7 @@ class Assembly:
             part.expected = piece.of
             part.pieces[piece.number] = piece.start, piece.stop
             part.tokens = part.extractor.tokens(piece.window)
-            if remark := part.extractor.remark(piece.window):
+            for remark in filter(None, (part.extractor.remark(piece.window), piece.note)):
                 self.remarks.setdefault((part.extractor.name, remark), set()).add(part.row)
             gathered = self._gathering[part.extractor.name]
             gathered.append((part, piece))

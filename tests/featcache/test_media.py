@@ -40,16 +40,6 @@ def all_pictures(path, numbers):
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_every_picture_is_the_one_that_was_asked_for(tmp_path, name):
-    path = write_video(tmp_path / name, frames=50, **CONTAINERS[name])
-    reel = open_source(path).reel
-    np.testing.assert_allclose(reel.times, np.arange(50) / 25, atol=6e-4)
-    assert reel.stop == pytest.approx(2.0, abs=0.045)
-    watcher = Watcher(50, 25.0)
-    np.testing.assert_array_equal(take(path, watcher, clip(0, reel.times[-1] + 0.04)).windows[0], np.arange(50))
-
-
-@pytest.mark.parametrize("name", CONTAINERS)
 def test_seeking_gives_what_decoding_from_the_start_gives(tmp_path, name):
     path = write_video(tmp_path / name, frames=50, **CONTAINERS[name])
     everything = all_pictures(path, range(50))
