@@ -12,6 +12,10 @@ Files are untrusted: a bridge never executes code from a file (pickles go throug
 anything unexpected with a FormatError that names the file, the place, what was found and what was expected. Values that
 are no number (NaN) are passed on.
 
+Keys that describe clips by their names (`featcache.columns`), such as `label` or `timestamps`, are read like any other;
+an import leaves them out and names them. A file whose rows are made of named columns gives such columns keys of their
+own. What a bridge does not read at all is named in `left_out` of its tables.
+
 `ids` is None or the clips' ids in the order of the file, for a file that has none. Where it has ids, they are replaced;
 another number of them, or an id that stands twice, is a FormatError.
 
@@ -41,6 +45,8 @@ from featcache import registry
 from featcache.errors import FormatError
 
 WORDS = ("several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe")  #: that KEEPS may hold
+#: arrays and columns that hold the clips' ids
+ID_NAMES = ("clip_id", "clip_ids", "ids", "uid", "narration_ids", "narration_id", "video_id", "id", "name")
 
 Times = tuple[NDArray[np.float64], NDArray[np.float64]]  #: start and stop (T,) of a clip's windows, in seconds
 
@@ -53,6 +59,8 @@ class External:
     row: Callable[[int], NDArray[Any]]  #: k -> (T, *row_shape) of clip ids[k], in the dtype of the file
     times: Callable[[int], Times] | None = None  #: k -> its windows' start and stop; None: the file does not say
     recipe: dict[str, Any] = field(default_factory=dict)  #: what the file says about how it was made; {} if nothing
+    columns: Sequence[str] = ()  #: names of the columns that a row consists of, where the file has them
+    left_out: Sequence[str] = ()  #: names of other columns, arrays or keys of the file, which are not in this table
 
 
 def read_ids(path: Path) -> list[str]:

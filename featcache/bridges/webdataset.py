@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     times: dict[str, Members] = {}
     recipes: dict[str, dict[str, Any]] = {}
     clips: dict[str, None] = {}  # in the order of the file
+    others: dict[str, None] = {}  # endings of members that are no features
     with reading(path, "a tar file"), tarfile.open(path, "r:") as shard:
         for member in shard:
             if member.isdir():
@@ -50,6 +52,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             clip, *words = name.split(".")
             found = {2: rows, 3: times}.get(len(words)) if words[-1:] == ["npy"] else None
             if found is None or (len(words) == 3 and words[1] != "times"):
+                others[".".join(words)] = None
                 continue
             clip_id = unescaped(f"{folder}/{clip}" if folder else clip, SPECIAL)
             if clip_id in found.setdefault(words[0], {}):
@@ -61,7 +64,10 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             raise FormatError(f"{path} ends without the empty block that ends a tar file: it is cut off")
     if not rows:
         raise FormatError(f"{path} has no member CLIP.KEY.npy")
-    tables = {key: _table(path, key, rows[key], times.get(key, {}), recipes.get(key, {})) for key in rows}
+    tables = {
+        key: replace(_table(path, key, rows[key], times.get(key, {}), recipes.get(key, {})), left_out=list(others))
+        for key in rows
+    }
     return renamed(tables, list(clips), ids, path)
 
 

@@ -8,13 +8,15 @@ the tested domain, and their coefficient of variation over modalities.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 import featcache
+from featcache import FeatureStore
 from featcache.errors import ConfigError
+from featcache.leaks import leaks
 from heads.methods import Method
 from heads.nets import Net
 from pipelines.config import fidelity
@@ -50,7 +52,7 @@ def evaluate(
     values = accuracies(run, score) | validator_scores(run, score)
     if not task.no_norms:
         values |= norms(method, opened)
-    return _results(run, experiment, row, values)
+    return _results(run, experiment, row, values, _leaks(opened))
 
 
 def distances(
@@ -59,7 +61,7 @@ def distances(
     """A-distances (`embeddings.a_distances`) of a finished retrieval run, in seconds; arguments as in `evaluate`."""
     run = Run.open(folder)
     opened, method = _trained(run, stores, device)
-    return _results(run, experiment, row, a_distances(method, opened))
+    return _results(run, experiment, row, a_distances(method, opened), _leaks(opened))
 
 
 def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
@@ -70,7 +72,25 @@ def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
     return opened, run.method(device)
 
 
-def _results(run: Run, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
+def _leaks(opened: Opened) -> tuple[str, ...]:
+    """Describe the features of the run's clips that give a label away, with the name of the store."""
+    texts = []
+    for m, feed in opened.config.feeds.items():
+        if not feed.captions:
+            store = opened.stores[m]
+            found = _leaks_of(store.path, store.fingerprint, opened.manifest.sha256)
+            texts += [f"{m} (store {feed.store}): {leak}" for leak in found]
+    return tuple(texts)
+
+
+@lru_cache(maxsize=64)  # all runs of an experiment share its stores
+def _leaks_of(path: Path, fingerprint: str, manifest_sha256: str) -> list[str]:
+    return leaks(FeatureStore.open(path), open_manifest(path.parent.parent, path.parent.name))
+
+
+def _results(
+    run: Run, experiment: str, row: str | None, values: dict[str, float], found: tuple[str, ...]
+) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
     n = len(run.outputs["rows"])
     return [
@@ -93,6 +113,7 @@ def _results(run: Run, experiment: str, row: str | None, values: dict[str, float
             config=config.to_json(),
             version=featcache.__version__,
             collapsed=tuple(run.facts["collapsed"]),
+            leaks=found,
             tier=run.facts.get("tier", ""),
         )
         for metric, value in values.items()

@@ -79,6 +79,19 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     assert engine.run_all(experiment.runs[:1], tmp_path, tmp_path / "runs")[0].status == "trained"
 
 
+def test_default_experiment_leaves_out_stores_that_describe_clips(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    for name in ("label", "timestamps"):
+        write_store(tmp_path / "toy", clips, name)
+    with pytest.raises(ConfigError, match="only stores that describe clips by their names: label, timestamps"):
+        experiments.load(tmp_path / "toy")
+    write_store(tmp_path / "toy", clips, "hog")
+    experiment = experiments.load(tmp_path / "toy")
+    assert experiment.runs[0].feeds == {"rgb": Feed("hog")}
+    assert "label, timestamps" in experiment.note
+
+
 def test_one_store_has_no_row_that_aligns_modalities(tmp_path):
     clips = manifest()
     clips.write(tmp_path / "toy" / "manifest.csv")
