@@ -42,7 +42,7 @@ LONGEST = 200  #: characters of a name that are looked at
 def describes_clips(name: str, among: Collection[str] = ()) -> bool:
     """Return True if a column or key of this name describes clips, so that it is no feature.
 
-    among: the names of all columns or keys; y is a coordinate where x is next to it.
+    among: the names of all columns or keys in lower case; y is a coordinate where x is next to it.
 
     >>> [describes_clips(name) for name in ("Label", "start_frame", "timestampMs", "Unnamed: 0", "prob_3", "y_true")]
     [True, True, True, True, True, True]
@@ -60,7 +60,7 @@ def describes_clips(name: str, among: Collection[str] = ()) -> bool:
     if words == ["t"]:
         return not numbered
     if words == ["level"]:
-        return numbered and sum(_words(other)[0] == ["level"] for other in among or [name]) <= LEVELS
+        return numbered and re.sub(r"\d+", str(LEVELS), name.lower()) not in among
     describing = WEAK & set(words) and set(words) <= WEAK | QUALIFIERS
     return bool(describing) and not _coordinate(name, words, numbered, among)
 
@@ -68,7 +68,7 @@ def describes_clips(name: str, among: Collection[str] = ()) -> bool:
 def features_of(names: Iterable[str]) -> list[str]:
     """Return the names that do not describe clips, in their order."""
     names = list(names)
-    among = frozenset(names)
+    among = frozenset(name.lower() for name in names)
     return [name for name in names if not describes_clips(name, among)]
 
 
@@ -103,7 +103,7 @@ def _coordinate(name: str, words: list[str], numbered: bool, among: Collection[s
 
     def beside(word: str, other: str) -> bool:
         changed = re.sub(rf"(?<![a-z]){word}(?![a-z])", other, name.lower())
-        return changed != name.lower() and changed in {known.lower() for known in among}
+        return changed != name.lower() and changed in among
 
     if words == ["y"] and not numbered:
         return beside("y", "x") and beside("y", "z")

@@ -23,7 +23,7 @@ from featcache.columns import features_of
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
 from featcache.exporting import store_table
 from featcache.files import file_sha256, folder_sha256
-from featcache.leaks import Search
+from featcache.leaks import WARNING, Search
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
@@ -156,7 +156,7 @@ def _survey(source: Source, dtype: str | None, manifest: Manifest, step: Callabl
     chosen = source.recipe.get("dtype") or dtype or ("float16" if native == halves else "float32")
     for kind in sorted(str(kind) for kind in native if kind not in floats or kind.itemsize > np.dtype(chosen).itemsize):
         source.report.notes.append(f"{kind} becomes {chosen}")
-    source.report.notes += [f"GIVES THE LABEL AWAY, or names clips: {leak}" for leak in search.findings()]
+    source.report.notes += [f"{WARNING}: {leak}" for leak in search.findings()]
     return {**source.recipe, "dtype": chosen}, next(iter(shapes)), windows
 
 
@@ -238,7 +238,7 @@ def _from_files(
     wanted = names or {key: store_name(key) for key in features_of(parts)}
     if not wanted:
         raise FormatError(
-            f"{named} has no features: {quoted(parts)} describe clips by their names; import one with --key KEY"
+            f"{named} has only keys that describe clips by their names: {quoted(parts)}; import one with --key KEY"
         )
     for key in (*wanted, *(modalities or {})):
         if key not in parts:

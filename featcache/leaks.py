@@ -19,6 +19,7 @@ from featcache.wording import first
 AT_ONCE = 64  #: rows of a store that are read together
 MOST_CLIPS = 4096  #: clips of a store that are checked, spread evenly
 MOST_BITS = 1 << 26  #: windows x columns of zeros and ones that are held in memory
+WARNING = "LABELS IN FEATURES, or one-hot columns"  #: the beginning of notes and warnings
 LEAST = 4  #: clips that repeat what other clips of their class have shown; fewer prove nothing
 
 

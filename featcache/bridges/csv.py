@@ -62,7 +62,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     if table is None:
         raise FormatError(f"{path} has columns but no clips")
     rows = [np.stack([windows[number] for number in sorted(windows)]) for windows in clips.values()]
-    return table.tables(choose_ids(list(clips), ids, len(rows), str(path)), rows, header[of_id])
+    return table.tables(choose_ids(list(clips), ids, len(rows), str(path)), rows, header[of_id], path)
 
 
 class _Columns:
@@ -74,8 +74,8 @@ class _Columns:
         wanted = [k for k in columns if header[k] in names and header[k].lower() != ORDER]
         text = [k for k in wanted if _number(cells[k]) is None]
         self.text = text if len(text) < len(wanted) else []  # a file of text alone is refused when its numbers are read
-        self.features = [k for k in wanted if k not in self.text]
-        self.others = [k for k in columns if k not in wanted]
+        self.features = sorted(set(wanted) - set(self.text))
+        self.others = sorted(set(columns) - set(wanted))
 
     def numbers(self, cells: list[str], place: str) -> NDArray[np.float32]:
         """Return the numbers of a line, of `features` and then of `others`, whose text becomes NaN."""
@@ -87,19 +87,22 @@ class _Columns:
             rest = np.array(others, np.float64).astype(np.float32)
         return np.concatenate([_numbers([cells[k] for k in self.features], place), rest]) if self.features else rest
 
-    def tables(self, ids: list[str], rows: list[NDArray[np.float32]], of_id: str) -> dict[str, External]:
+    def tables(self, ids: list[str], rows: list[NDArray[np.float32]], of_id: str, path: Path) -> dict[str, External]:
         """Return the table of the features, and a table for each column, or label_0, label_1, ..., of the others."""
         places = {ONE: list(range(len(self.features)))} if self.features else {}
         stems = Counter(_stem(self.header[k]) for k in self.others)
         for place, k in enumerate(self.others, len(self.features)):
             name = self.header[k]
-            if not any(np.isnan(row[:, place]).any() for row in rows):
+            if name.strip() and not any(np.isnan(row[:, place]).any() for row in rows):
                 places.setdefault(_stem(name) if stems[_stem(name)] > 1 else name, []).append(place)
+        if not places:
+            raise FormatError(f"{path}: there are no columns of numbers; the columns are: {', '.join(self.header)}")
         taken = [self.header[k] for k in (*self.features, *self.others)]
 
         def table(key: str) -> External:
             columns = [taken[place] for place in places[key]]
-            left_out = [name for name in self.header if name not in (*columns, of_id, ORDER)]
+            used = {*columns, of_id, ORDER}
+            left_out = [name for name in self.header if name not in used]
             return External(ids, lambda k: rows[k][:, places[key]], columns=columns, left_out=left_out)
 
         return {key: table(key) for key in places}

@@ -155,7 +155,7 @@ def _parsed(path: Path, columns: str) -> _Csv:
         names.append(name)
         values.append(numbers)
         taken.append(number)
-    others = [number for number in range(len(cells[0])) if number not in taken]
+    others = sorted(set(range(len(cells[0]))).difference(taken))
     left_out = [header[number] for number in others] if header else []
     numeric = any(_number(row[number]) is not None for number in others for row in cells)
     if not names:

@@ -8,13 +8,12 @@ the tested domain, and their coefficient of variation over modalities.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 import featcache
-from featcache import FeatureStore
 from featcache.errors import ConfigError
 from featcache.leaks import leaks
 from heads.methods import Method
@@ -30,6 +29,7 @@ from pipelines.tasks import class_numbers
 from pipelines.training.outputs import Outputs, feature_norms
 from pipelines.training.runs import Run, changes, fingerprints
 
+_LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
 
 
@@ -78,14 +78,11 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
     for m, feed in opened.config.feeds.items():
         if not feed.captions:
             store = opened.stores[m]
-            found = _leaks_of(store.path, store.fingerprint, opened.manifest.sha256)
-            texts += [f"{m} (store {feed.store}): {leak}" for leak in found]
+            key = (store.fingerprint, opened.manifest.sha256)
+            if key not in _LEAKS:
+                _LEAKS[key] = leaks(store, opened.manifest)
+            texts += [f"{m} (store {feed.store}): {leak}" for leak in _LEAKS[key]]
     return tuple(texts)
-
-
-@lru_cache(maxsize=64)  # all runs of an experiment share its stores
-def _leaks_of(path: Path, fingerprint: str, manifest_sha256: str) -> list[str]:
-    return leaks(FeatureStore.open(path), open_manifest(path.parent.parent, path.parent.name))
 
 
 def _results(

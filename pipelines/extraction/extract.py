@@ -17,7 +17,7 @@ import numpy as np
 from featcache import __version__
 from featcache.errors import MediaAbsentError, MediaError, StoreError
 from featcache.extractors import Extractor
-from featcache.leaks import leaks
+from featcache.leaks import WARNING, leaks
 from featcache.manifest import Manifest
 from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
@@ -109,7 +109,7 @@ def extract(
     for name, store in outcome.stores.items():
         if not store.counts()["not tried"]:
             drop_aside(store.path)
-        outcome.notes += [f"{name}: GIVES THE LABEL AWAY, or names clips: {leak}" for leak in leaks(store, manifest)]
+        outcome.notes += [f"{name}: {WARNING}: {leak}" for leak in leaks(store, manifest)]
     return outcome
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from featcache.leaks import WARNING
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, method_class
@@ -149,7 +150,7 @@ def _leaks(rows: list[Result]) -> list[str]:
     if not texts:
         return []
     return [
-        f"LABELS IN FEATURES, or one-hot columns: {first(texts, between='; ')}. These numbers may come from the labels "
+        f"{WARNING}: {first(texts, between='; ')}. These numbers may come from the labels "
         "and not from the clips: leave these columns or stores out."
     ]
 

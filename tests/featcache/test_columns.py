@@ -76,7 +76,7 @@ def test_every_bridge_leaves_such_keys_out_names_them_and_takes_them_by_name(tmp
     (report,) = import_features([file], name, MANIFEST, tmp_path / "b", names={key: "asked"})
     assert FeatureStore.open(report.path).row_shape == (2,)
     bridge.write(file, {key: table(NOISE)})
-    with pytest.raises(FormatError, match=f"no features: '{key}'.*--key"):
+    with pytest.raises(FormatError, match=f"only keys that describe clips.*'{key}'.*--key"):
         import_features([file], name, MANIFEST, tmp_path / "c")
 
 
@@ -86,12 +86,12 @@ def test_every_bridge_says_when_features_are_one_hot_or_the_label(tmp_path, name
     bridges.load(name).write(file, {"rgb": table(np.eye(2, dtype=np.float32)[NUMBER.astype(int)][:, None])})
     (report,) = import_features([file], name, MANIFEST, tmp_path / "s")
     notes = " ".join(report.notes)
-    assert "GIVES THE LABEL AWAY" in notes
+    assert "LABELS IN FEATURES" in notes
     assert "one-hot" in notes
     assert "functions of the label" in notes
     bridges.load(name).write(file, {"rgb": table(NOISE)})
     (report,) = import_features([file], name, MANIFEST, tmp_path / "t")
-    assert "GIVES" not in " ".join(report.notes)
+    assert "LABELS" not in " ".join(report.notes)
 
 
 def test_csv_columns_are_named_and_in_the_recipe(tmp_path):
@@ -116,6 +116,12 @@ def test_csv_columns_are_named_and_in_the_recipe(tmp_path):
     ]
     (report,) = import_features([file], "csv", MANIFEST, tmp_path / "c", names={"onehot": "asked"})
     assert FeatureStore.open(report.path).row_shape == (2,)
+    file.write_text(",clip_id,f0\n0,a0,1\n1,a1,2\n")  # pandas' index has no name by which it could be asked for
+    (features,) = bridges.load("csv").read(file, None).values()
+    assert (features.columns, features.left_out) == (["f0"], [""])
+    file.write_text("clip_id,label\na0,x\n")
+    with pytest.raises(FormatError, match="f.csv: there are no columns of numbers; the columns are: clip_id, label"):
+        bridges.load("csv").read(file, None)
     file.write_text("clip_id,f0,person\na0,1,x\na1,2,3\n")
     with pytest.raises(FormatError, match="line 3: column 'person' has a number"):
         bridges.load("csv").read(file, None)

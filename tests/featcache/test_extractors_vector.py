@@ -426,5 +426,5 @@ def test_an_extraction_names_columns_and_says_when_they_are_the_label(tmp_path):
     assert outcome.stores["vector"].recipe["params"]["columns"] == "emg1,code7"
     named, leak = outcome.notes
     assert named.startswith("vector: takes the columns emg1, code7; leaves out '', 'label'")
-    assert "GIVES THE LABEL AWAY" in leak
+    assert "LABELS IN FEATURES" in leak
     assert "number 1 of 2 (from 0) is a function of the label" in leak
