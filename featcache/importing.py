@@ -6,6 +6,7 @@ import_features([Path("S04.npz")], "npz", manifest, Path("stores"))    -> one st
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,19 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import __version__, bridges
-from featcache.bridges import External, Times
+from featcache.bridges import ID_NAMES, External, Times
+from featcache.columns import features_of
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
 from featcache.exporting import store_table
 from featcache.files import file_sha256, folder_sha256
+from featcache.leaks import WARNING, Search
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.reader import is_extending
 from featcache.store.writer import check_folder
-from featcache.wording import quoted
+from featcache.wording import first, quoted
 
 STORE = "store"  #: the format name of our own stores
 BLOCKS = 128  #: blocks of a store that are filled at a time; a block has 24 to 48 MB
+SHOWN = 10  #: names in a note
 ANOTHER_STORE = "to import anyway, name another store with --key KEY=NAME, or remove that one"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: a store's name, which becomes a folder's name
 
@@ -106,7 +110,7 @@ def import_features(
         progress(done, total)
 
     progress(done, total)
-    surveys = [_survey(source, dtype, step) for source in sources]
+    surveys = [_survey(source, dtype, manifest, step) for source in sources]
     for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
         _check_target(source.report.path, manifest, recipe, row_shape, windows)
     _write(sources, surveys, manifest, step)
@@ -116,9 +120,10 @@ def import_features(
     return [source.report for source in sources]
 
 
-def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Survey:
+def _survey(source: Source, dtype: str | None, manifest: Manifest, step: Callable[[], None]) -> Survey:
     """Read the matched clips once, for the store's recipe, row shape and T; record unusable clips as failed."""
     matched = set(source.report.matched)
+    labels, search = {clip.clip_id: clip.labels for clip in manifest}, Search(source.table.columns)
     shapes: dict[tuple[int, ...], str] = {}
     dtypes, windows = set(), source.windows
     for k, clip_id in enumerate(source.table.ids):
@@ -136,6 +141,8 @@ def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Surv
         shapes.setdefault(row.shape[1:], clip_id)
         dtypes.add(row.dtype)
         windows = max(windows, len(row))
+        if len(shapes) == 1:
+            search.add(row, labels[clip_id])
     if not shapes:
         clip_id, (_, reason) = next(iter(source.without.items()))
         raise FormatError(f"{source.key}: no clip can be used; {clip_id!r}: {reason}")
@@ -149,6 +156,7 @@ def _survey(source: Source, dtype: str | None, step: Callable[[], None]) -> Surv
     chosen = source.recipe.get("dtype") or dtype or ("float16" if native == halves else "float32")
     for kind in sorted(str(kind) for kind in native if kind not in floats or kind.itemsize > np.dtype(chosen).itemsize):
         source.report.notes.append(f"{kind} becomes {chosen}")
+    source.report.notes += [f"{WARNING}: {leak}" for leak in search.findings()]
     return {**source.recipe, "dtype": chosen}, next(iter(shapes)), windows
 
 
@@ -227,7 +235,11 @@ def _from_files(
     """The sources for the keys of foreign files; FormatError when a key has no clip of the manifest."""
     parts = _read_files(files, format, ids)
     named = " and ".join(map(str, files))
-    wanted = names or {key: store_name(key) for key in parts}
+    wanted = names or {key: store_name(key) for key in features_of(parts)}
+    if not wanted:
+        raise FormatError(
+            f"{named} has only keys that describe clips by their names: {quoted(parts)}; import one with --key KEY"
+        )
     for key in (*wanted, *(modalities or {})):
         if key not in parts:
             raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
@@ -251,7 +263,25 @@ def _from_files(
         }
         lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
         sources.append(Source(key, table, recipe, 1, report, lacking))
+    _note_choice(sources, parts, by_name=bool(names))
     return sources
+
+
+def _note_choice(sources: list[Source], parts: Mapping[str, Mapping[Path, External]], *, by_name: bool) -> None:
+    """Note the columns that each key consists of, and in the first report what the files have besides."""
+    taken = {source.key for source in sources}
+    for source in sources:
+        taken |= set(source.table.columns)
+        if source.table.columns:
+            source.report.notes.append(f"takes the columns {first(source.table.columns)}")
+    left_out = [] if by_name else [key for key in parts if key not in taken]
+    taken |= {*left_out, *(name for key in left_out for table in parts[key].values() for name in table.columns)}
+    others = [name for source in sources for name in source.table.left_out if name not in taken]
+    if left_out:
+        keys = " ".join(f"--key {shlex.quote(key)}" for key in left_out[:SHOWN])
+        sources[0].report.notes.append(f"leaves out {quoted(left_out, SHOWN)}, by name (to import it: {keys})")
+    if others:
+        sources[0].report.notes.append(f"leaves out {quoted(dict.fromkeys(others), SHOWN)}")
 
 
 def _read_files(files: Sequence[Path], format: str, ids: Sequence[str] | None) -> dict[str, dict[Path, External]]:
@@ -302,6 +332,7 @@ def _origin(path: Path, digest: str, table: External) -> dict[str, Any]:
         "file": path.name,
         "sha256": digest,
         "ids_sha256": hashlib.sha256(json.dumps(list(table.ids)).encode()).hexdigest(),
+        **({"columns": list(table.columns)} if set(table.left_out) - set(ID_NAMES) and table.columns else {}),
         **({"recipe": json.loads(json.dumps(table.recipe, default=str))} if table.recipe else {}),
     }
 
@@ -327,7 +358,10 @@ def _joined(key: str, tables: Mapping[Path, External]) -> External:
         return unknown, unknown
 
     timed = any(table.times is not None for table in tables.values())
-    return External([clip_id for table in tables.values() for clip_id in table.ids], row, times if timed else None)
+    ids = [clip_id for table in tables.values() for clip_id in table.ids]
+    columns = next(iter(tables.values())).columns
+    left_out = dict.fromkeys(name for table in tables.values() for name in table.left_out)
+    return External(ids, row, times if timed else None, columns=columns, left_out=list(left_out))
 
 
 def _from_store(

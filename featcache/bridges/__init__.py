@@ -12,6 +12,10 @@ is printed by `featcache list formats`. Files are untrusted: a bridge never runs
 `untrusted.pickles`). Unexpected content raises a FormatError that names the file, the place, the value found and the
 value expected. NaN values are passed on.
 
+Keys whose names describe clips (`featcache.columns`), such as `label` or `timestamps`, are read like any other; an
+import leaves them out and names them. A file whose rows consist of named columns gives such columns keys of their own.
+Names of content that a bridge does not read at all are in `left_out` of its tables.
+
 `ids` is None or the clip ids in the order of the file, for files without ids. They replace the ids of a file that has
 its own. A different number of ids, or a duplicate id, is a FormatError.
 
@@ -42,6 +46,8 @@ from featcache.errors import FormatError
 from featcache.spreadsheets import UTF8
 
 WORDS = ("several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe")  #: the choices for KEEPS
+#: names of arrays and columns that hold clip ids
+ID_NAMES = ("clip_id", "clip_ids", "ids", "uid", "narration_ids", "narration_id", "video_id", "id", "name")
 
 Times = tuple[NDArray[np.float64], NDArray[np.float64]]  #: start (T,) and stop (T,) of a clip's windows, in seconds
 
@@ -54,6 +60,8 @@ class External:
     row: Callable[[int], NDArray[Any]]  #: k -> (T, *row_shape) of clip ids[k], in the dtype of the file
     times: Callable[[int], Times] | None = None  #: k -> start and stop of its windows; None if the file has none
     recipe: dict[str, Any] = field(default_factory=dict)  #: the recipe in the file; {} if it has none
+    columns: Sequence[str] = ()  #: names of the columns of a row, if the file has them
+    left_out: Sequence[str] = ()  #: names of other columns, arrays or keys of the file, which are not in this table
 
 
 def read_ids(path: Path) -> list[str]:

@@ -12,14 +12,12 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import External, Times, read_ids
+from featcache.bridges import ID_NAMES, External, Times, read_ids
 from featcache.errors import FormatError
 from featcache.files import replacing
 from featcache.untrusted import reading
 from featcache.untrusted.pickles import describe
 
-#: names of arrays and columns that hold clip ids
-ID_NAMES = ("clip_id", "clip_ids", "ids", "uid", "narration_ids", "narration_id", "video_id", "id", "name")
 OFFSET_NAMES = ("offset", "offsets")  #: arrays (n + 1,) of the start of each clip's windows, for clips end to end
 START, STOP, RECIPE = "window_start", "window_stop", "recipe"
 ONE = "features"  #: the key for formats that do not name one

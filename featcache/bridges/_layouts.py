@@ -3,15 +3,15 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import External, Times
+from featcache.bridges import ID_NAMES, External, Times
 from featcache.bridges._arrays import (
-    ID_NAMES,
     OFFSET_NAMES,
     ONE,
     RECIPE,
@@ -66,6 +66,8 @@ def tables_of(arrays: Mapping[str, Arraylike], ids: Sequence[str] | None, path: 
                 " save it to a separate file"
             )
     if tables:
+        left_out = [name for name in arrays if name not in tables and not _described(name, join)]
+        tables = {key: replace(table, left_out=left_out) for key, table in tables.items()}
         return renamed(tables, union(tables), ids, path) if per_key else tables
     for name, array in arrays.items():
         if array.dtype.kind == "O" and not _described(name, join):
@@ -99,6 +101,7 @@ def one_per_clip(
         row,
         None if times is None else lambda k: times(names[k]),
         recipe or {},
+        left_out=[name for name in arrays if name not in features and name not in ID_NAMES],
     )
 
 

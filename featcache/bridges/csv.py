@@ -1,21 +1,25 @@
 """CSV table: a line per window with a column of clip ids, an optional column `window`, and columns of numbers.
 
 The ids are in the first of the columns `clip_id`, `uid`, `video_id` and the like (ID_NAMES), or else in the first
-column of the file; further columns of ids are left out. The windows of a clip are its lines in the order of `window`,
-or in the order of the file without that column. The key is `features`. Numbers are written in the shortest form that
-gives the same float32 again.
+column of the file; further columns of ids and columns of text are left out. Columns whose names describe clips
+(`featcache.columns`) are keys of their own. The windows of a clip are its lines in the order of `window`, or in the
+order of the file without that column. The key is `features`. Numbers are written in the shortest form that gives the
+same float32 again.
 """
 
 import csv
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import External
-from featcache.bridges._arrays import ID_NAMES, ONE, choose_ids, survey, the_only
+from featcache.bridges import ID_NAMES, External
+from featcache.bridges._arrays import ONE, choose_ids, survey, the_only
+from featcache.columns import features_of
 from featcache.errors import FormatError
 from featcache.files import replacing
 from featcache.spreadsheets import advice, fault
@@ -27,7 +31,10 @@ NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
-    """Read the table as {"features": float32}; `ids` replaces the ids, in the order of first occurrence."""
+    """Read the table as {"features": float32}, and a key for each column that describes clips.
+
+    `ids` replaces the ids, in the order of first occurrence.
+    """
     clips: dict[str, dict[int, NDArray[np.float32]]] = {}
     with reading(path, "CSV"), path.open(encoding="utf-8-sig", newline="") as file:
         if file.read()[-1:] not in ("", "\n", "\r"):
@@ -48,10 +55,12 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         columns = [k for k, name in enumerate(header) if k not in (id_column, order) and name not in ID_NAMES]
         if not columns:
             raise FormatError(f"{path} line 1: no columns of numbers")
+        table = None
         for cells in lines:
             place = f"{path} line {lines.line_num}"
             if len(cells) != len(header):
                 raise FormatError(f"{place}: {len(cells)} cells for {len(header)} columns{advice(cells)}")
+            table = table or _Columns(header, columns, cells, place)
             windows = clips.setdefault(cells[id_column], {})
             count = str(len(windows)) if order is None else cells[order]
             if not (count.isascii() and count.isdecimal()):
@@ -59,11 +68,61 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             number = int(count)
             if number in windows:
                 raise FormatError(f"{place}: window {number} of clip {cells[id_column]!r} is a duplicate")
-            windows[number] = _numbers([cells[k] for k in columns], place)
-    if not clips:
+            windows[number] = table.numbers(cells, place)
+    if table is None:
         raise FormatError(f"{path} has columns but no clips")
     rows = [np.stack([windows[number] for number in sorted(windows)]) for windows in clips.values()]
-    return {ONE: External(choose_ids(list(clips), ids, len(rows), str(path)), rows.__getitem__)}
+    return table.tables(choose_ids(list(clips), ids, len(rows), str(path)), rows, header[id_column], path)
+
+
+class _Columns:
+    """The columns of a file by what they hold: features, text, or numbers that describe clips."""
+
+    def __init__(self, header: list[str], columns: list[int], cells: list[str], place: str) -> None:
+        self.header = header
+        names = set(features_of(header))
+        wanted = [k for k in columns if header[k] in names and header[k].lower() != ORDER]
+        text = [k for k in wanted if _number(cells[k]) is None]
+        for k in text:
+            if problem := fault(["", cells[k]]):
+                raise FormatError(f"{place}: {problem}")
+        self.text = text if len(text) < len(wanted) else []  # a file of text alone is refused when its numbers are read
+        self.features = sorted(set(wanted) - set(self.text))
+        self.others = sorted(set(columns) - set(wanted))
+
+    def numbers(self, cells: list[str], place: str) -> NDArray[np.float32]:
+        """Return the numbers of a line, of `features` and then of `others`, whose text becomes NaN."""
+        for k in self.text:
+            if _number(cells[k]) is not None:
+                raise FormatError(f"{place}: column {self.header[k]!r} has a number here and text in the first line")
+        others = [math.nan if (number := _number(cells[k])) is None else number for k in self.others]
+        with np.errstate(over="ignore"):
+            rest = np.array(others, np.float64).astype(np.float32)
+        return np.concatenate([_numbers([cells[k] for k in self.features], place), rest]) if self.features else rest
+
+    def tables(self, ids: list[str], rows: list[NDArray[np.float32]], of_id: str, path: Path) -> dict[str, External]:
+        """Return the table of the features, and a table for each column, or label_0, label_1, ..., of the others."""
+        places = {ONE: list(range(len(self.features)))} if self.features else {}
+        stems = Counter(_stem(self.header[k]) for k in self.others)
+        for place, k in enumerate(self.others, len(self.features)):
+            name = self.header[k]
+            if name.strip() and not any(np.isnan(row[:, place]).any() for row in rows):
+                places.setdefault(_stem(name) if stems[_stem(name)] > 1 else name, []).append(place)
+        if not places:
+            raise FormatError(f"{path}: there are no columns of numbers; the columns are: {', '.join(self.header)}")
+        taken = [self.header[k] for k in (*self.features, *self.others)]
+
+        def table(key: str) -> External:
+            columns = [taken[place] for place in places[key]]
+            used = {*columns, of_id, ORDER}
+            left_out = [name for name in self.header if name not in used]
+            return External(ids, lambda k: rows[k][:, places[key]], columns=columns, left_out=left_out)
+
+        return {key: table(key) for key in places}
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"[\W_]*\d+$", "", name) or name
 
 
 def write(path: Path, tables: dict[str, External]) -> None:
@@ -96,3 +155,12 @@ def _numbers(cells: list[str], place: str) -> NDArray[np.float32]:
             return np.array(cells, np.float64).astype(np.float32)
     except ValueError as error:
         raise FormatError(f"{place}: {error}{advice(cells)}") from None
+
+
+def _number(cell: str) -> float | None:
+    if not cell.isascii() or "_" in cell:
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return None

@@ -45,12 +45,14 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             raise FormatError(f"{path}: no clip has an array such as features_RGB or features_Flow")
         own = None if ids is not None else ids_of([sample["uid"] for sample in samples], f"{path}: uid")
         names = choose_ids(own, ids, len(samples), str(path))
-        return {key: _table(names, rows_by_clip) for key, rows_by_clip in rows.items()}
+        features = {"uid", "video_name", *(PREFIX + key for key in rows)}
+        left_out = list(dict.fromkeys(str(name) for sample in samples for name in sample if name not in features))
+        return {key: _table(names, rows_by_clip, left_out) for key, rows_by_clip in rows.items()}
 
 
-def _table(names: list[str], rows_by_clip: dict[int, NDArray[Any]]) -> External:
+def _table(names: list[str], rows_by_clip: dict[int, NDArray[Any]], left_out: list[str]) -> External:
     rows = list(rows_by_clip.values())
-    return External([names[k] for k in rows_by_clip], rows.__getitem__)
+    return External([names[k] for k in rows_by_clip], rows.__getitem__, left_out=left_out)
 
 
 def write(path: Path, tables: dict[str, External]) -> None:

@@ -45,7 +45,8 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             array = pickles.checked(array, place, "(n, T, D)", axes=2)
             if not isinstance(key, str):
                 raise FormatError(f"{place} is a {type(key).__name__}; the name of a modality is expected")
-            tables[key] = External(choose_ids(own, ids, len(array), place), _rows(array))
+            left_out = [str(name) for name in content if name not in ("narration_ids", "features")]
+            tables[key] = External(choose_ids(own, ids, len(array), place), _rows(array), left_out=left_out)
         return tables
 
 

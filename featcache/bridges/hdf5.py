@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from featcache.bridges import External, Times
+from featcache.bridges import ID_NAMES, External, Times
 from featcache.bridges._arrays import (
-    ID_NAMES,
     OFFSET_NAMES,
     ONE,
     RECIPE,

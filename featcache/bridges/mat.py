@@ -11,6 +11,7 @@ KEY_recipe.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             is_7_3 = b"\x89HDF" in (file.read(4), file.read(512)[508:])  # with or without MATLAB's own header
         variables = _version_7_3(path) if is_7_3 else mat5.variables(path.read_bytes(), str(path))
         arrays: dict[str, Any] = {}
+        text: list[str] = []
         for name, value in variables.items():
             if value.dtype == object and is_ids(name, "_"):
                 value = np.array([_text(cell, f"{path}: {name}") for cell in value], object)
@@ -44,7 +46,8 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 continue
             cells = [as_windows(np.asarray(cell)) for cell in value]
             if not cells or any(cell.dtype.kind not in "fiu" for cell in cells):
-                continue  # class names and the like
+                text.append(name)  # class names and the like
+                continue
             for number, cell in enumerate(cells):
                 if cell.shape[1:] != cells[0].shape[1:]:
                     raise FormatError(
@@ -52,7 +55,8 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                     )
             arrays[name] = np.concatenate(cells)  # end to end
             arrays[f"{name}_offset"] = np.cumsum([0, *map(len, cells)])
-        return tables_of(arrays, ids, path, "_")
+        tables = tables_of(arrays, ids, path, "_")
+        return {key: replace(table, left_out=[*table.left_out, *text]) for key, table in tables.items()}
 
 
 def write(path: Path, tables: dict[str, External]) -> None:

@@ -11,6 +11,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import External, Times
+from featcache.bridges import ID_NAMES, External, Times
 from featcache.bridges._arrays import (
-    ID_NAMES,
     START,
     STOP,
     as_recipe,
@@ -54,7 +54,9 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             raise FormatError(f"{path} has no column of lists of numbers; it has: {', '.join(schema.names)}")
         chosen = choose_ids(own, ids, count, str(path))
         recipe = as_recipe((schema.metadata or {}).get(MARK), str(path))
-        return {key: _table(pa, file, path, key, chosen, recipe) for key in keys}
+        left_out = [column for column in schema.names if column not in (*keys, name, START, STOP)]
+        tables = {key: _table(pa, file, path, key, chosen, recipe) for key in keys}
+        return {key: replace(table, left_out=left_out) for key, table in tables.items()}
 
 
 def write(path: Path, tables: dict[str, External]) -> None:

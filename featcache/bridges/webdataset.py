@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     times: dict[str, Members] = {}
     recipes: dict[str, dict[str, Any]] = {}
     clips: dict[str, None] = {}  # in the order of the file
+    others: dict[str, None] = {}  # endings of members that are not features
     with reading(path, "a tar file"), tarfile.open(path, "r:", encoding="utf-8") as shard:
         for member in shard:
             if member.isdir():
@@ -50,6 +52,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             clip, *words = name.split(".")
             members = {2: rows, 3: times}.get(len(words)) if words[-1:] == ["npy"] else None
             if members is None or (len(words) == 3 and words[1] != "times"):
+                others[".".join(words)] = None
                 continue
             clip_id = unescaped(f"{folder}/{clip}" if folder else clip, SPECIAL)
             if clip_id in members.setdefault(words[0], {}):
@@ -61,7 +64,10 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
             raise FormatError(f"{path} is cut off: the empty block at the end of a tar file is missing")
     if not rows:
         raise FormatError(f"{path} has no member CLIP.KEY.npy")
-    tables = {key: _table(path, key, rows[key], times.get(key, {}), recipes.get(key, {})) for key in rows}
+    tables = {
+        key: replace(_table(path, key, rows[key], times.get(key, {}), recipes.get(key, {})), left_out=list(others))
+        for key in rows
+    }
     return renamed(tables, list(clips), ids, path)
 
 

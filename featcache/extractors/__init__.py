@@ -117,6 +117,10 @@ class Extractor:
         """Return a remark for the user about a prepared window, or ""."""
         return ""
 
+    def note(self, source: Path) -> str:
+        """Return a note for the user about what is taken of a source, the first of the manifest, or ""."""
+        return ""
+
     def tokens(self, window: NDArray[np.generic]) -> int:
         """Return how many tokens of a prepared caption are rows, for `Tokens` windows; 0: the caption is one row."""
         return 0

@@ -17,6 +17,7 @@ from featcache.errors import ConfigError, MediaError
 from featcache.extractors import Extractor, bounded
 from featcache.media import numbers
 from featcache.windows import Numbers
+from featcache.wording import first, quoted
 
 REDUCE = ("none", "mean", "mean-std")
 
@@ -25,8 +26,8 @@ REDUCE = ("none", "mean", "mean-std")
 class Params:
     """The choice of the numbers, and their reduction."""
 
-    key: str = ""  #: name of the array in an .npz or HDF5 file; "": the only one
-    columns: str = ""  #: names of columns of a CSV file, separated by commas; "": all with numbers
+    key: str = ""  #: name of the array in an .npz or HDF5 file; "": the only one but for labels and the like
+    columns: str = ""  #: names of columns of a CSV file, separated by commas; "": all with numbers but for labels, ...
     modality: str = "vector"  #: subject of the numbers, in letters: eeg, face, ...
     reduce: str = "none"  #: none, mean or mean-std, over the clip's rows
     dims: int = bounded(0, 0, 1_000_000_000)  #: numbers of a row; 0: as in the first source
@@ -48,12 +49,34 @@ class Vector(Extractor):
 
     @classmethod
     def complete(cls, params: Params, source: Path) -> Params:
-        """Return the parameters with `dims` as in this source. MediaError if it cannot be read."""
+        """Return the parameters with `dims` as in this source. MediaError if it cannot be read.
+
+        If the source has other numbers that were left out because of their names, `columns` or `key` is filled in, too.
+        """
         _check(params)
+        if params.dims and (params.key or params.columns):
+            return params
+        choice = numbers.choice(source, params.key, params.columns)
+        if choice.by_name:
+            is_csv = source.suffix.lower() == ".csv"
+            if is_csv and any("," in name or choice.taken.count(name) > 1 for name in choice.taken):
+                raise MediaError(f"{source} has a column whose name occurs twice or has a comma; rename it")
+            names = ",".join(choice.taken)
+            params = replace(params, columns=names) if is_csv else replace(params, key=names)
         if params.dims:
             return params
         columns = numbers.width(source, params.key, params.columns)
         return replace(params, dims=2 * columns if params.reduce == "mean-std" else columns)
+
+    def note(self, source: Path) -> str:
+        """Return a note that names the columns or the array taken, and the others; "" for a file without names."""
+        choice = numbers.choice(source, self.params.key, self.params.columns)
+        if not choice.taken:
+            return ""
+        kind, setting = ("columns", "columns") if source.suffix.lower() == ".csv" else ("array", "key")
+        how = f" (to take others: --set vector.{setting}=NAME)"
+        rest = f"; leaves out {quoted(choice.left_out, 10)}{how}" if choice.left_out else ""
+        return f"takes the {kind} {first(choice.taken)}{rest}"
 
     @property
     def store(self) -> str:

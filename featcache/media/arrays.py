@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.columns import features_of
 from featcache.errors import FormatError, MediaError
 from featcache.files import remembered
 from featcache.manifest import Clip
@@ -27,7 +28,8 @@ Part = tuple[NDArray[Any], tuple[int, ...]]  #: some rows of an array, and the s
 def load(path: Path, key: str = "", usual: Sequence[str] = (), rows: slice = slice(None)) -> Part:
     """Read these rows of the array called `key`, and the shape of the whole array; an array of one axis comes whole.
 
-    Without a key the array is the only one of numbers, or else the first of the names `usual` that exists. Raises
+    Without a key the array is the only one of numbers that does not describe clips by its name (`featcache.columns`),
+    or else the first of the names `usual` that exists. Raises
     MediaError if there is no such array, if it has no numbers, or if the file is damaged.
     """
     kind, read = READERS[path.suffix.lower()]
@@ -36,6 +38,21 @@ def load(path: Path, key: str = "", usual: Sequence[str] = (), rows: slice = sli
             return read(path, key, usual, rows)
     except FormatError as error:
         raise MediaError(str(error)) from None
+
+
+def numeric(path: Path) -> list[str]:
+    """Return the names of all arrays of numbers in a .npz or HDF5 file; [] for other files."""
+    kind, _ = READERS[path.suffix.lower()]
+    with reading(path, kind):
+        if kind == "npz":
+            with zipfile.ZipFile(path) as archive:
+                return [name for name, dtype in _members(archive, path).items() if dtype.kind in "fiu"]
+        if kind == "HDF5":
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                return [name for name, part in _data_sets(file).items() if part.dtype.kind in "fiu"]
+    return []
 
 
 def span(clip: Clip, rate: float | None, path: Path) -> slice:
@@ -85,17 +102,9 @@ def _npz(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
 def _unzipped(path: Path, key: str, usual: tuple[str, ...]) -> NDArray[Any]:
     """Read all rows. They are remembered: an archive member is read whole, and clips of one file follow each other."""
     with zipfile.ZipFile(path) as archive:
-        members: dict[str, zipfile.ZipInfo] = {}
-        numbers = []
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            if name == info.filename or name in members:
-                raise FormatError(f"{path}: {info.filename!r} is not an array (.npy) or occurs twice; save it again")
-            members[name] = info
-            with archive.open(info) as file:
-                _, dtype = npy_header(file, info.file_size, f"{path}: {name}", objects=True)
-            numbers += [name] * (dtype.kind in "fiu")
-        info = members[_pick(path, key or _only(path, numbers, usual), members)]
+        dtypes = _members(archive, path)
+        numbers = [name for name, dtype in dtypes.items() if dtype.kind in "fiu"]
+        info = archive.getinfo(f"{_pick(path, key or _only(path, numbers, usual), dtypes)}.npy")
         check_growth(info.file_size, info.compress_size, f"{path}: {info.filename}")
         array = parse_npy(archive.read(info), f"{path}: {info.filename}")
     check_numbers(array.dtype, f"{path}: {info.filename}")
@@ -103,12 +112,32 @@ def _unzipped(path: Path, key: str, usual: tuple[str, ...]) -> NDArray[Any]:
     return array
 
 
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, np.dtype[Any]]:
+    """Return the dtype of each array of an archive."""
+    dtypes: dict[str, np.dtype[Any]] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename or name in dtypes:
+            raise FormatError(f"{path}: {info.filename!r} is not an array (.npy) or occurs twice; save it again")
+        with archive.open(info) as file:
+            _, dtypes[name] = npy_header(file, info.file_size, f"{path}: {name}", objects=True)
+    return dtypes
+
+
+def _data_sets(file: Any) -> dict[str, Any]:
+    """Return path -> data set of an HDF5 file."""
+    import h5py
+
+    arrays: dict[str, Any] = {}
+    file.visititems(lambda name, part: arrays.update({name: part} if isinstance(part, h5py.Dataset) else {}))
+    return arrays
+
+
 def _hdf5(path: Path, key: str, usual: Sequence[str], rows: slice) -> Part:
     import h5py
 
     with h5py.File(path, "r") as file:
-        arrays: dict[str, Any] = {}
-        file.visititems(lambda name, part: arrays.update({name: part} if isinstance(part, h5py.Dataset) else {}))
+        arrays = _data_sets(file)
         numbers = [name for name, part in arrays.items() if part.dtype.kind in "fiu"]
         node = file
         for name in _pick(path, key.strip("/") or _only(path, numbers, usual), arrays).split("/"):
@@ -134,7 +163,10 @@ def _cut(array: Any, rows: slice) -> NDArray[Any]:
 def _only(path: Path, numbers: Sequence[str], usual: Sequence[str]) -> str:
     if not numbers:
         raise FormatError(f"{path} holds no array of numbers")
-    name = numbers[0] if len(numbers) == 1 else next((name for name in usual if name in numbers), None)
+    features = features_of(numbers) if not usual else numbers  # an array that describes clips is read by name only
+    if not features:
+        raise FormatError(f"{path} holds only {first(numbers)}, which describes clips; name an array by its key")
+    name = features[0] if len(features) == 1 else next((name for name in usual if name in numbers), None)
     if name is None:
         fix = f"rename the one to read to {' or '.join(usual)}" if usual else "name one of them by its key"
         raise FormatError(f"{path} holds several arrays: {first(numbers)}; {fix}")

@@ -5,7 +5,8 @@
     .npz, .h5, .hdf5 the same, selected by its key, or the only array of numbers
 
 A CSV file has column names if its first line has a cell that is not a number. A column with a number must have one in
-every line. A column without numbers is text, and is left out unless it is selected. A clip's bounds in frames count
+every line. A column without numbers is text, and is left out unless it is selected, as is a column that describes clips
+by its name (`featcache.columns`), such as label, timestamp, or pandas' index. A clip's bounds in frames count
 rows from 0; bounds in seconds need the rows per second, the manifest's `fps`.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.columns import features_of
 from featcache.endings import NUMBERS
 from featcache.errors import MediaError
 from featcache.files import remembered
@@ -25,6 +27,7 @@ from featcache.manifest import Clip
 from featcache.media import arrays
 from featcache.media.source import check_exists
 from featcache.spreadsheets import UTF8, advice, fault
+from featcache.wording import quoted
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,27 @@ def width(path: Path, key: str = "", columns: str = "") -> int:
 
 
 @dataclass(frozen=True, eq=False)
+class Choice:
+    """The columns of a CSV file, or the array of another file, that `read` takes."""
+
+    taken: Sequence[str]  #: names of columns, or of the array; () if they have none
+    left_out: Sequence[str]  #: names of other columns, or of other arrays of numbers
+    by_name: bool = False  #: True if numbers were left out because of their names (`featcache.columns`)
+
+
+def choice(path: Path, key: str = "", columns: str = "") -> Choice:
+    """Return what `read` takes; errors as for `read`."""
+    _part(path, slice(0, 1), key, columns)
+    if path.suffix.lower() == ".csv":
+        return _csv(path, columns).choice
+    names = arrays.numeric(path)
+    if not names:
+        return Choice((), ())
+    taken = key.strip("/") or (names[0] if len(names) == 1 else features_of(names)[0])
+    return Choice((taken,), [name for name in names if name != taken], not key and len(names) > 1)
+
+
+@dataclass(frozen=True, eq=False)
 class _Part:
     values: NDArray[np.float64]  # (rows, columns) of the requested rows
     count: int  # number of all rows of the file
@@ -95,6 +119,7 @@ class _Csv:
     values: NDArray[np.float64]  # (rows, columns)
     names: list[str]  # each column's name in messages
     lines: list[int]  # each row's line number
+    choice: Choice
 
 
 def _csv(path: Path, columns: str) -> _Csv:
@@ -111,8 +136,11 @@ def _parsed(path: Path, columns: str) -> _Csv:
     """Parse the whole file. It is remembered, because clips of one file follow each other."""
     header, cells, lines = _cells(path)
     wanted = _wanted(path, header, columns)
-    names, values = [], []
+    features = set(features_of(header or []))
+    names, values, taken = [], [], list[int]()
     for number in range(len(cells[0])) if wanted is None else wanted:
+        if wanted is None and header and header[number] not in features:
+            continue
         numbers = [_number(row[number]) for row in cells]
         if wanted is None and all(value is None for value in numbers) and any(row[number].strip() for row in cells):
             if problem := fault(["", cells[0][number]]):
@@ -129,11 +157,17 @@ def _parsed(path: Path, columns: str) -> _Csv:
             )
         names.append(name)
         values.append(numbers)
+        taken.append(number)
+    others = sorted(set(range(len(cells[0]))).difference(taken))
+    left_out = [header[number] for number in others] if header else []
+    numeric = any(_number(row[number]) is not None for number in others for row in cells)
     if not names:
-        raise MediaError(f"{path} has no column of numbers{_separator(cells[0][0])}")
+        besides = f" besides {quoted(left_out, 10)}, which describe clips; select one by its name" if numeric else ""
+        raise MediaError(f"{path} has no column of numbers{besides or _separator(cells[0][0])}")
     table = np.array(values, np.float64).T
     table.setflags(write=False)
-    return _Csv(table, names, lines)
+    by_name = numeric and wanted is None
+    return _Csv(table, names, lines, Choice([header[k] for k in taken] if header else [], left_out, by_name))
 
 
 def _cells(path: Path) -> tuple[list[str] | None, list[list[str]], list[int]]:

@@ -15,6 +15,7 @@ import numpy as np
 
 import featcache
 from featcache.errors import ConfigError
+from featcache.leaks import leaks
 from heads.methods import Method
 from heads.nets import Net
 from pipelines.config import fidelity
@@ -28,6 +29,7 @@ from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms
 from pipelines.training.runs import Run, changes, fingerprints
 
+_LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
 
 
@@ -70,6 +72,19 @@ def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
     return opened, run.method(device)
 
 
+def _leaks(opened: Opened) -> tuple[str, ...]:
+    """Describe the features of the run's clips that give a label away, with the name of the store."""
+    texts = []
+    for m, feed in opened.config.feeds.items():
+        if not feed.captions:
+            store = opened.stores[m]
+            key = (store.fingerprint, opened.manifest.sha256)
+            if key not in _LEAKS:
+                _LEAKS[key] = leaks(store, opened.manifest)
+            texts += [f"{m} (store {feed.store}): {leak}" for leak in _LEAKS[key]]
+    return tuple(texts)
+
+
 def _results(run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
@@ -95,6 +110,7 @@ def _results(run: Run, opened: Opened, experiment: str, row: str | None, values:
             config=config.to_json(),
             version=featcache.__version__,
             collapsed=tuple(run.facts["collapsed"]),
+            leaks=_leaks(opened),
             tier=run.facts.get("tier", ""),
             limits=limits,
         )

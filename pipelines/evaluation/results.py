@@ -34,6 +34,9 @@ class Result:
     config: dict[str, Any]  #: the RunConfig as JSON
     version: str  #: version of featcache
     collapsed: tuple[str, ...] = ()  #: modalities with dead features after training (mean norm below 1e-3)
+    leaks: tuple[
+        str, ...
+    ] = ()  #: features that give a label away, see featcache/leaks.py; not written if there are none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
     limits: tuple[str, ...] = ()  #: "KIND: explanation" of what the classes of the rows keep the number from reaching
 
@@ -41,13 +44,18 @@ class Result:
 def append(path: Path, results: Iterable[Result]) -> None:
     """Append lines to a JSONL file. If a killed process left a torn line at its end, start a new line first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(asdict(result)) + "\n" for result in results)
+    lines = "".join(json.dumps(_to_json(result)) + "\n" for result in results)
     with path.open("a+b") as file:
         if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
             lines = "\n" + lines
         file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _to_json(result: Result) -> dict[str, Any]:
+    data = asdict(result)
+    return data if result.leaks else {key: value for key, value in data.items() if key != "leaks"}
 
 
 def read(path: Path) -> list[Result]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from featcache import FeatureStore, Manifest
+from featcache.columns import features_of
 from featcache.errors import ConfigError
 from featcache.store import DONE, NOT_TRIED
 from featcache.wording import first
@@ -16,6 +17,7 @@ from pipelines.experiments._rows import grid
 def default(folder: Path) -> Experiment:
     """The grid on all finished stores of a folder, with kitchens' hyper-parameters, over every ordered pair of domains.
 
+    Stores whose names describe clips (`featcache.columns`), such as `label`, are left out.
     A modality that a clip lacks (a video without sound) is masked. The store `hog@flip` is a view of the store `hog`,
     drawn in training. A source needs labelled train clips, a target labelled test clips; a note under the table names
     the domains without.
@@ -23,7 +25,11 @@ def default(folder: Path) -> Experiment:
     from pipelines.experiments import kitchens
 
     manifest = open_manifest(folder.parent, folder.resolve().name)
-    stores = {store.path.stem: store for store in finished(folder)}
+    found = {store.path.stem: store for store in finished(folder)}
+    stores = {name: found[name] for name in features_of(found)}
+    left_out = [name for name in found if name not in stores]
+    if not stores:
+        raise ConfigError(f"{folder} has only stores that describe clips by their names: {', '.join(left_out)}")
     views = {name: base for name in stores if (base := name.rpartition("@")[0]) in stores}
     modalities = [store.modality for name, store in stores.items() if name not in views]
     feeds = {}
@@ -44,7 +50,11 @@ def default(folder: Path) -> Experiment:
     runs = grid(manifest.name, feeds, shifts, absent="refuse" if whole else "mask", **kitchens.RECIPE)
     taught = [run for run in runs if run.source[0] in teaching]  # supervised-target needs labels of its own domain
     doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
-    return Experiment(manifest.name, doc, tuple(taught), note=_left_out(manifest, teaching, tested))
+    notes = [_left_out(manifest, teaching, tested)]
+    if left_out:
+        names = ", ".join(left_out)
+        notes.append(f"LEFT OUT: {names}, stores whose names describe clips; an experiment file can name them.")
+    return Experiment(manifest.name, doc, tuple(taught), note=" ".join(filter(None, notes)))
 
 
 def finished(folder: Path) -> list[FeatureStore]:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from featcache import __version__
-from featcache.errors import MediaAbsentError, StoreError
+from featcache.errors import MediaAbsentError, MediaError, StoreError
 from featcache.extractors import Extractor
+from featcache.leaks import WARNING, leaks
 from featcache.manifest import Manifest
 from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
@@ -94,6 +95,7 @@ def extract(
     """
     folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     check_folder(folder, manifest)
+    outcome.notes += _choices(manifest, extractors)
     beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)
     for name, reason in beyond.items():
         outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
@@ -104,10 +106,23 @@ def extract(
         _run(manifest, again, folder, plan, "float32", False, workers, outcome, progress)
     outcome.seconds = time.monotonic() - began
     outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
-    for store in outcome.stores.values():
+    for name, store in outcome.stores.items():
         if not store.counts()["not tried"]:
             drop_aside(store.path)
+        outcome.notes += [f"{name}: {WARNING}: {leak}" for leak in leaks(store, manifest)]
     return outcome
+
+
+def _choices(manifest: Manifest, extractors: Sequence[Extractor]) -> list[str]:
+    """Notes on what extractors take of the manifest's first source that can be read."""
+    notes = []
+    for extractor in extractors:
+        for clip in manifest:
+            with suppress(MediaError):
+                if note := extractor.note(manifest.path(clip)):
+                    notes.append(f"{extractor.name}: {note}")
+                break
+    return notes
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from featcache.leaks import WARNING
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, method_class
@@ -41,8 +42,8 @@ def notes(
     loud = [
         *([experiment.note] if experiment.note else []),
         *_untrained(rows),
-        *_mixed_recipes(rows),
-        *_mixed_contents(rows),
+        *_leaks(rows),
+        *_mixed(rows),
         *unequal,
         *_limits(planned, results),
         *_collapsed(planned, results),
@@ -138,6 +139,22 @@ def _untrained(rows: list[Result]) -> list[str]:
         f"UNTRAINED WEIGHTS in {', '.join(feeds)}: these features come from randomly initialised networks; "
         "the numbers test the software, not the method."
     ]
+
+
+def _leaks(rows: list[Result]) -> list[str]:
+    """A warning about features that give a label away."""
+    texts = sorted({text for row in rows for text in row.leaks})
+    if not texts:
+        return []
+    return [
+        f"{WARNING}: {first(texts, between='; ')}. These numbers may come from the labels "
+        "and not from the clips: leave these columns or stores out."
+    ]
+
+
+def _mixed(rows: list[Result]) -> list[str]:
+    """Warnings about rows that are not comparable because their features or clips differ."""
+    return [*_mixed_recipes(rows), *_mixed_contents(rows)]
 
 
 def _mixed_recipes(rows: list[Result]) -> list[str]:

@@ -1,5 +1,7 @@
 """The user's own numbers: CSV, .npy, .npz and HDF5 files to rows."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from featcache.extractors import Extractor
 from featcache.extractors.vector import Params, Vector
 from featcache.manifest import Clip, Manifest
 from featcache.media import numbers
-from featcache.windows import Numbers
+from featcache.windows import Numbers, Plan
+from pipelines.extraction.extract import extract
 from pipelines.extraction.extractors import load_extractors
 from tests.helpers.media import clip
 
@@ -192,7 +195,7 @@ def test_a_line_of_names_is_one_with_a_cell_that_is_no_number(tmp_path):
     assert text(tmp_path, "1,2\n3,4").tolist() == [[1, 2], [3, 4]]
     assert text(tmp_path, "\ufeffalpha,beta\r\n1e3,-.5\r\n\r\n").tolist() == [[1000, -0.5]]
     assert text(tmp_path, '"alpha, left",beta\n"1", 2 \n').tolist() == [[1, 2]]
-    assert text(tmp_path, ",0,1\n0,5,6\n1,7,8\n").tolist() == [[0, 5, 6], [1, 7, 8]]  # pandas and its index
+    assert text(tmp_path, ",0,1\n0,5,6\n1,7,8\n").tolist() == [[5, 6], [7, 8]]  # pandas and its index
 
 
 def test_text_is_left_out_and_columns_can_be_chosen_in_any_order(tmp_path):
@@ -310,7 +313,8 @@ def test_dims_are_completed_from_a_source(tmp_path, ending, reduce, dims):
     params = Vector.complete(Params(reduce=reduce), path)
     assert params == Params(reduce=reduce, dims=dims)
     assert Vector(params).row_shape == (dims,)
-    assert Vector.complete(Params(dims=7), tmp_path / "absent.csv").dims == 7  # nothing is open: nothing is read
+    open_no_more = Params(columns="a", dims=7)  # so that nothing is read
+    assert Vector.complete(open_no_more, tmp_path / "absent.csv") == open_no_more
     with pytest.raises(MediaError):
         Vector.complete(Params(), tmp_path / f"absent.{ending}")
 
@@ -367,3 +371,64 @@ def test_real_muscle_signals_of_a_clip_become_its_statistics(realdata, tmp_path)
         np.testing.assert_array_equal(in_seconds.values, expected)
     with pytest.raises(MediaError, match=r"several arrays: left, right, rel_time, .*; name one of them by its key"):
         numbers.read(path, clip())
+
+
+def test_columns_that_describe_clips_are_left_out_named_and_in_the_recipe(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(",timestamp_ms,emg1,emg2,label,Name\n0,5000,1,2,3,ann\n1,5001,3,4,3,bob\n")
+    assert numbers.read(path, clip()).values.tolist() == [[1, 2], [3, 4]]
+    params = Vector.complete(Params(reduce="mean"), path)
+    assert params == Params(reduce="mean", columns="emg1,emg2", dims=2)
+    assert Vector.complete(replace(params, columns=""), path) == params  # with dims given, too
+    note = Vector(params).note(path)
+    assert note.startswith("takes the columns emg1, emg2; leaves out '', 'timestamp_ms', 'label', 'Name'")
+    assert "vector.columns=" in note
+    asked = Vector.complete(Params(columns="emg1,label", reduce="mean"), path)
+    assert numbers.read(path, clip(), columns=asked.columns).values.tolist() == [[1, 3], [3, 3]]
+    path.write_text("label,frame\n1,2\n")
+    with pytest.raises(MediaError, match="no column of numbers besides 'label', 'frame'.* by its name"):
+        numbers.read(path, clip())
+    path.write_text("emg,emg,label\n1,2,3\n")
+    with pytest.raises(MediaError, match="occurs twice"):
+        Vector.complete(Params(), path)
+
+
+def test_recipes_are_as_before_where_no_number_is_left_out(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("alpha,beta,label\n1,2,walk\n")  # text has always been left out
+    assert Vector.complete(Params(), path) == Params(dims=2)
+    path.write_text("1,2\n")
+    assert Vector.complete(Params(), path) == Params(dims=2)
+
+
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+def test_arrays_that_describe_clips_are_left_out_named_and_in_the_recipe(tmp_path, ending):
+    path, arrays = tmp_path / f"t.{ending}", {"emg": A, "label": np.arange(3), "onehot": np.eye(3)}
+    if ending == "npz":
+        np.savez(path, **arrays)
+    else:
+        with h5py.File(path, "w") as file:
+            file.update(arrays)
+    params = Vector.complete(Params(reduce="mean"), path)
+    assert (params.key, params.dims) == ("emg", A.shape[1])
+    assert "takes the array emg; leaves out 'label', 'onehot'" in Vector(params).note(path)
+    assert Vector.complete(Params(key="onehot", reduce="mean"), path).dims == 3
+    if ending == "npz":
+        np.savez(path, label=np.arange(3))
+        with pytest.raises(MediaError, match="holds only label.*key"):
+            Vector.complete(Params(), path)
+
+
+def test_an_extraction_names_columns_and_says_when_they_are_the_label(tmp_path):
+    clips = [Clip(f"c{k}", "d", "train", f"{k}.csv", labels={"label": "xyz"[k % 3]}) for k in range(12)]
+    for k in range(12):
+        (tmp_path / f"{k}.csv").write_text(f",emg1,code7,label\n0,{k**2 / 7},{k % 3},{k % 3}\n")
+    found = Manifest("m", tuple(clips), tmp_path)
+    frozen = load_extractors(["vector"], manifest=found)
+    outcome = extract(found, frozen, tmp_path / "stores", plan=Plan.parse("segments:1"))
+    assert outcome.stores["vector"].row_shape == (2,)
+    assert outcome.stores["vector"].recipe["params"]["columns"] == "emg1,code7"
+    named, leak = outcome.notes
+    assert named.startswith("vector: takes the columns emg1, code7; leaves out '', 'label'")
+    assert "LABELS IN FEATURES" in leak
+    assert "number 1 of 2 (from 0) is a function of the label" in leak

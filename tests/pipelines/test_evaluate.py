@@ -10,6 +10,7 @@ import torch
 
 from featcache import Manifest
 from featcache.errors import ConfigError
+from featcache.store import StoreWriter
 from heads.methods import rna
 from pipelines.config import Feed
 from pipelines.data.opening import open_run
@@ -74,6 +75,26 @@ def test_result_rows_name_classes_that_only_the_target_has(tmp_path):
     assert [text.split(":")[0] for text in limits] == ["UNSEEN CLASSES"]
     assert "2 of 6 test clips" in limits[0]
     assert "(new)" in limits[0]
+
+
+def test_results_name_features_that_give_the_label_away(stores, tmp_path):
+    assert all(result.leaks == () for result in evaluate(train(run(steps=1), stores, tmp_path), stores))
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    for name in ("hog", "hof"):
+        shape, recipe = (
+            (8,),
+            {"extractor": name, "modality": STORES[name][0], "weights_sha256": "none", "dtype": "float32"},
+        )
+        path = tmp_path / "toy" / f"{name}.zarr"
+        with StoreWriter.open(path, clips, recipe, row_shape=shape, windows=3, facts={}) as writer:
+            for row, clip in enumerate(clips):
+                x = np.random.default_rng(row).normal(size=(3, 8)).astype(np.float32)
+                x[:, 2] = CLASSES.index(clip.labels["label"]) if name == "hog" else x[:, 2]
+                writer.done(row, x, np.arange(3), np.arange(3) + 1.0)
+    results = evaluate(train(run(steps=1), tmp_path, tmp_path / "runs"), tmp_path)
+    (leak,) = results[0].leaks
+    assert leak.startswith("rgb (store hog): number 2 of 8 (from 0) is a function of the label in all 36 clips")
 
 
 def test_selection_rules(stores, tmp_path):

@@ -95,6 +95,19 @@ def test_default_experiment_names_the_domains_that_it_leaves_out(tmp_path):
     assert experiments.load(write_all(tmp_path / "whole") / "toy").note == ""
 
 
+def test_default_experiment_leaves_out_stores_that_describe_clips(tmp_path):
+    clips = manifest()
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    for name in ("label", "timestamps"):
+        write_store(tmp_path / "toy", clips, name)
+    with pytest.raises(ConfigError, match="only stores that describe clips by their names: label, timestamps"):
+        experiments.load(tmp_path / "toy")
+    write_store(tmp_path / "toy", clips, "hog")
+    experiment = experiments.load(tmp_path / "toy")
+    assert experiment.runs[0].feeds == {"rgb": Feed("hog")}
+    assert "label, timestamps" in experiment.note
+
+
 def test_one_store_has_no_row_that_aligns_modalities(tmp_path):
     clips = manifest()
     clips.write(tmp_path / "toy" / "manifest.csv")

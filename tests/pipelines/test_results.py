@@ -45,6 +45,13 @@ def test_round_trip_in_order(tmp_path):
     assert len(path.read_text().splitlines()) == 3
 
 
+def test_leaks_are_in_a_line_only_if_there_are_some(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append(path, [ONE, but(metric="top5", leaks=("rgb (store hog): ...",))])
+    assert ["leaks" in json.loads(line) for line in path.read_text().splitlines()] == [False, True]
+    assert read(path)[1].leaks == ("rgb (store hog): ...",)
+
+
 def test_the_later_line_of_a_run_and_metric_counts(tmp_path):
     path = tmp_path / "results.jsonl"
     append(path, [ONE, but(metric="top5"), but(value=0.5)])

@@ -222,6 +222,13 @@ def test_untrained_weights_are_loud_in_every_format(toy, format):
     assert "UNTRAINED WEIGHTS in rgb" in " ".join(text.split())
 
 
+def test_features_that_give_the_label_away_are_loud(toy):
+    leak = "rgb (store hog): number 3 of 8 (from 0) is a function of the label in all 36 clips that have one"
+    text = " ".join(render([replace(row, leaks=(leak,)) for row in rows(toy)], toy).split())
+    assert f"LABELS IN FEATURES, or one-hot columns: {leak}." in text
+    assert "LABELS IN FEATURES" not in render(rows(toy), toy)
+
+
 def test_features_of_several_recipes_are_not_compared_in_silence(toy):
     changed = [replace(row, recipes={"rgb": "c" * 64}) if row.seed == 0 else row for row in rows(toy)]
     assert "DIFFERENT FEATURES: feed rgb was made by 2 recipes (aaaaaaaa, cccccccc)" in render(changed, toy)
