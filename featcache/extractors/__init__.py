@@ -20,8 +20,28 @@ from numpy.typing import NDArray
 
 from featcache import registry
 from featcache.errors import ConfigError
-from featcache.windows import VIEWS, Pictures, Window
+from featcache.windows import VIEWS, Caption, Flow, Joints, Numbers, Pictures, Sound, Tokens, Window
 from featcache.wording import unknown
+
+# with the kinds of windows, because the file of an extractor names one
+__all__ = [
+    "Caption",
+    "Extractor",
+    "Flow",
+    "Joints",
+    "Numbers",
+    "Pictures",
+    "Runtime",
+    "Sound",
+    "Tokens",
+    "bounded",
+    "complete",
+    "default_params",
+    "load",
+    "names",
+    "params_type",
+    "split_view",
+]
 
 UNTRAINED = "untrained"  #: value of `Runtime.weights` for random weights drawn from the seed
 
