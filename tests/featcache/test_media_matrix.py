@@ -144,7 +144,7 @@ def available(codec):
         pytest.skip(f"this PyAV has no encoder {codec}")
 
 
-@pytest.mark.parametrize(("name", "codec", "written", "sound_codec"), marked(FAST, SLOW))
+@pytest.mark.parametrize(("name", "codec", "written", "sound_codec"), [*marked(FAST, SLOW)])
 def test_every_window_of_a_film_shows_its_number(tmp_path, name, codec, written, sound_codec):
     rate = 48000 if sound_codec in ("libopus", "pcm_s16le", "ac3", "eac3") else 44100
     for needed in filter(None, (codec, sound_codec)):
@@ -164,7 +164,7 @@ def test_every_window_of_a_film_shows_its_number(tmp_path, name, codec, written,
         check_tones(path)
 
 
-@pytest.mark.parametrize(("name", "codec"), marked(SOUNDS, SLOW_SOUNDS))
+@pytest.mark.parametrize(("name", "codec"), [*marked(SOUNDS, SLOW_SOUNDS)])
 def test_every_window_of_a_sound_has_its_tone(tmp_path, name, codec):
     available(codec)
     rate = 48000 if codec == "libopus" else 16000 if codec == "g722" else 44100
