@@ -29,5 +29,9 @@ class ConfigError(FeatcacheError):
     """A run, experiment, name or parameter that does not exist or does not fit the others."""
 
 
+class BusyError(FeatcacheError):
+    """Something that another process is making now; the message names that process."""
+
+
 class WeightsError(FeatcacheError):
     """Weights of a network that are missing, differ from the published ones, or do not fit the network."""

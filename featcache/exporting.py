@@ -3,6 +3,7 @@
 export_features([Path("stores/s04/rgb.zarr")], "hdf5", Path("s04.h5"))
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from featcache import bridges
 from featcache.bridges import External, Times
 from featcache.errors import ConfigError, FormatError, StoreError
+from featcache.files import claimed
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore
 
@@ -82,7 +84,9 @@ def export_features(
             report.left_out.append((key, str(line["clip_id"]), reason))
     needed = set().union(*(_needed(store) for store in opened))
     report.lost = [loss for word, loss in LOSSES.items() if word in needed - bridge.KEEPS]
-    bridge.write(out, _counted(tables, progress))
+    with claimed(Path(os.path.abspath(out))):  # "." has no name
+        _check_out(out, stores, bridge, overwrite)  # another process may have just written it
+        bridge.write(out, _counted(tables, progress))
     return report
 
 

@@ -6,13 +6,14 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import IO, Any, TypeVar, TypeVarTuple
 
-from featcache.errors import FeatcacheError, FormatError
+from featcache.errors import BusyError, FeatcacheError, FormatError
 from featcache.wording import alike, exactly
 
 Rest = TypeVarTuple("Rest")
@@ -125,15 +126,62 @@ def folder_size(folder: str | Path) -> int:
 
 
 @contextlib.contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Wait for this lock file, and hold it against all other processes and threads of the machine.
+def locked(lock: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Wait for a lock file, hold it against all other processes and threads of the machine, and remove it at the end.
 
-    The kernel releases the lock of a process that dies.
+    Yields True; if not `wait`, yields False at once while another process or thread holds the lock.
+    The kernel releases the lock of a process that dies; the next holder removes the file.
     """
     make_folder(lock.parent)
-    with lock.open("ab") as file:
-        flock(file, fcntl.LOCK_EX)
+    while True:
+        with lock.open("a+b", buffering=0) as file:
+            try:
+                flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            if not is_file_of(file, lock):  # its last holder has removed it meanwhile
+                continue
+            try:
+                with contextlib.suppress(OSError):  # a full disk has room for locks
+                    file.truncate(0)
+                    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+                yield True
+            finally:
+                if is_file_of(file, lock):
+                    lock.unlink()
+            return
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the file or folder at `path`; BusyError, which names it, while one does."""
+    lock = claim_of(path)
+    with locked(lock, wait=False) as ours:
+        if not ours:
+            raise BusyError(f"{path} is being written by {_holder(lock)}; wait for it, or stop that process")
         yield
+
+
+def claim_of(path: Path) -> Path:
+    """The lock file of a file or folder that is being written."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def _holder(lock: Path) -> str:
+    """The process that holds a lock, as text."""
+    try:
+        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    except OSError:
+        return "another process"
+
+
+def is_file_of(file: IO[Any], path: Path) -> bool:
+    """Return whether an open file is the one that the path leads to now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def flock(file: IO[Any], kind: int) -> None:

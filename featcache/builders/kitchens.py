@@ -6,22 +6,24 @@ much of its accuracy in the other. `data_manifests/kitchens.md` is the dataset c
 renders the clips.
 """
 
-import multiprocessing
 import os
-import signal
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import cv2
 
 from featcache.errors import FeatcacheError
+from featcache.files import claimed
 from featcache.kitchens.film import render
 from featcache.kitchens.plan import Shot, shots
 from featcache.machine import cores
 from featcache.manifest import Clip, Manifest
+from featcache.parallel import in_parallel
 from featcache.progress import Progress, silent
 
 VERSION = 1  #: increased whenever the clips of a seed change
@@ -39,18 +41,19 @@ def build(
 
     `progress(done, total)` is called at the start and after every clip. every: render only each n-th clip (for tests).
     workers: number of processes, by default one per core. They import the calling script, which therefore needs the
-    guard `if __name__ == "__main__":`.
+    guard `if __name__ == "__main__":`. Raises BusyError while another process builds in that folder.
     """
     folder, plan = Path(folder), shots(seed)[::every]
     try:
-        _forget_others(folder, plan, seed)
-        todo = [shot for shot in plan if not _path(folder, shot).exists()]
-        done = len(plan) - len(todo)
-        for finished in chain([0], _render_all(todo, folder, workers or cores())):
-            done += finished
-            progress(done, len(plan))
-        manifest = Manifest("kitchens", tuple(_clip(shot) for shot in plan), folder)
-        manifest.write(folder / "kitchens.csv")
+        with claimed(folder / "kitchens.csv"):
+            _forget_others(folder, plan, seed)
+            todo = [shot for shot in plan if not _path(folder, shot).exists()]
+            done = len(plan) - len(todo)
+            for finished in chain([0], _render_all(todo, folder, workers or cores())):
+                done += finished
+                progress(done, len(plan))
+            manifest = Manifest("kitchens", tuple(_clip(shot) for shot in plan), folder)
+            manifest.write(folder / "kitchens.csv")
     except OSError as error:
         raise FeatcacheError(f"cannot write the clips of kitchens to {folder}: {error.strerror or error}") from error
     return manifest
@@ -83,28 +86,21 @@ def _forget_others(folder: Path, plan: list[Shot], seed: int) -> None:
 
 def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:
     """Render these shots; yield 1 whenever a file is complete."""
-    workers = min(workers, len(todo))
-    if workers <= 1:
-        for shot in todo:
-            render(shot, _path(folder, shot))
-            yield 1
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    threads = cv2.getNumThreads()
     try:
-        jobs = [pool.submit(render, shot, _path(folder, shot)) for shot in todo]
-        for job in as_completed(jobs):
-            job.result()
-            yield 1
+        with closing(in_parallel(partial(_render, folder=folder), deque(todo), min(workers, len(todo)))) as rendered:
+            for _ in rendered:
+                yield 1
     except BrokenProcessPool:
         raise FeatcacheError(
             "a process that renders kitchens was killed; build it again to resume. "
             'A script that calls build needs the guard `if __name__ == "__main__":`, or workers=1'
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
-def _start_worker() -> None:
-    """Use one thread per process, and leave Ctrl-C to the parent."""
+def _render(shot: Shot, folder: Path) -> None:
+    """Render a clip in one thread, because clips are rendered in parallel."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    render(shot, _path(folder, shot))

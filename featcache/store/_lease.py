@@ -9,12 +9,11 @@ the store holds it exclusively. A block's lease is a lock on its journal, `journ
 """
 
 import fcntl
-import os
 from pathlib import Path
 from typing import BinaryIO
 
 from featcache.errors import FeatcacheError
-from featcache.files import flock
+from featcache.files import flock, is_file_of
 
 
 def lock(path: Path, *, alone: bool) -> BinaryIO | None:
@@ -54,11 +53,8 @@ def lease(path: Path) -> BinaryIO | None:
         if not _taken(file, fcntl.LOCK_EX):
             file.close()
             return None
-        try:
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass
+        if is_file_of(file, path):
+            return file
         file.close()
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from featcache.errors import WeightsError
-from featcache.files import file_sha256, locked, remembered, sync_folder, write_file
+from featcache.files import claim_of, file_sha256, locked, remembered, sync_folder, write_file
 from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
@@ -111,7 +111,7 @@ def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> P
     if not weights.urls:
         raise WeightsError(f"{name} cannot be fetched by a program; {weights.note}; save the file as {path}")
     urls = [_source(url, path) for url in weights.urls]
-    with locked(path.with_name(f".{path.name}.lock")):
+    with locked(claim_of(path)):
         if path.is_file():  # another process has just got it
             return path
         failures = []

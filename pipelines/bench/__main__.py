@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from featcache.stopping import stoppable
 from pipelines.bench import clustering, extraction, retrieval, store, training
 from pipelines.bench._lines import Benchmark
 
@@ -36,4 +37,5 @@ def main(names: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with stoppable(lambda stop: print(f"{stop}; run the same command again", file=sys.stderr)):
+        main(sys.argv[1:])

@@ -18,13 +18,16 @@ import click
 from featcache.errors import FeatcacheError
 from featcache.machine import cores
 from featcache.progress import Progress
+from featcache.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from pipelines.experiments import Experiment
 
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
-RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that can be resumed after a full disk
+RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that continue after a full disk or Ctrl-C
+RESUME = "finished work is kept, run the same command to resume"
+COMMAND, DONE = f"{__name__}.command", f"{__name__}.done"  #: keys of `click.Context.meta`: command and progress
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
     errno.EACCES: "; change its permissions, or name another folder",
@@ -49,13 +52,27 @@ PATH = _Path(path_type=Path)
 
 
 class Commands(click.Group):
-    """A group whose commands report a user's mistake in one sentence with exit code 1, without a traceback."""
+    """A group whose commands report a user's mistake in one sentence with exit code 1, without a traceback.
+
+    Ctrl-C and SIGTERM end a command within two seconds, with one sentence and exit code 130 or 143.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, which Ctrl-C and SIGTERM stop."""
+        if ctx.parent is not None:
+            return self._invoke(ctx)
+        _open_streams()
+        warnings.formatwarning = _warning_line
+        with stoppable(lambda stop: note(_last_words(stop, ctx.meta))):
+            return self._invoke(ctx)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Note the innermost command, and find it."""
+        ctx.meta[COMMAND] = args[0]
+        return super().resolve_command(ctx, args)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         """Run the command; convert our errors and those of the operating system into click's."""
-        if ctx.parent is None:
-            _open_streams()
-            warnings.formatwarning = _warning_line
         try:
             return super().invoke(ctx)
         except FeatcacheError as error:
@@ -65,9 +82,18 @@ class Commands(click.Group):
                 raise
             place = f": {error.filename}" if error.filename else ""
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
-            resuming = "; finished work is kept, run the same command to resume" if resumes else ""
-            advice = resuming or WAY_OUT.get(error.errno, "")
+            advice = f"; {RESUME}" if resumes else WAY_OUT.get(error.errno, "")
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
+
+
+def _last_words(stop: Stopped, meta: dict[str, Any]) -> str:
+    """Return a sentence about a command that was stopped: its finished work, and the way to continue.
+
+    meta: what the contexts of all nested commands share; `Commands` and `progress_bar` write to it.
+    """
+    if meta.get(COMMAND) in RESUMING:
+        return f"{stop}{meta.get(DONE, '')}; {RESUME}"
+    return f"{stop}; run the same command again"
 
 
 def _open_streams() -> None:
@@ -131,10 +157,13 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
     """Yield a callback (done, total) that moves a bar with rate and time left. Outside a terminal it prints rarely."""
     from tqdm import tqdm
 
+    context = click.get_current_context(silent=True)
     seconds = 0.1 if sys.stderr.isatty() else 10.0
     with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2, file=_Unfailing(sys.stderr)) as bar:
 
         def progress(done: int, total: int) -> None:
+            if context:
+                context.meta[DONE] = f" after {done} of {total} {unit}s"
             bar.total = total
             bar.update(done - bar.n)
 

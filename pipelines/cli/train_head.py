@@ -2,10 +2,14 @@
 
 import time
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli._shared import CORES, Job, experiment_options, note, progress_bar
+
+if TYPE_CHECKING:
+    from pipelines.training.engine import Outcome
 
 
 @click.command("train-head")
@@ -17,25 +21,44 @@ def train_head(job: Job, workers: int, device: str) -> None:
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
     stores/kitchens. For a folder, a default experiment on every ordered pair of its domains is run. Finished runs are
-    kept. Failed runs are listed at the end, and the exit code is 1.
+    kept, also those that were finished before Ctrl-C. Failed runs are listed at the end, and the exit code is 1. Two
+    processes with the same command share the work.
 
     \b
     Examples:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
-    from pipelines.training.engine import Outcome, run_all
+    from pipelines.training.engine import run_all
 
-    began = time.monotonic()
-    with progress_bar(f"train {job.experiment.name}", "run") as progress:
+    began, outcomes, busy = time.monotonic(), list["Outcome"](), False
 
-        def ended(outcome: Outcome, done: int, total: int) -> None:
-            progress(done, total)
+    def ended(outcome: "Outcome", done: int, total: int) -> None:
+        nonlocal busy
+        progress(done, total)
+        if outcome.status != "busy":
+            outcomes.append(outcome)
+        elif not busy:
+            busy = True
+            note(f"{outcome.note} (it is left for the end, like others that are being trained)")
 
-        progress(0, len({run.id for run in job.experiment.runs}))
-        outcomes = run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
+    try:
+        with progress_bar(f"train {job.experiment.name}", "run") as progress:
+            progress(0, len({run.id for run in job.experiment.runs}))
+            run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
+    except KeyboardInterrupt:
+        _print(outcomes, time.monotonic() - began)
+        raise
+    _print(outcomes, time.monotonic() - began)
+    click.echo(job.runs)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def _print(outcomes: "list[Outcome]", seconds: float) -> None:
+    """Print the number of runs by status, and what there is to know about them."""
     counts = Counter(outcome.status for outcome in outcomes)
-    note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
+    note(f"{', '.join(f'{n} {status}' for status, n in counts.items()) or '0 trained'} in {seconds:.1f} s")
     for tier, reason in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():
         note(f"features: {tier}, {reason}")
     for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
@@ -43,6 +66,3 @@ def train_head(job: Job, workers: int, device: str) -> None:
     for outcome in outcomes:
         if outcome.note:
             note(f"{outcome.config.id}: {outcome.note}")
-    click.echo(job.runs)
-    if counts["failed"]:
-        raise SystemExit(1)

@@ -1,14 +1,17 @@
 """Results: one JSON line per run and metric, appended and never edited. Tables are made only from these lines."""
 
+import fcntl
 import json
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, FeatcacheError
+from featcache.files import flock
 from pipelines import settings
 
 
@@ -42,11 +45,15 @@ class Result:
 
 
 def append(path: Path, results: Iterable[Result]) -> None:
-    """Append lines to a JSONL file. If a killed process left a torn line at its end, start a new line first."""
+    """Append lines to a JSONL file, whole, whatever other processes append at the same time.
+
+    If a killed process left a torn line at its end, start a new line first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(_to_json(result)) + "\n" for result in results)
     with path.open("a+b") as file:
-        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+        flock(file, fcntl.LOCK_EX)  # until the file is closed
+        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
             lines = "\n" + lines
         file.write(lines.encode())
         file.flush()
@@ -64,7 +71,7 @@ def read(path: Path) -> list[Result]:
     A later line replaces an earlier one of the same run and metric.
     """
     try:
-        lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+        lines = _content(path).decode("utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
     results: dict[tuple[str, str], Result] = {}
@@ -81,6 +88,14 @@ def read(path: Path) -> list[Result]:
             continue
         results[result.run, result.metric] = result
     return list(results.values())
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of the file, without the half of a line that another process is appending now."""
+    with path.open("rb") as file:
+        with suppress(FeatcacheError):  # a file system without locks, where nothing can be appended either
+            flock(file, fcntl.LOCK_SH)
+        return file.read()
 
 
 def _parse(data: dict[str, Any]) -> Result:

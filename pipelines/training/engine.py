@@ -1,17 +1,20 @@
 """Training of many runs on this machine, in one process or in several."""
 
-import multiprocessing
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from featcache.errors import FeatcacheError
+from featcache.errors import BusyError, FeatcacheError
+from featcache.files import claim_of, locked
+from featcache.parallel import in_parallel
 from pipelines.config import RunConfig
 from pipelines.data.memory import free_memory
 from pipelines.training.runs import Run
@@ -24,14 +27,15 @@ class Outcome:
 
     config: RunConfig
     folder: Path | None  #: its folder; None if the run failed
-    status: str  #: trained | kept (finished by an earlier call) | failed
+    status: str  #: trained | kept (finished by an earlier call or another process) | failed | busy
     tier: str = ""  #: tier from which a trained run read its features (see pipelines/data/tiers.py)
     tier_why: str = ""  #: reason for that tier
-    note: str = ""  #: reason for training it again, or for its failure
+    note: str = ""  #: reason for training it again, or for its failure; if busy, the process that trains it now
     warnings: tuple[str, ...] = ()  #: warnings raised in training
 
 
-Report = Callable[[Outcome, int, int], None]  #: called after each run with (outcome, runs done, all runs)
+#: called after each run with (outcome, runs done, all runs), and when a run is left for later because it is busy
+Report = Callable[[Outcome, int, int], None]
 
 
 def run_all(
@@ -45,13 +49,15 @@ def run_all(
 ) -> list[Outcome]:
     """Train all runs, first those that others start from (`init_from`); a run that fails does not stop the others.
 
+    Runs that another process is training now come last: they are waited for, and trained here if that process fails.
     Returns one outcome per different run, in the order in which they ended.
     """
     waiting = {config.id: config for config in configs}
     total, outcomes = len(waiting), dict[str, Outcome]()
 
     def done(outcome: Outcome) -> None:
-        outcomes[outcome.config.id] = outcome
+        if outcome.status != "busy":
+            outcomes[outcome.config.id] = outcome
         if report:
             report(outcome, len(outcomes), total)
 
@@ -71,42 +77,68 @@ def _wave(
 ) -> None:
     """Train runs that do not depend on each other."""
     memory, workers = free_memory(), min(workers, len(configs))  # measured once, before the first run takes memory
-    if workers <= 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for config in configs:
-                done(run_one(config, stores, runs, device, memory))
-        finally:
-            torch.set_num_threads(threads)
-        return
-    context = multiprocessing.get_context("spawn")  # fork would copy torch's threads in an unknown state
-    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
-        futures: dict[Future[Outcome], RunConfig] = {
-            pool.submit(run_one, config, stores, runs, device, memory, workers): config for config in configs
-        }
-        for future in as_completed(futures):
-            try:
-                done(future.result())
-            except BrokenProcessPool:
-                reason = "a worker process was killed (out of memory?); run the same command again to train the rest"
-                done(Outcome(futures[future], None, "failed", note=reason))
+    jobs = deque((config, False) for config in configs)  # (run, whether to wait for the process that trains it)
+    missing = {config.id: config for config in configs}
+    threads = torch.get_num_threads()
+    one = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers)
+    try:
+        with closing(in_parallel(one, jobs, workers)) as ended:
+            for (config, _), outcome in ended:
+                if outcome.status == "busy":
+                    jobs.append((config, True))
+                else:
+                    del missing[config.id]
+                done(outcome)
+    except BrokenProcessPool:
+        reason = "a worker process was killed (out of memory?); run the same command again to train the rest"
+        for config in missing.values():
+            done(Outcome(config, None, "failed", note=reason))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _one_threaded(
+    job: tuple[RunConfig, bool], stores: Path, runs: Path, device: str, memory: int, workers: int
+) -> Outcome:
+    """Train one run in one thread: runs are trained in parallel, and sums of several threads differ in their digits."""
+    config, wait = job
+    torch.set_num_threads(1)
+    while (outcome := run_one(config, stores, runs, device, memory, workers, wait=wait)).status == "busy" and wait:
+        pass  # yet another process was faster
+    return outcome
 
 
 def run_one(
-    config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None = None, workers: int = 1
+    config: RunConfig,
+    stores: Path,
+    runs: Path,
+    device: str,
+    memory: int | None = None,
+    workers: int = 1,
+    *,
+    wait: bool = False,
 ) -> Outcome:
-    """Train one run. A user's error becomes its message in the outcome, any other error its traceback."""
+    """Train one run. A user's error becomes its message in the outcome, any other error its traceback.
+
+    wait: wait until no other process trains it; otherwise the outcome is "busy".
+    """
     with warnings.catch_warnings(record=True) as caught:
-        outcome = _run_one(config, stores, runs, device, memory, workers)
+        outcome = _run_one(config, stores, runs, device, memory, workers, wait)
     return replace(outcome, warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)))
 
 
-def _run_one(config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None, workers: int) -> Outcome:
+def _run_one(
+    config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None, workers: int, wait: bool
+) -> Outcome:
     folder = runs / config.id
-    before = _stamp(folder)
     try:
+        if wait:
+            with locked(claim_of(folder)):
+                pass
+        before = _stamp(folder)
         train(config, stores, runs, device, memory, workers)
+    except BusyError as error:
+        return Outcome(config, None, "busy", note=str(error))
     except FeatcacheError as error:
         return Outcome(config, None, "failed", note=str(error))
     except OSError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featcache.files import locked, write_file
+from featcache.files import claim_of, locked, write_file
 
 DIGEST = 32  #: bytes of a sha256
 
@@ -29,7 +29,7 @@ class Shared:
         path = self.folder / f"{name}.pt"
         if (kept := _read(path)) is not None:
             return kept
-        with locked(path.with_suffix(".lock")):
+        with locked(claim_of(path)):
             if (kept := _read(path)) is not None:  # another run has computed it meanwhile
                 return kept
             tensor, file = compute(), io.BytesIO()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import featcache
 from featcache.errors import ConfigError
+from featcache.files import claimed
 from featcache.machine import cores
 from heads.methods import Method
 from pipelines.config import RunConfig
@@ -42,14 +43,24 @@ def train(
     """Train a run and return its folder; a finished run on the same features is left as it is.
 
     memory: bytes of RAM to use (default: all that is free). workers: number of simultaneous runs that share it.
+    Raises BusyError while another process trains the same run.
     """
     opened = open_run(config, stores, device, memory=memory, workers=workers)
     folder, read = runs / config.id, fingerprints(opened, runs)
-    stale = out_of_date(folder, read)
-    if not stale:
+    if not out_of_date(folder, read):
         return folder
 
-    began = time.perf_counter()
+    with claimed(folder):
+        if stale := out_of_date(folder, read):  # else another process has trained it just now
+            _train(config, opened, folder, read, stale, device, workers)
+    return folder
+
+
+def _train(
+    config: RunConfig, opened: Opened, folder: Path, read: dict[str, str], stale: str, device: str, workers: int
+) -> None:
+    """Train a run and write its folder. stale: the reason for training it, as `out_of_date` returns it."""
+    runs, began = folder.parent, time.perf_counter()
     with closing(opened.features):
         torch.manual_seed(config.seed)
         method = build(config, opened.spec).to(device)
@@ -79,7 +90,6 @@ def train(
         if test.captions:
             outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": points[-1].outputs["clip"]}
         write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
-    return folder
 
 
 def fit(

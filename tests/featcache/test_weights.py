@@ -173,7 +173,7 @@ def test_fetch(toy, server, folder):
     path = fetch(toy(), lambda done, total: seen.append((done, total)))
     assert path == folder / "toy.pth" == find("toy")
     assert path.read_bytes() == DATA
-    assert names(folder) == [".toy.pth.lock", "toy.pth", "toy.pth.json"]
+    assert names(folder) == ["toy.pth", "toy.pth.json"]
     assert seen[0] == (0, len(DATA))
     assert seen[-1] == (len(DATA), len(DATA))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -201,7 +201,7 @@ def test_another_process_goes_on_after_an_interruption(toy, server, folder):
     assert weights.state(CATALOGUE["toy"]) == f"partly here, {size(kept)}"
     assert fetch("toy").read_bytes() == DATA
     assert server.asked[-1] == ("/w.pth", f"bytes={kept}-")
-    assert names(folder) == [".toy.pth.lock", "toy.pth", "toy.pth.json"]
+    assert names(folder) == ["toy.pth", "toy.pth.json"]
 
 
 def test_a_file_that_was_complete_and_not_named_is_not_fetched_again(toy, server, folder):
@@ -264,7 +264,7 @@ def test_a_server_that_stalls(toy, server, monkeypatch):
 def test_a_wrong_hash_is_refused_and_removed(toy, folder, sha256):
     with pytest.raises(WeightsError, match=f"/w.pth: its SHA-256 is {SHA}, .*not {sha256}, .*published"):
         fetch(toy(sha256=sha256))
-    assert names(folder) == [".toy.pth.lock"]
+    assert names(folder) == []
 
 
 def test_a_hash_prefix_is_enough(toy):
@@ -286,14 +286,14 @@ def test_a_damaged_beginning_is_noticed_and_removed(toy, server, folder):
 def test_a_wrong_size_is_refused_before_anything_is_fetched(toy, server, folder):
     with pytest.raises(WeightsError, match=f"{len(DATA)} bytes .*17.*FEATCACHE_MIRROR"):
         fetch(toy(size=17))
-    assert names(folder) == [".toy.pth.lock"]
+    assert names(folder) == []
 
 
 def test_a_web_page_is_not_a_file(toy, server, folder):
     server.kind = "text/html; charset=utf-8"
     with pytest.raises(WeightsError, match="a web page instead of a file; .*by hand"):
         fetch(toy())
-    assert names(folder) == [".toy.pth.lock"]
+    assert names(folder) == []
 
 
 def test_the_next_url(toy, server):

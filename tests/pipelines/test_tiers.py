@@ -10,13 +10,14 @@ import sys
 import textwrap
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
 import torch
 
 from featcache.errors import ConfigError, StoreError
+from featcache.parallel import in_parallel
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.mapped import Mapped
 from heads.methods import rna
@@ -588,7 +589,7 @@ def test_the_engine_says_how_many_share_what_memory(stores, tmp_path, monkeypatc
     given = []
     monkeypatch.setattr(engine, "free_memory", lambda: 12345)
     monkeypatch.setattr(engine, "train", lambda config, stores, runs, device, *rest: given.append(rest))
-    monkeypatch.setattr(engine, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(engine, "in_parallel", lambda train_one, jobs, _: in_parallel(train_one, jobs, 1))
     for workers, runs in ((1, 3), (2, 3), (9, 3)):
         engine.run_all([run(seed=k) for k in range(runs)], stores, tmp_path, workers=workers)
     assert given == [(12345, 1)] * 3 + [(12345, 2)] * 3 + [(12345, 3)] * 3

@@ -1,0 +1,102 @@
+"""Jobs in processes of their own, which end with this process, however it ends, and leave Ctrl-C to it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.resource_tracker import ensure_running
+from typing import Any, TypeVar
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Generator[tuple[J, R], None, None]:
+    """Yield (job, function(job)) for each job, in the order in which they end; errors of the function are raised.
+
+    jobs: a queue, to which the caller may append more jobs meanwhile. workers: number of processes; with one, the jobs
+    are done in this process. The processes import the calling script, which therefore needs the guard
+    `if __name__ == "__main__":`. Closing the generator kills them, with the jobs that they are doing.
+    Raises BrokenProcessPool when one of the processes dies.
+    """
+    if workers <= 1:
+        while jobs:
+            job = jobs.popleft()
+            yield job, function(job)
+        return
+    context = multiprocessing.get_context("spawn")  # fork would copy the threads of libraries in an unknown state
+    ensure_running()  # started together with the first process, it would let Ctrl-C through to that process
+    processes: list[SpawnProcess] = []
+    idle: list[Connection[Any, Any]] = []
+    busy: dict[Connection[Any, Any], J] = {}
+    try:
+        # A process inherits the blocked signal of the thread that starts it, and only the main thread is interrupted.
+        with ThreadPoolExecutor(1, "start", signal.pthread_sigmask, (signal.SIG_BLOCK, {signal.SIGINT})) as starter:
+            while jobs or busy:
+                while jobs and (idle or len(processes) < workers):
+                    if not idle:
+                        ours, theirs = context.Pipe()
+                        processes.append(context.Process(target=_work, args=(theirs,), daemon=True))
+                        starter.submit(processes[-1].start).result()
+                        theirs.close()
+                        idle.append(ours)
+                    connection = idle.pop()
+                    busy[connection] = jobs.popleft()
+                    _send(connection, (function, busy[connection]))
+                ready = wait(list(busy))
+                for connection in [connection for connection in busy if connection in ready]:
+                    result, error = _received(connection)
+                    job = busy.pop(connection)
+                    idle.append(connection)
+                    if error:
+                        raise error
+                    yield job, result
+    finally:
+        for process in processes:
+            if process.pid:
+                process.kill()
+                process.join()
+
+
+def _send(connection: "Connection[Any, Any]", message: object) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        raise BrokenProcessPool("a process ended before it got a job") from None
+
+
+def _received(connection: "Connection[Any, Any]") -> tuple[Any, Exception | None]:
+    """Return the result of a job, or its error."""
+    try:
+        result, error = connection.recv()
+    except (EOFError, OSError):
+        raise BrokenProcessPool("a process ended in the middle of a job") from None
+    return result, error
+
+
+def _work(connection: "Connection[Any, Any]") -> None:
+    """Do the jobs of the parent process one by one; it kills this process when there are none left."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    while True:
+        try:
+            function, job = connection.recv()
+        except EOFError:  # the parent has ended
+            return
+        try:
+            connection.send((function(job), None))
+        except Exception as error:
+            connection.send((None, error))
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the parent process, even one by SIGKILL, and end this process at once."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
