@@ -31,19 +31,18 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
             yield job, function(job)
         return
     context = multiprocessing.get_context("spawn")  # fork would copy the threads of libraries in an unknown state
-    ensure_running()  # started together with the first process, it would let Ctrl-C through to that process
     processes: list[SpawnProcess] = []
     idle: list[Connection[Any, Any]] = []
     busy: dict[Connection[Any, Any], J] = {}
     try:
-        # A process inherits the blocked signal of the thread that starts it, and only the main thread is interrupted.
-        with ThreadPoolExecutor(1, "start", signal.pthread_sigmask, (signal.SIG_BLOCK, {signal.SIGINT})) as starter:
+        with ThreadPoolExecutor(1, "start") as starter:  # Ctrl-C interrupts only the main thread, so no start is halved
+            starter.submit(ensure_running).result()  # started with the first process, it would unblock Ctrl-C there
             while jobs or busy:
                 while jobs and (idle or len(processes) < workers):
                     if not idle:
                         ours, theirs = context.Pipe()
                         processes.append(context.Process(target=_work, args=(theirs,), daemon=True))
-                        starter.submit(processes[-1].start).result()
+                        starter.submit(_start, processes[-1]).result()
                         theirs.close()
                         idle.append(ours)
                     connection = idle.pop()
@@ -62,6 +61,12 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
             if process.pid:
                 process.kill()
                 process.join()
+
+
+def _start(process: SpawnProcess) -> None:
+    """Start a process that Ctrl-C does not reach: it inherits the blocked signals of this thread."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    process.start()
 
 
 def _send(connection: "Connection[Any, Any]", message: object) -> None:

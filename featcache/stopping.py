@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}  #: the signals that stop a program, with their names
-PATIENCE = 1.5  #: seconds that an orderly end may take
+PATIENCE = 1.0  #: seconds that an orderly end may take
 
 
 class Stopped(KeyboardInterrupt):

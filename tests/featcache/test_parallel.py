@@ -1,0 +1,124 @@
+"""Jobs in processes: their results, their errors, and the end of the processes, however their parent ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
+
+import pytest
+
+from featcache.errors import FeatcacheError
+from featcache.parallel import in_parallel
+from tests.conftest import ROOT
+from tests.helpers.processes import alive, gone
+
+SCRIPT = r"""
+import os, sys, time
+from collections import deque
+from contextlib import closing
+from featcache.parallel import in_parallel
+from featcache.stopping import stoppable
+
+def work(number):
+    os.write(1, f"{os.getpid()}\n".encode())
+    time.sleep(60)
+
+if __name__ == "__main__":
+    with stoppable(lambda stop: print(stop, flush=True)):
+        with closing(in_parallel(work, deque([1, 2, 3]), 2)) as results:
+            list(results)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_and_jobs_that_are_added_later(workers):
+    jobs, results = deque([-1, 2]), []
+    for job, result in in_parallel(abs, jobs, workers):
+        results.append((job, result))
+        if job == -1:
+            jobs.append(-3)
+    assert sorted(results) == [(-3, 3), (-1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_of_jobs_are_raised(workers):
+    with (
+        pytest.raises(FeatcacheError, match="wrong"),
+        closing(in_parallel(_fail, deque(["wrong"]), workers)) as results,
+    ):
+        list(results)
+
+
+def _fail(text):
+    raise FeatcacheError(text)
+
+
+def test_a_process_that_dies_is_an_error_and_the_others_are_killed():
+    jobs = deque([partial(time.sleep, 60), partial(os._exit, 1)])
+    began = time.monotonic()
+    with pytest.raises(BrokenProcessPool), closing(in_parallel(_call, jobs, 2)) as results:
+        list(results)
+    assert time.monotonic() - began < 30
+
+
+def _call(function):
+    return function()
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "words"),
+    [
+        ("SIGINT to all", 130, "Stopped by Ctrl-C\n"),  # as a terminal sends it
+        ("SIGINT", 130, "Stopped by Ctrl-C\n"),
+        ("SIGTERM", 143, "Stopped by SIGTERM\n"),
+        ("SIGKILL", -9, ""),
+    ],
+)
+def test_processes_end_with_their_parent(tmp_path, how, code, words):
+    """No traceback of a worker, no orphan, no job begun after the end."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    assert all(map(alive, workers))
+    name, _, to_all = how.partition(" ")
+    (os.killpg if to_all else os.kill)(process.pid, getattr(signal, name))
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (code, words, "")
+    assert gone(workers)
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path):
+    """From the start of the workers on, at 40 moments."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        SCRIPT.replace("        with closing", '        print("ready", flush=True)\n        with closing')
+    )
+    for moment in range(40):
+        process = subprocess.Popen(
+            [sys.executable, script],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(moment * 0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (130, "")
+        assert gone([int(line) for line in out.splitlines() if line.isdecimal()])

@@ -1,0 +1,95 @@
+"""Ctrl-C and SIGTERM end a process soon, in order if that is possible, with the exit code of shells."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+HEAD = """
+import hashlib, os, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from featcache import stopping
+from featcache.stopping import stoppable
+stopping.PATIENCE = 0.3
+with stoppable(lambda stop: print(stop, flush=True)):
+    print("ready", flush=True)
+"""
+BODIES = {  # what the main thread does when the signal comes -> what is printed before the last words
+    "sleeps": ("try: time.sleep(60)\nfinally: print('cleaned')", "cleaned\n"),
+    "runs C code": ("hashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)", ""),
+    "waits for a thread": ("with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 60)", ""),
+    "goes on": ("try: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(60)", ""),
+    "ends by another error": ("try: time.sleep(60)\nexcept KeyboardInterrupt: 1 / 0", ""),
+    "swallows it": ("try: time.sleep(60)\nexcept KeyboardInterrupt: pass", ""),
+}
+
+
+def started(body, **options):
+    """A process that runs `body` in a stoppable block, and has reached it."""
+    code = HEAD + textwrap.indent(body, "    ")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("what", BODIES)
+def test_whatever_the_main_thread_does_the_process_ends(what):
+    body, before = BODIES[what]
+    process, began = started(body), time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, f"{before}Stopped by Ctrl-C\n", "")
+    assert time.monotonic() - began < 10  # on a busy machine; 0.3 s on an idle one
+
+
+def test_sigterm_has_its_own_exit_code():
+    process = started("time.sleep(60)")
+    process.terminate()
+    assert process.communicate(timeout=30) == ("Stopped by SIGTERM\n", "")
+    assert process.returncode == 143
+
+
+def test_a_second_signal_does_not_interrupt_the_end():
+    process = started(
+        "try: time.sleep(60)\n"
+        "finally:\n"
+        "    print('ending', flush=True)\n"
+        "    time.sleep(0.15)\n"
+        "    print('cleaned', flush=True)"
+    )
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "ending\n"
+    for second in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(second)
+    assert process.communicate(timeout=30) == ("cleaned\nStopped by Ctrl-C\n", "")
+    assert process.returncode == 130
+
+
+def test_what_nohup_ignores_stays_ignored():
+    process = started("time.sleep(0.2)", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
+
+
+def test_afterwards_signals_are_as_before():
+    from featcache.stopping import stoppable
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stoppable(print):
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert signal.set_wakeup_fd(-1) == -1

@@ -1,0 +1,68 @@
+"""Commands in processes of their own, as a shell starts them, and what becomes of them after a signal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def command(*words, module="pipelines.cli", **options):
+    """Start a command of featcache as the leader of its own group, which a terminal's Ctrl-C reaches as a whole."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def stopped(process, how):
+    """Send a signal, "SIGINT", "SIGINT to all", ...; return (exit code, seconds, stderr) once the process has ended."""
+    name, _, to_all = how.partition(" ")
+    began = time.monotonic()
+    (os.killpg if to_all else os.kill)(process.pid, getattr(signal, name))
+    process.wait(timeout=60)
+    seconds = time.monotonic() - began
+    return process.returncode, seconds, process.communicate(timeout=60)[1]
+
+
+def children(pid):
+    """The processes that a process has started, without Python's tracker of resources, which ends a little later."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            arguments = (stat.parent / "cmdline").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if parent == pid and b"resource_tracker" not in arguments:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def alive(pid):
+    """True if a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids, seconds=20):
+    """True once all processes have ended."""
+    return wait_for(lambda: not any(map(alive, pids)), seconds)
+
+
+def wait_for(ready, seconds=60):
+    """Wait until `ready()` is true; return whether it is."""
+    until = time.monotonic() + seconds
+    while not (met := ready()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return met
