@@ -4,14 +4,18 @@ import errno
 import fcntl
 import os
 import stat
+import subprocess
+import sys
+import threading
 import warnings
 
 import pytest
 
 from featcache import files
-from featcache.errors import FeatcacheError, FormatError
-from featcache.files import locked, replacing, sync_folder, write_file
+from featcache.errors import BusyError, FeatcacheError, FormatError
+from featcache.files import claim_of, claimed, locked, replacing, sync_folder, write_file
 from featcache.store import _lease
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -102,3 +106,64 @@ def test_a_file_system_without_locks_is_named_with_the_way_out(tmp_path, monkeyp
         with pytest.raises(FeatcacheError, match=f"lock {tmp_path}.*{os.strerror(number)}.*no locks.*local disk"):
             take()
     assert not _lease.is_locked(tmp_path / "a.zarr")  # nobody can write there, and it can be read
+
+
+def test_a_lock_is_a_file_only_while_it_is_held(tmp_path):
+    lock = tmp_path / "new" / "f.lock"
+    with locked(lock) as ours:
+        assert ours
+        assert lock.exists()
+        with locked(lock, wait=False) as theirs:
+            assert not theirs
+        assert lock.exists()
+    assert not lock.exists()
+    with pytest.raises(KeyboardInterrupt), locked(lock):
+        raise KeyboardInterrupt
+    assert not lock.exists()
+
+
+def test_a_lock_whose_holder_was_killed_is_free(tmp_path):
+    lock = tmp_path / "f.lock"
+    code = (
+        f"import os, pathlib\nfrom featcache.files import locked\nwith locked(pathlib.Path({str(lock)!r})): os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert lock.exists()
+    with locked(lock, wait=False) as ours:
+        assert ours
+    assert not lock.exists()
+
+
+def test_only_one_holds_a_lock_though_its_file_comes_and_goes(tmp_path):
+    """The file that a waiting thread has opened may be removed before the thread gets its lock."""
+    lock, inside, most, rounds = tmp_path / "f.lock", [], [], 0
+
+    def work():
+        nonlocal rounds
+        for wait in (True, False) * 40:
+            with locked(lock, wait=wait) as ours:
+                if ours:
+                    inside.append(1)
+                    most.append(len(inside))
+                    rounds += 1
+                    inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert rounds >= 4 * 40
+    assert not lock.exists()
+
+
+def test_a_file_that_is_being_written_is_named_with_the_writer(tmp_path):
+    path = tmp_path / "out.npz"
+    with claimed(path):
+        assert claim_of(path).exists()
+        with pytest.raises(BusyError, match=f"{path} .*process {os.getpid()} on .*wait"), claimed(path):
+            pass
+    with claimed(path):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from featcache.store.check import problems
 from featcache.windows import Pictures, Plan
 from pipelines.extraction import extract as recipe
 from pipelines.extraction.extractors import load_extractors
+from tests.helpers.processes import command, stopped, wait_for
 
 
 @dataclass(frozen=True)
@@ -381,6 +383,22 @@ def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(videos, who
         for name in names:
             assert content(stores / "kitchens" / f"{name}.zarr") == content(whole / f"{name}.zarr")
             assert problems(stores / "kitchens" / f"{name}.zarr") == []
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("SIGINT to all", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_it_and_the_same_command_goes_on(videos, whole, tmp_path, how, code):
+    process = command("extract", "--stores", tmp_path, videos / "kitchens.csv", "hog", "logmel")
+    assert wait_for(lambda: journalled(tmp_path))
+    returncode, seconds, stderr = stopped(process, how)
+    assert (returncode, "Traceback" in stderr) == (code, False)
+    assert re.search(r"Stopped by \S+ after \d of 8 clips; finished work is kept, .*same command", stderr)
+    assert seconds < 10  # on a busy machine; 0.2 s on an idle one
+    extractors = load_extractors(["hog", "logmel"])
+    recipe.extract(Manifest.read(videos / "kitchens.csv"), extractors, tmp_path, plan=Plan())
+    for name in ("hog", "logmel"):
+        assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(whole / f"{name}.zarr")
 
 
 def test_the_stores_do_not_depend_on_threads(videos, whole, tmp_path):

@@ -1,7 +1,10 @@
 """The JSONL file of result rows: round trip, later lines win, torn lines are told."""
 
 import dataclasses
+import fcntl
 import json
+import os
+import threading
 import warnings
 
 import pytest
@@ -72,6 +75,49 @@ def test_a_torn_last_line_is_told_and_the_next_append_is_whole(tmp_path, cut):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert read(path)[-1] == but(metric="mean_class")
+
+
+@pytest.mark.parametrize("reader", [True, False], ids=["read", "append"])
+def test_nobody_comes_between_the_halves_of_a_line(tmp_path, reader):
+    """Another process, here another open file, has written half of its line when we read or append."""
+    path = tmp_path / "results.jsonl"
+    append(path, [ONE])
+    line, other = f"{json.dumps(dataclasses.asdict(but(run='other')))}\n".encode(), but(run="third")
+    seen = []
+    with path.open("ab", buffering=0) as file, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(line[:100])
+        thread = threading.Thread(target=lambda: seen.append(read(path) if reader else append(path, [other])))
+        thread.start()
+        thread.join(0.1)
+        assert not seen
+        file.write(line[100:])
+        fcntl.flock(file, fcntl.LOCK_UN)
+        thread.join(60)
+        assert seen == [[ONE, but(run="other")] if reader else None]
+        assert read(path) == [ONE, but(run="other")] + [other] * (not reader)
+
+
+@pytest.mark.slow
+def test_processes_that_append_and_read_at_once(tmp_path):
+    """Four processes append lines of 20 KB, which no single write keeps whole, while another one reads."""
+    path, long = tmp_path / "results.jsonl", "x" * 20_000
+    append(path, [ONE])
+    writers = []
+    for k in range(4):
+        if not (child := os.fork()):
+            for n in range(50):
+                append(path, [but(run=f"{k} {n} {long}"), but(run=f"{k} {n} again {long}")])
+            os._exit(0)
+        writers.append(child)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while writers:
+            read(path)
+            if os.waitpid(writers[0], os.WNOHANG)[0]:
+                writers.pop(0)
+        assert len(read(path)) == 1 + 4 * 50 * 2
 
 
 @pytest.mark.parametrize(
