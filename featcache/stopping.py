@@ -37,8 +37,8 @@ def stoppable(last_words: Callable[[Stopped], None]) -> Iterator[None]:
     """Raise `Stopped` in this block at the first Ctrl-C or SIGTERM, and end the process when the block has ended.
 
     The exit code is that of shells: 130 after Ctrl-C, 143 after SIGTERM. Further signals are ignored.
-    last_words: prints what a user should know; it is called once. Signals that the caller ignores (`nohup`) stay
-    ignored. Outside the main thread the block is left alone.
+    last_words: prints what a user should know; it is called once. Signals that are ignored (Ctrl-C in a shell
+    script's background job) stay ignored. Outside the main thread the block is left alone.
     """
     ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread() or not ours:

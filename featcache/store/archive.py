@@ -173,7 +173,9 @@ def _undisturbed(path: Path) -> Iterator[None]:
             lock = _lease.lock(path, alone=True)
             free = lock is not None
     if not free:
-        raise StoreError(f"{path} is being written by another process; pack it when that process has finished")
+        raise StoreError(
+            f"{path} is being written or packed by another process; pack it when that process has finished"
+        )
     with lock or contextlib.nullcontext():
         yield
 

@@ -222,7 +222,8 @@ class StoreWriter:
         if not self.claim(row):
             if number in self._others:
                 span, owner = self.layout.span(number), _block.owner(self.path, number)
-                raise StoreError(f"{self.path}: rows {span.start}-{span.stop - 1} are being written by {owner}")
+                rows = f"rows {span.start}-{span.stop - 1}"
+                raise StoreError(f"{self.path}: {rows} are being written by {owner}; wait for it, or stop that process")
             raise StoreError(f"{self.path}: row {row} is already written")
         self._blocks[number].append(row, state, payload, features)
         self._retried.discard(row)
@@ -329,7 +330,7 @@ def set_aside(path: Path, dtype: str) -> None:
 
 def drop_aside(path: Path) -> None:
     """Delete the store that was set aside, if there is one."""
-    if _aside(path).exists():
+    with contextlib.suppress(FileNotFoundError):  # also if another process deletes it at the same time
         _discard(_aside(path))
 
 

@@ -15,7 +15,7 @@ import pytest
 from featcache.errors import FeatcacheError
 from featcache.parallel import in_parallel
 from tests.conftest import ROOT
-from tests.helpers.processes import alive, gone
+from tests.helpers.processes import alive, gone, heed_ctrl_c
 
 SCRIPT = r"""
 import os, sys, time
@@ -90,6 +90,7 @@ def test_processes_end_with_their_parent(tmp_path, how, code, words):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     workers = [int(process.stdout.readline()) for _ in range(2)]
     assert all(map(alive, workers))
@@ -115,6 +116,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
         assert process.stdout.readline() == "ready\n"
         time.sleep(moment * 0.01)

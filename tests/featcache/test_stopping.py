@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.processes import heed_ctrl_c
 
 HEAD = """
 import hashlib, os, signal, sys, threading, time
@@ -29,7 +30,7 @@ BODIES = {  # what the main thread does when the signal comes -> what is printed
 }
 
 
-def started(body, **options):
+def started(body, before=heed_ctrl_c):
     """A process that runs `body` in a stoppable block, and has reached it."""
     code = HEAD + textwrap.indent(body, "    ")
     process = subprocess.Popen(
@@ -38,7 +39,7 @@ def started(body, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        preexec_fn=before,
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.02)
@@ -78,8 +79,8 @@ def test_a_second_signal_does_not_interrupt_the_end():
     assert process.returncode == 130
 
 
-def test_what_nohup_ignores_stays_ignored():
-    process = started("time.sleep(0.2)", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+def test_what_is_ignored_stays_ignored():
+    process = started("time.sleep(0.2)", before=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 0

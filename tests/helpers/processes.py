@@ -19,8 +19,24 @@ def command(*words, module="pipelines.cli", **options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
         **options,
     )
+
+
+def heed_ctrl_c():
+    """Heed SIGINT even if these tests are a background job of a shell script, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def listening(process):
+    """Wait until a command handles signals, which it does before it does anything else; False if it has ended."""
+
+    def caught():
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        return process.poll() is not None or int(status.get("SigCgt", "0"), 16) >> (signal.SIGTERM - 1) & 1
+
+    return bool(wait_for(caught)) and process.poll() is None
 
 
 def stopped(process, how):

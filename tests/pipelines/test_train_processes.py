@@ -2,7 +2,7 @@
 
 import re
 import threading
-from contextlib import contextmanager
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from pipelines import experiments
 from pipelines.training import engine
 from pipelines.training.runs import Run
 from pipelines.training.train import train
-from tests.helpers.processes import children, command, gone, stopped, wait_for
+from tests.helpers.processes import children, command, gone, listening, stopped, wait_for
 from tests.helpers.stores import run, write_all
 
 FILE = """
@@ -30,12 +30,11 @@ def stores(tmp_path_factory):
     return write_all(tmp_path_factory.mktemp("stores"))
 
 
-@contextmanager
 def experiment(tmp_path, *, quick, later=0, endless=0):
     """The file of an experiment, and its runs: quick ones, some that start from the first, and some without an end."""
     path = tmp_path / "e.py"
     path.write_text(FILE.format(quick=quick, later=later, endless=endless))
-    yield path, experiments.load(path).runs
+    return path, experiments.load(path).runs
 
 
 def train_head(path, stores, runs, *words):
@@ -63,36 +62,36 @@ SIGNALS = [("SIGINT to all", 130), ("SIGINT", 130), ("SIGTERM", 143), ("SIGTERM 
     ("how", "code"), [SIGNALS[0], *(pytest.param(*signal, marks=pytest.mark.slow) for signal in SIGNALS[1:])]
 )
 def test_one_signal_ends_it_and_the_same_command_goes_on(stores, tmp_path, how, code):
-    with experiment(tmp_path, quick=2, endless=2) as (path, configs):
-        runs = tmp_path / "runs"
-        process = train_head(path, stores, runs, "--workers", 2)
-        finished, begun = configs[:2], configs[2:]
-        assert wait_for(lambda: all(claim_of(runs / config.id).exists() for config in begun))
-        workers = children(process.pid)
-        assert len(workers) == 2
-        returncode, seconds, stderr = stopped(process, how)
-        assert gone(workers)
-        assert returncode == code
-        assert seconds < 10  # on a busy machine; 0.1 s on an idle one
-        assert counts(stderr) == {"trained": 2}
-        assert re.search(r"Stopped by \S+ after 2 of 4 runs; finished work is kept, .*same command", stderr)
-        assert "Traceback" not in stderr
-        for config in finished:
-            assert len(Run.open(runs / config.id).log()) == config.steps
-        assert not any((runs / config.id).exists() for config in begun)
+    path, configs = experiment(tmp_path, quick=2, endless=2)
+    runs = tmp_path / "runs"
+    process = train_head(path, stores, runs, "--workers", 2)
+    finished, begun = configs[:2], configs[2:]
+    assert wait_for(lambda: all(claim_of(runs / config.id).exists() for config in begun))
+    workers = children(process.pid)
+    assert len(workers) == 2
+    returncode, seconds, stderr = stopped(process, how)
+    assert gone(workers)
+    assert returncode == code
+    assert seconds < 10  # on a busy machine; 0.1 s on an idle one
+    assert counts(stderr) == {"trained": 2}
+    assert re.search(r"Stopped by \S+ after 2 of 4 runs; finished work is kept, .*same command", stderr)
+    assert "Traceback" not in stderr
+    for config in finished:
+        assert len(Run.open(runs / config.id).log()) == config.steps
+    assert not any((runs / config.id).exists() for config in begun)
     outcomes = engine.run_all(finished, stores, runs)
     assert [outcome.status for outcome in outcomes] == ["kept", "kept"]
 
 
 @pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(stores, tmp_path):
-    with experiment(tmp_path, quick=0, endless=2) as (path, configs):
-        runs = tmp_path / "runs"
-        process = train_head(path, stores, runs, "--workers", 2)
-        assert wait_for(lambda: all(claim_of(runs / config.id).exists() for config in configs))
-        workers = children(process.pid)
-        stopped(process, "SIGKILL")
-        assert gone(workers)
+    path, configs = experiment(tmp_path, quick=0, endless=2)
+    runs = tmp_path / "runs"
+    process = train_head(path, stores, runs, "--workers", 2)
+    assert wait_for(lambda: all(claim_of(runs / config.id).exists() for config in configs))
+    workers = children(process.pid)
+    stopped(process, "SIGKILL")
+    assert gone(workers)
 
 
 # ------------------------------------------------------------------------------------------------------- twice at once
@@ -147,33 +146,34 @@ def together(path, configs, stores, runs, workers):
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_share_the_runs(stores, tmp_path, workers):
-    with experiment(tmp_path, quick=4, later=2) as (path, configs):
-        both, logs = together(path, configs, stores, tmp_path / "runs", workers)
-        assert all(sum(each.values()) == len(configs) for each in both)
-        assert sum(each.get("trained", 0) for each in both) == len(configs)  # each run once
-        assert {status for each in both for status in each} <= {"trained", "kept"}
-        engine.run_all(configs, stores, tmp_path / "alone")
-        assert logs == [Run.open(tmp_path / "alone" / config.id).log() for config in configs]
+    path, configs = experiment(tmp_path, quick=4, later=2)
+    both, logs = together(path, configs, stores, tmp_path / "runs", workers)
+    assert all(sum(each.values()) == len(configs) for each in both)
+    assert sum(each.get("trained", 0) for each in both) == len(configs)  # each run once
+    assert {status for each in both for status in each} <= {"trained", "kept"}
+    engine.run_all(configs, stores, tmp_path / "alone")
+    assert logs == [Run.open(tmp_path / "alone" / config.id).log() for config in configs]
 
 
 @pytest.mark.slow
 def test_two_processes_with_kills_end_with_all_runs(stores, tmp_path):
-    """One of the two is killed, or stopped, at a random moment, ten times; the next two finish everything."""
+    """One of the two is killed, or stopped, at a random moment, ten times; the other one finishes everything."""
     random = np.random.default_rng(0)
-    with experiment(tmp_path, quick=8, later=4) as (path, configs):
-        for repeat in range(10):
-            runs = tmp_path / f"runs{repeat}"
-            processes = [train_head(path, stores, runs, "--workers", 2) for _ in range(2)]
-            wait_for(lambda folder=runs: folder.exists() and any(folder.iterdir()))
-            wait_for(lambda: False, random.uniform(0, 0.5))
-            victim = processes[repeat % 2]
-            workers = children(victim.pid)
-            code, _, stderr = stopped(victim, ["SIGKILL", "SIGINT to all", "SIGTERM"][repeat % 3])
-            assert code in (-9, 130, 143, 0)
-            assert "Traceback" not in stderr
-            survivor = processes[1 - repeat % 2]
-            _, stderr = survivor.communicate(timeout=300)
-            assert survivor.returncode == 0, stderr
-            assert sum(counts(stderr).values()) == len(configs)
-            assert gone(workers)
-            assert sorted(path.name for path in runs.iterdir()) == sorted(config.id for config in configs)
+    path, configs = experiment(tmp_path, quick=8, later=4)
+    for repeat in range(10):
+        runs = tmp_path / f"runs{repeat}"
+        processes = [train_head(path, stores, runs, "--workers", 2) for _ in range(2)]
+        victim = processes[repeat % 2]
+        assert listening(victim)
+        wait_for(lambda folder=runs: folder.exists() and any(folder.iterdir()))
+        time.sleep(random.uniform(0, 0.5))
+        workers = children(victim.pid)
+        code, _, stderr = stopped(victim, ["SIGKILL", "SIGINT to all", "SIGTERM"][repeat % 3])
+        assert code in (-9, 130, 143, 0)
+        assert "Traceback" not in stderr
+        survivor = processes[1 - repeat % 2]
+        _, stderr = survivor.communicate(timeout=300)
+        assert survivor.returncode == 0, stderr
+        assert sum(counts(stderr).values()) == len(configs)
+        assert gone(workers)
+        assert sorted(path.name for path in runs.iterdir()) == sorted(config.id for config in configs)
