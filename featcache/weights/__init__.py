@@ -20,7 +20,7 @@ from featcache.files import file_sha256, locked, remembered, sync_folder, write_
 from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
-from featcache.weights.download import check_scheme, discard, fill, finish
+from featcache.weights.download import check_scheme, discard, fill, finish, is_begun
 from featcache.wording import nearest, size
 
 __all__ = [
@@ -107,11 +107,14 @@ def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> P
     weights = entry(name)
     path = place(weights)
     if path.is_file():
+        if is_begun(_partial(path)):  # by a process that was killed, and then the file was saved by hand or completed
+            with locked(_lock(path)):
+                discard(_partial(path))
         return path
     if not weights.urls:
         raise WeightsError(f"{name} cannot be fetched by a program; {weights.note}; save the file as {path}")
     urls = [_source(url, path) for url in weights.urls]
-    with locked(path.with_name(f".{path.name}.lock")):
+    with locked(_lock(path)):
         if path.is_file():  # another process has just got it
             return path
         failures = []
@@ -186,6 +189,10 @@ def _source(url: str, path: Path) -> str:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def _sidecar(path: Path) -> Path:
