@@ -1,10 +1,18 @@
-"""Files and folders that exist whole or not at all, even after a power cut; locks; cached reads of files."""
+"""Files and folders that exist whole or not at all, even after a power cut; locks; cached reads of files.
+
+Everything that featcache writes goes through `write_file`, `replacing` or `making_folder`: it is written next to its
+place, synced and renamed. A process that is killed leaves a scratch folder, and the next write to the same path removes
+it. Errors of a full disk name the path.
+"""
 
 import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
+import re
+import secrets
 import shutil
 import socket
 import warnings
@@ -21,6 +29,8 @@ T = TypeVar("T")
 
 #: errors of file systems that cannot open or sync a folder (CIFS, VirtualBox, some FUSE); a bad disk gives others
 UNSYNCABLE = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EISDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  #: errors of a full disk, a full quota, and a limit of file sizes
+MANY = 500  #: files from which one sync of the whole machine is faster than one for each of them
 _unsynced: set[int] = set()  #: devices that were named in a warning, so that each one is named once
 
 
@@ -32,44 +42,226 @@ def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
-    """Give a scratch file next to `path` to write to; it is synced and renamed to `path` when the block succeeds.
+    """Give a scratch file to write to; it is synced and renamed to `path` when the block succeeds.
 
-    When the block fails, the scratch file is removed, and an older file at `path` stays as it was. FormatError when
-    `path` is a folder.
-    shared: other processes may write the same file now, so each has its own scratch file. Otherwise the scratch file
-    has a fixed name, so that the next write replaces one that a killed process has left.
+    When the block fails, the scratch file is removed, and an older file at `path` stays as it was. A link stays a link,
+    and a device or a pipe (/dev/stdout) is written to directly. FormatError when `path` is a folder.
+    shared: other processes may write the same file now, so the scratch file is in a folder of its own (see `_scratch`).
+    Otherwise it has a fixed name, so that the next write replaces one that a killed process has left.
     """
     if path.is_dir():
         raise FormatError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     make_folder(path.parent)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
-    try:
-        yield scratch
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise
+    with contextlib.ExitStack() as stack:
+        if shared:
+            scratch = stack.enter_context(_scratch(path)) / path.name
+        else:
+            scratch = path.with_name(f".{path.name}.partial")
+        try:
+            with disk_errors(path, scratch):
+                yield scratch
+                _sync(scratch)
+                os.replace(scratch, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            raise
     sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def making_folder(folder: Path) -> Iterator[Path]:
+def making_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give the path of a scratch folder, to be made by the block; it is renamed to `folder` when the block succeeds.
 
-    When the block fails, the scratch folder is removed. The block syncs the files that it writes.
+    All files of the scratch folder are synced. When the block fails, it is removed, and an older `folder` stays.
+    replace: `folder` may exist and have files. It is moved away just before the renaming; when a process is killed
+    between the two, `remove_abandoned` moves it back.
     """
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)  # a killed predecessor's
-    try:
+    make_folder(folder.parent)
+    with _scratch(folder) as own, disk_errors(folder, own / folder.name):
+        scratch, old = own / folder.name, own / OLD
         yield scratch
-        os.replace(scratch, folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
+        _sync_all(scratch)
+        while True:
+            try:
+                os.replace(scratch, folder)
+                break
+            except OSError as error:
+                if not replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            shutil.rmtree(old, ignore_errors=True)  # another process has just made the folder, too
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder, old)
+        sync_folder(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, renaming it first, so that its path never holds half of it."""
+    with _scratch(folder) as own:
+        os.replace(folder, own / folder.name)
+
+
+@contextlib.contextmanager
+def steady(path: Path) -> Iterator["Steady"]:
+    """Open a new file for a library that does not survive a full disk (HDF5) or hides it behind its own errors (torch).
+
+    After the first error of the disk, the file takes everything and keeps nothing, so that the library ends in order.
+    That error is raised at the end of the block, in place of the library's.
+    """
+    with Steady(path, "w+b") as file:
+        try:
+            yield file
+        except Exception:
+            if file.error is None:
+                raise
+        if file.error is not None:
+            file.error.filename = file.error.filename or os.fspath(path)
+            raise file.error
+
+
+class Steady(io.FileIO):
+    """A file that remembers the first error of the disk in `error` instead of raising it."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all bytes, unless an error has occurred."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and self.error is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, unless an error has occurred."""
+        try:
+            return super().truncate(size) if self.error is None else size or 0
+        except OSError as error:
+            self.error = error
+            return size or 0
+
+
+# ------------------------------------------------------------------------------------------------------ scratch folders
+
+LOCK, OLD = "lock", "old"  #: in a scratch folder: the file that its process has locked; the folder that is replaced
+TRIES = 100  #: names of scratch folders that are tried before giving up
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """Make a folder next to `path` for its next version, and remove it in the end.
+
+    Its process holds a lock of the kernel on a file in it. The kernel releases that lock when the process dies, so an
+    unlocked scratch folder is nobody's, and the next call for the same path removes it. (Process ids are no such sign:
+    two containers may have equal ones.) On a file system without locks, what a killed process has left stays.
+    """
+    remove_abandoned(path)
+    folder, lock = _own_folder(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def _own_folder(path: Path) -> tuple[Path, IO[bytes]]:
+    """Make a scratch folder and lock it; another process may take it for an abandoned one just before it is locked."""
+    for _ in range(TRIES):
+        folder = path.with_name(f".{_shortened(path)}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+        with disk_errors(path, folder):
+            folder.mkdir()
+            with contextlib.suppress(FileNotFoundError):
+                lock = (folder / LOCK).open("ab")
+                if _lock(lock, fcntl.LOCK_EX) is None or is_file_of(lock, folder / LOCK):
+                    return folder, lock
+                lock.close()
+    raise OSError(errno.EEXIST, "no scratch folder can be made", os.fspath(path))
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes have left next to `path`, or move it back where they were replacing a folder."""
+    name = re.escape(_shortened(path))
+    pattern = re.compile(rf"\.{name}(\.\d+(-[0-9a-f]+)?)?\.partial")
+    with contextlib.suppress(FileNotFoundError):
+        for left in sorted(filter(pattern.fullmatch, os.listdir(path.parent))):
+            with contextlib.suppress(OSError):  # another process has just removed it, or it is somebody else's
+                _remove_unlocked(path.parent / left, path)
+
+
+def _remove_unlocked(left: Path, path: Path) -> None:
+    """Remove a scratch file or folder that no process has locked; nothing where locks do not work."""
+    of_folder = left.is_dir() and not left.is_symlink()
+    file = left / LOCK if of_folder else left
+    with file.open("ab") as lock:
+        if not _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) or not is_file_of(lock, file):
+            return
+        if (left / OLD).is_dir() and not path.exists():
+            os.replace(left / OLD, path)
+            sync_folder(path.parent)
+        if of_folder:
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def _lock(file: IO[bytes], kind: int) -> bool | None:
+    """Lock a file; False while another process holds it, None on a file system without locks."""
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _shortened(path: Path) -> str:
+    """The name of a path, short enough to be part of the name of a scratch folder."""
+    return os.fsdecode(os.fsencode(path.name)[:200])
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, scratch: Path | None = None) -> Iterator[None]:
+    """Make errors of a full disk name `path`. By themselves they name nothing, or the scratch file for it."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        if name is None and error.errno in FULL:
+            named = os.fspath(path)
+        elif scratch is not None and isinstance(name, str) and os.fspath(scratch) in name:
+            named = name.replace(os.fspath(scratch), os.fspath(path))
+        else:
+            raise
+        raise OSError(error.errno, error.strerror, named) from error  # libraries have errors whose name cannot be set
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _sync_all(folder: Path) -> None:
+    """Sync a folder's files and folders: one by one, or all of the machine's at once if they are many."""
+    parts = list(folder.rglob("*"))
+    if len(parts) > MANY:
+        os.sync()
+        return
+    for part in [*parts, folder]:
+        if part.is_dir():
+            sync_folder(part)
+        elif part.is_file():
+            _sync(part)
+
+
+# ----------------------------------------------------------------------------------------------------- folders and sums
 
 
 def make_folder(folder: Path) -> None:

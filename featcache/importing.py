@@ -25,6 +25,7 @@ from featcache.exporting import store_table
 from featcache.files import file_sha256, folder_sha256
 from featcache.leaks import WARNING, Search
 from featcache.manifest import Manifest
+from featcache.naming import renamed
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.reader import is_extending
@@ -64,6 +65,11 @@ class Source:
     windows: int  #: T, at least
     report: Imported
     without: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip without features -> (state, reason)
+    files: Sequence[Path] = ()
+
+    def portable(self, error: FeatcacheError) -> str:
+        """Return a reason in which the files have their names as in the recipe, without folders."""
+        return renamed(str(error), {path: path.name for path in self.files})
 
 
 def import_features(
@@ -133,7 +139,7 @@ def _survey(source: Source, dtype: str | None, manifest: Manifest, step: Callabl
         try:
             row = source.table.row(k)
         except FeatcacheError as error:
-            source.without[clip_id] = ("failed", str(error))
+            source.without[clip_id] = ("failed", source.portable(error))
             continue
         if row.dtype.kind not in "fiu" or row.ndim < 2 or not row.size:
             source.without[clip_id] = ("failed", f"has {row.dtype} {row.shape}, not numbers (T, D)")
@@ -208,7 +214,7 @@ def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: M
             if start.shape != (len(features),) or stop.shape != start.shape:
                 raise FormatError(f"{len(features)} windows with times of {start.shape} and {stop.shape}")
     except FeatcacheError as error:
-        writer.failed(row, str(error))
+        writer.failed(row, source.portable(error))
         return
     if refusal := writer.refusal(features):
         writer.failed(row, refusal)
@@ -262,7 +268,7 @@ def _from_files(
             "plan": "external",
         }
         lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
-        sources.append(Source(key, table, recipe, 1, report, lacking))
+        sources.append(Source(key, table, recipe, 1, report, lacking, files))
     _note_choice(sources, parts, by_name=bool(names))
     return sources
 
@@ -410,7 +416,7 @@ def _from_store(
             f"{quoted(store.clip_ids)}, the manifest has {quoted(clip_ids)}{edited}"
         )
     without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
-    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without)
+    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without, [path])
 
 
 def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from featcache.errors import ManifestError
 from featcache.files import near, write_file
+from featcache.naming import folder_name, renamed
 from featcache.spreadsheets import UTF8, advice, fault
 
 SPLITS = ("train", "val", "test")
@@ -82,6 +83,9 @@ class Manifest:
     name: str
     clips: tuple[Clip, ...]
     root: Path = Path(".")
+
+    def __post_init__(self) -> None:
+        folder_name(self.name, "manifest", "give its file another name", ManifestError)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Manifest":
@@ -211,6 +215,10 @@ class Manifest:
     def path(self, clip: Clip) -> Path:
         """The path of the clip's source."""
         return self.root / clip.source
+
+    def portable(self, reason: str, clip: Clip) -> str:
+        """Return a sentence about a clip with paths as the manifest has them, whatever folder a command ran in."""
+        return renamed(reason, {self.path(clip): clip.source, self.root: ""})
 
     def __len__(self) -> int:
         return len(self.clips)

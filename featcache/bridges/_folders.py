@@ -3,14 +3,13 @@
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from featcache.bridges import External
 from featcache.bridges._arrays import choose_ids, union
 from featcache.errors import FormatError
-from featcache.files import sync_folder
+from featcache.files import making_folder, remove_abandoned
 from featcache.untrusted import reading
 
 MARK = ".featcache.json"  #: file in folders that a bridge has written; other tools ignore it
@@ -23,9 +22,7 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
     Only an empty folder or one that a bridge has written is replaced; FormatError for any other.
     """
     path = Path(os.path.abspath(path))  # "." has no name
-    scratch, old = (path.with_name(f".{path.name}.{end}") for end in (f"{os.getpid()}.partial", "old"))
-    if old.exists() and not path.exists():  # an earlier run was killed between the two renames below
-        os.replace(old, path)
+    remove_abandoned(path)
     if path.exists() and not path.is_dir():
         raise FormatError(f"{path} is a file; name a folder")
     if path.exists() and any(path.iterdir()) and not (path / MARK).is_file():
@@ -33,22 +30,11 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
     if path.exists():
         for name in sorted(_files(path) - set(_mark(path)["files"])):
             raise FormatError(f"{path} has {name}, which featcache did not write; move it away, or name a new folder")
-    for leftover in (scratch, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
+    with making_folder(path, replace=True) as scratch:
+        scratch.mkdir()
         yield scratch
         mark = {"keys": list(tables), "ids": union(tables), "files": sorted(_files(scratch))}
         (scratch / MARK).write_text(json.dumps(mark), encoding="utf-8")
-        os.sync()  # one call: a folder may have a hundred thousand files
-        if path.exists():
-            os.replace(path, old)
-        os.replace(scratch, path)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _files(path: Path) -> set[str]:

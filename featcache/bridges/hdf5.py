@@ -34,7 +34,7 @@ from featcache.bridges._arrays import (
 )
 from featcache.bridges._layouts import one_per_clip, tables_of
 from featcache.errors import FormatError
-from featcache.files import replacing
+from featcache.files import replacing, steady
 from featcache.untrusted import reading
 from featcache.untrusted.hdf5 import child
 
@@ -70,7 +70,8 @@ def write(path: Path, tables: dict[str, External]) -> None:
     """Write all tables, clip by clip."""
     import h5py
 
-    with replacing(path) as scratch, h5py.File(scratch, "w", libver=("v108", "v108"), track_order=True) as file:
+    options: dict[str, Any] = {"libver": ("v108", "v108"), "track_order": True}
+    with replacing(path) as scratch, steady(scratch) as raw, h5py.File(raw, "w", **options) as file:
         file.attrs[OURS] = 1  # format 1.8 allows attributes large enough for the times of thousands of windows
         for key, table in tables.items():
             dtype = survey(key, table).dtype
@@ -81,6 +82,8 @@ def write(path: Path, tables: dict[str, External]) -> None:
                 data = group.create_dataset(_named(clip_id), data=table.row(k).astype(dtype))
                 if table.times is not None:
                     data.attrs[START], data.attrs[STOP] = table.times(k)
+                if raw.error:
+                    return
 
 
 def _named(text: str) -> str:

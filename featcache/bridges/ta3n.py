@@ -21,6 +21,7 @@ from featcache.bridges import External
 from featcache.bridges._arrays import ONE, survey
 from featcache.bridges._folders import check_folder, content, named, replacing_folder
 from featcache.errors import FormatError
+from featcache.files import steady
 from featcache.untrusted import check_numbers, reading, tensors
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype"})
@@ -120,7 +121,8 @@ def write(path: Path, tables: dict[str, External]) -> None:
                 folder.mkdir(parents=True)
                 for number, frame in enumerate(table.row(k), 1):
                     tensor = torch.from_numpy(np.array(frame, surveys[key].dtype))
-                    torch.save(tensor, folder / f"img_{number:05d}.t7")
+                    with steady(folder / f"img_{number:05d}.t7") as file:
+                        torch.save(tensor, file)
 
 
 def _check_id(clip_id: str) -> None:

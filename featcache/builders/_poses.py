@@ -6,7 +6,6 @@
 For skeletons in the plane C is 2, in pixels, with scores and the shape of the picture. In space, as from VIBE, C is 3.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ManifestError
+from featcache.files import replacing
 from featcache.manifest import Clip
 from featcache.media.poses import UPRIGHT
 from featcache.untrusted import pickles
@@ -54,14 +54,20 @@ def unpack(
         )
         for (split, entry), stop in zip(chosen, ends, strict=True)
     ]
-    partial, bodies = path.with_suffix(".partial"), max(len(entry["keypoint"]) for _, entry in chosen)
-    array = np.lib.format.open_memmap(partial, "w+", np.float32, (ends[-1], bodies, kept, 3))
-    for (_, entry), stop in zip(chosen, ends, strict=True):
+    bodies = max(len(entry["keypoint"]) for _, entry in chosen)
+
+    def padded(entry: dict[str, Any]) -> NDArray[np.float32]:
         points = _in_pictures(entry) if plane else entry["keypoint"] * UPRIGHT
         M, T = points.shape[:2]
-        array[stop - T : stop, :M] = points[:, :, :kept].swapaxes(0, 1)
-    array.flush()
-    os.replace(partial, path.with_suffix(".npy"))
+        array = np.zeros((T, bodies, kept, 3), np.float32)
+        array[:, :M] = points[:, :, :kept].swapaxes(0, 1)
+        return array
+
+    with replacing(path.with_suffix(".npy")) as scratch, scratch.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (ends[-1], bodies, kept, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, entry in chosen:
+            file.write(padded(entry).tobytes())
     return clips
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from featcache.errors import FeatcacheError
-from featcache.files import claimed
+from featcache.files import claimed, write_file
 from featcache.kitchens.film import render
 from featcache.kitchens.plan import Shot, shots
 from featcache.machine import cores
@@ -77,11 +77,10 @@ def _clip(shot: Shot) -> Clip:
 def _forget_others(folder: Path, plan: list[Shot], seed: int) -> None:
     """Remove clips that another version or seed has rendered under the same names; a stamp file records both."""
     stamp, text = folder / "kitchens.stamp", f"kitchens version {VERSION} seed {seed}\n"
-    folder.mkdir(parents=True, exist_ok=True)
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
         for shot in plan:
             _path(folder, shot).unlink(missing_ok=True)
-        stamp.write_text(text, encoding="utf-8")
+        write_file(stamp, text.encode(), shared=True)
 
 
 def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:

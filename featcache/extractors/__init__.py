@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from featcache import registry
 from featcache.errors import ConfigError
+from featcache.naming import folder_name
 from featcache.windows import VIEWS, Caption, Flow, Joints, Numbers, Pictures, Sound, Tokens, Window
 from featcache.wording import unknown
 
@@ -122,7 +123,8 @@ class Extractor:
     @property
     def store(self) -> str:
         """The name of its store: `hf:facebook/dinov2-base` fills hf-facebook--dinov2-base.zarr."""
-        return self.name.replace("/", "--").replace(":", "-")
+        name = self.name.replace("/", "--").replace(":", "-")
+        return folder_name(name, "extractor", "give it another name")
 
     def prepare(self, window: Any) -> NDArray[np.generic]:
         """Turn one decoded window into the array that goes into a batch.

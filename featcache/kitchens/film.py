@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 
+from featcache.files import replacing
 from featcache.kitchens.actions import DRAW, Stage
 from featcache.kitchens.paint import SIZE, Canvas, Image
 from featcache.kitchens.plan import KITCHENS, Kitchen, Shot
@@ -17,9 +18,7 @@ from featcache.kitchens.sound import sound
 
 def render(shot: Shot, path: Path) -> None:
     """Write one clip; the file gets its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with av.open(os.fspath(partial), "w", format="mp4") as container:
+    with replacing(path) as scratch, av.open(os.fspath(scratch), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=shot.rate)
         video.width, video.height = shot.size
         video.pix_fmt = "yuv420p"
@@ -33,7 +32,6 @@ def render(shot: Shot, path: Path) -> None:
         container.mux(video.encode())
         container.mux(audio.encode(_audio_frame(shot)))
         container.mux(audio.encode())
-    os.replace(partial, path)
 
 
 def _audio_frame(shot: Shot) -> av.AudioFrame:

@@ -10,6 +10,7 @@ from featcache.manifest import Clip
 from featcache.media import images, video
 from featcache.media.container import AudioTrack, Scan, VideoTrack, scan
 from featcache.media.reel import EPSILON, Reel
+from featcache.naming import spellings
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def check_exists(path: Path) -> None:
 def reported(path: Path, error: Exception) -> FeatcacheError:
     """Turn an error into a reason to record; an expected error keeps its text, to which the file's name is added."""
     if isinstance(error, FeatcacheError):
-        named = isinstance(error, MediaAbsentError) or str(path) in str(error)
+        named = isinstance(error, MediaAbsentError) or any(text in str(error) for text in spellings(path))
         return error if named else type(error)(f"{path}: {error}")
     return MediaError(f"{path}: unexpected {type(error).__name__}: {' '.join(str(error).split())}; please report it")
 

@@ -189,9 +189,9 @@ class Block:
             if state != fmt.DONE:  # a killed process may have left half of an earlier attempt
                 self._write(row, self._padded(NOTHING))
         payload, index = self.layout.shard_index(len(self.span))
-        os.ftruncate(self._shard.fileno(), len(self.span) * self.layout.row_bytes)
-        os.ftruncate(self._shard.fileno(), payload)
-        _write_all(self._shard.fileno(), index, payload)
+        end = len(self.span) * self.layout.row_bytes
+        os.ftruncate(self._shard.fileno(), end)
+        _write_all(self._shard.fileno(), bytes(payload - end) + index, end)  # a hole in a full tmpfs cannot be mapped
 
     def _files(self, store: FeatureStore) -> dict[str, bytes]:
         """The bytes of the block's small files."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from featcache.errors import StoreError
-from featcache.files import make_folder, making_folder, write_file
+from featcache.files import make_folder, making_folder
 from featcache.progress import Progress, silent
 from featcache.store import _compressed, _lease
 from featcache.store import _format as fmt
@@ -49,7 +49,7 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
         sums = {}
 
         def add(name: str, data: bytes) -> None:
-            write_file(scratch / name, data)
+            _put(scratch / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()
 
         def add_block(block: int) -> None:
@@ -69,7 +69,7 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
             add(name, (path / name).read_bytes())
         each(add_block, blocks, progress)
         lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-        write_file(scratch / fmt.SUMS, "".join(lines).encode())
+        _put(scratch / fmt.SUMS, "".join(lines).encode())
 
 
 def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> None:
@@ -82,8 +82,8 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
     with _made(Path(out)) as scratch:
         archive = Archive(source)
         for name, text in archive.original.items():
-            write_file(scratch / name, text.encode())
-        write_file(scratch / "rows.csv", archive.fixed["rows.csv"])
+            _put(scratch / name, text.encode())
+        _put(scratch / "rows.csv", archive.fixed["rows.csv"])
         if fmt.sums(scratch) != (scratch / fmt.SUMS).read_bytes():
             raise StoreError(f"{source}: {CONTENTS} belongs to another archive; get another copy")
         layout = FeatureStore.open(scratch).layout
@@ -97,10 +97,10 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
             _verify(scratch, source, block, files, layout)
             for kind, name in paths.items():
                 if str(name) in archive.packed:
-                    write_file(scratch / name, files[kind])
+                    _put(scratch / name, files[kind])
 
         for journal in archive.packed.intersection(_journals(layout)):
-            write_file(scratch / journal, archive.read(journal))
+            _put(scratch / journal, archive.read(journal))
         each(write_block, archive.blocks(layout), progress)
 
 
@@ -178,6 +178,12 @@ def _undisturbed(path: Path) -> Iterator[None]:
         )
     with lock or contextlib.nullcontext():
         yield
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file of a scratch folder, which is synced as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ in a journal with a correct checksum, and the finished store has the same bytes.
 by block.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
-from featcache.files import make_folder, making_folder, sync_folder, write_file
+from featcache.files import make_folder, making_folder, remove_abandoned, remove_folder, sync_folder, write_file
 from featcache.manifest import Manifest
 from featcache.store import _block, _lease
 from featcache.store import _format as fmt
@@ -33,7 +32,6 @@ from featcache.store._block import NOTHING, Block
 from featcache.store.reader import FeatureStore, rows_csv
 
 PATIENCE = 10.0  #: seconds to wait for a process that has the whole store
-STALE = 3600.0  #: seconds after which a scratch file is known to be abandoned
 SYNC_SECONDS = 2.0  #: seconds after which written rows are made durable, at the next row
 
 
@@ -78,7 +76,6 @@ class StoreWriter:
         clips differ.
         """
         make_folder(path.parent)
-        _drop_scratch(path.parent)
         until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of this time
         while True:
             if (lock := _lease.lock(path, alone=False)) is not None:  # the usual case
@@ -267,7 +264,7 @@ def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[st
         raise StoreError(f"{path} exists and is not a store; remove it, or choose another --stores folder")
     finish_extension(path)
     if path.exists() and not _begun(path):
-        _discard(path)  # created, then interrupted before the first row: nothing to resume
+        remove_folder(path)  # created, then interrupted before the first row: nothing to resume
     if path.exists():
         store = FeatureStore.open(path)
         store.check_recipe(recipe)
@@ -294,8 +291,6 @@ def _write_fixed(
             write_file(scratch / "zarr.json", group)
         write_file(scratch / "rows.csv", rows_csv(manifest))
         write_file(scratch / fmt.SUMS, fmt.sums(scratch))
-        for name in fmt.FIXED_FILES:  # zarr does not sync its files
-            write_file(scratch / name, (scratch / name).read_bytes())
 
 
 def finish_extension(path: Path) -> None:
@@ -330,16 +325,9 @@ def set_aside(path: Path, dtype: str) -> None:
 
 def drop_aside(path: Path) -> None:
     """Delete the store that was set aside, if there is one."""
+    remove_abandoned(_aside(path))
     with contextlib.suppress(FileNotFoundError):  # also if another process deletes it at the same time
-        _discard(_aside(path))
-
-
-def _drop_scratch(folder: Path) -> None:
-    """Delete old scratch files of the manifest's copy, left by killed processes; no write takes an hour."""
-    for scratch in folder.glob(".manifest.csv.*.partial"):
-        with contextlib.suppress(FileNotFoundError):  # another process has just renamed or deleted it
-            if time.time() - scratch.stat().st_mtime > STALE:
-                scratch.unlink()
+        remove_folder(_aside(path))
 
 
 def stored_dtype(path: Path) -> str:
@@ -352,14 +340,6 @@ def stored_dtype(path: Path) -> str:
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.aside")
-
-
-def _discard(path: Path) -> None:
-    """Delete a store, renaming it first, so that its path never holds half a store."""
-    scratch = path.with_name(f".{path.name.lstrip('.')}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    os.replace(path, scratch)
-    shutil.rmtree(scratch)
 
 
 def check_folder(folder: Path, manifest: Manifest) -> None:

@@ -20,7 +20,7 @@ from featcache.files import claim_of, file_sha256, locked, remembered, sync_fold
 from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
-from featcache.weights.download import check_scheme, discard, fill, finish
+from featcache.weights.download import check_scheme, discard, fill, finish, is_begun
 from featcache.wording import nearest, size
 
 __all__ = [
@@ -107,6 +107,9 @@ def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> P
     weights = entry(name)
     path = place(weights)
     if path.is_file():
+        if is_begun(_partial(path)):  # by a process that was killed, and then the file was saved by hand or completed
+            with locked(claim_of(path)):
+                discard(_partial(path))
         return path
     if not weights.urls:
         raise WeightsError(f"{name} cannot be fetched by a program; {weights.note}; save the file as {path}")

@@ -17,7 +17,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from featcache import __version__
 from featcache.errors import WeightsError
-from featcache.files import write_file
+from featcache.files import disk_errors, write_file
 from featcache.progress import Progress, silent
 
 SCHEMES = ("https", "http", "file")
@@ -59,6 +59,11 @@ def fill(
             kept = f"; {_bytes(partial)} bytes are kept, and the same command continues" if _bytes(partial) else ""
             raise WeightsError(f"{url}: {reason}; check the network, or set FEATCACHE_MIRROR{kept}")
         time.sleep(PAUSE)
+
+
+def is_begun(partial: Path) -> bool:
+    """Return whether there is an unfinished file, or the note with its URL."""
+    return partial.exists() or _note(partial).exists()
 
 
 def discard(partial: Path) -> None:
@@ -140,7 +145,7 @@ def _receive(url: str, partial: Path, size: int | None, digest_known: bool, prog
             validator = modified if etag.startswith("W/") else etag or modified
             write_file(_note(partial), json.dumps({"url": url, "validator": validator}).encode())
         received = start
-        with partial.open("ab") as file:
+        with disk_errors(partial), partial.open("ab") as file:
             progress(received, total or 0)
             while chunk := response.read1(CHUNK):
                 file.write(chunk)

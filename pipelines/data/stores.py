@@ -6,13 +6,14 @@ from pathlib import Path
 from featcache import FeatureStore, Manifest
 from featcache.errors import StoreError
 from featcache.files import remembered
+from featcache.naming import folder_name
 from featcache.store import NOT_TRIED
 from featcache.wording import unknown
 
 
 def open_manifest(stores: Path, name: str) -> Manifest:
     """Read the copy of a manifest that is in the folder of its stores, and give it the folder's name."""
-    path = stores / name / "manifest.csv"
+    path = stores / folder_name(name, "manifest", "write the name of a folder of stores") / "manifest.csv"
     if not path.exists():
         manifest_names = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
         raise unknown("stores of a manifest", name, manifest_names, str(stores))
@@ -26,7 +27,7 @@ def _read(path: Path, name: str) -> Manifest:
 
 def open_store(folder: Path, name: str, manifest: Manifest) -> FeatureStore:
     """Open a store; StoreError if it is unfinished, or was made from other clips than the manifest's."""
-    path = folder / f"{name}.zarr"
+    path = folder / f"{folder_name(name, 'store', 'write the name of a store of this folder')}.zarr"
     if not path.is_dir():
         raise unknown("store", name, sorted(p.stem for p in folder.glob("*.zarr")), str(folder))
     store = FeatureStore.open(path)

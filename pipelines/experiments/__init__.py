@@ -10,6 +10,7 @@ from pathlib import Path
 
 from featcache import registry
 from featcache.errors import ConfigError
+from featcache.naming import folder_name
 from featcache.wording import unknown
 from pipelines.experiments._default import default
 from pipelines.experiments._experiment import Experiment
@@ -30,7 +31,7 @@ def load(experiment: str | Path) -> Experiment:
     if name in names():
         return from_module(name, registry.load(__name__, name, "experiment"))
     if path.suffix == ".py":
-        return from_module(path.stem, import_file(path))
+        return from_module(folder_name(path.stem, "experiment", "give its file another name"), import_file(path))
     if (path / "manifest.csv").exists():
         return default(path)
     raise ConfigError(

@@ -186,7 +186,7 @@ def _fill(
     def keep(part: Part) -> None:
         nonlocal done
         name = part.extractor.name
-        if name not in beyond and (reason := _keep(writers[name], part, dtype)):
+        if name not in beyond and (reason := _keep(writers[name], part, dtype, manifest)):
             beyond[name] = reason
         del flying[part.row][name]
         if not flying[part.row]:
@@ -258,15 +258,14 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, 
     )
 
 
-def _keep(writer: StoreWriter, part: Part, dtype: str) -> str:
+def _keep(writer: StoreWriter, part: Part, dtype: str, manifest: Manifest) -> str:
     """Write the rows of a clip, or the reason for having none, to the store.
 
     Return the reason if rows do not fit float16 and the dtype is `auto`, so that the store can be made in float32.
     """
-    if isinstance(part.reason, MediaAbsentError):
-        writer.absent(part.row, str(part.reason))
-    elif part.reason:
-        writer.failed(part.row, str(part.reason))
+    if part.reason:
+        write = writer.absent if isinstance(part.reason, MediaAbsentError) else writer.failed
+        write(part.row, manifest.portable(str(part.reason), manifest.clips[part.row]))
     else:
         features = part.features()
         if not (refusal := writer.refusal(features)):

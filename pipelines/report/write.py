@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from featcache.files import write_file
 from pipelines import tasks
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
@@ -28,7 +29,6 @@ def write(
     """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same."""
     rows = tuple(rows)
     table = build(rows, experiment)
-    out.parent.mkdir(parents=True, exist_ok=True)
     parts = [
         _header(experiment, date),
         _key_figures(experiment, table),
@@ -40,7 +40,7 @@ def write(
         _limits(experiment, table),
         _reproduce(experiment),
     ]
-    out.write_text(page.page(f"{experiment.name} – featcache report", parts), encoding="utf-8")
+    write_file(out, page.page(f"{experiment.name} – featcache report", parts).encode(), shared=True)
 
 
 def _parts(experiment: Experiment) -> Any:

@@ -14,8 +14,6 @@ interrupted copy) is noticed when the folder is opened.
 
 import hashlib
 import json
-import os
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -30,6 +28,7 @@ from torch import Tensor
 
 from featcache import registry
 from featcache.errors import ConfigError
+from featcache.files import making_folder, steady
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
@@ -146,20 +145,19 @@ def write(
     outputs: dict[str, NDArray[Any]],
 ) -> None:
     """Write a run's folder, replacing an older one of that name."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed here
-    partial.mkdir(parents=True)
     contents = {
         "config.json": json.dumps(config.to_json(), indent=1) + "\n",
         "run.json": json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n",
         "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
     }
-    for name, content in contents.items():
-        (partial / name).write_text(content, encoding="utf-8")
-    torch.save(dict(weights), partial / "head.pt")
-    np.savez(partial / "outputs.npz", **outputs)  # type: ignore[arg-type]
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with making_folder(folder, replace=True) as scratch:
+        scratch.mkdir()
+        for name, content in contents.items():
+            (scratch / name).write_text(content, encoding="utf-8")
+        with steady(scratch / "head.pt") as file:
+            torch.save(dict(weights), file)
+        with steady(scratch / "outputs.npz") as file:
+            np.savez(file, **outputs)  # type: ignore[arg-type]
 
 
 # --------------------------------------------------------------------------------------------------------- earlier runs

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from featcache import files
 from featcache.bridges import External, ta3n, video_features
 from featcache.bridges._folders import MARK, replacing_folder
 from featcache.errors import FormatError
@@ -304,7 +305,9 @@ def test_a_file_that_someone_added_is_not_removed(tmp_path):
 def test_a_kill_between_two_renames_loses_no_folder(tmp_path):
     table = {"rgb": External(["a"], rows(1).__getitem__)}
     video_features.write(tmp_path / "f", table)
-    os.replace(tmp_path / "f", tmp_path / ".f.old")
+    left = tmp_path / ".f.7-0a.partial"
+    left.mkdir()
+    os.replace(tmp_path / "f", left / files.OLD)
     with pytest.raises(OSError, match="full"), replacing_folder(tmp_path / "f", table):
         raise OSError("full")
     assert [p.name for p in tmp_path.iterdir()] == ["f"]

@@ -1,31 +1,37 @@
 """A file is there whole or not at all, and what stood there stays until then."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import resource
+import shutil
 import stat
 import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
+import torch
 
 from featcache import files
 from featcache.errors import BusyError, FeatcacheError, FormatError
-from featcache.files import claim_of, claimed, locked, replacing, sync_folder, write_file
+from featcache.files import claim_of, claimed, locked, making_folder, replacing, sync_folder, write_file
 from featcache.store import _lease
 from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_file_in_the_making_has_another_name(tmp_path, shared):
-    """Its name is the process's own where another one may write the same file."""
+    """It is in a folder of the process's own where another one may write the same file."""
     path = tmp_path / "new" / "f"
     with replacing(path, shared=shared) as scratch:
         scratch.write_bytes(b"content")
-        assert [file.name for file in path.parent.iterdir()] == [scratch.name]
-        assert (str(os.getpid()) in scratch.name) == shared
+        (beside,) = path.parent.iterdir()
+        assert beside == (scratch.parent if shared else scratch)
+        assert (str(os.getpid()) in beside.name) == shared
     assert [file.name for file in path.parent.iterdir()] == ["f"]
     assert path.read_bytes() == b"content"
 
@@ -60,10 +66,145 @@ def test_a_folder_is_not_replaced(tmp_path):
     assert not list(tmp_path.parent.glob(".*.partial"))
 
 
-def test_leftovers_of_a_kill_are_written_over(tmp_path):
+@pytest.mark.parametrize("shared", [True, False])
+def test_leftovers_of_a_kill_are_written_over(tmp_path, shared):
     (tmp_path / ".f.partial").write_bytes(b"a longer one that a kill has left behind")
-    write_file(tmp_path / "f", b"new")
+    write_file(tmp_path / "f", b"new", shared=shared)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"f": b"new"}
+
+
+def leave(path, *parts):
+    """What a process that was killed while it wrote `path` has left."""
+    with contextlib.suppress(KeyboardInterrupt), files._scratch(path) as own:
+        for part in parts:
+            (own / part).parent.mkdir(parents=True, exist_ok=True)
+            (own / part).write_bytes(b"half")
+        shutil.copytree(own, path.with_name(f".{path.name}.7-0a.partial"))
+        raise KeyboardInterrupt
+    return path.with_name(f".{path.name}.7-0a.partial")
+
+
+def test_what_is_nobodys_is_removed_by_the_next_write(tmp_path):
+    path = tmp_path / "o.bin"
+    leave(path, "o.bin")
+    leave(path.with_name("o.bin.csv"), "o.bin.csv")  # of another file
+    (tmp_path / ".o.bin.14700.partial").write_bytes(b"half")  # of a former version
+    (tmp_path / ".o.bin.8-0b.partial").mkdir()  # killed before it had the lock
+    (tmp_path / ".o.bin.8-x.partial").mkdir()  # somebody else's name
+    write_file(path, b"new", shared=True)
+    assert sorted(os.listdir(tmp_path)) == [".o.bin.8-x.partial", ".o.bin.csv.7-0a.partial", "o.bin"]
+
+
+def test_what_belongs_to_a_living_process_stays(tmp_path):
+    """A lock is a sign that works across containers, where two processes may have one number."""
+    path = tmp_path / "f"
+    with replacing(path) as first:
+        first.write_bytes(b"first")
+        with replacing(path) as second:
+            second.write_bytes(b"second")
+            assert first.exists()
+            assert first != second
+        assert path.read_bytes() == b"second"
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"f": b"first"}
+
+
+def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
+    left = leave(tmp_path / "f", "f")
+    monkeypatch.setattr(fcntl, "flock", lambda *_: refuse(errno.ENOLCK)(0))
+    write_file(tmp_path / "f", b"new", shared=True)
+    assert sorted(tmp_path.iterdir()) == [left, tmp_path / "f"]
+
+
+def test_two_processes_make_one_folder(tmp_path):
+    """Each has a scratch folder of its own, and the last one wins."""
+    folder = tmp_path / "run"
+    for first_replaces in (False, True):
+        with making_folder(folder, replace=True) as first:
+            first.mkdir()
+            (first / "a").write_bytes(b"first")
+            with making_folder(folder, replace=first_replaces) as second:
+                second.mkdir()
+                (second / "b").write_bytes(b"second")
+            assert os.listdir(folder) == ["b"]
+        assert os.listdir(folder) == ["a"]
+        assert os.listdir(tmp_path) == ["run"]
+        shutil.rmtree(folder)
+
+
+def test_a_folder_with_files_is_replaced_only_where_that_is_meant(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "a").touch()
+    with pytest.raises(OSError, match="not empty"), making_folder(folder) as scratch:
+        scratch.mkdir()
+    assert os.listdir(folder) == ["a"]
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_folder_that_was_being_replaced_comes_back(tmp_path):
+    folder = tmp_path / "run"
+    leave(folder, "run/new", f"{files.OLD}/old")
+    files.remove_abandoned(folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {"old": b"half"}
+    assert os.listdir(tmp_path) == ["run"]
+    leave(folder, "run/new", f"{files.OLD}/old")  # and killed after the new one was in its place
+    files.remove_abandoned(folder)
+    assert os.listdir(tmp_path) == ["run"]
+    files.remove_folder(folder)
+    assert os.listdir(tmp_path) == []
+
+
+def test_links_and_devices_stay_what_they_are(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/f")
+    write_file(tmp_path / "link", b"content", shared=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "f").read_bytes() == b"content"
+    device = os.stat("/dev/null")
+    write_file(Path("/dev/null"), b"content", shared=True)
+    assert os.path.samestat(os.stat("/dev/null"), device)
+
+
+@pytest.fixture
+def small_files():
+    """Files of more than 4 KB meet an error, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_full_disk_names_the_file(tmp_path, shared):
+    path = tmp_path / "f"
+    write_file(path, b"old")
+    with pytest.raises(OSError) as caught:
+        write_file(path, bytes(5000), shared=shared)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"f": b"old"}
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("size", [0, 2000, 3900, 5000, 100_000])
+def test_a_full_disk_is_itself_where_a_library_hides_it(tmp_path, size):
+    """torch.save ends with "unexpected pos", and HDF5 may end with a segmentation fault."""
+    with contextlib.ExitStack() as stack:
+        error = stack.enter_context(pytest.raises(OSError)) if size > 3000 else None
+        with making_folder(tmp_path / "run") as scratch:
+            scratch.mkdir()
+            with files.steady(scratch / "head.pt") as file:
+                torch.save(torch.zeros(size, dtype=torch.uint8), file)
+    if error:
+        assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(tmp_path / "run" / "head.pt"))
+        assert os.listdir(tmp_path) == []
+    else:
+        assert len(torch.load(tmp_path / "run" / "head.pt")) == size
+
+
+def test_other_errors_of_a_block_stay_themselves(tmp_path):
+    with pytest.raises(ValueError, match="mine"), files.steady(tmp_path / "f"):
+        raise ValueError("mine")
 
 
 def refuse(number, *, folders=False):

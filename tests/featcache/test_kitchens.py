@@ -140,13 +140,16 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path, few):
     assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
     files = [manifest.path(clip) for clip in manifest]
     before = [path.read_bytes() for path in files]
-    files[1].rename(files[1].with_suffix(".partial"))  # what a killed process leaves behind
-    files[1].with_suffix(".partial").write_bytes(before[1][:1000])
+    files[1].unlink()
+    left = files[1].with_name(f".{files[1].name}.7-0a.partial")  # by a process that was killed
+    left.mkdir()
+    (left / files[1].name).write_bytes(before[1][:1000])
     kept = files[0].stat().st_mtime_ns
 
     calls.clear()
     assert kitchens.build(tmp_path, workers=1, progress=lambda done, total: calls.append((done, total))) == manifest
     assert calls == [(2, 3), (3, 3)]
+    assert not left.exists()
     assert [path.read_bytes() for path in files] == before
     assert files[0].stat().st_mtime_ns == kept
     assert not list(tmp_path.glob("*/*.partial"))

@@ -345,14 +345,14 @@ def test_nothing_is_renamed_before_it_is_durable(tmp_path, small_blocks, monkeyp
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append(("rename", str(a), str(b))), replace(a, b))[1])
     with open_writer(tmp_path / "toy.zarr") as writer:
         fill(writer, rows())
-    renames = [event for event in events if event[0] == "rename" and Path(event[1]).name.startswith(".")]
-    assert len(renames) > 12
+    renames = [event for event in events if event[0] == "rename" and ".partial" not in event[2]]
+    assert len(renames) > 10
     for event in renames:
         before, after = events[: events.index(event)], events[events.index(event) :]
         _, source, target = event
-        if source.endswith("toy.zarr.partial"):  # the new store: everything in it was synced
-            synced = {entry[1] for entry in before if entry[0] == "sync"} | {e[2] for e in before if e[0] == "rename"}
-            assert all(str(Path(source) / name) in synced for name in _format.FIXED_FILES)
+        if source.endswith("partial/toy.zarr"):  # the new store: everything in it was synced
+            synced = {entry[1] for entry in before if entry[0] == "sync"}
+            assert synced >= {source, *(str(Path(source) / name) for name in (*_format.FIXED_FILES, _format.SUMS))}
         else:
             assert ("sync", source) in before
         assert ("sync", str(Path(target).parent)) in after
@@ -740,7 +740,7 @@ def test_an_extension_that_was_cut_off_is_finished(tmp_path, small_blocks, monke
         with open_writer(path, manifest(9)) as writer:
             fill(writer, rows(9))
         assert files(path) == files(expected)
-    assert kill_at > 15
+    assert kill_at > 10
 
 
 def test_repair_makes_damaged_blocks_pending_and_touches_no_good_one(tmp_path, small_blocks):
@@ -1025,16 +1025,3 @@ def test_more_blocks_than_open_files_is_told_with_the_fix(tmp_path, monkeypatch)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert kept == set(range(0, 2 * len(kept), 2))
     assert len(kept) > 50
-
-
-def test_what_a_killed_process_left_of_the_manifest_is_removed(tmp_path):
-    """After an hour: it may be of another machine, whose processes nobody here can see."""
-    old, new, other = (
-        tmp_path / name for name in (".manifest.csv.7.partial", ".manifest.csv.8.partial", ".x.7.partial")
-    )
-    for path in (old, new, other):
-        path.write_text("half")
-    for path in (old, other):
-        os.utime(path, (0, 0))
-    open_writer(tmp_path / "toy.zarr").close()
-    assert [path.exists() for path in (old, new, other)] == [False, True, True]
