@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from featcache.errors import StoreError
 from featcache.files import make_folder, making_folder, sync_folder, write_file
 from featcache.manifest import Manifest
-from featcache.store import _block, _lease
+from featcache.store import _block, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._block import NOTHING, Block
 from featcache.store.reader import FeatureStore, rows_csv
@@ -292,7 +292,7 @@ def _write_fixed(
         if group:
             write_file(scratch / "zarr.json", group)
         write_file(scratch / "rows.csv", rows_csv(manifest))
-        write_file(scratch / fmt.SUMS, fmt.sums(scratch))
+        write_file(scratch / fmt.SUMS, digests.fixed_sums(scratch))
         for name in fmt.FIXED_FILES:  # zarr does not sync its files
             write_file(scratch / name, (scratch / name).read_bytes())
 

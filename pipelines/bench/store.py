@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featcache import sums
 from featcache.manifest import Clip, Manifest
 from featcache.store import DONE, FeatureStore, StoreWriter
+from featcache.store.digests import digest_row, fixed_sums
 from featcache.store.mapped import Mapped
 from featcache.store.reader import rows_csv
 from heads.batch import Batch
@@ -267,12 +270,18 @@ def sparse_store(folder: Path, rows: int) -> None:
         raise RuntimeError(f"{path} was not kept")
     layout = FeatureStore.open(path).layout
     (path / "rows.csv").write_bytes(rows_csv(manifest))
+    (path / sums.NAME).write_bytes(fixed_sums(path))
     for block in range(layout.blocks):
         n, files = len(layout.span(block)), layout.files(block)
         payload, index = layout.shard_index(n)
+        times = layout.padded(np.zeros((n, 1)), "float64")
         content: dict[str, bytes] = {
-            "length": layout.padded(np.ones(n), "uint32"), "state": layout.padded(np.full(n, DONE), "uint8")
+            "window_start": times, "window_stop": times,
+            "length": layout.padded(np.ones(n), "uint32"), "state": layout.padded(np.full(n, DONE), "uint8"),
         }  # fmt: skip
+        checksums = {name: crc32c(data) for name, data in content.items()}
+        checksums |= {"failures": crc32c(b""), "features": crc32c(bytes(payload) + index)}
+        content["digest"] = digest_row(path, block, checksums)
         for name, data in content.items():
             (path / files[name]).parent.mkdir(parents=True, exist_ok=True)
             (path / files[name]).write_bytes(data)
