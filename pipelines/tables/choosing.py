@@ -22,6 +22,7 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tables.formats import pipes
+from pipelines.training.runs import read_config
 
 PROTOCOL = ("eval_every", "keep", "select")  #: settings that do not change the weights
 #: settings in which runs of one candidate may differ; init_from, because the id of a run depends on the seed
@@ -89,8 +90,8 @@ def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Exp
         if row.experiment == experiment.name and row.run not in by_id:
             by_id[row.run] = RunConfig.from_json(row.config)
     for run in tuple(by_id.values()):
-        while (start := run.init_from) and start not in by_id and (file := runs / start / "config.json").is_file():
-            run = by_id[start] = replace(RunConfig.from_json(json.loads(file.read_text(encoding="utf-8"))), row="")
+        while (start := run.init_from) and start not in by_id and (runs / start / "config.json").is_file():
+            run = by_id[start] = replace(read_config(runs / start), row="")
     return replace(experiment, runs=tuple(by_id.values()))
 
 
