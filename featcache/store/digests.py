@@ -85,6 +85,12 @@ def fixed_file(folder: Path, name: str) -> bytes:
     return data
 
 
+def check_metadata(folder: Path) -> None:
+    """Raise StoreError unless the metadata that opening a store reads matches SHA256SUMS."""
+    for name in ("zarr.json", "features/zarr.json"):
+        fixed_file(folder, name)
+
+
 def digests(folder: Path, layout: fmt.Layout, blocks: list[int]) -> NDArray[np.uint32]:
     """Read the array `digest` (blocks, 7), with zeros for blocks not committed; StoreError where a seal is wrong."""
     group = fixed_file(folder, "zarr.json")

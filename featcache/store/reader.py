@@ -94,14 +94,15 @@ class FeatureStore:
                     f"program has rewritten them; run `featcache check {path}`"
                 )
             if verified:
-                for name in ("zarr.json", "features/zarr.json"):
-                    digests.fixed_file(path, name)
+                digests.check_metadata(path)
             return cls(path, attributes, layout, archived, progress)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
         except StoreError:
             raise
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            if verified and (path / fmt.SUMS).exists():
+                digests.check_metadata(path)  # names the damaged file
             raise StoreError(f"{path} is not a featcache store, or its metadata is damaged ({error!r})") from None
 
     @property
