@@ -82,6 +82,8 @@ def export_features(
         for _, line in frame[frame["state"] != "done"].iterrows():
             reason = f"{line['state']}: {line['reason']}" if line["reason"] else str(line["state"])
             report.left_out.append((key, str(line["clip_id"]), reason))
+    for store in opened:
+        store.verify()  # before the file is begun
     needed = set().union(*(_needed(store) for store in opened))
     report.lost = [loss for word, loss in LOSSES.items() if word in needed - bridge.KEEPS]
     with claimed(Path(os.path.abspath(out))):  # "." has no name

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, wraps
@@ -31,6 +32,7 @@ T = TypeVar("T")
 UNSYNCABLE = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EISDIR)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  #: errors of a full disk, a full quota, and a limit of file sizes
 MANY = 500  #: files from which one sync of the whole machine is faster than one for each of them
+TICK = 20_000_000  #: ns; within a tick of the kernel, at most 10 ms, all changes of a file get the same time
 _unsynced: set[int] = set()  #: devices that were named in a warning, so that each one is named once
 
 
@@ -395,19 +397,22 @@ def flock(file: IO[Any], kind: int) -> None:
 def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Path, *Rest], T]]:
     """Decorate a function that reads a file, so that a file is read again only when it has changed.
 
-    The results of the last `most` files are kept. A file has changed when its time, size or inode has. OSError when
-    there is no file.
+    The results of the last `most` files are kept. A file has changed when its device, inode, size or one of its times
+    has. A file that was written just now is read again, too: the next change may get the same times. OSError when there
+    is no file.
     """
 
     def decorate(read: Callable[[Path, *Rest], T]) -> Callable[[Path, *Rest], T]:
         @lru_cache(maxsize=most)
-        def read_once(path: Path, stamp: tuple[int, int, int], *rest: *Rest) -> T:
+        def read_once(path: Path, stamp: tuple[int, ...], *rest: *Rest) -> T:
             return read(path, *rest)
 
         @wraps(read)
         def read_again_if_changed(path: Path, *rest: *Rest) -> T:
-            status = path.stat()
-            return read_once(path, (status.st_mtime_ns, status.st_size, status.st_ino), *rest)
+            s = path.stat()
+            if abs(time.time_ns() - s.st_ctime_ns) < TICK:
+                return read(path, *rest)
+            return read_once(path, (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns), *rest)
 
         return read_again_if_changed
 

@@ -415,6 +415,7 @@ def _from_store(
             f"{path}: no clip with state done is in manifest {manifest.name!r}; the store has "
             f"{quoted(store.clip_ids)}, the manifest has {quoted(clip_ids)}{edited}"
         )
+    store.verify(taken)  # before anything is written: the copy gets digests of its own, which would vouch for damage
     without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
     return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without, [path])
 

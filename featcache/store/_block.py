@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from featcache.errors import StoreError
 from featcache.files import make_folder, sync_folder, write_file
 from featcache.store import _format as fmt
+from featcache.store import digests
 from featcache.store._lease import free, lease
 from featcache.store.reader import FeatureStore
 
@@ -97,7 +98,7 @@ class Block:
         self._finish_shard()
         sums = {name: fmt.crc(data) for name, data in files.items()}
         sums["features"] = fmt.crc(np.memmap(self._shard_path, np.uint8, "r"))
-        files["digest"] = fmt.digest_row(self._folder, self.number, sums)
+        files["digest"] = digests.digest_row(self._folder, self.number, sums)
         os.fsync(self._shard.fileno())
         if self._committed.any():  # from here on only the journal vouches for the rows
             self.sync()
@@ -139,12 +140,13 @@ class Block:
         """Copy the rows that have no newer record from the committed block, if there is one."""
         if self._taken_over or not self._committed.any():
             return
-        if damage := fmt.damaged(self._folder, self.number, self.layout):
+        if damage := digests.damaged(self._folder, self.number, self.layout):
             raise StoreError(f"{self._folder}: {damage}; `featcache repair` makes its clips pending again")
         rows = self.layout.map_rows(self._paths["features"])
         start, stop = (np.fromfile(self._paths[name], "<f8").reshape(-1, self.layout.windows) for name in WINDOWS)
         lengths = np.fromfile(self._paths["length"], "<u4")
-        reasons = {entry["row"]: entry["reason"].encode() for entry in fmt.read_failures(self._paths["failures"])}
+        failures = self._paths["failures"].read_bytes() if self._paths["failures"].exists() else b""
+        reasons = {entry["row"]: entry["reason"].encode() for entry in fmt.failure_entries(failures)}
         for k, row in enumerate(self.span):
             state, t = int(self._committed[k]), lengths[k]
             if row in self.entries:

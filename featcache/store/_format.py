@@ -23,7 +23,6 @@ A features shard holds its rows one after the other from byte 0 (no compressor, 
 memory-mapped, and zarr-python, tensorstore or zarrs can read it.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -36,6 +35,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import sums
+
 FORMAT = 2
 NOT_TRIED, DONE, FAILED, ABSENT = range(4)
 STATES = ("not tried", "done", "failed", "absent")
@@ -43,7 +44,7 @@ ARRAYS = ("features", "window_start", "window_stop", "length", "state", "digest"
 FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS))
 EXTENSION = "extension"
 ARCHIVE = "archive.json"  #: the file that makes a folder an archive, see archive.py
-SUMS = "SHA256SUMS"  #: the list of digests, which `sha256sum --check SHA256SUMS` can check, too
+SUMS = sums.NAME  #: the list of digests, see featcache/sums.py
 BLOCK_FILES = (
     "features",
     "window_start",
@@ -199,53 +200,6 @@ def crc(data: bytes | NDArray[np.uint8]) -> int:
     return int(google_crc32c.value(data))
 
 
-def digest_row(folder: Path, block: int, checksums: dict[str, int]) -> bytes:
-    """The digest chunk of a block: a checksum per file, and one that ties these to the block and to the store."""
-    row = np.array([checksums[name] for name in BLOCK_FILES], dtype="<u4").tobytes()
-    return row + seal(folder, block, row)
-
-
-def seal(folder: Path, block: int, row: bytes) -> bytes:
-    """A checksum over a block's checksums, its number and the recipe, so that swapped blocks are found, too."""
-    return crc(row + block.to_bytes(8, "little") + (folder / "zarr.json").read_bytes()).to_bytes(4, "little")
-
-
-def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> str:
-    """The damage to the files of a committed block, as text; "" when its digest vouches for each file.
-
-    fast: check only the size of the features' file, not its content.
-    """
-    paths = {name: folder / path for name, path in layout.files(block).items()}
-    missing = [name for name, path in paths.items() if name != "failures" and not path.is_file()]
-    if missing:
-        return f"block {block}: {', '.join(missing)} missing"
-    digest, sums_size = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
-    damaged_names = [] if digest[sums_size:] == seal(folder, block, digest[:sums_size]) else ["digest"]
-    for k, name in enumerate(BLOCK_FILES):
-        if fast and name == "features":
-            rows = np.count_nonzero(np.fromfile(paths["state"], np.uint8))
-            intact = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
-        else:
-            intact = _file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
-        if not intact:
-            damaged_names.append(name)
-    if not damaged_names:
-        return ""
-    span = layout.span(block)
-    return f"block {block} (rows {span.start}-{span.stop - 1}): {', '.join(damaged_names)} damaged"
-
-
-def _file_crc(path: Path) -> int:
-    """The crc32c of a file; that of no bytes when the file is empty or missing."""
-    return crc(np.memmap(path, np.uint8, "r")) if path.exists() and path.stat().st_size else crc(b"")
-
-
-def sums(folder: Path) -> bytes:
-    """The content of SHA256SUMS for the present files."""
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FIXED_FILES]
-    return "".join(lines).encode()
-
-
 def json_bytes(value: Any) -> bytes:
     """JSON with one spelling per value, for hashing and for reasons on one line."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -260,8 +214,6 @@ def failure_lines(reasons: dict[int, tuple[int, str]], clip_ids: list[str]) -> b
     return b"".join(line + b"\n" for line in lines)
 
 
-def read_failures(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a file failures/B.jsonl, in row order; no entries when there is no file."""
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            yield json.loads(line)
+def failure_entries(data: bytes) -> Iterator[dict[str, Any]]:
+    """The entries of a file failures/B.jsonl, in row order."""
+    return map(json.loads, data.splitlines())

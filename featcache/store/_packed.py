@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import sums
 from featcache.errors import StoreError
 from featcache.progress import Progress, silent
 from featcache.store import _compressed
@@ -21,19 +22,19 @@ METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)
 THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
 
 
-def features(path: Path, layout: fmt.Layout, progress: Progress = silent) -> NDArray[np.uint8]:
+def features(archive: "Archive", layout: fmt.Layout, progress: Progress = silent) -> NDArray[np.uint8]:
     """Decode all features of an archive into memory, (N, row_bytes); blocks that are not committed are zeros.
 
     Raises StoreError with the block's number when a file is missing or damaged.
     """
-    archive = Archive(path)
     out = np.zeros((layout.rows, layout.row_bytes), np.uint8)
 
     def place(block: int) -> None:
         span, names = layout.span(block), {kind: str(name) for kind, name in layout.files(block).items()}
         shard = _compressed.decode(archive.read(names["features"]), archive.fixed["features/zarr.json"], block, layout)
         if fmt.crc(shard) != int.from_bytes(archive.read(names["digest"])[:4], "little"):
-            raise StoreError(f"{path}: {shown(names['features'])} does not match its digest; get another copy")
+            name = shown(names["features"])
+            raise StoreError(f"{archive.source}: {name} does not match its digest; get another copy of the archive")
         out[span.start : span.stop] = _compressed.rows(shard, block, layout)
 
     each(place, archive.blocks(layout), progress)
@@ -44,17 +45,14 @@ class Archive:
     """The files of an archive, in a folder or at a URL; each file is checked against its digest when it is read."""
 
     def __init__(self, source: str | Path) -> None:
-        self._source = str(source).rstrip("/")
-        self._system, self._root = _file_system(self._source)
+        self.source = str(source).rstrip("/")
+        self._system, self._root = _file_system(self.source)
         try:
             data = self._fetch(fmt.SUMS)
         except FileNotFoundError:
             raise StoreError(f"no archive at {source}: {fmt.SUMS} is missing; `featcache pack` makes one") from None
         try:
-            text = data.decode()
-            self.listed = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
-            if "".join(f"{digest}  {name}\n" for name, digest in self.listed.items()) != text:
-                raise ValueError
+            self.listed = sums.parse(data)
         except ValueError:
             raise StoreError(f"{fmt.SUMS} of {source} is damaged; get another copy of the archive") from None
         if CONTENTS not in self.listed:
@@ -81,9 +79,9 @@ class Archive:
         try:
             data = self._fetch(name)
         except FileNotFoundError:
-            raise StoreError(f"{self._source}: {shown(name)} is missing; get another copy of the archive") from None
+            raise StoreError(f"{self.source}: {shown(name)} is missing; get another copy of the archive") from None
         if hashlib.sha256(data).hexdigest() != self.listed[name]:
-            raise StoreError(f"{self._source}: {shown(name)} is damaged; get another copy of the archive")
+            raise StoreError(f"{self.source}: {shown(name)} is damaged; get another copy of the archive")
         return data
 
     def _fetch(self, name: str) -> bytes:
@@ -94,7 +92,7 @@ class Archive:
         except FileNotFoundError:
             raise
         except Exception as error:  # each kind of storage has its own errors, such as no permission or no network
-            raise StoreError(f"{self._source}/{name} cannot be read: {error or type(error).__name__}") from error
+            raise StoreError(f"{self.source}/{name} cannot be read: {error or type(error).__name__}") from error
 
 
 def _file_system(source: str) -> tuple[Any, str]:

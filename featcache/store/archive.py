@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from featcache import sums
 from featcache.errors import StoreError
 from featcache.files import make_folder, making_folder
 from featcache.progress import Progress, silent
-from featcache.store import _compressed, _lease
+from featcache.store import _compressed, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
 from featcache.store.reader import FeatureStore
@@ -40,17 +41,17 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
         store = FeatureStore.open(path)
         if store.archived:
             raise StoreError(f"{path} is already an archive; copy it as it is")
-        if fmt.sums(path) != (path / fmt.SUMS).read_bytes():
+        if digests.fixed_sums(path) != (path / fmt.SUMS).read_bytes():
             raise StoreError(f"the metadata of {path} is damaged; `featcache check {path}` shows the details")
         layout, blocks = store.layout, _committed(store)
         names = [str(name) for block in blocks for name in layout.files(block).values()] + _journals(layout)
         packed = {name for name in names if (path / name).exists()}
         texts = {name: (path / name).read_bytes().decode() for name in METADATA}
-        sums = {}
+        listed = {}
 
         def add(name: str, data: bytes) -> None:
             _put(scratch / name, data)
-            sums[name] = hashlib.sha256(data).hexdigest()
+            listed[name] = hashlib.sha256(data).hexdigest()
 
         def add_block(block: int) -> None:
             paths = layout.files(block)
@@ -68,8 +69,7 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
         for name in ("rows.csv", *packed.intersection(_journals(layout))):
             add(name, (path / name).read_bytes())
         each(add_block, blocks, progress)
-        lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-        _put(scratch / fmt.SUMS, "".join(lines).encode())
+        _put(scratch / fmt.SUMS, sums.text(dict(sorted(listed.items()))))
 
 
 def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> None:
@@ -84,7 +84,7 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
         for name, text in archive.original.items():
             _put(scratch / name, text.encode())
         _put(scratch / "rows.csv", archive.fixed["rows.csv"])
-        if fmt.sums(scratch) != (scratch / fmt.SUMS).read_bytes():
+        if digests.fixed_sums(scratch) != (scratch / fmt.SUMS).read_bytes():
             raise StoreError(f"{source}: {CONTENTS} belongs to another archive; get another copy")
         layout = FeatureStore.open(scratch).layout
 
@@ -137,7 +137,7 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> 
 
 def _verify(folder: Path, source: str | Path, block: int, files: dict[str, bytes], layout: fmt.Layout) -> None:
     """Raise StoreError unless a block's files match its digest. folder: holds the store's zarr.json."""
-    if fmt.digest_row(folder, block, {kind: fmt.crc(data) for kind, data in files.items()}) != files["digest"]:
+    if digests.digest_row(folder, block, {kind: fmt.crc(data) for kind, data in files.items()}) != files["digest"]:
         span = layout.span(block)
         raise StoreError(
             f"{source}: block {block} (rows {span.start}-{span.stop - 1}) does not match its digest; "

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from featcache import sums
 from featcache.errors import ManifestError, StoreError
 from featcache.files import sync_folder, write_file
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
-from featcache.store import _lease, archive
+from featcache.store import _lease, archive, digests
 from featcache.store.reader import FeatureStore, is_extending, rows_csv
 from featcache.store.writer import finish_extension
 
@@ -28,14 +29,14 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> 
         return archive.problems(path, fast=fast, progress=progress) or _unfinished(FeatureStore.open(path))
     if _lease.is_locked(path):  # during a commit a check has no meaning
         return ["is being written by another process; check again when that process has finished"]
-    store = FeatureStore.open(path)
+    store = FeatureStore.open(path, verified=False)
     messages = _metadata(store)
     if messages:  # with wrong metadata nothing else can be trusted, not even the shapes
         return messages
     committed = _committed(store)
     for done, block in enumerate(committed):
         progress(done, len(committed))
-        if damage := fmt.damaged(path, block, store.layout, fast=fast):
+        if damage := digests.damaged(path, block, store.layout, fast=fast):
             messages.append(f"{damage}; `featcache repair` makes its clips pending again")
     progress(len(committed), len(committed))
     if messages:
@@ -81,7 +82,7 @@ def repair(path: Path, progress: Progress = silent) -> list[str]:
         blocks = [b for b in range(store.layout.blocks) if _any_file(store, b)]
         for number, block in enumerate(blocks):
             progress(number, len(blocks))
-            if damage := fmt.damaged(path, block, store.layout):
+            if damage := digests.damaged(path, block, store.layout):
                 _uncommit(store, block)
                 actions.append(f"{damage}: its clips are pending again")
         progress(len(blocks), len(blocks))
@@ -106,12 +107,9 @@ def _metadata(store: FeatureStore) -> list[str]:
 def _listed(path: Path) -> dict[str, str]:
     """File -> sha256, from SHA256SUMS; StoreError when that file is not as featcache writes it."""
     try:
-        text = (path / fmt.SUMS).read_text(encoding="utf-8")
-        listed = {name: digest for digest, name in (line.split("  ", 1) for line in text.splitlines())}
+        listed = sums.parse((path / fmt.SUMS).read_bytes())
     except (OSError, ValueError):
-        listed, text = {}, ""
-    if not text or text != "".join(f"{digest}  {name}\n" for name, digest in listed.items()):
-        raise StoreError(f"{fmt.SUMS} is missing or damaged; restore it from a copy of the store")
+        raise StoreError(f"{fmt.SUMS} is missing or damaged; restore it from a copy of the store") from None
     if set(listed) != {*fmt.FIXED_FILES}:
         raise StoreError(f"{fmt.SUMS} lists other files than a store has; restore it from a copy of the store")
     return listed
@@ -142,7 +140,7 @@ def _mend_metadata(path: Path) -> list[str]:
     present = {name: (path / name).read_bytes() for name in fmt.FIXED_FILES if (path / name).is_file()}
     others = [name for name in fmt.FIXED_FILES if name != "zarr.json"]
     if _sealed(path) and all(present.get(name) == restored.get(name, b"") for name in others):
-        write_file(path / fmt.SUMS, fmt.sums(path))
+        write_file(path / fmt.SUMS, digests.fixed_sums(path))
         return [f"{fmt.SUMS} was wrong: written again, because recipe, blocks and manifest fit each other"]
     if trouble:
         raise StoreError(f"{path}: {trouble}")
@@ -158,19 +156,19 @@ def _mend_metadata(path: Path) -> list[str]:
 def _sealed(path: Path) -> bool:
     """Return whether the seal of some block fits the recipe, so that both are undamaged."""
     try:
-        store = FeatureStore.open(path)
+        store = FeatureStore.open(path, verified=False)
     except StoreError:
         return False
-    sums_size = 4 * len(fmt.BLOCK_FILES)
-    digests = ((b, path / store.layout.files(b)["digest"]) for b in _committed(store))
-    rows = ((b, digest.read_bytes()) for b, digest in digests if digest.is_file())
-    return any(row[sums_size:] == fmt.seal(path, b, row[:sums_size]) for b, row in rows)
+    sums_size, group = 4 * len(fmt.BLOCK_FILES), (path / "zarr.json").read_bytes()
+    files = ((b, path / store.layout.files(b)["digest"]) for b in _committed(store))
+    rows = ((b, digest.read_bytes()) for b, digest in files if digest.is_file())
+    return any(row[sums_size:] == digests.seal(group, b, row[:sums_size]) for b, row in rows)
 
 
 def _recomputed(path: Path) -> dict[str, bytes]:
     """The metadata that follows from the recipe, the shape of the features and the manifest in the same folder."""
     try:
-        store = FeatureStore.open(path)
+        store = FeatureStore.open(path, verified=False)
     except StoreError:
         return {}
     made = {}

@@ -87,7 +87,7 @@ class FeatureDataset(torch.utils.data.Dataset[Item]):
     def _read(self, name: str, rows: Tensor) -> Tensor:
         """Rows of a store (n, T, *row_shape) float32."""
         if name in self._maps:
-            return self._maps[name].tensor().index_select(0, rows).float()
+            return self._maps[name].tensor(rows.numpy()).index_select(0, rows).float()
         return self.stores[name].to_torch(rows.numpy())
 
 

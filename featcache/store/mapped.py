@@ -38,17 +38,16 @@ HUGE = 2 << 20  #: bytes of a huge page
 
 
 class Mapped:
-    """The features of a store as one array.
+    """The features of a store as one array, whose blocks are compared with their digests before their first use.
 
     Raises StoreError when `why_not` returns a reason or a shard is damaged, OSError when the system refuses to map it.
     """
-
-    array: NDArray[np.floating]  #: (N, T, *row_shape) in the stored dtype, read-only; rows that are not done are zeros
 
     def __init__(self, store: FeatureStore) -> None:
         if reason := why_not(store):
             raise StoreError(f"{reason}; read it with `FeatureStore.read`")
         shards = _shards(store)
+        self._store, self._verified = store, np.zeros(store.layout.blocks, bool)
         layout = store.layout
         self.row_bytes = layout.row_bytes
         size = layout.rows * layout.row_bytes
@@ -64,15 +63,36 @@ class Mapped:
                     self._region.copy(offset + whole, rest)
                     self._file_bytes = offset + whole
         flat = np.asarray(self._region)
-        self.array = flat.view(np.dtype(layout.dtype)).reshape(layout.rows, layout.windows, *layout.row_shape)
+        self._array = flat.view(np.dtype(layout.dtype)).reshape(layout.rows, layout.windows, *layout.row_shape)
 
-    def tensor(self) -> "torch.Tensor":
-        """The array as a tensor on the CPU, without a copy. Only read from it: writing to it kills the process."""
+    @property
+    def array(self) -> NDArray[np.floating]:
+        """All features (N, T, *row_shape) in the stored dtype, read-only; rows that are not done are zeros.
+
+        Every block is verified at the first access; use `tensor` to take only some rows of a large store.
+        """
+        self.verify(np.arange(len(self._array)))
+        return self._array
+
+    def verify(self, rows: NDArray[np.integer]) -> None:
+        """Compare the blocks that hold these rows with their digests, once; StoreError when one is damaged."""
+        blocks = rows // self._store.layout.block_rows
+        if not self._verified[blocks].all():
+            self._store.verify(rows[~self._verified[blocks]])
+            self._verified[blocks] = True
+
+    def tensor(self, rows: NDArray[np.integer] | None = None) -> "torch.Tensor":
+        """All features as a tensor on the CPU, without a copy. Only read from it: writing to it kills the process.
+
+        rows: the rows that will be used, whose blocks are verified first (default: all). Call `verify` before you use
+        other rows.
+        """
         import torch
 
+        self.verify(np.arange(len(self._array)) if rows is None else rows)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            return torch.from_numpy(self.array)
+            return torch.from_numpy(self._array)
 
     def ahead(self, rows: NDArray[np.integer]) -> None:
         """Ask the kernel to read these rows into memory, without waiting where possible."""

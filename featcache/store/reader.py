@@ -24,7 +24,7 @@ from featcache.errors import StoreError
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
-from featcache.store import _packed
+from featcache.store import _packed, digests
 from featcache.wording import first
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ class FeatureStore:
         self.row_shape = layout.row_shape  #: shape of one window's feature
 
     @classmethod
-    def open(cls, path: str | Path, progress: Progress = silent) -> "FeatureStore":
-        """Open a store for reading; StoreError when there is no store or its metadata cannot be understood.
+    def open(cls, path: str | Path, progress: Progress = silent, *, verified: bool = True) -> "FeatureStore":
+        """Open a store for reading; StoreError when there is no store, or its metadata is damaged.
 
         progress: blocks (done, total) of an archive, which is decoded into memory at the first read.
+        verified: compare the metadata with SHA256SUMS; `check` and `repair` open a damaged store without this.
         """
         path = Path(path)
         if is_extending(path):
@@ -92,12 +93,16 @@ class FeatureStore:
                     f"the features in {path} have other shards, chunks or codecs than featcache writes, so another "
                     f"program has rewritten them; run `featcache check {path}`"
                 )
+            if verified:
+                digests.check_metadata(path)
             return cls(path, attributes, layout, archived, progress)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
         except StoreError:
             raise
-        except (LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            if verified and (path / fmt.SUMS).exists():
+                digests.check_metadata(path)  # names the damaged file
             raise StoreError(f"{path} is not a featcache store, or its metadata is damaged ({error!r})") from None
 
     @property
@@ -109,16 +114,20 @@ class FeatureStore:
     def fingerprint(self) -> str:
         """Digest of recipe, rows and every committed block: equal fingerprints mean equal content."""
         digest = hashlib.sha256(self.recipe_sha256.encode())
-        digest.update((self.path / "rows.csv").read_bytes())
-        digest.update(self._array("digest").tobytes())
+        digest.update(self.rows_file)
+        digest.update(self._digests.tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def rows_file(self) -> bytes:
+        """The content of rows.csv; equal contents mean equal clips in equal order."""
+        return digests.fixed_file(self.path, "rows.csv")
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:
         """The clip that each row was decoded from: clip_id, source, start, stop, unit, fps, caption."""
         try:
-            with (self.path / "rows.csv").open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(io.StringIO(self.rows_file.decode(), newline="")))
         except (UnicodeDecodeError, csv.Error) as error:
             raise StoreError(
                 f"{self.path / 'rows.csv'} is damaged ({error}); try `featcache repair {self.path}`"
@@ -170,9 +179,10 @@ class FeatureStore:
 
         rows: numbers, or a mask (N,).
         A shard holds its rows from byte 0 on, so rows are copied directly from the mapped file. This is about as fast
-        as reading a raw file; zarr-python decodes chunk by chunk.
+        as reading a raw file; zarr-python decodes chunk by chunk. Their blocks are verified first, see `verify`.
         """
         rows = row_numbers(rows, len(self))
+        self.verify(rows)
         blocks, places = np.divmod(rows, self.layout.block_rows)
         done = self.state[rows] == fmt.DONE
         out = np.zeros((len(rows), self.windows, *self.row_shape), np.dtype(self.layout.dtype).newbyteorder("<"))
@@ -187,10 +197,43 @@ class FeatureStore:
             flat[wanted] = block_rows[places[wanted]]
         return out
 
+    def verify(self, rows: Any = None) -> None:
+        """Compare the features of the blocks that hold these rows (default: all) with the blocks' digests.
+
+        A block is read once per process for this, unless it changes; `read` does the same. rows: as in `read`.
+        Raises StoreError with the damaged file and the fix.
+        """
+        rows = row_numbers(rows, len(self))
+        blocks = np.unique(rows[self.state[rows] == fmt.DONE] // self.layout.block_rows)
+        if self.archived:
+            _ = self._decoded if len(blocks) else None  # decoding compares every block
+            return
+        for block in blocks.tolist():
+            path = self.path / self.layout.file(block, "features")
+            try:
+                checksum = digests.shard_crc(path)
+            except FileNotFoundError:
+                raise StoreError(f"{path} is missing; `featcache check {self.path}` shows the details") from None
+            digests.check(self.path, block, self.layout, "features", checksum, self._digests)
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint32]:
+        """The array `digest`."""
+        if not self.archived:
+            return digests.digests(self.path, self.layout, committed(self.path, self.layout))
+        rows = np.zeros((self.layout.blocks, digests.SEAL + 1), "<u4")
+        for block in committed(self.path, self.layout):
+            rows[block] = np.frombuffer(self._small_file(block, "digest"), "<u4")
+        return rows
+
+    @cached_property
+    def _archive(self) -> _packed.Archive:
+        return _packed.Archive(self.path)
+
     @cached_property
     def _decoded(self) -> NDArray[np.uint8]:
         """All rows of an archive, (N, row_bytes)."""
-        return _packed.features(self.path, self.layout, self._progress)
+        return _packed.features(self._archive, self.layout, self._progress)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path only, so that the store is opened again where it is unpickled."""
@@ -201,8 +244,8 @@ class FeatureStore:
         """Row -> the reason why it failed or is absent."""
         if not np.isin(self.state, (fmt.FAILED, fmt.ABSENT)).any():
             return {}
-        paths = (self.path / self.layout.file(block, "failures") for block in range(self.layout.blocks))
-        entries = (entry for path in paths for entry in fmt.read_failures(path))
+        blocks = committed(self.path, self.layout)
+        entries = (entry for b in blocks for entry in fmt.failure_entries(self._small_file(b, "failures")))
         return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] != fmt.NOT_TRIED}
 
     def counts(self) -> dict[str, int]:
@@ -251,7 +294,7 @@ class FeatureStore:
 
         extensible: the manifest may have more clips after those of the store.
         """
-        stored, expected = (self.path / "rows.csv").read_bytes(), rows_csv(manifest)
+        stored, expected = self.rows_file, rows_csv(manifest)
         if expected == stored or (extensible and expected.startswith(stored)):
             return
         if expected.startswith(stored):
@@ -307,22 +350,35 @@ class FeatureStore:
             "window_stop": ("<f8", (self.windows,)),
             "length": ("<u4", ()),
             "state": ("u1", ()),
-            "digest": ("<u4", (len(fmt.BLOCK_FILES) + 1,)),
         }[name]
-        out = np.zeros((self.layout.blocks if name == "digest" else len(self), *row), dtype)
+        out = np.zeros((len(self), *row), dtype)
         for block in committed(self.path, self.layout):
-            place = slice(block, block + 1) if name == "digest" else self.layout.as_slice(block)
-            path = self.path / self.layout.file(block, name)
+            place, data = self.layout.as_slice(block), self._small_file(block, name)
             try:
-                values = np.fromfile(path, dtype).reshape(-1, *row)
-                if len(values) != (1 if name == "digest" else self.layout.block_rows):
+                values = np.frombuffer(data, dtype).reshape(-1, *row)
+                if len(values) != self.layout.block_rows:
                     raise ValueError("cut off")
-                out[place] = values[: len(out[place])]
-            except (OSError, ValueError):
-                raise StoreError(
-                    f"{path} is missing or cut off; `featcache check {self.path}` shows the details"
-                ) from None
+            except ValueError:
+                path = self.path / self.layout.file(block, name)
+                raise StoreError(f"{path} is cut off; `featcache check {self.path}` shows the details") from None
+            out[place] = values[: len(out[place])]
         return out
+
+    def _small_file(self, block: int, name: str) -> bytes:
+        """Read a small file of a committed block, and compare it with its digest; b"" for a block without failures."""
+        path = self.layout.file(block, name)
+        if self.archived:
+            return self._archive.read(str(path)) if name != "failures" or str(path) in self._archive.packed else b""
+        try:
+            data = (self.path / path).read_bytes()
+        except FileNotFoundError:
+            if name != "failures":
+                raise StoreError(
+                    f"{self.path / path} is missing; `featcache check {self.path}` shows the details"
+                ) from None
+            data = b""
+        digests.check(self.path, block, self.layout, name, fmt.crc(data), self._digests)
+        return data
 
 
 def is_extending(path: Path) -> bool:

@@ -10,6 +10,7 @@ in a journal with a correct checksum, and the finished store has the same bytes.
 by block.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from featcache.errors import StoreError
 from featcache.files import make_folder, making_folder, remove_abandoned, remove_folder, sync_folder, write_file
 from featcache.manifest import Manifest
-from featcache.store import _block, _lease
+from featcache.store import _block, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._block import NOTHING, Block
 from featcache.store.reader import FeatureStore, rows_csv
@@ -290,7 +291,7 @@ def _write_fixed(
         if group:
             write_file(scratch / "zarr.json", group)
         write_file(scratch / "rows.csv", rows_csv(manifest))
-        write_file(scratch / fmt.SUMS, fmt.sums(scratch))
+        write_file(scratch / fmt.SUMS, digests.fixed_sums(scratch))
 
 
 def finish_extension(path: Path) -> None:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featcache import sums
 from featcache.manifest import Clip, Manifest
 from featcache.store import DONE, FeatureStore, StoreWriter
+from featcache.store.digests import digest_row, file_crc, fixed_sums
 from featcache.store.mapped import Mapped
 from featcache.store.reader import rows_csv
 from heads.batch import Batch
 from heads.methods import source_only
 from heads.nets import adapter
-from pipelines.bench._lines import Line, alternate, peak_bytes, run_apart
+from pipelines.bench._lines import ROUNDS, Line, alternate, peak_bytes, run_apart
 from pipelines.config import Feed, RunConfig
 from pipelines.data.draws import Draw, batches, draws
 from pipelines.data.gathering import TURNS, Buffers, gather
@@ -52,6 +55,46 @@ def store_read(folder: Path) -> Iterator[Line]:
         lambda n: FeatureStore.open(folder / "r").features, lambda n: np.fromfile(folder / "raw", np.float16)
     )
     yield "open and read a store", "numpy.fromfile", ours, plain, lambda s: f"{rows.nbytes / s / 1e9:.2f} GB/s"
+
+
+def store_verify(folder: Path) -> Iterator[Line]:
+    """The first read of a store, which compares its blocks with their digests, against the later ones."""
+    rows = np.random.default_rng(0).standard_normal((ROWS, WINDOWS, WIDTH)).astype(np.float16)
+    for n in range(ROUNDS + 1):
+        _write_rows(folder / f"v{n}", rows)
+
+    def train_side(n: int) -> None:
+        """Read as training does, in the tier `resident`."""
+        store, index = FeatureStore.open(folder / f"v{n}"), list(range(ROWS))
+        open_features({"m": store}, [Wanted(ROWS, {"m": "all"})], tier="resident").resident("m", index, "all")
+
+    def rate(s: float) -> str:
+        return f"{rows.nbytes / s / 1e9:.2f} GB/s"
+
+    def read(n: int) -> None:
+        _ = FeatureStore.open(folder / f"v{n}").features
+
+    ours, plain = alternate(read, read)
+    yield "open and read a store for the first time", "again, already verified", ours, plain, rate
+    for n in range(ROUNDS + 1):
+        _touch_shards(folder / f"v{n}")
+    ours, plain = alternate(train_side, train_side)
+    yield "load a store for training for the first time", "again, already verified", ours, plain, rate
+    ours, plain = alternate(
+        lambda n: [file_crc(path) for path in _shards(folder / f"v{n}")],
+        lambda n: [np.fromfile(path, np.uint8) for path in _shards(folder / f"v{n}")],
+    )
+    yield "checksums of its shards", "numpy.fromfile", ours, plain, rate
+
+
+def _shards(path: Path) -> list[Path]:
+    return [file for file in (path / "features" / "c").rglob("*") if file.is_file()]
+
+
+def _touch_shards(path: Path) -> None:
+    """Give the shards another time, so that they are verified again."""
+    for shard in _shards(path):
+        shard.touch()
 
 
 def _write_rows(path: Path, rows: NDArray[np.float16]) -> None:
@@ -267,12 +310,18 @@ def sparse_store(folder: Path, rows: int) -> None:
         raise RuntimeError(f"{path} was not kept")
     layout = FeatureStore.open(path).layout
     (path / "rows.csv").write_bytes(rows_csv(manifest))
+    (path / sums.NAME).write_bytes(fixed_sums(path))
     for block in range(layout.blocks):
         n, files = len(layout.span(block)), layout.files(block)
         payload, index = layout.shard_index(n)
+        times = layout.padded(np.zeros((n, 1)), "float64")
         content: dict[str, bytes] = {
-            "length": layout.padded(np.ones(n), "uint32"), "state": layout.padded(np.full(n, DONE), "uint8")
+            "window_start": times, "window_stop": times,
+            "length": layout.padded(np.ones(n), "uint32"), "state": layout.padded(np.full(n, DONE), "uint8"),
         }  # fmt: skip
+        checksums = {name: crc32c(data) for name, data in content.items()}
+        checksums |= {"failures": crc32c(b""), "features": crc32c(bytes(payload) + index)}
+        content["digest"] = digest_row(path, block, checksums)
         for name, data in content.items():
             (path / files[name]).parent.mkdir(parents=True, exist_ok=True)
             (path / files[name]).write_bytes(data)
@@ -337,4 +386,4 @@ def write_store(
     return manifest
 
 
-BENCHMARKS = {"store_write": store_write, "store_read": store_read, "reading": reading}
+BENCHMARKS = {"store_write": store_write, "store_read": store_read, "store_verify": store_verify, "reading": reading}

@@ -28,6 +28,9 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     from pipelines.evaluation.evaluate import evaluate as run
 
     shown = [config for config in job.experiment.runs if config.row]
+    if blanked := results.blank_damaged(job.results):
+        lines = "line" if blanked == 1 else "lines"
+        note(f"removed {blanked} damaged {lines} from {job.results}; runs of other experiments need `evaluate`, too")
     failed, without = [], []  # errors: no result; a result, but no A-distances
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         for number, config in enumerate(shown, 1):

@@ -159,6 +159,7 @@ class Draw:
         try:
             while True:
                 following = next(groups)
+                stream.ready(*reads(group))
                 stream.ahead(*reads(following))
                 yield group
                 self.used.append(reads(group))

@@ -94,8 +94,10 @@ class Rows:
         table = self.swept or self
         pieces = torch.arange(len(table)).split(table.sweep_rows)
         for index, after in zip(pieces, [*pieces[1:], None], strict=True):
-            if table.stream and table.at is not None and after is not None:
-                table.stream.ahead(table.at[after])
+            if table.stream and table.at is not None:
+                table.stream.ready(table.at[index])
+                if after is not None:
+                    table.stream.ahead(table.at[after])
             yield table.side(index, {m: table.fixed(m, feed.test, index) for m, feed in table.feeds.items()}, NO_VIEWS)
             if table.stream and table.at is not None:
                 table.stream.release(table.at[index])

@@ -30,7 +30,10 @@ from pipelines.data.memory import free_memory
 
 
 class Stream:
-    """A reader of features larger than memory: a thread reads rows of mapped stores ahead; used rows are released."""
+    """A reader of features larger than memory: a thread reads and verifies rows of mapped stores ahead.
+
+    Used rows are released.
+    """
 
     def __init__(self, stores: list[Mapped], block_rows: int, views: dict[str, list[Mapped]] | None = None) -> None:
         self.stores = stores  #: of the modalities without views
@@ -43,6 +46,13 @@ class Stream:
         """Begin to read these rows of the stores. Errors of earlier reads are raised here."""
         self._raise()
         self.reading.append(self.reader.submit(self._read, rows, views))
+
+    def ready(self, rows: Tensor, views: Views = NO_VIEWS) -> None:
+        """Wait until these rows, and all that are read ahead, are verified; StoreError if a block is damaged."""
+        while self.reading:
+            self.reading.pop(0).result()
+        for store, part in self._parts(rows, views):
+            store.verify(part.numpy())
 
     def release(self, rows: Tensor, views: Views = NO_VIEWS) -> None:
         """Release rows that will not be needed soon. Errors of earlier reads are raised here."""
@@ -57,6 +67,7 @@ class Stream:
     def _read(self, rows: Tensor, views: Views) -> None:
         for store, part in self._parts(rows, views):
             store.ahead(part.numpy())
+            store.verify(part.numpy())
 
     def _parts(self, rows: Tensor, views: Views) -> Iterator[tuple[Mapped, Tensor]]:
         """Yield each store with the rows that are taken from it."""
@@ -114,11 +125,15 @@ class Features:
             self.stream.close()
 
     def mapped(self, modality: str, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Return a whole mapped store (M, T, *row_shape) in its own type, and `present` of these rows (n, T)."""
+        """Return a whole mapped store (M, T, *row_shape) in its own type, and `present` of these rows (n, T).
+
+        Only the blocks of these rows are verified here; in the tier `streaming`, `Stream.ready` verifies them.
+        """
+        index, mapped = np.asarray(rows), self.maps[modality]
         if self.tier == "mapped":
-            self.maps[modality].populate(np.asarray(rows))
+            mapped.populate(index)
         present = torch.from_numpy(self.stores[modality].present[rows])
-        return self.maps[modality].tensor(), present.to(self.device)
+        return mapped.tensor(index if self.tier == "mapped" else index[:0]), present.to(self.device)
 
     def resident(self, modality: str, rows: list[int], draw: str) -> tuple[Tensor, Tensor]:
         """Load the windows that a draw needs, on the device: (n, T', *row_shape) float32, and `present` (n, T')."""
@@ -157,7 +172,7 @@ class Features:
         """Read these rows as they are stored, on the CPU."""
         if not self.maps:
             return torch.from_numpy(self.stores[modality].read(rows))
-        values = self.maps[modality].tensor()
+        values = self.maps[modality].tensor(rows)
         if (np.diff(rows) == 1).all():
             return values[int(rows[0]) : int(rows[-1]) + 1]  # neighbours need no copy
         return values.index_select(0, torch.from_numpy(rows))

@@ -1,4 +1,7 @@
-"""Results: one JSON line per run and metric, appended and never edited. Tables are made only from these lines."""
+"""Results: one JSON line per run and metric. Tables are made only from these lines.
+
+Lines are appended and never edited. The last key of a line, "crc32c", is the checksum of the line without that key.
+"""
 
 import fcntl
 import json
@@ -10,9 +13,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from google_crc32c import value as crc32c
+
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.files import flock
+from featcache.wording import exactly, first
 from pipelines import settings
+
+CHECKSUM = b', "crc32c": "'  #: stands before the checksum of a line
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
     If a killed process left a torn line at its end, start a new line first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(_to_json(result)) + "\n" for result in results)
+    lines = "".join(_line(result) + "\n" for result in results)
     with path.open("a+b") as file:
         flock(file, fcntl.LOCK_EX)  # until the file is closed
         if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
@@ -60,34 +68,86 @@ def append(path: Path, results: Iterable[Result]) -> None:
         os.fsync(file.fileno())
 
 
-def _to_json(result: Result) -> dict[str, Any]:
+def _line(result: Result) -> str:
     data = asdict(result)
-    return data if result.leaks else {key: value for key, value in data.items() if key != "leaks"}
+    if not result.leaks:
+        del data["leaks"]
+    line = json.dumps(data)
+    return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 
-def read(path: Path) -> list[Result]:
-    """Read all results of a file. Torn lines cause warnings.
+class Results(list[Result]):
+    """The results of a file, and a sentence about its damaged lines for the notes of tables: "" if there are none."""
+
+    damaged = ""
+
+
+def read(path: Path) -> Results:
+    """Read all results of a file. One warning names the damaged lines, if there are any, and the fix.
 
     A later line replaces an earlier one of the same run and metric.
     """
     try:
-        lines = _content(path).decode("utf-8", errors="replace").split("\n")
+        lines = _content(path).split(b"\n")
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
-    results: dict[tuple[str, str], Result] = {}
+    latest: dict[tuple[str, str], Result] = {}
+    reasons: dict[int, str] = {}  # number of a damaged line -> reason
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            result = _parse(json.loads(line))
-        except (json.JSONDecodeError, TypeError, ConfigError) as error:
-            warnings.warn(
-                f"{path} line {number} is torn or not a result, and was left out ({error}); evaluate again",
-                stacklevel=2,
-            )
-            continue
-        results[result.run, result.metric] = result
-    return list(results.values())
+            if line.strip():
+                result = _parse(_checked(line))
+                latest[result.run, result.metric] = result
+        except (ValueError, TypeError, RecursionError) as error:
+            reasons[number] = str(error)
+    results = Results(latest.values())
+    if reasons:
+        lines_are = "line is" if len(reasons) == 1 else "lines are"
+        results.damaged = (
+            f"{len(reasons)} damaged {lines_are} left out of {exactly([os.fspath(path)])[0]} (line "
+            f"{first(map(str, reasons))}): tables may lack their numbers, or have earlier ones; `featcache evaluate` "
+            "measures them again"
+        )
+        warnings.warn(f"{results.damaged} (the first: {next(iter(reasons.values()))})", stacklevel=2)
+    return results
+
+
+def damage(results: Iterable[Result]) -> str:
+    """The sentence about damaged lines, if these are the results of a file; else ""."""
+    return results.damaged if isinstance(results, Results) else ""
+
+
+def blank_damaged(path: Path) -> int:
+    """Overwrite the damaged lines of a file with blanks, and return their number; evaluating appends them again.
+
+    All other lines stay where they are, because another process may append to the file.
+    """
+    if not path.exists():
+        return 0
+    count, start = 0, 0
+    with path.open("r+b") as file:
+        flock(file, fcntl.LOCK_EX)  # until the file is closed
+        for line in file.read().split(b"\n"):
+            try:
+                if line.strip():
+                    _checked(line)
+            except (ValueError, RecursionError):
+                file.seek(start)
+                file.write(b" " * len(line))
+                count += 1
+            start += len(line) + 1
+    return count
+
+
+def _checked(line: bytes) -> Any:
+    """Parse a line without its checksum; ValueError if they do not fit. Lines of earlier versions have no checksum."""
+    content, found, checksum = line.rpartition(CHECKSUM)
+    if not found:
+        return json.loads(line.decode())
+    content += b"}"
+    if checksum != b'%08x"}' % crc32c(content):
+        raise ValueError("it does not match its checksum")
+    return json.loads(content.decode())
 
 
 def _content(path: Path) -> bytes:

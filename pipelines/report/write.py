@@ -5,7 +5,7 @@ only. A part whose files (videos, runs, stores) are missing is replaced by a sen
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Sequence
 from html import escape
 from importlib import import_module
 from pathlib import Path
@@ -24,11 +24,10 @@ COLOURS = 6  #: colours of methods before they repeat
 
 
 def write(
-    experiment: Experiment, rows: Iterable[Result], runs: Path, stores: Path, out: Path, *, date: str = ""
+    experiment: Experiment, rows: Sequence[Result], runs: Path, stores: Path, out: Path, *, date: str = ""
 ) -> None:
     """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same."""
-    rows = tuple(rows)
-    table = build(rows, experiment)
+    table, rows = build(rows, experiment), tuple(rows)
     parts = [
         _header(experiment, date),
         _key_figures(experiment, table),

@@ -10,24 +10,24 @@ first, so their ± is over seeds too. Missing results are named below the table;
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from featcache.errors import ConfigError
 from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.results import Result, damage
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
-from pipelines.tables.notes import RunIds, distinct, notes
+from pipelines.tables.notes import RunIds, distinct, missing, notes
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
 
-def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
+def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """Return the table as text.
 
     metric: a name of `featcache list metrics`; the default is the headline metric of the experiment's task.
@@ -42,14 +42,13 @@ def render(rows: Iterable[Result], experiment: Experiment, metric: str | None = 
 # ---------------------------------------------------------------------------------------------------- rows -> Table
 
 
-def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> Table:
+def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> Table:
     """Place every result in the line of its method, in the column of its shift.
 
     Shares are converted to per cent; ranks, norms and scores of validators stay as they are.
 
     metric: the default is the headline metric of the experiment's task.
     """
-    rows = tuple(rows)
     headline = experiment.task.headline({row.metric for row in rows if row.run in experiment.by_id})
     metric = metric or headline
     planned = planned_runs(experiment, metric)
@@ -71,7 +70,7 @@ def build(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
         published = experiment.published_numbers(configs[0].row, metric, metric == headline)
         line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
-    below = notes(experiment, metric, lines, planned, results)
+    below = [*_damage(rows), *notes(experiment, metric, lines, planned, results)]
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
     if stray:
@@ -158,18 +157,17 @@ def _gain(mean: Cell, base: Cell) -> Cell:
 # ------------------------------------------------------------------------------------------------------------- norms
 
 
-def norms_table(rows: Iterable[Result], experiment: Experiment) -> str:
+def norms_table(rows: Sequence[Result], experiment: Experiment) -> str:
     """Return the coefficients of variation of the feature norms, per method, as Markdown with an explanatory note."""
     if experiment.task.no_norms:
         kind = experiment.task.name
         raise ConfigError(f"{experiment.name!r} is a {kind} experiment and has no norms: {experiment.task.no_norms}")
-    grid, note = norms_grid(rows, experiment)
-    return pipes(grid) + "\n" + wrapped(note) + "\n"
+    grid, below = norms_grid(rows, experiment)
+    return pipes(grid) + "\n" + "\n".join(map(wrapped, below)) + "\n"
 
 
-def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[list[str]], Note]:
-    """Return the cells of `norms_table`, headings first, and its note. Rows trained on target labels are left out."""
-    rows = tuple(rows)
+def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[list[str]], list[Note]]:
+    """Return the cells of `norms_table`, headings first, and its notes. Rows trained on target labels are left out."""
     runs = {run.id for run in experiment.runs}
     measured = {row.metric for row in rows if row.run in runs}
     metrics = [metric for kind in CV for metric in sorted(measured) if metric.split("/")[0] == kind]
@@ -188,11 +186,35 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
         grid.append(cells)
     baseline = next(iter(tables.values())).baseline if tables else "the first row"
     printed = any(has_published(table.lines) for table in tables.values())
-    return grid, Note(
+    lost = [Note(text, loud=True) for text in _lost_norms(rows, experiment)]
+    explained = Note(
         "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
         "shifts. 0: all modalities have the same norm. RNA lowers the coefficient. Change: of the mean, against "
         f"{baseline}." + " In parentheses: published numbers, in the authors' own setting." * printed
     )
+    return grid, [*_damage(rows), *lost, explained]
+
+
+def _lost_norms(rows: Sequence[Result], experiment: Experiment) -> list[str]:
+    """A warning about runs without norms, or without a coefficient although there are norms that are not zero."""
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row.run, {})[row.metric] = row.value
+    whole = set()
+    for run, by_metric in values.items():
+        sides = {name.split("/")[1] for name, norm in by_metric.items() if name.startswith("norm/") and norm > 0}
+        has = {name.split("/")[0] for name in by_metric}
+        if has & {"norm", *CV} and has >= {f"cv_{side[0]}" for side in sides}:
+            whole.add(run)
+    label_free = {
+        run.row_shown for run in experiment.runs if not any(run.test in s.source for s in experiment.chain(run))
+    }
+    planned = {cell: seeds for cell, seeds in planned_runs(experiment).items() if cell[0] in label_free}
+    return missing(experiment, planned, whole)
+
+
+def _damage(rows: Sequence[Result]) -> list[Note]:
+    return [Note(f"DAMAGED RESULTS: {text}.", loud=True)] if (text := damage(rows)) else []
 
 
 # -------------------------------------------------------------------------------------------------------------- runs

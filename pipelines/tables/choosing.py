@@ -7,7 +7,7 @@ the most candidates, and on a tie the first.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from scipy.stats import rankdata
 from featcache.errors import ConfigError
 from pipelines import tasks
 from pipelines.config import RunConfig
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.results import Result, damage
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
-from pipelines.tables.formats import pipes
+from pipelines.tables.cells import Note
+from pipelines.tables.formats import pipes, wrapped
+from pipelines.training.runs import read_config
 
 PROTOCOL = ("eval_every", "keep", "select")  #: settings that do not change the weights
 #: settings in which runs of one candidate may differ; init_from, because the id of a run depends on the seed
@@ -50,14 +52,13 @@ class Choice:
     correlation: float  #: Spearman's, of score and accuracy over the candidates; 1 is perfect, NaN if all are equal
 
 
-def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = None) -> str:
+def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> str:
     """Return a Markdown table: per table row, shift and rule the choice, its accuracy and its cost, in per cent.
 
     experiment: an experiment with all its evaluated runs, as `evaluated` returns it.
     metric: the default is the headline metric of the experiment's task. ConfigError for a metric that is not in per
     cent, such as a rank.
     """
-    rows = tuple(rows)
     if metric is None:
         metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
     if not (tasks.metric(metric).is_share and tasks.metric(metric).higher):
@@ -76,7 +77,8 @@ def table(rows: Iterable[Result], experiment: Experiment, metric: str | None = N
             f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; train and evaluate "
             "the experiment with several values of a setting, such as --set method.lambda_g=0.1"
         )
-    return pipes(grid)
+    note = Note(f"DAMAGED RESULTS: {text}.", loud=True) if (text := damage(rows)) else None
+    return pipes(grid) + (f"\n{wrapped(note)}\n" if note else "")
 
 
 def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Experiment:
@@ -89,8 +91,8 @@ def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Exp
         if row.experiment == experiment.name and row.run not in by_id:
             by_id[row.run] = RunConfig.from_json(row.config)
     for run in tuple(by_id.values()):
-        while (start := run.init_from) and start not in by_id and (file := runs / start / "config.json").is_file():
-            run = by_id[start] = replace(RunConfig.from_json(json.loads(file.read_text(encoding="utf-8"))), row="")
+        while (start := run.init_from) and start not in by_id and (runs / start / "config.json").is_file():
+            run = by_id[start] = replace(read_config(runs / start), row="")
     return replace(experiment, runs=tuple(by_id.values()))
 
 

@@ -1,6 +1,6 @@
 """The notes under a table: the meaning of its numbers, the conditions they were measured under, and missing results."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from featcache.leaks import WARNING
 from featcache.wording import first
@@ -49,7 +49,7 @@ def notes(
         *_collapsed(planned, results),
         *_oracles(lines),
         *_unknown_start(experiment),
-        *_missing(experiment, planned, results),
+        *missing(experiment, planned, results),
     ]
     calm = [Note(_numbers(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
     calm += [Note(text) for text in experiment.task.notes]
@@ -308,20 +308,23 @@ def _seeds(seeds: Iterable[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def _missing(experiment: Experiment, planned: RunIds, results: dict[str, Result]) -> list[str]:
-    """A warning about missing results: per row their number, the number planned, and the first of them."""
+def missing(experiment: Experiment, planned: RunIds, results: Container[str]) -> list[str]:
+    """A warning about missing results: per row their number, the number planned, and the first of them.
+
+    results: ids of the runs that have one.
+    """
     holes: dict[str, dict[tuple[int, ...], list[str]]] = {}  # method -> missing seeds -> shifts that lack these
     totals: dict[str, int] = {}
     for (method, shift), seeds in planned.items():
         totals[method] = totals.get(method, 0) + len(seeds)
-        if missing := tuple(seed for seed, run in seeds.items() if run not in results):
-            holes.setdefault(method, {}).setdefault(missing, []).append(shift)
+        if lacking := tuple(seed for seed, run in seeds.items() if run not in results):
+            holes.setdefault(method, {}).setdefault(lacking, []).append(shift)
     if not holes:
         return []
     rows = []
     for method, groups in holes.items():
-        count = sum(len(missing) * len(shifts) for missing, shifts in groups.items())
-        cells = first([f"{first(shifts, 3)} {_seeds(missing)}" for missing, shifts in groups.items()], 3, "; ")
+        count = sum(len(lacking) * len(shifts) for lacking, shifts in groups.items())
+        cells = first([f"{first(shifts, 3)} {_seeds(lacking)}" for lacking, shifts in groups.items()], 3, "; ")
         rows.append(
             f"{method} all {count}" if count == totals[method] else f"{method} {count} of {totals[method]} ({cells})"
         )

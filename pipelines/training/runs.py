@@ -7,15 +7,17 @@
     outputs.npz   outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
                   in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
                   in clustering "feature_B0", "feature_B1", and where there are clusters "cluster_B0", "cluster_B1"
+    SHA256SUMS    digests of the files above
 
 A folder is written under another name and renamed, so it is complete or absent. Later damage (a full disk, an
-interrupted copy) is noticed when the folder is opened.
+interrupted copy, files or folders that were exchanged) is noticed when the folder is opened. Folders of earlier
+versions have no SHA256SUMS; in these, damage is noticed where a file cannot be read any more.
 """
 
-import hashlib
 import json
+import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,17 +28,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache import registry
+from featcache import registry, sums
 from featcache.errors import ConfigError
-from featcache.files import making_folder, steady
+from featcache.files import file_sha256, making_folder, remembered, steady
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened
+from pipelines.training.outputs import ONCE
 
 T = TypeVar("T")
+FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
 FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
 
 
@@ -50,12 +54,16 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Read configuration and facts; ConfigError when the run is missing or one of its files is damaged."""
+        """Read configuration and facts; ConfigError when the run is missing or one of its files is damaged.
+
+        Files are compared with SHA256SUMS, each once per process while it does not change.
+        """
         if not folder.is_dir():
             raise ConfigError(f"no finished run at {folder}; train it with `featcache train-head`")
-        run = cls(folder, _sound(folder / "config.json", _config), _sound(folder / "run.json", _facts))
+        config, has_sums = read_config(folder), _check_sums(folder, FILES)
+        run = cls(folder, config, _sound(folder / "run.json", _facts))
         _sound(folder / "log.jsonl", run.check_log)
-        for name in ("head.pt", "outputs.npz"):
+        for name in () if has_sums else ("head.pt", "outputs.npz"):
             _sound(folder / name, _check_zip)
         return run
 
@@ -73,8 +81,15 @@ class Run:
 
         In retrieval "captions" (c,) are rows of the manifest of captions, and "clip" (c,) positions in "rows".
         """
-        with np.load(self.folder / "outputs.npz") as arrays:
-            return dict(arrays)
+        return _sound(self.folder / "outputs.npz", self._outputs)
+
+    def _outputs(self, path: Path) -> dict[str, NDArray[Any]]:
+        with np.load(path) as arrays:
+            outputs = dict(arrays)
+        points = {name: len(array) for name, array in outputs.items() if name not in ONCE}
+        if "rows" not in outputs or set(points.values()) != {len(self.points)}:
+            raise ValueError(f"it has other outputs than rows and {len(self.points)} kept points")
+        return outputs
 
     @property
     def points(self) -> list[dict[str, float]]:
@@ -84,25 +99,80 @@ class Run:
 
     def log(self) -> list[dict[str, float]]:
         """The terms of the loss at each step."""
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        return _sound(
+            self.folder / "log.jsonl",
+            lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
+        )
 
     def method(self, device: str = "cpu") -> Method:
         """The trained method, in eval mode."""
+        method = build(self.config, _sound(self.folder / "run.json", self._spec)).to(device)
+        weights = load_weights(self.folder, device)
+        _sound(self.folder / "head.pt", lambda _: method.load_state_dict(weights))
+        return method.eval()
+
+    def _spec(self, _: Path) -> Spec:
         facts = self.facts["spec"]
         shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
         named = {name: tuple(facts.get(name, ())) for name in ("domains", "captions")}
-        spec = Spec(**{**facts, **named, "shapes": shapes})
-        method = build(self.config, spec).to(device)
-        method.load_state_dict(torch.load(self.folder / "head.pt", map_location=device, weights_only=True))
-        return method.eval()
+        return Spec(**{**facts, **named, "shapes": shapes})
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of a run's folder; ConfigError when the folder is damaged, or is that of another run."""
+    _check_sums(folder, ("config.json",))
+    config = _sound(folder / "config.json", _config)
+    if config.id != (name := os.path.basename(os.path.abspath(folder))):
+        raise ConfigError(
+            f"{folder} is the folder of run {config.id}, under another name: it was renamed or exchanged; name it "
+            f"{config.id}, and train run {name} again with `featcache train-head`"
+        )
+    return config
+
+
+def load_weights(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """The state dict in head.pt; ConfigError when it cannot be read."""
+    weights: dict[str, Tensor] = _sound(
+        folder / "head.pt", lambda path: torch.load(path, map_location=device, weights_only=True)
+    )
+    return weights
+
+
+def _check_sums(folder: Path, names: Iterable[str]) -> bool:
+    """Compare files with SHA256SUMS; False if there is none, as in folders of earlier versions."""
+    if not (folder / sums.NAME).exists():
+        return False
+    listed = _sound(folder / sums.NAME, lambda path: sums.parse(path.read_bytes()))
+
+    def check(path: Path) -> None:
+        if listed.get(path.name) != _sha256(path):
+            raise ValueError(f"it does not match {sums.NAME}")
+
+    for name in names:
+        _sound(folder / name, check)
+    return True
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS for the files in a run's folder."""
+    (folder / sums.NAME).write_bytes(sums.text({name: file_sha256(folder / name) for name in FILES}))
+
+
+_sha256 = remembered(1 << 14)(file_sha256)
 
 
 def _sound(path: Path, read: Callable[[Path], T]) -> T:
-    """Return `read(path)`; ConfigError with the fix if the file of a run is missing or damaged."""
+    """Return `read(path)`; ConfigError with the fix if the file of a run is missing or damaged.
+
+    Torch, numpy and zipfile raise errors of many types for damaged files.
+    """
     try:
         return read(path)
-    except (FileNotFoundError, ValueError, TypeError, ConfigError) as error:
-        problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
+            raise  # of the disk, not of the file's content
+        reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
+        problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({reason})"
         raise ConfigError(f"{path} {problem}; train the run again with `featcache train-head`") from None
 
 
@@ -119,9 +189,17 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _check_zip(path: Path) -> None:
-    """Check that weights or outputs are a zip archive; its directory is at the end, so a truncated file has none."""
-    if path.stat().st_size == 0 or not zipfile.is_zipfile(path):
+    """Check that weights or outputs are a zip archive whose members have the checksums that it lists."""
+    if path.stat().st_size == 0 or not zipfile.is_zipfile(path):  # its directory is at the end
         raise ValueError("it is cut off, or not an archive of torch or numpy")
+    if member := _first_bad(path):
+        raise ValueError(f"{member} in it does not match its checksum")
+
+
+@remembered(1 << 14)
+def _first_bad(path: Path) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def build(config: RunConfig, spec: Spec) -> Method:
@@ -158,6 +236,7 @@ def write(
             torch.save(dict(weights), file)
         with steady(scratch / "outputs.npz") as file:
             np.savez(file, **outputs)  # type: ignore[arg-type]
+        write_sums(scratch)
 
 
 # --------------------------------------------------------------------------------------------------------- earlier runs
@@ -174,7 +253,7 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
             path = Run.open(runs / first).folder / "head.pt"
         except ConfigError as error:
             raise ConfigError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
-        read["init_from"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        read["init_from"] = _sha256(path)
     return read
 
 

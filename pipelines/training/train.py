@@ -25,7 +25,7 @@ from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
 from pipelines.training.optimizers import optimizers, update
 from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look
-from pipelines.training.runs import build, fingerprints, out_of_date, write
+from pipelines.training.runs import build, fingerprints, load_weights, out_of_date, write
 from pipelines.training.shared import Shared
 
 Log = list[dict[str, float]]  #: the terms of each step
@@ -192,7 +192,7 @@ def check_finite(log: Log, method: Method) -> None:
 def copy_weights(folder: Path, method: Method) -> None:
     """Copy the weights that an earlier run and this one share by name and shape; they must include the whole net."""
     current = method.state_dict()
-    earlier = torch.load(folder / "head.pt", map_location="cpu", weights_only=True)
+    earlier = load_weights(folder)
     shared = {name: value for name, value in earlier.items() if name in current and value.shape == current[name].shape}
     if missing := [name for name in current if name.startswith("net.") and name not in shared]:
         raise ConfigError(f"init_from {folder.name} has another net: it lacks {missing[0]}, or has it in another shape")

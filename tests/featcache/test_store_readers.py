@@ -35,7 +35,7 @@ def store(tmp_path, request, monkeypatch):
 
 
 def ours(store, name):
-    return store._array("digest") if name == "digest" else getattr(store, name)
+    return store._digests if name == "digest" else getattr(store, name)
 
 
 @pytest.mark.parametrize("name", ARRAYS)

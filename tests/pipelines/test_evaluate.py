@@ -18,7 +18,7 @@ from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import evaluate, predictions
 from pipelines.measures.accuracy import topk_accuracy
 from pipelines.tasks.classification import TASK
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, write_sums
 from pipelines.training.train import train
 from tests.helpers.stores import CLASSES, STORES, manifest, run, write_all, write_store
 
@@ -162,6 +162,7 @@ def test_dead_features_have_norms_but_no_coefficient_of_variation(stores, tmp_pa
     folder = train(run(steps=0), stores, tmp_path)
     weights = {name: torch.zeros_like(w) for name, w in Run.open(folder).method().state_dict().items()}
     torch.save(weights, folder / "head.pt")
+    write_sums(folder)
     metrics = values(folder, stores)
     assert metrics["norm/source/rgb"] == metrics["norm/target/flow"] == 0
     assert not any(metric.startswith("cv_") for metric in metrics)
@@ -210,6 +211,7 @@ def test_a_changed_first_stage_is_refused(stores, tmp_path):
     first = train(run(), stores, tmp_path)
     second = train(run(seed=1, init_from=first.name), stores, tmp_path)
     torch.save({name: w + 1 for name, w in Run.open(first).method().state_dict().items()}, first / "head.pt")
+    write_sums(first)
     with pytest.raises(ConfigError, match="init_from has changed since"):
         evaluate(second, stores)
 
@@ -277,6 +279,7 @@ def of_points(run_folder, accuracies, held):
     facts = json.loads((run_folder / "run.json").read_text())
     facts["points"] = [{"step": k, "source_val": value} for k, value in enumerate(held)]
     (run_folder / "run.json").write_text(json.dumps(facts))
+    write_sums(run_folder)
 
 
 def test_of_equal_points_the_latest_is_selected_and_shown(stores, tmp_path):

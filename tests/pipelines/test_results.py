@@ -4,13 +4,15 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import threading
 import warnings
 
+import google_crc32c
 import pytest
 
 from featcache.errors import ConfigError
-from pipelines.evaluation.results import Result, append, read
+from pipelines.evaluation.results import Result, append, blank_damaged, damage, read
 
 ONE = Result(
     run="rna_day_on-night_s0_1",
@@ -69,7 +71,7 @@ def test_a_torn_last_line_is_told_and_the_next_append_is_whole(tmp_path, cut):
     if cut == 1:  # only the line's end is gone: nothing is lost
         assert read(path) == [ONE, but(metric="top5")]
     else:
-        with pytest.warns(UserWarning, match="results.jsonl line 2 .*left out.*evaluate again"):
+        with pytest.warns(UserWarning, match=r"results.jsonl' \(line 2\).*`featcache evaluate`"):
             assert read(path) == [ONE]
     append(path, [but(metric="mean_class")])
     with warnings.catch_warnings():
@@ -138,13 +140,20 @@ def test_a_line_that_is_no_result_is_told(tmp_path, line):
     path = tmp_path / "results.jsonl"
     append(path, [ONE])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.warns(UserWarning, match="line 2 .*left out.*evaluate again"):
+    with pytest.warns(UserWarning, match=r"results.jsonl' \(line 2\).*`featcache evaluate`"):
         assert read(path) == [ONE]
+
+
+def without_checksum(path):
+    """Rewrite a file as an earlier version wrote it."""
+    path.write_text(re.sub(', "crc32c": "[0-9a-f]{8}"}$', "}", path.read_text(), flags=re.MULTILINE))
 
 
 def test_lines_from_before_collapse_was_told_are_read(tmp_path):
     path = tmp_path / "results.jsonl"
     append(path, [ONE])
+    without_checksum(path)
+    assert "crc32c" not in path.read_text()
     path.write_text(path.read_text().replace(', "collapsed": []', ""))
     assert read(path) == [ONE]
 
@@ -152,8 +161,58 @@ def test_lines_from_before_collapse_was_told_are_read(tmp_path):
 def test_fields_of_a_newer_version_are_left_out(tmp_path):
     path = tmp_path / "results.jsonl"
     append(path, [ONE])
+    without_checksum(path)
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 0, "mood": "good"'))
     assert read(path) == [ONE]
+
+
+def test_the_last_key_is_the_checksum_of_the_line_without_it(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append(path, [ONE])
+    line = json.loads(path.read_text())
+    assert list(line)[-1] == "crc32c"
+    without_checksum(path)
+    assert line.pop("crc32c") == f"{google_crc32c.value(path.read_bytes().rstrip()):08x}"
+    assert json.loads(path.read_text()) == line
+
+
+def test_damaged_lines_are_counted_in_one_warning_until_they_are_measured_again(tmp_path):
+    """Each flipped bit of the second line, and zeros over the first: never another number, and the others stay."""
+    path, many = tmp_path / "results.jsonl", [ONE, but(metric="top5"), but(metric="mean_class", value=0.25)]
+    append(path, many)
+    whole = path.read_bytes()
+    first, second, _ = (len(line) for line in whole.splitlines(keepends=True))
+    for place in range(first, first + second - 1, 7):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(bytes(flipped))
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            kept = read(path)
+        assert set(map(repr, kept)) <= set(map(repr, many))
+        assert {row.metric for row in kept} >= {"top1", "mean_class"}
+    path.write_bytes(bytes(first - 1) + whole[first - 1 :].replace(b"0.25", b"0.75"))
+    with pytest.warns(UserWarning, match="2 damaged") as caught:
+        results = read(path)
+    assert results == [but(metric="top5")]
+    (warning,) = caught
+    assert re.search(r"2 damaged lines.*'.*/results.jsonl' \(line 1, 3\).*`featcache evaluate`", str(warning.message))
+    assert damage(results) in str(warning.message)
+    assert blank_damaged(path) == 2
+    append(path, [ONE])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(path) == [but(metric="top5"), ONE]
+        assert blank_damaged(path) == 0
+        assert damage(read(path)) == damage([ONE]) == ""
+
+
+def test_the_path_in_a_warning_has_no_control_characters(tmp_path):
+    path = tmp_path / "a\x1b[31m\n" / "results.jsonl"
+    append(path, [ONE])
+    path.write_bytes(b"\0" * 40)
+    with pytest.warns(UserWarning, match=r"1 damaged line .*a\\x1b\[31m\\n/results.jsonl' \(line 1\)"):
+        assert read(path) == []
 
 
 def test_no_file_is_named(tmp_path):

@@ -31,7 +31,7 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.training import engine
 from pipelines.training import train as train_module
 from pipelines.training.outputs import feature_norms, look, outputs
-from pipelines.training.runs import Run
+from pipelines.training.runs import FILES, Run, write_sums
 from pipelines.training.train import train
 from tests.conftest import ROOT
 from tests.helpers import caption_stores as captioned
@@ -560,6 +560,7 @@ def test_a_retrained_first_stage_makes_the_second_stale(tmp_path):
     assert Run.open(train(stage_b, stores, tmp_path)).facts["note"] == "new"
     method = Run.open(tmp_path / stage_a.id).method()
     torch.save({name: w + 1 for name, w in method.state_dict().items()}, tmp_path / stage_a.id / "head.pt")
+    write_sums(tmp_path / stage_a.id)
     note = Run.open(train(stage_b, stores, tmp_path)).facts["note"]
     assert note.endswith(" changed: init_from")
 
@@ -712,6 +713,7 @@ def test_the_engine_uses_one_thread_and_gives_the_others_back(stores, tmp_path, 
 
 def test_a_run_folder_is_plain_files(stores, tmp_path):
     folder = train(run(), stores, tmp_path)
-    assert sorted(os.listdir(folder)) == ["config.json", "head.pt", "log.jsonl", "outputs.npz", "run.json"]
+    assert sorted(os.listdir(folder)) == ["SHA256SUMS", *sorted(FILES)]
+    subprocess.run(["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"], cwd=folder, check=True)
     assert json.loads((folder / "config.json").read_text())["method"]["name"] == "source_only"
     assert isinstance(folder, Path)

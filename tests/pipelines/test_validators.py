@@ -31,7 +31,7 @@ from pipelines.measures.validators import (
 )
 from pipelines.tables.build import build, render
 from pipelines.training.outputs import features, scores
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, write_sums
 from pipelines.training.train import train
 from tests.helpers.result_rows import experiment, result, rows
 from tests.helpers.stores import manifest, run, write_all
@@ -233,6 +233,7 @@ def trained(stores, tmp_path_factory):
         config = override(BASE, f"select={rule}")
         folders[rule] = shutil.copytree(folders["last"], runs / config.id)
         (folders[rule] / "config.json").write_text(json.dumps(config.to_json()))
+        write_sums(folders[rule])
     return folders
 
 
@@ -412,5 +413,6 @@ def test_results_of_older_lines_need_no_score(trained, stores, tmp_path):
     facts = json.loads((folder / "run.json").read_text())
     facts["points"] = [{"step": point["step"], "source_val": point["source_val"]} for point in facts["points"]]
     (folder / "run.json").write_text(json.dumps(facts))
+    write_sums(folder)
     metrics = {metric for metric in values(folder, stores) if metric.startswith("validator/")}
     assert metrics == {"validator/source_val"}
