@@ -68,7 +68,7 @@ def per_kind(messages: Iterable[tuple[str, str]], most: int = 10) -> list[str]:
 
 
 def kind_of(message: str, *names: str) -> str:
-    """Return what a message has in common with others of its kind: no names, no numbers, no hints after a semicolon.
+    """Return a message without names, numbers and what follows a semicolon, so that messages of a kind are equal.
 
     >>> kind_of("a1.mp4 ends at 3.5; did you mean 'a2.mp4'?", "a1.mp4") == kind_of("b ends at 12", "b")
     True

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import os
 import sys
 import traceback
@@ -89,6 +90,8 @@ def from_module(name: str, module: ModuleType) -> Experiment:
     runs = getattr(module, "RUNS", None)
     if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
         raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")
+    if module.__name__ not in sys.modules:  # a user's file: its own kinds of text cannot be sent to worker processes
+        runs = [RunConfig.from_json(json.loads(json.dumps(run.to_json()))) for run in runs]
     published, note = getattr(module, "PUBLISHED", None), getattr(module, "NOTE", "")
     experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, note)
     _check_published(experiment, module)

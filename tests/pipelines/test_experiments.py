@@ -1,6 +1,7 @@
 """Experiments by name, file and folder; and the engine that trains them."""
 
 import dataclasses
+import pickle
 import sys
 import textwrap
 from math import ceil
@@ -184,17 +185,20 @@ def test_a_file_imports_the_modules_next_to_it_and_no_others_of_their_names(tmp_
     """Neighbours named as a module of Python or of this program do not take its place, in the file and afterwards."""
     for folder, seed in (("a", 1), ("b", 2)):
         (tmp_path / folder / "package").mkdir(parents=True)
-        (tmp_path / folder / "shared.py").write_text(f"from package.deep import SEED\nassert SEED == {seed}\n")
+        (tmp_path / folder / "shared.py").write_text(
+            "from enum import Enum\nfrom package.deep import SEED\nclass Time(str, Enum):\n    DAY = 'day'\n"
+        )
         (tmp_path / folder / "package" / "deep.py").write_text(f"SEED = {seed}\n")
         for name in ("heads", "colorsys"):
             (tmp_path / folder / f"{name}.py").write_text("raise RuntimeError('a neighbour was imported instead')\n")
         (tmp_path / folder / "table.py").write_text(
             "import colorsys, heads.batch, shared, package.deep\nfrom dataclasses import dataclass\n"
-            "from tests.helpers.stores import run\nRUNS = (run(seed=shared.SEED),)\n"
+            "from tests.helpers.stores import run\nRUNS = (run(seed=shared.SEED, source=(shared.Time.DAY,)),)\n"
             "@dataclass\nclass Choice:\n    seed: 'int' = 3\n"
         )
         before = list(sys.path)
-        assert experiments.load(tmp_path / folder / "table.py").runs[0].seed == seed
+        (loaded,) = experiments.load(tmp_path / folder / "table.py").runs
+        assert loaded == pickle.loads(pickle.dumps(loaded)) == run(seed=seed, source=("day",))  # for worker processes
         assert sys.path == before
         assert not {"shared", "package", "package.deep"} & set(sys.modules)
     assert "colorsys" in sys.modules
