@@ -23,7 +23,7 @@ def import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"no experiment file {path}")
     file = Path(os.path.abspath(path))  # as Python writes it into tracebacks
-    spec = importlib.util.spec_from_file_location(f"experiment file {path.stem}", file)
+    spec = importlib.util.spec_from_file_location("experiment_file", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -43,13 +43,13 @@ def _neighbours(folder: Path) -> Iterator[None]:
     Modules of Python, of this program and of installed packages come first. At the end the folder's modules are
     forgotten, because a file in another folder may have neighbours of the same names.
     """
-    before = set(sys.modules)
+    before, paths = set(sys.modules), list(sys.path)
     sys.path.append(str(folder))
     importlib.invalidate_caches()  # a neighbour may be new
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        sys.path[:] = paths
         tops = {name for name, module in sys.modules.items() if name not in before and _home(module) == folder}
         for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
             del sys.modules[name]
