@@ -9,7 +9,7 @@ from featcache.errors import FeatcacheError, ManifestError
 from featcache.files import near
 from featcache.manifest import BOUNDS, Clip, Manifest
 from featcache.progress import Progress, silent
-from featcache.wording import alike, exactly
+from featcache.wording import alike, exactly, first, kind_of, per_kind
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
@@ -32,6 +32,8 @@ def parts(path: Path) -> list[Path]:
 def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> list[str]:
     """List the problems of a manifest (a file) or a store (a folder); the list is empty when there are none.
 
+    Of problems of one kind, the first ten clips are listed, and the number of the others.
+
     fast: check only the file sizes of a store's features, not their content.
     """
     try:
@@ -42,18 +44,18 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
         manifest = Manifest.read(path)
     except FeatcacheError as error:
         return [str(error)]
-    return [*spellings(manifest), *_unseen(manifest), *_sources(manifest, progress)]
+    return [*spellings(manifest), *_unseen(manifest), *per_kind(_sources(manifest, progress))]
 
 
-def _sources(manifest: Manifest, progress: Progress) -> Iterator[str]:
-    """Open every source once and compare its clips with it."""
+def _sources(manifest: Manifest, progress: Progress) -> Iterator[tuple[str, str]]:
+    """Open every source once and compare its clips with it: the kind of each problem, and its sentence."""
     by_source: dict[tuple[Path, float | None], list[Clip]] = defaultdict(list)
     for clip in manifest:
         by_source[manifest.path(clip), clip.fps].append(clip)
     for done, ((path, fps), clips) in enumerate(by_source.items()):
         progress(done, len(by_source))
         for clip, problem in _source(path, fps, clips):
-            yield f"clip {clip.clip_id!r}: {problem}"
+            yield kind_of(problem, str(path)), f"clip {clip.clip_id!r}: {problem}"
     progress(len(by_source), len(by_source))
 
 
@@ -113,4 +115,4 @@ def _unseen(manifest: Manifest) -> Iterator[str]:
             )
             unseen = [name for name in classes if name in test and name not in train]
             if unseen and any(train):
-                yield f"domain {domain!r}: {kind} {', '.join(unseen)} occurs only in the test split"
+                yield f"domain {domain!r}: {kind} {first(unseen)} occurs only in the test split"

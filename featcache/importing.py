@@ -78,7 +78,7 @@ def import_features(
     manifest: Manifest,
     stores: Path,
     *,
-    ids: Sequence[str] | None = None,
+    ids: Sequence[str] | Sequence[Sequence[str]] | None = None,
     names: Mapping[str, str] | None = None,
     modalities: Mapping[str, str] | None = None,
     dtype: str | None = None,
@@ -88,7 +88,8 @@ def import_features(
 
     files: files of one format, in any order; each clip of a key is in one of them.
     format: a name of `bridges.names()`, or "store" for one of our own stores; only rows of clips that have not been
-    edited since are taken from a store. ids: the clip ids of a single file in its order, where the file has none.
+    edited since are taken from a store. ids: clip ids in the order of a file: one list per file, or one list for each
+    of the files (default: FILE.ids.txt next to FILE, or else the ids in FILE).
     names: key -> name of its store; only these keys are imported (default: all, each into a store of that name).
     modalities: key -> modality (default: the modality that the file names, or the key). dtype: float16 or float32
     (default: the file's).
@@ -234,12 +235,12 @@ def _from_files(
     format: str,
     manifest: Manifest,
     folder: Path,
-    ids: Sequence[str] | None,
+    ids: Sequence[str] | Sequence[Sequence[str]] | None,
     names: Mapping[str, str] | None,
     modalities: Mapping[str, str] | None,
 ) -> list[Source]:
     """The sources for the keys of foreign files; FormatError when a key has no clip of the manifest."""
-    parts = _read_files(files, format, ids)
+    parts = _read_files(files, format, ids, manifest)
     named = " and ".join(map(str, files))
     wanted = names or {key: store_name(key) for key in features_of(parts)}
     if not wanted:
@@ -290,20 +291,59 @@ def _note_choice(sources: list[Source], parts: Mapping[str, Mapping[Path, Extern
         sources[0].report.notes.append(f"leaves out {quoted(dict.fromkeys(others), SHOWN)}")
 
 
-def _read_files(files: Sequence[Path], format: str, ids: Sequence[str] | None) -> dict[str, dict[Path, External]]:
+def _read_files(
+    files: Sequence[Path], format: str, ids: Sequence[str] | Sequence[Sequence[str]] | None, manifest: Manifest
+) -> dict[str, dict[Path, External]]:
     """Read the files: key -> file -> the file's features of that key."""
     bridge = bridges.load(format)
     if not files:
         raise ConfigError("no file to import; name one or more")
-    if ids is not None and len(files) > 1:
-        raise ConfigError(f"--ids names the clips of one file, and there are {len(files)}; import a single file")
+    lists: list[Any] = [None] if ids is None else list(ids)
+    if ids is not None and all(isinstance(clip_id, str) for clip_id in ids):
+        lists = [ids]
+    if len(lists) not in (1, len(files)):
+        raise ConfigError(
+            f"--ids is given {len(lists)} times for {len(files)} files; give it once per file, in the order of the"
+            " files, or once if all files have the same clips in the same order"
+        )
     parts: dict[str, dict[Path, External]] = {}
-    for path in files:
+    for path, own in zip(files, lists * (len(files) // len(lists)), strict=True):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise FormatError(f"{path} is neither a file nor a folder; save its content to a file")
-        for key, table in bridge.read(path, ids).items():
+        try:
+            tables = _read_file(bridge, path, own, manifest)
+        except FormatError as error:
+            shared = "; --ids is given once, for each of the files: give it once per file, in their order"
+            raise FormatError(f"{error}{shared if own and len(lists) < len(files) else ''}") from None
+        for key, table in tables.items():
             parts.setdefault(key, {})[path] = table
     return parts
+
+
+def _read_file(bridge: Any, path: Path, ids: Sequence[str] | None, manifest: Manifest) -> dict[str, External]:
+    """Read a file with `ids`, or else with those in FILE.ids.txt next to it, or else with its own.
+
+    FormatError if the file has ids of clips of the manifest inside, and FILE.ids.txt has others.
+    """
+    beside = bridges.ids_file(path)
+    if ids is not None or not beside.is_file() or hasattr(bridge, "companions"):  # such a bridge reads it itself
+        tables: dict[str, External] = bridge.read(path, ids)
+        return tables
+    listed = bridges.read_ids(beside)
+    try:
+        tables = bridge.read(path, listed)
+    except FormatError as error:
+        raise FormatError(f"{error}; the ids are those of {beside}: correct that file or move it away") from None
+    try:
+        inside = dict.fromkeys(clip_id for table in bridge.read(path, None).values() for clip_id in table.ids)
+    except FeatcacheError:
+        inside = {}  # it cannot be read without a list of ids
+    if list(inside) != listed and not inside.keys().isdisjoint(clip.clip_id for clip in manifest):
+        raise FormatError(
+            f"{path} has ids of its own, {quoted(inside)}, and {beside.name} next to it has others, {quoted(listed)};"
+            f" move {beside.name} away, or choose it with --ids"
+        )
+    return tables
 
 
 def _matched(key: str, table: External, manifest: Manifest, path: Path, named: str) -> Imported:
@@ -317,7 +357,7 @@ def _matched(key: str, table: External, manifest: Manifest, path: Path, named: s
     if not report.matched:
         raise FormatError(
             f"{named}: no clip of {key} is in manifest {manifest.name!r}; the file has {quoted(table.ids)}, "
-            f"the manifest has {quoted(clip_ids)}"
+            f"the manifest has {quoted(clip_ids)}; if the file has no ids, {bridges.GIVE_IDS}"
         )
     return report
 
@@ -349,7 +389,10 @@ def _joined(key: str, tables: Mapping[Path, External]) -> External:
     for path, table in tables.items():
         for clip_id in table.ids:
             if first.setdefault(clip_id, path) != path:
-                raise FormatError(f"clip {clip_id!r} of {key} is in {first[clip_id]} and in {path}; import one of them")
+                raise FormatError(
+                    f"clip {clip_id!r} of {key} is in {first[clip_id]} and in {path}; import one of them, or each into"
+                    " a store of its own: one command per file, with --key KEY=NAME"
+                )
     places = [(table, k) for table in tables.values() for k in range(len(table.ids))]
 
     def row(k: int) -> NDArray[Any]:
@@ -377,7 +420,7 @@ def _from_store(
     names: Mapping[str, str] | None,
     modalities: Mapping[str, str] | None,
     dtype: str | None,
-    ids: Sequence[str] | None,
+    ids: object,
 ) -> Source:
     """The source for one of our own stores: the rows whose clips are unchanged in the manifest, and the recipe."""
     if modalities or ids is not None or dtype not in (None, FeatureStore.open(path).layout.dtype):
@@ -430,6 +473,7 @@ def _check_target(
     """Raise StoreError when `path` holds anything other than this import or a part of it."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())) or is_extending(path):
         return  # the writer finishes an extension that was interrupted
+    store = None
     try:
         store = FeatureStore.open(path)
         if not store.state.any() and not any((path / "journal").glob("*")):
@@ -442,7 +486,23 @@ def _check_target(
                 f"{windows} of {row_shape}"
             )
     except StoreError as error:
-        raise StoreError(f"{error}\n{ANOTHER_STORE}") from None
+        raise StoreError(f"{error}\n{_all_files(store, recipe) if store else ''}{ANOTHER_STORE}") from None
+
+
+def _all_files(store: FeatureStore, recipe: dict[str, Any]) -> str:
+    """The command that fills a store from further files, if the store has the same key of other files; else ""."""
+    stored, now = (made.get("external", {}) for made in (store.recipe, recipe))
+    if not now or any(stored.get(name) != now[name] for name in ("format", "key")):
+        return ""
+    names = [entry["file"] for entry in stored["files"]]
+    further = [entry["file"] for entry in now["files"] if entry["file"] not in names]
+    if not further:
+        return ""
+    command = " ".join(map(shlex.quote, [*names, *further]))
+    return (
+        f"one command fills a store from all its files: remove {store.path}, then "
+        f"`featcache import {now['format']} {command} MANIFEST`;\n"
+    )
 
 
 def _digest(path: Path) -> str:

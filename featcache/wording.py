@@ -1,6 +1,7 @@
 """Phrases that messages share: an unknown name, the first of many words, a size in bytes."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -47,6 +48,34 @@ def first(words: Iterable[str], most: int = 10, between: str = ", ") -> str:
     words = list(words)
     more = [f"… and {len(words) - most:,} more"] if len(words) > most else []
     return between.join([*words[:most], *more])
+
+
+def per_kind(messages: Iterable[tuple[str, str]], most: int = 10) -> list[str]:
+    """Return the first messages of each kind, and the number of the others with their last. messages: (kind, message).
+
+    >>> per_kind([("gone", "a is gone"), ("late", "b is late"), ("gone", "c is gone"), ("gone", "d is gone")], 1)
+    ['a is gone', '… and 2 more like it, the last one: d is gone', 'b is late']
+    """
+    kinds: dict[str, list[str]] = {}
+    for kind, message in messages:
+        kinds.setdefault(kind, []).append(message)
+    lines = []
+    for alike_ones in kinds.values():
+        lines += alike_ones[:most]
+        if (more := len(alike_ones) - most) > 0:
+            lines.append(f"… and {more:,} more like it, the last one: {alike_ones[-1]}")
+    return lines
+
+
+def kind_of(message: str, *names: str) -> str:
+    """Return a message without names, numbers and what follows a semicolon, so that messages of a kind are equal.
+
+    >>> kind_of("a1.mp4 ends at 3.5; did you mean 'a2.mp4'?", "a1.mp4") == kind_of("b ends at 12", "b")
+    True
+    """
+    for name in names:
+        message = message.replace(name, "")
+    return re.sub(r"\d+(\.\d+)?", "", message.partition(";")[0])
 
 
 def quoted(words: Iterable[str], most: int = 3) -> str:

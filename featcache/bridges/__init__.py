@@ -17,7 +17,8 @@ import leaves them out and names them. A file whose rows consist of named column
 Names of content that a bridge does not read at all are in `left_out` of its tables.
 
 `ids` is None or the clip ids in the order of the file, for files without ids. They replace the ids of a file that has
-its own. A different number of ids, or a duplicate id, is a FormatError.
+its own. A different number of ids, or a duplicate id, is a FormatError. An import takes `ids` from `ids_file(path)`, if
+that file exists and no other ids are given; only bridges that also write this file read it themselves.
 
 KEEPS is a subset of WORDS:
 
@@ -48,6 +49,8 @@ from featcache.spreadsheets import UTF8
 WORDS = ("several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe")  #: the choices for KEEPS
 #: names of arrays and columns that hold clip ids
 ID_NAMES = ("clip_id", "clip_ids", "ids", "uid", "narration_ids", "narration_id", "video_id", "id", "name")
+#: the fix for features without ids
+GIVE_IDS = "give the ids in a text file with --ids, or in FILE.ids.txt next to FILE: one per line, in the order of FILE"
 
 Times = tuple[NDArray[np.float64], NDArray[np.float64]]  #: start (T,) and stop (T,) of a clip's windows, in seconds
 
@@ -62,6 +65,11 @@ class External:
     recipe: dict[str, Any] = field(default_factory=dict)  #: the recipe in the file; {} if it has none
     columns: Sequence[str] = ()  #: names of the columns of a row, if the file has them
     left_out: Sequence[str] = ()  #: names of other columns, arrays or keys of the file, which are not in this table
+
+
+def ids_file(path: Path) -> Path:
+    """The text file of ids next to a file or folder of features."""
+    return path.parent / f"{path.name}.ids.txt"
 
 
 def read_ids(path: Path) -> list[str]:

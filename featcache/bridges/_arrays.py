@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import ID_NAMES, External, Times, read_ids
+from featcache.bridges import GIVE_IDS, ID_NAMES, External, Times, ids_file, read_ids
 from featcache.errors import FormatError
 from featcache.files import replacing
 from featcache.untrusted import reading
@@ -66,17 +66,12 @@ class Survey:
         return (*first, *self.row_shape)
 
 
-def ids_file(path: Path) -> Path:
-    """The text file of ids next to a file that cannot hold them."""
-    return path.with_name(f"{path.name}.ids.txt")
-
-
 def ids_beside(path: Path, given: Sequence[str] | None, count: int) -> list[str]:
     """The ids of `count` clips of a file that cannot hold them: `given`, or those in the text file next to it."""
     if given is None and not ids_file(path).exists():
         raise FormatError(
             f"{path} holds {count} features and no clip ids, and there is no file {ids_file(path).name} next to it;"
-            " give the ids in a text file with --ids, one per line, in the order of the file"
+            f" {GIVE_IDS}"
         )
     return choose_ids(read_ids(ids_file(path)) if given is None else None, given, count, str(path))
 
@@ -134,9 +129,7 @@ def choose_ids(own: Sequence[str] | None, given: Sequence[str] | None, count: in
     """The ids of `count` clips: `given`, or the file's own; FormatError if there are none or a wrong number."""
     ids = own if given is None else given
     if ids is None:
-        raise FormatError(
-            f"{place} has no clip ids (looked for {', '.join(ID_NAMES)}); give them in a text file, one per line"
-        )
+        raise FormatError(f"{place} has no clip ids (looked for {', '.join(ID_NAMES)}); {GIVE_IDS}")
     if len(ids) != count:
         origin = "it names" if given is None else "there are"
         raise FormatError(f"{place} has features of {count} clips, but {origin} {len(ids)} ids")

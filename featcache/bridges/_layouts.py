@@ -52,7 +52,7 @@ def tables_of(arrays: Mapping[str, Arraylike], ids: Sequence[str] | None, path: 
     ]
     columns = {key: _column(key, arrays[key], arrays, None if per_key else ids, path, join) for key in wide}
     tables = {key: table for key, table in columns.items() if table is not None}
-    if ids is not None and not described and len(wide) == len(ids):
+    if ids is not None and not described and 1 < len(wide) == len(ids):  # one id: both are the same
         if len(tables) < len(ids):
             return {ONE: one_per_clip(arrays, ids, path)}
         raise FormatError(

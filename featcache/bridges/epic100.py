@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import External
+from featcache.bridges import GIVE_IDS, External
 from featcache.bridges._arrays import as_windows, choose_ids, ids_of, survey
 from featcache.errors import FormatError
 from featcache.files import replacing
@@ -37,7 +37,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         own = None
         if ids is None:
             if "narration_ids" not in content:
-                raise FormatError(f"{path} has no narration_ids; give the ids in a text file with --ids, one per line")
+                raise FormatError(f"{path} has no narration_ids; {GIVE_IDS}")
             own = ids_of(content["narration_ids"], f"{path}: narration_ids")
         tables = {}
         for key, array in content["features"].items():

@@ -12,13 +12,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from featcache.bridges import External
+from featcache.bridges import External, ids_file
 from featcache.bridges._arrays import (
     ONE,
     as_windows,
     choose_ids,
     ids_beside,
-    ids_file,
     replacing_with_ids,
     rows_of,
     survey,

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bridges import External
+from featcache.bridges import External, ids_file
 from featcache.bridges._arrays import (
     ONE,
     as_windows,
     ids_beside,
-    ids_file,
     replacing_with_ids,
     rows_of,
     survey,

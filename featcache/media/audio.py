@@ -34,7 +34,8 @@ def read(
     """Yield one mono window per ascending start: samples at (round(start * rate) + k) / rate, float32 in [-1, 1].
 
     A window has round(seconds * rate) samples. Input and output are cut on one grid that starts at t = 0, so that a
-    sample does not depend on the place where decoding began. Windows that overlap are decoded together.
+    sample does not depend on the place where decoding began. Windows that overlap are decoded together, unless the
+    container rounds times.
     """
     from scipy.signal import resample_poly  # half a second of CPU that only sound should cost
 
@@ -53,18 +54,25 @@ def read(
 
 
 def _cuts(scan: Scan, track: AudioTrack, spans: Sequence[tuple[int, int]]) -> Iterator[NDArray[np.float32]]:
-    """Yield the sound of each span [start, stop) of samples at the source's own rate; spans ascend."""
+    """Yield the sound of each span [start, stop) of samples at the source's own rate; spans ascend.
+
+    Where the container rounds times (Matroska, FLV and ASF to milliseconds), the place of the samples depends on the
+    packet at which decoding begins. Each span is then decoded by itself, so that it never depends on the other spans.
+    """
+    whole = track.from_start or scan.joined  # decoding always begins at the first packet
+    alone = not whole and (Fraction(1, track.rate) / track.time_base).denominator > 1
     with opened(scan.path) as container:
         begin = end = 0
         sound = np.zeros(0, np.float32)
         for number, (start, stop) in enumerate(spans):
-            if number == 0 or start < begin or stop > end:
+            if number == 0 or alone or start < begin or stop > end:
                 begin, end = start, stop
                 for next_start, next_stop in spans[number + 1 :]:
-                    if next_start > end or next_stop > begin + TOGETHER * track.rate:
+                    if alone or next_start > end or next_stop > begin + TOGETHER * track.rate:
                         break
                     end = max(end, next_stop)
-                with opened(scan.path) if track.from_start or scan.joined else nullcontext(container) as entered:
+                # a seek may end elsewhere in a reader that has read before
+                with opened(scan.path) if whole or alone else nullcontext(container) as entered:
                     sound = _decode(entered, scan, track, begin, end)
             yield sound[start - begin : stop - begin]
 

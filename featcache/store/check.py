@@ -17,6 +17,7 @@ from featcache.store import _format as fmt
 from featcache.store import _lease, archive, digests
 from featcache.store.reader import FeatureStore, is_extending, rows_csv
 from featcache.store.writer import finish_extension
+from featcache.wording import kind_of, per_kind
 
 
 def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
@@ -53,10 +54,13 @@ def _unfinished(store: FeatureStore) -> list[str]:
     messages = []
     if left := store.counts()["not tried"]:
         messages.append(f"{left} of {len(store)} clips are not extracted yet; run `featcache extract` again")
-    return messages + [
-        f"clip {store.clip_ids[row]!r} failed: {store.failures.get(int(row), 'no reason recorded')}"
+    failed = [
+        (store.rows[row], store.failures.get(int(row), "no reason recorded"))
         for row in np.flatnonzero(store.state == fmt.FAILED)
     ]
+    return messages + per_kind(
+        (kind_of(reason, clip["source"]), f"clip {clip['clip_id']!r} failed: {reason}") for clip, reason in failed
+    )
 
 
 def repair(path: Path, progress: Progress = silent) -> list[str]:

@@ -1,6 +1,6 @@
 """Base of the classifiers that are fitted to whole sides at once: their features, and the time of the fit.
 
-    x = (v - μ_d) / (σ_d √D)      v: a row's modalities, concatenated; d: the row's domain
+    x = (v - μ_d) / σ_d      v: a row's modalities, concatenated; d: the row's domain
 
 Predictions come from the fitted classifier, never from the net's. The net matters only if it computes the features.
 Shapes: B rows (of a whole side where they are fitted), D entries of all modalities together, N domains.
@@ -95,7 +95,6 @@ class Fitted(Method):
                     mean_D, std_D, rows_D = moments(vectors["v"][in_domain], vectors["present"][in_domain])
                     self.mean[d] = mean_D.where(rows_D > 0, self.mean[d])
                     self.std[d] = std_D.where(rows_D > 0, self.std[d])
-        self.std.mul_(self.D**0.5)
 
     def rows(self, vectors: dict[str, Tensor]) -> Rows:
         """Standardise the output of `look`."""

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
 @click.option("--key", "keys", multiple=True, metavar="KEY[=NAME]", help="Import only this key, into the store NAME.")
 @click.option("--modality", "modalities", multiple=True, metavar="KEY=NAME", help="Modality of a key: rgb, flow, ...")
-@click.option("--ids", type=PATH, help="Text file with the clip ids, one per line, for a single FILE without ids.")
+@click.option(
+    "--ids",
+    type=PATH,
+    multiple=True,
+    help="Text file with the clip ids of a FILE without ids, one per line: once per FILE, in their order, or once for "
+    "all.  [default: FILE.ids.txt next to FILE]",
+)
 @click.option(
     "--dtype", type=click.Choice(["float16", "float32"]), help="Type of the features.  [default: that of FILE]"
 )
@@ -30,13 +36,14 @@ def import_(
     stores: Path,
     keys: tuple[str, ...],
     modalities: tuple[str, ...],
-    ids: Path | None,
+    ids: tuple[Path, ...],
     dtype: str | None,
 ) -> None:
     """Import features of other tools from FILEs into stores.
 
     Features are matched with the clips of MANIFEST by clip id. FORMAT is a name from `featcache list formats`, or
-    `store` for a featcache store. Every key of the files (modality, data set, column) becomes a store. Clips that are
+    `store` for a featcache store. Every key of the files (modality, data set, column) becomes a store; several FILES
+    of one key fill it together, in one command. The ids are in FILE, in FILE.ids.txt or in --ids. Clips that are
     missing in the files become absent; clips with values that are not finite become failed. The exit code is 1 if a
     clip failed or no clip was imported.
 
@@ -58,7 +65,7 @@ def import_(
             format,
             Manifest.read(manifest),
             stores,
-            ids=None if ids is None else read_ids(ids),
+            ids=[read_ids(path) for path in ids] or None,
             names={key: name or store_name(key) for key, name in _pairs("--key", keys).items()} or None,
             modalities=_pairs("--modality", modalities),
             dtype=dtype,

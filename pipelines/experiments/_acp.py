@@ -69,7 +69,7 @@ def rows(source: Source, experts: Iterable[str], captions: str, *, videos: bool 
         "CDAN": Row(cdan_keels.Params()),
         "CORAL": Row(coral.Params(lambda_coral=1000.0)),
         "DANN": Row(dann.Params()),
-        "MMD": Row(mmd.Params(gamma=0.0)),
+        "MMD": Row(mmd.Params()),
         "OT": Row(sinkhorn.Params()),
         "ACP": Row(acp.Params()),
     }

@@ -2,7 +2,12 @@
 
 import importlib
 import importlib.util
+import json
+import os
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -14,29 +19,66 @@ from pipelines.experiments._experiment import Experiment
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a user's file; ConfigError names the line of an error."""
+    """Import a user's file, which may import the modules next to it; ConfigError names the line of an error."""
     if not path.is_file():
         raise ConfigError(f"no experiment file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    file = Path(os.path.abspath(path))  # as Python writes it into tracebacks
+    spec = importlib.util.spec_from_file_location("experiment_file", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"{path}{_place(error, path)}: {_complaint(error)}") from error
+        with _neighbours(file.parent):
+            sys.modules[spec.name] = module  # dataclasses look their module up; removed at the end of the block
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{path}{_place(error, file)}: {_complaint(error)}") from error
     return module
 
 
-def _place(error: Exception, path: Path) -> str:
-    """` line N` of the file in which the error occurred; "" if the line is unknown."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        lines.append(error.lineno)
-    return f" line {lines[-1]}" if lines and lines[-1] else ""
+@contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Make the modules of a folder importable inside the block.
+
+    Modules of Python, of this program and of installed packages come first. At the end the folder's modules are
+    forgotten, because a file in another folder may have neighbours of the same names.
+    """
+    before, paths = set(sys.modules), list(sys.path)
+    sys.path.append(str(folder))
+    importlib.invalidate_caches()  # a neighbour may be new
+    try:
+        yield
+    finally:
+        sys.path[:] = paths
+        tops = {name for name, module in sys.modules.items() if name not in before and _home(module) == folder}
+        for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+            del sys.modules[name]
 
 
-def _complaint(error: Exception) -> str:
+def _home(module: ModuleType) -> Path | None:
+    """The folder that holds a module's file or, for a package, its folder; None for modules that have neither."""
+    place = next(iter(getattr(module, "__path__", ())), getattr(module, "__file__", None))
+    return Path(place).parent if place else None
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """` line N` of the file in which the error occurred, then `: NEIGHBOUR line N` if it arose in a module next to it.
+
+    "" if no line is known.
+    """
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno))
+    lines = [f" line {line}" for name, line in frames if Path(name) == file and line]
+    beside = [
+        f": {Path(name).name} line {line}"
+        for name, line in frames
+        if Path(name) != file and Path(name).parent == file.parent and line
+    ]
+    return "".join([*lines[-1:], *beside[-1:]])
+
+
+def _complaint(error: BaseException) -> str:
     """The message of an error; with its class, unless it is our own or the parser's."""
     if isinstance(error, SyntaxError):
         return error.msg
@@ -48,6 +90,8 @@ def from_module(name: str, module: ModuleType) -> Experiment:
     runs = getattr(module, "RUNS", None)
     if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
         raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")
+    if module.__name__ not in sys.modules:  # a user's file: its own kinds of text cannot be sent to worker processes
+        runs = [RunConfig.from_json(json.loads(json.dumps(run.to_json()))) for run in runs]
     published, note = getattr(module, "PUBLISHED", None), getattr(module, "NOTE", "")
     experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, note)
     _check_published(experiment, module)

@@ -35,7 +35,7 @@ ROWS = {
     "MoEE": _on(ce.Params(dim=32, relations=False)),
     "MMT": _on(mmt.Params(dim=32, layers=1, ff_dim=64)),
     "gated MLP": _on(gated.Params(dim=64)),
-    "MMD": Row(mmd.Params(gamma=0.0)),
+    "MMD": Row(mmd.Params()),
     "CORAL": Row(coral.Params()),
     "DANN": Row(dann.Params()),
     "CDAN": Row(cdan_keels.Params(K=16)),

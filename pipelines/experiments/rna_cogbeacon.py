@@ -37,7 +37,7 @@ ROWS = {
     "SAFN": Row(safn.Params()),
     "DANN": Row(dann.Params()),
     "MM-SADA": Row(mm_sada.Params(), target=True),
-    "MMD": Row(mmd.Params()),
+    "MMD": Row(mmd.Params(gamma=mmd.MM_SADA)),
     "MDANN (surrogate)": Row(mdann.Params(), changes=SURROGATE),
     "MCD": Row(mcd.Params()),
     "CBST": Row(cbst.Params()),

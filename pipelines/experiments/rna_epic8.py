@@ -44,7 +44,7 @@ OF_SOUND = dict.fromkeys(
 METHODS = {
     "source-only": Row(source_only.Params()),
     "DANN": Row(dann.Params()),
-    "MMD": Row(mmd.Params()),
+    "MMD": Row(mmd.Params(gamma=mmd.MM_SADA)),
     "AdaBN": Row(adabn.Params()),
     "DAAA (surrogate)": Row(daaa.Params()),
     "STCDA (surrogate)": Row(stcda.Params(), changes={"net": adapter.Params(act="none")}),

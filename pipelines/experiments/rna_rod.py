@@ -29,7 +29,7 @@ from pipelines.experiments._rows import SEEDS, Row, runs
 METHODS = {
     "source-only": Row(source_only.Params()),
     "DANN": Row(dann.Params()),
-    "MMD": Row(mmd.Params()),
+    "MMD": Row(mmd.Params(gamma=mmd.MM_SADA)),
     "AdaBN": Row(adabn.Params()),
     "SAFN": Row(safn.Params()),
     "entropy": Row(entropy.Params()),

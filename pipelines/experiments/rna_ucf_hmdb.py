@@ -26,7 +26,7 @@ from pipelines.experiments._rows import SEEDS, Passes, Row, runs
 ROWS = {
     "source-only": Row(source_only.Params()),
     "DANN": Row(dann.Params()),
-    "MMD": Row(mmd.Params()),
+    "MMD": Row(mmd.Params(gamma=mmd.MM_SADA)),
     "AdaBN": Row(adabn.Params()),
     "MM-SADA": Row(mm_sada.Params(), target=True),
     "STCDA (surrogate)": Row(stcda.Params(), changes={"net": adapter.Params(act="none")}),

@@ -40,7 +40,7 @@ COMMON: dict[str, Any] = {
 ROWS = {
     "source-only": Row(source_only.Params()),
     "AdaBN": Row(adabn.Params()),
-    "MMD": Row(mmd.Params()),
+    "MMD": Row(mmd.Params(gamma=mmd.MM_SADA)),
     "MCD": Row(mcd.Params(reversal=True)),
     "DANN": Row(dann.Params()),  # not in the paper's table
     "MM-SADA": Row(mm_sada.Params(), target=True),

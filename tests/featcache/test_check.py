@@ -11,6 +11,7 @@ import pytest
 from featcache import Clip, Manifest, media
 from featcache.check import parts, problems
 from featcache.errors import ManifestError
+from featcache.importing import import_features
 from tests.helpers.media import write_sound, write_video
 from tests.helpers.stores import write_all
 
@@ -162,6 +163,32 @@ def test_a_source_that_is_spelled_otherwise_on_the_disk_is_shown(tmp_path, monke
     (found,) = problems(Path("m.csv"))
     for word in words:
         assert word.replace("\\\\", "\\") in found.replace("start in", "start at")
+
+
+@pytest.mark.parametrize("ending", ["mp4", "npy"])
+def test_many_problems_of_a_kind_are_a_few_and_their_number(tmp_path, monkeypatch, ending):
+    names = [f"clip{n}.{ending}" for n in range(5000)]
+    found = check(tmp_path, *({"source": name} for name in names))
+    assert len(found) == 11
+    assert all(f"{name} does not exist" in problem for name, problem in zip(names[:10], found, strict=False))
+    assert "4,990 more" in found[-1]
+    monkeypatch.chdir(tmp_path)
+    assert len(problems(Path("m.csv"))) == 11
+    (tmp_path / "clip7.mp4").write_text("no film")
+    (tmp_path / "clip8000.npy").touch()
+    kinds = check(tmp_path, {"source": "clip7.mp4"}, *({"source": name} for name in names if "7" not in name))
+    assert len(kinds) == 12
+    assert sum("does not exist" in problem for problem in kinds) == 11  # the clips that are listed, and the last one
+
+
+def test_many_failed_clips_of_a_store_are_a_few_and_their_number(tmp_path):
+    rows = {f"c{n}": np.full((1, 4), np.nan if n < 30 else 1.0) for n in range(31)}
+    np.savez(tmp_path / "f.npz", x=np.concatenate(list(rows.values())), ids=list(rows))
+    manifest = Manifest("m", tuple(Clip(clip_id, "d", "train", f"{clip_id}.mp4") for clip_id in rows))
+    (report,) = import_features([tmp_path / "f.npz"], "npz", manifest, tmp_path / "s")
+    found = problems(report.path)
+    assert len(found) == 11
+    assert "20 more" in found[-1]
 
 
 def test_classes_that_only_the_test_split_has(sources):

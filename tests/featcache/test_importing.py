@@ -397,12 +397,84 @@ def test_one_store_from_several_files(tmp_path):
     assert all(len(entry[word]) == 64 for entry in entries for word in ("sha256", "ids_sha256"))
     assert [entry["file"] for entry in flow.recipe["external"]["files"]] == ["train.pkl"]
     assert import_features([test, train], "epic100", manifest, tmp_path / "s")[0].matched == list("abcd")
-    with pytest.raises(ConfigError, match="--ids .* one file, .* 2; import a single file"):
-        import_features([train, test], "epic100", manifest, tmp_path / "x", ids=["a", "b"])
+    with pytest.raises(ConfigError, match="--ids .* 3 times for 2 files; .* once per file"):
+        import_features([train, test], "epic100", manifest, tmp_path / "x", ids=[["a"], ["b"], ["c"]])
     epic.write(test, {"RGB": external({"d": rows["d"], "a": rows["a"]})})
     with pytest.raises(FormatError, match=r"clip 'a' of RGB is in \S+train.pkl and in \S+test.pkl; import one"):
         import_features([train, test], "epic100", manifest, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def write_without_ids(format, path, rows, key="features"):
+    """A file of (n, D) and no ids."""
+    if format == "npy":
+        with path.open("wb") as stream:
+            np.save(stream, rows)
+    elif format == "npz":
+        with path.open("wb") as stream:
+            np.savez(stream, **{key: rows})
+    elif format == "mat":
+        pytest.importorskip("scipy.io").savemat(path, {key: rows}, appendmat=False)
+    elif format == "hdf5":
+        with pytest.importorskip("h5py").File(path, "w") as hdf5:
+            hdf5[key] = rows
+    else:
+        bridges.load("epic100").write(path, {key: external({str(k): row[None] for k, row in enumerate(rows)})})
+
+
+@pytest.mark.parametrize("source", ["next to each file", "once per file"])
+@pytest.mark.parametrize("format", ["npy", "npz", "mat", "hdf5", "epic100"])
+def test_files_without_ids_fill_one_store(format, source, tmp_path):
+    rows, ids = RNG.normal(size=(5, 4)).astype(np.float16), (["d", "a"], ["c", "b", "e"])
+    paths = tmp_path / "x.data", tmp_path / "y.data"
+    for path, names, part in zip(paths, ids, (rows[:2], rows[2:]), strict=True):
+        write_without_ids(format, path, part)
+        if source == "next to each file":
+            bridges.ids_file(path).write_text("".join(f"{name}\n" for name in names))
+    given = ids if source == "once per file" else None
+    (report,) = import_features(paths, format, clips(*"abcde"), tmp_path / "s", ids=given)
+    store = FeatureStore.open(report.path)
+    for clip_id, row in zip("dacbe", rows, strict=True):
+        assert np.allclose(store[clip_id][0], row, atol=1e-3)
+    with pytest.raises(FeatcacheError, match="once per file, in their order|is in .*x.data and in .*y.data"):
+        import_features(paths, format, clips(*"abcde"), tmp_path / "t", ids=ids[0])
+
+
+def test_one_list_of_ids_may_serve_files_of_several_keys(tmp_path):
+    rows = RNG.normal(size=(3, 4)).astype(np.float32)
+    for key in ("rgb", "flow"):
+        write_without_ids("npz", tmp_path / f"{key}.npz", rows, key)
+    paths = [tmp_path / "rgb.npz", tmp_path / "flow.npz"]
+    for report in import_features(paths, "npz", clips(*"abc"), tmp_path / "s", ids=["c", "a", "b"]):
+        assert FeatureStore.open(report.path)["a"].tobytes() == rows[1].tobytes()
+
+
+@pytest.mark.parametrize("format", ["npz", "csv"])
+def test_ids_next_to_a_file_that_has_ids_are_used_unless_the_two_contradict(format, tmp_path):
+    path = tmp_path / f"f.{format}"
+    bridges.load(format).write(path, {"features": external({"0": ROWS["a"][:1], "1": ROWS["c"][:1]})})
+    beside = bridges.ids_file(path)
+    beside.write_text("b\na\n")
+    (report,) = import_features([path], format, clips("a", "b"), tmp_path / "s")  # no clip is called 0 or 1
+    assert np.allclose(FeatureStore.open(report.path)["b"][0], ROWS["a"][0], atol=1e-2)
+    with pytest.raises(FormatError, match=f"f.{format} has ids of its own, '0', '1', .*{beside.name} .*'b', 'a'"):
+        import_features([path], format, clips("a", "b", "1"), tmp_path / "t")
+    beside.write_text("a\n")
+    with pytest.raises(FormatError, match=f"{beside.name}: correct"):
+        import_features([path], format, clips("a", "b"), tmp_path / "t")
+    beside.write_text("0\n1\n")
+    (report,) = import_features([path], format, clips("0", "1"), tmp_path / "u")
+    assert report.matched == ["0", "1"]
+
+
+def test_a_further_file_for_a_store_names_the_command_with_all_files(tmp_path):
+    for name in ("a", "b c"):
+        bridges.load("npz").write(tmp_path / f"{name}.npz", {"RGB": external({name: ROWS["a"]})})
+    import_features([tmp_path / "a.npz"], "npz", clips("a", "b c"), tmp_path / "s")
+    command = r"remove \S+rgb.zarr, then `featcache import npz a.npz 'b c.npz' MANIFEST`"
+    for files in (["b c.npz"], ["a.npz", "b c.npz"]):
+        with pytest.raises(StoreError, match=command):
+            import_features([tmp_path / file for file in files], "npz", clips("a", "b c"), tmp_path / "s")
 
 
 def test_several_files_keep_the_times_that_they_have(tmp_path):
@@ -613,6 +685,22 @@ def test_ids_from_a_file(tmp_path):
     store = FeatureStore.open(tmp_path / "s" / "m" / "features.zarr")
     assert (store.modality, store.row_shape, store.windows) == ("rgb", (4,), 1)
     assert store["007"].tobytes() == ROWS["a"][1].astype(np.float32).tobytes()
+
+
+def test_ids_on_the_command_line_once_per_file(tmp_path):
+    for name, rows in (("f", ROWS["a"][:1]), ("g", ROWS["c"])):
+        write_without_ids("npz", tmp_path / f"{name}.npz", rows)
+    (tmp_path / "f.txt").write_text("c\n")
+    (tmp_path / "g.txt").write_text("a\nb\n")
+    clips(*"abc").write(tmp_path / "m.csv")
+    files = [tmp_path / "f.npz", tmp_path / "g.npz", tmp_path / "m.csv", "--stores", tmp_path / "s"]
+    result = run("import", "npz", *files, "--ids", tmp_path / "f.txt", "--ids", tmp_path / "g.txt")
+    assert result.exit_code == 0, result.output
+    assert "3 done" in result.stdout
+    result = run("import", "npz", *files)
+    assert result.exit_code == 1
+    assert "--ids" in result.stderr
+    assert "FILE.ids.txt" in result.stderr
 
 
 def test_several_files_and_keys_on_the_command_line(tmp_path):

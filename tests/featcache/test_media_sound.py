@@ -153,6 +153,26 @@ def test_seeking_gives_what_decoding_from_the_start_gives(tmp_path, name, codec,
             assert np.abs(part - whole[begin : begin + 8000]).max() <= tolerance
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("s.mka", "libopus", 48000),
+        ("s.mkv", "flac", 44100),
+        ("s.mka", "libmp3lame", 44100),
+        ("s.asf", "libmp3lame", 44100),
+        ("s.ts", "mp2", 44100),
+        ("s.flv", "libmp3lame", 44100),
+    ],
+)
+def test_where_containers_round_times_a_window_is_the_same_with_and_without_others(tmp_path, name, codec, rate):
+    path = write_sound(tmp_path / name, tone(6.0, rate) + 0.1 * noise(6 * rate), rate, codec=codec)
+    found = scan(path)
+    starts = [0.0, 0.013, 0.35, 0.7, 1.0, 2.013, 2.4, 3.3, 4.9]
+    for start, window in zip(starts, audio.read(found, found.audio, starts, 0.5, 16000), strict=True):
+        (alone,) = audio.read(found, found.audio, [start], 0.5, 16000)
+        np.testing.assert_array_equal(window, alone, err_msg=f"{start} s")
+
+
 def test_a_video_without_a_sound_track_is_absent_not_broken(tmp_path):
     path = write_video(tmp_path / "v.mp4", frames=5)
     with pytest.raises(MediaAbsentError, match="no audio track"):

@@ -16,8 +16,8 @@ from heads.nets import adapter
 from heads.testing.problems import EK, SPEC, batch, without
 
 LOSSES = {
-    "mmd": (mmd, {}, lambda *a: mmd_loss(*a, 9.7)),
-    "mmd of the batch's width": (mmd, {"gamma": 0.0}, lambda *a: mmd_loss(*a, 0.0)),
+    "mmd": (mmd, {}, lambda *a: mmd_loss(*a, 0.0)),
+    "mmd of MM-SADA": (mmd, {"gamma": mmd.MM_SADA}, lambda *a: mmd_loss(*a, 9.7)),
     "coral": (coral, {}, lambda *a: coral_loss(*a) + mean_gap(*a)),
     "coral as published": (coral, {"mean_term": False}, coral_loss),
     "sinkhorn": (sinkhorn, {}, lambda *a: sinkhorn_divergence(*a, 0.1, 50)),

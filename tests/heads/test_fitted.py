@@ -78,7 +78,7 @@ def test_domains_are_standardised_by_themselves_or_by_the_source(module):
             assert torch.equal(x["target"], vectors(target))
             continue
         assert torch.allclose(x["source"].mean(0), torch.zeros(D), atol=1e-5)
-        assert torch.allclose(x["source"].square().sum(1).mean(), torch.tensor(1.0))  # length about 1
+        assert torch.allclose(x["source"].square().mean(0), torch.ones(D))
         assert torch.allclose(x["target"].mean(0), torch.zeros(D), atol=1e-5) == (how == "domain")
         other = dataclasses.replace(source, domain=torch.full((24,), -1))
         assert torch.equal(method.rows(method.look(other)).x, x["source"])  # a domain that training never named
@@ -170,6 +170,39 @@ def test_it_is_the_one_of_scikit_learn(C):
     assert torch.allclose(b - b.mean(), torch.tensor(theirs.intercept_, dtype=torch.float32), atol=1e-3)
 
 
+@pytest.mark.parametrize("D", [16, 800])
+def test_C_is_that_of_scikit_learn_after_its_scaler_for_features_of_any_size(D):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    scaler = pytest.importorskip("sklearn.preprocessing").StandardScaler()
+    x, y = problem(rows=120, D=D)
+    x = 5 + x * torch.arange(1, D + 1)
+    spec = dataclasses.replace(_rotated.SPEC, shapes={"rgb": (D,)}, classes={"label": 4}, rows={"source": 80})
+    source, target = _rotated.side(x[:80], y[:80]), _rotated.side(x[80:], domain=1)
+    for C in (logistic_regression.Params().C, 1.0):
+        z = fitted(logistic_regression, source, spec=spec, C=C).predict(target)["label"]
+        theirs = linear_model.LogisticRegression(C=C, tol=1e-6, max_iter=1000)
+        theirs.fit(scaler.fit_transform(x[:80].double().numpy()), y[:80].numpy())
+        expected = torch.tensor(theirs.decision_function(scaler.transform(x[80:].double().numpy())))
+        assert torch.allclose((z - z.mean(1, keepdim=True)).double(), expected, atol=0.02)
+
+
+def test_the_default_does_not_underfit_long_features():
+    """Few entries separate the classes, and strong components that all entries share hide them: W must be long."""
+    g = torch.Generator().manual_seed(0)
+    D, K, rows = 800, 10, 500
+    shared, centre = torch.randn(5, D, generator=g), 0.8 * torch.randn(K, D, generator=g) * (torch.arange(D) < D // 8)
+    y = torch.arange(2 * rows) % K
+    x = torch.randn(2 * rows, 5, generator=g) @ shared + centre[y] + 2 * torch.randn(2 * rows, D, generator=g)
+    spec = dataclasses.replace(_rotated.SPEC, shapes={"rgb": (D,)}, classes={"label": K}, rows={"source": rows})
+    source, target = _rotated.side(x[:rows], y[:rows]), _rotated.side(x[rows:], domain=1)
+    default, weak, strong = (
+        _rotated.accuracy(fitted(logistic_regression, source, spec=spec, **C), target, y[rows:])
+        for C in ({}, {"C": 1.0}, {"C": 1 / D})
+    )
+    assert default > weak - 0.05
+    assert default > strong + 0.1
+
+
 def test_two_symmetric_rows_by_hand():
     # z = ±w for x = ±1 with W = (w, -w): 2 log(1 + e^-2w) + 2 w² / (2C) is least where w (1 + e^2w) = 2C.
     W, b = fit_logistic(torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]), 2, 1.0)
@@ -212,13 +245,13 @@ def test_the_surest_rows_equal_the_naive_loop(q):
 def test_self_training_adds_the_surest_target_rows_and_fits_again(spec):
     source, target = sides(spec)
     method = fitted(logistic_regression, source, target, spec, standardise="none", rounds=2, q=0.4)
-    x_s, x_t = vectors(source, spec), vectors(target, spec)
+    x_s, x_t, C = vectors(source, spec), vectors(target, spec), logistic_regression.Params().C
     for label, z in method.predict(target).items():
-        W, b = fit_logistic(x_s, source.y[label], spec.classes[label], 1.0)
+        W, b = fit_logistic(x_s, source.y[label], spec.classes[label], C)
         for _ in range(2):
             y_t = logistic_regression.surest((x_t @ W.T + b).softmax(1), 0.4)
             joined = torch.cat([source.y[label], y_t[y_t >= 0]])
-            W, b = fit_logistic(torch.cat([x_s, x_t[y_t >= 0]]), joined, spec.classes[label], 1.0)
+            W, b = fit_logistic(torch.cat([x_s, x_t[y_t >= 0]]), joined, spec.classes[label], C)
         assert torch.allclose(z, x_t @ W.T + b, atol=1e-3)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from heads.losses.moments import FACTORS, coral, covariance, mean_gap, mmd, squared_distances
+from heads.methods.mmd import Params
 
 
 def rows(seed, count=5, dim=3, scale=1.0):
@@ -50,6 +51,16 @@ def naive_coral(s, t):
 def test_mmd_equals_the_double_loop(gamma, count):
     s, t = rows(0, count), rows(1, 4) + 0.5
     assert whole(mmd, s, t, gamma) == pytest.approx(naive_mmd(s.tolist(), t.tolist(), gamma))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("D", [10, 100, 1000, 10_000])
+def test_the_default_kernels_have_a_gradient_for_features_of_any_size(D, scale):
+    s, t = (rows(seed, 30, D, scale) + seed * scale * D**-0.5 for seed in (0, 1))
+    s.requires_grad_()
+    value = mmd(s, t, everyone(s), everyone(t), Params().gamma)
+    (gradient,) = torch.autograd.grad(value, s)
+    assert gradient.norm() * s.detach().norm() > 0.2  # a lower bound of the change of MMD² by a relative step
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

@@ -1,8 +1,11 @@
 """Experiments by name, file and folder; and the engine that trains them."""
 
 import dataclasses
+import pickle
+import sys
 import textwrap
 from math import ceil
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +179,51 @@ def test_an_experiment_of_ones_own(tmp_path):
     experiment = experiments.load(path)
     assert (experiment.name, experiment.doc, len(experiment.runs)) == ("mine", "My table.", 2)
     assert experiment.published == {"source-only": {"day→night": 51.2}}
+
+
+def test_a_file_imports_the_modules_next_to_it_and_no_others_of_their_names(tmp_path):
+    """Neighbours named as a module of Python or of this program do not take its place, in the file and afterwards."""
+    for folder, seed in (("a", 1), ("b", 2)):
+        (tmp_path / folder / "package").mkdir(parents=True)
+        (tmp_path / folder / "shared.py").write_text(
+            "from enum import Enum\nfrom package.deep import SEED\nclass Time(str, Enum):\n    DAY = 'day'\n"
+        )
+        (tmp_path / folder / "package" / "deep.py").write_text(f"SEED = {seed}\n")
+        for name in ("heads", "colorsys"):
+            (tmp_path / folder / f"{name}.py").write_text("raise RuntimeError('a neighbour was imported instead')\n")
+        (tmp_path / folder / "table.py").write_text(
+            "import colorsys, heads.batch, shared, package.deep\nfrom dataclasses import dataclass\n"
+            "from tests.helpers.stores import run\nRUNS = (run(seed=shared.SEED, source=(shared.Time.DAY,)),)\n"
+            "@dataclass\nclass Choice:\n    seed: 'int' = 3\n"
+        )
+        before = list(sys.path)
+        (loaded,) = experiments.load(tmp_path / folder / "table.py").runs
+        assert loaded == pickle.loads(pickle.dumps(loaded)) == run(seed=seed, source=("day",))  # for worker processes
+        assert sys.path == before
+        assert not {"shared", "package", "package.deep"} & set(sys.modules)
+    assert "colorsys" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("table", "shared", "complaint"),
+    [
+        ("\n\nRUNS = (Runconfig(),)", "", "table.py line 3: NameError"),
+        (f"{OWN}\nRUNS = (run(steps=-1),)", "", "table.py line 2: steps=-1"),
+        ("\nRUNS = (", "", "table.py line 2: .*never closed"),
+        ("\nraise SystemExit(3)", "", "table.py line 2: SystemExit: 3"),
+        ("\nimport shared", "\n\n1 / 0", "table.py line 2: shared.py line 3: ZeroDivisionError"),
+        ("\nimport shared", "\nx = (", "table.py line 2: shared.py line 2: .*never closed"),
+        ("\nimport shared\nRUNS = shared.f()", f"{OWN}\nf = lambda: run(steps=-1)", "line 3: shared.py line 2: steps"),
+    ],
+)
+@pytest.mark.parametrize("form", ["table.py", "./table.py", "../here/table.py"])
+def test_errors_in_files_name_the_line_for_any_form_of_the_path(tmp_path, monkeypatch, form, table, shared, complaint):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("table.py").write_text(table)
+    Path("shared.py").write_text(shared)
+    with pytest.raises(ConfigError, match=complaint):
+        experiments.load(form)
 
 
 @pytest.mark.parametrize(
