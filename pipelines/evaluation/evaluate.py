@@ -88,8 +88,7 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
 def _results(run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
-    train = manifest.rows(domain=config.source, split=config.train_split)
-    limits = config.task.limits(manifest, train, run.outputs["rows"].tolist())
+    limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
     return [
         Result(
             run=config.id,
@@ -112,7 +111,7 @@ def _results(run: Run, opened: Opened, experiment: str, row: str | None, values:
             collapsed=tuple(run.facts["collapsed"]),
             leaks=_leaks(opened),
             tier=run.facts.get("tier", ""),
-            limits=limits,
+            limits=(*map(str, opened.left_out), *limits),
         )
         for metric, value in values.items()
     ]
@@ -204,12 +203,12 @@ def norms(method: Method, opened: Opened) -> dict[str, float]:
 
     The coefficients of variation are of the source, of the tested domain, and of both; a side whose features are all
     zero has none. Test rows of the source that lack a modality are left out of that modality's norm, and a source
-    without test rows has no norms.
+    without test rows that have features has no norms.
     """
     config = opened.config
     masked = replace(opened, config=replace(config, absent="mask"))
     by_domain = {}
-    if config.source and opened.manifest.rows(domain=config.source, split=config.test_split):
+    if config.source and masked.test_rows(*config.source):
         by_domain["source"] = feature_norms(method, masked.test(*config.source))
     by_domain["target"] = feature_norms(method, opened.test())
     values: dict[str, float] = {}

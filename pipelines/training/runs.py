@@ -171,6 +171,8 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
     read["manifest"] = opened.manifest.sha256
     if opened.captions:
         read["captions"] = opened.captions.manifest.sha256
+    if opened.config.absent == "mask" and opened.left_out:  # runs of an earlier version counted these clips
+        read["clips without features"] = "left out"
     if first := opened.config.init_from:
         try:
             path = Run.open(runs / first).folder / "head.pt"
