@@ -4,7 +4,7 @@ import click
 
 from featcache.errors import FeatcacheError
 from featcache.wording import first
-from pipelines.cli._shared import Job, experiment_options, note, progress_bar
+from pipelines.cli._shared import Job, experiment_options, note, once, progress_bar
 
 
 @click.command()
@@ -23,12 +23,24 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     Example:
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
     """
+    from pipelines.data.ahead import check_ahead, check_writable
     from pipelines.evaluation import results
     from pipelines.evaluation.evaluate import distances
     from pipelines.evaluation.evaluate import evaluate as run
+    from pipelines.training.runs import NotTrainedError
 
     shown = [config for config in job.experiment.runs if config.row]
-    failed, without = [], []  # errors: no result; a result, but no A-distances
+    training = f"`featcache train-head {job.experiment.arguments}` trains"
+    made = any((job.runs / config.id).is_dir() for config in shown)
+    lacking = f"{job.runs} has none of the {len(shown)} runs of {job.experiment.name}; {training} them"
+    try:
+        check_ahead(shown, job.stores, device)
+    except FeatcacheError as error:
+        raise error if made else click.ClickException(f"{lacking}, once this is mended: {error}") from error
+    if not made:
+        raise click.ClickException(lacking)
+    check_writable(job.runs)
+    failed, without = [], []  # runs and errors: no result; a result, but no A-distances
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         for number, config in enumerate(shown, 1):
             try:
@@ -38,17 +50,22 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
                     try:
                         results.append(job.results, distances(folder, job.stores, name, device, config.row))
                     except FeatcacheError as error:
-                        without.append(str(error))
+                        without.append((config, str(error)))
             except FeatcacheError as error:
-                failed.append(str(error))
+                failed.append((config, error))
             progress(number, len(shown))
     click.echo(job.results)
     if without:
-        note(f"{len(without)} of {len(shown)} runs have all results except A-distances:\n  " + "\n  ".join(without))
+        note(
+            f"{len(without)} of {len(shown)} runs have all results except A-distances:\n  " + "\n  ".join(once(without))
+        )
     if failed:
+        missing = sum(isinstance(error, NotTrainedError) for _, error in failed)
+        which = "the runs" if missing == len(failed) else f"the {missing} of them"
+        advice = f"; {training} {which} that are missing or out of date" if missing else ""
+        lines = once((config, str(error)) for config, error in failed)
         raise click.ClickException(
-            f"{len(failed)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.arguments}` "
-            "trains the runs that are missing or out of date:\n  " + first(failed, between="\n  ")
+            f"{len(failed)} of {len(shown)} runs have no result{advice}:\n  " + first(lines, between="\n  ")
         )
     if without:
         raise SystemExit(1)

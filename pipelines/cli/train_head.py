@@ -5,7 +5,7 @@ from collections import Counter
 
 import click
 
-from pipelines.cli._shared import CORES, Job, experiment_options, note, progress_bar
+from pipelines.cli._shared import CORES, Job, experiment_options, note, once, progress_bar
 
 
 @click.command("train-head")
@@ -17,16 +17,20 @@ def train_head(job: Job, workers: int, device: str) -> None:
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
     stores/kitchens. For a folder, a default experiment on every ordered pair of its domains is run. Finished runs are
-    kept. Failed runs are listed at the end, and the exit code is 1.
+    kept. What keeps all runs from being trained is an error before the first one. Failed runs are listed at the end, a
+    line per reason, and the exit code is 1.
 
     \b
     Examples:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
+    from pipelines.data.ahead import check_ahead, check_writable
     from pipelines.training.engine import Outcome, run_all
 
     began = time.monotonic()
+    check_ahead(job.experiment.runs, job.stores, device)
+    check_writable(job.runs)
     with progress_bar(f"train {job.experiment.name}", "run") as progress:
 
         def ended(outcome: Outcome, done: int, total: int) -> None:
@@ -40,9 +44,8 @@ def train_head(job: Job, workers: int, device: str) -> None:
         note(f"features: {tier}, {reason}")
     for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
         note(f"Warning in {count} of {len(outcomes)} runs: {warning}")
-    for outcome in outcomes:
-        if outcome.note:
-            note(f"{outcome.config.id}: {outcome.note}")
+    for line in once((outcome.config, outcome.note) for outcome in outcomes if outcome.note):
+        note(line)
     click.echo(job.runs)
     if counts["failed"]:
         raise SystemExit(1)

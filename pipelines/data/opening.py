@@ -119,6 +119,10 @@ class Opened:
 
     def test(self, *domains: str) -> Rows:
         """Load the test rows of these domains (default: the run's test domain), without labels."""
+        return self.load("test", self.check_test(*domains))
+
+    def check_test(self, *domains: str) -> list[int]:
+        """Return `test_rows`; ConfigError if there are too few for a test."""
         domains, split = domains or (self.config.test,), self.config.test_split
         where = f"{split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}"
         rows = self.test_rows(*domains)
@@ -137,7 +141,7 @@ class Opened:
                 f"{len(rows)} {split} rows of {', '.join(domains)} are fewer than its {self.clusters} clusters; take "
                 "another test_split"
             )
-        return self.load("test", rows)
+        return rows
 
     def test_rows(self, *domains: str) -> list[int]:
         """Return the test rows of these domains (default: the run's test domain) that `absent` leaves to the run."""

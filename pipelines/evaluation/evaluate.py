@@ -27,7 +27,7 @@ from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms
-from pipelines.training.runs import Run, changes, fingerprints
+from pipelines.training.runs import NotTrainedError, Run, changes, fingerprints
 
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
@@ -40,7 +40,7 @@ def evaluate(
     device: str = "cpu",
     row: str | None = None,
 ) -> list[Result]:
-    """All metrics of a finished run except A-distances; ConfigError if the data that the run read have changed.
+    """All metrics of a finished run except A-distances; NotTrainedError if the data that the run read have changed.
 
     row: name of the table row (default: the row that the run was trained for). A run's id does not depend on its row,
     so experiments share runs.
@@ -65,10 +65,10 @@ def distances(
 
 
 def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
-    """Open the data that the run read, and its trained method; ConfigError if the data have changed."""
+    """Open the data that the run read, and its trained method; NotTrainedError if the data have changed."""
     opened = open_run(run.config, stores, device)
     if changed := changes(run, fingerprints(opened, run.folder.parent)):
-        raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
+        raise NotTrainedError(f"{changed} has changed since run {run.config.id} was made; train it again")
     return opened, run.method(device)
 
 
@@ -187,12 +187,14 @@ def _selected(run: Run, score_point: Score) -> list[int]:
 
 
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:
-    """Label -> class numbers of the test rows, {} in retrieval; ConfigError if the manifest has changed since."""
+    """Label -> class numbers of the test rows, {} in retrieval; NotTrainedError if the manifest has changed since."""
     manifest = open_manifest(stores, run.config.manifest)
     if manifest.sha256 != run.facts["read"]["manifest"]:
-        raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
+        raise NotTrainedError(
+            f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again"
+        )
     rows, classes = run.outputs["rows"].tolist(), run.config.task.tested(manifest, run.config.test)
-    return {label: class_numbers(manifest, rows, label, names) for label, names in classes.items()}
+    return {label: class_numbers(manifest, rows, label, names, "test clips") for label, names in classes.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- norms

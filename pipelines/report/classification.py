@@ -30,7 +30,7 @@ def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], run
 
 def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> str:
     """The mean norms per modality and side, a panel per shift, and the table of the coefficients of variation."""
-    grid, note = norms_grid(rows, experiment)
+    grid, notes = norms_grid(rows, experiment)
     heading = "Feature norms per modality"
     if len(grid) == 1:
         return page.section(heading, "The results have no norms.")
@@ -51,7 +51,7 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
         plots.norms_legend(modalities),
         page.panels(figures),
         page.table(grid[0], body),
-        page.items([note.text]),
+        page.items(note.text for note in notes),
     )
 
 

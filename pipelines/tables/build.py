@@ -10,13 +10,15 @@ first, so their ± is over seeds too. Missing results are named below the table;
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from featcache.errors import ConfigError
+from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
+from pipelines.data.lacking import NO_FEATURES
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
@@ -163,12 +165,12 @@ def norms_table(rows: Iterable[Result], experiment: Experiment) -> str:
     if experiment.task.no_norms:
         kind = experiment.task.name
         raise ConfigError(f"{experiment.name!r} is a {kind} experiment and has no norms: {experiment.task.no_norms}")
-    grid, note = norms_grid(rows, experiment)
-    return pipes(grid) + "\n" + wrapped(note) + "\n"
+    grid, notes = norms_grid(rows, experiment)
+    return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in notes) + "\n"
 
 
-def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[list[str]], Note]:
-    """Return the cells of `norms_table`, headings first, and its note. Rows trained on target labels are left out."""
+def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[list[str]], list[Note]]:
+    """Return the cells of `norms_table`, headings first, and its notes. Rows trained on target labels are left out."""
     rows = tuple(rows)
     runs = {run.id for run in experiment.runs}
     measured = {row.metric for row in rows if row.run in runs}
@@ -188,11 +190,32 @@ def norms_grid(rows: Iterable[Result], experiment: Experiment) -> tuple[list[lis
         grid.append(cells)
     baseline = next(iter(tables.values())).baseline if tables else "the first row"
     printed = any(has_published(table.lines) for table in tables.values())
-    return grid, Note(
+    explained = Note(
         "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
         "shifts. 0: all modalities have the same norm. RNA lowers the coefficient. Change: of the mean, against "
         f"{baseline}." + " In parentheses: published numbers, in the authors' own setting." * printed
     )
+    featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
+    return grid, [*dict.fromkeys(featureless), explained, *_without_source(rows, experiment)]
+
+
+def _without_source(rows: Iterable[Result], experiment: Experiment) -> Iterator[Note]:
+    """Yield a note on the shifts whose source has no norms, and so no CV source and no CV both, with the reason."""
+    measured: dict[str, set[str]] = {}
+    for row in rows:
+        if row.metric.startswith("norm/") and row.test not in row.source:
+            measured.setdefault(row.run, set()).add(row.metric.split("/")[1])
+    reasons: dict[str, dict[str, None]] = {}
+    for run, sides in measured.items():
+        if "source" not in sides and (config := experiment.by_id.get(run)):
+            reason = (
+                f"no {config.test_split} clip of the source {'+'.join(config.source)} has features"
+                if config.source
+                else "its runs see no source"
+            )
+            reasons.setdefault(reason, {}).update(dict.fromkeys(experiment.columns.get(run, ())))
+    for reason, shifts in reasons.items():
+        yield Note(f"No CV source and no CV both in {first(shifts)}, because {reason}.")
 
 
 # -------------------------------------------------------------------------------------------------------------- runs

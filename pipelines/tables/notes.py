@@ -42,6 +42,7 @@ def notes(
     unequal = _unequal(clips)
     loud = [
         *([experiment.note] if experiment.note else []),
+        *([f"CHANGED SETTINGS: {', '.join(experiment.settings)} (--set)."] if experiment.settings else []),
         *_untrained(rows),
         *_leaks(rows),
         *_mixed(rows),

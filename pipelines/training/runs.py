@@ -41,6 +41,10 @@ T = TypeVar("T")
 FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
 
 
+class NotTrainedError(ConfigError):
+    """A run that is missing, damaged or out of date: training it again is the way out."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run."""
@@ -51,9 +55,9 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Read configuration and facts; ConfigError when the run is missing or one of its files is damaged."""
+        """Read configuration and facts; NotTrainedError when the run is missing or one of its files is damaged."""
         if not folder.is_dir():
-            raise ConfigError(f"no finished run at {folder}; train it with `featcache train-head`")
+            raise NotTrainedError(f"no finished run at {folder}; train it with `featcache train-head`")
         run = cls(folder, _sound(folder / "config.json", _config), _sound(folder / "run.json", _facts))
         _sound(folder / "log.jsonl", run.check_log)
         for name in ("head.pt", "outputs.npz"):
@@ -99,12 +103,12 @@ class Run:
 
 
 def _sound(path: Path, read: Callable[[Path], T]) -> T:
-    """Return `read(path)`; ConfigError with the fix if the file of a run is missing or damaged."""
+    """Return `read(path)`; NotTrainedError with the fix if the file of a run is missing or damaged."""
     try:
         return read(path)
     except (FileNotFoundError, ValueError, TypeError, ConfigError) as error:
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
-        raise ConfigError(f"{path} {problem}; train the run again with `featcache train-head`") from None
+        raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None
 
 
 def _config(path: Path) -> RunConfig:
@@ -177,7 +181,7 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
         try:
             path = Run.open(runs / first).folder / "head.pt"
         except ConfigError as error:
-            raise ConfigError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
+            raise NotTrainedError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
         read["init_from"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return read
 
