@@ -79,8 +79,8 @@ def _usable(folder: Path) -> tuple[dict[str, FeatureStore], list[str]]:
         raise ConfigError(f"{folder} has only stores that describe clips by their names: {', '.join(describing)}")
     reasons = []
     for name, store in found.items():
-        if left := int((store.state == NOT_TRIED).sum()):
-            reasons.append(f"{name}, because {left} of its {len(store)} clips were not tried (extract it again)")
+        if NOT_TRIED in store.state:
+            reasons.append(f"{name}, because it is unfinished (run the same `featcache extract` again)")
         elif name not in usable:
             reasons.append(f"{name}, because none of its {len(store)} clips has features")
     notes = [f"LEFT OUT: {', '.join(describing)}, stores whose names describe clips; an experiment file can name them."]
