@@ -327,6 +327,10 @@ class FeatureStore:
                 + "\nuse the store's recipe, or extract into another --stores folder"
             )
 
+    def has_recipe(self, recipe: dict[str, Any]) -> bool:
+        """Return True if rows made by this recipe have what the store's rows have."""
+        return flat(self.recipe) == flat(recipe)
+
     def _row(self, key: str | int) -> int:
         if isinstance(key, str):
             try:

@@ -324,6 +324,20 @@ def set_aside(path: Path, dtype: str) -> None:
         _lease.free(lock)
 
 
+def set_aside_undone(path: Path, recipe: dict[str, Any]) -> bool:
+    """Set aside a store of another recipe in which no row is done, and return True; False if there is none."""
+    try:
+        store = FeatureStore.open(path)
+    except StoreError:
+        return False  # there is none, or `StoreWriter.open` names what is wrong with it
+    logs = [int(log.stem) for log in (path / "journal").glob("*.log") if log.stem.isdecimal()]
+    journalled = [entry[0] for number in logs for entry in _block.read_log(path, number, store.layout)[0].values()]
+    if store.archived or store.has_recipe(recipe) or fmt.DONE in store.state or fmt.DONE in journalled:
+        return False
+    set_aside(path, store.layout.dtype)
+    return True
+
+
 def drop_aside(path: Path) -> None:
     """Delete the store that was set aside, if there is one."""
     remove_abandoned(_aside(path))

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -21,6 +21,7 @@ from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
+    from pipelines.config import RunConfig
     from pipelines.experiments import Experiment
 
 CORES = cores()
@@ -168,6 +169,18 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield progress
+
+
+def once(reasons: Iterable[tuple["RunConfig", str]]) -> list[str]:
+    """Return a line per different reason, with the number of its runs; ids of runs make no difference."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for run, reason in reasons:
+        kind = reason.replace(run.id, "").replace(run.init_from or run.id, "")
+        groups.setdefault(kind, []).append((run.id, reason))
+    return [
+        f"{f'{len(runs)} runs, the first ' if len(runs) > 1 else ''}{runs[0][0]}: {runs[0][1]}"
+        for runs in groups.values()
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
 """The command `featcache evaluate`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from featcache.errors import FeatcacheError
 from featcache.wording import first
-from pipelines.cli._shared import Job, experiment_options, note, progress_bar
+from pipelines.cli._shared import Job, experiment_options, note, once, progress_bar
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
 
 
 @click.command()
@@ -26,12 +31,14 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     from pipelines.evaluation import results
     from pipelines.evaluation.evaluate import distances
     from pipelines.evaluation.evaluate import evaluate as run
+    from pipelines.training.runs import NotTrainedError
 
     shown = [config for config in job.experiment.runs if config.row]
+    _check_runs(job, shown, device)
     if blanked := results.blank_damaged(job.results):
         lines = "line" if blanked == 1 else "lines"
         note(f"removed {blanked} damaged {lines} from {job.results}; runs of other experiments need `evaluate`, too")
-    failed, without = [], []  # errors: no result; a result, but no A-distances
+    failed, without = [], []  # runs and errors: no result; a result, but no A-distances
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         for number, config in enumerate(shown, 1):
             try:
@@ -41,17 +48,41 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
                     try:
                         results.append(job.results, distances(folder, job.stores, name, device, config.row))
                     except FeatcacheError as error:
-                        without.append(str(error))
+                        without.append((config, str(error)))
             except FeatcacheError as error:
-                failed.append(str(error))
+                failed.append((config, error))
             progress(number, len(shown))
     click.echo(job.results)
     if without:
-        note(f"{len(without)} of {len(shown)} runs have all results except A-distances:\n  " + "\n  ".join(without))
+        note(
+            f"{len(without)} of {len(shown)} runs have all results except A-distances:\n  " + "\n  ".join(once(without))
+        )
     if failed:
+        missing = sum(isinstance(error, NotTrainedError) for _, error in failed)
+        which = "the runs" if missing == len(failed) else f"the {missing} of them"
+        advice = f"; {_training(job)} {which} that are missing or out of date" if missing else ""
+        reasons = once((config, str(error)) for config, error in failed)
         raise click.ClickException(
-            f"{len(failed)} of {len(shown)} runs have no result; `featcache train-head {job.experiment.arguments}` "
-            "trains the runs that are missing or out of date:\n  " + first(failed, between="\n  ")
+            f"{len(failed)} of {len(shown)} runs have no result{advice}:\n  " + first(reasons, between="\n  ")
         )
     if without:
         raise SystemExit(1)
+
+
+def _check_runs(job: Job, shown: "list[RunConfig]", device: str) -> None:
+    """Raise an error if there is no run, or if something keeps all runs from being evaluated."""
+    from pipelines.data.ahead import check_ahead, check_writable
+
+    made = any((job.runs / config.id).is_dir() for config in shown)
+    lacking = f"{job.runs} has none of the {len(shown)} runs of {job.experiment.name}; {_training(job)} them"
+    try:
+        check_ahead(shown, job.stores, device)
+    except FeatcacheError as error:
+        raise error if made else click.ClickException(f"{lacking}, once this is mended: {error}") from error
+    if not made:
+        raise click.ClickException(lacking)
+    check_writable(job.runs)
+
+
+def _training(job: Job) -> str:
+    return f"`featcache train-head {job.experiment.arguments}` trains"

@@ -55,7 +55,11 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     help="Compile networks with torch.compile. graphs: also use CUDA graphs.",
 )
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads.  [default: one per core]")
-@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Try failed clips again. A store in which no clip is done is made again, by the recipe of this command.",
+)
 def extract(
     manifest: Path,
     extractors: tuple[str, ...],

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Job, experiment_options
+from featcache.errors import FeatcacheError
+from pipelines.cli._shared import PATH, Job, experiment_options, note
 
 
 @click.command()
@@ -19,9 +20,14 @@ def report(job: Job, out: Path | None) -> None:
     Example:
       featcache report kitchens --stores demo/stores --runs demo/runs
     """
+    from pipelines.data.ahead import check_ahead
     from pipelines.evaluation import results
     from pipelines.report import write as page
 
+    try:
+        check_ahead(job.experiment.runs, job.stores)
+    except FeatcacheError as error:
+        note(f"Warning: the page will lack what is read from stores: {error}")
     out = out or job.runs / f"{job.experiment.name}.html"
     page.write(job.experiment, results.read(job.results), job.runs, job.stores, out)
     click.echo(out)

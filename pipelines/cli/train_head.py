@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.cli._shared import CORES, Job, experiment_options, note, progress_bar
+from pipelines.cli._shared import CORES, Job, experiment_options, note, once, progress_bar
 
 if TYPE_CHECKING:
     from pipelines.training.engine import Outcome
@@ -21,17 +21,21 @@ def train_head(job: Job, workers: int, device: str) -> None:
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
     stores/kitchens. For a folder, a default experiment on every ordered pair of its domains is run. Finished runs are
-    kept, also those that were finished before Ctrl-C. Failed runs are listed at the end, and the exit code is 1. Two
-    processes with the same command share the work.
+    kept, also those that were finished before Ctrl-C. What keeps all runs from being trained is an error before the
+    first one. Failed runs are listed at the end, a line per reason, and the exit code is 1. Two processes with the same
+    command share the work.
 
     \b
     Examples:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
+    from pipelines.data.ahead import check_ahead, check_writable
     from pipelines.training.engine import run_all
 
     began, outcomes, busy = time.monotonic(), list["Outcome"](), False
+    check_ahead(job.experiment.runs, job.stores, device)
+    check_writable(job.runs)
 
     def ended(outcome: "Outcome", done: int, total: int) -> None:
         nonlocal busy
@@ -63,6 +67,5 @@ def _print(outcomes: "list[Outcome]", seconds: float) -> None:
         note(f"features: {tier}, {reason}")
     for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
         note(f"Warning in {count} of {len(outcomes)} runs: {warning}")
-    for outcome in outcomes:
-        if outcome.note:
-            note(f"{outcome.config.id}: {outcome.note}")
+    for line in once((outcome.config, outcome.note) for outcome in outcomes if outcome.note):
+        note(line)

@@ -50,6 +50,16 @@ class RunCaptions:
         """Return True for each of these clips that has a usable caption."""
         return np.isin(rows, self.clip[self.usable])
 
+    def unusable(self, rows: list[int]) -> tuple[tuple[str, ...], int]:
+        """Return the ids of the captions of these clips that have no features, and the number of all their captions.
+
+        A clip with an empty caption of its own has none.
+        """
+        clips, wanted = self.manifest.clips, np.isin(self.clip, rows)
+        if self.own:
+            wanted &= self.usable | np.array([bool(clip.caption.strip()) for clip in clips])
+        return tuple(clips[row].clip_id for row in np.flatnonzero(wanted & ~self.usable)), int(wanted.sum())
+
     def load(self, role: str, rows: list[int], domain: Tensor) -> Captions:
         """Load the captions of these clips, clip by clip: for sweeps, and unless the role is "test", for training."""
         position = {row: k for k, row in enumerate(rows)}

@@ -1,10 +1,19 @@
-"""Checks of stores against the windows that the feeds of a run draw."""
+"""Checks of the device, and of stores against the windows that the feeds of a run draw."""
 
 import numpy as np
+import torch
 
 from featcache import FeatureStore
 from featcache.errors import ConfigError
 from pipelines.config import RunConfig, parse_draw
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless torch can use this device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"no device {device!r} here ({str(error).splitlines()[0]}); take device cpu") from None
 
 
 def windows_text(store: FeatureStore, row: int) -> str:

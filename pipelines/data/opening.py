@@ -17,7 +17,8 @@ from featcache.store import DONE
 from heads.batch import Side, Spec
 from pipelines.config import OWN, Feed, RunConfig, method_class, parse_draw
 from pipelines.data.captions import RunCaptions, clip_rows
-from pipelines.data.checks import check_views, check_windows, windows_text
+from pipelines.data.checks import check_device, check_views, check_windows, windows_text
+from pipelines.data.lacking import LeftOut, featureless
 from pipelines.data.rows import Rows, load, sweeps_others
 from pipelines.data.seeds import generator
 from pipelines.data.stores import open_manifest, open_store
@@ -47,7 +48,7 @@ class Opened:
             if domains:
                 feeds = self._feeds(role)
                 swept = {m: feed.test for m, feed in feeds.items()} if sweeps_others(feeds) else {}
-                rows = len(self._train_rows(role, domains))
+                rows = len(self.train_rows(role))
                 drawn = {name: feed.train for m, feed in feeds.items() for name in feed.stores(m)}
                 wanted.append(Wanted(rows, drawn, swept))
         test = self.manifest.rows(domain=self.config.test, split=self.config.test_split)
@@ -75,12 +76,12 @@ class Opened:
         """The sides "source", "source_val" and "target" that the run has; only the first two have labels."""
         config, sides = self.config, {}
         if config.source:
-            kept, held = _hold_out(config, self.manifest, self._train_rows("source", config.source))
+            kept, held = _hold_out(config, self.manifest, self.train_rows("source"))
             sides["source"] = self.load("source", kept, labelled=True)
             if held:
                 sides["source_val"] = self.load("source", held, labelled=True)
         if config.target:
-            sides["target"] = self.load("target", self._train_rows("target", (config.target,)))
+            sides["target"] = self.load("target", self.train_rows("target"))
         return sides
 
     @cached_property
@@ -118,17 +119,51 @@ class Opened:
 
     def test(self, *domains: str) -> Rows:
         """Load the test rows of these domains (default: the run's test domain), without labels."""
+        return self.load("test", self.check_test(*domains))
+
+    def check_test(self, *domains: str) -> list[int]:
+        """Return `test_rows`; ConfigError if there are too few for a test."""
         domains, split = domains or (self.config.test,), self.config.test_split
-        rows = self.manifest.rows(domain=domains, split=split)
+        where = f"{split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}"
+        rows = self.test_rows(*domains)
         if not rows:
-            raise ConfigError(f"no {split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}")
-        rows = self._complete("test", rows)
+            if count := len(self.manifest.rows(domain=domains, split=split)):
+                raise ConfigError(
+                    f"all {count} {where} {self._lack}, so nothing can be tested; repair their sources and extract "
+                    "again, or take another test domain"
+                )
+            raise ConfigError(
+                f"no {where}; give clips the split {split!r}, or set test_split=train to test the clips of the split "
+                "'train' (transductive: the method adapts to the test clips, without their labels)"
+            )
         if len(rows) < self.clusters:
             raise ConfigError(
                 f"{len(rows)} {split} rows of {', '.join(domains)} are fewer than its {self.clusters} clusters; take "
                 "another test_split"
             )
-        return self.load("test", rows)
+        return rows
+
+    def test_rows(self, *domains: str) -> list[int]:
+        """Return the test rows of these domains (default: the run's test domain) that `absent` leaves to the run."""
+        rows = self.manifest.rows(domain=domains or (self.config.test,), split=self.config.test_split)
+        return self._complete("test", rows)
+
+    @cached_property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The clips that `absent` leaves out: of each training domain, of the test, and of the test's captions."""
+        sides = {"source": self.config.source, "target": (self.config.target,) if self.config.target else ()}
+        wanted = [(role, d, self.config.train_split) for role, domains in sides.items() for d in domains]
+        wanted.append(("test", self.config.test, self.config.test_split))
+        found = []
+        for role, domain, split in wanted if self.config.absent != "refuse" else []:
+            rows = self.manifest.rows(domain=domain, split=split)
+            kept = set(self._complete(role, rows))
+            ids = tuple(self.manifest.clips[row].clip_id for row in rows if row not in kept)
+            found.append(LeftOut(role, domain, ids, len(rows), whole=self.config.absent == "mask"))
+        if self.captions:
+            ids, count = self.captions.unusable(self.test_rows())
+            found.append(LeftOut("captions", self.config.test, ids, count))
+        return tuple(each for each in found if each.ids)
 
     def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
         """Load rows with the modalities that this role sees, to the memory of the tier."""
@@ -187,25 +222,36 @@ class Opened:
             raise ConfigError(f"the {role} sees no feed; change `seen_by` of {', '.join(self.config.feeds)}")
         return feeds
 
-    def _train_rows(self, role: str, domains: tuple[str, ...]) -> list[int]:
-        """Return the train rows of these domains, in their order; ConfigError for a domain without any."""
-        rows, split = [], self.config.train_split
+    def train_rows(self, role: str) -> list[int]:
+        """Return the train rows of "source" or "target", by domain; ConfigError for a domain without any."""
+        config, rows = self.config, []
+        domains = config.source if role == "source" else (config.target,) if config.target else ()
         for domain in domains:
-            domain_rows = self.manifest.rows(domain=domain, split=split)
+            domain_rows = self.manifest.rows(domain=domain, split=config.train_split)
             usable = self._complete(role, domain_rows)
             if not usable:
-                reason = f", because all {len(domain_rows)} lack a modality" if domain_rows else ""
-                raise ConfigError(f"domain {domain!r} of the {role} has no {split} rows to train on{reason}")
+                reason = f", because all {len(domain_rows)} {self._lack}" if domain_rows else ""
+                raise ConfigError(
+                    f"domain {domain!r} of the {role} has no {config.train_split} rows to train on{reason}"
+                )
             rows += usable
         return rows
 
+    @property
+    def _lack(self) -> str:
+        """The reason why `absent` leaves clips out."""
+        return "have no features" if self.config.absent == "mask" else "lack a modality"
+
     def _complete(self, role: str, rows: list[int]) -> list[int]:
-        """Return the rows to use: `absent` decides about rows that lack a modality."""
+        """Return the rows to use: `absent` decides about rows that lack a modality; no row is without any."""
         feeds, index = self._feeds(role), np.asarray(rows, dtype=np.int64)
+        if self.config.absent == "mask":
+            empty = featureless([self.stores[m] for m in feeds], index)
+            return index[~empty].tolist()
         lacking = {int(row): m for m in feeds for row in index[self.stores[m].state[index] != DONE]}
         if self.captions and role == "source":
             lacking |= {int(row): "caption" for row in index[~self.captions.captioned(index)]}
-        if not lacking or self.config.absent == "mask":
+        if not lacking:
             return rows
         if self.config.absent == "drop":
             return [row for row in rows if row not in lacking]
@@ -235,10 +281,7 @@ def open_run(
     them. tier: the way in which features are read; default: the one that fits (`pipelines/data/tiers.py`), which
     `Opened.features` holds with the reason.
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"no device {device!r} here ({str(error).splitlines()[0]}); take device cpu") from None
+    check_device(device)
     manifest = open_manifest(stores, config.manifest)
     config.task.check_manifest(config, manifest)
     caption_manifests = {feed.captions for feed in config.feeds.values()} - {"", OWN}

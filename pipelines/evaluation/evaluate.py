@@ -27,7 +27,7 @@ from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms
-from pipelines.training.runs import Run, changes, fingerprints
+from pipelines.training.runs import NotTrainedError, Run, changes, fingerprints
 
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
@@ -40,7 +40,7 @@ def evaluate(
     device: str = "cpu",
     row: str | None = None,
 ) -> list[Result]:
-    """All metrics of a finished run except A-distances; ConfigError if the data that the run read have changed.
+    """All metrics of a finished run except A-distances; NotTrainedError if the data that the run read have changed.
 
     row: name of the table row (default: the row that the run was trained for). A run's id does not depend on its row,
     so experiments share runs.
@@ -65,10 +65,10 @@ def distances(
 
 
 def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
-    """Open the data that the run read, and its trained method; ConfigError if the data have changed."""
+    """Open the data that the run read, and its trained method; NotTrainedError if the data have changed."""
     opened = open_run(run.config, stores, device)
     if changed := changes(run, fingerprints(opened, run.folder.parent)):
-        raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
+        raise NotTrainedError(f"{changed} has changed since run {run.config.id} was made; train it again")
     return opened, run.method(device)
 
 
@@ -88,8 +88,7 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
 def _results(run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
-    train = manifest.rows(domain=config.source, split=config.train_split)
-    limits = config.task.limits(manifest, train, run.outputs["rows"].tolist())
+    limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
     return [
         Result(
             run=config.id,
@@ -112,7 +111,7 @@ def _results(run: Run, opened: Opened, experiment: str, row: str | None, values:
             collapsed=tuple(run.facts["collapsed"]),
             leaks=_leaks(opened),
             tier=run.facts.get("tier", ""),
-            limits=limits,
+            limits=(*map(str, opened.left_out), *limits),
         )
         for metric, value in values.items()
     ]
@@ -188,12 +187,14 @@ def _selected(run: Run, score_point: Score) -> list[int]:
 
 
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:
-    """Label -> class numbers of the test rows, {} in retrieval; ConfigError if the manifest has changed since."""
+    """Label -> class numbers of the test rows, {} in retrieval; NotTrainedError if the manifest has changed since."""
     manifest = open_manifest(stores, run.config.manifest)
     if manifest.sha256 != run.facts["read"]["manifest"]:
-        raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
+        raise NotTrainedError(
+            f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again"
+        )
     rows, classes = run.outputs["rows"].tolist(), run.config.task.tested(manifest, run.config.test)
-    return {label: class_numbers(manifest, rows, label, names) for label, names in classes.items()}
+    return {label: class_numbers(manifest, rows, label, names, "test clips") for label, names in classes.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- norms
@@ -204,12 +205,12 @@ def norms(method: Method, opened: Opened) -> dict[str, float]:
 
     The coefficients of variation are of the source, of the tested domain, and of both; a side whose features are all
     zero has none. Test rows of the source that lack a modality are left out of that modality's norm, and a source
-    without test rows has no norms.
+    without test rows that have features has no norms.
     """
     config = opened.config
     masked = replace(opened, config=replace(config, absent="mask"))
     by_domain = {}
-    if config.source and opened.manifest.rows(domain=config.source, split=config.test_split):
+    if config.source and masked.test_rows(*config.source):
         by_domain["source"] = feature_norms(method, masked.test(*config.source))
     by_domain["target"] = feature_norms(method, opened.test())
     values: dict[str, float] = {}

@@ -49,7 +49,7 @@ class Result:
         str, ...
     ] = ()  #: features that give a label away, see featcache/leaks.py; not written if there are none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
-    limits: tuple[str, ...] = ()  #: "KIND: explanation" of what the classes of the rows keep the number from reaching
+    limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
 
 
 def append(path: Path, results: Iterable[Result]) -> None:

@@ -20,7 +20,7 @@ from heads.nets import Retrieval
 from pipelines.data.opening import open_run
 from pipelines.data.rows import Rows
 from pipelines.training.outputs import outputs
-from pipelines.training.runs import Run, changes, fingerprints
+from pipelines.training.runs import NotTrainedError, Run, changes, fingerprints
 
 BLOCK = 8192  #: number of rows of a store that are compared at once
 
@@ -84,7 +84,7 @@ def in_run(
     assert isinstance(net, Retrieval)
     opened = open_run(run.config, stores, device)
     if changed := changes(run, fingerprints(opened, folder.parent)):
-        raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
+        raise NotTrainedError(f"{changed} has changed since run {run.config.id} was made; train it again")
     feeds = {m: run.config.feeds[m] for m in run.config.captions}
     for m in feeds:
         if not _holds_text(store := opened.stores[m]):

@@ -11,7 +11,7 @@ from pathlib import Path
 from featcache import registry
 from featcache.errors import ConfigError
 from featcache.naming import folder_name
-from featcache.wording import unknown
+from featcache.wording import first, unknown
 from pipelines.experiments._default import default
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._files import from_module, import_file
@@ -34,7 +34,25 @@ def load(experiment: str | Path) -> Experiment:
         return from_module(folder_name(path.stem, "experiment", "give its file another name"), import_file(path))
     if (path / "manifest.csv").exists():
         return default(path)
+    if advice := _near_folder(path):
+        raise ConfigError(advice)
     raise ConfigError(
         f"{unknown('experiment', name, names())}; or give a .py file, or a folder of stores (STORES/<manifest>, which "
         "has a manifest.csv)"
     )
+
+
+def _near_folder(path: Path) -> str:
+    """Return a sentence about a path near a folder of stores: its parent, its neighbour, or a file or store in it."""
+    folders, beside = ([manifest.parent for manifest in sorted(p.glob("*/manifest.csv"))] for p in (path, path.parent))
+    if folders:
+        return f"{path} holds folders of stores, not stores; give one of them: {first(map(str, folders))}"
+    if (path.parent / "manifest.csv").exists() and (path.suffix == ".zarr" or path.name == "manifest.csv"):
+        return f"{path} is a part of a folder of stores; give the folder {path.parent}"
+    if path.is_dir():
+        return (
+            f"{path} is no folder of stores, because it has no manifest.csv; run `featcache extract` or `import` first"
+        )
+    if beside and len(path.parts) > 1:
+        return str(unknown("folder of stores", path.name, [folder.name for folder in beside], str(path.parent)))
+    return ""

@@ -3,15 +3,24 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from featcache import FeatureStore, Manifest
 from featcache.columns import features_of
 from featcache.errors import ConfigError
 from featcache.store import DONE, NOT_TRIED
 from featcache.wording import first
 from pipelines.config import Feed
+from pipelines.data.lacking import featureless
 from pipelines.data.stores import open_manifest
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._rows import grid
+
+NO_SUPERVISED = (
+    "NO SUPERVISED ROW: no clip has the split 'test', so the train clips of each target are its test clips, and a head "
+    "that learned their labels would be tested on what it learned. Give some clips of each domain the split 'test' for "
+    "a row supervised-target."
+)
 
 
 def default(folder: Path) -> Experiment:
@@ -19,17 +28,68 @@ def default(folder: Path) -> Experiment:
 
     Stores whose names describe clips (`featcache.columns`), such as `label`, are left out.
     A modality that a clip lacks (a video without sound) is masked. The store `hog@flip` is a view of the store `hog`,
-    drawn in training. A source needs labelled train clips, a target labelled test clips; a note under the table names
-    the domains without.
+    drawn in training. A source needs labelled train clips, a target labelled test clips, some of them with features.
+    If no clip has the split `test`, the experiment is transductive: it tests the train clips of the target, and has no
+    supervised row. Notes under the table name the stores and domains that are left out.
     """
     from pipelines.experiments import kitchens
 
     manifest = open_manifest(folder.parent, folder.resolve().name)
-    found = {store.path.stem: store for store in finished(folder)}
-    stores = {name: found[name] for name in features_of(found)}
-    left_out = [name for name in found if name not in stores]
-    if not stores:
-        raise ConfigError(f"{folder} has only stores that describe clips by their names: {', '.join(left_out)}")
+    stores, notes = _usable(folder)
+    feeds = _feeds(stores)
+    empty = np.flatnonzero(featureless((stores[feed.store] for feed in feeds.values()), np.arange(len(manifest))))
+    test_split = "test" if manifest.rows(split="test") else "train"
+    unfit: dict[tuple[str, str], str] = {}  # domain, side of the shifts -> reason why it is not there
+    for domain in manifest.domains:
+        if reason := _lacking(manifest, domain, "train", empty.tolist()):
+            unfit[domain, "source"] = reason
+        untrained = "" if manifest.rows(domain=domain, split="train") else "it has no train clips"
+        if reason := untrained or _lacking(manifest, domain, test_split, empty.tolist()):
+            unfit[domain, "target"] = reason
+    by_side = {side: [d for d in manifest.domains if (d, side) not in unfit] for side in ("source", "target")}
+    shifts = [(source, target) for source in by_side["source"] for target in by_side["target"] if source != target]
+    out = first([f"{domain} is no {side}, because {reason}" for (domain, side), reason in unfit.items()], between="; ")
+    if not shifts:
+        raise ConfigError(
+            f"manifest {manifest.name!r} has no shift to train on: label the train clips of one domain and the test "
+            "clips of another domain, which needs train clips too. To test the train clips instead (transductive), "
+            f"write test_split='train' in an experiment file{f' ({out})' if out else ''}"
+        )
+    whole = all((store.state == DONE).all() for store in stores.values())
+    absent = "refuse" if whole else "mask"
+    runs = grid(manifest.name, feeds, shifts, absent=absent, test_split=test_split, **kitchens.RECIPE)
+    taught = tuple(run for run in runs if run.source[0] in by_side["source"])  # supervised-target needs its own labels
+    doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
+    notes = [f"LEFT OUT: {out}." if out else "", *notes, NO_SUPERVISED if test_split == "train" else ""]
+    return Experiment(manifest.name, doc, taught, note=" ".join(filter(None, notes)))
+
+
+def _usable(folder: Path) -> tuple[dict[str, FeatureStore], list[str]]:
+    """The finished stores of a folder that hold features, by name, and notes that name all others."""
+    found = {path.stem: FeatureStore.open(path) for path in sorted(folder.glob("*.zarr"))}
+    usable = {name: store for name, store in found.items() if NOT_TRIED not in store.state and DONE in store.state}
+    if not usable:
+        raise ConfigError(
+            f"no finished store with features in {folder}; there are: {', '.join(found) or 'no stores'}. Run "
+            "`featcache extract` first"
+        )
+    named = features_of(usable)
+    describing = [name for name in usable if name not in named]
+    if not named:
+        raise ConfigError(f"{folder} has only stores that describe clips by their names: {', '.join(describing)}")
+    reasons = []
+    for name, store in found.items():
+        if NOT_TRIED in store.state:
+            reasons.append(f"{name}, because it is unfinished (run the same `featcache extract` again)")
+        elif name not in usable:
+            reasons.append(f"{name}, because none of its {len(store)} clips has features")
+    notes = [f"LEFT OUT: {', '.join(describing)}, stores whose names describe clips; an experiment file can name them."]
+    unfinished = [f"LEFT OUT: {'; '.join(reasons)}."]
+    return {name: usable[name] for name in named}, (notes if describing else []) + (unfinished if reasons else [])
+
+
+def _feeds(stores: dict[str, FeatureStore]) -> dict[str, Feed]:
+    """A feed for each store that is not a view of another, by its modality, or by its name if several share one."""
     views = {name: base for name in stores if (base := name.rpartition("@")[0]) in stores}
     modalities = [store.modality for name, store in stores.items() if name not in views]
     feeds = {}
@@ -38,60 +98,19 @@ def default(folder: Path) -> Experiment:
             feed = Feed(name, views=tuple(view for view, base in views.items() if base == name))
             key = store.modality if modalities.count(store.modality) == 1 else name
             feeds[re.sub(r"[^\w-]", "-", key)] = feed
-    teaching = [domain for domain in manifest.domains if _labelled(manifest, domain, "train")]
-    tested = [d for d in manifest.domains if manifest.rows(domain=d, split="train") and _labelled(manifest, d, "test")]
-    shifts = [(source, target) for source in teaching for target in tested if source != target]
-    if not shifts:
-        raise ConfigError(
-            f"manifest {manifest.name!r} has no shift to train on: label the train clips of one domain and the test "
-            "clips of another domain, which needs train clips too"
-        )
-    whole = all((store.state == DONE).all() for store in stores.values())
-    runs = grid(manifest.name, feeds, shifts, absent="refuse" if whole else "mask", **kitchens.RECIPE)
-    taught = [run for run in runs if run.source[0] in teaching]  # supervised-target needs labels of its own domain
-    doc = f"The default experiment on {', '.join(f'{m}: {feed.store}' for m, feed in feeds.items())}."
-    notes = [_left_out(manifest, teaching, tested)]
-    if left_out:
-        names = ", ".join(left_out)
-        notes.append(f"LEFT OUT: {names}, stores whose names describe clips; an experiment file can name them.")
-    return Experiment(manifest.name, doc, tuple(taught), note=" ".join(filter(None, notes)))
+    return feeds
 
 
-def finished(folder: Path) -> list[FeatureStore]:
-    """The stores of a folder whose extraction is complete and that have features, in order of their names."""
-    stores = [FeatureStore.open(path) for path in sorted(folder.glob("*.zarr"))]
-    usable = [store for store in stores if NOT_TRIED not in store.state and DONE in store.state]
-    if not usable:
-        store_names = ", ".join(store.name for store in stores) or "no stores"
-        raise ConfigError(
-            f"no finished store with features in {folder}; there are: {store_names}. Run `featcache extract` first"
-        )
-    return usable
-
-
-def _left_out(manifest: Manifest, teaching: list[str], tested: list[str]) -> str:
-    """Return a note on the domains that are not on both sides of the shifts, with the reasons; "" if all are."""
-    reasons = []
-    for domain in manifest.domains:
-        if domain not in teaching:
-            reasons.append(f"{domain} is no source, because {_lacking(manifest, domain, 'train')}")
-        if domain not in tested:
-            has_train = manifest.rows(domain=domain, split="train")
-            lacking = _lacking(manifest, domain, "test") if has_train else "it has no train clips"
-            reasons.append(f"{domain} is no target, because {lacking}")
-    return f"LEFT OUT: {first(reasons, between='; ')}." if reasons else ""
-
-
-def _lacking(manifest: Manifest, domain: str, split: str) -> str:
-    """Return the reason why clips of a split are not all labelled."""
+def _lacking(manifest: Manifest, domain: str, split: str, empty: list[int]) -> str:
+    """Return the reason why clips of a split are not all labelled, or have no features; "" if they can be used."""
     rows, kinds = manifest.rows(domain=domain, split=split), manifest.classes.keys()
     if not rows:
         return f"it has no {split} clips"
+    if not kinds:
+        return "the manifest has no labels"
     unlabelled = [manifest.clips[row].clip_id for row in rows if manifest.clips[row].labels.keys() != kinds]
-    return f"{len(unlabelled)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {unlabelled[0]!r})"
-
-
-def _labelled(manifest: Manifest, domain: str, split: str) -> bool:
-    """True if there are clips and every one of them has every label."""
-    rows, labels = manifest.rows(domain=domain, split=split), manifest.classes.keys()
-    return bool(rows and labels) and all(manifest.clips[row].labels.keys() == labels for row in rows)
+    if unlabelled:
+        return (
+            f"{len(unlabelled)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {unlabelled[0]!r})"
+        )
+    return f"none of its {len(rows)} {split} clips has features" if set(rows) <= set(empty) else ""

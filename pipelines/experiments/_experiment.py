@@ -1,8 +1,10 @@
 """An experiment: the runs of a table, its rows and columns, and published numbers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from featcache.errors import ConfigError
 from featcache.wording import unknown
@@ -23,6 +25,7 @@ class Experiment:
     note: str = ""  #: remark for readers of the numbers, printed under the table in bold
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
+    settings: tuple[str, ...] = ()  #: settings "a.b=value" that `changed` has applied
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -93,13 +96,15 @@ class Experiment:
         """The experiment with settings "a.b=value", with other seeds ("0,1,2"), or with only some rows.
 
         A run that others start from is changed with them. It is shown as a row only if `only` names it; otherwise
-        settings of the method do not change it, because they are meant for the rows.
+        settings of the method do not change it, because they are meant for the rows. A row that the settings make
+        another row, such as one with another method, gets them into its name.
         Raises ConfigError for an unknown row, seeds that are not whole numbers, and invalid settings.
         """
         for row in only:
             if row not in self.rows:
                 raise unknown("row", row, self.rows)
         runs: dict[tuple[str, str], RunConfig] = {}  # equal runs once
+        naming = _naming(self.runs)
 
         def renew(run: RunConfig, seed: int | None) -> str:
             first = self.by_id.get(run.init_from or "")
@@ -112,6 +117,8 @@ class Experiment:
             except ConfigError as error:
                 choose = "" if only or len(self.rows) < 2 else "; name the rows to change with --only"
                 raise ConfigError(f"row {row!r}: {error}{choose}" if row else str(error)) from None
+            if row and new.row == row and (renaming := _renaming(moved, new, applied, naming)):
+                new = replace(new, row=", ".join([row, *renaming]))
             runs[new.id, new.row] = new
             return new.id
 
@@ -119,7 +126,57 @@ class Experiment:
             if not only or run.row in only:
                 for seed in [None] if seeds is None else _seeds(seeds):
                     renew(run, seed)
-        return replace(self, runs=tuple(runs.values()), earlier_ids=self.earlier_ids | self.by_id.keys())
+        return replace(
+            self,
+            runs=tuple(runs.values()),
+            earlier_ids=self.earlier_ids | self.by_id.keys(),
+            settings=(*self.settings, *settings),
+        )
+
+
+def _naming(runs: Sequence[RunConfig]) -> set[str]:
+    """Return the settings of method, net and feeds, such as "method.entropy", in which rows of one method differ."""
+    values: dict[tuple[str, ...], dict[str, set[str]]] = {}  # method, net, path -> row -> values
+    for run in runs:
+        content = run.to_json()
+        kinds = content["method"]["name"], content["net"]["name"]
+        for path, value in _parts(content).items() if run.row else ():
+            values.setdefault((*kinds, path), {}).setdefault(run.row, set()).add(str(value))
+    return {path for (*_, path), by_row in values.items() if len({frozenset(each) for each in by_row.values()}) > 1}
+
+
+def _parts(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run's JSON that may name its row, by path."""
+    parts = {"method": content["method"], "net": content["net"]}
+    parts |= {f"feeds.{modality}": feed for modality, feed in content["feeds"].items()}
+    return {f"{part}.{name}": value for part, settings in parts.items() for name, value in settings.items()}
+
+
+def _renaming(old: RunConfig, new: RunConfig, settings: Sequence[str], naming: set[str]) -> list[str]:
+    """Return those of the applied settings that make the run of a row something that the row's name does not mean.
+
+    They give it another method or net, give or take a side or a start, or change a setting in which rows of its method
+    differ, as `method.entropy` of CDAN and CDAN+E. A number counts if it is or becomes 0, or if the name has it ("T =
+    0.9"): other numbers are hyper-parameters, which `choose` compares under the row's name.
+    """
+    before, after = _parts(old.to_json()), _parts(new.to_json())
+    renamed = {
+        side for side in ("source", "target", "init_from") if bool(getattr(old, side)) != bool(getattr(new, side))
+    }
+    renamed |= {part for part in ("method", "net") if before[f"{part}.name"] != after[f"{part}.name"]}
+    for path in naming & before.keys() & after.keys():
+        was, value = before[path], after[path]
+        number = isinstance(was, int | float) and not isinstance(was, bool)
+        named = number and re.search(rf"(?<![\d.]){was:g}(?![\d.])", old.row)
+        if was != value and (not number or named or bool(was) != bool(value)):
+            renamed.add(path)
+    paths = {setting: f"{setting.partition('=')[0].strip()}." for setting in settings}
+    return [setting for setting, path in paths.items() if any(_either_begins(path, f"{part}.") for part in renamed)]
+
+
+def _either_begins(one: str, other: str) -> bool:
+    """True if one path is a part of the other, as `method.` and `method.entropy.`."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def _together(source: Sequence[str]) -> str:

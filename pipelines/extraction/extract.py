@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
-from featcache.store.writer import check_folder, drop_aside, set_aside, stored_dtype
+from featcache.store.writer import check_folder, drop_aside, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from pipelines.extraction.assembly import Assembly, Part
 from pipelines.extraction.interleaved import interleaved
@@ -66,7 +67,13 @@ class Extraction:
     def summary(self) -> str:
         """One line about the speed, and about what limited it."""
         if not self.clips:
-            return "nothing to do: all clips are extracted"
+            counts = [store.counts() for store in self.stores.values()]
+            left = {state: sum(count[state] for count in counts) for state in ("failed", "absent", "not tried")}
+            if not any(left.values()):
+                return "nothing to do: all clips are extracted"
+            rows = ", ".join(f"{count} {state}" for state, count in left.items() if count)
+            retry = "; --retry-failed tries failed clips again" if left["failed"] else ""
+            return f"nothing to do: all other clips are extracted ({rows}{retry})"
         return (
             f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); "
             f"{self.busy / self.seconds:.0%} of the time in the extractors, the rest decoding and writing"
@@ -139,10 +146,14 @@ def _run(
     """Open the stores and fill them. Return extractor -> first reason, for rows that do not fit float16."""
     whole = all(isinstance(extractor.window, WHOLE) for extractor in extractors)
     most = 1 if whole else _most_windows(plan, manifest)
+    recipes = {extractor: _recipe(folder, extractor, plan, dtype) for extractor in extractors}
+    for extractor, recipe in recipes.items() if retry_failed else ():
+        if set_aside_undone(folder / f"{extractor.store}.zarr", recipe):
+            outcome.notes.append(f"{extractor.name}: no clip of the store was done, so it is made again")
     with ExitStack() as stack:
         writers = {
-            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, plan, most, dtype))
-            for extractor in extractors
+            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, recipe, most))
+            for extractor, recipe in recipes.items()
         }
         if retry_failed:
             for writer in writers.values():
@@ -236,20 +247,23 @@ def _most_windows(plan: Plan, manifest: Manifest) -> int:
     return max(counts)
 
 
-def _writer(folder: Path, manifest: Manifest, extractor: Extractor, plan: Plan, most: int, dtype: str) -> StoreWriter:
-    whole = isinstance(extractor.window, WHOLE)
-    path = folder / f"{extractor.store}.zarr"
+def _recipe(folder: Path, extractor: Extractor, plan: Plan, dtype: str) -> dict[str, Any]:
+    """Return all that determines the rows of an extractor's store; dtype `auto` is that of an existing store."""
     if dtype == AUTO:
-        dtype = stored_dtype(path) or "float16"
-    recipe = {
+        dtype = stored_dtype(folder / f"{extractor.store}.zarr") or "float16"
+    return {
         **extractor.recipe,
-        "plan": "whole clip" if whole else str(plan),
+        "plan": "whole clip" if isinstance(extractor.window, WHOLE) else str(plan),
         "dtype": dtype,
         "decoders": {name: version(name) for name in DECODERS[type(extractor.window)]},
     }
+
+
+def _writer(folder: Path, manifest: Manifest, extractor: Extractor, recipe: dict[str, Any], most: int) -> StoreWriter:
+    whole = isinstance(extractor.window, WHOLE)
     facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}, **extractor.facts}
     return StoreWriter.open(
-        path,
+        folder / f"{extractor.store}.zarr",
         manifest,
         recipe,
         row_shape=extractor.row_shape,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from featcache.endings import ARRAY
-from featcache.errors import ConfigError, FeatcacheError
+from featcache.errors import FeatcacheError
 from featcache.manifest import Manifest
 from heads.nets import Retrieval
 from pipelines.config import OWN
@@ -24,7 +24,7 @@ from pipelines.report.classification import BASE, LIMITS
 from pipelines.report.frames import frames, thumbnail
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
-from pipelines.training.runs import Run
+from pipelines.training.runs import NotTrainedError, Run
 
 __all__ = ["BASE", "LIMITS", "answers", "sections"]
 
@@ -131,7 +131,7 @@ def _manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:
     captions = clips if name == OWN else open_manifest(stores, name)
     for kind, manifest in (("manifest", clips), ("captions", captions)):
         if run.facts["read"].get(kind) != manifest.sha256:
-            raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made")
+            raise NotTrainedError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made")
     return clips, captions
 
 

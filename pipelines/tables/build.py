@@ -10,13 +10,15 @@ first, so their ± is over seeds too. Missing results are named below the table;
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from featcache.errors import ConfigError
+from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
+from pipelines.data.lacking import NO_FEATURES
 from pipelines.evaluation.results import Result, damage
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
@@ -192,7 +194,9 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
         "shifts. 0: all modalities have the same norm. RNA lowers the coefficient. Change: of the mean, against "
         f"{baseline}." + " In parentheses: published numbers, in the authors' own setting." * printed
     )
-    return grid, [*_damage(rows), *lost, explained]
+    featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
+    loud = [*_damage(rows), *lost, *dict.fromkeys(featureless)]
+    return grid, [*loud, explained, *_without_source(rows, experiment)]
 
 
 def _lost_norms(rows: Sequence[Result], experiment: Experiment) -> list[str]:
@@ -215,6 +219,25 @@ def _lost_norms(rows: Sequence[Result], experiment: Experiment) -> list[str]:
 
 def _damage(rows: Sequence[Result]) -> list[Note]:
     return [Note(f"DAMAGED RESULTS: {text}.", loud=True)] if (text := damage(rows)) else []
+
+
+def _without_source(rows: Iterable[Result], experiment: Experiment) -> Iterator[Note]:
+    """Yield a note on the shifts whose source has no norms, and so no CV source and no CV both, with the reason."""
+    measured: dict[str, set[str]] = {}
+    for row in rows:
+        if row.metric.startswith("norm/") and row.test not in row.source:
+            measured.setdefault(row.run, set()).add(row.metric.split("/")[1])
+    reasons: dict[str, dict[str, None]] = {}
+    for run, sides in measured.items():
+        if "source" not in sides and (config := experiment.by_id.get(run)):
+            reason = (
+                f"no {config.test_split} clip of the source {'+'.join(config.source)} has features"
+                if config.source
+                else "its runs see no source"
+            )
+            reasons.setdefault(reason, {}).update(dict.fromkeys(experiment.columns.get(run, ())))
+    for reason, shifts in reasons.items():
+        yield Note(f"No CV source and no CV both in {first(shifts)}, because {reason}.")
 
 
 # -------------------------------------------------------------------------------------------------------------- runs

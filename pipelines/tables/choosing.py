@@ -4,10 +4,13 @@ Candidates are evaluated runs of an experiment that share table row, shift and s
 as those of `train-head X --set method.lambda_g=0.1`, `... =0.5`, ... The settings in PROTOCOL decide which outputs are
 kept and evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with
 the most candidates, and on a tie the first.
+
+The line "all shifts" compares settings that every shift of a table row has, by the means over its shifts: one setting
+for all shifts.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,15 @@ PROTOCOL = ("eval_every", "keep", "select")  #: settings that do not change the 
 #: settings in which runs of one candidate may differ; init_from, because the id of a run depends on the seed
 APART = ("row", "seed", "init_from", *PROTOCOL)
 
+ALL = "all shifts"  #: the name of the line of one setting for all shifts
+NOTE = (
+    f"{ALL}: one setting for all shifts of a row, the one whose mean score over the shifts is best, among the settings "
+    f"that were evaluated on every shift. Accuracy and loss are means over the shifts too. {ORACLE}: chosen by the "
+    "labels of the test rows."
+)
+
 BySettings = dict[str, dict[int, dict[str, Result]]]  #: settings -> seed -> metric -> result
+Cells = dict[tuple[str, str], dict[str, BySettings]]  #: (table row, column of the table) -> protocol -> settings
 
 
 @dataclass(frozen=True)
@@ -65,20 +76,37 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         raise ConfigError(
             f"metric {metric!r} is not in per cent, or less of it is better; choose one such as top1 or t2v/R@1"
         )
-    heads = ["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]
-    grid = [heads]
-    for (row, shift), candidates in groups(rows, experiment, metric).items():
-        for choice in choices(candidates):
-            numbers = [f"{100 * choice.accuracy:.1f}", f"{100 * choice.cost:.1f}"]
-            rank = "–" if np.isnan(choice.correlation) else f"{choice.correlation:+.2f}"
-            grid.append([row, shift, choice.rule, choice.name, *numbers, "" if choice.rule == ORACLE else rank])
-    if len(grid) == 1:
+    grid = [["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]]
+    cells = _cells(rows, experiment, metric)
+    of_shifts = {cell: candidates for cell, candidates in _largest(cells, metric).items() if len(candidates) > 1}
+    if not of_shifts:
         raise ConfigError(
             f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; train and evaluate "
             "the experiment with several values of a setting, such as --set method.lambda_g=0.1"
         )
-    note = Note(f"DAMAGED RESULTS: {text}.", loud=True) if (text := damage(rows)) else None
-    return pipes(grid) + (f"\n{wrapped(note)}\n" if note else "")
+    below: dict[str, None] = {}
+    for row in dict.fromkeys(row for row, _ in of_shifts):
+        lines = {shift: candidates for (each, shift), candidates in of_shifts.items() if each == row}
+        columns = [experiment.columns.get(run.id, ()) for run in experiment.runs if run.row == row]
+        planned = dict.fromkeys(column for of_run in columns for column in of_run)
+        common = over_shifts(cells, row, planned, metric) if len(lines) > 1 else []
+        if len(common) > 1:
+            lines[ALL] = common
+            below[NOTE] = None
+        elif len(lines) > 1:
+            below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
+        for shift, candidates in lines.items():
+            grid += [_line(row, shift, choice) for choice in choices(candidates)]
+    notes = [Note(f"DAMAGED RESULTS: {text}.", loud=True)] if (text := damage(rows)) else []
+    notes += map(Note, below)
+    return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)
+
+
+def _line(row: str, shift: str, choice: Choice) -> list[str]:
+    """Return the cells of a line of the table."""
+    rank = "–" if np.isnan(choice.correlation) else f"{choice.correlation:+.2f}"
+    numbers = [f"{100 * choice.accuracy:.1f}", f"{100 * choice.cost:.1f}"]
+    return [row, shift, choice.rule, choice.name, *numbers, "" if choice.rule == ORACLE else rank]
 
 
 def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Experiment:
@@ -101,11 +129,57 @@ def groups(rows: Iterable[Result], experiment: Experiment, metric: str) -> dict[
 
     A run whose outputs an oracle chose is not a candidate.
     """
+    largest = _largest(_cells(rows, experiment, metric), metric)
+    return {cell: candidates for cell, candidates in largest.items() if len(candidates) > 1}
+
+
+def over_shifts(cells: Cells, row: str, shifts: Collection[str], metric: str) -> list[Candidate]:
+    """Return the settings of a table row that all its shifts have, with means over the shifts; fewer than 2: no choice.
+
+    Two shifts have a setting in common if it has equal values in all that differs among the settings of any shift, so
+    what each shift has for itself, such as a number of steps, makes no difference.
+    """
+    by_shift = [cells.get((row, shift), {}) for shift in shifts]
+    protocols = [protocol for protocol in by_shift[0] if all(protocol in each for each in by_shift)]
+    shared: list[list[Candidate]] = []
+    for protocol in protocols:
+        flat = [[_flat(json.loads(settings)) for settings in each[protocol]] for each in by_shift]
+        paths = list(dict.fromkeys(path for each in flat for path in _differing(each)))
+        chosen = [  # values at these paths -> candidate, for each shift
+            dict(
+                zip(
+                    [_at(settings, paths) for settings in settings_of],
+                    _candidates(each[protocol], metric),
+                    strict=False,
+                )
+            )
+            for each, settings_of in zip(by_shift, flat, strict=True)
+        ]
+        common = [key for key in chosen[0] if all(key in each for each in chosen)]
+        named = _differing([dict(key) for key in common])
+        shared.append([_mean(_name(dict(key), named), [each[key] for each in chosen]) for key in common])
+    return max(shared, key=len, default=[])
+
+
+def _at(settings: dict[str, Any], paths: list[str]) -> tuple[tuple[str, str], ...]:
+    """Return the values at these paths as text, with their paths."""
+    return tuple((path, str(settings[path])) for path in paths if path in settings)
+
+
+def _mean(name: str, of_shifts: list[Candidate]) -> Candidate:
+    """Return the means of a setting's accuracies and scores over shifts."""
+    scored = [rule for rule in VALIDATORS if all(rule in each.scores for each in of_shifts)]
+    scores = {rule: float(np.mean([each.scores[rule] for each in of_shifts])) for rule in scored}
+    return Candidate(name, float(np.mean([each.accuracy for each in of_shifts])), scores)
+
+
+def _cells(rows: Iterable[Result], experiment: Experiment, metric: str) -> Cells:
+    """Return the results of each table row and column, by protocol, settings and seed, without an oracle's."""
     runs: dict[str, dict[str, Result]] = {}  # id -> metric -> result
     for row in rows:
         if row.experiment == experiment.name and row.select != ORACLE:
             runs.setdefault(row.run, {})[row.metric] = row
-    cells: dict[tuple[str, str], dict[str, BySettings]] = {}  # -> protocol -> candidates
+    cells: Cells = {}
     columns = experiment.columns  # empty for a run whose id comes from an older version of the settings
     for run, results in runs.items():
         for column in columns.get(run, ()) if metric in results else ():
@@ -116,9 +190,12 @@ def groups(rows: Iterable[Result], experiment: Experiment, metric: str) -> dict[
             if seeds.setdefault(result.seed, results) is not results:
                 other = seeds[result.seed][metric].run
                 raise ConfigError(f"runs {run} and {other} differ only in init_from; give their rows different names")
-    largest = {cell: max(protocols.values(), key=len) for cell, protocols in cells.items()}
-    candidates = {cell: _candidates(by_settings, metric) for cell, by_settings in largest.items()}
-    return {cell: several for cell, several in candidates.items() if len(several) > 1}
+    return cells
+
+
+def _largest(cells: Cells, metric: str) -> dict[tuple[str, str], list[Candidate]]:
+    """Return the candidates of each cell under the protocol that has the most of them."""
+    return {cell: _candidates(max(protocols.values(), key=len), metric) for cell, protocols in cells.items()}
 
 
 def choices(candidates: list[Candidate]) -> Iterator[Choice]:
@@ -149,17 +226,27 @@ def _candidates(by_settings: BySettings, metric: str) -> list[Candidate]:
     """Return the candidates, with means over the seeds that all share; empty if they share none."""
     shared = set.intersection(*(set(seeds) for seeds in by_settings.values()))
     flat = [_flat(json.loads(settings)) for settings in by_settings]
-    paths = {path: None for settings in flat for path in settings}
-    differing = [path for path in paths if len({str(settings.get(path)) for settings in flat}) > 1]
+    differing = _differing(flat)
     candidates = []
     for settings, seeds in zip(flat, by_settings.values(), strict=True):
         runs = [seeds[seed] for seed in sorted(shared)]
         scored = [name for name in VALIDATORS if runs and all(f"validator/{name}" in run for run in runs)]
         scores = {name: float(np.mean([run[f"validator/{name}"].value for run in runs])) for name in scored}
-        name = ", ".join(f"{path}={settings[path]}" for path in differing if path in settings)
         if runs:
-            candidates.append(Candidate(name, float(np.mean([run[metric].value for run in runs])), scores))
+            accuracy = float(np.mean([run[metric].value for run in runs]))
+            candidates.append(Candidate(_name(settings, differing), accuracy, scores))
     return candidates
+
+
+def _differing(flat: list[dict[str, Any]]) -> list[str]:
+    """Return the paths whose values are not equal in all of these settings."""
+    paths = {path: None for settings in flat for path in settings}
+    return [path for path in paths if len({str(settings.get(path)) for settings in flat}) > 1]
+
+
+def _name(settings: dict[str, Any], paths: Iterable[str]) -> str:
+    """Return these settings as text: "method.lambda_g=0.1, steps=300"."""
+    return ", ".join(f"{path}={settings[path]}" for path in paths if path in settings)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

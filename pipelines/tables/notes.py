@@ -6,6 +6,7 @@ from featcache.leaks import WARNING
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, method_class
+from pipelines.data.lacking import NO_FEATURES
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS
@@ -41,6 +42,7 @@ def notes(
     unequal = _unequal(clips)
     loud = [
         *([experiment.note] if experiment.note else []),
+        *([f"CHANGED SETTINGS: {', '.join(experiment.settings)} (--set)."] if experiment.settings else []),
         *_untrained(rows),
         *_leaks(rows),
         *_mixed(rows),
@@ -223,12 +225,16 @@ def _unequal(clips: dict[str, dict[str, list[int]]]) -> list[str]:
 
 
 def _limits(planned: RunIds, results: dict[str, Result]) -> Iterator[str]:
-    """Warnings about shifts whose classes limit the meaning of the numbers. Rows trained on the target are left out."""
+    """Warnings about shifts whose clips lack features, or whose classes limit the meaning of the numbers.
+
+    Classes do not limit rows that are trained on the target.
+    """
     shifts: dict[str, dict[str, None]] = {}
     for (_, shift), seeds in planned.items():
         for row in (results[run] for run in seeds.values() if run in results):
-            for limit in row.limits if row.test not in row.source else ():
-                shifts.setdefault(limit, {})[shift] = None
+            for limit in row.limits:
+                if row.test not in row.source or limit.startswith(NO_FEATURES):
+                    shifts.setdefault(limit, {})[shift] = None
     for limit, names in shifts.items():
         kind, _, explanation = limit.partition(": ")
         yield f"{kind} in {first(names)}: {explanation}."

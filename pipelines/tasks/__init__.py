@@ -177,16 +177,21 @@ def classes_of(manifest: Manifest, label: str, domains: Sequence[str]) -> tuple[
     return tuple(name for name in manifest.classes[label] if name in present)
 
 
-def class_numbers(manifest: Manifest, rows: list[int], label: str, classes: Sequence[str]) -> Labels:
+def class_numbers(
+    manifest: Manifest, rows: list[int], label: str, classes: Sequence[str], kind: str = "clips"
+) -> Labels:
     """Return the class numbers of rows, which are positions in `classes` -> (n,) int64.
 
-    ConfigError for a row without that label.
+    kind: the noun for these clips in the message. ConfigError for rows without that label.
     """
+    if unlabelled := [manifest.clips[row] for row in rows if label not in manifest.clips[row].labels]:
+        clip = unlabelled[0]
+        raise ConfigError(
+            f"clip {clip.clip_id!r} of domain {clip.domain!r} has no {label!r} ({len(unlabelled)} of {len(rows)} "
+            f"{kind} have none); label them in the manifest and run `featcache extract` or `import` again, which keeps "
+            "the features, or take another domain"
+        )
     number = {name: k for k, name in enumerate(classes)}
-    for row in rows:
-        if label not in manifest.clips[row].labels:
-            clip = manifest.clips[row]
-            raise ConfigError(f"clip {clip.clip_id!r} of domain {clip.domain!r} has no {label!r}; every row needs one")
     return np.array([number[manifest.clips[row].labels[label]] for row in rows], np.int64)
 
 

@@ -44,6 +44,10 @@ FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
 FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
 
 
+class NotTrainedError(ConfigError):
+    """A run that is missing, damaged or out of date: training it again is the way out."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run."""
@@ -54,12 +58,12 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Read configuration and facts; ConfigError when the run is missing or one of its files is damaged.
+        """Read configuration and facts; NotTrainedError when the run is missing or one of its files is damaged.
 
         Files are compared with SHA256SUMS, each once per process while it does not change.
         """
         if not folder.is_dir():
-            raise ConfigError(f"no finished run at {folder}; train it with `featcache train-head`")
+            raise NotTrainedError(f"no finished run at {folder}; train it with `featcache train-head`")
         config, has_sums = read_config(folder), _check_sums(folder, FILES)
         run = cls(folder, config, _sound(folder / "run.json", _facts))
         _sound(folder / "log.jsonl", run.check_log)
@@ -119,11 +123,11 @@ class Run:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The configuration of a run's folder; ConfigError when the folder is damaged, or is that of another run."""
+    """The configuration of a run's folder; NotTrainedError when the folder is damaged, or is that of another run."""
     _check_sums(folder, ("config.json",))
     config = _sound(folder / "config.json", _config)
     if config.id != (name := os.path.basename(os.path.abspath(folder))):
-        raise ConfigError(
+        raise NotTrainedError(
             f"{folder} is the folder of run {config.id}, under another name: it was renamed or exchanged; name it "
             f"{config.id}, and train run {name} again with `featcache train-head`"
         )
@@ -131,7 +135,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def load_weights(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The state dict in head.pt; ConfigError when it cannot be read."""
+    """The state dict in head.pt; NotTrainedError when it cannot be read."""
     weights: dict[str, Tensor] = _sound(
         folder / "head.pt", lambda path: torch.load(path, map_location=device, weights_only=True)
     )
@@ -162,7 +166,7 @@ _sha256 = remembered(1 << 14)(file_sha256)
 
 
 def _sound(path: Path, read: Callable[[Path], T]) -> T:
-    """Return `read(path)`; ConfigError with the fix if the file of a run is missing or damaged.
+    """Return `read(path)`; NotTrainedError with the fix if the file of a run is missing or damaged.
 
     Torch, numpy and zipfile raise errors of many types for damaged files.
     """
@@ -173,7 +177,7 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
             raise  # of the disk, not of the file's content
         reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({reason})"
-        raise ConfigError(f"{path} {problem}; train the run again with `featcache train-head`") from None
+        raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None
 
 
 def _config(path: Path) -> RunConfig:
@@ -248,11 +252,13 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
     read["manifest"] = opened.manifest.sha256
     if opened.captions:
         read["captions"] = opened.captions.manifest.sha256
+    if opened.config.absent == "mask" and opened.left_out:  # runs of an earlier version counted these clips
+        read["clips without features"] = "left out"
     if first := opened.config.init_from:
         try:
             path = Run.open(runs / first).folder / "head.pt"
         except ConfigError as error:
-            raise ConfigError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
+            raise NotTrainedError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
         read["init_from"] = _sha256(path)
     return read
 

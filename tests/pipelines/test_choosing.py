@@ -131,3 +131,47 @@ def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
     assert lines[2] == ["RNA (UDA)", "day→night", "entropy", "method.lambda_g=0.1", "50.0", "20.0", "-1.00"]
     assert lines[-1] == ["RNA (UDA)", "day→night", "oracle", "method.lambda_g=0.3", "70.0", "0.0", ""]
     assert result.output.strip() == table(swept(), toy(swept())).strip()
+
+
+BACK = config("RNA (UDA)", ("night",), "day", 0, target="day")
+
+
+def lines(text):
+    """Rule -> chosen, accuracy, lost of the lines over all shifts."""
+    grid = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return {cells[2]: tuple(cells[3:6]) for cells in grid if cells[1:2] == ["all shifts"]}
+
+
+def test_one_setting_for_all_shifts_has_the_best_mean_score():
+    """Its mean accuracy, and what the setting with the best mean accuracy has more. Steps differ by shift."""
+    there = swept()  # lambda_g 0.1, 0.3, 1: accuracy .5 .7 .6, snd 1.0 1.2 1.1, entropy .2 .5 .4
+    back = swept(base=BACK, steps=7)
+    scores = {"top1": (0.9, 0.4, 0.6), "validator/snd": (1.4, 1.1, 1.0), "validator/entropy": (0.3, 0.1, 0.2)}
+    place = {name: iter(values) for name, values in scores.items()}
+    back = [replace(row, value=next(place[row.metric])) for row in back]
+    rows = [*there, *back]
+    found = lines(table(rows, toy(rows)))
+    assert found == {
+        "entropy": ("method.lambda_g=0.1", "70.0", "0.0"),  # .25 .3 .3
+        "snd": ("method.lambda_g=0.1", "70.0", "0.0"),  # 1.2 1.15 1.05
+        "oracle": ("method.lambda_g=0.1", "70.0", "0.0"),  # .7 .55 .6
+    }
+    text = " ".join(table(rows, toy(rows)).split())
+    assert "all shifts: one setting for all shifts" in text
+    assert "oracle: chosen by the labels of the test rows" in text
+
+
+def test_settings_that_a_shift_lacks_are_not_compared_over_all_shifts():
+    more = [result(replace(ADAPTED, method=rna.Params(lambda_g=9.0)), 1.0, name) for name in ("top1", "validator/snd")]
+    rows = [*swept(), *more, *swept(base=BACK)]
+    assert set(lines(table(rows, toy(rows)))["snd"]) == {"method.lambda_g=0.3", "70.0", "0.0"}
+    rows = [*swept()[:6], *swept(base=BACK)[3:]]  # 0.1 and 0.3, 0.3 and 1
+    text = table(rows, toy(rows))
+    assert lines(text) == {}
+    assert "No line 'all shifts' of RNA (UDA): its 2 shifts do not share two" in text
+
+
+def test_shifts_of_another_way_to_count_outputs_have_no_common_setting():
+    rows = [*swept(), *swept(base=BACK, eval_every=1, keep=2, select="mean")]
+    assert lines(table(rows, toy(rows))) == {}
+    assert lines(table(swept(), toy(swept()))) == {}  # one shift

@@ -18,7 +18,8 @@ from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import evaluate, predictions
 from pipelines.measures.accuracy import topk_accuracy
 from pipelines.tasks.classification import TASK
-from pipelines.training.runs import Run, write_sums
+from pipelines.training import engine
+from pipelines.training.runs import NotTrainedError, Run, write_sums
 from pipelines.training.train import train
 from tests.helpers.stores import CLASSES, STORES, manifest, run, write_all, write_store
 
@@ -251,6 +252,105 @@ def test_a_source_that_lacks_a_modality_is_measured_on_what_is_there(tmp_path):
         assert "norm/source/flow" not in metrics
 
 
+def lacking(stores, rows, clips=None):
+    """STORES/toy in which these rows have no features at all."""
+    return write_all(stores, clips, states=dict.fromkeys(rows, "failed"))
+
+
+def rows_of(domain, split, clips=None):
+    return (clips or manifest()).rows(domain=domain, split=split)
+
+
+def test_clips_without_features_are_neither_trained_on_nor_scored(tmp_path):
+    """They would count as what the head makes of zeros. Results are those of a manifest without them."""
+    test, train_rows, target = rows_of("night", "test"), rows_of("day", "train"), rows_of("night", "train")
+    gone = [test[0], test[3], train_rows[1], target[5]]
+    stores = lacking(tmp_path / "some", gone)
+    config = run(method=rna.Params(), target="night", absent="mask")
+    made = Run.open(train(config, stores, tmp_path / "runs"))
+    assert made.outputs["rows"].tolist() == [row for row in test if row not in gone]
+    results = evaluate(made.folder, stores)
+    assert {result.n for result in results} == {4}
+    predicted = predictions(made.folder, stores)
+    names = [manifest().clips[row].labels["label"] for row in made.outputs["rows"]]
+    assert [predicted.classes[k] for k in predicted.truth] == names
+    assert made.facts["spec"]["rows"] == {"source": 11, "target": 11}
+    (limits,) = {result.limits for result in results}
+    ids = [manifest().clips[row].clip_id for row in gone]
+    for words, clip_ids in {
+        "2 of 6 test clips have": ids[:2], "1 of 12 train clips of day has": ids[2:3], "of night": ids[3:]
+    }.items():  # fmt: skip
+        (text,) = [text for text in limits if words in text]
+        assert text.startswith("NO FEATURES: ")
+        assert text.endswith(f": {', '.join(clip_ids)}")
+
+    whole = write_all(tmp_path / "whole")
+    kept = dataclasses.replace(manifest(), clips=tuple(c for k, c in enumerate(manifest()) if k not in gone))
+    kept.write(tmp_path / "kept" / "toy" / "manifest.csv")
+    for name in STORES:
+        write_kept(tmp_path / "kept" / "toy", kept, open_run(run(), whole).stores, name, gone)
+    alone = train(config, tmp_path / "kept", tmp_path / "kept runs")
+    assert values(alone, tmp_path / "kept") == pytest.approx(values(made.folder, stores))
+
+
+def write_kept(folder, clips, stores, name, gone):
+    """A store with the features of all other rows."""
+    (store,) = (store for store in stores.values() if store.name == name)
+    rows = [row for row in range(len(store)) if row not in gone]
+    with StoreWriter.open(
+        folder / f"{name}.zarr", clips, store.recipe, row_shape=store.row_shape, windows=store.windows, facts={}
+    ) as writer:
+        for row, x in enumerate(store.read(np.array(rows))):
+            writer.done(row, x, np.arange(3), np.arange(3) + 1.0)
+
+
+def test_a_clip_with_one_of_its_features_is_scored(tmp_path):
+    stores = with_gaps(tmp_path, dict.fromkeys(rows_of("night", "test"), "absent"))
+    (limits,) = {result.limits for result in evaluate(train(run(absent="mask"), stores, tmp_path / "runs"), stores)}
+    assert limits == ()
+
+
+def test_clips_that_a_run_drops_are_named(tmp_path):
+    test = rows_of("night", "test")
+    stores = with_gaps(tmp_path, {test[1]: "absent"})
+    results = evaluate(train(run(absent="drop"), stores, tmp_path / "runs"), stores)
+    assert {result.n for result in results} == {5}
+    (text,) = results[0].limits
+    assert "1 of 6 test clips lacks a modality" in text
+    assert manifest().clips[test[1]].clip_id in text
+
+
+@pytest.mark.parametrize(("domain", "split"), [("night", "test"), ("night", "train"), ("day", "train")])
+def test_a_run_without_any_features_of_a_side_is_refused(tmp_path, domain, split):
+    stores = lacking(tmp_path / "stores", rows_of(domain, split))
+    config = run(method=rna.Params(), target="night", absent="mask")
+    with pytest.raises(ConfigError, match=f"{domain}.* all .*have no features|all .* {domain}.*have no features"):
+        train(config, stores, tmp_path / "runs")
+
+
+def test_a_source_without_features_of_test_rows_has_no_norms(tmp_path):
+    stores = lacking(tmp_path / "stores", rows_of("day", "test"))
+    metrics = values(train(run(absent="mask"), stores, tmp_path), stores)
+    assert "cv_t" in metrics
+    assert not {"cv_s", "cv_st", "norm/source/rgb"} & metrics.keys()
+
+
+def test_a_run_that_counted_clips_without_features_is_out_of_date(tmp_path):
+    """As runs of earlier versions did; runs on complete stores have no such fact."""
+    stores = lacking(tmp_path / "stores", rows_of("night", "test")[:1])
+    folder = train(run(absent="mask"), stores, tmp_path / "runs")
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["read"].pop("clips without features")
+    (folder / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(NotTrainedError, match="clips without features has changed"):
+        evaluate(folder, stores)
+    assert engine.run_one(run(absent="mask"), stores, tmp_path / "runs", "cpu").status == "trained"
+    assert evaluate(folder, stores)
+    complete = write_all(tmp_path / "complete")
+    whole = Run.open(train(run(absent="mask"), complete, tmp_path / "whole")).facts["read"]
+    assert "clips without features" not in whole
+
+
 def test_a_source_without_test_rows_is_left_out(tmp_path):
     whole = manifest()
     clips = tuple(clip for clip in whole.clips if (clip.domain, clip.split) != ("day", "test"))
@@ -301,10 +401,12 @@ def test_a_test_clip_without_label_is_named(tmp_path):
     stores = write_all(
         tmp_path / "stores", manifest(labels=lambda d, s, name: {} if (d, s) == ("night", "test") else {"label": name})
     )
-    with pytest.raises(ConfigError, match="clip 'night_chop_test0' of domain 'night' has no 'label'"):
+    reason = "clip 'night_chop_test0' of domain 'night' has no 'label' .6 of 6 test clips have none.; label them"
+    with pytest.raises(ConfigError, match=reason) as raised:
         evaluate(train(run(), stores, tmp_path), stores)
+    assert not isinstance(raised.value, NotTrainedError)
 
 
 def test_no_run_no_result(tmp_path):
-    with pytest.raises(ConfigError, match="no finished run at .*nowhere"):
+    with pytest.raises(NotTrainedError, match="no finished run at .*nowhere"):
         evaluate(tmp_path / "nowhere", tmp_path)

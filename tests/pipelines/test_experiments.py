@@ -83,6 +83,8 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     clip = next(clip.clip_id for clip in clips if (clip.domain, clip.split) == ("night", "train"))
     assert f"night is no source, because 12 of its 12 train clips have no label (clip {clip!r})" in experiment.note
     assert "day is no" not in experiment.note
+    assert "hof, because it is unfinished" in experiment.note
+    assert "silent, because none of its 36 clips has features" in experiment.note
 
 
 def test_default_experiment_names_the_domains_that_it_leaves_out(tmp_path):
@@ -96,6 +98,39 @@ def test_default_experiment_names_the_domains_that_it_leaves_out(tmp_path):
         "LEFT OUT: dusk is no source, because it has no train clips; dusk is no target, because it has no train clips."
     )
     assert experiments.load(write_all(tmp_path / "whole") / "toy").note == ""
+
+
+@pytest.mark.parametrize(("split", "sides"), [("test", ["target"]), ("train", ["source", "target"])])
+def test_default_experiment_leaves_out_domains_without_features(tmp_path, split, sides):
+    """All rows would have the numbers of a head that sees zeros."""
+    clips = manifest(domains=("day", "dusk", "night"))
+    states = dict.fromkeys(clips.rows(domain="night", split=split), "failed")
+    experiment = experiments.load(write_all(tmp_path, clips, states=states) / "toy")
+    (count,) = {len(clips.rows(domain="night", split=split))}
+    for side in ("source", "target"):
+        reason = f"night is no {side}, because none of its {count} {split} clips has features"
+        assert (reason in experiment.note) == (side in sides[-1:] if split == "test" else side == "source")
+    assert "night" not in {run.test for run in experiment.runs} or split == "train"
+
+
+def test_default_experiment_on_train_clips_only_is_transductive(tmp_path):
+    """It tests the train clips, as is usual for such sets, and has no row that would be tested on what it learned."""
+    clips = manifest(test=0)
+    experiment = experiments.load(write_all(tmp_path, clips) / "toy")
+    assert experiment.rows == ROWS[:3]
+    assert {run.test_split for run in experiment.runs} == {"train"}
+    assert "NO SUPERVISED ROW" in experiment.note
+    short = [dataclasses.replace(run, steps=1) for run in experiment.runs if run.seed == 0 and run.target == "night"]
+    (outcome,) = engine.run_all(short, tmp_path, tmp_path / "runs")
+    assert outcome.status == "trained"
+    assert Run.open(outcome.folder).outputs["rows"].tolist() == clips.rows(domain="night", split="train")
+
+
+def test_a_missing_test_split_is_named_with_the_setting(tmp_path):
+    stores = write_all(tmp_path, manifest(test=0))
+    (outcome,) = engine.run_all([run()], stores, tmp_path / "runs")
+    assert "no test rows of night" in outcome.note
+    assert "test_split=train" in outcome.note
 
 
 def test_default_experiment_leaves_out_stores_that_describe_clips(tmp_path):
@@ -147,7 +182,7 @@ def test_two_stores_of_one_modality_go_by_their_names(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("clips", "complaint"),
     [
-        (manifest(domains=("day",)), "has no shift to train on"),
+        (manifest(domains=("day",)), "has no shift to train on.*test_split='train'"),
         (manifest(labels=lambda *_: {}), "has no shift to train on"),
     ],
 )
@@ -263,6 +298,23 @@ def test_what_is_no_experiment_is_named(tmp_path, name, text, complaint):
         experiments.load(tmp_path / name if name.endswith(".py") else name)
 
 
+def test_what_is_near_a_folder_of_stores_names_it(tmp_path):
+    """`train-head stores`, a store, a manifest, a misspelled folder, an empty folder."""
+    stores = write_all(tmp_path / "stores")
+    (tmp_path / "empty").mkdir()
+    for path, words in {
+        stores: f"give one of them: {stores / 'toy'}",
+        stores / "toy" / "hog.zarr": f"give the folder {stores / 'toy'}",
+        stores / "toy" / "manifest.csv": f"give the folder {stores / 'toy'}",
+        stores / "tory": "did you mean 'toy'",
+        tmp_path / "empty": "no manifest.csv",
+    }.items():
+        with pytest.raises(ConfigError) as raised:
+            experiments.load(path)
+        assert words in str(raised.value)
+        assert "kitchens" not in str(raised.value)
+
+
 def staged():
     """Two rows: source-only, and RNA that starts from it."""
     first = run(row="source-only")
@@ -304,6 +356,32 @@ def test_a_setting_that_a_row_lacks_names_the_row():
         staged().changed(("method.lambda_g=2",))
     with pytest.raises(ConfigError, match="^row 'RNA': no setting 'lamda_g' in method; did you mean 'lambda_g'[^-]*$"):
         staged().changed(("method.lamda_g=2",), only=("RNA",))
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "settings", "renamed"),
+    [
+        ("kitchens", "RNA (DG)", ["method=source_only"], "method=source_only"),
+        ("kitchens", "RNA (UDA)", ["method=dann", "method.lambda_d=3"], "method=dann, method.lambda_d=3"),
+        ("kitchens", "RNA (UDA)", ["method.lambda_g=0.5", "steps=9", "net.dim=8"], ""),
+        ("kitchens", "RNA (UDA)", ["method=rna"], ""),
+        ("kitchens", "source-only", ["method=mmd", "target=loft", "source=cottage"], "method=mmd, target=loft"),
+        ("shifts", "CDAN+E", ["method.entropy=false"], "method.entropy=false"),
+        ("shifts", "CDAN+E", ["method=cdan"], "method=cdan"),
+        ("shifts", "MM-SADA", ["method.lambda_d=0.3"], ""),
+        ("shifts", "MM-SADA", ["method.lambda_d=0"], "method.lambda_d=0"),
+        ("shifts", "logistic regression, self-trained", ["method.rounds=3"], ""),
+        ("xmc_epic8_ablations", "XMC final, T = 0.9", ["method.T=0.7"], "method.T=0.7"),
+        ("xmc_epic8_ablations", "XMC final", ["method.T=0.7"], ""),
+        ("rna_epic100_drop", "RNA (DG), no audio", ["feeds.audio.seen_by=source target test"], "feeds.audio.seen_by=s"),
+    ],
+)  # fmt: skip
+def test_a_row_that_settings_make_another_row_is_named_so(name, row, settings, renamed):
+    """Hyper-parameters keep the row's name, under which `choose` compares them."""
+    changed = experiments.load(name).changed(settings, only=(row,))
+    (shown,) = changed.rows
+    assert shown == row if not renamed else shown.startswith(f"{row}, {renamed}")
+    assert changed.settings == tuple(settings)
 
 
 def test_a_changed_experiment_knows_the_runs_it_was():

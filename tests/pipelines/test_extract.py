@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from featcache import Clip, FeatureStore, Manifest
-from featcache.errors import ConfigError, MediaError, StoreError
+from featcache.errors import ConfigError, MediaAbsentError, MediaError, StoreError
 from featcache.extractors import Extractor
 from featcache.media import Nothing, Piece
 from featcache.store import _format
@@ -302,9 +302,19 @@ def test_other_parameters_plans_and_clips_are_refused_before_any_work(tmp_path, 
     assert not (tmp_path / "m" / "motion.zarr").exists()
 
 
-def test_an_interrupted_extraction_goes_on(tmp_path, media):
+def test_the_summary_counts_what_is_not_done(tmp_path, media):
+    media.broken.update({"1": MediaError("moov atom not found"), "2": MediaAbsentError("no sound")})
+    assert extract(clips(4), [Count(Params())], tmp_path).summary().startswith("4 clips in")
+    again = extract(clips(4), [Count(Params())], tmp_path).summary()
+    assert re.search("^nothing to do: all other clips .*1 failed, 1 absent.*--retry-failed", again)
+    media.broken.clear()
+    extract(clips(4), [Count(Params())], tmp_path, retry_failed=True)
+    assert "failed" not in extract(clips(4), [Count(Params())], tmp_path).summary()
+
+
+def interrupted(after):
     class Interrupted(Count):
-        left = 5
+        left = after
 
         def __call__(self, windows):
             Interrupted.left -= 1
@@ -312,8 +322,38 @@ def test_an_interrupted_extraction_goes_on(tmp_path, media):
                 raise KeyboardInterrupt
             return super().__call__(windows)
 
+    return Interrupted(Params())
+
+
+@pytest.mark.parametrize("done", [0, 1])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_store_of_another_version_is_made_again_if_no_row_is_done(tmp_path, media, monkeypatch, done, whole):
+    """Rows that an interrupted extraction left in a journal count as well."""
+    media.broken.update({str(row): MediaError("this version cannot") for row in range(done, 3)})
+    if whole:
+        extract(clips(3), [Count(Params())], tmp_path)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            extract(clips(4), [interrupted(done)], tmp_path)
+    media.broken.clear()
+    monkeypatch.setattr(recipe, "version", lambda name: "another")
+    with pytest.raises(StoreError, match="decoders.av: .* 'another' requested"):
+        extract(clips(4 - whole), [Count(Params())], tmp_path)
+    if done:
+        with pytest.raises(StoreError, match="decoders.av: .* 'another' requested"):
+            extract(clips(4 - whole), [Count(Params())], tmp_path, retry_failed=True)
+    else:
+        outcome = extract(clips(4 - whole), [Count(Params())], tmp_path, retry_failed=True)
+        assert outcome.unusable() == []
+        assert outcome.stores["count"].recipe["decoders"]["av"] == "another"
+        assert any("count" in note and "made again" in note for note in outcome.notes)
+        assert [path.name for path in (tmp_path / "m").glob("*.zarr")] == ["count.zarr"]
+        assert not list((tmp_path / "m").glob(".*.aside"))
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path, media):
     with pytest.raises(KeyboardInterrupt):
-        extract(clips(9), [Interrupted(Params())], tmp_path)
+        extract(clips(9), [interrupted(5)], tmp_path)
     media.calls.clear()
     extract(clips(9), [Count(Params())], tmp_path)
     assert sorted(clip_id for clip_id, _ in media.calls) == ["5", "6", "7", "8"]

@@ -8,6 +8,7 @@ import pytest
 from featcache.errors import ConfigError
 from heads.methods import rna
 from pipelines.config import Feed
+from pipelines.data.lacking import NO_FEATURES
 from pipelines.experiments import Experiment
 from pipelines.tables.build import build, norms_table, render
 from tests.helpers.result_rows import config, experiment, norm_rows, result, rows
@@ -299,6 +300,22 @@ def test_classes_that_limit_the_numbers_are_named_once_per_shift(toy):
     assert text.count("UNSEEN CLASSES in day→night: 3 of 9 test clips have no equal.") == 1
 
 
+def test_clips_without_features_are_named_whatever_a_row_was_trained_on(toy):
+    """Also in the row that trains on the target, and in the table of norms."""
+    limit = f"{NO_FEATURES}: 2 of 19 test clips have no features, so they are not scored: a, b"
+    made = [replace(row, limits=(limit,) if row.row.startswith("super") else ()) for row in rows(toy)]
+    assert one_line(made, toy).count(f"{NO_FEATURES} in day→night, night→day: 2 of 19 test clips") == 1
+    assert "2 of 19 test clips" in render(made, toy, format="csv")
+    norms = [replace(row, limits=(limit,)) for row in norm_rows(toy)]
+    assert norms_table(norms, toy).count("2 of 19") == 1
+
+
+def test_settings_that_were_changed_are_named(toy):
+    changed = toy.changed(("steps=3",))
+    assert "CHANGED SETTINGS: steps=3" in one_line(rows(changed), changed)
+    assert "CHANGED" not in one_line(rows(toy), toy)
+
+
 def test_runs_whose_batches_came_in_another_order_are_told(toy):
     """Those of the tier `streaming`: by row, with their number where the row has others as well."""
     tiers = {"source-only": "streaming", "RNA (UDA)": "mapped", "supervised-target": "resident"}
@@ -400,6 +417,17 @@ def test_norms_and_their_change(toy):
     assert cells(text)["source-only"] == ["0.500 ± 0.000", "", "0.500 ± 0.000", "", "0.500 ± 0.000", ""]
     assert cells(text)["RNA (UDA)"] == ["0.200 ± 0.000", "-60 %"] * 3
     assert "supervised-target" not in text  # it has no two sides
+
+
+def test_a_source_without_norms_is_named_with_the_reason(toy):
+    """Its runs have norms of the target only."""
+    assert "No CV source" not in norms_table(norm_rows(toy), toy)
+    one_sided = ("norm/source", "cv_s", "cv_st")
+    some = [row for row in norm_rows(toy) if row.source != ("day",) or not row.metric.startswith(one_sided)]
+    (note,) = [line for line in norms_table(some, toy).splitlines() if "No CV source" in line]
+    assert "day→night" in note
+    assert "no test clip of the source day" in note
+    assert "night→day" not in note
 
 
 def test_norms_of_several_tasks_have_columns_of_their_own(toy):
