@@ -25,12 +25,18 @@ def train_head(job: Job, workers: int, device: str) -> None:
       featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
     from pipelines.training.engine import Outcome, run_all
+    from pipelines.training.outputs import remedy
 
-    began = time.monotonic()
+    began, collapsed = time.monotonic(), Counter[str]()  # rows -> collapsed runs
     with progress_bar(f"train {job.experiment.name}", "run") as progress:
 
         def ended(outcome: Outcome, done: int, total: int) -> None:
             progress(done, total)
+            if outcome.collapse:
+                row = outcome.config.row_shown or outcome.config.id
+                collapsed[row] += 1
+                if collapsed[row] == 1:
+                    note(f"COLLAPSED: {row} ({outcome.config.id}): {outcome.collapse}; {remedy(outcome.config)}")
 
         progress(0, len({run.id for run in job.experiment.runs}))
         outcomes = run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
@@ -40,6 +46,9 @@ def train_head(job: Job, workers: int, device: str) -> None:
         note(f"features: {tier}, {reason}")
     for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
         note(f"Warning in {count} of {len(outcomes)} runs: {warning}")
+    if collapsed:
+        rows = ", ".join(f"{row} {count}" for row, count in collapsed.items())
+        note(f"{sum(collapsed.values())} of {len(outcomes)} runs collapsed: {rows}")
     for outcome in outcomes:
         if outcome.note:
             note(f"{outcome.config.id}: {outcome.note}")

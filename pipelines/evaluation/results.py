@@ -37,6 +37,9 @@ class Result:
     leaks: tuple[
         str, ...
     ] = ()  #: features that give a label away, see featcache/leaks.py; not written if there are none
+    one_class: tuple[
+        str, ...
+    ] = ()  #: class that all test rows are given, if there is one; not written if there is none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
     limits: tuple[str, ...] = ()  #: "KIND: explanation" of what the classes of the rows keep the number from reaching
 
@@ -55,7 +58,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 def _to_json(result: Result) -> dict[str, Any]:
     data = asdict(result)
-    return data if result.leaks else {key: value for key, value in data.items() if key != "leaks"}
+    return {key: value for key, value in data.items() if value or key not in ("leaks", "one_class")}
 
 
 def read(path: Path) -> list[Result]:

@@ -16,7 +16,7 @@ from math import ceil
 from typing import Any
 
 from heads.methods import rna, source_only
-from pipelines.config import Feed, Optim, RunConfig
+from pipelines.config import Feed, Optim, Preparation, RunConfig
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def grid(
     steps: int,
     batch: tuple[int, int],
     absent: str = "refuse",
+    preparation: Preparation | None = None,
     seeds: Iterable[int] = SEEDS,
 ) -> tuple[RunConfig, ...]:
     """The runs of source-only, RNA (DG), RNA (UDA) and supervised-target on every (source, target) shift.
@@ -118,6 +119,7 @@ def grid(
         net=net,
         feeds=feeds,
         absent=absent,
+        preparation=preparation or Preparation(),
         steps=steps,
         batch=batch,
         optim=optim,

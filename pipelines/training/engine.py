@@ -14,6 +14,7 @@ import torch
 from featcache.errors import FeatcacheError
 from pipelines.config import RunConfig
 from pipelines.data.memory import free_memory
+from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 
@@ -29,6 +30,7 @@ class Outcome:
     tier_why: str = ""  #: reason for that tier
     note: str = ""  #: reason for training it again, or for its failure
     warnings: tuple[str, ...] = ()  #: warnings raised in training
+    collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
 
 
 Report = Callable[[Outcome, int, int], None]  #: called after each run with (outcome, runs done, all runs)
@@ -113,11 +115,12 @@ def _run_one(config: RunConfig, stores: Path, runs: Path, device: str, memory: i
         return Outcome(config, None, "failed", note=f"{error.strerror or error} ({error.filename or folder})")
     except Exception:
         return Outcome(config, None, "failed", note=traceback.format_exc())
-    if _stamp(folder) == before:
-        return Outcome(config, folder, "kept")
     facts = Run.open(folder).facts
+    dead = collapse(facts["collapsed"], facts.get("one_class", ()))
+    if _stamp(folder) == before:
+        return Outcome(config, folder, "kept", collapse=dead)
     note = "" if facts["note"] == "new" else facts["note"]
-    return Outcome(config, folder, "trained", facts["tier"], facts["tier_why"], note)
+    return Outcome(config, folder, "trained", facts["tier"], facts["tier_why"], note, collapse=dead)
 
 
 def _stamp(folder: Path) -> int:

@@ -3,7 +3,7 @@
     config.json   the RunConfig
     run.json      facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
     log.jsonl     one line per step: the terms of the loss
-    head.pt       state dict of the method, net included, at the last kept point
+    head.pt       state dict of the method, net included, at the last kept point, and the units of the features
     outputs.npz   outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
                   in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
                   in clustering "feature_B0", "feature_B1", and where there are clusters "cluster_B0", "cluster_B1"
@@ -35,9 +35,10 @@ from heads.batch import Spec
 from heads.methods import Method
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
-from pipelines.data.opening import Opened
+from pipelines.data.opening import Opened, open_run
 
 T = TypeVar("T")
+UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
 FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
 
 
@@ -88,14 +89,26 @@ class Run:
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
     def method(self, device: str = "cpu") -> Method:
-        """The trained method, in eval mode."""
+        """The trained method, in eval mode. It reads features as the run prepares them (`opened`)."""
         facts = self.facts["spec"]
         shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
         named = {name: tuple(facts.get(name, ())) for name in ("domains", "captions")}
         spec = Spec(**{**facts, **named, "shapes": shapes})
         method = build(self.config, spec).to(device)
-        method.load_state_dict(torch.load(self.folder / "head.pt", map_location=device, weights_only=True))
+        method.load_state_dict(self._weights(device)[0])
         return method.eval()
+
+    def opened(self, stores: Path, device: str = "cpu") -> Opened:
+        """Open the data that the run read, prepared with its units; ConfigError if the data have changed."""
+        opened = open_run(self.config, stores, device)
+        if changed := changes(self, fingerprints(opened, self.folder.parent)):
+            raise ConfigError(f"{changed} has changed since run {self.config.id} was made; train it again")
+        if opened.prepare:
+            opened.prepare.load_state_dict(self._weights(device)[1])
+        return opened
+
+    def _weights(self, device: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return split_weights(torch.load(self.folder / "head.pt", map_location=device, weights_only=True))
 
 
 def _sound(path: Path, read: Callable[[Path], T]) -> T:
@@ -123,6 +136,12 @@ def _check_zip(path: Path) -> None:
     """Check that weights or outputs are a zip archive; its directory is at the end, so a truncated file has none."""
     if path.stat().st_size == 0 or not zipfile.is_zipfile(path):
         raise ValueError("it is cut off, or not an archive of torch or numpy")
+
+
+def split_weights(saved: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split the content of head.pt into the weights of the method and the units of the features."""
+    units = {name: value for name, value in saved.items() if name.startswith(UNITS_OF)}
+    return {k: v for k, v in saved.items() if k not in units}, {k[len(UNITS_OF) :]: v for k, v in units.items()}
 
 
 def build(config: RunConfig, spec: Spec) -> Method:
