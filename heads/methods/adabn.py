@@ -9,7 +9,8 @@ entries between domains disappears before the net. Target rows are normalised by
 Implementation details
   1. AdaBN changes the statistics of batch normalisation layers. Those of the extractor are frozen in the cache, so the
      normalisation is applied before the net instead. Its scale and shift (γ, β) are those of the net's first layer. If
-     the net standardises features by the source (adapter, `standardise`), x̂ replaces that.
+     the net standardises features by the source (adapter, `standardise`), x̂ replaces that. With
+     `preparation.units=domain` every method reads x̂, and `source_only` is then AdaBN.
   2. Statistics are measured once, before training, on all training rows of a domain: the limit of the paper's online
      estimate. Cached features do not change, so statistics of mini-batches (MM-SADA's "BN" mode) would only add noise.
      The net never needs target rows, so training on the source and exchanging statistics afterwards is the same run.

@@ -21,6 +21,7 @@ from pipelines.measures.validators import VALIDATORS, Predictions
 Outputs = dict[str, NDArray[Any]]
 ONCE = ("rows", "captions", "clip")  #: outputs that are equal at all points, and are kept once
 COLLAPSED = 1e-3  #: mean norm below which features are dead; trained features have norms around 1
+WIDE = 64  #: entries of a feature, per modality, below which balancing norms can leave nothing of it
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,10 @@ def collapse(vanished: Iterable[str], given: Iterable[str]) -> str:
 
 def remedy(config: RunConfig) -> str:
     """Return the settings that keep a run from collapsing, for the command line."""
+    settings = []
     if config.preparation.units == "none" and not getattr(config.net, "standardise", False):
-        return "measure the units of the features: --set preparation.units=source"
-    return "TODO"
+        settings.append("preparation.units=source")
+    if getattr(config.net, "dim", WIDE) < WIDE:
+        settings.append(f"net.dim={WIDE}")
+    settings = settings or [f"optim.lr={config.optim.lr / 10:g}"]
+    return "to avoid it, take " + " ".join(f"--set {setting}" for setting in settings)
