@@ -27,6 +27,8 @@ ROLES = ("source", "target", "test")  #: the roles that can see a feed
 TRAIN_DRAWS = ("all", "random", "shared", "segments", "mean")
 TEST_DRAWS = ("all", "segments", "mean", "each")
 OWN = "own"  #: the value of `Feed.captions` where each clip has its own caption
+ROWS = ("as-is", "sum", "length")
+UNITS = ("none", "source", "domain")
 COUNTED = ("random", "shared", "segments")  #: draws of k windows; a row with fewer windows repeats some
 
 
@@ -79,6 +81,16 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """The preparation of all features, for every net and method: first the rows, then the units."""
+
+    rows: str = "as-is"  #: each window's features: as-is | sum (of absolute values 1) | length (L2 norm 1)
+    #: none | source: (x - mean) / std of each entry over the source | domain: over each domain by itself, which reads
+    #: unlabelled train rows of the test domain in every run, also of methods without a target
+    units: str = "none"
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A training run. Equal configurations have equal ids and are trained once."""
 
@@ -93,6 +105,7 @@ class RunConfig:
     train_split: str = "train"
     test_split: str = "test"
     holdout: float = 0.0  #: seeded, class-stratified share of source rows kept as "source_val"
+    preparation: Preparation = Preparation()  #: of all features; written only if it is not the default
     absent: str = "refuse"  #: for rows that lack a modality: refuse | drop | mask (only nets that read `present`)
     steps: int = 6000
     epoch: int | str = "target"  #: steps between two calls of begin_epoch, or one pass over "source" or "target"
@@ -145,7 +158,7 @@ class RunConfig:
     @cached_property
     def id(self) -> str:
         """The name of the run's folder: a readable prefix, and a hash of everything except `row`."""
-        content = {key: value for key, value in self.to_json().items() if key != "row"}
+        content = _without(self.to_json(), "row")
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         given = f"with-{self.target}" if self.target else ""
         words = [settings.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
@@ -153,9 +166,12 @@ class RunConfig:
         return f"{prefix[:80]}_{digest[:10]}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration as plain JSON values; `from_json` is the inverse."""
+        """Return the configuration as plain JSON values; `from_json` is the inverse.
+
+        The default preparation is left out, so that the ids of runs from before there was one stay the same.
+        """
         content: dict[str, Any] = settings.to_json(self, RunConfig)
-        return content
+        return content if self.preparation != Preparation() else _without(content, "preparation")
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RunConfig":
@@ -164,13 +180,17 @@ class RunConfig:
         return config
 
 
+def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != key}
+
+
 def override(config: RunConfig, *changes: str) -> RunConfig:
     """Return the configuration with these `a.b=value` changes, checked once after the last of them.
 
     Entries of lists are separated by commas, `none` is None, and `method=source_only` takes another method with its
     default parameters.
     """
-    data: Any = config.to_json()
+    data: Any = settings.to_json(config, RunConfig)
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals or not path.strip():
@@ -221,6 +241,8 @@ def check(config: RunConfig) -> None:
     config.task.check(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
+    _one_of("preparation.rows", config.preparation.rows, ROWS)
+    _one_of("preparation.units", config.preparation.units, UNITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
     _one_of("select", config.select, RULES)
     _one_of("fidelity", config.fidelity, ("exact", "adapter"))

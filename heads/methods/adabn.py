@@ -9,7 +9,8 @@ entries between domains disappears before the net. Target rows are normalised by
 Implementation details
   1. AdaBN changes the statistics of batch normalisation layers. Those of the extractor are frozen in the cache, so the
      normalisation is applied before the net instead. Its scale and shift (γ, β) are those of the net's first layer. If
-     the net standardises features by the source (adapter, `standardise`), x̂ replaces that.
+     the net standardises features by the source (adapter, `standardise`), x̂ replaces that. With
+     `preparation.units=domain` every method reads x̂, and `source_only` is then AdaBN.
   2. Statistics are measured once, before training, on all training rows of a domain: the limit of the paper's online
      estimate. Cached features do not change, so statistics of mini-batches (MM-SADA's "BN" mode) would only add noise.
      The net never needs target rows, so training on the source and exchanging statistics afterwards is the same run.
@@ -28,13 +29,12 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from heads.batch import Batch, Side, Spec, Sweep
 from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.nets import Net
-from heads.units import EPS
+from heads.units import moments_by_domain
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,9 @@ class AdaBN(Method):
         """Measure μ_d and σ_d of every modality, once, because cached features do not change."""
         if epoch > 0:
             return
-        sums: dict[str, Tensor] = {}  # modality -> (N, 1 + 2D): rows, Σ x, Σ x²
-        for side in chain(sweep("source"), sweep("target")):
-            domains = torch.arange(len(self.spec.domains), device=side.domain.device)
-            in_BN = pad(side.domain[:, None] == domains, (0, 1), value=True)
-            for m, x in side.x.items():
-                weight_NB = (in_BN & side.has(m)[:, None]).T.double()
-                squared = replace(side, x={m: x.square()})
-                means_BI = torch.cat([side.pool(m).flatten(1), squared.pool(m).flatten(1)], dim=1).double()
-                sums_NI = torch.cat([weight_NB.sum(1, keepdim=True), weight_NB @ means_BI], dim=1)
-                sums[m] = sums[m] + sums_NI if m in sums else sums_NI
-        for m, sums_NI in sums.items():
-            rows_N1, means_NI = sums_NI[:, :1], sums_NI[:, 1:] / sums_NI[:, :1].clamp_min(1)
-            mean_ND, square_ND = torch.where(rows_N1 > 0, means_NI, means_NI[-1]).chunk(2, dim=1)
-            std_ND = (square_ND - mean_ND.square()).clamp_min(0).sqrt()
-            std_ND = std_ND.where(std_ND > EPS, 1.0)
-            for name, value_ND in (("mean", mean_ND), ("std", std_ND)):
+        sides = chain(sweep("source"), sweep("target"))
+        for m, moments in moments_by_domain(sides, len(self.spec.domains)).items():
+            for name, value_ND in zip(("mean", "std"), moments, strict=True):
                 buffer = self.get_buffer(f"{name}_{m}")
                 buffer.copy_(value_ND.reshape(buffer.shape))
 

@@ -21,9 +21,10 @@ Implementation details
      noun).
   6. Rows that lack a modality count in none of its terms.
   7. R grows without bound if a one-row class has almost no norm: set `Optim.clip_norm` in every experiment. This keeps
-     steps finite but does not prevent collapse: at high learning rates, in narrow nets, all features of a modality can
-     go to 0, where ReLU passes no gradient, so they stay 0. L_g is then near 0 and looks like perfect alignment. The
-     run reports `collapsed`; lower the learning rate, or widen the net.
+     steps finite but does not prevent collapse: all features of a modality can go to 0, where ReLU passes no gradient,
+     so they stay 0. L_g is then near 0 and looks like perfect alignment. It happens where the cached norms differ by
+     factors of ten (lowering the rate or widening the net does not cure it there; preparation.units=source does, or a
+     net without ReLU), and in nets narrower than 64. `train-head` reports it, with the settings that avoid it.
 Deviation: features are frozen, so F is the net's own layer; the paper also trains the backbone (except on EK100).
 Shapes: B rows, D features, K classes, G = 1 + K groups of rows: all of them, then class by class.
 """

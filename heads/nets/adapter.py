@@ -8,8 +8,9 @@ Both domains share all weights. By default nothing is normalised between F and a
 Implementation details
   1. Windows are averaged before the layer. To score each window and average the predictions, use `Feed(test="each")`.
   2. Extractors give features of very different scale: text entries of 0.05, filtered muscle signals of 0.02.
-     `standardise` makes one learning rate suit all of them, and removes the norms of the cached modalities. A stage
-     without a source keeps the units of the run it starts from. The papers' tables do not use it.
+     Units (`RunConfig.preparation`) make one learning rate suit all of them, and remove the norms of the cached
+     modalities. `standardise` is the older way to say preparation.units=source, kept for the experiments that use it.
+     The papers' tables use neither.
   3. The bias g is one vector for all modalities, not one per modality. With all modalities present both are the same
      set of functions. f_m is set to 0 where a clip lacks m, so that a missing modality has no influence.
   4. With several label kinds, D is cut into equal parts, one per label, in the order of their names; a remainder goes
@@ -46,7 +47,7 @@ class Params:
     act: str = "relu"  #: relu (RNA on EK100) | none (for contrastive losses: after a ReLU cosines lie in [0, 1])
     dropout: float = within(0.5, 0, 1, below=True)  #: share of features dropped in training
     fusion: str = "sum"  #: fusion of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC)
-    standardise: bool = False  #: standardise x_m by its mean and standard deviation over the source
+    standardise: bool = False  #: standardise x_m over the source; in new runs take preparation.units=source
     batch_norm: bool = False  #: normalise the entries of each feature before act, as the heads of ROD and SHOT do
 
 

@@ -31,19 +31,24 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
     from pipelines.evaluation import results
     from pipelines.evaluation.evaluate import distances
     from pipelines.evaluation.evaluate import evaluate as run
+    from pipelines.training.outputs import collapse, remedy
     from pipelines.training.runs import NotTrainedError
 
     shown = [config for config in job.experiment.runs if config.row]
     _check_runs(job, shown, device)
     if blanked := results.blank_damaged(job.results):
-        lines = "line" if blanked == 1 else "lines"
-        note(f"removed {blanked} damaged {lines} from {job.results}; runs of other experiments need `evaluate`, too")
+        noun = "line" if blanked == 1 else "lines"
+        note(f"removed {blanked} damaged {noun} from {job.results}; runs of other experiments need `evaluate`, too")
     failed, without = [], []  # runs and errors: no result; a result, but no A-distances
+    collapsed: dict[str, str] = {}  # id of a run -> description
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         for number, config in enumerate(shown, 1):
             try:
                 folder, name = job.runs / config.id, job.experiment.name
-                results.append(job.results, run(folder, job.stores, name, device, config.row))
+                measured = run(folder, job.stores, name, device, config.row)
+                results.append(job.results, measured)
+                if dead := collapse(measured[0].collapsed, measured[0].one_class):
+                    collapsed[config.id] = f"{dead}; {remedy(config)}"
                 if a_distance:
                     try:
                         results.append(job.results, distances(folder, job.stores, name, device, config.row))
@@ -53,6 +58,9 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
                 failed.append((config, error))
             progress(number, len(shown))
     click.echo(job.results)
+    if collapsed:
+        lines = [f"{run_id}: {text}" for run_id, text in collapsed.items()]
+        note(f"{len(lines)} of {len(shown)} runs collapsed:\n  " + first(lines, between="\n  "))
     if without:
         note(
             f"{len(without)} of {len(shown)} runs have all results except A-distances:\n  " + "\n  ".join(once(without))

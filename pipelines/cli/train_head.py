@@ -32,8 +32,9 @@ def train_head(job: Job, workers: int, device: str) -> None:
     """
     from pipelines.data.ahead import check_ahead, check_writable
     from pipelines.training.engine import run_all
+    from pipelines.training.outputs import remedy
 
-    began, outcomes, busy = time.monotonic(), list["Outcome"](), False
+    began, outcomes, busy, collapsed = time.monotonic(), list["Outcome"](), False, set[str]()
     check_ahead(job.experiment.runs, job.stores, device)
     check_writable(job.runs)
 
@@ -45,6 +46,10 @@ def train_head(job: Job, workers: int, device: str) -> None:
         elif not busy:
             busy = True
             note(f"{outcome.note} (it is left for the end, like others that are being trained)")
+        row = outcome.config.row_shown or outcome.config.id
+        if outcome.collapse and row not in collapsed:
+            collapsed.add(row)
+            note(f"COLLAPSED: {row} ({outcome.config.id}): {outcome.collapse}; {remedy(outcome.config)}")
 
     try:
         with progress_bar(f"train {job.experiment.name}", "run") as progress:
@@ -67,5 +72,8 @@ def _print(outcomes: "list[Outcome]", seconds: float) -> None:
         note(f"features: {tier}, {reason}")
     for warning, count in Counter(text for outcome in outcomes for text in outcome.warnings).items():
         note(f"Warning in {count} of {len(outcomes)} runs: {warning}")
+    if collapsed := Counter(run.config.row_shown or run.config.id for run in outcomes if run.collapse):
+        rows = ", ".join(f"{row} {count}" for row, count in collapsed.items())
+        note(f"{collapsed.total()} of {len(outcomes)} runs collapsed: {rows}")
     for line in once((outcome.config, outcome.note) for outcome in outcomes if outcome.note):
         note(line)

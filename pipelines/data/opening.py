@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import torch
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
 from featcache.store import DONE
+from featcache.wording import first
 from heads.batch import Side, Spec
-from pipelines.config import OWN, Feed, RunConfig, method_class, parse_draw
+from heads.units import Prepare
+from pipelines.config import OWN, Feed, Preparation, RunConfig, method_class, parse_draw
 from pipelines.data.captions import RunCaptions, clip_rows
 from pipelines.data.checks import check_device, check_views, check_windows, windows_text
 from pipelines.data.lacking import LeftOut, featureless
@@ -38,6 +41,7 @@ class Opened:
     workers: int = 1  #: number of simultaneous runs that share the memory
     tier: str | None = None  #: the tier to use; None: the one that fits
     captions: RunCaptions | None = None  #: in retrieval only
+    prepare: Prepare | None = None  #: prepares features; `measure` or the weights of a run give it its units
 
     @cached_property
     def features(self) -> Features:
@@ -51,6 +55,9 @@ class Opened:
                 rows = len(self.train_rows(role))
                 drawn = {name: feed.train for m, feed in feeds.items() for name in feed.stores(m)}
                 wanted.append(Wanted(rows, drawn, swept))
+        if self.measures_test_domain:
+            rows = len(self.manifest.rows(domain=self.config.test, split=self.config.train_split))
+            wanted.append(Wanted(rows, {m: feed.test for m, feed in self._feeds("target").items()}))
         test = self.manifest.rows(domain=self.config.test, split=self.config.test_split)
         wanted.append(Wanted(len(test), {m: feed.test for m, feed in self._feeds("test").items()}))
         stores = {name: store for name, store in self.stores.items() if name not in self.config.captions}
@@ -117,6 +124,38 @@ class Opened:
             return source.captions.sweep()
         return self.sides[side].sweep()
 
+    @property
+    def measures_test_domain(self) -> bool:
+        """True if the units of the test domain are its own, and no side of the run has its rows."""
+        return self.config.preparation.units == "domain" and self.config.test not in self.domains
+
+    def measure(self) -> None:
+        """Measure the units of the features over the train rows of the run, without labels.
+
+        With units by source, a run without a source keeps those of the run it starts from.
+        """
+        if not self.prepare or self.config.preparation.units == "none":
+            return
+        source, target = (self.sides[s].prepared(None) if s in self.sides else None for s in ("source", "target"))
+        if not source and self.config.preparation.units == "source":
+            return
+        parts = [part for part in (source, source and source.captions) if part]
+        other = self._test_domain().sweep() if self.measures_test_domain else ()
+        self.prepare.measure(
+            chain.from_iterable(part.sweep() for part in parts), target.sweep() if target else (), other
+        )
+
+    def _test_domain(self) -> Rows:
+        """Load the train rows of a test domain that is on no side of the run, unprepared and without labels."""
+        test, split = self.config.test, self.config.train_split
+        if not self.manifest.rows(domain=test, split=split):
+            raise ConfigError(
+                f"preparation.units='domain' measures the {split} rows of {test!r}, but it has none; take units=source"
+            )
+        rows = self._train_rows("target", (test,))
+        domain = torch.full((len(rows),), -1, device=self.device)
+        return load(self.features, self._feeds("target"), rows, {}, domain, trained=False)
+
     def test(self, *domains: str) -> Rows:
         """Load the test rows of these domains (default: the run's test domain), without labels."""
         return self.load("test", self.check_test(*domains))
@@ -124,6 +163,12 @@ class Opened:
     def check_test(self, *domains: str) -> list[int]:
         """Return `test_rows`; ConfigError if there are too few for a test."""
         domains, split = domains or (self.config.test,), self.config.test_split
+        unmeasured = set(domains) - {*self.domains, self.config.test}
+        if unmeasured and self.config.preparation.units == "domain":
+            raise ConfigError(
+                f"preparation.units='domain', but the units of {first(sorted(unmeasured))} were not measured: the run "
+                f"has {', '.join(dict.fromkeys((*self.domains, self.config.test)))}; name one of these domains"
+            )
         where = f"{split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}"
         rows = self.test_rows(*domains)
         if not rows:
@@ -186,7 +231,7 @@ class Opened:
         loaded = load(self.features, feeds, rows, y, domain, trained=trained)
         if self.captions and role != "target":
             loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
-        return loaded
+        return loaded.prepared(self.prepare)
 
     def _refuse_other_windows(self, modality: str, feed: Feed, rows: list[int]) -> None:
         """Raise ConfigError if a row has other windows in a view than in the store of the feed."""
@@ -224,8 +269,12 @@ class Opened:
 
     def train_rows(self, role: str) -> list[int]:
         """Return the train rows of "source" or "target", by domain; ConfigError for a domain without any."""
-        config, rows = self.config, []
-        domains = config.source if role == "source" else (config.target,) if config.target else ()
+        target = (self.config.target,) if self.config.target else ()
+        return self._train_rows(role, self.config.source if role == "source" else target)
+
+    def _train_rows(self, role: str, domains: tuple[str, ...]) -> list[int]:
+        """Return the train rows of these domains, with the modalities that this role sees."""
+        config, rows = self.config, list[int]()
         for domain in domains:
             domain_rows = self.manifest.rows(domain=domain, split=config.train_split)
             usable = self._complete(role, domain_rows)
@@ -293,7 +342,12 @@ def open_run(
     check_windows(config, opened)
     check_views(config, opened)
     captions = _captions(config, captions_manifest, manifest, opened, device) if config.captions else None
-    return Opened(config, manifest, opened, device, memory, workers, tier, captions)
+    run = Opened(config, manifest, opened, device, memory, workers, tier, captions)
+    if config.preparation == Preparation():
+        return run
+    shapes = {m: tuple(opened[m].row_shape) for m in config.feeds}
+    rows, units = config.preparation.rows, config.preparation.units
+    return replace(run, prepare=Prepare(rows, units, shapes, len(run.domains), config.captions).to(device))
 
 
 def _captions(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from heads.batch import Side
+from heads.units import Prepare
 from pipelines.config import Feed, parse_draw
 from pipelines.data.gathering import (
     NO_VIEWS,
@@ -44,6 +45,7 @@ class Rows:
     sweep_rows: int = SWEEP_ROWS  #: rows per Side of a sweep
     views: dict[str, list[Tensor]] = field(default_factory=dict)  #: modality -> tensors like its x, one per view
     captions: "Captions | None" = None  #: in retrieval, for all sides except the target
+    prepare: Prepare | None = None  #: prepares the features of every side; None: they are as in the store
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,6 +71,7 @@ class Rows:
     def side(self, index: Tensor, windows: dict[str, Chosen], views: Views, buffers: Buffers | None = None) -> Side:
         """Gather these rows (B,), with these windows and views of each modality; float32 on the device."""
         row, new = index.to(self.domain.device), buffers.get if buffers else new_memory
+        domain = self.domain.index_select(0, row)
         x, present = {}, {}
         for m, values in self.x.items():
             chosen = windows[m]
@@ -84,10 +87,12 @@ class Rows:
                 x[m] = as_float(gather(values, at, positions, m, new), m, row.device, new)
             if chosen == "mean":
                 x[m], present[m] = mean(x[m], present[m])
+            if self.prepare:
+                x[m] = self.prepare(m, x[m], present[m], domain)
         if buffers:
             buffers.turn += 1
         y = {label: y_N.index_select(0, row) for label, y_N in self.y.items()}
-        return Side(x, present, y, self.domain.index_select(0, row), row)
+        return Side(x, present, y, domain, row)
 
     def sweep(self) -> Iterator[Side]:
         """Yield every row once, in order, with its test windows; `each` takes all windows here."""
@@ -101,6 +106,12 @@ class Rows:
             yield table.side(index, {m: table.fixed(m, feed.test, index) for m, feed in table.feeds.items()}, NO_VIEWS)
             if table.stream and table.at is not None:
                 table.stream.release(table.at[index])
+
+    def prepared(self, prepare: Prepare | None) -> "Rows":
+        """Return the same rows, with features that are prepared in this way; in retrieval also those of captions."""
+        swept = self.swept.prepared(prepare) if self.swept else None
+        captions = self.captions and replace(self.captions, table=self.captions.table.prepared(prepare))
+        return replace(self, prepare=prepare, swept=swept, captions=captions)
 
     def fixed(self, modality: str, draw: str, index: Tensor) -> Chosen:
         """Return the windows that `all`, `each`, `mean` or `segments:k` take of these rows."""

@@ -19,15 +19,15 @@ from featcache.leaks import leaks
 from heads.methods import Method
 from heads.nets import Net
 from pipelines.config import fidelity
-from pipelines.data.opening import Opened, open_run
+from pipelines.data.opening import Opened
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
 from pipelines.evaluation.results import Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
-from pipelines.training.outputs import ONCE, Outputs, feature_norms
-from pipelines.training.runs import NotTrainedError, Run, changes, fingerprints
+from pipelines.training.outputs import ONCE, Outputs, feature_norms, one_class
+from pipelines.training.runs import NotTrainedError, Run
 
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
@@ -47,12 +47,13 @@ def evaluate(
     """
     run = Run.open(folder)
     task, truth = run.config.task, _truth(run, stores)
-    opened, method = _trained(run, stores, device)
+    opened, method = run.opened(stores, device), run.method(device)
     score = _score(run, truth, method.net)
     values = accuracies(run, score) | validator_scores(run, score)
     if not task.no_norms:
         values |= norms(method, opened)
-    return _results(run, opened, experiment, row, values)
+    given = one_class(_outputs(run, _selected(run, score)[-1]), opened)
+    return _results(run, opened, experiment, row, values, tuple(given))
 
 
 def distances(
@@ -60,16 +61,8 @@ def distances(
 ) -> list[Result]:
     """A-distances (`embeddings.a_distances`) of a finished retrieval run, in seconds; arguments as in `evaluate`."""
     run = Run.open(folder)
-    opened, method = _trained(run, stores, device)
+    opened, method = run.opened(stores, device), run.method(device)
     return _results(run, opened, experiment, row, a_distances(method, opened))
-
-
-def _trained(run: Run, stores: Path, device: str) -> tuple[Opened, Method]:
-    """Open the data that the run read, and its trained method; NotTrainedError if the data have changed."""
-    opened = open_run(run.config, stores, device)
-    if changed := changes(run, fingerprints(opened, run.folder.parent)):
-        raise NotTrainedError(f"{changed} has changed since run {run.config.id} was made; train it again")
-    return opened, run.method(device)
 
 
 def _leaks(opened: Opened) -> tuple[str, ...]:
@@ -85,7 +78,9 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _results(run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float]) -> list[Result]:
+def _results(
+    run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float], given: tuple[str, ...] = ()
+) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
     limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
@@ -110,6 +105,7 @@ def _results(run: Run, opened: Opened, experiment: str, row: str | None, values:
             version=featcache.__version__,
             collapsed=tuple(run.facts["collapsed"]),
             leaks=_leaks(opened),
+            one_class=given,
             tier=run.facts.get("tier", ""),
             limits=(*map(str, opened.left_out), *limits),
         )

@@ -48,6 +48,9 @@ class Result:
     leaks: tuple[
         str, ...
     ] = ()  #: features that give a label away, see featcache/leaks.py; not written if there are none
+    one_class: tuple[
+        str, ...
+    ] = ()  #: class that all test rows are given, if there is one; not written if there is none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
 
@@ -70,9 +73,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 def _line(result: Result) -> str:
     data = asdict(result)
-    if not result.leaks:
-        del data["leaks"]
-    line = json.dumps(data)
+    line = json.dumps({key: value for key, value in data.items() if value or key not in ("leaks", "one_class")})
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 

@@ -17,10 +17,9 @@ from featcache.manifest import Clip, Manifest
 from featcache.store import DONE, FeatureStore
 from featcache.windows import Tokens
 from heads.nets import Retrieval
-from pipelines.data.opening import open_run
 from pipelines.data.rows import Rows
 from pipelines.training.outputs import outputs
-from pipelines.training.runs import NotTrainedError, Run, changes, fingerprints
+from pipelines.training.runs import Run
 
 BLOCK = 8192  #: number of rows of a store that are compared at once
 
@@ -82,9 +81,7 @@ def in_run(
     method = run.method(device)
     net = method.net
     assert isinstance(net, Retrieval)
-    opened = open_run(run.config, stores, device)
-    if changed := changes(run, fingerprints(opened, folder.parent)):
-        raise NotTrainedError(f"{changed} has changed since run {run.config.id} was made; train it again")
+    opened = run.opened(stores, device)
     feeds = {m: run.config.feeds[m] for m in run.config.captions}
     for m in feeds:
         if not _holds_text(store := opened.stores[m]):
@@ -94,7 +91,8 @@ def in_run(
     rows = clips.test(*domains)
     embedded = {m: embed(text_extractor(opened.stores[m], model, device), opened.stores[m], query) for m in feeds}
     x, present = ({m: torch.from_numpy(arrays[k]).to(device) for m, arrays in embedded.items()} for k in (0, 1))
-    (query_side,) = Rows([0], x, present, {}, torch.tensor([-1], device=device), feeds).sweep()
+    asked = Rows([0], x, present, {}, torch.tensor([-1], device=device), feeds)
+    (query_side,) = asked.prepared(opened.prepare).sweep()
     visual_VM = torch.from_numpy(outputs(method, rows, clips)["visual"]).to(device)
     with torch.no_grad():
         text_1M = net.encode(query_side)["text"]

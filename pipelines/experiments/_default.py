@@ -24,8 +24,9 @@ NO_SUPERVISED = (
 
 
 def default(folder: Path) -> Experiment:
-    """The grid on all finished stores of a folder, with kitchens' hyper-parameters, over every ordered pair of domains.
+    """The grid on all finished stores of a folder, with kitchens' recipe, over every ordered pair of domains.
 
+    The recipe measures the units of the features over the source, because extractors give norms of any size.
     Stores whose names describe clips (`featcache.columns`), such as `label`, are left out.
     A modality that a clip lacks (a video without sound) is masked. The store `hog@flip` is a view of the store `hog`,
     drawn in training. A source needs labelled train clips, a target labelled test clips, some of them with features.

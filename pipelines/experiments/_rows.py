@@ -16,7 +16,7 @@ from math import ceil
 from typing import Any
 
 from heads.methods import rna, source_only
-from pipelines.config import Feed, Optim, RunConfig
+from pipelines.config import Feed, Optim, Preparation, RunConfig
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def grid(
     batch: tuple[int, int],
     absent: str = "refuse",
     test_split: str = "test",
+    preparation: Preparation | None = None,
     seeds: Iterable[int] = SEEDS,
 ) -> tuple[RunConfig, ...]:
     """The runs of source-only, RNA (DG), RNA (UDA) and supervised-target on every (source, target) shift.
@@ -121,6 +122,7 @@ def grid(
         feeds=feeds,
         absent=absent,
         test_split=test_split,
+        preparation=preparation or Preparation(),
         steps=steps,
         batch=batch,
         optim=optim,

@@ -15,7 +15,7 @@ from typing import Any
 
 from heads.methods import rna
 from heads.nets import adapter
-from pipelines.config import Feed, Optim
+from pipelines.config import Feed, Optim, Preparation
 from pipelines.experiments._rows import grid
 
 RECIPE: dict[str, Any] = {
@@ -24,6 +24,7 @@ RECIPE: dict[str, Any] = {
     "optim": Optim(lr=0.01, milestones=(0.5,), clip_norm=5.0),
     "steps": 300,
     "batch": (32, 32),
+    "preparation": Preparation(units="source"),
 }
 FEEDS = {"rgb": Feed("hog"), "flow": Feed("hof"), "audio": Feed("logmel")}
 RUNS = grid("kitchens", FEEDS, permutations(("loft", "cottage"), 2), **RECIPE)

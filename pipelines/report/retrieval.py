@@ -13,7 +13,6 @@ from featcache.errors import FeatcacheError
 from featcache.manifest import Manifest
 from heads.nets import Retrieval
 from pipelines.config import OWN
-from pipelines.data.opening import open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import pairs, tsne
 from pipelines.evaluation.results import Result
@@ -159,7 +158,7 @@ def joint_space(experiment: Experiment, lines: Sequence[Line], runs: Path, store
 def _placed(folder: Path, stores: Path, shift: str) -> str:
     """A scatter plot of pairs of the run's source and of its test domain."""
     run = Run.open(folder)
-    opened, method = open_run(run.config, stores), run.method()
+    opened, method = run.opened(stores), run.method()
     domains = {"source": run.config.source, "target": (run.config.test,)}
     x, groups = [], []
     for colour, (side, names) in enumerate(domains.items()):

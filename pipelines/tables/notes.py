@@ -5,12 +5,13 @@ from collections.abc import Container, Iterable, Iterator
 from featcache.leaks import WARNING
 from featcache.wording import first
 from pipelines import tasks
-from pipelines.config import OWN, method_class
+from pipelines.config import OWN, Preparation, RunConfig, method_class
 from pipelines.data.lacking import NO_FEATURES
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS
 from pipelines.tables.cells import Line, Note, has_published
+from pipelines.training.outputs import remedy
 
 SELECT = {
     "last": "last (the weights at the end of training; chosen without labels)",
@@ -25,6 +26,12 @@ FIDELITY = {
     "exact": "exact (everything that the paper trains is trained here)",
     "adapter": "adapter (trainable layers on frozen features, where a paper may train the backbone as well)",
     "surrogate": "surrogate (another method that replaces the paper's, which cannot run on cached features)",
+}
+PREPARED_ROWS = {"as-is": "", "sum": "rows at unit sum", "length": "rows at unit length"}
+PREPARED_UNITS = {
+    "none": "",
+    "source": "entries standardised by mean and spread of the source",
+    "domain": "entries of each domain standardised by its own mean and spread",
 }
 
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
@@ -48,7 +55,8 @@ def notes(
         *_mixed(rows),
         *unequal,
         *_limits(planned, results),
-        *_collapsed(planned, results),
+        *_collapsed(experiment, planned, results),
+        *_by_domain(experiment),
         *_oracles(lines),
         *_unknown_start(experiment),
         *missing(experiment, planned, results),
@@ -57,6 +65,7 @@ def notes(
     calm += [Note(text) for text in experiment.task.notes]
     if instead := _stand_ins(metric, planned, results):
         calm.append(Note(f"{experiment.task.stand_in_words}: {', '.join(instead)}."))
+    calm += _prepared(experiment, results)
     if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
@@ -240,17 +249,52 @@ def _limits(planned: RunIds, results: dict[str, Result]) -> Iterator[str]:
         yield f"{kind} in {first(names)}: {explanation}."
 
 
-def _collapsed(planned: RunIds, results: dict[str, Result]) -> list[str]:
-    """A warning about cells whose features vanished in training."""
-    dead: dict[tuple[str, str], list[int]] = {}  # (method and shift, modality) -> seeds
-    for (method, shift), seeds in planned.items():
-        for seed, run in seeds.items():
-            for m in results[run].collapsed if run in results else ():
-                dead.setdefault((f"{method} {shift}", m), []).append(seed)
-    if not dead:
+def _collapsed(experiment: Experiment, planned: RunIds, results: dict[str, Result]) -> Iterator[str]:
+    """Warnings about cells whose features vanished in training, or whose test clips are all given one class."""
+    told = {
+        "COLLAPSED FEATURES": ("collapsed", "Their norm vanished in training, so nothing was left to align"),
+        "ONE PREDICTED CLASS": ("one_class", "Every test clip is given that class"),
+    }
+    for kind, (name, explanation) in told.items():
+        cells: dict[tuple[str, str], list[int]] = {}  # (method and shift, modality or class) -> seeds
+        remedies: dict[str, None] = {}
+        for (method, shift), seeds in planned.items():
+            for seed, run in seeds.items():
+                for value in getattr(results[run], name) if run in results else ():
+                    cells.setdefault((f"{method} {shift}", value), []).append(seed)
+                    remedies[remedy(experiment.by_id[run])] = None
+        if cells:
+            listed = first(
+                [f"{cell} ({_seeds(seeds)}): {value}" for (cell, value), seeds in cells.items()], between="; "
+            )
+            yield f"{kind}: {listed}. {explanation}; {', or '.join(remedies)}."
+
+
+def _prepared(experiment: Experiment, results: dict[str, Result]) -> Iterator[Note]:
+    """The preparation of the features, and the rows that read the test domain only through its units."""
+    rows: dict[str, dict[str, None]] = {}  # preparation as text -> table rows
+    for run in experiment.runs:
+        if run.row and run.id in results and run.preparation != Preparation():
+            texts = [PREPARED_ROWS[run.preparation.rows], PREPARED_UNITS[run.preparation.units]]
+            rows.setdefault(", ".join(filter(None, texts)), {})[run.row_shown] = None
+    everything = {run.row_shown for run in experiment.runs if run.row and run.id in results}
+    for text, names in rows.items():
+        yield Note(f"Prepared features: {text}{'' if len(names) == len(everything) else f' ({first(list(names))})'}.")
+
+
+def _by_domain(experiment: Experiment) -> list[str]:
+    """A warning about rows that have no target, but whose features have the units of the test domain."""
+    rows = dict.fromkeys(
+        run.row_shown
+        for run in experiment.runs
+        if run.row and run.preparation.units == "domain" and run.test not in (*run.source, run.target)
+    )
+    if not rows:
         return []
-    cells = first([f"{cell} ({_seeds(seeds)}): {m}" for (cell, m), seeds in dead.items()], between="; ")
-    return [f"COLLAPSED FEATURES: {cells}. Their norm vanished in training, so nothing was left to align."]
+    return [
+        f"UNITS BY DOMAIN: {', '.join(rows)} have seen unlabelled clips of the test domain, because their mean and "
+        "spread standardise its features: unsupervised adaptation, not domain generalisation."
+    ]
 
 
 def _streamed(planned: RunIds, results: dict[str, Result]) -> list[str]:
@@ -303,9 +347,14 @@ def _transductive(experiment: Experiment) -> list[str]:
             run.row_shown
             for run in experiment.runs
             for stage in experiment.chain(run)
-            if run.row and stage.target == run.test and stage.train_split == run.test_split
+            if run.row and run.test in _unlabelled(stage) and stage.train_split == run.test_split
         )
     )
+
+
+def _unlabelled(run: RunConfig) -> tuple[str | None, ...]:
+    """The domains whose clips a run reads without their labels."""
+    return (run.target, run.test) if run.preparation.units == "domain" else (run.target,)
 
 
 def _seeds(seeds: Iterable[int]) -> str:

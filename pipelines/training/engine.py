@@ -17,6 +17,7 @@ from featcache.files import claim_of, locked
 from featcache.parallel import in_parallel
 from pipelines.config import RunConfig
 from pipelines.data.memory import free_memory
+from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 
@@ -32,6 +33,7 @@ class Outcome:
     tier_why: str = ""  #: reason for that tier
     note: str = ""  #: reason for training it again, or for its failure; if busy, the process that trains it now
     warnings: tuple[str, ...] = ()  #: warnings raised in training
+    collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
 
 
 #: called after each run with (outcome, runs done, all runs), and when a run is left for later because it is busy
@@ -145,11 +147,12 @@ def _run_one(
         return Outcome(config, None, "failed", note=f"{error.strerror or error} ({error.filename or folder})")
     except Exception:
         return Outcome(config, None, "failed", note=traceback.format_exc())
-    if _stamp(folder) == before:
-        return Outcome(config, folder, "kept")
     facts = Run.open(folder).facts
+    dead = collapse(facts["collapsed"], facts.get("one_class", ()))
+    if _stamp(folder) == before:
+        return Outcome(config, folder, "kept", collapse=dead)
     note = "" if facts["note"] == "new" else facts["note"]
-    return Outcome(config, folder, "trained", facts["tier"], facts["tier_why"], note)
+    return Outcome(config, folder, "trained", facts["tier"], facts["tier_why"], note, collapse=dead)
 
 
 def _stamp(folder: Path) -> int:

@@ -13,6 +13,7 @@ from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
 from pipelines import tasks
+from pipelines.config import RunConfig
 from pipelines.data.opening import Opened
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import VALIDATORS, Predictions
@@ -20,6 +21,7 @@ from pipelines.measures.validators import VALIDATORS, Predictions
 Outputs = dict[str, NDArray[Any]]
 ONCE = ("rows", "captions", "clip")  #: outputs that are equal at all points, and are kept once
 COLLAPSED = 1e-3  #: mean norm below which features are dead; trained features have norms around 1
+WIDE = 64  #: entries of a feature, per modality, below which balancing norms can leave nothing of it
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,19 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
     return means
 
 
+def one_class(outputs: Mapping[str, NDArray[Any]], opened: Opened) -> list[str]:
+    """Name the class that every test row is given, if there is one, for each label; no label of a row is read.
+
+    With several label kinds, the name of the label comes first. Empty for a single row or class, and in other tasks.
+    """
+    found = []
+    for label, names in opened.classes.items() if opened.config.task.has_class_scores else ():
+        predicted = outputs[label].argmax(1)
+        if len(names) > 1 and len(predicted) > 1 and (predicted == predicted[0]).all():
+            found.append(names[predicted[0]] if len(opened.classes) == 1 else f"{label} {names[predicted[0]]}")
+    return found
+
+
 def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
     """Modalities whose features are almost zero on some side: their losses look aligned, and never recover.
 
@@ -148,3 +163,21 @@ def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
         return []
     norms = [feature_norms(method, rows) for rows in sides]
     return sorted({m for by_modality in norms for (_, m), norm in by_modality.items() if norm < COLLAPSED})
+
+
+def collapse(vanished: Iterable[str], given: Iterable[str]) -> str:
+    """Describe a collapse as text, from the results of `collapsed` and `one_class`; "" if there is none."""
+    parts = [f"the features of {', '.join(vanished)} have vanished"] if vanished else []
+    parts += [f"every test clip is given the class {', '.join(map(repr, given))}"] if given else []
+    return "; ".join(parts)
+
+
+def remedy(config: RunConfig) -> str:
+    """Return the settings that keep a run from collapsing, for the command line."""
+    settings = []
+    if config.preparation.units == "none" and not getattr(config.net, "standardise", False):
+        settings.append("preparation.units=source")
+    if getattr(config.net, "dim", WIDE) < WIDE:
+        settings.append(f"net.dim={WIDE}")
+    settings = settings or [f"optim.lr={config.optim.lr / 10:g}"]
+    return "to avoid it, take " + " ".join(f"--set {setting}" for setting in settings)

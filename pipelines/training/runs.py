@@ -3,7 +3,7 @@
     config.json   the RunConfig
     run.json      facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
     log.jsonl     one line per step: the terms of the loss
-    head.pt       state dict of the method, net included, at the last kept point
+    head.pt       state dict of the method, net included, at the last kept point, and the units of the features
     outputs.npz   outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
                   in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
                   in clustering "feature_B0", "feature_B1", and where there are clusters "cluster_B0", "cluster_B1"
@@ -36,10 +36,11 @@ from heads.batch import Spec
 from heads.methods import Method
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
-from pipelines.data.opening import Opened
+from pipelines.data.opening import Opened, open_run
 from pipelines.training.outputs import ONCE
 
 T = TypeVar("T")
+UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
 FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
 FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
 
@@ -109,9 +110,9 @@ class Run:
         )
 
     def method(self, device: str = "cpu") -> Method:
-        """The trained method, in eval mode."""
+        """The trained method, in eval mode. It reads features as the run prepares them (`opened`)."""
         method = build(self.config, _sound(self.folder / "run.json", self._spec)).to(device)
-        weights = load_weights(self.folder, device)
+        weights, _ = load_weights(self.folder, device)
         _sound(self.folder / "head.pt", lambda _: method.load_state_dict(weights))
         return method.eval()
 
@@ -120,6 +121,15 @@ class Run:
         shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
         named = {name: tuple(facts.get(name, ())) for name in ("domains", "captions")}
         return Spec(**{**facts, **named, "shapes": shapes})
+
+    def opened(self, stores: Path, device: str = "cpu") -> Opened:
+        """Open the data that the run read, prepared with its units; NotTrainedError if the data have changed."""
+        opened = open_run(self.config, stores, device)
+        if changed := changes(self, fingerprints(opened, self.folder.parent)):
+            raise NotTrainedError(f"{changed} has changed since run {self.config.id} was made; train it again")
+        if opened.prepare:
+            opened.prepare.load_state_dict(load_weights(self.folder, device)[1])
+        return opened
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -134,12 +144,12 @@ def read_config(folder: Path) -> RunConfig:
     return config
 
 
-def load_weights(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The state dict in head.pt; NotTrainedError when it cannot be read."""
-    weights: dict[str, Tensor] = _sound(
-        folder / "head.pt", lambda path: torch.load(path, map_location=device, weights_only=True)
+def load_weights(folder: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the method in head.pt, and the units of the features; NotTrainedError when it cannot be read."""
+    return _sound(
+        folder / "head.pt",
+        lambda path: split_weights(torch.load(path, map_location=device, weights_only=True)),
     )
-    return weights
 
 
 def _check_sums(folder: Path, names: Iterable[str]) -> bool:
@@ -204,6 +214,12 @@ def _check_zip(path: Path) -> None:
 def _first_bad(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()
+
+
+def split_weights(saved: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split the content of head.pt into the weights of the method and the units of the features."""
+    units = {name: value for name, value in saved.items() if name.startswith(UNITS_OF)}
+    return {k: v for k, v in saved.items() if k not in units}, {k[len(UNITS_OF) :]: v for k, v in units.items()}
 
 
 def build(config: RunConfig, spec: Spec) -> Method:

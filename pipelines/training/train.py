@@ -18,14 +18,14 @@ from featcache.errors import ConfigError
 from featcache.files import claimed
 from featcache.machine import cores
 from heads.methods import Method
-from pipelines.config import RunConfig
+from pipelines.config import Preparation, RunConfig
 from pipelines.data.draws import batches, draws
 from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
 from pipelines.training.optimizers import optimizers, update
-from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look
-from pipelines.training.runs import build, fingerprints, load_weights, out_of_date, write
+from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look, one_class
+from pipelines.training.runs import UNITS_OF, Run, build, fingerprints, load_weights, out_of_date, write
 from pipelines.training.shared import Shared
 
 Log = list[dict[str, float]]  #: the terms of each step
@@ -66,7 +66,8 @@ def _train(
         method = build(config, opened.spec).to(device)
         method.shared = Shared(runs / ".shared")
         if config.init_from:
-            copy_weights(runs / config.init_from, method)
+            copy_weights(Run.open(runs / config.init_from), method, opened)
+        opened.measure()
         test = opened.test()
         log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
 
@@ -76,6 +77,7 @@ def _train(
             "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
             "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
             "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
+            "one_class": one_class(points[-1].outputs, opened),
             "points": [point.facts for point in points],
             "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
             "device": device,
@@ -89,7 +91,9 @@ def _train(
         outputs["rows"] = np.asarray(test.rows)
         if test.captions:
             outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": points[-1].outputs["clip"]}
-        write(folder, config, opened.spec, facts, log=log, weights=method.state_dict(), outputs=outputs)
+        units = opened.prepare.state_dict() if opened.prepare else {}
+        weights = method.state_dict() | {f"{UNITS_OF}{name}": value for name, value in units.items()}
+        write(folder, config, opened.spec, facts, log=log, weights=weights, outputs=outputs)
 
 
 def fit(
@@ -189,11 +193,28 @@ def check_finite(log: Log, method: Method) -> None:
             raise ConfigError(f"the weights {name} are not finite after the last step; {remedy}")
 
 
-def copy_weights(folder: Path, method: Method) -> None:
-    """Copy the weights that an earlier run and this one share by name and shape; they must include the whole net."""
+def copy_weights(first: Run, method: Method, opened: Opened) -> None:
+    """Copy the weights that an earlier run and this one share by name and shape; they must include the whole net.
+
+    The features must be prepared alike. Units by source are copied, too: a run without a source cannot measure them.
+    """
+    config = opened.config
+    if first.config.preparation != config.preparation:
+        raise ConfigError(
+            f"init_from {first.config.id} has {_spelled(first.config.preparation)}, but this run has "
+            f"{_spelled(config.preparation)}; give both the same preparation"
+        )
     current = method.state_dict()
-    earlier = load_weights(folder)
+    earlier, units = load_weights(first.folder)
     shared = {name: value for name, value in earlier.items() if name in current and value.shape == current[name].shape}
     if missing := [name for name in current if name.startswith("net.") and name not in shared]:
-        raise ConfigError(f"init_from {folder.name} has another net: it lacks {missing[0]}, or has it in another shape")
+        raise ConfigError(
+            f"init_from {first.config.id} has another net: it lacks {missing[0]}, or has it in another shape"
+        )
     method.load_state_dict(shared, strict=False)
+    if opened.prepare and config.preparation.units == "source" and not config.source:
+        opened.prepare.load_state_dict(units)
+
+
+def _spelled(preparation: Preparation) -> str:
+    return f"preparation.rows={preparation.rows} and preparation.units={preparation.units}"
