@@ -45,10 +45,8 @@ WINDOWS = Limit("FEATCACHE_MAX_WINDOWS", 1 << 14, "windows")  #: one per second 
 GROWTH = Limit("FEATCACHE_MAX_GROWTH", 200, "times")  #: deflate could reach 1000
 
 
-def check(
-    number: float, limit: Limit, place: str, claim: str = "", error: type[FeatcacheError] = FormatError
-) -> None:
-    """Raise `error` if a declared number is beyond its limit. claim: the number as it is declared, such as 640 x 480."""
+def check(number: float, limit: Limit, place: str, claim: str = "", error: type[FeatcacheError] = FormatError) -> None:
+    """Raise `error` if a declared number is beyond its limit. claim: the number as declared, such as 640 x 480."""
     if number > limit.value:
         shown = f"{number:.0f}" if number < 1e18 else f"{number:.3g}"
         claim = f"{claim} ({shown} {limit.unit})" if claim else f"{shown} {limit.unit}"

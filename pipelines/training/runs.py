@@ -30,6 +30,8 @@ from torch import Tensor
 
 from featcache import registry
 from featcache.errors import ConfigError
+from featcache.untrusted import not_stored
+from featcache.untrusted.npy import check_npz
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
@@ -58,6 +60,8 @@ class Run:
         _sound(folder / "log.jsonl", run.check_log)
         for name in ("head.pt", "outputs.npz"):
             _sound(folder / name, _check_zip)
+        _sound(folder / "head.pt", _check_stored)
+        _sound(folder / "outputs.npz", check_npz)
         return run
 
     def check_log(self, path: Path) -> None:
@@ -123,6 +127,13 @@ def _check_zip(path: Path) -> None:
     """Check that weights or outputs are a zip archive; its directory is at the end, so a truncated file has none."""
     if path.stat().st_size == 0 or not zipfile.is_zipfile(path):
         raise ValueError("it is cut off, or not an archive of torch or numpy")
+
+
+def _check_stored(path: Path) -> None:
+    """Raise ValueError for weights that torch.save has not written, which may unpack to many times their bytes."""
+    with zipfile.ZipFile(path) as archive:
+        if problem := not_stored(archive.infolist(), path.stat().st_size):
+            raise ValueError(f"it {problem}")
 
 
 def build(config: RunConfig, spec: Spec) -> Method:
