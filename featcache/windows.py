@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import budget
 from featcache.errors import ConfigError
 
 
@@ -141,16 +142,21 @@ class Plan:
             raise ConfigError(
                 f"no window plan {text!r}; write KIND:COUNT, with KIND one of {', '.join(COUNTED)}, or all:SECONDS"
             )
-        return cls(kind, value)
+        plan = cls(kind, value)
+        if kind in COUNTED:
+            plan.count(0.0, 1.0)  # raises if there are too many for any clip
+        return plan
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.number:g}"
 
     def count(self, start: float, stop: float) -> int:
-        """Number of windows of the clip [start, stop)."""
-        if self.kind in COUNTED:
-            return int(self.number)
-        return max(1, int((stop - start) / self.number + 1e-6))
+        """Number of windows of the clip [start, stop); ConfigError if there are too many (`featcache.budget`)."""
+        counted = self.kind in COUNTED
+        count = self.number if counted else (stop - start) / self.number + 1e-6
+        clip = "" if counted else f" of a clip of {stop - start:g} s"
+        budget.check(count, budget.WINDOWS, f"window plan {self}{clip}", error=ConfigError)
+        return max(1, int(count))
 
     def centres(self, start: float, stop: float, length: float = 0.0) -> NDArray[np.float64]:
         """Centres of the clip's windows of that length, in seconds, ascending, shape (count,)."""

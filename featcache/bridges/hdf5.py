@@ -36,7 +36,7 @@ from featcache.bridges._layouts import one_per_clip, tables_of
 from featcache.errors import FormatError
 from featcache.files import replacing, steady
 from featcache.untrusted import reading
-from featcache.untrusted.hdf5 import child
+from featcache.untrusted.hdf5 import attribute, child
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 OURS = "featcache"  #: attribute of files with escaped names
@@ -51,7 +51,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         parts = {name: child(file, name, path) for name in file}
         groups = {name: _data_sets(part, path) for name, part in parts.items() if isinstance(part, h5py.Group)}
         top = {name: part for name, part in parts.items() if name not in groups}
-        if file.attrs.get(OURS) and groups and not top:
+        if attribute(file, OURS) and groups and not top:
             tables = {
                 _unnamed(name): _table(file[name], {_unnamed(clip): data for clip, data in clips.items()}, path)
                 for name, clips in groups.items()
@@ -99,12 +99,12 @@ def _table(group: Any, data_sets: dict[str, Any], path: Path) -> External:
 
     def times(clip_id: str) -> Times:
         with reading(path, "window times"):
-            attributes = data_sets[clip_id].attrs
-            return checked_times(attributes[START], attributes[STOP], f"{path}: {clip_id}")
+            start, stop = (attribute(data_sets[clip_id], name) for name in (START, STOP))
+            return checked_times(start, stop, f"{path}: {clip_id}")
 
     timed = all(START in data.attrs and STOP in data.attrs for data in data_sets.values())
-    fixed = RECIPE in group.attrs and group.attrs.get_id(RECIPE).dtype.kind == "S"
-    recipe = as_recipe(group.attrs[RECIPE] if fixed else None, f"{path}: {group.name}")
+    recipe = attribute(group, RECIPE)
+    recipe = as_recipe(recipe if isinstance(recipe, bytes) else None, f"{path}: {group.name}")
     return one_per_clip(data_sets, None, path, times if timed else None, recipe)
 
 

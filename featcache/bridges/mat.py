@@ -20,13 +20,15 @@ import numpy as np
 from featcache.bridges import External
 from featcache.bridges._arrays import as_windows, rows_of, survey
 from featcache.bridges._layouts import descriptions, is_ids, tables_of
+from featcache.budget import Allowance
 from featcache.errors import FormatError
 from featcache.files import replacing
 from featcache.untrusted import mat5, reading
-from featcache.untrusted.hdf5 import child
+from featcache.untrusted.hdf5 import attribute, child, referenced
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "ids", "times", "recipe"})
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,40}")  #: MATLAB reads 63 characters, and endings are added
+LETTER, CELL, MANY = 16, 64, 1 << 16  #: bytes of a letter while it is read, and of a cell in the file; few cells
 MOST_BYTES = (1 << 31) - 1024  #: maximum size of a variable in version 5
 
 
@@ -110,18 +112,24 @@ def _version_7_3(path: Path) -> dict[str, Any]:
     import h5py
 
     def value(data: Any, *, in_cell: bool = False) -> Any:
-        kind = data.attrs.get("MATLAB_class", b"").decode()
-        if kind == "char":
+        kind = attribute(data, "MATLAB_class")
+        if in_cell or kind == b"char":  # all cells are held in memory, and many may refer to one data set
+            allowance.take(data.size * (LETTER if kind == b"char" else data.dtype.itemsize))
+        if kind == b"char":
             return np.array(["".join(map(chr, line)).rstrip(" ") for line in np.atleast_2d(data[()].T)])
-        if kind != "cell":
+        if kind != b"cell":
             return data[()].T if in_cell else _Reversed(data)
         if in_cell:
             raise FormatError(f"{path}: {data.name} is a cell inside a cell; only cells of arrays are read")
+        if data.size > MANY + path.stat().st_size // CELL:
+            raise FormatError(f"{path}: {data.name} claims {data.size} cells, more than the file can hold")
         cells = np.empty(data.size, object)
         for place, reference in enumerate(data[()].T.reshape(-1)):
-            cells[place] = value(file[reference], in_cell=True)
+            cell = referenced(file, reference, path, f"{path}: {data.name}{{{place + 1}}}")
+            cells[place] = value(cell, in_cell=True)
         return cells
 
     file = h5py.File(path, "r")
+    allowance = Allowance(path.stat().st_size, f"{path}: its cells")
     parts = {name: child(file, name, path) for name in file}
     return {name: value(part) for name, part in parts.items() if isinstance(part, h5py.Dataset)}

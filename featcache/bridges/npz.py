@@ -22,8 +22,8 @@ from featcache.bridges._arrays import rows_of, survey, write_npy
 from featcache.bridges._layouts import descriptions, tables_of
 from featcache.errors import FormatError
 from featcache.files import replacing
-from featcache.untrusted import check_growth, reading
-from featcache.untrusted.npy import npy_header, parse_npy
+from featcache.untrusted import reading
+from featcache.untrusted.npy import check_npz, npy_header, parse_npy
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 
@@ -49,7 +49,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Read key -> features; `ids` gives or replaces the ids, in the order of the file."""
     with reading(path, "npz"):
         archive = zipfile.ZipFile(path)
-        check_growth(sum(info.file_size for info in archive.infolist()), path.stat().st_size, str(path))
+        check_npz(path)
         arrays: dict[str, _Member] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")

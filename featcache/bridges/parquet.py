@@ -31,9 +31,11 @@ from featcache.bridges._arrays import (
     survey,
     the_only,
 )
+from featcache.budget import Allowance
 from featcache.errors import FormatError
 from featcache.files import replacing
 from featcache.untrusted import reading
+from featcache.untrusted.parquet import check_pages
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 GROUP_BYTES = 32 << 20  #: approximate size of the rows that are held in memory
@@ -48,10 +50,13 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
         file = pq.ParquetFile(path)
         schema, count = file.schema_arrow, file.metadata.num_rows
         name = next((name for name in ID_NAMES if name in schema.names), None)
-        own = clip_ids(file.read([name])[name].to_pylist(), f"{path}: {name}") if name and ids is None else None
+        allowance = Allowance(path.stat().st_size, str(path))
         keys = [field.name for field in schema if field.name not in (START, STOP) and _is_features(pa, field.type)]
         if not keys:
             raise FormatError(f"{path} has no column of lists of numbers; it has: {', '.join(schema.names)}")
+        check_pages(path, {*keys, name or "", START, STOP}, allowance)
+        allowance.take(count * sum(_cell_bytes(pa, schema.field(key).type) for key in keys))
+        own = clip_ids(_ids(pq, path, name, allowance), f"{path}: {name}") if name and ids is None else None
         chosen = choose_ids(own, ids, count, str(path))
         recipe = as_recipe((schema.metadata or {}).get(MARK), str(path))
         left_out = [column for column in schema.names if column not in (*keys, name, START, STOP)]
@@ -101,6 +106,24 @@ def _pyarrow() -> Any:
             " (CVE-2023-47248); update it with `pip install -U pyarrow`"
         )
     return pa, pq
+
+
+def _cell_bytes(pa: Any, kind: Any) -> int:
+    """The bytes that a cell of fixed-size lists takes even if it is empty; 0 for other types."""
+    size = 1
+    while pa.types.is_fixed_size_list(kind):
+        size, kind = size * kind.list_size, kind.value_type
+    return 0 if size == 1 else 4 * size
+
+
+def _ids(pq: Any, path: Path, name: str, allowance: Allowance) -> list[Any]:
+    """The column of ids. Equal texts are stored once, so their lengths are added up before they are made."""
+    column = pq.ParquetFile(path, read_dictionary=[name]).read([name])[name]
+    for part in column.chunks if hasattr(column.type, "value_type") else []:
+        lengths = np.array([len(text) for text in part.dictionary.to_pylist()], np.int64)
+        places = part.indices.drop_null().to_numpy(zero_copy_only=False)
+        allowance.take(int(lengths[places].sum()) if len(places) else 0)
+    return list(column.to_pylist())
 
 
 def _is_list(pa: Any, kind: Any) -> bool:

@@ -7,6 +7,7 @@ skip names in double underscores). Other members (pictures, labels) are ignored.
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -111,8 +112,9 @@ def _table(path: Path, key: str, rows: Members, times: Members, recipe: dict[str
 
 def _bytes(path: Path, place: tuple[int, int]) -> bytes:
     with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(place[0])
-        data = file.read(place[1])
+        data = file.read(min(place[1], size))
     if len(data) != place[1]:
         raise FormatError(f"{path} is cut off: a member needs byte {place[0] + place[1]}")
     return data

@@ -21,6 +21,7 @@ from featcache.builders import _frames
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest, number
 from featcache.progress import Progress
+from featcache.untrusted.npy import check_npz
 
 Counts = Mapping[tuple[str, str], int]  #: (domain, split) -> clips
 
@@ -61,6 +62,7 @@ def _csv(path: Path) -> list[dict[str, str]]:
 def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read arrays of an .npz file by name; ManifestError if one is missing or the file is damaged."""
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in names if name in file}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:

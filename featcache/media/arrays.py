@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import check_growth
 from featcache.columns import features_of
 from featcache.errors import FormatError, MediaError
 from featcache.files import remembered
 from featcache.manifest import Clip
 from featcache.media.reel import EPSILON
-from featcache.untrusted import check_growth, check_numbers, reading
+from featcache.untrusted import check_numbers, reading
 from featcache.untrusted.hdf5 import child
 from featcache.untrusted.npy import npy_header, parse_npy
 from featcache.wording import first
@@ -105,7 +106,8 @@ def _unzipped(path: Path, key: str, usual: tuple[str, ...]) -> NDArray[Any]:
         dtypes = _members(archive, path)
         numbers = [name for name, dtype in dtypes.items() if dtype.kind in "fiu"]
         info = archive.getinfo(f"{_pick(path, key or _only(path, numbers, usual), dtypes)}.npy")
-        check_growth(info.file_size, info.compress_size, f"{path}: {info.filename}")
+        stored = min(info.compress_size, path.stat().st_size)  # the archive may exaggerate
+        check_growth(info.file_size, stored, f"{path}: {info.filename}")
         array = parse_npy(archive.read(info), f"{path}: {info.filename}")
     check_numbers(array.dtype, f"{path}: {info.filename}")
     array.setflags(write=False)

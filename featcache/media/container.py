@@ -18,10 +18,11 @@ import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from featcache import budget
 from featcache.errors import MediaError
 from featcache.files import remembered
 from featcache.media.listing import interlaced, listed, stands_alone
-from featcache.media.packets import mark, opened, steady
+from featcache.media.packets import declared, mark, opened, steady
 
 _S = TypeVar("_S", bound=av.stream.Stream)
 
@@ -29,8 +30,6 @@ _S = TypeVar("_S", bound=av.stream.Stream)
 _PROMISING = ("mov", "matroska", "avi")
 #: Seconds by which a sound file's packets and header may differ: headers are rounded, encoders pad.
 _SLACK = 0.5
-#: Samples per second beyond which a header is not believed; resampling such a rate would need gigabytes.
-_FASTEST = 1_000_000
 #: Packets at the end of a stream among which the last one shown is looked for: more than any codec reorders.
 _TAIL = 200
 #: Codecs whose keyframes need nothing but themselves and the header. For others, the second keyframe is decoded by
@@ -194,6 +193,11 @@ def _video_track(
     context, base = stream.codec_context, _time_base(stream)
     if context is None:
         return MediaError(f"{path}: FFmpeg does not know the codec of its pictures; re-encode it")
+    try:  # where FFmpeg has refused to decode the first picture, it does not tell the size
+        size = (context.width, context.height) if context.width else declared(path, stream.index)
+        budget.check_pixels(*size, str(path), MediaError)
+    except MediaError as error:
+        return error
     shown = _shown(stamps)
     error = _clock_error(shown, base, path, "pictures")
     if error:
@@ -306,11 +310,13 @@ def _audio_track(
 ) -> AudioTrack | MediaError:
     if stream.codec_context is None:
         return MediaError(f"{path}: FFmpeg does not know the codec of its sound; re-encode it")
-    if not 0 < stream.codec_context.sample_rate <= _FASTEST:  # 0: the sound begins after the part that FFmpeg looks at
-        return MediaError(
-            f"{path}: its sound has {stream.codec_context.sample_rate} samples per second as far as FFmpeg can tell; "
-            "re-encode it"
-        )
+    rate = stream.codec_context.sample_rate
+    if rate < 1:  # 0: the sound begins after the part that FFmpeg looks at
+        return MediaError(f"{path}: its sound has {rate} samples per second as far as FFmpeg can tell; re-encode it")
+    try:
+        budget.check_rate(rate, f"{path}: its sound", MediaError)
+    except MediaError as error:
+        return error
     error = _clock_error(stamps, _time_base(stream), path, "sound")
     if error:
         return error

@@ -8,17 +8,22 @@ its first page; animations are refused.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from featcache.budget import check_pixels
 from featcache.endings import IMAGE
 from featcache.errors import MediaError
 from featcache.files import remembered
+from featcache.media.headers import declared
 from featcache.media.reel import Picture, Reel
 
+#: Rows of a picture that are converted at a time.
+_BAND = 64
 _PNG, _WEBP, _TIFF, _NETPBM = (b"\x89PNG",), (b"RIFF",), (b"II*", b"MM\0*"), (b"P2", b"P3", b"P5", b"P6")
 
 # Our errors describe a bad file in one sentence; OpenCV would print several lines.
@@ -72,10 +77,11 @@ def read(path: Path) -> Picture:
         raise MediaError(f"{path} stops before the end of the image; copy or download it again")
     if _is_animation(data):
         raise MediaError(f"{path} is an animation; make a video of it, or images of its frames")
-    try:
-        picture = _decoded(data)
-    except (cv2.error, ValueError, IndexError):  # the last two from the header of a PGM or PPM
-        picture = None
+    size, picture = declared(data), None
+    if size:  # only formats whose size is known before they are decoded are decoded
+        check_pixels(size.width, size.height, str(path), MediaError, size.depth)
+        with suppress(cv2.error, ValueError, IndexError):  # the last two from the header of a PGM or PPM
+            picture = _decoded(data)
     if picture is None:
         raise MediaError(f"{path} is not an image that OpenCV can decode; replace or convert it")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
@@ -114,7 +120,7 @@ def _scaled(picture: np.ndarray | None, data: bytes) -> np.ndarray | None:
     if picture is None or (picture.dtype == np.uint8 and data.startswith((b"P2", b"P3"))):  # OpenCV scales these
         return picture
     white = int(re.sub(rb"#[^\n]*", b"", data[:1000]).split(maxsplit=4)[3])
-    return np.round(picture * (255 / white)).clip(0, 255).astype(np.uint8)
+    return _banded(picture, lambda rows: np.round(rows * (255 / white)))
 
 
 def _over_black(picture: np.ndarray | None) -> np.ndarray | None:
@@ -122,8 +128,20 @@ def _over_black(picture: np.ndarray | None) -> np.ndarray | None:
     if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
         return None
     full = np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
-    alpha = picture[..., 3:].astype(np.float32) / full
-    return np.round(picture[..., :3] * alpha * (255 / full)).clip(0, 255).astype(np.uint8)
+
+    def laid(rows: np.ndarray) -> np.ndarray:
+        alpha = rows[..., 3:].astype(np.float32) / full
+        return np.round(rows[..., :3] * alpha * (255 / full))
+
+    return _banded(picture, laid)
+
+
+def _banded(picture: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Convert a picture to 8 bits, some rows at a time, because the numbers in between take up to 24 bytes a pixel."""
+    out = np.empty((*picture.shape[:2], *(min(size, 3) for size in picture.shape[2:])), np.uint8)
+    for top in range(0, len(picture), _BAND):
+        out[top : top + _BAND] = convert(picture[top : top + _BAND]).clip(0, 255)
+    return out
 
 
 def _is_cut(data: bytes) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import check_growth
 from featcache.columns import features_of
 from featcache.endings import NUMBERS
 from featcache.errors import MediaError
@@ -110,6 +111,7 @@ def _part(path: Path, rows: slice, key: str, columns: str) -> _Part:
         array, shape = array.reshape(1, -1)[rows], (1, math.prod(shape))
     if not math.prod(shape[1:]):
         raise MediaError(f"{path} has shape {shape}: rows without numbers; replace it")
+    check_growth(8 * array.size, path.stat().st_size, str(path), MediaError)
     values = array.reshape(len(array), math.prod(shape[1:])).astype(np.float64)
     return _Part(values, shape[0], lambda row, column: f"row {row}, column {column} (both from 0)")
 

@@ -10,6 +10,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import PIXELS
 from featcache.errors import MediaError
 
 #: Titles in another encoding than UTF-8 are no errors; PyAV 19 has no such option, and replaces them by itself.
@@ -22,14 +23,30 @@ _JUMP, _BACK = 10, Fraction(1, 10)
 
 @contextmanager
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a media file; any error of FFmpeg inside the block becomes a MediaError that names the file."""
+    """Open a media file; any error of FFmpeg inside the block becomes a MediaError that names the file.
+
+    FFmpeg refuses to decode pictures with more pixels than `featcache.budget` allows; see `declared`.
+    """
+    limit = {"max_pixels": str(min(PIXELS.value, 2**31 - 1))}
     try:
         # An absolute path is never taken for a protocol, and a playlist in disguise cannot reach the network.
-        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, **_METADATA) as container:
+        options = {"protocol_whitelist": "file", **limit}
+        with av.open(str(path.absolute()), options=options, **_METADATA) as container:
+            for stream in container.streams.video:
+                if stream.codec_context is not None:
+                    stream.codec_context.options = limit
             yield container
     except (av.FFmpegError, OSError) as error:
         reason = (error.strerror or str(error)).rstrip(".")
         raise MediaError(f"{path} cannot be decoded ({reason}); replace or re-encode it") from None
+
+
+def declared(path: Path, index: int) -> tuple[int, int]:
+    """Return width and height of a video stream as its container declares them, without opening a decoder."""
+    options = {"protocol_whitelist": "file", "codec_whitelist": "none"}
+    with av.open(str(path.absolute()), options=options, **_METADATA) as container:
+        context = next(s for s in container.streams.video if s.index == index).codec_context
+        return (context.width, context.height) if context else (0, 0)
 
 
 def packets(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:

@@ -11,12 +11,14 @@ read; they are OpenPose's, the layout `shared-15`. VIBE's y points down and its 
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import Allowance
 from featcache.errors import MediaError
 from featcache.files import remembered
 
@@ -39,20 +41,25 @@ def read(path: Path) -> NDArray[np.float32]:
     except (ValueError, RecursionError) as error:
         raise MediaError(f"{path} is not JSON ({error}); copy or download it again") from None
     try:
-        return _openpose(content["data"]) if "data" in content else _vibe(content)
+        allowance = Allowance(path.stat().st_size, str(path), MediaError)
+        return _openpose(content["data"], allowance) if "data" in content else _vibe(content, allowance)
     except KeyError as error:
         raise MediaError(f"{path} lacks the key {error} of skeletons by OpenPose or VIBE; correct the source") from None
+    except MediaError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise MediaError(f"{path} is not in the format of OpenPose or VIBE: {error}") from None
 
 
-def _openpose(frames: Any) -> NDArray[np.float32]:
+def _openpose(frames: Any, allowance: Allowance) -> NDArray[np.float32]:
     """Put each frame of the file at its number, as in ST-GCN's program; numbers begin at 1."""
     people_at = {
         _frame(frame["frame_index"]): [_candidate(person) for person in frame["skeleton"][:CANDIDATES]]
         for frame in frames
     }
-    joints = np.zeros((CANDIDATES, 1 + max(people_at, default=0), OPENPOSE, 3), np.float32)
+    shape = (CANDIDATES, 1 + max(people_at, default=0), OPENPOSE, 3)
+    allowance.take(4 * math.prod(shape))
+    joints = np.zeros(shape, np.float32)
     for t, people in people_at.items():
         for m, person in enumerate(sorted(people, key=lambda person: -person[:, 2].mean())):
             joints[m, t] = person
@@ -67,7 +74,7 @@ def _candidate(person: Any) -> NDArray[np.float32]:
     return np.column_stack([pose.reshape(-1, 2), score])
 
 
-def _vibe(tracks: Any) -> NDArray[np.float32]:
+def _vibe(tracks: Any, allowance: Allowance) -> NDArray[np.float32]:
     bodies = []
     for name, track in tracks.items():
         points, frames = np.array(track["joints3d"], np.float32), [_frame(number) for number in track["frame_ids"]]
@@ -78,6 +85,7 @@ def _vibe(tracks: Any) -> NDArray[np.float32]:
         bodies.append((frames, points[:, :SHARED] * UPRIGHT))
     bodies = sorted(bodies, key=lambda body: -len(body[0]))[:TRACKS]
     length = 1 + max((number for frames, _ in bodies for number in frames), default=0)
+    allowance.take(4 * len(bodies) * length * SHARED * 3)
     joints = np.zeros((len(bodies), length, SHARED, 3), np.float32)
     for m, (frames, points) in enumerate(bodies):
         joints[m, frames] = points

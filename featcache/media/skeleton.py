@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import check_growth
 from featcache.endings import SKELETON
 from featcache.errors import MediaError
 from featcache.files import remembered
@@ -34,6 +35,7 @@ FPS = 30.0  #: a Kinect's frames per second
 KEYS = ("keypoint", "joints", "frames")  #: names of the array to read from an .npz file with several
 LAYOUTS = {3: ("TVC",), 4: ("MTVC", "TMVC", "CTVM")}  #: orders of an array's axes, by their number
 PKU = (2, 25, 3)  #: bodies, joints and coordinates in a line of PKU-MMD
+POINT = 12  #: bytes of x y z
 MOST = 6  #: most bodies of an array, which distinguishes M from T
 
 
@@ -100,6 +102,7 @@ def _array(path: Path, rows: slice) -> NDArray[np.float32]:
     array, _ = arrays.load(path, usual=KEYS, rows=rows if axes[0] == "T" else slice(None))
     if axes[0] != "T":
         array = array[(slice(None),) * axes.index("T") + (rows,)]
+    check_growth(2 * POINT * array.size // 3, path.stat().st_size, str(path), MediaError)
     with np.errstate(over="ignore"):  # values beyond float32 become infinite, and so missing
         array = array.astype(np.float32)
     if "M" not in axes:
@@ -139,6 +142,7 @@ def _kinect(path: Path) -> NDArray[np.float32]:
     if not frames:
         raise MediaError(f"{path} has no frames; replace it")
     ids = list(dict.fromkeys(body for frame in frames for body in frame))
+    check_growth(len(ids) * len(frames) * width * POINT, path.stat().st_size, str(path), MediaError)
     joints = np.full((len(ids), len(frames), width, 3), np.nan, np.float32)
     number = {body: m for m, body in enumerate(ids)}
     with np.errstate(over="ignore"):

@@ -14,6 +14,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from featcache.budget import PIXELS
 from featcache.errors import MediaError
 from featcache.media.container import Scan, VideoTrack
 from featcache.media.listing import frames
@@ -119,6 +120,13 @@ class _Decoder:
     def damaged(self, number: int) -> MediaError:
         """Return the error for a picture that cannot be decoded."""
         time = self.track.times[min(number, len(self.track.times) - 1)]
+        if (
+            self.track.width and not self.stream.codec_context.coded_width
+        ):  # the size that the picture declares was refused
+            return MediaError(
+                f"{self.scan.path}: its pictures change at {time:.2f} s to a size with more pixels than the limit of "
+                f"{PIXELS.value}, or to none; if you trust it, set {PIXELS.variable} to a larger number"
+            )
         return MediaError(
             f"{self.scan.path} is damaged near {time:.2f} s and cannot be decoded there; replace or re-encode it"
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import check_growth
 from featcache.errors import StoreError
 from featcache.files import write_file
 from featcache.store import _format as fmt
@@ -42,19 +43,26 @@ def encode(shard: bytes, block: int, layout: fmt.Layout) -> bytes:
     chunks: dict[str, Any] = {}
     _array(chunks, layout)[span.start : span.stop] = values.reshape(len(span), layout.windows, *layout.row_shape)
     encoded: bytes = chunks[_key(block, layout)].to_bytes()
-    if decode(encoded, chunks["zarr.json"].to_bytes(), block, layout) != shard:
+    if decode(encoded, block, layout, f"block {block}") != shard:
         raise StoreError(f"block {block} was compressed incorrectly; test this machine's memory and try again")
     return encoded
 
 
-def decode(encoded: bytes, metadata: bytes, block: int, layout: fmt.Layout) -> bytes:
-    """The store's shard, from the archive's compressed shard."""
-    import zarr
+def decode(encoded: bytes, block: int, layout: fmt.Layout, place: str) -> bytes:
+    """The store's shard, from the archive's compressed shard.
+
+    StoreError, before anything is unpacked, if the shard or one of its chunks declares another size than the layout, or
+    many times its bytes. place: the shard's name in errors.
+    """
     from zarr.buffer.cpu import Buffer
 
-    files: dict[str, Any] = {"zarr.json": Buffer.from_bytes(metadata), _key(block, layout): Buffer.from_bytes(encoded)}
     span = layout.span(block)
-    values: Any = zarr.open_array(zarr.storage.MemoryStore(files), mode="r")[span.start : span.stop]
+    check_growth(len(span) * layout.row_bytes, len(encoded), place, StoreError)
+    _check_frames(encoded, layout, place)
+    chunks: dict[str, Any] = {}
+    array = _array(chunks, layout)
+    chunks[_key(block, layout)] = Buffer.from_bytes(encoded)
+    values: Any = array[span.start : span.stop]
     payload, index = layout.shard_index(len(span))
     data = values.astype(np.dtype(layout.dtype).newbyteorder("<"), copy=False).tobytes()
     return b"".join([data, bytes(payload - len(data)), index])
@@ -68,7 +76,7 @@ def rows(shard: bytes, block: int, layout: fmt.Layout) -> NDArray[np.uint8]:
 
 def is_whole(path: Path, layout: fmt.Layout) -> bool:
     """Return whether a compressed shard ends with an index that has a correct checksum and fits the file's size."""
-    tail = 16 * (layout.block_rows // min(CHUNK_ROWS, layout.block_rows)) + 4
+    tail = _index_bytes(layout)
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -80,6 +88,35 @@ def is_whole(path: Path, layout: fmt.Layout) -> bool:
         return False
     entries = np.frombuffer(end[:-4], "<u8").reshape(-1, 2)
     return int(entries[entries[:, 0] != 2**64 - 1].sum(1).max(initial=0)) == size - tail
+
+
+def _check_frames(encoded: bytes, layout: fmt.Layout, place: str) -> None:
+    """Raise StoreError unless each chunk of a shard is a frame of zstd that declares the size of a chunk."""
+    index = encoded[-_index_bytes(layout) : -4]
+    entries = np.frombuffer(index[: len(index) // 16 * 16], "<u8").reshape(-1, 2)
+    size = min(CHUNK_ROWS, layout.block_rows) * layout.row_bytes
+    for offset, length in entries[entries[:, 0] != 2**64 - 1].tolist():
+        declared = _frame_size(encoded[offset : offset + min(length, 18)])
+        if declared != size:
+            raise StoreError(f"{place} has a chunk of {declared} bytes where {size} are expected; get another copy")
+
+
+def _frame_size(head: bytes) -> int | None:
+    """The size that a frame of zstd declares for its content; None if it declares none (RFC 8878, 3.1.1.1)."""
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    flags = head[4]
+    single = flags >> 5 & 1
+    begin = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[flags >> 6]
+    if not length or len(head) < begin + length:
+        return None
+    return int.from_bytes(head[begin : begin + length], "little") + (256 if length == 2 else 0)
+
+
+def _index_bytes(layout: fmt.Layout) -> int:
+    """Bytes of the index at the end of a shard: offset and size of each chunk, and a checksum."""
+    return 16 * (layout.block_rows // min(CHUNK_ROWS, layout.block_rows)) + 4
 
 
 def _array(chunks: dict[str, Any], layout: fmt.Layout) -> Any:

@@ -31,7 +31,9 @@ def features(archive: "Archive", layout: fmt.Layout, progress: Progress = silent
 
     def place(block: int) -> None:
         span, names = layout.span(block), {kind: str(name) for kind, name in layout.files(block).items()}
-        shard = _compressed.decode(archive.read(names["features"]), archive.fixed["features/zarr.json"], block, layout)
+        shard = _compressed.decode(
+            archive.read(names["features"]), block, layout, f"{path}: {shown(names['features'])}"
+        )
         if fmt.crc(shard) != int.from_bytes(archive.read(names["digest"])[:4], "little"):
             name = shown(names["features"])
             raise StoreError(f"{archive.source}: {name} does not match its digest; get another copy of the archive")

@@ -92,7 +92,7 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
             paths = layout.files(block)
             files = {kind: archive.read(str(n)) if str(n) in archive.packed else b"" for kind, n in paths.items()}
             files["features"] = _compressed.decode(
-                files["features"], archive.fixed["features/zarr.json"], block, layout
+                files["features"], block, layout, f"{source}: {shown(str(paths['features']))}"
             )
             _verify(scratch, source, block, files, layout)
             for kind, name in paths.items():

@@ -167,7 +167,11 @@ class FeatureStore:
     @property
     def present(self) -> NDArray[np.bool_]:
         """A mask of the windows that exist (N, T): the first `length` of each row that is done."""
-        return (np.arange(self.windows) < self.length[:, None]) & (self.state == fmt.DONE)[:, None]
+        done = self.state == fmt.DONE
+        if done.any():
+            self._check_windows()
+            return (np.arange(self.windows) < self.length[:, None]) & done[:, None]
+        return np.zeros((len(self), self.windows), bool)
 
     @property
     def features(self) -> NDArray[np.floating]:
@@ -347,6 +351,16 @@ class FeatureStore:
     def _row_of(self) -> dict[str, int]:
         return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
 
+    def _check_windows(self) -> None:
+        """Raise StoreError if the metadata declares more windows than the files of the first block have."""
+        times = self.path / self.layout.file(committed(self.path, self.layout)[0], "window_start")
+        expected = 8 * self.layout.block_rows * self.windows
+        if times.is_file() and times.stat().st_size != expected:
+            raise StoreError(
+                f"{self.path} declares {self.windows} windows a row, which take {expected} bytes in {times}, but it "
+                f"has {times.stat().st_size}; `featcache check {self.path}` shows the details"
+            )
+
     def _array(self, name: str) -> NDArray[Any]:
         """Read a whole small array, with zeros for blocks not committed. Its chunks are plain files, one per block."""
         dtype, row = {
@@ -355,6 +369,12 @@ class FeatureStore:
             "length": ("<u4", ()),
             "state": ("u1", ()),
         }[name]
+        listed = (self.path / "rows.csv").stat().st_size
+        if len(self) > listed:  # a line has several bytes
+            raise StoreError(
+                f"{self.path} declares {len(self)} rows, but its rows.csv has {listed} bytes; "
+                f"`featcache check {self.path}` shows the details"
+            )
         out = np.zeros((len(self), *row), dtype)
         for block in committed(self.path, self.layout):
             place, data = self.layout.as_slice(block), self._small_file(block, name)

@@ -16,7 +16,6 @@ import numpy as np
 from featcache.errors import FormatError
 from featcache.files import near
 
-GROWTH, SMALL = 200, 1 << 26  #: a file may unpack to 200 times its bytes plus 64 MiB; deflate could reach 1000 times
 BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno values caused by a bad file, not by the disk
 
 
@@ -37,12 +36,6 @@ def reading(path: Path, kind: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(f"{path} is not {kind} as it should be, or it is damaged: {reason}") from None
-
-
-def check_growth(size: int, stored: int, place: str) -> None:
-    """Raise FormatError when few stored bytes would unpack to very many."""
-    if size > GROWTH * stored + SMALL:
-        raise FormatError(f"{place} would grow from {stored} to {size} bytes, more than {GROWTH} times plus 64 MiB")
 
 
 def check_numbers(dtype: np.dtype[Any], place: str) -> None:

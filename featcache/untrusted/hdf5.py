@@ -1,10 +1,15 @@
 """Read a foreign HDF5 file without leaving it: its links and data sets may name other files, which are never read."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from featcache.budget import SMALL, Allowance, check_growth
 from featcache.errors import FormatError
-from featcache.untrusted import check_growth
+
+OBJECT = 64  #: bytes of a value of varying length in memory, besides its content
 
 
 def child(group: Any, name: str, path: Path) -> Any:
@@ -14,13 +19,62 @@ def child(group: Any, name: str, path: Path) -> Any:
     place = f"{path}: {group.name.rstrip('/')}/{name}"
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise FormatError(f"{place} is a link; only data in the file itself is read")
-    item = group[name]
+    return inside(group[name], path, place)
+
+
+def referenced(file: Any, reference: Any, path: Path, place: str) -> Any:
+    """The data set that a reference in the file names, checked like a child; FormatError for anything else."""
+    import h5py
+
+    if not isinstance(reference, h5py.Reference) or isinstance(reference, h5py.RegionReference) or not reference:
+        raise FormatError(f"{place} is not a reference to a data set")
+    item = inside(file[reference], path, place)
+    if not isinstance(item, h5py.Dataset):
+        raise FormatError(f"{place} refers to a group; a data set is expected")
+    return item
+
+
+def inside(item: Any, path: Path, place: str) -> Any:
+    """Return a group or data set; FormatError if its values are elsewhere or would grow beyond reason."""
+    import h5py
+
     if isinstance(item, h5py.Dataset):
         if item.is_virtual or item.external:
             raise FormatError(f"{place} lies in another file; only data in the file itself is read")
-        if item.size and not item.id.get_storage_size():
+        stored = item.id.get_storage_size()
+        if item.size and not stored:
             raise FormatError(f"{place} was never written")
-        check_growth(item.size * item.dtype.itemsize, item.id.get_storage_size(), place)
+        stored = min(stored, path.stat().st_size)  # the file may exaggerate
+        count = max(item.size or 0, math.prod(item.chunks or (0,)))  # reading a value unpacks its whole chunk
+        check_growth(count * item.dtype.itemsize, stored, place)
+        if item.dtype.hasobject:
+            _check_lengths(item, path, place)
     elif not isinstance(item, h5py.Group):
         raise FormatError(f"{place} is a {type(item).__name__}, neither group nor data set")
     return item
+
+
+def attribute(item: Any, name: str) -> Any:
+    """An attribute with values of a fixed length; None if there is no such attribute.
+
+    Values of other lengths are elsewhere in the file, where many may share one, and so unpack to any size.
+    """
+    if name not in item.attrs or item.attrs.get_id(name).dtype.hasobject:
+        return None
+    return item.attrs[name]
+
+
+def _check_lengths(item: Any, path: Path, place: str) -> None:
+    """Raise FormatError if values of varying length take many times the file's bytes: they may share their bytes."""
+    import h5py
+
+    if h5py.check_ref_dtype(item.dtype) or not item.size:
+        return
+    size = path.stat().st_size
+    step = max(1, min(1024, SMALL // size)) if item.ndim == 1 else 1  # no part takes more than 64 MiB or the file
+    allowance = Allowance(size, place)
+    allowance.take(OBJECT * item.size)
+    for first in np.ndindex(-(-item.shape[0] // step), *item.shape[1:]) if item.ndim else [()]:
+        values = item[first] if step == 1 else item[first[0] * step : (first[0] + 1) * step]
+        for value in np.ravel(np.asarray(values, object)).tolist():
+            allowance.take(len(value) if hasattr(value, "__len__") else 0)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import Allowance
 from featcache.errors import FormatError
-from featcache.untrusted import GROWTH, SMALL
 
 MATRIX, COMPRESSED = 14, 15  #: types of elements that contain other elements
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -33,18 +33,17 @@ def variables(data: bytes, place: str) -> dict[str, NDArray[Any]]:
     order = {b"IM": "<", b"MI": ">"}.get(data[HEAD - 2 : HEAD])
     if order is None:
         raise FormatError(f"{place} is not a MATLAB file of version 5 to 7; in MATLAB, save(file, '-v7') writes one")
-    arrays, left = {}, GROWTH * len(data) + SMALL  # bytes that may still be unpacked
+    arrays, allowance = {}, Allowance(len(data), place)
     for kind, body in _elements(memoryview(data)[HEAD:], order, place):
         if kind == COMPRESSED:
             unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(body, max(left, 1))
-            left -= len(unpacked)
+            unpacked = unpacker.decompress(body, allowance.left + 1)
+            allowance.take(len(unpacked))
             if not unpacker.eof:
-                reason = f"would grow to more than {GROWTH} times its size and 64 MiB" if left <= 0 else "is cut off"
-                raise FormatError(f"{place}: an element {reason}")
+                raise FormatError(f"{place}: an element is cut off")
             kind, body = next(_elements(memoryview(unpacked), order, place), (0, body))
         if kind == MATRIX:
-            name, value = _matrix(body, order, place)
+            name, value = _matrix(body, order, place, allowance)
             if value is not None:
                 arrays[name] = value
     return arrays
@@ -67,7 +66,9 @@ def _elements(data: memoryview, order: str, place: str) -> Iterator[tuple[int, m
         head = end if kind == COMPRESSED else end + -end % 8
 
 
-def _matrix(body: memoryview, order: str, place: str, *, in_cell: bool = False) -> tuple[str, Any]:
+def _matrix(
+    body: memoryview, order: str, place: str, allowance: Allowance, *, in_cell: bool = False
+) -> tuple[str, Any]:
     """The name and value of an array; the value is None for classes other than numbers, text and cells."""
     parts = _elements(body, order, place)
     try:
@@ -86,7 +87,7 @@ def _matrix(body: memoryview, order: str, place: str, *, in_cell: bool = False) 
                 inner_kind, inner = next(parts)
                 if inner_kind != MATRIX:
                     raise FormatError(f"{place}: {label}{{{number + 1}}} is not an array")
-                value = _matrix(inner, order, place, in_cell=True)[1] if len(inner) else np.empty((0, 0))
+                value = _matrix(inner, order, place, allowance, in_cell=True)[1] if len(inner) else np.empty((0, 0))
                 cells[number] = np.array("") if value is None else value
             return label, cells
         if kind & 0xFF not in (CHAR, *CLASSES) or kind & COMPLEX:
@@ -95,9 +96,11 @@ def _matrix(body: memoryview, order: str, place: str, *, in_cell: bool = False) 
     except StopIteration:
         raise FormatError(f"{place}: an array ends too soon") from None
     if kind & 0xFF == CHAR:
+        allowance.take(4 * len(content))  # Unicode
         return label, _lines(content, stored, shape, order, f"{place}: {label}")
     if stored not in NUMBERS or len(content) != count * np.dtype(NUMBERS[stored]).itemsize:
         raise FormatError(f"{place}: {label} {shape} does not fit into {len(content)} bytes of type {stored}")
+    allowance.take(count * np.dtype(CLASSES[kind & 0xFF]).itemsize)
     values = np.frombuffer(content, order + NUMBERS[stored]).astype(CLASSES[kind & 0xFF], copy=False)
     return label, values.reshape(shape, order="F")
 

@@ -2,12 +2,18 @@
 
 import io
 import math
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import check_growth
 from featcache.errors import FormatError
+from featcache.untrusted import reading
+
+LONGEST = 1 << 16  #: bytes of a header; numpy parses 10,000 at most
 
 
 def parse_npy(data: bytes, place: str) -> NDArray[Any]:
@@ -19,16 +25,30 @@ def parse_npy(data: bytes, place: str) -> NDArray[Any]:
     return array
 
 
+def check_npz(path: Path) -> None:
+    """Raise FormatError for an archive whose arrays differ from their headers or unpack to many times its bytes."""
+    with reading(path, "npz"), zipfile.ZipFile(path) as archive:
+        check_growth(sum(entry.file_size for entry in archive.infolist()), path.stat().st_size, str(path))
+        for entry in archive.infolist():
+            if entry.filename.endswith(".npy"):
+                with archive.open(entry) as file:
+                    npy_header(file, entry.file_size, f"{path}: {entry.filename}", objects=True)
+
+
 def npy_header(stream: Any, size: int, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Read shape and dtype from the header of a .npy stream, which must fit its `size` bytes exactly.
 
     objects: allow arrays of objects, whose size is not checked.
     """
     version = np.lib.format.read_magic(stream)
+    length = stream.read(2 if version == (1, 0) else 4)
+    if int.from_bytes(length, "little") > LONGEST:
+        raise FormatError(f"{place}: its header has {int.from_bytes(length, 'little')} bytes, more than {LONGEST}")
+    head = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise FormatError(f"{place}: .npy version {version} is not one of {', '.join(map(str, readers))}")
-    shape, _, dtype = readers[version](stream)
+    shape, _, dtype = readers[version](head)
     if dtype.hasobject and not objects:
         raise FormatError(f"{place} holds Python objects (pickles), which are never loaded; save numbers instead")
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size - stream.tell():

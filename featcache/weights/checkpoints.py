@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from featcache.errors import WeightsError
 from featcache.untrusted import not_stored
+from featcache.untrusted.npy import check_npz
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,6 +130,7 @@ def _npz(path: Path) -> Any:
     import torch
 
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except Exception as error:  # zipfile and numpy raise anything

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featcache import __version__
-from featcache.errors import MediaAbsentError, MediaError, StoreError
+from featcache.errors import ConfigError, MediaAbsentError, MediaError, StoreError
 from featcache.extractors import Extractor
 from featcache.leaks import WARNING, leaks
 from featcache.manifest import Manifest
@@ -240,11 +240,17 @@ def _most_windows(plan: Plan, manifest: Manifest) -> int:
     """T, the largest number of windows of a clip. Sources are opened only if the plan depends on their length."""
     if plan.kind in COUNTED:
         return plan.count(0.0, 1.0)
-    counts = [1]
+    counts, beyond = [], None
     for clip in manifest:
         with suppress(Exception):  # extraction records the reason in the clip's row
-            counts.append(plan.count(*open_source(manifest.path(clip), clip.fps).interval(clip)))
-    return max(counts)
+            bounds = open_source(manifest.path(clip), clip.fps).interval(clip)
+            try:
+                counts.append(plan.count(*bounds))
+            except ConfigError as error:
+                beyond = beyond or error
+    if beyond and not counts:  # the plan is wrong rather than a clip
+        raise beyond
+    return max(counts, default=1)
 
 
 def _recipe(folder: Path, extractor: Extractor, plan: Plan, dtype: str) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from torch import Tensor
 from featcache import registry, sums
 from featcache.errors import ConfigError
 from featcache.files import file_sha256, making_folder, remembered, steady
+from featcache.untrusted import not_stored
+from featcache.untrusted.npy import check_npz
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
@@ -70,6 +72,8 @@ class Run:
         _sound(folder / "log.jsonl", run.check_log)
         for name in () if has_sums else ("head.pt", "outputs.npz"):
             _sound(folder / name, _check_zip)
+        _sound(folder / "head.pt", _check_stored)
+        _sound(folder / "outputs.npz", check_npz)
         return run
 
     def check_log(self, path: Path) -> None:
@@ -128,7 +132,8 @@ class Run:
         if changed := changes(self, fingerprints(opened, self.folder.parent)):
             raise NotTrainedError(f"{changed} has changed since run {self.config.id} was made; train it again")
         if opened.prepare:
-            opened.prepare.load_state_dict(load_weights(self.folder, device)[1])
+            prepare, units = opened.prepare, load_weights(self.folder, device)[1]
+            _sound(self.folder / "head.pt", lambda _: prepare.load_state_dict(units))
         return opened
 
 
@@ -220,6 +225,13 @@ def split_weights(saved: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     """Split the content of head.pt into the weights of the method and the units of the features."""
     units = {name: value for name, value in saved.items() if name.startswith(UNITS_OF)}
     return {k: v for k, v in saved.items() if k not in units}, {k[len(UNITS_OF) :]: v for k, v in units.items()}
+
+
+def _check_stored(path: Path) -> None:
+    """Raise ValueError for weights that torch.save has not written, which may unpack to many times their bytes."""
+    with zipfile.ZipFile(path) as archive:
+        if problem := not_stored(archive.infolist(), path.stat().st_size):
+            raise ValueError(f"it {problem}")
 
 
 def build(config: RunConfig, spec: Spec) -> Method:
