@@ -32,7 +32,7 @@ def features(archive: "Archive", layout: fmt.Layout, progress: Progress = silent
     def place(block: int) -> None:
         span, names = layout.span(block), {kind: str(name) for kind, name in layout.files(block).items()}
         shard = _compressed.decode(
-            archive.read(names["features"]), block, layout, f"{path}: {shown(names['features'])}"
+            archive.read(names["features"]), block, layout, f"{archive.source}: {shown(names['features'])}"
         )
         if fmt.crc(shard) != int.from_bytes(archive.read(names["digest"])[:4], "little"):
             name = shown(names["features"])
