@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, wraps
@@ -20,6 +21,13 @@ T = TypeVar("T")
 
 #: errors of file systems that cannot open or sync a folder (CIFS, VirtualBox, some FUSE); a bad disk gives others
 UNSYNCABLE = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EISDIR)
+IRREGULAR = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a named pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 _unsynced: set[int] = set()  #: devices that were named in a warning, so that each one is named once
 
 
@@ -102,6 +110,24 @@ def sync_folder(folder: Path) -> None:
                 "synced, but the last ones may be missing after a power cut; run the same command again then",
                 stacklevel=2,
             )
+
+
+def regular(path: Path, error: type[FeatcacheError] = FormatError) -> Path:
+    """Return the path of a file that is about to be read; `error` for a folder, pipe, socket or device.
+
+    Opening a pipe may wait for ever, and a device may never end. A path that does not exist is returned: opening it
+    gives the reason.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return path
+    except ValueError:
+        raise error(f"{os.fspath(path)!a} contains a null character; correct the name") from None
+    if not stat.S_ISREG(mode):
+        kind = next((kind for test, kind in IRREGULAR.items() if test(mode)), "not a regular file")
+        raise error(f"{path} is {kind}, but a file is needed; put a file in its place, or name another one")
+    return path
 
 
 def file_sha256(path: Path) -> str:

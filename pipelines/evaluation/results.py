@@ -4,12 +4,13 @@ import json
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache import schema
 from featcache.errors import ConfigError
-from pipelines import settings
+from featcache.files import regular
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read(path: Path) -> list[Result]:
     A later line replaces an earlier one of the same run and metric.
     """
     try:
-        lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+        lines = regular(path, ConfigError).read_bytes().decode("utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
     results: dict[tuple[str, str], Result] = {}
@@ -72,8 +73,8 @@ def read(path: Path) -> list[Result]:
         if not line.strip():
             continue
         try:
-            result = _parse(json.loads(line))
-        except (json.JSONDecodeError, TypeError, ConfigError) as error:
+            result = schema.parse(line, Result, "", newer=True)
+        except ConfigError as error:
             warnings.warn(
                 f"{path} line {number} is torn or not a result, and was left out ({error}); evaluate again",
                 stacklevel=2,
@@ -81,14 +82,3 @@ def read(path: Path) -> list[Result]:
             continue
         results[result.run, result.metric] = result
     return list(results.values())
-
-
-def _parse(data: dict[str, Any]) -> Result:
-    """Make a Result from its JSON, without the keys that a newer version added."""
-    if not isinstance(data, dict):
-        raise TypeError(f"{data!r} is not a group of settings")
-    names = {field.name for field in fields(Result)}
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in names}
-    result = Result(**values)
-    settings.verify(result, Result, "")
-    return result

@@ -79,12 +79,13 @@ def in_run(
     run = Run.open(folder)
     if not run.config.captions:
         raise ConfigError(f"run {run.config.id} is a {run.config.task.name} run; name a retrieval run")
-    method = run.method(device)
-    net = method.net
-    assert isinstance(net, Retrieval)
     opened = open_run(run.config, stores, device)
     if changed := changes(run, fingerprints(opened, folder.parent)):
         raise ConfigError(f"{changed} has changed since run {run.config.id} was made; train it again")
+    run.check_spec(opened)
+    method = run.method(device)
+    net = method.net
+    assert isinstance(net, Retrieval)
     feeds = {m: run.config.feeds[m] for m in run.config.captions}
     for m in feeds:
         if not _holds_text(store := opened.stores[m]):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from featcache import schema
 from featcache.errors import ConfigError
 from pipelines import tasks
 from pipelines.config import RunConfig
@@ -90,7 +91,7 @@ def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Exp
             by_id[row.run] = RunConfig.from_json(row.config)
     for run in tuple(by_id.values()):
         while (start := run.init_from) and start not in by_id and (file := runs / start / "config.json").is_file():
-            run = by_id[start] = replace(RunConfig.from_json(json.loads(file.read_text(encoding="utf-8"))), row="")
+            run = by_id[start] = replace(schema.read(file, RunConfig), row="")
     return replace(experiment, runs=tuple(by_id.values()))
 
 

@@ -116,8 +116,8 @@ def _run_one(config: RunConfig, stores: Path, runs: Path, device: str, memory: i
     if _stamp(folder) == before:
         return Outcome(config, folder, "kept")
     facts = Run.open(folder).facts
-    note = "" if facts["note"] == "new" else facts["note"]
-    return Outcome(config, folder, "trained", facts["tier"], facts["tier_why"], note)
+    note = "" if facts.note == "new" else facts.note
+    return Outcome(config, folder, "trained", facts.tier, facts.tier_why, note)
 
 
 def _stamp(folder: Path) -> int:

@@ -18,7 +18,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,17 +28,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache import registry
+from featcache import registry, schema
 from featcache.errors import ConfigError
+from featcache.files import regular
+from featcache.schema import AnyFloat
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened
+from pipelines.measures.validators import VALIDATORS
+from pipelines.training.kept import read_outputs, read_weights, with_weights
 
 T = TypeVar("T")
-FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
+LogLine = dict[str, float]  #: term of the loss -> value, and "step"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The facts about a finished run: the content of run.json. Runs of older versions lack those with a default."""
+
+    read: dict[str, str]  #: fingerprints of everything that the run has read
+    note: str  #: "new", or the reason for training the run again
+    recipes: dict[str, str]  #: modality -> sha256 of the recipe of its features
+    untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
+    collapsed: tuple[str, ...]  #: modalities whose features are dead after training
+    points: tuple[dict[str, AnyFloat], ...]  #: of each kept point its step, and the scores of the validators
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    tier: str = ""  #: tier of the features in training, and the reason for it
+    tier_why: str = ""
+    seconds: float = 0.0
+    spec: Spec
 
 
 @dataclass(frozen=True)
@@ -47,26 +69,42 @@ class Run:
 
     folder: Path
     config: RunConfig
-    facts: dict[str, Any]
+    facts: Facts
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
         """Read configuration and facts; ConfigError when the run is missing or one of its files is damaged."""
         if not folder.is_dir():
             raise ConfigError(f"no finished run at {folder}; train it with `featcache train-head`")
-        run = cls(folder, _sound(folder / "config.json", _config), _sound(folder / "run.json", _facts))
+        run = cls(folder, _sound(folder / "config.json", read_config), _sound(folder / "run.json", _facts))
+        _sound(folder / "run.json", run.check_facts)
         _sound(folder / "log.jsonl", run.check_log)
         for name in ("head.pt", "outputs.npz"):
             _sound(folder / name, _check_zip)
         return run
 
+    def check_facts(self, path: Path) -> None:
+        """Raise ValueError unless the facts fit the configuration."""
+        facts, config = self.facts, self.config
+        kept = 1 if config.keeps_best else config.kept
+        if len(facts.points) != kept:
+            raise ValueError(f"it has {len(facts.points)} points, and config.json has {kept}")
+        if config.select in VALIDATORS and any(config.select not in point for point in facts.points):
+            raise ValueError(f"a point has no score {config.select!r}, which selects the result")
+        if facts.spec.shapes.keys() != config.feeds.keys():
+            raise ValueError(f"spec.shapes has {', '.join(facts.spec.shapes)}, not the feeds {', '.join(config.feeds)}")
+        if not facts.spec.classes and not config.captions:
+            raise ValueError("spec.classes is empty")
+        if set(facts.spec.captions) != set(config.captions):
+            raise ValueError(f"spec.captions={facts.spec.captions}, but the feeds have {config.captions}")
+
     def check_log(self, path: Path) -> None:
         """Raise ValueError unless the log has all steps and its last line is complete."""
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _lines(path)
         if len(lines) != self.config.steps:
             raise ValueError(f"it has {len(lines)} of {self.config.steps} steps")
         if lines:
-            json.loads(lines[-1])
+            schema.parse(lines[-1], LogLine, f"line {len(lines)}")
 
     @cached_property
     def outputs(self) -> dict[str, NDArray[Any]]:
@@ -74,28 +112,45 @@ class Run:
 
         In retrieval "captions" (c,) are rows of the manifest of captions, and "clip" (c,) positions in "rows".
         """
-        with np.load(self.folder / "outputs.npz") as arrays:
-            return dict(arrays)
+        points, spec = len(self.facts.points), self.facts.spec
+        return _sound(self.folder / "outputs.npz", lambda path: read_outputs(path, points, spec))
 
     @property
-    def points(self) -> list[dict[str, float]]:
+    def points(self) -> tuple[dict[str, float], ...]:
         """The kept evaluation points: step, and the score of every validator whose rows the run has."""
-        points: list[dict[str, float]] = self.facts["points"]
-        return points
+        return self.facts.points
 
-    def log(self) -> list[dict[str, float]]:
+    def log(self) -> list[LogLine]:
         """The terms of the loss at each step."""
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = enumerate(_lines(self.folder / "log.jsonl"), 1)
+        return [schema.parse(line, LogLine, f"{self.folder / 'log.jsonl'} line {number}") for number, line in lines]
 
     def method(self, device: str = "cpu") -> Method:
         """The trained method, in eval mode."""
-        facts = self.facts["spec"]
-        shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
-        named = {name: tuple(facts.get(name, ())) for name in ("domains", "captions")}
-        spec = Spec(**{**facts, **named, "shapes": shapes})
-        method = build(self.config, spec).to(device)
-        method.load_state_dict(torch.load(self.folder / "head.pt", map_location=device, weights_only=True))
-        return method.eval()
+        weights, spec = self.weights, self.facts.spec
+        method = _sound(self.folder / "head.pt", lambda _: with_weights(lambda: build(self.config, spec), weights))
+        return method.to(device).eval()
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the trained method by name, on the CPU."""
+        return _sound(self.folder / "head.pt", read_weights)
+
+    def check_spec(self, opened: Opened) -> None:
+        """Raise ConfigError unless the run was trained on features and classes of these shapes."""
+        spec, stores = self.facts.spec, opened.stores
+        expected = {
+            "shapes": {m: tuple(stores[m].row_shape) for m in self.config.feeds},
+            "classes": {label: len(names) for label, names in opened.classes.items()},
+            "domains": opened.domains,
+            "clusters": opened.clusters,
+        }
+        for name, value in expected.items():
+            if (stored := getattr(spec, name)) != value and stored != ():  # the oldest runs have no domains
+                raise ConfigError(
+                    f"{self.folder / 'run.json'} is damaged (spec.{name} is {stored}, but the data have {value}); train "
+                    "the run again with `featcache train-head`"
+                )
 
 
 def _sound(path: Path, read: Callable[[Path], T]) -> T:
@@ -107,20 +162,22 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
         raise ConfigError(f"{path} {problem}; train the run again with `featcache train-head`") from None
 
 
-def _config(path: Path) -> RunConfig:
-    return RunConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+def read_config(path: Path) -> RunConfig:
+    """Read a run's config.json; ConfigError if it is damaged."""
+    return schema.read(path, RunConfig, "")
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    for name in FACTS:
-        if name not in facts:
-            raise ValueError(f"it has no {name!r}")
-    return dict(facts)
+def _facts(path: Path) -> Facts:
+    return schema.read(path, Facts, "", newer=True)
+
+
+def _lines(path: Path) -> list[bytes]:
+    return regular(path, ConfigError).read_bytes().splitlines()
 
 
 def _check_zip(path: Path) -> None:
     """Check that weights or outputs are a zip archive; its directory is at the end, so a truncated file has none."""
+    regular(path, ConfigError)
     if path.stat().st_size == 0 or not zipfile.is_zipfile(path):
         raise ValueError("it is cut off, or not an archive of torch or numpy")
 
@@ -138,10 +195,9 @@ def build(config: RunConfig, spec: Spec) -> Method:
 def write(
     folder: Path,
     config: RunConfig,
-    spec: Spec,
-    facts: dict[str, Any],
+    facts: Facts,
     *,
-    log: list[dict[str, float]],
+    log: list[LogLine],
     weights: Mapping[str, Tensor],
     outputs: dict[str, NDArray[Any]],
 ) -> None:
@@ -151,7 +207,7 @@ def write(
     partial.mkdir(parents=True)
     contents = {
         "config.json": json.dumps(config.to_json(), indent=1) + "\n",
-        "run.json": json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n",
+        "run.json": json.dumps(settings.to_json(facts, Facts), indent=1) + "\n",
         "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
     }
     for name, content in contents.items():
@@ -182,7 +238,7 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
 
 def changes(run: Run, read: dict[str, str]) -> str:
     """Names of the things that have changed since the run read them, as text; "" if none has."""
-    return ", ".join(name for name in read if run.facts["read"].get(name) != read[name])
+    return ", ".join(name for name in read if run.facts.read.get(name) != read[name])
 
 
 def out_of_date(folder: Path, read: dict[str, str]) -> str:
