@@ -112,11 +112,11 @@ def sync_folder(folder: Path) -> None:
             )
 
 
-def regular(path: Path, error: type[FeatcacheError] = FormatError) -> Path:
+def regular(path: Path, error: type[FeatcacheError] = FormatError, *, or_folder: bool = False) -> Path:
     """Return the path of a file that is about to be read; `error` for a folder, pipe, socket or device.
 
     Opening a pipe may wait for ever, and a device may never end. A path that does not exist is returned: opening it
-    gives the reason.
+    gives the reason. or_folder: a folder is allowed, too.
     """
     try:
         mode = path.stat().st_mode
@@ -124,7 +124,7 @@ def regular(path: Path, error: type[FeatcacheError] = FormatError) -> Path:
         return path
     except ValueError:
         raise error(f"{os.fspath(path)!a} contains a null character; correct the name") from None
-    if not stat.S_ISREG(mode):
+    if not (stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode))):
         kind = next((kind for test, kind in IRREGULAR.items() if test(mode)), "not a regular file")
         raise error(f"{path} is {kind}, but a file is needed; put a file in its place, or name another one")
     return path
@@ -132,7 +132,7 @@ def regular(path: Path, error: type[FeatcacheError] = FormatError) -> Path:
 
 def file_sha256(path: Path) -> str:
     """Digest of a file's bytes, 64 digits."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -157,7 +157,7 @@ def locked(lock: Path) -> Iterator[None]:
     The kernel releases the lock of a process that dies.
     """
     make_folder(lock.parent)
-    with lock.open("ab") as file:
+    with regular(lock).open("ab") as file:
         flock(file, fcntl.LOCK_EX)
         yield
 

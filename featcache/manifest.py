@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 
 from featcache.errors import ManifestError
-from featcache.files import near, write_file
+from featcache.files import near, regular, write_file
 from featcache.spreadsheets import UTF8, advice, fault
 
 SPLITS = ("train", "val", "test")
@@ -91,7 +91,9 @@ class Manifest:
         """
         path = Path(path)
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:  # newlines unchanged: \r may be part of a cell
+            with regular(path, ManifestError, or_folder=True).open(
+                encoding="utf-8-sig", newline=""
+            ) as file:  # newlines unchanged: \r may be part of a cell
                 text = file.read()
         except FileNotFoundError:
             raise ManifestError(f"no manifest {path}: the file does not exist{near(path)}") from None

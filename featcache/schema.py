@@ -72,7 +72,7 @@ def read(
     fix: str = "",
     newer: bool = False,
 ) -> T:
-    """Read a JSON file into a dataclass, as `parse` does; `place` is the path. FileNotFoundError if there is no file."""
+    """Read a JSON file into a dataclass, as `parse` does. FileNotFoundError if there is no file."""
     place = str(path) if place is None else place
     return parse(regular(path, error).read_bytes(), kind, place, error=error, fix=fix, newer=newer)
 
@@ -88,7 +88,8 @@ def parse(
 ) -> T:
     """Parse a JSON document into a dataclass; `error` names the place in the document, the value and `fix`.
 
-    place: the file; "" if the caller names it. newer: keys that the dataclass lacks are ignored, because a newer version may have added them.
+    place: the file; "" if the caller names it. newer: keys that the dataclass lacks are ignored, because a newer
+    version may have added them.
     """
     content = loads(data, place, error=error, fix=fix)
     try:
@@ -268,8 +269,8 @@ def _number(data: Any, kind: type, where: str, mark: Any) -> Any:
 def _text(data: Any, where: str) -> str:
     """Return text that can be printed and name a file: without null characters and unpaired surrogates."""
     text: str = _is(data, str, where)
-    if "\0" in text or not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise ConfigError(f"{where + ': ' if where else ''}{ascii(reprlib.repr(text))} has characters that are no text")
+    if "\0" in text or (not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)):
+        raise ConfigError(f"{where + ': ' if where else ''}{reprlib.repr(text)!a} has characters that are no text")
     return text
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import as_recipe, as_windows, checked_times, escaped, renamed, survey, unescaped, union
 from featcache.errors import FormatError
-from featcache.files import replacing
+from featcache.files import regular, replacing
 from featcache.untrusted import reading
 from featcache.untrusted.npy import parse_npy
 
@@ -110,7 +110,7 @@ def _table(path: Path, key: str, rows: Members, times: Members, recipe: dict[str
 
 
 def _bytes(path: Path, place: tuple[int, int]) -> bytes:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         file.seek(place[0])
         data = file.read(place[1])
     if len(data) != place[1]:

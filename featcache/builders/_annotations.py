@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from featcache.builders import _frames
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest, number
 from featcache.progress import Progress
 
@@ -48,7 +49,7 @@ def table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def _csv(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular(path, ManifestError).open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restval="", strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} is not CSV in UTF-8 ({error})") from None
@@ -61,7 +62,7 @@ def _csv(path: Path) -> list[dict[str, str]]:
 def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read arrays of an .npz file by name; ManifestError if one is missing or the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(regular(path, ManifestError), allow_pickle=False) as file:
             content = {name: file[name] for name in names if name in file}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ManifestError(f"{path} is not an .npz file of plain arrays ({error})") from None
@@ -73,7 +74,11 @@ def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
 def words(path: Path, count: int) -> list[list[str]]:
     """The words of each line of a list; ManifestError names a line that does not have `count` words."""
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [
+            line.split()
+            for line in regular(path, ManifestError).read_text(encoding="utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     for k, line in enumerate(lines, 1):

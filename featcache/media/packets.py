@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
+from featcache.files import regular
 
 #: Titles in another encoding than UTF-8 are no errors; PyAV 19 has no such option, and replaces them by itself.
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -23,6 +24,7 @@ _JUMP, _BACK = 10, Fraction(1, 10)
 @contextmanager
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a media file; any error of FFmpeg inside the block becomes a MediaError that names the file."""
+    regular(path, MediaError)
     try:
         # An absolute path is never taken for a protocol, and a playlist in disguise cannot reach the network.
         with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, **_METADATA) as container:

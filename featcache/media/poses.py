@@ -10,15 +10,15 @@ read; they are OpenPose's, the layout `shared-15`. VIBE's y points down and its 
 (UPRIGHT), so that people are upright as in Kinect's files. The longest tracks are kept, at most TRACKS.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import schema
 from featcache.errors import MediaError
-from featcache.files import remembered
+from featcache.files import regular, remembered
 
 CANDIDATES = 5  #: people of a frame that are read
 OPENPOSE = 18  #: joints of a body in the file
@@ -34,15 +34,13 @@ def read(path: Path) -> NDArray[np.float32]:
 
     Raises MediaError if the file is damaged or is neither OpenPose's nor VIBE's.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise MediaError(f"{path} is not JSON ({error}); copy or download it again") from None
+    data = regular(path, MediaError).read_bytes()
+    content = schema.loads(data, str(path), error=MediaError, fix="copy or download it again")
     try:
         return _openpose(content["data"]) if "data" in content else _vibe(content)
     except KeyError as error:
         raise MediaError(f"{path} lacks the key {error} of skeletons by OpenPose or VIBE; correct the source") from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError, IndexError) as error:
         raise MediaError(f"{path} is not in the format of OpenPose or VIBE: {error}") from None
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
-from featcache.files import write_file
+from featcache.files import regular, write_file
 from featcache.store import _format as fmt
 
-CHUNK_ROWS = 16
 LEVEL = 1  #: level of zstd; higher levels cost time and gain little on features
 
 
@@ -32,7 +31,7 @@ def metadata(scratch: Path, texts: dict[str, str], layout: fmt.Layout) -> dict[s
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         zarr.consolidate_metadata(scratch)
-    return {name: (scratch / name).read_bytes() for name in names}
+    return {name: fmt.read_bytes(scratch / name) for name in names}
 
 
 def encode(shard: bytes, block: int, layout: fmt.Layout) -> bytes:
@@ -54,7 +53,10 @@ def decode(encoded: bytes, metadata: bytes, block: int, layout: fmt.Layout) -> b
 
     files: dict[str, Any] = {"zarr.json": Buffer.from_bytes(metadata), _key(block, layout): Buffer.from_bytes(encoded)}
     span = layout.span(block)
-    values: Any = zarr.open_array(zarr.storage.MemoryStore(files), mode="r")[span.start : span.stop]
+    try:
+        values: Any = zarr.open_array(zarr.storage.MemoryStore(files), mode="r")[span.start : span.stop]
+    except Exception as error:  # decoders of damaged bytes raise anything
+        raise StoreError(f"block {block} cannot be decoded ({error!r}); get another copy of the archive") from None
     payload, index = layout.shard_index(len(span))
     data = values.astype(np.dtype(layout.dtype).newbyteorder("<"), copy=False).tobytes()
     return b"".join([data, bytes(payload - len(data)), index])
@@ -68,9 +70,9 @@ def rows(shard: bytes, block: int, layout: fmt.Layout) -> NDArray[np.uint8]:
 
 def is_whole(path: Path, layout: fmt.Layout) -> bool:
     """Return whether a compressed shard ends with an index that has a correct checksum and fits the file's size."""
-    tail = 16 * (layout.block_rows // min(CHUNK_ROWS, layout.block_rows)) + 4
+    tail = 16 * (layout.block_rows // min(fmt.PACKED_ROWS, layout.block_rows)) + 4
     try:
-        with path.open("rb") as file:
+        with regular(path, StoreError).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - tail))
             end = file.read()
@@ -92,7 +94,7 @@ def _array(chunks: dict[str, Any], layout: fmt.Layout) -> Any:
         zarr.storage.MemoryStore(chunks),
         shape=(layout.rows, *inner),
         shards=(layout.block_rows, *inner),
-        chunks=(min(CHUNK_ROWS, layout.block_rows), *inner),
+        chunks=(min(fmt.PACKED_ROWS, layout.block_rows), *inner),
         dtype=layout.dtype,
         filters=None,
         compressors=ZstdCodec(level=LEVEL),

@@ -26,7 +26,6 @@ memory-mapped, and zarr-python, tensorstore or zarrs can read it.
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +35,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import schema
+from featcache.errors import StoreError
+from featcache.files import regular
+
 FORMAT = 2
 NOT_TRIED, DONE, FAILED, ABSENT = range(4)
 STATES = ("not tried", "done", "failed", "absent")
@@ -44,6 +47,7 @@ FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS
 EXTENSION = "extension"
 ARCHIVE = "archive.json"  #: the file that makes a folder an archive, see archive.py
 SUMS = "SHA256SUMS"  #: the list of digests, which `sha256sum --check SHA256SUMS` can check, too
+PACKED_ROWS = 16  #: rows per inner chunk of an archive
 BLOCK_FILES = (
     "features",
     "window_start",
@@ -146,20 +150,6 @@ class Layout:
         columns = len(BLOCK_FILES) + 1
         group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)
 
-    def matches(self, metadata: dict[str, Any]) -> bool:
-        """Return whether features/zarr.json describes shards of this layout, whose payload is the rows in order."""
-        (sharding,) = metadata["codecs"]
-        content, whole_rows = sharding["configuration"], [self.windows, *self.row_shape]
-        return bool(
-            sharding["name"] == "sharding_indexed"
-            and [codec["name"] for codec in content["codecs"]] == ["bytes"]
-            and content["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
-            and [codec["name"] for codec in content["index_codecs"]] == ["bytes", "crc32c"]
-            and content.get("index_location", "end") == "end"
-            and content["chunk_shape"] == [self.chunk_rows, *whole_rows]
-            and metadata["chunk_grid"]["configuration"]["chunk_shape"] == [self.block_rows, *whole_rows]
-        )
-
     @property
     def index_bytes(self) -> int:
         """Bytes behind the payload of a shard: offset and size of each inner chunk, and a crc32c."""
@@ -181,7 +171,9 @@ class Layout:
     def map_rows(self, path: Path) -> NDArray[np.uint8]:
         """Map the whole rows of a shard file, (rows, row_bytes); no rows when there is no file."""
         try:
-            data = np.memmap(path, np.uint8, "r")
+            data = np.memmap(regular(path, StoreError), np.uint8, "r")
+        except StoreError:
+            raise
         except (FileNotFoundError, ValueError):  # no file, or an empty one
             return np.zeros((0, self.row_bytes), np.uint8)
         rows = min(self.block_rows, len(data) // self.row_bytes)
@@ -207,7 +199,7 @@ def digest_row(folder: Path, block: int, checksums: dict[str, int]) -> bytes:
 
 def seal(folder: Path, block: int, row: bytes) -> bytes:
     """A checksum over a block's checksums, its number and the recipe, so that swapped blocks are found, too."""
-    return crc(row + block.to_bytes(8, "little") + (folder / "zarr.json").read_bytes()).to_bytes(4, "little")
+    return crc(row + block.to_bytes(8, "little") + read_bytes(folder / "zarr.json")).to_bytes(4, "little")
 
 
 def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> str:
@@ -219,11 +211,11 @@ def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> 
     missing = [name for name, path in paths.items() if name != "failures" and not path.is_file()]
     if missing:
         return f"block {block}: {', '.join(missing)} missing"
-    digest, sums_size = paths["digest"].read_bytes(), 4 * len(BLOCK_FILES)
+    digest, sums_size = read_bytes(paths["digest"]), 4 * len(BLOCK_FILES)
     damaged_names = [] if digest[sums_size:] == seal(folder, block, digest[:sums_size]) else ["digest"]
     for k, name in enumerate(BLOCK_FILES):
         if fast and name == "features":
-            rows = np.count_nonzero(np.fromfile(paths["state"], np.uint8))
+            rows = np.count_nonzero(read_chunk(paths["state"], "u1"))
             intact = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
         else:
             intact = _file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
@@ -237,12 +229,14 @@ def damaged(folder: Path, block: int, layout: Layout, *, fast: bool = False) -> 
 
 def _file_crc(path: Path) -> int:
     """The crc32c of a file; that of no bytes when the file is empty or missing."""
-    return crc(np.memmap(path, np.uint8, "r")) if path.exists() and path.stat().st_size else crc(b"")
+    return (
+        crc(np.memmap(regular(path, StoreError), np.uint8, "r")) if path.exists() and path.stat().st_size else crc(b"")
+    )
 
 
 def sums(folder: Path) -> bytes:
     """The content of SHA256SUMS for the present files."""
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FIXED_FILES]
+    lines = [f"{hashlib.sha256(read_bytes(folder / name)).hexdigest()}  {name}\n" for name in FIXED_FILES]
     return "".join(lines).encode()
 
 
@@ -260,8 +254,37 @@ def failure_lines(reasons: dict[int, tuple[int, str]], clip_ids: list[str]) -> b
     return b"".join(line + b"\n" for line in lines)
 
 
-def read_failures(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a file failures/B.jsonl, in row order; no entries when there is no file."""
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            yield json.loads(line)
+@dataclass(frozen=True)
+class Failure:
+    """The entry of a file failures/B.jsonl."""
+
+    row: int
+    clip_id: str
+    state: str
+    reason: str
+
+
+def read_failures(path: Path, span: range) -> dict[int, str]:
+    """Row -> the reason in a file failures/B.jsonl, whose block has these rows; {} when there is no file."""
+    if not path.exists():
+        return {}
+    reasons = {}
+    for number, line in enumerate(read_bytes(path).splitlines(), 1):
+        place, fix = f"{path} line {number}", "`featcache repair` makes the clips of a damaged block pending again"
+        entry = schema.parse(line, Failure, place, error=StoreError, fix=fix, newer=True)
+        if entry.row not in span:
+            raise StoreError(
+                f"{place}: row={entry.row} is outside the block's rows {span.start}-{span.stop - 1}; {fix}"
+            )
+        reasons[entry.row] = entry.reason
+    return reasons
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; StoreError for a folder, pipe or device, which a hostile store may hold."""
+    return regular(path, StoreError).read_bytes()
+
+
+def read_chunk(path: Path, dtype: str) -> NDArray[Any]:
+    """The numbers in a file; StoreError for a folder, pipe or device."""
+    return np.fromfile(regular(path, StoreError), dtype)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
+from featcache.store import _format as fmt
 from featcache.store.reader import SHOWN, FeatureStore
 from featcache.wording import first, quoted
 
@@ -80,7 +81,7 @@ def join(stores: dict[str, FeatureStore], how: str = "inner") -> Joined:
     if not stores:
         raise StoreError("a join needs at least one store")
     leading = next(iter(stores.values()))
-    if len({(store.path / "rows.csv").read_bytes() for store in stores.values()}) == 1:
+    if len({fmt.read_bytes(store.path / "rows.csv") for store in stores.values()}) == 1:
         return Joined(stores, leading.clip_ids, {m: np.arange(len(leading)) for m in stores}, {m: [] for m in stores})
     row_of = {name: {clip_id: row for row, clip_id in enumerate(store.clip_ids)} for name, store in stores.items()}
     if how == "inner":

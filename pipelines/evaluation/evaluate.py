@@ -195,8 +195,8 @@ def _truth(run: Run, stores: Path) -> dict[str, Labels]:
         raise ConfigError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
     if (last := int(run.outputs["rows"].max())) >= len(manifest):
         raise ConfigError(
-            f"{run.folder / 'outputs.npz'} has row {last}, but manifest {manifest.name!r} has {len(manifest)} rows; train "
-            "the run again"
+            f"{run.folder / 'outputs.npz'} has row {last}, but manifest {manifest.name!r} has {len(manifest)} rows; "
+            "train the run again"
         )
     rows, classes = run.outputs["rows"].tolist(), run.config.task.tested(manifest, run.config.test)
     return {label: class_numbers(manifest, rows, label, names) for label, names in classes.items()}

@@ -67,11 +67,13 @@ def _check_numbers(name: str, numbers: NDArray[Any], limit: int | None) -> None:
     if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not len(numbers):
         raise ConfigError(f"{name!r} holds {numbers.dtype} {numbers.shape}; whole numbers (n,) are expected")
     if numbers.min() < 0 or (limit is not None and numbers.max() >= limit):
-        raise ConfigError(f"{name!r} has numbers from {numbers.min()} to {numbers.max()}; from 0 to {limit} are expected")
+        raise ConfigError(
+            f"{name!r} has numbers from {numbers.min()} to {numbers.max()}; from 0 to {limit} are expected"
+        )
 
 
 def _check_values(name: str, values: NDArray[Any], points: int, rows: int, width: int | None) -> None:
-    """Raise ConfigError unless these are floats (points, rows, width) without NaN and inf; -inf is a probability of 0."""
+    """Raise ConfigError unless these are floats (points, rows, width) without NaN and inf; -inf is log 0."""
     expected = (points, rows, width or values.shape[-1] if values.ndim else 0)
     if values.dtype.kind != "f" or values.shape != expected or not values.size:
         raise ConfigError(f"{name!r} holds {values.dtype} {values.shape}; float32 {expected} is expected")
@@ -114,7 +116,9 @@ def with_weights(build: Callable[[], Method], weights: dict[str, Tensor]) -> Met
     finally:
         hook.remove()
     if different := sorted(expected.keys() ^ weights.keys()):
-        raise ConfigError(f"its weights are not those of the run's net and method; they differ in {first(different, 3)}")
+        raise ConfigError(
+            f"its weights are not those of the run's net and method; they differ in {first(different, 3)}"
+        )
     for name, value in expected.items():
         shape, stored = tuple(value.shape), tuple(weights[name].shape)
         if shape != stored or value.is_floating_point() != weights[name].is_floating_point():

@@ -148,8 +148,8 @@ class Run:
         for name, value in expected.items():
             if (stored := getattr(spec, name)) != value and stored != ():  # the oldest runs have no domains
                 raise ConfigError(
-                    f"{self.folder / 'run.json'} is damaged (spec.{name} is {stored}, but the data have {value}); train "
-                    "the run again with `featcache train-head`"
+                    f"{self.folder / 'run.json'} is damaged (spec.{name} is {stored}, but the data have {value}); "
+                    "train the run again with `featcache train-head`"
                 )
 
 
