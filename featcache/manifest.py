@@ -91,9 +91,8 @@ class Manifest:
         """
         path = Path(path)
         try:
-            with regular(path, ManifestError, or_folder=True).open(
-                encoding="utf-8-sig", newline=""
-            ) as file:  # newlines unchanged: \r may be part of a cell
+            regular(path, ManifestError, or_folder=True)
+            with path.open(encoding="utf-8-sig", newline="") as file:  # newlines unchanged: \r may be part of a cell
                 text = file.read()
         except FileNotFoundError:
             raise ManifestError(f"no manifest {path}: the file does not exist{near(path)}") from None

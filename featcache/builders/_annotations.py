@@ -74,11 +74,8 @@ def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
 def words(path: Path, count: int) -> list[list[str]]:
     """The words of each line of a list; ManifestError names a line that does not have `count` words."""
     try:
-        lines = [
-            line.split()
-            for line in regular(path, ManifestError).read_text(encoding="utf-8-sig").splitlines()
-            if line.strip()
-        ]
+        text = regular(path, ManifestError).read_text(encoding="utf-8-sig")
+        lines = [line.split() for line in text.splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     for k, line in enumerate(lines, 1):

@@ -77,9 +77,8 @@ def _recordings(path: Path) -> dict[str, list[str]]:
 def _actions(path: Path) -> list[tuple[str, int, int]]:
     """Read (number of the class, first frame, frame after the last) from each line."""
     actions = []
-    for k, line in enumerate(
-        regular(path, ManifestError).read_text(encoding="utf-8", errors="replace").splitlines(), 1
-    ):
+    text = regular(path, ManifestError).read_text(encoding="utf-8", errors="replace")
+    for k, line in enumerate(text.splitlines(), 1):
         cells = line.replace(" ", "").split(",")
         if len(cells) != 4 or not all(cell.isascii() and cell.isdecimal() for cell in cells[:3]):
             raise ManifestError(f"{path} line {k}: {line[:40]!r} is not action,first,last,confidence")
