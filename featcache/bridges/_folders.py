@@ -62,14 +62,14 @@ def _files(path: Path) -> set[str]:
 class _Mark:
     """The content of MARK: what a bridge has written into a folder."""
 
-    keys: tuple[str, ...] = ()
-    ids: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    keys: tuple[str, ...]
+    ids: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 def _mark(path: Path) -> _Mark:
     """The keys, ids and files that a bridge has written into this folder; empty if another tool wrote it."""
-    return schema.read(path / MARK, _Mark, error=FormatError) if (path / MARK).is_file() else _Mark()
+    return schema.read(path / MARK, _Mark, error=FormatError) if (path / MARK).is_file() else _Mark((), (), ())
 
 
 def order(path: Path) -> tuple[list[str], list[str]]:

@@ -28,9 +28,12 @@ def metadata(scratch: Path, texts: dict[str, str], layout: fmt.Layout) -> dict[s
     for name in names:
         is_features = name == "features/zarr.json"
         write_file(scratch / name, chunks["zarr.json"].to_bytes() if is_features else texts[name].encode())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(scratch)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+            zarr.consolidate_metadata(scratch)
+    except Exception as error:  # zarr raises anything
+        raise StoreError(f"zarr cannot read the metadata of the store ({error}); try `featcache repair`") from None
     return {name: fmt.read_bytes(scratch / name) for name in names}
 
 

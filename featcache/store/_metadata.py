@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from featcache import schema
 from featcache.errors import ConfigError, StoreError
@@ -71,6 +71,7 @@ class _Array:
     data_type: str
     chunk_grid: _Grid
     codecs: tuple[_Codec, ...]
+    zarr_format: Annotated[int, schema.Range(3, 3)]
 
 
 @dataclass(frozen=True)

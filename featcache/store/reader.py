@@ -106,7 +106,7 @@ class FeatureStore:
             raise StoreError(
                 f"{self.path / 'rows.csv'} is damaged ({error}); try `featcache repair {self.path}`"
             ) from None
-        if len(rows) != len(self) or any(row.get("clip_id") is None or None in row.values() for row in rows):
+        if len(rows) != len(self) or any(row.get("clip_id") is None or None in (*row, *row.values()) for row in rows):
             raise StoreError(
                 f"{self.path / 'rows.csv'} was changed: it has {len(rows)} rows, the features have {len(self)}; "
                 f"try `featcache repair {self.path}`"
