@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,22 @@ class Result:
     limits: tuple[str, ...] = ()  #: "KIND: explanation" of what the classes of the rows keep the number from reaching
 
 
+@dataclass(frozen=True)
+class _Feed:
+    """The parts of a feed that tables read from a result's configuration, which may be of an older version."""
+
+    store: str = ""
+    captions: str = ""
+
+
+@dataclass(frozen=True)
+class _Config:
+    """The parts of a result's configuration that tables read."""
+
+    manifest: str = ""
+    feeds: dict[str, _Feed] = field(default_factory=dict)
+
+
 def append(path: Path, results: Iterable[Result]) -> None:
     """Append lines to a JSONL file. If a killed process left a torn line at its end, start a new line first."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +89,7 @@ def read(path: Path) -> list[Result]:
         if not line.strip():
             continue
         try:
-            result = schema.parse(line, Result, "", newer=True)
+            result = _parse(line)
         except ConfigError as error:
             warnings.warn(
                 f"{path} line {number} is torn or not a result, and was left out ({error}); evaluate again",
@@ -82,3 +98,10 @@ def read(path: Path) -> list[Result]:
             continue
         results[result.run, result.metric] = result
     return list(results.values())
+
+
+def _parse(line: str) -> Result:
+    """Make a Result from its line, without the keys that a newer version added; ConfigError if it is not one."""
+    result = schema.parse(line, Result, "", newer=True)
+    schema.from_json(result.config, _Config, "config", newer=True)
+    return result

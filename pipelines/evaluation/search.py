@@ -119,11 +119,10 @@ def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") ->
     """
     recipe = store.recipe
     kind, (weights, _, seed) = recipe["extractor"].partition(":")[0], store.weights_sha256.partition(":")
-    runtime = Runtime(
-        UNTRAINED if weights == UNTRAINED else "", int(seed or 0), device, recipe.get("precision", "fp32")
-    )
+    seed = seed if seed.isascii() and seed.isdecimal() and len(seed) < 19 else "0"
+    runtime = Runtime(UNTRAINED if weights == UNTRAINED else "", int(seed), device, recipe.get("precision", "fp32"))
     try:
-        params = params_type(kind)(**recipe["params"] | ({"model": model} if model else {}))
+        params = params_type(kind)(**recipe.get("params", {}) | ({"model": model} if model else {}))
         extractor = load_extractor(recipe["extractor"], params).ready(runtime)
     except (ConfigError, WeightsError, TypeError) as error:
         raise ConfigError(
@@ -132,9 +131,9 @@ def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") ->
         ) from error
     recipe_here = extractor.recipe
     for name in ("version", "weights_sha256"):
-        if recipe_here[name] != recipe[name]:
+        if recipe_here[name] != recipe.get(name):
             raise StoreError(
-                f"{store.path} was made with {name} {recipe[name]!r} of {store.name}, but the model here has "
+                f"{store.path} was made with {name} {recipe.get(name)!r} of {store.name}, but the model here has "
                 f"{recipe_here[name]!r}; name the right model with --model FOLDER, or extract the captions again"
             )
     return extractor

@@ -125,4 +125,7 @@ def with_weights(build: Callable[[], Method], weights: dict[str, Tensor]) -> Met
             raise ConfigError(f"{name} has {weights[name].dtype} {stored}, and the run's settings need {shape}")
     method = build()
     method.load_state_dict(weights)
+    for name, parameter in method.named_parameters():
+        if not parameter.isfinite().all():
+            raise ConfigError(f"{name} has values that are not finite")
     return method

@@ -80,6 +80,7 @@ WEIGHTS = {
     "meta": (lambda weights, name: weights | {name: torch.empty(10**9, device="meta")}, "no dense tensor"),
     "shape": (lambda weights, name: weights | {name: weights[name][:1]}, r"\(1, 8\)"),
     "whole numbers": (lambda weights, name: weights | {name: weights[name].long()}, "int64"),
+    "NaN": (lambda weights, name: weights | {name: weights[name] * torch.nan}, "not finite"),
     "one more": (lambda weights, name: weights | {"more": weights[name]}, "differ in more"),
     "none": (lambda weights, name: {}, "differ in|layers"),
 }
