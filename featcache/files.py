@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,13 @@ UNSYNCABLE = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EPER
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  #: errors of a full disk, a full quota, and a limit of file sizes
 MANY = 500  #: files from which one sync of the whole machine is faster than one for each of them
 TICK = 20_000_000  #: ns; within a tick of the kernel, at most 10 ms, all changes of a file get the same time
+IRREGULAR = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a named pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 _unsynced: set[int] = set()  #: devices that were named in a warning, so that each one is named once
 
 
@@ -299,9 +307,27 @@ def sync_folder(folder: Path) -> None:
             )
 
 
+def regular(path: Path, error: type[FeatcacheError] = FormatError, *, or_folder: bool = False) -> Path:
+    """Return the path of a file that is about to be read; `error` for a folder, pipe, socket or device.
+
+    Opening a pipe may wait for ever, and a device may never end. A path that does not exist is returned: opening it
+    gives the reason. or_folder: a folder is allowed, too.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return path
+    except ValueError:
+        raise error(f"{os.fspath(path)!a} contains a null character; correct the name") from None
+    if not (stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode))):
+        kind = next((kind for test, kind in IRREGULAR.items() if test(mode)), "not a regular file")
+        raise error(f"{path} is {kind}, but a file is needed; put a file in its place, or name another one")
+    return path
+
+
 def file_sha256(path: Path) -> str:
     """Digest of a file's bytes, 64 digits."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -328,7 +354,7 @@ def locked(lock: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     make_folder(lock.parent)
     while True:
-        with lock.open("a+b", buffering=0) as file:
+        with regular(lock).open("a+b", buffering=0) as file:
             try:
                 flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 
 from featcache.errors import ManifestError
-from featcache.files import near, write_file
+from featcache.files import near, regular, write_file
 from featcache.naming import folder_name, renamed
 from featcache.spreadsheets import UTF8, advice, fault
 
@@ -95,6 +95,7 @@ class Manifest:
         """
         path = Path(path)
         try:
+            regular(path, ManifestError, or_folder=True)
             with path.open(encoding="utf-8-sig", newline="") as file:  # newlines unchanged: \r may be part of a cell
                 text = file.read()
         except FileNotFoundError:

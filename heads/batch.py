@@ -77,7 +77,7 @@ class Spec:
     classes: dict[str, int]  #: label -> number of classes in the manifest; in clustering, of the source's rows only
     rows: dict[str, int]  #: "source" | "source_val" | "target" -> number of rows, for the sides the method receives;
     #: "captions" -> number of captions of the source's rows
-    domains: tuple[str, ...]  #: source domains in the run's order, then the target
+    domains: tuple[str, ...] = ()  #: source domains in the run's order, then the target
     captions: tuple[str, ...] = ()  #: caption modalities of a retrieval run; a target has none of them
     clusters: int = 0  #: number of target clusters in a clustering run: the target's true number of classes
 

@@ -127,8 +127,17 @@ class RunConfig:
     @property
     def points(self) -> tuple[int, ...]:
         """The steps after which outputs are kept: the last `keep` evaluation points, including the end."""
-        before_end = range(self.eval_every, self.steps, self.eval_every) if self.eval_every else ()
-        return (*before_end, self.steps)[-self.keep :]
+        return (*self._before_end[len(self._before_end) - self.kept + 1 :], self.steps)
+
+    @property
+    def kept(self) -> int:
+        """The number of `points`."""
+        return min(self.keep, len(self._before_end) + 1)
+
+    @property
+    def _before_end(self) -> range:
+        """The steps after which the run is evaluated, without the end."""
+        return range(self.eval_every, self.steps, self.eval_every) if self.eval_every else range(0)
 
     @property
     def keeps_best(self) -> bool:
@@ -259,9 +268,9 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f"select={config.select!r} needs {' and '.join(lacking)}")
     if config.keep > 1 and not config.eval_every:
         raise ConfigError(f"keep={config.keep} needs evaluation points: set eval_every")
-    if config.keep > len(config.points):
+    if config.keep > config.kept:
         raise ConfigError(
-            f"keep={config.keep} is more than the {len(config.points)} evaluation points of steps={config.steps} with "
+            f"keep={config.keep} is more than the {config.kept} evaluation points of steps={config.steps} with "
             f"eval_every={config.eval_every}; lower keep or eval_every"
         )
     if not 0 <= config.seed < 2**63:
@@ -356,7 +365,7 @@ def _check_feeds(config: RunConfig) -> None:
         for when, draw, kinds in (("train", feed.train, TRAIN_DRAWS), ("test", feed.test, TEST_DRAWS)):
             kind, _, count = draw.partition(":")
             counted = kind in COUNTED
-            if kind not in kinds or counted != bool(re.fullmatch("[1-9][0-9]*", count)) or (count and not counted):
+            if kind not in kinds or counted != bool(re.fullmatch("[1-9][0-9]{0,8}", count)) or (count and not counted):
                 choices = ", ".join(f"{kind}:K" if kind in COUNTED else kind for kind in kinds)
                 raise ConfigError(f"feeds.{modality}.{when}={draw!r} is not a draw of windows; choose from {choices}")
         named = [feed.store, *feed.views]

@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 
 from featcache import registry
 from featcache.errors import FormatError
+from featcache.files import regular
 from featcache.spreadsheets import UTF8
 
 WORDS = ("several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe")  #: the choices for KEEPS
@@ -75,7 +76,7 @@ def ids_file(path: Path) -> Path:
 def read_ids(path: Path) -> list[str]:
     """Read the clip ids in a text file, one per line; FormatError if there is no such file."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = regular(path, or_folder=True).read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         raise FormatError(f"no file of ids {path}; create it with one id per line, or name another file") from None
     except IsADirectoryError:

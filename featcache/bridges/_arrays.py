@@ -1,7 +1,6 @@
 """Helpers of the bridges to array and table formats: clip ids, window times, recipes, atomic writing."""
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +11,10 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import schema
 from featcache.bridges import GIVE_IDS, ID_NAMES, External, Times, ids_file, read_ids
 from featcache.errors import FormatError
 from featcache.files import replacing
-from featcache.untrusted import reading
 from featcache.untrusted.pickles import describe
 
 OFFSET_NAMES = ("offset", "offsets")  #: arrays (n + 1,) of the start of each clip's windows, for clips end to end
@@ -171,8 +170,7 @@ def as_recipe(text: Any, place: str) -> dict[str, Any]:
     if text is None:
         return {}
     text = np.asarray(text).reshape(-1)[0]
-    with reading(Path(place), "JSON of a recipe"):
-        recipe = json.loads(text.decode() if isinstance(text, bytes) else str(text))
+    recipe = schema.loads(text if isinstance(text, bytes) else str(text), f"the recipe of {place}", error=FormatError)
     if not isinstance(recipe, dict):
         raise FormatError(f"{place}: the recipe is {type(recipe).__name__}, not a JSON object")
     return recipe

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from featcache import schema
 from featcache.bridges import External
 from featcache.bridges._arrays import choose_ids, union
 from featcache.errors import FormatError
 from featcache.files import making_folder, remove_abandoned
-from featcache.untrusted import reading
 
 MARK = ".featcache.json"  #: file in folders that a bridge has written; other tools ignore it
 
@@ -28,7 +29,7 @@ def replacing_folder(path: Path, tables: Mapping[str, External]) -> Iterator[Pat
     if path.exists() and any(path.iterdir()) and not (path / MARK).is_file():
         raise FormatError(f"{path} has files that featcache did not write; name a new folder or remove this one")
     if path.exists():
-        for name in sorted(_files(path) - set(_mark(path)["files"])):
+        for name in sorted(_files(path) - set(_mark(path).files)):
             raise FormatError(f"{path} has {name}, which featcache did not write; move it away, or name a new folder")
     with making_folder(path, replace=True) as scratch:
         scratch.mkdir()
@@ -43,22 +44,24 @@ def _files(path: Path) -> set[str]:
     return {part.relative_to(path).as_posix() for part in parts} - {MARK}
 
 
-def _mark(path: Path) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class _Mark:
+    """The content of MARK: what a bridge has written into a folder."""
+
+    keys: tuple[str, ...]
+    ids: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def _mark(path: Path) -> _Mark:
     """The keys, ids and files that a bridge has written into this folder; empty if another tool wrote it."""
-    names = ("keys", "ids", "files")
-    if not (path / MARK).is_file():
-        return {name: [] for name in names}
-    with reading(path / MARK, "JSON"):
-        mark = json.loads((path / MARK).read_text(encoding="utf-8"))
-        if any(type(text) is not str for name in names for text in mark[name]):
-            raise FormatError(f"{path / MARK}: {', '.join(names)} must be text")
-        return {name: list(mark[name]) for name in names}
+    return schema.read(path / MARK, _Mark, error=FormatError) if (path / MARK).is_file() else _Mark((), (), ())
 
 
 def order(path: Path) -> tuple[list[str], list[str]]:
     """The keys and ids in the order in which a bridge has written them; empty if another tool wrote the folder."""
     mark = _mark(path)
-    return mark["keys"], mark["ids"]
+    return list(mark.keys), list(mark.ids)
 
 
 def named(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import as_recipe, as_windows, checked_times, escaped, renamed, survey, unescaped, union
 from featcache.errors import FormatError
-from featcache.files import replacing
+from featcache.files import regular, replacing
 from featcache.untrusted import reading
 from featcache.untrusted.npy import parse_npy
 
@@ -111,7 +111,7 @@ def _table(path: Path, key: str, rows: Members, times: Members, recipe: dict[str
 
 
 def _bytes(path: Path, place: tuple[int, int]) -> bytes:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(place[0])
         data = file.read(min(place[1], size))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from featcache.builders import _frames
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest, number
 from featcache.progress import Progress
 from featcache.untrusted.npy import check_npz
@@ -49,7 +50,7 @@ def table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def _csv(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular(path, ManifestError).open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restval="", strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} is not CSV in UTF-8 ({error})") from None
@@ -62,7 +63,7 @@ def _csv(path: Path) -> list[dict[str, str]]:
 def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read arrays of an .npz file by name; ManifestError if one is missing or the file is damaged."""
     try:
-        check_npz(path)
+        check_npz(regular(path, ManifestError))
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in names if name in file}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
@@ -75,7 +76,8 @@ def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
 def words(path: Path, count: int) -> list[list[str]]:
     """The words of each line of a list; ManifestError names a line that does not have `count` words."""
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = regular(path, ManifestError).read_text(encoding="utf-8-sig")
+        lines = [line.split() for line in text.splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     for k, line in enumerate(lines, 1):

@@ -4,7 +4,6 @@ In a manifest of captions every table row is one caption: a copy of its clip's r
 `caption`, and the clip's id in `of`.
 """
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from featcache import schema
 from featcache.builders._annotations import Counts, finish
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress
 
@@ -59,11 +60,8 @@ def publish(
 
 def entries(path: Path, key: str, fields: Sequence[str]) -> list[dict[str, Any]]:
     """The list under `key` of a JSON file; ManifestError if the file, the list or a field of an entry is missing."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} is not JSON in UTF-8 ({error}); download it again") from None
+    data = regular(path, ManifestError).read_bytes()
+    content = schema.loads(data, str(path), error=ManifestError, fix="download it again")
     listed = content.get(key) if isinstance(content, dict) else None
     if not isinstance(listed, list):
         raise ManifestError(f"{path} has no list {key!r}; replace it with the official file")
@@ -74,17 +72,13 @@ def entries(path: Path, key: str, fields: Sequence[str]) -> list[dict[str, Any]]
 
 def lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file with one JSON object per line; ManifestError names an invalid line."""
-    with path.open(encoding="utf-8") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    entry = json.loads(line)
-                    _check(entry, fields, f"{path} line {number}")
-                    yield entry
-        except json.JSONDecodeError as error:
-            raise ManifestError(f"{path} line {number} is not JSON ({error}); download the file again") from None
-        except UnicodeDecodeError as error:
-            raise ManifestError(f"{path} is not UTF-8 text ({error.reason}); download the file again") from None
+    with regular(path, ManifestError).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                place = f"{path} line {number}"
+                entry = schema.loads(line, place, error=ManifestError, fix="download the file again")
+                _check(entry, fields, place)
+                yield entry
 
 
 def _check(entry: Any, fields: Sequence[str], place: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from featcache.builders._annotations import finish
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress
 
@@ -71,7 +72,7 @@ def build(
         name
         for path in MISSING
         if (folder / path).is_file()
-        for name in (folder / path).read_text(encoding="utf-8").split()
+        for name in regular(folder / path, ManifestError).read_text(encoding="utf-8").split()
     }
     for path in sorted(folder.rglob("*.skeleton")):
         if not (match := NAME.fullmatch(path.stem)):

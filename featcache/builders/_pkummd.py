@@ -11,6 +11,7 @@ from pathlib import Path
 
 from featcache.builders._annotations import choose, find, finish
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress
 
@@ -64,7 +65,7 @@ def build(
 
 
 def _recordings(path: Path) -> dict[str, list[str]]:
-    parts = path.read_text(encoding="utf-8", errors="replace").split("videos:")
+    parts = regular(path, ManifestError).read_text(encoding="utf-8", errors="replace").split("videos:")
     train, test = (re.findall(r"\d+-[LMR]", part) for part in parts[1:]) if len(parts) == 3 else ([], [])
     if not train or not test:
         raise ManifestError(
@@ -76,7 +77,8 @@ def _recordings(path: Path) -> dict[str, list[str]]:
 def _actions(path: Path) -> list[tuple[str, int, int]]:
     """Read (number of the class, first frame, frame after the last) from each line."""
     actions = []
-    for k, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    text = regular(path, ManifestError).read_text(encoding="utf-8", errors="replace")
+    for k, line in enumerate(text.splitlines(), 1):
         cells = line.replace(" ", "").split(",")
         if len(cells) != 4 or not all(cell.isascii() and cell.isdecimal() for cell in cells[:3]):
             raise ManifestError(f"{path} line {k}: {line[:40]!r} is not action,first,last,confidence")

@@ -3,12 +3,13 @@
 `data_manifests/kinetics_skeleton.md` is the dataset card.
 """
 
-import json
 import os
 from pathlib import Path
 
+from featcache import schema
 from featcache.builders._annotations import find, finish
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
@@ -37,11 +38,10 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 
 def _labels(path: Path) -> dict[str, str]:
     """Read clip -> class, for the clips with a skeleton."""
+    data = regular(path, ManifestError).read_bytes()
+    content = schema.loads(data, str(path), error=ManifestError, fix="copy or download it again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
         labels = {name: entry["label"] for name, entry in content.items() if entry["has_skeleton"]}
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path} is not JSON ({error}); copy or download it again") from None
     except (AttributeError, KeyError, TypeError):
         labels = {"": None}
     if bad := [name for name, label in labels.items() if type(label) is not str or not label]:

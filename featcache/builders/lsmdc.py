@@ -9,6 +9,7 @@ from pathlib import Path
 from featcache.builders._annotations import find
 from featcache.builders._captions import publish
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
@@ -57,7 +58,7 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 def _sentences(path: Path) -> list[tuple[str, str, str]]:
     """Read (place, clip, sentence) from each line. The file is not CSV: quotation marks belong to the sentences."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path, ManifestError).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     sentences = []

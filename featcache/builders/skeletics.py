@@ -8,6 +8,7 @@ from pathlib import Path
 
 from featcache.builders._annotations import finish
 from featcache.errors import ManifestError
+from featcache.files import regular
 from featcache.manifest import Clip, Manifest
 from featcache.progress import Progress, silent
 
@@ -55,7 +56,8 @@ def _home(folder: Path, split: str) -> Path:
 
 def _chosen(path: Path, classes: set[str]) -> set[str]:
     """Read the classes in a list; ManifestError for a class without a folder."""
-    names = {line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+    text = regular(path, ManifestError).read_text(encoding="utf-8-sig")
+    names = {line.strip() for line in text.splitlines() if line.strip()}
     if unknown := sorted(names - classes):
         raise ManifestError(f"{path}: {unknown[0]!r} is not a class; there are: {', '.join(sorted(classes)) or 'none'}")
     return names

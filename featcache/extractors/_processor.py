@@ -4,7 +4,6 @@ The steps are resize, centre crop, rescale and normalise, as in transformers' ow
 is in 8 bits with antialiasing, sides are rounded down, and a crop beyond the picture is filled with black.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from featcache import schema
 from featcache.errors import ConfigError
 
 FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
@@ -126,7 +126,9 @@ def read(folder: Path, model: str, model_type: str) -> Pipeline:
 def _settings(folder: Path, model: str) -> tuple[dict[str, Any], str]:
     for file in FILES:
         if (folder / file).is_file():
-            content = json.loads((folder / file).read_text("utf-8"))
+            content = schema.loads((folder / file).read_bytes(), f"hf: {file} of {model}")
+            if not isinstance(content, dict):
+                raise ConfigError(f"hf: {file} of {model} holds no settings; download the model again")
             settings = next((content[key] for key in NESTED if key in content), content if file != FILES[-1] else None)
             if settings is not None:
                 return settings, file

@@ -15,7 +15,6 @@ long. `pool` chooses the row:
 Models of pictures take each picture of a window separately, and the rows are averaged; models of videos take them all.
 """
 
-import json
 import math
 import warnings
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featcache import schema
 from featcache.errors import ConfigError
 from featcache.extractors import _processor as processor
 from featcache.extractors import bounded
@@ -249,6 +249,13 @@ class _Tower(nn.Module):
         return tokens[:, self.first + self.registers if self.first else 0 : self.keep].mean(1)
 
 
+@dataclass(frozen=True)
+class _ModelType:
+    """The part that is read of a model's config.json."""
+
+    model_type: str = ""
+
+
 def _model(folder: Any, name: str, trained: bool) -> tuple[Any, set[str]]:
     """Return the model, and the names of its weights that the files lack, which only a pooler may have."""
     import transformers
@@ -256,7 +263,7 @@ def _model(folder: Any, name: str, trained: bool) -> tuple[Any, set[str]]:
     file = folder / "config.json"
     if not file.is_file():
         raise ConfigError(f"{name}: {folder} has no config.json, which describes the model; put it there")
-    kind = json.loads(file.read_text("utf-8")).get("model_type", "")
+    kind = schema.read(file, _ModelType, newer=True).model_type
     if kind not in transformers.CONFIG_MAPPING:
         raise ConfigError(
             f"{name}: transformers {transformers.__version__} has no model type {kind!r}, which config.json names; "

@@ -9,7 +9,6 @@ With `tokens`, each token becomes a row, the transformer's output for it, specia
 for NetVLAD. A store keeps the tokens of a caption as its windows, as many as the caption has.
 """
 
-import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from featcache import schema
 from featcache.errors import ConfigError
 from featcache.extractors import bounded
 from featcache.extractors._hub import PICKLED, WEIGHTS, Hub, check_tokenizer, loaded
@@ -142,10 +142,22 @@ def _model(folder: Path) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class _Module:
+    """The part that is read of an entry of modules.json."""
+
+    path: str
+
+
 def _transformer(folder: Path) -> Path:
     """Return the folder of a model's transformer, which is the first of its modules."""
     modules = folder / "modules.json"
-    return folder / json.loads(modules.read_text("utf-8"))[0]["path"] if modules.exists() else folder
+    if not modules.exists():
+        return folder
+    listed = schema.read(modules, tuple[_Module, ...], newer=True)
+    if not listed or ".." in Path(listed[0].path).parts or Path(listed[0].path).is_absolute():
+        raise ConfigError(f"{modules} names no transformer in its folder; download the model again")
+    return folder / listed[0].path
 
 
 def _untrained(folder: Path) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from featcache.budget import check_pixels
 from featcache.endings import IMAGE
 from featcache.errors import MediaError
-from featcache.files import remembered
+from featcache.files import regular, remembered
 from featcache.media.headers import declared
 from featcache.media.reel import Picture, Reel
 
@@ -68,7 +68,7 @@ def is_image(path: str | Path) -> bool:
 def read(path: Path) -> Picture:
     """Read an image file as RGB; a file that stops half-way is an error, not a picture with a grey lower half."""
     try:
-        data = path.read_bytes()
+        data = regular(path, MediaError).read_bytes()
     except OSError as error:
         raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore the file") from None
     if not data:

@@ -23,7 +23,7 @@ from featcache.budget import check_growth
 from featcache.columns import features_of
 from featcache.endings import NUMBERS
 from featcache.errors import MediaError
-from featcache.files import remembered
+from featcache.files import regular, remembered
 from featcache.manifest import Clip
 from featcache.media import arrays
 from featcache.media.source import check_exists
@@ -175,7 +175,7 @@ def _parsed(path: Path, columns: str) -> _Csv:
 def _cells(path: Path) -> tuple[list[str] | None, list[list[str]], list[int]]:
     """Read the column names, if the file has any, the cells of every other line, and those lines' numbers."""
     cells, lines = [], []
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with regular(path, MediaError).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             for row in reader:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featcache.budget import PIXELS
 from featcache.errors import MediaError
+from featcache.files import regular
 
 #: Titles in another encoding than UTF-8 are no errors; PyAV 19 has no such option, and replaces them by itself.
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -27,6 +28,7 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
 
     FFmpeg refuses to decode pictures with more pixels than `featcache.budget` allows; see `declared`.
     """
+    regular(path, MediaError)
     limit = {"max_pixels": str(min(PIXELS.value, 2**31 - 1))}
     try:
         # An absolute path is never taken for a protocol, and a playlist in disguise cannot reach the network.

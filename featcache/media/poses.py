@@ -10,7 +10,6 @@ read; they are OpenPose's, the layout `shared-15`. VIBE's y points down and its 
 (UPRIGHT), so that people are upright as in Kinect's files. The longest tracks are kept, at most TRACKS.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import schema
 from featcache.budget import Allowance
 from featcache.errors import MediaError
-from featcache.files import remembered
+from featcache.files import regular, remembered
 
 CANDIDATES = 5  #: people of a frame that are read
 OPENPOSE = 18  #: joints of a body in the file
@@ -36,10 +36,8 @@ def read(path: Path) -> NDArray[np.float32]:
 
     Raises MediaError if the file is damaged or is neither OpenPose's nor VIBE's.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise MediaError(f"{path} is not JSON ({error}); copy or download it again") from None
+    data = regular(path, MediaError).read_bytes()
+    content = schema.loads(data, str(path), error=MediaError, fix="copy or download it again")
     try:
         allowance = Allowance(path.stat().st_size, str(path), MediaError)
         return _openpose(content["data"], allowance) if "data" in content else _vibe(content, allowance)
@@ -47,7 +45,7 @@ def read(path: Path) -> NDArray[np.float32]:
         raise MediaError(f"{path} lacks the key {error} of skeletons by OpenPose or VIBE; correct the source") from None
     except MediaError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError, IndexError) as error:
         raise MediaError(f"{path} is not in the format of OpenPose or VIBE: {error}") from None
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from featcache.budget import check_growth
 from featcache.endings import SKELETON
 from featcache.errors import MediaError
-from featcache.files import remembered
+from featcache.files import regular, remembered
 from featcache.manifest import Clip
 from featcache.media import arrays, poses
 from featcache.media.source import check_exists
@@ -135,7 +135,7 @@ def _axes(shape: tuple[int, ...], path: Path) -> str:
 def _kinect(path: Path) -> NDArray[np.float32]:
     """Read a text file, (M, T, V, 3), M in order of appearance. Remembered, as clips of one file follow each other."""
     try:
-        lines = _Lines(path, path.read_text(encoding="utf-8-sig").splitlines())
+        lines = _Lines(path, regular(path, MediaError).read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError:
         raise MediaError(f"{path} is not a Kinect skeleton file: it is not text") from None
     frames, width = _frames(lines)
@@ -157,7 +157,7 @@ def _kinect(path: Path) -> NDArray[np.float32]:
 def _pku(path: Path) -> NDArray[np.float32]:
     """Read a text file with a line per frame, (2, T, 25, 3), remembered like those of `_kinect`."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path, MediaError).read_text(encoding="utf-8-sig")
         if not text.strip():
             raise MediaError(f"{path} is empty; copy or download it again")
         frames = np.loadtxt(text.splitlines(), np.float32, comments=None, ndmin=2)

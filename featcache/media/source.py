@@ -5,7 +5,7 @@ from pathlib import Path
 
 from featcache.endings import VIDEO
 from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
-from featcache.files import near
+from featcache.files import near, regular
 from featcache.manifest import Clip
 from featcache.media import images, video
 from featcache.media.container import AudioTrack, Scan, VideoTrack, scan
@@ -93,10 +93,11 @@ def open_source(path: Path, fps: float | None = None) -> Source:
 
 
 def check_exists(path: Path) -> None:
-    """Raise MediaError if the path does not exist."""
+    """Raise MediaError if the path does not exist, or is a pipe or device."""
     if not path.exists():
         hint = near(path) or "; relative sources start at the manifest's folder"
         raise MediaError(f"{path} does not exist{hint}")
+    regular(path, MediaError, or_folder=True)
 
 
 def reported(path: Path, error: Exception) -> FeatcacheError:

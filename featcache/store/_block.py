@@ -5,16 +5,17 @@ checksum of its features; the payload of a failed or absent row is the reason. T
 """
 
 import contextlib
-import json
 import os
 import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import schema
 from featcache.errors import StoreError
 from featcache.files import make_folder, sync_folder, write_file
 from featcache.store import _format as fmt
@@ -28,6 +29,15 @@ OWNER = 255  #: the state of a record that names the holder of the lease
 WINDOWS = ("window_start", "window_stop")
 
 NOTHING = np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The holder of a lease."""
+
+    pid: int
+    host: str
+
 
 Entries = dict[int, tuple[int, bytes]]  #: row -> state, payload
 
@@ -143,10 +153,9 @@ class Block:
         if damage := digests.damaged(self._folder, self.number, self.layout):
             raise StoreError(f"{self._folder}: {damage}; `featcache repair` makes its clips pending again")
         rows = self.layout.map_rows(self._paths["features"])
-        start, stop = (np.fromfile(self._paths[name], "<f8").reshape(-1, self.layout.windows) for name in WINDOWS)
-        lengths = np.fromfile(self._paths["length"], "<u4")
-        failures = self._paths["failures"].read_bytes() if self._paths["failures"].exists() else b""
-        reasons = {entry["row"]: entry["reason"].encode() for entry in fmt.failure_entries(failures)}
+        start, stop = (fmt.read_chunk(self._paths[name], "<f8").reshape(-1, self.layout.windows) for name in WINDOWS)
+        lengths = fmt.read_chunk(self._paths["length"], "<u4")
+        reasons = fmt.read_failures(self._paths["failures"], self.span)
         for k, row in enumerate(self.span):
             state, t = int(self._committed[k]), lengths[k]
             if row in self.entries:
@@ -154,7 +163,7 @@ class Block:
             if state == fmt.DONE:
                 self._put(row, state, times_bytes(start[k, :t], stop[k, :t]), rows[k])
             elif state != fmt.NOT_TRIED:
-                self._put(row, state, reasons[row], NOTHING)
+                self._put(row, state, reasons.get(row, "no reason recorded").encode(), NOTHING)
         self._taken_over = True
 
     def _put(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8]) -> None:
@@ -208,7 +217,7 @@ class Block:
                 lengths[row - first] = values.shape[1]
                 times[:, row - first, : values.shape[1]] = values
             else:
-                reasons[row] = (state, payload.decode())
+                reasons[row] = (state, payload.decode(errors="backslashreplace"))
         return {
             "window_start": layout.padded(times[0], "float64"),
             "window_stop": layout.padded(times[1], "float64"),
@@ -227,10 +236,10 @@ def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[n
     """The states of a block's rows in the array `state`, all 0 when not committed; StoreError when cut off."""
     path = folder / layout.files(number)["state"]
     try:
-        states = np.fromfile(path, np.uint8)
+        states = fmt.read_chunk(path, "u1")
     except FileNotFoundError:
         return np.zeros(len(layout.span(number)), np.uint8)
-    if len(states) != layout.block_rows:
+    if len(states) != layout.block_rows or (states > fmt.ABSENT).any():
         raise StoreError(f"{path} is damaged; `featcache repair {folder}` makes its clips pending again")
     return states[: len(layout.span(number))]
 
@@ -238,7 +247,7 @@ def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[n
 def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, int]:
     """Read the journal of a block: its valid entries, and the number of bytes that are whole records."""
     path = folder / "journal" / f"{number}.log"
-    data = path.read_bytes() if path.exists() else b""
+    data = fmt.read_bytes(path) if path.exists() else b""
     entries: Entries = {}
     whole = 0
     while (record := _parse(data, whole)) is not None:
@@ -251,8 +260,15 @@ def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, in
     rows, first = layout.map_rows(path.with_suffix(".shard")), layout.span(number).start
 
     def is_valid(row: int, state: int, payload: bytes) -> bool:
-        return state != fmt.DONE or (
-            row - first < len(rows) and fmt.crc(rows[row - first]) == int.from_bytes(payload[-4:], "little")
+        if row not in layout.span(number):
+            return False
+        if state != fmt.DONE:
+            return state in (fmt.FAILED, fmt.ABSENT)
+        times = len(payload) - 4  # start and stop of 1 to T windows
+        return (
+            times in range(16, 16 * layout.windows + 1, 16)
+            and row - first < len(rows)
+            and fmt.crc(rows[row - first]) == int.from_bytes(payload[-4:], "little")
         )
 
     return {row: (state, payload) for row, (state, payload) in entries.items() if is_valid(row, state, payload)}, whole
@@ -262,13 +278,13 @@ def owner(folder: Path, number: int) -> str:
     """The present or last holder of a block's lease: "process 123 on host"."""
     holder = "another process"
     path = folder / "journal" / f"{number}.log"
-    with contextlib.suppress(OSError):
-        data, place = path.read_bytes(), 0
+    with contextlib.suppress(OSError, StoreError):
+        data, place = fmt.read_bytes(path), 0
         while (record := _parse(data, place)) is not None:
             place += RECORD.size + len(record[2]) + 4
             if record[1] == OWNER:
-                process = json.loads(record[2])
-                holder = f"process {process['pid']} on {process['host']}"
+                process = schema.parse(record[2], _Owner, "", error=StoreError)
+                holder = f"process {process.pid} on {process.host}"
     return holder
 
 

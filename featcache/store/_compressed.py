@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from featcache.budget import check_growth
 from featcache.errors import StoreError
-from featcache.files import write_file
+from featcache.files import regular, write_file
 from featcache.store import _format as fmt
 
-CHUNK_ROWS = 16
 LEVEL = 1  #: level of zstd; higher levels cost time and gain little on features
 
 
@@ -30,10 +29,13 @@ def metadata(scratch: Path, texts: dict[str, str], layout: fmt.Layout) -> dict[s
     for name in names:
         is_features = name == "features/zarr.json"
         write_file(scratch / name, chunks["zarr.json"].to_bytes() if is_features else texts[name].encode())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(scratch)
-    return {name: (scratch / name).read_bytes() for name in names}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+            zarr.consolidate_metadata(scratch)
+    except Exception as error:  # zarr raises anything
+        raise StoreError(f"zarr cannot read the metadata of the store ({error}); try `featcache repair`") from None
+    return {name: fmt.read_bytes(scratch / name) for name in names}
 
 
 def encode(shard: bytes, block: int, layout: fmt.Layout) -> bytes:
@@ -62,7 +64,10 @@ def decode(encoded: bytes, block: int, layout: fmt.Layout, place: str) -> bytes:
     chunks: dict[str, Any] = {}
     array = _array(chunks, layout)
     chunks[_key(block, layout)] = Buffer.from_bytes(encoded)
-    values: Any = array[span.start : span.stop]
+    try:
+        values: Any = array[span.start : span.stop]
+    except Exception as error:  # decoders of damaged bytes raise anything
+        raise StoreError(f"{place} cannot be decoded ({error!r}); get another copy of the archive") from None
     payload, index = layout.shard_index(len(span))
     data = values.astype(np.dtype(layout.dtype).newbyteorder("<"), copy=False).tobytes()
     return b"".join([data, bytes(payload - len(data)), index])
@@ -78,7 +83,7 @@ def is_whole(path: Path, layout: fmt.Layout) -> bool:
     """Return whether a compressed shard ends with an index that has a correct checksum and fits the file's size."""
     tail = _index_bytes(layout)
     try:
-        with path.open("rb") as file:
+        with regular(path, StoreError).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - tail))
             end = file.read()
@@ -94,7 +99,7 @@ def _check_frames(encoded: bytes, layout: fmt.Layout, place: str) -> None:
     """Raise StoreError unless each chunk of a shard is a frame of zstd that declares the size of a chunk."""
     index = encoded[-_index_bytes(layout) : -4]
     entries = np.frombuffer(index[: len(index) // 16 * 16], "<u8").reshape(-1, 2)
-    size = min(CHUNK_ROWS, layout.block_rows) * layout.row_bytes
+    size = min(fmt.PACKED_ROWS, layout.block_rows) * layout.row_bytes
     for offset, length in entries[entries[:, 0] != 2**64 - 1].tolist():
         declared = _frame_size(encoded[offset : offset + min(length, 18)])
         if declared != size:
@@ -116,7 +121,7 @@ def _frame_size(head: bytes) -> int | None:
 
 def _index_bytes(layout: fmt.Layout) -> int:
     """Bytes of the index at the end of a shard: offset and size of each chunk, and a checksum."""
-    return 16 * (layout.block_rows // min(CHUNK_ROWS, layout.block_rows)) + 4
+    return 16 * (layout.block_rows // min(fmt.PACKED_ROWS, layout.block_rows)) + 4
 
 
 def _array(chunks: dict[str, Any], layout: fmt.Layout) -> Any:
@@ -129,7 +134,7 @@ def _array(chunks: dict[str, Any], layout: fmt.Layout) -> Any:
         zarr.storage.MemoryStore(chunks),
         shape=(layout.rows, *inner),
         shards=(layout.block_rows, *inner),
-        chunks=(min(CHUNK_ROWS, layout.block_rows), *inner),
+        chunks=(min(fmt.PACKED_ROWS, layout.block_rows), *inner),
         dtype=layout.dtype,
         filters=None,
         compressors=ZstdCodec(level=LEVEL),

@@ -25,7 +25,6 @@ memory-mapped, and zarr-python, tensorstore or zarrs can read it.
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +34,9 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import sums
+from featcache import schema, sums
+from featcache.errors import StoreError
+from featcache.files import regular
 
 FORMAT = 2
 NOT_TRIED, DONE, FAILED, ABSENT = range(4)
@@ -45,6 +46,7 @@ FIXED_FILES = ("zarr.json", "rows.csv", *(f"{name}/zarr.json" for name in ARRAYS
 EXTENSION = "extension"
 ARCHIVE = "archive.json"  #: the file that makes a folder an archive, see archive.py
 SUMS = sums.NAME  #: the list of digests, see featcache/sums.py
+PACKED_ROWS = 16  #: rows per inner chunk of an archive
 BLOCK_FILES = (
     "features",
     "window_start",
@@ -147,20 +149,6 @@ class Layout:
         columns = len(BLOCK_FILES) + 1
         group.create_array("digest", shape=(self.blocks, columns), chunks=(1, columns), dtype="uint32", **plain)
 
-    def matches(self, metadata: dict[str, Any]) -> bool:
-        """Return whether features/zarr.json describes shards of this layout, whose payload is the rows in order."""
-        (sharding,) = metadata["codecs"]
-        content, whole_rows = sharding["configuration"], [self.windows, *self.row_shape]
-        return bool(
-            sharding["name"] == "sharding_indexed"
-            and [codec["name"] for codec in content["codecs"]] == ["bytes"]
-            and content["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
-            and [codec["name"] for codec in content["index_codecs"]] == ["bytes", "crc32c"]
-            and content.get("index_location", "end") == "end"
-            and content["chunk_shape"] == [self.chunk_rows, *whole_rows]
-            and metadata["chunk_grid"]["configuration"]["chunk_shape"] == [self.block_rows, *whole_rows]
-        )
-
     @property
     def index_bytes(self) -> int:
         """Bytes behind the payload of a shard: offset and size of each inner chunk, and a crc32c."""
@@ -182,7 +170,9 @@ class Layout:
     def map_rows(self, path: Path) -> NDArray[np.uint8]:
         """Map the whole rows of a shard file, (rows, row_bytes); no rows when there is no file."""
         try:
-            data = np.memmap(path, np.uint8, "r")
+            data = np.memmap(regular(path, StoreError), np.uint8, "r")
+        except StoreError:
+            raise
         except (FileNotFoundError, ValueError):  # no file, or an empty one
             return np.zeros((0, self.row_bytes), np.uint8)
         rows = min(self.block_rows, len(data) // self.row_bytes)
@@ -214,6 +204,40 @@ def failure_lines(reasons: dict[int, tuple[int, str]], clip_ids: list[str]) -> b
     return b"".join(line + b"\n" for line in lines)
 
 
-def failure_entries(data: bytes) -> Iterator[dict[str, Any]]:
-    """The entries of a file failures/B.jsonl, in row order."""
-    return map(json.loads, data.splitlines())
+@dataclass(frozen=True)
+class Failure:
+    """The entry of a file failures/B.jsonl."""
+
+    row: int
+    clip_id: str
+    state: str
+    reason: str
+
+
+def read_failures(path: Path, span: range) -> dict[int, str]:
+    """Row -> the reason in a file failures/B.jsonl, whose block has these rows; {} when there is no file."""
+    return failures(read_bytes(path), path, span) if path.exists() else {}
+
+
+def failures(data: bytes, path: Path, span: range) -> dict[int, str]:
+    """Row -> the reason in the content of a file failures/B.jsonl, whose block has these rows."""
+    reasons = {}
+    for number, line in enumerate(data.splitlines(), 1):
+        place, fix = f"{path} line {number}", "`featcache repair` makes the clips of a damaged block pending again"
+        entry = schema.parse(line, Failure, place, error=StoreError, fix=fix, newer=True)
+        if entry.row not in span:
+            raise StoreError(
+                f"{place}: row={entry.row} is outside the block's rows {span.start}-{span.stop - 1}; {fix}"
+            )
+        reasons[entry.row] = entry.reason
+    return reasons
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; StoreError for a folder, pipe or device, which a hostile store may hold."""
+    return regular(path, StoreError).read_bytes()
+
+
+def read_chunk(path: Path, dtype: str) -> NDArray[Any]:
+    """The numbers in a file; StoreError for a folder, pipe or device."""
+    return np.fromfile(regular(path, StoreError), dtype)

@@ -12,14 +12,14 @@ import fcntl
 from pathlib import Path
 from typing import BinaryIO
 
-from featcache.errors import FeatcacheError
-from featcache.files import flock, is_file_of
+from featcache.errors import FeatcacheError, StoreError
+from featcache.files import flock, is_file_of, regular
 
 
 def lock(path: Path, *, alone: bool) -> BinaryIO | None:
     """Take the lock of the store at `path`, shared with other writers or alone; None while others hold it."""
     path = path.resolve()  # a link and its target have one lock
-    file = path.with_name(f".{path.name}.lock").open("ab")
+    file = regular(path.with_name(f".{path.name}.lock"), StoreError).open("ab")
     if _taken(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
         return file
     file.close()
@@ -49,7 +49,7 @@ def lease(path: Path) -> BinaryIO | None:
     folder, so it is opened again.
     """
     while True:
-        file = path.open("a+b")
+        file = regular(path, StoreError).open("a+b")
         if not _taken(file, fcntl.LOCK_EX):
             file.close()
             return None

@@ -1,17 +1,17 @@
 """The reading side of an archive (see archive.py): its files, in a folder or at a URL, and its decoded features."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import sums
+from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.progress import Progress, silent
 from featcache.store import _compressed
@@ -19,6 +19,7 @@ from featcache.store import _format as fmt
 
 CONTENTS = fmt.ARCHIVE
 METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: the store's files in archive.json
+FILE = re.compile(r"[a-z_]+(/[a-z0-9]+(\.[a-z]+)?)+")  #: of blocks and journals, see Layout.files
 THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
 
 
@@ -43,6 +44,14 @@ def features(archive: "Archive", layout: fmt.Layout, progress: Progress = silent
     return out
 
 
+@dataclass(frozen=True)
+class _Contents:
+    """The content of archive.json."""
+
+    store: dict[str, str]
+    files: tuple[str, ...]
+
+
 class Archive:
     """The files of an archive, in a folder or at a URL; each file is checked against its digest when it is read."""
 
@@ -61,12 +70,12 @@ class Archive:
             raise StoreError(
                 f"{source} is not an archive, or its {fmt.SUMS} is damaged; `featcache pack` makes one of a store"
             )
-        try:
-            contents = json.loads(self.read(CONTENTS))
-            self.original: dict[str, str] = dict(contents["store"])  #: file -> text of the store's metadata
-            self.packed = set(contents["files"])  #: the files of blocks and journals
-        except (LookupError, TypeError, ValueError) as error:
-            raise StoreError(f"{CONTENTS} of {source} was not written by featcache ({error!r})") from None
+        place = f"{CONTENTS} of {source} was not written by featcache"
+        contents = schema.parse(self.read(CONTENTS), _Contents, place, error=StoreError)
+        self.original = contents.store  #: file -> text of the store's metadata
+        self.packed = set(contents.files)  #: the files of blocks and journals
+        if strange := [name for name in contents.files if not FILE.fullmatch(name)]:
+            raise StoreError(f"{place}: {strange[0][:100]!r} is no file of a store")
         if set(self.listed) != {*fmt.FIXED_FILES, CONTENTS, *self.packed} or set(self.original) != set(METADATA):
             raise StoreError(f"{fmt.SUMS} of {source} lists other files than {CONTENTS}; get another copy")
         #: metadata, all read at once: with wrong metadata nothing else can be trusted, not even the shapes
@@ -88,7 +97,7 @@ class Archive:
 
     def _fetch(self, name: str) -> bytes:
         if self._system is None:
-            return Path(self._root, name).read_bytes()
+            return fmt.read_bytes(Path(self._root, name))
         try:
             return bytes(self._system.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:

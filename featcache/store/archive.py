@@ -41,12 +41,12 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
         store = FeatureStore.open(path)
         if store.archived:
             raise StoreError(f"{path} is already an archive; copy it as it is")
-        if digests.fixed_sums(path) != (path / fmt.SUMS).read_bytes():
+        if digests.fixed_sums(path) != fmt.read_bytes(path / fmt.SUMS):
             raise StoreError(f"the metadata of {path} is damaged; `featcache check {path}` shows the details")
         layout, blocks = store.layout, _committed(store)
         names = [str(name) for block in blocks for name in layout.files(block).values()] + _journals(layout)
         packed = {name for name in names if (path / name).exists()}
-        texts = {name: (path / name).read_bytes().decode() for name in METADATA}
+        texts = {name: fmt.read_bytes(path / name).decode() for name in METADATA}
         listed = {}
 
         def add(name: str, data: bytes) -> None:
@@ -55,7 +55,7 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
 
         def add_block(block: int) -> None:
             paths = layout.files(block)
-            files = {kind: (path / name).read_bytes() if str(name) in packed else b"" for kind, name in paths.items()}
+            files = {kind: fmt.read_bytes(path / name) if str(name) in packed else b"" for kind, name in paths.items()}
             _verify(path, path, block, files, layout)
             files["features"] = _compressed.encode(files["features"], block, layout)
             for kind, name in paths.items():
@@ -67,7 +67,7 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
         contents = {"store": texts, "files": sorted(packed)}
         add(CONTENTS, json.dumps(contents, indent=1, ensure_ascii=False).encode())
         for name in ("rows.csv", *packed.intersection(_journals(layout))):
-            add(name, (path / name).read_bytes())
+            add(name, fmt.read_bytes(path / name))
         each(add_block, blocks, progress)
         _put(scratch / fmt.SUMS, sums.text(dict(sorted(listed.items()))))
 
@@ -84,7 +84,7 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
         for name, text in archive.original.items():
             _put(scratch / name, text.encode())
         _put(scratch / "rows.csv", archive.fixed["rows.csv"])
-        if digests.fixed_sums(scratch) != (scratch / fmt.SUMS).read_bytes():
+        if digests.fixed_sums(scratch) != fmt.read_bytes(scratch / fmt.SUMS):
             raise StoreError(f"{source}: {CONTENTS} belongs to another archive; get another copy")
         layout = FeatureStore.open(scratch).layout
 

@@ -15,7 +15,7 @@ from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
 from featcache.store import _lease, archive, digests
-from featcache.store.reader import FeatureStore, is_extending, rows_csv
+from featcache.store.reader import FeatureStore, committed, is_extending, open_unchecked, rows_csv
 from featcache.store.writer import finish_extension
 from featcache.wording import kind_of, per_kind
 
@@ -30,21 +30,24 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> 
         return archive.problems(path, fast=fast, progress=progress) or _unfinished(FeatureStore.open(path))
     if _lease.is_locked(path):  # during a commit a check has no meaning
         return ["is being written by another process; check again when that process has finished"]
-    store = FeatureStore.open(path, verified=False)
+    if is_extending(path):
+        FeatureStore.open(path)  # raises
+    store = open_unchecked(path)
     messages = _metadata(store)
     if messages:  # with wrong metadata nothing else can be trusted, not even the shapes
         return messages
-    committed = _committed(store)
-    for done, block in enumerate(committed):
-        progress(done, len(committed))
+    store = FeatureStore.open(path)
+    blocks = committed(path, store.layout)
+    for done, block in enumerate(blocks):
+        progress(done, len(blocks))
         if damage := digests.damaged(path, block, store.layout, fast=fast):
             messages.append(f"{damage}; `featcache repair` makes its clips pending again")
-    progress(len(committed), len(committed))
+    progress(len(blocks), len(blocks))
     if messages:
         return messages
     messages += [
         f"{path.relative_to(store.path)} does not belong to the store; `featcache repair` removes it"
-        for path in _strays(store, committed)
+        for path in _strays(store, blocks)
     ]
     return messages + _unfinished(store)
 
@@ -90,7 +93,7 @@ def repair(path: Path, progress: Progress = silent) -> list[str]:
                 _uncommit(store, block)
                 actions.append(f"{damage}: its clips are pending again")
         progress(len(blocks), len(blocks))
-        for stray in _strays(store, _committed(store)):
+        for stray in _strays(store, committed(store.path, store.layout)):
             stray.unlink()
             sync_folder(stray.parent)
             actions.append(f"removed {stray.relative_to(path)}")
@@ -111,7 +114,7 @@ def _metadata(store: FeatureStore) -> list[str]:
 def _listed(path: Path) -> dict[str, str]:
     """File -> sha256, from SHA256SUMS; StoreError when that file is not as featcache writes it."""
     try:
-        listed = sums.parse((path / fmt.SUMS).read_bytes())
+        listed = sums.parse(fmt.read_bytes(path / fmt.SUMS))
     except (OSError, ValueError):
         raise StoreError(f"{fmt.SUMS} is missing or damaged; restore it from a copy of the store") from None
     if set(listed) != {*fmt.FIXED_FILES}:
@@ -125,7 +128,7 @@ def _wrong(path: Path, listed: dict[str, str]) -> dict[str, str]:
     for name, digest in listed.items():
         if not (path / name).is_file():
             damage[name] = "missing"
-        elif hashlib.sha256((path / name).read_bytes()).hexdigest() != digest:
+        elif hashlib.sha256(fmt.read_bytes(path / name)).hexdigest() != digest:
             damage[name] = "damaged"
     return damage
 
@@ -141,7 +144,7 @@ def _mend_metadata(path: Path) -> list[str]:
     if listed and not wrong:
         return []
     restored = _recomputed(path)
-    present = {name: (path / name).read_bytes() for name in fmt.FIXED_FILES if (path / name).is_file()}
+    present = {name: fmt.read_bytes(path / name) for name in fmt.FIXED_FILES if (path / name).is_file()}
     others = [name for name in fmt.FIXED_FILES if name != "zarr.json"]
     if _sealed(path) and all(present.get(name) == restored.get(name, b"") for name in others):
         write_file(path / fmt.SUMS, digests.fixed_sums(path))
@@ -160,34 +163,30 @@ def _mend_metadata(path: Path) -> list[str]:
 def _sealed(path: Path) -> bool:
     """Return whether the seal of some block fits the recipe, so that both are undamaged."""
     try:
-        store = FeatureStore.open(path, verified=False)
+        store = open_unchecked(path)
     except StoreError:
         return False
-    sums_size, group = 4 * len(fmt.BLOCK_FILES), (path / "zarr.json").read_bytes()
-    files = ((b, path / store.layout.files(b)["digest"]) for b in _committed(store))
-    rows = ((b, digest.read_bytes()) for b, digest in files if digest.is_file())
+    sums_size, group = 4 * len(fmt.BLOCK_FILES), fmt.read_bytes(path / "zarr.json")
+    files = ((b, path / store.layout.files(b)["digest"]) for b in committed(store.path, store.layout))
+    rows = ((b, fmt.read_bytes(digest)) for b, digest in files if digest.is_file())
     return any(row[sums_size:] == digests.seal(group, b, row[:sums_size]) for b, row in rows)
 
 
 def _recomputed(path: Path) -> dict[str, bytes]:
     """The metadata that follows from the recipe, the shape of the features and the manifest in the same folder."""
     try:
-        store = FeatureStore.open(path, verified=False)
+        store = open_unchecked(path)
     except StoreError:
         return {}
     made = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "store"
         store.layout.create_arrays(scratch, {"featcache": store.attributes})
-        made = {name: (scratch / name).read_bytes() for name in fmt.FIXED_FILES if (scratch / name).exists()}
+        made = {name: fmt.read_bytes(scratch / name) for name in fmt.FIXED_FILES if (scratch / name).exists()}
     with contextlib.suppress(ManifestError):
         manifest = Manifest.read(path.parent / "manifest.csv")
         made["rows.csv"] = rows_csv(replace(manifest, clips=manifest.clips[: len(store)]))
     return made
-
-
-def _committed(store: FeatureStore) -> list[int]:
-    return [b for b in range(store.layout.blocks) if (store.path / store.layout.files(b)["state"]).exists()]
 
 
 def _any_file(store: FeatureStore, block: int) -> bool:
@@ -207,14 +206,14 @@ def _uncommit(store: FeatureStore, block: int) -> None:
             sync_folder(path.parent)
 
 
-def _strays(store: FeatureStore, committed: list[int]) -> list[Path]:
+def _strays(store: FeatureStore, blocks: list[int]) -> list[Path]:
     """Files that a healthy store does not have."""
     expected = {*fmt.FIXED_FILES, fmt.SUMS}
     for block in range(store.layout.blocks):
         log = f"journal/{block}.log"
         if (store.path / log).exists():
             expected |= {log, f"journal/{block}.shard"}
-        if block in committed or log in expected:  # with a journal: an interrupted commit, which will be finished
+        if block in blocks or log in expected:  # with a journal: an interrupted commit, which will be finished
             expected |= {str(path) for path in store.layout.files(block).values()}
     files = (path for path in store.path.rglob("*") if not path.is_dir() or path.is_symlink())
     return sorted(path for path in files if str(path.relative_to(store.path)) not in expected)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
+from featcache.files import regular
 from featcache.store.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Mapped:
         for block, (path, rows) in shards.items():
             offset, length = layout.span(block).start * layout.row_bytes, rows * layout.row_bytes
             whole = length - length % mmap.PAGESIZE
-            with path.open("rb") as file:
+            with regular(path, StoreError).open("rb") as file:
                 if whole:
                     self._region.put(offset, whole, file.fileno())
                 if rest := os.pread(file.fileno(), length - whole, whole):  # the index follows in the same page
@@ -147,7 +148,7 @@ def _shards(store: FeatureStore) -> dict[int, tuple[Path, int]]:
         path = store.path / layout.files(block)["features"]
         payload, index = layout.shard_index(rows)
         try:
-            with path.open("rb") as file:
+            with regular(path, StoreError).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 stored_index = os.pread(file.fileno(), len(index), max(0, size - len(index)))
         except OSError as error:

@@ -8,7 +8,6 @@
 import csv
 import hashlib
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from featcache.errors import StoreError
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
-from featcache.store import _packed, digests
+from featcache.store import _metadata, _packed, digests
 from featcache.wording import first
 
 if TYPE_CHECKING:
@@ -77,33 +76,13 @@ class FeatureStore:
                 f"clips are being appended to {path}, or appending was interrupted; `featcache extract` with the same "
                 "manifest or `featcache repair` finishes it"
             )
+        store = open_unchecked(path, progress)
         try:
-            attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]["featcache"]
-            if attributes["format"] != fmt.FORMAT:
-                raise StoreError(
-                    f"{path} has format {attributes['format']}, and this featcache reads only {fmt.FORMAT}; extract or "
-                    "import it again, or read it with the featcache that wrote it"
-                )
-            features = json.loads((path / "features" / "zarr.json").read_text(encoding="utf-8"))
-            rows, windows, *row_shape = features["shape"]
-            layout = fmt.Layout(rows, windows, tuple(row_shape), features["data_type"])
-            archived = (path / fmt.ARCHIVE).exists()
-            if not archived and not layout.matches(features):
-                raise StoreError(
-                    f"the features in {path} have other shards, chunks or codecs than featcache writes, so another "
-                    f"program has rewritten them; run `featcache check {path}`"
-                )
-            if verified:
-                digests.check_metadata(path)
-            return cls(path, attributes, layout, archived, progress)
-        except (FileNotFoundError, NotADirectoryError):
-            raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
-        except StoreError:
-            raise
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            if verified and (path / fmt.SUMS).exists():
-                digests.check_metadata(path)  # names the damaged file
-            raise StoreError(f"{path} is not a featcache store, or its metadata is damaged ({error!r})") from None
+            digests.check_metadata(path)
+            _metadata.check_arrays(path, store.layout)
+        except FileNotFoundError as error:
+            raise StoreError(f"{error.filename} is missing; try `featcache repair {path}`") from None
+        return store
 
     @property
     def recipe_sha256(self) -> str:
@@ -132,7 +111,7 @@ class FeatureStore:
             raise StoreError(
                 f"{self.path / 'rows.csv'} is damaged ({error}); try `featcache repair {self.path}`"
             ) from None
-        if len(rows) != len(self) or any("clip_id" not in row for row in rows):
+        if len(rows) != len(self) or any(row.get("clip_id") is None or None in (*row, *row.values()) for row in rows):
             raise StoreError(
                 f"{self.path / 'rows.csv'} was changed: it has {len(rows)} rows, the features have {len(self)}; "
                 f"try `featcache repair {self.path}`"
@@ -147,7 +126,7 @@ class FeatureStore:
     @cached_property
     def state(self) -> NDArray[np.uint8]:
         """The state of each row (N,): 0 not tried, 1 done, 2 failed, 3 absent in the source."""
-        return self._array("state")
+        return self._checked("state", self._array("state"), len(fmt.STATES) - 1)
 
     @cached_property
     def window_start(self) -> NDArray[np.float64]:
@@ -162,7 +141,7 @@ class FeatureStore:
     @cached_property
     def length(self) -> NDArray[np.uint32]:
         """The number of windows of each row (N,), at most T; 0 for rows that are not done."""
-        return self._array("length")
+        return self._checked("length", self._array("length"), self.windows)
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -249,8 +228,11 @@ class FeatureStore:
         if not np.isin(self.state, (fmt.FAILED, fmt.ABSENT)).any():
             return {}
         blocks = committed(self.path, self.layout)
-        entries = (entry for b in blocks for entry in fmt.failure_entries(self._small_file(b, "failures")))
-        return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] != fmt.NOT_TRIED}
+        reasons: dict[int, str] = {}
+        for block in blocks:
+            path = self.path / self.layout.file(block, "failures")
+            reasons |= fmt.failures(self._small_file(block, "failures"), path, self.layout.span(block))
+        return {row: reason for row, reason in reasons.items() if self.state[row] != fmt.NOT_TRIED}
 
     def counts(self) -> dict[str, int]:
         """Name of a state -> number of rows in that state."""
@@ -361,6 +343,16 @@ class FeatureStore:
                 f"has {times.stat().st_size}; `featcache check {self.path}` shows the details"
             )
 
+    def _checked(self, name: str, values: NDArray[Any], most: int) -> NDArray[Any]:
+        """Return the values; StoreError if one is larger than `most`."""
+        if (values > most).any():
+            row = int(np.argmax(values > most))
+            raise StoreError(
+                f"{self.path}: {name} of row {row} is {values[row]}, and at most {most} is possible; "
+                f"`featcache check {self.path}` shows the details"
+            )
+        return values
+
     def _array(self, name: str) -> NDArray[Any]:
         """Read a whole small array, with zeros for blocks not committed. Its chunks are plain files, one per block."""
         dtype, row = {
@@ -405,6 +397,16 @@ class FeatureStore:
         return data
 
 
+def open_unchecked(path: Path, progress: Progress = silent) -> FeatureStore:
+    """Open a store whose small arrays may have damaged metadata; they are not compared with the features."""
+    try:
+        attributes = _metadata.attributes(path)
+        archived = (path / fmt.ARCHIVE).exists()
+        return FeatureStore(path, attributes, _metadata.layout(path, archived=archived), archived, progress)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
+
+
 def is_extending(path: Path) -> bool:
     """Return whether clips are being appended to a store, or appending was interrupted."""
     return (path / fmt.EXTENSION).exists()
@@ -412,8 +414,9 @@ def is_extending(path: Path) -> bool:
 
 def committed(folder: Path, layout: fmt.Layout) -> list[int]:
     """The blocks that have a `state`."""
-    names = set(os.listdir(path)) if (path := folder / layout.file(0, "state").parent).is_dir() else set()
-    return [block for block in range(layout.blocks) if str(block) in names]
+    names = os.listdir(path) if (path := folder / layout.file(0, "state").parent).is_dir() else []
+    blocks = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    return [block for block in blocks if block < layout.blocks and str(block) in names]
 
 
 def row_numbers(rows: Any, count: int) -> NDArray[np.int64]:

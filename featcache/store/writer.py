@@ -12,7 +12,6 @@ by block.
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import time
@@ -30,7 +29,7 @@ from featcache.manifest import Manifest
 from featcache.store import _block, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._block import NOTHING, Block
-from featcache.store.reader import FeatureStore, rows_csv
+from featcache.store.reader import FeatureStore, open_unchecked, rows_csv
 
 PATIENCE = 10.0  #: seconds to wait for a process that has the whole store
 SYNC_SECONDS = 2.0  #: seconds after which written rows are made durable, at the next row
@@ -271,7 +270,7 @@ def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[st
         store.check_recipe(recipe)
         store.check_rows(manifest, extensible=True)
         if len(store) < len(manifest):
-            _write_fixed(path / fmt.EXTENSION, layout, manifest, store.attributes, (path / "zarr.json").read_bytes())
+            _write_fixed(path / fmt.EXTENSION, layout, manifest, store.attributes, fmt.read_bytes(path / "zarr.json"))
             finish_extension(path)
     else:
         attributes = {"format": fmt.FORMAT, "manifest": manifest.name, "recipe": recipe, "facts": facts}
@@ -299,7 +298,7 @@ def finish_extension(path: Path) -> None:
     extension = path / fmt.EXTENSION
     if (extension / fmt.SUMS).exists():
         for name in (*fmt.FIXED_FILES, fmt.SUMS):
-            write_file(path / name, (extension / name).read_bytes())
+            write_file(path / name, fmt.read_bytes(extension / name))
         (extension / fmt.SUMS).unlink()  # from here on the folder only needs to be removed
         sync_folder(extension)
     if extension.exists():
@@ -348,8 +347,8 @@ def drop_aside(path: Path) -> None:
 def stored_dtype(path: Path) -> str:
     """The dtype of the features in a store; "" when there is no readable store."""
     try:
-        return str(json.loads((path / "features" / "zarr.json").read_text(encoding="utf-8"))["data_type"])
-    except (OSError, ValueError, LookupError, TypeError):
+        return open_unchecked(path).layout.dtype
+    except (OSError, StoreError):
         return ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from featcache.errors import FormatError
-from featcache.files import near
+from featcache.files import near, regular
 
 BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno values caused by a bad file, not by the disk
 
@@ -23,6 +23,7 @@ BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno values caused by a ba
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turn any error of a parser of a foreign file into one FormatError. kind: the format, such as "a pickle"."""
     try:
+        regular(path, or_folder=True)
         yield
     except FormatError:
         raise

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from featcache import schema
 from featcache.errors import WeightsError
 from featcache.files import claim_of, file_sha256, locked, remembered, sync_folder, write_file
 from featcache.progress import Progress, silent
@@ -199,10 +200,16 @@ def _record(path: Path, sha256: str, origin: str) -> None:
     write_file(_sidecar(path), json.dumps({"sha256": sha256, "from": origin}, indent=1).encode(), shared=True)
 
 
+@dataclass(frozen=True)
+class _Sidecar:
+    """The part that is read of the file next to weights."""
+
+    sha256: str
+
+
 def _recorded(path: Path) -> str | None:
     try:
-        return str(json.loads(_sidecar(path).read_bytes())["sha256"])
+        fix = "remove it, and the hash is recorded again"
+        return schema.read(_sidecar(path), _Sidecar, error=WeightsError, fix=fix, newer=True).sha256
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
-        raise WeightsError(f"{_sidecar(path)} is damaged; remove it, and the hash is recorded again") from None

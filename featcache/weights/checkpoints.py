@@ -5,7 +5,6 @@ accepts tensors and plain containers. A few more names, which training scripts l
 accepted, because here they stand for `_Dropped`, which does nothing. safetensors and .npz hold numbers by design.
 """
 
-import json
 import math
 import re
 import struct
@@ -15,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featcache import schema
 from featcache.errors import WeightsError
 from featcache.untrusted import not_stored
 from featcache.untrusted.npy import check_npz
@@ -148,7 +148,7 @@ def _safetensors(path: Path) -> "dict[str, Tensor]":
             (length,) = struct.unpack("<Q", file.read(8))
             if length > size - 8:
                 raise ValueError(f"its header claims {length} bytes")
-            header = json.loads(file.read(length))
+            header = schema.loads(file.read(length), "its header", error=WeightsError)
             left = size - 8 - length
             for name, entry in header.items():
                 if name == "__metadata__":
@@ -164,7 +164,7 @@ def _safetensors(path: Path) -> "dict[str, Tensor]":
                     raise ValueError(f"{name} lacks some of its bytes")
                 flat = torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
                 read_tensors[name] = flat.reshape(shape)
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError, struct.error) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, struct.error) as error:
             reason = f"no dtype {error}" if isinstance(error, KeyError) else error
             raise WeightsError(f"{path} is not a safetensors file, or it is truncated: {reason}") from None
     return read_tensors

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import time
+from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +16,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from featcache import __version__
+from featcache import __version__, schema
 from featcache.errors import WeightsError
 from featcache.files import disk_errors, write_file
 from featcache.progress import Progress, silent
@@ -163,13 +164,21 @@ def _receive(url: str, partial: Path, size: int | None, digest_known: bool, prog
     return total is None or received == total
 
 
+@dataclass(frozen=True)
+class _Note:
+    """The file next to an unfinished download."""
+
+    url: str
+    validator: str
+
+
 def _begun(partial: Path, url: str) -> tuple[int, str]:
     """The number of bytes received from this URL, and the validator that came with them."""
     try:
-        note = json.loads(_note(partial).read_bytes())
-        return (_bytes(partial), str(note["validator"])) if note["url"] == url else (0, "")
-    except (OSError, ValueError, KeyError, TypeError):
+        note = schema.read(_note(partial), _Note, error=WeightsError)
+    except (OSError, WeightsError):
         return 0, ""
+    return (_bytes(partial), note.validator) if note.url == url and note.validator.isprintable() else (0, "")
 
 
 def _note(partial: Path) -> Path:

@@ -98,15 +98,15 @@ def _results(
             n=n,
             select=config.select,
             fidelity=fidelity(config),
-            untrained=tuple(run.facts["untrained"]),
-            recipes=run.facts["recipes"],
-            read=run.facts["read"],
+            untrained=run.facts.untrained,
+            recipes=run.facts.recipes,
+            read=run.facts.read,
             config=config.to_json(),
             version=featcache.__version__,
-            collapsed=tuple(run.facts["collapsed"]),
+            collapsed=run.facts.collapsed,
             leaks=_leaks(opened),
             one_class=given,
-            tier=run.facts.get("tier", ""),
+            tier=run.facts.tier,
             limits=(*map(str, opened.left_out), *limits),
         )
         for metric, value in values.items()
@@ -163,7 +163,7 @@ def validator_scores(run: Run, score_point: Score) -> dict[str, float]:
 
 def _score(run: Run, truth: dict[str, Labels], net: Net | None) -> Score:
     """A function that measures a kept point, computed once for each point."""
-    clusters = run.facts["spec"].get("clusters", 0)
+    clusters = run.facts.spec.clusters
     return cache(lambda k: run.config.task.measure(_outputs(run, k), truth, net, clusters))
 
 
@@ -185,9 +185,14 @@ def _selected(run: Run, score_point: Score) -> list[int]:
 def _truth(run: Run, stores: Path) -> dict[str, Labels]:
     """Label -> class numbers of the test rows, {} in retrieval; NotTrainedError if the manifest has changed since."""
     manifest = open_manifest(stores, run.config.manifest)
-    if manifest.sha256 != run.facts["read"]["manifest"]:
+    if manifest.sha256 != run.facts.read.get("manifest"):
         raise NotTrainedError(
             f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again"
+        )
+    if (last := int(run.outputs["rows"].max())) >= len(manifest):
+        raise NotTrainedError(
+            f"{run.folder / 'outputs.npz'} has row {last}, but manifest {manifest.name!r} has {len(manifest)} rows; "
+            "train the run again"
         )
     rows, classes = run.outputs["rows"].tolist(), run.config.task.tested(manifest, run.config.test)
     return {label: class_numbers(manifest, rows, label, names, "test clips") for label, names in classes.items()}

@@ -9,16 +9,16 @@ import os
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from google_crc32c import value as crc32c
 
+from featcache import schema
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.files import flock
+from featcache.files import flock, regular
 from featcache.wording import exactly, first
-from pipelines import settings
 
 CHECKSUM = b', "crc32c": "'  #: stands before the checksum of a line
 
@@ -53,6 +53,22 @@ class Result:
     ] = ()  #: class that all test rows are given, if there is one; not written if there is none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """The parts of a feed that tables read from a result's configuration, which may be of an older version."""
+
+    store: str = ""
+    captions: str = ""
+
+
+@dataclass(frozen=True)
+class _Config:
+    """The parts of a result's configuration that tables read."""
+
+    manifest: str = ""
+    feeds: dict[str, _Feed] = field(default_factory=dict)
 
 
 def append(path: Path, results: Iterable[Result]) -> None:
@@ -99,7 +115,7 @@ def read(path: Path) -> Results:
             if line.strip():
                 result = _parse(_checked(line))
                 latest[result.run, result.metric] = result
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, ConfigError) as error:
             reasons[number] = str(error)
     results = Results(latest.values())
     if reasons:
@@ -126,13 +142,13 @@ def blank_damaged(path: Path) -> int:
     if not path.exists():
         return 0
     count, start = 0, 0
-    with path.open("r+b") as file:
+    with regular(path, ConfigError).open("r+b") as file:
         flock(file, fcntl.LOCK_EX)  # until the file is closed
         for line in file.read().split(b"\n"):
             try:
                 if line.strip():
                     _checked(line)
-            except (ValueError, RecursionError):
+            except ValueError:
                 file.seek(start)
                 file.write(b" " * len(line))
                 count += 1
@@ -140,31 +156,27 @@ def blank_damaged(path: Path) -> int:
     return count
 
 
-def _checked(line: bytes) -> Any:
-    """Parse a line without its checksum; ValueError if they do not fit. Lines of earlier versions have no checksum."""
+def _checked(line: bytes) -> bytes:
+    """Return a line without its checksum; ValueError if they do not fit. Lines of earlier versions have no checksum."""
     content, found, checksum = line.rpartition(CHECKSUM)
     if not found:
-        return json.loads(line.decode())
+        return line
     content += b"}"
     if checksum != b'%08x"}' % crc32c(content):
         raise ValueError("it does not match its checksum")
-    return json.loads(content.decode())
+    return content
 
 
 def _content(path: Path) -> bytes:
     """The bytes of the file, without the half of a line that another process is appending now."""
-    with path.open("rb") as file:
+    with regular(path, ConfigError).open("rb") as file:
         with suppress(FeatcacheError):  # a file system without locks, where nothing can be appended either
             flock(file, fcntl.LOCK_SH)
         return file.read()
 
 
-def _parse(data: dict[str, Any]) -> Result:
-    """Make a Result from its JSON, without the keys that a newer version added."""
-    if not isinstance(data, dict):
-        raise TypeError(f"{data!r} is not a group of settings")
-    names = {field.name for field in fields(Result)}
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in names}
-    result = Result(**values)
-    settings.verify(result, Result, "")
+def _parse(line: bytes) -> Result:
+    """Make a Result from its line, without the keys that a newer version added; ConfigError if it is not one."""
+    result = schema.parse(line, Result, "", newer=True)
+    schema.from_json(result.config, _Config, "config", newer=True)
     return result

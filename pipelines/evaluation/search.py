@@ -78,10 +78,10 @@ def in_run(
     run = Run.open(folder)
     if not run.config.captions:
         raise ConfigError(f"run {run.config.id} is a {run.config.task.name} run; name a retrieval run")
+    opened = run.opened(stores, device)
     method = run.method(device)
     net = method.net
     assert isinstance(net, Retrieval)
-    opened = run.opened(stores, device)
     feeds = {m: run.config.feeds[m] for m in run.config.captions}
     for m in feeds:
         if not _holds_text(store := opened.stores[m]):
@@ -116,11 +116,10 @@ def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") ->
     """
     recipe = store.recipe
     kind, (weights, _, seed) = recipe["extractor"].partition(":")[0], store.weights_sha256.partition(":")
-    runtime = Runtime(
-        UNTRAINED if weights == UNTRAINED else "", int(seed or 0), device, recipe.get("precision", "fp32")
-    )
+    seed = seed if seed.isascii() and seed.isdecimal() and len(seed) < 19 else "0"
+    runtime = Runtime(UNTRAINED if weights == UNTRAINED else "", int(seed), device, recipe.get("precision", "fp32"))
     try:
-        params = params_type(kind)(**recipe["params"] | ({"model": model} if model else {}))
+        params = params_type(kind)(**recipe.get("params", {}) | ({"model": model} if model else {}))
         extractor = load_extractor(recipe["extractor"], params).ready(runtime)
     except (ConfigError, WeightsError, TypeError) as error:
         raise ConfigError(
@@ -129,9 +128,9 @@ def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") ->
         ) from error
     recipe_here = extractor.recipe
     for name in ("version", "weights_sha256"):
-        if recipe_here[name] != recipe[name]:
+        if recipe_here[name] != recipe.get(name):
             raise StoreError(
-                f"{store.path} was made with {name} {recipe[name]!r} of {store.name}, but the model here has "
+                f"{store.path} was made with {name} {recipe.get(name)!r} of {store.name}, but the model here has "
                 f"{recipe_here[name]!r}; name the right model with --model FOLDER, or extract the captions again"
             )
     return extractor

@@ -70,7 +70,7 @@ def clusters(experiment: Experiment, line: Line, runs: Path, stores: Path) -> st
 
 def _branch(run: Run, stores: Path, branch: str) -> Iterator[str]:
     """Yield the accuracy of the branch's clusters, their mixtures, and the contents of each cluster."""
-    (label,) = run.facts["spec"]["classes"]
+    (label,) = run.facts.spec.classes
     assigned = predictions(run.folder, stores, label, branch)
     by = "its classifier" if f"cluster_{branch}" in run.outputs else "k-means (its first start)"
     share = f"{100 * np.mean(assigned.predicted == assigned.truth):.1f} % of {len(assigned.truth)} clips"
@@ -145,7 +145,7 @@ def _skeletons(run: Run, stores: Path, branch: str, rows: NDArray[np.integer]) -
     m = feeds[0] if branch == "B0" else feeds[-1]
     name = run.config.feeds[m].store
     store = open_store(stores / run.config.manifest, name, open_manifest(stores, run.config.manifest))
-    if run.facts["read"].get(f"store {m}") != store.fingerprint:
+    if run.facts.read.get(f"store {m}") != store.fingerprint:
         raise ConfigError(f"store {name!r} has changed since run {run.config.id} was made")
     return store.read(rows)[:, 0].astype(np.float32)
 

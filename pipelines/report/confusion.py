@@ -73,7 +73,7 @@ def _pooled(folders: list[Path], stores: Path) -> Predictions:
     """
     seeds = []
     for folder in folders:
-        label, *_ = Run.open(folder).facts["spec"]["classes"]
+        label, *_ = Run.open(folder).facts.spec.classes
         seeds.append(predictions(folder, stores, label))
     truth, predicted = (np.concatenate([getattr(run, name) for run in seeds]) for name in ("truth", "predicted"))
     return replace(seeds[0], truth=truth, predicted=predicted)

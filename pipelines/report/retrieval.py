@@ -129,7 +129,7 @@ def _manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:
     clips = open_manifest(stores, run.config.manifest)
     captions = clips if name == OWN else open_manifest(stores, name)
     for kind, manifest in (("manifest", clips), ("captions", captions)):
-        if run.facts["read"].get(kind) != manifest.sha256:
+        if run.facts.read.get(kind) != manifest.sha256:
             raise NotTrainedError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made")
     return clips, captions
 

@@ -117,7 +117,10 @@ def evaluated(experiment: Experiment, rows: Iterable[Result], runs: Path) -> Exp
     by_id = dict(experiment.by_id)
     for row in rows:
         if row.experiment == experiment.name and row.run not in by_id:
-            by_id[row.run] = RunConfig.from_json(row.config)
+            try:
+                by_id[row.run] = RunConfig.from_json(row.config)
+            except ConfigError as error:
+                raise ConfigError(f"the result of run {row.run} is damaged ({error}); evaluate the run again") from None
     for run in tuple(by_id.values()):
         while (start := run.init_from) and start not in by_id and (runs / start / "config.json").is_file():
             run = by_id[start] = replace(read_config(runs / start), row="")

@@ -173,8 +173,9 @@ def _mixed_recipes(rows: list[Result]) -> list[str]:
     recipes: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
         for feed, sha256 in row.recipes.items():
-            store = row.config["feeds"][feed]["store"]
-            for same in (("shift", *row.source, row.test), ("store", row.config["manifest"], store)):
+            m, _, view = feed.partition("/")
+            store = view or row.config.get("feeds", {}).get(m, {}).get("store", "")
+            for same in (("shift", *row.source, row.test), ("store", row.config.get("manifest", ""), store)):
                 recipes.setdefault((feed, *same), set()).add(sha256[:8])
     mixed: dict[str, set[str]] = {}
     for (feed, *_), shas in recipes.items():
@@ -194,13 +195,13 @@ def _mixed_contents(rows: list[Result]) -> Iterator[str]:
     """
     states: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
-        manifest = row.config["manifest"]
+        manifest = row.config.get("manifest", "")
         if "manifest" in row.read:
             states.setdefault((f"manifest {manifest}",), set()).add(row.read["manifest"][:8])
-        for m, feed in row.config["feeds"].items():
+        for m, feed in row.config.get("feeds", {}).items():
             if f"store {m}" in row.read:
                 folder = manifest if feed.get("captions", "") in ("", OWN) else feed["captions"]
-                key = (f"store {folder}/{feed['store']}", row.recipes.get(m, ""))
+                key = (f"store {folder}/{feed.get('store', '')}", row.recipes.get(m, ""))
                 states.setdefault(key, set()).add(row.read[f"store {m}"][:8])
     for (name, *_), shas in states.items():
         if len(shas) > 1:

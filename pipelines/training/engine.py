@@ -148,11 +148,11 @@ def _run_one(
     except Exception:
         return Outcome(config, None, "failed", note=traceback.format_exc())
     facts = Run.open(folder).facts
-    dead = collapse(facts["collapsed"], facts.get("one_class", ()))
+    dead = collapse(facts.collapsed, facts.one_class)
     if _stamp(folder) == before:
         return Outcome(config, folder, "kept", collapse=dead)
-    note = "" if facts["note"] == "new" else facts["note"]
-    return Outcome(config, folder, "trained", facts["tier"], facts["tier_why"], note, collapse=dead)
+    note = "" if facts.note == "new" else facts.note
+    return Outcome(config, folder, "trained", facts.tier, facts.tier_why, note, collapse=dead)
 
 
 def _stamp(folder: Path) -> int:

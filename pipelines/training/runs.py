@@ -18,7 +18,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,23 +28,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache import registry, sums
+from featcache import registry, schema, sums
 from featcache.errors import ConfigError
-from featcache.files import file_sha256, making_folder, remembered, steady
-from featcache.untrusted import not_stored
-from featcache.untrusted.npy import check_npz
+from featcache.files import file_sha256, making_folder, regular, remembered, steady
+from featcache.schema import AnyFloat
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
-from pipelines.training.outputs import ONCE
+from pipelines.measures.validators import VALIDATORS
+from pipelines.training.kept import read_outputs, read_weights, with_weights
 
 T = TypeVar("T")
 UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
 FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
-FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
+LogLine = dict[str, float]  #: term of the loss -> value, and "step"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The facts about a finished run: the content of run.json. Runs of older versions lack those with a default."""
+
+    read: dict[str, str]  #: fingerprints of everything that the run has read
+    note: str  #: "new", or the reason for training the run again
+    recipes: dict[str, str]  #: modality -> sha256 of the recipe of its features
+    untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
+    collapsed: tuple[str, ...]  #: modalities whose features are dead after training
+    one_class: tuple[str, ...] = ()  #: class that all test rows are given, if there is one
+    points: tuple[dict[str, AnyFloat], ...]  #: of each kept point its step, and the scores of the validators
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    tier: str = ""  #: tier of the features in training, and the reason for it
+    tier_why: str = ""
+    seconds: float = 0.0
+    spec: Spec
 
 
 class NotTrainedError(ConfigError):
@@ -57,7 +76,7 @@ class Run:
 
     folder: Path
     config: RunConfig
-    facts: dict[str, Any]
+    facts: Facts
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -69,20 +88,34 @@ class Run:
             raise NotTrainedError(f"no finished run at {folder}; train it with `featcache train-head`")
         config, has_sums = read_config(folder), _check_sums(folder, FILES)
         run = cls(folder, config, _sound(folder / "run.json", _facts))
+        _sound(folder / "run.json", run.check_facts)
         _sound(folder / "log.jsonl", run.check_log)
         for name in () if has_sums else ("head.pt", "outputs.npz"):
             _sound(folder / name, _check_zip)
-        _sound(folder / "head.pt", _check_stored)
-        _sound(folder / "outputs.npz", check_npz)
         return run
+
+    def check_facts(self, path: Path) -> None:
+        """Raise ValueError unless the facts fit the configuration."""
+        facts, config = self.facts, self.config
+        kept = 1 if config.keeps_best else config.kept
+        if len(facts.points) != kept:
+            raise ValueError(f"it has {len(facts.points)} points, and config.json has {kept}")
+        if config.select in VALIDATORS and any(config.select not in point for point in facts.points):
+            raise ValueError(f"a point has no score {config.select!r}, which selects the result")
+        if facts.spec.shapes.keys() != config.feeds.keys():
+            raise ValueError(f"spec.shapes has {', '.join(facts.spec.shapes)}, not the feeds {', '.join(config.feeds)}")
+        if not facts.spec.classes and not config.captions:
+            raise ValueError("spec.classes is empty")
+        if set(facts.spec.captions) != set(config.captions):
+            raise ValueError(f"spec.captions={facts.spec.captions}, but the feeds have {config.captions}")
 
     def check_log(self, path: Path) -> None:
         """Raise ValueError unless the log has all steps and its last line is complete."""
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _lines(path)
         if len(lines) != self.config.steps:
             raise ValueError(f"it has {len(lines)} of {self.config.steps} steps")
         if lines:
-            json.loads(lines[-1])
+            schema.parse(lines[-1], LogLine, f"line {len(lines)}")
 
     @cached_property
     def outputs(self) -> dict[str, NDArray[Any]]:
@@ -90,49 +123,54 @@ class Run:
 
         In retrieval "captions" (c,) are rows of the manifest of captions, and "clip" (c,) positions in "rows".
         """
-        return _sound(self.folder / "outputs.npz", self._outputs)
-
-    def _outputs(self, path: Path) -> dict[str, NDArray[Any]]:
-        with np.load(path) as arrays:
-            outputs = dict(arrays)
-        points = {name: len(array) for name, array in outputs.items() if name not in ONCE}
-        if "rows" not in outputs or set(points.values()) != {len(self.points)}:
-            raise ValueError(f"it has other outputs than rows and {len(self.points)} kept points")
-        return outputs
+        points, spec = len(self.facts.points), self.facts.spec
+        return _sound(self.folder / "outputs.npz", lambda path: read_outputs(path, points, spec))
 
     @property
-    def points(self) -> list[dict[str, float]]:
+    def points(self) -> tuple[dict[str, float], ...]:
         """The kept evaluation points: step, and the score of every validator whose rows the run has."""
-        points: list[dict[str, float]] = self.facts["points"]
-        return points
+        return self.facts.points
 
-    def log(self) -> list[dict[str, float]]:
+    def log(self) -> list[LogLine]:
         """The terms of the loss at each step."""
-        return _sound(
-            self.folder / "log.jsonl",
-            lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
-        )
+        lines = enumerate(_lines(self.folder / "log.jsonl"), 1)
+        return [schema.parse(line, LogLine, f"{self.folder / 'log.jsonl'} line {number}") for number, line in lines]
 
     def method(self, device: str = "cpu") -> Method:
         """The trained method, in eval mode. It reads features as the run prepares them (`opened`)."""
-        method = build(self.config, _sound(self.folder / "run.json", self._spec)).to(device)
-        weights, _ = load_weights(self.folder, device)
-        _sound(self.folder / "head.pt", lambda _: method.load_state_dict(weights))
-        return method.eval()
+        (weights, _), spec = self.weights, self.facts.spec
+        method = _sound(self.folder / "head.pt", lambda _: with_weights(lambda: build(self.config, spec), weights))
+        return method.to(device).eval()
 
-    def _spec(self, _: Path) -> Spec:
-        facts = self.facts["spec"]
-        shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
-        named = {name: tuple(facts.get(name, ())) for name in ("domains", "captions")}
-        return Spec(**{**facts, **named, "shapes": shapes})
+    @property
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights of the trained method by name, and the units of the features, on the CPU."""
+        return _sound(self.folder / "head.pt", lambda path: split_weights(read_weights(path)))
+
+    def check_spec(self, opened: Opened) -> None:
+        """Raise NotTrainedError unless the run was trained on features and classes of these shapes."""
+        spec, stores = self.facts.spec, opened.stores
+        expected = {
+            "shapes": {m: tuple(stores[m].row_shape) for m in self.config.feeds},
+            "classes": {label: len(names) for label, names in opened.classes.items()},
+            "domains": opened.domains,
+            "clusters": opened.clusters,
+        }
+        for name, value in expected.items():
+            if (stored := getattr(spec, name)) != value and stored != ():  # the oldest runs have no domains
+                raise NotTrainedError(
+                    f"{self.folder / 'run.json'} is damaged (spec.{name} is {stored}, but the data have {value}); "
+                    "train the run again with `featcache train-head`"
+                )
 
     def opened(self, stores: Path, device: str = "cpu") -> Opened:
         """Open the data that the run read, prepared with its units; NotTrainedError if the data have changed."""
         opened = open_run(self.config, stores, device)
         if changed := changes(self, fingerprints(opened, self.folder.parent)):
             raise NotTrainedError(f"{changed} has changed since run {self.config.id} was made; train it again")
+        self.check_spec(opened)
         if opened.prepare:
-            prepare, units = opened.prepare, load_weights(self.folder, device)[1]
+            prepare, (_, units) = opened.prepare, self.weights
             _sound(self.folder / "head.pt", lambda _: prepare.load_state_dict(units))
         return opened
 
@@ -140,7 +178,7 @@ class Run:
 def read_config(folder: Path) -> RunConfig:
     """The configuration of a run's folder; NotTrainedError when the folder is damaged, or is that of another run."""
     _check_sums(folder, ("config.json",))
-    config = _sound(folder / "config.json", _config)
+    config = _sound(folder / "config.json", lambda path: schema.read(path, RunConfig, ""))
     if config.id != (name := os.path.basename(os.path.abspath(folder))):
         raise NotTrainedError(
             f"{folder} is the folder of run {config.id}, under another name: it was renamed or exchanged; name it "
@@ -149,19 +187,11 @@ def read_config(folder: Path) -> RunConfig:
     return config
 
 
-def load_weights(folder: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of the method in head.pt, and the units of the features; NotTrainedError when it cannot be read."""
-    return _sound(
-        folder / "head.pt",
-        lambda path: split_weights(torch.load(path, map_location=device, weights_only=True)),
-    )
-
-
 def _check_sums(folder: Path, names: Iterable[str]) -> bool:
     """Compare files with SHA256SUMS; False if there is none, as in folders of earlier versions."""
     if not (folder / sums.NAME).exists():
         return False
-    listed = _sound(folder / sums.NAME, lambda path: sums.parse(path.read_bytes()))
+    listed = _sound(folder / sums.NAME, lambda path: sums.parse(regular(path, ConfigError).read_bytes()))
 
     def check(path: Path) -> None:
         if listed.get(path.name) != _sha256(path):
@@ -195,20 +225,17 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
         raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None
 
 
-def _config(path: Path) -> RunConfig:
-    return RunConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+def _facts(path: Path) -> Facts:
+    return schema.read(path, Facts, "", newer=True)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    for name in FACTS:
-        if name not in facts:
-            raise ValueError(f"it has no {name!r}")
-    return dict(facts)
+def _lines(path: Path) -> list[bytes]:
+    return regular(path, ConfigError).read_bytes().splitlines()
 
 
 def _check_zip(path: Path) -> None:
     """Check that weights or outputs are a zip archive whose members have the checksums that it lists."""
+    regular(path, ConfigError)
     if path.stat().st_size == 0 or not zipfile.is_zipfile(path):  # its directory is at the end
         raise ValueError("it is cut off, or not an archive of torch or numpy")
     if member := _first_bad(path):
@@ -227,13 +254,6 @@ def split_weights(saved: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return {k: v for k, v in saved.items() if k not in units}, {k[len(UNITS_OF) :]: v for k, v in units.items()}
 
 
-def _check_stored(path: Path) -> None:
-    """Raise ValueError for weights that torch.save has not written, which may unpack to many times their bytes."""
-    with zipfile.ZipFile(path) as archive:
-        if problem := not_stored(archive.infolist(), path.stat().st_size):
-            raise ValueError(f"it {problem}")
-
-
 def build(config: RunConfig, spec: Spec) -> Method:
     """Build the run's net and method with weights from torch's global stream; the net first, so methods share it."""
     try:
@@ -247,17 +267,16 @@ def build(config: RunConfig, spec: Spec) -> Method:
 def write(
     folder: Path,
     config: RunConfig,
-    spec: Spec,
-    facts: dict[str, Any],
+    facts: Facts,
     *,
-    log: list[dict[str, float]],
+    log: list[LogLine],
     weights: Mapping[str, Tensor],
     outputs: dict[str, NDArray[Any]],
 ) -> None:
     """Write a run's folder, replacing an older one of that name."""
     contents = {
         "config.json": json.dumps(config.to_json(), indent=1) + "\n",
-        "run.json": json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n",
+        "run.json": json.dumps(settings.to_json(facts, Facts), indent=1) + "\n",
         "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
     }
     with making_folder(folder, replace=True) as scratch:
@@ -293,7 +312,7 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
 
 def changes(run: Run, read: dict[str, str]) -> str:
     """Names of the things that have changed since the run read them, as text; "" if none has."""
-    return ", ".join(name for name in read if run.facts["read"].get(name) != read[name])
+    return ", ".join(name for name in read if run.facts.read.get(name) != read[name])
 
 
 def out_of_date(folder: Path, read: dict[str, str]) -> str:

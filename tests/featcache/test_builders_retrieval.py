@@ -228,8 +228,8 @@ def test_both_kinds_of_files_of_msrvtt_give_the_same_manifests(tmp_path):
         ('"split": "test"', '"split": "hidden"', r"videos\[2\]: split 'hidden' is none of train, validate, val, test"),
         ('"video_id": "video1"', '"video_id": null', r"videos\[1\] has no 'video_id'"),
         ('"video_id": "video1"', '"video_id": "video0"', r"clip 'video0' .*more than once"),
-        ('{"info"', '{"info', r"MSRVTT_data.json is not JSON in UTF-8 \(.*line 1 column"),
-        ("train", "\xfc", r"MSRVTT_data.json is not JSON in UTF-8 \('utf-8' codec"),
+        ('{"info"', '{"info', r"MSRVTT_data.json.* not JSON .*line 1 column.*again"),
+        ("train", "\xfc", r"MSRVTT_data.json.* not UTF-8 .*again"),
     ],
 )
 def test_what_makes_no_sense_is_named_with_its_place(tmp_path, old, new, said):
@@ -400,7 +400,7 @@ def test_a_broken_line_of_narratives_is_named(tmp_path):
     narratives(tmp_path)
     path = tmp_path / "coco_val_localized_narratives.jsonl"
     write(path, narrative("632", "x"), '{"image_id": "7"')
-    with pytest.raises(ManifestError, match="coco_val_localized_narratives.jsonl line 2 is not JSON"):
+    with pytest.raises(ManifestError, match="coco_val_localized_narratives.jsonl line 2: .*not JSON"):
         build("narratives", tmp_path)
     write(path, narrative("632", "x"), "", '{"image_id": "7"}')
     with pytest.raises(ManifestError, match="line 3 has no 'caption'; it has: image_id"):

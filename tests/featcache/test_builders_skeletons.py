@@ -522,7 +522,7 @@ def test_clips_of_kinetics_are_those_in_which_somebody_was_found(tmp_path):
 def test_damaged_labels_of_kinetics_are_errors(tmp_path, content):
     kinetics_skeleton(tmp_path)
     write(tmp_path / "kinetics_val_label.json", content)
-    with pytest.raises(ManifestError, match=r"kinetics_val_label.json(: 'a')? .*(has_skeleton|JSON.*again)"):
+    with pytest.raises(ManifestError, match=r"kinetics_val_label.json.*(has_skeleton|JSON.*again)"):
         build("kinetics_skeleton", tmp_path)
     (tmp_path / "kinetics_val_label.json").unlink()
     with pytest.raises(ManifestError, match=r"no kinetics_val_label.json .* get it from .*github.com/yysijie/st-gcn"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from featcache import FeatureStore
 from featcache.errors import StoreError
-from featcache.store import _compressed, _format, archive, check, writer
+from featcache.store import _format, archive, check, writer
 from featcache.store.mapped import Mapped
 from pipelines.cli import archive as cli_archive
 from tests.featcache.test_store import RECIPE, SHAPE, files, fill, manifest, open_writer, rows
@@ -27,7 +27,7 @@ def small_blocks(monkeypatch):
     """Blocks of four rows, chunks of two, compressed ones too: two blocks of seven rows."""
     monkeypatch.setattr(_format.Layout, "block_rows", 4)
     monkeypatch.setattr(_format.Layout, "chunk_rows", 2)
-    monkeypatch.setattr(_compressed, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(_format, "PACKED_ROWS", 2)
 
 
 @pytest.fixture

@@ -572,8 +572,8 @@ def test_a_run_says_its_tier_and_trains_alike(stores, tmp_path):
     logs = {}
     for memory in (None, 2 * stored, 0):
         made = Run.open(train(config, stores, tmp_path / str(memory), memory=memory))
-        logs[made.facts["tier"]] = made.log()
-        assert made.facts["tier_why"]
+        logs[made.facts.tier] = made.log()
+        assert made.facts.tier_why
     assert list(logs) == ["resident", "mapped", "streaming"]
     assert logs["resident"] == logs["mapped"]
 
@@ -581,7 +581,7 @@ def test_a_run_says_its_tier_and_trains_alike(stores, tmp_path):
 def test_runs_that_share_memory_share_the_budget(stores, tmp_path):
     config = adapting("all", steps=1)
     memory = int(30 * T * (128 + 256) * 4 / tiers.RESIDENT) + 1
-    found = [Run.open(train(config, stores, tmp_path / str(n), memory=memory, workers=n)).facts["tier"] for n in (1, 2)]
+    found = [Run.open(train(config, stores, tmp_path / str(n), memory=memory, workers=n)).facts.tier for n in (1, 2)]
     assert found == ["resident", "mapped"]
 
 

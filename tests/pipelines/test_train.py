@@ -161,7 +161,7 @@ def test_a_kept_point_is_what_a_shorter_run_ends_with(stores, tmp_path):
 def test_source_val_accuracy_is_recorded(stores, tmp_path):
     made = Run.open(train(run(holdout=0.25, select="source_val", eval_every=4, keep=3), stores, tmp_path))
     assert all(0 <= point["source_val"] <= 1 for point in made.points)
-    assert made.facts["spec"]["rows"] == {"source": 9}
+    assert made.facts.spec.rows == {"source": 9}
 
 
 def test_each_window_by_itself_is_the_mean_of_softmax(stores, tmp_path):
@@ -480,7 +480,7 @@ def test_rna_shrinks_the_norm_gap(config, stores, tmp_path):
 def test_several_sources(tmp_path):
     stores = write_all(tmp_path / "stores", manifest(domains=("day", "dusk", "night")))
     config = run(method=rna.Params(), source=("day", "dusk"))
-    assert Run.open(train(config, stores, tmp_path)).facts["spec"]["domains"] == ["day", "dusk"]
+    assert Run.open(train(config, stores, tmp_path)).facts.spec.domains == ("day", "dusk")
 
 
 def test_several_tasks(tmp_path):
@@ -511,8 +511,8 @@ def test_a_run_can_be_loaded_and_says_the_same(stores, tmp_path):
     predicted = outputs(Run.open(folder).method(), opened.test(), opened)
     assert np.array_equal(predicted["label"], made.outputs["label"][-1])
     assert made.outputs["rows"].tolist() == opened.manifest.rows(domain="night", split="test")
-    assert made.facts["recipes"] == {m: store.recipe_sha256 for m, store in opened.stores.items()}
-    assert made.facts["untrained"] == []
+    assert made.facts.recipes == {m: store.recipe_sha256 for m, store in opened.stores.items()}
+    assert made.facts.untrained == ()
 
 
 def test_untrained_weights_are_recorded(tmp_path):
@@ -520,7 +520,7 @@ def test_untrained_weights_are_recorded(tmp_path):
     clips.write(tmp_path / "toy" / "manifest.csv")
     write_store(tmp_path / "toy", clips, "hog", weights="untrained:0")
     write_store(tmp_path / "toy", clips, "hof")
-    assert Run.open(train(run(), tmp_path, tmp_path / "runs")).facts["untrained"] == ["rgb"]
+    assert Run.open(train(run(), tmp_path, tmp_path / "runs")).facts.untrained == ("rgb",)
 
 
 def test_a_finished_run_is_kept_and_changed_features_train_it_again(tmp_path):
@@ -534,7 +534,7 @@ def test_a_finished_run_is_kept_and_changed_features_train_it_again(tmp_path):
     write_store(stores / "toy", manifest(), "hof", seed=9)
     old_log = (folder / "log.jsonl").read_text()
     assert train(run(), stores, tmp_path) == folder
-    assert Run.open(folder).facts["note"].endswith(" changed: store flow")
+    assert Run.open(folder).facts.note.endswith(" changed: store flow")
     assert (folder / "log.jsonl").read_text() != old_log
 
 
@@ -557,11 +557,11 @@ def test_a_retrained_first_stage_makes_the_second_stale(tmp_path):
     train(stage_b, stores, tmp_path)
     shutil.rmtree(tmp_path / stage_a.id)
     train(stage_a, stores, tmp_path)  # the same weights again
-    assert Run.open(train(stage_b, stores, tmp_path)).facts["note"] == "new"
+    assert Run.open(train(stage_b, stores, tmp_path)).facts.note == "new"
     method = Run.open(tmp_path / stage_a.id).method()
     torch.save({name: w + 1 for name, w in method.state_dict().items()}, tmp_path / stage_a.id / "head.pt")
     write_sums(tmp_path / stage_a.id)
-    note = Run.open(train(stage_b, stores, tmp_path)).facts["note"]
+    note = Run.open(train(stage_b, stores, tmp_path)).facts.note
     assert note.endswith(" changed: init_from")
 
 
@@ -589,15 +589,15 @@ def test_rna_learns_without_collapse_in_a_healthy_setting(stores, tmp_path, seed
     assert sum(L_C[-10:]) < 0.3 * sum(L_C[:10])
     for rows in open_run(config, stores).sides.values():
         assert min(feature_norms(made.method(), rows).values()) > 1
-    assert made.facts["collapsed"] == []
+    assert made.facts.collapsed == ()
 
 
 def test_a_net_that_was_trained_for_no_step_has_not_collapsed(stores, tmp_path):
     """Of features so small that a net would be called dead."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.training.outputs.COLLAPSED", 1e9)
-        facts = [Run.open(train(adapting(steps=steps), stores, tmp_path)).facts["collapsed"] for steps in (0, 1)]
-    assert facts == [[], ["flow", "rgb"]]
+        facts = [Run.open(train(adapting(steps=steps), stores, tmp_path)).facts.collapsed for steps in (0, 1)]
+    assert facts == [(), ("flow", "rgb")]
 
 
 def test_a_collapse_is_told(stores, tmp_path):
@@ -605,7 +605,7 @@ def test_a_collapse_is_told(stores, tmp_path):
     config = adapting(steps=120, batch=(3, 3), optim=Optim(lr=0.01, clip_norm=20.0), net=adapter.Params(dim=4))
     made = Run.open(train(config, stores, tmp_path))
     assert made.log()[-1]["L_g"] == 0
-    assert made.facts["collapsed"] == ["flow", "rgb"]
+    assert made.facts.collapsed == ("flow", "rgb")
     assert {result.collapsed for result in evaluate(made.folder, stores)} == {("flow", "rgb")}
 
 
@@ -665,7 +665,7 @@ def test_a_damaged_run_is_named_and_trained_again(name, damage, finished, stores
     with pytest.raises(ConfigError, match=f"{name} is (missing|damaged .*);.*`featcache train-head`"):
         Run.open(folder)
     assert train(run(), stores, tmp_path) == folder
-    note = Run.open(folder).facts["note"]
+    note = Run.open(folder).facts.note
     assert name in note
     assert path.read_bytes() == whole or name == "run.json"  # which has the seconds it took
 

@@ -379,9 +379,9 @@ def test_a_run_says_what_views_it_read_and_is_trained_again_when_one_changes(tmp
     config = dataclasses.replace(one(tmp_path / "stores"), steps=3)
     folder = train(config, tmp_path / "stores", tmp_path / "runs")
     facts = Run.open(folder).facts
-    assert list(facts["recipes"]) == ["rgb", "rgb/hog@other"]
-    assert set(facts["read"]) == {"store rgb", "store rgb/hog@other", "manifest"}
-    assert facts["spec"]["shapes"] == {"rgb": [WIDTH]}
+    assert list(facts.recipes) == ["rgb", "rgb/hog@other"]
+    assert set(facts.read) == {"store rgb", "store rgb/hog@other", "manifest"}
+    assert facts.spec.shapes == {"rgb": (WIDTH,)}
     before = (folder / "run.json").stat().st_mtime_ns
     train(config, tmp_path / "stores", tmp_path / "runs")
     assert (folder / "run.json").stat().st_mtime_ns == before
@@ -391,7 +391,7 @@ def test_a_run_says_what_views_it_read_and_is_trained_again_when_one_changes(tmp
     with pytest.raises(ConfigError, match="store rgb/hog@other has changed since run"):
         evaluate(folder, tmp_path / "stores")
     train(config, tmp_path / "stores", tmp_path / "runs")
-    assert Run.open(folder).facts["note"].endswith(" changed: store rgb/hog@other")
+    assert Run.open(folder).facts.note.endswith(" changed: store rgb/hog@other")
 
 
 def test_tiers_train_alike_and_views_make_a_difference(stores, tmp_path):
@@ -399,7 +399,7 @@ def test_tiers_train_alike_and_views_make_a_difference(stores, tmp_path):
     for name, views, memory in (("resident", True, None), ("mapped", True, 500_000), ("without", False, None)):
         config = viewed("random:2", "each", views, steps=6)
         made = Run.open(train(config, stores, tmp_path / name, memory=memory))
-        assert made.facts["tier"] == ("mapped" if name == "mapped" else "resident")
+        assert made.facts.tier == ("mapped" if name == "mapped" else "resident")
         logs[name] = made.log()
     assert logs["resident"] == logs["mapped"] != logs["without"]
 
@@ -421,4 +421,4 @@ def test_views_are_set_on_the_command_line(tmp_path):
     assert result.exit_code == 0, result.output
     (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     assert Run.open(folder).config.feeds["rgb"].views == ("hog@other",)
-    assert "rgb/hog@other" in Run.open(folder).facts["recipes"]
+    assert "rgb/hog@other" in Run.open(folder).facts.recipes

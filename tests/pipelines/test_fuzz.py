@@ -1,0 +1,80 @@
+"""Changed files of stores, archives and runs: each command works or says why not, soon and in little memory."""
+
+import json
+import subprocess
+import sys
+import warnings
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT
+from tests.helpers import fuzz
+
+MB = 200  #: that a change may take
+EVERY = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    fuzz.make(folder / "base")
+    return folder
+
+
+def test_every_file_is_among_those_that_are_changed(base):
+    names = fuzz.files(base / "base")
+    endings = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz", "results.jsonl", "manifest.csv")
+    for ending in (*endings, "rows.csv", "archive.json", "SHA256SUMS", "hog.zarr/zarr.json", "state/c/0", "0.jsonl"):
+        assert any(name.endswith(ending) for name in names), ending
+
+
+@settings(EVERY, max_examples=20)
+@given(data=st.data())
+def test_a_changed_file_is_a_sentence(base, data):
+    _attack(base, data, commands=1)
+
+
+@pytest.mark.slow
+@settings(EVERY, max_examples=600)
+@given(data=st.data())
+def test_a_changed_file_is_a_sentence_for_every_command(base, data):
+    _attack(base, data)
+
+
+def _attack(base, data, **options):
+    name = data.draw(st.sampled_from(fuzz.files(base / "base")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zarr and zip archives
+        fuzz.attack(base / "base", base / "scratch", name, data.draw(st.integers(0, 2**32)), **options)
+
+
+def test_commands_refuse_pipes(base):
+    """One command for each file; the slow test calls all."""
+    for k, name in enumerate(fuzz.files(base / "base")):
+        commands = fuzz.commands_for(name)
+        fuzz.replace(base / "base", base / "scratch", name, "pipe", [commands[k % len(commands)]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", fuzz.IRREGULAR)
+def test_every_command_refuses_what_is_no_file(base, kind):
+    for name in fuzz.files(base / "base"):
+        fuzz.replace(base / "base", base / "scratch", name, kind, fuzz.commands_for(name))
+
+
+@pytest.mark.slow
+def test_a_changed_file_takes_little_memory(base):
+    """In a process of its own, whose peak is known: 300 changes after one call of each command."""
+    code = (
+        "import json, resource, sys, warnings; from pathlib import Path; from tests.helpers import fuzz\n"
+        "warnings.simplefilter('ignore'); base = Path(sys.argv[1]); names = fuzz.files(base / 'base')\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "[fuzz.attack(base / 'base', base / 'apart', name, 1) for name in names]; before = peak()\n"
+        "[fuzz.attack(base / 'base', base / 'apart', names[k % len(names)], k) for k in range(300)]\n"
+        "print(json.dumps(peak() - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(base)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) < MB

@@ -1,0 +1,159 @@
+"""The outputs, weights, facts and settings of a run that do not fit each other are refused, before memory is taken."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from featcache.errors import ConfigError
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.training.runs import Run
+from pipelines.training.train import train
+from tests.helpers import fuzz
+from tests.helpers.stores import run, write_all
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    base = tmp_path_factory.mktemp("kept")
+    write_all(base / "stores")
+    return train(run(steps=6, eval_every=3, keep=2), base / "stores", base / "runs")
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / finished.name)
+
+
+OUTPUTS = {
+    "no rows": ({"rows": None}, "no rows"),
+    "no label": ({"label": None}, "no label"),
+    "rows as text": ({"rows": lambda a: a.astype(str)}, "'rows' holds <U"),
+    "rows as numbers with a point": ({"rows": lambda a: a.astype(float)}, "'rows' holds float64"),
+    "rows of two axes": ({"rows": lambda a: a[None]}, r"'rows' holds int64 \(1, 6\)"),
+    "no row": ({"rows": lambda a: a[:0]}, r"'rows' holds int64 \(0,\)"),
+    "negative rows": ({"rows": lambda a: a - 100}, "numbers from -"),
+    "fewer rows": ({"rows": lambda a: a[:-1]}, r"'label' holds .*\(2, 5, 3\)"),
+    "fewer points": ({"label": lambda a: a[:1]}, r"'label' holds .*\(1, 6, 3\).*\(2, 6, 3\)"),
+    "other classes": ({"label": lambda a: a[..., :2]}, r"\(2, 6, 2\)"),
+    "objects": ({"label": lambda a: a.astype(object)}, "label.*objects"),
+    "integers": ({"label": lambda a: a.astype(int)}, "'label' holds int64"),
+    "NaN": ({"label": lambda a: a * np.nan}, "'label' .*not finite"),
+    "inf": ({"label": lambda a: a + np.inf}, "'label' .*not finite"),
+    "a scalar": ({"label": lambda a: a[0, 0, 0]}, r"'label' holds float32 \(\)"),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_that_do_not_fit(name, folder):
+    changes, words = OUTPUTS[name]
+    with np.load(folder / "outputs.npz") as file:
+        outputs = dict(file)
+    for key, change in changes.items():
+        outputs[key] = change(outputs[key]) if change else None
+    np.savez(folder / "outputs.npz", **{key: array for key, array in outputs.items() if array is not None})
+    with pytest.raises(ConfigError, match=rf"outputs.npz is damaged .*{words}.*train the run again"):
+        _ = Run.open(folder).outputs
+
+
+def test_compressed_outputs_are_not_ours(folder):
+    with np.load(folder / "outputs.npz") as file:
+        np.savez_compressed(folder / "outputs.npz", **dict(file))
+    with pytest.raises(ConfigError, match=r"outputs.npz is damaged .*compressed"):
+        _ = Run.open(folder).outputs
+
+
+def test_rows_outside_the_manifest(finished, folder):
+    with np.load(folder / "outputs.npz") as file:
+        outputs = dict(file)
+    np.savez(folder / "outputs.npz", **outputs | {"rows": outputs["rows"] + 1000})
+    with pytest.raises(ConfigError, match=r"outputs.npz has row 10\d\d, but manifest 'toy' has 36"):
+        evaluate(folder, finished.parents[1] / "stores")
+
+
+WEIGHTS = {
+    "a list": (lambda weights, name: [weights], "holds a list"),
+    "text": (lambda weights, name: weights | {name: "text"}, "no dense tensor"),
+    "sparse": (lambda weights, name: weights | {name: weights[name].to_sparse()}, "no dense tensor"),
+    "meta": (lambda weights, name: weights | {name: torch.empty(10**9, device="meta")}, "no dense tensor"),
+    "shape": (lambda weights, name: weights | {name: weights[name][:1]}, r"\(1, 8\)"),
+    "whole numbers": (lambda weights, name: weights | {name: weights[name].long()}, "int64"),
+    "NaN": (lambda weights, name: weights | {name: weights[name] * torch.nan}, "not finite"),
+    "one more": (lambda weights, name: weights | {"more": weights[name]}, "differ in more"),
+    "none": (lambda weights, name: {}, "differ in|layers"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_that_do_not_fit(name, folder):
+    change, words = WEIGHTS[name]
+    weights = torch.load(folder / "head.pt", weights_only=True)
+    (first,) = [key for key, value in weights.items() if value.shape == (8, 8)]
+    torch.save(change(weights, first), folder / "head.pt")
+    with pytest.raises(ConfigError, match=rf"head.pt is damaged .*{words}.*train the run again"):
+        Run.open(folder).method()
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value", "words"),
+    [
+        ("config.json", ("net", "dim"), 10**15, "head.pt.*10000000"),
+        ("config.json", ("net", "dim"), 2**62, "head.pt"),
+        ("config.json", ("net",), {"name": "mtran", "layers": 10**9, "dim": 8}, "more layers"),
+        ("config.json", ("steps",), 10**15, "log.jsonl.* 6 of 10000"),
+        ("config.json", ("keep",), 1, "2 points.*1"),
+        ("config.json", ("eval_every",), 10**17, "keep=2"),
+        ("config.json", ("net", "dim"), "8", "net.dim: '8' is not a whole number"),
+        ("config.json", ("feeds", "rgb", "train"), "random:" + "9" * 5000, "feeds.rgb.train"),
+        ("config.json", ("optim", "lr"), float("nan"), "optim.lr=nan"),
+        ("run.json", ("spec", "shapes", "rgb"), [10**12], "head.pt"),
+        ("run.json", ("spec", "shapes", "rgb"), [-1], "head.pt"),
+        ("run.json", ("spec", "shapes"), {"rgb": [8]}, "run.json.*feeds rgb, flow"),
+        ("run.json", ("spec", "classes"), {"label": 10**9}, "head.pt|outputs"),
+        ("run.json", ("spec", "classes"), {}, "spec.classes is empty"),
+        ("run.json", ("points",), [], "0 points"),
+        ("run.json", ("points",), [1, 2], r"points\[0\]: 1 is not a group"),
+        ("run.json", ("read",), {"manifest": 1}, "read.manifest: 1 is not text"),
+        ("run.json", ("untrained",), "rgb", "untrained: 'rgb' is not a list"),
+        ("run.json", ("note",), None, "note: None is not text"),
+    ],
+)
+def test_settings_and_facts_that_do_not_fit(file, place, value, words, folder):
+    content = json.loads((folder / file).read_text())
+    part = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (folder / file).write_text(json.dumps(content))
+    with fuzz.limited(), pytest.raises(ConfigError, match=words):
+        Run.open(folder).method()
+
+
+def test_a_log_that_is_no_log(folder):
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    (folder / "log.jsonl").write_text("\n".join(['{"step": "0"}', *lines[1:]]) + "\n")
+    with pytest.raises(ConfigError, match="log.jsonl line 1: step: '0' is not a number"):
+        Run.open(folder).log()
+
+
+def test_a_run_of_an_older_version_still_opens(folder):
+    """Its facts lack those that were added later, and a newer version may have added some."""
+    facts = json.loads((folder / "run.json").read_text())
+    for name in ("versions", "device", "tier", "tier_why", "seconds"):
+        del facts[name]
+    for name in ("domains", "captions", "clusters"):
+        del facts["spec"][name]
+    (folder / "run.json").write_text(json.dumps(facts | {"added": [1]}))
+    made = Run.open(folder)
+    assert made.facts.tier == ""
+    assert made.facts.spec.domains == ()
+    assert set(made.method().state_dict()) == set(made.weights)
+
+
+def test_the_keys_of_run_json(folder):
+    facts = json.loads((folder / "run.json").read_text())
+    keys = "read note recipes untrained collapsed points versions device tier tier_why seconds spec"
+    assert list(facts) == keys.split()
+    assert facts["spec"]["shapes"] == {"rgb": [8], "flow": [6]}
