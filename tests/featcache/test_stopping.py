@@ -56,6 +56,13 @@ def test_whatever_the_main_thread_does_the_process_ends(what):
     assert time.monotonic() - began < 10  # on a busy machine; 0.3 s on an idle one
 
 
+def test_nobody_has_to_read_the_last_words():
+    process = started("while True: os.write(1, b'x' * 1000)")  # until the pipe is full
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    process.communicate()
+
+
 def test_sigterm_has_its_own_exit_code():
     process = started("time.sleep(60)")
     process.terminate()
