@@ -91,12 +91,17 @@ def _work(connection: "Connection[Any, Any]") -> None:
     while True:
         try:
             function, job = connection.recv()
-        except EOFError:  # the parent has ended
+            connection.send(_answer(function, job))
+        except (EOFError, OSError):  # the parent has ended
             return
-        try:
-            connection.send((function(job), None))
-        except Exception as error:
-            connection.send((None, error))
+
+
+def _answer(function: Callable[[J], R], job: J) -> tuple[R | None, Exception | None]:
+    """Return the result of a job, or its error."""
+    try:
+        return function(job), None
+    except Exception as error:
+        return None, error
 
 
 def _end_with_parent() -> None:

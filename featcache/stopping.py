@@ -34,23 +34,20 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable(last_words: Callable[[Stopped], None]) -> Iterator[None]:
-    """Raise `Stopped` in this block at the first Ctrl-C or SIGTERM, and end the process when the block has ended.
+    """Run a program, in its main thread: Ctrl-C and SIGTERM raise `Stopped` in the block, and then end the process.
 
-    The exit code is that of shells: 130 after Ctrl-C, 143 after SIGTERM. Further signals are ignored.
-    last_words: prints what a user should know; it is called once. Signals that are ignored (Ctrl-C in a shell
-    script's background job) stay ignored. Outside the main thread the block is left alone.
+    The exit code is that of shells: 130 after Ctrl-C, 143 after SIGTERM. Further signals are ignored, and also those
+    after the block, when only Python's own end is left. Signals that are ignored before (Ctrl-C in a shell script's
+    background job) stay ignored. last_words: prints what a user should know; it is called once.
     """
     ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    if threading.current_thread() is not threading.main_thread() or not ours:
-        yield
-        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    ending, stopped = threading.Lock(), 0
+    ending, stopped, done = threading.Lock(), 0, False
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
-        if not stopped:
+        if not stopped and not done:
             stopped = number
             raise Stopped(number)
 
@@ -60,23 +57,22 @@ def stoppable(last_words: Callable[[Stopped], None]) -> Iterator[None]:
         os._exit(128 + number)
 
     def watch() -> None:
-        while woken := os.read(reader, 1):  # the number of a signal
-            if woken[0] in ours:
-                time.sleep(PATIENCE)
-                end(woken[0])
-        os.close(reader)
+        number = os.read(reader, 1)[0]  # the first signal
+        time.sleep(PATIENCE)
+        words = threading.Thread(target=end, args=(number,), daemon=True)
+        words.start()
+        words.join(PATIENCE / 4)  # nobody may read what is printed
+        os._exit(128 + number)
 
     threading.Thread(target=watch, name="signals", daemon=True).start()
-    woken_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, stop) for number in ours}
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in ours:
+        signal.signal(number, stop)
     try:
         yield
     finally:
+        done = True
         if stopped:  # also if another error has replaced `Stopped`
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             end(stopped)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(woken_before)
-        os.close(writer)

@@ -5,8 +5,8 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -28,7 +28,7 @@ CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
 RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that continue after a full disk or Ctrl-C
 RESUME = "finished work is kept, run the same command to resume"
-COMMAND, DONE = f"{__name__}.command", f"{__name__}.done"  #: keys of `click.Context.meta`: command and progress
+_now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
     errno.EACCES: "; change its permissions, or name another folder",
@@ -58,24 +58,25 @@ class Commands(click.Group):
     Ctrl-C and SIGTERM end a command within two seconds, with one sentence and exit code 130 or 143.
     """
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, which Ctrl-C and SIGTERM stop."""
-        if ctx.parent is not None:
-            return self._invoke(ctx)
-        _open_streams()
-        warnings.formatwarning = _warning_line
-        with stoppable(lambda stop: note(_last_words(stop, ctx.meta))):
-            return self._invoke(ctx)
+    def __call__(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> Any:  # type: ignore[override]
+        """Run a command; without `args`, those of the command line, as a program that Ctrl-C and SIGTERM stop."""
+        with stoppable(_last_words) if args is None else nullcontext():
+            return self.main(args, standalone_mode=standalone_mode)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Note the innermost command, and find it."""
-        ctx.meta[COMMAND] = args[0]
+        _now["command"] = args[0]
         return super().resolve_command(ctx, args)
 
-    def _invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         """Run the command; convert our errors and those of the operating system into click's."""
+        if ctx.parent is None:
+            _open_streams()
+            warnings.formatwarning = _warning_line
         try:
             return super().invoke(ctx)
+        except Stopped:  # click would print "Aborted!"; `stoppable` prints the last words
+            raise SystemExit from None
         except FeatcacheError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
@@ -87,14 +88,10 @@ class Commands(click.Group):
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
 
 
-def _last_words(stop: Stopped, meta: dict[str, Any]) -> str:
-    """Return a sentence about a command that was stopped: its finished work, and the way to continue.
-
-    meta: what the contexts of all nested commands share; `Commands` and `progress_bar` write to it.
-    """
-    if meta.get(COMMAND) in RESUMING:
-        return f"{stop}{meta.get(DONE, '')}; {RESUME}"
-    return f"{stop}; run the same command again"
+def _last_words(stop: Stopped) -> None:
+    """Print that the command was stopped, its finished work, and the way to continue."""
+    resumes = _now.get("command") in RESUMING
+    note(f"{stop}{_now.get('done', '')}; {RESUME}" if resumes else f"{stop}; run the same command again")
 
 
 def _open_streams() -> None:
@@ -158,13 +155,11 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
     """Yield a callback (done, total) that moves a bar with rate and time left. Outside a terminal it prints rarely."""
     from tqdm import tqdm
 
-    context = click.get_current_context(silent=True)
     seconds = 0.1 if sys.stderr.isatty() else 10.0
     with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2, file=_Unfailing(sys.stderr)) as bar:
 
         def progress(done: int, total: int) -> None:
-            if context:
-                context.meta[DONE] = f" after {done} of {total} {unit}s"
+            _now["done"] = f" after {done} of {total} {unit}s"
             bar.total = total
             bar.update(done - bar.n)
 

@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from pipelines.config import RunConfig
 from pipelines.data.memory import free_memory
 from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run
-from pipelines.training.train import train
+from pipelines.training.train import train_unless_done
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,16 @@ def _wave(
             done(Outcome(config, None, "failed", note=reason))
     finally:
         torch.set_num_threads(threads)
+        for config in missing.values():
+            _clear(claim_of(runs / config.id))
+
+
+def _clear(claim: Path) -> None:
+    """Remove the lock file that a killed process has left, if there is one."""
+    with suppress(OSError, FeatcacheError):
+        if claim.exists():
+            with locked(claim, wait=False):
+                pass
 
 
 def _one_threaded(
@@ -137,8 +147,7 @@ def _run_one(
         if wait:
             with locked(claim_of(folder)):
                 pass
-        before = _stamp(folder)
-        train(config, stores, runs, device, memory, workers)
+        _, stale = train_unless_done(config, stores, runs, device, memory, workers)
     except BusyError as error:
         return Outcome(config, None, "busy", note=str(error))
     except FeatcacheError as error:
@@ -149,12 +158,8 @@ def _run_one(
         return Outcome(config, None, "failed", note=traceback.format_exc())
     facts = Run.open(folder).facts
     dead = collapse(facts.collapsed, facts.one_class)
-    if _stamp(folder) == before:
+    if not stale:
+        _clear(claim_of(folder))
         return Outcome(config, folder, "kept", collapse=dead)
     note = "" if facts.note == "new" else facts.note
     return Outcome(config, folder, "trained", facts.tier, facts.tier_why, note, collapse=dead)
-
-
-def _stamp(folder: Path) -> int:
-    """The inode of the folder, which changes when a run is trained; 0 if there is no folder."""
-    return folder.stat().st_ino if folder.exists() else 0

@@ -40,20 +40,32 @@ def train(
     memory: int | None = None,
     workers: int = 1,
 ) -> Path:
-    """Train a run and return its folder; a finished run on the same features is left as it is.
+    """Train a run and return its folder, as `train_unless_done` does."""
+    return train_unless_done(config, stores, runs, device, memory, workers)[0]
 
+
+def train_unless_done(
+    config: RunConfig,
+    stores: Path,
+    runs: Path,
+    device: str = "cpu",
+    memory: int | None = None,
+    workers: int = 1,
+) -> tuple[Path, str]:
+    """Train a run, unless there is a finished one on the same features; return its folder and the reason for training.
+
+    The reason is "" if nothing was trained, else as in `out_of_date`.
     memory: bytes of RAM to use (default: all that is free). workers: number of simultaneous runs that share it.
     Raises BusyError while another process trains the same run.
     """
     opened = open_run(config, stores, device, memory=memory, workers=workers)
     folder, read = runs / config.id, fingerprints(opened, runs)
     if not out_of_date(folder, read):
-        return folder
-
+        return folder, ""
     with claimed(folder):
         if stale := out_of_date(folder, read):  # else another process has trained it just now
             _train(config, opened, folder, read, stale, device, workers)
-    return folder
+    return folder, stale
 
 
 def _train(

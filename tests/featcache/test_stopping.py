@@ -30,9 +30,9 @@ BODIES = {  # what the main thread does when the signal comes -> what is printed
 }
 
 
-def started(body, before=heed_ctrl_c):
+def started(body, after="", before=heed_ctrl_c):
     """A process that runs `body` in a stoppable block, and has reached it."""
-    code = HEAD + textwrap.indent(body, "    ")
+    code = f"{HEAD}{textwrap.indent(body, '    ')}\n{after}"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -54,6 +54,13 @@ def test_whatever_the_main_thread_does_the_process_ends(what):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, f"{before}Stopped by Ctrl-C\n", "")
     assert time.monotonic() - began < 10  # on a busy machine; 0.3 s on an idle one
+
+
+def test_nobody_has_to_read_the_last_words():
+    process = started("while True: os.write(1, b'x' * 1000)")  # until the pipe is full
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    process.communicate()
 
 
 def test_sigterm_has_its_own_exit_code():
@@ -86,11 +93,9 @@ def test_what_is_ignored_stays_ignored():
     assert process.returncode == 0
 
 
-def test_afterwards_signals_are_as_before():
-    from featcache.stopping import stoppable
-
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with stoppable(print):
-        assert signal.getsignal(signal.SIGTERM) != before[1]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert signal.set_wakeup_fd(-1) == -1
+def test_signals_do_not_disturb_the_end_of_python():
+    process = started("pass", after="print('done', flush=True)\ntime.sleep(0.2)")
+    assert process.stdout.readline() == "done\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0

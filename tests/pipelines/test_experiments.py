@@ -440,7 +440,7 @@ def test_finished_runs_are_kept_and_stale_ones_say_why(tmp_path):
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(stores, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "train", lambda *_: 1 / 0)
+    monkeypatch.setattr(engine, "train_unless_done", lambda *_: 1 / 0)
     (outcome,) = engine.run_all([run()], stores, tmp_path)
     assert "ZeroDivisionError" in outcome.note
 

@@ -78,7 +78,7 @@ def test_one_signal_ends_it_and_the_same_command_goes_on(stores, tmp_path, how, 
     assert "Traceback" not in stderr
     for config in finished:
         assert len(Run.open(runs / config.id).log()) == config.steps
-    assert not any((runs / config.id).exists() for config in begun)
+    assert not any((runs / config.id).exists() or claim_of(runs / config.id).exists() for config in begun)
     outcomes = engine.run_all(finished, stores, runs)
     assert [outcome.status for outcome in outcomes] == ["kept", "kept"]
 
@@ -135,6 +135,13 @@ def test_a_claimed_run_comes_last_and_is_kept_or_trained(stores, tmp_path, other
     assert left(tmp_path) == []
 
 
+def test_the_lock_of_a_process_that_was_killed_after_its_run_is_removed(stores, tmp_path):
+    train(run(), stores, tmp_path)
+    claim_of(tmp_path / run().id).touch()
+    assert [outcome.status for outcome in engine.run_all([run()], stores, tmp_path)] == ["kept"]
+    assert left(tmp_path) == []
+
+
 def together(path, configs, stores, runs, workers):
     """Two processes at once; the counts of each, and the logs of all runs."""
     processes = [train_head(path, stores, runs, "--workers", workers) for _ in range(2)]
@@ -157,10 +164,10 @@ def test_two_processes_share_the_runs(stores, tmp_path, workers):
 
 @pytest.mark.slow
 def test_two_processes_with_kills_end_with_all_runs(stores, tmp_path):
-    """One of the two is killed, or stopped, at a random moment, ten times; the other one finishes everything."""
+    """One of the two is killed, or stopped, at a random moment, six times; the other one finishes everything."""
     random = np.random.default_rng(0)
     path, configs = experiment(tmp_path, quick=8, later=4)
-    for repeat in range(10):
+    for repeat in range(6):
         runs = tmp_path / f"runs{repeat}"
         processes = [train_head(path, stores, runs, "--workers", 2) for _ in range(2)]
         victim = processes[repeat % 2]
