@@ -3,7 +3,7 @@
 import click
 
 from featcache.errors import FeatcacheError
-from featcache.wording import first
+from featcache.wording import exactly, first
 from pipelines.cli._shared import Job, experiment_options, note, progress_bar
 
 
@@ -29,8 +29,8 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
 
     shown = [config for config in job.experiment.runs if config.row]
     if blanked := results.blank_damaged(job.results):
-        lines = "line" if blanked == 1 else "lines"
-        note(f"removed {blanked} damaged {lines} from {job.results}; runs of other experiments need `evaluate`, too")
+        place = exactly([str(job.results)])[0]
+        note(f"removed {blanked} damaged line{'s' * (blanked > 1)} from {place}; tables note which runs lack results")
     failed, without = [], []  # errors: no result; a result, but no A-distances
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
         for number, config in enumerate(shown, 1):

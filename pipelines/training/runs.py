@@ -14,6 +14,7 @@ interrupted copy, files or folders that were exchanged) is noticed when the fold
 versions have no SHA256SUMS; in these, damage is noticed where a file cannot be read any more.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -41,6 +42,7 @@ from pipelines.data.opening import Opened
 from pipelines.training.outputs import ONCE
 
 T = TypeVar("T")
+CONTENT = (None, errno.ENOENT, errno.EINVAL)  #: errors of a file's content; others are those of a disk
 FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
 FACTS = ("read", "note", "recipes", "untrained", "collapsed", "points", "spec")  #: keys that every run.json has
 
@@ -170,8 +172,8 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
-            raise  # of the disk, not of the file's content
+        if isinstance(error, OSError) and error.errno not in CONTENT:
+            raise
         reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({reason})"
         raise ConfigError(f"{path} {problem}; train the run again with `featcache train-head`") from None
