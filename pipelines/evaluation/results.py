@@ -91,13 +91,13 @@ def read(path: Path) -> Results:
             if line.strip():
                 result = _parse(_checked(line))
                 latest[result.run, result.metric] = result
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError) as error:
             reasons[number] = str(error)
     results = Results(latest.values())
     if reasons:
-        lines_are = "line is" if len(reasons) == 1 else "lines are"
+        noun, verb = ("line", "is") if len(reasons) == 1 else ("lines", "are")
         results.damaged = (
-            f"{len(reasons)} damaged {lines_are} left out of {exactly([os.fspath(path)])[0]} (line "
+            f"{len(reasons)} damaged {noun} {verb} left out of {exactly([os.fspath(path)])[0]} ({noun} "
             f"{first(map(str, reasons))}): tables may lack their numbers, or have earlier ones; `featcache evaluate` "
             "measures them again"
         )
@@ -123,7 +123,7 @@ def blank_damaged(path: Path) -> int:
             try:
                 if line.strip():
                     _checked(line)
-            except (ValueError, RecursionError):
+            except ValueError:
                 file.seek(start)
                 file.write(b" " * len(line))
                 count += 1
@@ -134,12 +134,13 @@ def blank_damaged(path: Path) -> int:
 def _checked(line: bytes) -> Any:
     """Parse a line without its checksum; ValueError if they do not fit. Lines of earlier versions have no checksum."""
     content, found, checksum = line.rpartition(CHECKSUM)
-    if not found:
-        return json.loads(line.decode())
-    content += b"}"
-    if checksum != b'%08x"}' % crc32c(content):
+    content = content + b"}" if found else line
+    if found and checksum != b'%08x"}' % crc32c(content):
         raise ValueError("it does not match its checksum")
-    return json.loads(content.decode())
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
 
 
 def _parse(data: dict[str, Any]) -> Result:
