@@ -112,10 +112,12 @@ def check(folder: Path, block: int, layout: fmt.Layout, name: str, checksum: int
     expected: the array as it was read before; a block that has been written again since has a new row there.
     """
     column, path = fmt.BLOCK_FILES.index(name), folder / layout.file(block, name)
-    if checksum == expected[block, column] or checksum == digests(folder, layout, [block])[block, column]:
+    if checksum == expected[block, column]:
         return
     if not (folder / layout.file(block, "state")).exists():  # removed first when a block is written again
         raise StoreError(f"block {block} of {folder} is being written by another process; wait for that process")
+    if checksum == digests(folder, layout, [block])[block, column]:
+        return
     raise StoreError(f"{path} is damaged: it does not match its digest; {_extract_again(folder, block, layout)}")
 
 

@@ -11,6 +11,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -49,8 +50,9 @@ class Stream:
 
     def ready(self, rows: Tensor, views: Views = NO_VIEWS) -> None:
         """Wait until these rows, and all that are read ahead, are verified; StoreError if a block is damaged."""
-        while self.reading:
-            self.reading.pop(0).result()
+        for reading in list(self.reading):  # a copy, because two threads may be here
+            reading.result()
+        self._raise()
         for store, part in self._parts(rows, views):
             store.verify(part.numpy())
 
@@ -78,8 +80,10 @@ class Stream:
 
     def _raise(self) -> None:
         """Raise the error of a finished read, if there is one."""
-        while self.reading and self.reading[0].done():
-            self.reading.pop(0).result()
+        for reading in [reading for reading in self.reading if reading.done()]:
+            reading.result()
+            with suppress(ValueError):  # another thread has removed it
+                self.reading.remove(reading)
 
 
 TIERS = ("resident", "mapped", "streaming")

@@ -119,9 +119,9 @@ def read(path: Path) -> Results:
             reasons[number] = str(error)
     results = Results(latest.values())
     if reasons:
-        lines_are = "line is" if len(reasons) == 1 else "lines are"
+        noun, verb = ("line", "is") if len(reasons) == 1 else ("lines", "are")
         results.damaged = (
-            f"{len(reasons)} damaged {lines_are} left out of {exactly([os.fspath(path)])[0]} (line "
+            f"{len(reasons)} damaged {noun} {verb} left out of {exactly([os.fspath(path)])[0]} ({noun} "
             f"{first(map(str, reasons))}): tables may lack their numbers, or have earlier ones; `featcache evaluate` "
             "measures them again"
         )
@@ -159,12 +159,16 @@ def blank_damaged(path: Path) -> int:
 def _checked(line: bytes) -> bytes:
     """Return a line without its checksum; ValueError if they do not fit. Lines of earlier versions have no checksum."""
     content, found, checksum = line.rpartition(CHECKSUM)
-    if not found:
-        return line
-    content += b"}"
-    if checksum != b'%08x"}' % crc32c(content):
-        raise ValueError("it does not match its checksum")
-    return content
+    if found:
+        content += b"}"
+        if checksum != b'%08x"}' % crc32c(content):
+            raise ValueError("it does not match its checksum")
+        return content
+    try:
+        json.loads(line.decode())
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    return line
 
 
 def _content(path: Path) -> bytes:

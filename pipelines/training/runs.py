@@ -14,6 +14,7 @@ interrupted copy, files or folders that were exchanged) is noticed when the fold
 versions have no SHA256SUMS; in these, damage is noticed where a file cannot be read any more.
 """
 
+import errno
 import json
 import os
 import zipfile
@@ -43,6 +44,7 @@ from pipelines.training.kept import read_outputs, read_weights, with_weights
 
 T = TypeVar("T")
 UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
+CONTENT = (None, errno.ENOENT, errno.EINVAL)  #: errors of a file's content; others are those of a disk
 FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
 LogLine = dict[str, float]  #: term of the loss -> value, and "step"
 
@@ -218,8 +220,8 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
-            raise  # of the disk, not of the file's content
+        if isinstance(error, OSError) and error.errno not in CONTENT:
+            raise
         reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({reason})"
         raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None

@@ -196,7 +196,7 @@ def test_damaged_lines_are_counted_in_one_warning_until_they_are_measured_again(
         results = read(path)
     assert results == [but(metric="top5")]
     (warning,) = caught
-    assert re.search(r"2 damaged lines.*'.*/results.jsonl' \(line 1, 3\).*`featcache evaluate`", str(warning.message))
+    assert re.search(r"2 damaged lines.*'.*/results.jsonl' \(lines 1, 3\).*`featcache evaluate`", str(warning.message))
     assert damage(results) in str(warning.message)
     assert blank_damaged(path) == 2
     append(path, [ONE])
