@@ -52,7 +52,7 @@ def renamed(text: str, names: Mapping[Path, str]) -> str:
     >>> renamed("media/a.mp4: no frames in 'media/b'", {Path("media/a.mp4"): "a.mp4", Path("media"): ""})
     "a.mp4: no frames in 'b'"
     """
-    new = {}
+    new: dict[str, str] = {}
     for path, name in names.items():
         for spelling in spellings(path):
             new.setdefault(spelling if name else f"{spelling}/", name)
