@@ -55,7 +55,8 @@ def build(
             manifest = Manifest("kitchens", tuple(_clip(shot) for shot in plan), folder)
             manifest.write(folder / "kitchens.csv")
     except OSError as error:
-        raise FeatcacheError(f"cannot write the clips of kitchens to {folder}: {error.strerror or error}") from error
+        place = error.filename or folder
+        raise FeatcacheError(f"cannot write the clips of kitchens to {place}: {error.strerror or error}") from error
     return manifest
 
 

@@ -182,6 +182,6 @@ def build(
         manifest.write(folder / "pairs.csv")
         Manifest("pairs_captions", tuple(captions), folder).write(folder / "pairs_captions.csv")
     except OSError as error:
-        raise FeatcacheError(f"cannot write pairs to {folder}: {error.strerror or error}") from error
+        raise FeatcacheError(f"cannot write pairs to {error.filename or folder}: {error.strerror or error}") from error
     progress(total, total)
     return manifest

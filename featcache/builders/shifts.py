@@ -141,6 +141,6 @@ def build(
             np.savez(file, **arrays)
         manifest.write(folder / "shifts.csv")
     except OSError as error:
-        raise FeatcacheError(f"cannot write shifts to {folder}: {error.strerror or error}") from error
+        raise FeatcacheError(f"cannot write shifts to {error.filename or folder}: {error.strerror or error}") from error
     progress(total, total)
     return manifest

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featcache import schema
 from featcache.errors import StoreError
-from featcache.files import make_folder, sync_folder, write_file
+from featcache.files import disk_errors, make_folder, sync_folder, write_file
 from featcache.store import _format as fmt
 from featcache.store import digests
 from featcache.store._lease import free, lease
@@ -61,7 +61,8 @@ class Block:
         self.entries, self._end = read_log(folder, number, layout)
         os.ftruncate(log.fileno(), self._end)
         self._missing = {row for row in self.span if not self.state(row)}
-        self._record(self.span.start, OWNER, fmt.json_bytes({"pid": os.getpid(), "host": socket.gethostname()}))
+        with disk_errors(folder):
+            self._record(self.span.start, OWNER, fmt.json_bytes({"pid": os.getpid(), "host": socket.gethostname()}))
 
     @classmethod
     def claim(cls, folder: Path, number: int, layout: fmt.Layout) -> "Block | None":
@@ -90,15 +91,17 @@ class Block:
         A done row has `times_bytes` as payload and the bytes of its features, at most `row_bytes`. A failed or absent
         row has the reason as payload and NOTHING as features.
         """
-        self._take_over()
-        self._put(row, state, payload, features)
+        with disk_errors(self._folder):
+            self._take_over()
+            self._put(row, state, payload, features)
 
     def commit(self, store: FeatureStore) -> None:
         """Move the complete block to its place, unless nothing was added, and release the lease."""
         try:
             if self.entries:
-                self._take_over()
-                self._put_in_place(self._files(store))
+                with disk_errors(self._folder):
+                    self._take_over()
+                    self._put_in_place(self._files(store))
             self._shard_path.unlink(missing_ok=True)
             Path(self._log.name).unlink()
         finally:
@@ -124,8 +127,9 @@ class Block:
 
     def sync(self) -> None:
         """Make all that was written durable."""
-        os.fsync(self._shard.fileno())
-        os.fsync(self._log.fileno())
+        with disk_errors(self._folder):
+            os.fsync(self._shard.fileno())
+            os.fsync(self._log.fileno())
         if not self._folder_synced:
             sync_folder(self._shard_path.parent)
             self._folder_synced = True

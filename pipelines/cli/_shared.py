@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featcache.errors import FeatcacheError
+from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
-RESUMING = ("extract", "train-head", "evaluate", "build")  #: commands that continue after a full disk or Ctrl-C
+#: commands that continue after a full disk or Ctrl-C
+RESUMING = ("extract", "import", "train-head", "evaluate", "build", "fetch")
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  #: errors of a full or failing disk
+DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
+    errno.ENOSPC: "; make room, and run the same command again",
+    errno.EDQUOT: "; make room, and run the same command again",
+    errno.EFBIG: "; raise the limit of file sizes (ulimit -f), and run the same command again",
     errno.EACCES: "; change its permissions, or name another folder",
     errno.EPERM: "; change its owner or permissions, or name another folder",
     errno.EROFS: "; name a folder that can be written to",

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,28 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
-def killed_at(path: Path, what: str, line: int) -> bool:
-    """Run the job in a child that dies, without any clean-up, before its line-th line in the store's code."""
+def lines_in(part: str, job: Callable[[], object]) -> int:
+    """The number of lines of this part of the code that a job runs."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        if part not in frame.f_code.co_filename:
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        job()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def killed_at(line: int, part: str, job: Callable[[], object]) -> bool:
+    """Run the job in a child that dies, without any clean-up, before its line-th line in this part of the code."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
@@ -50,7 +71,7 @@ def killed_at(path: Path, what: str, line: int) -> bool:
 
     def trace(frame, event, argument):
         nonlocal left
-        if "featcache/store" not in frame.f_code.co_filename:
+        if part not in frame.f_code.co_filename:
             return None
         if event == "line":
             left -= 1
@@ -59,7 +80,7 @@ def killed_at(path: Path, what: str, line: int) -> bool:
         return trace
 
     sys.settrace(trace)
-    job(path, what)
+    job()
     os._exit(0)
 
 
@@ -92,7 +113,7 @@ def main(folder: Path, step: int, what: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
         if before.exists():
             shutil.copytree(before, path)
-        if not killed_at(path, what, line):
+        if not killed_at(line, "featcache/store", lambda: job(path, what)):
             break
         kills += 1
         good = vouched_for_is_right(path)
