@@ -64,6 +64,7 @@ class Source:
     windows: int  #: T, at least
     report: Imported
     without: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip without features -> (state, reason)
+    notes: dict[str, str] = field(default_factory=dict)  #: clip -> note that a store has on it
 
 
 def import_features(
@@ -213,7 +214,7 @@ def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: M
     if refusal := writer.refusal(features):
         writer.failed(row, refusal)
     else:
-        writer.done(row, features, start, stop)
+        writer.done(row, features, start, stop, source.notes.get(clip_id, ""))
 
 
 def _add_failures(source: Source) -> None:
@@ -410,7 +411,8 @@ def _from_store(
             f"{quoted(store.clip_ids)}, the manifest has {quoted(clip_ids)}{edited}"
         )
     without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
-    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without)
+    notes = {store.clip_ids[row]: note for row, note in store.notes.items()}
+    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without, notes)
 
 
 def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:

@@ -56,7 +56,7 @@ def _jpeg(data: bytes) -> Size | None:
 
 def _webp(data: bytes) -> Size:
     """Return the larger of the canvas and the picture in it."""
-    sizes = []
+    sizes: list[tuple[int, int]] = []
     place = 12
     while place + 18 <= len(data) and len(sizes) < 2:
         kind, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")

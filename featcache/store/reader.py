@@ -205,9 +205,18 @@ class FeatureStore:
         """Row -> the reason why it failed or is absent."""
         if not np.isin(self.state, (fmt.FAILED, fmt.ABSENT)).any():
             return {}
+        return self._reasons(fmt.FAILED, fmt.ABSENT)
+
+    @cached_property
+    def notes(self) -> dict[int, str]:
+        """Row -> a note on a row that is done, such as which of several streams of its source was taken."""
+        return self._reasons(fmt.DONE)
+
+    def _reasons(self, *states: int) -> dict[int, str]:
+        """Row -> reason or note of the rows in these states."""
         paths = (self.path / self.layout.file(block, "failures") for block in range(self.layout.blocks))
         entries = (entry for path in paths for entry in fmt.read_failures(path))
-        return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] != fmt.NOT_TRIED}
+        return {entry["row"]: entry["reason"] for entry in entries if self.state[entry["row"]] in states}
 
     def counts(self) -> dict[str, int]:
         """Name of a state -> number of rows in that state."""
