@@ -95,7 +95,7 @@ class Allowance:
         self._taken += size
         self.left -= size
         if self.left < 0:
-            times = -(-(self._taken - SMALL) // max(self._stored, 1))
+            times = 1 << (-(-(self._taken - SMALL) // max(self._stored, 1))).bit_length()  # more parts may follow
             raise self._error(
                 f"{self._place} would grow from {self._stored} to {self._taken} bytes, more than {GROWTH.value} times "
                 f"plus 64 MiB; {_way_out(GROWTH, times)}"

@@ -66,6 +66,7 @@ class Source:
     report: Imported
     without: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip without features -> (state, reason)
     files: Sequence[Path] = ()
+    notes: dict[str, str] = field(default_factory=dict)  #: clip -> note that a store has on it
 
     def portable(self, error: FeatcacheError) -> str:
         """Return a reason in which the files have their names as in the recipe, without folders."""
@@ -220,7 +221,7 @@ def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: M
     if refusal := writer.refusal(features):
         writer.failed(row, refusal)
     else:
-        writer.done(row, features, start, stop)
+        writer.done(row, features, start, stop, source.notes.get(clip_id, ""))
 
 
 def _add_failures(source: Source) -> None:
@@ -460,7 +461,9 @@ def _from_store(
         )
     store.verify(taken)  # before anything is written: the copy gets digests of its own, which would vouch for damage
     without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
-    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without, [path])
+    notes = {store.clip_ids[row]: note for row, note in store.notes.items()}
+    table = store_table(store, taken)
+    return Source(store.modality, table, store.recipe, store.windows, report, without, [path], notes)
 
 
 def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:

@@ -20,6 +20,7 @@ AT_ONCE = 64  #: rows of a store that are read together
 MOST_CLIPS = 4096  #: clips of a store that are checked, spread evenly
 MOST_BITS = 1 << 26  #: windows x columns of zeros and ones that are held in memory
 WARNING = "LABELS IN FEATURES, or one-hot columns"  #: the beginning of notes and warnings
+ENOUGH = 5  #: clips per class that repeat the place of the largest number
 LEAST = 4  #: clips that repeat what other clips of their class have shown; fewer prove nothing
 
 
@@ -133,10 +134,13 @@ class _ByLabel:
 
     def is_classifier(self) -> bool:
         """Return True if the largest number has another place in each class: probabilities or logits of the classes."""
-        if self._largest is None or len(self._largest) < 2 or self._repeats < LEAST:
+        places = self._largest or {}
+        if len(places) < 2 or self._repeats < ENOUGH * len(places):
             return False
-        few = self._shares or self.width <= 2 * len(self._largest)
-        return few and len(set(self._largest.values())) == len(self._largest)
+        # Two classes that differ in some numbers often have their largest numbers apart, too. Only probabilities, which
+        # have the sum 1, or three classes and more prove that the numbers belong to classes.
+        logits = len(places) > 2 and self.width <= 2 * len(places)
+        return (self._shares or logits) and len(set(places.values())) == len(places)
 
 
 class _Bits:

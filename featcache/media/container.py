@@ -196,8 +196,8 @@ def _video_track(
     try:  # where FFmpeg has refused to decode the first picture, it does not tell the size
         size = (context.width, context.height) if context.width else declared(path, stream.index)
         budget.check_pixels(*size, str(path), MediaError)
-    except MediaError as too_large:
-        return too_large
+    except MediaError as too_many:
+        return too_many
     shown = _shown(stamps)
     error = _clock_error(shown, base, path, "pictures")
     if error:
@@ -315,8 +315,8 @@ def _audio_track(
         return MediaError(f"{path}: its sound has {rate} samples per second as far as FFmpeg can tell; re-encode it")
     try:
         budget.check_rate(rate, f"{path}: its sound", MediaError)
-    except MediaError as too_large:
-        return too_large
+    except MediaError as refused:
+        return refused
     error = _clock_error(stamps, _time_base(stream), path, "sound")
     if error:
         return error

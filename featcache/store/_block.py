@@ -1,7 +1,8 @@
 """An open block: journal/B.shard holds its features, each row in its place; journal/B.log holds a record per row.
 
 A record is row, state and payload, with a checksum. The payload of a done row is start and stop of its windows and the
-checksum of its features; the payload of a failed or absent row is the reason. The last record of a row counts.
+checksum of its features; the payload of a failed or absent row is the reason. The last record of a row counts. A note
+on a done row is a record of its own, before that of the row.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from featcache.store.reader import FeatureStore
 
 RECORD = struct.Struct("<IBI")  #: row, state, bytes of the payload; the payload and a crc32c of all follow
 OWNER = 255  #: the state of a record that names the holder of the lease
+NOTE = 254  #: the state of a record with a note on the row, whose own record follows
 
 WINDOWS = ("window_start", "window_stop")
 
@@ -59,6 +61,7 @@ class Block:
             os.replace(self._paths["features"], self._shard_path)  # the process was killed during the commit
         self._shard = os.fdopen(os.open(self._shard_path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
         self.entries, self._end = read_log(folder, number, layout)
+        self._notes = read_notes(folder, number)  # row -> note on it, for rows that are done
         os.ftruncate(log.fileno(), self._end)
         self._missing = {row for row in self.span if not self.state(row)}
         with disk_errors(folder):
@@ -85,15 +88,15 @@ class Block:
         """True when every row has been written."""
         return not self._missing
 
-    def append(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8]) -> None:
+    def append(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8], note: bytes = b"") -> None:
         """Add a row, in place of an earlier record of it.
 
         A done row has `times_bytes` as payload and the bytes of its features, at most `row_bytes`. A failed or absent
-        row has the reason as payload and NOTHING as features.
+        row has the reason as payload and NOTHING as features. note: a remark on a done row.
         """
         with disk_errors(self._folder):
             self._take_over()
-            self._put(row, state, payload, features)
+            self._put(row, state, payload, features, note)
 
     def commit(self, store: FeatureStore) -> None:
         """Move the complete block to its place, unless nothing was added, and release the lease."""
@@ -165,12 +168,15 @@ class Block:
             if row in self.entries:
                 continue
             if state == fmt.DONE:
-                self._put(row, state, times_bytes(start[k, :t], stop[k, :t]), rows[k])
+                self._put(row, state, times_bytes(start[k, :t], stop[k, :t]), rows[k], reasons.get(row, "").encode())
             elif state != fmt.NOT_TRIED:
                 self._put(row, state, reasons.get(row, "no reason recorded").encode(), NOTHING)
         self._taken_over = True
 
-    def _put(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8]) -> None:
+    def _put(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8], note: bytes = b"") -> None:
+        self._notes[row] = note
+        if note:
+            self._record(row, NOTE, note)
         if state == fmt.DONE:
             features = self._padded(features)
             self._write(row, features)
@@ -220,6 +226,8 @@ class Block:
                 values = np.frombuffer(payload[:-4], "<f8").reshape(2, -1)
                 lengths[row - first] = values.shape[1]
                 times[:, row - first, : values.shape[1]] = values
+                if note := self._notes.get(row):
+                    reasons[row] = (state, note.decode())
             else:
                 reasons[row] = (state, payload.decode(errors="backslashreplace"))
         return {
@@ -257,7 +265,7 @@ def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, in
     while (record := _parse(data, whole)) is not None:
         row, state, payload = record
         whole += RECORD.size + len(payload) + 4
-        if state != OWNER:
+        if state not in (OWNER, NOTE):
             entries[row] = (state, payload)
     if not entries:
         return {}, whole
@@ -276,6 +284,22 @@ def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, in
         )
 
     return {row: (state, payload) for row, (state, payload) in entries.items() if is_valid(row, state, payload)}, whole
+
+
+def read_notes(folder: Path, number: int) -> dict[int, bytes]:
+    """Read the notes in the journal of a block: row -> the note before the row's last record, b"" if there is none."""
+    path = folder / "journal" / f"{number}.log"
+    data, place = path.read_bytes() if path.exists() else b"", 0
+    pending: dict[int, bytes] = {}
+    notes: dict[int, bytes] = {}
+    while (record := _parse(data, place)) is not None:
+        row, state, payload = record
+        place += RECORD.size + len(payload) + 4
+        if state == NOTE:
+            pending[row] = payload
+        elif state != OWNER:
+            notes[row] = pending.pop(row, b"")
+    return notes
 
 
 def owner(folder: Path, number: int) -> str:

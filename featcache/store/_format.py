@@ -8,7 +8,8 @@
     length/              [N] uint32: number of windows of the row, at most T; the other windows are zeros
     state/               [N] uint8: 0 not tried, 1 done, 2 failed, 3 absent in the source
     digest/              [blocks, 7] uint32: crc32c of the block's other files, and a seal over these
-    failures/B.jsonl     the reasons of the failed and absent rows of block B
+    failures/B.jsonl     the reasons of the failed and absent rows of block B, and notes on rows that are done, such as
+                         which of several streams was taken; there is no file without such rows
     journal/B.log, B.shard    block B while it is open: a record per row, with checksums, and the features in place
     extension/           the files above that never change, of a larger store; only while clips are being appended
 

@@ -6,7 +6,7 @@ from typing import Any
 from featcache.files import folder_size
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore, flat
-from featcache.wording import size
+from featcache.wording import quoted, size
 
 NO_LICENCE = "not recorded"
 
@@ -40,7 +40,16 @@ def facts(path: Path) -> dict[str, Any]:
             {"clip_id": store.clip_ids[row], "state": fmt.STATES[store.state[row]], "reason": reason}
             for row, reason in store.failures.items()
         ],
+        **({"notes": _notes(store)} if store.notes else {}),
     }
+
+
+def _notes(store: FeatureStore) -> dict[str, list[str]]:
+    """Note -> ids of the clips that it is about."""
+    clips: dict[str, list[str]] = {}
+    for row, note in store.notes.items():
+        clips.setdefault(note, []).append(store.clip_ids[row])
+    return clips
 
 
 def text(info: dict[str, Any], shown: int) -> str:
@@ -62,6 +71,7 @@ def text(info: dict[str, Any], shown: int) -> str:
     }
     width = max(map(len, lines))
     out = [info["store"], *(f"  {key:{width}}  {value}" for key, value in lines.items())]
+    out += [f"  note: {note}: {quoted(clips)}" for note, clips in info.get("notes", {}).items()]
     failures = info["failures"]
     out += [f"  {failure['state']}: {failure['clip_id']}: {failure['reason']}" for failure in failures[:shown]]
     if len(failures) > shown:

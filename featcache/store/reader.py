@@ -227,12 +227,20 @@ class FeatureStore:
         """Row -> the reason why it failed or is absent."""
         if not np.isin(self.state, (fmt.FAILED, fmt.ABSENT)).any():
             return {}
-        blocks = committed(self.path, self.layout)
+        return self._reasons(fmt.FAILED, fmt.ABSENT)
+
+    @cached_property
+    def notes(self) -> dict[int, str]:
+        """Row -> a note on a row that is done, such as which of several streams of its source was taken."""
+        return self._reasons(fmt.DONE)
+
+    def _reasons(self, *states: int) -> dict[int, str]:
+        """Row -> reason or note of the rows in these states."""
         reasons: dict[int, str] = {}
-        for block in blocks:
+        for block in committed(self.path, self.layout):
             path = self.path / self.layout.file(block, "failures")
             reasons |= fmt.failures(self._small_file(block, "failures"), path, self.layout.span(block))
-        return {row: reason for row, reason in reasons.items() if self.state[row] != fmt.NOT_TRIED}
+        return {row: reason for row, reason in reasons.items() if self.state[row] in states}
 
     def counts(self) -> dict[str, int]:
         """Name of a state -> number of rows in that state."""

@@ -139,9 +139,16 @@ class StoreWriter:
         return number in self._blocks and (row in self._retried or not self._blocks[number].state(row))
 
     def done(
-        self, row: int, features: NDArray[np.floating], start: NDArray[np.floating], stop: NDArray[np.floating]
+        self,
+        row: int,
+        features: NDArray[np.floating],
+        start: NDArray[np.floating],
+        stop: NDArray[np.floating],
+        note: str = "",
     ) -> None:
         """Write a row of t windows, 1 <= t <= T: features (t, *row_shape), start and stop (t,) in seconds or NaN.
+
+        note: a remark that the store keeps with the row, such as which of several streams was taken.
 
         Raises StoreError when the values are not finite or too large for the store's dtype, when the row exists, or
         when another writer has its block.
@@ -157,7 +164,8 @@ class StoreWriter:
         if refusal := self.refusal(features):
             raise StoreError(f"{self.path}: row {row} {refusal}")
         values = np.ascontiguousarray(features, np.dtype(self.layout.dtype).newbyteorder("<"))
-        self._keep(row, fmt.DONE, _block.times_bytes(start, stop), values.reshape(-1).view(np.uint8))
+        times, flat = _block.times_bytes(start, stop), values.reshape(-1).view(np.uint8)
+        self._keep(row, fmt.DONE, times, flat, note.encode(errors="backslashreplace"))
 
     def refusal(self, features: NDArray[np.floating]) -> str:
         """The reason why these values cannot be stored, or ""."""
@@ -214,7 +222,9 @@ class StoreWriter:
     ) -> None:
         self.close()
 
-    def _keep(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8] = NOTHING) -> None:
+    def _keep(
+        self, row: int, state: int, payload: bytes, features: NDArray[np.uint8] = NOTHING, note: bytes = b""
+    ) -> None:
         number = row // self.layout.block_rows
         if not self.claim(row):
             if number in self._others:
@@ -222,7 +232,7 @@ class StoreWriter:
                 rows = f"rows {span.start}-{span.stop - 1}"
                 raise StoreError(f"{self.path}: {rows} are being written by {owner}; wait for it, or stop that process")
             raise StoreError(f"{self.path}: row {row} is already written")
-        self._blocks[number].append(row, state, payload, features)
+        self._blocks[number].append(row, state, payload, features, note)
         self._retried.discard(row)
         self._commit_if_complete(number)
 

@@ -36,6 +36,7 @@ class Part:
     tokens: int = 0  #: number of tokens, where each token of a caption has a row
     read: bool = False  #: True when the source has no more windows
     reason: FeatcacheError | None = None  #: reason for having no rows
+    note: str = ""  #: note on the source, such as which of several streams is taken
     kept: bool = False  #: True when the part was passed to `keep`
 
     def features(self) -> Row:
@@ -88,7 +89,7 @@ class Assembly:
         elif isinstance(piece, Nothing):
             part.reason = piece.reason
         elif part.reason is None and piece.number not in part.pieces:
-            part.expected = piece.of
+            part.expected, part.note = piece.of, piece.note
             part.pieces[piece.number] = piece.start, piece.stop
             part.tokens = part.extractor.tokens(piece.window)
             for remark in filter(None, (part.extractor.remark(piece.window), piece.note)):

@@ -172,6 +172,17 @@ def test_probabilities_of_the_classes():
     assert found(wide / wide.sum(1, keepdims=True), labels) == [text]
 
 
+def test_separable_features_are_no_probabilities():
+    """A few rows, or two classes, whose largest numbers differ prove nothing; probabilities of two classes do."""
+    labels, rng = list("xy" * 12), np.random.default_rng(0)
+    rows = rng.random((24, 2)) + 3 * np.eye(2)[["xy".index(label) for label in labels]]
+    for some in (rows[:10], rows, np.concatenate([rows, rng.random((24, 2))], 1)):
+        assert found(some, labels[: len(some)]) == []
+    shares = rows / rows.sum(1, keepdims=True)
+    assert found(shares[:10], labels[:10]) == []
+    assert "largest number is a function of the label in all 24 clips" in found(shares, labels)[0]
+
+
 def test_a_store_is_searched_whatever_made_it(tmp_path):
     rows = NOISE.copy()
     rows[:, :, 1] = NUMBER[:, None]
