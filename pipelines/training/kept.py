@@ -111,8 +111,10 @@ def with_weights(build: Callable[[], Method], weights: dict[str, Tensor]) -> Met
     try:
         with torch.device("meta"):
             expected = build().state_dict()
-    except (RuntimeError, OverflowError, TypeError) as error:  # sizes of more than 64 bits
-        raise ConfigError(f"no net can be built by the run's settings ({str(error).splitlines()[0][:200]})") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # settings and facts that nobody has checked against each other: nets raise anything
+        raise ConfigError(f"no net can be built by the run's settings ({str(error)[:200]!r})") from None
     finally:
         hook.remove()
     if different := sorted(expected.keys() ^ weights.keys()):

@@ -19,7 +19,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,8 +104,6 @@ class Run:
             raise ValueError(f"it has {len(facts.points)} points, and config.json has {kept}")
         if config.select in VALIDATORS and any(config.select not in point for point in facts.points):
             raise ValueError(f"a point has no score {config.select!r}, which selects the result")
-        if facts.spec.shapes.keys() != config.feeds.keys():
-            raise ValueError(f"spec.shapes has {', '.join(facts.spec.shapes)}, not the feeds {', '.join(config.feeds)}")
         if not facts.spec.classes and not config.captions:
             raise ValueError("spec.classes is empty")
         if set(facts.spec.captions) != set(config.captions):
@@ -152,7 +150,7 @@ class Run:
     def check_spec(self, opened: Opened) -> None:
         """Raise NotTrainedError unless the run was trained on features and classes of these shapes."""
         spec, stores = self.facts.spec, opened.stores
-        expected = {
+        expected: dict[str, Any] = {
             "shapes": {m: tuple(stores[m].row_shape) for m in self.config.feeds},
             "classes": {label: len(names) for label, names in opened.classes.items()},
             "domains": opened.domains,
@@ -269,7 +267,8 @@ def build(config: RunConfig, spec: Spec) -> Method:
 def write(
     folder: Path,
     config: RunConfig,
-    facts: Facts,
+    spec: Spec,
+    facts: dict[str, Any],
     *,
     log: list[LogLine],
     weights: Mapping[str, Tensor],
@@ -278,7 +277,7 @@ def write(
     """Write a run's folder, replacing an older one of that name."""
     contents = {
         "config.json": json.dumps(config.to_json(), indent=1) + "\n",
-        "run.json": json.dumps(settings.to_json(facts, Facts), indent=1) + "\n",
+        "run.json": json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n",
         "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
     }
     with making_folder(folder, replace=True) as scratch:

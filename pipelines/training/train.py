@@ -25,7 +25,7 @@ from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
 from pipelines.training.optimizers import optimizers, update
 from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look, one_class
-from pipelines.training.runs import UNITS_OF, Facts, Run, build, fingerprints, out_of_date, write
+from pipelines.training.runs import UNITS_OF, Run, build, fingerprints, out_of_date, write
 from pipelines.training.shared import Shared
 
 Log = list[dict[str, float]]  #: the terms of each step
@@ -83,21 +83,20 @@ def _train(
         test = opened.test()
         log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
 
-        facts = Facts(
-            read=read,
-            note=stale,
-            recipes={m: store.recipe_sha256 for m, store in opened.stores.items()},
-            untrained=tuple(m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")),
-            collapsed=tuple(collapsed(method, opened.sides.values())) if config.steps else (),  # nothing was trained
-            one_class=tuple(one_class(points[-1].outputs, opened)),
-            points=tuple(point.facts for point in points),
-            versions={"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
-            device=device,
-            tier=opened.features.tier,
-            tier_why=opened.features.why,
-            seconds=round(time.perf_counter() - began, 3),
-            spec=opened.spec,
-        )
+        facts = {
+            "read": read,
+            "note": stale,
+            "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
+            "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
+            "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
+            "one_class": one_class(points[-1].outputs, opened),
+            "points": [point.facts for point in points],
+            "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            "device": device,
+            "tier": opened.features.tier,
+            "tier_why": opened.features.why,
+            "seconds": round(time.perf_counter() - began, 3),
+        }
         outputs = {
             name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs if name not in ONCE
         }
@@ -106,7 +105,7 @@ def _train(
             outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": points[-1].outputs["clip"]}
         units = opened.prepare.state_dict() if opened.prepare else {}
         weights = method.state_dict() | {f"{UNITS_OF}{name}": value for name, value in units.items()}
-        write(folder, config, facts, log=log, weights=weights, outputs=outputs)
+        write(folder, config, opened.spec, facts, log=log, weights=weights, outputs=outputs)
 
 
 def fit(

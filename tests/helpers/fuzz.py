@@ -294,7 +294,7 @@ def weights(data, rng):
     name = rng.choice(list(content))
     value = content[name]
     others = [
-        value[:1],
+        value.flatten()[:1],
         value[None],
         value.flatten(),
         value.to(torch.complex64),

@@ -1,6 +1,8 @@
 """Changed files of stores, archives and runs: each command works or says why not, soon and in little memory."""
 
 import json
+import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -9,8 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featcache.errors import FeatcacheError
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.training.runs import Run
+from pipelines.training.train import train
 from tests.conftest import ROOT
-from tests.helpers import fuzz
+from tests.helpers import caption_stores, fuzz, skeleton_stores
 
 MB = 200  #: that a change may take
 EVERY = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
@@ -78,3 +84,28 @@ def test_a_changed_file_takes_little_memory(base):
     done = subprocess.run([sys.executable, "-c", code, str(base)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) < MB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("helper", [caption_stores, skeleton_stores], ids=["retrieval", "clustering"])
+def test_a_changed_run_of_another_task_is_a_sentence(helper, tmp_path):
+    stores = helper.write_all(tmp_path / "stores")
+    run = train(helper.run(eval_every=1, keep=2, select="mean"), stores, tmp_path / "runs")
+    assert evaluate(run, stores)
+    names = sorted(path.name for path in run.iterdir())
+    for seed in range(300):
+        folder = tmp_path / "changed" / run.name
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run, folder)
+        rng = random.Random(seed)
+        what = fuzz.change(folder / names[seed % len(names)], rng)
+        fuzz.resum(tmp_path, folder / names[seed % len(names)])
+        with fuzz.limited(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                evaluate(folder, stores)
+                Run.open(folder).log()
+            except (FeatcacheError, OSError):
+                continue
+            except Exception as error:
+                raise AssertionError(f"{names[seed % len(names)]} ({what}, {seed})") from error
