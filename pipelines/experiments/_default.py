@@ -37,14 +37,15 @@ def default(folder: Path) -> Experiment:
     manifest = open_manifest(folder.parent, folder.resolve().name)
     stores, notes = _usable(folder)
     feeds = _feeds(stores)
-    empty = np.flatnonzero(featureless((stores[feed.store] for feed in feeds.values()), np.arange(len(manifest))))
+    without = np.flatnonzero(featureless((stores[feed.store] for feed in feeds.values()), np.arange(len(manifest))))
     test_split = "test" if manifest.rows(split="test") else "train"
     unfit: dict[tuple[str, str], str] = {}  # domain, side of the shifts -> reason why it is not there
     for domain in manifest.domains:
-        if reason := _lacking(manifest, domain, "train", empty.tolist()):
+        untrained = _empty(manifest, domain, "train", without.tolist())
+        if reason := untrained or _unlabelled(manifest, domain, "train"):
             unfit[domain, "source"] = reason
-        untrained = "" if manifest.rows(domain=domain, split="train") else "it has no train clips"
-        if reason := untrained or _lacking(manifest, domain, test_split, empty.tolist()):
+        untested = _empty(manifest, domain, test_split, without.tolist())
+        if reason := untrained or untested or _unlabelled(manifest, domain, test_split):
             unfit[domain, "target"] = reason
     by_side = {side: [d for d in manifest.domains if (d, side) not in unfit] for side in ("source", "target")}
     shifts = [(source, target) for source in by_side["source"] for target in by_side["target"] if source != target]
@@ -101,16 +102,20 @@ def _feeds(stores: dict[str, FeatureStore]) -> dict[str, Feed]:
     return feeds
 
 
-def _lacking(manifest: Manifest, domain: str, split: str, empty: list[int]) -> str:
-    """Return the reason why clips of a split are not all labelled, or have no features; "" if they can be used."""
-    rows, kinds = manifest.rows(domain=domain, split=split), manifest.classes.keys()
+def _empty(manifest: Manifest, domain: str, split: str, without: list[int]) -> str:
+    """Return the reason why a split of a domain has no clips with features; "" if it has. without: rows without any."""
+    rows = manifest.rows(domain=domain, split=split)
     if not rows:
         return f"it has no {split} clips"
+    return f"none of its {len(rows)} {split} clips has features" if set(rows) <= set(without) else ""
+
+
+def _unlabelled(manifest: Manifest, domain: str, split: str) -> str:
+    """Return the reason why not all clips of a split have all labels; "" if they do."""
+    rows, kinds = manifest.rows(domain=domain, split=split), manifest.classes.keys()
     if not kinds:
         return "the manifest has no labels"
-    unlabelled = [manifest.clips[row].clip_id for row in rows if manifest.clips[row].labels.keys() != kinds]
-    if unlabelled:
-        return (
-            f"{len(unlabelled)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {unlabelled[0]!r})"
-        )
-    return f"none of its {len(rows)} {split} clips has features" if set(rows) <= set(empty) else ""
+    lacking = [manifest.clips[row].clip_id for row in rows if manifest.clips[row].labels.keys() != kinds]
+    if not lacking:
+        return ""
+    return f"{len(lacking)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {lacking[0]!r})"
