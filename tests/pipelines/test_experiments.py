@@ -72,6 +72,7 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     write_store(tmp_path / "toy", clips, "audio", states={0: "absent"})
     write_store(tmp_path / "toy", clips, "silent", states=dict.fromkeys(range(36), "absent"))
     write_store(tmp_path / "toy", clips, "hof", stop_after=3)
+    write_store(tmp_path / "toy", dataclasses.replace(clips, clips=clips.clips[:30]), "shorter")
     experiment = experiments.load(tmp_path / "toy")
     assert experiment.runs[0].feeds == {"audio": Feed("audio"), "rgb": Feed("hog")}
     assert {config.absent for config in experiment.runs} == {"mask"}
@@ -81,6 +82,7 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     assert f"night is no source, because 12 of its 12 train clips have no label (clip {clip!r})" in experiment.note
     assert "day is no" not in experiment.note
     assert "hof, because it is unfinished" in experiment.note
+    assert "shorter, because its clips are not those of the manifest" in experiment.note
     assert "silent, because none of its 36 clips has features" in experiment.note
 
 
