@@ -49,7 +49,8 @@ def choose(experiment: str, runs: Path, metric: str | None) -> None:
 
     The runs of EXPERIMENT must include several settings. For each row of the table and each shift, the output lists the
     candidate that each validator chooses, its accuracy, the accuracy lost to the best candidate (oracle), and the rank
-    correlation of score and accuracy. Scores are computed on the train rows of the run's target.
+    correlation of score and accuracy. The lines "all shifts" do so for one setting on all shifts, by means over the
+    shifts. Scores are computed on the train rows of the run's target.
 
     \b
     Example, after train-head and evaluate with --set method.lambda_g=0.1, then with 0.3, then with 1:

@@ -39,7 +39,7 @@ def check_ahead(configs: Iterable[RunConfig], stores: Path, device: str = "cpu")
     if len(errors) == 1:
         raise next(iter(errors.values()))
     if errors:
-        raise ConfigError("no run can be made:\n  " + first(errors, between="\n  "))
+        raise ConfigError("no run can be made:\n  " + first(errors, 3, "\n  "))
 
 
 def check_writable(folder: Path) -> None:

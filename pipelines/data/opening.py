@@ -178,8 +178,8 @@ class Opened:
                     "again, or take another test domain"
                 )
             raise ConfigError(
-                f"no {where}; give clips the split {split!r}, or set test_split=train to test the clips of the split "
-                "'train' (transductive: the method adapts to the test clips, without their labels)"
+                f"no {where}; give clips the split {split!r}, or set test_split=train to test the train clips, to "
+                "which methods adapt without their labels (transductive)"
             )
         if len(rows) < self.clusters:
             raise ConfigError(

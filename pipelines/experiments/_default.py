@@ -7,7 +7,7 @@ import numpy as np
 
 from featcache import FeatureStore, Manifest
 from featcache.columns import features_of
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, StoreError
 from featcache.store import DONE, NOT_TRIED
 from featcache.wording import first
 from pipelines.config import Feed
@@ -36,16 +36,17 @@ def default(folder: Path) -> Experiment:
     from pipelines.experiments import kitchens
 
     manifest = open_manifest(folder.parent, folder.resolve().name)
-    stores, notes = _usable(folder)
+    stores, notes = _usable(folder, manifest)
     feeds = _feeds(stores)
-    empty = np.flatnonzero(featureless((stores[feed.store] for feed in feeds.values()), np.arange(len(manifest))))
+    without = np.flatnonzero(featureless((stores[feed.store] for feed in feeds.values()), np.arange(len(manifest))))
     test_split = "test" if manifest.rows(split="test") else "train"
     unfit: dict[tuple[str, str], str] = {}  # domain, side of the shifts -> reason why it is not there
     for domain in manifest.domains:
-        if reason := _lacking(manifest, domain, "train", empty.tolist()):
+        untrained = _empty(manifest, domain, "train", without.tolist())
+        if reason := untrained or _unlabelled(manifest, domain, "train"):
             unfit[domain, "source"] = reason
-        untrained = "" if manifest.rows(domain=domain, split="train") else "it has no train clips"
-        if reason := untrained or _lacking(manifest, domain, test_split, empty.tolist()):
+        untested = _empty(manifest, domain, test_split, without.tolist())
+        if reason := untrained or untested or _unlabelled(manifest, domain, test_split):
             unfit[domain, "target"] = reason
     by_side = {side: [d for d in manifest.domains if (d, side) not in unfit] for side in ("source", "target")}
     shifts = [(source, target) for source in by_side["source"] for target in by_side["target"] if source != target]
@@ -65,28 +66,39 @@ def default(folder: Path) -> Experiment:
     return Experiment(manifest.name, doc, taught, note=" ".join(filter(None, notes)))
 
 
-def _usable(folder: Path) -> tuple[dict[str, FeatureStore], list[str]]:
+def _usable(folder: Path, manifest: Manifest) -> tuple[dict[str, FeatureStore], list[str]]:
     """The finished stores of a folder that hold features, by name, and notes that name all others."""
     found = {path.stem: FeatureStore.open(path) for path in sorted(folder.glob("*.zarr"))}
-    usable = {name: store for name, store in found.items() if NOT_TRIED not in store.state and DONE in store.state}
+    reasons = {name: reason for name, store in found.items() if (reason := _unusable(store, manifest))}
+    usable = {name: store for name, store in found.items() if name not in reasons}
     if not usable:
+        names = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
         raise ConfigError(
-            f"no finished store with features in {folder}; there are: {', '.join(found) or 'no stores'}. Run "
-            "`featcache extract` first"
+            f"no finished store with features in {folder}; there are: {names or 'no stores'}. Run `featcache extract` "
+            "first"
         )
     named = features_of(usable)
     describing = [name for name in usable if name not in named]
     if not named:
         raise ConfigError(f"{folder} has only stores that describe clips by their names: {', '.join(describing)}")
-    reasons = []
-    for name, store in found.items():
-        if NOT_TRIED in store.state:
-            reasons.append(f"{name}, because it is unfinished (run the same `featcache extract` again)")
-        elif name not in usable:
-            reasons.append(f"{name}, because none of its {len(store)} clips has features")
-    notes = [f"LEFT OUT: {', '.join(describing)}, stores whose names describe clips; an experiment file can name them."]
-    unfinished = [f"LEFT OUT: {'; '.join(reasons)}."]
-    return {name: usable[name] for name in named}, (notes if describing else []) + (unfinished if reasons else [])
+    notes = []
+    if describing:
+        names = ", ".join(describing)
+        notes.append(f"LEFT OUT: {names}, stores whose names describe clips; an experiment file can name them.")
+    if reasons:
+        notes.append(f"LEFT OUT: {'; '.join(f'{name}, because {reason}' for name, reason in reasons.items())}.")
+    return {name: usable[name] for name in named}, notes
+
+
+def _unusable(store: FeatureStore, manifest: Manifest) -> str:
+    """Return the reason why an experiment cannot use a store; "" if it can."""
+    try:
+        store.check_rows(manifest)
+    except StoreError:
+        return "its clips are not those of the manifest; run the same `featcache extract` again"
+    if NOT_TRIED in store.state:
+        return "it is unfinished; run the same `featcache extract` again"
+    return "" if DONE in store.state else f"none of its {len(store)} clips has features"
 
 
 def _feeds(stores: dict[str, FeatureStore]) -> dict[str, Feed]:
@@ -102,16 +114,20 @@ def _feeds(stores: dict[str, FeatureStore]) -> dict[str, Feed]:
     return feeds
 
 
-def _lacking(manifest: Manifest, domain: str, split: str, empty: list[int]) -> str:
-    """Return the reason why clips of a split are not all labelled, or have no features; "" if they can be used."""
-    rows, kinds = manifest.rows(domain=domain, split=split), manifest.classes.keys()
+def _empty(manifest: Manifest, domain: str, split: str, without: list[int]) -> str:
+    """Return the reason why a split of a domain has no clips with features; "" if it has. without: rows without any."""
+    rows = manifest.rows(domain=domain, split=split)
     if not rows:
         return f"it has no {split} clips"
+    return f"none of its {len(rows)} {split} clips has features" if set(rows) <= set(without) else ""
+
+
+def _unlabelled(manifest: Manifest, domain: str, split: str) -> str:
+    """Return the reason why not all clips of a split have all labels; "" if they do."""
+    rows, kinds = manifest.rows(domain=domain, split=split), manifest.classes.keys()
     if not kinds:
         return "the manifest has no labels"
-    unlabelled = [manifest.clips[row].clip_id for row in rows if manifest.clips[row].labels.keys() != kinds]
-    if unlabelled:
-        return (
-            f"{len(unlabelled)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {unlabelled[0]!r})"
-        )
-    return f"none of its {len(rows)} {split} clips has features" if set(rows) <= set(empty) else ""
+    lacking = [manifest.clips[row].clip_id for row in rows if manifest.clips[row].labels.keys() != kinds]
+    if not lacking:
+        return ""
+    return f"{len(lacking)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {lacking[0]!r})"

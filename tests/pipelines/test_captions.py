@@ -1,6 +1,7 @@
 """From captions and clips to batches: which captions a side has, how they are drawn, and what is refused."""
 
 import dataclasses
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipelines.config import Feed, RunConfig
 from pipelines.data.captions import clip_rows
 from pipelines.data.draws import batches, draws
 from pipelines.data.opening import open_run
-from tests.helpers.caption_stores import CAPTIONS, EXPERTS, TOKENS, captions, clips, feeds, run, write_all
+from tests.helpers.caption_stores import CAPTIONS, EXPERTS, TOKENS, captions, clips, feeds, run, write, write_all
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,31 @@ def test_captions_without_features_are_refused_or_left_out(tmp_path):
         _ = open_run(run(absent="refuse"), stores).sides
     for absent in ("drop", "mask"):
         assert open_run(run(absent=absent), stores).sides["source"].captions.count.tolist() == [1, 1, 3] + [1, 2, 3] * 2
+
+
+def test_clips_and_captions_without_features_are_named_and_rank_nothing(tmp_path):
+    """A clip without any expert is no candidate, and its captions ask for nothing, like captions without features."""
+    of = clips()
+    test = of.rows(domain="night", split="test")
+    gone = [of.rows(domain="day", split="train")[3], test[0]]
+    unread = [k for k, clip in enumerate(captions(of)) if clip.of == of.clips[test[2]].clip_id][:2]  # of three
+    stores = write_all(tmp_path, lacking=gone, unread=unread)
+    shutil.rmtree(stores / "clips" / "object.zarr")
+    points = np.random.default_rng(7).normal(size=(len(of), 4))
+    write(stores, of, "object", *EXPERTS["object"], points, gone)
+    opened = open_run(run(), stores)
+    assert gone[0] not in opened.sides["source"].rows
+    tested = opened.test()
+    assert tested.rows == test[1:]
+    assert tested.captions.count.tolist() == [2, 1, 1, 2, 3]
+    texts = list(map(str, opened.left_out))
+    assert [text.partition(" have")[0].partition(" has")[0] for text in texts] == [
+        "NO FEATURES: 1 of 9 train clips of day",
+        "NO FEATURES: 1 of 6 test clips",
+        "NO FEATURES: 2 of 11 captions of test clips",
+    ]
+    assert texts[1].endswith(of.clips[test[0]].clip_id)
+    assert open_run(run(), write_all(tmp_path / "whole", lacking=())).left_out == ()
 
 
 def test_a_side_without_any_caption_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -13,10 +14,16 @@ import pytest
 from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest
+from featcache.errors import ConfigError
 from pipelines.cli import extract as cli_extract
 from pipelines.cli import main
+from pipelines.config import Feed
+from pipelines.data import ahead
+from pipelines.data.ahead import check_ahead
+from pipelines.data.opening import open_run
 from tests.helpers.media import write_sound
-from tests.helpers.stores import write_all
+from tests.helpers.stores import manifest, write_all
+from tests.helpers.stores import run as toy_run
 
 
 def run(*arguments):
@@ -265,6 +272,124 @@ def test_train_head_prints_the_folder_of_runs_and_nothing_else(tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'runs'}\n"
     assert "2 trained in" in result.stderr
+
+
+QUICK = ("--workers", 1, "--seeds", 0, "--set", "steps=1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Stores of two domains, and the runs of the default experiment on them."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_all(folder / "stores")
+    words = ("--runs", folder / "runs", *QUICK[2:])
+    assert run("train-head", folder / "stores" / "toy", *words, "--workers", 1).exit_code == 0
+    assert run("evaluate", folder / "stores" / "toy", *words).exit_code == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--stores", "nostores"), "no folder nostores; name the folder of all stores"),
+        (("--device", "cuda:99"), "no device 'cuda:99'"),
+        (("--set", "manifest=tory"), "no stores of a manifest 'tory'.*did you mean 'toy'"),
+        (("--set", "feeds.rgb.store=hag"), "no store 'hag'.*did you mean 'hog'"),
+        (("--set", "test_split=val", "--only", "source-only"), "no val rows of"),
+        (("--runs", "file"), "Not a directory|File exists|file has none of the"),
+    ],
+)
+def test_what_is_wrong_for_all_runs_is_one_error_before_the_first(tmp_path, monkeypatch, trained, options, message):
+    """No progress, no list of runs, no folder of runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    folder = trained / "stores" / "toy"
+    for command in ("train-head", "evaluate"):
+        result = run(command, folder, "--runs", "runs", *QUICK[0 if command == "train-head" else 2 :], *options)
+        assert result.exit_code == 1
+        assert re.search(f"Error: [^!]*({message})", result.stderr), result.stderr
+        assert "failed" not in result.stderr
+        assert result.stdout == ""
+        assert not list(tmp_path.glob("runs/*"))
+
+
+def test_an_error_of_some_runs_is_left_to_them(tmp_path, monkeypatch):
+    clips = manifest(domains=("day", "night"))
+    stores = write_all(tmp_path / "stores", clips)
+    check_ahead([toy_run(feeds={"rgb": Feed("hag")}), toy_run()], stores)
+    two = [toy_run(feeds={"rgb": Feed("hag")}), toy_run(feeds={"flow": Feed("huf")})]
+    with pytest.raises(ConfigError, match="no run can be made:\n  no store 'hag'.*\n  no store 'huf'"):
+        check_ahead([*two, *two], stores)
+    opened = []
+    monkeypatch.setattr(ahead, "open_run", lambda *of: opened.append(of) or open_run(*of))
+    check_ahead([toy_run(seed=seed) for seed in range(9)], stores)
+    assert len(opened) == 1
+
+
+def test_equal_reasons_are_one_line(tmp_path, trained):
+    """Of runs that failed, and of runs without a result."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    words = (tmp_path / "stores" / "toy", "--runs", tmp_path / "runs", "--seeds", "0,1", "--set", "optim.lr=1e30")
+    result = run("train-head", *words, "--workers", 1, "--set", "steps=3", "--only", "source-only")
+    assert result.exit_code == 1
+    reasons = [line for line in result.stderr.splitlines() if "lower optim.lr" in line]
+    assert 1 <= len(reasons) < 4
+    assert " runs, the first source_only" in reasons[0]
+    words = (*words[:3], *QUICK[2:])
+    for folder in (tmp_path / "runs").glob("source_only_*"):
+        (folder / "head.pt").write_bytes(b"")
+    result = run("evaluate", *words)
+    assert re.search("4 of 8 runs have no result; `featcache train-head .*` trains the runs", result.stderr)
+    shutil.rmtree(tmp_path / "runs")
+    result = run("evaluate", *words)
+    assert re.search("none of the 8 runs of toy; `featcache train-head .*` trains them", result.stderr)
+
+
+def test_missing_labels_are_no_missing_runs(tmp_path):
+    """`train-head` has no labels to give."""
+    unlabelled = manifest(labels=lambda domain, split, name: {} if domain == "night" else {"label": name})
+    stores = write_all(tmp_path / "stores", unlabelled)
+    (tmp_path / "mine.py").write_text(
+        "from tests.helpers.stores import run\nRUNS = [run(steps=1, seed=k) for k in range(3)]\n"
+    )
+    words = (tmp_path / "mine.py", "--stores", stores, "--runs", tmp_path / "runs")
+    assert run("train-head", *words, "--workers", 1).exit_code == 0
+    result = run("evaluate", *words)
+    assert result.exit_code == 1
+    assert "train-head" not in result.stderr
+    assert re.search(
+        "3 of 3 runs have no result:\n  3 runs, the first .*6 of 6 test clips have none.*label", result.stderr
+    )
+    shutil.rmtree(next((tmp_path / "runs").glob("source*")))
+    assert re.search("train-head .*trains the 1 of them that", run("evaluate", *words).stderr)
+
+
+def test_a_report_without_stores_is_a_page_and_a_warning(tmp_path, trained):
+    words = (trained / "stores" / "toy", "--runs", trained / "runs", *QUICK[2:])
+    whole = run("report", *words, "--out", tmp_path / "whole.html")
+    assert (whole.exit_code, whole.stderr) == (0, "")
+    part = run("report", *words, "--stores", tmp_path / "nostores", "--out", tmp_path / "part.html")
+    assert part.exit_code == 0
+    assert len(part.stderr.splitlines()) == 1
+    assert "nostores" in part.stderr
+
+
+def test_clips_without_features_are_named_in_table_and_report(tmp_path):
+    clips = manifest()
+    gone = clips.rows(domain="night", split="test")[:2]
+    stores = write_all(tmp_path / "stores", clips, states=dict.fromkeys(gone, "failed"))
+    words = (stores / "toy", "--runs", tmp_path / "runs", *QUICK[2:])
+    assert run("train-head", *words, "--workers", 1).exit_code == 0
+    assert run("evaluate", *words).exit_code == 0
+    assert run("report", *words, "--out", tmp_path / "page.html").exit_code == 0
+    note = (
+        f"2 of 6 test clips have no features, so they are not scored: {', '.join(clips.clips[k].clip_id for k in gone)}"
+    )
+    table = run("table", *words)
+    assert f"NO FEATURES in day→night: {note}" in " ".join(table.stdout.split())
+    assert "day→night 4, night→day 6" in table.stdout
+    assert note in (tmp_path / "page.html").read_text()
+    assert note in " ".join(run("table", *words, "--metric", "norms").stdout.split())
 
 
 def test_a_store_of_another_manifest_is_refused(clip_folder):

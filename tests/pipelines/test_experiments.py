@@ -75,6 +75,7 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     write_store(tmp_path / "toy", clips, "audio", states={0: "absent"})
     write_store(tmp_path / "toy", clips, "silent", states=dict.fromkeys(range(36), "absent"))
     write_store(tmp_path / "toy", clips, "hof", stop_after=3)
+    write_store(tmp_path / "toy", dataclasses.replace(clips, clips=clips.clips[:30]), "shorter")
     experiment = experiments.load(tmp_path / "toy")
     assert experiment.runs[0].feeds == {"audio": Feed("audio"), "rgb": Feed("hog")}
     assert {config.absent for config in experiment.runs} == {"mask"}
@@ -84,6 +85,7 @@ def test_default_experiment_takes_what_is_usable(tmp_path):
     assert f"night is no source, because 12 of its 12 train clips have no label (clip {clip!r})" in experiment.note
     assert "day is no" not in experiment.note
     assert "hof, because it is unfinished" in experiment.note
+    assert "shorter, because its clips are not those of the manifest" in experiment.note
     assert "silent, because none of its 36 clips has features" in experiment.note
 
 
@@ -106,11 +108,11 @@ def test_default_experiment_leaves_out_domains_without_features(tmp_path, split,
     clips = manifest(domains=("day", "dusk", "night"))
     states = dict.fromkeys(clips.rows(domain="night", split=split), "failed")
     experiment = experiments.load(write_all(tmp_path, clips, states=states) / "toy")
-    (count,) = {len(clips.rows(domain="night", split=split))}
-    for side in ("source", "target"):
-        reason = f"night is no {side}, because none of its {count} {split} clips has features"
-        assert (reason in experiment.note) == (side in sides[-1:] if split == "test" else side == "source")
-    assert "night" not in {run.test for run in experiment.runs} or split == "train"
+    count = len(clips.rows(domain="night", split=split))
+    reason = f"none of its {count} {split} clips has features"
+    assert [s for s in ("source", "target") if f"night is no {s}, because {reason}" in experiment.note] == sides
+    assert "night" not in {run.test for run in experiment.runs}
+    assert ("night" in {run.source[0] for run in experiment.runs}) == (sides == ["target"])
 
 
 def test_default_experiment_on_train_clips_only_is_transductive(tmp_path):
