@@ -391,8 +391,9 @@ def _joined(key: str, tables: Mapping[Path, External]) -> External:
         for clip_id in table.ids:
             if first.setdefault(clip_id, path) != path:
                 raise FormatError(
-                    f"clip {clip_id!r} of {key} is in {first[clip_id]} and in {path}; import one of them, or each into"
-                    " a store of its own: one command per file, with --key KEY=NAME"
+                    f"clip {clip_id!r} of {key} is in {first[clip_id]} and in {path}; import one of them, or each with"
+                    f" a command of its own, into another store (--key KEY=NAME). If the files have no ids,"
+                    f" {bridges.GIVE_IDS}"
                 )
     places = [(table, k) for table in tables.values() for k in range(len(table.ids))]
 

@@ -9,6 +9,7 @@ from featcache.wording import first
 from pipelines.cli._shared import PATH, note, progress_bar
 
 if TYPE_CHECKING:
+    from featcache.importing import Imported
     from featcache.store import FeatureStore
 
 
@@ -81,15 +82,20 @@ def import_(
             f"{report.key}: {len(report.matched)} clips matched, {len(report.missing)} missing in {named}, "
             f"{len(report.extra)} extra (not in the manifest)"
         )
-        for text in report.notes:
-            note(f"{report.key}: {text}")
-        _list(f"{report.key}: missing", report.missing)
-        _list(f"{report.key}: extra", report.extra)
-        _list(f"{report.key}: edited, not imported", [f"{clip_id}: {edit}" for clip_id, edit in report.edited])
-        _list(f"{report.key}: failed", [f"{clip_id}: {reason}" for clip_id, reason in report.failed])
+        _details(report)
         unusable |= bool(report.failed) or not counts["done"]
     if unusable:
         raise SystemExit(1)
+
+
+def _details(report: "Imported") -> None:
+    """Print the notes of an import, and its clips that have no features."""
+    for text in report.notes:
+        note(f"{report.key}: {text}")
+    _list(f"{report.key}: missing", report.missing)
+    _list(f"{report.key}: extra", report.extra)
+    _list(f"{report.key}: edited, not imported", [f"{clip_id}: {edit}" for clip_id, edit in report.edited])
+    _list(f"{report.key}: failed", [f"{clip_id}: {reason}" for clip_id, reason in report.failed])
 
 
 @click.command("export")
