@@ -241,8 +241,6 @@ def check(config: RunConfig) -> None:
     config.task.check(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
-    _one_of("preparation.rows", config.preparation.rows, ROWS)
-    _one_of("preparation.units", config.preparation.units, UNITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
     _one_of("select", config.select, RULES)
     _one_of("fidelity", config.fidelity, ("exact", "adapter"))
@@ -340,6 +338,8 @@ def _check_sides(config: RunConfig) -> None:
 
 
 def _check_feeds(config: RunConfig) -> None:
+    _one_of("preparation.rows", config.preparation.rows, ROWS)
+    _one_of("preparation.units", config.preparation.units, UNITS)
     feeds = config.feeds
     if not feeds:
         raise ConfigError("feeds is empty; name at least one modality and its store")
