@@ -170,8 +170,13 @@ class RunConfig:
 
         The default preparation is left out, so that the ids of runs from before there was one stay the same.
         """
+        return self.all_settings if self.preparation != Preparation() else _without(self.all_settings, "preparation")
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
         content: dict[str, Any] = settings.to_json(self, RunConfig)
-        return content if self.preparation != Preparation() else _without(content, "preparation")
+        return content
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RunConfig":
@@ -190,7 +195,7 @@ def override(config: RunConfig, *changes: str) -> RunConfig:
     Entries of lists are separated by commas, `none` is None, and `method=source_only` takes another method with its
     default parameters.
     """
-    data: Any = settings.to_json(config, RunConfig)
+    data: Any = config.all_settings
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals or not path.strip():
