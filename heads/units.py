@@ -123,8 +123,9 @@ class Prepare(nn.Module):
         self._scale(x_BT)
         if self.units != "none":
             mean, std = (self.get_buffer(f"{name}:{modality}") for name in ("mean", "std"))
-            at_B = domain_B if len(mean) > 1 else torch.zeros_like(domain_B)
-            x_BT.sub_(mean[at_B, None]).div_(std[at_B, None])
+            if len(mean) > 1:
+                mean, std = mean[domain_B], std[domain_B]
+            x_BT.sub_(mean[:, None]).div_(std[:, None])
             x_BT.mul_(present_BT.reshape(*present_BT.shape, *[1] * (x_BT.dim() - 2)))
         return x_BT
 

@@ -179,8 +179,13 @@ class RunConfig:
 
         The default preparation is left out, so that the ids of runs from before there was one stay the same.
         """
+        return self.all_settings if self.preparation != Preparation() else _without(self.all_settings, "preparation")
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
         content: dict[str, Any] = settings.to_json(self, RunConfig)
-        return content if self.preparation != Preparation() else _without(content, "preparation")
+        return content
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RunConfig":
@@ -199,7 +204,7 @@ def override(config: RunConfig, *changes: str) -> RunConfig:
     Entries of lists are separated by commas, `none` is None, and `method=source_only` takes another method with its
     default parameters.
     """
-    data: Any = settings.to_json(config, RunConfig)
+    data: Any = config.all_settings
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals or not path.strip():
@@ -250,8 +255,6 @@ def check(config: RunConfig) -> None:
     config.task.check(config)
     _one_of("train_split", config.train_split, SPLITS)
     _one_of("test_split", config.test_split, SPLITS)
-    _one_of("preparation.rows", config.preparation.rows, ROWS)
-    _one_of("preparation.units", config.preparation.units, UNITS)
     _one_of("absent", config.absent, ("refuse", "drop", "mask"))
     _one_of("select", config.select, RULES)
     _one_of("fidelity", config.fidelity, ("exact", "adapter"))
@@ -349,6 +352,8 @@ def _check_sides(config: RunConfig) -> None:
 
 
 def _check_feeds(config: RunConfig) -> None:
+    _one_of("preparation.rows", config.preparation.rows, ROWS)
+    _one_of("preparation.units", config.preparation.units, UNITS)
     feeds = config.feeds
     if not feeds:
         raise ConfigError("feeds is empty; name at least one modality and its store")

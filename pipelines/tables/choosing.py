@@ -187,7 +187,8 @@ def _cells(rows: Iterable[Result], experiment: Experiment, metric: str) -> Cells
     for run, results in runs.items():
         for column in columns.get(run, ()) if metric in results else ():
             result = results[metric]
-            settings = json.dumps({k: v for k, v in result.config.items() if k not in APART}, sort_keys=True)
+            whole = RunConfig.from_json(result.config).all_settings  # with defaults that a row does not write
+            settings = json.dumps({k: v for k, v in whole.items() if k not in APART}, sort_keys=True)
             protocol = json.dumps([result.config.get(name) for name in PROTOCOL])
             seeds = cells.setdefault((result.row, column), {}).setdefault(protocol, {}).setdefault(settings, {})
             if seeds.setdefault(result.seed, results) is not results:

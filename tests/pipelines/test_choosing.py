@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from featcache.errors import ConfigError
 from heads.methods import rna, shot
 from pipelines.cli import main
-from pipelines.config import Optim
+from pipelines.config import Optim, Preparation
 from pipelines.evaluation.results import append
 from pipelines.experiments import Experiment
 from pipelines.tables.choosing import choices, evaluated, groups, spearman, table
@@ -65,6 +65,14 @@ def test_rows_shifts_and_experiments_are_kept_apart_and_an_oracle_is_no_candidat
     assert groups(rows, toy(rows), "top1") == groups(swept(), toy(swept()), "top1")
     both = [*swept(), *swept(base=config("RNA (UDA)", ("night",), "day", 0, target="day"))]
     assert list(groups(both, toy(both), "top1")) == [("RNA (UDA)", "day→night"), ("RNA (UDA)", "night→day")]
+
+
+def test_a_candidate_with_the_default_preparation_is_named_by_it():
+    """Although its configuration does not write the default."""
+    runs = [replace(ADAPTED, preparation=Preparation(units=units)) for units in ("none", "domain")]
+    rows = [result(run, value) for run, value in zip(runs, (0.5, 0.6), strict=True)]
+    (candidates,) = groups(rows, toy(rows), "top1").values()
+    assert {candidate.name for candidate in candidates} == {f"preparation.units={u}" for u in ("none", "domain")}
 
 
 def test_runs_that_differ_in_their_start_only_are_refused():
