@@ -35,6 +35,7 @@ STORE = "store"  #: the format name of our own stores
 BLOCKS = 128  #: blocks of a store that are filled at a time; a block has 24 to 48 MB
 SHOWN = 10  #: names in a note
 ANOTHER_STORE = "to import anyway, name another store with --key KEY=NAME, or remove that one"
+KEPT_FACTS = ("licence", "trained_on")  #: facts of a store that are true of its copies, too
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: a store's name, which becomes a folder's name
 
 Survey = tuple[dict[str, Any], tuple[int, ...], int]  #: a store's recipe, row shape and T
@@ -64,6 +65,7 @@ class Source:
     windows: int  #: T, at least
     report: Imported
     without: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip without features -> (state, reason)
+    facts: dict[str, Any] = field(default_factory=dict)  #: facts of the store that the features come from
 
 
 def import_features(
@@ -167,7 +169,12 @@ def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manif
         writers = [
             stack.enter_context(
                 StoreWriter.open(
-                    source.report.path, manifest, recipe, row_shape=row_shape, windows=windows, facts=facts
+                    source.report.path,
+                    manifest,
+                    recipe,
+                    row_shape=row_shape,
+                    windows=windows,
+                    facts=facts | {name: source.facts[name] for name in KEPT_FACTS if name in source.facts},
                 )
             )
             for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True)
@@ -410,7 +417,8 @@ def _from_store(
             f"{quoted(store.clip_ids)}, the manifest has {quoted(clip_ids)}{edited}"
         )
     without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
-    return Source(store.modality, store_table(store, taken), store.recipe, store.windows, report, without)
+    table = store_table(store, taken)
+    return Source(store.modality, table, store.recipe, store.windows, report, without, store.facts)
 
 
 def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:

@@ -16,6 +16,7 @@ import numpy as np
 import featcache
 from featcache.errors import ConfigError
 from featcache.leaks import leaks
+from featcache.training_data import of, words
 from heads.methods import Method
 from heads.nets import Net
 from pipelines.config import fidelity
@@ -112,6 +113,7 @@ def _results(run: Run, opened: Opened, experiment: str, row: str | None, values:
             collapsed=tuple(run.facts["collapsed"]),
             leaks=_leaks(opened),
             tier=run.facts.get("tier", ""),
+            trained_on={m: words(of(store.recipe, store.facts)) for m, store in opened.stores.items()},
             limits=limits,
         )
         for metric, value in values.items()

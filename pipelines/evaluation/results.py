@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ class Result:
         str, ...
     ] = ()  #: features that give a label away, see featcache/leaks.py; not written if there are none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
+    trained_on: dict[str, str] = field(
+        default_factory=dict
+    )  #: feed -> data that the network behind its features was trained on, see featcache/training_data.py
     limits: tuple[str, ...] = ()  #: "KIND: explanation" of what the classes of the rows keep the number from reaching
 
 
