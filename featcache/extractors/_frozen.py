@@ -68,7 +68,7 @@ class Frozen(Extractor):
 
     def load(self, name: str) -> nn.Module:
         """Return the network with weights from the catalogue or a file."""
-        from featcache import weights
+        from featcache import training_data, weights
         from featcache.backbones import layouts
 
         path = weights.find(name)
@@ -78,6 +78,7 @@ class Frozen(Extractor):
         self.weights_sha256 = weights.digest(path)
         entry = weights.CATALOGUE.get(name)
         self.licence = entry.licence if entry else f"unknown: {path.name} is a file of the user"
+        self.trained_on = training_data.text(entry.trained_on) if entry else ""
         return module
 
     @property

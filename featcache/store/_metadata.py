@@ -35,6 +35,7 @@ class Facts:
     """The parts of the facts that the program reads."""
 
     licence: str = ""
+    trained_on: str = ""
 
 
 @dataclass(frozen=True)

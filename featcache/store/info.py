@@ -6,9 +6,11 @@ from typing import Any
 from featcache.files import folder_size
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore, flat
+from featcache.training_data import of, words
 from featcache.wording import quoted, size
 
 NO_LICENCE = "not recorded"
+SHOWN_APART = ("licence", "trained_on")  #: facts with lines of their own
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def facts(path: Path) -> dict[str, Any]:
         "recipe": store.recipe,
         "weights_sha256": store.weights_sha256,
         "licence": store.facts.get("licence", NO_LICENCE),
+        "trained_on": of(store.recipe, store.facts),
         "facts": store.facts,
         "fingerprint": store.fingerprint,
         "failures": [
@@ -58,15 +61,17 @@ def text(info: dict[str, Any], shown: int) -> str:
     low, high = info["windows_of_a_row"]
     windows = f"{info['windows']} per clip" if low == high == info["windows"] else f"{low} to {high} per clip"
     blocks = f"{info['blocks']} block{'' if info['blocks'] == 1 else 's'}"
+    others = {key: value for key, value in flat(info["facts"]).items() if key not in SHOWN_APART}
     lines = {
         "clips": f"{info['rows']} of manifest {info['manifest']}: {states}",
         "windows": f"{windows}, plan {info['plan']}",
         "features": f"{tuple(info['row_shape'])} {info['dtype']} per window, {size(info['row_bytes'])} per clip",
         "size": f"{size(info['bytes'])} in {blocks} of up to {info['block_rows']} clips",
         "weights": f"{info['weights_sha256']}; licence: {info['licence']}",
+        "trained on": words(info["trained_on"]),
         "recipe": info["recipe_sha256"],
         **{f"  {key}": str(value) for key, value in flat(info["recipe"]).items()},
-        "made with": ", ".join(f"{key} {value}" for key, value in flat(info["facts"]).items() if key != "licence"),
+        "made with": ", ".join(f"{key} {value}" for key, value in others.items()),
         "fingerprint": info["fingerprint"],
     }
     width = max(map(len, lines))

@@ -10,13 +10,14 @@ import os
 import time
 from dataclasses import dataclass
 from email.message import Message
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from featcache import __version__, schema
+from featcache import schema
 from featcache.errors import WeightsError
 from featcache.files import disk_errors, write_file
 from featcache.progress import Progress, silent
@@ -107,7 +108,7 @@ def _receive(url: str, partial: Path, size: int | None, digest_known: bool, prog
     have, validator = _begun(partial, url)
     if have and not validator and not digest_known:
         have = 0
-    request_headers = {"User-Agent": f"featcache/{__version__}", "Accept-Encoding": "identity"}
+    request_headers = {"User-Agent": f"featcache/{version('featcache')}", "Accept-Encoding": "identity"}
     if have:
         request_headers["Range"] = f"bytes={have}-"
         if validator:

@@ -10,6 +10,7 @@ from featcache.errors import ConfigError
 from featcache.wording import unknown
 from pipelines import tasks
 from pipelines.config import RunConfig, override
+from pipelines.experiments._data import BEHIND, Data
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
@@ -26,6 +27,7 @@ class Experiment:
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
     settings: tuple[str, ...] = ()  #: settings "a.b=value" that `changed` has applied
+    data: Data | None = None  #: data behind its domains; None: those of the manifests that we build (`_data.BEHIND`)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -76,6 +78,12 @@ class Experiment:
             return (shift,) if shift in shifts else into or (shift,)
 
         return {run: columns(shift, self.by_id[run].test) for run, shift in shift_of.items()}
+
+    def data_behind(self, run: RunConfig) -> tuple[str, ...] | None:
+        """Names of the data that hold clips of the run's test domain or target, with their labels; None: not known."""
+        data = BEHIND.get(run.manifest, {}) if self.data is None else self.data
+        domains = {run.test, run.target or run.test}
+        return tuple({name for domain in domains for name in data[domain]}) if domains <= data.keys() else None
 
     def published_numbers(self, row: str, metric: str, headline: bool) -> dict[str, float]:
         """Column -> published number of a row in this metric; plain numbers are of the headline metric.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.wording import unknown
@@ -86,16 +87,31 @@ def _complaint(error: BaseException) -> str:
 
 
 def from_module(name: str, module: ModuleType) -> Experiment:
-    """Make an experiment from a module's docstring, RUNS, NOTE and PUBLISHED; ConfigError if they are not valid."""
+    """Make an experiment from a module's docstring, RUNS, NOTE, DATA and PUBLISHED; ConfigError if they are not valid.
+
+    DATA: domain -> names of the data that hold its clips with their labels, as in `_data.BEHIND`.
+    """
     runs = getattr(module, "RUNS", None)
     if not isinstance(runs, tuple | list) or not runs or not all(isinstance(run, RunConfig) for run in runs):
         raise ConfigError(f"experiment {name!r} ({module.__file__}) needs RUNS, a tuple of RunConfig")
     if module.__name__ not in sys.modules:  # a user's file: its own kinds of text cannot be sent to worker processes
         runs = [RunConfig.from_json(json.loads(json.dumps(run.to_json()))) for run in runs]
     published, note = getattr(module, "PUBLISHED", None), getattr(module, "NOTE", "")
-    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, note)
+    data = getattr(module, "DATA", None)
+    if data is not None:
+        _check_data(data, module)
+    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, note, data=data)
     _check_published(experiment, module)
     return experiment
+
+
+def _check_data(data: Any, module: ModuleType) -> None:
+    """Check that DATA names a tuple of data for each domain."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{module.__file__}: DATA must be {{domain: (name of data, ...)}}, not {data!r}")
+    for domain, names in data.items():
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{module.__file__}: DATA[{domain!r}]={names!r} must be a tuple of names of data")
 
 
 def _check_published(experiment: Experiment, module: ModuleType) -> None:

@@ -8,9 +8,14 @@
     featcache table rna_epic100 --metric top1/verb                         # also top1/noun, top5/verb, ...
     featcache table rna_epic100 --metric norms                             # Table 1: verb features
 
-The pickles are the challenge's own features: TBN, trained on its source, 25 windows of RGB, Flow and Audio. Features
-of your own: `featcache extract ... tbn-rgb tbn-flow tbn-audio --windows segments:25`, then `--set
-feeds.rgb.store=tbn-rgb` and so on.
+The pickles are the challenge's own features: TBN, trained on its source, 25 windows of RGB, Flow and Audio. For
+features of your own, take TBN's weights of EPIC-KITCHENS-55, which holds the source and nothing of the target:
+
+    featcache extract EPIC-KITCHENS/epic100_uda.csv tbn-rgb tbn-flow tbn-audio --windows segments:25 \
+        --weights tbn-rgb=tbn-epic-55 --weights tbn-flow=tbn-epic-55 --weights tbn-audio=tbn-epic-55
+
+and `--set feeds.rgb.store=tbn-rgb` and so on. TBN's weights of EPIC-KITCHENS-100, the default of these extractors, were
+trained on the labels of all clips of the target (LABELS SEEN under the table).
 
 30 runs of 3,780 steps, about 42 hours on two cores: 1.5 to 3.5 core-seconds a step (docs/benchmarks.md). Take a GPU
 (`--device cuda`, unmeasured), or `--seeds 0`.

@@ -1,12 +1,16 @@
 """Relative norm alignment on EPIC-8 [RNA: Planamente et al. 2024, IJCV], Table 6: RGB with flow or sound.
 
     featcache manifest build epic8 EPIC-KITCHENS
-    featcache extract EPIC-KITCHENS/epic8.csv i3d-rgb i3d-flow tbn-audio --windows inner:5
+    featcache extract EPIC-KITCHENS/epic8.csv i3d-rgb i3d-flow tbn-audio --windows inner:5 \
+        --weights tbn-audio=bninception-imagenet
     featcache extract EPIC-KITCHENS/epic8.csv i3d-rgb i3d-flow --windows segments:1 --stores stores/whole \
         --set i3d-rgb.sampling=uniform --set i3d-flow.sampling=uniform
     mv stores/whole/epic8/i3d-rgb.zarr stores/epic8/i3d-rgb-uniform.zarr
     mv stores/whole/epic8/i3d-flow.zarr stores/epic8/i3d-flow-uniform.zarr
     featcache train-head rna_epic8 && featcache evaluate rna_epic8 && featcache table rna_epic8
+
+Sound comes from ImageNet's BN-Inception, with which the paper starts. TBN's own weights, the default of `tbn-audio`,
+were trained on labels of all three domains (LABELS SEEN under the table).
 
 Dense: windows of 16 consecutive pictures, one at random in training and five averaged in tests. Uniform: one window of
 16 pictures spread over the whole action. Mixed: RGB dense and flow uniform. Compare rows of one kind; the last column

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featcache.errors import FeatcacheError
 from featcache.store import FeatureStore
+from featcache.training_data import of, words
 from pipelines.config import OWN
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
@@ -35,7 +36,8 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
         if store.failures:
             reasons = sorted(f"{store.clip_ids[row]}: {reason}" for row, reason in store.failures.items())
             recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons)))
-    heads = ["modality", "store", "weights", "windows", "row", "clips done", "failed", "absent", "recipe", "content"]
+    heads = ["modality", "store", "weights", "trained on", "windows", "row"]
+    heads += ["clips done", "failed", "absent", "recipe", "content"]
     versions = sorted({row.version for row in rows})
     selection = sorted({run.select for run in experiment.runs})
     protocol = f"featcache {', '.join(versions) or '(no results)'}; selection rule: {', '.join(selection)}."
@@ -51,6 +53,7 @@ def _store_cells(store: FeatureStore, modality: str) -> list[str]:
         page.cell(modality, head=True),
         page.cell(f"{store.manifest}/{store.name}"),
         _weights(store.weights_sha256),
+        page.cell(words(of(store.recipe, store.facts))),
         page.cell(str(store.recipe.get("plan", f"{store.windows} per clip"))),
         page.cell(" × ".join(map(str, store.row_shape))),
         page.cell(f"{counts['done']} of {len(store)}", "red" if counts["not tried"] else ""),

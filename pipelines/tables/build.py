@@ -24,7 +24,7 @@ from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
-from pipelines.tables.notes import RunIds, distinct, missing, notes
+from pipelines.tables.notes import SEEN, RunIds, distinct, labels_seen, missing, notes
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
@@ -102,13 +102,19 @@ def _line(
     }
     return Line(
         method=method,
-        fidelity=distinct(fidelity(run) for run in configs),
+        fidelity=distinct(_fidelity(run, experiment, results) for run in configs),
         select=distinct(run.select for run in configs),
         label_free=not any(run.test in stage.source for run in configs for stage in experiment.chain(run)),
         cells=cells,
         mean=replace(_mean(cells.values()), published=published.get("mean", _published_mean(cells))),
         gain=Cell({}, ()),
     )
+
+
+def _fidelity(run: RunConfig, experiment: Experiment, results: dict[str, Result]) -> str:
+    """Return the fidelity of a run, or SEEN if its features have seen labels of its test domain or target."""
+    row = results.get(run.id)
+    return SEEN if row and labels_seen(experiment, row) else fidelity(run)
 
 
 def _value(row: Result) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterable, Iterator
 
 from featcache.leaks import WARNING
+from featcache.training_data import parse, seen, words
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, Preparation, RunConfig, method_class
@@ -22,10 +23,12 @@ SELECT = {
     },
     ORACLE: "oracle (the kept outputs that are best on the test rows, by their labels)",
 }
+SEEN = "labels seen"  #: fidelity of runs on features that have seen labels of the test domain or of the target
 FIDELITY = {
     "exact": "exact (everything that the paper trains is trained here)",
     "adapter": "adapter (trainable layers on frozen features, where a paper may train the backbone as well)",
     "surrogate": "surrogate (another method that replaces the paper's, which cannot run on cached features)",
+    SEEN: f"{SEEN} (the network behind the features was trained on labels of the test domain or of the target)",
 }
 PREPARED_ROWS = {"as-is": "", "sum": "rows at unit sum", "length": "rows at unit length"}
 PREPARED_UNITS = {
@@ -51,6 +54,7 @@ def notes(
         *([experiment.note] if experiment.note else []),
         *([f"CHANGED SETTINGS: {', '.join(experiment.settings)} (--set)."] if experiment.settings else []),
         *_untrained(rows),
+        *_seen(experiment, rows),
         *_leaks(rows),
         *_mixed(rows),
         *unequal,
@@ -91,6 +95,7 @@ def notes(
                 "blocks only: batches have another order than in the other tiers."
             )
         )
+    calm += [Note(text) for text in _trained_on(experiment, rows)]
     feeds = sorted({(feed, sha256[:8]) for row in rows for feed, sha256 in row.recipes.items()})
     if feeds:
         calm.append(Note("Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."))
@@ -150,6 +155,48 @@ def _untrained(rows: list[Result]) -> list[str]:
         f"UNTRAINED WEIGHTS in {', '.join(feeds)}: these features come from randomly initialised networks; "
         "the numbers test the software, not the method."
     ]
+
+
+def labels_seen(experiment: Experiment, row: Result) -> dict[str, list[str]]:
+    """Return feed -> data with labels of the test domain or the target that the network behind it was trained on."""
+    holding = experiment.data_behind(experiment.by_id[row.run]) or ()
+    seen_data = {feed: seen(parse(text), holding) for feed, text in row.trained_on.items()}
+    return {feed: names for feed, names in seen_data.items() if names}
+
+
+def _seen(experiment: Experiment, rows: list[Result]) -> list[str]:
+    """A warning about features whose network was trained on labels of the test domain or of the target."""
+    domains: dict[tuple[str, str], dict[str, None]] = {}  # (feed, data) -> domains
+    for row in rows:
+        for feed, names in labels_seen(experiment, row).items():
+            for name in names:
+                domains.setdefault((feed, name), {})[row.test] = None
+    if not domains:
+        return []
+    feeds = "; ".join(f"{feed}, by {name} ({', '.join(tested)})" for (feed, name), tested in domains.items())
+    return [
+        f"LABELS SEEN: {feeds}: the network behind these features was trained on labels of the tested clips or of the "
+        "target's training clips, so these numbers are not results of adaptation. Extract with other weights "
+        "(`featcache weights list`)."
+    ]
+
+
+def _trained_on(experiment: Experiment, rows: list[Result]) -> Iterator[str]:
+    """The data that the networks behind the features were trained on, and the part of it that is not known."""
+    feeds: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for feed, text in row.trained_on.items():
+            if text != words({}):
+                feeds.setdefault(text, {})[feed] = None
+    if feeds:
+        yield "Features were trained on: " + "; ".join(f"{', '.join(by)}: {text}" for text, by in feeds.items()) + "."
+    known = feeds.keys() - {words(None)}
+    behind = {row.test: experiment.data_behind(experiment.by_id[row.run]) for row in rows}
+    if known and (unknown := [domain for domain, data in behind.items() if data is None]):
+        yield (
+            f"It is not known whether these data hold labels of the clips of {first(unknown)}; DATA of an experiment "
+            "file names the data behind its domains."
+        )
 
 
 def _leaks(rows: list[Result]) -> list[str]:

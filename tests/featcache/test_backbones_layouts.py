@@ -59,6 +59,27 @@ def test_every_published_layout_becomes_ours(net, layout, channels, publish):
     assert_same({name: state[name] for name in wanted}, wanted)
 
 
+@pytest.mark.parametrize(("layout", "channels"), [("tbn-rgb", 3), ("tbn-flow", 10), ("tbn-audio", 1)])
+def test_weights_of_imagenet_fit_every_stream_of_bninception(layout, channels):
+    """TSN's rule: the first kernels are averaged over the colours, so a picture of equal colours gives the same sum."""
+    official = weights("bninception")
+    published = {name.replace("fc.", "last_linear."): value for name, value in official.items()}
+    found = layouts.convert(published, layout)
+    first = "conv1_7x7_s2.weight"
+    assert_same({name: value for name, value in found.items() if name != first}, without_first(used("bninception")))
+    assert found[first].shape == (64, channels, 7, 7)
+    if channels == 3:
+        assert torch.equal(found[first], official[first])
+    else:
+        for channel in range(channels):
+            torch.testing.assert_close(found[first][:, channel], official[first].mean(1))
+    filled(lambda: NETS["bninception"].make(channels), found)
+
+
+def without_first(state):
+    return {name: value for name, value in state.items() if name != "conv1_7x7_s2.weight"}
+
+
 def test_layouts_under_test_are_all_that_there_are():
     assert {layout for _, layout, _, _ in LAYOUTS} == layouts.LAYOUTS.keys()
 

@@ -32,7 +32,7 @@ def manifest(domains=("day", "night"), train=4, test=2, labels=None):
     return Manifest("toy", tuple(clips))
 
 
-def write_store(folder, clips, name, *, windows=3, seed=0, states=None, weights="none", stop_after=None):
+def write_store(folder, clips, name, *, windows=3, seed=0, states=None, weights="none", stop_after=None, facts=None):
     """Features: a mean per class, a shift per domain, noise. `states`: row -> "failed" or "absent"."""
     modality, size, scale = STORES.get(name, (name, 5, 1.0))
     rng = np.random.default_rng(seed)
@@ -40,7 +40,7 @@ def write_store(folder, clips, name, *, windows=3, seed=0, states=None, weights=
     shifts = {d: 0.7 * rng.normal(size=size) for d in clips.domains}
     recipe = {"extractor": name, "version": 1, "modality": modality, "weights_sha256": weights, "dtype": "float32"}
     with StoreWriter.open(
-        folder / f"{name}.zarr", clips, recipe, row_shape=(size,), windows=windows, facts={}
+        folder / f"{name}.zarr", clips, recipe, row_shape=(size,), windows=windows, facts=facts or {}
     ) as writer:
         for row, clip in enumerate(clips):
             what = clip.clip_id.split("_")[1]
