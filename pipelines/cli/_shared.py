@@ -57,7 +57,7 @@ class Commands(click.Group):
     Ctrl-C and SIGTERM end a command within two seconds, with one sentence and exit code 130 or 143.
     """
 
-    def __call__(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> Any:  # type: ignore[override]
+    def __call__(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> Any:
         """Run a command; without `args`, those of the command line, as a program that Ctrl-C and SIGTERM stop."""
         with stoppable(_last_words) if args is None else nullcontext():
             return self.main(args, standalone_mode=standalone_mode)
