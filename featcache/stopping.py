@@ -8,6 +8,7 @@ Therefore a thread of its own, which the kernel wakes at once, ends a process th
 is lost then: whatever featcache writes survives a kill at any moment.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -68,6 +69,7 @@ def stoppable(last_words: Callable[[Stopped], None]) -> Iterator[None]:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in ours:
         signal.signal(number, stop)
+        atexit.register(signal.signal, number, signal.SIG_IGN)  # else signals kill a process that ends by itself
     try:
         yield
     finally:

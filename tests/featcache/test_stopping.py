@@ -94,8 +94,19 @@ def test_what_is_ignored_stays_ignored():
 
 
 def test_signals_do_not_disturb_the_end_of_python():
-    process = started("pass", after="print('done', flush=True)\ntime.sleep(0.2)")
-    assert process.stdout.readline() == "done\n"
-    process.send_signal(signal.SIGINT)
+    last = """
+class Last:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"last\\n")
+        sleep(0.1)
+sys.last = Last()
+print("done", flush=True)
+time.sleep(0.1)
+"""
+    process = started("pass", after=last)
+    for line in ("done\n", "last\n"):  # after the block; and after Python has removed its handlers of signals
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 0

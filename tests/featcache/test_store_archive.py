@@ -170,7 +170,7 @@ def test_rows_that_are_not_there_and_a_journal_go_along(tmp_path, small_blocks):
 def test_a_store_that_is_being_written_is_not_packed(tmp_path, small_blocks):
     with open_writer(tmp_path / "s.zarr") as writer:
         writer.done(0, rows()[0], np.zeros(2), np.ones(2))
-        with pytest.raises(StoreError, match="is being written by another process; pack it when"):
+        with pytest.raises(StoreError, match="is being written or packed by another process; pack it when"):
             archive.pack(tmp_path / "s.zarr", tmp_path / "a.zarr")
     assert not (tmp_path / "a.zarr").exists()
 
