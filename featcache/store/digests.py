@@ -75,7 +75,10 @@ shard_crc = remembered(1 << 16)(file_crc)
 
 def fixed_file(folder: Path, name: str) -> bytes:
     """Read a file that never changes; StoreError unless it matches SHA256SUMS."""
-    data = (folder / name).read_bytes()
+    try:
+        data = (folder / name).read_bytes()
+    except FileNotFoundError:
+        raise StoreError(f"{folder / name} is missing; {_restore(folder)}") from None
     try:
         listed = sums.parse((folder / fmt.SUMS).read_bytes())
     except (FileNotFoundError, ValueError):

@@ -66,7 +66,7 @@ def fate(use):
             text = str(error)
             assert "\n" not in text, text
             assert re.search(
-                "featcache (check|repair|train-head|extract)|another copy|copy of the|train it again", text
+                "featcache (check|repair|train-head|extract|pack)|another copy|copy of the|train it again", text
             ), text
             return "refused"
 
