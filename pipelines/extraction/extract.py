@@ -276,7 +276,8 @@ def _keep(writer: StoreWriter, part: Part, dtype: str) -> str:
     else:
         features = part.features()
         if not (refusal := writer.refusal(features)):
-            writer.done(part.row, features, *part.times(), note=part.note)
+            start, stop = part.times()
+            writer.done(part.row, features, start, stop, part.note)
         elif dtype == AUTO and writer.layout.dtype == "float16" and np.isfinite(features).all():
             return f"clip {writer.store.clip_ids[part.row]!r} {refusal}"
         else:
