@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from featcache.errors import ConfigError, FeatcacheError, FormatError
 
+NO_LIMIT = 1e18  #: no limit can be raised to such a number
 SMALL = 1 << 26  #: bytes that any file may unpack to
 
 
@@ -48,7 +49,7 @@ GROWTH = Limit("FEATCACHE_MAX_GROWTH", 200, "times")  #: deflate could reach 100
 def check(number: float, limit: Limit, place: str, claim: str = "", error: type[FeatcacheError] = FormatError) -> None:
     """Raise `error` if a declared number is beyond its limit. claim: the number as declared, such as 640 x 480."""
     if number > limit.value:
-        shown = f"{number:.0f}" if number < 1e18 else f"{number:.3g}"
+        shown = f"{number:.0f}" if number < NO_LIMIT else f"{number:.3g}"
         claim = f"{claim} ({shown} {limit.unit})" if claim else f"{shown} {limit.unit}"
         raise error(f"{place} declares {claim}, more than the limit of {limit.value}; {_way_out(limit, number)}")
 
@@ -103,4 +104,4 @@ class Allowance:
 
 
 def _way_out(limit: Limit, number: float) -> str:
-    return f"if you trust it, set {limit.variable}={number:.0f}" if number < 1e18 else "correct it"
+    return f"if you trust it, set {limit.variable}={number:.0f}" if number < NO_LIMIT else "correct it"

@@ -155,6 +155,7 @@ class Plan:
         counted = self.kind in COUNTED
         count = self.number if counted else (stop - start) / self.number + 1e-6
         clip = "" if counted else f" of a clip of {stop - start:g} s"
+        count = int(count) if count < budget.NO_LIMIT else count  # a duration may be infinite
         budget.check(count, budget.WINDOWS, f"window plan {self}{clip}", error=ConfigError)
         return max(1, int(count))
 

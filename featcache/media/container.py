@@ -193,7 +193,7 @@ def _video_track(
     context, base = stream.codec_context, _time_base(stream)
     if context is None:
         return MediaError(f"{path}: FFmpeg does not know the codec of its pictures; re-encode it")
-    try:  # where FFmpeg has refused to decode the first picture, it does not tell the size
+    try:  # FFmpeg forgets the size of a picture that it has refused to decode
         size = (context.width, context.height) if context.width else declared(path, stream.index)
         budget.check_pixels(*size, str(path), MediaError)
     except MediaError as too_many:

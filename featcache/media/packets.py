@@ -18,6 +18,8 @@ from featcache.files import regular
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 #: Flag of formats whose clock may start again inside a file (MPEG-TS, program streams): AVFMT_TS_DISCONT.
 _MAY_JOIN = 0x200
+#: Pixels of the margins of a small picture.
+_MARGIN = 1 << 16
 #: Seconds of FFmpeg: a clock that jumps by more, or goes back by more, has started again.
 _JUMP, _BACK = 10, Fraction(1, 10)
 
@@ -26,10 +28,11 @@ _JUMP, _BACK = 10, Fraction(1, 10)
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a media file; any error of FFmpeg inside the block becomes a MediaError that names the file.
 
-    FFmpeg refuses to decode pictures with more pixels than `featcache.budget` allows; see `declared`.
+    FFmpeg refuses to decode pictures with more pixels than `featcache.budget` allows, with room for the margins that
+    decoders add. The scan compares the declared size with the limit itself; see `declared`.
     """
     regular(path, MediaError)
-    limit = {"max_pixels": str(min(PIXELS.value, 2**31 - 1))}
+    limit = {"max_pixels": str(min(PIXELS.value * 5 // 4 + _MARGIN, 2**31 - 1))}
     try:
         # An absolute path is never taken for a protocol, and a playlist in disguise cannot reach the network.
         options = {"protocol_whitelist": "file", **limit}
