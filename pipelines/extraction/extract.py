@@ -6,6 +6,7 @@ reason, and the other clips are finished. Two processes with the same command sh
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -67,13 +68,12 @@ class Extraction:
     def summary(self) -> str:
         """One line about the speed, and about what limited it."""
         if not self.clips:
-            counts = [store.counts() for store in self.stores.values()]
-            left = {state: sum(count[state] for count in counts) for state in ("failed", "absent", "not tried")}
-            if not any(left.values()):
+            totals = sum((Counter(store.counts()) for store in self.stores.values()), Counter[str]())
+            if not totals["failed"] and not totals["absent"]:
                 return "nothing to do: all clips are extracted"
-            rows = ", ".join(f"{count} {state}" for state, count in left.items() if count)
-            retry = "; --retry-failed tries failed clips again" if left["failed"] else ""
-            return f"nothing to do: all other clips are extracted ({rows}{retry})"
+            counts = ", ".join(f"{count} {state}" for state, count in totals.items())
+            retry = "; --retry-failed tries failed clips again" if totals["failed"] else ""
+            return f"nothing to do: all clips were tried before ({counts}){retry}"
         return (
             f"{self.clips} clips in {self.seconds:.1f} s ({self.clips / self.seconds:.1f} clips/s); "
             f"{self.busy / self.seconds:.0%} of the time in the extractors, the rest decoding and writing"
