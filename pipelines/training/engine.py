@@ -115,8 +115,8 @@ def _run_one(config: RunConfig, stores: Path, runs: Path, device: str, memory: i
         return Outcome(config, None, "failed", note=f"{error.strerror or error} ({error.filename or folder})")
     except Exception:
         return Outcome(config, None, "failed", note=traceback.format_exc())
-    facts = Run.open(folder).facts
-    dead = collapse(facts["collapsed"], facts.get("one_class", ()))
+    facts = Run.open(folder).facts if folder.exists() else {}
+    dead = collapse(facts.get("collapsed", ()), facts.get("one_class", ()))
     if _stamp(folder) == before:
         return Outcome(config, folder, "kept", collapse=dead)
     note = "" if facts["note"] == "new" else facts["note"]
