@@ -15,6 +15,7 @@ from torch import Tensor
 
 import featcache
 from featcache.errors import ConfigError
+from featcache.files import remove_abandoned
 from featcache.machine import cores
 from heads.methods import Method
 from pipelines.config import RunConfig
@@ -45,6 +46,7 @@ def train(
     """
     opened = open_run(config, stores, device, memory=memory, workers=workers)
     folder, read = runs / config.id, fingerprints(opened, runs)
+    remove_abandoned(folder)
     stale = out_of_date(folder, read)
     if not stale:
         return folder
