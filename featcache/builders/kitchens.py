@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from featcache.errors import FeatcacheError
-from featcache.files import claimed, write_file
+from featcache.files import claimed, remove_abandoned, write_file
 from featcache.kitchens.film import render
 from featcache.kitchens.plan import Shot, shots
 from featcache.machine import cores
@@ -47,6 +47,8 @@ def build(
     try:
         with claimed(folder / "kitchens.csv"):
             _forget_others(folder, plan, seed)
+            for shot in plan:
+                remove_abandoned(_path(folder, shot))
             todo = [shot for shot in plan if not _path(folder, shot).exists()]
             done = len(plan) - len(todo)
             for finished in chain([0], _render_all(todo, folder, workers or cores())):

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from featcache import sums
 from featcache.errors import StoreError
-from featcache.files import make_folder, making_folder
+from featcache.files import make_folder, making_folder, remove_abandoned
 from featcache.progress import Progress, silent
 from featcache.store import _compressed, _lease, digests
 from featcache.store import _format as fmt
@@ -189,6 +189,7 @@ def _put(path: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def _made(out: Path) -> Iterator[Path]:
     """Give a scratch folder that becomes `out` when the block succeeds, and is removed when it fails."""
+    remove_abandoned(out)
     if out.exists():
         raise StoreError(f"{out} exists; remove it, or name another folder")
     make_folder(out.parent)

@@ -76,6 +76,7 @@ class StoreWriter:
         clips differ.
         """
         make_folder(path.parent)
+        remove_abandoned(path)
         until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of this time
         while True:
             if (lock := _lease.lock(path, alone=False)) is not None:  # the usual case

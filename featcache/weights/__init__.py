@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 
 from featcache import schema
 from featcache.errors import WeightsError
-from featcache.files import claim_of, file_sha256, locked, remembered, sync_folder, write_file
+from featcache.files import (
+    claim_of,
+    file_sha256,
+    locked,
+    remembered,
+    remove_abandoned,
+    sync_folder,
+    write_file,
+)
 from featcache.progress import Progress, silent
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
@@ -136,6 +144,7 @@ def verify(name: str) -> Verified:
     weights = entry(name)
     path = find(name)
     sha256 = digest(path)
+    remove_abandoned(_sidecar(path))
     recorded = _recorded(path)
     try:
         _compare(weights, path, recorded)

@@ -17,7 +17,7 @@ from google_crc32c import value as crc32c
 
 from featcache import schema
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.files import flock, regular
+from featcache.files import disk_errors, flock, regular
 from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: stands before the checksum of a line
@@ -80,7 +80,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(_line(result) + "\n" for result in results)
-    with path.open("a+b") as file:
+    with disk_errors(path), path.open("a+b") as file:
         flock(file, fcntl.LOCK_EX)  # until the file is closed
         if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
             lines = "\n" + lines

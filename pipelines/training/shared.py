@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featcache.files import claim_of, locked, write_file
+from featcache.files import claim_of, locked, remove_abandoned, write_file
 
 DIGEST = 32  #: bytes of a sha256
 
@@ -27,6 +27,7 @@ class Shared:
     def __call__(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """Return the tensor of that name: from its file, on the CPU, or computed and written if there is none."""
         path = self.folder / f"{name}.pt"
+        remove_abandoned(path)
         if (kept := _read(path)) is not None:
             return kept
         with locked(claim_of(path)):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import featcache
 from featcache.errors import ConfigError
-from featcache.files import claimed
+from featcache.files import claimed, remove_abandoned
 from featcache.machine import cores
 from heads.methods import Method
 from pipelines.config import Preparation, RunConfig
@@ -60,6 +60,7 @@ def train_unless_done(
     """
     opened = open_run(config, stores, device, memory=memory, workers=workers)
     folder, read = runs / config.id, fingerprints(opened, runs)
+    remove_abandoned(folder)
     if not out_of_date(folder, read):
         return folder, ""
     with claimed(folder):

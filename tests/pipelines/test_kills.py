@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from featcache import Clip, Manifest, bridges
+from featcache import Clip, FeatureStore, Manifest, bridges
 from featcache.bridges import External
+from featcache.errors import StoreError
+from featcache.store import StoreWriter, archive
 from heads.batch import Spec
 from pipelines.report.write import write as write_report
 from pipelines.training import runs
+from pipelines.training.train import train
 from tests.helpers.crash import content, killed_at, lines_in
 from tests.helpers.formats import rows
 from tests.helpers.result_rows import config, experiment
 from tests.helpers.result_rows import rows as result_rows
+from tests.helpers.stores import manifest, run, write_all
 
 SPEC = Spec(shapes={"rgb": (4,)}, windows={"rgb": 1}, classes={"label": 2}, rows={}, domains=("day",))
 FORMATS = [name for name in bridges.names() if hasattr(bridges.load(name), "write")]
@@ -92,3 +96,25 @@ def test_killed_at_any_line(tmp_path, job, kills):
             shutil.rmtree(folder)
     pairs = job in ("export npy", "export mmaction2")  # features and a file of ids: a kill leaves one of them, or none
     assert half == [] or pairs
+
+
+def leave_beside(path):
+    """What a process leaves that is killed after `path` has got its name."""
+    scratch = path.with_name(f".{path.name}.7-0a.partial")
+    scratch.mkdir(parents=True)
+    (scratch / "lock").touch()
+    return scratch
+
+
+def test_what_is_finished_and_kept_is_tidied_too(tmp_path):
+    """These calls write nothing the second time."""
+    stores, store = write_all(tmp_path / "stores"), tmp_path / "stores" / "toy" / "hog.zarr"
+    folder = train(run(), stores, tmp_path / "runs")
+    archive.pack(store, tmp_path / "hog.zarr")
+    left = [leave_beside(path) for path in (folder, store, tmp_path / "hog.zarr", tmp_path / "other")]
+    assert train(run(), stores, tmp_path / "runs") == folder
+    made = FeatureStore.open(store)
+    StoreWriter.open(store, manifest(), made.recipe, row_shape=made.row_shape, windows=made.windows, facts={}).close()
+    with pytest.raises(StoreError, match="exists"):
+        archive.pack(store, tmp_path / "hog.zarr")
+    assert [path.exists() for path in left] == [False, False, False, True]
