@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from featcache import Clip, FeatureStore, Manifest, bridges
 from featcache.bridges import External
-from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
+from featcache.errors import BusyError, ConfigError, FeatcacheError, FormatError, StoreError
 from featcache.exporting import export_features
+from featcache.files import claimed
 from featcache.importing import import_features
 from featcache.store import StoreWriter
 from featcache.store.check import problems
@@ -336,6 +337,16 @@ def test_export_and_import_give_the_same_bytes_or_say_why_not(format, tmp_path):
         np.testing.assert_array_equal(store.window_stop, source.window_stop)
     if "recipe" in keeps:
         assert store.recipe["external"]["files"][0]["recipe"] == source.recipe
+
+
+@pytest.mark.parametrize("format", ["npz", "npy", "video_features"])
+def test_a_file_that_another_process_exports_is_refused(tmp_path, format):
+    hog = write_all(tmp_path) / "toy" / "hog.zarr"
+    with claimed(tmp_path / "f"), pytest.raises(BusyError, match=f"{tmp_path / 'f'} .*process [0-9]+"):
+        export_features([hog], format, tmp_path / "f", overwrite=True)
+    assert not (tmp_path / "f").exists()
+    export_features([hog], format, tmp_path / "f")
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_export_of_several_stores(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 
 from featcache import builders
 from featcache.builders import kitchens
-from featcache.errors import ConfigError, FeatcacheError
+from featcache.errors import BusyError, ConfigError, FeatcacheError
+from featcache.files import claimed
 from featcache.kitchens import actions, film, plan
 from featcache.kitchens import sound as kitchen_sound
 from featcache.kitchens.paint import Canvas, Easel
@@ -193,6 +194,12 @@ def test_a_folder_that_cannot_be_written_is_a_plain_error(tmp_path, few):
     (tmp_path / "taken").write_text("a file, not a folder")
     with pytest.raises(FeatcacheError, match=r"cannot write the clips of kitchens to .*taken"):
         kitchens.build(tmp_path / "taken", workers=1)
+
+
+def test_a_folder_in_which_another_process_builds_is_refused(tmp_path, few):
+    with claimed(tmp_path / "kitchens.csv"), pytest.raises(BusyError, match="kitchens.csv.*process [0-9]+"):
+        kitchens.build(tmp_path, workers=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 # What the domains share, and in what they differ
