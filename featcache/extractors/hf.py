@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featcache import schema
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, WeightsError
 from featcache.extractors import _processor as processor
 from featcache.extractors import bounded
 from featcache.extractors._hub import Hub, check_tokenizer, loaded, refused
@@ -263,7 +263,8 @@ def _model(folder: Any, name: str, trained: bool) -> tuple[Any, set[str]]:
     file = folder / "config.json"
     if not file.is_file():
         raise ConfigError(f"{name}: {folder} has no config.json, which describes the model; put it there")
-    kind = schema.read(file, _ModelType, newer=True).model_type
+    place = f"{name}: model {name.partition(':')[2]!r} in {file} cannot be loaded"
+    kind = schema.read(file, _ModelType, place, error=WeightsError, newer=True).model_type
     if kind not in transformers.CONFIG_MAPPING:
         raise ConfigError(
             f"{name}: transformers {transformers.__version__} has no model type {kind!r}, which config.json names; "

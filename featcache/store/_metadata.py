@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from featcache import schema
 from featcache.errors import ConfigError, StoreError
+from featcache.files import regular
 from featcache.schema import Count
 from featcache.store import _format as fmt
 
@@ -109,12 +110,15 @@ def layout(path: Path, *, archived: bool) -> fmt.Layout:
     if len(features.shape) < 2 or features.data_type not in DTYPES:
         raise StoreError(
             f"{place}: shape={features.shape} of {features.data_type} is not (clips, windows, ...) of "
-            f"{' or '.join(DTYPES)}"
+            f"{' or '.join(DTYPES)}; restore it from a copy of the store"
         )
     rows, windows, *row_shape = features.shape
     numbers = windows * math.prod(row_shape)
     if not (rows > 0 and 0 < windows <= MOST_WINDOWS and 0 < numbers <= MOST_NUMBERS):
-        raise StoreError(f"{place}: shape={features.shape} has no clips, no windows or too many of them")
+        raise StoreError(
+            f"{place}: shape={features.shape} has no clips, no windows or too many of them; restore it from a copy of "
+            "the store"
+        )
     made = fmt.Layout(rows, windows, tuple(row_shape), features.data_type)
     if not _matches(features, made, archived, place):
         raise StoreError(
@@ -126,7 +130,7 @@ def layout(path: Path, *, archived: bool) -> fmt.Layout:
 
 def check_arrays(path: Path, layout: fmt.Layout) -> None:
     """Raise StoreError unless rows.csv and the small arrays have the sizes and types that follow from the features."""
-    if layout.rows * CSV_BYTES > (path / "rows.csv").stat().st_size:
+    if layout.rows * CSV_BYTES > regular(path / "rows.csv", StoreError).stat().st_size:
         raise StoreError(
             f"{path / 'features' / 'zarr.json'}: shape has {layout.rows} clips, more than rows.csv; "
             f"try `featcache repair {path}`"

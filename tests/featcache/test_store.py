@@ -1025,3 +1025,50 @@ def test_more_blocks_than_open_files_is_told_with_the_fix(tmp_path, monkeypatch)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert kept == set(range(0, 2 * len(kept), 2))
     assert len(kept) > 50
+
+
+METADATA = {
+    "zarr.json": [
+        (("attributes", "featcache", "manifest"), 3, "attributes.featcache.manifest: 3 is not text"),
+        (("attributes", "featcache", "recipe"), [], r"attributes.featcache.recipe: \[\] is not a group"),
+        (("attributes", "featcache", "recipe", "extractor"), None, "recipe.extractor: None is not text"),
+        (("attributes", "featcache", "facts", "licence"), 1, "facts.licence: 1 is not text"),
+        (("attributes", "featcache", "format"), "2", "format is missing"),
+        (("attributes",), {}, "format is missing"),
+    ],
+    "features/zarr.json": [
+        (("shape", 0), 10**12, "shape has 1000000000000 clips, more than rows.csv"),
+        (("shape",), [0, 3, 4], r"shape=\(0, 3, 4\)"),
+        (("shape",), [4], r"shape=\(4,\)"),
+        (("shape",), [4, 10**9, 4], r"shape=\(4, 1000000000, 4\)"),
+        (("shape", 1), -1, r"shape\[1\]=-1 must be at least 0"),
+        (("shape", 1), 2.0, r"shape\[1\]: 2.0 is not a whole number"),
+        (("shape", 1), 2**70, r"shape\[1\]=.* 64 bits"),
+        (("data_type",), "float64", "float64 is not"),
+        (("zarr_format",), 2, "zarr_format=2"),
+        (("codecs",), [{"name": "bytes"}], "other shards, chunks or codecs"),
+    ],
+    "length/zarr.json": [
+        (("shape",), [3], r"length/zarr.json: shape is \(3,\)"),
+        (("chunk_grid", "configuration", "chunk_shape"), [1], r"length/zarr.json: chunk_shape is \(1,\)"),
+        (("data_type",), "float32", "length/zarr.json: data_type is float32"),
+        (("codecs",), [], "length/zarr.json: codecs"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value", "words"),
+    [(file, *edit) for file, edits in METADATA.items() for edit in edits],
+)
+def test_metadata_that_do_not_fit_are_named(file, place, value, words, store):
+    path = store.path
+    content = json.loads((path / file).read_text())
+    part = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (path / file).write_text(json.dumps(content))
+    (path / "SHA256SUMS").write_bytes(digests.fixed_sums(path))
+    with pytest.raises(StoreError, match=words):
+        FeatureStore.open(path)
