@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from featcache import Clip, FeatureStore, Manifest
 from featcache.errors import StoreError
-from featcache.store import StoreWriter, _block, _format, _lease
+from featcache.store import StoreWriter, _block, _format, _lease, digests
 from featcache.store import writer as writer_module
 from featcache.store.check import problems, repair
 
