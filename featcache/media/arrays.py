@@ -23,6 +23,7 @@ from featcache.untrusted.hdf5 import child
 from featcache.untrusted.npy import npy_header, parse_npy
 from featcache.wording import first
 
+BEYOND = 2.0**62  #: a row that no file has
 Part = tuple[NDArray[Any], tuple[int, ...]]  #: some rows of an array, and the shape of the whole array
 
 
@@ -71,8 +72,8 @@ def span(clip: Clip, rate: float | None, path: Path) -> slice:
             f"{path} has rows without a rate, so bounds cannot be in seconds; give rows per second as fps, "
             "or bounds as start_frame and stop_frame"
         )
-    first = floor(((clip.start or 0.0) + EPSILON) * rate)
-    return slice(first, None if clip.stop is None else max(first + 1, ceil((clip.stop - EPSILON) * rate)))
+    first = floor(min(((clip.start or 0.0) + EPSILON) * rate, BEYOND))
+    return slice(first, None if clip.stop is None else max(first + 1, ceil(min((clip.stop - EPSILON) * rate, BEYOND))))
 
 
 def check_start(rows: slice, count: int, path: Path, unit: str) -> None:

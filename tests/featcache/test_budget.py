@@ -191,7 +191,9 @@ def test_refusing_costs_neither_memory_nor_time(name, tmp_path, monkeypatch):
 import sys, time
 from pathlib import Path
 from tests.featcache import test_budget as t
-t.sound(t.write_sound(Path(sys.argv[1]).with_name("warm.wav"), t.np.zeros(8000), 8000))
+warm = Path(sys.argv[1]).with_name("warm.wav")  # libraries that are imported late do not count
+t.wav(warm, 8000)
+t.sound(warm)
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) >> 10
 before, begun = peak(), time.monotonic()
@@ -282,6 +284,19 @@ def test_what_is_large_but_true_passes(tmp_path):
     assert take(tmp_path / "a.wav", Listener()).windows.shape == (1, 8000)
     np.savez_compressed(tmp_path / "zeros.npz", a=np.zeros((2000, 1024), np.float32))
     assert numbers.read(tmp_path / "zeros.npz", clip()).values.shape == (2000, 1024)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1e300, "seconds"), (None, 1e18, "frames"), (1e300, None, "seconds")])
+@pytest.mark.parametrize("fps", [1e-300, 30.0, 1e300])
+def test_bounds_and_rates_beyond_every_file(bounds, fps, tmp_path):
+    """They end with the file, or the clip has no rows there."""
+    np.save(tmp_path / "a.npy", np.ones((10, 3)))
+    start, stop, unit = bounds
+    row = clip(start, stop, unit, fps=fps)
+    try:
+        assert 1 <= len(numbers.read(tmp_path / "a.npy", row).values) <= 10
+    except MediaError as error:
+        assert "correct start and stop" in str(error)
 
 
 def test_a_limit_is_raised_as_its_error_says(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -167,6 +168,19 @@ def test_dead_features_have_norms_but_no_coefficient_of_variation(stores, tmp_pa
     metrics = values(folder, stores)
     assert metrics["norm/source/rgb"] == metrics["norm/target/flow"] == 0
     assert not any(metric.startswith("cv_") for metric in metrics)
+
+
+def test_weights_and_outputs_that_would_grow_are_refused(stores, tmp_path):
+    """Zeros of gigabytes in a few kilobytes: torch and numpy write neither."""
+    folder = train(run(steps=0), stores, tmp_path)
+    whole = {name: (folder / name).read_bytes() for name in ("head.pt", "outputs.npz")}
+    for name, words in (("head.pt", "head.pt.*compressed"), ("outputs.npz", "outputs.npz.*FEATCACHE_MAX_GROWTH")):
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.npy", bytes(80 << 20))
+        with pytest.raises(ConfigError, match=words):
+            Run.open(folder)
+        (folder / name).write_bytes(whole[name])
+    assert Run.open(folder).outputs
 
 
 def test_predictions_for_a_confusion_matrix(stores, tmp_path):
