@@ -420,12 +420,14 @@ def flock(file: IO[Any], kind: int) -> None:
         ) from None
 
 
-def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Path, *Rest], T]]:
+def remembered(
+    most: int, *, settled: bool = False
+) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Path, *Rest], T]]:
     """Decorate a function that reads a file, so that a file is read again only when it has changed.
 
     The results of the last `most` files are kept. A file has changed when its device, inode, size or one of its times
-    has. A file that was written just now is read again, too: the next change may get the same times. OSError when there
-    is no file.
+    has. OSError when there is no file.
+    settled: a file that was written just now is read again, too, because its next change may get the same times.
     """
 
     def decorate(read: Callable[[Path, *Rest], T]) -> Callable[[Path, *Rest], T]:
@@ -436,7 +438,7 @@ def remembered(most: int) -> Callable[[Callable[[Path, *Rest], T]], Callable[[Pa
         @wraps(read)
         def read_again_if_changed(path: Path, *rest: *Rest) -> T:
             s = path.stat()
-            if abs(time.time_ns() - s.st_ctime_ns) < TICK:
+            if settled and abs(time.time_ns() - s.st_ctime_ns) < TICK:
                 return read(path, *rest)
             return read_once(path, (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns), *rest)
 

@@ -70,7 +70,7 @@ def fixed_sums(folder: Path) -> bytes:
 
 
 #: path of a shard -> its crc32c, computed once per process while the file is the same
-shard_crc = remembered(1 << 16)(file_crc)
+shard_crc = remembered(1 << 16, settled=True)(file_crc)
 
 
 def fixed_file(folder: Path, name: str) -> bytes:

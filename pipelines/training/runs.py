@@ -33,6 +33,7 @@ from featcache import registry, schema, sums
 from featcache.errors import ConfigError
 from featcache.files import file_sha256, making_folder, regular, remembered, steady
 from featcache.schema import AnyFloat
+from featcache.untrusted import not_stored
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
@@ -133,8 +134,10 @@ class Run:
 
     def log(self) -> list[LogLine]:
         """The terms of the loss at each step."""
-        lines = enumerate(_lines(self.folder / "log.jsonl"), 1)
-        return [schema.parse(line, LogLine, f"{self.folder / 'log.jsonl'} line {number}") for number, line in lines]
+        return _sound(
+            self.folder / "log.jsonl",
+            lambda path: [schema.parse(line, LogLine, f"line {k}") for k, line in enumerate(_lines(path), 1)],
+        )
 
     def method(self, device: str = "cpu") -> Method:
         """The trained method, in eval mode. It reads features as the run prepares them (`opened`)."""
@@ -207,7 +210,7 @@ def write_sums(folder: Path) -> None:
     (folder / sums.NAME).write_bytes(sums.text({name: file_sha256(folder / name) for name in FILES}))
 
 
-_sha256 = remembered(1 << 14)(file_sha256)
+_sha256 = remembered(1 << 14, settled=True)(file_sha256)
 
 
 def _sound(path: Path, read: Callable[[Path], T]) -> T:
@@ -242,9 +245,11 @@ def _check_zip(path: Path) -> None:
         raise ValueError(f"{member} in it does not match its checksum")
 
 
-@remembered(1 << 14)
+@remembered(1 << 14, settled=True)
 def _first_bad(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
+        if problem := not_stored(archive.infolist(), path.stat().st_size):
+            raise ValueError(f"it {problem}")
         return archive.testzip()
 
 

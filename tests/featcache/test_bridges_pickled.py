@@ -151,7 +151,7 @@ def test_ids_that_are_given_replace_those_of_the_file(tmp_path):
 def test_mmaction2_list(tmp_path, kind):
     a, b, c = rows(2, 4, 3)
     path = write_pickle(tmp_path / "f.pkl", [kind(a), kind(b), kind(c[0])])
-    refused(mmaction2, path, "3 features and no clip ids.*f.pkl.ids.txt.*in the order of the file")
+    refused(mmaction2, path, "3 features and no clip ids.*f.pkl.ids.txt.*in the order of FILE")
     refused(mmaction2, path, "3 clips.*2 ids", ["x", "y"])
     table = mmaction2.read(path, ["x", "y", "z"])["features"]
     for k, row in enumerate((a, b, c[:1])):

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from featcache.store import _format as fmt
+from featcache.store import digests
 from featcache.store.reader import FeatureStore
 from pipelines.cli import main
 from tests.helpers.stores import write_all
@@ -371,7 +372,7 @@ def _seal(store):
     """Write the digest of a store's first block again."""
     try:
         layout = FeatureStore.open(store).layout
-        sums = {name: fmt._file_crc(store / layout.files(0)[name]) for name in fmt.BLOCK_FILES}
-        Path(store, layout.files(0)["digest"]).write_bytes(fmt.digest_row(store, 0, sums))
+        sums = {name: digests.file_crc(store / layout.files(0)[name]) for name in fmt.BLOCK_FILES}
+        Path(store, layout.files(0)["digest"]).write_bytes(digests.digest_row(store, 0, sums))
     except (OSError, ValueError):
         pass

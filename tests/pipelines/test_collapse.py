@@ -60,7 +60,7 @@ def test_the_recipe_stands_uneven_norms_and_a_collapse_is_told_with_its_cure(fol
 
     assert remedy(config).endswith(cure)
     cured = Run.open(train(override(config, "preparation.units=source"), folder.parent, tmp_path))
-    assert (cured.facts["collapsed"], cured.facts["one_class"]) == ([], [])
+    assert (cured.facts.collapsed, cured.facts.one_class) == ((), ())
     assert accuracy(cured.folder, folder) > 0.4 > 0.3 > accuracy(tmp_path / config.id, folder)  # of 8 classes
 
 
@@ -69,7 +69,7 @@ def test_the_recipe_stands_uneven_norms_and_a_collapse_is_told_with_its_cure(fol
 @pytest.mark.parametrize("name", ["RNA (DG)", "RNA (UDA)"])
 def test_the_whole_recipe_balances_norms_and_loses_nothing(folder, tmp_path, name, seed):
     plain, balanced = (train(row(folder, each, seed=seed), folder.parent, tmp_path) for each in ("source-only", name))
-    assert Run.open(balanced).facts["collapsed"] == []
+    assert Run.open(balanced).facts.collapsed == ()
     assert accuracy(balanced, folder) > accuracy(plain, folder) - 0.03
     cv = [next(r.value for r in evaluate(each, folder.parent) if r.metric == "cv_st") for each in (plain, balanced)]
     assert cv[1] < cv[0]
@@ -79,9 +79,9 @@ def test_the_whole_recipe_balances_norms_and_loses_nothing(folder, tmp_path, nam
 def test_the_cure_of_a_narrow_net_is_to_widen_it(folder, tmp_path):
     """Units alone do not help four features per modality."""
     config = row(folder, "RNA (UDA)", "net.dim=4")
-    assert Run.open(train(config, folder.parent, tmp_path)).facts["collapsed"] == sorted(NORMS)
+    assert Run.open(train(config, folder.parent, tmp_path)).facts.collapsed == tuple(sorted(NORMS))
     assert remedy(config).endswith("take --set net.dim=64")
-    assert Run.open(train(override(config, "net.dim=64"), folder.parent, tmp_path)).facts["collapsed"] == []
+    assert Run.open(train(override(config, "net.dim=64"), folder.parent, tmp_path)).facts.collapsed == ()
 
 
 def test_one_class_for_every_test_clip_is_told_without_a_label(folder, tmp_path):
@@ -89,7 +89,7 @@ def test_one_class_for_every_test_clip_is_told_without_a_label(folder, tmp_path)
     made = Run.open(train(row(folder, "source-only", "steps=0"), folder.parent, tmp_path))
     opened = made.opened(folder.parent)
     scores = made.outputs["label"][-1].copy()
-    assert one_class({"label": scores}, opened) == made.facts["one_class"] == []
+    assert one_class({"label": scores}, opened) == [*made.facts.one_class] == []
     scores[:, 3] = 1e9
     assert one_class({"label": scores}, opened) == ["c3"]
     assert one_class({"label": scores[:1]}, opened) == []
