@@ -289,7 +289,7 @@ def test_clips_without_features_are_neither_trained_on_nor_scored(tmp_path):
     predicted = predictions(made.folder, stores)
     names = [manifest().clips[row].labels["label"] for row in made.outputs["rows"]]
     assert [predicted.classes[k] for k in predicted.truth] == names
-    assert made.facts["spec"]["rows"] == {"source": 11, "target": 11}
+    assert made.facts.spec.rows == {"source": 11, "target": 11}
     (limits,) = {result.limits for result in results}
     ids = [manifest().clips[row].clip_id for row in gone]
     for words, clip_ids in {
