@@ -32,7 +32,7 @@ def parts(path: Path) -> list[Path]:
 def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> list[str]:
     """List the problems of a manifest (a file) or a store (a folder); the list is empty when there are none.
 
-    Of problems of one kind, the first ten clips are listed, and the number of the others.
+    The first ten clips of each kind of problem are listed, and the number of the others.
 
     fast: check only the file sizes of a store's features, not their content.
     """

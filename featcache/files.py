@@ -1,8 +1,8 @@
 """Files and folders that exist whole or not at all, even after a power cut; locks; cached reads of files.
 
-Everything that featcache writes goes through `write_file`, `replacing` or `making_folder`: it is written next to its
-place, synced and renamed. A process that is killed leaves a scratch folder, and the next write to the same path removes
-it. Errors of a full disk name the path.
+`write_file`, `replacing` and `making_folder` write next to the place of a file or folder, sync and rename. A process
+that is killed leaves a scratch folder, and the next write to the same path removes it. Errors of a full disk name the
+path. Journals, logs and downloads, which grow, are not written by these functions.
 """
 
 import contextlib
@@ -88,25 +88,35 @@ def making_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give the path of a scratch folder, to be made by the block; it is renamed to `folder` when the block succeeds.
 
     All files of the scratch folder are synced. When the block fails, it is removed, and an older `folder` stays.
-    replace: `folder` may exist and have files. It is moved away just before the renaming; when a process is killed
-    between the two, `remove_abandoned` moves it back.
+    replace: `folder` may exist and have files. It is moved away just before the renaming, and moved back if that fails;
+    when a process is killed between the two, `remove_abandoned` moves it back.
     """
     make_folder(folder.parent)
     with _scratch(folder) as own, disk_errors(folder, own / folder.name):
         scratch, old = own / folder.name, own / OLD
         yield scratch
         _sync_all(scratch)
-        while True:
-            try:
-                os.replace(scratch, folder)
-                break
-            except OSError as error:
-                if not replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-            shutil.rmtree(old, ignore_errors=True)  # another process has just made the folder, too
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(folder, old)
+        try:
+            _rename(scratch, folder, old if replace else None)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
+            raise
         sync_folder(folder.parent)
+
+
+def _rename(scratch: Path, folder: Path, old: Path | None) -> None:
+    """Rename `scratch` to `folder`; with `old`, a folder that exists and has files is moved there first."""
+    while True:
+        try:
+            os.replace(scratch, folder)
+            return
+        except OSError as error:
+            if old is None or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        shutil.rmtree(old, ignore_errors=True)  # another process has just made the folder, too
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder, old)
 
 
 def remove_folder(folder: Path) -> None:
@@ -169,8 +179,9 @@ def _scratch(path: Path) -> Iterator[Path]:
     """Make a folder next to `path` for its next version, and remove it in the end.
 
     Its process holds a lock of the kernel on a file in it. The kernel releases that lock when the process dies, so an
-    unlocked scratch folder is nobody's, and the next call for the same path removes it. (Process ids are no such sign:
-    two containers may have equal ones.) On a file system without locks, what a killed process has left stays.
+    unlocked scratch folder is in use by no process, and the next call for the same path removes it. (Process ids cannot
+    show that: two containers may have equal ones.) On a file system without locks, scratch folders of killed processes
+    stay.
     """
     remove_abandoned(path)
     folder, lock = _own_folder(path)
@@ -323,6 +334,11 @@ def regular(path: Path, error: type[FeatcacheError] = FormatError, *, or_folder:
         kind = next((kind for test, kind in IRREGULAR.items() if test(mode)), "not a regular file")
         raise error(f"{path} is {kind}, but a file is needed; put a file in its place, or name another one")
     return path
+
+
+def read_bytes(path: Path, error: type[FeatcacheError] = FormatError) -> bytes:
+    """The bytes of a file; `error` for a folder, pipe, socket or device, which a hostile folder may hold."""
+    return regular(path, error).read_bytes()
 
 
 def file_sha256(path: Path) -> str:

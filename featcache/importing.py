@@ -467,7 +467,7 @@ def _from_store(
             f"{path}: no clip with state done is in manifest {manifest.name!r}; the store has "
             f"{quoted(store.clip_ids)}, the manifest has {quoted(clip_ids)}{edited}"
         )
-    store.verify(taken)  # before anything is written: the copy gets digests of its own, which would vouch for damage
+    store.verify(taken)  # before anything is written: the new digests of the copy would hide damage
     without |= _lacking(report.missing, path.name, "absent" if store.recipe.get("recipe") == "external" else "failed")
     notes = {store.clip_ids[row]: note for row, note in store.notes.items()}
     table = store_table(store, taken)

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from featcache.errors import ConfigError, FeatcacheError
+from featcache.wording import alike
 
 LONGEST = 200  #: maximum number of bytes of a folder's name; most file systems allow 255
-UNSEEN = ("Cc", "Cs", "Zl", "Zp")  #: categories of control characters, of bytes that are not UTF-8, and of line ends
-ADDRESS = re.compile(r"(?: at| @) 0x[0-9a-fA-F]+")  #: where an object was in memory: "<_io.BytesIO object at 0x7f...>"
+#: categories of control characters, of invisible ones, of bytes that are not UTF-8, and of line ends
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+#: the address of an object in memory, as printed by Python and ffmpeg: "<_io.BytesIO object at 0x7f12>", "[mov @ 0x55]"
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)| @ 0x[0-9a-fA-F]+(?=\])")
 
 
 def folder_name(name: str, noun: str, fix: str, error: type[FeatcacheError] = ConfigError) -> str:
@@ -22,10 +25,12 @@ def folder_name(name: str, noun: str, fix: str, error: type[FeatcacheError] = Co
     'P01 (day 2)'
     """
     faults = {
-        "is blank": not name.strip(),
+        "is blank": not alike(name),
         "begins with a dot": name.startswith("."),
         "has a /": "/" in name,
-        "has control characters, or bytes that are not UTF-8": any(unicodedata.category(c) in UNSEEN for c in name),
+        "has control or invisible characters, or bytes that are not UTF-8": any(
+            unicodedata.category(c) in UNSEEN for c in name
+        ),
         f"is longer than {LONGEST} bytes": len(name.encode(errors="surrogateescape")) > LONGEST,
     }
     for fault, is_so in faults.items():

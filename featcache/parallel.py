@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any, TypeVar
 
@@ -90,18 +91,26 @@ def _work(connection: "Connection[Any, Any]") -> None:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     while True:
         try:
-            function, job = connection.recv()
-            connection.send(_answer(function, job))
+            connection.send_bytes(_answer(connection.recv_bytes()))
         except (EOFError, OSError):  # the parent has ended
             return
 
 
-def _answer(function: Callable[[J], R], job: J) -> tuple[R | None, Exception | None]:
-    """Return the result of a job, or its error."""
+def _answer(message: bytes) -> memoryview:
+    """Do a pickled job; return its result and its error, pickled. One of them is None.
+
+    A RuntimeError replaces an error that cannot be pickled, or that the parent could not unpickle.
+    """
     try:
-        return function(job), None
+        function, job = ForkingPickler.loads(message)
+        return ForkingPickler.dumps((function(job), None))
     except Exception as error:
-        return None, error
+        try:
+            answer = ForkingPickler.dumps((None, error))
+            ForkingPickler.loads(answer)
+            return answer
+        except Exception:  # classes of errors may have any constructor and any attributes
+            return ForkingPickler.dumps((None, RuntimeError(repr(error))))
 
 
 def _end_with_parent() -> None:

@@ -60,6 +60,8 @@ def stoppable(last_words: Callable[[Stopped], None]) -> Iterator[None]:
     def watch() -> None:
         number = os.read(reader, 1)[0]  # the first signal
         time.sleep(PATIENCE)
+        if done and not stopped:  # the signal came after the block
+            return
         words = threading.Thread(target=end, args=(number,), daemon=True)
         words.start()
         words.join(PATIENCE / 4)  # nobody may read what is printed

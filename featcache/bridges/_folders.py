@@ -81,13 +81,6 @@ def _arranged(names: set[str], first: list[str]) -> list[str]:
     return sorted(names, key=lambda name: (place.get(name, len(place)), name))
 
 
-def content(file: Path) -> bytes:
-    """The bytes of a regular file; FormatError for anything else."""
-    if not file.is_file():  # a foreign folder may hold a pipe or a link to an endless device
-        raise FormatError(f"{file} is not a file")
-    return file.read_bytes()
-
-
 def check_folder(path: Path, format: str) -> None:
     """Raise FormatError unless `path` is a folder."""
     if not path.is_dir():

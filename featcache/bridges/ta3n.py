@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from featcache.bridges import External
 from featcache.bridges._arrays import ONE, survey
-from featcache.bridges._folders import check_folder, content, named, replacing_folder
+from featcache.bridges._folders import check_folder, named, replacing_folder
 from featcache.errors import FormatError
-from featcache.files import steady
+from featcache.files import read_bytes, steady
 from featcache.untrusted import check_numbers, reading, tensors
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype"})
@@ -96,7 +96,7 @@ def _table(chosen: dict[str, str], videos: dict[str, list[Path]]) -> External:
 
 def _frame(file: Path) -> NDArray[Any]:
     with reading(file, "a torch file"):
-        data = content(file)
+        data = read_bytes(file)
         frame = tensors.array(tensors.load(data, str(file)), len(data), str(file))
         if not frame.size or not frame.ndim:
             raise FormatError(f"{file} holds a tensor {frame.shape}; (D,) is expected")

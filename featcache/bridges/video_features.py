@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from featcache.bridges import External, Times
 from featcache.bridges._arrays import ONE, as_windows, survey
-from featcache.bridges._folders import check_folder, content, named, order, replacing_folder
+from featcache.bridges._folders import check_folder, named, order, replacing_folder
 from featcache.errors import FormatError
+from featcache.files import read_bytes
 from featcache.untrusted import check_numbers, reading
 from featcache.untrusted.npy import parse_npy
 
@@ -83,7 +84,7 @@ def _is_empty(file: Path) -> bool:
 
 def _load(file: Path) -> NDArray[Any]:
     with reading(file, "an array (.npy)"):
-        array = parse_npy(content(file), str(file))
+        array = parse_npy(read_bytes(file), str(file))
         check_numbers(array.dtype, str(file))
         return array
 

@@ -9,16 +9,17 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache import schema
 from featcache.errors import StoreError
-from featcache.files import disk_errors, make_folder, sync_folder, write_file
+from featcache.files import disk_errors, make_folder, regular, sync_folder, write_file
 from featcache.store import _format as fmt
 from featcache.store import digests
 from featcache.store._lease import free, lease
@@ -44,6 +45,14 @@ class _Owner:
 Entries = dict[int, tuple[int, bytes]]  #: row -> state, payload
 
 
+class Log(NamedTuple):
+    """The content of the journal of a block."""
+
+    entries: Entries  #: the valid ones
+    notes: dict[int, bytes]  #: row -> the note before the row's last record, b"" if there is none
+    size: int  #: bytes that are whole records
+
+
 class Block:
     """An open block, leased by this process.
 
@@ -59,9 +68,9 @@ class Block:
         self._committed = committed_states(folder, number, layout)
         if not self._shard_path.exists() and not self._committed.any() and self._paths["features"].exists():
             os.replace(self._paths["features"], self._shard_path)  # the process was killed during the commit
-        self._shard = os.fdopen(os.open(self._shard_path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
-        self.entries, self._end = read_log(folder, number, layout)
-        self._notes = read_notes(folder, number)  # row -> note on it, for rows that are done
+        shard = os.open(regular(self._shard_path, StoreError), os.O_RDWR | os.O_CREAT)
+        self._shard = os.fdopen(shard, "r+b", buffering=0)
+        self.entries, self._notes, self._end = read_log(folder, number, layout)
         os.ftruncate(log.fileno(), self._end)
         self._missing = {row for row in self.span if not self.state(row)}
         with disk_errors(folder):
@@ -124,7 +133,7 @@ class Block:
         sync_folder(self._paths["features"].parent)
         for name in ("window_start", "window_stop", "length", "failures", "digest", "state"):
             if files[name] or name != "failures":
-                write_file(self._paths[name], files[name])
+                write_file(regular(self._paths[name], StoreError), files[name])
             elif self._paths[name].exists():
                 _remove(self._paths[name])
 
@@ -249,26 +258,28 @@ def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[n
     path = folder / layout.files(number)["state"]
     try:
         states = fmt.read_chunk(path, "u1")
-    except FileNotFoundError:
+    except fmt.MISSING:
         return np.zeros(len(layout.span(number)), np.uint8)
     if len(states) != layout.block_rows or (states > fmt.ABSENT).any():
         raise StoreError(f"{path} is damaged; `featcache repair {folder}` makes its clips pending again")
     return states[: len(layout.span(number))]
 
 
-def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, int]:
-    """Read the journal of a block: its valid entries, and the number of bytes that are whole records."""
+def read_log(folder: Path, number: int, layout: fmt.Layout) -> Log:
+    """Read the journal of a block; an empty one when there is no file."""
     path = folder / "journal" / f"{number}.log"
-    data = fmt.read_bytes(path) if path.exists() else b""
     entries: Entries = {}
-    whole = 0
-    while (record := _parse(data, whole)) is not None:
-        row, state, payload = record
-        whole += RECORD.size + len(payload) + 4
-        if state not in (OWNER, NOTE):
-            entries[row] = (state, payload)
+    pending: dict[int, bytes] = {}
+    notes: dict[int, bytes] = {}
+    size = 0
+    for row, state, payload, end in _records(fmt.read_bytes(path) if path.exists() else b""):
+        size = end
+        if state == NOTE:
+            pending[row] = payload
+        elif state != OWNER:
+            entries[row], notes[row] = (state, payload), pending.pop(row, b"")
     if not entries:
-        return {}, whole
+        return Log({}, {}, size)
     rows, first = layout.map_rows(path.with_suffix(".shard")), layout.span(number).start
 
     def is_valid(row: int, state: int, payload: bytes) -> bool:
@@ -283,23 +294,7 @@ def read_log(folder: Path, number: int, layout: fmt.Layout) -> tuple[Entries, in
             and fmt.crc(rows[row - first]) == int.from_bytes(payload[-4:], "little")
         )
 
-    return {row: (state, payload) for row, (state, payload) in entries.items() if is_valid(row, state, payload)}, whole
-
-
-def read_notes(folder: Path, number: int) -> dict[int, bytes]:
-    """Read the notes in the journal of a block: row -> the note before the row's last record, b"" if there is none."""
-    path = folder / "journal" / f"{number}.log"
-    data, place = path.read_bytes() if path.exists() else b"", 0
-    pending: dict[int, bytes] = {}
-    notes: dict[int, bytes] = {}
-    while (record := _parse(data, place)) is not None:
-        row, state, payload = record
-        place += RECORD.size + len(payload) + 4
-        if state == NOTE:
-            pending[row] = payload
-        elif state != OWNER:
-            notes[row] = pending.pop(row, b"")
-    return notes
+    return Log({row: entry for row, entry in entries.items() if is_valid(row, *entry)}, notes, size)
 
 
 def owner(folder: Path, number: int) -> str:
@@ -307,25 +302,23 @@ def owner(folder: Path, number: int) -> str:
     holder = "another process"
     path = folder / "journal" / f"{number}.log"
     with contextlib.suppress(OSError, StoreError):
-        data, place = fmt.read_bytes(path), 0
-        while (record := _parse(data, place)) is not None:
-            place += RECORD.size + len(record[2]) + 4
-            if record[1] == OWNER:
-                process = schema.parse(record[2], _Owner, "", error=StoreError)
+        for _, state, payload, _ in _records(fmt.read_bytes(path)):
+            if state == OWNER:
+                process = schema.parse(payload, _Owner, "", error=StoreError)
                 holder = f"process {process.pid} on {process.host}"
     return holder
 
 
-def _parse(data: bytes, begin: int) -> tuple[int, int, bytes] | None:
-    """Row, state and payload of the record at `begin`; None at the end and at a torn record."""
-    first = begin + RECORD.size
-    if len(data) < first:
-        return None
-    row, state, size = RECORD.unpack_from(data, begin)
-    end = first + size
-    if len(data) < end + 4 or fmt.crc(data[begin:end]) != int.from_bytes(data[end : end + 4], "little"):
-        return None
-    return row, state, data[first:end]
+def _records(data: bytes) -> Iterator[tuple[int, int, bytes, int]]:
+    """Iterate over (row, state, payload, end of the record) up to the first torn record."""
+    begin = 0
+    while len(data) >= begin + RECORD.size:
+        row, state, size = RECORD.unpack_from(data, begin)
+        end = begin + RECORD.size + size
+        if len(data) < end + 4 or fmt.crc(data[begin:end]) != int.from_bytes(data[end : end + 4], "little"):
+            return
+        yield row, state, data[begin + RECORD.size : end], end + 4
+        begin = end + 4
 
 
 def _remove(path: Path) -> None:

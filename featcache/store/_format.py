@@ -35,11 +35,12 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import schema, sums
+from featcache import files, schema, sums
 from featcache.errors import StoreError
 from featcache.files import regular
 
 FORMAT = 2
+MISSING = (FileNotFoundError, NotADirectoryError)  #: errors for a file that does not exist, or whose folder does not
 NOT_TRIED, DONE, FAILED, ABSENT = range(4)
 STATES = ("not tried", "done", "failed", "absent")
 ARRAYS = ("features", "window_start", "window_stop", "length", "state", "digest")
@@ -174,7 +175,7 @@ class Layout:
             data = np.memmap(regular(path, StoreError), np.uint8, "r")
         except StoreError:
             raise
-        except (FileNotFoundError, ValueError):  # no file, or an empty one
+        except (*MISSING, ValueError):  # no file, or an empty one
             return np.zeros((0, self.row_bytes), np.uint8)
         rows = min(self.block_rows, len(data) // self.row_bytes)
         return data[: rows * self.row_bytes].reshape(rows, self.row_bytes)
@@ -235,8 +236,8 @@ def failures(data: bytes, path: Path, span: range) -> dict[int, str]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; StoreError for a folder, pipe or device, which a hostile store may hold."""
-    return regular(path, StoreError).read_bytes()
+    """The bytes of a file of a store; StoreError for a folder, pipe or device."""
+    return files.read_bytes(path, StoreError)
 
 
 def read_chunk(path: Path, dtype: str) -> NDArray[Any]:

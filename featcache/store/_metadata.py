@@ -11,8 +11,8 @@ from featcache.files import regular
 from featcache.schema import Count
 from featcache.store import _format as fmt
 
-MOST_WINDOWS = 1 << 20  #: limits of hostile metadata, far above those of any real store
-MOST_NUMBERS = 1 << 31  #: of one row, all windows
+MOST_WINDOWS = 1 << 20  #: maximum number of windows of a row, far above that of any real store
+MOST_NUMBERS = 1 << 31  #: maximum number of values of a row, all windows
 CSV_BYTES = 10  #: a line of rows.csv is longer, so that the file's size limits the number of rows
 DTYPES = ("float16", "float32")
 

@@ -19,7 +19,7 @@ from featcache.store import _format as fmt
 
 CONTENTS = fmt.ARCHIVE
 METADATA = (*(name for name in fmt.FIXED_FILES if name != "rows.csv"), fmt.SUMS)  #: the store's files in archive.json
-FILE = re.compile(r"[a-z_]+(/[a-z0-9]+(\.[a-z]+)?)+")  #: of blocks and journals, see Layout.files
+FILE = re.compile(r"[a-z_]+(/[a-z0-9]+(\.[a-z]+)?)+")  #: names of the files of blocks and journals, see Layout.files
 THREADS = 2  #: blocks at a time: one is decoded while another is fetched or written
 
 

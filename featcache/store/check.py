@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -94,8 +95,7 @@ def repair(path: Path, progress: Progress = silent) -> list[str]:
                 actions.append(f"{damage}: its clips are pending again")
         progress(len(blocks), len(blocks))
         for stray in _strays(store, committed(store.path, store.layout)):
-            stray.unlink()
-            sync_folder(stray.parent)
+            _remove(stray)
             actions.append(f"removed {stray.relative_to(path)}")
         return actions
     finally:
@@ -127,7 +127,7 @@ def _wrong(path: Path, listed: dict[str, str]) -> dict[str, str]:
     damage = {}
     for name, digest in listed.items():
         if not (path / name).is_file():
-            damage[name] = "missing"
+            damage[name] = "not a regular file" if (path / name).exists() else "missing"
         elif hashlib.sha256(fmt.read_bytes(path / name)).hexdigest() != digest:
             damage[name] = "damaged"
     return damage
@@ -147,7 +147,7 @@ def _mend_metadata(path: Path) -> list[str]:
     present = {name: fmt.read_bytes(path / name) for name in fmt.FIXED_FILES if (path / name).is_file()}
     others = [name for name in fmt.FIXED_FILES if name != "zarr.json"]
     if _sealed(path) and all(present.get(name) == restored.get(name, b"") for name in others):
-        write_file(path / fmt.SUMS, digests.fixed_sums(path))
+        _replace(path / fmt.SUMS, digests.fixed_sums(path))
         return [f"{fmt.SUMS} was wrong: written again, because recipe, blocks and manifest fit each other"]
     if trouble:
         raise StoreError(f"{path}: {trouble}")
@@ -156,7 +156,7 @@ def _mend_metadata(path: Path) -> list[str]:
             raise StoreError(
                 f"{path}: {name} is {damage} and cannot be recomputed; restore it from a copy of the store"
             )
-        write_file(path / name, restored[name])
+        _replace(path / name, restored[name])
     return [f"{name} was {damage}: written again" for name, damage in wrong.items()]
 
 
@@ -202,8 +202,23 @@ def _uncommit(store: FeatureStore, block: int) -> None:
     paths = [store.path / path for path in store.layout.files(block).values()]
     for path in reversed(paths):
         if path.exists():
-            path.unlink()
-            sync_folder(path.parent)
+            _remove(path)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file, also where a folder or a pipe is in its place."""
+    if path.exists() and not path.is_file():
+        _remove(path)
+    write_file(path, data)
+
+
+def _remove(path: Path) -> None:
+    """Remove what is at the path of a file: the file, a pipe, or a folder that does not belong there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    sync_folder(path.parent)
 
 
 def _strays(store: FeatureStore, blocks: list[int]) -> list[Path]:

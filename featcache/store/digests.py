@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featcache import sums
 from featcache.errors import StoreError
-from featcache.files import file_sha256, remembered
+from featcache.files import file_sha256, regular, remembered
 from featcache.store import _format as fmt
 
 SEAL = len(fmt.BLOCK_FILES)  #: the last column of `digest`
@@ -22,7 +22,7 @@ SEAL = len(fmt.BLOCK_FILES)  #: the last column of `digest`
 def digest_row(folder: Path, block: int, checksums: dict[str, int]) -> bytes:
     """The digest chunk of a block: a checksum per file, and one that ties these to the block and to the store."""
     row = np.array([checksums[name] for name in fmt.BLOCK_FILES], dtype="<u4").tobytes()
-    return row + seal((folder / "zarr.json").read_bytes(), block, row)
+    return row + seal(fmt.read_bytes(folder / "zarr.json"), block, row)
 
 
 def seal(group: bytes, block: int, row: bytes) -> bytes:
@@ -39,15 +39,17 @@ def damaged(folder: Path, block: int, layout: fmt.Layout, *, fast: bool = False)
     fast: check only the size of the features' file, not its content.
     """
     paths = {name: folder / path for name, path in layout.files(block).items()}
-    missing = [name for name, path in paths.items() if name != "failures" and not path.is_file()]
-    if missing:
-        return f"block {block}: {', '.join(missing)} missing"
-    digest, sums_size = paths["digest"].read_bytes(), 4 * len(fmt.BLOCK_FILES)
-    sealed = digest[sums_size:] == seal((folder / "zarr.json").read_bytes(), block, digest[:sums_size])
+    missing = [name for name, path in paths.items() if name != "failures" and not path.exists()]
+    irregular = [name for name, path in paths.items() if path.exists() and not path.is_file()]
+    for names, fault in ((missing, "missing"), (irregular, "not a regular file")):
+        if names:
+            return f"block {block}: {', '.join(names)} {fault}"
+    digest, sums_size = fmt.read_bytes(paths["digest"]), 4 * len(fmt.BLOCK_FILES)
+    sealed = digest[sums_size:] == seal(fmt.read_bytes(folder / "zarr.json"), block, digest[:sums_size])
     damaged_names = [] if sealed else ["digest"]
     for k, name in enumerate(fmt.BLOCK_FILES):
         if fast and name == "features":
-            rows = np.count_nonzero(np.fromfile(paths["state"], np.uint8))
+            rows = np.count_nonzero(fmt.read_chunk(paths["state"], "u1"))
             intact = paths[name].stat().st_size == layout.shard_index(int(rows))[0] + layout.index_bytes
         else:
             intact = file_crc(paths[name]).to_bytes(4, "little") == digest[4 * k : 4 * k + 4]
@@ -61,7 +63,9 @@ def damaged(folder: Path, block: int, layout: fmt.Layout, *, fast: bool = False)
 
 def file_crc(path: Path) -> int:
     """The crc32c of a file; that of no bytes when the file is empty or missing."""
-    return fmt.crc(np.memmap(path, np.uint8, "r")) if path.exists() and path.stat().st_size else fmt.crc(b"")
+    if not regular(path, StoreError).exists() or not path.stat().st_size:
+        return fmt.crc(b"")
+    return fmt.crc(np.memmap(path, np.uint8, "r"))
 
 
 def fixed_sums(folder: Path) -> bytes:
@@ -76,11 +80,11 @@ shard_crc = remembered(1 << 16, settled=True)(file_crc)
 def fixed_file(folder: Path, name: str) -> bytes:
     """Read a file that never changes; StoreError unless it matches SHA256SUMS."""
     try:
-        data = (folder / name).read_bytes()
-    except FileNotFoundError:
+        data = fmt.read_bytes(folder / name)
+    except fmt.MISSING:
         raise StoreError(f"{folder / name} is missing; {_restore(folder)}") from None
     try:
-        listed = sums.parse((folder / fmt.SUMS).read_bytes())
+        listed = sums.parse(fmt.read_bytes(folder / fmt.SUMS))
     except (FileNotFoundError, ValueError):
         raise StoreError(f"{folder / fmt.SUMS} is missing or damaged; {_restore(folder)}") from None
     if listed.get(name) != hashlib.sha256(data).hexdigest():
@@ -100,7 +104,7 @@ def digests(folder: Path, layout: fmt.Layout, blocks: list[int]) -> NDArray[np.u
     out = np.zeros((layout.blocks, SEAL + 1), "<u4")
     for block in blocks:
         path = folder / layout.file(block, "digest")
-        row = path.read_bytes() if path.exists() else b""
+        row = fmt.read_bytes(path) if path.exists() else b""
         if len(row) != 4 * (SEAL + 1):
             raise StoreError(f"{path} is missing or cut off; `featcache check {folder}` shows the details")
         if row[4 * SEAL :] != seal(group, block, row[: 4 * SEAL]):
@@ -117,11 +121,16 @@ def check(folder: Path, block: int, layout: fmt.Layout, name: str, checksum: int
     column, path = fmt.BLOCK_FILES.index(name), folder / layout.file(block, name)
     if checksum == expected[block, column]:
         return
-    if not (folder / layout.file(block, "state")).exists():  # removed first when a block is written again
-        raise StoreError(f"block {block} of {folder} is being written by another process; wait for that process")
+    check_committed(folder, block, layout)
     if checksum == digests(folder, layout, [block])[block, column]:
         return
     raise StoreError(f"{path} is damaged: it does not match its digest; {_extract_again(folder, block, layout)}")
+
+
+def check_committed(folder: Path, block: int, layout: fmt.Layout) -> None:
+    """Raise StoreError if a block that was committed has no `state` now: writing it again removes that file first."""
+    if not (folder / layout.file(block, "state")).exists():
+        raise StoreError(f"block {block} of {folder} is being written by another process; wait for that process")
 
 
 def _restore(folder: Path) -> str:

@@ -64,11 +64,10 @@ class FeatureStore:
         self.row_shape = layout.row_shape  #: shape of one window's feature
 
     @classmethod
-    def open(cls, path: str | Path, progress: Progress = silent, *, verified: bool = True) -> "FeatureStore":
+    def open(cls, path: str | Path, progress: Progress = silent) -> "FeatureStore":
         """Open a store for reading; StoreError when there is no store, or its metadata is damaged.
 
         progress: blocks (done, total) of an archive, which is decoded into memory at the first read.
-        verified: compare the metadata with SHA256SUMS; `check` and `repair` open a damaged store without this.
         """
         path = Path(path)
         if is_extending(path):
@@ -80,7 +79,7 @@ class FeatureStore:
         try:
             digests.check_metadata(path)
             _metadata.check_arrays(path, store.layout)
-        except FileNotFoundError as error:
+        except fmt.MISSING as error:
             raise StoreError(f"{error.filename} is missing; try `featcache repair {path}`") from None
         return store
 
@@ -195,8 +194,8 @@ class FeatureStore:
             path = self.path / self.layout.file(block, "features")
             try:
                 checksum = digests.shard_crc(path)
-            except FileNotFoundError:
-                raise StoreError(f"{path} is missing; `featcache check {self.path}` shows the details") from None
+            except fmt.MISSING:
+                raise self._missing(block, path) from None
             digests.check(self.path, block, self.layout, "features", checksum, self._digests)
 
     @cached_property
@@ -369,12 +368,6 @@ class FeatureStore:
             "length": ("<u4", ()),
             "state": ("u1", ()),
         }[name]
-        listed = (self.path / "rows.csv").stat().st_size
-        if len(self) > listed:  # a line has several bytes
-            raise StoreError(
-                f"{self.path} declares {len(self)} rows, but its rows.csv has {listed} bytes; "
-                f"`featcache check {self.path}` shows the details"
-            )
         out = np.zeros((len(self), *row), dtype)
         for block in committed(self.path, self.layout):
             place, data = self.layout.as_slice(block), self._small_file(block, name)
@@ -394,15 +387,18 @@ class FeatureStore:
         if self.archived:
             return self._archive.read(str(path)) if name != "failures" or str(path) in self._archive.packed else b""
         try:
-            data = (self.path / path).read_bytes()
-        except FileNotFoundError:
+            data = fmt.read_bytes(self.path / path)
+        except fmt.MISSING:
             if name != "failures":
-                raise StoreError(
-                    f"{self.path / path} is missing; `featcache check {self.path}` shows the details"
-                ) from None
+                raise self._missing(block, self.path / path) from None
             data = b""
         digests.check(self.path, block, self.layout, name, fmt.crc(data), self._digests)
         return data
+
+    def _missing(self, block: int, path: Path) -> StoreError:
+        """Make the error for a file that a committed block lacks; StoreError if the block is being written again."""
+        digests.check_committed(self.path, block, self.layout)
+        return StoreError(f"{path} is missing; `featcache check {self.path}` shows the details")
 
 
 def open_unchecked(path: Path, progress: Progress = silent) -> FeatureStore:
@@ -423,8 +419,8 @@ def is_extending(path: Path) -> bool:
 def committed(folder: Path, layout: fmt.Layout) -> list[int]:
     """The blocks that have a `state`."""
     names = os.listdir(path) if (path := folder / layout.file(0, "state").parent).is_dir() else []
-    blocks = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
-    return [block for block in blocks if block < layout.blocks and str(block) in names]
+    blocks = (int(name) for name in names if name.isascii() and name.isdecimal() and str(int(name)) == name)
+    return sorted(block for block in blocks if block < layout.blocks)
 
 
 def row_numbers(rows: Any, count: int) -> NDArray[np.int64]:

@@ -24,7 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
-from featcache.files import make_folder, making_folder, remove_abandoned, remove_folder, sync_folder, write_file
+from featcache.files import (
+    make_folder,
+    making_folder,
+    regular,
+    remove_abandoned,
+    remove_folder,
+    sync_folder,
+    write_file,
+)
 from featcache.manifest import Manifest
 from featcache.store import _block, _lease, digests
 from featcache.store import _format as fmt
@@ -109,7 +117,7 @@ class StoreWriter:
                 continue
             entries = self._blocks[number].entries if number in self._blocks else {}
             if number not in self._blocks and (self.path / "journal" / f"{number}.log").exists():
-                entries, _ = _block.read_log(self.path, number, self.layout)
+                entries = _block.read_log(self.path, number, self.layout).entries
             missing += [row for k, row in enumerate(span) if row in self._retried or not (tried[k] or row in entries)]
         return missing
 
@@ -195,7 +203,7 @@ class StoreWriter:
         self._retried |= {int(row) for row in np.flatnonzero(state == fmt.FAILED)}
         self._finished.clear()
         for log in self._logs():  # failures of blocks that are not committed yet
-            entries, _ = _block.read_log(self.path, int(log.stem), self.layout)
+            entries = _block.read_log(self.path, int(log.stem), self.layout).entries
             self._retried |= {row for row, (state, _) in entries.items() if state == fmt.FAILED}
 
     def close(self) -> None:
@@ -309,7 +317,7 @@ def finish_extension(path: Path) -> None:
     extension = path / fmt.EXTENSION
     if (extension / fmt.SUMS).exists():
         for name in (*fmt.FIXED_FILES, fmt.SUMS):
-            write_file(path / name, fmt.read_bytes(extension / name))
+            write_file(regular(path / name, StoreError), fmt.read_bytes(extension / name))
         (extension / fmt.SUMS).unlink()  # from here on the folder only needs to be removed
         sync_folder(extension)
     if extension.exists():
@@ -341,7 +349,7 @@ def set_aside_undone(path: Path, recipe: dict[str, Any]) -> bool:
     except StoreError:
         return False  # there is none, or `StoreWriter.open` names what is wrong with it
     logs = [int(log.stem) for log in (path / "journal").glob("*.log") if log.stem.isdecimal()]
-    journalled = [entry[0] for number in logs for entry in _block.read_log(path, number, store.layout)[0].values()]
+    journalled = [entry[0] for number in logs for entry in _block.read_log(path, number, store.layout).entries.values()]
     if store.archived or store.has_recipe(recipe) or fmt.DONE in store.state or fmt.DONE in journalled:
         return False
     set_aside(path, store.layout.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.errors import FormatError
+from featcache.errors import ConfigError, FormatError
 from featcache.files import near, regular
 
 BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno values caused by a bad file, not by the disk
@@ -25,7 +25,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     try:
         regular(path, or_folder=True)
         yield
-    except FormatError:
+    except (FormatError, ConfigError):  # ConfigError: a setting such as FEATCACHE_MAX_GROWTH is wrong, not the file
         raise
     except (FileNotFoundError, NotADirectoryError):
         hint = near(path)

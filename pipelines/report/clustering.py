@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import ConfigError, FeatcacheError
+from featcache.errors import FeatcacheError
 from featcache.joints import LAYOUTS, Layout
 from heads.skeletons import Chain, skeleton
 from pipelines.data.stores import open_manifest, open_store
@@ -23,7 +23,7 @@ from pipelines.report.confusion import confusions
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
 from pipelines.tasks.clustering import branches
-from pipelines.training.runs import Run
+from pipelines.training.runs import NotTrainedError, Run
 
 CLUSTERS = 20  #: number of clusters per branch whose clips are shown, the largest ones
 CLIPS = 3  #: number of clips shown of a cluster
@@ -140,13 +140,13 @@ def nearest(f_nD: NDArray[np.floating], count: int = CLIPS) -> NDArray[np.int64]
 
 
 def _skeletons(run: Run, stores: Path, branch: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Read the skeletons (n, C, T, V, M) of rows, as the branch read them; ConfigError if the store has changed."""
+    """Read the skeletons (n, C, T, V, M) of rows, as the branch read them; NotTrainedError if the store has changed."""
     feeds = list(run.config.feeds)
     m = feeds[0] if branch == "B0" else feeds[-1]
     name = run.config.feeds[m].store
     store = open_store(stores / run.config.manifest, name, open_manifest(stores, run.config.manifest))
     if run.facts.read.get(f"store {m}") != store.fingerprint:
-        raise ConfigError(f"store {name!r} has changed since run {run.config.id} was made")
+        raise NotTrainedError(f"store {name!r} has changed since run {run.config.id} was made; train it again")
     return store.read(rows)[:, 0].astype(np.float32)
 
 

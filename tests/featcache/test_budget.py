@@ -22,7 +22,7 @@ from featcache import bridges, budget
 from featcache.errors import ConfigError, FeatcacheError, FormatError, MediaError, StoreError
 from featcache.media import images, numbers, probe, skeleton
 from featcache.media.headers import declared
-from featcache.store import FeatureStore, _compressed
+from featcache.store import FeatureStore, _compressed, digests
 from featcache.store.archive import pack, unpack
 from featcache.weights import checkpoints
 from featcache.windows import Plan
@@ -336,8 +336,16 @@ def test_stores_that_declare_more_than_they_hold(tmp_path):
     metadata = store / "features" / "zarr.json"
     whole = json.loads(metadata.read_text())
     metadata.write_text(json.dumps({**whole, "shape": [10**12, *whole["shape"][1:]]}))
-    with pytest.raises(StoreError, match="declares 1000000000000 rows, but its rows.csv has"):
+    (store / "SHA256SUMS").write_bytes(digests.fixed_sums(store))
+    with pytest.raises(StoreError, match="shape has 1000000000000 clips, more than rows.csv"):
         FeatureStore.open(store).counts()
+
+
+def test_a_wrong_limit_is_not_called_a_damaged_file(tmp_path, monkeypatch):
+    np.savez(tmp_path / "f.npz", clip_id=["a"], f=np.ones((1, 3), np.float32))
+    monkeypatch.setenv("FEATCACHE_MAX_GROWTH", "abc")
+    with pytest.raises(ConfigError, match="^FEATCACHE_MAX_GROWTH is 'abc'"):
+        bridges.load("npz").read(tmp_path / "f.npz", None)
 
 
 def test_a_member_of_a_tar_that_is_larger_than_the_file(tmp_path):

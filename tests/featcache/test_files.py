@@ -154,6 +154,30 @@ def test_a_folder_that_was_being_replaced_comes_back(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("moment", ["after the old one is moved away", "before the new one is in its place"])
+def test_a_folder_whose_replacement_is_interrupted_stays(tmp_path, monkeypatch, moment, error):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "precious").touch()
+    rename, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if moment.startswith("before") and len(calls) == 3:
+            raise error
+        rename(source, target)
+        if moment.startswith("after") and len(calls) == 2:
+            raise error
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(type(error)), making_folder(folder, replace=True) as scratch:
+        (scratch / "new").mkdir(parents=True)
+    assert calls[1].name == files.OLD
+    assert os.listdir(folder) == ["precious"]
+    assert os.listdir(tmp_path) == ["run"]
+
+
 def test_links_and_devices_stay_what_they_are(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real/f")

@@ -23,6 +23,10 @@ BAD = [
     "\x7f",
     "a\u2028",
     "caf\udce9",
+    "\u200b",
+    "\u3164",
+    "\u202egnp",
+    "a\u200bb",
     "\u00e9" * 101,
 ]
 GOOD = ["m", "P01 (day 2)", "caf\u00e9", "\u53a8\u623f", "a.b", "a..b", "-x", "con", "a\\b", "x" * 200]
@@ -58,6 +62,8 @@ def test_a_manifest_does_not_write_outside_of_its_stores(tmp_path, file):
         ("{here}/v/a.mp4x, w/v/a.mp4, {here}x/v/a.mp4", "a.mp4x, w/v/a.mp4, {here}x/v/a.mp4"),
         ("{real}/a.mp4 is a link", "a.mp4 is a link"),
         ("cannot read <_io.BytesIO object at 0x7f12ab>", "cannot read <_io.BytesIO object>"),
+        ("<function read at 0x7f12ab> failed", "<function read> failed"),
+        ("bad marker at 0x1f40 in v/a.mp4", "bad marker at 0x1f40 in a.mp4"),
         ("[mov @ 0x55d0c0] moov atom not found", "[mov] moov atom not found"),
         ("frame 3 of av/a.mp4 in v", "frame 3 of av/a.mp4 in v"),
     ],

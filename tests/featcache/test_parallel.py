@@ -1,9 +1,12 @@
 """Jobs in processes: their results, their errors, and the end of the processes, however their parent ends."""
 
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +15,7 @@ from functools import partial
 
 import pytest
 
+from featcache import parallel
 from featcache.errors import FeatcacheError
 from featcache.parallel import in_parallel
 from tests.conftest import ROOT
@@ -56,6 +60,56 @@ def test_errors_of_jobs_are_raised(workers):
 
 def _fail(text):
     raise FeatcacheError(text)
+
+
+class OddError(Exception):
+    """An error that can be pickled, but not unpickled."""
+
+    def __init__(self, clip, reason):
+        super().__init__(f"{clip}: {reason}")
+
+
+class Unloadable:
+    def __setstate__(self, state):
+        raise ImportError(state)
+
+    def __getstate__(self):
+        return "no module"
+
+
+def _odd(job):
+    raise OddError("a.mp4", job)
+
+
+def _with_lock(job):
+    error = ValueError(job)
+    error.lock = threading.Lock()
+    raise error
+
+
+def _lock(job):
+    return threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("function", "job", "reason"),
+    [
+        (_odd, "no frames", r"OddError\('a.mp4: no frames'\)"),
+        (_with_lock, "no frames", r"ValueError\('no frames'\)"),
+        (_lock, "", "cannot pickle '_thread.lock'"),
+        (str, Unloadable(), "no module"),
+    ],
+    ids=["error", "attribute of an error", "result", "job"],
+)
+def test_what_cannot_be_pickled_has_its_reason(function, job, reason):
+    result, error = pickle.loads(parallel._answer(pickle.dumps((function, job))))
+    assert result is None
+    assert re.search(reason, repr(error))
+
+
+def test_an_error_that_cannot_be_unpickled_is_raised_with_its_reason():
+    with pytest.raises(RuntimeError, match=r"OddError.*a.mp4: no frames"):
+        list(in_parallel(_odd, deque(["no frames"]), 2))
 
 
 def test_a_process_that_dies_is_an_error_and_the_others_are_killed():

@@ -93,6 +93,15 @@ def test_what_is_ignored_stays_ignored():
     assert process.returncode == 0
 
 
+def test_signals_after_the_block_are_ignored_while_a_thread_works():
+    after = "threading.Thread(target=time.sleep, args=(0.8,)).start()\nprint('done', flush=True)"
+    process = started("pass", after=after)
+    assert process.stdout.readline() == "done\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
+
+
 def test_signals_do_not_disturb_the_end_of_python():
     last = """
 class Last:

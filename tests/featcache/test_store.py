@@ -1,5 +1,6 @@
 """The store against numpy, zarr-python and its own promises. Kills are in test_store_crash.py."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -20,11 +21,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featcache import Clip, FeatureStore, Manifest
+from featcache import Clip, FeatureStore, Manifest, check
 from featcache.errors import StoreError
 from featcache.store import StoreWriter, _block, _format, _lease, digests
 from featcache.store import writer as writer_module
 from featcache.store.check import problems, repair
+from featcache.store.reader import committed
 
 RECIPE = {"extractor": "toy", "modality": "rgb", "weights_sha256": "none", "dtype": "float16", "params": {"bins": 9}}
 SHAPE = (3, 2)
@@ -491,6 +493,87 @@ def test_fingerprint_is_of_the_content(store, tmp_path):
         with open_writer(tmp_path / name, clips, recipe) as writer:
             fill(writer, rows())
         assert FeatureStore.open(tmp_path / name).fingerprint != copy.fingerprint
+
+
+@contextlib.contextmanager
+def in_time():
+    """Raise TimeoutError in place of waiting for ever, as for the other end of a pipe."""
+
+    def late(number, frame):
+        raise TimeoutError("waits for ever")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 20)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def read_all(path):
+    store = FeatureStore.open(path)
+    return store.failures, store.notes, store.length, store.window_start, store.window_stop, store.read(), store.rows
+
+
+@pytest.mark.parametrize("replace", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_folder_in_place_of_a_file_is_an_error(store, tmp_path, replace):
+    (tmp_path / "copy").mkdir()
+    manifest().write(tmp_path / "copy" / "manifest.csv")  # what `repair` restores rows.csv from
+    for name in files(store.path):
+        path = tmp_path / "copy" / "toy.zarr"
+        shutil.copytree(store.path, path)
+        (path / name).unlink()
+        replace(path / name)
+        with in_time():
+            with pytest.raises(StoreError, match=re.escape(str(path / name))):
+                read_all(path)
+            assert check.problems(path)
+            if name in ("zarr.json", "features/zarr.json"):  # the recipe cannot be recomputed
+                with pytest.raises(StoreError, match=re.escape(str(path))):
+                    repair(path)
+            elif not name.endswith("zarr.json") or name == "length/zarr.json":  # recomputing arrays takes a while
+                repair(path)
+                assert (path / name).is_file() or not (path / name).exists(), name
+                read_all(path)
+        shutil.rmtree(path)
+
+
+def test_a_file_in_place_of_a_folder_is_found(store, tmp_path):
+    folders = [part.relative_to(store.path) for part in store.path.glob("*/**") if part.is_dir()]
+    for folder in sorted(part for part in folders if part.name == "c" or part.parent == Path()):
+        path = tmp_path / "copy.zarr"
+        shutil.copytree(store.path, path)
+        shutil.rmtree(path / folder)
+        (path / folder).touch()
+        assert check.problems(path), folder
+        with contextlib.suppress(StoreError):
+            read_all(path)
+        shutil.rmtree(path)
+
+
+def test_a_block_that_is_written_again_while_it_is_read(store, monkeypatch):
+    """`state` is removed first, so its absence is not damage."""
+    first, path = FeatureStore.open(store.path), store.path / store.layout.file(0, "state")
+    assert first.counts()["done"] == 5
+    features = store.path / store.layout.file(0, "features")
+    kept = features.read_bytes()
+    features.unlink()
+    with pytest.raises(StoreError, match=f"{features} is missing"):
+        first.read()
+    path.unlink()
+    with pytest.raises(StoreError, match="block 0 of .* is being written by another process; wait"):
+        first.read()
+    features.write_bytes(kept)
+    monkeypatch.setattr("featcache.store.reader.committed", lambda folder, layout: [0, 1])
+    with pytest.raises(StoreError, match="block 0 of .* is being written by another process; wait"):
+        _ = FeatureStore.open(store.path).state
+
+
+def test_names_that_are_no_blocks_are_not_committed(store):
+    for name in ("00", "01", "2", "x", "\u0661"):
+        (store.path / "state" / "c" / name).touch()
+    assert committed(store.path, store.layout) == [0, 1]
 
 
 def test_rows_that_are_open_again_do_not_count(store):

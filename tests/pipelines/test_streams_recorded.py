@@ -100,9 +100,9 @@ def test_notes_survive_in_the_journal(clips, tmp_path):
     block.append(0, 1, times, row, b"a")
     block.append(1, 1, times, row)
     block.sync()
-    assert _block.read_notes(store.path, 0) == {0: b"a", 1: b"", 2: store.notes[2].encode(), 3: b""}
-    entries, size = _block.read_log(store.path, 0, store.layout)
-    assert (set(entries), size) == ({0, 1, 2, 3}, Path(block._log.name).stat().st_size)
+    log = _block.read_log(store.path, 0, store.layout)
+    assert log.notes == {0: b"a", 1: b"", 2: store.notes[2].encode(), 3: b""}
+    assert (set(log.entries), log.size) == ({0, 1, 2, 3}, Path(block._log.name).stat().st_size)
     block.commit(store)
     again = FeatureStore.open(store.path)
     assert (again.notes, list(again.failures)) == ({0: "a", 2: store.notes[2]}, [3])
