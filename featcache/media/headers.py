@@ -9,7 +9,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-
 _FILL = re.compile(rb"\xff+")
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])*"  #: between the numbers of a PBM, PGM or PPM, after the byte that ends each number
 _NUMBERS = re.compile(rb"P[1-6]" + _GAP + rb"(\d+)(?s:.)" + _GAP + rb"(\d+)(?:(?s:.)" + _GAP + rb"(\d+))?")
