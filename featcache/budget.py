@@ -1,18 +1,21 @@
 """One budget for what a declared size may cost, checked before anything is allocated for it.
 
 A few bytes can declare gigabytes: a picture's header its pixels, a sound's header its rate, a compressed array its
-length, a window plan its windows. Every reader passes the declared number to `check`, or the bytes that a file would
-unpack to to `check_growth` or an `Allowance`. Each limit can be raised by its environment variable:
+length, a window plan its windows. Readers of media and window plans pass the declared number to `check`; readers of
+compressed files pass the bytes that a file would unpack to to `check_growth` or an `Allowance`. Readers of formats
+that store their bytes as they are compare the declared size with that of the file instead. Each limit can be raised
+by its environment variable:
 
     FEATCACHE_MAX_PIXELS         pixels of a picture or video frame
     FEATCACHE_MAX_SAMPLE_RATE    samples per second of a sound file, at most
     FEATCACHE_MIN_SAMPLE_RATE    ... and at least
+    FEATCACHE_MAX_RESAMPLING     the larger number in the ratio of a sound's rate to the wanted one, as a fraction
     FEATCACHE_MAX_WINDOWS        windows of a clip
     FEATCACHE_MAX_GROWTH         bytes that a file may unpack to, in times its own bytes (plus 64 MiB)
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featcache.errors import ConfigError, FeatcacheError, FormatError
 
@@ -27,6 +30,7 @@ class Limit:
     variable: str  #: environment variable that sets another limit
     default: int
     unit: str
+    advice: str = "if you trust it,"  #: the other way out
 
     @property
     def value(self) -> int:
@@ -42,7 +46,14 @@ class Limit:
 PIXELS = Limit("FEATCACHE_MAX_PIXELS", 1 << 26, "pixels")  #: 8192 x 8192; twice as many as a picture in 8K
 RATE = Limit("FEATCACHE_MAX_SAMPLE_RATE", 384_000, "samples per second")  #: the fastest recorders of sound
 SLOW = Limit("FEATCACHE_MIN_SAMPLE_RATE", 50, "samples per second")  #: lower rates hold nothing that can be heard
-WINDOWS = Limit("FEATCACHE_MAX_WINDOWS", 1 << 14, "windows")  #: one per second of four and a half hours
+STEPS = Limit(  #: passes all rates below 131 kHz, and the usual ones above; resampling takes 1 KB a step
+    "FEATCACHE_MAX_RESAMPLING", 1 << 17, "steps", "convert it to an ordinary rate such as 48000, or"
+)
+WINDOWS = Limit(  #: of a short clip; see `check_windows`
+    "FEATCACHE_MAX_WINDOWS", 1 << 14, "windows", "use fewer or longer windows, or"
+)
+DENSE = 100  #: windows per second of a long clip
+MOST_WINDOWS = 1 << 20  #: windows of any clip, and of a store unless the variable raises them
 GROWTH = Limit("FEATCACHE_MAX_GROWTH", 200, "times")  #: deflate could reach 1000
 
 
@@ -72,6 +83,12 @@ def check_pixels(
     """
     claim = f"{width} x {height}" + (f" of {depth} bytes" if depth > 7 else "")
     check(width * height * max(depth // 4, 1), PIXELS, place, claim, error)
+
+
+def check_windows(count: float, seconds: float, place: str) -> None:
+    """Raise ConfigError if a clip has too many windows: more than 16384, and more than 100 in each of its seconds."""
+    most = max(WINDOWS.default, int(min(MOST_WINDOWS, DENSE * seconds)))
+    check(count, replace(WINDOWS, default=most), place, error=ConfigError)
 
 
 def growth(stored: int) -> int:
@@ -104,4 +121,4 @@ class Allowance:
 
 
 def _way_out(limit: Limit, number: float) -> str:
-    return f"if you trust it, set {limit.variable}={number:.0f}" if number < NO_LIMIT else "correct it"
+    return f"{limit.advice} set {limit.variable}={number:.0f}" if number < NO_LIMIT else "correct it"

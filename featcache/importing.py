@@ -335,18 +335,20 @@ def _read_file(bridge: Any, path: Path, ids: Sequence[str] | None, manifest: Man
     """
     beside = bridges.ids_file(path)
     if ids is not None or not beside.is_file() or hasattr(bridge, "companions"):  # such a bridge reads it itself
-        tables: dict[str, External] = bridge.read(path, ids)
-        return tables
+        return bridge.read(path, ids)
     listed = bridges.read_ids(beside)
+    try:
+        tables = bridge.read(path, None)
+        inside = dict.fromkeys(clip_id for table in tables.values() for clip_id in table.ids)
+    except FeatcacheError:
+        inside = {}  # it cannot be read without a list of ids
+    if list(inside) == listed:
+        return tables
     try:
         tables = bridge.read(path, listed)
     except FormatError as error:
         raise FormatError(f"{error}; the ids are those of {beside}: correct that file or move it away") from None
-    try:
-        inside = dict.fromkeys(clip_id for table in bridge.read(path, None).values() for clip_id in table.ids)
-    except FeatcacheError:
-        inside = {}  # it cannot be read without a list of ids
-    if list(inside) != listed and not inside.keys().isdisjoint(clip.clip_id for clip in manifest):
+    if not inside.keys().isdisjoint(clip.clip_id for clip in manifest):
         raise FormatError(
             f"{path} has ids of its own, {quoted(inside)}, and {beside.name} next to it has others, {quoted(listed)};"
             f" move {beside.name} away, or choose it with --ids"

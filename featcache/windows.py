@@ -156,7 +156,7 @@ class Plan:
         count = self.number if counted else (stop - start) / self.number + 1e-6
         clip = "" if counted else f" of a clip of {stop - start:g} s"
         count = int(count) if count < budget.NO_LIMIT else count  # a duration may be infinite
-        budget.check(count, budget.WINDOWS, f"window plan {self}{clip}", error=ConfigError)
+        budget.check_windows(count, stop - start, f"window plan {self}{clip}")
         return max(1, int(count))
 
     def centres(self, start: float, stop: float, length: float = 0.0) -> NDArray[np.float64]:

@@ -120,9 +120,11 @@ def _version_7_3(path: Path) -> dict[str, Any]:
         if kind != b"cell":
             return data[()].T if in_cell else _Reversed(data)
         if in_cell:
-            raise FormatError(f"{path}: {data.name} is a cell inside a cell; only cells of arrays are read")
+            raise FormatError(f"{path}: {data.name} is a cell inside a cell; save it as a cell of arrays")
         if data.size > MANY + path.stat().st_size // CELL:
-            raise FormatError(f"{path}: {data.name} claims {data.size} cells, more than the file can hold")
+            raise FormatError(
+                f"{path}: {data.name} claims {data.size} cells, more than the file can hold; save it again"
+            )
         cells = np.empty(data.size, object)
         for place, reference in enumerate(data[()].T.reshape(-1)):
             cell = referenced(file, reference, path, f"{path}: {data.name}{{{place + 1}}}")

@@ -23,7 +23,7 @@ from featcache.bridges._layouts import descriptions, tables_of
 from featcache.errors import FormatError
 from featcache.files import replacing
 from featcache.untrusted import reading
-from featcache.untrusted.npy import check_npz, npy_header, parse_npy
+from featcache.untrusted.npy import check_npz, parse_npy
 
 KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 
@@ -31,11 +31,12 @@ KEEPS = frozenset({"several", "windows", "ragged", "shape", "dtype", "ids", "tim
 class _Member:
     """An array of the archive, loaded when a part of it is first read."""
 
-    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    def __init__(
+        self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, header: tuple[tuple[int, ...], np.dtype[Any]]
+    ) -> None:
         self._archive, self._info = archive, info
         self._place = f"{path}: {info.filename}"
-        with archive.open(info) as file:
-            self.shape, self.dtype = npy_header(file, info.file_size, self._place, objects=True)
+        self.shape, self.dtype = header
 
     def __getitem__(self, place: Any) -> Any:
         return self._values[place]
@@ -49,7 +50,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Read key -> features; `ids` gives or replaces the ids, in the order of the file."""
     with reading(path, "npz"):
         archive = zipfile.ZipFile(path)
-        check_npz(path)
+        headers = check_npz(path)
         arrays: dict[str, _Member] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
@@ -57,7 +58,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
                 raise FormatError(f"{path}: {name!r} is not an array (.npy); is this an npz file?")
             if name in arrays:
                 raise FormatError(f"{path} holds the array {name!r} twice")
-            arrays[name] = _Member(archive, info, path)
+            arrays[name] = _Member(archive, info, path, headers[info.filename])
         return tables_of(arrays, ids, path, ".")
 
 

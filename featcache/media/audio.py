@@ -13,6 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.budget import STEPS, check
 from featcache.errors import MediaError
 from featcache.media.container import AudioTrack, Scan
 from featcache.media.packets import opened, replay
@@ -41,6 +42,7 @@ def read(
 
     count = round(seconds * rate)
     up, down = rate // gcd(rate, track.rate), track.rate // gcd(rate, track.rate)
+    check(max(up, down), STEPS, f"{scan.path}: its sound", f"a rate of {track.rate}, to resample to {rate}", MediaError)
     reach = ceil(10 * max(up, down) / down) + 1  # half of resample_poly's filter, in output samples
     firsts = [round(start * rate) for start in starts]
     blocks = [floor((first - reach) / up) for first in firsts]  # the grids meet every `up` output, `down` input samples

@@ -1,12 +1,17 @@
 """The size that an image file declares, read from its header without decoding it.
 
-OpenCV decodes a file by its content, whatever its name, so each format that OpenCV decodes has its header here.
+OpenCV decodes a file by its content, whatever its name, so each format that OpenCV decodes has its header here. Where
+a part of a file may look like a header, the largest size counts: such a part can make a file refused, never accepted.
 """
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+_FILL = re.compile(rb"\xff+")
+_GAP = rb"(?:\s|#[^\r\n]*[\r\n])*"  #: between the numbers of a PBM, PGM or PPM, after the byte that ends each number
+_NUMBERS = re.compile(rb"P[1-6]" + _GAP + rb"(\d+)(?s:.)" + _GAP + rb"(\d+)(?:(?s:.)" + _GAP + rb"(\d+))?")
 
 
 class Size(NamedTuple):
@@ -25,7 +30,7 @@ def declared(data: bytes) -> Size | None:
                 return read(data)
         if data[4:8] == b"ftyp":
             return _avif(data)
-    except (struct.error, ValueError, IndexError, KeyError, TypeError):
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
     return None
 
@@ -35,41 +40,36 @@ def _png(data: bytes) -> Size:
     return Size(width, height, max(bits // 8, 1) * (4 if colour in (3, 4, 6) else 3))
 
 
+def _largest(sizes: Iterable[Size]) -> Size:
+    return max(sizes, key=lambda size: size.width * size.height * size.depth)
+
+
 def _jpeg(data: bytes) -> Size | None:
     """Return the size in the frame header; thumbnails inside of other segments are passed over."""
     place = 2
-    while place + 9 <= len(data):
-        if data[place] != 0xFF:
-            return None
-        marker = data[place + 1]
-        if marker == 0xFF:  # fill bytes
-            place += 1
-        elif marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+    while (place := data.find(b"\xff", place)) >= 0:  # like libjpeg, pass over stray bytes between segments
+        place = _FILL.match(data, place).end()  # type: ignore[union-attr]
+        marker = data[place]
+        if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[place + 4 : place + 8])
             return Size(width, height)
-        elif marker in (0x01, *range(0xD0, 0xD8)):  # markers without a segment
-            place += 2
-        else:
-            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        place += 1
+        if marker not in (0x00, 0x01, *range(0xD0, 0xD9)):  # these have no segment
+            place += max(int.from_bytes(data[place : place + 2], "big"), 2)
     return None
 
 
 def _webp(data: bytes) -> Size:
     """Return the larger of the canvas and the picture in it."""
-    sizes: list[tuple[int, int]] = []
-    place = 12
-    while place + 18 <= len(data) and len(sizes) < 2:
-        kind, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        body = data[place + 8 : place + 18]
-        if kind == b"VP8X":
-            sizes.append((1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")))
-        elif kind == b"VP8L":
-            bits = int.from_bytes(body[1:5], "little")
-            sizes.append((1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)))
-        elif kind == b"VP8 ":
-            sizes.append((int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF))
-        place += 8 + length + length % 2
-    return Size(*max(sizes, key=lambda size: size[0] * size[1]))
+    sizes = []
+    if data[12:16] == b"VP8X":
+        sizes.append(Size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")))
+    for found in re.finditer(rb"(?s)VP8L....\x2f(....)", data):
+        bits = int.from_bytes(found[1], "little")
+        sizes.append(Size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)))
+    for found in re.finditer(rb"(?s)VP8 .{7}\x9d\x01\x2a(..)(..)", data):
+        sizes.append(Size(*(int.from_bytes(side, "little") & 0x3FFF for side in found.groups())))
+    return _largest(sizes)
 
 
 def _bmp(data: bytes) -> Size:
@@ -86,7 +86,7 @@ def _tiff(data: bytes) -> Size:
         tags[tag] = max(value, tags.get(tag, 0))  # a tag that is repeated counts with its largest value
     depth = max(tags.get(258, 1) // 8, 1) * max(tags.get(277, 1), 3)
     raster, tile = (tags[256], tags[257]), (tags.get(322, 0), tags.get(323, 0))
-    return Size(*max(raster, tile, key=lambda size: size[0] * size[1]), depth)
+    return _largest([Size(*raster, depth), Size(*tile, depth)])
 
 
 def _tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
@@ -96,9 +96,9 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
     (place,) = struct.unpack_from(f"{order}{word}", data, 8 if large else 4)
     (number,) = struct.unpack_from(f"{order}{count}", data, place)
     place += struct.calcsize(count)
-    for begin in range(place, place + entry * min(number, 4096), entry):
+    for begin in range(place, place + entry * min(number, 1 << 16), entry):
         tag, kind, values = struct.unpack_from(f"{order}HH{word}", data, begin)
-        code = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
+        code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}.get(kind)
         if code and tag in (256, 257, 258, 277, 322, 323):
             where = begin + 4 + struct.calcsize(f"={word}")
             if values * struct.calcsize(code) > struct.calcsize(f"={word}"):  # the values are elsewhere
@@ -106,12 +106,28 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
             yield tag, struct.unpack_from(f"{order}{code}", data, where)[0]
 
 
+def netpbm(data: bytes) -> list[int]:
+    """Return width, height and, except in a PBM, the white value of a PBM, PGM or PPM, read as OpenCV reads them."""
+    found = _NUMBERS.match(data)
+    return [int(number) for number in found.groups(b"1")] if found else []
+
+
 def _netpbm(data: bytes) -> Size:
-    words = re.sub(rb"#[^\n]*", b"", data[:4096]).split(maxsplit=4)
-    if data.startswith(b"P7"):
-        named = dict(re.findall(rb"(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d+)", data[:4096]))
-        return Size(int(named[b"WIDTH"]), int(named[b"HEIGHT"]), 2 * int(named.get(b"DEPTH", b"3")))
-    return Size(int(words[1]), int(words[2]), 12 if data[:2] in (b"PF", b"Pf") else 6)
+    width, height, _ = netpbm(data)
+    return Size(width, height, 6)
+
+
+def _pam(data: bytes) -> Size:
+    """Return the largest values; a line may be repeated, or be part of a comment."""
+    named = {b"DEPTH": 3}
+    for name, value in re.findall(rb"(WIDTH|HEIGHT|DEPTH)\W*(\d+)", data):
+        named[name] = max(int(value), named.get(name, 0))
+    return Size(named[b"WIDTH"], named[b"HEIGHT"], 2 * named[b"DEPTH"])
+
+
+def _pfm(data: bytes) -> Size:
+    width, height = re.match(rb"P[Ff]\s*\+?(\d+)\S*\s+\+?(\d+)", data).groups()  # type: ignore[union-attr]
+    return Size(int(width), int(height), 12)
 
 
 def _gif(data: bytes) -> Size:
@@ -120,15 +136,17 @@ def _gif(data: bytes) -> Size:
 
 def _jpeg2000(data: bytes) -> Size:
     """Return the size in the code stream; its samples take four bytes each while they are decoded."""
-    place = data.index(b"\xff\x4f\xff\x51")
-    right, bottom, left, top = struct.unpack(">IIII", data[place + 8 : place + 24])
-    (components,) = struct.unpack(">H", data[place + 40 : place + 42])
-    return Size(right - left, bottom - top, 4 * components)
+    sizes = []
+    for found in re.finditer(rb"(?s)\xff\x51\x00(.)..(.{16}).{16}(..)", data):
+        right, bottom, left, top = struct.unpack(">IIII", found[2])
+        components = int.from_bytes(found[3], "big")
+        if found[1][0] == 38 + 3 * components:  # the length of the segment
+            sizes.append(Size(right - left, bottom - top, 4 * components))
+    return _largest(sizes)
 
 
 def _avif(data: bytes) -> Size:
-    sizes = [struct.unpack(">II", data[found.end() + 4 : found.end() + 12]) for found in re.finditer(b"ispe", data)]
-    return Size(*max(sizes, key=lambda size: size[0] * size[1]))
+    return _largest(Size(*struct.unpack(">II", found[1])) for found in re.finditer(rb"(?s)ispe....(.{8})", data))
 
 
 def _sun(data: bytes) -> Size:
@@ -136,8 +154,8 @@ def _sun(data: bytes) -> Size:
 
 
 def _radiance(data: bytes) -> Size:
-    height, width = re.findall(rb"[-+]Y (\d+) [-+]X (\d+)", data[:65536])[0]
-    return Size(int(width), int(height), 12)
+    found = re.findall(rb"-Y\s*\+?(\d+)\s*\+X\s*\+?(\d+)", data)
+    return _largest(Size(int(width), int(height), 12) for height, width in found)
 
 
 READERS = {  #: first bytes -> the reader of that format
@@ -146,7 +164,9 @@ READERS = {  #: first bytes -> the reader of that format
     b"RIFF": _webp,
     b"BM": _bmp,
     **dict.fromkeys((b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"), _tiff),
-    **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7", b"PF", b"Pf"), _netpbm),
+    **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), _netpbm),
+    **dict.fromkeys((b"PF", b"Pf"), _pfm),
+    b"P7": _pam,
     b"GIF8": _gif,
     b"\0\0\0\x0cjP  ": _jpeg2000,
     b"\xff\x4f\xff\x51": _jpeg2000,

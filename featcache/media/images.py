@@ -19,7 +19,7 @@ from featcache.budget import check_pixels
 from featcache.endings import IMAGE
 from featcache.errors import MediaError
 from featcache.files import regular, remembered
-from featcache.media.headers import declared
+from featcache.media.headers import declared, netpbm
 from featcache.media.reel import Picture, Reel
 
 #: Rows of a picture that are converted at a time.
@@ -119,7 +119,7 @@ def _scaled(picture: np.ndarray | None, data: bytes) -> np.ndarray | None:
     """Scale a PGM or PPM to 8 bits by the white value in its header, such as 1023; OpenCV assumes 255 or 65535."""
     if picture is None or (picture.dtype == np.uint8 and data.startswith((b"P2", b"P3"))):  # OpenCV scales these
         return picture
-    white = int(re.sub(rb"#[^\n]*", b"", data[:1000]).split(maxsplit=4)[3])
+    white = netpbm(data)[2]
     return _banded(picture, lambda rows: np.round(rows * (255 / white)))
 
 

@@ -120,12 +120,12 @@ class _Decoder:
     def damaged(self, number: int) -> MediaError:
         """Return the error for a picture that cannot be decoded."""
         time = self.track.times[min(number, len(self.track.times) - 1)]
-        if (
-            self.track.width and not self.stream.codec_context.coded_width
-        ):  # the size that the picture declares was refused
+        context = self.stream.codec_context
+        if self.track.width and not context.coded_width:  # FFmpeg refused the size, and does not keep it
             return MediaError(
-                f"{self.scan.path}: its pictures change at {time:.2f} s to a size with more pixels than the limit of "
-                f"{PIXELS.value}, or to none; if you trust it, set {PIXELS.variable} to a larger number"
+                f"{self.scan.path}: its pictures are {self.track.width} x {self.track.height} at first, and change at "
+                f"{time:.2f} s to a size with more pixels than the limit of {PIXELS.value}, or to none; if you trust "
+                f"it, set {PIXELS.variable} to a larger number"
             )
         return MediaError(
             f"{self.scan.path} is damaged near {time:.2f} s and cannot be decoded there; replace or re-encode it"

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from featcache import schema
+from featcache.budget import MOST_WINDOWS, WINDOWS
 from featcache.errors import ConfigError, StoreError
 from featcache.files import regular
 from featcache.schema import Count
 from featcache.store import _format as fmt
 
-MOST_WINDOWS = 1 << 20  #: maximum number of windows of a row, far above that of any real store
-MOST_NUMBERS = 1 << 31  #: maximum number of values of a row, all windows
+MOST_NUMBERS = 1 << 31  #: maximum number of values of a row, all windows; far above that of any real store
 CSV_BYTES = 10  #: a line of rows.csv is longer, so that the file's size limits the number of rows
 DTYPES = ("float16", "float32")
 
@@ -114,7 +114,7 @@ def layout(path: Path, *, archived: bool) -> fmt.Layout:
         )
     rows, windows, *row_shape = features.shape
     numbers = windows * math.prod(row_shape)
-    if not (rows > 0 and 0 < windows <= MOST_WINDOWS and 0 < numbers <= MOST_NUMBERS):
+    if not (rows > 0 and 0 < windows <= max(MOST_WINDOWS, WINDOWS.value) and 0 < numbers <= MOST_NUMBERS):
         raise StoreError(
             f"{place}: shape={features.shape} has no clips, no windows or too many of them; restore it from a copy of "
             "the store"

@@ -18,7 +18,7 @@ def child(group: Any, name: str, path: Path) -> Any:
 
     place = f"{path}: {group.name.rstrip('/')}/{name}"
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise FormatError(f"{place} is a link; only data in the file itself is read")
+        raise FormatError(f"{place} is a link; only data in the file itself is read: save it there")
     return inside(group[name], path, place)
 
 
@@ -27,10 +27,10 @@ def referenced(file: Any, reference: Any, path: Path, place: str) -> Any:
     import h5py
 
     if not isinstance(reference, h5py.Reference) or isinstance(reference, h5py.RegionReference) or not reference:
-        raise FormatError(f"{place} is not a reference to a data set")
+        raise FormatError(f"{place} is not a reference to a data set; save the data itself there")
     item = inside(file[reference], path, place)
     if not isinstance(item, h5py.Dataset):
-        raise FormatError(f"{place} refers to a group; a data set is expected")
+        raise FormatError(f"{place} refers to a group; save a data set in its place")
     return item
 
 
@@ -40,10 +40,10 @@ def inside(item: Any, path: Path, place: str) -> Any:
 
     if isinstance(item, h5py.Dataset):
         if item.is_virtual or item.external:
-            raise FormatError(f"{place} lies in another file; only data in the file itself is read")
+            raise FormatError(f"{place} lies in another file; only data in the file itself is read: save it there")
         stored = item.id.get_storage_size()
         if item.size and not stored:
-            raise FormatError(f"{place} was never written")
+            raise FormatError(f"{place} was never written; write or remove it")
         stored = min(stored, path.stat().st_size)  # the file may exaggerate
         count = max(item.size or 0, math.prod(item.chunks or (0,)))  # reading a value unpacks its whole chunk
         check_growth(count * item.dtype.itemsize, stored, place)

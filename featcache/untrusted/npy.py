@@ -25,14 +25,20 @@ def parse_npy(data: bytes, place: str) -> NDArray[Any]:
     return array
 
 
-def check_npz(path: Path) -> None:
-    """Raise FormatError for an archive whose arrays differ from their headers or unpack to many times its bytes."""
+def check_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and dtype of each member .npy of an archive.
+
+    FormatError if arrays differ from their headers, or would unpack to many times the bytes of the archive.
+    """
     with reading(path, "npz"), zipfile.ZipFile(path) as archive:
         check_growth(sum(entry.file_size for entry in archive.infolist()), path.stat().st_size, str(path))
+        headers = {}
         for entry in archive.infolist():
             if entry.filename.endswith(".npy"):
                 with archive.open(entry) as file:
-                    npy_header(file, entry.file_size, f"{path}: {entry.filename}", objects=True)
+                    place = f"{path}: {entry.filename}"
+                    headers[entry.filename] = npy_header(file, entry.file_size, place, objects=True)
+        return headers
 
 
 def npy_header(stream: Any, size: int, place: str, *, objects: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -41,10 +47,11 @@ def npy_header(stream: Any, size: int, place: str, *, objects: bool = False) -> 
     objects: allow arrays of objects, whose size is not checked.
     """
     version = np.lib.format.read_magic(stream)
-    length = stream.read(2 if version == (1, 0) else 4)
-    if int.from_bytes(length, "little") > LONGEST:
-        raise FormatError(f"{place}: its header has {int.from_bytes(length, 'little')} bytes, more than {LONGEST}")
-    head = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
+    field = stream.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(field, "little")
+    if length > LONGEST:
+        raise FormatError(f"{place}: its header has {length} bytes, more than {LONGEST}; save the array again")
+    head = io.BytesIO(field + stream.read(length))
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise FormatError(f"{place}: .npy version {version} is not one of {', '.join(map(str, readers))}")

@@ -5,8 +5,7 @@ pyarrow end the process when the sizes are asked for, so the footer is parsed he
 """
 
 import os
-import struct
-from collections.abc import Collection
+from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +15,8 @@ from featcache.untrusted import reading
 
 HEAD = 1 << 14  #: bytes in which the head of a page fits, even with statistics
 WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: 8, 7: 2}  #: bytes of a value in memory, by physical type
+STRUCT = 12  #: the type of a struct
+SIZES = {1: 1, 2: 1, 3: 1, 7: 8}  #: bytes of the types of a fixed size
 DEEPEST = 16  #: structs inside of structs
 
 
@@ -28,12 +29,23 @@ def check_pages(path: Path, columns: Collection[str], allowance: Allowance) -> N
         if file.read() != b"PAR1" or length > size - 8:
             raise FormatError(f"{path} is not parquet, or it is cut off")
         file.seek(size - 8 - length)
-        footer = _Thrift(file.read(length)).struct()
-        for group in footer[4]:
-            for chunk in group[1]:
-                column = chunk[3]
-                if column[3][0].decode() in columns:
-                    _take_pages(file, column, size, allowance)
+        for column in _columns(_Thrift(file.read(length))):
+            if column[3][0].decode() in columns:
+                _take_pages(file, column, size, allowance)
+
+
+def _columns(footer: "_Thrift") -> Iterator[dict[int, Any]]:
+    """Yield the metadata of each column of each row group; the rest of the footer, which may be large, is skipped."""
+    for groups in footer.fields({4}):
+        for group in footer.items(groups):
+            chunks = 0
+            for columns in footer.fields({1}, group):
+                for chunk in footer.items(columns):
+                    chunks += 1
+                    found = [footer.struct({1, 3, 7, 9, 11}, kind) for kind in footer.fields({3}, chunk)]
+                    yield from found or [{}]
+            if not chunks:
+                raise ValueError("a row group has no columns")
 
 
 def _take_pages(file: IO[bytes], column: dict[int, Any], size: int, allowance: Allowance) -> None:
@@ -45,7 +57,7 @@ def _take_pages(file: IO[bytes], column: dict[int, Any], size: int, allowance: A
     while place < end:
         file.seek(place)
         reader = _Thrift(file.read(HEAD))
-        page = reader.struct()
+        page = reader.struct({2, 3, 5, 7, 8}, inner={1})
         head: dict[int, Any] = page.get(5) or page.get(8) or page.get(7) or {}
         if min(page[2], page[3]) < 0:
             raise ValueError("a page has a negative size")
@@ -54,60 +66,96 @@ def _take_pages(file: IO[bytes], column: dict[int, Any], size: int, allowance: A
 
 
 class _Thrift:
-    """A reader of structs: field number -> value. Numbers, bytes, lists and structs are values; maps are not used."""
+    """A reader of structs. Fields are read in their order, and those that are not wanted are skipped, not kept."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.place = data, 0
 
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Read a struct."""
-        if depth > DEEPEST:
-            raise ValueError("its metadata is nested too deeply")
-        fields: dict[int, Any] = {}
-        number = 0
-        while (head := self._byte()) != 0:
-            number = number + (head >> 4) if head >> 4 else self._number()
-            kind = head & 15
-            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
-        return fields
+    def fields(self, wanted: Container[int], kind: int = STRUCT) -> Iterator[int]:
+        """Yield the type of each wanted field of a struct, for the caller to read the value."""
+        return (kind for _, kind in self._fields(wanted, kind))
 
-    def _value(self, kind: int, depth: int) -> Any:
-        if kind in (1, 2, 3):
-            return self._byte()
+    def items(self, kind: int) -> Iterator[int]:
+        """Yield the type of each item of a list, for the caller to read the value."""
+        if kind not in (9, 10):
+            raise ValueError(f"its metadata has a value of type {kind} instead of a list")
+        head = self._byte()
+        for _ in range(head >> 4 if head >> 4 < 15 else self._varint()):
+            yield head & 15
+
+    def struct(self, wanted: Container[int], kind: int = STRUCT, inner: Container[int] = ()) -> dict[int, Any]:
+        """Return number -> value of the wanted fields of a struct; `inner` fields of the structs in it."""
+        return {number: self._value(kind, inner) for number, kind in self._fields(wanted, kind)}
+
+    def _fields(self, wanted: Container[int], kind: int) -> Iterator[tuple[int, int]]:
+        if kind != STRUCT:
+            raise ValueError(f"its metadata has a value of type {kind} instead of a struct")
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._number()
+            if number in wanted:
+                yield number, head & 15
+            elif head & 15 > 2:  # the type of a truth value is its value
+                self._skip(head & 15)
+
+    def _value(self, kind: int, inner: Container[int]) -> Any:
         if kind in (4, 5, 6):
             return self._number()
-        if kind == 7:
-            return struct.unpack("<d", self._bytes(8))[0]
         if kind == 8:
             return self._bytes(self._varint())
-        if kind in (9, 10):
+        if kind == STRUCT:
+            return self.struct(inner)
+        return [self._bytes(self._varint()) for item in self.items(kind) if item == 8]
+
+    def _skip(self, kind: int, depth: int = 0) -> None:
+        """Skip a value."""
+        if depth > DEEPEST:
+            raise ValueError("its metadata is nested too deeply")
+        if kind in (4, 5, 6):
+            self._varint()
+        elif kind in SIZES:
+            self._pass(SIZES[kind])
+        elif kind == 8:
+            self._pass(self._varint())
+        elif kind in (9, 10):
             head = self._byte()
-            count = head >> 4 if head >> 4 < 15 else self._varint()
-            if count > len(self.data) - self.place:
-                raise ValueError("a list in its metadata is cut off")
-            return [self._value(head & 15, depth + 1) for _ in range(count)]
-        if kind == 12:
-            return self.struct(depth + 1)
-        raise ValueError(f"its metadata has a value of type {kind}")
+            count, kind = head >> 4 if head >> 4 < 15 else self._varint(), head & 15
+            if kind in SIZES:
+                self._pass(count * SIZES[kind])
+            else:
+                for _ in range(count):
+                    self._skip(kind, depth + 1)
+        elif kind == STRUCT:
+            while head := self._byte():
+                if not head >> 4:
+                    self._varint()
+                if head & 15 > 2:
+                    self._skip(head & 15, depth + 1)
+        else:
+            raise ValueError(f"its metadata has a value of type {kind}")
 
     def _byte(self) -> int:
-        return self._bytes(1)[0]
+        self.place += 1
+        return self.data[self.place - 1]
+
+    def _pass(self, count: int) -> None:
+        self.place += count
+        if self.place > len(self.data):
+            raise ValueError("its metadata is cut off")
 
     def _bytes(self, count: int) -> bytes:
-        part = self.data[self.place : self.place + count]
-        if len(part) != count:
-            raise ValueError("its metadata is cut off")
-        self.place += count
-        return part
+        self._pass(count)
+        return self.data[self.place - count : self.place]
 
     def _varint(self) -> int:
         value = shift = 0
         while True:
-            byte = self._byte()
+            byte = self.data[self.place]
+            self.place += 1
+            if byte < 128:
+                return value | byte << shift
             value |= (byte & 127) << shift
             shift += 7
-            if byte < 128:
-                return value
             if shift > 63:
                 raise ValueError("a number in its metadata is too long")
 

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 import zlib
 from dataclasses import replace
+from fractions import Fraction
 
 import av
 import cv2
@@ -24,6 +25,7 @@ from featcache.media import images, numbers, probe, skeleton
 from featcache.media.headers import declared
 from featcache.store import FeatureStore, _compressed, digests
 from featcache.store.archive import pack, unpack
+from featcache.untrusted.parquet import check_pages
 from featcache.weights import checkpoints
 from featcache.windows import Plan
 from tests.helpers.media import Listener, Watcher, clip, numbered, take, write_video
@@ -144,15 +146,62 @@ def bridge(kind):
     return lambda path: [table.row(0) for table in bridges.load(kind).read(path, None).values()]
 
 
+def pgm(path, header):
+    path.write_bytes(header + b"\n255\n" + bytes(1000))
+
+
+def radiance(path):
+    """A line of the header that looks like its last one, but is smaller."""
+    path.write_bytes(b"#?RADIANCE\nX=-Y 1 +X 1\nFORMAT=32-bit_rle_rgbe\n\n-Y 32000 +X 32000\n" + bytes(1000))
+
+
+def pam(path):
+    """A comment that looks like smaller sides."""
+    lines = "WIDTH 32000\nHEIGHT 32000\nDEPTH 1\nMAXVAL 255\n# WIDTH 1\n# HEIGHT 1\nTUPLTYPE GRAYSCALE\nENDHDR\n"
+    path.write_bytes(b"P7\n" + lines.encode() + bytes(1000))
+
+
+def jpeg2000(path):
+    """A box before the code stream holds a smaller one."""
+
+    def stream(side):
+        size = struct.pack(">HHIIII", 47, 0, side, side, 0, 0) + bytes(16) + struct.pack(">H", 3) + bytes(9)
+        return b"\xff\x4f\xff\x51" + size
+
+    data = cv2.imencode(".jp2", np.zeros((40, 60, 3), np.uint8))[1].tobytes()
+    place = data.index(b"ftyp") - 4 + int.from_bytes(data[data.index(b"ftyp") - 4 :][:4], "big")
+    box = bytes(16) + stream(10)
+    box = struct.pack(">I", 8 + len(box)) + b"uuid" + box
+    codes = data.index(b"\xff\x4f\xff\x51")
+    path.write_bytes(data[:place] + box + data[place:codes] + stream(32000) + data[codes + len(stream(0)) :])
+
+
+def row_groups(path):
+    """The footer lists row groups of no bytes, many as dictionaries."""
+    footer = b"\x49\xfc" + b"\x80\x80\x40" + bytes(1 << 20) + b"\0"
+    path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
+
+
 def sound(path):
     return take(path, Listener())
 
 
 HOSTILE = {  # name of the file -> how it is made, how it is read, and a word of the error
     "picture.png": (lambda path: png(path, 32000, 32000), images.read, "32000 x 32000.*FEATCACHE_MAX_PIXELS"),
+    "comment.pgm": (lambda path: pgm(path, b"P5\n#\r32000 32000 255\n1 1"), images.read, "FEATCACHE_MAX_PIXELS"),
+    "hash.pgm": (lambda path: pgm(path, b"P5 32000#32000\n1"), images.read, "32000 x 32000.*FEATCACHE_MAX_PIXELS"),
+    "long.pgm": (
+        lambda path: pgm(path, b"P5 #" + b" " * 4080 + b"\n32000 32000"),
+        images.read,
+        "32000 x 32000.*FEATCACHE_MAX_PIXELS",
+    ),
+    "header.hdr": (radiance, images.read, "32000 x 32000.*FEATCACHE_MAX_PIXELS"),
+    "comment.pam": (pam, images.read, "32000 x 32000.*FEATCACHE_MAX_PIXELS"),
+    "box.jp2": (jpeg2000, images.read, "32000 x 32000.*FEATCACHE_MAX_PIXELS"),
     "deep.png": (lambda path: png(path, 8192, 8192, 16, 6), images.read, "8192 x 8192.*FEATCACHE_MAX_PIXELS"),
     "slow.wav": (lambda path: wav(path, 1), sound, "1 samples.*limit of 50.*FEATCACHE_MIN_SAMPLE_RATE"),
     "fast.wav": (lambda path: wav(path, 999_999), sound, "999999 samples.*FEATCACHE_MAX_SAMPLE_RATE"),
+    "odd.wav": (lambda path: wav(path, 383_999), sound, "383999.*383999 steps.*FEATCACHE_MAX_RESAMPLING=383999"),
     "weights.npz": (npz, checkpoints.read, "FEATCACHE_MAX_GROWTH"),
     "rows.npz": (npz, bridge("npz"), "FEATCACHE_MAX_GROWTH"),
     "table.npz": (npz, lambda path: numbers.read(path, clip()), "FEATCACHE_MAX_GROWTH"),
@@ -168,6 +217,7 @@ HOSTILE = {  # name of the file -> how it is made, how it is read, and a word of
     "group.mat": (lambda path: cells(path, lambda file, group, _: group), bridge("mat"), "rgb.1.*refers to a group"),
     "count.mat": (lambda path: cells(path, large, 100_000), bridge("mat"), "100000 cells"),
     "one.parquet": (parquet, bridge("parquet"), "FEATCACHE_MAX_GROWTH"),
+    "groups.parquet": (row_groups, lambda path: check_pages(path, {"rgb"}, budget.Allowance(1, "x")), "no columns"),
     "ids.parquet": (parquet_ids, bridge("parquet"), "FEATCACHE_MAX_GROWTH"),
     "bodies.skeleton": (bodies, lambda path: skeleton.read(path, clip()), "FEATCACHE_MAX_GROWTH"),
 }
@@ -226,10 +276,23 @@ def test_every_format_declares_its_size(ending, tmp_path, monkeypatch):
 def test_headers_that_lie_or_stop(tmp_path):
     for data in (b"", b"RIFF", b"II*\0", b"\xff\xd8\xff", b"P6 1", b"BM", b"\x89PNG", b"GIF8", b"\0\0\0\x0cjP  "):
         assert declared(data) is None
+    assert declared(b"II+\0\x08\0\0\0" + b"\xff" * 8) is None  # a place beyond every file
+    for fill in (b"\0", b"\xff"):
+        assert declared(b"\xff\xd8" + fill * 100_000) is None
     tiff = b"II*\0\x08\0\0\0\x04\0" + b"".join(
         struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 9), (257, 9), (322, 60000), (323, 50000))
     )
     assert declared(tiff)[:2] == (60000, 50000)  # a tile larger than its picture
+
+
+def test_bytes_between_the_segments_of_a_jpeg(tmp_path):
+    """libjpeg passes over them, also over those that look like fill bytes or the beginning of a marker."""
+    data = cv2.imencode(".jpg", np.zeros((40, 60, 3), np.uint8))[1].tobytes()
+    end = 4 + int.from_bytes(data[4:6], "big")
+    for stray in (b"\0\0", b"\xff\xff", b"x\xff\0y"):
+        path = tmp_path / "a.jpg"
+        path.write_bytes(data[:end] + stray + data[end:])
+        assert images.read(path).shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4", "ffv1"])
@@ -258,9 +321,14 @@ def test_videos_that_grow_on_the_way(tmp_path, monkeypatch):
 
 def test_windows_of_a_clip(tmp_path, monkeypatch):
     for text in ("segments:999999", "uniform:20000", "inner:16385"):
-        with pytest.raises(ConfigError, match=rf"{text}.*limit of 16384.*FEATCACHE_MAX_WINDOWS="):
+        with pytest.raises(ConfigError, match=rf"{text}.*limit of 16384.*fewer or longer.*FEATCACHE_MAX_WINDOWS="):
             Plan.parse(text)
     assert Plan.parse("segments:16384").count(0, 1) == 16384
+    assert Plan.parse("all:0.1").count(0, 3600) == 36_000
+    with pytest.raises(ConfigError, match="3600000 windows.*limit of 360000"):
+        Plan.parse("all:0.001").count(0, 3600)
+    with pytest.raises(ConfigError, match=f"limit of {budget.MOST_WINDOWS}"):
+        Plan.parse("all:0.1").count(0, 1e6)
     plan = Plan.parse("all:0.00001")
     with pytest.raises(ConfigError, match="all:1e-05.*of 2 s declares 200000 windows.*limit of 16384"):
         plan.count(0, 2)
@@ -279,6 +347,8 @@ def test_what_is_large_but_true_passes(tmp_path):
     budget.check_pixels(7680, 4320, "8K")
     budget.check_pixels(8192, 8192, "a large picture")
     budget.check_rate(192_000, "a studio's sound")
+    for rate in (8000, 11025, 16000, 22050, 24000, 32000, 44056, 44100, 48000, 88200, 96000, 192_000, 384_000):
+        assert max(Fraction(rate, 16000).as_integer_ratio()) <= budget.STEPS.value
     budget.check_growth(64 << 20, 0, "zeros")
     wav(tmp_path / "a.wav", 192_000, 96_000)
     assert take(tmp_path / "a.wav", Listener()).windows.shape == (1, 8000)
