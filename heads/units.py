@@ -22,6 +22,8 @@ EPS = 1e-6  # an entry of smaller standard deviation is a constant with rounding
 def moments(v_BD: Tensor, present_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, standard deviation (1 where constant) and number of rows of each entry, over the rows that have it.
 
+    An entry is constant if its standard deviation is at most EPS, whatever its mean (unlike `moments_by_domain`).
+
     >>> v, present = torch.tensor([[1.0, 5.0], [3.0, 5.0], [9.0, 9.0]]), torch.tensor([[True], [True], [False]])
     >>> moments(v, present.expand(3, 2))
     (tensor([2., 5.]), tensor([1., 1.]), tensor([2, 2]))
@@ -36,9 +38,10 @@ def moments_by_domain(sides: Iterable[Side], domains: int, *, exact: bool = Fals
     """Return modality -> mean and standard deviation of each entry in each domain, (N, D) each, in double precision.
 
     They are those of the means over windows, over the rows of a domain that have the modality; a domain without such
-    rows has those of all domains. A constant entry has the standard deviation 1. Labels are not read, and rows are not
-    kept. exact: the mean of the first rows is subtracted before squaring, and a constant is relative to its mean, so
-    that neither a large mean nor a small unit hides a spread.
+    rows has those of all domains. A modality that no row has is left out. A constant entry has the standard deviation
+    1. Labels are not read, and rows are not kept. exact: the mean of the first rows is subtracted before squaring, and
+    an entry is constant if its standard deviation is at most EPS times its mean, so that neither a large mean nor a
+    small unit hides a spread; otherwise if it is at most EPS.
     """
     sums: dict[str, Tensor] = {}  # modality -> (N, 1 + 2D): rows, Σ (x - o), Σ (x - o)²
     origin: dict[str, Tensor] = {}  # modality -> o (row_shape)
@@ -46,6 +49,8 @@ def moments_by_domain(sides: Iterable[Side], domains: int, *, exact: bool = Fals
         numbers = torch.arange(domains, device=side.domain.device)
         in_BN = pad(side.domain[:, None] == numbers, (0, 1), value=True)
         for m, x in side.x.items():
+            if not side.has(m).any():
+                continue
             if m not in origin:
                 mean = side.pool(m).sum(0) / side.has(m).sum().clamp_min(1)
                 origin[m] = mean if exact else torch.zeros_like(mean)

@@ -94,9 +94,8 @@ class Mtran(Method):
         if params.align not in ALIGN:
             raise ValueError(f"no method.align {params.align!r}; choose from {', '.join(ALIGN)}")
         net.classifier.requires_grad_(False)
-        self.beta = Beta(
-            params.alpha, params.alpha, validate_args=False
-        )  # α has a range; torch could not check it on "meta"
+        # α has a range, and torch could not check it on the device "meta"
+        self.beta = Beta(params.alpha, params.alpha, validate_args=False)
         labels_NJ = torch.zeros(spec.rows["target"], len(spec.classes), dtype=torch.int64)
         self.register_buffer("labels", labels_NJ, persistent=False)
 

@@ -65,7 +65,7 @@ def train_head(job: Job, workers: int, device: str) -> None:
 
 
 def _print(outcomes: "list[Outcome]", seconds: float) -> None:
-    """Print the number of runs by status, and what there is to know about them."""
+    """Print the number of runs by status, the tier of their features, warnings, collapsed runs and notes."""
     counts = Counter(outcome.status for outcome in outcomes)
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items()) or '0 trained'} in {seconds:.1f} s")
     for tier, reason in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():

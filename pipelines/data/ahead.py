@@ -16,7 +16,8 @@ from pipelines.data.opening import Opened, open_run
 def check_ahead(configs: Iterable[RunConfig], stores: Path, device: str = "cpu") -> None:
     """Raise the error that keeps all runs from being made or measured: of the device, manifests, stores or rows.
 
-    A fault of some runs only is left to these runs. Nothing but the states of rows is read, and no store twice.
+    A fault of some runs only is left to these runs, as are settings that no method or net can be built with. Nothing
+    but labels, and the states and windows of rows, is read, and no store twice.
     """
     check_device(device)
     if not stores.is_dir():
@@ -55,15 +56,21 @@ def check_writable(folder: Path) -> None:
 def _reads(config: RunConfig) -> str:
     """Return the settings that decide which rows of which stores a run reads."""
     content = config.to_json()
-    names = ("manifest", "feeds", "source", "target", "test", "train_split", "test_split", "absent")
-    return json.dumps([config.task.name, *(content[name] for name in names)], sort_keys=True)
+    names = ("manifest", "feeds", "source", "target", "test", "train_split", "test_split", "absent", "holdout")
+    units = config.preparation.units
+    return json.dumps([config.task.name, units, *(content[name] for name in names)], sort_keys=True)
 
 
 def _check_rows(opened: Opened) -> None:
-    """Check that the run has rows to train on and to test."""
+    """Check that the run has rows to train on, to measure units on and to test, with the labels and windows needed."""
     config = opened.config
     config.task.check_manifest(config, opened.manifest)
     check_windows(config, opened.stores)
-    for role in ("source", "target"):
-        opened.train_rows(role)
-    opened.check_test()
+    for side, rows in opened.side_rows.items():
+        role = "target" if side == "target" else "source"
+        opened.check_rows(role, rows)
+        if role == "source":
+            opened.labels(rows)
+    if opened.measures_test_domain:
+        opened.test_domain_rows()
+    opened.check_rows("test", opened.check_test())

@@ -81,14 +81,20 @@ class Opened:
     @cached_property
     def sides(self) -> dict[str, Rows]:
         """The sides "source", "source_val" and "target" that the run has; only the first two have labels."""
-        config, sides = self.config, {}
+        return {
+            side: self.load("target", rows) if side == "target" else self.load("source", rows, labelled=True)
+            for side, rows in self.side_rows.items()
+        }
+
+    @cached_property
+    def side_rows(self) -> dict[str, list[int]]:
+        """The rows of each side of `sides`."""
+        config, sides = self.config, dict[str, list[int]]()
         if config.source:
             kept, held = _hold_out(config, self.manifest, self.train_rows("source"))
-            sides["source"] = self.load("source", kept, labelled=True)
-            if held:
-                sides["source_val"] = self.load("source", held, labelled=True)
+            sides |= {"source": kept, "source_val": held} if held else {"source": kept}
         if config.target:
-            sides["target"] = self.load("target", self.train_rows("target"))
+            sides["target"] = self.train_rows("target")
         return sides
 
     @cached_property
@@ -145,14 +151,18 @@ class Opened:
             chain.from_iterable(part.sweep() for part in parts), target.sweep() if target else (), other
         )
 
-    def _test_domain(self) -> Rows:
-        """Load the train rows of a test domain that is on no side of the run, unprepared and without labels."""
+    def test_domain_rows(self) -> list[int]:
+        """Return the train rows of a test domain that is on no side of the run; ConfigError if it has none."""
         test, split = self.config.test, self.config.train_split
         if not self.manifest.rows(domain=test, split=split):
             raise ConfigError(
                 f"preparation.units='domain' measures the {split} rows of {test!r}, but it has none; take units=source"
             )
-        rows = self._train_rows("target", (test,))
+        return self._train_rows("target", (test,))
+
+    def _test_domain(self) -> Rows:
+        """Load the train rows of a test domain that is on no side of the run, unprepared and without labels."""
+        rows = self.test_domain_rows()
         domain = torch.full((len(rows),), -1, device=self.device)
         return load(self.features, self._feeds("target"), rows, {}, domain, trained=False)
 
@@ -179,7 +189,8 @@ class Opened:
                 )
             raise ConfigError(
                 f"no {where}; give clips the split {split!r}, or set test_split=train to test the train clips, to "
-                "which methods adapt without their labels (transductive)"
+                "which methods adapt without their labels (transductive); in a table with rows that learn the target's "
+                "labels, name the other rows with --only"
             )
         if len(rows) < self.clusters:
             raise ConfigError(
@@ -212,6 +223,24 @@ class Opened:
 
     def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
         """Load rows with the modalities that this role sees, to the memory of the tier."""
+        self.check_rows(role, rows)
+        number = {domain: k for k, domain in enumerate(self.domains)}
+        domain = torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device)
+        y = self.labels(rows) if labelled else {}
+        loaded = load(self.features, self._feeds(role), rows, y, domain, trained=role in ("source", "target"))
+        if self.captions and role != "target":
+            loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
+        return loaded.prepared(self.prepare)
+
+    def labels(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Return label -> class numbers of these rows; ConfigError for a row without the label."""
+        return {
+            label: torch.from_numpy(class_numbers(self.manifest, rows, label, classes)).to(self.device)
+            for label, classes in self.classes.items()
+        }
+
+    def check_rows(self, role: str, rows: list[int]) -> None:
+        """Check that a role has rows, and that they have the windows that its feeds draw."""
         feeds = self._feeds(role)
         if not rows:
             raise ConfigError(f"the {role} of this run has no rows in manifest {self.manifest.name!r}")
@@ -221,17 +250,6 @@ class Opened:
                 self._refuse_padding(m, when, getattr(feed, when), rows)
             if trained and feed.views:
                 self._refuse_other_windows(m, feed, rows)
-        number = {domain: k for k, domain in enumerate(self.domains)}
-        domain = torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device)
-        named = self.classes if labelled else {}
-        y = {
-            label: torch.from_numpy(class_numbers(self.manifest, rows, label, classes)).to(self.device)
-            for label, classes in named.items()
-        }
-        loaded = load(self.features, feeds, rows, y, domain, trained=trained)
-        if self.captions and role != "target":
-            loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
-        return loaded.prepared(self.prepare)
 
     def _refuse_other_windows(self, modality: str, feed: Feed, rows: list[int]) -> None:
         """Raise ConfigError if a row has other windows in a view than in the store of the feed."""

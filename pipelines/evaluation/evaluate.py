@@ -27,7 +27,7 @@ from pipelines.evaluation.results import Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
-from pipelines.training.outputs import ONCE, Outputs, feature_norms, one_class
+from pipelines.training.outputs import ONCE, Outputs, feature_norms, stuck
 from pipelines.training.runs import NotTrainedError, Run
 
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
@@ -53,7 +53,7 @@ def evaluate(
     values = accuracies(run, score) | validator_scores(run, score)
     if not task.no_norms:
         values |= norms(method, opened)
-    given = one_class(_outputs(run, _selected(run, score)[-1]), opened)
+    given = stuck(method, _outputs(run, _selected(run, score)[-1]), opened)
     return _results(run, opened, experiment, row, values, tuple(given))
 
 

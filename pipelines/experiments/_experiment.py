@@ -123,7 +123,8 @@ class Experiment:
             try:
                 new = override(moved, *applied) if applied else moved
             except ConfigError as error:
-                choose = "" if only or len(self.rows) < 2 else "; name the rows to change with --only"
+                others = [] if only else [other for other in self.runs if other.row not in ("", run.row)]
+                choose = "; name the rows to change with --only" if any(_accepts(o, settings) for o in others) else ""
                 raise ConfigError(f"row {row!r}: {error}{choose}" if row else str(error)) from None
             if row and new.row == row and (renaming := _renaming(moved, new, applied, naming)):
                 new = replace(new, row=", ".join([row, *renaming]))
@@ -140,6 +141,15 @@ class Experiment:
             earlier_ids=self.earlier_ids | self.by_id.keys(),
             settings=(*self.settings, *settings),
         )
+
+
+def _accepts(run: RunConfig, settings: Sequence[str]) -> bool:
+    """True if the settings give a valid run."""
+    try:
+        override(run, *settings)
+    except ConfigError:
+        return False
+    return True
 
 
 def _naming(runs: Sequence[RunConfig]) -> set[str]:

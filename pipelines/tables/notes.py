@@ -339,8 +339,9 @@ def _by_domain(experiment: Experiment) -> list[str]:
     )
     if not rows:
         return []
+    have = "has" if len(rows) == 1 else "have"
     return [
-        f"UNITS BY DOMAIN: {', '.join(rows)} have seen unlabelled clips of the test domain, because their mean and "
+        f"UNITS BY DOMAIN: {', '.join(rows)} {have} seen unlabelled clips of the test domain, because their mean and "
         "spread standardise its features: unsupervised adaptation, not domain generalisation."
     ]
 

@@ -142,7 +142,7 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
 
 
 def one_class(outputs: Mapping[str, NDArray[Any]], opened: Opened) -> list[str]:
-    """Name the class that every test row is given, if there is one, for each label; no label of a row is read.
+    """Name the class that every row is given, if there is one, for each label; no label of a row is read.
 
     With several label kinds, the name of the label comes first. Empty for a single row or class, and in other tasks.
     """
@@ -152,6 +152,17 @@ def one_class(outputs: Mapping[str, NDArray[Any]], opened: Opened) -> list[str]:
         if len(names) > 1 and len(predicted) > 1 and (predicted == predicted[0]).all():
             found.append(names[predicted[0]] if len(opened.classes) == 1 else f"{label} {names[predicted[0]]}")
     return found
+
+
+def stuck(method: Method, test: Mapping[str, NDArray[Any]], opened: Opened) -> list[str]:
+    """Name the class that `one_class` finds on the test rows, if the method gives it to every training row, too.
+
+    Test clips that really are of one class are no collapse. Training rows are those of the source, and without a source
+    those of the target. No label of a row is read, and no row unless the test rows are given one class.
+    """
+    given, sides = one_class(test, opened), opened.sides
+    trained = one_class(outputs(method, sides.get("source") or sides["target"], opened), opened) if given else []
+    return [name for name in given if name in trained]
 
 
 def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
@@ -166,14 +177,19 @@ def collapsed(method: Method, sides: Iterable[Rows]) -> list[str]:
 
 
 def collapse(vanished: Iterable[str], given: Iterable[str]) -> str:
-    """Describe a collapse as text, from the results of `collapsed` and `one_class`; "" if there is none."""
+    """Describe a collapse as text, from the results of `collapsed` and `stuck`; "" if there is none."""
     parts = [f"the features of {', '.join(vanished)} have vanished"] if vanished else []
     parts += [f"every test clip is given the class {', '.join(map(repr, given))}"] if given else []
     return "; ".join(parts)
 
 
 def remedy(config: RunConfig) -> str:
-    """Return the settings that keep a run from collapsing, for the command line."""
+    """Return the settings that keep a run from collapsing, for the command line.
+
+    There are none where no trained net makes the predictions: without steps, and for classifiers of cached features.
+    """
+    if not config.steps or getattr(config.method, "features", "") == "pooled":
+        return "where no trained net predicts, compare the features and labels of the domains"
     settings = []
     if config.preparation.units == "none" and not getattr(config.net, "standardise", False):
         settings.append("preparation.units=source")

@@ -59,7 +59,7 @@ class Facts:
     recipes: dict[str, str]  #: modality -> sha256 of the recipe of its features
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     collapsed: tuple[str, ...]  #: modalities whose features are dead after training
-    one_class: tuple[str, ...] = ()  #: class that all test rows are given, if there is one
+    one_class: tuple[str, ...] = ()  #: class that all test and training rows are given, if there is one
     points: tuple[dict[str, AnyFloat], ...]  #: of each kept point its step, and the scores of the validators
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""

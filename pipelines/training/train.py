@@ -24,7 +24,7 @@ from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
 from pipelines.training.optimizers import optimizers, update
-from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look, one_class
+from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look, stuck
 from pipelines.training.runs import UNITS_OF, Run, build, fingerprints, out_of_date, write
 from pipelines.training.shared import Shared
 
@@ -90,7 +90,7 @@ def _train(
             "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
             "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
             "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
-            "one_class": one_class(points[-1].outputs, opened),
+            "one_class": stuck(method, points[-1].outputs, opened),
             "points": [point.facts for point in points],
             "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
             "device": device,
@@ -226,7 +226,14 @@ def copy_weights(first: Run, method: Method, opened: Opened) -> None:
         )
     method.load_state_dict(shared, strict=False)
     if opened.prepare and config.preparation.units == "source" and not config.source:
-        opened.prepare.load_state_dict(units)
+        expected = opened.prepare.state_dict()
+        for name, value in expected.items():
+            if name not in units or units[name].shape != value.shape:
+                raise ConfigError(
+                    f"init_from {first.config.id} has no units of the modality {name.partition(':')[2]!r} in this "
+                    "run's shape, and a run without a source cannot measure them; give both runs the same feeds"
+                )
+        opened.prepare.load_state_dict({name: units[name] for name in expected})
 
 
 def _spelled(preparation: Preparation) -> str:

@@ -106,6 +106,20 @@ def test_a_modality_that_the_source_lacks_has_the_units_of_the_target(units):
     assert prepared(prepare, target)["flow"].flatten(0, 1).mean(0).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("units", ["source", "domain"])
+def test_rows_that_all_lack_a_modality_give_it_no_units(units):
+    """As in a feed with `absent="mask"`: the side has the modality, and none of its rows does."""
+    source, target = sides()
+    target.x["flow"][:] = 1e4 + target.x["flow"] / 20  # no spread is hidden, although the first rows have none
+    outside = without(side(SPEC, 9, labelled=False, seed=4, domain=-1), "flow", range(9))
+    prepare = Prepare("as-is", units, SHAPES, 2)
+    prepare.measure([without(source, "flow", range(12))], [target], [outside] if units == "domain" else [])
+    for domain in (1, -1):
+        x = prepared(prepare, dataclasses.replace(target, domain=torch.full((9,), domain)))["flow"].flatten(0, 1)
+        assert x.mean(0).abs().max() < 1e-2
+        assert (x.var(0, correction=0) - 1).abs().max() < 1e-2
+
+
 def test_captions_have_the_units_of_the_source_whatever_the_domain():
     source = side(CAPTIONED, 12, labelled=True)
     prepare = Prepare("as-is", "domain", dict(CAPTIONED.shapes), 2, CAPTIONED.captions)

@@ -17,7 +17,7 @@ from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
 from pipelines.cli import extract as cli_extract
 from pipelines.cli import main
-from pipelines.config import Feed
+from pipelines.config import Feed, Preparation
 from pipelines.data import ahead
 from pipelines.data.ahead import check_ahead
 from pipelines.data.opening import open_run
@@ -324,6 +324,31 @@ def test_an_error_of_some_runs_is_left_to_them(tmp_path, monkeypatch):
     monkeypatch.setattr(ahead, "open_run", lambda *of: opened.append(of) or open_run(*of))
     check_ahead([toy_run(seed=seed) for seed in range(9)], stores)
     assert len(opened) == 1
+
+
+def without_train_rows(domain):
+    return Manifest("toy", tuple(clip for clip in manifest() if (clip.domain, clip.split) != (domain, "train")))
+
+
+@pytest.mark.parametrize(
+    ("clips", "changes", "reason"),
+    [
+        (
+            manifest(labels=lambda domain, _, name: {"label": name} if domain == "night" else {}),
+            {},
+            "'day' has no 'label'",
+        ),
+        (without_train_rows("night"), {"preparation": Preparation(units="domain")}, "units='domain'.*'night'"),
+        (manifest(), {"holdout": 0.01}, "holdout=0.01 of 12 rows"),
+    ],
+    ids=["labels of the source", "units of the test domain", "held-out rows"],
+)
+def test_a_fault_of_the_rows_of_all_runs_is_one_error(tmp_path, clips, changes, reason):
+    stores = write_all(tmp_path, clips)
+    broken = [toy_run(seed=seed, **changes) for seed in range(3)]
+    with pytest.raises(ConfigError, match=reason) as caught:
+        check_ahead(broken, stores)
+    assert "\n" not in str(caught.value)
 
 
 def test_equal_reasons_are_one_line(tmp_path, trained):

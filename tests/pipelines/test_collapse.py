@@ -1,16 +1,20 @@
 """Collapse on features of very different norms: the recipe of a folder of stores stands them; a collapse is told."""
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from featcache.manifest import Manifest
+from heads.methods import nearest_mean
 from pipelines import experiments
 from pipelines.cli import main
 from pipelines.config import Preparation, override
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import kitchens
-from pipelines.training.outputs import one_class, remedy
+from pipelines.training.outputs import one_class, remedy, stuck
 from pipelines.training.runs import Run
 from pipelines.training.train import train
+from tests.helpers.stores import manifest, run, write_all
 from tests.helpers.uneven import NORMS, write
 
 QUICK = ("net.dim=64", "steps=60")  # the recipe, in less time; narrower nets collapse sooner
@@ -93,3 +97,25 @@ def test_one_class_for_every_test_clip_is_told_without_a_label(folder, tmp_path)
     scores[:, 3] = 1e9
     assert one_class({"label": scores}, opened) == ["c3"]
     assert one_class({"label": scores[:1]}, opened) == []
+
+
+def test_test_clips_that_are_of_one_class_are_no_collapse(tmp_path):
+    """Neither in training nor in evaluation; a net that gives all training clips that class has collapsed."""
+    clips = manifest()
+    kept = tuple(clip for clip in clips if (clip.domain, clip.split) != ("night", "test") or "_chop_" in clip.clip_id)
+    stores = write_all(tmp_path / "stores", Manifest("toy", kept))
+    config = run(method=nearest_mean.Params(), source=("night",), steps=0)
+    made = Run.open(train(config, stores, tmp_path))
+    opened, method = made.opened(stores), made.method()
+    last = {"label": made.outputs["label"][-1]}
+    assert one_class(last, opened) == ["chop"]
+    assert made.facts.one_class == () == evaluate(made.folder, stores)[0].one_class
+    method.predict = lambda side: {"label": torch.eye(3)[0].expand(len(side.index), 3)}
+    assert stuck(method, last, opened) == ["chop"]
+
+
+def test_settings_of_a_net_are_no_remedy_where_no_trained_net_predicts():
+    assert "--set" in remedy(run())
+    assert "--set" in remedy(run(method=nearest_mean.Params(features="encoded")))
+    assert "--set" not in remedy(run(method=nearest_mean.Params()))
+    assert "--set" not in remedy(run(steps=0))

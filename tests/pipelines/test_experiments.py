@@ -133,6 +133,7 @@ def test_a_missing_test_split_is_named_with_the_setting(tmp_path):
     (outcome,) = engine.run_all([run()], stores, tmp_path / "runs")
     assert "no test rows of night" in outcome.note
     assert "test_split=train" in outcome.note
+    assert "--only" in outcome.note
 
 
 def test_default_experiment_leaves_out_stores_that_describe_clips(tmp_path):
@@ -358,6 +359,21 @@ def test_a_setting_that_a_row_lacks_names_the_row():
         staged().changed(("method.lambda_g=2",))
     with pytest.raises(ConfigError, match="^row 'RNA': no setting 'lamda_g' in method; did you mean 'lambda_g'[^-]*$"):
         staged().changed(("method.lamda_g=2",), only=("RNA",))
+
+
+@pytest.mark.parametrize("setting", ["preparation.units=foo", "net.dim=0", "method.lamda_g=2"])
+def test_a_setting_that_no_row_takes_recommends_no_rows(setting):
+    with pytest.raises(ConfigError, match=f"row .*{setting.split('=')[0].split('.')[1]}") as caught:
+        staged().changed((setting,))
+    assert "--only" not in str(caught.value)
+
+
+def test_the_remedy_of_a_missing_test_split_works_as_it_is_written(tmp_path):
+    """`supervised-target` would be tested on clips whose labels it learned; the other rows run."""
+    grid = experiments.load(write_all(tmp_path, manifest(test=1)) / "toy")
+    with pytest.raises(ConfigError, match="row 'supervised-target'.*--only"):
+        grid.changed(("test_split=train",))
+    assert grid.changed(("test_split=train",), only=("source-only", "RNA (UDA)")).rows == ("source-only", "RNA (UDA)")
 
 
 @pytest.mark.parametrize(

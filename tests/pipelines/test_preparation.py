@@ -23,7 +23,7 @@ from pipelines.experiments import Experiment
 from pipelines.tables.build import render
 from pipelines.training.outputs import outputs
 from pipelines.training.runs import Run
-from pipelines.training.train import train
+from pipelines.training.train import copy_weights, train
 from tests.helpers import caption_stores, skeleton_stores
 from tests.helpers.stores import manifest, run, write_all
 
@@ -149,7 +149,7 @@ def test_source_only_with_units_by_domain_reads_the_targets_features_but_no_labe
 
     experiment = Experiment("toy", "Toy.", (config, run(row="plain", seed=1)))
     text = " ".join(render(evaluate(made[0].folder, stores, "toy"), experiment).split())
-    assert "**UNITS BY DOMAIN: source-only have seen unlabelled clips of the test domain" in text
+    assert "**UNITS BY DOMAIN: source-only has seen unlabelled clips of the test domain" in text
     assert "Prepared features: entries of each domain standardised by its own mean and spread." in text
     seen = run(method=rna.Params(), target="night", row="RNA", preparation=DOMAIN)
     text = " ".join(render([], Experiment("toy", "Toy.", (seen,))).split())
@@ -194,6 +194,24 @@ def test_source_free_adaptation_has_the_units_of_its_start_and_reads_no_source_r
     other = dataclasses.replace(second, preparation=Preparation())
     with pytest.raises(ConfigError, match=f"preparation.units={units}, but this run has .*units=none"):
         train(other, stores, tmp_path)
+
+
+def test_source_free_adaptation_with_other_feeds_takes_their_units(stores, tmp_path):
+    first = run(row="", preparation=SOURCE)
+    few = dataclasses.replace(first, feeds={"rgb": Feed("hog")})
+    for each in (first, few):
+        train(each, stores, tmp_path)
+    changes = {"source": (), "target": "night", "epoch": 3, "steps": 3, "row": "adapted"}
+    fewer = dataclasses.replace(first, feeds=few.feeds, method=shot.Params(), init_from=first.id, **changes)
+    mean, start = (
+        Run.open(tmp_path / name).opened(stores).prepare.get_buffer("mean:rgb")
+        for name in (Run.open(train(fewer, stores, tmp_path)).config.id, first.id)
+    )
+    assert torch.equal(mean, start)
+    more = open_run(dataclasses.replace(fewer, feeds=first.feeds, init_from=few.id), stores)
+    start = Run.open(tmp_path / few.id)
+    with pytest.raises(ConfigError, match=f"{few.id} has no units.*'flow'.*same feeds"):
+        copy_weights(start, start.method(), more)
 
 
 # ----------------------------------------------------------------------------------------------------- what is kept
