@@ -117,8 +117,8 @@ def test_an_unknown_domain_hides_no_known_one():
     (calm,) = [note.text for note in made.notes if "not known whether" in note.text]
     assert "night" in calm
     assert "day" not in calm.partition("clips of")[2]
-    mixed = replace(toy.runs[0], test="night", target="day")
-    assert toy.data_behind(mixed) == {"night": None, "day": (KINETICS,)}
+    adapted = next(config for config in toy.runs if config.target == "night")
+    assert toy.data_behind(replace(adapted, test="day")) == {"day": (KINETICS,), "night": None}
 
 
 def test_data_of_an_experiment_file_extends_what_is_known():
