@@ -6,6 +6,7 @@ path. Journals, logs and downloads, which grow, are not written by these functio
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -33,6 +34,7 @@ T = TypeVar("T")
 UNSYNCABLE = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EISDIR)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  #: errors of a full disk, a full quota, and a limit of file sizes
 MANY = 500  #: files from which one sync of the whole machine is faster than one for each of them
+CWD, EXCHANGE = -100, 2  #: AT_FDCWD and RENAME_EXCHANGE of Linux
 TICK = 20_000_000  #: ns; within a tick of the kernel, at most 10 ms, all changes of a file get the same time
 IRREGULAR = {
     stat.S_ISDIR: "a folder",
@@ -88,8 +90,9 @@ def making_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give the path of a scratch folder, to be made by the block; it is renamed to `folder` when the block succeeds.
 
     All files of the scratch folder are synced. When the block fails, it is removed, and an older `folder` stays.
-    replace: `folder` may exist and have files. It is moved away just before the renaming, and moved back if that fails;
-    when a process is killed between the two, `remove_abandoned` moves it back.
+    replace: `folder` may exist and have files. The two are exchanged in one step. Where the system cannot do that,
+    `folder` is moved away just before the renaming, and moved back if that fails; when a process is killed between the
+    two, `remove_abandoned` moves it back.
     """
     make_folder(folder.parent)
     with _scratch(folder) as own, disk_errors(folder, own / folder.name):
@@ -106,7 +109,7 @@ def making_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _rename(scratch: Path, folder: Path, old: Path | None) -> None:
-    """Rename `scratch` to `folder`; with `old`, a folder that exists and has files is moved there first."""
+    """Rename `scratch` to `folder`; with `old`, a folder that exists is exchanged with it, or else moved to `old` first."""
     while True:
         try:
             os.replace(scratch, folder)
@@ -114,9 +117,17 @@ def _rename(scratch: Path, folder: Path, old: Path | None) -> None:
         except OSError as error:
             if old is None or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+        if _exchange(scratch, folder):
+            return
         shutil.rmtree(old, ignore_errors=True)  # another process has just made the folder, too
         with contextlib.suppress(FileNotFoundError):
             os.replace(folder, old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, so that both paths always exist; False where the system cannot do that."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # Linux
+    return renameat2 is not None and renameat2(CWD, os.fsencode(one), CWD, os.fsencode(other), EXCHANGE) == 0
 
 
 def remove_folder(folder: Path) -> None:

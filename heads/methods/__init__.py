@@ -32,6 +32,7 @@ class Method(nn.Module):
     tasks: ClassVar[tuple[str, ...]] = ("classification",)  #: tasks of the nets that it works on (`Net.task`)
     shared: Shared = staticmethod(compute_now)  #: set by the run; shares slow results that many runs need
     surrogate: ClassVar[str] = ""  #: the replaced parts, if the paper's method cannot run on cached features
+    version: ClassVar[int] = 1  #: raised when equal Params begin to mean something else: older runs are out of date
 
     def __init__(self, params: Any, spec: Spec, net: Net) -> None:
         """Freeze weights here. This runs before init_from, so refresh copies of the net's weights in begin_epoch(0)."""

@@ -61,6 +61,8 @@ class Params:
 class LogisticRegression(Fitted):
     """A linear classifier of the source's rows."""
 
+    version = 2  #: in version 1, C had the meaning of D times as much: standardised rows were divided by √D
+
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         if params.rounds and "target" not in spec.rows:

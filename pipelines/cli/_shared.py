@@ -39,6 +39,10 @@ WAY_OUT = {
     errno.EACCES: "; change its permissions, or name another folder",
     errno.EPERM: "; change its owner or permissions, or name another folder",
     errno.EROFS: "; name a folder that can be written to",
+    errno.ENOTDIR: "; name a folder: a part of this path is a file",
+    errno.EEXIST: "; name another folder, or move what is at this path away",
+    errno.EISDIR: "; name a file: this is a folder",
+    errno.ELOOP: "; correct the links of this path, which lead back to themselves",
     errno.EMFILE: "; raise the limit of open files (ulimit -n 4096)",
     errno.ENAMETOOLONG: "; shorten the name",
 }

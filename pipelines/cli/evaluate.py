@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featcache.errors import FeatcacheError
-from featcache.wording import exactly, first
+from featcache.wording import first
 from pipelines.cli._shared import Job, experiment_options, note, once, progress_bar
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
 
     shown = [config for config in job.experiment.runs if config.row]
     _check_runs(job, shown, device)
-    if blanked := results.blank_damaged(job.results):
-        place = exactly([str(job.results)])[0]
-        note(f"removed {blanked} damaged line{'s' * (blanked > 1)} from {place}; tables note which runs lack results")
     failed, without = [], []  # runs and errors: no result; a result, but no A-distances
     collapsed: dict[str, str] = {}  # id of a run -> description
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
@@ -57,7 +54,8 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
             except FeatcacheError as error:
                 failed.append((config, error))
             progress(number, len(shown))
-    click.echo(job.results)
+    if len(failed) < len(shown):
+        click.echo(job.results)
     if collapsed:
         lines = [f"{run_id}: {text}" for run_id, text in collapsed.items()]
         note(f"{len(lines)} of {len(shown)} runs collapsed:\n  " + first(lines, between="\n  "))

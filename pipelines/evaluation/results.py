@@ -6,8 +6,9 @@ Lines are appended and never edited. The last key of a line, "crc32c", is the ch
 import fcntl
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +21,9 @@ from featcache.errors import ConfigError, FeatcacheError
 from featcache.files import disk_errors, flock, regular
 from featcache.wording import exactly, first
 
-CHECKSUM = b', "crc32c": "'  #: stands before the checksum of a line
+CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
+NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"')  #: run and metric of a line
+SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ class Result:
         str, ...
     ] = ()  #: class that all test rows are given, if there is one; not written if there is none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
-    #: feed -> data that the network behind its features was trained on, see featcache/training_data.py
-    trained_on: dict[str, str] = field(default_factory=dict)
+    #: feed -> data that the network behind its features was trained on, see featcache/training_data.py; None in results
+    #: of an earlier version
+    trained_on: dict[str, str] | None = None
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
 
 
@@ -104,58 +108,55 @@ class Results(list[Result]):
 def read(path: Path) -> Results:
     """Read all results of a file. One warning names the damaged lines, if there are any, and the fix.
 
-    A later line replaces an earlier one of the same run and metric.
+    A later line replaces an earlier one of the same run and metric, also a damaged one.
     """
     try:
         lines = _content(path).split(b"\n")
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
     latest: dict[tuple[str, str], Result] = {}
-    reasons: dict[int, str] = {}  # number of a damaged line -> reason
-    for number, line in enumerate(lines, 1):
+    reasons: dict[int, str] = {}  # index of a damaged line -> reason
+    for k, line in enumerate(lines):
         try:
             if line.strip():
                 result = _parse(_checked(line))
                 latest[result.run, result.metric] = result
         except (ValueError, ConfigError) as error:
-            reasons[number] = str(error)
+            reasons[k] = str(error)
+    lost = _not_replaced(lines, reasons) if reasons else []
     results = Results(latest.values())
-    if reasons:
-        noun, verb = ("line", "is") if len(reasons) == 1 else ("lines", "are")
+    if lost:
+        noun, verb = ("line", "is") if len(lost) == 1 else ("lines", "are")
         results.damaged = (
-            f"{len(reasons)} damaged {noun} {verb} left out of {exactly([os.fspath(path)])[0]} ({noun} "
-            f"{first(map(str, reasons))}): tables may lack their numbers, or have earlier ones; `featcache evaluate` "
-            "measures them again"
+            f"{len(lost)} damaged {noun} {verb} left out of {exactly([os.fspath(path)])[0]} ({noun} "
+            f"{first(str(k + 1) for k in lost)}): tables may lack their numbers, or have earlier ones; run `featcache "
+            "evaluate` for every experiment that uses this file, then remove the lines that are still named here"
         )
-        warnings.warn(f"{results.damaged} (the first: {next(iter(reasons.values()))})", stacklevel=2)
+        warnings.warn(f"{results.damaged} (the first: {reasons[lost[0]]})", stacklevel=2)
     return results
+
+
+def _not_replaced(lines: list[bytes], damaged: Container[int]) -> list[int]:
+    """Return the indices of the damaged lines whose number may not have been measured again.
+
+    A later line replaces a damaged one if the damaged line still names the same run and metric, and is as long as one
+    line: damage to the end of a line joins it with the next one, whose number would be lost, too.
+    """
+    sizes: dict[tuple[bytes, ...], int] = {}  # run and metric -> length of their last line
+    lost = []
+    for k, line in reversed(list(enumerate(lines))):
+        names = NAMES.match(line)
+        if k not in damaged:
+            if names:
+                sizes.setdefault(names.groups(), len(line))
+        elif not (names and line.count(b'"run": ') == 1 and len(line) <= sizes.get(names.groups(), 0) + SLACK):
+            lost.append(k)
+    return lost[::-1]
 
 
 def damage(results: Iterable[Result]) -> str:
     """The sentence about damaged lines, if these are the results of a file; else ""."""
     return results.damaged if isinstance(results, Results) else ""
-
-
-def blank_damaged(path: Path) -> int:
-    """Overwrite the damaged lines of a file with blanks, and return their number; evaluating appends them again.
-
-    All other lines stay where they are, because another process may append to the file.
-    """
-    if not path.exists():
-        return 0
-    count, start = 0, 0
-    with regular(path, ConfigError).open("r+b") as file:
-        flock(file, fcntl.LOCK_EX)  # until the file is closed
-        for line in file.read().split(b"\n"):
-            try:
-                if line.strip():
-                    _checked(line)
-            except ValueError:
-                file.seek(start)
-                file.write(b" " * len(line))
-                count += 1
-            start += len(line) + 1
-    return count
 
 
 def _checked(line: bytes) -> bytes:

@@ -27,7 +27,7 @@ class Experiment:
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
     settings: tuple[str, ...] = ()  #: settings "a.b=value" that `changed` has applied
-    data: Data | None = None  #: data behind its domains; None: those of the manifests that we build (`_data.BEHIND`)
+    data: Data | None = None  #: data behind its domains, besides those of the manifests that we build (`_data.BEHIND`)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -79,11 +79,13 @@ class Experiment:
 
         return {run: columns(shift, self.by_id[run].test) for run, shift in shift_of.items()}
 
-    def data_behind(self, run: RunConfig) -> tuple[str, ...] | None:
-        """Names of the data that hold clips of the run's test domain or target, with their labels; None: not known."""
-        data = BEHIND.get(run.manifest, {}) if self.data is None else self.data
-        domains = {run.test, run.target or run.test}
-        return tuple({name for domain in domains for name in data[domain]}) if domains <= data.keys() else None
+    def data_behind(self, run: RunConfig) -> dict[str, tuple[str, ...] | None]:
+        """The run's test domain and target -> names of the data that hold its clips with their labels; None: not known.
+
+        `data` extends what is known of the manifests that we build.
+        """
+        known = {**BEHIND.get(run.manifest, {}), **(self.data or {})}
+        return {domain: known.get(domain) for domain in (run.test, run.target or run.test)}
 
     def published_numbers(self, row: str, metric: str, headline: bool) -> dict[str, float]:
         """Column -> published number of a row in this metric; plain numbers are of the headline metric.

@@ -19,12 +19,12 @@ from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
 from pipelines.data.lacking import NO_FEATURES
-from pipelines.evaluation.results import Result, damage
+from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
-from pipelines.tables.notes import SEEN, RunIds, distinct, labels_seen, missing, notes
+from pipelines.tables.notes import SEEN, RunIds, collapses, damaged, distinct, labels_seen, missing, notes
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
@@ -72,7 +72,7 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         published = experiment.published_numbers(configs[0].row, metric, metric == headline)
         line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
-    below = [*_damage(rows), *notes(experiment, metric, lines, planned, results)]
+    below = [*damaged(rows), *notes(experiment, metric, lines, planned, results)]
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
     if stray:
@@ -194,18 +194,29 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
         grid.append(cells)
     baseline = next(iter(tables.values())).baseline if tables else "the first row"
     printed = any(has_published(table.lines) for table in tables.values())
-    lost = [Note(text, loud=True) for text in _lost_norms(rows, experiment)]
+    planned = _label_free(experiment)
+    with_norms = {row.run: row for row in rows if row.run in runs and row.metric.split("/")[0] in ("norm", *CV)}
+    lost = [Note(text, loud=True) for text in _lost_norms(rows, experiment, planned)]
+    lost += [Note(text, loud=True) for text in collapses(experiment, planned, with_norms)]
     explained = Note(
         "Coefficient of variation (std / mean, ddof 0) of the mean L2 norms of the modalities' features, mean over "
         "shifts. 0: all modalities have the same norm. RNA lowers the coefficient. Change: of the mean, against "
         f"{baseline}." + " In parentheses: published numbers, in the authors' own setting." * printed
     )
     featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
-    loud = [*_damage(rows), *lost, *dict.fromkeys(featureless)]
+    loud = [*damaged(rows), *lost, *dict.fromkeys(featureless)]
     return grid, [*loud, explained, *_without_source(rows, experiment)]
 
 
-def _lost_norms(rows: Sequence[Result], experiment: Experiment) -> list[str]:
+def _label_free(experiment: Experiment) -> RunIds:
+    """Return the planned runs of the rows that are not trained on labels of the test domain."""
+    label_free = {
+        run.row_shown for run in experiment.runs if not any(run.test in s.source for s in experiment.chain(run))
+    }
+    return {cell: seeds for cell, seeds in planned_runs(experiment).items() if cell[0] in label_free}
+
+
+def _lost_norms(rows: Sequence[Result], experiment: Experiment, planned: RunIds) -> list[str]:
     """A warning about runs without norms, or without a coefficient although there are norms that are not zero."""
     values: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -216,15 +227,7 @@ def _lost_norms(rows: Sequence[Result], experiment: Experiment) -> list[str]:
         has = {name.split("/")[0] for name in by_metric}
         if has & {"norm", *CV} and has >= {f"cv_{side[0]}" for side in sides}:
             whole.add(run)
-    label_free = {
-        run.row_shown for run in experiment.runs if not any(run.test in s.source for s in experiment.chain(run))
-    }
-    planned = {cell: seeds for cell, seeds in planned_runs(experiment).items() if cell[0] in label_free}
     return missing(experiment, planned, whole)
-
-
-def _damage(rows: Sequence[Result]) -> list[Note]:
-    return [Note(f"DAMAGED RESULTS: {text}.", loud=True)] if (text := damage(rows)) else []
 
 
 def _without_source(rows: Iterable[Result], experiment: Experiment) -> Iterator[Note]:

@@ -21,11 +21,12 @@ from scipy.stats import rankdata
 from featcache.errors import ConfigError
 from pipelines import tasks
 from pipelines.config import RunConfig
-from pipelines.evaluation.results import Result, damage
+from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
+from pipelines.tables.notes import damaged
 from pipelines.training.runs import read_config
 
 PROTOCOL = ("eval_every", "keep", "select")  #: settings that do not change the weights
@@ -97,8 +98,7 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
         for shift, candidates in lines.items():
             grid += [_line(row, shift, choice) for choice in choices(candidates)]
-    notes = [Note(f"DAMAGED RESULTS: {text}.", loud=True)] if (text := damage(rows)) else []
-    notes += map(Note, below)
+    notes = [*damaged(rows), *map(Note, below)]
     return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)
 
 

@@ -8,7 +8,7 @@ from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, Preparation, RunConfig, method_class
 from pipelines.data.lacking import NO_FEATURES
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.results import Result, damage
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS
 from pipelines.tables.cells import Line, Note, has_published
@@ -59,7 +59,7 @@ def notes(
         *_mixed(rows),
         *unequal,
         *_limits(planned, results),
-        *_collapsed(experiment, planned, results),
+        *collapses(experiment, planned, results),
         *_by_domain(experiment),
         *_oracles(lines),
         *_unknown_start(experiment),
@@ -146,6 +146,11 @@ def _per_line(lines: list[Line], name: str, explained: dict[str, str]) -> str:
     return "; ".join([explained.get(most, most), *exceptions])
 
 
+def damaged(rows: Iterable[Result]) -> list[Note]:
+    """Return the note about damaged lines, if these are the results of a file that has some."""
+    return [Note(f"DAMAGED RESULTS: {text}.", loud=True)] if (text := damage(rows)) else []
+
+
 def _untrained(rows: list[Result]) -> list[str]:
     """A warning about feeds whose networks were initialised at random."""
     feeds = sorted({feed for row in rows for feed in row.untrained})
@@ -159,8 +164,9 @@ def _untrained(rows: list[Result]) -> list[str]:
 
 def labels_seen(experiment: Experiment, row: Result) -> dict[str, list[str]]:
     """Return feed -> data with labels of the test domain or the target that the network behind it was trained on."""
-    holding = experiment.data_behind(experiment.by_id[row.run]) or ()
-    seen_data = {feed: seen(parse(text), holding) for feed, text in row.trained_on.items()}
+    behind = experiment.data_behind(experiment.by_id[row.run])
+    holding = {name for names in behind.values() for name in names or ()}
+    seen_data = {feed: seen(parse(text), holding) for feed, text in (row.trained_on or {}).items()}
     return {feed: names for feed, names in seen_data.items() if names}
 
 
@@ -185,17 +191,22 @@ def _trained_on(experiment: Experiment, rows: list[Result]) -> Iterator[str]:
     """The data that the networks behind the features were trained on, and the part of it that is not known."""
     feeds: dict[str, dict[str, None]] = {}
     for row in rows:
-        for feed, text in row.trained_on.items():
+        for feed, text in (row.trained_on or {}).items():
             if text != words({}):
                 feeds.setdefault(text, {})[feed] = None
     if feeds:
         yield "Features were trained on: " + "; ".join(f"{', '.join(by)}: {text}" for text, by in feeds.items()) + "."
     known = feeds.keys() - {words(None)}
-    behind = {row.test: experiment.data_behind(experiment.by_id[row.run]) for row in rows}
-    if known and (unknown := [domain for domain, data in behind.items() if data is None]):
+    behind = [experiment.data_behind(experiment.by_id[row.run]).items() for row in rows]
+    if known and (unknown := list(dict.fromkeys(domain for each in behind for domain, data in each if data is None))):
         yield (
             f"It is not known whether these data hold labels of the clips of {first(unknown)}; DATA of an experiment "
             "file names the data behind its domains."
+        )
+    if any(row.trained_on is None and row.read for row in rows):
+        yield (
+            "It is not known what the networks behind these features were trained on, because an earlier version made "
+            "these results; `featcache evaluate` records it."
         )
 
 
@@ -297,7 +308,7 @@ def _limits(planned: RunIds, results: dict[str, Result]) -> Iterator[str]:
         yield f"{kind} in {first(names)}: {explanation}."
 
 
-def _collapsed(experiment: Experiment, planned: RunIds, results: dict[str, Result]) -> Iterator[str]:
+def collapses(experiment: Experiment, planned: RunIds, results: dict[str, Result]) -> Iterator[str]:
     """Warnings about cells whose features vanished in training, or whose test clips are all given one class."""
     told = {
         "COLLAPSED FEATURES": ("collapsed", "Their norm vanished in training, so nothing was left to align"),

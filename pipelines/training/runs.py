@@ -85,8 +85,19 @@ class Run:
     def open(cls, folder: Path) -> "Run":
         """Read configuration and facts; NotTrainedError when the run is missing or one of its files is damaged.
 
-        Files are compared with SHA256SUMS, each once per process while it does not change.
+        Files are compared with SHA256SUMS, each once per process while it does not change. A folder that another
+        process replaces meanwhile, because it has trained the run again, is read again.
         """
+        while True:
+            version = _version(folder)
+            try:
+                return cls._open(folder)
+            except NotTrainedError:
+                if version == _version(folder):
+                    raise
+
+    @classmethod
+    def _open(cls, folder: Path) -> "Run":
         if not folder.is_dir():
             raise NotTrainedError(f"no finished run at {folder}; train it with `featcache train-head`")
         config, has_sums = read_config(folder), _check_sums(folder, FILES)
@@ -176,6 +187,15 @@ class Run:
             prepare, (_, units) = opened.prepare, self.weights
             _sound(self.folder / "head.pt", lambda _: prepare.load_state_dict(units))
         return opened
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
+    """Return a mark of the folder that is at this path now; None if there is none."""
+    try:
+        s = folder.stat()
+    except OSError:
+        return None
+    return s.st_ino, s.st_ctime_ns
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -307,6 +327,8 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
         read["captions"] = opened.captions.manifest.sha256
     if opened.config.absent == "mask" and opened.left_out:  # runs of an earlier version counted these clips
         read["clips without features"] = "left out"
+    if (version := method_class(opened.config).version) > 1:  # others have no entry, so that older runs are kept
+        read[f"method {settings.name_of(opened.config.method)}"] = str(version)
     if first := opened.config.init_from:
         try:
             path = Run.open(runs / first).folder / "head.pt"

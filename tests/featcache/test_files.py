@@ -108,6 +108,24 @@ def test_what_belongs_to_a_living_process_stays(tmp_path):
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"f": b"first"}
 
 
+def test_a_folder_that_is_replaced_exists_all_the_time(tmp_path, monkeypatch):
+    folder, moved = tmp_path / "run", []
+    (tmp_path / "other").mkdir()
+    folder.mkdir()
+    (folder / "a").write_bytes(b"old")
+    if not files._exchange(folder, tmp_path / "other"):
+        pytest.skip("this file system cannot exchange folders")
+    assert files._exchange(folder, tmp_path / "other")
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda one, other: (moved.append(one), rename(one, other)))
+    with making_folder(folder, replace=True) as scratch:
+        scratch.mkdir()
+        (scratch / "a").write_bytes(b"new")
+    assert (folder / "a").read_bytes() == b"new"
+    assert folder not in moved
+    assert sorted(os.listdir(tmp_path)) == ["other", "run"]
+
+
 def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
     left = leave(tmp_path / "f", "f")
     monkeypatch.setattr(fcntl, "flock", lambda *_: refuse(errno.ENOLCK)(0))
@@ -115,9 +133,12 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == [left, tmp_path / "f"]
 
 
-def test_two_processes_make_one_folder(tmp_path):
+@pytest.mark.parametrize("exchange", [True, False])
+def test_two_processes_make_one_folder(tmp_path, monkeypatch, exchange):
     """Each has a scratch folder of its own, and the last one wins."""
     folder = tmp_path / "run"
+    if not exchange:  # as on systems that cannot exchange folders
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     for first_replaces in (False, True):
         with making_folder(folder, replace=True) as first:
             first.mkdir()

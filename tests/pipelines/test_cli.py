@@ -240,6 +240,7 @@ def test_the_copy_beside_the_stores_is_a_manifest_too(clip_folder):
     [
         (["extract", "m.csv", "hog"], errno.ENOSPC, "; finished work is kept, run the same command to resume"),
         (["extract", "m.csv", "hog"], errno.EACCES, "stores/m; change its permissions, or name another folder"),
+        (["extract", "m.csv", "hog"], errno.ENOTDIR, "stores/m; name a folder: a part of this path is a file"),
         (["check", "m.csv"], errno.EIO, "stores/m"),
         (
             ["manifest", "build", "kitchens", "."],

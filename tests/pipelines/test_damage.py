@@ -315,6 +315,14 @@ def test_a_broken_run_stops_no_other_and_is_trained_again(job, tmp_path):
     assert job("evaluate").exit_code == 0
 
 
+def test_the_results_file_is_named_only_if_a_run_has_a_result(job, tmp_path):
+    assert str(tmp_path / "runs" / "results.jsonl") in job("evaluate").stdout
+    for seed in (0, 1):
+        (tmp_path / "runs" / run(steps=3, seed=seed, absent="drop").id / "outputs.npz").unlink()
+    result = job("evaluate")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
 def test_tables_note_what_damaged_results_cost(job, tmp_path):
     assert job("evaluate").exit_code == 0
     path = tmp_path / "runs" / "results.jsonl"
@@ -329,7 +337,11 @@ def test_tables_note_what_damaged_results_cost(job, tmp_path):
     for found in (result, job("table"), job("report")):
         assert found.warnings.count("6 damaged lines") == 1
     assert "DAMAGED RESULTS" in (tmp_path / "runs" / "damage.html").read_text()
-    assert "removed 6 damaged lines" in job("evaluate").stderr
+    assert job("evaluate").exit_code == 0
+    assert "6 damaged lines" in job("table").warnings  # nobody knows what they held
+    path.write_bytes(whole.replace(b'"value": 0.', b'"value": 9.'))
+    assert "damaged lines" in job("table").warnings
+    assert job("evaluate").exit_code == 0
     result = job("table", "--metric", "norms")
     assert (result.stdout, result.warnings) == (norms, "")
     path.write_bytes(bytes(len(whole)))

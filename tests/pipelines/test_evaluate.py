@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from featcache import Manifest
+from featcache import Manifest, sums
 from featcache.errors import ConfigError
+from featcache.files import making_folder
 from featcache.store import StoreWriter
-from heads.methods import rna
+from heads.methods import logistic_regression, nearest_mean, rna
 from pipelines.config import Feed
 from pipelines.data.opening import open_run
 from pipelines.data.stores import open_manifest
@@ -365,6 +366,44 @@ def test_a_run_that_counted_clips_without_features_is_out_of_date(tmp_path):
     complete = write_all(tmp_path / "complete")
     whole = Run.open(train(run(absent="mask"), complete, tmp_path / "whole")).facts.read
     assert "clips without features" not in whole
+
+
+def test_a_run_of_an_earlier_version_of_its_method_is_out_of_date(stores, tmp_path):
+    """`C` of logistic regression had another meaning. Runs of other methods have no such fact."""
+    config = run(method=logistic_regression.Params(C=1.0), steps=0)
+    folder = train(config, stores, tmp_path)
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["read"].pop("method logistic_regression") == "2"
+    (folder / "run.json").write_text(json.dumps(facts))
+    write_sums(folder)
+    with pytest.raises(NotTrainedError, match="method logistic_regression has changed"):
+        evaluate(folder, stores)
+    assert engine.run_one(config, stores, tmp_path, "cpu").status == "trained"
+    assert engine.run_one(config, stores, tmp_path, "cpu").status == "kept"
+    others = Run.open(train(run(method=nearest_mean.Params(), steps=0), stores, tmp_path)).facts.read
+    assert not [name for name in others if name.startswith("method")]
+
+
+def test_a_run_that_is_replaced_while_it_is_opened_is_read_again(stores, tmp_path, monkeypatch):
+    """As `train-head` of another process does, here after SHA256SUMS was read."""
+    folder, parse, calls = train(run(steps=2), stores, tmp_path), sums.parse, []
+
+    def replace_at_the_second_call(data):
+        calls.append(data)
+        if len(calls) == 2:
+            with making_folder(folder, replace=True) as scratch:
+                shutil.copytree(folder, scratch)
+                facts = json.loads((folder / "run.json").read_text())
+                (scratch / "run.json").write_text(json.dumps(facts | {"note": "trained again"}))
+                write_sums(scratch)
+        return parse(data)
+
+    monkeypatch.setattr(sums, "parse", replace_at_the_second_call)
+    assert Run.open(folder).facts.note == "trained again"
+    assert len(calls) == 4
+    (folder / "run.json").write_bytes(b"{}")
+    with pytest.raises(NotTrainedError, match="run.json is damaged"):
+        Run.open(folder)
 
 
 def test_a_source_without_test_rows_is_left_out(tmp_path):

@@ -100,13 +100,40 @@ def test_published_experiments_on_public_weights(name, weights, seen):
 def test_every_experiment_knows_the_data_behind_its_domains(name):
     chosen = experiments.load(name)
     for config in chosen.runs:
-        assert chosen.data_behind(config) is not None
+        assert None not in chosen.data_behind(config).values()
         assert set(config.source) <= BEHIND[config.manifest].keys()
 
 
 def test_the_target_of_epic100_is_in_epic_100_train():
     chosen = experiments.load("rna_epic100")
-    assert chosen.data_behind(chosen.runs[0]) == (EPIC100,)
+    assert chosen.data_behind(chosen.runs[0]) == {"target": (EPIC100,)}
+
+
+def test_an_unknown_domain_hides_no_known_one():
+    toy = replace(experiment(), data={"day": (KINETICS,)})
+    made, loud = noted(toy, "i3d-rgb")
+    assert len(loud) == 1
+    assert "(day)" in loud[0]
+    (calm,) = [note.text for note in made.notes if "not known whether" in note.text]
+    assert "night" in calm
+    assert "day" not in calm.partition("clips of")[2]
+    adapted = next(config for config in toy.runs if config.target == "night")
+    assert toy.data_behind(replace(adapted, test="day")) == {"day": (KINETICS,), "night": None}
+
+
+def test_data_of_an_experiment_file_extends_what_is_known():
+    chosen = replace(experiments.load("rna_epic100"), data={"mine": ("my kitchen",)})
+    assert chosen.data_behind(chosen.runs[0]) == {"target": (EPIC100,)}
+    assert chosen.data_behind(replace(chosen.runs[0], test="mine"))["mine"] == ("my kitchen",)
+
+
+def test_results_of_an_earlier_version_say_once_that_training_data_are_not_known():
+    toy = experiment()
+    for earlier, count in (({"read": {"store rgb": "cd"}}, 1), ({}, 0)):  # made by hand without stores: no note
+        made = build([replace(row, **earlier) for row in rows(toy)], toy, "top1")
+        texts = [note.text for note in made.notes if "not known what" in note.text]
+        assert len(texts) == count
+        assert all("`featcache evaluate`" in text for text in texts)
 
 
 @pytest.mark.parametrize("data", ["['a']", "{'night': 'Night'}", "{'night': (1,)}"])

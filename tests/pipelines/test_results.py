@@ -12,7 +12,7 @@ import google_crc32c
 import pytest
 
 from featcache.errors import ConfigError
-from pipelines.evaluation.results import Result, append, blank_damaged, damage, read
+from pipelines.evaluation.results import Result, append, damage, read
 
 ONE = Result(
     run="rna_day_on-night_s0_1",
@@ -198,13 +198,59 @@ def test_damaged_lines_are_counted_in_one_warning_until_they_are_measured_again(
     (warning,) = caught
     assert re.search(r"2 damaged lines.*'.*/results.jsonl' \(lines 1, 3\).*`featcache evaluate`", str(warning.message))
     assert damage(results) in str(warning.message)
-    assert blank_damaged(path) == 2
-    append(path, [ONE])
+    append(path, many)
+    with pytest.warns(UserWarning, match=r"1 damaged line .*\(line 1\)"):  # nobody knows what it held
+        assert read(path) == [but(metric="top5"), ONE, many[2]]
+    path.write_bytes(path.read_bytes()[first:])
+    assert undamaged(path) == [but(metric="top5"), ONE, many[2]]
+
+
+def undamaged(path):
+    """The results of a file without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read(path) == [but(metric="top5"), ONE]
-        assert blank_damaged(path) == 0
-        assert damage(read(path)) == damage([ONE]) == ""
+        results = read(path)
+    assert damage(results) == damage([ONE]) == ""
+    return results
+
+
+def test_only_a_later_line_of_its_run_and_metric_replaces_a_damaged_line(tmp_path):
+    """Two experiments share the file; the newer line of one is damaged, so its older number must not be a result."""
+    path, new = tmp_path / "results.jsonl", but(value=0.875)
+    append(path, [but(value=0.25), new])
+    path.write_bytes(path.read_bytes().replace(b"0.875", b"0.675"))
+    for other in (but(run="another", experiment="other"), but(metric="top5")):
+        append(path, [other])
+        with pytest.warns(UserWarning, match=r"1 damaged line .*\(line 2\)"):
+            assert "(line 2)" in damage(read(path))
+    append(path, [new])
+    assert undamaged(path)[0] == new
+
+
+@pytest.mark.parametrize("line", [b"{}", b"[1]", b'{"run": "x"}', b'{"run": "' + ONE.run.encode() + b'"}', b"\0" * 400])
+def test_a_line_that_names_no_number_is_named_until_it_is_removed(tmp_path, line):
+    path = tmp_path / "results.jsonl"
+    append(path, [ONE])
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    for _ in range(2):
+        append(path, [ONE])
+        with pytest.warns(UserWarning, match=r"1 damaged line .*\(line 1\).*remove"):
+            assert read(path) == [ONE]
+    path.write_bytes(path.read_bytes()[len(line) + 1 :])
+    assert undamaged(path) == [ONE]
+
+
+@pytest.mark.parametrize("gap", [0, 30, 300])
+def test_a_line_that_ran_into_the_next_one_is_named_although_one_of_them_is_measured_again(tmp_path, gap):
+    """Damage to the end of a line, and to the start of the next one, hides the number of the next one, too."""
+    path, other = tmp_path / "results.jsonl", but(run="other")
+    append(path, [ONE, other])
+    whole = path.read_bytes()
+    end = whole.index(b"\n")
+    path.write_bytes(whole[: end - gap] + bytes(2 * gap + 1) + whole[end + gap + 1 :])
+    append(path, [ONE])
+    with pytest.warns(UserWarning, match=r"1 damaged line .*\(line 1\)"):
+        assert read(path) == [ONE]
 
 
 def test_the_path_in_a_warning_has_no_control_characters(tmp_path):

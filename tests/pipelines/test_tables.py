@@ -310,6 +310,16 @@ def test_clips_without_features_are_named_whatever_a_row_was_trained_on(toy):
     assert norms_table(norms, toy).count("2 of 19") == 1
 
 
+def test_collapsed_runs_are_named_under_the_table_of_norms_too(toy):
+    dead = [
+        replace(row, collapsed=("rgb",)) if row.row == "RNA (UDA)" and row.seed == 1 else row for row in norm_rows(toy)
+    ]
+    (line,) = [line for line in norms_table(dead, toy).splitlines() if "COLLAPSED FEATURES" in line]
+    assert line.startswith("- **")
+    assert "RNA (UDA) day→night (seed 1): rgb" in line
+    assert "COLLAPSED" not in norms_table(norm_rows(toy), toy)
+
+
 def test_settings_that_were_changed_are_named(toy):
     changed = toy.changed(("steps=3",))
     assert "CHANGED SETTINGS: steps=3" in one_line(rows(changed), changed)
