@@ -109,7 +109,7 @@ def making_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _rename(scratch: Path, folder: Path, old: Path | None) -> None:
-    """Rename `scratch` to `folder`; with `old`, a folder that exists is exchanged with it, or else moved to `old` first."""
+    """Rename `scratch` to `folder`. old: where a `folder` that has files is moved first if the two cannot be exchanged."""
     while True:
         try:
             os.replace(scratch, folder)
