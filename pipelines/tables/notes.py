@@ -2,8 +2,8 @@
 
 from collections.abc import Container, Iterable, Iterator
 
+from featcache import training_data
 from featcache.leaks import WARNING
-from featcache.training_data import parse, seen, words
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, Preparation, RunConfig, method_class
@@ -96,12 +96,16 @@ def notes(
             )
         )
     calm += [Note(text) for text in _trained_on(experiment, rows)]
+    return [*(Note(text, loud=True) for text in loud), *calm, *map(Note, _versions(rows))]
+
+
+def _versions(rows: list[Result]) -> Iterator[str]:
+    """The recipes of the features, and the versions of this program."""
     feeds = sorted({(feed, sha256[:8]) for row in rows for feed, sha256 in row.recipes.items()})
     if feeds:
-        calm.append(Note("Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."))
+        yield "Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."
     if rows:
-        calm.append(Note(f"featcache {distinct(sorted({row.version for row in rows}))}."))
-    return [*(Note(text, loud=True) for text in loud), *calm]
+        yield f"featcache {distinct(sorted({row.version for row in rows}))}."
 
 
 def _numbers(metric: str, lines: list[Line]) -> str:
@@ -160,8 +164,16 @@ def _untrained(rows: list[Result]) -> list[str]:
 def labels_seen(experiment: Experiment, row: Result) -> dict[str, list[str]]:
     """Return feed -> data with labels of the test domain or the target that the network behind it was trained on."""
     holding = experiment.data_behind(experiment.by_id[row.run]) or ()
-    seen_data = {feed: seen(parse(text), holding) for feed, text in row.trained_on.items()}
+    seen_data = {feed: training_data.seen(training_data.parse(text), holding) for feed, text in row.trained_on.items()}
     return {feed: names for feed, names in seen_data.items() if names}
+
+
+def of_training_data(experiment: Experiment, rows: list[Result]) -> list[Note]:
+    """Return the notes on the data that the networks behind the features were trained on, a warning first."""
+    return [
+        *(Note(text, loud=True) for text in _seen(experiment, rows)),
+        *map(Note, _trained_on(experiment, rows)),
+    ]
 
 
 def _seen(experiment: Experiment, rows: list[Result]) -> list[str]:
@@ -186,11 +198,11 @@ def _trained_on(experiment: Experiment, rows: list[Result]) -> Iterator[str]:
     feeds: dict[str, dict[str, None]] = {}
     for row in rows:
         for feed, text in row.trained_on.items():
-            if text != words({}):
+            if text != training_data.words({}):
                 feeds.setdefault(text, {})[feed] = None
     if feeds:
         yield "Features were trained on: " + "; ".join(f"{', '.join(by)}: {text}" for text, by in feeds.items()) + "."
-    known = feeds.keys() - {words(None)}
+    known = feeds.keys() - {training_data.words(None)}
     behind = {row.test: experiment.data_behind(experiment.by_id[row.run]) for row in rows}
     if known and (unknown := [domain for domain, data in behind.items() if data is None]):
         yield (
