@@ -151,7 +151,10 @@ def _counted(tables: dict[str, External], progress: Progress) -> dict[str, Exter
 
 
 def store_table(store: FeatureStore, rows: Sequence[int] | None = None) -> External:
-    """A store's rows with state done, or only `rows` of these, as the table that bridges use."""
+    """A store's rows with state done, or only `rows` of these, as the table that bridges use.
+
+    Its recipe holds the fact `trained_on`, too, so that it is not lost in files; `training_data.of` reads it.
+    """
     store_rows = np.flatnonzero(store.length > 0).tolist() if rows is None else list(rows)
 
     @lru_cache(maxsize=1)
@@ -167,4 +170,6 @@ def store_table(store: FeatureStore, rows: Sequence[int] | None = None) -> Exter
 
     timed = np.isfinite(store.window_start[store_rows]) | np.isfinite(store.window_stop[store_rows])
     ids = [store.clip_ids[k] for k in store_rows]
-    return External(ids, row, times if (timed & store.present[store_rows]).any() else None, store.recipe)
+    recorded = store.facts.get("trained_on")
+    recipe = store.recipe | ({"trained_on": recorded} if recorded else {})
+    return External(ids, row, times if (timed & store.present[store_rows]).any() else None, recipe)

@@ -109,7 +109,7 @@ def making_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _rename(scratch: Path, folder: Path, old: Path | None) -> None:
-    """Rename `scratch` to `folder`. old: where a `folder` that has files is moved first if the two cannot be exchanged."""
+    """Rename `scratch` to `folder`. old: the place of a `folder` that has files, if the two cannot be exchanged."""
     while True:
         try:
             os.replace(scratch, folder)

@@ -509,7 +509,7 @@ def _all_files(store: FeatureStore, recipe: dict[str, Any]) -> str:
     stored, now = (made.get("external", {}) for made in (store.recipe, recipe))
     if not now or any(stored.get(name) != now[name] for name in ("format", "key")):
         return ""
-    names = [entry["file"] for entry in stored["files"]]
+    names = [entry.get("file") for entry in stored.get("files", [])]
     further = [entry["file"] for entry in now["files"] if entry["file"] not in names]
     if not further:
         return ""

@@ -12,14 +12,16 @@ featcache.errors.ConfigError: size.json: width=700 must be from 1 to 100
 
 Only these types are supported: str, int, float, bool, Any, X | None, int | str, tuple, dict[str, X], Annotated numbers
 with a Range, other dataclasses, and `Params`, whose class is named by its file ({"name": "rna", "lambda_g": 1.0}).
-An int has 64 bits, and a float is finite unless it is an AnyFloat. Whatever the type, a document is UTF-8, names no key
-twice, is at most DEEPEST levels deep, and has no text that cannot be part of a file name or be printed.
+An int has 64 bits, and a float is finite unless it is an AnyFloat; numbers in an Any may be of any size, and NaN. A
+document is UTF-8, names no key twice, and is at most DEEPEST levels deep. Texts and keys that become part of a value
+can be printed and be part of a file name; `loads` alone does not check this.
 """
 
 import json
 import math
 import reprlib
 import types
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -100,7 +102,10 @@ def parse(
 
 
 def loads(data: bytes | str, place: str, *, error: type[FeatcacheError] = ConfigError, fix: str = "") -> Any:
-    """Parse JSON of any form; `error` if it is not UTF-8 or not JSON, is too deep, or has a key twice."""
+    """Parse JSON of any form; `error` if it is not UTF-8 or not JSON, is too deep, or has a key twice.
+
+    Numbers and texts are not checked; `from_json` does that.
+    """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         content = json.loads(text, object_pairs_hook=_unique)
@@ -275,11 +280,9 @@ def _text(data: Any, where: str) -> str:
 
 
 def _plain(data: Any, where: str) -> Any:
-    """Return JSON of any form, with the checks of its numbers and texts."""
+    """Return JSON of any form after a check of its texts; its numbers may be of any size, and NaN."""
     if isinstance(data, str):
         return _text(data, where)
-    if isinstance(data, int | float) and not isinstance(data, bool):
-        return _number(data, type(data), where, None)
     if isinstance(data, dict):
         return {_text(key, where): _plain(part, join(where, key)) for key, part in data.items()}
     return [_plain(part, where) for part in data] if isinstance(data, list) else data
@@ -289,8 +292,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a group of its keys and values; ValueError for a key that comes twice."""
     group = dict(pairs)
     if len(group) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)[:100]!a} comes twice")
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"key {twice[:100]!a} comes twice")
     return group
 
 

@@ -8,7 +8,8 @@
   uses, with `mixed_3b.branch_1.0.batch3d` for `Mixed_3b.b1a.bn`.
 - tbn-rgb, tbn-flow, tbn-audio: TBN, whose file has the streams `module.rgb.`, `module.flow.` and `module.spec.`; a
   single stream of TSN, `base_model.`; BN-Inception by itself, with `last_linear.` in Cadene's file. Old files store
-  batch normalisation as (1, C). A first layer for colours is averaged over them for flow and sound, as TSN does.
+  batch normalisation as (1, C). The first layer of BN-Inception by itself, which was trained on ImageNet, is averaged
+  over the colours for flow and sound, as TSN does.
 - resnext101: torchvision and WSL.
 - densenet161: torchvision; Places365, with the prefix `module.` and with `norm.1` for `norm1`.
 - r2plus1d-34: moabitcoin/ig65m-pytorch, any number of classes.
@@ -34,7 +35,7 @@ class Layout:
     unused: str  #: regular expression of the names, after renaming, that the features do not need
     rename: tuple[tuple[str, str], ...] = ()  #: pairs of regular expression and replacement, applied in order
     stream: str = ""  #: the stream to take from a file with several, one of STREAMS
-    channels: int = 3  #: input channels; a first layer for three colours is averaged over them for another number
+    channels: int = 3  #: input channels; the first layer of ImageNet's file is averaged over colours for another number
 
 
 CLASSIFIER = r"fc\."
@@ -47,6 +48,7 @@ HASSONY2 = (
     (r"\.branch_([123])\.1\.", r".b\1b."),
 )
 TBN = r"(fc|fc_action|new_fc|fusion_classification_net|last_linear)\."
+IMAGENET = "last_linear."  #: the classifier in the file of BN-Inception that was trained on ImageNet
 FIRST = "conv1_7x7_s2.weight"  #: kernels of BN-Inception's first layer, (64, channels, 7, 7)
 LAYOUTS = {
     "i3d": Layout(r"(logits|Conv3d_0c_1x1)\.", HASSONY2),
@@ -72,6 +74,7 @@ def convert(state: Mapping[str, Any], net: str) -> dict[str, Any]:
     state = {re.sub(r"^(module\.)+", "", str(key)): value for key, value in state.items()}
     if layout.stream:
         state = _one_stream(state, layout.stream)
+    is_imagenet = any(key.startswith(IMAGENET) for key in state)
     entries: dict[str, Any] = {}
     file_names: dict[str, str] = {}
     for key, value in state.items():
@@ -85,8 +88,8 @@ def convert(state: Mapping[str, Any], net: str) -> dict[str, Any]:
                 f"both {file_names[name]} and {key} become {name}: the file holds the weights of two networks; "
                 "use a file with one"
             )
-        if name == FIRST and isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] == 3 != layout.channels:
-            value = value.mean(1, keepdim=True).repeat(1, layout.channels, 1, 1)
+        if name == FIRST and is_imagenet and isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] == 3:
+            value = value if layout.channels == 3 else value.mean(1, keepdim=True).repeat(1, layout.channels, 1, 1)
         entries[name], file_names[name] = value, key
     return entries
 

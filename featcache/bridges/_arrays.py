@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featcache import schema
 from featcache.bridges import GIVE_IDS, ID_NAMES, External, Times, ids_file, read_ids
-from featcache.errors import FormatError
+from featcache.errors import ConfigError, FormatError
 from featcache.files import replacing
 from featcache.untrusted.pickles import describe
 
@@ -169,10 +169,13 @@ def as_recipe(text: Any, place: str) -> dict[str, Any]:
     """Parse a recipe from JSON text (possibly in an array of one); {} for None."""
     if text is None:
         return {}
-    text = np.asarray(text).reshape(-1)[0]
-    recipe = schema.loads(text if isinstance(text, bytes) else str(text), f"the recipe of {place}", error=FormatError)
-    if not isinstance(recipe, dict):
-        raise FormatError(f"{place}: the recipe is {type(recipe).__name__}, not a JSON object")
+    text, place = np.asarray(text).reshape(-1)[0], f"the recipe of {place}"
+    fix = "export the file again, or remove the recipe from it"
+    content = schema.loads(text if isinstance(text, bytes) else str(text), place, error=FormatError, fix=fix)
+    try:
+        recipe: dict[str, Any] = schema.from_json(content, dict[str, Any])
+    except ConfigError as error:
+        raise FormatError(f"{place}: {error}; {fix}") from None
     return recipe
 
 

@@ -55,7 +55,9 @@ class _Mark:
 
 def _mark(path: Path) -> _Mark:
     """The keys, ids and files that a bridge has written into this folder; empty if another tool wrote it."""
-    return schema.read(path / MARK, _Mark, error=FormatError) if (path / MARK).is_file() else _Mark((), (), ())
+    if not (path / MARK).is_file():
+        return _Mark((), (), ())
+    return schema.read(path / MARK, _Mark, error=FormatError, fix="remove it, or export the folder again")
 
 
 def order(path: Path) -> tuple[list[str], list[str]]:

@@ -76,7 +76,7 @@ class Frozen(Extractor):
             module = self.build()
         layouts.fill(module, layouts.convert(weights.read(path), self.layout), str(path))
         self.weights_sha256 = weights.digest(path)
-        entry = weights.CATALOGUE.get(name)
+        entry = weights.CATALOGUE.get(name) or weights.recognised(path)
         self.licence = entry.licence if entry else f"unknown: {path.name} is a file of the user"
         self.trained_on = training_data.text(entry.trained_on) if entry else ""
         return module

@@ -126,7 +126,8 @@ def read(folder: Path, model: str, model_type: str) -> Pipeline:
 def _settings(folder: Path, model: str) -> tuple[dict[str, Any], str]:
     for file in FILES:
         if (folder / file).is_file():
-            content = schema.loads((folder / file).read_bytes(), f"hf: {file} of {model}")
+            place, fix = f"hf: {file} of {model}", "download the model again"
+            content = schema.loads((folder / file).read_bytes(), place, fix=fix)
             if not isinstance(content, dict):
                 raise ConfigError(f"hf: {file} of {model} holds no settings; download the model again")
             settings = next((content[key] for key in NESTED if key in content), content if file != FILES[-1] else None)

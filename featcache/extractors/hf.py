@@ -264,7 +264,8 @@ def _model(folder: Any, name: str, trained: bool) -> tuple[Any, set[str]]:
     if not file.is_file():
         raise ConfigError(f"{name}: {folder} has no config.json, which describes the model; put it there")
     place = f"{name}: model {name.partition(':')[2]!r} in {file} cannot be loaded"
-    kind = schema.read(file, _ModelType, place, error=WeightsError, newer=True).model_type
+    fix = "download the model again"
+    kind = schema.read(file, _ModelType, place, error=WeightsError, fix=fix, newer=True).model_type
     if kind not in transformers.CONFIG_MAPPING:
         raise ConfigError(
             f"{name}: transformers {transformers.__version__} has no model type {kind!r}, which config.json names; "

@@ -154,7 +154,7 @@ def _transformer(folder: Path) -> Path:
     modules = folder / "modules.json"
     if not modules.exists():
         return folder
-    listed = schema.read(modules, tuple[_Module, ...], newer=True)
+    listed = schema.read(modules, tuple[_Module, ...], fix="download the model again", newer=True)
     if not listed or ".." in Path(listed[0].path).parts or Path(listed[0].path).is_absolute():
         raise ConfigError(f"{modules} names no transformer in its folder; download the model again")
     return folder / listed[0].path

@@ -1,5 +1,6 @@
 """The JSON files of a store, read into dataclasses, and compared: its arrays must fit the features and each other."""
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,18 @@ DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
+class _File:
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _External:
+    format: str = ""
+    key: str = ""
+    files: tuple[_File, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The parts of a recipe that the program reads."""
 
@@ -26,7 +39,7 @@ class Recipe:
     weights_sha256: str
     params: dict[str, Any] = field(default_factory=dict)
     window: dict[str, Any] = field(default_factory=dict)
-    external: dict[str, Any] = field(default_factory=dict)
+    external: _External = field(default_factory=_External)
     precision: str = "fp32"
     dtype: str = ""
 
@@ -101,6 +114,20 @@ def attributes(path: Path) -> dict[str, Any]:
     except ConfigError as error:
         raise StoreError(f"{place}: {error}") from None
     return values
+
+
+def checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes that are to be written, as JSON holds them; StoreError if `attributes` would refuse them."""
+    place, fix = f"{path} cannot be made", "correct its recipe or its facts"
+    try:
+        text = json.dumps({"attributes": {"featcache": values}})
+        group = schema.parse(text, _Group, place, error=StoreError, fix=fix)
+        made = schema.from_json(group.attributes["featcache"], _Attributes, newer=True)
+    except (ConfigError, TypeError, ValueError) as error:  # the last two: values that JSON does not have
+        raise StoreError(f"{place}: {error}; {fix}") from None
+    if made.recipe.dtype not in DTYPES:
+        raise StoreError(f"{place}: recipe.dtype is {made.recipe.dtype!r}; choose from {', '.join(DTYPES)}")
+    return group.attributes["featcache"]
 
 
 def layout(path: Path, *, archived: bool) -> fmt.Layout:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from featcache import training_data
 from featcache.files import folder_size
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore, flat
-from featcache.training_data import of, words
 from featcache.wording import quoted, size
 
 NO_LICENCE = "not recorded"
@@ -36,7 +36,7 @@ def facts(path: Path) -> dict[str, Any]:
         "recipe": store.recipe,
         "weights_sha256": store.weights_sha256,
         "licence": store.facts.get("licence", NO_LICENCE),
-        "trained_on": of(store.recipe, store.facts),
+        "trained_on": training_data.of(store.recipe, store.facts),
         "facts": store.facts,
         "fingerprint": store.fingerprint,
         "failures": [
@@ -68,7 +68,7 @@ def text(info: dict[str, Any], shown: int) -> str:
         "features": f"{tuple(info['row_shape'])} {info['dtype']} per window, {size(info['row_bytes'])} per clip",
         "size": f"{size(info['bytes'])} in {blocks} of up to {info['block_rows']} clips",
         "weights": f"{info['weights_sha256']}; licence: {info['licence']}",
-        "trained on": words(info["trained_on"]),
+        "trained on": training_data.words(info["trained_on"]),
         "recipe": info["recipe_sha256"],
         **{f"  {key}": str(value) for key, value in flat(info["recipe"]).items()},
         "made with": ", ".join(f"{key} {value}" for key, value in others.items()),

@@ -34,7 +34,7 @@ from featcache.files import (
     write_file,
 )
 from featcache.manifest import Manifest
-from featcache.store import _block, _lease, digests
+from featcache.store import _block, _lease, _metadata, digests
 from featcache.store import _format as fmt
 from featcache.store._block import NOTHING, Block
 from featcache.store.reader import FeatureStore, open_unchecked, rows_csv
@@ -80,9 +80,13 @@ class StoreWriter:
 
         recipe: all that determines the features, as JSON values; recipe["dtype"] is the dtype on disk.
         facts: all else about their making (versions of libraries that only carry the data), as JSON values.
-        Raises StoreError when another process is changing the store, or, with the differences, when the recipe or the
-        clips differ.
+        Raises StoreError when the recipe or the facts could not be read back, when another process is changing the
+        store, or, with the differences, when the recipe or the clips differ.
         """
+        attributes = _metadata.checked(
+            path, {"format": fmt.FORMAT, "manifest": manifest.name, "recipe": recipe, "facts": facts}
+        )
+        recipe = attributes["recipe"]
         make_folder(path.parent)
         remove_abandoned(path)
         until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of this time
@@ -98,7 +102,7 @@ class StoreWriter:
             if (lock := _lease.lock(path, alone=True)) is not None:
                 try:
                     layout = fmt.Layout(len(manifest), windows, row_shape, recipe["dtype"])
-                    _prepare(path, layout, manifest, recipe, facts)
+                    _prepare(path, layout, manifest, attributes)
                 finally:
                     _lease.free(lock)
             elif time.monotonic() > until:
@@ -275,7 +279,7 @@ def _ready_store(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> Feat
     return store
 
 
-def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[str, Any], facts: dict[str, Any]) -> None:
+def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, attributes: dict[str, Any]) -> None:
     """Create the store, or extend it to the manifest; the caller has the exclusive lock."""
     if path.exists() and any(path.iterdir()) and not (path / fmt.SUMS).exists():
         if (path / "zarr.json").exists():
@@ -286,13 +290,12 @@ def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, recipe: dict[st
         remove_folder(path)  # created, then interrupted before the first row: nothing to resume
     if path.exists():
         store = FeatureStore.open(path)
-        store.check_recipe(recipe)
+        store.check_recipe(attributes["recipe"])
         store.check_rows(manifest, extensible=True)
         if len(store) < len(manifest):
             _write_fixed(path / fmt.EXTENSION, layout, manifest, store.attributes, fmt.read_bytes(path / "zarr.json"))
             finish_extension(path)
     else:
-        attributes = {"format": fmt.FORMAT, "manifest": manifest.name, "recipe": recipe, "facts": facts}
         _write_fixed(path, layout, manifest, attributes)
 
 

@@ -43,6 +43,7 @@ __all__ = [
     "folder",
     "place",
     "read",
+    "recognised",
     "state",
     "verify",
 ]
@@ -98,6 +99,18 @@ def find(name: str | Path) -> Path:
         f"{missing}; {get}, or name your own file with --weights EXTRACTOR=FILE, or use --weights untrained for random"
         " weights, whose features are only good for testing"
     )
+
+
+def recognised(path: Path) -> Weights | None:
+    """The catalogue's entry of a user's own file: one with its published hash, or whose fetched file is the same."""
+    size = path.stat().st_size
+    for weights in CATALOGUE.values():
+        fetched = place(weights)
+        if weights.sha256 and digest(path).startswith(weights.sha256):
+            return weights
+        if fetched.is_file() and fetched.stat().st_size == size and digest(fetched) == digest(path):
+            return weights
+    return None
 
 
 @remembered(64)

@@ -117,15 +117,15 @@ def extract(
 
 def _print(outcome: "Extraction") -> None:
     """Print the stores with their counts and training data, and the first reasons for clips without features."""
-    from featcache.training_data import of, words
+    from featcache import training_data
 
     for line in (*outcome.notes, outcome.summary()):
         note(line)
     for name, store in outcome.stores.items():
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
         click.echo(f"{store.path}\t{counts}")
-        if (trained_on := of(store.recipe, store.facts)) != {}:
-            note(f"{name}: weights trained on {words(trained_on)}")
+        if (trained_on := training_data.of(store.recipe, store.facts)) != {}:
+            note(f"{name}: weights trained on {training_data.words(trained_on)}")
         for state in ("absent", "failed"):
             reasons = outcome.reasons(name, state)
             for reason, (first, *others) in list(reasons.items())[:REASONS]:

@@ -27,7 +27,7 @@ def list_weights() -> None:
     Example:
       featcache weights list
     """
-    from featcache.training_data import words
+    from featcache import training_data
     from featcache.weights import CATALOGUE, folder, state
 
     rows = [("NAME", "NETWORK", "LICENCE", "SIZE", "STATE")]
@@ -39,7 +39,7 @@ def list_weights() -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     note(f"folder: {folder()}")
     for listed in CATALOGUE.values():
-        trained = f"trained on {words(listed.trained_on)} ({listed.source})"
+        trained = f"trained on {training_data.words(listed.trained_on)} ({listed.source})"
         note(f"{listed.name}: {'; '.join(filter(None, [listed.note, trained]))}")
 
 
@@ -58,7 +58,7 @@ def fetch(names: tuple[str, ...], timeout: float) -> None:
     Example:
       featcache weights fetch i3d-rgb i3d-flow
     """
-    from featcache.training_data import words
+    from featcache import training_data
     from featcache.weights import entry, verify
     from featcache.weights import fetch as run
 
@@ -69,7 +69,7 @@ def fetch(names: tuple[str, ...], timeout: float) -> None:
             path = run(name, lambda done, total: progress(done // 10**6, total // 10**6), timeout=timeout)
         verified = verify(name)
         note(f"{name}: {_words(verified.against)} sha256 {verified.sha256}; licence: {entry(name).licence}")
-        note(f"{name}: trained on {words(entry(name).trained_on)}")
+        note(f"{name}: trained on {training_data.words(entry(name).trained_on)}")
         click.echo(path)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import featcache
+from featcache import training_data
 from featcache.errors import ConfigError
 from featcache.leaks import leaks
-from featcache.training_data import of, words
 from heads.methods import Method
 from heads.nets import Net
 from pipelines.config import fidelity
@@ -108,7 +108,10 @@ def _results(
             leaks=_leaks(opened),
             one_class=given,
             tier=run.facts.tier,
-            trained_on={m: words(of(store.recipe, store.facts)) for m, store in opened.stores.items()},
+            trained_on={
+                m: training_data.words(training_data.of(store.recipe, store.facts))
+                for m, store in opened.stores.items()
+            },
             limits=(*map(str, opened.left_out), *limits),
         )
         for metric, value in values.items()

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
+from featcache import training_data
 from featcache.errors import FeatcacheError
 from featcache.store import FeatureStore
-from featcache.training_data import of, words
 from pipelines.config import OWN
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
@@ -53,7 +53,7 @@ def _store_cells(store: FeatureStore, modality: str) -> list[str]:
         page.cell(modality, head=True),
         page.cell(f"{store.manifest}/{store.name}"),
         _weights(store.weights_sha256),
-        page.cell(words(of(store.recipe, store.facts))),
+        page.cell(training_data.words(training_data.of(store.recipe, store.facts))),
         page.cell(str(store.recipe.get("plan", f"{store.windows} per clip"))),
         page.cell(" × ".join(map(str, store.row_shape))),
         page.cell(f"{counts['done']} of {len(store)}", "red" if counts["not tried"] else ""),

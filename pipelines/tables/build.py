@@ -24,7 +24,17 @@ from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
-from pipelines.tables.notes import SEEN, RunIds, collapses, damaged, distinct, labels_seen, missing, notes
+from pipelines.tables.notes import (
+    SEEN,
+    RunIds,
+    collapses,
+    damaged,
+    distinct,
+    labels_seen,
+    missing,
+    notes,
+    of_training_data,
+)
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
@@ -204,8 +214,10 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
         f"{baseline}." + " In parentheses: published numbers, in the authors' own setting." * printed
     )
     featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
+    trained_on = of_training_data(experiment, [row for row in rows if row.run in runs and row.metric in metrics])
     loud = [*damaged(rows), *lost, *dict.fromkeys(featureless)]
-    return grid, [*loud, explained, *_without_source(rows, experiment)]
+    below = [*loud, explained, *_without_source(rows, experiment), *trained_on]
+    return grid, sorted(below, key=lambda note: not note.loud)
 
 
 def _label_free(experiment: Experiment) -> RunIds:

@@ -26,7 +26,7 @@ from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
-from pipelines.tables.notes import damaged
+from pipelines.tables.notes import damaged, of_training_data
 from pipelines.training.runs import read_config
 
 PROTOCOL = ("eval_every", "keep", "select")  #: settings that do not change the weights
@@ -98,8 +98,15 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
         for shift, candidates in lines.items():
             grid += [_line(row, shift, choice) for choice in choices(candidates)]
-    notes = [*damaged(rows), *map(Note, below)]
+    notes = [*damaged(rows), *of_training_data(experiment, _results([cells[cell] for cell in of_shifts], metric))]
+    notes += map(Note, below)
     return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)
+
+
+def _results(cells: Iterable[dict[str, BySettings]], metric: str) -> list[Result]:
+    """Return the results of these cells, one per run."""
+    by_settings = [settings for protocols in cells for settings in protocols.values()]
+    return [run[metric] for settings in by_settings for seeds in settings.values() for run in seeds.values()]
 
 
 def _line(row: str, shift: str, choice: Choice) -> list[str]:

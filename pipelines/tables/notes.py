@@ -2,8 +2,8 @@
 
 from collections.abc import Container, Iterable, Iterator
 
+from featcache import training_data
 from featcache.leaks import WARNING
-from featcache.training_data import parse, seen, words
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import OWN, Preparation, RunConfig, method_class
@@ -36,6 +36,7 @@ PREPARED_UNITS = {
     "source": "entries standardised by mean and spread of the source",
     "domain": "entries of each domain standardised by its own mean and spread",
 }
+DAGGER = "† trained on labels of the test domain, directly or in a run it starts from: a reference, not an adaptation method."
 
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
 
@@ -73,12 +74,7 @@ def notes(
     if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
-        calm.append(
-            Note(
-                "† trained on labels of the test domain, directly or in a run it starts from: a reference, not an "
-                "adaptation method."
-            )
-        )
+        calm.append(Note(DAGGER))
     if transductive := _transductive(experiment):
         calm.append(
             Note(f"Transductive: {', '.join(transductive)} adapted to the test clips themselves, without their labels.")
@@ -96,12 +92,16 @@ def notes(
             )
         )
     calm += [Note(text) for text in _trained_on(experiment, rows)]
+    return [*(Note(text, loud=True) for text in loud), *calm, *map(Note, _versions(rows))]
+
+
+def _versions(rows: list[Result]) -> Iterator[str]:
+    """The recipes of the features, and the versions of this program."""
     feeds = sorted({(feed, sha256[:8]) for row in rows for feed, sha256 in row.recipes.items()})
     if feeds:
-        calm.append(Note("Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."))
+        yield "Feature recipes: " + ", ".join(f"{feed} {sha256}" for feed, sha256 in feeds) + "."
     if rows:
-        calm.append(Note(f"featcache {distinct(sorted({row.version for row in rows}))}."))
-    return [*(Note(text, loud=True) for text in loud), *calm]
+        yield f"featcache {distinct(sorted({row.version for row in rows}))}."
 
 
 def _numbers(metric: str, lines: list[Line]) -> str:
@@ -166,8 +166,18 @@ def labels_seen(experiment: Experiment, row: Result) -> dict[str, list[str]]:
     """Return feed -> data with labels of the test domain or the target that the network behind it was trained on."""
     behind = experiment.data_behind(experiment.by_id[row.run])
     holding = {name for names in behind.values() for name in names or ()}
-    seen_data = {feed: seen(parse(text), holding) for feed, text in (row.trained_on or {}).items()}
+    seen_data = {
+        feed: training_data.seen(training_data.parse(text), holding) for feed, text in (row.trained_on or {}).items()
+    }
     return {feed: names for feed, names in seen_data.items() if names}
+
+
+def of_training_data(experiment: Experiment, rows: list[Result]) -> list[Note]:
+    """Return the notes on the data that the networks behind the features were trained on, a warning first."""
+    return [
+        *(Note(text, loud=True) for text in _seen(experiment, rows)),
+        *map(Note, _trained_on(experiment, rows)),
+    ]
 
 
 def _seen(experiment: Experiment, rows: list[Result]) -> list[str]:
@@ -192,11 +202,11 @@ def _trained_on(experiment: Experiment, rows: list[Result]) -> Iterator[str]:
     feeds: dict[str, dict[str, None]] = {}
     for row in rows:
         for feed, text in (row.trained_on or {}).items():
-            if text != words({}):
+            if text != training_data.words({}):
                 feeds.setdefault(text, {})[feed] = None
     if feeds:
         yield "Features were trained on: " + "; ".join(f"{', '.join(by)}: {text}" for text, by in feeds.items()) + "."
-    known = feeds.keys() - {words(None)}
+    known = feeds.keys() - {training_data.words(None)}
     behind = [experiment.data_behind(experiment.by_id[row.run]).items() for row in rows]
     if known and (unknown := list(dict.fromkeys(domain for each in behind for domain, data in each if data is None))):
         yield (

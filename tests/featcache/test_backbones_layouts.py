@@ -76,6 +76,18 @@ def test_weights_of_imagenet_fit_every_stream_of_bninception(layout, channels):
     filled(lambda: NETS["bninception"].make(channels), found)
 
 
+@pytest.mark.parametrize("layout", ["tbn-flow", "tbn-audio"])
+@pytest.mark.parametrize("classifier", ["new_fc.", "fc_action.", "base_model.fc."])
+def test_an_rgb_stream_is_not_averaged_for_another_stream(layout, classifier):
+    official = weights("bninception")
+    stream = {name.replace("fc.", classifier): value for name, value in official.items()}
+    first = "conv1_7x7_s2.weight"
+    found = layouts.convert(stream, layout)
+    assert torch.equal(found[first], official[first])
+    with pytest.raises(WeightsError, match=first):
+        filled(lambda: NETS["bninception"].make(layouts.LAYOUTS[layout].channels), found)
+
+
 def without_first(state):
     return {name: value for name, value in state.items() if name != "conv1_7x7_s2.weight"}
 

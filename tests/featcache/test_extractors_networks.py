@@ -1,13 +1,15 @@
 """Extractors with a network: sampling, pixels, flow in eight bits, spectrograms, weights; shared decoding."""
 
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from featcache import FeatureStore, extractors
+from featcache import FeatureStore, extractors, training_data, weights
 from featcache.backbones.bninception import BNInception
 from featcache.errors import ConfigError, MediaError, WeightsError
 from featcache.extractors import Runtime, _flow, _sampling, i3d_flow, i3d_rgb, tbn_audio, tbn_flow, tbn_rgb
@@ -272,6 +274,24 @@ def test_a_file_of_weights_is_loaded_and_its_digest_is_in_the_recipe(tmp_path):
     assert len(mine.recipe["weights_sha256"]) == 64
     with pytest.raises(WeightsError, match="mine.pth does not fit"):
         extractors.load("tbn-rgb").ready(Runtime(str(path)))
+
+
+def test_a_copy_of_fetched_weights_is_recognised(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path))
+    net = BNInception(1)
+    copy, fetched = tmp_path / "copy.pth", weights.place(weights.CATALOGUE["tbn-epic-100"])
+    fill_by_seed(net, 7)
+    torch.save(net.state_dict(), copy)
+    assert "trained_on" not in extractors.load("tbn-audio").ready(Runtime(str(copy))).facts
+    shutil.copy(copy, fetched)
+    recorded = extractors.load("tbn-audio").ready(Runtime(str(copy))).facts
+    assert recorded["trained_on"] == training_data.text(weights.CATALOGUE["tbn-epic-100"].trained_on)
+    monkeypatch.setitem(
+        weights.CATALOGUE, "i3d-rgb", replace(weights.CATALOGUE["i3d-rgb"], sha256=weights.digest(copy)[:8])
+    )
+    fetched.unlink()
+    recorded = extractors.load("tbn-audio").ready(Runtime(str(copy))).facts
+    assert recorded["trained_on"] == training_data.text(weights.CATALOGUE["i3d-rgb"].trained_on)
 
 
 def test_without_weights_nothing_runs(tmp_path, monkeypatch):

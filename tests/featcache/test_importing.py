@@ -17,6 +17,7 @@ from featcache.files import claimed
 from featcache.importing import import_features
 from featcache.store import StoreWriter
 from featcache.store.check import problems
+from featcache.store.info import facts
 from pipelines.cli._shared import Commands
 from pipelines.cli.exchange import export, import_
 from tests.conftest import ROOT
@@ -93,6 +94,32 @@ def test_what_the_file_says_of_itself_is_kept(tmp_path):
     store = FeatureStore.open(report.path)
     assert store.recipe["external"]["files"][0]["recipe"] == recipe
     assert (store.modality, store.weights_sha256) == ("rgb", "external")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"a": [float("nan"), float("inf"), 10**30]},
+        {"weights_sha256": 5},
+        {"external": {"files": ["x"]}},
+        {"external": {"files": {"a": 1}}},
+        {"external": [1], "window": None},
+    ],
+)
+def test_a_store_opens_whatever_recipe_its_file_has(tmp_path, recipe):
+    bridges.load("npz").write(tmp_path / "f.npz", {"features": external(ROWS, recipe=recipe)})
+    for _ in range(2):
+        (report,) = import_features([tmp_path / "f.npz"], "npz", clips("a"), tmp_path)
+    assert repr(facts(report.path)["recipe"]["external"]["files"][0]["recipe"]) == repr(recipe)
+    assert facts(report.path)["trained_on"] is None
+
+
+@pytest.mark.parametrize("recipe", [{"a": "\ud800"}, {"\0": 1}, ["a"]])
+def test_a_recipe_that_no_store_can_hold_is_named_before_anything_is_written(tmp_path, recipe):
+    bridges.load("npz").write(tmp_path / "f.npz", {"features": external(ROWS, recipe=recipe)})
+    with pytest.raises(FormatError, match="the recipe of .*f.npz.*remove the recipe"):
+        import_features([tmp_path / "f.npz"], "npz", clips("a"), tmp_path)
+    assert not (tmp_path / "m").exists()
 
 
 def test_the_same_import_twice_does_nothing_another_file_is_refused(file, tmp_path):

@@ -52,6 +52,31 @@ def fill(writer, features):
         writer.done(row, features[row], start, start + 0.5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"extractor": None}, "recipe.extractor: None is not text"),
+        ({"external": {"files": ["x"]}}, r"recipe.external.files\[0\]: 'x'"),
+        ({"dtype": "float64"}, "recipe.dtype is 'float64'; choose from float16, float32"),
+        ({"params": {"a": "\0"}}, "params.a: .* no text"),
+        ({"params": {"a": np.zeros(1)}}, "ndarray"),
+    ],
+)
+def test_a_store_that_could_not_be_opened_is_not_made(tmp_path, changes, words):
+    with pytest.raises(StoreError, match=f"(?s)s.zarr cannot be made: .*{words}"):
+        open_writer(tmp_path / "s.zarr", recipe=RECIPE | changes)
+    with pytest.raises(StoreError, match="'modality', 'weights_sha256' is missing"):
+        open_writer(tmp_path / "s.zarr", recipe={"extractor": "x", "dtype": "float16"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_may_hold_numbers_that_are_not_finite(tmp_path):
+    recipe = RECIPE | {"params": {"a": float("nan"), "b": [float("inf")], "c": 10**30}}
+    for _ in range(2):
+        open_writer(tmp_path / "s.zarr", recipe=recipe).close()
+    assert repr(FeatureStore.open(tmp_path / "s.zarr").recipe) == repr(recipe)
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of four rows, chunks of two: several blocks and a part-filled last one from seven rows."""

@@ -1,8 +1,11 @@
 """The data that networks were trained on: every entry of the catalogue names them, and stores and copies keep them."""
 
+import time
+
 import pytest
 
 from featcache import FeatureStore, training_data
+from featcache.exporting import export_features
 from featcache.extractors import Runtime, load
 from featcache.importing import import_features
 from featcache.store.info import facts, text
@@ -35,6 +38,21 @@ def test_the_public_weights_of_tbn_have_seen_epic_kitchens():
         ({"weights_sha256": "0" * 64}, {}, None),
         ({"weights_sha256": "0" * 64}, {"trained_on": "Places365 (labels)"}, {"Places365": "labels"}),
         ({"weights_sha256": CATALOGUE["resnext101-32x8d"].sha256 + "0" * 56}, {}, {IMAGENET: LABELS}),
+        ({"weights_sha256": "none", "extractor": "vector"}, {}, None),
+        ({"weights_sha256": "none", "window": {"kind": "numbers"}}, {}, None),
+        ({"weights_sha256": "none"}, {"trained_on": "EPIC-KITCHENS-100 train"}, None),
+        ({"weights_sha256": "none", "external": {"files": [{}]}}, {}, None),
+        ({"weights_sha256": "none", "external": {"files": ["x"]}}, {}, None),
+        ({"weights_sha256": "none", "external": {"files": {"a": 1}}}, {}, None),
+        ({"weights_sha256": "none", "external": {"files": [{"recipe": None}]}}, {}, None),
+        ({"weights_sha256": "none", "external": {"files": 5}}, {}, None),
+        ({"weights_sha256": "none", "external": [1]}, {}, None),
+        ({"external": {"files": [{"recipe": {"trained_on": "A (labels)"}}]}}, {}, {"A": LABELS}),
+        (
+            {"external": {"files": [{"recipe": {"trained_on": f"A ({kind})"}} for kind in (LABELS, HASHTAGS)]}},
+            {},
+            {"A": LABELS},
+        ),
         ({"weights_sha256": "external"}, {}, None),
         ({"weights_sha256": "external", "external": {"files": [{}]}}, {}, None),
         ({"weights_sha256": "external", "external": {"files": [{"recipe": {"weights_sha256": "none"}}]}}, {}, {}),
@@ -47,6 +65,54 @@ def test_the_public_weights_of_tbn_have_seen_epic_kitchens():
 )
 def test_training_data_of_a_store(recipe, facts, expected):
     assert training_data.of(recipe, facts) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nothing",
+        "ImageNet",
+        "(labels)",
+        " (labels)",
+        "A (labels) ",
+        " A (labels)",
+        "A (Labels)",
+        "A labels",
+        "A (labels), B",
+        "A (labels), A (hashtags)",
+        "A (labels); B (labels)",
+        "A (labels)\nB (labels)",
+        "A (labels),B (labels)",
+    ],
+)
+def test_a_record_that_cannot_be_parsed_is_not_known(text):
+    assert training_data.parse(text) is None
+    assert training_data.of({"weights_sha256": "none"}, {"trained_on": text or "?"}) is None
+
+
+def test_a_long_record_is_parsed_at_once():
+    start = time.process_time()
+    assert training_data.parse(", a" * 100_000) is None
+    assert len(training_data.parse(", ".join(f"a{k} (labels)" for k in range(20_000)))) == 20_000
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("format", ["npz", "hdf5", "parquet", "webdataset"])
+def test_a_store_that_is_exported_and_imported_keeps_its_training_data(tmp_path, format):
+    recorded = {"trained_on": training_data.text(CATALOGUE[TBN].trained_on)}
+    write_store(tmp_path / "toy", manifest(), "hog", weights="a" * 64, facts=recorded)
+    path = tmp_path / "toy" / "hog.zarr"
+    file = tmp_path / "out"
+    for step in ("once", "twice"):
+        export_features([path], format, file, overwrite=True)
+        (made,) = import_features([file], format, manifest(), tmp_path / step)
+        path = made.path
+        assert facts(path)["trained_on"] == CATALOGUE[TBN].trained_on
+    write_store(tmp_path / "toy", manifest(), "hof", weights="a" * 64)
+    export_features([tmp_path / "toy" / "hof.zarr"], format, file, overwrite=True)
+    (made,) = import_features([file], format, manifest(), tmp_path / "unknown")
+    assert facts(made.path)["trained_on"] is None
 
 
 def test_only_labels_count_as_seen():

@@ -141,6 +141,22 @@ def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
     assert result.output.strip() == table(swept(), toy(swept())).strip()
 
 
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ("Night 2021 (labels)", "LABELS SEEN: rgb, by Night 2021 (night)"),
+        ("not known", "rgb: not known"),
+        ("nothing", ""),
+    ],
+)
+def test_the_data_behind_features_is_noted(recorded, words):
+    rows = [replace(row, trained_on={"rgb": recorded}) for row in swept()]
+    made = replace(toy(rows), data={"day": ("Day 2020",), "night": ("Night 2021",)})
+    text = " ".join(table(rows, made).split())
+    assert words in text
+    assert ("trained on" in text) == bool(words)
+
+
 BACK = config("RNA (UDA)", ("night",), "day", 0, target="day")
 
 

@@ -11,7 +11,7 @@ from pipelines import experiments
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment
 from pipelines.experiments._data import BEHIND
-from pipelines.tables.build import build
+from pipelines.tables.build import build, norms_grid
 from pipelines.training.train import train
 from tests.helpers.result_rows import experiment, result, rows
 from tests.helpers.stores import run, write_all
@@ -40,6 +40,17 @@ def test_a_table_on_stores_whose_network_saw_the_target_says_so(tmp_path):
     clean = build(results, replace(toy, data={"day": (KINETICS,), "night": ("Night 2021",)}), "top1")
     assert not [note for note in clean.notes if note.text.startswith("LABELS SEEN")]
     assert [line.fidelity for line in clean.lines] == ["exact"]
+
+
+def test_a_table_of_norms_says_so_once():
+    toy = replace(experiment(), data=DATA)
+    trained_on = {"rgb": text(CATALOGUE["i3d-rgb"].trained_on)}
+    norms = [result(run, 0.5, metric, trained_on=trained_on) for run in toy.runs for metric in ("cv_s", "cv_t")]
+    _, below = norms_grid(norms, toy)
+    assert [KINETICS in note.text for note in below if note.text.startswith("LABELS SEEN")] == [True]
+    assert below[0].loud
+    _, below = norms_grid([replace(row, trained_on={"rgb": "nothing"}) for row in norms], toy)
+    assert not [note for note in below if "trained on" in note.text]
 
 
 def test_only_the_rows_that_are_tested_there_lose_their_fidelity():
