@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-_FILL = re.compile(rb"\xff+")
+SEGMENTS = 1 << 14  #: of a JPEG before its frame header; cameras write fewer than 100
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])*"  #: between the numbers of a PBM, PGM or PPM, after the byte that ends each number
 _NUMBERS = re.compile(rb"P[1-6]" + _GAP + rb"(\d+)(?s:.)" + _GAP + rb"(\d+)(?:(?s:.)" + _GAP + rb"(\d+))?")
 
@@ -47,14 +48,15 @@ def _largest(sizes: Iterable[Size]) -> Size:
 def _jpeg(data: bytes) -> Size | None:
     """Return the size in the frame header; thumbnails inside of other segments are passed over."""
     place = 2
-    while (place := data.find(b"\xff", place)) >= 0:  # like libjpeg, pass over stray bytes between segments
-        place = _FILL.match(data, place).end()  # type: ignore[union-attr]
-        marker = data[place]
+    for _ in range(SEGMENTS):
+        found = _MARKER.search(data, place)  # like libjpeg, pass over stray bytes between segments
+        if not found:
+            return None
+        marker, place = found[0][-1], found.end()
         if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[place + 4 : place + 8])
+            height, width = struct.unpack(">HH", data[place + 3 : place + 7])
             return Size(width, height)
-        place += 1
-        if marker not in (0x00, 0x01, *range(0xD0, 0xD9)):  # these have no segment
+        if marker not in (0x01, *range(0xD0, 0xD9)):  # these have no segment
             place += max(int.from_bytes(data[place : place + 2], "big"), 2)
     return None
 

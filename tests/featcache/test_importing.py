@@ -488,7 +488,7 @@ def test_one_list_of_ids_may_serve_files_of_several_keys(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["npz", "csv"])
-def test_ids_next_to_a_file_that_has_ids_are_used_unless_the_two_contradict(format, tmp_path):
+def test_ids_next_to_a_file_that_has_ids_are_used_unless_the_two_contradict(format, tmp_path, monkeypatch):
     path = tmp_path / f"f.{format}"
     bridges.load(format).write(path, {"features": external({"0": ROWS["a"][:1], "1": ROWS["c"][:1]})})
     beside = bridges.ids_file(path)
@@ -501,8 +501,12 @@ def test_ids_next_to_a_file_that_has_ids_are_used_unless_the_two_contradict(form
     with pytest.raises(FormatError, match=f"{beside.name}: correct"):
         import_features([path], format, clips("a", "b"), tmp_path / "t")
     beside.write_text("0\n1\n")
+    bridge, reads = bridges.load(format), []
+    read = bridge.read
+    monkeypatch.setattr(bridge, "read", lambda *given: reads.append(given) or read(*given))
     (report,) = import_features([path], format, clips("0", "1"), tmp_path / "u")
     assert report.matched == ["0", "1"]
+    assert len(reads) == 1
 
 
 def test_a_further_file_for_a_store_names_the_command_with_all_files(tmp_path):
