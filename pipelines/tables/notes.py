@@ -36,7 +36,10 @@ PREPARED_UNITS = {
     "source": "entries standardised by mean and spread of the source",
     "domain": "entries of each domain standardised by its own mean and spread",
 }
-DAGGER = "† trained on labels of the test domain, directly or in a run it starts from: a reference, not an adaptation method."
+DAGGER = (
+    "† trained on labels of the test domain, directly or in a run it starts from: a reference, not an adaptation "
+    "method."
+)
 
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
 
