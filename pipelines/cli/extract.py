@@ -125,7 +125,7 @@ def _print(outcome: "Extraction") -> None:
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
         click.echo(f"{store.path}\t{counts}")
         if (trained_on := training_data.of(store.recipe, store.facts)) != {}:
-            note(f"{name}: weights trained on {training_data.words(trained_on)}")
+            note(f"{name}: training data: {training_data.words(trained_on)}")
         for state in ("absent", "failed"):
             reasons = outcome.reasons(name, state)
             for reason, (first, *others) in list(reasons.items())[:REASONS]:

@@ -375,6 +375,9 @@ def test_preprocessing_that_is_not_known_is_refused(copied, change, words):
 
 def test_missing_settings_are_one_sentence(copied):
     folder = copied("dinov2")
+    (folder / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"hf: preprocessor_config.json of dinov2: .*JSON.*download the model again"):
+        ready(folder)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(ConfigError, match=r"hf: dinov2 has no preprocessor_config.json, .*; put it into"):
         ready(folder)
@@ -382,7 +385,9 @@ def test_missing_settings_are_one_sentence(copied):
     with pytest.raises(ConfigError, match=rf"transformers {transformers.__version__} has no model type 'imagined'"):
         ready(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"hf:dinov2: model 'dinov2' in .* cannot be loaded: "):
+    with pytest.raises(
+        WeightsError, match=r"hf:dinov2: model 'dinov2' in .* cannot be loaded: .*download the model again"
+    ):
         ready(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"hf:dinov2: .* has no config.json"):
