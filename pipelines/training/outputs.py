@@ -160,8 +160,10 @@ def stuck(method: Method, test: Mapping[str, NDArray[Any]], opened: Opened) -> l
     Test clips that really are of one class are no collapse. Training rows are those of the source, and without a source
     those of the target. No label of a row is read, and no row unless the test rows are given one class.
     """
-    given, sides = one_class(test, opened), opened.sides
-    trained = one_class(outputs(method, sides.get("source") or sides["target"], opened), opened) if given else []
+    if not (given := one_class(test, opened)):
+        return []
+    rows = opened.sides["source" if "source" in opened.sides else "target"]
+    trained = one_class(outputs(method, rows, opened), opened)
     return [name for name in given if name in trained]
 
 
