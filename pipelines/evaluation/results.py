@@ -55,8 +55,8 @@ class Result:
         str, ...
     ] = ()  #: class that all test rows are given, if there is one; not written if there is none
     tier: str = ""  #: tier of the features in training, see pipelines/data/tiers.py
-    #: feed -> data that the network behind its features was trained on, see featcache/training_data.py; None in results
-    #: of an earlier version
+    #: feed -> data that the network behind its features was trained on, see featcache/training_data.py; None if the
+    #: result is of an earlier version
     trained_on: dict[str, str] | None = None
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
 
