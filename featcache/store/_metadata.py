@@ -100,9 +100,10 @@ class _Sharding:
 def attributes(path: Path) -> dict[str, Any]:
     """Read the attributes of a store's group; StoreError if they are damaged or of another format."""
     place = f"{path / 'zarr.json'} is not a featcache store's, or it is damaged"
-    group = schema.read(path / "zarr.json", _Group, place, error=StoreError, newer=True)
+    fix = "`featcache repair` restores it if it can be computed; else get another copy of the store"
+    group = schema.read(path / "zarr.json", _Group, place, error=StoreError, fix=fix, newer=True)
     if "featcache" not in group.attributes or type(group.attributes["featcache"].get("format")) is not int:
-        raise StoreError(f"{place}: attributes.featcache.format is missing")
+        raise StoreError(f"{place}: attributes.featcache.format is missing; {fix}")
     values = group.attributes["featcache"]
     if values["format"] != fmt.FORMAT:
         raise StoreError(
@@ -112,7 +113,7 @@ def attributes(path: Path) -> dict[str, Any]:
     try:
         schema.from_json(values, _Attributes, "attributes.featcache", newer=True)
     except ConfigError as error:
-        raise StoreError(f"{place}: {error}") from None
+        raise StoreError(f"{place}: {error}; {fix}") from None
     return values
 
 

@@ -205,7 +205,11 @@ class FeatureStore:
             return digests.digests(self.path, self.layout, committed(self.path, self.layout))
         rows = np.zeros((self.layout.blocks, digests.SEAL + 1), "<u4")
         for block in committed(self.path, self.layout):
-            rows[block] = np.frombuffer(self._small_file(block, "digest"), "<u4")
+            row = self._small_file(block, "digest")
+            if len(row) != rows[block].nbytes:
+                path = self.path / self.layout.file(block, "digest")
+                raise StoreError(f"{path} is cut off; get another copy of the archive")
+            rows[block] = np.frombuffer(row, "<u4")
         return rows
 
     @cached_property
