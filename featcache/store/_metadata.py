@@ -208,7 +208,7 @@ def _matches(features: _Array, layout: fmt.Layout, archived: bool, place: Path) 
     try:
         sharding = schema.from_json(features.codecs[0].configuration, _Sharding, "codecs[0].configuration", newer=True)
     except ConfigError as error:
-        raise StoreError(f"{place}: {error}") from None
+        raise StoreError(f"{place}: {error}; try `featcache repair`, or restore it from a copy of the store") from None
     rows = min(fmt.PACKED_ROWS, layout.block_rows) if archived else layout.chunk_rows
     return (
         _plain(sharding.codecs, *["zstd"] * archived)

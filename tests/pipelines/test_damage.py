@@ -359,5 +359,6 @@ def test_a_damaged_results_file_never_changes_a_table(job, tmp_path):
         with damage(path, rng):
             for command, text in zip(tables, whole, strict=True):
                 result = job(*command)
-                same = (result.stdout, (tmp_path / "runs" / "damage.html").read_text()) == (text, page)
+                now = (tmp_path / "runs" / "damage.html").read_text()
+                same = result.stdout == text and (command != ("report",) or now == page)  # others leave an old page
                 assert same or "damaged" in result.warnings or result.exit_code == 1
