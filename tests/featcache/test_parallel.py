@@ -124,6 +124,19 @@ def _call(function):
     return function()
 
 
+def started(script):
+    """A process in a group of its own that runs a script and heeds Ctrl-C."""
+    return subprocess.Popen(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
+    )
+
+
 @pytest.mark.parametrize(
     ("how", "code", "words"),
     [
@@ -137,15 +150,7 @@ def test_processes_end_with_their_parent(tmp_path, how, code, words):
     """No traceback of a worker, no orphan, no job begun after the end."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    process = subprocess.Popen(
-        [sys.executable, script],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed_ctrl_c,
-    )
+    process = started(script)
     workers = [int(process.stdout.readline()) for _ in range(2)]
     assert all(map(alive, workers))
     name, _, to_all = how.partition(" ")
@@ -163,15 +168,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path):
         SCRIPT.replace("        with closing", '        print("ready", flush=True)\n        with closing')
     )
     for moment in range(40):
-        process = subprocess.Popen(
-            [sys.executable, script],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=heed_ctrl_c,
-        )
+        process = started(script)
         assert process.stdout.readline() == "ready\n"
         time.sleep(moment * 0.01)
         os.killpg(process.pid, signal.SIGINT)
