@@ -17,9 +17,9 @@ from featcache.wording import first, unknown
 from pipelines.experiments._default import default
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._files import from_module, import_file
-from pipelines.experiments._rows import SEEDS, Row, grid, runs
+from pipelines.experiments._rows import SEEDS, Row, Whole, grid, runs
 
-__all__ = ["SEEDS", "Experiment", "Row", "default", "grid", "load", "names", "runs"]
+__all__ = ["SEEDS", "Experiment", "Row", "Whole", "default", "grid", "load", "names", "runs"]
 
 
 def names() -> list[str]:
