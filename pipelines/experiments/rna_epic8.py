@@ -38,7 +38,7 @@ from itertools import permutations
 from heads.methods import adabn, cia, daaa, dann, mcd, mm_sada, mmd, rna, source_only, stcda, xmc
 from heads.nets import adapter
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.experiments._papers import LAST_NINE, printed
+from pipelines.experiments._papers import LAST_NINE, published
 from pipelines.experiments._rows import SEEDS, Row, runs
 
 DENSE = {m: Feed(f"i3d-{m}", train="random:1", test="each") for m in ("rgb", "flow")}
@@ -94,24 +94,4 @@ RUNS = (
     *_group("mixed", "source-only; RNA (DG); RNA (UDA)", MIXED),
     *_group("sound", "source-only; DANN; MMD; AdaBN; MM-SADA; RNA (DG); RNA (UDA)", SOUND, OF_SOUND),
 )
-PUBLISHED = printed("""
-                              D1→D2  D1→D3  D2→D1  D2→D3  D3→D1  D3→D2   mean
-    DANN, dense                50.2   44.7   46.9   50.8   50.2   53.6   49.4
-    DAAA (surrogate), dense    50.0   43.5   46.5   51.5   51.0   53.7  49.37
-    MM-SADA, dense             49.5   44.1   48.2   52.7   50.9   56.1  50.25
-    STCDA (surrogate), dense   52.0   45.5   49.0   52.5   52.6   55.6  51.20
-    RNA (UDA), dense          50.84  47.14  48.86  54.38   50.6  58.43  51.71
-    source-only, uniform       43.2   42.5   43.0   48.0   43.0   55.5   45.9
-    CIA (surrogate), uniform   52.5   47.8   49.8   53.2   52.2   57.6  52.18
-    RNA (UDA), uniform        52.84  47.49  54.41  54.11  55.53  61.64  54.34
-    source-only, mixed        54.25  50.72  54.87  56.41  51.65  61.27  54.86
-    RNA (DG), mixed           56.00  50.39  56.25  56.37  56.73  61.63  56.23
-    RNA (UDA), mixed          57.33  52.84  57.19  56.78  57.27  62.03  57.24
-    source-only, sound            –      –      –      –      –      –  41.87
-    DANN, sound                   –      –      –      –      –      –  43.67
-    MMD, sound                    –      –      –      –      –      –  44.46
-    AdaBN, sound                  –      –      –      –      –      –  41.92
-    MM-SADA, sound                –      –      –      –      –      –  47.75
-    RNA (DG), sound               –      –      –      –      –      –  45.84
-    RNA (UDA), sound              –      –      –      –      –      –  48.76
-""")
+PUBLISHED = published("RNA", "Table 6")
