@@ -75,7 +75,7 @@ class Params:
     tau: float = within(0.1, 0, above=True)  #: τ, temperature, Eq. 1 and 4
     delta: float = within(0.5, 0, 1)  #: δ, share of a bank's row that is kept in an update, Eq. 8
     T: float = within(0.8, 0, 1, below=True)  #: T, probability above which a pseudo-label counts, Sec. 3.3
-    cross_modal: str = "h"  #: space of L_mo: h (projected) | F (features) | none (no L_mo) | adversarial (L_m instead)
+    cross_modal: str = "h"  #: space of L_mo: h (projected) | F | none (no L_mo) | adversarial (L_m instead)
     cross_domain: str = "F"  #: space of L_do: h | F | none (no L_do) | adversarial (L_d instead)
     projection: int = within(128, 1)  #: size of h's output
 
