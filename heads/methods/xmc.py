@@ -10,8 +10,9 @@ modality, h a projection head that all modalities share. L_mo moves a clip neare
 to other clips of its side. L_do moves a target clip with a confident class ŷ near the source clips of that class.
 
 The paper's rows as (cross_modal, cross_domain): final (h, F), modality (h, none), domain (none, F); Table 7 also (F,
-none) and (h, h), Table 8 (h, adversarial). Windows are the run's: `Feed(train="random:1")` draws the windows of RGB and
-flow independently, as the paper does; `"shared:1"` draws one window for both (Table 5: without sampling).
+none) and (h, h), Table 8 (h, adversarial) and (adversarial, adversarial). Windows are the run's:
+`Feed(train="random:1")` draws the windows of RGB and flow independently, as the paper does; `"shared:1"` draws one
+window for both (Table 5: without sampling).
 
 Implementation details
   1. The printed ratios have the sum over all anchors inside one logarithm, where a few near pairs would dominate the
@@ -33,9 +34,12 @@ Implementation details
      anchor.
  10. L_do has no remedy for confident but wrong classes: on generated shifts as large as the distance of the classes it
      reinforces them and ends below source-only. L_mo does not.
- 11. Table 8's adversaries have no published equation that we know of. cross_domain="adversarial" replaces L_do by
-     DANN's Σ_m L_d(m), with its weight λ. The task of the adversaries between modalities is not published, so they are
-     left out.
+ 11. Table 8's adversaries have no published equation that we know of. In our reading each takes the place, the space
+     and the weight λ of the loss that it replaces. cross_domain="adversarial" has DANN's Σ_m L_d(m) instead of L_do.
+     cross_modal="adversarial" has L_m_s + L_m_t instead of L_mo: DANN with the modality as the domain,
+         L_m_d = Σ_{k<l} -E_d log D_kl(h(F^k))_k - E_d log D_kl(h(F^l))_l                   within a side d
+     behind DANN's gradient reversal. D_kl tells modality k from l; both sides share it, as they share h. It reads h(F),
+     not F, because Sec. 1 calls a direct alignment of F^a with F^m unreasonable.
 Deviation: features are frozen, so F is the net's own layer; the paper also trains the backbone. Give the adapter
 `act="none"`: after a ReLU no cosine is negative.
 Shapes: B rows of a batch, N rows of a side, D features.
@@ -43,7 +47,7 @@ Shapes: B rows of a batch, N rows of a side, D features.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +64,7 @@ from heads.schedules import dann
 
 Features = dict[str, Tensor]  #: modality -> (B, D)
 SIDES = ("source", "target")
-CHOICES = {"cross_modal": ("h", "F", "none"), "cross_domain": ("h", "F", "adversarial", "none")}
+CHOICES = {"cross_modal": ("h", "F", "adversarial", "none"), "cross_domain": ("h", "F", "adversarial", "none")}
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Params:
     tau: float = within(0.1, 0, above=True)  #: τ, temperature, Eq. 1 and 4
     delta: float = within(0.5, 0, 1)  #: δ, share of a bank's row that is kept in an update, Eq. 8
     T: float = within(0.8, 0, 1, below=True)  #: T, probability above which a pseudo-label counts, Sec. 3.3
-    cross_modal: str = "h"  #: space of L_mo: h (projected features) | F (features) | none (no L_mo)
+    cross_modal: str = "h"  #: space of L_mo: h (projected) | F | none (no L_mo) | adversarial (L_m instead)
     cross_domain: str = "F"  #: space of L_do: h | F | none (no L_do) | adversarial (L_d instead)
     projection: int = within(128, 1)  #: size of h's output
 
@@ -92,9 +96,12 @@ class Xmc(Method):
                 "and a method.cross_modal other than none; L_do needs a method.cross_domain other than none"
             )
         layers = nn.Linear(net.dim, net.dim), nn.ReLU(), nn.Linear(net.dim, params.projection)
-        self.h = nn.Sequential(*layers if "h" in (params.cross_modal, params.cross_domain) else ())
+        projects = params.cross_modal in ("h", "adversarial") or params.cross_domain == "h"
+        self.h = nn.Sequential(*layers if projects else ())
         adversarial = params.cross_domain == "adversarial"
         self.D = nn.ModuleDict({m: discriminator(net.dim) for m in spec.shapes} if adversarial else {})
+        pairs = combinations(spec.shapes, 2) if params.cross_modal == "adversarial" else ()
+        self.D_kl = nn.ModuleDict({f"{k}:{other}": discriminator(params.projection) for k, other in pairs})
         for d in SIDES:
             rows = spec.rows[d]
             for m in spec.shapes:  # random until the first sweep, because equal rows give no gradient
@@ -120,7 +127,7 @@ class Xmc(Method):
         return bank | {f"y:{label}": y_B for label, y_B in side.y.items()}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Return L_C, and as the parameters choose, L_mo_s, L_mo_t and L_do or L_d."""
+        """Return L_C, and as the parameters choose, L_mo or L_m of both sides, and L_do or L_d."""
         return self.terms(batch, self.encode(batch), progress)
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -147,8 +154,10 @@ class Xmc(Method):
         """Return the weighted losses of these features."""
         p, sides = self.params, both(batch)
         terms = {"L_C": label_cross_entropy(self.net.classify(f["source"]), sides["source"].y)}
-        if p.cross_modal != "none":
-            for d, side in sides.items():
+        for d, side in sides.items() if p.cross_modal != "none" else ():
+            if p.cross_modal == "adversarial":
+                terms[f"L_m_{d[0]}"] = p.lambda_ * self.modality_loss(side, f[d], dann(progress))
+            else:
                 terms[f"L_mo_{d[0]}"] = p.lambda_ * self.cross_modal_loss(d, side, f[d])
         if p.cross_domain == "none":
             return terms
@@ -167,6 +176,14 @@ class Xmc(Method):
             for k, other in permutations(side.x, 2)
         ]
         return sum(each, zero(f)) / 2
+
+    def modality_loss(self, side: Side, f: Features, coefficient: float) -> Tensor:
+        """Return L_m: "which modality?" for the projected features of each pair, behind a gradient reversal."""
+        each = []
+        for k, other in combinations([m for m in self.spec.shapes if m in side.x], 2):
+            views, rows = (self.h(f[k]), self.h(f[other])), (side.has(k), side.has(other))
+            each.append(domain_loss(self.D_kl[f"{k}:{other}"], *views, *rows, coefficient))
+        return sum(each, zero(f))
 
     def cross_domain_loss(self, t: Side, f: Features, modalities: list[str]) -> Tensor:
         """Return L_do: each target clip of a confident class against all source clips, in the same modality."""

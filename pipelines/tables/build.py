@@ -94,19 +94,20 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
 def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, headline: bool) -> tuple[Line, ...]:
     """Return the lines, and among them the rows that the paper prints and no run makes.
 
-    A quoted row is directly before the row that follows it in the paper's table. One without a number in this metric is
-    left out.
+    A quoted row is directly before the row that follows it in the paper's table; none is before the first line, with
+    which the others are compared. One without a number in this metric is left out.
     """
     before: dict[str, list[Line]] = {}  # row of a run -> quoted rows
     waiting: list[Line] = []
+    rows = {run.row_shown: run.row for run in experiment.runs}
     for row in experiment.published or {}:
         if row not in experiment.quoted:
-            before[row], waiting = waiting, []
+            if lines and row != rows[lines[0].method]:
+                before[row], waiting = waiting, []
         elif numbers := experiment.published_numbers(row, metric, headline):
             cells = {shift: Cell({}, (), numbers.get(shift)) for shift in lines[0].cells}
             mean = Cell({}, (), _mean_of(numbers, cells))
             waiting.append(Line(row, "", "", label_free=True, cells=cells, mean=mean, gain=Cell({}, ())))
-    rows = {run.row_shown: run.row for run in experiment.runs}
     return (*(line for each in lines for line in (*before.get(rows[each.method], []), each)), *waiting)
 
 

@@ -1,11 +1,13 @@
 """Every file of heads/methods keeps the contract of a method (heads/testing/methods.py)."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
 from featcache import registry
 from heads import methods
-from heads.methods import joints
+from heads.methods import joints, xmc
 from heads.testing import MethodTests
 from heads.testing.methods import Hidden, HiddenError, total
 from heads.testing.problems import batch
@@ -34,6 +36,13 @@ class TestMethodsThatCompareNothing(TestMethods):
     """The others."""
 
     compares_sides = False
+
+
+class TestAdversariesOfXmc(MethodTests):
+    """XMC with adversaries in place of both of its contrasts (Table 8)."""
+
+    module = xmc
+    params: ClassVar = {"cross_modal": "adversarial", "cross_domain": "adversarial"}
 
 
 class TestJoints(MethodTests):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -152,19 +152,23 @@ def test_terms_of_each_form():
         ("h", "none"): {"L_C", "L_mo_s", "L_mo_t"},
         ("h", "adversarial"): {"L_C", "L_mo_s", "L_mo_t", "L_d"},
         ("none", "F"): {"L_C", "L_do"},
+        ("adversarial", "adversarial"): {"L_C", "L_m_s", "L_m_t", "L_d"},
+        ("adversarial", "none"): {"L_C", "L_m_s", "L_m_t"},
     }
     for (modal, domain), names in forms.items():
         method, b = problem(SPEC, cross_modal=modal, cross_domain=domain)
         assert set(method.losses(b, 0.5)) == names
-        assert bool(list(method.h.parameters())) == (modal == "h")
+        assert bool(list(method.h.parameters())) == (modal in ("h", "adversarial"))
         assert bool(list(method.D.parameters())) == (domain == "adversarial")
+        assert bool(list(method.D_kl.parameters())) == (modal == "adversarial")
     plain = source_only.SourceOnly(source_only.Params(), SPEC, method.net)
     assert torch.equal(method.losses(b, 0.5)["L_C"], plain.losses(b, 0.5)["L_C"])
 
 
 def test_unknown_spaces_list_the_known_ones():
-    with pytest.raises(ValueError, match="no method.cross_domain 'g'; choose from h, F, adversarial, none"):
-        build(SPEC, cross_domain="g")
+    for name in ("cross_domain", "cross_modal"):
+        with pytest.raises(ValueError, match=f"no method.{name} 'g'; choose from h, F, adversarial, none"):
+            build(SPEC, **{name: "g"})
 
 
 @SPECS
@@ -180,12 +184,51 @@ def test_adversaries_are_those_of_dann_with_the_weight_of_l_do(spec):
         assert torch.allclose(mine, 1.5 * its, atol=1e-7)
 
 
+def naive_modality(method, s):
+    """Σ over pairs of modalities: the mean of -log D(h(F))[0 for the first, 1 for the other] over rows that have it."""
+    f, total = method.net.encode(s), 0.0
+    for k, other in combinations(s.x, 2):
+        each = []
+        for truth, m in enumerate((k, other)):
+            for row, there in zip(f[m], s.has(m), strict=True):
+                if there:
+                    a, b = method.D_kl[f"{k}:{other}"](method.h(row[None]))[0].tolist()
+                    each.append(math.log(math.exp(a) + math.exp(b)) - (a, b)[truth])
+        total += sum(each) / len(each)
+    return total
+
+
+@SPECS
+@pytest.mark.parametrize("gaps", [(), GAPS], ids=["whole", "with gaps"])
+def test_adversaries_between_modalities_equal_the_naive_loops(spec, gaps):
+    method, b = problem(spec, gaps, cross_modal="adversarial", cross_domain="adversarial", lambda_=1.5)
+    with torch.no_grad():
+        terms = method.losses(b, 0.3)
+        for d, s in (("s", b.source), ("t", b.target)):
+            assert terms[f"L_m_{d}"].item() == pytest.approx(1.5 * naive_modality(method, s), rel=1e-5)
+
+
+def test_discriminators_of_modalities_learn_what_h_and_the_features_unlearn():
+    """One step of each player on L_m: the discriminator lowers it, h and the net, behind the reversal, raise it."""
+    for learns, falls in (("D_kl", True), ("h", False), ("net", False)):
+        method, b = problem(SPEC, cross_modal="adversarial", cross_domain="none", lambda_=1.0)
+        before = method.losses(b, 1.0)["L_m_s"]
+        weights = list(
+            getattr(method, learns).F.parameters() if learns == "net" else getattr(method, learns).parameters()
+        )
+        with torch.no_grad():
+            for weight, gradient in zip(weights, torch.autograd.grad(before, weights), strict=True):
+                weight -= 0.01 * gradient
+        assert (method.losses(b, 1.0)["L_m_s"] < before) == falls
+
+
 def test_one_modality_is_refused_where_only_the_loss_between_modalities_is_asked_for():
     single = dataclasses.replace(SPEC, shapes={"rgb": (6,)}, windows={"rgb": 3})
     for spec, params in ((single, {"cross_domain": "none"}), (SPEC, {"cross_domain": "none", "cross_modal": "none"})):
         with pytest.raises(ValueError, match="xmc has nothing to add to L_C: L_mo takes two modalities .here: rgb"):
             build(spec, **params)
-    assert build(single, cross_modal="none").losses(batch(single), 0.5)["L_do"].isfinite()
+    for modal in ("none", "adversarial"):
+        assert build(single, cross_modal=modal).losses(batch(single), 0.5)["L_do"].isfinite()
 
 
 def test_doubling_lambda_doubles_all_but_the_cross_entropy():

@@ -194,6 +194,12 @@ def test_rows_that_no_run_makes_are_quoted_where_the_paper_has_them():
     assert "TA3N" not in render(rows(toy), toy.changed(only=["source-only"]))
 
 
+def test_no_quoted_row_is_before_the_row_that_others_are_compared_with():
+    numbers = {row: {"mean": 40.0} for row in ("SCAN", "source-only", "VSRN", "RNA (UDA)")}
+    toy = replace(experiment(published=numbers), quoted=("SCAN", "VSRN"))
+    assert list(cells(render(rows(toy), toy)))[1:4] == ["source-only", "SCAN", "VSRN"]
+
+
 def test_a_printed_mean_is_kept_when_it_is_given():
     toy = experiment(published={"source-only": {"mean": 46.21}})
     assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.21)"
