@@ -26,48 +26,17 @@ without features, for example because no person was found, are left out. For ske
 score with x and y, as in the released code.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
-from math import ceil
-
 from heads.methods import codt
-from heads.nets import stgcn
-from pipelines.config import Feed, Optim, RunConfig
-from pipelines.experiments._rows import SEEDS, Row, runs
+from pipelines.config import Feed
+from pipelines.experiments._codt import FIRST, VARIANTS, Shift, rows, table
 
-PASSES, BATCH = 150, 128  #: passes of a stage over the target, and rows of a batch's side
-BASE = codt.Params(lambda_cls=0, lambda_cot=0)
-ROWS = {
-    "first stage": Row(replace(BASE, strong=False), shown=False, changes={"optim": Optim(lr=0.1)}),
-    "BM": Row(BASE, start="first stage"),
-    "BM+OCM": Row(codt.Params(lambda_cot=0), start="first stage"),
-    "BM+OCM+CCM": Row(codt.Params(), start="first stage"),
+SHIFTS = {
+    ("kinetics", "ntu60"): Shift({"skeleton": Feed("skeleton-coco-17")}, clips=37_646),
+    ("gym", "skeletics"): Shift({"skeleton": Feed("skeleton-shared-15")}, clips=24_265),
 }
-SHIFTS = {  #: (source, target) -> its store, and the number of training clips of the target
-    ("kinetics", "ntu60"): ("skeleton-coco-17", 37_646),
-    ("gym", "skeletics"): ("skeleton-shared-15", 24_265),
-}
+ROWS = {name: row for name, row in rows(codt.Params(), FIRST).items() if name not in VARIANTS}
 
-
-def _runs() -> Iterator[RunConfig]:
-    for shift, (store, clips) in SHIFTS.items():
-        yield from runs(
-            ROWS,
-            [shift],
-            SEEDS,
-            manifest="_".join(shift),
-            net=stgcn.Params(),
-            feeds={"skeleton": Feed(store)},
-            absent="drop",
-            steps=PASSES * ceil(clips / BATCH),
-            epoch="target",
-            batch=(BATCH, BATCH),
-            optim=Optim(lr=0.01),
-            fidelity="exact",
-        )
-
-
-RUNS = tuple(_runs())
+RUNS = tuple(table(SHIFTS, ROWS))
 NOTE = (
     "Published ACC is shown next to acc_dominant, as the supplement defines it; the released code computes "
     "acc_hungarian, which is never larger. The paper does not state if a row is clustered by classifier or by k-means: "
