@@ -29,6 +29,7 @@ score with x and y, as in the released code.
 from heads.methods import codt
 from pipelines.config import Feed
 from pipelines.experiments._codt import FIRST, VARIANTS, Shift, rows, table
+from pipelines.experiments._papers import published
 
 SHIFTS = {
     ("kinetics", "ntu60"): Shift({"skeleton": Feed("skeleton-coco-17")}, clips=37_646),
@@ -43,25 +44,4 @@ NOTE = (
     "we take BM to be by k-means, because it has no classifier. It does not state Skeletics' 30 classes and NTU-60's "
     "protocol either."
 )
-
-
-def _published(text: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Parse lines of a row and a branch, followed by ACC, NMI and ARI of each shift."""
-    published: dict[str, dict[str, dict[str, float]]] = {}
-    for row, branch, *numbers in map(str.split, text.strip().splitlines()):
-        ending = "/kmeans" if row == "BM" else ""
-        for k, shift in enumerate(("gym→skeletics", "kinetics→ntu60")):
-            cell = published.setdefault(row, {}).setdefault(shift, {})
-            for measure, number in zip(("acc_dominant", "nmi", "ari"), numbers[3 * k : 3 * k + 3], strict=True):
-                cell[f"{measure}/{branch}{ending}"] = float(number)
-    return published
-
-
-PUBLISHED = _published("""
-    BM         B0  16.6 19.1  5.0  12.2 26.2 5.2
-    BM         B1  18.7 23.3  6.4  10.4 18.6 3.7
-    BM+OCM     B0  17.7 20.1  5.5  13.6 29.4 6.2
-    BM+OCM     B1  21.8 26.4  8.7  12.1 22.9 5.2
-    BM+OCM+CCM B0  22.6 25.4 10.7  14.6 30.9 7.2
-    BM+OCM+CCM B1  23.4 26.3 11.0  13.9 29.8 6.5
-""")
+PUBLISHED = published("CoDT", "Table 2")

@@ -129,6 +129,7 @@ def test_every_table_of_the_papers_is_here():
 
 def test_every_row_stands_beside_a_published_one(table):
     assert set(table.rows) - set(table.published) == OURS.get(table.name, set())
+    assert set(table.published) - set(table.rows) == set(table.quoted)
 
 
 def test_domains_and_splits_are_those_of_the_builder(table, built):
@@ -200,7 +201,7 @@ def test_tables_of_one_paper_share_their_runs(main):
 
 
 def test_curves_pass_through_the_papers_own_settings():
-    """MTRAN and ACP with Sentence-BERT are the runs of other tables; a row "λ = NUMBER" differs from MTRAN in it alone."""
+    """MTRAN and ACP with Sentence-BERT are runs of other tables; a row "λ = NUMBER" differs from MTRAN in it."""
     ids = {
         name: {row: {run.id for run in TABLES[name].runs if run.row == row} for row in TABLES[name].rows}
         for name in ("mtran_ucf_hmdb", "mtran_sensitivity", "acp_ablation", "acp_language")
