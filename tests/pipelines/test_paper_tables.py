@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 
@@ -26,7 +27,7 @@ from pipelines.experiments import (
     rna_epic100,
     xmc_epic8,
 )
-from pipelines.experiments._papers import EPIC8, UCF_HMDB
+from pipelines.experiments._papers import EPIC8, UCF_HMDB, cells
 from pipelines.tables.build import norms_table, render
 from pipelines.training import engine
 from tests.featcache.test_builders_annotations import PUBLISHED as SIZES
@@ -262,6 +263,35 @@ def accuracies(table):
         for column, of in numbers.items():
             for metric, value in (of if isinstance(of, dict) else {"top1": of}).items():
                 yield row, column, metric, value
+
+
+@pytest.mark.parametrize(
+    ("paper", "table", "rows", "columns"),
+    [
+        ("MTRAN", "Table 1", 6, 4),
+        ("MTRAN", "Table 2", 6, 2),
+        ("MTRAN", "Table 3", 6, 7),
+        ("MTRAN", "Table 4", 4, 2),
+        ("MTRAN", "Table 5", 4, 7),
+        ("MTRAN", "Table 6", 5, 2),
+        ("MTRAN", "Table 7", 5, 7),
+        ("ACP", "Table 1", 9, 12),
+        ("ACP", "Table 2", 10, 12),
+        ("ACP", "Table 3", 10, 12),
+        ("ACP", "Table 4", 4, 8),
+        ("ACP", "Section 4.3", 2, 2),
+        ("CoDT", "Table 2", 3, 12),
+    ],
+)
+def test_full_tables_have_a_number_in_every_cell(paper, table, rows, columns):
+    found = Counter(cell.row for cell in cells() if (cell.paper, cell.table) == (paper, table))
+    assert list(found.values()) == [columns] * rows
+
+
+def test_no_cell_is_there_twice_and_digits_are_kept():
+    assert len({cell[:4] for cell in cells()}) == len(cells())
+    digits = {cell.value for cell in cells() if cell.paper == "MTRAN" and not re.fullmatch(r"\d\d\.\d\d", cell.value)}
+    assert digits == {"100"}
 
 
 def test_published_means_are_those_of_the_cells(table):
