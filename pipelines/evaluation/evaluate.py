@@ -118,6 +118,13 @@ def _results(
     ]
 
 
+def by_step(folder: Path, stores: Path) -> dict[int, dict[str, float]]:
+    """Step -> metric -> value at each kept point of a finished run, in order; no selection."""
+    run = Run.open(folder)
+    score = _score(run, _truth(run, stores), run.method().net if run.config.captions else None)
+    return {int(point["step"]): score(k) for k, point in enumerate(run.points)}
+
+
 @dataclass(frozen=True)
 class Predictions:
     """True and predicted classes, for a confusion matrix."""

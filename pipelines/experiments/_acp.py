@@ -86,34 +86,38 @@ def ablations(margin: float) -> dict[str, Row]:
     }
 
 
-def feeds(experts: Iterable[str], captions: str, windows: str = "mean") -> dict[str, Feed]:
-    """Feeds of the experts, averaged over time, and of the captions' sentence embeddings."""
-    text = Feed("sentence-bert", seen_by="source test", captions=captions)
+def feeds(
+    experts: Iterable[str], captions: str, windows: str = "mean", language: str = "sentence-bert"
+) -> dict[str, Feed]:
+    """Feeds of the experts, averaged over time, and of the captions, one vector of a language model's store each."""
+    text = Feed(language, seen_by="source test", captions=captions)
     return {**{m: Feed(STORES[m], train=windows, test=windows) for m in experts}, "text": text}
 
 
 def table(
-    manifest: str, shift: tuple[str, str], methods: Mapping[str, Row], experts: Iterable[str] = STORES
+    manifest: str,
+    shift: tuple[str, str],
+    methods: Mapping[str, Row],
+    experts: Iterable[str] = STORES,
+    changes: Mapping[str, Any] | None = None,
 ) -> tuple[RunConfig, ...]:
-    """The runs of these methods on one shift, with the settings of its source."""
+    """The runs of these methods on one shift, with the settings of its source, except for the fields in `changes`."""
     source = SOURCES[shift[0]]
-    return runs(
-        methods,
-        [shift],
-        SEEDS,
-        manifest=manifest,
-        net=ce.Params(margin=source.margin),
-        feeds=feeds(experts, f"{manifest}_captions"),
-        absent="mask",
-        steps=source.steps,
-        batch=(source.batch, source.batch),
-        optim=Optim("adam", lr=1e-4, weight_decay=0.0),
-        holdout=HOLDOUT,
-        eval_every=ceil(source.steps / POINTS),
-        keep=POINTS,
-        select="source_val",
-        fidelity="exact",
-    )
+    common = {
+        "manifest": manifest,
+        "net": ce.Params(margin=source.margin),
+        "feeds": feeds(experts, f"{manifest}_captions"),
+        "absent": "mask",
+        "steps": source.steps,
+        "batch": (source.batch, source.batch),
+        "optim": Optim("adam", lr=1e-4, weight_decay=0.0),
+        "holdout": HOLDOUT,
+        "eval_every": ceil(source.steps / POINTS),
+        "keep": POINTS,
+        "select": "source_val",
+        "fidelity": "exact",
+    }
+    return runs(methods, [shift], SEEDS, **{**common, **(changes or {})})
 
 
 def _source(net: Any, changes: Mapping[str, Any] | None = None) -> Row:

@@ -31,10 +31,13 @@ BEHIND: dict[str, Data] = {
         "coco_narratives": ("Localized Narratives",),
         "open_narratives": ("Localized Narratives",),
     },
+    "ntu60_skeletics": {"ntu60": ("NTU-60",), "skeletics": ("Kinetics-700", KINETICS)},
+    "ntu60plus_pkummd": {"ntu60plus": ("NTU-120",), "pkummd": ("PKU-MMD",)},
     "pairs": dict.fromkeys(("source", "none", "mean", "rotation", "topics", "style", "swapped"), ("pairs",)),
     "shifts": dict.fromkeys(
         ("source", "none", "mean", "covariance", "norm", "missing", "cluster", "swapped"), ("shifts",)
     ),
+    "skeletics_pkummd": {"skeletics": ("Kinetics-700", KINETICS), "pkummd": ("PKU-MMD",)},
     "synrod": {"synrod": ("synROD",), "rod": ("ROD",)},
     "ucf_hmdb": {"ucf": ("UCF101",), "hmdb": ("HMDB51",)},
     "ucf_hmdb_small": {"ucf": ("UCF101",), "hmdb": ("HMDB51",)},

@@ -36,11 +36,11 @@ def table(params: mtran.Params) -> dict[str, Row]:
     """Source-free methods on one net; the paper's SHOT is MTRAN without alignment."""
     return {
         **SOURCE,
-        "SHOT": _adapted(replace(params, lambda_2=0.0, lambda_3=0.0)),
-        "3C-GAN (surrogate)": _adapted(gan3c.Params(), GENERATED),
-        "SFDA": _adapted(sfda.Params(), {"epoch": 100}),
-        "HCL": _adapted(hcl.Params()),
-        "MTRAN": _adapted(params),
+        "SHOT": adapted(replace(params, lambda_2=0.0, lambda_3=0.0)),
+        "3C-GAN (surrogate)": adapted(gan3c.Params(), GENERATED),
+        "SFDA": adapted(sfda.Params(), {"epoch": 100}),
+        "HCL": adapted(hcl.Params()),
+        "MTRAN": adapted(params),
     }
 
 
@@ -48,15 +48,16 @@ def ablations(params: mtran.Params) -> dict[str, Row]:
     """MTRAN without parts of its alignment (Tables 4 and 5), and with other alignments instead (Tables 6 and 7)."""
     return {
         **SOURCE,
-        "w/o RA": _adapted(replace(params, lambda_2=0.0, lambda_3=0.0)),
-        "w/o TRA": _adapted(replace(params, lambda_3=0.0)),
-        "w/o MRA": _adapted(replace(params, lambda_2=0.0)),
-        "M-MMD": _adapted(replace(params, align="mmd")),
-        "MT-Absolute": _adapted(replace(params, align="absolute")),
-        "MT-Mix": _adapted(replace(params, align="mix")),
-        "MTRAN": _adapted(params),
+        "w/o RA": adapted(replace(params, lambda_2=0.0, lambda_3=0.0)),
+        "w/o TRA": adapted(replace(params, lambda_3=0.0)),
+        "w/o MRA": adapted(replace(params, lambda_2=0.0)),
+        "M-MMD": adapted(replace(params, align="mmd")),
+        "MT-Absolute": adapted(replace(params, align="absolute")),
+        "MT-Mix": adapted(replace(params, align="mix")),
+        "MTRAN": adapted(params),
     }
 
 
-def _adapted(method: Any, changes: Mapping[str, Any] | None = None) -> Row:
+def adapted(method: Any, changes: Mapping[str, Any] | None = None) -> Row:
+    """A row of a method that adapts the net of "source-only" to the target."""
     return Row(method, start="source-only", changes=changes or {})

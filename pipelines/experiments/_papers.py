@@ -12,8 +12,6 @@ the papers, with the command that makes each of them or the reason why none does
 ...     RNA (UDA)           –      –  51.7
 ... ''')
 {'source-only': {'D1→D2': 42.0, 'D2→D1': 42.5, 'mean': 42.3}, 'RNA (UDA)': {'mean': 51.7}}
->>> retrieved("R@1 MedR", "msvd→lsmdc", "ACP  2.6 161 | 3.4 160")
-{'ACP': {'msvd→lsmdc': {'t2v/R@1': 2.6, 't2v/MedR': 161.0, 'v2t/R@1': 3.4, 'v2t/MedR': 160.0}}}
 """
 
 import csv
@@ -58,23 +56,6 @@ def printed(text: str) -> dict[str, dict[str, float]]:
         name: {column: float(number) for column, number in cells if number != "–"}
         for name, cells in zip(names, numbers, strict=True)
     }
-
-
-def retrieved(metrics: str, shifts: str, text: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Parse a retrieval table as ACP prints it -> row -> shift -> metric -> number, in both directions.
-
-    A line has a row's name, then for each shift, separated by ||, the metrics of text to video | of video to text.
-    """
-    keys = [f"{way}/{metric}" for way in ("t2v", "v2t") for metric in metrics.split()]
-    numbers: dict[str, dict[str, dict[str, float]]] = {}
-    for line in text.strip().splitlines():
-        first, *others = (cells.replace("|", " ").split() for cells in line.split("||"))
-        by_shift = [first[-len(keys) :], *others]
-        numbers[" ".join(first[: -len(keys)])] = {
-            shift: dict(zip(keys, map(float, cells), strict=True))
-            for shift, cells in zip(shifts.split(), by_shift, strict=True)
-        }
-    return numbers
 
 
 class Printed(float):

@@ -31,23 +31,16 @@ collapsed into one.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from heads.methods import codt, joints
 from heads.nets import stgcn
 from pipelines.config import Feed, Optim, RunConfig
+from pipelines.experiments._codt import rows
 from pipelines.experiments._rows import SEEDS, Row, runs
 
-CODT = codt.Params(alpha=0.99)
-BASE = replace(CODT, lambda_cls=0, lambda_cot=0)
 ROWS = {
     "joints": Row(joints.Params(), changes={"steps": 0}),
-    "first stage": Row(replace(BASE, strong=False), shown=False, changes={"steps": 500}),
-    "BM": Row(BASE, start="first stage"),
-    "BM+OCM": Row(replace(CODT, lambda_cot=0), start="first stage"),
-    "BM+OCM+CCM": Row(CODT, start="first stage"),
-    "BM+OCM+CCM-FP": Row(replace(CODT, variant="fp"), start="first stage"),
-    "BM+OCM+CCM-PF": Row(replace(CODT, variant="pf"), start="first stage"),
+    **rows(codt.Params(alpha=0.99), first={"steps": 500}),
 }
 SHIFTS = {("utk", "msr"): "kinect-20", ("msr", "florence"): "kinect-15", ("utk", "florence"): "kinect-15"}
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 SCATTER = 420  #: width and height of a scatter plot
 BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
+CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: of a panel of curves, without its legend
 NORM_WIDTH, NORM_COLUMN = 460, 112  #: least width of a norm panel, and of a method in it
 JITTER = 12  #: distance between the marks of two modalities
 MOST_CLASSES = 30  #: a confusion matrix of more classes shows only the most frequent ones
@@ -49,6 +50,14 @@ class Points:
     colour: int
     shape: int  #: position in SHAPES
     xy: NDArray[np.floating]  #: (n, 2)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve in a panel: numbers at places of the horizontal axis."""
+
+    name: str
+    xy: tuple[tuple[float, float], ...]  #: from left to right
 
 
 def svg(width: float, height: float, alt: str, body: Sequence[str]) -> str:
@@ -202,6 +211,37 @@ def scatter(groups: Sequence[Points], alt: str) -> str:
     return svg(SCATTER, SCATTER + 10 + 18 * len(groups), alt, parts)
 
 
+def curves(curves: Sequence[Curve], across: str, alt: str) -> str:
+    """Curves on linear axes, with a mark at each number, and below them a legend.
+
+    across: the name of the horizontal axis.
+    """
+    places, values = ([xy[axis] for curve in curves for xy in curve.xy] for axis in (0, 1))
+    left, right, top, bottom = 44, CURVE_WIDTH - 12, 10, CURVE_HEIGHT - 36
+    x_ticks, y_ticks = _even(min(places), max(places)), _even(min(values), max(values))
+
+    def x(place: float) -> float:
+        return left + (right - left) * (place - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+
+    parts = []
+    for tick in y_ticks:
+        parts.append(_line(left, y(tick), right, y(tick), "grid"))
+        parts.append(_text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
+    parts += [_text(x(tick), bottom + 15, f"{tick:g}", "tick", "middle") for tick in x_ticks]
+    parts.append(_text(right, bottom + 31, across, "tick", "end"))
+    for number, curve in enumerate(curves):
+        corners = " ".join(f"{_n(x(place))},{_n(y(value))}" for place, value in curve.xy)
+        parts.append(f'<polyline class="curve k{number % 6}" points="{corners}"/>')
+        for place, value in curve.xy:
+            parts.append(_mark(number, x(place), y(value), "", f"{curve.name}, {place:g}: {value:.4g}", r=3.5))
+        row = CURVE_HEIGHT + 12 + 18 * number
+        parts += [_mark(number, 10, row, "", curve.name), _text(22, row + 4, curve.name, "tick")]
+    return svg(CURVE_WIDTH, CURVE_HEIGHT + 8 + 18 * len(curves), alt, parts)
+
+
 def _mark(number: int, x: float, y: float, kind: str, tip: str, *, colour: int | None = None, r: float = 5.5) -> str:
     """A mark with the shape and, unless `colour` is given, the colour of this number; `tip` appears on hovering."""
     shape, colour = SHAPES[number % len(SHAPES)], number if colour is None else colour
@@ -230,6 +270,16 @@ def _ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     inside = [s * 10.0**p for p in powers for s in (1, 2, 5) if low * 0.999 <= s * 10.0**p <= high * 1.001]
     return inside if len(inside) <= 8 else inside[:: math.ceil(len(inside) / 8)]
+
+
+def _even(low: float, high: float) -> list[float]:
+    """Return two to seven ticks at equal distances, the first not above `low` and the last not below `high`."""
+    reach = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(reach))
+    step = next(s * power for s in (0.2, 0.5, 1, 2) if reach / (s * power) <= 5)
+    first = math.floor(low / step + 1e-9)
+    count = max(1, math.ceil(high / step - 1e-9) - first)
+    return [round(step * (first + k), 12) for k in range(count + 1)]
 
 
 def _short(name: str) -> str:

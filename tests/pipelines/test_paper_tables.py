@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 
@@ -20,13 +21,14 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import (
     _papers,
     acp_ablation,
+    acp_language,
     acp_msrvtt_msvd,
     mtran_ucf_hmdb,
     rna_epic8,
     rna_epic100,
     xmc_epic8,
 )
-from pipelines.experiments._papers import EPIC8, UCF_HMDB
+from pipelines.experiments._papers import EPIC8, UCF_HMDB, cells
 from pipelines.tables.build import norms_table, render
 from pipelines.training import engine
 from tests.featcache.test_builders_annotations import PUBLISHED as SIZES
@@ -42,6 +44,7 @@ RUNS = {  # rows x shifts x 3 seeds; a supervised row is trained once per target
     "xmc_ucf_hmdb": 10 * 2 * 3,
     "mtran_ucf_hmdb": 6 * 2 * 3,
     "mtran_ucf_hmdb_ablations": 8 * 2 * 3,
+    "mtran_sensitivity": 14 * 2 * 3,
     "mtran_small": 6 * 4 * 3,
     "mtran_epic8": 6 * 6 * 3,
     "mtran_epic8_ablations": 8 * 6 * 3,
@@ -57,8 +60,10 @@ RUNS = {  # rows x shifts x 3 seeds; a supervised row is trained once per target
     "acp_msrvtt_msvd": 10 * 2 * 3,
     "acp_lsmdc_msvd": 10 * 2 * 3,
     "acp_ablation": 5 * 3,
+    "acp_language": 8 * 3,
+    "acp_convergence": 4 * 3,
 }
-NO_SHARES = {("MT-Mix", 90.17), ("TA3N", 28.87), ("TA3N", 50.12)}  #: of the test clips
+NO_SHARES = {("MT-Mix", 90.17), ("MT-Mix", 41.15), ("TA3N", 28.87), ("TA3N", 50.12)}  #: of the test clips
 #: as printed, next to cells with another mean
 WRONG_MEANS = {("RNA (DG), sound", 46.21), ("source-only of CIA (concatenation)", 89.5)}
 SLIP = ("MoEE", 48.7)  #: as printed, beside a median rank of 10
@@ -66,7 +71,13 @@ OURS = {  #: rows that the paper does not print
     "rna_ucf_hmdb": {"DANN", "MMD", "AdaBN"},
     "rna_rod": {f"{name}, {other}" for name in ("AdaBN", "MM-SADA") for other in ("depth", "event")},
     "xmc_epic8": {"DANN"},
+    "mtran_sensitivity": {
+        f"λ_{k} = {value}"
+        for k, values in {1: (2.6, 2.8, 3.2, 3.4), 2: (0.6, 0.8, 1.2, 1.4), 3: (0.01, 0.03, 0.07, 0.09)}.items()
+        for value in values
+    },
     "acp_ablation": {"all, τ = 0.1"},
+    "acp_language": {f"{row}, {language}" for row in ("CE", "ACP") for language in ("BERT", "RoBERTa", "GPT-2")},
 }
 SYSTEMS = ("xmc", "mtran", "rna", "acp")
 TABLES = {name: experiments.load(name) for name in experiments.names() if name.split("_")[0] in SYSTEMS}
@@ -77,7 +88,7 @@ STORES = {  #: windows and numbers of a row; others have 5 and 1024
     "vector-eeg": (1, 24),
     "vector-face": (1, 280),
     **dict.fromkeys(("resnext101", "densenet161-places", "r2plus1d-34"), (2, 16)),
-    "sentence-bert": (1, 16),
+    **dict.fromkeys(acp_language.LANGUAGES.values(), (1, 16)),
 }
 SMALL = {
     adapter.Params: {"dim": 8},
@@ -121,6 +132,7 @@ def test_every_table_of_the_papers_is_here():
 
 def test_every_row_stands_beside_a_published_one(table):
     assert set(table.rows) - set(table.published) == OURS.get(table.name, set())
+    assert set(table.published) - set(table.rows) == set(table.quoted)
 
 
 def test_domains_and_splits_are_those_of_the_builder(table, built):
@@ -139,7 +151,7 @@ def test_the_docstring_says_how_the_stores_are_made_how_long_it_takes_and_how_go
             assert f"featcache manifest build {part} " in text
         assert run.manifest not in JOINED or re.search(rf"featcache manifest join .* {run.manifest}.csv\n", text)
         for feed in run.feeds.values():
-            assert feed.store in text.lower()
+            assert feed.store.lower() in text.lower()
     assert f"featcache evaluate {table.name}" in table.doc
     assert f"featcache table {table.name}" in table.doc
     assert re.search(r"\d runs.* (hours?|minutes)", table.doc.replace("\n", " "))
@@ -204,6 +216,30 @@ def test_tables_of_one_paper_share_their_runs(main):
     assert {r.id for r in shot if r.row == "SHOT"} == {r.id for r in less if r.row == "w/o RA"}
 
 
+def test_curves_pass_through_the_papers_own_settings():
+    """MTRAN and ACP with Sentence-BERT are runs of other tables; a row "λ = NUMBER" differs from MTRAN in it."""
+    ids = {
+        name: {row: {run.id for run in TABLES[name].runs if run.row == row} for row in TABLES[name].rows}
+        for name in ("mtran_ucf_hmdb", "mtran_sensitivity", "acp_ablation", "acp_language")
+    }
+    assert ids["mtran_sensitivity"]["MTRAN"] == ids["mtran_ucf_hmdb"]["MTRAN"]
+    assert ids["acp_language"]["ACP, Sentence-BERT"] == ids["acp_ablation"]["all"]
+    for run in TABLES["mtran_sensitivity"].runs:
+        if run.row not in ("source-only", "MTRAN"):
+            name, _, number = run.row.partition(" = ")
+            changed = replace(mtran_ucf_hmdb.ELSEWHERE, **{name.replace("λ", "lambda"): float(number)})
+            assert run.method == changed != mtran_ucf_hmdb.ELSEWHERE
+
+
+def test_language_models_differ_in_their_store_of_captions_alone():
+    stores = {run.row.partition(", ")[2]: run.feeds["text"].store for run in TABLES["acp_language"].runs}
+    assert len(set(stores.values())) == len(stores) == 4
+    for run in TABLES["acp_language"].runs:
+        one = replace(run.feeds["text"], store="sentence-bert")
+        same = replace(run, feeds={**run.feeds, "text": one})
+        assert same.id in {other.id for other in acp_msrvtt_msvd.RUNS if other.row == run.row.partition(", ")[0]}
+
+
 def test_tables_of_acp_share_their_ends_and_their_numbers():
     """Table 4 begins with Table 2's CE and ends with its ACP; it has R@5 as well."""
     for row, same in {"L_R": "CE", "all": "ACP"}.items():
@@ -216,7 +252,8 @@ def test_tables_of_acp_share_their_ends_and_their_numbers():
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("acp")])
 def test_retrieval_never_sees_or_chooses_by_the_text_of_the_target(name):
     for run in TABLES[name].runs:
-        assert (run.select, run.task.name, len(run.points)) == ("source_val", "retrieval", 4)
+        expected = ("last", "retrieval", 8) if name == "acp_convergence" else ("source_val", "retrieval", 4)
+        assert (run.select, run.task.name, len(run.points)) == expected
         assert [run.feeds[m].seen_by for m in run.captions] == ["source test"]
 
 
@@ -241,6 +278,35 @@ def accuracies(table):
         for column, of in numbers.items():
             for metric, value in (of if isinstance(of, dict) else {"top1": of}).items():
                 yield row, column, metric, value
+
+
+@pytest.mark.parametrize(
+    ("paper", "table", "rows", "columns"),
+    [
+        ("MTRAN", "Table 1", 6, 4),
+        ("MTRAN", "Table 2", 6, 2),
+        ("MTRAN", "Table 3", 6, 7),
+        ("MTRAN", "Table 4", 4, 2),
+        ("MTRAN", "Table 5", 4, 7),
+        ("MTRAN", "Table 6", 5, 2),
+        ("MTRAN", "Table 7", 5, 7),
+        ("ACP", "Table 1", 9, 12),
+        ("ACP", "Table 2", 10, 12),
+        ("ACP", "Table 3", 10, 12),
+        ("ACP", "Table 4", 4, 8),
+        ("ACP", "Section 4.3", 2, 2),
+        ("CoDT", "Table 2", 3, 12),
+    ],
+)
+def test_full_tables_have_a_number_in_every_cell(paper, table, rows, columns):
+    found = Counter(cell.row for cell in cells() if (cell.paper, cell.table) == (paper, table))
+    assert list(found.values()) == [columns] * rows
+
+
+def test_no_cell_is_there_twice_and_digits_are_kept():
+    assert len({cell[:4] for cell in cells()}) == len(cells())
+    digits = {cell.value for cell in cells() if cell.paper == "MTRAN" and not re.fullmatch(r"\d\d\.\d\d", cell.value)}
+    assert digits == {"100"}
 
 
 def test_published_means_are_those_of_the_cells(table):
@@ -297,6 +363,7 @@ def test_published_recalls_grow_with_k_and_say_what_the_median_rank_says(name):
         ("mtran_ucf_hmdb", {"ucf": 571, "hmdb": 360}),
         ("mtran_ucf_hmdb_ablations", {"ucf": 571, "hmdb": 360}),
         ("mtran_epic8", {"D1": 313, "D2": 417, "D3": 1030}),
+        ("mtran_epic8_ablations", {"D1": 313, "D2": 417, "D3": 1030}),
         ("xmc_ucf_hmdb", {"ucf": 571, "hmdb": 360}),
         *((name, {"target": 7906}) for name in RUNS if name.startswith("rna_epic100")),
     ],

@@ -1,0 +1,51 @@
+"""The section of a report about several evaluation points: the table's metric after each kept one, as curves."""
+
+from pathlib import Path
+
+import numpy as np
+
+from featcache.errors import FeatcacheError
+from pipelines import tasks
+from pipelines.evaluation.evaluate import by_step
+from pipelines.experiments import Experiment
+from pipelines.report import page, plots
+from pipelines.tables.build import planned_runs
+from pipelines.tables.cells import Line, Table
+from pipelines.training.runs import NotTrainedError
+
+
+def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) -> str:
+    """A panel per shift with a curve per row; "" if the experiment's runs keep one point each."""
+    several = {run.row_shown for run in experiment.runs if run.row and run.kept > 1 and not run.keeps_best}
+    figures, reasons = [], []
+    for shift in table.shifts if several else ():
+        curves = []
+        for line in table.lines:
+            if line.method in several and line.cells[shift].seeds:
+                try:
+                    curves.append(_curve(experiment, line, table.metric, shift, runs, stores))
+                except (FeatcacheError, OSError) as error:
+                    reasons.append(page.paragraph(f"No curve of {line.method} on {shift}: {error}."))
+        if curves:
+            ends = "; ".join(f"{curve.name} {curve.xy[0][1]:.1f} to {curve.xy[-1][1]:.1f}" for curve in curves)
+            alt = f"{tasks.metric(table.metric).words} by step, {shift}: {ends}"
+            figures.append(page.figure(shift, plots.curves(curves, "step", alt)))
+    if not several:
+        return ""
+    words = tasks.metric(table.metric).words
+    intro = f"{words[0].upper()}{words[1:]} on the test clips after each kept evaluation point; mean over seeds."
+    return page.section("Convergence", intro, page.panels(figures), *reasons)
+
+
+def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Path, stores: Path) -> plots.Curve:
+    """Return the curve of one method on one shift, over the seeds that have a result."""
+    seeds = planned_runs(experiment)[line.method, shift]
+    if not line.cells[shift].values:
+        raise NotTrainedError("no run has a result")
+    values: dict[int, list[float]] = {}  # step -> values of the seeds
+    scale = 100 if tasks.metric(metric).is_share else 1
+    for seed in line.cells[shift].values:
+        for step, by_metric in by_step(runs / seeds[seed], stores).items():
+            name = metric if metric in by_metric else metric + experiment.task.stand_in
+            values.setdefault(step, []).append(scale * by_metric[name])
+    return plots.Curve(line.method, tuple((step, float(np.mean(numbers))) for step, numbers in values.items()))
