@@ -44,17 +44,24 @@ def baselines(experiment: Experiment) -> dict[str, str]:
     """Return row -> the row that it is compared with, both as tables show them.
 
     The baseline is the first source-only row with the same net, the same feeds, and the same settings of the method
-    where both methods have them, such as `per_modality`. If there is none, it is the table's first row.
+    where both methods have them, such as `per_modality`. If there is none, it is the table's first row. ConfigError if
+    every row is a baseline.
     """
     configs: dict[str, RunConfig] = {}  # row -> its first run
     for run in experiment.runs:
         if run.row:
             configs.setdefault(run.row_shown, run)
     plain = [row for row, run in configs.items() if _is_source_only(run)]
-    return {
+    over = {
         row: next((base for base in plain if _comparable(run, configs[base])), next(iter(configs)))
         for row, run in configs.items()
     }
+    if all(row == base for row, base in over.items()):
+        raise ConfigError(
+            f"{DELTA_ACC} compares rows, but {experiment.name!r} has no row to compare with {first(over)}; keep the "
+            "source-only row and another one (--only)"
+        )
+    return over
 
 
 def _is_source_only(run: RunConfig) -> bool:

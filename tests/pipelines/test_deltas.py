@@ -225,6 +225,15 @@ def test_one_label_is_refused_with_the_metric_that_there_is():
         build(measured(toy, metrics=("top1",)), toy, "delta_acc")
 
 
+@pytest.mark.parametrize("row", ["source-only", "DANN"])
+def test_a_row_alone_has_nothing_to_be_compared_with(row):
+    alone = kitchens().changed(only=[row])
+    with pytest.raises(ConfigError, match=rf"delta_acc.*'toy'.*{row};.*--only"):
+        build(measured(alone), alone, "delta_acc")
+    both = kitchens().changed(only=["DANN", "RNA"])
+    assert baselines(both) == {"DANN": "DANN", "RNA": "DANN"}
+
+
 @pytest.mark.parametrize("name", ["acp_ablation", "codt_kinect"])
 def test_other_tasks_are_refused(name):
     task = experiments.load(name).task.name
