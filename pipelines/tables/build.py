@@ -126,18 +126,20 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
 def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, headline: bool) -> tuple[Line, ...]:
     """Return the lines, and among them the rows that the paper prints and no run makes.
 
-    A quoted row is directly before the row that follows it in the paper's table. One without a number in this metric is
-    left out.
+    A quoted row is directly before the row that follows it in the paper's table. One without a number in this metric
+    and these columns is left out.
     """
     before: dict[str, list[Line]] = {}  # row of a run -> quoted rows
     waiting: list[Line] = []
     for row in experiment.published or {}:
         if row not in experiment.quoted:
             before[row], waiting = waiting, []
-        elif numbers := experiment.published_numbers(row, metric, headline):
+        else:
+            numbers = experiment.published_numbers(row, metric, headline)
             cells = {shift: Cell({}, (), numbers.get(shift)) for shift in lines[0].cells}
             mean = Cell({}, (), _mean_of(numbers, cells))
-            waiting.append(Line(row, "", "", label_free=True, cells=cells, mean=mean, gain=Cell({}, ())))
+            line = Line(row, "", "", label_free=True, cells=cells, mean=mean, gain=Cell({}, ()))
+            waiting += [line] * has_published([line])
     rows = {run.row_shown: run.row for run in experiment.runs}
     return (*(line for each in lines for line in (*before.get(rows[each.method], []), each)), *waiting)
 

@@ -194,6 +194,13 @@ def test_rows_that_no_run_makes_are_quoted_where_the_paper_has_them():
     assert "TA3N" not in render(rows(toy), toy.changed(only=["source-only"]))
 
 
+def test_a_quoted_row_whose_only_number_is_a_mean_is_left_out_of_a_table_of_one_shift():
+    toy = replace(experiment(published={"SCAN": {"mean": 98.0}}), quoted=("SCAN",))
+    assert "SCAN" in render(rows(toy), toy)
+    one = replace(toy, runs=tuple(run for run in toy.runs if run.test == "night"))
+    assert "SCAN" not in render(rows(one), one)
+
+
 def test_a_printed_mean_is_kept_when_it_is_given():
     toy = experiment(published={"source-only": {"mean": 46.21}})
     assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.21)"
