@@ -6,7 +6,8 @@
     L_g(u, v) = λ_g R(E‖u‖, E‖v‖),   L_c(u, v) = λ_c Σ_class R(E‖u_class‖, E‖v_class‖),   R(a, b) = (a/b - b/a)²
 
 i, j are modalities, s and t source and target; the sum over i in UDA is the paper's L_mod (mod=False: without). A run
-with a target is UDA, a run without one is DG.
+with a target is UDA, a run without one is DG. The paper's L_RNA are the terms in L_g and L_c only (Eq. 2, 3): "UDA
+(L_RNA)" of its tables is lambda_d=0, lambda_im=0.
 
 Implementation details
   1. λ_g and λ_c are factors here; the printed Eq. 1 has them inside the loss. L_mod shares them (paper: "requires only

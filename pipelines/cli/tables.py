@@ -12,7 +12,7 @@ from pipelines.cli._shared import PATH, Job, experiment_options
 @click.option(
     "--metric",
     help="A name from `featcache list metrics`, with /LABEL or /SIDE/MODALITY behind it where results have them; or "
-    "`norms` for a table of feature norms.  "
+    "`norms` for a table of feature norms. `delta_acc` is RNA's ΔAcc, for experiments with several labels.  "
     "[default: the headline metric of the experiment's task]",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
@@ -25,6 +25,7 @@ def table(job: Job, metric: str | None, format: str) -> None:
     Examples:
       featcache table kitchens --stores demo/stores --runs demo/runs
       featcache table kitchens --runs demo/runs --metric mean_class --format latex
+      featcache table rna_epic100 --metric delta_acc
     """
     from pipelines.evaluation import results
     from pipelines.tables import build as tables

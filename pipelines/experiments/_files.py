@@ -145,7 +145,8 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
                     measured = tasks.metric(metric or experiment.task.headlines[0])
                 except ConfigError as error:
                     raise ConfigError(f"{cell}: {error}") from None
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= measured.most:
+                least = -measured.most if measured.is_gain else 0
+                if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= measured.most:
                     unit = "a number in per cent" if measured.is_share else measured.unit
-                    limits = "of at least 0" if measured.unit == "a rank" else f"from 0 to {measured.most}"
+                    limits = "of at least 0" if measured.unit == "a rank" else f"from {least} to {measured.most}"
                     raise ConfigError(f"{cell}={value!r} must be {unit} {limits}")

@@ -7,6 +7,8 @@ first, so their ± is over seeds too. Missing results are named below the table;
     build(rows, experiment)  -> Table      all numbers; the report uses it too
     render(rows, experiment) -> str        Markdown that also lines up in a terminal, CSV, or LaTeX
     norms_table(...)                       how far apart the modalities' feature norms are, per method (RNA, Table 1)
+
+`build` also makes the table of ΔAcc from the tables of several metrics (deltas.py).
 """
 
 import statistics
@@ -23,6 +25,8 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
+from pipelines.tables.deltas import DELTA_ACC, averaged_metrics, baselines, gains
+from pipelines.tables.deltas import note as baselines_note
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines.tables.notes import (
     SEEN,
@@ -63,6 +67,8 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     """
     headline = experiment.task.headline({row.metric for row in rows if row.run in experiment.by_id})
     metric = metric or headline
+    if metric == DELTA_ACC:
+        return _delta_acc(rows, experiment)
     planned = planned_runs(experiment, metric)
     if not planned and metric.startswith("validator/"):
         raise ConfigError(f"no run of {experiment.name!r} has {metric!r}; validators: {', '.join(VALIDATORS)}")
@@ -83,19 +89,45 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
     shown = _with_quoted(lines, experiment, metric, metric == headline)
-    below = [*damaged(rows), *notes(experiment, metric, shown, planned, results)]
+    below = [*damaged(rows), *notes(experiment, metric, shown, planned, results), *_stray(rows, experiment)]
+    return Table(experiment.name, metric, shifts, shown, tuple(below))
+
+
+def _stray(rows: Sequence[Result], experiment: Experiment) -> list[Note]:
+    """A note on results of runs that the experiment once had, if there are any."""
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
-    if stray:
-        below.append(Note(f"Left out: results of runs that are no longer part of the experiment ({len(stray)})."))
-    return Table(experiment.name, metric, shifts, shown, tuple(below))
+    return [Note(f"Left out: results of runs that are no longer part of the experiment ({len(stray)}).")] * bool(stray)
+
+
+def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
+    """Return the table of ΔAcc, from the tables of the metrics that it averages."""
+    metrics = averaged_metrics(rows, experiment)
+    tables = [build(rows, experiment, metric) for metric in metrics]
+    measured: dict[str, dict[str, Result]] = {}  # id of a run -> metric -> result
+    for row in rows:
+        if row.metric in metrics:
+            measured.setdefault(row.run, {})[row.metric] = replace(row, metric=DELTA_ACC)
+    results = {run: found[metrics[0]] for run, found in measured.items() if len(found) == len(metrics)}
+    over = baselines(experiment)
+    lines = []
+    for line, cells in zip(tables[0].lines, gains(tables, over).values(), strict=True):
+        name = next(run.row for run in experiment.runs if run.row_shown == line.method)
+        published = experiment.published_numbers(name, DELTA_ACC, headline=False)
+        cells = {shift: replace(cell, published=published.get(shift)) for shift, cell in cells.items()}
+        mean = replace(_mean(cells.values()), published=_mean_of(published, cells))
+        lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
+    shown, planned = _with_quoted(lines, experiment, DELTA_ACC, headline=False), planned_runs(experiment)
+    below = [*damaged(rows), *notes(experiment, DELTA_ACC, shown, planned, results), *_stray(rows, experiment)]
+    below = sorted([baselines_note(over), *below], key=lambda note: not note.loud)
+    return Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, tuple(below))
 
 
 def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, headline: bool) -> tuple[Line, ...]:
     """Return the lines, and among them the rows that the paper prints and no run makes.
 
     A quoted row is directly before the row that follows it in the paper's table; none is before the first line, with
-    which the others are compared. One without a number in this metric is left out.
+    which the others are compared. One without a number in this metric and these columns is left out.
     """
     before: dict[str, list[Line]] = {}  # row of a run -> quoted rows
     waiting: list[Line] = []
@@ -104,10 +136,12 @@ def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, hea
         if row not in experiment.quoted:
             if lines and row != rows[lines[0].method]:
                 before[row], waiting = waiting, []
-        elif numbers := experiment.published_numbers(row, metric, headline):
+        else:
+            numbers = experiment.published_numbers(row, metric, headline)
             cells = {shift: Cell({}, (), numbers.get(shift)) for shift in lines[0].cells}
             mean = Cell({}, (), _mean_of(numbers, cells))
-            waiting.append(Line(row, "", "", label_free=True, cells=cells, mean=mean, gain=Cell({}, ())))
+            line = Line(row, "", "", label_free=True, cells=cells, mean=mean, gain=Cell({}, ()))
+            waiting += [line] * has_published([line])
     return (*(line for each in lines for line in (*before.get(rows[each.method], []), each)), *waiting)
 
 

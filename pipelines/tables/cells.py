@@ -121,6 +121,11 @@ class Table:
         return " %" if tasks.metric(self.metric).is_share else ""
 
     @property
+    def of_gains(self) -> bool:
+        """True if the numbers are differences from a baseline already."""
+        return tasks.metric(self.metric).is_gain
+
+    @property
     def pick(self) -> Callable[..., Any]:
         """The function that returns the best of several numbers: `max`, or `min` if lower is better."""
         return max if tasks.metric(self.metric).higher else min
@@ -154,7 +159,7 @@ class Table:
             columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]
         if len(self.shifts) > 1:
             columns["mean"] = lambda line: line.mean.text(digits)
-        if len(self.lines) > 1:
+        if len(self.lines) > 1 and not self.of_gains:
             columns[f"vs {self.baseline}"] = lambda line: (
                 "" if line.quoted or line.method == self.baseline else line.gain.text(digits, "+")
             )

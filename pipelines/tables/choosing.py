@@ -73,9 +73,11 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     """
     if metric is None:
         metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
-    if not (tasks.metric(metric).is_share and tasks.metric(metric).higher):
+    measure = tasks.metric(metric)
+    if not (measure.is_share and measure.higher) or measure.is_gain:
         raise ConfigError(
-            f"metric {metric!r} is not in per cent, or less of it is better; choose one such as top1 or t2v/R@1"
+            f"metric {metric!r} is not in per cent, less of it is better, or it compares rows; choose one such as top1 "
+            "or t2v/R@1"
         )
     grid = [["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]]
     cells = _cells(rows, experiment, metric)

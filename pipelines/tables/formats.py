@@ -53,7 +53,7 @@ def tidy_csv(table: Table) -> str:
     writer.writerow(heads.split())
     loud = " ".join(note.text for note in table.notes if note.loud)
     for line in table.all_lines:
-        compared = line.method != table.baseline and not line.quoted
+        compared = line.method != table.baseline and not line.quoted and not table.of_gains
         summaries = {"mean": line.mean} | ({f"vs {table.baseline}": line.gain} if compared else {})
         for column, cell in {**line.cells, **summaries}.items():
             values = cell.values

@@ -37,6 +37,7 @@ class Metric:
     most: float = 100  #: the largest value that can be published
     higher: bool = True  #: True if higher values are better
     least_classes: int = 0  #: classes that a label needs, so that the metric is not trivial
+    is_gain: bool = False  #: True for a difference between two rows of a table, which may be negative
 
     @property
     def title(self) -> str:

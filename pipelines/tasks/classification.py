@@ -27,6 +27,9 @@ OF_ALL_LABELS = {
         least_classes=SIX,
     ),
 }
+OF_TABLES = {  #: made of the results of several runs, when a table is built
+    "delta_acc": Metric("ΔAcc: mean over labels and action of the gain in top-1 accuracy", is_gain=True)
+}
 NORMS = {
     "norm": Metric("mean L2 norm of the features that enter the classifier", unit="a norm"),
     "cv_s": Metric("CV of norms, source side", unit="a coefficient", most=1),
@@ -39,7 +42,7 @@ class Classification(Task):
     """Classification of clips."""
 
     name = "classification"
-    metrics = PER_LABEL | OF_ALL_LABELS | NORMS
+    metrics = PER_LABEL | OF_ALL_LABELS | OF_TABLES | NORMS
     headlines = ("top1", "top1/action")
     validators = tuple(VALIDATORS)
     has_class_scores = True

@@ -200,6 +200,13 @@ def test_no_quoted_row_is_before_the_row_that_others_are_compared_with():
     assert list(cells(render(rows(toy), toy)))[1:4] == ["source-only", "SCAN", "VSRN"]
 
 
+def test_a_quoted_row_whose_only_number_is_a_mean_is_left_out_of_a_table_of_one_shift():
+    toy = replace(experiment(published={"SCAN": {"mean": 98.0}}), quoted=("SCAN",))
+    assert "SCAN" in render(rows(toy), toy)
+    one = replace(toy, runs=tuple(run for run in toy.runs if run.test == "night"))
+    assert "SCAN" not in render(rows(one), one)
+
+
 def test_a_printed_mean_is_kept_when_it_is_given():
     toy = experiment(published={"source-only": {"mean": 46.21}})
     assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.21)"
