@@ -122,7 +122,7 @@ def loads(data: bytes | str, place: str, *, error: type[FeatcacheError] = Config
 
 
 def from_json(data: Any, kind: Any, where: str = "", *, newer: bool = False) -> Any:
-    """Convert JSON to a value of type `kind`; missing keys take their defaults.
+    """Convert JSON to a value of type `kind`; missing keys take their `earlier` value, or else their default.
 
     ConfigError for unknown keys (unless `newer`), wrong types and numbers out of range.
     """
@@ -167,7 +167,7 @@ def _dataclass(data: Any, kind: Any, where: str, newer: bool) -> Any:
     values = {
         key: from_json(part, hints[key], join(where, key), newer=newer) for key, part in data.items() if key in hints
     }
-    return kind(**values)
+    return kind(**earlier(kind) | values)
 
 
 def verify(value: Any, kind: Any, where: str) -> None:
@@ -244,6 +244,14 @@ def _field_hints(kind: Any) -> dict[str, Any]:
 
 
 hints_of: Callable[[Any], dict[str, Any]] = cache(_field_hints)  #: field of a dataclass -> its type
+
+
+def _before(kind: Any) -> dict[str, Any]:
+    return {field.name: field.metadata["before"] for field in fields(kind) if "before" in field.metadata}
+
+
+#: field that was added to a dataclass -> its value in documents without it, as the field's metadata give it ("before")
+earlier: Callable[[Any], dict[str, Any]] = cache(_before)
 
 
 def join(where: str, key: str) -> str:

@@ -1,4 +1,7 @@
-"""Ranges of the numbers of a `Params`: `T: float = within(0.8, 0, 1, below=True)`.
+"""Fields of a `Params`: the ranges of its numbers, and fields that earlier runs did not have.
+
+    T: float = within(0.8, 0, 1, below=True)
+    dropout_at: str = added("logits", before="features")
 
 >>> from heads.methods import xmc
 >>> allowed = ranges(xmc.Params)
@@ -11,6 +14,7 @@ from math import inf
 from typing import Any, TypeVar
 
 N = TypeVar("N", int, float)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,26 @@ class Range:
         return f"in {'[('[self.above]}{self.low:g}, {self.high:g}{'])'[self.below]}"
 
 
-def within(default: N, low: float, high: float = inf, *, above: bool = False, below: bool = False) -> N:
-    """Declare a field of `Params` in [low, high], which the run checks. `above` excludes low, `below` excludes high."""
-    number: N = field(default=default, metadata={"range": Range(low, high, above, below)})
+def within(
+    default: N, low: float, high: float = inf, *, above: bool = False, below: bool = False, before: N | None = None
+) -> N:
+    """Declare a field of `Params` in [low, high], which the run checks. `above` excludes low, `below` excludes high.
+
+    before: as in `added`, for a field that earlier runs did not have.
+    """
+    earlier = {} if before is None else {"before": before}
+    number: N = field(default=default, metadata={"range": Range(low, high, above, below), **earlier})
     return number
+
+
+def added(default: V, *, before: V) -> V:
+    """Declare a field that earlier versions did not have; `before` is the value that runs of those versions had.
+
+    A configuration without the field is read with `before`, and a field of this value is not written. Configurations of
+    earlier runs so keep their meaning and their id.
+    """
+    value: V = field(default=default, metadata={"before": before})
+    return value
 
 
 def ranges(params: Any) -> dict[str, Range]:

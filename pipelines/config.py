@@ -19,7 +19,7 @@ from featcache import registry
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
 from heads import methods, nets
-from heads.params import ranges
+from heads.params import added, ranges
 from pipelines import settings, tasks
 from pipelines.measures.validators import ORACLE, RULES, VALIDATORS
 
@@ -105,7 +105,7 @@ class RunConfig:
     train_split: str = "train"
     test_split: str = "test"
     holdout: float = 0.0  #: seeded, class-stratified share of source rows kept as "source_val"
-    preparation: Preparation = Preparation()  #: of all features; written only if it is not the default
+    preparation: Preparation = added(Preparation(), before=Preparation())  #: of all features
     absent: str = "refuse"  #: for rows that lack a modality: refuse | drop | mask (only nets that read `present`)
     steps: int = 6000
     epoch: int | str = "target"  #: steps between two calls of begin_epoch, or one pass over "source" or "target"
@@ -167,7 +167,7 @@ class RunConfig:
     @cached_property
     def id(self) -> str:
         """The name of the run's folder: a readable prefix, and a hash of everything except `row`."""
-        content = _without(self.to_json(), "row")
+        content = {name: value for name, value in self.to_json().items() if name != "row"}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         given = f"with-{self.target}" if self.target else ""
         words = [settings.name_of(self.method), "+".join(self.source), given, f"on-{self.test}", f"s{self.seed}"]
@@ -177,14 +177,16 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values; `from_json` is the inverse.
 
-        The default preparation is left out, so that the ids of runs from before there was one stay the same.
+        It leaves out fields with the values that runs had before there were these fields (`heads.params.added`), so
+        that the ids of such runs stay the same.
         """
-        return self.all_settings if self.preparation != Preparation() else _without(self.all_settings, "preparation")
+        content: dict[str, Any] = settings.to_json(self, RunConfig)
+        return content
 
     @property
     def all_settings(self) -> dict[str, Any]:
         """All settings as plain JSON values."""
-        content: dict[str, Any] = settings.to_json(self, RunConfig)
+        content: dict[str, Any] = settings.to_json(self, RunConfig, whole=True)
         return content
 
     @classmethod
@@ -192,10 +194,6 @@ class RunConfig:
         """Make a configuration from its JSON; ConfigError for unknown names and wrong types."""
         config: RunConfig = settings.from_json(data, cls)
         return config
-
-
-def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name != key}
 
 
 def override(config: RunConfig, *changes: str) -> RunConfig:

@@ -8,22 +8,31 @@ from dataclasses import is_dataclass
 from typing import Any, Union, get_args, get_origin
 
 from featcache.errors import ConfigError
-from featcache.schema import Named, check_key, from_json, hints_of, join, registry_of, spelled, verify
+from featcache.schema import Named, check_key, earlier, from_json, hints_of, join, registry_of, spelled, verify
 
 __all__ = ["Named", "assign", "from_json", "name_of", "to_json", "verify"]
 
 
-def to_json(value: Any, kind: Any) -> Any:
-    """Convert a value of type `kind` to JSON. Equal values give equal JSON: 1 in a float field is 1.0."""
+def to_json(value: Any, kind: Any, *, whole: bool = False) -> Any:
+    """Convert a value of type `kind` to JSON. Equal values give equal JSON: 1 in a float field is 1.0.
+
+    A field of its `earlier` value is left out, as in documents from before there was the field, unless `whole`.
+    """
     if registry_of(kind):
-        return {"name": name_of(value), **to_json(value, type(value))}
+        return {"name": name_of(value), **to_json(value, type(value), whole=whole)}
     if is_dataclass(kind):
-        return {name: to_json(getattr(value, name), hint) for name, hint in hints_of(kind).items()}
+        fields = {name: (getattr(value, name), hint) for name, hint in hints_of(kind).items()}
+        unwritten = {} if whole else earlier(kind)
+        return {
+            name: to_json(part, hint, whole=whole)
+            for name, (part, hint) in fields.items()
+            if name not in unwritten or part != unwritten[name]
+        }
     origin, args = get_origin(kind), get_args(kind)
     if origin is dict:
-        return {key: to_json(part, args[1]) for key, part in value.items()}
+        return {key: to_json(part, args[1], whole=whole) for key, part in value.items()}
     if origin is tuple:
-        return [to_json(part, args[0]) for part in value]
+        return [to_json(part, args[0], whole=whole) for part in value]
     return float(value) if kind is float else value
 
 
@@ -48,9 +57,9 @@ def assign(data: Any, kind: Any, path: str, text: str, where: str = "") -> Any:
 
 
 def _parse(text: str, kind: Any, where: str) -> Any:
-    """Parse the text of a setting into JSON of type `kind`."""
-    if registry_of(kind):
-        return {"name": text}
+    """Parse the text of a setting into JSON of type `kind`; the name of a `Params` gives all its defaults."""
+    if registry := registry_of(kind):
+        return to_json(registry(text)(), kind, whole=True)
     origin, args = get_origin(kind), get_args(kind)
     if origin is tuple:
         parts = [part.strip() for part in text.strip().strip("()[]").split(",")]

@@ -17,7 +17,9 @@ Implementation details
      λ is 0.2 and the cross entropy has weight 0.2, so λ is 1 relative to it; the reversal ramps up to λ_d = 0.2.
   4. The scores of the modalities are added before the softmax (MM-SADA's code). With several label kinds, the L_C and
      the d of all kinds are added.
-  5. Predictions are those of C. The 0.01 class balance term of TLL's code, which is not in the paper, is left out.
+  5. Where only logits feel the net's dropout, C and C' drop different features, as the authors' classifiers do, each of
+     which has its own dropout. In MM-SADA's code both classify the same dropped features.
+  6. Predictions are those of C. The 0.01 class balance term of TLL's code, which is not in the paper, is left out.
 Deviation: features are frozen, so F is the net's own layer; the papers also train the backbone.
 Shapes: B rows, K classes.
 """

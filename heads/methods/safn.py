@@ -11,8 +11,8 @@ Implementation details
   3. λ_ent = 0 is SAFN; above 0 it is the paper's SAFN+ENT, with the entropy of the fused prediction.
   4. Rows that lack m count in no term of m; several source domains count as one source.
   5. The authors' head has batch normalisation, and multiplies features by √0.5 in training, so that dropout does not
-     change their mean square. Here the net is the run's: with a dropout of 0.5, norms are about √2 larger in training
-     than in tests.
+     change their mean square. Here the net is the run's. The adapter's features have the same norm in training and in
+     tests; with dropout_at="features" and a dropout of 0.5, norms are about √2 larger in training.
 Deviation: features are frozen, so the encoder is the net's own layer; the paper also trains the backbone.
 """
 

@@ -15,7 +15,7 @@ The source stage is `source_only` on the same net, and `init_from` names it. MTR
 Implementation details
   1. The code updates the prototypes every 100 steps: `RunConfig.epoch=100`.
   2. The code labels each batch from the features of that step. Here the sweep that finds the prototypes also labels the
-     rows, in eval mode: the code's features have no dropout, but those of a batch here may have.
+     rows, in eval mode: the code's features have no dropout, but those of a batch have it on some nets (`mtran`).
   3. y' come from the first sweep, before any update: features are cached, so the code's frozen copy of the source's net
      would give the same labels in each step.
   4. L_self is the mean over all rows, so its weight grows as more of them become reliable.

@@ -1,7 +1,7 @@
 """Adapter: one trainable layer per modality over frozen features, so that alignment losses have layers to train.
 
-    f_m = Dropout(act(W_m x_m + b_m))          x_m: mean of the clip's windows;  f_m in R^D
-    z   = Σ_m G_m f_m + g                      late fusion: the modalities' scores are added, or averaged
+    f_m = act(W_m x_m + b_m)                   x_m: mean of the clip's windows;  f_m in R^D
+    z   = Σ_m G_m Dropout(f_m) + g             late fusion: the modalities' scores are added, or averaged
 
 Both domains share all weights. By default nothing is normalised between F and a loss, because RNA aligns norms.
 
@@ -19,6 +19,10 @@ Implementation details
      (code of relative rotation), `Params(dim=256, act="none", dropout=0.0, batch_norm=True)` SHOT's bottleneck. In
      training each side is normalised by its own batch, in tests all rows by running averages over the batches of all
      sides. A norm loss then changes little except BN's scale and shift.
+  6. Losses on features take f_m before dropout, and only logits feel it: so does MM-SADA's code, on whose protocols XMC
+     and RNA are built. Each call of `classify` draws its own mask. `dropout_at="features"` is f_m = Dropout(act(..)),
+     which all losses on features feel, z = Σ_m G_m f_m + g: the place in the code of Relative Rotation, and of all runs
+     from before there was the choice.
 Shapes: B batch, I entries of a row, D features, K classes.
 """
 
@@ -31,12 +35,13 @@ from heads.batch import Side, Spec, Sweep
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
 from heads.nets._norm import BatchNorm
-from heads.params import within
+from heads.params import added, within
 from heads.parts import parts
 from heads.units import Standardise
 
 ACTIVATIONS = {"relu": nn.ReLU, "none": nn.Identity}
 FUSIONS = ("sum", "mean")
+PLACES = ("logits", "features")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Params:
     fusion: str = "sum"  #: fusion of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC)
     standardise: bool = False  #: standardise x_m over the source; in new runs take preparation.units=source
     batch_norm: bool = False  #: normalise the entries of each feature before act, as the heads of ROD and SHOT do
+    dropout_at: str = added("logits", before="features")  #: logits (in `classify`: MM-SADA) | features (in `encode`)
 
 
 class Adapter(Net):
@@ -62,12 +68,16 @@ class Adapter(Net):
             raise ValueError(f"no net.act {params.act!r}; choose from {', '.join(ACTIVATIONS)}")
         if params.fusion not in FUSIONS:
             raise ValueError(f"no net.fusion {params.fusion!r}; choose from {', '.join(FUSIONS)}")
+        if params.dropout_at not in PLACES:
+            raise ValueError(f"no net.dropout_at {params.dropout_at!r}; choose from {', '.join(PLACES)}")
         self.dim = params.dim
         self.parts = parts(params.dim, tuple(spec.classes))
         bias = not params.batch_norm  # BN would cancel a bias
         self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim, bias) for m, shape in spec.shapes.items()})
         self.BN = nn.ModuleDict({m: BatchNorm(params.dim) for m in spec.shapes} if params.batch_norm else {})
-        self.after = nn.Sequential(ACTIVATIONS[params.act](), nn.Dropout(params.dropout))
+        drop = {at: nn.Dropout(params.dropout) if at == params.dropout_at else nn.Identity() for at in PLACES}
+        self.after = nn.Sequential(ACTIVATIONS[params.act](), drop["features"])
+        self.before_logits = drop["logits"]
         self.classifier = LateFusion(spec, params.dim, self.parts, mean=params.fusion == "mean")
         self.units = Standardise(spec) if params.standardise else None
         self.has_source = "source" in spec.rows
@@ -92,7 +102,7 @@ class Adapter(Net):
 
     def classify(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return label -> logits (B, K) of all modalities in f together."""
-        logits: dict[str, Tensor] = self.classifier(f)
+        logits: dict[str, Tensor] = self.classifier({m: self.before_logits(f_BD) for m, f_BD in f.items()})
         return logits
 
 

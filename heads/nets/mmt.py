@@ -8,6 +8,7 @@ E_e are embeddings of the experts, P_t of time. Text: heads/nets/_experts.py.
 
 Implementation details
   1. Layers are BERT's: normalised after each residual, GELU, dropout; tokens are normalised before the first layer.
+     The dropout is a part of these layers, so losses on embeddings feel it, as does L_R.
   2. P_t: window t of T has position ⌊t P/T⌋ of P, where P is the largest number of windows that training draws of an
      expert. A position is a share of the clip; the paper counts seconds. With one window per clip a sequence is a token
      and its copy.

@@ -12,7 +12,8 @@ Implementation details
   1. Up to 3 combinations of n frames are summed: numbers ⌈i C / 3⌉ of all C in lexicographic order, the same for all
      rows. The combinations of one n share V_mn. (Code of EK100's challenge, by the authors of TA3N.)
   2. That code has one more ReLU before V_mn, which has no effect because frames are not negative. The dropout on f' is
-     from the code; RNA's text mentions only the first dropout, and refers to the code up to f'.
+     from the code; RNA's text mentions only the first dropout, and refers to the code up to f'. Both stand before the
+     features that losses align, as in the code, so there is no `dropout_at` as in the adapter.
   3. The code joins the modalities to one frame of 3072 numbers; RNA has a network per modality, as here. Widths are
      RNA's: f' in R^1024, verb and noun in R^256 each. The paper does not state the width of the frames.
   4. A row with fewer or more present windows than T is read at the centres of T equal stretches of its windows, as by

@@ -158,7 +158,7 @@ def _naming(runs: Sequence[RunConfig]) -> set[str]:
     """Return the settings of method, net and feeds, such as "method.entropy", in which rows of one method differ."""
     values: dict[tuple[str, ...], dict[str, set[str]]] = {}  # method, net, path -> row -> values
     for run in runs:
-        content = run.to_json()
+        content = run.all_settings
         kinds = content["method"]["name"], content["net"]["name"]
         for path, value in _parts(content).items() if run.row else ():
             values.setdefault((*kinds, path), {}).setdefault(run.row, set()).add(str(value))
@@ -166,7 +166,7 @@ def _naming(runs: Sequence[RunConfig]) -> set[str]:
 
 
 def _parts(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run's JSON that may name its row, by path."""
+    """Return the settings of a run that may name its row, by path."""
     parts = {"method": content["method"], "net": content["net"]}
     parts |= {f"feeds.{modality}": feed for modality, feed in content["feeds"].items()}
     return {f"{part}.{name}": value for part, settings in parts.items() for name, value in settings.items()}
@@ -179,7 +179,7 @@ def _renaming(old: RunConfig, new: RunConfig, settings: Sequence[str], naming: s
     differ, as `method.entropy` of CDAN and CDAN+E. A number counts if it is or becomes 0, or if the name has it ("T =
     0.9"): other numbers are hyper-parameters, which `choose` compares under the row's name.
     """
-    before, after = _parts(old.to_json()), _parts(new.to_json())
+    before, after = _parts(old.all_settings), _parts(new.all_settings)
     renamed = {
         side for side in ("source", "target", "init_from") if bool(getattr(old, side)) != bool(getattr(new, side))
     }

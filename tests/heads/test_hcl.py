@@ -23,7 +23,7 @@ def prepared(spec, **params):
         for p in method.net.parameters():
             p.mul_(3.0)  # surer, so that the weights of rows differ
         method.begin_epoch(0, lambda _: iter([rows]))
-        for p in [*method.net.parameters(), *method.history.parameters()]:
+        for p in [*method.net.parameters(), *method.history.parameters(), *method.recorded[0].parameters()]:
             p.add_(0.1 * torch.randn_like(p))
     return method, rows
 
@@ -69,6 +69,7 @@ def test_losses_equal_the_naive_loops(spec):
     t.index[7] = 3  # drawn twice: both are positives
     f, f_past, hcid, hccd = method.net.encode(t), method.history.net.encode(t), 0.0, 0.0
     z, z_past = method.net.classify(f), method.history.net.classify(f_past)
+    z_recorded = method.recorded[0].net.predict(t)
     for label, part in method.net.parts.items():
         q, k = (torch.cat([g[m][:, part] for m in spec.shapes], 1).tolist() for g in (f, f_past))
         p, past = z[label].softmax(1).tolist(), z_past[label].softmax(1).tolist()
@@ -79,7 +80,7 @@ def test_losses_equal_the_naive_loops(spec):
             phi = [gamma[j] * math.exp(cosine(q[i], k[j]) / 0.2) for j in range(8)]
             same = sum(phi[j] for j in range(8) if t.index[j] == t.index[i])
             hcid -= math.log(same / sum(phi)) / 8
-            said = method.get_buffer(f"z_s:{label}")[t.index[i]].softmax(0).tolist()
+            said = z_recorded[label][i].softmax(0).tolist()
             kl = sum(a * math.log(a / b) for a, b in zip(said, past[i], strict=True))
             hccd -= math.exp(-kl) * math.log(p[i][method.get_buffer(f"y:{label}")[t.index[i]]]) / 8
     terms = method.losses(Batch(target=t), 0.5)
@@ -90,7 +91,7 @@ def test_losses_equal_the_naive_loops(spec):
 def test_only_the_net_learns():
     method, _ = prepared(SPEC)
     sum(method.losses(batch(SPEC, TARGET), 0.5).values()).backward()
-    assert all(p.grad is None for p in method.history.parameters())
+    assert all(p.grad is None for model in (method.history, *method.recorded) for p in model.parameters())
     assert {name for name, p in method.named_parameters() if p.requires_grad} == {
         name for name, _ in method.named_parameters() if name.startswith("net.")
     }
@@ -138,13 +139,41 @@ def test_the_history_follows_each_step_after_its_update():
         assert not torch.allclose(mine, now)
 
 
+@pytest.mark.parametrize("every", [0, 2, 3])
+def test_both_historical_models_become_the_net_every_so_many_steps(every):
+    """Until then one is an average of weights, and the other the net at the last recording."""
+    method, _ = prepared(SPEC, m=0.75, every=every)
+    method.begin_epoch(0, lambda _: iter([side(SPEC, 18, labelled=False, seed=3)]))
+    average, recorded = ([p.detach().clone() for p in method.net.parameters()] for _ in range(2))
+    optimizer = torch.optim.SGD(method.net.parameters(), lr=0.1)
+    for step in range(1, 8):
+        for _, terms in method.rounds(batch(SPEC, TARGET, seed=step), step / 8):
+            method.zero_grad()
+            sum(terms.values()).backward()
+            optimizer.step()
+        now = [p.detach().clone() for p in method.net.parameters()]
+        average = [0.75 * old + 0.25 * new for old, new in zip(average, now, strict=True)]
+        if step in {0: (), 2: (2, 4, 6), 3: (3, 6)}[every]:
+            average, recorded = now, now
+        for model, expected in ((method.history, average), (method.recorded[0], recorded)):
+            for mine, theirs in zip(model.parameters(), expected, strict=True):
+                assert torch.allclose(mine, theirs, atol=1e-6)
+    assert not torch.allclose(average[0], recorded[0], atol=1e-6)
+
+
+def test_the_recorded_model_is_not_saved_with_the_weights():
+    """So weights of runs from before there was one still fit, and predictions do not need it."""
+    method, _ = prepared(SPEC)
+    assert {name.partition(".")[0] for name in method.state_dict()} == {"net", "history"}
+
+
 @SPECS
-def test_the_source_is_heard_once_and_labels_are_found_anew(spec):
+def test_the_source_is_recorded_once_and_labels_are_found_again_in_each_epoch(spec):
     method, rows = prepared(spec)
-    said = {label: method.get_buffer(f"z_s:{label}").clone() for label in spec.classes}
+    recorded = [p.clone() for p in method.recorded[0].parameters()]
     with torch.no_grad():
         method.begin_epoch(1, lambda _: iter([rows]))
+    for mine, before in zip(method.recorded[0].parameters(), recorded, strict=True):
+        assert torch.equal(mine, before)
     for label, z in method.predict(rows).items():
-        assert torch.equal(method.get_buffer(f"z_s:{label}"), said[label])
-        assert not torch.allclose(said[label], z)
         assert torch.equal(method.get_buffer(f"y:{label}"), z.argmax(1))

@@ -130,10 +130,36 @@ def test_adapter_activation_and_dropout():
     s = side(SPEC, rows=64, labelled=True)
     assert (build(SPEC).encode(s)["rgb"] >= 0).all()
     assert (build(SPEC, act="none").encode(s)["rgb"] < 0).any()
-    net = build(SPEC, act="none", dropout=0.25, dim=64).train()
+    net = build(SPEC, act="none", dropout=0.25, dropout_at="features", dim=64).train()
     assert 0.2 < (net.encode(s)["rgb"] == 0).float().mean() < 0.3
+    with pytest.raises(ValueError, match="no net.dropout_at 'both'; choose from logits, features"):
+        build(SPEC, dropout_at="both")
     with pytest.raises(ValueError, match="no net.act 'gelu'; choose from relu, none"):
         build(SPEC, act="gelu")
+
+
+WITH_A_PLACE = [module for module in NETS if "dropout_at" in module.Params.__dataclass_fields__]
+
+
+@pytest.mark.parametrize("module", WITH_A_PLACE, ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("spec", [SPEC, EK], ids=["one label", "two labels"])
+@pytest.mark.parametrize("dropout_at", ["logits", "features"])
+def test_dropout_is_at_its_place(module, spec, dropout_at):
+    """At the logits features are those of eval mode, and scores are random; otherwise only features are random."""
+    net, s = contract.build(module, spec, {"dropout": 0.5, "dropout_at": dropout_at}), side(spec, labelled=True)
+    f_eval, z_eval = net.encode(s), net.predict(s)
+    net.train()
+    f, again = net.encode(s), net.encode(s)
+    z, z_again = net.classify(f), net.classify(f)
+    for m, f_BD in f.items():
+        assert torch.equal(f_BD, again[m]) == torch.equal(f_BD, f_eval[m]) == (dropout_at == "logits")
+    for label, z_BK in z.items():
+        assert torch.equal(z_BK, z_again[label]) == (dropout_at == "features")
+        assert not torch.allclose(z_BK, z_eval[label])
+    if dropout_at == "logits":  # scores are linear in the features, and dropout keeps their mean
+        for label, z_BK in z_eval.items():
+            mean_BK = torch.stack([net.classify(f)[label] for _ in range(300)]).mean(0)
+            assert torch.allclose(mean_BK, z_BK, atol=0.25)
 
 
 def test_adapter_cuts_an_uneven_size():

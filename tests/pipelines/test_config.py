@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import ConfigError
-from heads.methods import entropy, logistic_regression, rna, source_only
+from heads.methods import entropy, hcl, logistic_regression, rna, source_only
 from heads.nets import adapter
+from heads.params import added, within
+from pipelines import experiments, settings
 from pipelines.config import Feed, Optim, RunConfig, override, parse_draw
 from tests.helpers.stores import run
 
@@ -275,6 +277,71 @@ def test_missing_json_keys_take_their_defaults_or_are_named():
     del data["manifest"]
     with pytest.raises(ConfigError, match="manifest"):
         RunConfig.from_json(data)
+
+
+# ------------------------------------------------------------------------------- fields that earlier runs did not have
+
+ADDED = {
+    "net.dropout_at": (run(net=adapter.Params(dim=8)), "features"),
+    "method.every": (run(method=hcl.Params(), source=(), target="night", init_from="r", epoch="target"), 0),
+}
+
+
+def without(data, path):
+    """The JSON without the setting at `path`, as runs from before the setting wrote it."""
+    part, _, name = path.partition(".")
+    return {**data, part: {key: value for key, value in data[part].items() if key != name}}
+
+
+@pytest.mark.parametrize("path", ADDED)
+def test_a_run_from_before_a_field_opens_with_the_value_it_had_and_keeps_its_id(path):
+    config, before = ADDED[path]
+    part, _, name = path.partition(".")
+    old = json.loads(json.dumps(without(config.to_json(), path)))
+    opened = RunConfig.from_json(old)
+    assert getattr(getattr(opened, part), name) == before
+    assert opened.to_json() == old
+    assert opened.id == override(config, f"{path}={before}").id != config.id
+    default = getattr(getattr(config, part), name)
+    assert override(opened, f"{path}={default}") == config
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert config.all_settings[part][name] == default
+    assert opened.all_settings[part][name] == before
+
+
+def test_the_name_of_a_method_or_net_gives_the_defaults_of_today():
+    assert override(ADDED["net.dropout_at"][0], "net=adapter").net == adapter.Params()
+    old = override(ADDED["method.every"][0], "method.every=0", "net.dropout_at=features")
+    assert override(old, "method=hcl", "net=adapter", "net.dim=8") == ADDED["method.every"][0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    size: int = 1
+    place: str = added("new", before="old")
+    every: int = within(300, 0, before=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    parts: dict[str, Part]
+    one: Part = added(Part(), before=Part(size=2))
+
+
+def test_fields_are_left_out_at_every_level():
+    values = [Whole({"a": Part(place="old"), "b": Part(every=0)}, Part(2)), Whole({"a": Part(3, "old", 0)})]
+    written = [settings.to_json(value, Whole) for value in values]
+    assert [settings.from_json(data, Whole) for data in written] == values
+    assert written[0] == {"parts": {"a": {"size": 1, "every": 300}, "b": {"size": 1, "place": "new"}}}
+    assert written[1] == {"parts": {"a": {"size": 3}}, "one": {"size": 1, "place": "new", "every": 300}}
+    assert settings.to_json(values[1], Whole, whole=True)["parts"]["a"] == {"size": 3, "place": "old", "every": 0}
+
+
+def test_relative_rotations_head_keeps_its_place_of_dropout_and_so_its_runs():
+    """Their ids are those from before there was a choice."""
+    runs = experiments.load("rna_rod").runs
+    assert {run.net.dropout_at for run in runs} == {"features"}
+    assert runs[0].id == "source_only_synrod_on-rod_s0_aa388d761a"
 
 
 def test_learning_rate_by_hand():
