@@ -109,7 +109,7 @@ class RunConfig:
     absent: str = "refuse"  #: for rows that lack a modality: refuse | drop | mask (only nets that read `present`)
     steps: int = 6000
     epoch: int | str = "target"  #: steps between two calls of begin_epoch, or one pass over "source" or "target"
-    batch: tuple[int, int] = (64, 64)  #: rows of source and of target in a batch
+    batch: tuple[int, int] = (64, 64)  #: rows of source and of target in a batch; of a side that the run lacks: unused
     optim: Optim = Optim()
     optim_for: dict[str, Optim] = field(default_factory=dict)  #: prefix of parameter names -> optim; the longest wins
     eval_every: int = 0  #: steps between evaluation points; 0: only the end

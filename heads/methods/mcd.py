@@ -14,7 +14,8 @@ Implementation details
   2. n = 4 and λ = 1 are those of the authors' code for image adaptation. d also averages over classes (the paper's
      1/K).
   3. `reversal` is the form of MM-SADA's code, from which the rows of the EPIC tables come: one update per batch. There
-     λ is 0.2 and the cross entropy has weight 0.2, so λ is 1 relative to it; the reversal ramps up to λ_d = 0.2.
+     λ is 0.2 and the cross entropy has weight 0.2, so λ is 1 relative to it. The reversal ramps up to λ_d = 1, the
+     default of `lambda_in` there: its scripts of MM-SADA and of the adversary pass 0.2, but no script runs MCD.
   4. The scores of the modalities are added before the softmax (MM-SADA's code). With several label kinds, the L_C and
      the d of all kinds are added.
   5. Where only logits feel the net's dropout, C and C' drop different features, as the authors' classifiers do, each of
@@ -48,7 +49,7 @@ class Params:
 
     lambda_dis: float = within(1.0, 0)  #: λ, weight of the discrepancy
     n: int = within(4, 1)  #: n, updates of F per batch in step C
-    lambda_d: float = within(0.2, 0)  #: λ_d of `reversal`: final coefficient of the reversed gradient (MM-SADA's code)
+    lambda_d: float = within(1.0, 0)  #: λ_d of `reversal`: final coefficient of the reversed gradient (MM-SADA's code)
     reversal: bool = False  #: one update per batch, with a gradient reversal, instead of the steps A, B and C
 
 

@@ -19,9 +19,9 @@ from pipelines.experiments._default import default
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._files import from_module, import_file
 from pipelines.experiments._papers import PAPERS, figures
-from pipelines.experiments._rows import SEEDS, Row, grid, runs
+from pipelines.experiments._rows import SEEDS, Row, Whole, grid, runs
 
-__all__ = ["PAPERS", "SEEDS", "Experiment", "Row", "default", "figures", "grid", "load", "names", "runs"]
+__all__ = ["PAPERS", "SEEDS", "Experiment", "Row", "Whole", "default", "figures", "grid", "load", "names", "runs"]
 
 
 def names() -> list[str]:

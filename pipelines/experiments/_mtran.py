@@ -1,9 +1,9 @@
 """Rows and settings of MTRAN's tables [MTRAN: Huang et al. 2022, ACM MM], which differ only in their data and λ.
 
 For the target's stage, the paper gives SGD, its rate and momentum, batch, epochs, λ, α and τ. It does not describe the
-source's stage, which has the same settings here. Our own choices are: no weight decay, three seeds, and, where the
-paper refers to other papers, rivals on the same net and schedule, with the loss weights of their own code (of 3C-GAN:
-ours).
+source's stage, which has the same settings here. Each stage sees one side, which fills the batch of 128. Our own
+choices are: no weight decay, three seeds, and, where the paper refers to other papers, rivals on the same net and
+schedule, with the loss weights of their own code (of 3C-GAN: ours).
 """
 
 from collections.abc import Mapping

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
+from featcache.errors import ConfigError
 from heads.methods import rna, source_only
 from pipelines.config import Feed, Optim, Preparation, RunConfig
 
@@ -44,12 +45,37 @@ class Passes:
         return self.count * ceil(sum(self.clips[domain] for domain in domains) / batch)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A batch of `size` rows: half of each side, or all from one side if the run sees only that side.
+
+    MM-SADA's code fills its batch with source rows where there is no target. A tuple as `batch` fixes the rows of both
+    sides instead, whether or not a run sees the other side.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 2 or self.size % 2:
+            raise ConfigError(f"Whole({self.size}) cannot be halved between source and target; take an even number")
+
+    @property
+    def halves(self) -> tuple[int, int]:
+        """The rows of source and of target where a run sees both."""
+        return self.size // 2, self.size // 2
+
+    def sides(self, source: bool, target: bool) -> tuple[int, int]:
+        """Return `batch` of a run that sees these sides; the number of a side that it does not see is not used."""
+        return self.halves if source and target else (self.size, self.size)
+
+
 def runs(
     rows: Mapping[str, Row], shifts: Iterable[tuple[str | tuple[str, ...], str]], seeds: Iterable[int], **common: Any
 ) -> tuple[RunConfig, ...]:
     """The RunConfigs of each row on each (source or sources, target) shift and seed, with the fields `common`.
 
-    `steps` may be Passes, because domains differ in size.
+    `steps` may be Passes, because domains differ in size; `batch` may be Whole. Passes count steps in which a side has
+    half of a Whole batch, so all rows of a shift have the same steps (a run of one side passes over it twice as often).
     A supervised row has no source: a target that several shifts share gets one run.
     """
     shifts, seeds, made = tuple(shifts), tuple(seeds), dict[tuple[str, tuple[str, ...], str, int], RunConfig]()
@@ -70,13 +96,18 @@ def _run(row: Row, source: tuple[str, ...], target: str, settings: dict[str, Any
     sees_target = "target" in method.needs if row.target is None else row.target
     sees_source = "source" in method.needs + method.may
     epoch: dict[str, Any] = {} if "epoch" in settings else {"epoch": "source" if sees_source else "target"}
+    batch = settings.get("batch")
     if isinstance(passes := settings.get("steps"), Passes):
-        domains, size = (source, settings["batch"][0]) if sees_source else ((target,), settings["batch"][1])
+        of_source, of_target = batch.halves if isinstance(batch, Whole) else settings["batch"]
+        domains, size = (source, of_source) if sees_source else ((target,), of_target)
         settings = {**settings, "steps": passes.steps(domains, size)}
+    adapts = sees_target and not row.supervised
+    if isinstance(batch, Whole):
+        settings = {**settings, "batch": batch.sides(sees_source, adapts)}
     return RunConfig(
         method=row.method,
         source=source if sees_source else (),
-        target=target if sees_target and not row.supervised else None,
+        target=target if adapts else None,
         test=target,
         **settings,
         **epoch,
@@ -95,7 +126,7 @@ def grid(
     rna_params: rna.Params,
     optim: Optim,
     steps: int,
-    batch: tuple[int, int],
+    batch: tuple[int, int] | Whole,
     absent: str = "refuse",
     test_split: str = "test",
     preparation: Preparation | None = None,

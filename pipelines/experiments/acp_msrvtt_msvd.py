@@ -17,9 +17,11 @@ Fidelity: exact, because the paper also trains on frozen descriptors; MMT is an 
 here, and CAPQ is a surrogate. Selection: source_val, on a tenth of the source's training clips that is held out. The
 target's text is not used.
 
-From the paper: descriptors, keels, nets. Ours: three seeds and the rest, see `_acp.py`; nothing was tuned. K is 1024 as
-published, although MSVD has only 1,200 training clips: nearly one keel per clip. MoEE's 48.7 and 10 from video to text
-on MSVD are as printed, but contradict each other: with a median rank of 10, R@10 is at least 50.
+From the paper: descriptors, keels, nets. Ours: three seeds and the rest, see `_acp.py`; nothing was tuned. The batch is
+CE's, which is of the source, and is as large where a row sees no target: the other pairs of a batch are the negatives
+of L_R, so all rows have equally many. K is 1024 as published, although MSVD has only 1,200 training clips: nearly one
+keel per clip. MoEE's 48.7 and 10 from video to text on MSVD are as printed, but contradict each other: with a median
+rank of 10, R@10 is at least 50.
 """
 
 from pipelines.experiments._acp import NOTE as COMMON

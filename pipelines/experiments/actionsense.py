@@ -19,7 +19,7 @@ out.
 
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments._rows import SEEDS, runs
+from pipelines.experiments._rows import SEEDS, Whole, runs
 from pipelines.experiments._suite import suite
 
 PEOPLE = ("S00", "S02", "S03", "S04", "S05", "S06", "S07", "S08", "S09")
@@ -33,6 +33,6 @@ RUNS = runs(
     net=adapter.Params(dim=256, standardise=True),
     feeds={"left": Feed("vector-left"), "right": Feed("vector-right")},
     steps=STEPS,
-    batch=(60, 60),
+    batch=Whole(120),
     optim=Optim(lr=0.03, milestones=(0.5,), clip_norm=5.0),
 )

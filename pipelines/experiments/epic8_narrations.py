@@ -17,7 +17,7 @@ from itertools import permutations
 
 from heads.nets import adapter
 from pipelines.config import Feed, Optim
-from pipelines.experiments._rows import SEEDS, runs
+from pipelines.experiments._rows import SEEDS, Whole, runs
 from pipelines.experiments._suite import suite
 
 STEPS = 300
@@ -29,6 +29,6 @@ RUNS = runs(
     net=adapter.Params(dim=512, standardise=True),
     feeds={"text": Feed("sentence-bert")},
     steps=STEPS,
-    batch=(64, 64),
+    batch=Whole(128),
     optim=Optim(lr=0.03, milestones=(0.5,), clip_norm=5.0),
 )

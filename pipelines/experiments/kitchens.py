@@ -17,14 +17,14 @@ from typing import Any
 from heads.methods import rna
 from heads.nets import adapter
 from pipelines.config import Feed, Optim, Preparation
-from pipelines.experiments._rows import grid
+from pipelines.experiments._rows import Whole, grid
 
 RECIPE: dict[str, Any] = {
     "net": adapter.Params(dim=256),
     "rna_params": rna.Params(),
     "optim": Optim(lr=0.01, milestones=(0.5,), clip_norm=5.0),
     "steps": 300,
-    "batch": (32, 32),
+    "batch": Whole(64),
     "preparation": Preparation(units="source"),
 }
 FEEDS = {"rgb": Feed("hog"), "flow": Feed("hof"), "audio": Feed("logmel")}

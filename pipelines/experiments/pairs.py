@@ -10,8 +10,9 @@
 390 runs of 150 steps, 35 core-minutes. docs/efficacy.md has the table, and explains which method helps where.
 Further metrics: t2v/R@5, t2v/MedR, v2t/R@1, ...
 
-All rows have one setting, and nothing was tuned: small nets, 16 keels of each kind, and otherwise the defaults of their
-files. MMD takes its kernels from the batch, because embeddings have length 1.
+A batch has 64 rows of the source also where a row sees no target, because the other pairs of a batch are the negatives
+of L_R, and all rows have equally many. All rows have one setting, and nothing was tuned: small nets, 16 keels of each
+kind, and otherwise the defaults of their files. MMD takes its kernels from the batch, because embeddings have length 1.
 """
 
 from dataclasses import replace

@@ -25,8 +25,10 @@ training clips of source and target, and tested on the clips of target_val. The 
 the accuracies of its Tables 2 to 5 are shares of 7,906 clips, the number of target_val (except two of TA3N's).
 
 From the paper: net, optimiser, 30 epochs, batch of 128. Ours: every λ, because the paper states none (the defaults of
-heads/methods/rna.py); 128 rows of each side; clip_norm 20, from TA3N's code; three seeds. Nothing was tuned on the
-target, unlike the paper's λ. Classes without clips are left out (data_manifests/epic100_uda.md).
+heads/methods/rna.py); clip_norm 20, from TA3N's code; three seeds. Nothing was tuned on the target, unlike the paper's
+λ. A batch has 128 rows of each side, and 128 of the source also where a row sees no target, because TA3N's code, which
+reads these features, takes 128 of the source in any case. Classes without clips are left out
+(data_manifests/epic100_uda.md).
 
 Rows: L_g and L_c without "UDA" see only the source. We read the paper's list of UDA rows as: L_g; L_g + L_c; with
 L_mod; and with L_mod and L_d, L_IM, or both. Table 1 has no row for most of them; we read its L_g as the row without a

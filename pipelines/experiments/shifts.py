@@ -16,7 +16,7 @@ gains more. We changed the shifts themselves after first runs of some methods: d
 from featcache.builders.shifts import SHIFTS
 from heads.nets import adapter, mtran, trn
 from pipelines.config import Feed, Optim
-from pipelines.experiments._rows import runs
+from pipelines.experiments._rows import Whole, runs
 from pipelines.experiments._suite import suite
 
 SEEDS = range(5)
@@ -34,6 +34,6 @@ RUNS = runs(
     feeds={"rgb": Feed("rgb"), "flow": Feed("flow")},
     absent="mask",
     steps=100,
-    batch=(64, 64),
+    batch=Whole(128),
     optim=Optim(lr=0.03, milestones=(0.5,), clip_norm=5.0),
 )

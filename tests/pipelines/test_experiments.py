@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 import sys
 import textwrap
 from math import ceil
@@ -15,7 +16,7 @@ from heads.nets import adapter
 from pipelines import experiments
 from pipelines.config import Feed, Optim
 from pipelines.experiments import Experiment, kitchens
-from pipelines.experiments._rows import Passes, Row, runs
+from pipelines.experiments._rows import Passes, Row, Whole, runs
 from pipelines.experiments._suite import COUNTING
 from pipelines.training import engine
 from pipelines.training.runs import Run
@@ -41,6 +42,38 @@ def test_kitchens_is_the_grid_of_four_rows():
     assert {config.seed for config in experiment.runs} == {0, 1, 2}
 
 
+#: experiments in which a batch has the same source rows whether or not there is a target -> reason in their docstrings
+FIXED_SOURCE = {
+    **dict.fromkeys(("rna_epic100", "rna_epic100_modalities", "rna_epic100_drop", "rna_epic100_rivals"), "TA3N's code"),
+    **dict.fromkeys(("acp_images", "acp_msrvtt_msvd", "acp_lsmdc_msvd", "acp_ablation", "pairs"), "negatives of L_R"),
+}
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_rows_without_a_target_draw_the_whole_batch_from_the_source_or_have_a_reason(name):
+    """As in MM-SADA's code: in an experiment, all rows see equally many clips per step, from one side or from two."""
+    experiment = experiments.load(name)
+    trained = [run for run in experiment.runs if run.steps]
+    if name not in FIXED_SOURCE:
+        seen = {
+            tuple(n for n, side in zip(run.batch, (run.source, run.target), strict=True) if side) for run in trained
+        }
+        assert len({sum(rows) for rows in seen}) == 1, seen
+        return
+    assert len({(run.source, run.batch[0]) for run in trained}) == len({run.source for run in trained})
+    referred = re.findall(r"`(\w+)`", experiment.doc)
+    docs = [experiment.doc, *(experiments.load(other).doc for other in referred if other in experiments.names())]
+    assert FIXED_SOURCE[name] in " ".join(" ".join(docs).split())
+
+
+def test_a_whole_batch_is_halved_between_two_sides():
+    assert Whole(32).sides(source=True, target=True) == Whole(32).halves == (16, 16)
+    assert Whole(32).sides(source=True, target=False) == Whole(32).sides(source=False, target=True) == (32, 32)
+    for size in (33, 0, -2):
+        with pytest.raises(ConfigError, match=f"Whole.{size}.*even"):
+            Whole(size)
+
+
 def test_grid_rows_differ_in_method_and_sides_alone():
     shifts = [("a", "b"), ("c", "b")]
     configs = experiments.grid("toy", {"rgb": Feed("hog"), "flow": Feed("hof")}, shifts, seeds=(0,), **kitchens.RECIPE)
@@ -54,7 +87,10 @@ def test_grid_rows_differ_in_method_and_sides_alone():
         ("RNA (UDA)", ("c",), "b", "b", rna.Params),
         ("supervised-target", ("b",), None, "b", source_only.Params),
     ]
-    same = {"row": "", "source": ("x",), "target": None, "test": "y", "method": source_only.Params()}
+    assert [c.batch for c in configs] == [(64, 64)] * 4 + [(32, 32)] * 2 + [
+        (64, 64)
+    ]  # without a target 64 of the source
+    same = {"row": "", "source": ("x",), "target": None, "test": "y", "method": source_only.Params(), "batch": (1, 1)}
     assert len({dataclasses.replace(config, **same).id for config in configs}) == 1
 
 
@@ -559,4 +595,21 @@ def test_passes_are_over_the_source_or_without_one_over_the_target():
         ("fixed", 1),
         ("fixed", 1),
         ("supervised", 10),
+    ]
+
+
+def test_passes_count_halves_of_a_whole_batch_so_that_rows_have_equal_steps():
+    rows = {
+        "source-only": Row(source_only.Params()),
+        "RNA (UDA)": Row(rna.Params(), target=True),
+        "SHOT": Row(shot.Params(), start="source-only"),
+        "supervised": Row(source_only.Params(), supervised=True),
+    }
+    common = {"manifest": "toy", "net": adapter.Params(), "feeds": {"rgb": Feed("hog")}, "batch": Whole(8)}
+    made = runs(rows, [("a", "b")], (0,), steps=Passes(5, {"a": 10, "b": 6}), **common)
+    assert [(run.row, run.batch, run.steps) for run in made] == [
+        ("source-only", (8, 8), 15),
+        ("RNA (UDA)", (4, 4), 15),
+        ("SHOT", (8, 8), 10),  # passes over the target, as without Whole
+        ("supervised", (8, 8), 10),
     ]
