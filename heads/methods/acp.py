@@ -54,22 +54,22 @@ from heads.methods import Method
 from heads.methods._aligned import rows_of
 from heads.methods._keels import find_visual, text_keels, visual_keels, visual_vector
 from heads.nets import Net, Retrieval
-from heads.params import within
+from heads.params import added, within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of ACP."""
 
-    lambda_s: float = within(1.0, 0)  #: λ_s (λ_1), weight of the text keels' structure; 0: without
-    lambda_t: float = within(1.0, 0)  #: λ_t (λ_2), weight of the visual keels' structure; 0: without
-    lambda_mi: float = within(1.0, 0)  #: λ_mi (λ_3), weight of the assignments' mutual information; 0: without
-    N: int = within(512, 1)  #: N, text keels and source prototypes
-    K: int = within(1024, 1)  #: K, visual keels and target prototypes
-    temperature: float = within(1.0, 0, above=True)  #: τ of all assignments; 1 as printed, where there is no τ
-    scaled: bool = False  #: D takes the difference of assignments from uniform ones, not the printed assignments
-    keel_text: str = ""  #: caption modality of the text keels, a sentence embedding; empty: the run's first
-    reduction: str = "mean"  #: hinge terms of L_R: mean (CE's code) | sum (divided by B, Eq. 1)
+    lambda_s: float = within(1.0, 0)  #: λ_s (λ_1), weight of the text keels' structure; 0: without [ours]
+    lambda_t: float = within(1.0, 0)  #: λ_t (λ_2), weight of the visual keels' structure; 0: without [ours]
+    lambda_mi: float = within(1.0, 0)  #: λ_mi (λ_3), weight of the mutual information of assignments; 0: without [ours]
+    N: int = within(512, 1)  #: N, text keels and source prototypes [paper, Sec. 4]
+    K: int = within(1024, 1)  #: K, visual keels and target prototypes [paper, Sec. 4]
+    temperature: float = within(1.0, 0, above=True)  #: τ of all assignments; 1 as printed, without τ [paper]
+    scaled: bool = False  #: D takes the difference of assignments from uniform ones [paper: as printed]
+    keel_text: str = ""  #: caption modality of the text keels, a sentence embedding; empty: the run's first [ours]
+    reduction: str = added("mean", before="mean")  #: hinge terms of L_R: mean | sum (divided by B, Eq. 1) [code: CE]
 
 
 PRINTED = Params(reduction="sum")  #: the printed L_R: detail 6; `--set method.reduction=sum`

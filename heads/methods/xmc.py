@@ -59,7 +59,7 @@ from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import aligned, shared
 from heads.nets import Net
-from heads.params import within
+from heads.params import added, within
 from heads.schedules import dann
 
 Features = dict[str, Tensor]  #: modality -> (B, D)
@@ -75,14 +75,14 @@ CHOICES = {
 class Params:
     """Hyper-parameters of the contrastive losses."""
 
-    lambda_: float = within(1.25, 0)  #: λ, weight of both losses, Eq. 7
-    tau: float = within(0.1, 0, above=True)  #: τ, temperature, Eq. 1 and 4
-    delta: float = within(0.5, 0, 1)  #: δ, share of a bank's row that is kept in an update, Eq. 8
-    T: float = within(0.8, 0, 1, below=True)  #: T, probability above which a pseudo-label counts, Sec. 3.3
-    cross_modal: str = "h"  #: space of L_mo: h (projected features) | F (features) | none (no L_mo)
-    cross_domain: str = "F"  #: space of L_do: h | F | none (no L_do) | adversarial (L_d instead)
-    projection: int = within(128, 1)  #: size of h's output
-    reduction: str = "mean"  #: logarithms of a ratio: mean (of one per anchor) | one_log (of the sums over all anchors)
+    lambda_: float = within(1.25, 0)  #: λ, weight of both losses, Eq. 7 [paper]
+    tau: float = within(0.1, 0, above=True)  #: τ, temperature, Eq. 1 and 4 [paper]
+    delta: float = within(0.5, 0, 1)  #: δ, share of a bank's row that is kept in an update, Eq. 8 [paper]
+    T: float = within(0.8, 0, 1, below=True)  #: T, probability above which a pseudo-label counts [paper, Sec. 3.3]
+    cross_modal: str = "h"  #: space of L_mo: h (projected features) | F (features) | none (no L_mo) [paper]
+    cross_domain: str = "F"  #: space of L_do: h | F | none (no L_do) | adversarial (L_d instead) [paper]
+    projection: int = within(128, 1)  #: size of h's output [ours: the paper states none]
+    reduction: str = added("mean", before="mean")  #: mean (of one logarithm per anchor) | one_log (of the sums) [ours]
 
 
 PRINTED = Params(reduction="one_log")
