@@ -12,8 +12,9 @@ cached descriptors v (`_keels.py`). The prototypes K_n and W_k, rows of the sour
 keep the structure of the keels. E_v, E_l are the net's embeddings, L_R its ranking loss. Both networks take the clips
 of both domains, and D scores whether two assignments belong to one clip.
 
-Ablations (Table 4) set a λ to 0, which also removes a network that no term would train. `Params()` is the printed form,
-`SHARP` our own form in which the assignments are not nearly uniform.
+Ablations (Table 4) set a λ to 0, which also removes a network that no term would train. `Params()` is the printed form
+except for the mean in L_R, `PRINTED` has the printed sum (detail 6), and `SHARP` is our own form in which the
+assignments are not nearly uniform.
 
 Implementation details, in the order of the points that the paper leaves open
   1. The paper has no τ, and cosines lie in [-1, 1]: soft assignments to 512 keels are nearly uniform, KL is 0.01 to
@@ -25,7 +26,10 @@ Implementation details, in the order of the points that the paper leaves open
   4. α in Eq. 6 is a.
   5. λ, m, M, optimiser, steps and the sentence encoder are not in the paper. λ = 1; the run and the net set the rest.
      With τ = 0.1 the terms are so large that λ = 1 can outweigh L_R (data_manifests/pairs.md): try 0.03, 0.1.
-  6. L_R is the mean over negative pairs, as in CE's code, not the printed sum over B; the λ are for the mean.
+  6. L_R is the mean over the 2B(B-1) hinge terms of the negative pairs, as in CE's code; Eq. 1 prints their sum divided
+     by B. `reduction="sum"` (`PRINTED`) is the printed form: L_R, and its weight against the other terms, grow by the
+     factor 2(B-1), 126 for B = 64. With Adam, which removes the scale of a loss, this is the same as λ / (2(B-1)); with
+     SGD it also is a larger learning rate for L_R. Our λ are for the mean. The sums over rows in Eq. 8 are means.
   7. The paper's text claims that ACP wins everywhere; its tables show otherwise.
   8. Its rivals MMD, CORAL, OT align E_v; 9. CDAN gets the visual keel assignment (`cdan_keels`); 10. the splits are
      those of the benchmarks.
@@ -45,27 +49,30 @@ from torch import Tensor, nn
 
 from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.losses.prototypes import divergence, log_assignment, mutual_information
+from heads.losses.ranking import REDUCTIONS
 from heads.methods import Method
 from heads.methods._aligned import rows_of
 from heads.methods._keels import find_visual, text_keels, visual_keels, visual_vector
-from heads.nets import Net
-from heads.params import within
+from heads.nets import Net, Retrieval
+from heads.params import added, within
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of ACP."""
 
-    lambda_s: float = within(1.0, 0)  #: λ_s (λ_1), weight of the text keels' structure; 0: without
-    lambda_t: float = within(1.0, 0)  #: λ_t (λ_2), weight of the visual keels' structure; 0: without
-    lambda_mi: float = within(1.0, 0)  #: λ_mi (λ_3), weight of the assignments' mutual information; 0: without
-    N: int = within(512, 1)  #: N, text keels and source prototypes
-    K: int = within(1024, 1)  #: K, visual keels and target prototypes
-    temperature: float = within(1.0, 0, above=True)  #: τ of all assignments; 1 as printed, where there is no τ
-    scaled: bool = False  #: D takes the difference of assignments from uniform ones, not the printed assignments
-    keel_text: str = ""  #: caption modality of the text keels, a sentence embedding; empty: the run's first
+    lambda_s: float = within(1.0, 0)  #: λ_s (λ_1), weight of the text keels' structure; 0: without [ours]
+    lambda_t: float = within(1.0, 0)  #: λ_t (λ_2), weight of the visual keels' structure; 0: without [ours]
+    lambda_mi: float = within(1.0, 0)  #: λ_mi (λ_3), weight of the mutual information of assignments; 0: without [ours]
+    N: int = within(512, 1)  #: N, text keels and source prototypes [paper, Sec. 4]
+    K: int = within(1024, 1)  #: K, visual keels and target prototypes [paper, Sec. 4]
+    temperature: float = within(1.0, 0, above=True)  #: τ of all assignments; 1 as printed, without τ [paper]
+    scaled: bool = False  #: D takes the difference of assignments from uniform ones [paper: as printed]
+    keel_text: str = ""  #: caption modality of the text keels, a sentence embedding; empty: the run's first [ours]
+    reduction: str = added("mean", before="mean")  #: hinge terms of L_R: mean | sum (divided by B, Eq. 1) [code: CE]
 
 
+PRINTED = Params(reduction="sum")  #: the printed L_R: detail 6; `--set method.reduction=sum`
 SHARP = Params(lambda_s=0.03, lambda_t=0.03, lambda_mi=0.03, temperature=0.1, scaled=True)  #: see detail 1
 
 
@@ -78,6 +85,8 @@ class Acp(Method):
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         p = params
+        if p.reduction not in REDUCTIONS:
+            raise ValueError(f"no method.reduction {p.reduction!r}; choose from {', '.join(REDUCTIONS)}")
         self.keel_text = p.keel_text or spec.captions[0]
         if self.keel_text not in spec.captions:
             raise ValueError(
@@ -107,9 +116,10 @@ class Acp(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_R on the source, and the terms whose λ is not 0."""
+        assert isinstance(self.net, Retrieval)  # `tasks`
         p, (s, t) = self.params, batch.both()
         f_s, f_t = self.net.encode(s), self.net.encode(t)
-        terms = self.net.loss(f_s, s)
+        terms = self.net.loss(f_s, s, p.reduction)
         v_s, v_t = rows_of(self.spec, s, "visual"), rows_of(self.spec, t, "visual")
         if p.lambda_s:
             y_BN = self.text_keels(s.pool(self.keel_text).flatten(1))

@@ -30,7 +30,7 @@ from heads.params import within
 class Params:
     """Hyper-parameters of BNM."""
 
-    lambda_bnm: float = within(1.0, 0)  #: λ, weight of the target's L_bnm
+    lambda_bnm: float = within(1.0, 0)  #: λ, weight of the target's L_bnm [ours]
 
 
 class Bnm(Method):

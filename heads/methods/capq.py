@@ -32,8 +32,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of pseudo-captions."""
 
-    lambda_pl: float = within(1.0, 0)  #: λ_pl, weight of the pseudo-captions at the end
-    keep: float = within(0.5, 0, 1, above=True)  #: share of the target's clips that get a caption, the best fits first
+    lambda_pl: float = within(1.0, 0)  #: λ_pl, weight of the pseudo-captions at the end [ours]
+    keep: float = within(0.5, 0, 1, above=True)  #: share of target clips that get a caption, best fits first [ours]
 
 
 class Capq(Method):

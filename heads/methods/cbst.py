@@ -40,13 +40,13 @@ from heads.params import within
 class Params:
     """Hyper-parameters of CBST."""
 
-    lambda_st: float = within(1.0, 0)  #: λ_st, weight of the labelled target rows
-    q: float = within(0.2, 0, 1, above=True)  #: share of each predicted class that is labelled in the first round
-    q_step: float = within(0.05, 0, 1)  #: growth of q in each further round
-    q_most: float = within(0.5, 0, 1, above=True)  #: upper limit of q
-    epochs: int = within(2, 1)  #: epochs of a round
-    first: int = within(2, 0)  #: epoch of the first round; before it the net learns from the source only
-    per_modality: bool = False  #: also classify from each single modality (late fusion), with weight 1
+    lambda_st: float = within(1.0, 0)  #: λ_st, weight of the labelled target rows [ours]
+    q: float = within(0.2, 0, 1, above=True)  #: share of each predicted class that the first round labels [code: CRST]
+    q_step: float = within(0.05, 0, 1)  #: growth of q in each further round [code: CRST]
+    q_most: float = within(0.5, 0, 1, above=True)  #: upper limit of q [code: CRST]
+    epochs: int = within(2, 1)  #: epochs of a round [code: CRST]
+    first: int = within(2, 0)  #: epoch of the first round; before it the net learns from the source [ours]
+    per_modality: bool = False  #: also classify from each single modality (late fusion), with weight 1 [ours]
 
 
 class Cbst(Method):

@@ -41,8 +41,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of CDAN."""
 
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    entropy: bool = False  #: +E: rows with certain predictions weigh up to twice as much
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal [code]
+    entropy: bool = False  #: +E: rows with certain predictions weigh up to twice as much [paper: CDAN]
 
 
 class Cdan(Method):

@@ -35,9 +35,9 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of CDAN on keels."""
 
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    K: int = within(1024, 1)  #: K, visual keels
-    temperature: float = within(0.1, 0, above=True)  #: τ of the assignments
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal [code: CDAN]
+    K: int = within(1024, 1)  #: K, visual keels [paper: ACP]
+    temperature: float = within(0.1, 0, above=True)  #: τ of the assignments [ours]
 
 
 class CdanKeels(Method):

@@ -42,7 +42,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of the surrogate of CIA."""
 
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal [ours]
 
 
 class Cia(Method):

@@ -71,20 +71,20 @@ OTHER = {"B0": "B1", "B1": "B0"}
 class Params:
     """Hyper-parameters of CoDT, with the supplement's values."""
 
-    lambda_sup: float = within(1.0, 0)  #: λ_sup, weight of the source's classes
-    lambda_dec: float = within(20.0, 0)  #: λ_dec, weight of the decoded joints
-    lambda_cont: float = within(1.0, 0)  #: λ_cont, weight of the contrast with the memory
-    lambda_cls: float = within(5.0, 0)  #: λ_cls, weight of online clustering (OCM); 0 in the first stage
-    lambda_cot: float = within(10.0, 0)  #: λ_cot, weight of collaborative clustering (CCM); 0 in the first stage
-    variant: str = "ccm"  #: variant of CCM: ccm | fp (pairs by features) | pf (similarity of features)
-    alpha: float = within(0.999, 0, 1)  #: α, share of a teacher's weights that stays in a step
-    rho: float = within(0.07, 0, above=True)  #: ρ, temperature
-    xi: float = within(10.0, 0, above=True)  #: ξ, power of the predictions in the transport
-    mask: float = within(0.3, 0, 1)  #: probability that a part of the body is masked in a frame; code: 0.1
-    strong: bool = True  #: students get strongly sheared and cropped rows; first stage, and code: False
-    kmeans: bool = True  #: k-means initialises the target classifiers; code: False
-    teacher_dropout: bool = False  #: teachers have dropout, as students do; code: True
-    projection_dim: int = within(128, 1)  #: entries of q and k
+    lambda_sup: float = within(1.0, 0)  #: λ_sup, weight of the source's classes [paper]
+    lambda_dec: float = within(20.0, 0)  #: λ_dec, weight of the decoded joints [paper]
+    lambda_cont: float = within(1.0, 0)  #: λ_cont, weight of the contrast with the memory [paper]
+    lambda_cls: float = within(5.0, 0)  #: λ_cls, weight of online clustering (OCM); 0 in the first stage [paper]
+    lambda_cot: float = within(10.0, 0)  #: λ_cot, weight of collaborative clustering (CCM); 0 in stage one [paper]
+    variant: str = "ccm"  #: variant of CCM: ccm | fp (pairs by features) | pf (similarity of features) [paper]
+    alpha: float = within(0.999, 0, 1)  #: α, share of a teacher's weights that stays in a step [paper]
+    rho: float = within(0.07, 0, above=True)  #: ρ, temperature [code: the supplement has 7]
+    xi: float = within(10.0, 0, above=True)  #: ξ, power of the predictions in the transport [paper]
+    mask: float = within(0.3, 0, 1)  #: probability that a part of the body is masked in a frame; code: 0.1 [paper]
+    strong: bool = True  #: students get strongly sheared and cropped rows; first stage, and code: False [paper]
+    kmeans: bool = True  #: k-means initialises the target classifiers; code: False [paper]
+    teacher_dropout: bool = False  #: teachers have dropout, as students do; code: True [ours]
+    projection_dim: int = within(128, 1)  #: entries of q and k [code]
 
 
 CODE = Params(mask=0.1, strong=False, kmeans=False, teacher_dropout=True)

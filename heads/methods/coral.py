@@ -30,8 +30,8 @@ from heads.params import within
 class Params:
     """Hyper-parameters of CORAL."""
 
-    lambda_coral: float = within(1.0, 0)  #: λ_coral, weight of the gap between the moments, summed over modalities
-    mean_term: bool = True  #: also align the means; False is Deep CORAL as published
+    lambda_coral: float = within(1.0, 0)  #: λ_coral, weight of the gap of moments, summed over modalities [code: TLL]
+    mean_term: bool = True  #: also align the means; False is Deep CORAL as published [code: TLL]
 
 
 class Coral(Method):

@@ -38,8 +38,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of the surrogate of DAAA."""
 
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the MMD² per class over modalities; up to 24, for 12 kernels
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal [ours]
+    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the MMD² per class over modalities; MMD² is at most 24 [ours]
 
 
 class Daaa(Method):

@@ -33,7 +33,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of DANN."""
 
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal [code: MM-SADA, relative to L_C]
 
 
 class Dann(Method):

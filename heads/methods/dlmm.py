@@ -52,9 +52,9 @@ HAS = "has a modality"  # no modality has a space in its name
 class Params:
     """Hyper-parameters of the surrogate of DLMM."""
 
-    lambda_t: float = within(1.0, 0)  #: λ_t, weight of the teaching material
-    delta: float = within(0.1, 0, 1, above=True)  #: Δ, share of the target that each modality adds in an epoch
-    tau: float = within(0.1, 0, above=True)  #: τ, temperature of cosines to prototypes
+    lambda_t: float = within(1.0, 0)  #: λ_t, weight of the teaching material [ours]
+    delta: float = within(0.1, 0, 1, above=True)  #: Δ, share of the target that each modality adds in an epoch [ours]
+    tau: float = within(0.1, 0, above=True)  #: τ, temperature of cosines to prototypes [ours]
 
 
 class Dlmm(Method):

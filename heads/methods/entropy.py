@@ -20,7 +20,7 @@ from heads.params import within
 class Params:
     """Hyper-parameters of entropy minimisation."""
 
-    lambda_ent: float = within(0.1, 0)  #: λ_ent, weight of the target's entropy
+    lambda_ent: float = within(0.1, 0)  #: λ_ent, weight of the target's entropy [code: Relative Rotation]
 
 
 class Entropy(Method):

@@ -55,11 +55,11 @@ from heads.units import Standardise
 class Params:
     """Hyper-parameters of the surrogate of 3C-GAN."""
 
-    lambda_s: float = within(1.0, 0)  #: λ_s, weight of L_sem in the generator's loss
-    lambda_g: float = within(0.3, 0)  #: λ_g, peak weight of generated rows for the net
-    lambda_w: float = within(0.01, 0)  #: λ_w, weight of the distance to the source's weights
-    noise: int = within(64, 1)  #: numbers in z
-    hidden: int = within(256, 1)  #: width of the hidden layers of G and D
+    lambda_s: float = within(1.0, 0)  #: λ_s, weight of L_sem in the generator's loss [ours]
+    lambda_g: float = within(0.3, 0)  #: λ_g, peak weight of generated rows for the net [ours]
+    lambda_w: float = within(0.01, 0)  #: λ_w, weight of the distance to the source's weights [ours]
+    noise: int = within(64, 1)  #: numbers in z [ours]
+    hidden: int = within(256, 1)  #: width of the hidden layers of G and D [ours]
 
 
 class Gan3c(Method):

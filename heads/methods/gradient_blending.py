@@ -44,7 +44,7 @@ LEAST = 0.01  # of O, in nats
 class Params:
     """Hyper-parameters of Gradient Blending."""
 
-    weights: dict[str, float] = field(default_factory=dict)  #: w_k of "audio:verb", "fused:verb" ..; empty: G_k / O_k²
+    weights: dict[str, float] = field(default_factory=dict)  #: w_k of "audio:verb" ..; empty: G_k / O_k² [paper]
 
 
 class GradientBlending(Method):

@@ -57,10 +57,10 @@ from heads.params import within
 class Params:
     """Hyper-parameters of HCL."""
 
-    lambda_id: float = within(0.5, 0)  #: λ_id, weight of instance discrimination
-    tau: float = within(0.07, 0, above=True)  #: τ, temperature
-    m: float = within(0.996, 0, 1)  #: m, share of the historical weights that is kept in a step
-    every: int = within(300, 0, before=0)  #: steps between two recordings of the historical models; 0: never
+    lambda_id: float = within(0.5, 0)  #: λ_id, weight of instance discrimination [code]
+    tau: float = within(0.07, 0, above=True)  #: τ, temperature [code]
+    m: float = within(0.996, 0, 1)  #: m, share of the historical weights that is kept in a step [code]
+    every: int = within(300, 0, before=0)  #: steps between two recordings of the historical models; 0: never [code]
 
 
 class Hcl(Method):

@@ -32,7 +32,7 @@ from heads.params import within
 class Params:
     """Hyper-parameters of information maximisation."""
 
-    lambda_im: float = within(1.0, 0)  #: λ_IM, weight of the target's L_IM
+    lambda_im: float = within(1.0, 0)  #: λ_IM, weight of the target's L_IM [paper: SHOT]
 
 
 class Infomax(Method):

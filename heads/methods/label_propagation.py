@@ -41,11 +41,11 @@ from heads.params import within
 class Params:
     """Hyper-parameters of label propagation."""
 
-    k: int = within(50, 1)  #: k, neighbours of a node
-    alpha: float = within(0.8, 0, 1, below=True)  #: α, weight of the neighbours' labels against a node's own
-    gamma: float = within(3.0, 0)  #: γ, exponent of the cosines
-    standardise: str = "source"  #: none | source | domain
-    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features)
+    k: int = within(50, 1)  #: k, neighbours of a node [code: Iscen et al.]
+    alpha: float = within(0.8, 0, 1, below=True)  #: α, weight of the neighbours' labels against a node's own [ours]
+    gamma: float = within(3.0, 0)  #: γ, exponent of the cosines [code: Iscen et al.]
+    standardise: str = "source"  #: none | source | domain [ours]
+    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features) [ours]
 
 
 class LabelPropagation(Fitted):

@@ -51,11 +51,11 @@ CHANGE = 1e-10  #: L-BFGS also stops if the mean loss or the weights change less
 class Params:
     """Hyper-parameters of logistic regression."""
 
-    C: float = within(0.03, 0, above=True)  #: inverse of the penalty's strength, as in scikit-learn
-    rounds: int = within(0, 0)  #: rounds of self-training on the target's rows; 0: the source only
-    q: float = within(0.5, 0, 1, above=True)  #: share of each predicted class that a round labels
-    standardise: str = "source"  #: none | source | domain
-    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features)
+    C: float = within(0.03, 0, above=True)  #: inverse of the penalty's strength, as in scikit-learn [ours]
+    rounds: int = within(0, 0)  #: rounds of self-training on the target's rows; 0: the source only [ours]
+    q: float = within(0.5, 0, 1, above=True)  #: share of each predicted class that a round labels [ours]
+    standardise: str = "source"  #: none | source | domain [ours]
+    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features) [ours]
 
 
 class LogisticRegression(Fitted):

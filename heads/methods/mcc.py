@@ -32,8 +32,8 @@ from heads.params import within
 class Params:
     """Hyper-parameters of MCC."""
 
-    lambda_mcc: float = within(1.0, 0)  #: μ, weight of the target's L_MCC
-    temperature: float = within(2.5, 0, above=True)  #: T of the softmax; above 1, saturated rows still have a gradient
+    lambda_mcc: float = within(1.0, 0)  #: μ, weight of the target's L_MCC [code]
+    temperature: float = within(2.5, 0, above=True)  #: T of the softmax; above 1, saturated rows have a gradient [code]
 
 
 class Mcc(Method):

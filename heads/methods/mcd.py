@@ -47,10 +47,10 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of MCD."""
 
-    lambda_dis: float = within(1.0, 0)  #: λ, weight of the discrepancy
-    n: int = within(4, 1)  #: n, updates of F per batch in step C
-    lambda_d: float = within(1.0, 0)  #: λ_d of `reversal`: final coefficient of the reversed gradient (MM-SADA's code)
-    reversal: bool = False  #: one update per batch, with a gradient reversal, instead of the steps A, B and C
+    lambda_dis: float = within(1.0, 0)  #: λ, weight of the discrepancy [code]
+    n: int = within(4, 1)  #: n, updates of F per batch in step C [code]
+    lambda_d: float = within(1.0, 0)  #: λ_d of `reversal`: final coefficient of the reversed gradient [code: MM-SADA]
+    reversal: bool = False  #: one update per batch, with a gradient reversal, instead of steps A, B and C [paper]
 
 
 class Mcd(Method):

@@ -43,7 +43,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of MDANN."""
 
-    lambda_d: float = within(0.5, 0)  #: λ_d, peak coefficient of the gradient reversal
+    lambda_d: float = within(0.5, 0)  #: λ_d, peak coefficient of the gradient reversal [ours]
 
 
 class Attended(NamedTuple):

@@ -50,8 +50,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of MM-SADA."""
 
-    lambda_c: float = within(5.0, 0)  #: λ_c, weight of the correspondence of the modalities; 0: without
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal; 0: no discriminators
+    lambda_c: float = within(5.0, 0)  #: λ_c, weight of the correspondence of the modalities; 0: without [paper]
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal; 0: no discriminators [paper]
 
 
 class MmSada(Method):

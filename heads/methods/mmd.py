@@ -36,8 +36,8 @@ MM_SADA = 9.7  #: the fixed γ of MM-SADA's code
 class Params:
     """Hyper-parameters of MMD."""
 
-    lambda_mmd: float = within(1.0, 0)  #: λ_mmd, weight of MMD², summed over modalities
-    gamma: float = within(0.0, 0)  #: γ, middle of the kernels' widths, in units of ‖x - y‖²; 0: measured on the batch
+    lambda_mmd: float = within(1.0, 0)  #: λ_mmd, weight of MMD², summed over modalities [code: MM-SADA, relative]
+    gamma: float = within(0.0, 0)  #: γ, middle of the kernels' widths, in units of ‖x - y‖²; 0: from the batch [ours]
 
 
 class Mmd(Method):

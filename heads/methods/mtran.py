@@ -67,12 +67,12 @@ ALIGN = ("relative", "absolute", "mmd", "mix")
 class Params:
     """Hyper-parameters of MTRAN's target stage."""
 
-    lambda_1: float = within(3.0, 0)  #: λ_1, weight of pseudo-labels; 0.5 on EPIC-Kitchens
-    lambda_2: float = within(1.0, 0)  #: λ_2, weight of multimodal relative alignment; 0.05 on EPIC-Kitchens
-    lambda_3: float = within(0.05, 0)  #: λ_3, weight of temporal relative alignment
-    alpha: float = within(0.85, 0, above=True)  #: α of Beta(α, α), the distribution of l'
-    tau: float = within(0.9, 0, 1, above=True)  #: τ; if below 1, the hypothetical clip is nearer to the confident one
-    align: str = "relative"  #: relative | absolute (MT-Absolute) | mmd (M-MMD) | mix (MT-Mix)
+    lambda_1: float = within(3.0, 0)  #: λ_1, weight of pseudo-labels; 0.5 on EPIC-Kitchens [paper]
+    lambda_2: float = within(1.0, 0)  #: λ_2, weight of multimodal relative alignment; 0.05 on EPIC-Kitchens [paper]
+    lambda_3: float = within(0.05, 0)  #: λ_3, weight of temporal relative alignment [paper]
+    alpha: float = within(0.85, 0, above=True)  #: α of Beta(α, α), the distribution of l' [paper]
+    tau: float = within(0.9, 0, 1, above=True)  #: τ; below 1, the hypothetical clip is nearer the confident one [paper]
+    align: str = "relative"  #: relative | absolute (MT-Absolute) | mmd (M-MMD) | mix (MT-Mix) [paper]
 
 
 class Mtran(Method):

@@ -36,8 +36,8 @@ EPS = 1e-12  #: least σ², for classes of equal rows
 class Params:
     """Hyper-parameters of the nearest class mean."""
 
-    standardise: str = "source"  #: none | source | domain
-    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features)
+    standardise: str = "source"  #: none | source | domain [ours]
+    features: str = "pooled"  #: pooled (the cached rows) | encoded (the net's features) [ours]
 
 
 class NearestMean(Fitted):

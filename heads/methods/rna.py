@@ -52,12 +52,12 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of RNA."""
 
-    lambda_g: float = within(1.0, 0)  #: λ_g, global norm ratio, Eq. 1; between modalities and (UDA) between domains
-    lambda_c: float = within(0.1, 0)  #: λ_c, norm ratio per class, Eq. 2; small, because it is a sum over classes
-    lambda_d: float = within(0.2, 0)  #: λ_d, UDA: peak coefficient of the gradient reversal; 0: no discriminators
-    lambda_im: float = within(0.1, 0)  #: λ_IM, UDA: information maximisation on the target
-    mod: bool = True  #: L_mod, UDA: also align the norms of each modality across the domains
-    per_modality: bool = False  #: †: also classify from each single modality (late fusion), with weight 1
+    lambda_g: float = within(1.0, 0)  #: λ_g, global norm ratio, Eq. 1; between modalities and (UDA) domains [ours]
+    lambda_c: float = within(0.1, 0)  #: λ_c, norm ratio per class, Eq. 2; small for a sum over classes [ours]
+    lambda_d: float = within(0.2, 0)  #: λ_d, UDA: peak coefficient of the reversal; 0: no discriminators [ours]
+    lambda_im: float = within(0.1, 0)  #: λ_IM, UDA: information maximisation on the target [ours]
+    mod: bool = True  #: L_mod, UDA: also align the norms of each modality across the domains [paper]
+    per_modality: bool = False  #: †: also classify from each single modality (late fusion), with weight 1 [paper]
 
 
 class Rna(Method):

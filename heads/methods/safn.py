@@ -32,9 +32,9 @@ from heads.params import within
 class Params:
     """Hyper-parameters of SAFN."""
 
-    lambda_afn: float = within(0.05, 0)  #: λ_afn, weight of the norm's growth (the paper's λ)
-    delta_r: float = within(1.0, 0, above=True)  #: Δr, growth of each norm that the loss aims at
-    lambda_ent: float = within(0.0, 0)  #: λ_ent, weight of the target's entropy (+ENT)
+    lambda_afn: float = within(0.05, 0)  #: λ_afn, weight of the norm's growth (the paper's λ) [code]
+    delta_r: float = within(1.0, 0, above=True)  #: Δr, growth of each norm that the loss aims at [code]
+    lambda_ent: float = within(0.0, 0)  #: λ_ent, weight of the target's entropy (+ENT) [paper: without +ENT]
 
 
 class Safn(Method):

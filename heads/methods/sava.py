@@ -49,8 +49,8 @@ ORDERS = tuple(permutations(range(3)))
 class Params:
     """Hyper-parameters of the surrogate of SAVA."""
 
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    lambda_o: float = within(1.0, 0)  #: λ_o, weight of clip order prediction; 0: without
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal [ours]
+    lambda_o: float = within(1.0, 0)  #: λ_o, weight of clip order prediction; 0: without [ours]
 
 
 class Sava(Method):

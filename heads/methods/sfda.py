@@ -50,7 +50,7 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of SFDA."""
 
-    most: int = within(100, 1)  #: largest number of prototypes of a class
+    most: int = within(100, 1)  #: largest number of prototypes of a class [code]
 
 
 class Sfda(Method):

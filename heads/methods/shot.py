@@ -43,7 +43,7 @@ from heads.params import within
 class Params:
     """Hyper-parameters of SHOT."""
 
-    beta: float = within(0.3, 0)  #: β, weight of the pseudo-labels
+    beta: float = within(0.3, 0)  #: β, weight of the pseudo-labels [code]
 
 
 class Shot(Method):

@@ -36,10 +36,10 @@ from heads.params import within
 class Params:
     """Hyper-parameters of the transport."""
 
-    lambda_ot: float = within(1.0, 0)  #: λ_ot, weight of the transport, summed over modalities
-    epsilon: float = within(0.1, 0, above=True)  #: ε, weight of the plan's entropy, in units of the cost (0 to 2)
-    iterations: int = within(50, 1)  #: iterations of Sinkhorn's algorithm; a smaller ε needs more
-    debiased: bool = True  #: True: S_ε; False: OT_ε
+    lambda_ot: float = within(1.0, 0)  #: λ_ot, weight of the transport, summed over modalities [ours: ACP states none]
+    epsilon: float = within(0.1, 0, above=True)  #: ε, weight of the plan's entropy in units of the cost (0 to 2) [ours]
+    iterations: int = within(50, 1)  #: iterations of Sinkhorn's algorithm; a smaller ε needs more [ours]
+    debiased: bool = True  #: True: S_ε; False: OT_ε [paper: Genevay et al.]
 
 
 class Sinkhorn(Method):

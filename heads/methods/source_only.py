@@ -27,8 +27,8 @@ from heads.params import within
 class Params:
     """Hyper-parameters of source-only."""
 
-    per_modality: bool = False  #: †: also classify from each single modality
-    smoothing: float = within(0.0, 0, 1, below=True)  #: ε of label smoothing: targets are (1 - ε) 1[y = k] + ε / K
+    per_modality: bool = False  #: †: also classify from each single modality [paper: RNA]
+    smoothing: float = within(0.0, 0, 1, below=True)  #: ε of label smoothing, (1 - ε) 1[y = k] + ε / K [paper: MTRAN]
 
 
 class SourceOnly(Method):

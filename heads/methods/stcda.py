@@ -48,9 +48,9 @@ from heads.params import within
 class Params:
     """Hyper-parameters of the surrogate of STCDA."""
 
-    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the contrast between modalities, of windows and of clips
-    lambda_v: float = within(0.1, 0)  #: λ_v, weight of the alignment of classes
-    tau: float = within(0.1, 0, above=True)  #: τ, temperature of cosines
+    lambda_c: float = within(0.1, 0)  #: λ_c, weight of the contrast between modalities, of windows and of clips [ours]
+    lambda_v: float = within(0.1, 0)  #: λ_v, weight of the alignment of classes [ours]
+    tau: float = within(0.1, 0, above=True)  #: τ, temperature of cosines [ours]
 
 
 class Stcda(Method):

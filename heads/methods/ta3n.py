@@ -51,10 +51,10 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of TA3N."""
 
-    beta_s: float = within(0.5, 0)  #: β of frames (spatial), peak coefficient of their reversal before the warm-up
-    beta_r: float = within(0.75, 0)  #: β of relations
-    beta_t: float = within(0.75, 0)  #: β of videos (temporal)
-    gamma: float = within(0.003, 0)  #: γ, weight of the attentive entropy
+    beta_s: float = within(0.5, 0)  #: β of frames (spatial), peak of their reversal before the warm-up [code]
+    beta_r: float = within(0.75, 0)  #: β of relations [code]
+    beta_t: float = within(0.75, 0)  #: β of videos (temporal) [code]
+    gamma: float = within(0.003, 0)  #: γ, weight of the attentive entropy [code]
 
 
 class SideOutputs(NamedTuple):

@@ -47,8 +47,8 @@ from heads.schedules import dann
 class Params:
     """Hyper-parameters of the surrogate of TCoN."""
 
-    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal
-    lambda_mmd: float = within(0.1, 0)  #: λ_mmd, weight of MMD², summed over modalities; up to 24, for 12 kernels
+    lambda_d: float = within(1.0, 0)  #: λ_d, peak coefficient of the gradient reversal [ours]
+    lambda_mmd: float = within(0.1, 0)  #: λ_mmd, weight of MMD², summed over modalities; MMD² is at most 24 [ours]
 
 
 class Paired(NamedTuple):

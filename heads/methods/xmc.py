@@ -12,11 +12,14 @@ to other clips of its side. L_do moves a target clip with a confident class ŷ n
 The paper's rows as (cross_modal, cross_domain): final (h, F), modality (h, none), domain (none, F); Table 7 also (F,
 none) and (h, h), Table 8 (h, adversarial) and (adversarial, adversarial). Windows are the run's:
 `Feed(train="random:1")` draws the windows of RGB and flow independently, as the paper does; `"shared:1"` draws one
-window for both (Table 5: without sampling).
+window for both (Table 5: without sampling). `PRINTED` has the printed form of the ratios (detail 1).
 
 Implementation details
-  1. The printed ratios have the sum over all anchors inside one logarithm, where a few near pairs would dominate the
-     loss. Here each anchor has its own logarithm, and the mean is over the anchors that count; without anchors it is 0.
+  1. The printed ratios have the sum over all anchors inside one logarithm. Here each anchor has its own logarithm, and
+     the mean is over the anchors that count; without anchors it is 0. `reduction="one_log"` (`PRINTED`) is the printed
+     form, -log( Σ_i Σ_{j positive of i} φ / Σ_i Σ_j φ ), of each direction (Eq. 2) and modality (Eq. 5, 6). It changes
+     the share of an anchor in the gradient: 1/B in the mean, its share of both sums in one logarithm, so that e times
+     more for a cosine that is larger by τ. Few anchors with near keys then decide, and the others hardly learn.
   2. Eq. 2 leaves out k and l: the two directions are averaged, and more than two modalities add up over their pairs.
   3. φ normalises its arguments (not in the paper; exp(F·F / 0.1) would overflow). The banks hold F without
      normalisation.
@@ -59,25 +62,34 @@ from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import aligned, shared
 from heads.nets import Net
-from heads.params import within
+from heads.params import added, within
 from heads.schedules import dann
 
 Features = dict[str, Tensor]  #: modality -> (B, D)
 SIDES = ("source", "target")
-CHOICES = {"cross_modal": ("h", "F", "adversarial", "none"), "cross_domain": ("h", "F", "adversarial", "none")}
+CHOICES = {
+    "cross_modal": ("h", "F", "adversarial", "none"),
+    "cross_domain": ("h", "F", "adversarial", "none"),
+    "reduction": ("mean", "one_log"),
+}
 
 
 @dataclass(frozen=True)
 class Params:
     """Hyper-parameters of the contrastive losses."""
 
-    lambda_: float = within(1.25, 0)  #: λ, weight of both losses, Eq. 7
-    tau: float = within(0.1, 0, above=True)  #: τ, temperature, Eq. 1 and 4
-    delta: float = within(0.5, 0, 1)  #: δ, share of a bank's row that is kept in an update, Eq. 8
-    T: float = within(0.8, 0, 1, below=True)  #: T, probability above which a pseudo-label counts, Sec. 3.3
-    cross_modal: str = "h"  #: space of L_mo: h (projected) | F | none (no L_mo) | adversarial (L_m instead)
-    cross_domain: str = "F"  #: space of L_do: h | F | none (no L_do) | adversarial (L_d instead)
-    projection: int = within(128, 1)  #: size of h's output
+    lambda_: float = within(1.25, 0)  #: λ, weight of both losses, Eq. 7 [paper]
+    tau: float = within(0.1, 0, above=True)  #: τ, temperature, Eq. 1 and 4 [paper]
+    delta: float = within(0.5, 0, 1)  #: δ, share of a bank's row that is kept in an update, Eq. 8 [paper]
+    T: float = within(0.8, 0, 1, below=True)  #: T, probability above which a pseudo-label counts [paper, Sec. 3.3]
+    cross_modal: str = "h"  #: space of L_mo: h (projected) | F | none (no L_mo) | adversarial (L_m instead) [paper]
+    cross_domain: str = "F"  #: space of L_do: h | F | none (no L_do) | adversarial (L_d instead) [paper]
+    projection: int = within(128, 1)  #: size of h's output [ours: the paper states none]
+    reduction: str = added("mean", before="mean")  #: mean (of one logarithm per anchor) | one_log (of the sums) [ours]
+
+
+PRINTED = Params(reduction="one_log")
+"""The printed ratios, with one logarithm for all anchors: detail 1; `--set method.reduction=one_log`."""
 
 
 class Xmc(Method):
@@ -88,8 +100,8 @@ class Xmc(Method):
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         for name, choices in CHOICES.items():
-            if (space := getattr(params, name)) not in choices:
-                raise ValueError(f"no method.{name} {space!r}; choose from {', '.join(choices)}")
+            if (choice := getattr(params, name)) not in choices:
+                raise ValueError(f"no method.{name} {choice!r}; choose from {', '.join(choices)}")
         if params.cross_domain == "none" and (params.cross_modal == "none" or len(spec.shapes) == 1):
             raise ValueError(
                 f"method xmc has nothing to add to L_C: L_mo takes two modalities (here: {', '.join(spec.shapes)}) "
@@ -208,7 +220,8 @@ class Xmc(Method):
 
         with torch.no_grad():
             keys_ND = view(self.get_buffer(f"{d}:M:{m}"))
-        return contrast(view(f_BD), keys_ND, same_BN, tau=self.params.tau, keys_N=self.get_buffer(f"{d}:has:{m}"))
+        has_N, one_log = self.get_buffer(f"{d}:has:{m}"), self.params.reduction == "one_log"
+        return contrast(view(f_BD), keys_ND, same_BN, tau=self.params.tau, keys_N=has_N, one_log=one_log)
 
 
 def both(batch: Batch) -> dict[str, Side]:

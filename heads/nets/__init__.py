@@ -64,8 +64,8 @@ class Retrieval(Net):
 
         L_R = 1/(2B(B-1)) Σ_i Σ_{j≠i} [m + ξ_ij - ξ_ii]_+ + [m + ξ_ji - ξ_ii]_+      ξ_ij: of caption i and clip j
 
-    [Liu et al. 2019, CE, code; ACP: Liu et al. 2021, Sec. 3.1, which divides the sum by B only]. Every clip of a batch
-    comes with one of its captions; the captions of the other clips are its negatives.
+    [Liu et al. 2019, CE, code; ACP: Liu et al. 2021, Sec. 3.1, which divides the sum by B only: reduction="sum"]. Every
+    clip of a batch comes with one of its captions; the captions of the other clips are its negatives.
     """
 
     task: ClassVar[str] = "retrieval"
@@ -80,7 +80,7 @@ class Retrieval(Net):
         """Return ξ (C, V) of captions and clips; larger is a better match."""
         raise NotImplementedError
 
-    def loss(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
+    def loss(self, f: dict[str, Tensor], side: Side, reduction: str = "mean") -> dict[str, Tensor]:
         """Return L_R of the rows that have a clip and a caption; two rows of one clip are not negatives."""
         if "text" not in f:
             raise ValueError("a ranking loss needs captions, but this side has none: a target's are always hidden")
@@ -90,7 +90,7 @@ class Retrieval(Net):
         )
         pair_B = has_text_B & has_visual_B
         negative_BB = (side.index[:, None] != side.index) & pair_B[:, None] & pair_B
-        return {"L_R": ranking(self.similarity(f["text"], f["visual"]), negative_BB, self.margin)}
+        return {"L_R": ranking(self.similarity(f["text"], f["visual"]), negative_BB, self.margin, reduction)}
 
     def predict(self, side: Side) -> dict[str, Tensor]:
         """Return the embeddings of test rows."""

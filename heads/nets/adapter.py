@@ -48,13 +48,13 @@ PLACES = ("logits", "features")
 class Params:
     """Size and shape of the adapter."""
 
-    dim: int = within(1024, 1)  #: D, features per modality
-    act: str = "relu"  #: relu (RNA on EK100) | none (for contrastive losses: after a ReLU cosines lie in [0, 1])
-    dropout: float = within(0.5, 0, 1, below=True)  #: share of features dropped in training
-    fusion: str = "sum"  #: fusion of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC)
-    standardise: bool = False  #: standardise x_m over the source; in new runs take preparation.units=source
-    batch_norm: bool = False  #: normalise the entries of each feature before act, as the heads of ROD and SHOT do
-    dropout_at: str = added("logits", before="features")  #: logits (in `classify`: MM-SADA) | features (in `encode`)
+    dim: int = within(1024, 1)  #: D, features per modality [ours]
+    act: str = "relu"  #: relu | none (for contrastive losses: after a ReLU cosines lie in [0, 1]) [paper: RNA]
+    dropout: float = within(0.5, 0, 1, below=True)  #: share of features dropped in training [code: MM-SADA]
+    fusion: str = "sum"  #: fusion of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC) [code: MM-SADA]
+    standardise: bool = False  #: standardise x_m over the source; in new runs take preparation.units=source [ours]
+    batch_norm: bool = False  #: normalise the entries of each feature before act, as heads of ROD and SHOT [ours]
+    dropout_at: str = added("logits", before="features")  #: logits (in classify) | features (encode) [code: MM-SADA]
 
 
 class Adapter(Net):

@@ -40,12 +40,12 @@ from heads.params import within
 class Params:
     """Size and shape of collaborative experts."""
 
-    dim: int = within(768, 1)  #: D, entries per expert
-    relations: bool = True  #: gates depend on pairs of experts; False is MoEE
-    text: str = "mean"  #: pooling of a caption's tokens: mean | netvlad
-    clusters: int = within(28, 1)  #: clusters of netvlad
-    ghosts: int = within(1, 0)  #: ghost clusters of netvlad, which are discarded
-    margin: float = within(0.2, 0)  #: m of L_R
+    dim: int = within(768, 1)  #: D, entries per expert [code]
+    relations: bool = True  #: gates depend on pairs of experts; False is MoEE [paper]
+    text: str = "mean"  #: pooling of a caption's tokens: mean | netvlad [ours: CE has netvlad]
+    clusters: int = within(28, 1)  #: clusters of netvlad [code: on MSR-VTT]
+    ghosts: int = within(1, 0)  #: ghost clusters of netvlad, which are discarded [code]
+    margin: float = within(0.2, 0)  #: m of L_R [code: MoEE]
 
 
 class CollaborativeExperts(Retrieval):

@@ -39,7 +39,7 @@ BLOCKS = 3
 class Params:
     """Size of the network."""
 
-    dim: int = within(64, 8)  #: D, features per modality, a multiple of 8; channels are D/8 to D
+    dim: int = within(64, 8)  #: D, features per modality, a multiple of 8; channels are D/8 to D [paper: RNA]
 
 
 class CogBeacon(Net):

@@ -26,8 +26,8 @@ from heads.params import within
 class Params:
     """Size of the gated MLP."""
 
-    dim: int = within(512, 1)  #: M, entries of an embedding
-    margin: float = within(0.2, 0)  #: m of L_R
+    dim: int = within(512, 1)  #: M, entries of an embedding [ours]
+    margin: float = within(0.2, 0)  #: m of L_R [code: MoEE]
 
 
 class Gated(Retrieval):

@@ -37,14 +37,14 @@ HEADS = 4
 class Params:
     """Size of the multi-modal transformer."""
 
-    dim: int = within(512, 4)  #: D, entries per token; a multiple of 4, the number of heads
-    layers: int = within(4, 1)  #: number of transformer layers
-    ff_dim: int = within(3072, 1)  #: entries between the two linear layers of each transformer layer
-    dropout: float = within(0.1, 0, 1, below=True)  #: share of entries dropped in training
-    text: str = "mean"  #: pooling of a caption's tokens: mean | netvlad
-    clusters: int = within(28, 1)  #: clusters of netvlad
-    ghosts: int = within(1, 0)  #: ghost clusters of netvlad, which are discarded
-    margin: float = within(0.2, 0)  #: m of L_R
+    dim: int = within(512, 4)  #: D, entries per token; a multiple of 4, the number of heads [code]
+    layers: int = within(4, 1)  #: number of transformer layers [code]
+    ff_dim: int = within(3072, 1)  #: entries between the two linear layers of each transformer layer [code]
+    dropout: float = within(0.1, 0, 1, below=True)  #: share of entries dropped in training [code]
+    text: str = "mean"  #: pooling of a caption's tokens: mean | netvlad [ours]
+    clusters: int = within(28, 1)  #: clusters of netvlad [code: CE]
+    ghosts: int = within(1, 0)  #: ghost clusters of netvlad, which are discarded [code: CE]
+    margin: float = within(0.2, 0)  #: m of L_R [code: MoEE]
 
 
 class Mmt(Retrieval):

@@ -37,10 +37,10 @@ from heads.skeletons import partitions, skeleton
 class Params:
     """Size of the network."""
 
-    width: int = within(16, 1)  #: channels of the first four blocks; the next three have twice, two more four times it
-    dim: int = within(256, 1)  #: D, channels of the last block
-    kernel: int = within(9, 1)  #: frames of a block's convolution; odd
-    dropout: float = within(0.5, 0, 1, below=True)  #: share of a block's numbers dropped in training
+    width: int = within(16, 1)  #: channels of the first four blocks; the next have two and four times it [code: CoDT]
+    dim: int = within(256, 1)  #: D, channels of the last block [code: CoDT]
+    kernel: int = within(9, 1)  #: frames of a block's convolution; odd [code: CoDT]
+    dropout: float = within(0.5, 0, 1, below=True)  #: share of a block's numbers dropped in training [code: CoDT]
 
 
 class Stgcn(Net):

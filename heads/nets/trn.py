@@ -45,10 +45,10 @@ MOST = 3  # largest number of combinations that are summed at a scale
 class Params:
     """Size of the network."""
 
-    dim: int = within(512, 1)  #: D, features per modality of all label kinds together: verb 256, noun 256
-    frame_dim: int = within(1024, 1)  #: W, width of a frame
-    relation_dim: int = within(1024, 1)  #: R, width of a relation and of f'
-    dropout: float = within(0.5, 0, 1, below=True)  #: share of frame and of video features dropped in training
+    dim: int = within(512, 1)  #: D, features per modality of all label kinds together: verb 256, noun 256 [paper: RNA]
+    frame_dim: int = within(1024, 1)  #: W, width of a frame [ours: RNA states none]
+    relation_dim: int = within(1024, 1)  #: R, width of a relation and of f' [paper: RNA]
+    dropout: float = within(0.5, 0, 1, below=True)  #: share of frame and video features dropped [paper: RNA]
 
 
 class Levels(NamedTuple):

@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
+import re
 import textwrap
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,16 +17,41 @@ def short_name(module: ModuleType) -> str:
     return module.__name__.rpartition(".")[2]
 
 
+#: end of a field's comment: the source of its default, and details of it
+PROVENANCE = re.compile(r"\[(paper|code|ours)(?:[,:] [^\]]+)?\]$")
+
+
+def provenance(params: Any) -> dict[str, str]:
+    """Return field -> paper, code or ours, the source of its default; "" where its comment does not end with it.
+
+    >>> from heads.methods import mtran
+    >>> provenance(mtran.Params)["lambda_1"]
+    'paper'
+    """
+    found = {field: PROVENANCE.search(line) for field, line in _lines(params).items()}
+    return {field: match[1] if match else "" for field, match in found.items()}
+
+
+def _lines(params: Any) -> dict[str, str]:
+    """Return field -> the line that declares it, or "" if no line of the class does."""
+    source = textwrap.dedent(inspect.getsource(params)).splitlines()
+    names = [field.name for field in dataclasses.fields(params)]
+    return {name: next((line for line in source if line.startswith(f"    {name}:")), "") for name in names}
+
+
 def check_params(module: ModuleType) -> None:
-    """Check that `Params` is a frozen dataclass, and that its fields have a comment on their line; numbers a range."""
+    """Check `Params`: frozen, and each field with a comment and the source of its default; numbers with a range."""
     name, params = f"{short_name(module)}.Params", module.Params
     frozen = getattr(getattr(params, "__dataclass_params__", None), "frozen", False)
     assert frozen, f"{name} is no frozen dataclass; write @dataclass(frozen=True)"
-    source = textwrap.dedent(inspect.getsource(params)).splitlines()
+    lines, sources = _lines(params), provenance(params)
     for field in dataclasses.fields(params):
-        lines = [line for line in source if line.startswith(f"    {field.name}:")]
-        assert lines, f"{name}.{field.name} is not declared in the class itself"
-        assert "#: " in lines[0], f"{name}.{field.name} has no comment; describe it on its line, after #:"
+        assert lines[field.name], f"{name}.{field.name} is not declared in the class itself"
+        assert "#: " in lines[field.name], f"{name}.{field.name} has no comment; describe it on its line, after #:"
+        assert sources[field.name], (
+            f"{name}.{field.name} does not name the source of its default {field.default!r}; end its comment with "
+            "[paper], [code] or [ours], or with details as in [paper, Eq. 3] or [ours: the paper has none]"
+        )
         if field.type in (int, float, "int", "float"):
             assert field.name in ranges(params), (
                 f"{name}.{field.name} has no range; write {field.name} = within({field.default}, low, high), with "

@@ -7,7 +7,7 @@ Stores and manifests as in `acp_msrvtt_msvd`, which shares the runs of L_R (CE t
     featcache table acp_ablation --metric v2t/R@1
     featcache evaluate acp_ablation --a-distance && featcache table acp_ablation --metric a_distance/joint
 
-15 runs of 9,200 steps; the hours are not measured yet.
+18 runs of 9,200 steps; the hours are not measured yet.
 
 Fidelity, selection, and which settings are the paper's or ours (such as three seeds): as in `acp_msrvtt_msvd`. The last
 row is ours: the paper prints no temperature, and without one the assignments are nearly uniform. The paper does not
@@ -19,5 +19,5 @@ from pipelines.experiments._acp import SOURCES, ablations, table
 from pipelines.experiments._papers import published
 
 RUNS = table("msrvtt_msvd", ("msrvtt", "msvd"), ablations(SOURCES["msrvtt"].margin))
-NOTE = COMMON + " The last row is ours, with τ = 0.1."
+NOTE = COMMON + " Printed L_R: the sum over B of Eq. 1, others the mean. The last row is ours, with τ = 0.1."
 PUBLISHED = published("ACP", "Table 4", "Section 4.3")

@@ -145,6 +145,49 @@ def test_terms_equal_the_equations(params):
         assert terms[name].item() == pytest.approx(expected, rel=1e-4), name
 
 
+def naive_ranking(method, s, divide):
+    """Eq. 1 of a batch without gaps, term by term: the sum over all i and j other than i, divided by `divide`."""
+    f, m, total = method.net.encode(s), method.net.margin, 0.0
+    xi = method.net.similarity(f["text"], f["visual"]).tolist()
+    for i in range(len(xi)):
+        for j in range(len(xi)):
+            if j != i:
+                total += max(m + xi[i][j] - xi[i][i], 0.0) + max(m + xi[j][i] - xi[i][i], 0.0)
+    return total / divide
+
+
+@pytest.mark.parametrize("net", [ce, gated])
+@pytest.mark.parametrize("B", [8, 3, 1])
+def test_the_printed_ranking_loss_is_the_sum_over_b(net, B):
+    b = batch(rows=B)
+    terms = {}
+    for name, divide in (("mean", 2 * B * (B - 1)), (acp.PRINTED.reduction, B)):
+        method = build(net=net, reduction=name).eval()
+        terms[name] = method(b, 0.5)
+        expected = naive_ranking(method, b.source, divide) if B > 1 else 0
+        assert terms[name]["L_R"].item() == pytest.approx(expected, rel=1e-4)
+    mean, printed = terms["mean"], terms["sum"]
+    assert printed["L_R"].item() == pytest.approx(2 * (B - 1) * mean["L_R"].item(), rel=1e-4)
+    assert all(torch.equal(printed[name], mean[name]) for name in ("L_s", "L_t", "L_MI"))
+
+
+def test_rows_that_lack_a_part_are_not_counted_in_b():
+    """Three pairs of eight rows: the sum is divided by 3, as in a batch of these rows."""
+    method, s = build(reduction="sum").eval(), batch().source
+    for m in SPEC.captions:
+        s = without(s, m, [0, 1, 2, 3, 4])
+    whole = part(s, torch.tensor([5, 6, 7]))
+    L_R = method.net.loss(method.net.encode(s), s, "sum")["L_R"]
+    assert L_R > 0
+    assert torch.allclose(L_R, method.net.loss(method.net.encode(whole), whole, "sum")["L_R"])
+
+
+def test_the_printed_preset_differs_in_the_sum_only():
+    assert acp.PRINTED == acp.Params(reduction="sum") != acp.Params()
+    with pytest.raises(ValueError, match="no method.reduction 'one_log'; choose from mean, sum"):
+        build(reduction="one_log")
+
+
 @pytest.mark.parametrize(
     ("params", "terms", "learnt"),
     [

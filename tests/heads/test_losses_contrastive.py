@@ -31,6 +31,17 @@ def naive(q, k, positive, tau, keys=None, weights=None):
     return total / count if count else 0.0
 
 
+def naive_one_log(q, k, positive, tau, keys=None):
+    """The form that XMC prints: anchors and their positives above, anchors and all their keys below, one logarithm."""
+    near = everything = 0.0
+    for anchor, positives in zip(q, positive, strict=True):
+        counted = [j for j in range(len(k)) if keys is None or keys[j]]
+        if any(positives[j] for j in counted):
+            everything += sum(math.exp(cosine(anchor, k[j]) / tau) for j in counted)
+            near += sum(math.exp(cosine(anchor, k[j]) / tau) for j in counted if positives[j])
+    return -math.log(near / everything) if near else 0.0
+
+
 def rows(seed, n, dim=3):
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -46,6 +57,34 @@ def test_equals_the_naive_loops(positive, keys, tau):
     assert contrast(q, k, positive, tau=tau).item() == pytest.approx(
         naive(q.tolist(), k.tolist(), positive.tolist(), tau), abs=1e-9
     )
+
+
+@given(flags, st.lists(st.booleans(), min_size=6, max_size=6), st.floats(0.05, 3))
+def test_one_logarithm_equals_the_printed_ratio_of_sums(positive, keys, tau):
+    q, k, positive = rows(1, 4), rows(2, 6), torch.tensor(positive).reshape(4, 6)
+    found = contrast(q, k, positive, tau=tau, keys_N=torch.tensor(keys), one_log=True).item()
+    assert found == pytest.approx(naive_one_log(q.tolist(), k.tolist(), positive.tolist(), tau, keys), abs=1e-9)
+
+
+def test_one_logarithm_of_one_anchor_is_the_mean_and_of_several_is_not():
+    q, k, positive = rows(1, 4), rows(2, 6), torch.eye(6, dtype=torch.bool)[:4]
+    each = [contrast(q[[i]], k, positive[[i]], tau=0.3, one_log=True).item() for i in range(4)]
+    assert contrast(q, k, positive, tau=0.3).item() == pytest.approx(sum(each) / 4)
+    assert abs(contrast(q, k, positive, tau=0.3, one_log=True).item() - sum(each) / 4) > 0.01
+
+
+def test_in_one_logarithm_an_anchor_weighs_e_times_more_where_its_cosines_are_larger_by_tau():
+    """The key of both anchors is at cosine c, the rival at c - 0.2: their gradients differ by φ alone."""
+    tau, grads = 0.1, {}
+    for one_log in (False, True):
+        z = torch.tensor([[0.5, 0.3], [0.6, 0.4]], dtype=torch.float64, requires_grad=True)  # cosines
+        length = torch.sqrt(1 - z.square().sum(1, keepdim=True))
+        q, k = torch.cat([z, length], 1), torch.eye(3, dtype=torch.float64)
+        keys, positive = torch.tensor([True, True, False]), torch.tensor([[True, False, False]] * 2)
+        loss = contrast(q, k, positive, tau=tau, keys_N=keys, one_log=one_log)
+        grads[one_log] = torch.autograd.grad(loss, z)[0][:, 0]
+    assert (grads[False][1] / grads[False][0]).item() == pytest.approx(1)
+    assert (grads[True][1] / grads[True][0]).item() == pytest.approx(math.e)
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.5, 3.0])
@@ -106,7 +145,9 @@ def test_gradients_are_those_of_finite_differences():
     q, k = rows(11, 4).requires_grad_(), rows(12, 5).requires_grad_()
     positive = torch.tensor([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()
     keys = torch.tensor([True, True, True, True, False])
-    assert torch.autograd.gradcheck(lambda a, b: contrast(a, b, positive, tau=0.5, keys_N=keys), (q, k))
+    for one_log in (False, True):
+        loss = lambda a, b: contrast(a, b, positive, tau=0.5, keys_N=keys, one_log=one_log)  # noqa: B023, E731
+        assert torch.autograd.gradcheck(loss, (q, k))
 
 
 def test_descent_brings_positives_near_and_others_away():
@@ -117,11 +158,12 @@ def test_descent_brings_positives_near_and_others_away():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tau", [0.01, 0.1])
-def test_nothing_to_compare_is_zero_without_gradient(dtype, tau):
+@pytest.mark.parametrize("one_log", [False, True])
+def test_nothing_to_compare_is_zero_without_gradient(dtype, tau, one_log):
     nobody = torch.zeros(3, 4, dtype=torch.bool)
     for positive, keys in ((nobody, None), (~nobody, nobody[0]), (nobody, nobody[0])):
         q, k = rows(13, 3).to(dtype).requires_grad_(), rows(14, 4).to(dtype).requires_grad_()
-        loss = contrast(q, k, positive, tau=tau, keys_N=keys)
+        loss = contrast(q, k, positive, tau=tau, keys_N=keys, one_log=one_log)
         loss.backward()
         assert loss.item() == q.grad.abs().max().item() == k.grad.abs().max().item() == 0
 

@@ -10,7 +10,7 @@ from heads.methods import codt, rna, source_only
 from heads.nets import adapter, ce, stgcn
 from heads.params import within
 from heads.testing import ClusteringNetTests, MethodTests, NetTests, RetrievalNetTests
-from heads.testing.files import check_params
+from heads.testing.files import check_params, provenance
 from heads.testing.problems import SIMPLE, SKELETONS, SPEC, SPECS, task_of
 
 
@@ -108,10 +108,44 @@ def test_a_broken_clustering_net_fails():
 class NoRange:
     """Parameters of which one number states no range."""
 
-    scale: float = within(1.0, 0)  #: with a range
-    count: int = 3  #: without
+    scale: float = within(1.0, 0)  #: with a range [paper]
+    count: int = 3  #: without [ours]
 
 
 def test_a_number_without_a_range_is_named():
     with pytest.raises(AssertionError, match=r"mine.Params.count has no range; write count = within\(3, low, high\)"):
         check_params(file(Params=NoRange))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Parameters with the source of their default in the right form, and in others."""
+
+    a: str = ""  #: a word [paper]
+    b: str = ""  #: a place in it [paper, Sec. 4.2]
+    c: str = ""  #: the code of another [code: MM-SADA, relative]
+    d: str = ""  #: a reason [ours: the paper states none]
+    none: str = ""  #: no source
+    other: str = ""  #: another word [book]
+    longer: str = ""  #: a longer word [papers]
+    empty: str = ""  #: no details after the colon [ours:]
+    inside: str = ""  #: [paper] not at the end
+    value: str = "[ours]"
+
+
+def test_a_source_is_a_word_at_the_end_of_the_comment():
+    named = {"a": "paper", "b": "paper", "c": "code", "d": "ours"}
+    assert provenance(Sources) == named | dict.fromkeys(("none", "other", "longer", "empty", "inside", "value"), "")
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSource:
+    """Parameters of which one states no source."""
+
+    scale: float = within(1.0, 0)  #: with a source [code]
+    kind: str = "old"  #: without
+
+
+def test_a_field_without_the_source_of_its_default_is_named():
+    with pytest.raises(AssertionError, match=r"mine.Params.kind .*source of its default 'old'.*\[paper\], \[code\] or"):
+        check_params(file(Params=NoSource))

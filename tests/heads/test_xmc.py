@@ -12,7 +12,7 @@ from heads.batch import Batch, Side, Spec
 from heads.methods import dann, source_only, xmc
 from heads.nets import adapter
 from heads.testing.problems import EK, SPEC, batch, side, without
-from tests.heads.test_losses_contrastive import naive
+from tests.heads.test_losses_contrastive import naive, naive_one_log
 
 torch.set_num_threads(1)
 SPECS = pytest.mark.parametrize("spec", [SPEC, EK], ids=["two modalities", "three modalities, two labels"])
@@ -69,17 +69,24 @@ def step(method, b, update=lambda method: None):
 # ----------------------------------------------------------------------------------------------------------- the losses
 
 
+def ratio(method, *given):
+    """The loss of anchors, keys, positives and counted keys, in the form that the method takes."""
+    form = {"mean": naive, "one_log": naive_one_log}[method.params.reduction]
+    anchors, keys, same, has = given
+    return form(anchors.tolist(), keys.tolist(), same, method.params.tau, has)
+
+
 def naive_cross_modal(method, d, s, space):
     """½ Σ over ordered pairs of modalities: a row of the batch is the anchor, its own row of the bank the positive."""
     project = method.h if space == "h" else (lambda f: f)
     f, total = method.net.encode(s), 0.0
     for k, other in permutations(s.x, 2):
-        keys = project(bank(method, d, other)).tolist()
+        keys = project(bank(method, d, other))
         has = method.get_buffer(f"{d}:has:{other}").tolist()
         same = [
             [int(i) == j and bool(there) for j in range(len(keys))] for i, there in zip(s.index, s.has(k), strict=True)
         ]
-        total += naive(project(f[k]).tolist(), keys, same, method.params.tau, has)
+        total += ratio(method, project(f[k]), keys, same, has)
     return total / 2
 
 
@@ -94,7 +101,7 @@ def naive_cross_domain(method, t, space):
             same = [[yes and y == row.index(max(row)) for y in labels] for row, yes in zip(p, sure, strict=True)]
             has = method.get_buffer(f"source:has:{k}").tolist()
             keys = view(bank(method, "source", k))
-            total += naive(view(f[k]).tolist(), keys.tolist(), same, method.params.tau, has)
+            total += ratio(method, view(f[k]), keys, same, has)
             anchors |= set(sure)
     assert anchors == {True, False}  # or T says nothing
     return total
@@ -103,8 +110,9 @@ def naive_cross_domain(method, t, space):
 @SPECS
 @pytest.mark.parametrize("gaps", [(), GAPS], ids=["whole", "with gaps"])
 @pytest.mark.parametrize(("modal", "domain"), [("h", "F"), ("F", "h")])
-def test_terms_equal_the_naive_loops(spec, gaps, modal, domain):
-    method, b = problem(spec, gaps, lambda_=0.7, cross_modal=modal, cross_domain=domain)
+@pytest.mark.parametrize("reduction", ["mean", xmc.PRINTED.reduction])
+def test_terms_equal_the_naive_loops(spec, gaps, modal, domain, reduction):
+    method, b = problem(spec, gaps, lambda_=0.7, cross_modal=modal, cross_domain=domain, reduction=reduction)
     with torch.no_grad():
         terms = method.losses(b, 0.5)
         expected = {
@@ -165,10 +173,21 @@ def test_terms_of_each_form():
     assert torch.equal(method.losses(b, 0.5)["L_C"], plain.losses(b, 0.5)["L_C"])
 
 
+def test_the_printed_form_differs_in_the_logarithm_only_and_in_every_contrast():
+    assert {f.name for f in dataclasses.fields(xmc.Params) if getattr(xmc.PRINTED, f.name) != f.default} == {
+        "reduction"
+    }
+    (ours, b), (printed, _) = problem(SPEC), problem(SPEC, reduction=xmc.PRINTED.reduction)
+    ours, printed = ours.losses(b, 0.5), printed.losses(b, 0.5)
+    assert [name for name in ours if not torch.allclose(ours[name], printed[name])] == ["L_mo_s", "L_mo_t", "L_do"]
+
+
 def test_unknown_spaces_list_the_known_ones():
     for name in ("cross_domain", "cross_modal"):
         with pytest.raises(ValueError, match=f"no method.{name} 'g'; choose from h, F, adversarial, none"):
             build(SPEC, **{name: "g"})
+    with pytest.raises(ValueError, match="no method.reduction 'sum'; choose from mean, one_log"):
+        build(SPEC, reduction="sum")
 
 
 @SPECS
