@@ -66,7 +66,7 @@ class Method(nn.Module):
         return self.net.parts
 
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the outputs of the features. Override `features` or `outputs` in its place, so that all three agree."""
+        """Return the outputs of the features of a side. Methods override `features` or `outputs`, and never this."""
         return self.outputs(self.features(side), side)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> dict[str, list[Tensor]] | None:
