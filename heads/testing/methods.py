@@ -199,7 +199,7 @@ class MethodTests(FileTests):
             assert torch.equal(out, again[name]), f"{name} differs after load_state_dict; keep what predict reads in it"
 
     def test_outputs_are_those_of_the_features(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
-        """`outputs` makes what `predict` returns from `features`, without a look at x, so a run measures what it classifies.
+        """`outputs` makes what `predict` returns from `features`, without x: a run measures what it classifies.
 
         No method is exempt: one with several classifiers returns all that they read.
         """

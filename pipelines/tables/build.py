@@ -42,7 +42,7 @@ CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """Return the table as text.
 
-    metric: a name of `featcache list metrics`; the default is the headline metric of the experiment's task.
+    metric: a name of `featcache list metrics`; the default is that of the experiment (`Experiment.headline`).
     format: markdown, csv (one line per method and column) or latex (booktabs).
     """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
@@ -59,9 +59,9 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
 
     Shares are converted to per cent; ranks, norms and scores of validators stay as they are.
 
-    metric: the default is the headline metric of the experiment's task.
+    metric: the default is that of the experiment (`Experiment.headline`).
     """
-    headline = experiment.task.headline({row.metric for row in rows if row.run in experiment.by_id})
+    headline = experiment.headline({row.metric for row in rows if row.run in experiment.by_id})
     metric = metric or headline
     planned = planned_runs(experiment, metric)
     if not planned and metric.startswith("validator/"):

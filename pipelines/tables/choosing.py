@@ -68,11 +68,11 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     """Return a Markdown table: per table row, shift and rule the choice, its accuracy and its cost, in per cent.
 
     experiment: an experiment with all its evaluated runs, as `evaluated` returns it.
-    metric: the default is the headline metric of the experiment's task. ConfigError for a metric that is not in per
+    metric: the default is that of the experiment (`Experiment.headline`). ConfigError for a metric that is not in per
     cent, such as a rank.
     """
     if metric is None:
-        metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
+        metric = experiment.headline({row.metric for row in rows if row.experiment == experiment.name})
     if not (tasks.metric(metric).is_share and tasks.metric(metric).higher):
         raise ConfigError(
             f"metric {metric!r} is not in per cent, or less of it is better; choose one such as top1 or t2v/R@1"
