@@ -112,6 +112,7 @@ def _results(
                 m: training_data.words(training_data.of(store.recipe, store.facts))
                 for m, store in opened.stores.items()
             },
+            classified=True,
             limits=(*map(str, opened.left_out), *limits),
         )
         for metric, value in values.items()
@@ -227,8 +228,8 @@ def norms(method: Method, opened: Opened) -> dict[str, float]:
         by_domain["source"] = feature_norms(method, masked.test(*config.source))
     by_domain["target"] = feature_norms(method, opened.test())
     values: dict[str, float] = {}
-    for label in method.net.parts:
-        name = "" if len(method.net.parts) == 1 else f"/{label}"
+    for label in method.parts:
+        name = "" if len(method.parts) == 1 else f"/{label}"
         by_side = {
             side: {m: norm for (kind, m), norm in side_norms.items() if kind == label}
             for side, side_norms in by_domain.items()

@@ -78,5 +78,6 @@ ROWS = {
     "UDA (L_RNA) + L_IM": Row(rna.Params(lambda_d=0.0), target=True),
     "RNA (UDA)": UDA,
 }
+METRIC = "top1/action"
 RUNS = runs(ROWS, SHIFTS, SEEDS, **COMMON)
 PUBLISHED = published("RNA", "Table 1", "Table 2")

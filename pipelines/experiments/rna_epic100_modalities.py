@@ -17,6 +17,7 @@ from pipelines.experiments._papers import published
 from pipelines.experiments._rows import SEEDS, runs
 from pipelines.experiments.rna_epic100 import COMMON, DG, FIVE, SHIFTS, SOURCE_ONLY, UDA
 
+METRIC = "top1/action"
 METHODS = {"source-only": SOURCE_ONLY, "RNA (DG)": DG, "RNA (UDA)": UDA}
 RUNS = tuple(
     run

@@ -36,6 +36,7 @@ ROWS = {
     "CIA (surrogate)": Row(cia.Params(), changes=OTHERS),
     "RNA (UDA)": UDA,
 }
+METRIC = "top1/action"
 RUNS = runs(ROWS, SHIFTS, SEEDS, **COMMON)
 QUOTED = tuple(f"source-only of {rival}" for rival in ("MM-SADA (DG)", "Gradient Blending", "TA3N", "MM-SADA", "CIA"))
 PUBLISHED = published("RNA", "Table 5")

@@ -6,7 +6,7 @@
 Stores, fidelity (adapter), schedule and selection (mean of the last nine evaluations) are those of `xmc_epic8`; runs of
 both tables are trained once. The paper prints means over the six shifts.
 
-342 runs of 6,000 steps, about 91 hours on two cores, because h passes over the banks in each step; `xmc_epic8` has done
+342 runs of 6,000 steps, about 92 hours on two cores, because h passes over the banks in each step; `xmc_epic8` has done
 19 of these hours. `--seeds 0` takes a third; take a GPU, or choose rows with `--only`.
 
     Eq. 2, 5  the printed ratios, with one logarithm for all anchors (no published number)

@@ -39,6 +39,7 @@ from pipelines.tables.notes import (
     notes,
     of_training_data,
 )
+from pipelines.tables.outdated import OF_FEATURES, current, outdated
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
@@ -46,7 +47,7 @@ CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """Return the table as text.
 
-    metric: a name of `featcache list metrics`; the default is the headline metric of the experiment's task.
+    metric: a name of `featcache list metrics`; the default is that of the experiment (`Experiment.headline`).
     format: markdown, csv (one line per method and column) or latex (booktabs).
     """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
@@ -63,12 +64,13 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
 
     Shares are converted to per cent; ranks, norms and scores of validators stay as they are.
 
-    metric: the default is the headline metric of the experiment's task.
+    metric: the default is that of the experiment (`Experiment.headline`).
     """
-    headline = experiment.task.headline({row.metric for row in rows if row.run in experiment.by_id})
+    all_rows, rows = rows, current(rows, experiment)
+    headline = experiment.headline({row.metric for row in rows if row.run in experiment.by_id})
     metric = metric or headline
     if metric == DELTA_ACC:
-        return _delta_acc(rows, experiment)
+        return _delta_acc(all_rows, experiment)
     planned = planned_runs(experiment, metric)
     if not planned and metric.startswith("validator/"):
         raise ConfigError(f"no run of {experiment.name!r} has {metric!r}; validators: {', '.join(VALIDATORS)}")
@@ -89,8 +91,9 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
     shown = _with_quoted(lines, experiment, metric, metric == headline)
-    below = [*damaged(rows), *notes(experiment, metric, shown, planned, results), *_stray(rows, experiment)]
-    return Table(experiment.name, metric, shifts, shown, tuple(below))
+    late = outdated([row for row in all_rows if row.metric in names], experiment)
+    below = [*damaged(all_rows), *late, *notes(experiment, metric, shown, planned, results)]
+    return Table(experiment.name, metric, shifts, shown, (*below, *_stray(rows, experiment)))
 
 
 def _stray(rows: Sequence[Result], experiment: Experiment) -> list[Note]:
@@ -105,7 +108,7 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
     metrics = averaged_metrics(rows, experiment)
     tables = [build(rows, experiment, metric) for metric in metrics]
     measured: dict[str, dict[str, Result]] = {}  # id of a run -> metric -> result
-    for row in rows:
+    for row in current(rows, experiment):
         if row.metric in metrics:
             measured.setdefault(row.run, {})[row.metric] = replace(row, metric=DELTA_ACC)
     results = {run: found[metrics[0]] for run, found in measured.items() if len(found) == len(metrics)}
@@ -118,7 +121,8 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
         mean = replace(_mean(cells.values()), published=_mean_of(published, cells))
         lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
     shown, planned = _with_quoted(lines, experiment, DELTA_ACC, headline=False), planned_runs(experiment)
-    below = [*damaged(rows), *notes(experiment, DELTA_ACC, shown, planned, results), *_stray(rows, experiment)]
+    late = outdated([row for row in rows if row.metric in metrics], experiment)
+    below = [*damaged(rows), *late, *notes(experiment, DELTA_ACC, shown, planned, results), *_stray(rows, experiment)]
     below = sorted([baselines_note(over), *below], key=lambda note: not note.loud)
     return Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, tuple(below))
 
@@ -240,6 +244,7 @@ def norms_table(rows: Sequence[Result], experiment: Experiment) -> str:
 
 def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[list[str]], list[Note]]:
     """Return the cells of `norms_table`, headings first, and its notes. Rows trained on target labels are left out."""
+    all_rows, rows = rows, current(rows, experiment)
     runs = {run.id for run in experiment.runs}
     measured = {row.metric for row in rows if row.run in runs}
     metrics = [metric for kind in CV for metric in sorted(measured) if metric.split("/")[0] == kind]
@@ -269,7 +274,8 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
     )
     featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
     trained_on = of_training_data(experiment, [row for row in rows if row.run in runs and row.metric in metrics])
-    loud = [*damaged(rows), *lost, *dict.fromkeys(featureless)]
+    of_norms = [row for row in all_rows if row.metric.partition("/")[0] in OF_FEATURES]
+    loud = [*damaged(all_rows), *outdated(of_norms, experiment), *lost, *dict.fromkeys(featureless)]
     below = [*loud, explained, *_without_source(rows, experiment), *trained_on]
     return grid, sorted(below, key=lambda note: not note.loud)
 
