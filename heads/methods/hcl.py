@@ -95,7 +95,8 @@ class Hcl(Method):
         with torch.no_grad():
             f_past = self.history.net.encode(t)
             z_past, k = self.history.net.classify(f_past), self.net.reads(f_past)
-            z_recorded = self.recorded[0].net.predict(t)
+            recorded = self.recorded[0].net
+            z_recorded = recorded.classify(recorded.encode(t))
         same_BB = t.index[:, None] == t.index
         hcid, hccd = [], []
         for label in self.net.parts:
