@@ -10,16 +10,17 @@ A window plan is written `kind:number` on the command line and in recipes.
 
     segments:T   centres of T equal segments of the clip (TSN, TBN: T = 25; MTRAN: T = 5)
     uniform:T    T centres spread evenly between the clip's ends, ends excluded
-    inner:T      the same between the outermost positions where the window fits: the test windows of MM-SADA (T = 5);
-                 windows of different lengths then have different centres
+    inner:T      the same between the outermost positions where the window fits: the test windows of MM-SADA (T = 5,
+                 16 pictures of stride 2); windows of different lengths then have different centres
     all:S        one centre in the middle of each S seconds of the clip, at least one: clips differ in their number
 
 A plan places the windows; the extractor's `sampling` chooses the pictures of a window: `dense` takes every `stride`-th
 picture around the centre, `uniform` spreads them over the window's stretch. The stretch is the part of the clip that is
-nearer to this centre than to any other (with `segments:T`, the segment).
+nearer to this centre than to any other (with `segments:T`, the segment). `interleaved` spreads the pictures of each
+window over the whole clip, and the windows take turns: the plan only gives their number.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,7 +35,8 @@ class Pictures:
     """A window of `count` RGB pictures, sampled by presentation time.
 
     Choice of pictures: `rate` pictures per second; or, at rate 0, every `stride`-th picture of the source; or, with
-    `spread`, evenly spread over the window's stretch of the clip (nearer to its centre than to any other).
+    `spread`, evenly spread over the window's stretch of the clip (nearer to its centre than to any other), or with
+    `interleaved` as well over the whole clip.
     Size of pictures: as decoded; or, with `side`, resized to that shorter side; or, with `crop` as well, cut to
     crop x crop, in the middle or as the view names.
     """
@@ -46,6 +48,7 @@ class Pictures:
     side: int = 0
     crop: int = 0
     view: str = "centre"  #: "centre" or one of VIEWS
+    interleaved: bool = False  #: spread over the whole clip; see `interleaved`
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,14 @@ class Numbers:
 
 
 Window = Pictures | Flow | Sound | Caption | Joints | Numbers
+
+
+def described(window: Window) -> dict[str, Any]:
+    """The window as JSON values of a recipe; without `interleaved` unless it is set, so older recipes stay equal."""
+    values = {"kind": type(window).__name__.lower(), **asdict(window)}
+    return {name: value for name, value in values.items() if name != "interleaved" or value}
+
+
 WHOLE = (Caption, Joints, Numbers)  #: kinds with one window per clip, with every window plan
 
 CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
@@ -177,6 +188,20 @@ def stretches(centres: NDArray[np.float64], start: float, stop: float) -> NDArra
     array([0., 2., 4.])
     """
     return np.concatenate([[start], (centres[1:] + centres[:-1]) / 2, [stop]])
+
+
+def interleaved(start: float, stop: float, windows: int, count: int) -> NDArray[np.float64]:
+    """Bounds (windows, 2) of the stretches of windows of `count` pictures that are spread over the clip and take turns.
+
+    Of each of `count` equal parts of the clip, every window takes one moment: the middle of its own equal share. So a
+    stretch is the clip, moved by less than half a part; its pictures, the middles of its parts, are inside the clip.
+
+    >>> interleaved(0.0, 8.0, windows=2, count=4)
+    array([[-0.5,  7.5],
+           [ 0.5,  8.5]])
+    """
+    shift = ((np.arange(windows) + 0.5) / windows - 0.5) * (stop - start) / count
+    return np.stack([start + shift, stop + shift], 1)
 
 
 def placed(centre: float, start: float, stop: float, length: float) -> float:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from featcache import registry
 from featcache.errors import ConfigError
 from featcache.naming import folder_name
-from featcache.windows import VIEWS, Caption, Flow, Joints, Numbers, Pictures, Sound, Tokens, Window
+from featcache.windows import VIEWS, Caption, Flow, Joints, Numbers, Pictures, Sound, Tokens, Window, described
 from featcache.wording import unknown
 
 # with the kinds of windows, because the file of an extractor names one
@@ -164,7 +164,7 @@ class Extractor:
             "modality": self.modality,
             "weights_sha256": self.weights_sha256,
             "params": asdict(self.params),
-            "window": {"kind": type(self.window).__name__.lower(), **asdict(self.window)},
+            "window": described(self.window),
         }
 
     @property

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from featcache.errors import ConfigError
 
-SAMPLINGS = ("dense", "uniform")
+SAMPLINGS = ("dense", "uniform", "interleaved")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  #: mean and standard deviation of red, green, blue in [0, 1]
 KINETICS = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
@@ -15,10 +15,12 @@ def window(name: str, params: Any) -> dict[str, Any]:
     """Return the arguments of Pictures or Flow for an extractor's `count`, `sampling`, `stride` and `rate`."""
     if params.sampling not in SAMPLINGS:
         raise ConfigError(f"{name}.sampling is {params.sampling!r}; choose from {', '.join(SAMPLINGS)}")
-    spread = params.sampling == "uniform"
+    spread, turns = params.sampling != "dense", params.sampling == "interleaved"
     if spread and params.rate:
-        raise ConfigError(f"{name}.rate is {params.rate:g}, but uniform sampling has no rate; leave one of them out")
-    return {"count": params.count, "rate": params.rate, "stride": params.stride, "spread": spread}
+        raise ConfigError(
+            f"{name}.rate is {params.rate:g}, but {params.sampling} sampling has no rate; leave one of them out"
+        )
+    return {"count": params.count, "rate": params.rate, "stride": params.stride, "spread": spread, "interleaved": turns}
 
 
 def channels_first(pixels: Tensor) -> Tensor:

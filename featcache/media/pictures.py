@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featcache.errors import MediaError
 from featcache.media.flow import METHODS
 from featcache.media.reel import Picture, Reel
-from featcache.windows import Flow, Pictures, Plan, Preparer, consecutive, sample_times, stretches
+from featcache.windows import Flow, Pictures, Plan, Preparer, consecutive, interleaved, sample_times, stretches
 
 LONGEST = 30_000  #: most pixels of the longer side after resizing
 
@@ -75,10 +75,13 @@ def planned(reel: Reel, extractor: Preparer, plan: Plan, start: float, stop: flo
     assert isinstance(kind, Pictures)
     pace = kind.rate or len(reel.times) / reel.stop / kind.stride  # pictures of a window per second
     centres = plan.centres(start, stop, 0.0 if kind.spread else kind.count / pace)
-    bounds = stretches(centres, start, stop).tolist()
+    if kind.interleaved:
+        of_windows = [(first, last) for first, last in interleaved(start, stop, len(centres), kind.count).tolist()]
+    else:
+        of_windows = list(pairwise(stretches(centres, start, stop).tolist()))
     return [
         replace(_window(reel, extractor, centre, (start, stop), stretch), number=number, of=len(centres))
-        for number, (centre, stretch) in enumerate(zip(centres.tolist(), pairwise(bounds), strict=True))
+        for number, (centre, stretch) in enumerate(zip(centres.tolist(), of_windows, strict=True))
     ]
 
 

@@ -1,7 +1,8 @@
 """Contrastive features on EPIC-8 [XMC: Kim et al. 2021, ICCV], Table 3: our and published numbers.
 
     featcache manifest build epic8 EPIC-KITCHENS
-    featcache extract EPIC-KITCHENS/epic8.csv i3d-rgb i3d-flow --windows inner:5
+    featcache extract EPIC-KITCHENS/epic8.csv i3d-rgb i3d-flow --windows inner:5 \
+        --set i3d-rgb.stride=2 --set i3d-flow.stride=2
     featcache train-head xmc_epic8 && featcache evaluate xmc_epic8 && featcache table xmc_epic8
 
 171 runs of 6,000 steps, about 20 hours on two cores (docs/benchmarks.md has the cost of a step). 16 of these hours are
@@ -16,7 +17,13 @@ only side that a row sees; momentum, weight decay, and the selection, the mean o
 apart. Ours: the adapter (1024 without a ReLU, dropout 0.5), h, three seeds, and weights of the rivals' losses that
 their files mark as ours. Nothing was tuned.
 
-More windows per clip (`--windows inner:25`) are closer to the paper's training, which takes any 16 pictures.
+Windows are those of MM-SADA's code, on which the paper builds: 16 pictures, every second one of 32, around the centres
+linspace(start + 16, stop - 16, 7)[1:-1] in pictures of the clip [start, stop). RGB is one picture later than there. A
+clip shorter than 32 pictures repeats its first and last one, where the code takes pictures outside the clip. More
+windows per clip (`--windows inner:25`) are closer to the code's training, which takes any window of the clip.
+
+Variant "consecutive": 16 consecutive pictures, as in the paper's text. Leave out the two `--set` of `extract`, and give
+all commands `--stores stores/consecutive`, and those after `extract` also `--runs runs/consecutive`.
 """
 
 from typing import Any

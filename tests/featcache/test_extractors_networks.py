@@ -3,11 +3,14 @@
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from featcache import FeatureStore, extractors, training_data, weights
 from featcache.backbones.bninception import BNInception
@@ -18,7 +21,7 @@ from featcache.media import Take, read_clip
 from featcache.media import pictures as media_pictures
 from featcache.media.pictures import made
 from featcache.media.source import open_source
-from featcache.windows import Flow, Pictures, Plan
+from featcache.windows import Flow, Pictures, Plan, interleaved
 from pipelines.cli import main
 from pipelines.extraction.extractors import load_extractors
 from tests.helpers import hf_models as _hf_models
@@ -45,12 +48,51 @@ def film(tmp_path_factory):
         ({"count": 4}, "segments:1", [[23, 24, 25, 26]]),
         ({"count": 4, "stride": 3}, "segments:1", [[20, 23, 26, 29]]),
         ({"count": 5, "spread": True}, "segments:2", [[2, 7, 12, 17, 22], [27, 32, 37, 42, 47]]),
+        ({"count": 2, "spread": True, "interleaved": True}, "segments:5", [[n, n + 25] for n in (2, 7, 12, 17, 22)]),
+        ({"count": 5, "spread": True, "interleaved": True}, "segments:1", [[5, 15, 25, 35, 45]]),
         ({"count": 60, "stride": 1}, "segments:1", [[0] * 5 + list(range(50)) + [49] * 5]),
         ({"count": 2, "stride": 10}, "uniform:1", [[20, 30]]),
     ],
 )
 def test_windows_take_the_sources_own_pictures(film, window, plan, expected):
     assert take(film, Native(**window), plan=plan).windows.tolist() == expected
+
+
+@pytest.mark.parametrize("length", [50, 97, 1000])
+def test_stride_two_and_inner_five_are_the_test_windows_of_mm_sada(length):
+    """Its code, by pictures of [start, stop): centres by linspace, 16 pictures from centre - 16 in steps of 2."""
+    rate, start = 60.0, 30
+    times = np.arange(start + length + 50) / rate
+
+    def shown(moments, *_):
+        numbers = np.searchsorted(times, np.asarray(moments) + 1e-9, "right") - 1
+        return numbers.clip(start, start + length - 1)
+
+    reel = SimpleNamespace(times=times, stop=len(times) / rate, shown=shown)
+    clip_ = start / rate, (start + length) / rate
+    centres = np.linspace(start + 16, start + length - 16, 7)[1:-1]
+    for extractor in (i3d_rgb.I3DRgb(i3d_rgb.Params(stride=2)), i3d_flow.I3DFlow(i3d_flow.Params(stride=2))):
+        found = media_pictures.planned(reel, extractor, Plan.parse("inner:5"), *clip_)
+        np.testing.assert_allclose(Plan.parse("inner:5").centres(*clip_, 32 / rate) * rate, centres)
+        late = 0 if extractor.name == "i3d-flow" else 1  # 31 pictures lie around the centre, 33 in a window of flow
+        for window, centre in zip(found, (centres + 1e-6).astype(int).tolist(), strict=True):
+            numbers = [item.number for item in window.items]
+            assert numbers == [min(n + late, start + length - 1) for n in range(centre - 16, centre + 16, 2)]
+
+
+@given(st.floats(0, 1e3), st.floats(0.1, 1e3), st.integers(1, 7), st.integers(1, 16))
+def test_interleaved_windows_divide_every_part_of_the_clip_equally(start, length, windows, count):
+    bounds = interleaved(start, start + length, windows, count)
+    taken = [first + (np.arange(count) + 0.5) * (last - first) / count for first, last in bounds]
+    moments = start + (np.arange(windows * count) + 0.5) * length / (windows * count)
+    np.testing.assert_allclose(np.sort(np.concatenate(taken)), moments, rtol=1e-9)
+    assert all(np.diff(window).size == 0 or np.allclose(np.diff(window), length / count) for window in taken)
+
+
+def test_a_recipe_names_interleaving_only_where_it_is():
+    plain, turns = (i3d_rgb.I3DRgb(i3d_rgb.Params(sampling=s)).recipe["window"] for s in ("uniform", "interleaved"))
+    assert turns == {**plain, "interleaved": True}
+    assert "interleaved" not in plain
 
 
 def test_a_window_in_pictures_stays_in_its_clip(film):

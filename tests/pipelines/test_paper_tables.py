@@ -85,7 +85,6 @@ SYSTEMS = ("xmc", "mtran", "rna", "acp")
 TABLES = {name: experiments.load(name) for name in experiments.names() if name.split("_")[0] in SYSTEMS}
 JOINED = {"msrvtt_msvd": ("msrvtt", "msvd"), "lsmdc_msvd": ("msvd", "lsmdc")}  #: manifest -> what it is joined from
 STORES = {  #: windows and numbers of a row; others have 5 and 1024
-    **dict.fromkeys(("i3d-rgb-uniform", "i3d-flow-uniform"), (1, 1024)),
     **dict.fromkeys(("rgb", "flow", "audio"), (25, 1024)),
     "vector-eeg": (1, 24),
     "vector-face": (1, 280),
@@ -175,6 +174,23 @@ def test_epic8_is_averaged_over_the_last_nine_evaluations():
     for name, last in (("xmc_epic8", 6000), ("xmc_epic8_ablations", 6000), ("rna_epic8", 5000)):
         for run in TABLES[name].runs:
             assert (run.select, run.points) == ("mean", tuple(range(last - 400, last + 1, 50)))
+
+
+def test_epic8_draws_one_window_and_tests_five_of_every_sampling():
+    for name in ("xmc_epic8", "rna_epic8"):
+        for run in TABLES[name].runs:
+            assert {(feed.train, feed.test) for feed in run.feeds.values()} == {("random:1", "each")}
+
+
+@pytest.mark.parametrize("name", ["xmc_epic8", "rna_epic8"])
+def test_the_commands_of_epic8_make_the_windows_of_mm_sada(name):
+    dense, *uniform = [line for line in re.sub(r"\\\n", " ", TABLES[name].doc).splitlines() if "e extract" in line]
+    assert "--windows inner:5 " in dense
+    assert sorted(re.findall(r"--set (\S+)", dense)) == ["i3d-flow.stride=2", "i3d-rgb.stride=2"]
+    for line in uniform:
+        assert "--windows segments:5 " in line
+        settings = ["i3d-flow.sampling=interleaved", "i3d-flow.stride=2", "i3d-rgb.sampling=interleaved"]
+        assert sorted(re.findall(r"--set (\S+)", line)) == settings
 
 
 def test_rates_fall_where_the_papers_say():

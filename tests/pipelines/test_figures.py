@@ -1,0 +1,70 @@
+"""`featcache list experiments --figures`: every table and figure of the five papers, with its command or the reason."""
+
+import re
+import shlex
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines.cli import main
+from pipelines.experiments import figures, names
+from pipelines.experiments._papers import PAPERS, cells
+
+PRINTED = {  #: paper -> numbers of its last table and of its last figure
+    "XMC": (8, 8),
+    "MTRAN": (7, 5),
+    "RNA": (9, 6),
+    "ACP": (4, 4),
+    "CoDT": (2, 3),  # its supplement
+}
+COMMANDS = sorted(
+    {
+        (figure.paper, figure.item, command)
+        for figure in figures()
+        for command in figure.command.split(" && ")
+        if command
+    }
+)
+
+
+def test_every_table_and_figure_is_listed():
+    listed = {paper: [figure.item for figure in figures() if figure.paper == paper] for paper in PAPERS}
+    assert set(listed) == {figure.paper for figure in figures()}
+    for paper, (tables, drawn) in PRINTED.items():
+        items = [f"Table {k + 1}" for k in range(tables)] + [f"Figure {k + 1}" for k in range(drawn)]
+        parts = [re.match(r"(Table|Figure) \d+", item) for item in listed[paper]]  # a figure may have parts a and b
+        assert list(dict.fromkeys(part[0] for part in parts if part)) == items
+    assert all(figure.content and (figure.command or figure.reason) for figure in figures())
+
+
+@pytest.mark.parametrize(("paper", "item", "command"), COMMANDS)
+def test_commands_are_valid(paper, item, command):
+    """A command of the list is one of ours, and its experiment exists; click reads its options."""
+    program, name, *arguments = shlex.split(command)
+    assert program == "featcache"
+    found = main.commands[name].make_context(name, list(arguments), resilient_parsing=False)
+    assert found.command.name == name
+    assert arguments[0] in names()
+
+
+def test_every_experiment_of_a_paper_makes_something():
+    made = {command.split()[2] for _, _, command in COMMANDS}
+    assert {name for name in names() if name.split("_")[0] in ("xmc", "mtran", "rna", "acp", "codt")} <= made
+
+
+def test_tables_with_numbers_have_a_command():
+    commands = {(figure.paper, figure.item): figure.command for figure in figures()}
+    assert not [key for key in dict.fromkeys((cell.paper, cell.table) for cell in cells()) if not commands[key]]
+
+
+def test_the_command_prints_papers_items_commands_and_reasons():
+    said = CliRunner().invoke(main, ["list", "experiments", "--figures"])
+    assert said.exit_code == 0
+    for figure in figures():
+        assert figure.item in said.output
+    assert all(title in said.output for title in PAPERS.values())
+    assert re.search(r"Table 6 .*\n\s+featcache table rna_epic8", said.output)
+    wrong = CliRunner().invoke(main, ["list", "methods", "--figures"])
+    assert wrong.exit_code == 2
+    assert "--figures" in wrong.output
+    assert "methods" in wrong.output
