@@ -49,7 +49,8 @@ def test_commands_are_valid(paper, item, command):
 
 def test_every_experiment_of_a_paper_makes_something():
     made = {command.split()[2] for _, _, command in COMMANDS}
-    assert {name for name in names() if name.split("_")[0] in ("xmc", "mtran", "rna", "acp", "codt")} <= made
+    of_papers = {name for name in names() if name.split("_")[0] in ("xmc", "mtran", "rna", "acp", "codt")}
+    assert of_papers - {"codt_kinect"} == made  # which has our own data
 
 
 def test_tables_with_numbers_have_a_command():
