@@ -17,8 +17,8 @@ of ROD, without labels, and are tested on it. AdaBN and MM-SADA are not in the p
 From the paper: batch of 64 (here 32 rows of each side, or 64 of the only side that a row sees), weight decay 0.003, one
 set of hyper-parameters. From the code of Relative Rotation: the head (1000, batch normalisation, ReLU, dropout, whose
 output is the feature), rate 1e-4, weight 0.1 of the entropy. Ours: the number of steps (the code has 40 epochs of a
-split whose size its lists do not state), momentum 0.9, every λ of RNA (the paper states none), clip_norm 20, three
-seeds. Nothing was tuned.
+split whose size its lists do not state), momentum 0.9, every λ of RNA (the paper states none), three seeds,
+clip_norm 20. Nothing was tuned.
 """
 
 from heads.methods import adabn, dann, entropy, mm_sada, mmd, rna, safn, source_only
