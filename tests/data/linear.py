@@ -17,7 +17,7 @@ from heads.parts import parts
 class Params:
     """Size of the net."""
 
-    dim: int = within(16, 1)  #: D, features per modality
+    dim: int = within(16, 1)  #: D, features per modality [ours]
 
 
 class Linear(Net):

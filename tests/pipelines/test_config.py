@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import ConfigError
-from heads.methods import entropy, hcl, logistic_regression, rna, source_only
-from heads.nets import adapter
+from heads.methods import acp, entropy, hcl, logistic_regression, rna, source_only, xmc
+from heads.nets import adapter, gated
 from heads.params import added, within
 from pipelines import experiments, settings
 from pipelines.config import Feed, Optim, RunConfig, override, parse_draw
@@ -341,9 +341,25 @@ def test_relative_rotations_head_keeps_its_place_of_dropout_and_so_its_runs():
     """Their ids are those from before there was a choice."""
     runs = experiments.load("rna_rod").runs
     assert {run.net.dropout_at for run in runs} == {"features"}
-    adapted = next(run for run in runs if run.target)  # its batch is the earlier one, too
-    assert "dropout_at" not in adapted.to_json()["net"]
-    assert adapted.id == "dann_synrod_with-rod_on-rod_s0_34b858d3a3"
+    assert next(run.id for run in runs if run.target) == "dann_synrod_with-rod_on-rod_s0_34b858d3a3"
+
+
+@pytest.mark.parametrize("module", [xmc, acp])
+def test_the_printed_form_changes_the_id_and_the_default_does_not(module):
+    kinds = {
+        xmc: {},
+        acp: {
+            "net": gated.Params(),
+            "feeds": {"rgb": Feed("rgb"), "text": Feed("t", seen_by="source test", captions="own")},
+        },
+    }
+    plain, printed = (
+        run(method=method, target="night", **kinds[module]) for method in (module.Params(), module.PRINTED)
+    )
+    assert "reduction" not in plain.to_json()["method"]
+    assert printed.to_json()["method"]["reduction"] == module.PRINTED.reduction
+    assert RunConfig.from_json(json.loads(json.dumps(printed.to_json()))) == printed
+    assert plain.id != printed.id == override(plain, f"method.reduction={module.PRINTED.reduction}").id
 
 
 def test_learning_rate_by_hand():
