@@ -73,7 +73,7 @@ class Hcl(Method):
         if min(spec.classes.values()) < 2:
             raise ValueError(f"method hcl compares classes, so each label kind needs two or more, not {spec.classes}")
         self.history = Teacher(net)
-        self.recorded: tuple[Teacher, ...] = ()  # the model of p^s; a tuple, so that it is not saved with the weights
+        self.recorded = (Teacher(net),)  # the model of p^s; a tuple, so that it is not saved with the weights
         self.steps = 0
         for label in spec.classes:
             y_N = torch.zeros(spec.rows["target"], dtype=torch.int64)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from heads.batch import Side, Spec
+from heads.batch_norm import BatchNorm
 from heads.nets._gated import GatedUnit
-from heads.nets._norm import BatchNorm
 
 TEXTS = ("mean", "netvlad")
 TINY = 1e-12

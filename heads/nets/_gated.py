@@ -6,7 +6,7 @@ Shapes: B rows, I entries of the input, D entries of the output.
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from heads.nets._norm import BatchNorm
+from heads.batch_norm import BatchNorm
 
 
 class Gate(nn.Module):

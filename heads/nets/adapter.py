@@ -32,9 +32,9 @@ from math import prod
 from torch import Tensor, nn
 
 from heads.batch import Side, Spec, Sweep
+from heads.batch_norm import BatchNorm
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
-from heads.nets._norm import BatchNorm
 from heads.params import added, within
 from heads.parts import parts
 from heads.units import Standardise

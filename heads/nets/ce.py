@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mish, normalize
 
 from heads.batch import Side, Spec
+from heads.batch_norm import BatchNorm
 from heads.nets import Retrieval
 from heads.nets._experts import ExpertText, mixture_similarity
 from heads.nets._gated import Gate
-from heads.nets._norm import BatchNorm
 from heads.params import within
 
 

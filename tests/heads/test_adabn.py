@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
+from heads.batch import Batch
 from heads.methods import adabn
 from heads.nets import adapter
 from heads.testing.problems import EK, SPEC, side, without
@@ -164,3 +166,130 @@ def test_it_takes_the_place_of_the_units_of_the_net():
         fill(method, source, target)
         said.append(method.predict(target)["label"])
     assert torch.equal(*said)
+
+
+# ----------------------------------------------------------------------------------------- layers of the net, by domain
+
+
+def build_layers(spec=SPEC, **params):
+    torch.manual_seed(0)
+    net = adapter.NET(adapter.Params(dim=8, batch_norm=True, dropout=0.0), spec)
+    return adabn.METHOD(adabn.Params(**params), spec, net)
+
+
+def taught(method, source, target, steps=20):
+    """The method after steps on both sides whole, without updates: only its running averages move."""
+    fill(method, source, target)
+    method.train()
+    for _ in range(steps):
+        method.losses(Batch(source, target), 0.5)
+    return method.eval()
+
+
+def naive_features(method, s, modality, by):
+    """f of each row of one domain: a = W mean of windows, then (a - mean of a) / std of a over the rows of `by`."""
+    F, BN = method.net.F[modality], method.net.BN[modality]
+
+    def linear(side):
+        normalised = method.normalise(side)
+        has = normalised.has(modality)
+        return F(normalised.pool(modality).flatten(1))[has]
+
+    every = linear(by)
+    a = (linear(s) - every.mean(0)) / (every.var(0, correction=1) + 1e-5).sqrt()  # torch's: unbiased in tests
+    return (BN.gamma * a + BN.beta).clamp_min(0)
+
+
+def test_layers_have_the_statistics_of_each_domain():
+    source, target = map(holes, sides())
+    source = dataclasses.replace(source, domain=torch.tensor([0, 1] * 6))
+    target = dataclasses.replace(target, domain=torch.full_like(target.domain, 2))
+    method = taught(build_layers(dataclasses.replace(SPEC, domains=("a", "b", "c"))), source, target, steps=200)
+    for s, domain in ((source, 0), (source, 1), (target, 2)):
+        of_domain = pick(s, s.domain == domain)
+        f = method.encode(of_domain)
+        for m in s.x:
+            expected = naive_features(method, of_domain, m, by=of_domain)
+            assert torch.allclose(f[m][of_domain.has(m)], expected, atol=1e-4)
+            others = naive_features(method, of_domain, m, by=source if domain == 2 else target)
+            assert not torch.allclose(expected, others, atol=0.1)
+
+
+def test_statistics_of_layers_survive_a_checkpoint():
+    source, target = sides()
+    method, other = taught(build_layers(), source, target, steps=3), build_layers().eval()
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(other.predict(target)["label"], method.predict(target)["label"])
+    method.layers.start()
+    assert not torch.allclose(other.predict(target)["label"], method.predict(target)["label"])
+
+
+def test_rows_of_several_domains_keep_their_order():
+    source, target = sides()
+    source = dataclasses.replace(source, domain=torch.tensor([0, 1] * 6))
+    method = taught(build_layers(), source, target)
+    whole = method.predict(source)["label"]
+    for row in range(12):
+        alone = method.predict(pick(source, torch.tensor([row])))["label"]
+        assert torch.allclose(alone[0], whole[row], atol=1e-5)
+
+
+def test_a_domain_and_a_modality_that_no_layer_has_seen_have_the_mean_of_the_others():
+    source, target = sides()
+    method = taught(build_layers(), source, dataclasses.replace(target, x={"rgb": target.x["rgb"]}))
+    for m, domain in (("rgb", 5), ("rgb", -1), ("flow", 1)):
+        layer = method.net.BN[m]
+        known = [0, 1] if m == "rgb" else [0]
+        with method.layers.statistics(domain):
+            mean, var = layer.mean.clone(), layer.var.clone()
+        each = []
+        for d in known:
+            with method.layers.statistics(d):
+                each.append((layer.mean.clone(), layer.var.clone()))
+        assert torch.allclose(mean, sum(m for m, _ in each) / len(each))
+        assert torch.allclose(var, sum(v for _, v in each) / len(each))
+
+
+def test_target_rows_teach_no_weights_and_the_net_keeps_its_own_statistics():
+    (source, target), method = sides(), build_layers()
+    fill(method, source, target)
+    own = {name: value.clone() for name, value in method.net.named_buffers()}
+    method.train()
+    alone = method.losses(Batch(source, target), 0.5)["L_C"]
+    other = method.losses(Batch(source, dataclasses.replace(target, x={m: -x for m, x in target.x.items()})), 0.5)[
+        "L_C"
+    ]
+    assert torch.equal(alone, other)
+    assert all(torch.equal(value, own[name]) for name, value in method.net.named_buffers())
+
+
+def test_layers_off_and_nets_without_layers_are_as_before():
+    """Weights of earlier runs have no statistics by domain, and fit."""
+    for method in (build_layers(layers=False), build(SPEC)):
+        assert {name.partition(".")[0] for name in method.state_dict()} == {
+            "net", "mean_rgb", "std_rgb", "mean_flow", "std_flow"
+        }  # fmt: skip
+    method, (source, target) = build_layers(layers=False), sides()
+    taught(method, source, target)
+    assert torch.equal(method.encode(target)["rgb"], method.net.encode(method.normalise(target))["rgb"])
+
+
+def test_layers_of_torch_work_too():
+    """A net of one's own may have them; their statistics are updated in place while gradients are pending."""
+    method, (source, target) = build_layers(), sides()
+
+    class Torch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.BatchNorm1d(8)
+
+        def forward(self, a_BD, _):
+            return self.layer(a_BD)
+
+    method.net.BN = nn.ModuleDict({m: Torch() for m in SPEC.shapes})
+    source = dataclasses.replace(source, domain=torch.tensor([0, 1] * 6))
+    torch_method = adabn.METHOD(adabn.Params(), SPEC, method.net)
+    fill(torch_method, source, target)
+    torch_method.train().losses(Batch(source, target), 0.5)["L_C"].backward()
+    assert taught(torch_method, source, target).predict(target)["label"].isfinite().all()
+    assert torch_method.net.BN["rgb"].layer.running_mean.eq(0).all()

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from heads.batch import Side
+from heads.batch_norm import EPSILON
 from heads.nets import ce, gated
 from heads.nets._experts import NetVLAD, mixture_similarity
-from heads.nets._norm import EPSILON
 from heads.testing.problems import without
 from tests.helpers.retrieval_problems import EXPERTS, SPEC, clips, pairs, part, side
 

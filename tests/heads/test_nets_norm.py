@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from heads.batch import Batch
+from heads.batch_norm import BatchNorm
 from heads.methods import dann
 from heads.nets import adapter
-from heads.nets._norm import BatchNorm
 from heads.testing.problems import EK, SPEC, batch, side, without
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import ConfigError
-from heads.methods import acp, entropy, hcl, logistic_regression, rna, source_only, xmc
+from heads.methods import acp, adabn, entropy, hcl, logistic_regression, rna, source_only, xmc
 from heads.nets import adapter, gated
 from heads.params import added, within
 from pipelines import experiments, settings
@@ -284,6 +284,7 @@ def test_missing_json_keys_take_their_defaults_or_are_named():
 ADDED = {
     "net.dropout_at": (run(net=adapter.Params(dim=8)), "features"),
     "method.every": (run(method=hcl.Params(), source=(), target="night", init_from="r", epoch="target"), 0),
+    "method.layers": (run(method=adabn.Params(), target="night"), False),
 }
 
 
