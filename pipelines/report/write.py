@@ -17,6 +17,7 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
 from pipelines.report.provenance import provenance
+from pipelines.report.sensitivity import sensitivity
 from pipelines.tables.build import build
 from pipelines.tables.cells import Line, Table
 
@@ -34,6 +35,7 @@ def write(
         *(page.alarm(note.text) for note in table.notes if note.loud),
         _results(table),
         _accuracy(table),
+        *sensitivity(experiment, table),
         *_parts(experiment).sections(experiment, table, rows, runs, stores),
         provenance(experiment, rows, stores),
         _limits(experiment, table),

@@ -123,8 +123,14 @@ def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
     return {name: torch.cat([f_side[m] for m in shared], 1) for name, f_side in f.items()}
 
 
-def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
-    """(label kind, modality) -> mean L2 norm of the features that enter the label's classifier, over rows with it."""
+def clip_features(method: Method, rows: Rows) -> dict[str, Tensor]:
+    """Modality -> (N, D): the features that are classified, in eval mode."""
+    with eval_mode(method):
+        return gather(rows.sweep(), lambda side: method.net.encode(side))
+
+
+def clip_norms(method: Method, rows: Rows) -> dict[str, Tensor]:
+    """Modality -> (N, label kinds): the L2 norms of the features that enter each label's classifier."""
     parts = method.net.parts
 
     def look(side: Side) -> dict[str, Tensor]:
@@ -132,12 +138,16 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
         return {m: torch.stack([f_BD[:, part].norm(dim=1) for part in parts.values()], 1) for m, f_BD in f.items()}
 
     with eval_mode(method):
-        norms = gather(rows.sweep(), look)  # modality -> (rows, label kinds)
+        return gather(rows.sweep(), look)
+
+
+def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
+    """(label kind, modality) -> mean of `clip_norms` over rows that have the modality."""
     means: dict[tuple[str, str], float] = {}
-    for m, h in norms.items():
+    for m, h in clip_norms(method, rows).items():
         present = rows.present[m].any(1) if m in rows.present else slice(None)  # every row has a fused feature
         if len(h[present]):
-            means |= {(label, m): float(mean) for label, mean in zip(parts, h[present].mean(0), strict=True)}
+            means |= {(label, m): float(mean) for label, mean in zip(method.net.parts, h[present].mean(0), strict=True)}
     return means
 
 
