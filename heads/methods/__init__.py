@@ -45,9 +45,29 @@ class Method(nn.Module):
         """Return weighted terms, whose sum is the objective. progress: progress of the run in [0, 1)."""
         raise NotImplementedError
 
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the features that are classified: modality -> (B, D), "visual" and "text", or branch -> (B, D).
+
+        The run looks at these: feature norms, the validator `dev`, collapse, embeddings. A fusing net adds "fused". A
+        method whose classifier reads other features than those that the net encodes returns its own.
+        """
+        return self.net.encode(side)
+
+    def outputs(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
+        """Return label -> logits, or "visual" and "text", or "cluster_*" and "feature_*", depending on the task.
+
+        f: the features of this side. They are all that is read of its x; masks, domain and index may be read, too.
+        """
+        return self.net.outputs(f)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Label -> the slice of each feature that its classifier reads."""
+        return self.net.parts
+
     def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return label -> logits, or "visual" and "text", or "cluster_*" and "feature_*", depending on the task."""
-        return self.net.predict(side)
+        """Return the outputs of the features of a side. Methods override `features` or `outputs`, and never this."""
+        return self.outputs(self.features(side), side)
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> dict[str, list[Tensor]] | None:
         """Read whole sides; runs in eval mode without gradient, for the first time after init_from.

@@ -74,12 +74,17 @@ class Fitted(Method):
             f = {m: side.pool(m).flatten(1) for m in side.x}
         else:
             f = self.net.encode(side)
+        v_BD, present_BD = self.joined(f, side)
+        labels = {f"y {label}": y for label, y in side.y.items()}
+        return {"v": v_BD, "present": present_BD, "domain": side.domain, **labels}
+
+    def joined(self, f: dict[str, Tensor], side: Side) -> tuple[Tensor, Tensor]:
+        """Concatenate the modalities' features, and masks of the rows that have them -> (B, D) each."""
         B, device = len(side.index), side.index.device
         lacking = torch.zeros(B, dtype=torch.bool, device=device)
         present = [(side.has(m) if m in side.x else lacking)[:, None].expand(B, D) for m, D in self.width.items()]
         v = [f[m] if m in side.x else torch.zeros(B, D, device=device) for m, D in self.width.items()]
-        labels = {f"y {label}": y for label, y in side.y.items()}
-        return {"v": torch.cat(v, 1), "present": torch.cat(present, 1), "domain": side.domain, **labels}
+        return torch.cat(v, 1), torch.cat(present, 1)
 
     def measure(self, source: dict[str, Tensor], target: dict[str, Tensor] | None) -> None:
         """Set μ and σ of each domain: those of the source, those of the domain, or 0 and 1."""
@@ -106,9 +111,20 @@ class Fitted(Method):
             {label: vectors[f"y {label}"] for label in self.spec.classes if f"y {label}" in vectors},
         )
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return modality -> its entries of x (B, D_m)."""
+        x_BD = self.rows(self.look(side)).x
+        each = zip(self.width, x_BD.split(list(self.width.values()), 1), strict=True)
+        return {m: x_BI for m, x_BI in each if m in side.x}
+
+    def outputs(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
         """Return label -> logits of the fitted classifier."""
-        return self.scores(self.rows(self.look(side)))
+        return self.scores(Rows(*self.joined(f, side), y={}))
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Label -> all of x, which every label's classifier reads."""
+        return dict.fromkeys(self.spec.classes, slice(None))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C, which trains the net as `source_only` does."""

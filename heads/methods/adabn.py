@@ -78,9 +78,9 @@ class AdaBN(Method):
         s = batch.source_side
         return {"L_C": label_cross_entropy(self.predict(s), s.y)}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return label -> logits of the normalised rows."""
-        return self.net.classify(self.net.encode(self.normalise(side)))
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the features of the normalised rows."""
+        return self.net.encode(self.normalise(side))
 
 
 METHOD = AdaBN

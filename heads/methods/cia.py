@@ -61,18 +61,14 @@ class Cia(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_d between the sides, both after the exchange."""
         s, t = batch.both()
-        g_s, g_t = self.exchange(s), self.exchange(t)
+        g_s, g_t = self.features(s), self.features(t)
         L_C = label_cross_entropy(self.net.classify(g_s), s.y)
         coefficient = self.params.lambda_d * dann(progress)
         each = [domain_loss(self.D[m], g_s[m], g_t[m], s.has(m), t.has(m), coefficient) for m in shared(s, t)]
         return {"L_C": L_C, "L_d": torch.stack(each).sum()}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the logits after the exchange."""
-        return self.net.classify(self.exchange(side))
-
-    def exchange(self, side: Side) -> dict[str, Tensor]:
-        """Return modality -> g_m (B, D); zeros in the rows that lack the modality."""
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the features after the exchange: modality -> g_m (B, D), zeros in the rows that lack the modality."""
         f = {m: f_BD for m, f_BD in self.net.encode(side).items() if m in side.x}
         g = dict(f)
         for k, m in permutations(f, 2):

@@ -260,10 +260,9 @@ class Codt(Method):
         y_B = self.get_buffer(f"labels:{branch}")[t.index]
         return y_B[:, None] == y_B
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
+    def outputs(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
         """Return the features of each branch (B, D), and its cluster logits (B, K) if there are clusters."""
-        f = self.net.encode(side)
-        outputs = {f"feature_{branch}": f_BD for branch, f_BD in f.items()}
+        outputs = self.net.outputs(f)
         if self.clusters:
             outputs |= {f"cluster_{branch}": self.target[branch](f_BD) for branch, f_BD in f.items()}
         return outputs

@@ -113,9 +113,9 @@ class Dlmm(Method):
             "L_t": self.params.lambda_t * stack(taught).sum(),
         }
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
+    def outputs(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
         """Return the logarithm of the modalities' probabilities, averaged with their reliability as weight."""
-        features, log_p = self.look(side), {}
+        features, log_p = self.padded(f, side), {}
         for label in self.spec.classes:
             p_BMK, q_BMK = self.probabilities(features, label)
             r_BM = reliability(p_BMK, q_BMK, features[HAS])
@@ -124,13 +124,15 @@ class Dlmm(Method):
         return log_p
 
     def look(self, side: Side) -> dict[str, Tensor]:
-        """Return modality -> f_m (B, D), zeros if it is missing; HAS -> (B, M) bool; "y LABEL" -> visible labels."""
-        f = self.net.encode(side)
+        """Return the padded features of a side; "y LABEL" -> visible labels."""
+        return self.padded(self.features(side), side) | {f"y {label}": y_B for label, y_B in side.y.items()}
+
+    def padded(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
+        """Return modality -> f_m (B, D), zeros if it is missing; HAS -> (B, M) bool."""
         none_BD = torch.zeros_like(next(iter(f.values())))
         none_B = torch.zeros_like(side.index, dtype=torch.bool)
         has_BM = stack([side.has(m) if m in f else none_B for m in self.spec.shapes], 1)
-        labels = {f"y {label}": y_B for label, y_B in side.y.items()}
-        return {m: f.get(m, none_BD) for m in self.spec.shapes} | {HAS: has_BM} | labels
+        return {m: f.get(m, none_BD) for m in self.spec.shapes} | {HAS: has_BM}
 
     def probabilities(self, features: dict[str, Tensor], label: str) -> tuple[Tensor, Tensor]:
         """Return p of each modality's classifier and q of its prototypes -> (B, M, K) each."""

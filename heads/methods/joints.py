@@ -33,10 +33,12 @@ class Joints(Method):
         s = batch.source_side
         return self.net.loss(self.net.encode(s), s)
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return feature_B0 and feature_B1 (B, 3 T V M): the joints of the first feed and of the last."""
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return B0 and B1 (B, 3 T V M): the joints of the first feed and of the last, of those that the side has."""
         feeds = tuple(self.spec.shapes)
-        return {f"feature_{branch}": side.pool(m).flatten(1) for branch, m in {"B0": feeds[0], "B1": feeds[-1]}.items()}
+        return {
+            branch: side.pool(m).flatten(1) for branch, m in {"B0": feeds[0], "B1": feeds[-1]}.items() if m in side.x
+        }
 
 
 METHOD = Joints

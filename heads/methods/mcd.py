@@ -57,7 +57,7 @@ class Mcd(Method):
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
-        self.features = encoder_parameters(net)
+        self.encoder = encoder_parameters(net)
         self.second = second_head(net)
         for parameter in self.second.classifier.parameters():
             if parameter.dim() > 1:
@@ -66,7 +66,7 @@ class Mcd(Method):
 
     def players(self) -> dict[str, list[Parameter]]:
         """Return F, the parameters that features depend on, and C, both classifiers."""
-        return {"F": self.features, "C": self.classifiers}
+        return {"F": self.encoder, "C": self.classifiers}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return the terms of step A; with `reversal`, all terms."""

@@ -87,9 +87,9 @@ class Mdann(Method):
             "L_d_a": domain_loss(self.D_a, a_s.a, a_t.a, all_s, all_t, c),
         }
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the logits of attended features."""
-        return self.net.classify(self.attend(side).g)
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the attended features."""
+        return self.attend(side).g
 
     def attend(self, side: Side) -> Attended:
         """Return features, attention, and attended features."""

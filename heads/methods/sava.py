@@ -93,10 +93,10 @@ class Sava(Method):
             terms["L_o"] = self.params.lambda_o * sum(L_o, L_C.new_zeros(()))
         return terms
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the logits of attended windows."""
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the sums of attended windows."""
         f = window_features(self.net, side)
-        return self.net.classify(attend(f, self.attention(side, f)))
+        return attend(f, self.attention(side, f))
 
     def attention(self, side: Side, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return modality -> a (B, T): rows sum to 1, or to 0 without the modality."""

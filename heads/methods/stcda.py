@@ -76,7 +76,7 @@ class Stcda(Method):
 
     def look(self, side: Side) -> dict[str, Tensor]:
         """Return label -> concatenated features of all modalities (B, M D); "y LABEL" -> labels, if visible."""
-        v = videos(side, window_features(self.net, side))
+        v = self.features(side)
         all_v = {m: v.get(m, torch.zeros_like(next(iter(v.values())))) for m in self.spec.shapes}
         return self.net.reads(all_v) | {f"y {label}": y_B for label, y_B in side.y.items()}
 
@@ -99,9 +99,9 @@ class Stcda(Method):
                 L_vca = L_vca + contrast(c_t, c_s, both_K.diag(), tau=p.tau, keys_N=both_K)
         return {"L_C": L_C, "L_clip": p.lambda_c * L_clip, "L_video": p.lambda_c * L_video, "L_vca": p.lambda_v * L_vca}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the logits of the means of encoded windows."""
-        return self.net.classify(videos(side, window_features(self.net, side)))
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the means of encoded windows."""
+        return videos(side, window_features(self.net, side))
 
 
 def cross_modal(f: dict[str, Tensor], present: dict[str, Tensor], tau: float) -> Tensor:

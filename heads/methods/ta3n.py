@@ -90,9 +90,9 @@ class Ta3n(Method):
         both = torch.cat([attentive_entropy(s, out_s, z_s), attentive_entropy(t, out_t, z_t)])
         return {**terms, "L_ae": self.params.gamma * both.mean()}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the logits from attended relations."""
-        return self.net.classify(self.look(side, 0.0).f)
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the features from attended relations."""
+        return self.look(side, 0.0).f
 
     def look(self, side: Side, warm: float) -> SideOutputs:
         """Return features and domain logits; warm: factor of the β."""

@@ -93,9 +93,9 @@ class TCoN(Method):
         L_C_a = label_cross_entropy(self.net.classify(aligned), y, counts_P)
         return {"L_C": L_C, "L_C_a": L_C_a, "L_d": L_d, "L_mmd": self.params.lambda_mmd * L_mmd}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the logits of the means of encoded windows."""
-        return self.net.classify(videos(side, window_features(self.net, side)))
+    def features(self, side: Side) -> dict[str, Tensor]:
+        """Return the means of encoded windows."""
+        return videos(side, window_features(self.net, side))
 
 
 def co_attend(f_PUD: Tensor, in_PU: Tensor, g_PTD: Tensor, in_PT: Tensor) -> Paired:

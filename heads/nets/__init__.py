@@ -54,9 +54,9 @@ class Net(nn.Module):
         """Return the term of the labelled rows, the first of every method: L_C, cross entropy of the side's labels."""
         return {"L_C": label_cross_entropy(self.classify(f), side.y)}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the outputs that are kept of test rows: label -> logits."""
-        return self.classify(self.encode(side))
+    def outputs(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the outputs that are kept of test rows, from their features: label -> logits."""
+        return self.classify(f)
 
 
 class Retrieval(Net):
@@ -92,6 +92,6 @@ class Retrieval(Net):
         negative_BB = (side.index[:, None] != side.index) & pair_B[:, None] & pair_B
         return {"L_R": ranking(self.similarity(f["text"], f["visual"]), negative_BB, self.margin)}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
-        """Return the embeddings of test rows."""
-        return self.encode(side)
+    def outputs(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the embeddings themselves."""
+        return f

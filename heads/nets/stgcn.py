@@ -85,9 +85,9 @@ class Stgcn(Net):
         """Return logits of the source's classes, from B0."""
         return {self.label: self.classifier(f["B0"])}
 
-    def predict(self, side: Side) -> dict[str, Tensor]:
+    def outputs(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the features that are clustered: feature_B0, feature_B1 (B, D)."""
-        return {f"feature_{branch}": f_BD for branch, f_BD in self.encode(side).items()}
+        return {f"feature_{branch}": f_BD for branch, f_BD in f.items()}
 
 
 class Encoder(nn.Module):

@@ -198,6 +198,27 @@ class MethodTests(FileTests):
         for name, out in outputs.items():
             assert torch.equal(out, again[name]), f"{name} differs after load_state_dict; keep what predict reads in it"
 
+    def test_outputs_are_those_of_the_features(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """`outputs` makes what `predict` returns from `features`, without a look at x, so a run measures what it classifies.
+
+        No method is exempt: one with several classifiers returns all that they read.
+        """
+        method, whole = self.build(module, spec, sides), side(spec, labelled=False)
+        train(method, spec, sides)
+        method.eval()
+        for rows in (whole, without(whole, list(whole.x)[-1], slice(0, 8, 2))):
+            f, wanted = method.features(rows), method.predict(rows)
+            blank = dataclasses.replace(rows, x={m: torch.full_like(x, torch.nan) for m, x in rows.x.items()})
+            outputs = method.outputs(f, blank)
+            assert f.keys() - {"fused", "visual", "text", "B0", "B1"} <= rows.x.keys()
+            assert {len(value) for value in f.values()} == {len(rows.index)}
+            assert outputs.keys() == wanted.keys()
+            for name, out in outputs.items():
+                assert torch.allclose(out, wanted[name], atol=1e-6), (
+                    f"{name} by predict is not that of outputs(features(side), side); return what is classified from "
+                    "`features`, and override `outputs` in place of `predict` for a classifier of your own"
+                )
+
     def test_prediction_draws_nothing_and_keeps_no_state(
         self, module: ModuleType, spec: Spec, sides: tuple[str, ...]
     ) -> None:

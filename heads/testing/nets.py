@@ -124,9 +124,10 @@ class ClusteringNetTests(ClassifierTests):
         return net
 
     def test_features_and_logits(self, module: ModuleType, spec: Spec) -> None:
-        """Features of a branch are (B, dim); `predict` names them feature_*; logits are of the source's classes."""
+        """Features of a branch are (B, dim); `outputs` names them feature_*; logits are of the source's classes."""
         net, s, t = self.build(module, spec), side(spec, labelled=True), side(spec, labelled=False)
-        f, outputs = net.encode(t), net.predict(t)
+        f = net.encode(t)
+        outputs = net.outputs(f)
         assert {tuple(f_BD.shape) for f_BD in f.values()} == {(8, net.dim)}
         assert outputs.keys() == {f"feature_{branch}" for branch in f}
         for branch, f_BD in f.items():
@@ -193,7 +194,7 @@ class RetrievalNetTests(AnyNetTests):
         assert both["visual"].shape == both["text"].shape == (8, net.dim)
         assert torch.equal(both["visual"], clips["visual"]), "embeddings of clips depend on their captions"
         assert torch.equal(both["text"], captions["text"]), "embeddings of captions depend on their clips"
-        assert net.predict(pairs).keys() == both.keys()
+        assert net.outputs(both).keys() == both.keys()
         assert net.similarity(both["text"][:3], both["visual"]).shape == (3, 8)
 
     def test_similarities_do_not_depend_on_other_rows(self, module: ModuleType) -> None:

@@ -220,8 +220,8 @@ def norms(method: Method, opened: Opened) -> dict[str, float]:
         by_domain["source"] = feature_norms(method, masked.test(*config.source))
     by_domain["target"] = feature_norms(method, opened.test())
     values: dict[str, float] = {}
-    for label in method.net.parts:
-        name = "" if len(method.net.parts) == 1 else f"/{label}"
+    for label in method.parts:
+        name = "" if len(method.parts) == 1 else f"/{label}"
         by_side = {
             side: {m: norm for (kind, m), norm in side_norms.items() if kind == label}
             for side, side_norms in by_domain.items()

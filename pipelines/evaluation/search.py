@@ -91,11 +91,10 @@ def in_run(
     rows = clips.test(*domains)
     embedded = {m: embed(text_extractor(opened.stores[m], model, device), opened.stores[m], query) for m in feeds}
     x, present = ({m: torch.from_numpy(arrays[k]).to(device) for m, arrays in embedded.items()} for k in (0, 1))
-    asked = Rows([0], x, present, {}, torch.tensor([-1], device=device), feeds)
-    (query_side,) = asked.prepared(opened.prepare).sweep()
+    asked = Rows([0], x, present, {}, torch.tensor([-1], device=device), feeds).prepared(opened.prepare)
     visual_VM = torch.from_numpy(outputs(method, rows, clips)["visual"]).to(device)
+    text_1M = torch.from_numpy(outputs(method, asked, clips)["text"]).to(device)
     with torch.no_grad():
-        text_1M = net.encode(query_side)["text"]
         scores, order = net.similarity(text_1M, visual_VM)[0].sort(descending=True, stable=True)
     best = zip(scores[:k].tolist(), order[:k].tolist(), strict=True)
     return [_hit(score, opened.manifest, rows.rows[place]) for score, place in best]

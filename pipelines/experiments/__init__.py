@@ -1,11 +1,12 @@
 """A name, a Python file or a folder of stores -> the runs of a table.
 
 The folder is the registry: `experiments/kitchens.py` is `kitchens`. An experiment file has a docstring (commands, time,
-expected numbers) and `RUNS`. `NOTE` is a remark that a reader of the numbers needs. `DATA` names
-the data behind each domain, {"D1": ("EPIC-KITCHENS-100 train",)}, so that features of networks that were trained on
+expected numbers) and `RUNS`. `NOTE` is a remark that a reader of the numbers needs. `DATA` names the data behind each
+domain, {"D1": ("EPIC-KITCHENS-100 train",)}, so that features of networks that were trained on
 their labels are noticed; the manifests that we build need none (_data.py). `PUBLISHED` has the numbers that a
 paper printed: table row -> {"D1→D2": per cent, ..., "mean": per cent}, of the table's default metric, or with {metric:
-number} in place of a number: {"D1→D2": {"top1/verb": 46.8}}. A user's own file, anywhere, has the same form.
+number} in place of a number: {"D1→D2": {"top1/verb": 46.8}}. `QUOTED` names the rows of it that no run makes: the
+table shows them as the paper prints them. A user's own file, anywhere, has the same form.
 """
 
 from pathlib import Path
@@ -17,9 +18,10 @@ from featcache.wording import first, unknown
 from pipelines.experiments._default import default
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._files import from_module, import_file
+from pipelines.experiments._papers import PAPERS, figures
 from pipelines.experiments._rows import SEEDS, Row, grid, runs
 
-__all__ = ["SEEDS", "Experiment", "Row", "default", "grid", "load", "names", "runs"]
+__all__ = ["PAPERS", "SEEDS", "Experiment", "Row", "default", "figures", "grid", "load", "names", "runs"]
 
 
 def names() -> list[str]:

@@ -87,7 +87,10 @@ def _complaint(error: BaseException) -> str:
 
 
 def from_module(name: str, module: ModuleType) -> Experiment:
-    """Make an experiment from a module's docstring, RUNS, NOTE, DATA and PUBLISHED; ConfigError if they are not valid.
+    """Make an experiment from a module's docstring and its variables; ConfigError if they are not valid.
+
+    RUNS: all runs. PUBLISHED: row -> column -> number of the paper. QUOTED: rows of PUBLISHED that no run makes, which
+    the table shows as the paper prints them. NOTE: a remark on the numbers.
 
     DATA: domain -> names of the data that hold its clips with their labels, as in `_data.BEHIND`.
     """
@@ -100,7 +103,8 @@ def from_module(name: str, module: ModuleType) -> Experiment:
     data = getattr(module, "DATA", None)
     if data is not None:
         _check_data(data, module)
-    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, note, data=data)
+    quoted = tuple(getattr(module, "QUOTED", ()))
+    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, quoted, note, data=data)
     _check_published(experiment, module)
     return experiment
 
@@ -123,9 +127,13 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
     shape = f'{place} must be {{row: {{"D1→D2": per cent, ...}}, ...}}'
     if not isinstance(experiment.published, dict):
         raise ConfigError(f"{shape}, not {experiment.published!r}")
+    for row in experiment.quoted:
+        if row in experiment.rows or row not in experiment.published:
+            raise ConfigError(f"{module.__file__}: QUOTED {row!r} must be a row of PUBLISHED that no run makes")
     for row, numbers in experiment.published.items():
-        if row not in experiment.rows:
-            raise ConfigError(f"{place}: {unknown('row', str(row), experiment.rows)}")
+        if row not in (*experiment.rows, *experiment.quoted):
+            fix = "; a row that no run makes is named in QUOTED"
+            raise ConfigError(f"{place}: {unknown('row', str(row), experiment.rows)}{fix}")
         if not isinstance(numbers, dict):
             raise ConfigError(f"{shape}; its row {row!r} has {numbers!r}")
         for column, number in numbers.items():

@@ -148,7 +148,7 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
         present = {m: loaded.present[m].any(1).cpu().numpy() if m in loaded.present else everywhere for m in f}
         clips = tuple(opened.manifest.clips[row] for row in chosen)
         halves.append(Half(domains, clips, len(rows), split, f, norms, present))
-    return Sample(method, opened.manifest, trained.net.parts, *halves)
+    return Sample(method, opened.manifest, trained.parts, *halves)
 
 
 def _rows(opened: Opened, domains: tuple[str, ...]) -> tuple[str, list[int]]:

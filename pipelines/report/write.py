@@ -84,13 +84,13 @@ def _results(table: Table) -> str:
     winners = {column: _winners(table, column) for column in (*table.shifts, "mean")}
     body = [
         (
-            "" if line.fair else "reference",
+            "quoted" if line.quoted else "" if line.fair else "reference",
             [
                 page.cell(text(line), "best" if line.method in winners.get(column, ()) else "", head=column == "method")
                 for column, text in table.columns.items()
             ],
         )
-        for line in table.lines
+        for line in table.all_lines
     ]
     intro = "One column per shift: trained on the first domain, tested on the second. Bold: best without target labels."
     return page.section(

@@ -10,7 +10,7 @@ first, so their ± is over seeds too. Missing results are named below the table;
 """
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,12 +82,37 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         published = experiment.published_numbers(configs[0].row, metric, metric == headline)
         line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
-    below = [*damaged(rows), *notes(experiment, metric, lines, planned, results)]
+    shown = _with_quoted(lines, experiment, metric, metric == headline)
+    below = [*damaged(rows), *notes(experiment, metric, shown, planned, results)]
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
     if stray:
         below.append(Note(f"Left out: results of runs that are no longer part of the experiment ({len(stray)})."))
-    return Table(experiment.name, metric, shifts, tuple(lines), tuple(below))
+    return Table(experiment.name, metric, shifts, shown, tuple(below))
+
+
+def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, headline: bool) -> tuple[Line, ...]:
+    """Return the lines, and among them the rows that the paper prints and no run makes.
+
+    A quoted row is directly before the row that follows it in the paper's table. One without a number in this metric is
+    left out.
+    """
+    before: dict[str, list[Line]] = {}  # row of a run -> quoted rows
+    waiting: list[Line] = []
+    for row in experiment.published or {}:
+        if row not in experiment.quoted:
+            before[row], waiting = waiting, []
+        elif numbers := experiment.published_numbers(row, metric, headline):
+            cells = {shift: Cell({}, (), numbers.get(shift)) for shift in lines[0].cells}
+            mean = Cell({}, (), _mean_of(numbers, cells))
+            waiting.append(Line(row, "", "", label_free=True, cells=cells, mean=mean, gain=Cell({}, ())))
+    rows = {run.row_shown: run.row for run in experiment.runs}
+    return (*(line for each in lines for line in (*before.get(rows[each.method], []), each)), *waiting)
+
+
+def _mean_of(published: Mapping[str, float], shifts: Collection[str]) -> float | None:
+    """Return the mean that the paper prints; with a single shift it is that shift's number. We compute none."""
+    return published.get(next(iter(shifts)) if len(shifts) == 1 else "mean")
 
 
 def _line(
@@ -116,7 +141,7 @@ def _line(
         select=distinct(run.select for run in configs),
         label_free=not any(run.test in stage.source for run in configs for stage in experiment.chain(run)),
         cells=cells,
-        mean=replace(_mean(cells.values()), published=published.get("mean", _published_mean(cells))),
+        mean=replace(_mean(cells.values()), published=_mean_of(published, cells)),
         gain=Cell({}, ()),
     )
 
@@ -160,12 +185,6 @@ def _mean(cells: Iterable[Cell]) -> Cell:
     return Cell({seed: statistics.fmean(cell.values[seed] for cell in cells) for seed in seeds}, seeds)
 
 
-def _published_mean(cells: dict[str, Cell]) -> float | None:
-    """Return the mean of the published numbers, or None if a cell has none."""
-    published = [cell.published for cell in cells.values() if cell.published is not None]
-    return statistics.fmean(published) if len(published) == len(cells) else None
-
-
 def _gain(mean: Cell, base: Cell) -> Cell:
     """Return the difference of the two means, paired by seed; empty if `base` lacks a seed of `mean`."""
     paired = set(mean.values) <= set(base.values)
@@ -203,7 +222,7 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
             cells += [line.mean.text(table.digits), change]
         grid.append(cells)
     baseline = next(iter(tables.values())).baseline if tables else "the first row"
-    printed = any(has_published(table.lines) for table in tables.values())
+    printed = any(has_published(table.all_lines) for table in tables.values())
     planned = _label_free(experiment)
     with_norms = {row.run: row for row in rows if row.run in runs and row.metric.split("/")[0] in ("norm", *CV)}
     lost = [Note(text, loud=True) for text in _lost_norms(rows, experiment, planned)]

@@ -17,7 +17,7 @@ class Cell:
 
     values: dict[int, float]  #: seed -> value, of the seeds that have a result
     seeds: tuple[int, ...]  #: the seeds that the experiment plans
-    published: float | None = None
+    published: float | None = None  #: the paper's number; its text has the digits that the paper prints
 
     @property
     def complete(self) -> bool:
@@ -37,16 +37,17 @@ class Cell:
     def text(self, digits: int, sign: str = "") -> str:
         """The cell as text, such as `54.2 ± 1.0 (55.3)`: our number, and in parentheses the published one."""
         if not self.seeds:
-            return UNPLANNED
+            return self._in_parentheses or UNPLANNED
         if not self.values:
-            return MISSING + self._in_parentheses(digits)
+            return f"{MISSING} {self._in_parentheses}".rstrip()
         spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
         holes = "" if self.complete else f" [{len(self.values)} of {len(self.seeds)} seeds]"
-        return f"{self.mean:{sign}.{digits}f}{spread}{holes}{self._in_parentheses(digits)}"
+        return f"{self.mean:{sign}.{digits}f}{spread}{holes} {self._in_parentheses}".rstrip()
 
-    def _in_parentheses(self, digits: int) -> str:
-        """The published number as text; nothing if there is none."""
-        return "" if self.published is None else f" ({self.published:.{digits}f})"
+    @property
+    def _in_parentheses(self) -> str:
+        """The published number with the digits that the paper prints; nothing if there is none."""
+        return "" if self.published is None else f"({self.published})"
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,17 @@ class Line:
     """
 
     method: str
-    fidelity: str
+    fidelity: str  #: "" for a row that is only quoted
     select: str
     label_free: bool
     cells: dict[str, Cell]
     mean: Cell
     gain: Cell
+
+    @property
+    def quoted(self) -> bool:
+        """True for a row of the paper that no run makes: it has published numbers only."""
+        return not self.fidelity
 
     @property
     def measured(self) -> tuple[int, ...]:
@@ -96,8 +102,13 @@ class Table:
     title: str
     metric: str
     shifts: tuple[str, ...]
-    lines: tuple[Line, ...]
+    all_lines: tuple[Line, ...]  #: in the order of the table, with rows that are only quoted from a paper
     notes: tuple[Note, ...]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines of the methods that are run."""
+        return tuple(line for line in self.all_lines if not line.quoted)
 
     @property
     def digits(self) -> int:
@@ -137,14 +148,14 @@ class Table:
         columns: dict[str, Callable[[Line], str]] = {
             "method": lambda line: line.method + ("" if line.label_free else " †")
         }
-        if has_published(self.lines) or any("surrogate" in line.fidelity for line in self.lines):
-            columns["fidelity"] = lambda line: line.fidelity
+        if has_published(self.all_lines) or any("surrogate" in line.fidelity for line in self.lines):
+            columns["fidelity"] = lambda line: line.fidelity or "quoted"
         for shift in self.shifts:
             columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]
         if len(self.shifts) > 1:
             columns["mean"] = lambda line: line.mean.text(digits)
         if len(self.lines) > 1:
             columns[f"vs {self.baseline}"] = lambda line: (
-                "" if line.method == self.baseline else line.gain.text(digits, "+")
+                "" if line.quoted or line.method == self.baseline else line.gain.text(digits, "+")
             )
         return columns

@@ -12,7 +12,7 @@ WIDTH = 120  #: terminal columns at which notes are wrapped
 
 def markdown(table: Table) -> str:
     """Return the table as Markdown, followed by its notes as a list."""
-    grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.lines)]
+    grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.all_lines)]
     return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
 
 
@@ -52,8 +52,9 @@ def tidy_csv(table: Table) -> str:
     heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes"
     writer.writerow(heads.split())
     loud = " ".join(note.text for note in table.notes if note.loud)
-    for line in table.lines:
-        summaries = {"mean": line.mean} | ({f"vs {table.baseline}": line.gain} if line.method != table.baseline else {})
+    for line in table.all_lines:
+        compared = line.method != table.baseline and not line.quoted
+        summaries = {"mean": line.mean} | ({f"vs {table.baseline}": line.gain} if compared else {})
         for column, cell in {**line.cells, **summaries}.items():
             values = cell.values
             writer.writerow(
@@ -66,7 +67,7 @@ def tidy_csv(table: Table) -> str:
                     " ".join(map(str, values)),
                     " ".join(str(seed) for seed in cell.seeds if seed not in values),
                     "" if cell.published is None else cell.published,
-                    line.fidelity,
+                    line.fidelity or "quoted",
                     line.select,
                     table.metric,
                     loud,
@@ -78,7 +79,7 @@ def tidy_csv(table: Table) -> str:
 def latex(table: Table) -> str:
     """Return the table as LaTeX with booktabs, with the notes in small type below."""
     heads = [_tex(name) for name in table.columns]
-    body = [" & ".join(_tex(cell(line)) for cell in table.columns.values()) + r" \\" for line in table.lines]
+    body = [" & ".join(_tex(cell(line)) for cell in table.columns.values()) + r" \\" for line in table.all_lines]
     notes = [
         r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text))
         for note in table.notes

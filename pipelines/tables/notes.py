@@ -1,6 +1,6 @@
 """The notes under a table: the meaning of its numbers, the conditions they were measured under, and missing results."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from featcache import training_data
 from featcache.leaks import WARNING
@@ -45,12 +45,14 @@ RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> ru
 
 
 def notes(
-    experiment: Experiment, metric: str, lines: list[Line], planned: RunIds, results: dict[str, Result]
+    experiment: Experiment, metric: str, shown: Sequence[Line], planned: RunIds, results: dict[str, Result]
 ) -> list[Note]:
     """Return the notes of a table, loud ones first.
 
-    planned: the runs of the table's cells. results: run id -> result, of those that have one.
+    shown: all lines of the table, with the quoted ones. planned: the runs of the table's cells.
+    results: run id -> result, of those that have one.
     """
+    lines = [line for line in shown if not line.quoted]
     rows = list(results.values())
     clips = _clips(planned, results)
     unequal = _unequal(clips)
@@ -85,8 +87,10 @@ def notes(
     if clips and not unequal:
         counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
         calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))
-    if has_published(lines):
+    if has_published(shown):
         calm.append(Note("In parentheses: published numbers, in the authors' own setting; see the column fidelity."))
+    if quoted := [line.method for line in shown if line.quoted]:
+        calm.append(Note(f"Quoted from the paper only, and not run here: {', '.join(quoted)}."))
     if streamed := _streamed(planned, results):
         calm.append(
             Note(

@@ -1,6 +1,6 @@
 """Run a method on unlabelled rows and collect its outputs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from pipelines.data.rows import Rows
 from pipelines.measures.validators import VALIDATORS, Predictions
 
 Outputs = dict[str, NDArray[Any]]
+Look = Callable[[Side], dict[str, Tensor]]
 ONCE = ("rows", "captions", "clip")  #: outputs that are equal at all points, and are kept once
 COLLAPSED = 1e-3  #: mean norm below which features are dead; trained features have norms around 1
 WIDE = 64  #: entries of a feature, per modality, below which balancing norms can leave nothing of it
@@ -60,33 +61,21 @@ def scores(method: Method, opened: Opened) -> dict[str, float]:
 def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     """Output -> array (rows, ...) of `predict` in eval mode; draws nothing.
 
-    With feeds whose `test` is `each`, every window is predicted separately. Scores are then the log of the mean
-    softmax, and other outputs the mean, over the windows that the row has in one of these feeds. In retrieval,
-    "visual" (rows, M) are embeddings of the rows, "text" (captions, M) those of their captions, and "clip" (captions,)
-    the row of each caption, which the method does not see.
+    With feeds whose `test` is `each`, every window is predicted separately (`averaged`). Scores are then the log of the
+    mean softmax, and other outputs the mean. In retrieval, "visual" (rows, M) are embeddings of the rows, "text"
+    (captions, M) those of their captions, and "clip" (captions,) the row of each caption, which the method does not
+    see.
     """
-    each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
+    classes = opened.spec.classes if has_separate_windows(rows) else ()
 
-    def one_window(side: Side, k: int) -> dict[str, Tensor]:
-        x = {m: x[:, k : k + 1] if m in each else x for m, x in side.x.items()}
-        present = {m: mask[:, k : k + 1] if m in each else mask for m, mask in side.present.items()}
-        predicted = method.predict(Side(x, present, {}, side.domain, side.index))
-        return {name: out.softmax(1) if name in opened.spec.classes else out for name, out in predicted.items()}
-
-    def windows_averaged(side: Side) -> dict[str, Tensor]:
-        side = Side(side.x, side.present, {}, side.domain, side.index)
-        if not each:
-            return method.predict(side)
-        windows = [one_window(side, k) for k in range(side.x[each[0]].shape[1])]
-        present_BT = torch.stack([side.present[m] for m in each]).any(0)
-        present_BT = present_BT | ~present_BT.any(1, keepdim=True)  # without these modalities all windows are equal
-        mean = {name: _mean(torch.stack([out[name] for out in windows], 1), present_BT) for name in windows[0]}
-        return {name: out.log() if name in opened.spec.classes else out for name, out in mean.items()}
+    def predict(side: Side) -> dict[str, Tensor]:
+        return {name: out.softmax(1) if name in classes else out for name, out in method.predict(side).items()}
 
     with eval_mode(method):
-        predicted = gather(rows.sweep(), windows_averaged)
+        predicted = averaged(predict, rows)
         if rows.captions:
-            predicted |= gather(rows.captions.table.sweep(), windows_averaged)
+            predicted |= averaged(predict, rows.captions.table)
+    predicted = {name: out.log() if name in classes else out for name, out in predicted.items()}
     for name, out in predicted.items():
         least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
         if not bool(((out >= least) & (out < torch.inf)).all()):  # false for NaN too
@@ -105,49 +94,89 @@ def eval_mode(method: Method) -> Iterator[None]:
     method.train(training)
 
 
+# ----------------------------------------------------------------------------------------------------------- windows
+
+
+def has_separate_windows(rows: Rows) -> bool:
+    """True if feeds with `test=each` have their windows classified separately."""
+    return any(feed.test == "each" for feed in rows.feeds.values())
+
+
+def averaged(look: Look, rows: Rows, *, by_modality: bool = False) -> dict[str, Tensor]:
+    """Name -> (rows, ...): what `look` returns of all rows, without their labels.
+
+    With feeds whose `test` is `each`, `look` sees one of their windows at a time, next to all windows of other feeds.
+    The result is the mean over the windows that the row has in one of these feeds, or by_modality, where names are
+    modalities, over those that it has in the modality itself.
+    """
+    each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
+
+    def window(side: Side, k: int) -> Side:
+        x, present = (
+            {m: value[:, k : k + 1] if m in each else value for m, value in values.items()}
+            for values in (side.x, side.present)
+        )
+        return Side(x, present, {}, side.domain, side.index)
+
+    def mean(side: Side) -> dict[str, Tensor]:
+        if not each:
+            return look(Side(side.x, side.present, {}, side.domain, side.index))
+        windows = [look(window(side, k)) for k in range(side.x[each[0]].shape[1])]
+        in_any_BT = torch.stack([side.present[m] for m in each]).any(0)
+        present = {m: side.present[m] for m in each} if by_modality else {}
+        return {
+            name: _mean(torch.stack([found[name] for found in windows], 1), present.get(name, in_any_BT))
+            for name in windows[0]
+        }
+
+    return gather(rows.sweep(), mean)
+
+
 def _mean(out_BT: Tensor, present_BT: Tensor) -> Tensor:
-    """Mean over the windows that are present."""
-    weight_BT = present_BT.reshape(*present_BT.shape, *[1] * (out_BT.dim() - 2))
+    """Return the mean over the windows that are present, or over all windows of a row that has none: they are equal."""
+    counted_BT = present_BT | ~present_BT.any(1, keepdim=True)
+    weight_BT = counted_BT.reshape(*counted_BT.shape, *[1] * (out_BT.dim() - 2))
     return (out_BT * weight_BT).sum(1) / weight_BT.sum(1)
 
 
-def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
-    """Side -> (N, D): the features by `encode` in eval mode, concatenated over the modalities that all sides have."""
+# ---------------------------------------------------------------------------------------------------------- features
 
-    def look(side: Side) -> dict[str, Tensor]:
-        return method.net.encode(Side(side.x, side.present, {}, side.domain, side.index))
 
+def clip_features(method: Method, rows: Rows) -> dict[str, Tensor]:
+    """Modality -> (N, D): the features that are classified, in eval mode; a clip's are the mean of its windows'."""
     with eval_mode(method):
-        f = {name: gather(rows.sweep(), look) for name, rows in sides.items()}
+        return averaged(method.features, rows, by_modality=True)
+
+
+def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
+    """Side -> (N, D): the features that are classified, concatenated over the modalities that all sides have."""
+    f = {name: clip_features(method, rows) for name, rows in sides.items()}
     shared = [m for m in next(iter(f.values())) if all(m in f_side for f_side in f.values())]
     return {name: torch.cat([f_side[m] for m in shared], 1) for name, f_side in f.items()}
 
 
-def clip_features(method: Method, rows: Rows) -> dict[str, Tensor]:
-    """Modality -> (N, D): the features that are classified, in eval mode."""
-    with eval_mode(method):
-        return gather(rows.sweep(), lambda side: method.net.encode(side))
-
-
 def clip_norms(method: Method, rows: Rows) -> dict[str, Tensor]:
-    """Modality -> (N, label kinds): the L2 norms of the features that enter each label's classifier."""
-    parts = method.net.parts
+    """Modality -> (N, label kinds): the L2 norms of the features that enter each label's classifier.
+
+    Where windows are classified separately, the norm of a row is the mean of its windows' norms.
+    """
+    parts = method.parts
 
     def look(side: Side) -> dict[str, Tensor]:
-        f = method.net.encode(side)
+        f = method.features(side)
         return {m: torch.stack([f_BD[:, part].norm(dim=1) for part in parts.values()], 1) for m, f_BD in f.items()}
 
     with eval_mode(method):
-        return gather(rows.sweep(), look)
+        return averaged(look, rows, by_modality=True)
 
 
 def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
-    """(label kind, modality) -> mean of `clip_norms` over rows that have the modality."""
+    """(label kind, modality) -> mean of `clip_norms` over the rows that have the modality."""
     means: dict[tuple[str, str], float] = {}
     for m, h in clip_norms(method, rows).items():
         present = rows.present[m].any(1) if m in rows.present else slice(None)  # every row has a fused feature
         if len(h[present]):
-            means |= {(label, m): float(mean) for label, mean in zip(method.net.parts, h[present].mean(0), strict=True)}
+            means |= {(label, m): float(mean) for label, mean in zip(method.parts, h[present].mean(0), strict=True)}
     return means
 
 

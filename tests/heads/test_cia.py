@@ -41,7 +41,7 @@ def naive(method, s, row):
 def test_exchange_and_predictions_equal_the_loop(spec):
     method = build(spec)
     s = without(without(batch(spec).source, "flow", [1, 6]), "rgb", [2])
-    g, z = method.exchange(s), method.predict(s)
+    g, z = method.features(s), method.predict(s)
     for row in range(8):
         expected = naive(method, s, row)
         for m in spec.shapes:
@@ -54,7 +54,7 @@ def test_exchange_and_predictions_equal_the_loop(spec):
 def test_terms(spec):
     method, b = build(spec), batch(spec)
     s, t = without(b.source, "flow", [0]), without(b.target, "flow", [3, 4])
-    g_s, g_t = method.exchange(s), method.exchange(t)
+    g_s, g_t = method.features(s), method.features(t)
     terms = method.losses(Batch(s, t), 0.5)
     each = [domain_loss(D, g_s[m], g_t[m], s.has(m), t.has(m), 1.0) for m, D in method.D.items()]
     assert torch.allclose(terms["L_d"], sum(each))
@@ -78,7 +78,7 @@ def test_one_modality_is_dann():
     spec = dataclasses.replace(SPEC, shapes={"rgb": (6,)}, windows={"rgb": 3})
     method, s = build(spec), batch(spec).source
     assert not method.W
-    assert torch.equal(method.exchange(s)["rgb"], method.net.encode(s)["rgb"])
+    assert torch.equal(method.features(s)["rgb"], method.net.encode(s)["rgb"])
 
 
 @pytest.mark.parametrize(("term", "felt"), [("L_d", {"net", "W", "V", "D"}), ("L_C", {"net", "W", "V"})])
@@ -95,12 +95,12 @@ def test_a_modality_hears_what_only_another_shows():
     optimizer = torch.optim.Adam([*method.W.parameters(), *method.V.parameters()], lr=0.01)
 
     def accuracy():
-        g = method.exchange(s)
+        g = method.features(s)
         return (method.net.classify({"rgb": g["rgb"]})["label"].argmax(1) == s.y["label"]).float().mean()
 
     before = accuracy()
     for _ in range(100):
-        g = method.exchange(s)
+        g = method.features(s)
         loss = cross_entropy(method.net.classify({"rgb": g["rgb"]})["label"], s.y["label"])
         optimizer.zero_grad()
         loss.backward()

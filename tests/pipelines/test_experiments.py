@@ -219,6 +219,26 @@ def test_an_experiment_of_ones_own(tmp_path):
     assert experiment.published == {"source-only": {"day→night": 51.2}}
 
 
+@pytest.mark.parametrize(
+    ("quoted", "found"),
+    [
+        ("('SCAN',)", "SCAN"),
+        ("()", "SCAN.*QUOTED"),
+        ("('SCAN', 'source-only')", "QUOTED 'source-only'"),
+        ("('SCAN', 'VSRN')", "QUOTED 'VSRN'"),
+    ],
+)
+def test_rows_of_a_paper_that_no_run_makes_are_named(tmp_path, quoted, found):
+    path = tmp_path / "mine.py"
+    rows = "{'source-only': {'mean': 40.0}, 'SCAN': {'mean': 41.0}}"
+    path.write_text(f"from tests.helpers.stores import run\nRUNS = (run(),)\nPUBLISHED = {rows}\nQUOTED = {quoted}\n")
+    if quoted == "('SCAN',)":
+        assert experiments.load(path).quoted == ("SCAN",)
+    else:
+        with pytest.raises(ConfigError, match=found):
+            experiments.load(path)
+
+
 def test_a_file_imports_the_modules_next_to_it_and_no_others_of_their_names(tmp_path):
     """Neighbours named as a module of Python or of this program do not take its place, in the file and afterwards."""
     for folder, seed in (("a", 1), ("b", 2)):

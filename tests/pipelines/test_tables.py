@@ -10,6 +10,7 @@ from heads.methods import rna
 from pipelines.config import Feed
 from pipelines.data.lacking import NO_FEATURES
 from pipelines.experiments import Experiment
+from pipelines.experiments._papers import Printed
 from pipelines.tables.build import build, norms_table, render
 from tests.helpers.result_rows import config, experiment, norm_rows, result, rows
 
@@ -161,15 +162,41 @@ def test_published_numbers_stand_beside_ours_with_the_fidelity():
     toy = experiment(published={"RNA (UDA)": {"day→night": 57.33, "night→day": 52.84}})
     table = cells(render(rows(toy), toy))
     assert table[""][1] == "fidelity"
-    assert table["RNA (UDA)"][:4] == ["adapter", "60.0 ± 10.0 (57.3)", "20.0 ± 10.0 (52.8)", "40.0 ± 10.0 (55.1)"]
+    assert table["RNA (UDA)"][:4] == ["adapter", "60.0 ± 10.0 (57.33)", "20.0 ± 10.0 (52.84)", "40.0 ± 10.0"]
     assert table["source-only"][1] == "50.0 ± 10.0"
-    assert "(57.3)" not in render([replace(r, metric="mean_class") for r in rows(toy)], toy, "mean_class")
+    assert "(57.33)" not in render([replace(r, metric="mean_class") for r in rows(toy)], toy, "mean_class")
     assert max(map(len, render(rows(toy), toy).splitlines())) <= 120
+
+
+def test_rows_that_no_run_makes_are_quoted_where_the_paper_has_them():
+    """Before the row that follows them, in every format; never compared, never the best, absent in other metrics."""
+    numbers = {
+        "source-only": {"mean": 40.0},
+        "source-only of TA3N": {"day→night": Printed("41.20")},
+        "RNA (UDA)": {"day→night": 57.0},
+        "SCAN": {"day→night": 99.0, "mean": 98.0},
+    }
+    toy = experiment(published=numbers)
+    toy = replace(toy, quoted=("source-only of TA3N", "SCAN"))
+    text = render(rows(toy), toy)
+    table = cells(text)
+    assert list(table)[1:] == ["source-only", "source-only of TA3N", "RNA (UDA)", "supervised-target †", "SCAN"]
+    assert table["source-only of TA3N"] == ["quoted", "(41.20)", "n/a", "n/a", ""]
+    assert table["SCAN"] == ["quoted", "(99.0)", "n/a", "(98.0)", ""]
+    assert re.search(r"Quoted .*: source-only of TA3N, SCAN\.", " ".join(text.split()))
+    made = build(rows(toy), toy)
+    assert [line.method for line in made.lines] == ["source-only", "RNA (UDA)", "supervised-target"]
+    assert made.best.method == "RNA (UDA)"
+    assert "SCAN,day→night,,,0,,,99.0,quoted" in render(rows(toy), toy, format="csv")
+    assert "SCAN & quoted & (99.0)" in render(rows(toy), toy, format="latex")
+    per_class = [replace(row, metric="mean_class") for row in rows(toy)]
+    assert "SCAN" not in render(per_class, toy, "mean_class")
+    assert "TA3N" not in render(rows(toy), toy.changed(only=["source-only"]))
 
 
 def test_a_printed_mean_is_kept_when_it_is_given():
     toy = experiment(published={"source-only": {"mean": 46.21}})
-    assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.2)"
+    assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.21)"
 
 
 @pytest.mark.parametrize("column", ["day→night", "mean"])
