@@ -100,8 +100,8 @@ def thumbnail(manifest: Manifest, clip: Clip, alt: str) -> str:
     return f'<img src="data:image/jpeg;base64,{base64.b64encode(bytes(jpeg)).decode()}" alt="{escape(alt)}">'
 
 
-class Pictures:
-    """Thumbnails of the clips of a manifest, each decoded once."""
+class Thumbnails:
+    """Pictures of the clips of a manifest, each decoded once."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest

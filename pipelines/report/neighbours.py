@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featcache.manifest import Clip, Manifest
 from pipelines.report import page
-from pipelines.report.frames import Pictures
+from pipelines.report.frames import Thumbnails
 from pipelines.report.samples import FUSED, Drawn, Floats, Sample
 
 QUERIES = 5  #: number of target clips
@@ -21,8 +21,8 @@ class Neighbours:
     """The clips of a target and the source clips that are nearest to them in one space of a run."""
 
     space: str
-    queries: tuple[Clip, ...]  #: target clips that have the modality
-    pool: tuple[Clip, ...]  #: source clips that have it
+    queries: tuple[Clip, ...]  #: target clips that have the modality, and features that are not zero
+    pool: tuple[Clip, ...]  #: such clips of the source
     nearest: NDArray[np.int64]  #: (queries, k), positions in `pool`, nearest first
     kind: str  #: label kind
 
@@ -42,7 +42,11 @@ def gallery(drawn: Drawn) -> str:
     found = {sample.method: neighbours(sample) for sample in drawn.samples}
     usable = {method: of for method, of in found.items() if of.queries and of.pool}
     reasons = [page.paragraph(reason) for reason in drawn.reasons]
-    reasons += [page.paragraph(f"No neighbours of {name}: no clip has them.") for name in found if name not in usable]
+    reasons += [
+        page.paragraph(f"No neighbours of {name}: the features of all clips of a domain are zero.")
+        for name in found
+        if name not in usable
+    ]
     parts: list[str] = []
     intro = ""
     if usable:
@@ -51,7 +55,8 @@ def gallery(drawn: Drawn) -> str:
         intro = (
             f"Random target clips, and the source clips whose {first.space} features have the largest cosine with "
             f"theirs: ✓ of the same {_kind(first.kind)}, ✗ of another one. {drawn.words} Target clips whose nearest "
-            f"source clip has their {_kind(first.kind)}: {shares}. Labels of the target only mark and count the clips."
+            f"source clip has their {_kind(first.kind)}: {shares}. Clips whose "
+            "features are all zero are left out. Labels of the target only mark and count the clips."
         )
         parts += _cards(drawn.samples[0].manifest, usable)
     return page.section("Nearest source clips of target clips", intro, *parts, *reasons)
@@ -62,7 +67,9 @@ def neighbours(sample: Sample) -> Neighbours:
     space = next((name for name in FIRST if name in sample.spaces), sample.spaces[0])
     kind, part = next(iter(sample.parts.items()))
     source, target = sample.source, sample.target
-    in_source, in_target = (np.flatnonzero(half.present[space]) for half in (source, target))
+    in_source, in_target = (
+        np.flatnonzero(half.present[space] & half.f[space][:, part].any(1)) for half in (source, target)
+    )
     cosine = _unit(target.f[space][in_target][:, part]) @ _unit(source.f[space][in_source][:, part]).T
     nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :NEAREST]
     pool, queries = ([half.clips[n] for n in rows] for half, rows in ((source, in_source), (target, in_target)))
@@ -70,9 +77,9 @@ def neighbours(sample: Sample) -> Neighbours:
 
 
 def _unit(f_ND: Floats) -> Floats:
-    """Rows of length 1 in double precision; zeros stay zeros."""
+    """Rows of length 1, in double precision."""
     f_ND = f_ND.astype(np.float64)
-    return f_ND / np.maximum(np.linalg.norm(f_ND, axis=1, keepdims=True), 1e-30)
+    return f_ND / np.linalg.norm(f_ND, axis=1, keepdims=True)
 
 
 def _kind(kind: str) -> str:
@@ -82,7 +89,7 @@ def _kind(kind: str) -> str:
 
 def _cards(manifest: Manifest, found: dict[str, Neighbours]) -> Iterator[str]:
     """Yield a card per query, and a sentence about missing pictures if there are any."""
-    pictures = Pictures(manifest)
+    pictures = Thumbnails(manifest)
     known = [{clip.clip_id: k for k, clip in enumerate(of.queries)} for of in found.values()]
     shared = [clip for clip in next(iter(found.values())).queries if all(clip.clip_id in of for of in known)]
     for n in np.random.default_rng(0).permutation(len(shared))[:QUERIES]:

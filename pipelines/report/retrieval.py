@@ -19,7 +19,7 @@ from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
 from pipelines.report import page, plots
 from pipelines.report.classification import BASE, LIMITS
-from pipelines.report.frames import Pictures, frames
+from pipelines.report.frames import Thumbnails, frames
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import NotTrainedError, Run
@@ -96,7 +96,7 @@ def _answers(run: Run, stores: Path) -> Iterator[str]:
     first_captions: dict[int, str] = {}  # clip -> caption
     for caption, place in zip(run.outputs["captions"].tolist(), run.outputs["clip"].tolist(), strict=True):
         first_captions.setdefault(int(run.outputs["rows"][place]), captions.clips[caption].caption)
-    pictures = Pictures(clips)
+    pictures = Thumbnails(clips)
     for answer in answers(run):
         figures = []
         for number, row in enumerate(answer.rows, 1):

@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any
 
 from pipelines import tasks
-from pipelines.config import RunConfig
 from pipelines.experiments import Experiment
 from pipelines.report import page
 from pipelines.report.marks import line, mark, rect, svg, text
@@ -49,6 +48,7 @@ class Spot:
     mean: float | None  #: None: not measured
     std: float | None  #: None: one seed
     published: float | None
+    text: str  #: the table's cell
 
 
 def sensitivity(experiment: Experiment, table: Table) -> Iterator[str]:
@@ -61,11 +61,12 @@ def sensitivity(experiment: Experiment, table: Table) -> Iterator[str]:
             panels = {"mean over shifts": {n: of.mean for n, of in sweep.lines.items()}} | panels
         figures = []
         for shift, cells in panels.items():
-            points = spots(cells)
-            if points:
-                alt = f"{metric.words} of {sweep.title}, {shift}: " + "; ".join(map(_words, points))
-                figures.append(page.figure(f"{sweep.title}, {shift}", curve(points, sweep, alt, table.digits)))
-        parts.append(page.panels(figures, "thirds"))
+            if points := spots(cells, table.digits):
+                alt = f"{metric.words} of {sweep.title}, {shift}: " + "; ".join(
+                    f"{p.number:g}: {p.text}" for p in points
+                )
+                figures.append(page.figure(f"{sweep.title}, {shift}", curve(points, sweep, alt)))
+        parts += [page.panels(figures, "thirds")] if figures else []
     if parts:
         intro = (
             f"{metric.words[0].upper()}{metric.words[1:]}{table.sign and ' in per cent'} of the rows whose names have "
@@ -76,9 +77,9 @@ def sensitivity(experiment: Experiment, table: Table) -> Iterator[str]:
 
 
 def sweeps(experiment: Experiment, table: Table) -> list[Sweep]:
-    """The sweeps of a table: at least two rows with different numbers each."""
+    """The sweeps of a table: at least two rows with different numbers each, quoted ones included."""
     groups: dict[tuple[str, str], dict[float, Line]] = {}
-    for row in table.lines:
+    for row in table.all_lines:
         if named := NAMED.fullmatch(row.method):
             numbers = groups.setdefault((named["prefix"] or "", named["name"]), {})
             numbers.setdefault(float(named["number"]), row)
@@ -96,7 +97,9 @@ def _default(experiment: Experiment, table: Table, numbers: dict[float, Line]) -
 
     The swept settings are those that have the number of its name in each row. None if no row fits, or several do.
     """
-    settings = {number: _settings(experiment, row) for number, row in numbers.items()}
+    settings = {number: _settings(experiment, row) for number, row in numbers.items() if not row.quoted}
+    if not settings:
+        return None
     swept = set.intersection(*({path for path, value in of.items() if _is(value, n)} for n, of in settings.items()))
 
     def rest(of: dict[str, Any]) -> dict[str, Any]:
@@ -115,14 +118,9 @@ def _default(experiment: Experiment, table: Table, numbers: dict[float, Line]) -
 
 
 def _settings(experiment: Experiment, row: Line) -> dict[str, Any]:
-    """Return path -> setting of a row's first run, without what a change of its row, seed or start changes."""
+    """Return path -> setting of a row's first run, without its seed and the run that it starts from."""
     run = next(run for run in experiment.runs if run.row_shown == row.method)
-    return dict(_flat(_content(run)))
-
-
-def _content(run: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run as JSON."""
-    return {name: value for name, value in run.to_json().items() if name not in ("row", "seed", "init_from")}
+    return {path: value for path, value in _flat(run.to_json()) if path not in ("row", "seed", "init_from")}
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -139,18 +137,15 @@ def _is(value: Any, number: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == number
 
 
-def spots(cells: dict[float, Cell]) -> list[Spot]:
+def spots(cells: dict[float, Cell], digits: int) -> list[Spot]:
     """The points of a curve, without numbers that have neither a result nor a published number."""
-    return [
-        Spot(number, cell.mean if cell.values else None, cell.std if cell.values else None, cell.published)
-        for number, cell in cells.items()
-        if cell.values or cell.published is not None
-    ]
-
-
-def _words(spot: Spot) -> str:
-    ours = "–" if spot.mean is None else f"{spot.mean:.4g}" + ("" if spot.std is None else f" ± {spot.std:.2g}")
-    return f"{spot.number:g}: {ours}" + ("" if spot.published is None else f" (published {spot.published:g})")
+    points = []
+    for n, cell in cells.items():
+        if cell.values:
+            points.append(Spot(n, cell.mean, cell.std, cell.published, cell.text(digits)))
+        elif cell.published is not None:
+            points.append(Spot(n, None, None, cell.published, cell.text(digits)))
+    return points
 
 
 # --------------------------------------------------------------------------------------------------------------- plot
@@ -175,7 +170,7 @@ def across(numbers: Sequence[float]) -> dict[float, float]:
     return {number: (place - low) / reach for number, place in at.items()}
 
 
-def curve(points: Sequence[Spot], sweep: Sweep, alt: str, digits: int) -> str:
+def curve(points: Sequence[Spot], sweep: Sweep, alt: str) -> str:
     """The mean and one standard deviation at each number, joined by a line, and the published numbers."""
     values = [p.mean + k * (p.std or 0) for p in points if p.mean is not None for k in (-1, 1)]
     values += [p.published for p in points if p.published is not None]
@@ -205,10 +200,10 @@ def curve(points: Sequence[Spot], sweep: Sweep, alt: str, digits: int) -> str:
     for n, mean, std in measured:
         if std is not None:
             parts.append(line(x(n), y(mean - std), x(n), y(mean + std), "error"))
-        parts.append(mark(0, x(n), y(mean), "", f"{n:g}: {mean:.{digits}f}"))
+        parts.append(mark(0, x(n), y(mean), "", f"{n:g}: {mean:.4g}"))
     for p in points:
         if p.published is not None:
             parts.append(
-                mark(2, x(p.number), y(p.published), " hollow", f"{p.number:g}: published {p.published:g}", colour=1)
+                mark(2, x(p.number), y(p.published), " hollow", f"{p.number:g}: published {p.published}", colour=1)
             )
     return svg(left + WIDTH + 6, top + HEIGHT + 38, alt, parts)
