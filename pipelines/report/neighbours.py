@@ -50,15 +50,17 @@ def gallery(drawn: Drawn) -> str:
     parts: list[str] = []
     intro = ""
     if usable:
-        first = next(iter(usable.values()))
+        spaces = dict.fromkeys(of.space for of in usable.values())
+        kind = _kind(next(iter(usable.values())).kind)
         shares = "; ".join(f"{method} {of.share:.1f} %" for method, of in usable.items())
         intro = (
-            f"Random target clips, and the source clips whose {first.space} features have the largest cosine with "
-            f"theirs: ✓ of the same {_kind(first.kind)}, ✗ of another one. {drawn.words} Target clips whose nearest "
-            f"source clip has their {_kind(first.kind)}: {shares}. Clips whose "
-            "features are all zero are left out. Labels of the target only mark and count the clips."
+            f"Random target clips, and the source clips whose {' or '.join(spaces)} features have the largest cosine "
+            f"with theirs: ✓ of the same {kind}, ✗ of another one. {drawn.words} Target clips whose nearest source "
+            f"clip has their {kind}: {shares}. Clips whose features are all zero are left out. Labels of the target "
+            "only mark and count the clips."
         )
-        parts += _cards(drawn.samples[0].manifest, usable)
+        *cards, missing = _cards(drawn.samples[0].manifest, usable)
+        parts += [page.panels(cards, "wide"), missing]
     return page.section("Nearest source clips of target clips", intro, *parts, *reasons)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import combinations
 
@@ -29,22 +29,20 @@ def class_norms(drawn: Drawn) -> str:
     parts: list[str] = []
     for column, kind in enumerate(next((sample.parts for sample in drawn.samples), {})):
         most, least = common(drawn.samples[0].target, kind)
-        if not most:
-            continue
-        title = "" if kind == "label" else f"{kind}: "
         means = {sample.method: mean_norms(sample, kind, column) for sample in drawn.samples}
-        for heading, names in (("most common classes", most), ("least common classes", least)):
-            shown = list(_panels(drawn, means, names, f"{title}{heading}")) if names else []
-            parts += (
-                [page.details(f"{title}the {len(names)} {heading}", "".join(shown))]
-                if names is least and names
-                else shown
-            )
-        parts.append(_coefficients(drawn.samples, means, kind, [*most, *least]))
+        of = "" if kind == "label" else f" of {kind}"
+        if most:
+            parts.append(_panels(drawn, means, most, f"the {len(most)} most common classes{of}"))
+        if least:
+            title = f"the {len(least)} least common classes{of}"
+            parts.append(page.details(title[0].upper() + title[1:], _panels(drawn, means, least, title)))
+        if most:
+            parts.append(_coefficients(drawn.samples, means, kind, [*most, *least]))
     intro = (
         "Mean L2 norms of the features that enter the classifier, by class, for the most common classes of the target "
-        f"clips. {drawn.words} The axes are logarithmic. CV: coefficient of variation (std / mean, ddof 0) over the "
-        "modalities of a class's mean norms; 0: all modalities have the same norm. Labels only group the clips."
+        f"clips. {drawn.words} The axes are logarithmic. The table has the number of clips and each row's coefficient "
+        "of variation (std / mean, ddof 0) over the modalities of a class's mean norms, source / target; 0: all "
+        "modalities have the same norm. Labels only group the clips."
     )
     return page.section("Feature norms per class", intro if parts else "", *parts, *map(page.paragraph, drawn.reasons))
 
@@ -73,15 +71,17 @@ def mean_norms(sample: Sample, kind: str, column: int) -> Means:
     return means
 
 
-def _panels(drawn: Drawn, means: dict[str, Means], names: Sequence[str], title: str) -> Iterator[str]:
-    """Yield a legend, and for each drawn row a panel with a column per class."""
-    yield plots.norms_legend(drawn.samples[0].spaces)
+def _panels(drawn: Drawn, means: dict[str, Means], names: Sequence[str], title: str) -> str:
+    """A legend, and for each drawn row a panel with a column per class."""
+    figures = []
     for method, of in means.items():
         columns = [plots.Norms(name, of[name]["source"], of[name]["target"], "") for name in names if name in of]
         columns = [c for c in columns if any(value > 0 for side in (c.source, c.target) for value in side.values())]
         if columns:
             alt = f"Mean feature norms of {method} on {drawn.shift}, {title}: " + ", ".join(c.name for c in columns)
-            yield page.figure(f"{method}, {title}", plots.norms(columns, alt))
+            figures.append(page.figure(f"{method}, {title}", plots.norms(columns, alt)))
+    spaces = dict.fromkeys(name for sample in drawn.samples for name in sample.spaces)
+    return plots.norms_legend(list(spaces)) + page.panels(figures, "wide")
 
 
 def _coefficients(samples: Sequence[Sample], means: dict[str, Means], kind: str, names: Sequence[str]) -> str:
@@ -89,27 +89,28 @@ def _coefficients(samples: Sequence[Sample], means: dict[str, Means], kind: str,
     if all(len(sample.spaces) < 2 for sample in samples):
         return page.paragraph("The classifier reads one kind of features, so there is no coefficient of variation.")
     counts = [Counter(half.labels(kind).tolist()) for half in samples[0].halves.values()]
-    heads = [kind if kind != "label" else "class", "source clips", "target clips"]
-    heads += [f"{method}, CV {side}" for method in means for side in ("source", "target")]
+    heads = [kind if kind != "label" else "class", "clips, source / target", *(f"CV, {method}" for method in means)]
     body = []
     for name in names:
-        cells = [f"{count[name]}" for count in counts]
-        cells += [_cv(of.get(name, {}).get(side, {})) for of in means.values() for side in ("source", "target")]
-        body.append(("", [page.cell(name, head=True), *map(page.cell, cells)]))
-    cells = [f"{sum(1 for name in count if name)} classes" for count in counts]
-    cells += [_mean_cv(by[side] for by in of.values()) for of in means.values() for side in ("source", "target")]
-    body.append(("", [page.cell("mean over all classes", head=True), *map(page.cell, cells)]))
+        cells = [_cv([of.get(name, {}).get(side, {})]) for of in means.values() for side in samples[0].halves]
+        body.append(_row(name, [str(count[name]) for count in counts] + cells))
+    cells = [_cv(by_side[side] for by_side in of.values()) for of in means.values() for side in samples[0].halves]
+    body.append(_row("mean over all classes", [str(len(count.keys() - {""})) for count in counts] + cells))
     return page.table(heads, body)
 
 
-def _cv(norms: dict[str, float]) -> str:
-    """The coefficient of variation as text; "–" for fewer than two modalities and for norms that are all zero."""
-    return f"{coefficient_of_variation(list(norms.values())):.3f}" if len(norms) > 1 and any(norms.values()) else "–"
+def _row(name: str, cells: Sequence[str]) -> tuple[str, list[str]]:
+    """A row of the table; cells are pairs of source and target, one after the other."""
+    pairs = zip(cells[::2], cells[1::2], strict=True)
+    return "", [page.cell(name, head=True), *(page.cell(" / ".join(pair)) for pair in pairs)]
 
 
-def _mean_cv(sides: Iterable[dict[str, float]]) -> str:
-    """The mean of the coefficients of variation of several classes as text."""
-    usable = [list(norms.values()) for norms in sides if len(norms) > 1 and any(norms.values())]
+def _cv(classes: Iterable[dict[str, float]]) -> str:
+    """The mean over classes of the coefficient of variation over modalities, as text.
+
+    Classes with fewer than two modalities, and those whose norms are all zero, have none; "–" if there is no other.
+    """
+    usable = [list(norms.values()) for norms in classes if len(norms) > 1 and any(norms.values())]
     return f"{np.mean([coefficient_of_variation(norms) for norms in usable]):.3f}" if usable else "–"
 
 
@@ -118,12 +119,13 @@ def _mean_cv(sides: Iterable[dict[str, float]]) -> str:
 
 def norm_pairs(drawn: Drawn) -> str:
     """A scatter plot of each clip's norms in two modalities, for each pair of modalities and each drawn row."""
-    spaces = drawn.samples[0].spaces if drawn.samples else ()
-    pairs = list(combinations(spaces, 2))
+    pairs = list(dict.fromkeys(pair for sample in drawn.samples for pair in combinations(sample.spaces, 2)))
     parts = []
     for a, b in pairs[:PAIRS]:
         points = {
-            sample.method: {side: pair(half, a, b) for side, half in sample.halves.items()} for sample in drawn.samples
+            sample.method: {side: norms_of(half, a, b) for side, half in sample.halves.items()}
+            for sample in drawn.samples
+            if {a, b} <= set(sample.spaces)
         }
         ends = _ends(np.concatenate([xy.ravel() for sides in points.values() for xy in sides.values()]))
         if ends is None:
@@ -151,7 +153,7 @@ def norm_pairs(drawn: Drawn) -> str:
     return page.section("Pairs of feature norms", intro, *parts, *map(page.paragraph, drawn.reasons))
 
 
-def pair(half: Half, a: str, b: str) -> NDArray[np.float64]:
+def norms_of(half: Half, a: str, b: str) -> NDArray[np.float64]:
     """The norms of the clips that have both modalities (n, 2), of the first label kind."""
     both = half.present[a] & half.present[b]
     return np.stack([half.norms[a][both, 0], half.norms[b][both, 0]], 1).astype(np.float64)

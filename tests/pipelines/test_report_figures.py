@@ -14,7 +14,7 @@ from featcache.manifest import Clip
 from heads.methods import mm_sada, mmd, rna, shot, source_only, xmc
 from heads.nets import mtran as mtran_net
 from pipelines.data.opening import open_run
-from pipelines.experiments import Experiment
+from pipelines.experiments import Experiment, load
 from pipelines.report import norms, samples, sensitivity, spaces
 from pipelines.report.neighbours import NEAREST, gallery, neighbours
 from pipelines.report.norms import common, mean_norms, near
@@ -211,7 +211,7 @@ def test_a_clip_without_the_modality_does_not_count(folder):
     name = of.target.clips[0].labels["label"]
     own = [n for n, c in zip(of.target.norms["rgb"][:, 0], of.target.clips, strict=True) if c.labels["label"] == name]
     assert means[name]["target"]["rgb"] == pytest.approx(np.mean(own[1:]))
-    assert len(norms.pair(lacking, "rgb", "flow")) == 5
+    assert len(norms.norms_of(lacking, "rgb", "flow")) == 5
     assert len(neighbours(replace(of, target=lacking)).queries) == 5
     (group,) = spaces.groups(replace(of, target=lacking))
     assert sorted(len(space.f) for space in group) == [5, 6, 6, 6]
@@ -231,10 +231,31 @@ def test_the_most_and_the_least_common_classes_do_not_overlap(folder):
 
 def test_the_table_of_coefficients_has_those_of_each_class(folder, text):
     texts = Page(text).texts
-    of = drawn(folder).samples[0]
-    for name in CLASSES:
-        rgb, flow = (mean_norms(of, "label", 0)[name]["source"][m] for m in ("rgb", "flow"))
-        assert f"{abs(rgb - flow) / (rgb + flow):.3f}" in texts
+    for of in drawn(folder).samples:
+        means, all_cvs = mean_norms(of, "label", 0), []
+        for name in CLASSES:
+            pairs = [[means[name][side][m] for m in ("rgb", "flow")] for side in ("source", "target")]
+            all_cvs.append([abs(rgb - flow) / (rgb + flow) for rgb, flow in pairs])
+            assert "{:.3f} / {:.3f}".format(*all_cvs[-1]) in texts
+        assert "{:.3f} / {:.3f}".format(*np.mean(all_cvs, 0)) in texts
+    assert texts.count("2 / 2") == 3
+
+
+def test_each_label_kind_has_the_norms_of_its_part(tmp_path):
+    def labels(domain, split, name):
+        return {"noun": f"n{name}", "verb": name}
+
+    stores = write_all(tmp_path / "stores", manifest(labels=labels))
+    config = run(method=source_only.Params(), steps=2)
+    of = sample(toy(config), "source-only", train(config, stores, tmp_path / "runs"), stores)
+    f, clips = of.target.f["rgb"], of.target.clips
+    for column, kind in enumerate(("noun", "verb")):
+        part, name = of.parts[kind], clips[0].labels[kind]
+        own = [np.sqrt((row[part] ** 2).sum()) for row, c in zip(f, clips, strict=True) if c.labels[kind] == name]
+        assert mean_norms(of, kind, column)[name]["target"]["rgb"] == pytest.approx(np.mean(own), rel=1e-5)
+        assert f"the 3 most common classes of {kind}" in norms.class_norms(samples.Drawn("day→night", 0, (of,)))
+    assert "by noun" in spaces.maps(samples.Drawn("day→night", 0, (of,)))
+    assert "of the same noun" in gallery(samples.Drawn("day→night", 0, (of,)))
 
 
 def test_density_counts_the_clips_nearby():
@@ -488,6 +509,12 @@ def test_rows_without_results_have_no_point_and_no_error():
     assert html.count("<circle") == 1
     assert curves(swept(), {})[1] == ""
     assert len(sweep.lines) == 3
+
+
+def test_sweeps_of_xmc_have_its_defaults():
+    experiment = load("xmc_epic8_ablations")
+    found = {sweep.name: (list(sweep.lines), sweep.default) for sweep in sweeps(experiment, build([], experiment))}
+    assert found == {"λ": ([1.0, 1.25, 1.5], 1.25), "T": ([0.6, 0.8, 0.9], 0.8)}
 
 
 def test_wide_numbers_are_on_a_logarithmic_axis():
