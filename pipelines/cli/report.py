@@ -14,7 +14,8 @@ from pipelines.cli._shared import PATH, Job, experiment_options, note
 def report(job: Job, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
-    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it.
+    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. For
+    classification it draws the features of one run of the first row and one of the best row.
 
     \b
     Example:

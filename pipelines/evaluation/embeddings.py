@@ -98,13 +98,23 @@ def _check_count(rows: int) -> None:
 
 
 def tsne(x: Rows, *, seed: int = 0) -> NDArray[np.float64]:
-    """t-SNE [van der Maaten & Hinton 2008] by cosine (n, M) -> (n, 2), deterministic; ConfigError below 5 rows."""
+    """t-SNE [van der Maaten & Hinton 2008] by cosine (n, M) -> (n, 2), deterministic.
+
+    ConfigError below 5 rows, and where all rows are equal: scikit-learn then divides by zero, and crashes.
+    """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     if len(x) < 5:
         raise ConfigError(f"t-SNE needs at least 5 rows, not {len(x)}")
-    perplexity = min(30.0, (len(x) - 1) / 3)
+    if not np.ptp(x, axis=0).max() > 1e-6 * np.abs(x).max():  # true for NaN too
+        raise ConfigError(f"all {len(x)} rows are equal (or NaN), so t-SNE has nothing to place")
     with threadpool_limits(1):  # several threads would sum in a different order each time
-        points = TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(x)
+        model = TSNE(2, perplexity=perplexity(len(x)), metric="cosine", init="pca", random_state=seed)
+        points = model.fit_transform(x)
     return np.asarray(points, np.float64)
+
+
+def perplexity(n: int) -> float:
+    """The perplexity of `tsne` for n rows: about the number of neighbours that each row is placed by."""
+    return min(30.0, (n - 1) / 3)

@@ -1,4 +1,4 @@
-"""The sections of a classification report: frames, confusion matrices, and feature norms."""
+"""The sections of a classification report: frames, confusion matrices, feature norms, and figures of single clips."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,10 @@ from pipelines.experiments import Experiment
 from pipelines.report import page, plots
 from pipelines.report.confusion import confusions
 from pipelines.report.frames import frames
+from pipelines.report.neighbours import gallery
+from pipelines.report.norms import class_norms, norm_pairs
+from pipelines.report.samples import draw
+from pipelines.report.spaces import maps
 from pipelines.tables.build import norms_grid, planned_runs
 from pipelines.tables.cells import Line, Table
 from pipelines.tables.outdated import current
@@ -23,10 +27,15 @@ LIMITS = (
 
 
 def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """Yield the frames of the classes, the confusion matrices, and the feature norms."""
+    """Yield the frames of the classes, the confusion matrices, the feature norms, and figures of single clips."""
     yield frames(experiment, stores)
     yield confusions(experiment, table, runs, stores)
     yield _norms(experiment, table, rows)
+    drawn = draw(experiment, table, runs, stores)
+    yield class_norms(drawn)
+    yield norm_pairs(drawn)
+    yield maps(drawn)
+    yield gallery(drawn)
 
 
 def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> str:

@@ -18,7 +18,7 @@ from pipelines.data.stores import open_manifest, open_store
 from pipelines.evaluation.evaluate import Predictions, predictions
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
-from pipelines.report import page, plots
+from pipelines.report import marks, page
 from pipelines.report.confusion import confusions
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
@@ -223,7 +223,7 @@ def _strip(at_SV2: NDArray[np.float64], unit: float, wide: float, alt: str) -> s
     head = _layout(V).names.index("nose" if _layout(V).plane else "head")
     heads = "".join(f"M{_numbers(at_V2[[head]])}h0" for at_V2 in points_SV2 if np.isfinite(at_V2[head, 0]))
     parts.append(f'<path class="bone head" d="{heads}"/>')
-    return plots.svg(S * place, HEIGHT + 2 * MARGIN, alt, parts)
+    return marks.svg(S * place, HEIGHT + 2 * MARGIN, alt, parts)
 
 
 def _numbers(points_p2: NDArray[np.float64]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.endings import ARRAY
 from featcache.errors import FeatcacheError
 from featcache.extractors import Extractor
 from featcache.manifest import Clip, Manifest
@@ -97,3 +98,33 @@ def thumbnail(manifest: Manifest, clip: Clip, alt: str) -> str:
         raise outcome
     _, jpeg = cv2.imencode(".jpg", outcome.windows[0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return f'<img src="data:image/jpeg;base64,{base64.b64encode(bytes(jpeg)).decode()}" alt="{escape(alt)}">'
+
+
+class Thumbnails:
+    """Pictures of the clips of a manifest, each decoded once."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.images: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}  # id of a clip -> why it has no image
+        self.arrays = True  # the clips without an image are arrays
+
+    def figure(self, clip: Clip, text: str, kind: str) -> str:
+        """A figure of a CSS class: the clip's thumbnail, if it can be decoded, and a text below."""
+        if clip.clip_id not in self.images and clip.clip_id not in self.reasons:
+            try:
+                self.images[clip.clip_id] = thumbnail(self.manifest, clip, f"A picture of clip {clip.clip_id}")
+            except (FeatcacheError, OSError) as error:
+                self.reasons[clip.clip_id] = str(error)
+                self.arrays &= Path(clip.source).suffix.lower() in ARRAY
+        image = self.images.get(clip.clip_id, "")
+        return f'<figure class="{kind}">{image}<figcaption>{escape(text)}</figcaption></figure>'
+
+    def missing(self) -> str:
+        """A sentence about the missing pictures, with the first reason; "" if none is missing."""
+        if not self.reasons:
+            return ""
+        if self.arrays:
+            return page.paragraph("No pictures: the sources of the clips are arrays, not media.")
+        first, total = next(iter(self.reasons.values())), len(self.reasons) + len(self.images)
+        return page.paragraph(f"Missing pictures: {len(self.reasons)} of {total}. The first reason: {first}")

@@ -12,6 +12,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.report.marks import axis, coord, line, mark, nice, rect, short, svg, text, ticks
+
 SCATTER = 420  #: width and height of a scatter plot
 BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
 CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: of a panel of curves, without its legend
@@ -19,7 +21,6 @@ NORM_WIDTH, NORM_COLUMN = 460, 112  #: least width of a norm panel, and of a met
 JITTER = 12  #: distance between the marks of two modalities
 MOST_CLASSES = 30  #: a confusion matrix of more classes shows only the most frequent ones
 MOST_WRITTEN = 12  #: a confusion matrix of more classes shows no numbers: its cells are too small
-SHAPES = ("circle", "square", "diamond", "triangle")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Points:
 
     name: str
     colour: int
-    shape: int  #: position in SHAPES
+    shape: int  #: position in `marks.SHAPES`
     xy: NDArray[np.floating]  #: (n, 2)
 
 
@@ -58,14 +59,6 @@ class Curve:
 
     name: str
     xy: tuple[tuple[float, float], ...]  #: from left to right
-
-
-def svg(width: float, height: float, alt: str, body: Sequence[str]) -> str:
-    """An SVG image with a description for readers who cannot see it."""
-    return (
-        f'<svg viewBox="0 0 {_n(width)} {_n(height)}" style="max-width:{_n(width)}px" role="img" '
-        f'aria-label="{escape(alt)}">{"".join(body)}</svg>'
-    )
 
 
 def bars(bars: Sequence[Bar], alt: str) -> str:
@@ -78,24 +71,26 @@ def bars(bars: Sequence[Bar], alt: str) -> str:
         return left + (right - left) * min(max(value, 0.0), 100.0) / 100
 
     for tick in (0, 25, 50, 75, 100):
-        parts.append(_line(x(tick), top, x(tick), height - 18, "grid"))
+        parts.append(line(x(tick), top, x(tick), height - 18, "grid"))
         anchor = {0: "start", 100: "end"}.get(tick, "middle")
-        parts.append(_text(x(tick), height - 5, f"{tick} %" if tick == 100 else str(tick), "tick", anchor))
+        parts.append(text(x(tick), height - 5, f"{tick} %" if tick == 100 else str(tick), "tick", anchor))
     for place, bar in enumerate(bars):
         y = top + step * place
-        parts.append(_text(left, y + 14, bar.name, "name"))
-        parts.append(_text(right, y + 14, bar.text, "value", "end"))
+        parts.append(text(left, y + 14, bar.name, "name"))
+        parts.append(text(right, y + 14, bar.text, "value", "end"))
         middle = y + 28
         if not bar.values:
             continue
         mean = float(np.mean(bar.values))
-        parts.append(_rect(left, middle - 7, x(mean) - left, 13, f"bar {bar.tone}"))
-        parts += [f'<circle class="seed" cx="{_n(x(value))}" cy="{_n(middle + 11)}" r="2"/>' for value in bar.values]
+        parts.append(rect(left, middle - 7, x(mean) - left, 13, f"bar {bar.tone}"))
+        parts += [
+            f'<circle class="seed" cx="{coord(x(value))}" cy="{coord(middle + 11)}" r="2"/>' for value in bar.values
+        ]
         if len(bar.values) > 1:
             std = float(np.std(bar.values, ddof=1))
             low, high = x(mean - std), x(mean + std)
-            parts.append(_line(low, middle - 0.5, high, middle - 0.5, "error"))
-            parts += [_line(end, middle - 4.5, end, middle + 3.5, "error") for end in (low, high)]
+            parts.append(line(low, middle - 0.5, high, middle - 0.5, "error"))
+            parts += [line(end, middle - 4.5, end, middle + 3.5, "error") for end in (low, high)]
     return svg(BAR_WIDTH, height, alt, parts)
 
 
@@ -117,32 +112,32 @@ def confusion(
     names = [classes[k] for k in shown]
     shares = 100 * counts[np.ix_(shown, shown)] / np.maximum(totals[shown, None], 1)
     K, cell = len(shown), max(9.0, min(27.0, 240 / len(shown)))
-    longest = max(len(_short(name)) for name in names)
+    longest = max(len(short(name)) for name in names)
     left, top = 22 + 6.4 * longest, 26 + 5.2 * longest
     size = K * cell
     parts = [
-        _text(left, 11, f"{across} →", "tick"),
-        f'<text class="tick" transform="translate(10 {_n(top + size)}) rotate(-90)">true →</text>',
-        _rect(left, top, size, size, "field"),
+        text(left, 11, f"{across} →", "tick"),
+        f'<text class="tick" transform="translate(10 {coord(top + size)}) rotate(-90)">true →</text>',
+        rect(left, top, size, size, "field"),
     ]
     for i, name in enumerate(names):
         at = (i + 0.5) * cell
-        parts.append(_text(left - 5, top + at + 4, _short(name), "tick", "end"))
+        parts.append(text(left - 5, top + at + 4, short(name), "tick", "end"))
         parts.append(
-            f'<text class="tick" transform="translate({_n(left + at + 3)} {_n(top - 5)}) rotate(-52)">'
-            f"{escape(_short(name))}</text>"
+            f'<text class="tick" transform="translate({coord(left + at + 3)} {coord(top - 5)}) rotate(-52)">'
+            f"{escape(short(name))}</text>"
         )
         for j in np.flatnonzero(shares[i]):
             share = shares[i, j]
             dark = " over" if share > 60 else ""
             x, y = left + j * cell, top + i * cell
             parts.append(
-                f'<rect class="heat" x="{_n(x)}" y="{_n(y)}" width="{_n(cell)}" height="{_n(cell)}" '
+                f'<rect class="heat" x="{coord(x)}" y="{coord(y)}" width="{coord(cell)}" height="{coord(cell)}" '
                 f'fill-opacity="{share / 100:.2f}"/>'
             )
             if K <= MOST_WRITTEN:
-                parts.append(_text(x + cell / 2, y + cell / 2 + 4, f"{share:.0f}", f"cell{dark}", "middle"))
-    parts += [_rect(left + i * cell, top + i * cell, cell, cell, "diagonal") for i in range(K)]
+                parts.append(text(x + cell / 2, y + cell / 2 + 4, f"{share:.0f}", f"cell{dark}", "middle"))
+    parts += [rect(left + i * cell, top + i * cell, cell, cell, "diagonal") for i in range(K)]
     return svg(left + size + 5.2 * longest * 0.62 + 6, top + size + 4, alt, parts)
 
 
@@ -152,7 +147,7 @@ def norms(methods: Sequence[Norms], alt: str) -> str:
     Each method has a column with the source side (filled) and the target side (hollow), and a shape per modality.
     """
     values = [v for m in methods for side in (m.source, m.target) for v in side.values() if v > 0]
-    low, high = _nice(min(values), down=True), _nice(max(values), down=False)
+    low, high = nice(min(values), down=True), nice(max(values), down=False)
     top, bottom, left = 10, 196, 40
     width = max(NORM_WIDTH, left + 6 + NORM_COLUMN * len(methods))
     column = (width - left - 6) / len(methods)
@@ -162,9 +157,9 @@ def norms(methods: Sequence[Norms], alt: str) -> str:
     def y(value: float) -> float:
         return bottom - (bottom - top) * (math.log(value / low) / math.log(high / low))
 
-    for tick in _ticks(low, high):
-        parts.append(_line(left, y(tick), width - 6, y(tick), "grid"))
-        parts.append(_text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
+    for tick in ticks(low, high):
+        parts.append(line(left, y(tick), width - 6, y(tick), "grid"))
+        parts.append(text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
     for place, method in enumerate(methods):
         middle = left + column * (place + 0.5)
         for offset, side, hollow, name in (
@@ -175,15 +170,15 @@ def norms(methods: Sequence[Norms], alt: str) -> str:
             positive = {m: v for m, v in side.items() if v > 0}
             if not positive:
                 continue
-            parts.append(_line(x, y(min(positive.values())), x, y(max(positive.values())), "range"))
+            parts.append(line(x, y(min(positive.values())), x, y(max(positive.values())), "range"))
             for modality, value in positive.items():
                 number = modalities.index(modality)
                 tip = f"{method.name}, {name}, {modality}: {value:.3g}"
                 shift = JITTER * (number - (len(modalities) - 1) / 2)  # so that equal norms do not hide each other
-                parts.append(_mark(number, x + shift, y(value), hollow, tip))
-            parts.append(_text(x, bottom + 15, name, "tick", "middle"))
-        parts.append(_text(middle, bottom + 33, method.name, "name", "middle"))
-        parts.append(_text(middle, bottom + 49, method.text, "tick", "middle"))
+                parts.append(mark(number, x + shift, y(value), hollow, tip))
+            parts.append(text(x, bottom + 15, name, "tick", "middle"))
+        parts.append(text(middle, bottom + 33, method.name, "name", "middle"))
+        parts.append(text(middle, bottom + 49, method.text, "tick", "middle"))
     return svg(width, bottom + 56, alt, parts)
 
 
@@ -191,9 +186,9 @@ def norms_legend(modalities: Sequence[str]) -> str:
     """The legend of `norms`: the shape of each modality, and the meaning of filled and hollow."""
     parts, x = [], 8.0
     for number, name in enumerate(sorted(modalities)):
-        parts += [_mark(number, x, 10, "", name), _text(x + 10, 14, name, "tick")]
+        parts += [mark(number, x, 10, "", name), text(x + 10, 14, name, "tick")]
         x += 30 + 7 * len(name)
-    parts += [_text(x + 4, 14, "filled: source side, hollow: target side", "tick")]
+    parts += [text(x + 4, 14, "filled: source side, hollow: target side", "tick")]
     return svg(x + 250, 20, "Legend of the norm plots", parts)
 
 
@@ -201,13 +196,13 @@ def scatter(groups: Sequence[Points], alt: str) -> str:
     """Points without axes, scaled to their own range, and below them a legend of the groups."""
     xy = np.concatenate([group.xy for group in groups])
     low, reach = xy.min(0), max(float(np.ptp(xy, axis=0).max()), 1e-9)
-    parts = [_rect(0, 0, SCATTER, SCATTER, "field")]
+    parts = [rect(0, 0, SCATTER, SCATTER, "field")]
     for group in groups:
         for x, y in (12 + (SCATTER - 24) * (group.xy - low) / reach).tolist():
-            parts.append(_mark(group.shape, x, y, " dot", "", colour=group.colour, r=3))
+            parts.append(mark(group.shape, x, y, " dot", "", colour=group.colour, r=3))
     for place, group in enumerate(groups):
         y = SCATTER + 16 + 18 * place
-        parts += [_mark(group.shape, 10, y, "", group.name, colour=group.colour), _text(22, y + 4, group.name, "tick")]
+        parts += [mark(group.shape, 10, y, "", group.name, colour=group.colour), text(22, y + 4, group.name, "tick")]
     return svg(SCATTER, SCATTER + 10 + 18 * len(groups), alt, parts)
 
 
@@ -218,87 +213,25 @@ def curves(curves: Sequence[Curve], across: str, alt: str) -> str:
     """
     places, values = ([xy[axis] for curve in curves for xy in curve.xy] for axis in (0, 1))
     left, right, top, bottom = 44, CURVE_WIDTH - 12, 10, CURVE_HEIGHT - 36
-    x_ticks, y_ticks = _even(min(places), max(places)), _even(min(values), max(values))
+    (west, east, x_ticks), (south, north, y_ticks) = axis(places), axis(values)
 
     def x(place: float) -> float:
-        return left + (right - left) * (place - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        return left + (right - left) * (place - west) / (east - west)
 
     def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return bottom - (bottom - top) * (value - south) / (north - south)
 
     parts = []
     for tick in y_ticks:
-        parts.append(_line(left, y(tick), right, y(tick), "grid"))
-        parts.append(_text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
-    parts += [_text(x(tick), bottom + 15, f"{tick:g}", "tick", "middle") for tick in x_ticks]
-    parts.append(_text(right, bottom + 31, across, "tick", "end"))
+        parts.append(line(left, y(tick), right, y(tick), "grid"))
+        parts.append(text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
+    parts += [text(x(tick), bottom + 15, f"{tick:g}", "tick", "middle") for tick in x_ticks]
+    parts.append(text(right, bottom + 31, across, "tick", "end"))
     for number, curve in enumerate(curves):
-        corners = " ".join(f"{_n(x(place))},{_n(y(value))}" for place, value in curve.xy)
+        corners = " ".join(f"{coord(x(place))},{coord(y(value))}" for place, value in curve.xy)
         parts.append(f'<polyline class="curve k{number % 6}" points="{corners}"/>')
         for place, value in curve.xy:
-            parts.append(_mark(number, x(place), y(value), "", f"{curve.name}, {place:g}: {value:.4g}", r=3.5))
+            parts.append(mark(number, x(place), y(value), "", f"{curve.name}, {place:g}: {value:.4g}", r=3.5))
         row = CURVE_HEIGHT + 12 + 18 * number
-        parts += [_mark(number, 10, row, "", curve.name), _text(22, row + 4, curve.name, "tick")]
+        parts += [mark(number, 10, row, "", curve.name), text(22, row + 4, curve.name, "tick")]
     return svg(CURVE_WIDTH, CURVE_HEIGHT + 8 + 18 * len(curves), alt, parts)
-
-
-def _mark(number: int, x: float, y: float, kind: str, tip: str, *, colour: int | None = None, r: float = 5.5) -> str:
-    """A mark with the shape and, unless `colour` is given, the colour of this number; `tip` appears on hovering."""
-    shape, colour = SHAPES[number % len(SHAPES)], number if colour is None else colour
-    points = {
-        "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
-        "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
-        "triangle": ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
-    }
-    kind = f'class="mark k{colour % 6}{kind}"'
-    title = f"<title>{escape(tip)}</title>" if tip else ""
-    if shape == "circle":
-        return f'<circle {kind} cx="{_n(x)}" cy="{_n(y)}" r="{r}">{title}</circle>'
-    corners = " ".join(f"{_n(x + dx * r)},{_n(y + dy * r)}" for dx, dy in points[shape])
-    return f'<polygon {kind} points="{corners}">{title}</polygon>'
-
-
-def _nice(value: float, *, down: bool) -> float:
-    """The next 1, 2 or 5 times a power of ten below (`down`) or above the value, so that no mark is on the frame."""
-    power = 10 ** math.floor(math.log10(value))
-    steps = [step * power for step in (0.5, 1, 2, 5, 10, 20)]
-    return max(s for s in steps if s < value * 0.97) if down else min(s for s in steps if s > value * 1.03)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Ticks at 1, 2 and 5 times powers of ten from low to high, thinned out to eight at most."""
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    inside = [s * 10.0**p for p in powers for s in (1, 2, 5) if low * 0.999 <= s * 10.0**p <= high * 1.001]
-    return inside if len(inside) <= 8 else inside[:: math.ceil(len(inside) / 8)]
-
-
-def _even(low: float, high: float) -> list[float]:
-    """Return two to seven ticks at equal distances, the first not above `low` and the last not below `high`."""
-    reach = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(reach))
-    step = next(s * power for s in (0.2, 0.5, 1, 2) if reach / (s * power) <= 5)
-    first = math.floor(low / step + 1e-9)
-    count = max(1, math.ceil(high / step - 1e-9) - first)
-    return [round(step * (first + k), 12) for k in range(count + 1)]
-
-
-def _short(name: str) -> str:
-    """Return a name cut to 16 characters."""
-    return name if len(name) <= 16 else name[:15] + "…"
-
-
-def _n(value: float) -> str:
-    """Return a coordinate with one decimal, or none if it is 0."""
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"/>'
-
-
-def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
-    return f'<rect class="{kind}" x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"/>'
-
-
-def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(text)}</text>'

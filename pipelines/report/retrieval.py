@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from featcache.endings import ARRAY
 from featcache.errors import FeatcacheError
 from featcache.manifest import Manifest
 from heads.nets import Retrieval
@@ -20,7 +19,7 @@ from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
 from pipelines.report import page, plots
 from pipelines.report.classification import BASE, LIMITS
-from pipelines.report.frames import frames, thumbnail
+from pipelines.report.frames import Thumbnails, frames
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import NotTrainedError, Run
@@ -97,30 +96,17 @@ def _answers(run: Run, stores: Path) -> Iterator[str]:
     first_captions: dict[int, str] = {}  # clip -> caption
     for caption, place in zip(run.outputs["captions"].tolist(), run.outputs["clip"].tolist(), strict=True):
         first_captions.setdefault(int(run.outputs["rows"][place]), captions.clips[caption].caption)
-    reasons: dict[int, str] = {}
-    pictures: dict[int, str] = {}
+    pictures = Thumbnails(clips)
     for answer in answers(run):
         figures = []
         for number, row in enumerate(answer.rows, 1):
-            clip, right = clips.clips[row], row == answer.own
-            if row not in pictures and row not in reasons:
-                try:
-                    pictures[row] = thumbnail(clips, clip, f"A picture of clip {clip.clip_id}")
-                except (FeatcacheError, OSError) as error:
-                    reasons[row] = str(error)
-            text = f"{number} {'✓' if right else '✗'} {first_captions.get(row) or clip.clip_id}"
-            figures.append(
-                f'<figure class="{"right" if right else "wrong"}">{pictures.get(row, "")}'
-                f"<figcaption>{escape(text)}</figcaption></figure>"
-            )
+            right = row == answer.own
+            text = f"{number} {'✓' if right else '✗'} {first_captions.get(row) or clips.clips[row].clip_id}"
+            figures.append(pictures.figure(clips.clips[row], text, "right" if right else "wrong"))
         own = "its clip comes first" if answer.rank == 0 else f"its clip has rank {answer.rank + 1:g}"
         query = f"“{captions.clips[answer.caption].caption}”: {own} of {len(run.outputs['rows'])}"
         yield page.figure(query, f'<div class="strip">{"".join(figures)}</div>')
-    if reasons and all(Path(clips.clips[row].source).suffix.lower() in ARRAY for row in reasons):
-        yield page.paragraph("No pictures: the sources of the clips are arrays, not media.")
-    elif reasons:
-        first, total = next(iter(reasons.values())), len(reasons) + len(pictures)
-        yield page.paragraph(f"Missing pictures: {len(reasons)} of {total}. The first reason: {first}")
+    yield pictures.missing()
 
 
 def _manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:

@@ -18,6 +18,7 @@ from pipelines.experiments import Experiment
 from pipelines.report import page, plots
 from pipelines.report.convergence import convergence
 from pipelines.report.provenance import provenance
+from pipelines.report.sensitivity import sensitivity
 from pipelines.tables.build import build
 from pipelines.tables.cells import Line, Table
 
@@ -36,6 +37,7 @@ def write(
         _results(table),
         _accuracy(table),
         convergence(experiment, table, runs, stores),
+        *sensitivity(experiment, table),
         *_parts(experiment).sections(experiment, table, rows, runs, stores),
         provenance(experiment, rows, stores),
         _limits(experiment, table),

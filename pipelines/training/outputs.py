@@ -164,8 +164,8 @@ def looked_elsewhere(config: RunConfig) -> bool:
     return own or any(feed.test == "each" for feed in config.feeds.values())
 
 
-def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
-    """(label kind, modality) -> mean L2 norm of the features that enter the label's classifier, over rows with it.
+def clip_norms(method: Method, rows: Rows) -> dict[str, Tensor]:
+    """Modality -> (N, label kinds): the L2 norms of the features that enter each label's classifier.
 
     Where windows are classified separately, the norm of a row is the mean of its windows' norms.
     """
@@ -176,12 +176,16 @@ def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
         return {m: torch.stack([f_BD[:, part].norm(dim=1) for part in parts.values()], 1) for m, f_BD in f.items()}
 
     with eval_mode(method):
-        norms = averaged(look, rows, by_modality=True)  # modality -> (rows, label kinds)
+        return averaged(look, rows, by_modality=True)
+
+
+def feature_norms(method: Method, rows: Rows) -> dict[tuple[str, str], float]:
+    """(label kind, modality) -> mean of `clip_norms` over the rows that have the modality."""
     means: dict[tuple[str, str], float] = {}
-    for m, h in norms.items():
+    for m, h in clip_norms(method, rows).items():
         present = rows.present[m].any(1) if m in rows.present else slice(None)  # every row has a fused feature
         if len(h[present]):
-            means |= {(label, m): float(mean) for label, mean in zip(parts, h[present].mean(0), strict=True)}
+            means |= {(label, m): float(mean) for label, mean in zip(method.parts, h[present].mean(0), strict=True)}
     return means
 
 

@@ -94,6 +94,14 @@ def test_tsne_of_next_to_nothing_is_an_error():
         tsne(normal(0, 4))
 
 
+@pytest.mark.parametrize(
+    "x", [np.zeros((9, 3)), np.full((9, 3), 2.5), np.full((9, 3), np.nan)], ids=["0", "2.5", "nan"]
+)
+def test_tsne_of_equal_rows_is_an_error_instead_of_a_crash(x):
+    with pytest.raises(ConfigError, match="9 rows.*equal"):
+        tsne(x.astype(np.float32))
+
+
 @pytest.fixture(scope="module")
 def shifted(tmp_path_factory):
     """(stores, run) where night looks quite another than day: 24 test clips of each, with two captions each."""

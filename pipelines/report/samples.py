@@ -1,0 +1,159 @@
+"""The features that the figures of a report draw: of two runs, on the same sampled test clips of both domains.
+
+The runs are those of the first row and of the best adapted row, "before" and "after" adaptation, on one shift with one
+seed. Labels of the clips are read to colour and to group clips only; the runs are trained already.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import ConfigError, FeatcacheError
+from featcache.manifest import Clip, Manifest
+from pipelines.data.opening import Opened
+from pipelines.experiments import Experiment
+from pipelines.tables.build import planned_runs
+from pipelines.tables.cells import Table
+from pipelines.training.outputs import clip_features, clip_norms
+from pipelines.training.runs import Run
+
+MOST = 500  #: number of clips that are drawn per domain
+SEED = 0  #: of the choice of clips
+FUSED = "fused"  #: name of the features that a fusing net classifies
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Half:
+    """The sampled clips of one domain of a shift, and the features of them that a run classifies."""
+
+    domains: tuple[str, ...]
+    clips: tuple[Clip, ...]  #: n clips, in the order of the manifest
+    total: int  #: number of clips of which these are a sample
+    split: str  #: of the clips
+    f: dict[str, Floats]  #: modality, or "fused" -> (n, D)
+    norms: dict[str, Floats]  #: modality, or "fused" -> (n, label kinds)
+    present: dict[str, NDArray[np.bool_]]  #: modality, or "fused" -> (n,), True where the clip has it
+
+    def labels(self, kind: str) -> NDArray[np.str_]:
+        """The clips' labels of this kind (n,); "" for a clip that has none."""
+        return np.array([clip.labels.get(kind, "") for clip in self.clips], dtype=str)
+
+    @property
+    def words(self) -> str:
+        """The domains, and the number of clips."""
+        of = "" if len(self.clips) == self.total else f" of {self.total}"
+        return f"{len(self.clips)}{of} {self.split} clips of {', '.join(self.domains)}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The features of one run on the sampled clips of both domains."""
+
+    method: str  #: name of the table row
+    manifest: Manifest
+    parts: dict[str, slice]  #: label kind -> the part of a feature that its classifier reads
+    source: Half
+    target: Half
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The names of the features that both domains have: "fused" if the net fuses modalities, else modalities."""
+        shared = tuple(name for name in self.source.f if name in self.target.f)
+        return (FUSED,) if FUSED in shared else shared
+
+    @property
+    def halves(self) -> dict[str, Half]:
+        """Name of the side -> its clips, source first."""
+        return {"source": self.source, "target": self.target}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The samples of the rows that are drawn, the first row's first, and the reasons for those that are missing."""
+
+    shift: str
+    seed: int
+    samples: tuple[Sample, ...]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The shift, the seed and the number of clips, as one or two sentences; "" without samples."""
+        if not self.samples:
+            return ""
+        source, target = self.samples[0].source, self.samples[0].target
+        cut = len(source.clips) < source.total or len(target.clips) < target.total
+        drawn = f"Drawn: {self.shift}, the runs of seed {self.seed}, {source.words} and {target.words}"
+        return f"{drawn}, sampled at random with seed {SEED}." if cut else f"{drawn}, all that there are."
+
+
+def draw(experiment: Experiment, table: Table, runs: Path, stores: Path) -> Drawn:
+    """Return the samples of the first row and of the best row, on the first shift and seed that both rows have."""
+    shift, seed, ids = chosen(experiment, table)
+    samples, reasons = [], []
+    for method, run in ids.items():
+        try:
+            samples.append(sample(experiment, method, runs / run, stores))
+        except (FeatcacheError, OSError) as error:
+            reasons.append(f"No features of {method} on {shift}: {error}.")
+    return Drawn(shift, seed, tuple(samples), tuple(reasons))
+
+
+def chosen(experiment: Experiment, table: Table) -> tuple[str, int, dict[str, str]]:
+    """Return a shift, a seed, and row -> the id of its run there, for the first row and the best one.
+
+    These are the first shift and seed with results of both rows, else the first planned. The best row is left out where
+    it shares no shift and seed with the first row.
+    """
+    planned, base = planned_runs(experiment), table.lines[0]
+    for lines in ([base, table.best], [base]) if table.best else ([base],):
+        by_cell = {
+            (shift, seed): {line.method: planned.get((line.method, shift), {}).get(seed, "") for line in lines if line}
+            for shift in table.shifts
+            for seed in planned.get((base.method, shift), {})
+        }
+        cells = [cell for cell, ids in by_cell.items() if all(ids.values())]
+        done = [
+            (shift, seed) for shift, seed in cells if all(seed in line.cells[shift].values for line in lines if line)
+        ]
+        if cells:
+            break
+    shift, seed = (done or cells)[0]
+    return shift, seed, by_cell[shift, seed]
+
+
+def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> Sample:
+    """Return the features that a run classifies, of sampled test clips of its source and of its test domain.
+
+    A source-free run has the source of the run that it starts from. Where the source has no test clips, its train clips
+    take their place. FeatcacheError if the run or its stores are missing, or have changed.
+    """
+    run = Run.open(folder)
+    opened, trained = run.opened(stores), run.method()
+    source = next((stage.source for stage in experiment.chain(run.config) if stage.source), ())
+    if not source:
+        raise ConfigError(f"run {run.config.id} and the runs that it starts from have no source")
+    halves = []
+    for domains in (source, (run.config.test,)):
+        split, rows = _rows(opened, domains)
+        chosen = np.sort(np.random.default_rng(SEED).permutation(rows)[:MOST]).tolist()
+        loaded = opened.load("test", chosen)
+        f = {m: f_ND.cpu().numpy() for m, f_ND in clip_features(trained, loaded).items()}
+        norms = {m: norms_N.cpu().numpy() for m, norms_N in clip_norms(trained, loaded).items()}
+        everywhere = np.ones(len(chosen), bool)
+        present = {m: loaded.present[m].any(1).cpu().numpy() if m in loaded.present else everywhere for m in f}
+        clips = tuple(opened.manifest.clips[row] for row in chosen)
+        halves.append(Half(domains, clips, len(rows), split, f, norms, present))
+    return Sample(method, opened.manifest, trained.parts, *halves)
+
+
+def _rows(opened: Opened, domains: tuple[str, ...]) -> tuple[str, list[int]]:
+    """Return the split and the rows to draw from: test rows, or train rows of a source without any test rows."""
+    config = opened.config
+    if domains == config.source and not opened.test_rows(*domains):
+        return config.train_split, opened.train_rows("source")
+    return config.test_split, opened.check_test(*domains)

@@ -1,0 +1,120 @@
+"""The section of a report with maps of the feature spaces of both domains [XMC, Fig. 5 and 7; MTRAN, Fig. 4]."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import ConfigError
+from pipelines.evaluation.embeddings import perplexity, tsne
+from pipelines.report import page, plots
+from pipelines.report.marks import SHAPES
+from pipelines.report.samples import Drawn, Floats, Sample
+
+PLACED = 100  #: number of clips of a domain on a map; each is a point for every modality
+CLASSES = 12  #: number of classes that are shown, the most frequent ones
+COLOURS = 6  #: colours of marks before they repeat with another shape
+
+
+@dataclass(frozen=True)
+class Space:
+    """The features of one modality of one domain: one of the four spaces of two modalities and two domains."""
+
+    side: str
+    domains: str
+    modality: str
+    classes: NDArray[np.str_]  #: (n,)
+    f: Floats  #: (n, D)
+
+
+def maps(drawn: Drawn) -> str:
+    """The maps by t-SNE of each drawn row, coloured by domain, by modality and by class."""
+    parts, sizes = [], set()
+    for sample in drawn.samples:
+        parts.append(f"<h3>{escape(sample.method)}</h3>")
+        for together in groups(sample):
+            sizes.add(sum(len(space.f) for space in together))
+            parts.append(_panels(sample, together, drawn))
+    used = ", ".join(f"{perplexity(n):.3g} for {n} points" for n in sorted(sizes))
+    intro = (
+        "The features that are classified, placed by t-SNE on cosine distances: one point per clip and modality, all "
+        f"modalities and both domains on one map. {drawn.words} At most {PLACED} of these clips per domain are placed. "
+        f"Perplexity: {used}; seed {drawn.seed}. Near points are similar; sizes of groups and distances between groups "
+        "mean little, and another seed or perplexity gives another map. Labels are used for colour only."
+    )
+    reasons = map(page.paragraph, drawn.reasons)
+    return page.section("Feature spaces", intro if drawn.samples else "", *parts, *reasons)
+
+
+def groups(sample: Sample) -> list[list[Space]]:
+    """The spaces that share a map: all of them, or those of each modality where modalities differ in size."""
+    kind, part = next(iter(sample.parts.items()))
+    spaces = []
+    for name in sample.spaces:
+        for side, half in sample.halves.items():
+            placed = np.flatnonzero(half.present[name])
+            placed = np.sort(np.random.default_rng(0).permutation(placed)[:PLACED])
+            classes = half.labels(kind)[placed]
+            spaces.append(Space(side, ", ".join(half.domains), name, classes, half.f[name][placed][:, part]))
+    if len({space.f.shape[1] for space in spaces}) == 1:
+        return [spaces]
+    return [[space for space in spaces if space.modality == name] for name in sample.spaces]
+
+
+def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn) -> str:
+    """The same map three times, with other colours; or the reason why there is none."""
+    sizes = np.cumsum([len(space.f) for space in spaces])
+    try:
+        placed = np.split(tsne(np.concatenate([space.f for space in spaces]), seed=drawn.seed), sizes[:-1])
+    except ConfigError as error:
+        return page.paragraph(f"No map of {sample.method}: {error}.")
+    figures = []
+    for title, points in _coloured(spaces, placed, next(iter(sample.parts))):
+        alt = f"t-SNE of the features of {sample.method} on {drawn.shift}, {title}: "
+        figures.append(page.figure(title, plots.scatter(points, alt + "; ".join(group.name for group in points))))
+    return page.panels(figures, "thirds")
+
+
+def _coloured(
+    spaces: Sequence[Space], placed: Sequence[NDArray[np.float64]], kind: str
+) -> Iterator[tuple[str, list[plots.Points]]]:
+    """Yield (title, groups of points): by domain, by modality if there are several, and by class."""
+    sides = list(dict.fromkeys(space.side for space in spaces))
+    names = {space.side: f"{space.domains} ({space.side})" for space in spaces}
+    yield (
+        "by domain",
+        [
+            plots.Points(
+                names[side], k, k, np.concatenate([xy for s, xy in zip(spaces, placed, strict=True) if s.side == side])
+            )
+            for k, side in enumerate(sides)
+        ],
+    )
+    modalities = list(dict.fromkeys(space.modality for space in spaces))
+    if len(modalities) > 1:
+        yield (
+            "by modality",
+            [
+                plots.Points(
+                    m, k, k, np.concatenate([xy for s, xy in zip(spaces, placed, strict=True) if s.modality == m])
+                )
+                for k, m in enumerate(modalities)
+            ],
+        )
+    classes, xy = np.concatenate([space.classes for space in spaces]), np.concatenate(placed)
+    counts = Counter(name for name in classes.tolist() if name)
+    shown = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:CLASSES])
+    title = f"by {kind}" if kind != "label" else "by class"
+    if len(shown) < len(counts):
+        title += f", the {len(shown)} most frequent of {len(counts)}"
+    if shown:
+        yield (
+            title,
+            [
+                plots.Points(name, k % COLOURS, (k // COLOURS + k) % len(SHAPES), xy[classes == name])
+                for k, name in enumerate(shown)
+            ],
+        )
