@@ -50,7 +50,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Return the ends of a linear axis that holds these values, and ticks at multiples of 1, 2 or 5 times a power of ten."""
+    """Return the ends of a linear axis that holds these values, and ticks at 1, 2 or 5 times powers of ten."""
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 1.0
     low, high = low - margin, high + margin
