@@ -13,7 +13,7 @@ from pipelines.cli._shared import PATH, Job, experiment_options
     "--metric",
     help="A name from `featcache list metrics`, with /LABEL or /SIDE/MODALITY behind it where results have them; or "
     "`norms` for a table of feature norms.  "
-    "[default: the headline metric of the experiment's task]",
+    "[default: METRIC of EXPERIMENT, else the headline metric of its task]",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
 def table(job: Job, metric: str | None, format: str) -> None:
@@ -42,7 +42,7 @@ def table(job: Job, metric: str | None, format: str) -> None:
 @click.option(
     "--metric",
     help="Metric in per cent to compare by, as in `featcache table`.  "
-    "[default: the headline metric of the experiment's task]",
+    "[default: METRIC of EXPERIMENT, else the headline metric of its task]",
 )
 def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """Compare the hyper-parameters that validators choose.

@@ -112,6 +112,7 @@ def _results(
                 m: training_data.words(training_data.of(store.recipe, store.facts))
                 for m, store in opened.stores.items()
             },
+            classified=True,
             limits=(*map(str, opened.left_out), *limits),
         )
         for metric, value in values.items()

@@ -58,6 +58,8 @@ class Result:
     #: feed -> data that the network behind its features was trained on, see featcache/training_data.py; None if the
     #: result is of an earlier version
     trained_on: dict[str, str] | None = None
+    #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
+    classified: bool = False
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
 
 

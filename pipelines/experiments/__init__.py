@@ -5,8 +5,9 @@ expected numbers) and `RUNS`. `NOTE` is a remark that a reader of the numbers ne
 domain, {"D1": ("EPIC-KITCHENS-100 train",)}, so that features of networks that were trained on
 their labels are noticed; the manifests that we build need none (_data.py). `PUBLISHED` has the numbers that a
 paper printed: table row -> {"D1→D2": per cent, ..., "mean": per cent}, of the table's default metric, or with {metric:
-number} in place of a number: {"D1→D2": {"top1/verb": 46.8}}. `QUOTED` names the rows of it that no run makes: the
-table shows them as the paper prints them. A user's own file, anywhere, has the same form.
+number} in place of a number: {"D1→D2": {"top1/verb": 46.8}}. `METRIC` is the default metric of `table`, `report` and
+`choose`, such as "top1/action", where it is not the headline metric of the task. `QUOTED` names the rows of `PUBLISHED`
+that no run makes: the table shows them as the paper prints them. A user's own file, anywhere, has the same form.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """An experiment: the runs of a table, its rows and columns, and published numbers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,7 @@ class Experiment:
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
     settings: tuple[str, ...] = ()  #: settings "a.b=value" that `changed` has applied
+    metric: str = ""  #: metric of its table, that of its published numbers; "": the headline of its task
     data: Data | None = None  #: data behind its domains, besides those of the manifests that we build (`_data.BEHIND`)
 
     @property
@@ -39,6 +40,10 @@ class Experiment:
     def task(self) -> tasks.Task:
         """The task of the rows' runs."""
         return next((run for run in self.runs if run.row), self.runs[0]).task
+
+    def headline(self, measured: Collection[str] = ()) -> str:
+        """The metric of its table, and of published numbers that name none. measured: metrics of its results."""
+        return self.metric or self.task.headline(measured)
 
     @property
     def command(self) -> str:

@@ -90,7 +90,8 @@ def from_module(name: str, module: ModuleType) -> Experiment:
     """Make an experiment from a module's docstring and its variables; ConfigError if they are not valid.
 
     RUNS: all runs. PUBLISHED: row -> column -> number of the paper. QUOTED: rows of PUBLISHED that no run makes, which
-    the table shows as the paper prints them. NOTE: a remark on the numbers.
+    the table shows as the paper prints them. NOTE: a remark on the numbers. METRIC: the metric
+    of the table and of numbers of PUBLISHED that name none, if it is not the headline of the experiment's task.
 
     DATA: domain -> names of the data that hold its clips with their labels, as in `_data.BEHIND`.
     """
@@ -104,7 +105,10 @@ def from_module(name: str, module: ModuleType) -> Experiment:
     if data is not None:
         _check_data(data, module)
     quoted = tuple(getattr(module, "QUOTED", ()))
-    experiment = Experiment(name, (module.__doc__ or "").strip(), tuple(runs), published, quoted, note, data=data)
+    metric = getattr(module, "METRIC", "")
+    doc = (module.__doc__ or "").strip()
+    experiment = Experiment(name, doc, tuple(runs), published, quoted, note, metric=metric, data=data)
+    _check_metric(experiment, module)
     _check_published(experiment, module)
     return experiment
 
@@ -116,6 +120,23 @@ def _check_data(data: Any, module: ModuleType) -> None:
     for domain, names in data.items():
         if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
             raise ConfigError(f"{module.__file__}: DATA[{domain!r}]={names!r} must be a tuple of names of data")
+
+
+def _check_metric(experiment: Experiment, module: ModuleType) -> None:
+    """Check that METRIC is a metric of the experiment's task, or the score of a validator."""
+    metric, task = experiment.metric, experiment.task
+    if metric == "":
+        return
+    if not isinstance(metric, str):
+        raise ConfigError(f"{module.__file__}: METRIC must be the name of a metric, not {metric!r}")
+    try:
+        base = tasks.base_metric(metric)
+    except ConfigError as error:
+        raise ConfigError(f"{module.__file__}: METRIC: {error}") from None
+    if base not in task.metrics and not base.startswith("validator/"):
+        raise ConfigError(
+            f"{module.__file__}: METRIC={metric!r} is no metric of {task.name}; choose from {', '.join(task.metrics)}"
+        )
 
 
 def _check_published(experiment: Experiment, module: ModuleType) -> None:
@@ -142,7 +163,7 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
             for metric, value in number.items() if isinstance(number, dict) else [("", number)]:
                 cell = f"{place}[{row!r}][{column!r}]" + (f"[{metric!r}]" if metric else "")
                 try:
-                    measured = tasks.metric(metric or experiment.task.headlines[0])
+                    measured = tasks.metric(metric or experiment.headline())
                 except ConfigError as error:
                     raise ConfigError(f"{cell}: {error}") from None
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= measured.most:

@@ -77,6 +77,7 @@ ROWS = {
     "UDA + L_mod + L_IM": Row(rna.Params(lambda_d=0.0), target=True),
     "RNA (UDA)": UDA,
 }
+METRIC = "top1/action"
 RUNS = runs(ROWS, SHIFTS, SEEDS, **COMMON)
 PUBLISHED = of_target("""
                          top1/verb  top1/noun  top1/action  cv_s/verb  cv_t/verb  cv_st/verb

@@ -29,6 +29,7 @@ LESS: dict[str, Row] = {
     for lost in ("audio", "flow", "rgb")
     for name, row in FULL.items()
 }
+METRIC = "top1/action"
 RUNS = runs(FULL | LESS, SHIFTS, SEEDS, **COMMON)
 PUBLISHED = of_target("""
                              top1/verb  top1/noun  top1/action

@@ -14,6 +14,7 @@ from itertools import combinations
 from pipelines.experiments._rows import SEEDS, runs
 from pipelines.experiments.rna_epic100 import COMMON, DG, FIVE, SHIFTS, SOURCE_ONLY, UDA, of_target
 
+METRIC = "top1/action"
 RUNS = tuple(
     run
     for pair in combinations(FIVE, 2)

@@ -35,6 +35,7 @@ ROWS = {
     "CIA (surrogate)": Row(cia.Params(), changes=OTHERS),
     "RNA (UDA)": UDA,
 }
+METRIC = "top1/action"
 RUNS = runs(ROWS, SHIFTS, SEEDS, **COMMON)
 PUBLISHED = of_target("""
                                 top1/verb  top1/noun  top1/action  top5/verb  top5/noun  top5/action

@@ -16,6 +16,7 @@ from pipelines.report.samples import draw
 from pipelines.report.spaces import maps
 from pipelines.tables.build import norms_grid, planned_runs
 from pipelines.tables.cells import Line, Table
+from pipelines.tables.outdated import current
 
 BASE = ", no adaptation"  #: remark about the mean of the first row
 LIMITS = (
@@ -43,15 +44,15 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
     heading = "Feature norms per modality"
     if len(grid) == 1:
         return page.section(heading, "The results have no norms.")
-    figures = []
+    figures, kept = [], tuple(current(rows, experiment))
     for shift in table.shifts:
         methods = [
-            norms for line in table.lines if line.label_free and (norms := _norms_of(experiment, line, shift, rows))
+            norms for line in table.lines if line.label_free and (norms := _norms_of(experiment, line, shift, kept))
         ]
         if methods:
             alt = f"Mean feature norms, {shift}: " + "; ".join(f"{method.name} {method.text}" for method in methods)
             figures.append(page.figure(shift, plots.norms(methods, alt)))
-    modalities = sorted({row.metric.split("/", 2)[2] for row in rows if row.metric.startswith("norm/")})
+    modalities = sorted({row.metric.split("/", 2)[2] for row in kept if row.metric.startswith("norm/")})
     body = [("", [page.cell(text, head=place == 0) for place, text in enumerate(cells)]) for cells in grid[1:]]
     return page.section(
         heading,

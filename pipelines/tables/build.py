@@ -35,6 +35,7 @@ from pipelines.tables.notes import (
     notes,
     of_training_data,
 )
+from pipelines.tables.outdated import OF_FEATURES, current, outdated
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
@@ -42,7 +43,7 @@ CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """Return the table as text.
 
-    metric: a name of `featcache list metrics`; the default is the headline metric of the experiment's task.
+    metric: a name of `featcache list metrics`; the default is that of the experiment (`Experiment.headline`).
     format: markdown, csv (one line per method and column) or latex (booktabs).
     """
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
@@ -59,9 +60,10 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
 
     Shares are converted to per cent; ranks, norms and scores of validators stay as they are.
 
-    metric: the default is the headline metric of the experiment's task.
+    metric: the default is that of the experiment (`Experiment.headline`).
     """
-    headline = experiment.task.headline({row.metric for row in rows if row.run in experiment.by_id})
+    all_rows, rows = rows, current(rows, experiment)
+    headline = experiment.headline({row.metric for row in rows if row.run in experiment.by_id})
     metric = metric or headline
     planned = planned_runs(experiment, metric)
     if not planned and metric.startswith("validator/"):
@@ -83,7 +85,8 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         line = _line(method, experiment, configs, runs, results, published)
         lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
     shown = _with_quoted(lines, experiment, metric, metric == headline)
-    below = [*damaged(rows), *notes(experiment, metric, shown, planned, results)]
+    late = outdated([row for row in all_rows if row.metric in names], experiment)
+    below = [*damaged(all_rows), *late, *notes(experiment, metric, shown, planned, results)]
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
     if stray:
@@ -205,6 +208,7 @@ def norms_table(rows: Sequence[Result], experiment: Experiment) -> str:
 
 def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[list[str]], list[Note]]:
     """Return the cells of `norms_table`, headings first, and its notes. Rows trained on target labels are left out."""
+    all_rows, rows = rows, current(rows, experiment)
     runs = {run.id for run in experiment.runs}
     measured = {row.metric for row in rows if row.run in runs}
     metrics = [metric for kind in CV for metric in sorted(measured) if metric.split("/")[0] == kind]
@@ -234,7 +238,8 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
     )
     featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
     trained_on = of_training_data(experiment, [row for row in rows if row.run in runs and row.metric in metrics])
-    loud = [*damaged(rows), *lost, *dict.fromkeys(featureless)]
+    of_norms = [row for row in all_rows if row.metric.partition("/")[0] in OF_FEATURES]
+    loud = [*damaged(all_rows), *outdated(of_norms, experiment), *lost, *dict.fromkeys(featureless)]
     below = [*loud, explained, *_without_source(rows, experiment), *trained_on]
     return grid, sorted(below, key=lambda note: not note.loud)
 

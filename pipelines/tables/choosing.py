@@ -27,6 +27,7 @@ from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
 from pipelines.tables.notes import damaged, of_training_data
+from pipelines.tables.outdated import current, outdated
 from pipelines.training.runs import read_config
 
 PROTOCOL = ("eval_every", "keep", "select")  #: settings that do not change the weights
@@ -68,17 +69,17 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     """Return a Markdown table: per table row, shift and rule the choice, its accuracy and its cost, in per cent.
 
     experiment: an experiment with all its evaluated runs, as `evaluated` returns it.
-    metric: the default is the headline metric of the experiment's task. ConfigError for a metric that is not in per
+    metric: the default is that of the experiment (`Experiment.headline`). ConfigError for a metric that is not in per
     cent, such as a rank.
     """
     if metric is None:
-        metric = experiment.task.headline({row.metric for row in rows if row.experiment == experiment.name})
+        metric = experiment.headline({row.metric for row in rows if row.experiment == experiment.name})
     if not (tasks.metric(metric).is_share and tasks.metric(metric).higher):
         raise ConfigError(
             f"metric {metric!r} is not in per cent, or less of it is better; choose one such as top1 or t2v/R@1"
         )
     grid = [["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]]
-    cells = _cells(rows, experiment, metric)
+    cells = _cells(current(rows, experiment), experiment, metric)
     of_shifts = {cell: candidates for cell, candidates in _largest(cells, metric).items() if len(candidates) > 1}
     if not of_shifts:
         raise ConfigError(
@@ -98,9 +99,18 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
         for shift, candidates in lines.items():
             grid += [_line(row, shift, choice) for choice in choices(candidates)]
-    notes = [*damaged(rows), *of_training_data(experiment, _results([cells[cell] for cell in of_shifts], metric))]
+    notes = [
+        *damaged(rows),
+        *outdated(_read(rows, metric), experiment),
+        *of_training_data(experiment, _results([cells[cell] for cell in of_shifts], metric)),
+    ]
     notes += map(Note, below)
     return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)
+
+
+def _read(rows: Iterable[Result], metric: str) -> list[Result]:
+    """Return the results that candidates are compared by."""
+    return [row for row in rows if row.metric == metric or row.metric.startswith("validator/")]
 
 
 def _results(cells: Iterable[dict[str, BySettings]], metric: str) -> list[Result]:

@@ -217,10 +217,16 @@ def metrics() -> dict[str, Metric]:
 
 def metric(name: str) -> Metric:
     """Return the metric of a result: `top1/verb` is `top1` of a label. ConfigError with all names if there is none."""
+    base = base_metric(name)
+    found, label = metrics()[base], name[len(base) + 1 :]
+    return replace(found, words=f"{found.words} ({label})") if label else found
+
+
+def base_metric(name: str) -> str:
+    """Return the metric of a result without its label, `top1` of `top1/verb`; ConfigError if there is none."""
     choices, base = metrics(), name
     while base and base not in choices:
         base = base.rpartition("/")[0]
     if not base:
         raise unknown("metric", name, choices)
-    label = name[len(base) + 1 :]
-    return replace(choices[base], words=f"{choices[base].words} ({label})") if label else choices[base]
+    return base

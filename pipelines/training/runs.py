@@ -42,6 +42,7 @@ from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
 from pipelines.measures.validators import VALIDATORS
 from pipelines.training.kept import read_outputs, read_weights, with_weights
+from pipelines.training.outputs import looked_elsewhere
 
 T = TypeVar("T")
 UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
@@ -329,6 +330,8 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
         read["clips without features"] = "left out"
     if (version := method_class(opened.config).version) > 1:  # others have no entry, so that older runs are kept
         read[f"method {settings.name_of(opened.config.method)}"] = str(version)
+    if "dev" in opened.config.validators and looked_elsewhere(opened.config):  # an earlier version chose by others
+        read["features of the validator dev"] = "classified"
     if first := opened.config.init_from:
         try:
             path = Run.open(runs / first).folder / "head.pt"

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from featcache import registry
-from heads.methods import codt, rna, source_only
+from heads.methods import adabn, codt, rna, source_only
 from heads.nets import adapter, ce, stgcn
 from heads.params import within
 from heads.testing import ClusteringNetTests, MethodTests, NetTests, RetrievalNetTests
@@ -66,6 +66,23 @@ class InPlaceAtTest(source_only.METHOD):
         return {label: z.round() for label, z in super().predict(side).items()}
 
 
+class LooksElsewhere(adabn.METHOD):
+    """A method that classifies normalised rows, while a run would look at the features of raw ones."""
+
+    def features(self, side):
+        return self.net.encode(side)
+
+    def predict(self, side):
+        return self.net.classify(super().features(side))
+
+
+class ReadsRows(source_only.METHOD):
+    """A method whose classifier reads rows that are no part of its features."""
+
+    def outputs(self, f, side):
+        return {label: z + side.pool("rgb").sum() for label, z in super().outputs(f, side).items()}
+
+
 class Diverging(codt.METHOD):
     """A clustering method whose terms are infinite."""
 
@@ -96,6 +113,13 @@ def test_a_method_that_changes_test_rows_fails():
     module = file(Params=source_only.Params, METHOD=InPlaceAtTest)
     with pytest.raises(AssertionError, match="predict changes the rgb of its rows"):
         MethodTests().test_prediction_draws_nothing_and_keeps_no_state(module, SPEC, ("source",))
+
+
+@pytest.mark.parametrize(("method", "params"), [(LooksElsewhere, adabn.Params), (ReadsRows, source_only.Params)])
+def test_a_method_whose_features_are_not_those_that_it_classifies_fails(method, params):
+    sides = ("source", "target") if method is LooksElsewhere else ("source",)
+    with pytest.raises(AssertionError, match="label by predict is not .*outputs.*features"):
+        MethodTests().test_outputs_are_those_of_the_features(file(Params=params, METHOD=method), SPEC, sides)
 
 
 def test_a_broken_clustering_net_fails():

@@ -49,6 +49,15 @@ def test_what_each_rule_takes_and_what_it_costs():
     assert [choice[rule].correlation for rule in choice] == pytest.approx([-1, 1, 1])
 
 
+def test_candidates_are_compared_by_the_metric_of_the_experiment():
+    rows = [
+        *swept(),
+        *(replace(row, metric="mean_class", value=row.value / 2) for row in swept() if row.metric == "top1"),
+    ]
+    assert "| top1 |" in table(rows, toy(rows))
+    assert "| mean_class |" in table(rows, replace(toy(rows), metric="mean_class"))
+
+
 def test_seeds_are_averaged_where_all_candidates_have_them():
     other = [replace(row, value=row.value + 0.2) if row.metric == "top1" else row for row in swept(seed=1)]
     assert chosen([*swept(), *other])["snd"].accuracy == pytest.approx(0.8)

@@ -17,8 +17,10 @@ from pipelines.config import Feed, Optim
 from pipelines.experiments import Experiment, kitchens
 from pipelines.experiments._rows import Passes, Row, runs
 from pipelines.experiments._suite import COUNTING
+from pipelines.tables.build import build, render
 from pipelines.training import engine
 from pipelines.training.runs import Run
+from tests.helpers.result_rows import result
 from tests.helpers.stores import STORES, manifest, run, write_all, write_store
 
 OWN = "from tests.helpers.stores import run"
@@ -239,6 +241,37 @@ def test_rows_of_a_paper_that_no_run_makes_are_named(tmp_path, quoted, found):
             experiments.load(path)
 
 
+def test_an_experiment_names_the_metric_of_its_table_and_of_its_published_numbers(tmp_path):
+    path = tmp_path / "mine.py"
+    numbers = {"day→night": 51.25, "mean": {"top1": 60.5}}
+    text = "from tests.helpers.stores import run\nRUNS = (run(),)\nPUBLISHED = {'source-only': %r}\n" % numbers  # noqa: UP031
+    for metric in ("", "mean_class"):
+        path.write_text(f"{text}METRIC = {metric!r}")
+        experiment = experiments.load(path)
+        assert experiment.headline() == experiment.changed(seeds="3").headline() == (metric or "top1")
+        table = build([], experiment)
+        assert table.metric == (metric or "top1")
+        (line,) = table.lines
+        assert line.cells["day→night"].published == 51.25
+        assert build([], experiment, "top1").lines[0].cells["day→night"].published == (None if metric else 51.25)
+        assert "(51.2" in render([], experiment)
+
+
+FILES = {name: Path(experiments.__file__).with_name(f"{name}.py").read_text() for name in experiments.names()}
+
+
+@pytest.mark.parametrize("name", [name for name, text in FILES.items() if "PUBLISHED" in text])
+def test_the_default_table_of_an_experiment_prints_a_published_number(name):
+    """Before and after there are results: without results, the headline of a task is its first choice."""
+    experiment = experiments.load(name)
+    table = build([], experiment)
+    assert any(cell.published is not None for line in table.lines for cell in (*line.cells.values(), line.mean))
+    run = next(run for run in experiment.runs if run.row)
+    names = dict.fromkeys(("top1", "acc_hungarian/B0", "t2v/R@1", experiment.headline()))
+    measured = [result(run, 0.5, metric=metric) for metric in names]
+    assert build(measured, experiment).metric == table.metric
+
+
 def test_a_file_imports_the_modules_next_to_it_and_no_others_of_their_names(tmp_path):
     """Neighbours named as a module of Python or of this program do not take its place, in the file and afterwards."""
     for folder, seed in (("a", 1), ("b", 2)):
@@ -311,6 +344,9 @@ def test_errors_in_files_name_the_line_for_any_form_of_the_path(tmp_path, monkey
             f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': {{'top5': 300}}}}}}",
             "=300 must",
         ),
+        ("mistyped.py", f"{OWN} ; RUNS = (run(),); METRIC = 'top2'", "METRIC: no metric 'top2'"),
+        ("task.py", f"{OWN} ; RUNS = (run(),); METRIC = 't2v/R@1'", r"METRIC='t2v/R@1' .*classification.*top1"),
+        ("number.py", f"{OWN} ; RUNS = (run(),); METRIC = 5", "METRIC must be .*, not 5"),
         ("word.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': '3'}}}}", "='3' .*per cent"),
     ],
 )
