@@ -143,6 +143,10 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
         chosen = np.sort(np.random.default_rng(SEED).permutation(rows)[:MOST]).tolist()
         loaded = opened.load("test", chosen)
         f = {m: f_ND.cpu().numpy() for m, f_ND in clip_features(trained, loaded).items()}
+        if not all(np.isfinite(f_ND).all() for f_ND in f.values()):
+            raise ConfigError(
+                f"the features of run {run.config.id} are not finite; train it again with a lower optim.lr"
+            )
         norms = {m: norms_N.cpu().numpy() for m, norms_N in clip_norms(trained, loaded).items()}
         everywhere = np.ones(len(chosen), bool)
         present = {m: loaded.present[m].any(1).cpu().numpy() if m in loaded.present else everywhere for m in f}

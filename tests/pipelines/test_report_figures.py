@@ -378,6 +378,12 @@ def test_without_runs_or_stores_each_section_has_the_reason(tmp_path, folder):
     assert "No features of MMD on day→night" in page
 
 
+def test_features_that_are_not_finite_have_a_reason(folder, monkeypatch):
+    monkeypatch.setattr(samples, "clip_features", lambda method, rows: {"rgb": torch.full((len(rows), 8), torch.inf)})
+    assert drawn(folder).samples == ()
+    assert "not finite" in drawn(folder).reasons[0]
+
+
 def test_one_missing_run_leaves_the_other_row(folder, tmp_path):
     shutil.copytree(folder / "stores", tmp_path / "stores")
     kept = two().runs[0].id
