@@ -2,12 +2,14 @@
 
 The folder is the registry: `experiments/kitchens.py` is `kitchens`. An experiment file has a docstring (commands, time,
 expected numbers) and `RUNS`. `NOTE` is a remark that a reader of the numbers needs. `DATA` names the data behind each
-domain, {"D1": ("EPIC-KITCHENS-100 train",)}, so that features of networks that were trained on
-their labels are noticed; the manifests that we build need none (_data.py). `PUBLISHED` has the numbers that a
-paper printed: table row -> {"D1→D2": per cent, ..., "mean": per cent}, of the table's default metric, or with {metric:
-number} in place of a number: {"D1→D2": {"top1/verb": 46.8}}. `METRIC` is the default metric of `table`, `report` and
-`choose`, such as "top1/action", where it is not the headline metric of the task. `QUOTED` names the rows of `PUBLISHED`
-that no run makes: the table shows them as the paper prints them. A user's own file, anywhere, has the same form.
+domain, {"D1": ("EPIC-KITCHENS-100 train",)}, so that features of networks that were trained on their labels are noticed;
+the manifests that we build need none (_data.py).
+
+`PUBLISHED` has the numbers that a paper printed: table row -> {"D1→D2": per cent, ..., "mean": per cent, "gain": points
+over the first row}, of the table's default metric, or with {metric: number} in place of a number: {"D1→D2":
+{"top1/verb": 46.8}}. `METRIC` is the default metric of `table`, `report` and `choose`, such as "top1/action", where it
+is not the headline metric of the task. `QUOTED` names the rows of `PUBLISHED` that no run makes: the table shows them
+as the paper prints them. A user's own file, anywhere, has the same form.
 """
 
 from pathlib import Path

@@ -143,7 +143,7 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
     """Check that every published number belongs to a cell of the table: a mistyped name would hide the number."""
     if experiment.published is None:
         return
-    columns = [*dict.fromkeys(column for columns in experiment.columns.values() for column in columns), "mean"]
+    columns = [*dict.fromkeys(column for columns in experiment.columns.values() for column in columns), "mean", "gain"]
     place = f"{module.__file__}: PUBLISHED"
     shape = f'{place} must be {{row: {{"D1→D2": per cent, ...}}, ...}}'
     if not isinstance(experiment.published, dict):
@@ -166,7 +166,7 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
                     measured = tasks.metric(metric or experiment.headline())
                 except ConfigError as error:
                     raise ConfigError(f"{cell}: {error}") from None
-                least = -measured.most if measured.is_gain else 0
+                least = -measured.most if measured.is_gain or column == "gain" else 0
                 if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= measured.most:
                     unit = "a number in per cent" if measured.is_share else measured.unit
                     limits = "of at least 0" if measured.unit == "a rank" else f"from {least} to {measured.most}"

@@ -5,13 +5,6 @@ the papers, with the command that makes each of them or the reason why none does
 
 >>> published("XMC", "Table 4")["MM-SADA modality"]["mean"]
 47.9
-
->>> printed('''
-...                     D1→D2  D2→D1  mean
-...     source-only      42.0   42.5  42.3
-...     RNA (UDA)           –      –  51.7
-... ''')
-{'source-only': {'D1→D2': 42.0, 'D2→D1': 42.5, 'mean': 42.3}, 'RNA (UDA)': {'mean': 51.7}}
 """
 
 import csv
@@ -44,20 +37,6 @@ def shifts(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((source, target) for source, target in pairs)
 
 
-def printed(text: str) -> dict[str, dict[str, float]]:
-    """Parse a table as a paper prints it -> row -> column -> number; – is a cell without a number.
-
-    The first line has the columns, every other line a row's name and one number per column.
-    """
-    head, *lines = (line.split() for line in text.strip().splitlines())
-    names = [" ".join(words[: -len(head)]) for words in lines]
-    numbers = [zip(head, words[-len(head) :], strict=True) for words in lines]
-    return {
-        name: {column: float(number) for column, number in cells if number != "–"}
-        for name, cells in zip(names, numbers, strict=True)
-    }
-
-
 class Printed(float):
     """A number of a paper; its text has the digits that the paper prints.
 
@@ -86,7 +65,9 @@ class Cell(NamedTuple):
     paper: str  #: XMC | MTRAN | RNA | ACP | CoDT
     table: str  #: "Table 6" or "Figure 5"
     row: str  #: of our table if we run it, such as "RNA (UDA), dense", else close to the paper's
-    column: str  #: a shift or "mean", and a metric after a space unless it is the experiment's default metric
+    #: a shift, "mean" or "gain" (of the mean over the first row), and a metric after a space, unless it is the default
+    #: metric of the experiment
+    column: str
     value: str
 
 

@@ -89,7 +89,8 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         configs = [run for run in experiment.runs if run.row_shown == method]
         published = experiment.published_numbers(configs[0].row, metric, metric == headline)
         line = _line(method, experiment, configs, runs, results, published)
-        lines.append(replace(line, gain=_gain(line.mean, lines[0].mean if lines else line.mean)))
+        gain = replace(_gain(line.mean, lines[0].mean if lines else line.mean), published=published.get("gain"))
+        lines.append(replace(line, gain=gain))
     shown = _with_quoted(lines, experiment, metric, metric == headline)
     late = outdated([row for row in all_rows if row.metric in names], experiment)
     below = [*damaged(all_rows), *late, *notes(experiment, metric, shown, planned, results)]
