@@ -2,8 +2,8 @@
 
 The folder is the registry: `experiments/kitchens.py` is `kitchens`. An experiment file has a docstring (commands, time,
 expected numbers) and `RUNS`. `NOTE` is a remark that a reader of the numbers needs. `DATA` names the data behind each
-domain, {"D1": ("EPIC-KITCHENS-100 train",)}, so that features of networks that were trained on their labels are noticed;
-the manifests that we build need none (_data.py).
+domain, {"D1": ("EPIC-KITCHENS-100 train",)}, so that features of networks that were trained on their labels are
+noticed; the manifests that we build need none (_data.py).
 
 `PUBLISHED` has the numbers that a paper printed: table row -> {"D1→D2": per cent, ..., "mean": per cent, "gain": points
 over the first row}, of the table's default metric, or with {metric: number} in place of a number: {"D1→D2":
