@@ -53,6 +53,13 @@ class Method(nn.Module):
         """
         return self.net.encode(side)
 
+    def projected(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return modality -> (B, P): the features after a projection head that only losses read; {} if there is none.
+
+        Reports draw them next to the classified features.
+        """
+        return {}
+
     def outputs(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:
         """Return label -> logits, or "visual" and "text", or "cluster_*" and "feature_*", depending on the task.
 

@@ -122,6 +122,10 @@ class Xmc(Method):
         for label in net.parts:
             self.keep(f"source:y:{label}", torch.zeros(spec.rows["source"], dtype=torch.int64))
 
+    def projected(self, f: Features) -> Features:
+        """Return h(F) of each modality (Fig. 5); {} in the forms without h."""
+        return {m: self.h(f_BD) for m, f_BD in f.items()} if len(self.h) else {}
+
     def keep(self, name: str, value: Tensor) -> None:
         """Register a buffer that a sweep can rebuild."""
         self.register_buffer(name, value, persistent=False)

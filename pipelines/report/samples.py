@@ -16,7 +16,7 @@ from pipelines.data.opening import Opened
 from pipelines.experiments import Experiment
 from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Table
-from pipelines.training.outputs import clip_features, clip_norms
+from pipelines.training.outputs import clip_features, clip_norms, projected_features
 from pipelines.training.runs import Run
 
 MOST = 500  #: number of clips that are drawn per domain
@@ -35,6 +35,7 @@ class Half:
     total: int  #: number of clips of which these are a sample
     split: str  #: of the clips
     f: dict[str, Floats]  #: modality, or "fused" -> (n, D)
+    projected: dict[str, Floats]  #: modality -> (n, P), after the method's projection head; {} without one
     norms: dict[str, Floats]  #: modality, or "fused" -> (n, label kinds)
     present: dict[str, NDArray[np.bool_]]  #: modality, or "fused" -> (n,), True where the clip has it
 
@@ -147,11 +148,12 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
             raise ConfigError(
                 f"the features of run {run.config.id} are not finite; train it again with a lower optim.lr"
             )
+        projected = {m: f_NP.cpu().numpy() for m, f_NP in projected_features(trained, loaded).items()}
         norms = {m: norms_N.cpu().numpy() for m, norms_N in clip_norms(trained, loaded).items()}
         everywhere = np.ones(len(chosen), bool)
         present = {m: loaded.present[m].any(1).cpu().numpy() if m in loaded.present else everywhere for m in f}
         clips = tuple(opened.manifest.clips[row] for row in chosen)
-        halves.append(Half(domains, clips, len(rows), split, f, norms, present))
+        halves.append(Half(domains, clips, len(rows), split, f, projected, norms, present))
     return Sample(method, opened.manifest, trained.parts, *halves)
 
 

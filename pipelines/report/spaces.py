@@ -35,13 +35,15 @@ def maps(drawn: Drawn) -> str:
     parts, sizes = [], set()
     for sample in drawn.samples:
         parts.append(f"<h3>{escape(sample.method)}</h3>")
-        for together in groups(sample):
+        for title, together in groups(sample):
             sizes.add(sum(len(space.f) for space in together))
-            parts.append(_panels(sample, together, drawn))
+            parts.append(_panels(sample, together, drawn, title))
     used = ", ".join(f"{perplexity(n):.3g} for {n} points" for n in sorted(sizes))
+    heads = any(sample.source.projected for sample in drawn.samples)
     intro = (
-        "The features that are classified, placed by t-SNE on cosine distances: one point per clip and modality, all "
-        f"modalities and both domains on one map. {drawn.words} At most {PLACED} of these clips per domain are placed. "
+        f"The features that are classified{', and those after the projection head h' * heads}, placed by t-SNE on "
+        "cosine distances: one point per clip and modality, all modalities and both domains on one map. "
+        f"{drawn.words} At most {PLACED} of these clips per domain are placed. "
         f"Perplexity: {used}; seed {drawn.seed}. Near points are similar; sizes of groups and distances between groups "
         "mean little, and another seed or perplexity gives another map. Labels are used for colour only."
     )
@@ -49,22 +51,31 @@ def maps(drawn: Drawn) -> str:
     return page.section("Feature spaces", intro if drawn.samples else "", *parts, *reasons)
 
 
-def groups(sample: Sample) -> list[list[Space]]:
-    """The spaces that share a map: all of them, or those of each modality where modalities differ in size."""
+def groups(sample: Sample) -> list[tuple[str, list[Space]]]:
+    """(title, spaces that share a map): all of them, or those of each modality where modalities differ in size.
+
+    The spaces after a projection head follow, titled "after h".
+    """
     kind, part = next(iter(sample.parts.items()))
-    spaces = []
-    for name in sample.spaces:
-        for side, half in sample.halves.items():
-            placed = np.flatnonzero(half.present[name])
-            placed = np.sort(np.random.default_rng(0).permutation(placed)[:PLACED])
-            classes = half.labels(kind)[placed]
-            spaces.append(Space(side, ", ".join(half.domains), name, classes, half.f[name][placed][:, part]))
-    if len({space.f.shape[1] for space in spaces}) == 1:
-        return [spaces]
-    return [[space for space in spaces if space.modality == name] for name in sample.spaces]
+    found = []
+    for title, is_projected in (("", False), ("after h, ", True)):
+        spaces = []
+        for name in sample.spaces:
+            for side, half in sample.halves.items():
+                if (f := half.projected if is_projected else half.f).keys() & {name}:
+                    placed = np.flatnonzero(half.present[name])
+                    placed = np.sort(np.random.default_rng(0).permutation(placed)[:PLACED])
+                    entries = slice(None) if is_projected else part
+                    labels = half.labels(kind)[placed]
+                    spaces.append(Space(side, ", ".join(half.domains), name, labels, f[name][placed][:, entries]))
+        if len({space.f.shape[1] for space in spaces}) == 1:
+            found.append((title, spaces))
+        elif spaces:
+            found += [(title, [space for space in spaces if space.modality == name]) for name in sample.spaces]
+    return found
 
 
-def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn) -> str:
+def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn, prefix: str) -> str:
     """The same map three times, with other colours; or the reason why there is none."""
     sizes = np.cumsum([len(space.f) for space in spaces])
     try:
@@ -73,6 +84,7 @@ def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn) -> str:
         return page.paragraph(f"No map of {sample.method}: {error}.")
     figures = []
     for title, points in _coloured(spaces, placed, next(iter(sample.parts))):
+        title = prefix + title
         alt = f"t-SNE of the features of {sample.method} on {drawn.shift}, {title}: "
         figures.append(page.figure(title, plots.scatter(points, alt + "; ".join(group.name for group in points))))
     return page.panels(figures, "thirds")

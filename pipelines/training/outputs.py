@@ -148,6 +148,12 @@ def clip_features(method: Method, rows: Rows) -> dict[str, Tensor]:
         return averaged(method.features, rows, by_modality=True)
 
 
+def projected_features(method: Method, rows: Rows) -> dict[str, Tensor]:
+    """Modality -> (N, P): the same after the method's projection head; {} if it has none."""
+    with eval_mode(method):
+        return averaged(lambda side: method.projected(method.features(side)), rows, by_modality=True)
+
+
 def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
     """Side -> (N, D): the features that are classified, concatenated over the modalities that all sides have."""
     f = {name: clip_features(method, rows) for name, rows in sides.items()}

@@ -151,7 +151,7 @@ def test_a_fusing_net_draws_what_it_classifies(folder):
     path = train(config, folder / "stores", folder / "runs")
     of = sample(toy(config), "source-only", path, folder / "stores")
     assert of.spaces == ("fused",)
-    assert {space.modality for group in spaces.groups(of) for space in group} == {"fused"}
+    assert {space.modality for _, group in spaces.groups(of) for space in group} == {"fused"}
     assert neighbours(of).space == "fused"
 
 
@@ -213,7 +213,7 @@ def test_a_clip_without_the_modality_does_not_count(folder):
     assert means[name]["target"]["rgb"] == pytest.approx(np.mean(own[1:]))
     assert len(norms.norms_of(lacking, "rgb", "flow")) == 5
     assert len(neighbours(replace(of, target=lacking)).queries) == 5
-    (group,) = spaces.groups(replace(of, target=lacking))
+    ((_, group),) = spaces.groups(replace(of, target=lacking))
     assert sorted(len(space.f) for space in group) == [5, 6, 6, 6]
 
 
@@ -289,7 +289,8 @@ def test_norms_of_zero_are_left_out_and_all_zero_is_said(folder):
 
 def test_the_four_spaces_are_on_one_map_with_every_clip(folder):
     d = drawn(folder)
-    (group,) = spaces.groups(d.samples[0])
+    ((title, group),) = spaces.groups(d.samples[0])
+    assert title == ""
     assert {(space.side, space.modality) for space in group} == {
         (s, m) for s in ("source", "target") for m in ("rgb", "flow")
     }
@@ -317,7 +318,31 @@ def test_modalities_of_other_sizes_have_maps_of_their_own(folder):
     of = drawn(folder).samples[0]
     halves = (replace(half, f=half.f | {"flow": half.f["flow"][:, :5]}) for half in (of.source, of.target))
     source, target = halves
-    assert [len(group) for group in spaces.groups(replace(of, source=source, target=target))] == [2, 2]
+    assert [len(group) for _, group in spaces.groups(replace(of, source=source, target=target))] == [2, 2]
+
+
+def test_features_after_a_projection_head_have_a_map_of_their_own(folder):
+    """XMC's h(F), of which its Figure 5 is, next to F (Figure 7)."""
+    config = run(method=xmc.Params(projection=5), target="night", row="XMC")
+    train(config, folder / "stores", folder / "runs")
+    both = toy(run(), config)
+    d = drawn(folder, both)
+    before, after = d.samples
+    method = Run.open(folder / "runs" / config.id).method()
+    for half in (after.source, after.target):
+        for m, f_NP in half.projected.items():
+            with torch.no_grad():
+                np.testing.assert_allclose(f_NP, method.h(torch.from_numpy(half.f[m])), rtol=1e-4, atol=1e-6)
+    assert before.source.projected == {}
+    (_, plain), (title, projected) = spaces.groups(after)
+    assert title == "after h, "
+    assert [space.f.shape[1] for space in projected] == [5] * len(plain) == [5] * 4
+    titles = ["by domain", "by modality", "by class"]
+    html = spaces.maps(d)
+    found = re.findall(r"<figcaption>([^<]*by [^<]*)</figcaption>", html)
+    assert found == [*titles, *titles, *(f"after h, {title}" for title in titles)]
+    assert "after the projection head h" in html
+    assert "projection head" not in spaces.maps(drawn(folder))
 
 
 def test_equal_features_have_a_reason_in_place_of_a_map(folder):
