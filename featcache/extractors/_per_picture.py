@@ -17,9 +17,7 @@ class Sampled:
     """The choice of a window's pictures."""
 
     count: int = bounded(8, 1, 512)  #: pictures of a window
-    #: uniform: spread over the window's stretch of the clip | interleaved: over the whole clip, windows by turns |
-    #: dense: around the window's centre
-    sampling: str = "uniform"
+    sampling: str = "uniform"  #: uniform: over the window's stretch | interleaved: over the clip | dense: at its centre
     stride: int = bounded(1, 1, 64)  #: dense: every stride-th picture
     rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
 

@@ -21,9 +21,7 @@ class Params:
     """The choice and computation of a window's fields of flow."""
 
     count: int = bounded(16, 9, 512)  #: fields of a window, from count + 1 pictures
-    #: dense: around the window's centre | uniform: spread over its stretch of the clip (MTRAN) | interleaved: over the
-    #: whole clip, windows by turns (RNA)
-    sampling: str = "dense"
+    sampling: str = "dense"  #: dense: at the window's centre | uniform: over its stretch | interleaved: over the clip
     stride: int = bounded(1, 1, 64)  #: pictures between the two of a field; 2: flow at half the frame rate (EPIC)
     rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
     method: str = "tvl1"  #: tvl1: used to train the weights | dis: about 100 times faster

@@ -21,9 +21,7 @@ class Params:
     """The choice of a window's pictures, and their scale."""
 
     count: int = bounded(16, 9, 512)  #: pictures of a window; the network pools time by 8
-    #: dense: around the window's centre | uniform: spread over its stretch of the clip (MTRAN) | interleaved: over the
-    #: whole clip, windows by turns (RNA)
-    sampling: str = "dense"
+    sampling: str = "dense"  #: dense: at the window's centre | uniform: over its stretch | interleaved: over the clip
     stride: int = bounded(1, 1, 64)  #: dense: every stride-th picture; MM-SADA takes every second one
     rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
     divisor: int = bounded(255, 255, 256)  #: pixels become 2 x / divisor - 1; MM-SADA divides by 256

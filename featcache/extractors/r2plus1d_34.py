@@ -20,9 +20,7 @@ class Params:
     """The choice of a window's pictures. There are weights for 32 and for 8; other counts use the weights for 32."""
 
     count: int = bounded(32, 1, 512)  #: pictures of a window
-    #: dense: around the window's centre | uniform: spread over its stretch of the clip | interleaved: over the whole
-    #: clip, windows by turns
-    sampling: str = "dense"
+    sampling: str = "dense"  #: dense: at the window's centre | uniform: over its stretch | interleaved: over the clip
     stride: int = bounded(1, 1, 64)  #: dense: every stride-th picture
     rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
 

@@ -48,7 +48,7 @@ from heads.units import moments_by_domain
 class Params:
     """The layers that AdaBN adapts; it has no hyper-parameters."""
 
-    layers: bool = added(True, before=False)  #: the net's own batch normalisation layers have each domain's statistics
+    layers: bool = added(True, before=False)  #: the net's own BN layers have each domain's statistics [paper]
 
 
 class AdaBN(Method):

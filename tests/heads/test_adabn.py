@@ -207,7 +207,7 @@ def test_layers_have_the_statistics_of_each_domain():
     method = taught(build_layers(dataclasses.replace(SPEC, domains=("a", "b", "c"))), source, target, steps=200)
     for s, domain in ((source, 0), (source, 1), (target, 2)):
         of_domain = pick(s, s.domain == domain)
-        f = method.encode(of_domain)
+        f = method.features(of_domain)
         for m in s.x:
             expected = naive_features(method, of_domain, m, by=of_domain)
             assert torch.allclose(f[m][of_domain.has(m)], expected, atol=1e-4)
@@ -271,7 +271,7 @@ def test_layers_off_and_nets_without_layers_are_as_before():
         }  # fmt: skip
     method, (source, target) = build_layers(layers=False), sides()
     taught(method, source, target)
-    assert torch.equal(method.encode(target)["rgb"], method.net.encode(method.normalise(target))["rgb"])
+    assert torch.equal(method.features(target)["rgb"], method.net.encode(method.normalise(target))["rgb"])
 
 
 def test_layers_of_torch_work_too():

@@ -69,7 +69,7 @@ def test_losses_equal_the_naive_loops(spec):
     t.index[7] = 3  # drawn twice: both are positives
     f, f_past, hcid, hccd = method.net.encode(t), method.history.net.encode(t), 0.0, 0.0
     z, z_past = method.net.classify(f), method.history.net.classify(f_past)
-    z_recorded = method.recorded[0].net.predict(t)
+    z_recorded = method.recorded[0].net.classify(method.recorded[0].net.encode(t))
     for label, part in method.net.parts.items():
         q, k = (torch.cat([g[m][:, part] for m in spec.shapes], 1).tolist() for g in (f, f_past))
         p, past = z[label].softmax(1).tolist(), z_past[label].softmax(1).tolist()

@@ -147,7 +147,8 @@ WITH_A_PLACE = [module for module in NETS if "dropout_at" in module.Params.__dat
 def test_dropout_is_at_its_place(module, spec, dropout_at):
     """At the logits features are those of eval mode, and scores are random; otherwise only features are random."""
     net, s = contract.build(module, spec, {"dropout": 0.5, "dropout_at": dropout_at}), side(spec, labelled=True)
-    f_eval, z_eval = net.encode(s), net.predict(s)
+    f_eval = net.encode(s)
+    z_eval = net.outputs(f_eval)
     net.train()
     f, again = net.encode(s), net.encode(s)
     z, z_again = net.classify(f), net.classify(f)

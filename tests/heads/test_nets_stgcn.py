@@ -188,7 +188,7 @@ def test_a_branch_reads_its_feed_and_a_side_has_the_branches_of_its_feeds():
     moved = made.encode(dataclasses.replace(target, x={**target.x, "own": target.x["own"] + 1}))
     assert torch.equal(moved["B0"], f["B0"])
     assert not torch.equal(moved["B1"], f["B1"])
-    assert made.predict(target).keys() == {"feature_B0", "feature_B1"}
+    assert made.outputs(made.encode(target)).keys() == {"feature_B0", "feature_B1"}
     assert made.classify(f)["label"].shape == (6, 3)
     assert net(ONE).encode(side(ONE, "source")).keys() == {"B0", "B1"}  # one feed: both read it
 

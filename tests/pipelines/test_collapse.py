@@ -18,7 +18,7 @@ from tests.helpers.stores import manifest, run, write_all
 from tests.helpers.uneven import NORMS, write
 
 QUICK = ("net.dim=64", "steps=60")  # the recipe, in less time; narrower nets collapse sooner
-RAW = "preparation.units=none"  # the recipe of before
+RAW = ("preparation.units=none", "net.dropout_at=features")  # the recipe of before
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def test_the_recipe_of_a_folder_measures_units(folder):
 def test_the_recipe_stands_uneven_norms_and_a_collapse_is_told_with_its_cure(folder, tmp_path):
     """On raw features every modality dies; train-head, evaluate and the table say so, and their cure is one."""
     arguments = [str(folder), "--runs", str(tmp_path), "--only", "RNA (UDA)", "--seeds", "0"]
-    arguments += [word for setting in (*QUICK, RAW) for word in ("--set", setting)]
+    arguments += [word for setting in (*QUICK, *RAW) for word in ("--set", setting)]
     told = CliRunner().invoke(main, ["train-head", *arguments, "--workers", "1"])
     assert told.exit_code == 0
-    config = row(folder, "RNA (UDA)", *QUICK, RAW)
+    config = row(folder, "RNA (UDA)", *QUICK, *RAW)
     cure = "--set preparation.units=source"
     assert f"COLLAPSED: RNA (UDA) ({config.id}): the features of audio, flow, rgb have vanished" in told.stderr
     assert cure in told.stderr
