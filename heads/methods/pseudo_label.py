@@ -31,7 +31,7 @@ class Params:
     """Hyper-parameters of pseudo-labelling."""
 
     lambda_pl: float = within(1.25, 0)  #: λ, weight of the target's pseudo-labels [ours: the λ of XMC]
-    T: float = within(0.8, 0, 1, below=True)  #: T, confidence above which a row gets a label [paper: XMC]
+    T: float = within(0.8, 0, 1, below=True)  #: T, confidence above which a row gets a label [ours: XMC's T]
 
 
 class PseudoLabel(Method):

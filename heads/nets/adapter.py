@@ -49,7 +49,7 @@ class Params:
     """Size and shape of the adapter."""
 
     dim: int = within(1024, 1)  #: D, features per modality [ours]
-    act: str = "relu"  #: relu | none (for contrastive losses: after a ReLU cosines lie in [0, 1]) [paper: RNA]
+    act: str = "relu"  #: relu | none (for contrastive losses: after a ReLU cosines lie in [0, 1]) [ours]
     dropout: float = within(0.5, 0, 1, below=True)  #: share of features dropped in training [code: MM-SADA]
     fusion: str = "sum"  #: fusion of the modalities' scores: sum (MM-SADA, RNA) | mean (XMC) [code: MM-SADA]
     standardise: bool = False  #: standardise x_m over the source; in new runs take preparation.units=source [ours]

@@ -83,7 +83,7 @@ class Figure(NamedTuple):
 
 @cache
 def cells() -> tuple[Cell, ...]:
-    """Read published.csv: all cells of all papers, in the order in which they are printed."""
+    """Read published.csv: all cells of the papers' tables, in the order in which they are printed."""
     return tuple(Cell(*row) for row in _read("published.csv", Cell._fields))
 
 

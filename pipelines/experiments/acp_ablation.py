@@ -19,5 +19,7 @@ from pipelines.experiments._acp import SOURCES, ablations, table
 from pipelines.experiments._papers import published
 
 RUNS = table("msrvtt_msvd", ("msrvtt", "msvd"), ablations(SOURCES["msrvtt"].margin))
-NOTE = COMMON + " Printed L_R: the sum over B of Eq. 1, others the mean. The last row is ours, with τ = 0.1."
+NOTE = (
+    COMMON + ' The row "printed L_R" has the sum of Eq. 1, the other rows the mean. The last row is ours, with τ = 0.1.'
+)
 PUBLISHED = published("ACP", "Table 4", "Section 4.3")

@@ -7,7 +7,7 @@
 Stores, fidelity (exact), schedule and selection (last) are those of `mtran_ucf_hmdb`, and what is ours, such as three
 seeds, is the same. The report draws a curve for each λ.
 
-84 runs of 350 or 600 steps, about 35 hours on two cores, of which `mtran_ucf_hmdb` has done 12.
+84 runs of 350 or 600 steps, about 35 hours on two cores, of which `mtran_ucf_hmdb` has done 5.
 
 The values are those on the figure's axes. The middle value of each λ is the paper's on this data set: the row MTRAN.
 The paper prints its curves, not their numbers, so only source-only and MTRAN have published numbers, those of Table 2.

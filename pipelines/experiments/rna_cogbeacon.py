@@ -46,7 +46,10 @@ ROWS = {
     "RNA (DG)": Row(rna.Params()),
     "RNA (UDA)": Row(rna.Params(), target=True),
 }
-NOTE = "LABELS AND EEG FEATURES MAY DIFFER FROM THE PAPER'S: neither is published; see the dataset card."
+NOTE = (
+    "LABELS AND EEG FEATURES MAY DIFFER FROM THE PAPER'S: neither is published; see the dataset card. The paper quotes "
+    "MDANN, MCD, CBST and DLMM on other numbers of clips."
+)
 RUNS = runs(
     ROWS,
     permutations(("V1", "V2", "V3"), 2),

@@ -34,8 +34,8 @@ ROWS = {
     "AdaBN": Row(adabn.Params()),
     "MM-SADA": Row(mm_sada.Params(), target=True),
     "STCDA (surrogate)": Row(stcda.Params(), changes={"net": adapter.Params(act="none")}),
-    "CIA (surrogate)": Row(cia.Params()),
     "XMC final": Row(xmc.Params(), changes={"net": adapter.Params(act="none", fusion="mean")}),
+    "CIA (surrogate)": Row(cia.Params()),
     "RNA (DG)": Row(rna.Params()),
     "RNA (UDA)": Row(rna.Params(), target=True),
 }

@@ -12,8 +12,8 @@ Fidelity: adapter. The paper trains both I3D streams; here one layer per modalit
 differences between rows with the paper's, not the numbers themselves.
 
 From the paper: batch of 32, 6,000 steps at 0.01, in the second half at 0.001; λ, τ, δ and T; windows of RGB and flow
-drawn independently, five of them averaged in tests. From MM-SADA's code: 16 rows of each side in a batch, or 32 of the
-only side that a row sees; momentum, weight decay, and the selection, the mean of the last nine evaluations, 50 steps
+drawn independently. From MM-SADA's code: 16 rows of each side in a batch, or 32 of the only side that a row sees; five
+windows averaged in tests; momentum, weight decay, and the selection, the mean of the last nine evaluations, 50 steps
 apart. Ours: the adapter (1024 without a ReLU, dropout 0.5), h, three seeds, and weights of the rivals' losses that
 their files mark as ours. Nothing was tuned.
 

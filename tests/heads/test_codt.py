@@ -412,4 +412,6 @@ def test_the_code_differs_from_the_supplement_where_parameters_say_so():
     differ = {f.name for f in dataclasses.fields(Params) if getattr(CODE, f.name) != getattr(Params(), f.name)}
     assert differ == {"mask", "strong", "kmeans", "teacher_dropout"}
     lines = inspect.getsource(Params).splitlines()
-    assert {line.split(":")[0].strip() for line in lines if "code:" in line.partition("#:")[2].partition("[")[0]} == differ
+    assert {
+        line.split(":")[0].strip() for line in lines if "code:" in line.partition("#:")[2].partition("[")[0]
+    } == differ
