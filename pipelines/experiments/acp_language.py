@@ -46,8 +46,8 @@ RUNS = table(
     },
 )
 NOTE = (
-    "The language models other than Sentence-BERT, and the shift, are our choice: the paper's text does not name its own. "
-    "ACP is as printed, without a temperature (τ = 1). A caption is one vector of its language model; the paper uses CE's "
-    "encoder, with tokens and NetVLAD."
+    "The language models other than Sentence-BERT, and the shift, are our choice: the paper's text does not name its "
+    "own. ACP is as printed, without a temperature (τ = 1). A caption is one vector of its language model; the paper "
+    "uses CE's encoder, with tokens and NetVLAD."
 )
 PUBLISHED = {f"{name}, Sentence-BERT": {"msrvtt→msvd": TABLE_2[name]["msrvtt→msvd"]} for name in METHODS}

@@ -70,6 +70,6 @@ PUBLISHED = {**PRINTED, "supervised-target": EXCHANGED}
 QUOTED = ("supervised-target of TA3N", "source-only of SAVA", "supervised-target of SAVA")
 NOTE = (
     "The published numbers of supervised-target are exchanged: the paper prints {ucf→hmdb} for ucf→hmdb and {hmdb→ucf} "
-    "for hmdb→ucf, which are no shares of the test clips there. The published TA3N, TCoN and SAVA have no flow; here all "
-    "rows have both modalities."
+    "for hmdb→ucf, which are no shares of the test clips there. The published TA3N, TCoN and SAVA have no flow; here "
+    "all rows have both modalities."
 ).format(**PRINTED["supervised-target"])
