@@ -23,7 +23,7 @@ class Experiment:
     doc: str
     runs: tuple[RunConfig, ...]
     published: Published | None = None  #: numbers of the headline metric, or by metric; shares in per cent
-    quoted: tuple[str, ...] = ()  #: rows of `published` that no run makes; the table quotes them
+    quoted: tuple[str, ...] = ()  #: rows of `published` that no run makes; a table of all rows quotes them
     note: str = ""  #: remark for readers of the numbers, printed under the table in bold
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
@@ -146,6 +146,7 @@ class Experiment:
         return replace(
             self,
             runs=tuple(runs.values()),
+            quoted=() if only else self.quoted,
             earlier_ids=self.earlier_ids | self.by_id.keys(),
             settings=(*self.settings, *settings),
         )

@@ -104,10 +104,11 @@ def from_module(name: str, module: ModuleType) -> Experiment:
     data = getattr(module, "DATA", None)
     if data is not None:
         _check_data(data, module)
-    quoted = tuple(getattr(module, "QUOTED", ()))
+    quoted = getattr(module, "QUOTED", ())
+    _check_quoted(quoted, published, module)
     metric = getattr(module, "METRIC", "")
     doc = (module.__doc__ or "").strip()
-    experiment = Experiment(name, doc, tuple(runs), published, quoted, note, metric=metric, data=data)
+    experiment = Experiment(name, doc, tuple(runs), published, tuple(quoted), note, metric=metric, data=data)
     _check_metric(experiment, module)
     _check_published(experiment, module)
     return experiment
@@ -122,6 +123,18 @@ def _check_data(data: Any, module: ModuleType) -> None:
             raise ConfigError(f"{module.__file__}: DATA[{domain!r}]={names!r} must be a tuple of names of data")
 
 
+def _check_quoted(quoted: Any, published: Any, module: ModuleType) -> None:
+    """Check that QUOTED names rows of PUBLISHED, and no row of RUNS."""
+    if not isinstance(quoted, tuple | list) or not all(isinstance(row, str) for row in quoted):
+        raise ConfigError(
+            f'{module.__file__}: QUOTED must be a tuple of names of rows, such as ("SCAN",), not {quoted!r}'
+        )
+    made = {run.row for run in module.RUNS}
+    for row in quoted:
+        if row in made or not isinstance(published, dict) or row not in published:
+            raise ConfigError(f"{module.__file__}: QUOTED {row!r} must be a row of PUBLISHED that no run makes")
+
+
 def _check_metric(experiment: Experiment, module: ModuleType) -> None:
     """Check that METRIC is a metric of the experiment's task, or the score of a validator."""
     metric, task = experiment.metric, experiment.task
@@ -133,6 +146,8 @@ def _check_metric(experiment: Experiment, module: ModuleType) -> None:
         base = tasks.base_metric(metric)
     except ConfigError as error:
         raise ConfigError(f"{module.__file__}: METRIC: {error}") from None
+    if base in task.metrics and task.metrics[base].is_gain:
+        raise ConfigError(f"{module.__file__}: METRIC={metric!r} compares rows; name a metric that each run has")
     if base not in task.metrics and not base.startswith("validator/"):
         raise ConfigError(
             f"{module.__file__}: METRIC={metric!r} is no metric of {task.name}; choose from {', '.join(task.metrics)}"
@@ -148,9 +163,6 @@ def _check_published(experiment: Experiment, module: ModuleType) -> None:
     shape = f'{place} must be {{row: {{"D1→D2": per cent, ...}}, ...}}'
     if not isinstance(experiment.published, dict):
         raise ConfigError(f"{shape}, not {experiment.published!r}")
-    for row in experiment.quoted:
-        if row in experiment.rows or row not in experiment.published:
-            raise ConfigError(f"{module.__file__}: QUOTED {row!r} must be a row of PUBLISHED that no run makes")
     for row, numbers in experiment.published.items():
         if row not in (*experiment.rows, *experiment.quoted):
             fix = "; a row that no run makes is named in QUOTED"

@@ -147,7 +147,7 @@ def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, hea
             mean = Cell({}, (), _mean_of(numbers, cells))
             line = Line(row, "", "", label_free=True, cells=cells, mean=mean, gain=Cell({}, ()))
             waiting += [line] * has_published([line])
-    return (*(line for each in lines for line in (*before.get(rows[each.method], []), each)), *waiting)
+    return (*(line for each in lines for line in (*before.pop(rows[each.method], []), each)), *waiting)
 
 
 def _mean_of(published: Mapping[str, float], shifts: Collection[str]) -> float | None:

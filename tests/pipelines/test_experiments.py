@@ -265,6 +265,8 @@ def test_an_experiment_of_ones_own(tmp_path):
         ("()", "SCAN.*QUOTED"),
         ("('SCAN', 'source-only')", "QUOTED 'source-only'"),
         ("('SCAN', 'VSRN')", "QUOTED 'VSRN'"),
+        ("5", "QUOTED .*tuple.*5"),
+        ("'SCAN'", "QUOTED .*tuple.*'SCAN'"),
     ],
 )
 def test_rows_of_a_paper_that_no_run_makes_are_named(tmp_path, quoted, found):
@@ -383,6 +385,7 @@ def test_errors_in_files_name_the_line_for_any_form_of_the_path(tmp_path, monkey
         ),
         ("mistyped.py", f"{OWN} ; RUNS = (run(),); METRIC = 'top2'", "METRIC: no metric 'top2'"),
         ("task.py", f"{OWN} ; RUNS = (run(),); METRIC = 't2v/R@1'", r"METRIC='t2v/R@1' .*classification.*top1"),
+        ("gain.py", f"{OWN} ; RUNS = (run(),); METRIC = 'delta_acc'", "METRIC=.delta_acc. compares rows"),
         ("number.py", f"{OWN} ; RUNS = (run(),); METRIC = 5", "METRIC must be .*, not 5"),
         ("word.py", f"{OWN} ; RUNS = (run(),); PUBLISHED = {{'source-only': {{'mean': '3'}}}}", "='3' .*per cent"),
     ],

@@ -194,6 +194,16 @@ def test_rows_that_no_run_makes_are_quoted_where_the_paper_has_them():
     assert "TA3N" not in render(rows(toy), toy.changed(only=["source-only"]))
 
 
+def test_a_quoted_row_is_there_once_and_only_in_a_table_of_all_rows():
+    toy = experiment(published={row: {"mean": 40.0} for row in ("source-only", "SCAN", "RNA (UDA)")})
+    toy = replace(toy, quoted=("SCAN",))
+    twins = [replace(run, select="oracle") for run in toy.runs if run.row == "RNA (UDA)"]
+    text = render(rows(toy), replace(toy, runs=(*toy.runs, *twins)))
+    assert text.count("| SCAN") == 1
+    assert "RNA (UDA) (oracle)" in text
+    assert "SCAN" not in render(rows(toy), toy.changed(only=["source-only", "RNA (UDA)"]))
+
+
 def test_no_quoted_row_is_before_the_row_that_others_are_compared_with():
     numbers = {row: {"mean": 40.0} for row in ("SCAN", "source-only", "VSRN", "RNA (UDA)")}
     toy = replace(experiment(published=numbers), quoted=("SCAN", "VSRN"))
