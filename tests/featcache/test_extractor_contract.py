@@ -22,6 +22,8 @@ CHANGED = {
     "tbn-flow": {"method": "dis"},
     "vector": {"dims": 6},
 }
+#: whole networks of pictures, video and flow: the fast suite runs one of each kind, the streams of TBN and I3D
+SLOW = ("densenet161-places", "i3d-flow", "r2plus1d-34", "resnext101")
 TESTED_ELSEWHERE = {
     "hf": "has no model of its own: test_extractors_hf.py makes some",
     "sentence-bert": "its default model has to be fetched: test_extractors_sentence_bert.py runs another",
@@ -29,7 +31,10 @@ TESTED_ELSEWHERE = {
 
 
 class TestExtractors(ExtractorTests):
-    @pytest.fixture(scope="class", params=extractors.names())
+    @pytest.fixture(
+        scope="class",
+        params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in extractors.names()],
+    )
     @classmethod
     def extractor(cls, request):
         if request.param in TESTED_ELSEWHERE:
