@@ -193,7 +193,7 @@ def write_store(folder, name, store, domains, failing=()):
         pytest.param(MAIN, "skeletics", "pkummd", [], marks=pytest.mark.slow),
         pytest.param(MAIN, "ntu60", "skeletics", [], marks=pytest.mark.slow),
         pytest.param(MAIN, "ntu60plus", "pkummd", [], marks=pytest.mark.slow),
-        (KINECT, "utk", "msr", []),
+        pytest.param(KINECT, "utk", "msr", [], marks=pytest.mark.slow),
         pytest.param(KINECT, "utk", "florence", [], marks=pytest.mark.slow),
         pytest.param(KINECT, "msr", "florence", [], marks=pytest.mark.slow),
     ],

@@ -74,7 +74,7 @@ def no_waiting():
         yield
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("job", JOBS)
 def test_killed_at_any_line(tmp_path, job, kills):
     write = JOBS[job]
