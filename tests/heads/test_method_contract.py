@@ -21,7 +21,7 @@ EACH_SIDE_ALONE = (  #: methods that see both sides, and compare none with the o
 class TestMethods(MethodTests):
     """All files whose methods see one side, or compare the sides, on the richest spec of each task."""
 
-    one_label: ClassVar = False  #: on the spec of one label kind instead
+    one_label: ClassVar = False  #: True: only on the spec of one label kind; False: on all others
 
     @classmethod
     def problems(cls):
@@ -46,14 +46,14 @@ class TestMethodsThatCompareNothing(TestMethods):
 
 @pytest.mark.slow
 class TestMethodsOnOneLabel(TestMethods):
-    """The first ones on less."""
+    """The same files on the spec of one label kind."""
 
     one_label = True
 
 
 @pytest.mark.slow
 class TestMethodsThatCompareNothingOnOneLabel(TestMethodsThatCompareNothing):
-    """The others on less."""
+    """The others on the spec of one label kind."""
 
     one_label = True
 
