@@ -1,7 +1,8 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
@@ -10,6 +11,16 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: tensors are small here, and threads would wait
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector away from the modules and the thousands of tests: they stay until the end."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)

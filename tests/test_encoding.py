@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 from tests.conftest import ROOT
-from tests.test_layers import FILES
+from tests.test_layers import FILES, tree_of
 
 TEXT = {"read_text", "write_text"}
 OPENED_ELSEWHERE = {
@@ -25,7 +24,7 @@ OPENED_ELSEWHERE = {
 
 def without_encoding(path):
     """Every call of a file that opens text in the encoding of the locale."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
             continue
         function = node.func
@@ -39,9 +38,8 @@ def without_encoding(path):
                 yield node.lineno
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_files_of_text_name_their_encoding(path):
-    assert list(without_encoding(path)) == []
+def test_files_of_text_name_their_encoding():
+    assert [f"{path} line {line}" for path in FILES for line in without_encoding(path)] == []
 
 
 COMMANDS = """

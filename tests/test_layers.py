@@ -1,9 +1,11 @@
 """Who may import whom: the table of docs/architecture.md, checked on every file."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,12 @@ MODULES = {module_of(path): path for path in FILES}
 LAZY = {f"featcache.{name}": module for name, module in featcache._HOME.items()}  #: public name -> its module
 
 
+@functools.cache
+def tree_of(path):
+    """The syntax tree of a file. Do not change it: tests share it."""
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
 def named(tree):
     """The modules that a file names in strings, as for importlib; f"a.b.{name}" names all public modules of a.b.
 
@@ -61,37 +69,42 @@ def named(tree):
                 yield from (module for module in MODULES if re.fullmatch(rf"{re.escape(package)}\.[a-z]\w*", module))
 
 
+@functools.cache
 def imports(path):
     """Every module that a file imports, at any depth of nesting, or names in a string; dotted."""
-    tree = ast.parse((ROOT / path).read_text())
-    yield from named(tree)
+    tree = tree_of(path)
+    modules = [*named(tree)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} line {node.lineno}: relative imports hide where a name comes from"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return modules
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_point_one_way(path):
-    package = path.parts[0]
-    for module in imports(path):
+def imported(files=FILES):
+    """(file, module) for every import of these files."""
+    return [(path, module) for path in files for module in imports(path)]
+
+
+def test_imports_point_one_way():
+    for path, module in imported():
+        package = path.parts[0]
         parts = module.split(".")
         # featcache.testing is the one place to look for all contracts, so its __init__ names those of heads, too
         allowed = path.parts == ("featcache", "testing", "__init__.py") and parts[:2] == ["heads", "testing"]
         assert parts[0] not in FORBIDDEN[package] or allowed, f"{path} imports {module}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_only_contract_tests_need_pytest(path):
-    for module in imports(path):
+def test_only_contract_tests_need_pytest():
+    for path, module in imported():
         parts = module.split(".")
         of_tests = parts[0] == "pytest" or (*parts[:2],) in TESTING
         assert not of_tests or path.parts[:2] in TESTING, f"{path} imports {module}"
 
 
+@functools.cache
 def arrows():
     """Module -> the modules that it imports, at any depth: inside functions, under TYPE_CHECKING and by a string, too.
 
@@ -101,7 +114,7 @@ def arrows():
     """
     graph = {}
     for module, path in MODULES.items():
-        tree = ast.parse((ROOT / path).read_text())
+        tree = tree_of(path)
         graph[module] = set(named(tree)) - {module}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -134,9 +147,9 @@ def of_rooms(graph):
     return rooms
 
 
-@pytest.mark.parametrize("graph", [arrows(), of_rooms(arrows())], ids=["modules", "rooms"])
+@pytest.mark.parametrize("graph", [arrows, lambda: of_rooms(arrows())], ids=["modules", "rooms"])
 def test_no_circle_of_imports(graph):
-    for circle in circles(graph):
+    for circle in circles(graph()):
         raise AssertionError(f"imports in a circle: {sorted(circle)}")
 
 
@@ -155,20 +168,21 @@ def test_imports_by_a_string_are_seen():
     assert "featcache" not in graph["pipelines.data.tiers"]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parts[:2] == ("heads", "methods")], ids=str)
-def test_no_method_imports_another(path):
-    for module in imports(path):
+def test_no_method_imports_another():
+    for path, module in imported([p for p in FILES if p.parts[:2] == ("heads", "methods")]):
         parts = module.split(".")
         own = len(parts) < 3 or parts[2] in ("Method", path.stem) or parts[2].startswith("_")  # _helpers are shared
         foreign = parts[:2] == ["heads", "methods"] and not own
         assert not foreign or path.stem == "__init__", f"{path} imports {module}"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] == "pipelines"], ids=str)
-def test_rooms_import_lower_rooms_only(path):
-    own = path.with_suffix("").parts[1]
-    assert own in (*ROOMS, "__init__"), f"{path} is in no room; add its room to ROOMS, where its imports allow"
-    for module in imports(path):
+def test_rooms_import_lower_rooms_only():
+    files = [p for p in FILES if p.parts[0] == "pipelines"]
+    for path in files:
+        own = path.with_suffix("").parts[1]
+        assert own in (*ROOMS, "__init__"), f"{path} is in no room; add its room to ROOMS, where its imports allow"
+    for path, module in imported(files):
+        own = path.with_suffix("").parts[1]
         parts = module.split(".")
         if parts[0] == "pipelines" and len(parts) > 1 and parts[1] in ROOMS and parts[1] != own:
             assert ROOMS.index(parts[1]) < ROOMS.index(own), f"{path} imports {module}, which is a higher room"
@@ -176,7 +190,7 @@ def test_rooms_import_lower_rooms_only(path):
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if (ROOT / "pipelines" / room).is_dir()])
 def test_a_room_begins_with_its_input_and_output(room):
-    first = ast.get_docstring(ast.parse((ROOT / "pipelines" / room / "__init__.py").read_text())).splitlines()[0]
+    first = ast.get_docstring(tree_of(Path("pipelines", room, "__init__.py"))).splitlines()[0]
     assert re.search(r"\w -> \w", first), f"pipelines/{room}/__init__.py begins with no 'input -> output': {first!r}"
 
 
@@ -202,21 +216,20 @@ def test_questions_for_the_task_are_seen():
     assert not any(map(asks_for_the_task, ("tasks == {}", "assert isinstance(net, Retrieval)", "x == multitask")))
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_modules_have_a_docstring_and_short_functions(path):
-    tree = ast.parse((ROOT / path).read_text())
-    assert (ROOT / path).stat().st_size == 0 or ast.get_docstring(tree), f"{path} has no docstring"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            lines = node.end_lineno - node.lineno + 1
-            assert lines <= 60, f"{path} line {node.lineno}: {node.name} has {lines} lines; at most 60"
+def test_modules_have_a_docstring_and_short_functions():
+    for path in FILES:
+        tree = tree_of(path)
+        assert (ROOT / path).stat().st_size == 0 or ast.get_docstring(tree), f"{path} has no docstring"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= 60, f"{path} line {node.lineno}: {node.name} has {lines} lines; at most 60"
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_what_is_private_stays_in_its_room(path):
+def test_what_is_private_stays_in_its_room():
     """A room is a folder such as featcache/store: no other room imports its `_format`, or any `_name` of its files."""
-    room = module_of(path).split(".")[:2]
-    for module in imports(path):
+    for path, module in imported():
+        room = module_of(path).split(".")[:2]
         parts = module.split(".")
         private = any(part.startswith("_") and not part.startswith("__") for part in parts)
         assert not (parts[0] in FORBIDDEN and private) or parts[:2] == room, f"{path} imports {module}"
@@ -227,7 +240,7 @@ def test_no_open_ended_keyword_arguments():
     # click hands a command its options by keyword; those of runs are RunConfig's, which refuses others at once
     allowed = {"with_job", "runs"}
     for path in FILES:
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None:
                 assert node.name in allowed, f"{path} line {node.lineno}: {node.name}(**{node.args.kwarg.arg})"
 

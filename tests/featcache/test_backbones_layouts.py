@@ -34,10 +34,10 @@ LAYOUTS = [
     ("bninception", "tbn-flow", 10, functools.partial(tbn, "flow")),
     ("bninception", "tbn-audio", 1, functools.partial(tbn, "spec")),
     ("bninception", "tbn-flow", 10, old_tsn),
-    ("resnext101", "resnext101", 3, untouched),
+    pytest.param("resnext101", "resnext101", 3, untouched, marks=pytest.mark.slow),
     ("densenet161", "densenet161", 3, untouched),
     ("densenet161", "densenet161", 3, places365),
-    ("r2plus1d-34", "r2plus1d-34", 3, untouched),
+    pytest.param("r2plus1d-34", "r2plus1d-34", 3, untouched, marks=pytest.mark.slow),
 ]
 
 

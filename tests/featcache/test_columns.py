@@ -65,8 +65,18 @@ def table(rows):
     return External(IDS, lambda k: rows[k])
 
 
-@pytest.mark.parametrize("key", ["label", "timestamps", "onehot", "y_true"])
-@pytest.mark.parametrize("name", [name for name in bridges.names() if "several" in bridges.load(name).KEEPS])
+SEVERAL = [name for name in bridges.names() if "several" in bridges.load(name).KEEPS]
+KEYS = ["label", "timestamps", "onehot", "y_true"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [  # the fast suite has every bridge and every key
+        pytest.param(name, key, marks=() if key == "label" or name == SEVERAL[0] else pytest.mark.slow)
+        for name in SEVERAL
+        for key in KEYS
+    ],
+)
 def test_every_bridge_leaves_such_keys_out_names_them_and_takes_them_by_name(tmp_path, name, key):
     file, bridge = tmp_path / "file", bridges.load(name)
     bridge.write(file, {"rgb": table(NOISE), key: table(NOISE[:, :, :2])})

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from featcache import extractors
 from featcache.errors import ConfigError
@@ -22,20 +23,48 @@ CHANGED = {
     "tbn-flow": {"method": "dis"},
     "vector": {"dims": 6},
 }
+#: large networks: the fast suite checks all but their rows, and the rows of TBN's streams and I3D
+SLOW = ("densenet161-places", "i3d-flow", "r2plus1d-34", "resnext101")
 TESTED_ELSEWHERE = {
     "hf": "has no model of its own: test_extractors_hf.py makes some",
     "sentence-bert": "its default model has to be fetched: test_extractors_sentence_bert.py runs another",
 }
 
 
+def load(name):
+    params = dataclasses.replace(extractors.default_params(name), **CHANGED.get(name, {}))
+    return extractors.load(name, params)
+
+
+class TestLargeNetworks(ExtractorTests):
+    """Tests that need no rows, of the networks whose rows are checked in the slow suite: nothing is built."""
+
+    @pytest.fixture(scope="class", params=SLOW)
+    @classmethod
+    def extractor(cls, request):
+        extractor = load(request.param)
+        extractor.build = torch.nn.Identity
+        return extractor.ready(Runtime("untrained"))
+
+    @pytest.fixture
+    def rows(self):
+        pytest.skip("the slow suite has its rows")
+
+    @pytest.fixture
+    def one_by_one(self):
+        pytest.skip("the slow suite has its rows")
+
+
 class TestExtractors(ExtractorTests):
-    @pytest.fixture(scope="class", params=extractors.names())
+    @pytest.fixture(
+        scope="class",
+        params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in extractors.names()],
+    )
     @classmethod
     def extractor(cls, request):
         if request.param in TESTED_ELSEWHERE:
             pytest.skip(TESTED_ELSEWHERE[request.param])
-        params = dataclasses.replace(extractors.default_params(request.param), **CHANGED.get(request.param, {}))
-        return extractors.load(request.param, params).ready(Runtime("untrained"))
+        return load(request.param).ready(Runtime("untrained"))
 
     def test_modality_is_one_of_ours(self, extractor):
         assert extractor.name in extractors.names()

@@ -105,9 +105,12 @@ def test_one_manifest_needs_no_matching(tmp_path, monkeypatch):
     check(join({"emg": stores["emg"]}), ["a", "bf", "ds"])
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.lists(st.lists(st.sampled_from("abcdefgs"), min_size=1, unique=True), min_size=1, max_size=3), st.data())
-def test_joins_equal_naive_ones(tmp_path_factory, ids, data):
+any_ids = given(
+    st.lists(st.lists(st.sampled_from("abcdefgs"), min_size=1, unique=True), min_size=1, max_size=3), st.data()
+)
+
+
+def equals_a_naive_one(tmp_path_factory, ids, data):
     folder = tmp_path_factory.mktemp("joins")
     stores = {m: write(folder, m, clips(own_ids)) for m, own_ids in zip(SHAPES, ids, strict=False)}
     how = data.draw(st.sampled_from(["inner", "outer"]))
@@ -122,6 +125,12 @@ def test_joins_equal_naive_ones(tmp_path_factory, ids, data):
     else:
         with pytest.raises(StoreError, match="no clip is in all .*: rgb has '"):
             join(stores, how)
+
+
+test_joins_equal_naive_ones = settings(deadline=None, max_examples=7)(any_ids(equals_a_naive_one))
+test_many_joins_equal_naive_ones = pytest.mark.slow(
+    settings(deadline=None, max_examples=70)(any_ids(equals_a_naive_one))
+)
 
 
 @pytest.mark.parametrize(

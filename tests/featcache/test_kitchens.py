@@ -173,6 +173,7 @@ def test_another_seed_replaces_the_clips_and_nothing_else(tmp_path, few):
     assert (tmp_path / "loft" / "holiday.mp4").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_no_byte(tmp_path, few):
     one, two = (kitchens.build(tmp_path / str(n), workers=n) for n in (1, 2))
     assert one.clips == two.clips

@@ -129,8 +129,7 @@ def test_a_shard_begins_with_its_rows(store):
     assert np.array_equal(payload, store.features[:4])
 
 
-@settings(deadline=None, max_examples=25)
-@given(
+any_store = given(
     n=st.integers(1, 40),
     windows=st.integers(1, 3),
     shape=st.lists(st.integers(1, 4), max_size=3).map(tuple),
@@ -138,7 +137,9 @@ def test_a_shard_begins_with_its_rows(store):
     block=st.sampled_from([1, 2, 8, 32]),
     data=st.data(),
 )
-def test_own_shards_equal_zarrs(tmp_path_factory, n, windows, shape, dtype, block, data):
+
+
+def own_shards_equal_zarrs(tmp_path_factory, n, windows, shape, dtype, block, data):
     """What zarr-python itself would write, read back by zarr-python: equal arrays, whatever the shapes."""
     path = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
@@ -150,6 +151,12 @@ def test_own_shards_equal_zarrs(tmp_path_factory, n, windows, shape, dtype, bloc
             fill(writer, values)
         assert np.array_equal(zarr.open_array(path / "s.zarr" / "features")[:], values.astype(dtype))
         assert problems(path / "s.zarr") == []
+
+
+test_own_shards_equal_zarrs = settings(deadline=None, max_examples=8)(any_store(own_shards_equal_zarrs))
+test_many_shards_equal_zarrs = pytest.mark.slow(
+    settings(deadline=None, max_examples=80)(any_store(own_shards_equal_zarrs))
+)
 
 
 @pytest.mark.parametrize("row_bytes", [2, 30, 768, 5_670, 10_240, 30_720, 204_800, 100 << 20])
@@ -703,7 +710,7 @@ def test_check_names_failed_clips(store):
     assert problems(store.path) == ["clip '001' failed: broken: é"]
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_check_finds_a_flip_of_any_byte(store, every):
     """Every byte of every file, one at a time; a flip in the shape or format may also make `open` refuse."""
     for path in sorted(p for p in store.path.rglob("*") if p.is_file()):

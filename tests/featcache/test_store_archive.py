@@ -67,15 +67,16 @@ def test_unpacked_is_the_original(store, packed, tmp_path):
     assert files(tmp_path / "twice.zarr") == files(packed)
 
 
-@settings(deadline=None, max_examples=12)
-@given(
+any_shape = given(
     n=st.integers(1, 40),
     shape=st.lists(st.integers(1, 4), max_size=3).map(tuple),
     dtype=st.sampled_from(["float16", "float32"]),
     block=st.sampled_from([1, 4, 32, 64]),
     zeros=st.integers(0, 40),
 )
-def test_every_shape_comes_back(tmp_path_factory, n, shape, dtype, block, zeros):
+
+
+def comes_back(tmp_path_factory, n, shape, dtype, block, zeros):
     path = tmp_path_factory.mktemp("shapes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_format.Layout, "block_rows", block)
@@ -90,6 +91,10 @@ def test_every_shape_comes_back(tmp_path_factory, n, shape, dtype, block, zeros)
         plain, packed = FeatureStore.open(path / "s.zarr"), FeatureStore.open(path / "a.zarr")
         assert packed.features.tobytes() == plain.features.tobytes()
         assert zarr.open_group(path / "a.zarr", mode="r")["features"][:].tobytes() == plain.features.tobytes()
+
+
+test_shapes_come_back = settings(deadline=None, max_examples=4)(any_shape(comes_back))
+test_many_shapes_come_back = pytest.mark.slow(settings(deadline=None, max_examples=50)(any_shape(comes_back)))
 
 
 def test_an_archive_reads_as_the_store(store, packed):

@@ -138,5 +138,5 @@ def test_rows_without_direction_and_opposite_ones_stay_finite():
 
 
 def test_gradients_are_those_of_finite_differences():
-    s, t = rows(0, 4).requires_grad_(), rows(1, 3).requires_grad_()
+    s, t = rows(0, 3).requires_grad_(), rows(1, 2).requires_grad_()
     assert torch.autograd.gradcheck(divergence, (s, t))

@@ -19,7 +19,13 @@ EACH_SIDE_ALONE = (  #: methods that see both sides, and compare none with the o
 
 
 class TestMethods(MethodTests):
-    """All files whose methods see one side, or compare the sides."""
+    """All files whose methods see one side, or compare the sides, on the richest spec of each task."""
+
+    one_label: ClassVar = False  #: True: only on the spec of one label kind; False: on all others
+
+    @classmethod
+    def problems(cls):
+        return (problem for problem in super().problems() if problem[3].endswith(", one label") == cls.one_label)
 
     @classmethod
     def modules(cls):
@@ -36,6 +42,20 @@ class TestMethodsThatCompareNothing(TestMethods):
     """The others."""
 
     compares_sides = False
+
+
+@pytest.mark.slow
+class TestMethodsOnOneLabel(TestMethods):
+    """The same files on the spec of one label kind."""
+
+    one_label = True
+
+
+@pytest.mark.slow
+class TestMethodsThatCompareNothingOnOneLabel(TestMethodsThatCompareNothing):
+    """The others on the spec of one label kind."""
+
+    one_label = True
 
 
 class TestAdversariesOfXmc(MethodTests):

@@ -502,7 +502,10 @@ def test_mistakes_on_the_command_line(clip_folder, monkeypatch, arguments, code,
 COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
 
 
-@pytest.mark.parametrize("closing", ["2>&-", "1>&- 2>&-", "2>/dev/full", "<&- 2>&-"])
+CLOSING = ["<&- 2>&-", *(pytest.param(how, marks=pytest.mark.slow) for how in ("2>&-", "1>&- 2>&-", "2>/dev/full"))]
+
+
+@pytest.mark.parametrize("closing", CLOSING)
 def test_stderr_that_cannot_be_written_to_stops_nothing(clip_folder, closing):
     """Nor does a file of ours get the number of a closed stream, on which decoders print."""
     content = (clip_folder / "1.mp4").read_bytes()

@@ -185,17 +185,18 @@ def write_store(folder, name, store, domains, failing=()):
             writer.done(row, rng.normal(size=(1, 3, 8, V, 2)).astype(np.float32), np.zeros(1), np.ones(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "source", "target", "printed"),
     [
         (TABLE, "kinetics", "ntu60", ["10.4", "12.1", "13.9"]),  # in the plane
-        pytest.param(TABLE, "gym", "skeletics", ["18.7", "21.8", "23.4"], marks=pytest.mark.slow),
-        pytest.param(MAIN, "skeletics", "pkummd", [], marks=pytest.mark.slow),
-        pytest.param(MAIN, "ntu60", "skeletics", [], marks=pytest.mark.slow),
-        pytest.param(MAIN, "ntu60plus", "pkummd", [], marks=pytest.mark.slow),
+        (TABLE, "gym", "skeletics", ["18.7", "21.8", "23.4"]),
+        (MAIN, "skeletics", "pkummd", []),
+        (MAIN, "ntu60", "skeletics", []),
+        (MAIN, "ntu60plus", "pkummd", []),
         (KINECT, "utk", "msr", []),
-        pytest.param(KINECT, "utk", "florence", [], marks=pytest.mark.slow),
-        pytest.param(KINECT, "msr", "florence", [], marks=pytest.mark.slow),
+        (KINECT, "utk", "florence", []),
+        (KINECT, "msr", "florence", []),
     ],
 )
 def test_every_row_trains_and_stands_in_the_table(tmp_path, monkeypatch, table, source, target, printed):

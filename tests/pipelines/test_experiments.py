@@ -566,6 +566,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(stores, tmp_path):
     assert outcome.note.startswith("Not a directory")
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_logs_as_one(stores, tmp_path):
     configs = [run(), run(seed=1), run(method=rna.Params(), target="night")]
     alone = engine.run_all(configs, stores, tmp_path / "alone")

@@ -625,7 +625,8 @@ def test_spec_says_one_window_of_means(stores):
 # -------------------------------------------------------------------------------------------------- larger than memory
 
 
-@pytest.mark.parametrize("gib", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("gib", [1, 50])
 def test_reading_what_is_larger_than_memory_takes_little(gib, tmp_path):
     """A store of holes, swept whole and drawn from; in a process of its own, with blocks of the usual size."""
     code = f"""

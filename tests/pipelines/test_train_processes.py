@@ -81,6 +81,8 @@ def test_one_signal_ends_it_and_the_same_command_goes_on(stores, tmp_path, how, 
     assert not any((runs / config.id).exists() or claim_of(runs / config.id).exists() for config in begun)
     outcomes = engine.run_all(finished, stores, runs)
     assert [outcome.status for outcome in outcomes] == ["kept", "kept"]
+    alone = engine.run_all(finished, stores, tmp_path / "alone")  # in this process
+    assert [Run.open(o.folder).log() for o in alone] == [Run.open(o.folder).log() for o in outcomes]
 
 
 @pytest.mark.slow
@@ -151,7 +153,8 @@ def together(path, configs, stores, runs, workers):
     return [counts(stderr) for _, stderr in ended], [Run.open(runs / config.id).log() for config in configs]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_two_processes_share_the_runs(stores, tmp_path, workers):
     path, configs = experiment(tmp_path, quick=4, later=2)
     both, logs = together(path, configs, stores, tmp_path / "runs", workers)
