@@ -58,9 +58,8 @@ def counts(stderr):
 SIGNALS = [("SIGINT to all", 130), ("SIGINT", 130), ("SIGTERM", 143), ("SIGTERM to all", 143)]
 
 
-@pytest.mark.parametrize(
-    ("how", "code"), [SIGNALS[0], *(pytest.param(*signal, marks=pytest.mark.slow) for signal in SIGNALS[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), SIGNALS)
 def test_one_signal_ends_it_and_the_same_command_goes_on(stores, tmp_path, how, code):
     path, configs = experiment(tmp_path, quick=2, endless=2)
     runs = tmp_path / "runs"
