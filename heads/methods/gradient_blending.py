@@ -28,6 +28,7 @@ Shapes: H heads, J label kinds.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, stack
@@ -45,6 +46,7 @@ class Params:
     """Hyper-parameters of Gradient Blending."""
 
     weights: dict[str, float] = field(default_factory=dict)  #: w_k of "audio:verb" ..; empty: G_k / O_k² [paper]
+    per_modality: ClassVar[bool] = True  #: fixed: tables compare it with the source-only row that has this setting
 
 
 class GradientBlending(Method):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,11 +30,22 @@ class Experiment:
     settings: tuple[str, ...] = ()  #: settings "a.b=value" that `changed` has applied
     metric: str = ""  #: metric of its table, that of its published numbers; "": the headline of its task
     data: Data | None = None  #: data behind its domains, besides those of the manifests that we build (`_data.BEHIND`)
+    unchanged: "Experiment | None" = field(default=None, repr=False)  #: the experiment before `changed`; None: itself
 
     @property
     def rows(self) -> tuple[str, ...]:
         """Names of the table's rows, in order."""
         return tuple(dict.fromkeys(run.row for run in self.runs if run.row))
+
+    @property
+    def rows_shown(self) -> dict[str, str]:
+        """Row as tables show it, such as "RNA (oracle)" -> its name."""
+        return {run.row_shown: run.row for run in self.runs if run.row}
+
+    @property
+    def whole(self) -> "Experiment":
+        """The experiment with all its rows, as before `changed`: published gains are over rows of it."""
+        return self.unchanged or self
 
     @property
     def task(self) -> tasks.Task:
@@ -149,6 +160,7 @@ class Experiment:
             quoted=() if only else self.quoted,
             earlier_ids=self.earlier_ids | self.by_id.keys(),
             settings=(*self.settings, *settings),
+            unchanged=self.whole,
         )
 
 

@@ -34,8 +34,9 @@ reads these features, takes 128 of the source in any case. Classes without clips
 Rows: L_g and L_c without "UDA" see only the source. We read the paper's list of UDA rows as: L_g; L_g + L_c; with
 L_mod, which is its L_RNA (Eq. 3); and L_RNA with L_d, L_IM, or both. RNA (UDA) is the whole objective (Sec. 3.6), the
 paper's "Our (UDA)". The last row of Table 1 is L_RNA (UDA), without L_d and L_IM. Its L_g we read as the row without a
-target. Table 1 also prints by how many per cent the CVs (source, target, both) are lower than those of source-only, as
-our column "change" does: 29.3, -59.8, -2.1 with L_g; 40.4, -28.7, 20.1 with DG; 61.0, 22.7, 50.7 with L_RNA.
+target. Table 1 also prints by how many per cent the CVs (source, target, both) are lower than those of source-only:
++29.3, -59.8, -2.1 with L_g; +40.4, -28.7, +20.1 with DG; +61.0, +22.7, +50.7 with L_RNA. Our column "change" has the
+opposite sign: a CV that is 29.3 % lower is -29 %.
 
 ΔAcc is the mean over verb, noun and action of the gain over source-only.
 """

@@ -7,11 +7,12 @@
 Stores, settings and selection (last) are those of `rna_epic100`; runs of both tables are trained once. All rows use
 RNA's net, which is exact for RNA and source-only. The paper does not state the nets of the other methods, so their
 fidelity is adapter. It gives each of them a source-only row of its own, which this table quotes, and takes ΔAcc over
-these; our gains are over our source-only.
+these; our gains are over our source-only, so their published ΔAcc is not comparable with ours.
 
-"per modality" is the paper's †; ΔAcc of RNA (DG), per modality, is over source-only, per modality. RNA (UDA) is the
-whole objective, with L_d and L_IM. Weights of Gradient Blending are measured on a tenth of the source that is held out,
-because the paper states none for flow. TA3N's own code joins the modalities first (heads/methods/ta3n.py).
+"per modality" is the paper's †; ΔAcc of RNA (DG), per modality, and of Gradient Blending, which also classifies from
+each single modality, is over source-only, per modality. RNA (UDA) is the whole objective, with L_d and L_IM. Weights of
+Gradient Blending are measured on a tenth of the source that is held out, because the paper states none for flow. TA3N's
+own code joins the modalities first (heads/methods/ta3n.py).
 
 30 runs of 3,780 steps, about 39 hours on two cores, of which `rna_epic100` has done 10.
 """

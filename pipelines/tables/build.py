@@ -3,6 +3,7 @@
 A table is a pure function of an experiment, which plans the cells, and of result rows, which fill them. Cells are mean
 ± sample standard deviation (ddof 1) over seeds. Means over shifts, and gains over the first row, are computed per seed
 first, so their ± is over seeds too. Missing results are named below the table; no mean is taken over an incomplete set.
+A published gain is shown only next to ours over the same row, so not where `--only` leaves out the paper's first row.
 
     build(rows, experiment)  -> Table      all numbers; the report uses it too
     render(rows, experiment) -> str        Markdown that also lines up in a terminal, CSV, or LaTeX
@@ -25,8 +26,8 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
-from pipelines.tables.deltas import DELTA_ACC, averaged_metrics, baselines, gains
-from pipelines.tables.deltas import note as baselines_note
+from pipelines.tables.deltas import DELTA_ACC, as_published, averaged_metrics, baselines, gains
+from pipelines.tables.deltas import notes as notes_on_baselines
 from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines.tables.notes import (
     SEEN,
@@ -84,12 +85,15 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         )
     shifts = tuple(dict.fromkeys(shift for _, shift in planned))
     lines: list[Line] = []
+    rows_of = experiment.rows_shown
     for method in dict.fromkeys(method for method, _ in planned):
         runs = {shift: planned.get((method, shift), {}) for shift in shifts}
         configs = [run for run in experiment.runs if run.row_shown == method]
-        published = experiment.published_numbers(configs[0].row, metric, metric == headline)
+        published = experiment.published_numbers(rows_of[method], metric, metric == headline)
         line = _line(method, experiment, configs, runs, results, published)
-        gain = replace(_gain(line.mean, lines[0].mean if lines else line.mean), published=published.get("gain"))
+        base = lines[0] if lines else line
+        same = rows_of[base.method] == experiment.whole.rows[0]
+        gain = replace(_gain(line.mean, base.mean), published=published.get("gain") if same else None)
         lines.append(replace(line, gain=gain))
     shown = _with_quoted(lines, experiment, metric, metric == headline)
     late = outdated([row for row in all_rows if row.metric in names], experiment)
@@ -114,17 +118,17 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
             measured.setdefault(row.run, {})[row.metric] = replace(row, metric=DELTA_ACC)
     results = {run: found[metrics[0]] for run, found in measured.items() if len(found) == len(metrics)}
     over = baselines(experiment)
-    lines = []
+    same, lines = as_published(experiment, over), []
     for line, cells in zip(tables[0].lines, gains(tables, over).values(), strict=True):
-        name = next(run.row for run in experiment.runs if run.row_shown == line.method)
-        published = experiment.published_numbers(name, DELTA_ACC, headline=False)
+        name = experiment.rows_shown[line.method]
+        published = experiment.published_numbers(name, DELTA_ACC, headline=False) if line.method in same else {}
         cells = {shift: replace(cell, published=published.get(shift)) for shift, cell in cells.items()}
         mean = replace(_mean(cells.values()), published=_mean_of(published, cells))
         lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
     shown, planned = _with_quoted(lines, experiment, DELTA_ACC, headline=False), planned_runs(experiment)
     late = outdated([row for row in rows if row.metric in metrics], experiment)
     below = [*damaged(rows), *late, *notes(experiment, DELTA_ACC, shown, planned, results), *_stray(rows, experiment)]
-    below = sorted([baselines_note(over), *below], key=lambda note: not note.loud)
+    below = sorted([*notes_on_baselines(experiment, over), *below], key=lambda note: not note.loud)
     return Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, tuple(below))
 
 
@@ -136,7 +140,7 @@ def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, hea
     """
     before: dict[str, list[Line]] = {}  # row of a run -> quoted rows
     waiting: list[Line] = []
-    rows = {run.row_shown: run.row for run in experiment.runs}
+    rows = experiment.rows_shown
     for row in experiment.published or {}:
         if row not in experiment.quoted:
             if lines and row != rows[lines[0].method]:

@@ -6,8 +6,9 @@ It belongs to a table and not to a run, because the baseline is another run: tha
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 
 from featcache.errors import ConfigError
 from featcache.wording import first
@@ -47,15 +48,7 @@ def baselines(experiment: Experiment) -> dict[str, str]:
     where both methods have them, such as `per_modality`. If there is none, it is the table's first row. ConfigError if
     every row is a baseline.
     """
-    configs: dict[str, RunConfig] = {}  # row -> its first run
-    for run in experiment.runs:
-        if run.row:
-            configs.setdefault(run.row_shown, run)
-    plain = [row for row, run in configs.items() if _is_source_only(run)]
-    over = {
-        row: next((base for base in plain if _comparable(run, configs[base])), next(iter(configs)))
-        for row, run in configs.items()
-    }
+    over = _baselines(experiment)
     if all(row == base for row, base in over.items()):
         raise ConfigError(
             f"{DELTA_ACC} compares rows, but {experiment.name!r} has no row to compare with {first(over)}; keep the "
@@ -64,16 +57,44 @@ def baselines(experiment: Experiment) -> dict[str, str]:
     return over
 
 
+def _baselines(experiment: Experiment) -> dict[str, str]:
+    """Return row -> its baseline."""
+    configs: dict[str, RunConfig] = {}  # row -> its first run
+    for run in experiment.runs:
+        if run.row:
+            configs.setdefault(run.row_shown, run)
+    plain = [row for row, run in configs.items() if _is_source_only(run)]
+    return {
+        row: next((base for base in plain if _comparable(run, configs[base])), next(iter(configs)))
+        for row, run in configs.items()
+    }
+
+
+def as_published(experiment: Experiment, over: Mapping[str, str]) -> set[str]:
+    """Return the rows that have the same baseline in the whole experiment: the others show no published gain.
+
+    `--only` and `--set` can leave out or change the baseline of the paper's number. over: row -> its baseline.
+    """
+    here, there = experiment.rows_shown, experiment.whole.rows_shown
+    whole = {there[row]: there[base] for row, base in _baselines(experiment.whole).items()}
+    return {row for row, base in over.items() if row != base and whole.get(here[row]) == here[base]}
+
+
 def _is_source_only(run: RunConfig) -> bool:
     """True if the run learns from the source only, and not from the labels of its test domain."""
     return isinstance(run.method, source_only.Params) and run.test not in run.source
 
 
 def _comparable(run: RunConfig, base: RunConfig) -> bool:
-    """True if both runs have the same net and feeds, and equal values of the settings that both methods have."""
-    settings, others = asdict(run.method), asdict(base.method)
-    shared = settings.keys() & others.keys()
-    return (run.net, run.feeds) == (base.net, base.feeds) and all(settings[name] == others[name] for name in shared)
+    """True if both runs have the same net and feeds, and equal values of the settings that both methods have.
+
+    A method that fixes a setting of source-only has it as a class attribute, as Gradient Blending has `per_modality`.
+    """
+    settings = asdict(base.method)
+    shared = [name for name in settings if hasattr(run.method, name)]
+    return (run.net, run.feeds) == (base.net, base.feeds) and all(
+        getattr(run.method, name) == settings[name] for name in shared
+    )
 
 
 def gains(tables: Sequence[Table], over: Mapping[str, str]) -> dict[str, dict[str, Cell]]:
@@ -101,11 +122,31 @@ def _gain(cells: list[dict[str, Cell]], bases: list[dict[str, Cell]], shift: str
     )
 
 
-def note(over: Mapping[str, str]) -> Note:
-    """Return the note that names the baselines, and where there are several, the rows of each."""
+def notes(experiment: Experiment, over: Mapping[str, str]) -> Iterator[Note]:
+    """Yield the note that names the baselines, and one on published gains over rows that the paper quotes."""
     rows: dict[str, list[str]] = {}
     for row, base in over.items():
         if row != base:
             rows.setdefault(base, []).append(row)
     names = list(rows) if len(rows) < 2 else [f"{base} (of {first(compared, 3)})" for base, compared in rows.items()]
-    return Note(f"Gains are taken seed by seed, over {'; over '.join(names)}.")
+    yield Note(f"Gains are taken seed by seed, over {'; over '.join(names)}.")
+    quoted = _quoted_baselines(experiment)
+    here, same = experiment.rows_shown, as_published(experiment, over)
+    if others := [f"{row} over {quoted[here[row]]}" for row in over if row in same and here[row] in quoted]:
+        yield Note(
+            "Published gains over rows that are quoted from the paper, and so not comparable with ours: "
+            f"{'; '.join(others)}."
+        )
+
+
+def _quoted_baselines(experiment: Experiment) -> dict[str, str]:
+    """Return row -> the quoted row over which its published gain is.
+
+    It is the row directly above in the paper's table, if that row is quoted and, as a baseline, has no gain itself.
+    """
+    gain = {row: experiment.published_numbers(row, DELTA_ACC, headline=False) for row in experiment.published or {}}
+    return {
+        row: above
+        for above, row in pairwise(gain)
+        if gain[row] and not gain[above] and above in experiment.quoted and row not in experiment.quoted
+    }

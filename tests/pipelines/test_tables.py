@@ -217,6 +217,24 @@ def test_a_quoted_row_whose_only_number_is_a_mean_is_left_out_of_a_table_of_one_
     assert "SCAN" not in render(rows(one), one)
 
 
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, True),
+        ({"only": ["source-only", "RNA (UDA)"], "seeds": "0"}, True),
+        ({"settings": ["select=oracle"]}, True),
+        ({"only": ["RNA (UDA)", "supervised-target"]}, False),
+        ({"settings": ["net.dim=8"], "only": ["RNA (UDA)", "supervised-target"]}, False),
+    ],
+)
+def test_a_published_gain_is_shown_only_over_the_first_row_of_the_whole_experiment(changes, shown):
+    toy = experiment(published={"RNA (UDA)": {"gain": 4.5}, "supervised-target": {"gain": Printed("+51.0")}})
+    some = toy.changed(**changes).changed()
+    gains = [line.gain.published for line in build([], some).lines]
+    assert gains == ([None, 4.5, 51.0] if shown else [None] * 3)[: len(gains)]
+    assert ("(+51.0)" in render([], some)) == (shown and "supervised-target" in some.rows)
+
+
 def test_a_printed_mean_is_kept_when_it_is_given():
     toy = experiment(published={"source-only": {"mean": 46.21}})
     assert cells(render(rows(toy), toy))["source-only"][-2] == "35.0 ± 5.0 (46.21)"
