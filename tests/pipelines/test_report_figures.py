@@ -132,7 +132,7 @@ def test_at_most_four_rows_are_all_drawn_in_the_tables_order_else_the_first_and_
     names = [f"RNA {k}" for k in range(5)]
     made = [run(), *(run(method=rna.Params(lambda_g=float(k)), target="night", row=row) for k, row in enumerate(names))]
     values = dict(zip(["source-only", *names], (0.5, 0.3, 0.9, 0.4, 0.2, 0.1), strict=True))
-    whole = toy(*made, run(source="night", row="supervised-target", method=source_only.Params(per_modality=True)))
+    whole = toy(*made, run(source=("night",), row="supervised-target", method=source_only.Params(per_modality=True)))
     results = [result(config, values.get(config.row, 1.0)) for config in whole.runs]
     for only, shown in (
         ((), ["source-only", "RNA 1"]),
