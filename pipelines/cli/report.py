@@ -10,16 +10,27 @@ from pipelines.cli._shared import PATH, Job, experiment_options, note
 
 @click.command()
 @experiment_options
+@click.option(
+    "--shift",
+    "shifts",
+    multiple=True,
+    metavar="SHIFT",
+    help="Draw the figures of single clips (features, queries and embeddings, or clusters) on this column of the "
+    "table, such as 'D1→D2' or 'D1->D2'; may be repeated.  [default: for classification the first one that the drawn "
+    "rows share, else all]",
+)
 @click.option("--out", type=PATH, help="File to write.  [default: RUNS/EXPERIMENT.html]")
-def report(job: Job, out: Path | None) -> None:
+def report(job: Job, shifts: tuple[str, ...], out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
-    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. For
-    classification it draws the features of one run of the first row and one of the best row.
+    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. It draws
+    the features of one run of each row if there are at most four rows without labels of the target, else of the first
+    and of the best row; --only chooses others. Example queries and clusters are those of the best row.
 
     \b
-    Example:
+    Examples:
       featcache report kitchens --stores demo/stores --runs demo/runs
+      featcache report xmc_epic8 --only source-only --only "XMC final" --shift "D1→D2"
     """
     from pipelines.data.ahead import check_ahead
     from pipelines.evaluation import results
@@ -30,5 +41,5 @@ def report(job: Job, out: Path | None) -> None:
     except FeatcacheError as error:
         note(f"Warning: the page will lack what is read from stores: {error}")
     out = out or job.runs / f"{job.experiment.name}.html"
-    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out)
+    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out, shifts=shifts)
     click.echo(out)

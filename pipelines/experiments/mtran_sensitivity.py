@@ -2,7 +2,7 @@
 
     featcache train-head mtran_sensitivity --stores stores/uniform
     featcache evaluate mtran_sensitivity --stores stores/uniform
-    featcache table mtran_sensitivity && featcache report mtran_sensitivity
+    featcache table mtran_sensitivity && featcache report mtran_sensitivity --stores stores/uniform
 
 Stores, fidelity (exact), schedule and selection (last) are those of `mtran_ucf_hmdb`, and what is ours, such as three
 seeds, is the same. The report draws a curve for each λ.

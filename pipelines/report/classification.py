@@ -26,16 +26,27 @@ LIMITS = (
 )
 
 
-def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """Yield the frames of the classes, the confusion matrices, the feature norms, and figures of single clips."""
+def sections(
+    experiment: Experiment,
+    table: Table,
+    rows: tuple[Result, ...],
+    runs: Path,
+    stores: Path,
+    shifts: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """Yield the frames of the classes, the confusion matrices, the feature norms, and figures of single clips.
+
+    shifts: those of the figures of single clips; () is the first one that the drawn rows share.
+    """
     yield frames(experiment, stores)
     yield confusions(experiment, table, runs, stores)
     yield _norms(experiment, table, rows)
-    drawn = draw(experiment, table, runs, stores)
-    yield class_norms(drawn)
-    yield norm_pairs(drawn)
-    yield maps(drawn)
-    yield gallery(drawn)
+    for shift in shifts or ("",):
+        drawn = draw(experiment, table, runs, stores, shift)
+        yield class_norms(drawn)
+        yield norm_pairs(drawn)
+        yield maps(drawn)
+        yield gallery(drawn)
 
 
 def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> str:

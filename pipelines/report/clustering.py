@@ -38,16 +38,26 @@ LIMITS = ("The number of clusters is the target's true number of classes (oracle
 COLUMNS = "cluster of branch B0 that Hungarian matching pairs with the class (for k-means, clusters of its first start)"
 
 
-def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """Yield the confusion matrices of classes and matched clusters, and the clusters of the best row."""
+def sections(
+    experiment: Experiment,
+    table: Table,
+    rows: tuple[Result, ...],
+    runs: Path,
+    stores: Path,
+    shifts: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """Yield the confusion matrices of classes and matched clusters, and the clusters of the best row.
+
+    shifts: those of the clusters; () is all of them.
+    """
     yield confusions(experiment, table, runs, stores, "matched cluster", COLUMNS)
-    yield clusters(experiment, table.best or table.lines[0], runs, stores)
+    yield clusters(experiment, table.best or table.lines[0], shifts or table.shifts, runs, stores)
 
 
-def clusters(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str:
-    """The clusters of a row's first run, for each shift."""
+def clusters(experiment: Experiment, line: Line, shifts: Sequence[str], runs: Path, stores: Path) -> str:
+    """The clusters of a row's first run, for each of the shifts."""
     parts = []
-    for shift in line.cells:
+    for shift in shifts:
         parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
         try:
             run = Run.open(first_run(experiment, line, shift, runs))

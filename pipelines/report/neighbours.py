@@ -61,7 +61,7 @@ def gallery(drawn: Drawn) -> str:
         )
         *cards, missing = _cards(drawn.samples[0].manifest, usable)
         parts += [page.panels(cards, "wide"), missing]
-    return page.section("Nearest source clips of target clips", intro, *parts, *reasons)
+    return page.section(f"Nearest source clips of target clips{drawn.on}", intro, *parts, *reasons)
 
 
 def neighbours(sample: Sample) -> Neighbours:

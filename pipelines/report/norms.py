@@ -44,7 +44,8 @@ def class_norms(drawn: Drawn) -> str:
         "of variation (std / mean, ddof 0) over the modalities of a class's mean norms, source / target; 0: all "
         "modalities have the same norm. Labels only group the clips."
     )
-    return page.section("Feature norms per class", intro if parts else "", *parts, *map(page.paragraph, drawn.reasons))
+    reasons = map(page.paragraph, drawn.reasons)
+    return page.section(f"Feature norms per class{drawn.on}", intro if parts else "", *parts, *reasons)
 
 
 def common(half: Half, kind: str) -> tuple[list[str], list[str]]:
@@ -150,7 +151,7 @@ def norm_pairs(drawn: Drawn) -> str:
             "",
         )
     intro = intro if drawn.samples else ""
-    return page.section("Pairs of feature norms", intro, *parts, *map(page.paragraph, drawn.reasons))
+    return page.section(f"Pairs of feature norms{drawn.on}", intro, *parts, *map(page.paragraph, drawn.reasons))
 
 
 def norms_of(half: Half, a: str, b: str) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from pipelines.measures.ranks import ranks
 from pipelines.report import page, plots
 from pipelines.report.classification import BASE, LIMITS
 from pipelines.report.frames import Thumbnails, frames
+from pipelines.report.samples import rows_drawn
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import NotTrainedError, Run
@@ -32,12 +33,21 @@ TRIED = 1000  #: number of captions from which the queries are chosen
 PAIRS = 150  #: pairs per domain in the t-SNE plot; each pair is two points
 
 
-def sections(experiment: Experiment, table: Table, rows: tuple[Result, ...], runs: Path, stores: Path) -> Iterator[str]:
-    """Yield the frames of the classes, queries with their answers, and the embeddings of both domains."""
-    base, best = table.lines[0], table.best or table.lines[0]
+def sections(
+    experiment: Experiment,
+    table: Table,
+    rows: tuple[Result, ...],
+    runs: Path,
+    stores: Path,
+    shifts: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """Yield the frames of the classes, queries with their answers, and the embeddings of both domains.
+
+    shifts: those of the queries and embeddings; () is all of them.
+    """
     yield frames(experiment, stores)
-    yield gallery(experiment, best, runs, stores)
-    yield joint_space(experiment, [base] if base is best else [base, best], runs, stores)
+    yield gallery(experiment, table.best or table.lines[0], shifts or table.shifts, runs, stores)
+    yield joint_space(experiment, rows_drawn(table), shifts or table.shifts, runs, stores)
 
 
 @dataclass(frozen=True)
@@ -73,10 +83,10 @@ def answers(run: Run, *, count: int = QUERIES, clips: int = CLIPS, seed: int = 0
     ]
 
 
-def gallery(experiment: Experiment, line: Line, runs: Path, stores: Path) -> str:
-    """Queries and the answers of a row's first run, for each shift."""
+def gallery(experiment: Experiment, line: Line, shifts: Sequence[str], runs: Path, stores: Path) -> str:
+    """Queries and the answers of a row's first run, for each of the shifts."""
     parts: list[str] = []
-    for shift in line.cells:
+    for shift in shifts:
         parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
         try:
             parts += _answers(Run.open(first_run(experiment, line, shift, runs)), stores)
@@ -120,10 +130,10 @@ def _manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:
     return clips, captions
 
 
-def joint_space(experiment: Experiment, lines: Sequence[Line], runs: Path, stores: Path) -> str:
-    """A map by t-SNE of clips and captions of both domains, for each shift, with a panel per row."""
+def joint_space(experiment: Experiment, lines: Sequence[Line], shifts: Sequence[str], runs: Path, stores: Path) -> str:
+    """A map by t-SNE of clips and captions of both domains, for each of the shifts, with a panel per row."""
     parts = []
-    for shift in lines[0].cells:
+    for shift in shifts:
         figures, reasons = [], []
         for line in lines:
             try:

@@ -1,7 +1,7 @@
-"""The features that the figures of a report draw: of two runs, on the same sampled test clips of both domains.
+"""The features that the figures of a report draw: of a run of each drawn row, on the same sampled test clips.
 
-The runs are those of the first row and of the best adapted row, "before" and "after" adaptation, on one shift with one
-seed. Labels of the clips are read to colour and to group clips only; the runs are trained already.
+The runs are of one shift and one seed, so the figures compare rows "before" and "after" adaptation. Labels of the clips
+are read to colour and to group clips only; the runs are trained already.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from featcache.manifest import Clip, Manifest
 from pipelines.data.opening import Opened
 from pipelines.experiments import Experiment
 from pipelines.tables.build import planned_runs
-from pipelines.tables.cells import Table
+from pipelines.tables.cells import Line, Table
 from pipelines.training.outputs import clip_features, clip_norms, projected_features
 from pipelines.training.runs import Run
 
+ROWS = 4  #: number of rows up to which a table's figures draw all of them, as `--only` chooses them
 MOST = 500  #: number of clips that are drawn per domain
 SEED = 0  #: of the choice of clips
 FUSED = "fused"  #: name of the features that a fusing net classifies
@@ -74,12 +75,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The samples of the rows that are drawn, the first row's first, and the reasons for those that are missing."""
+    """The samples of the rows that are drawn, in the order of the table, and the reasons for those that are missing."""
 
     shift: str
     seed: int
     samples: tuple[Sample, ...]
     reasons: tuple[str, ...] = ()
+    on: str = ""  #: what headings add: " on D1→D2" where the shift was chosen, because a page may then draw several
 
     @property
     def words(self) -> str:
@@ -92,38 +94,52 @@ class Drawn:
         return f"{drawn}, sampled at random with seed {SEED}." if cut else f"{drawn}, all that there are."
 
 
-def draw(experiment: Experiment, table: Table, runs: Path, stores: Path) -> Drawn:
-    """Return the samples of the first row and of the best row, on the first shift and seed that both rows have."""
-    shift, seed, ids = chosen(experiment, table)
+def rows_drawn(table: Table) -> list[Line]:
+    """Return the rows that figures draw, in the table's order: all of at most ROWS, else the first and the best one.
+
+    Only the first row may be one that was trained on labels of the test domain, because such a row adapts nothing.
+    """
+    base, *others = table.lines
+    lines = [base, *(line for line in others if line.label_free)]
+    return lines if len(lines) <= ROWS else [base, *([table.best] if table.best else [])]
+
+
+def draw(experiment: Experiment, table: Table, runs: Path, stores: Path, shift: str = "") -> Drawn:
+    """Return the samples of the drawn rows on a shift; "" takes the first shift that these rows share."""
+    on = f" on {shift}" if shift else ""
+    try:
+        shift, seed, ids = chosen(experiment, table, shift)
+    except ConfigError as error:
+        return Drawn(shift, 0, (), (f"No features: {error}.",), on)
     samples, reasons = [], []
     for method, run in ids.items():
         try:
             samples.append(sample(experiment, method, runs / run, stores))
         except (FeatcacheError, OSError) as error:
             reasons.append(f"No features of {method} on {shift}: {error}.")
-    return Drawn(shift, seed, tuple(samples), tuple(reasons))
+    return Drawn(shift, seed, tuple(samples), tuple(reasons), on)
 
 
-def chosen(experiment: Experiment, table: Table) -> tuple[str, int, dict[str, str]]:
-    """Return a shift, a seed, and row -> the id of its run there, for the first row and the best one.
+def chosen(experiment: Experiment, table: Table, shift: str = "") -> tuple[str, int, dict[str, str]]:
+    """Return a shift, a seed, and row -> the id of its run there, for the drawn rows that have one.
 
-    These are the first shift and seed with results of both rows, else the first planned. The best row is left out where
-    it shares no shift and seed with the first row.
+    They are the first shift, or the given one, and the first seed for which most of these rows have a run, and of
+    several such the first for which most have results. ConfigError if no drawn row has a run on the given shift.
     """
-    planned, base = planned_runs(experiment), table.lines[0]
-    for lines in ([base, table.best], [base]) if table.best else ([base],):
-        by_cell = {
-            (shift, seed): {line.method: planned.get((line.method, shift), {}).get(seed, "") for line in lines if line}
-            for shift in table.shifts
-            for seed in planned.get((base.method, shift), {})
-        }
-        cells = [cell for cell, ids in by_cell.items() if all(ids.values())]
-        done = [
-            (shift, seed) for shift, seed in cells if all(seed in line.cells[shift].values for line in lines if line)
-        ]
-        if cells:
-            break
-    shift, seed = (done or cells)[0]
+    planned, lines = planned_runs(experiment), rows_drawn(table)
+    by_cell: dict[tuple[str, int], dict[str, str]] = {}
+    for place in [shift] if shift else table.shifts:
+        for line in lines:
+            for seed, run in planned.get((line.method, place), {}).items():
+                by_cell.setdefault((place, seed), {})[line.method] = run
+    if not by_cell:
+        raise ConfigError(f"{', '.join(line.method for line in lines)} have no run on {shift}; name rows with --only")
+
+    def filled(cell: tuple[str, int]) -> tuple[int, int]:
+        """The numbers of rows with a run and with a result."""
+        return len(by_cell[cell]), sum(cell[1] in line.cells[cell[0]].values for line in lines)
+
+    shift, seed = max(by_cell, key=filled)
     return shift, seed, by_cell[shift, seed]
 
 

@@ -48,7 +48,7 @@ def maps(drawn: Drawn) -> str:
         "mean little, and another seed or perplexity gives another map. Labels are used for colour only."
     )
     reasons = map(page.paragraph, drawn.reasons)
-    return page.section("Feature spaces", intro if drawn.samples else "", *parts, *reasons)
+    return page.section(f"Feature spaces{drawn.on}", intro if drawn.samples else "", *parts, *reasons)
 
 
 def groups(sample: Sample) -> list[tuple[str, list[Space]]]:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from html import escape
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from featcache.files import write_file
+from featcache.wording import unknown
 from pipelines import tasks
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
@@ -26,10 +28,25 @@ COLOURS = 6  #: colours of methods before they repeat
 
 
 def write(
-    experiment: Experiment, rows: Sequence[Result], runs: Path, stores: Path, out: Path, *, date: str = ""
+    experiment: Experiment,
+    rows: Sequence[Result],
+    runs: Path,
+    stores: Path,
+    out: Path,
+    *,
+    shifts: Sequence[str] = (),
+    date: str = "",
 ) -> None:
-    """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same."""
+    """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same.
+
+    shifts: those of the figures of single clips, "D1→D2" or "D1->D2"; () leaves the choice to the experiment's task.
+    ConfigError for one that the table does not have.
+    """
     table, rows = build(rows, experiment), tuple(rows)
+    chosen = tuple(dict.fromkeys(shift.replace("->", "→") for shift in shifts))
+    for shift in chosen:
+        if shift not in table.shifts:
+            raise unknown("shift", shift, table.shifts)
     parts = [
         _header(experiment, date),
         _key_figures(experiment, table),
@@ -38,10 +55,10 @@ def write(
         _accuracy(table),
         convergence(experiment, table, runs, stores),
         *sensitivity(experiment, table),
-        *_parts(experiment).sections(experiment, table, rows, runs, stores),
+        *_parts(experiment).sections(experiment, table, rows, runs, stores, chosen),
         provenance(experiment, rows, stores),
         _limits(experiment, table),
-        _reproduce(experiment),
+        _reproduce(experiment, chosen),
     ]
     write_file(out, page.page(f"{experiment.name} – featcache report", parts).encode(), shared=True)
 
@@ -157,12 +174,14 @@ def _limits(experiment: Experiment, table: Table) -> str:
     return page.section("Limits", "", page.items(texts))
 
 
-def _reproduce(experiment: Experiment) -> str:
+def _reproduce(experiment: Experiment, shifts: Sequence[str]) -> str:
     """The commands that make the results, the table and the page again, and the experiment's docstring."""
     commands = [
         *experiment.command.split(" && "),
         f"featcache table {experiment.arguments or experiment.name}",
-        f"featcache report {experiment.arguments or experiment.name}",
+        " ".join(
+            ["featcache report", experiment.arguments or experiment.name, *(f"--shift {quote(s)}" for s in shifts)]
+        ),
     ]
     return page.section(
         "Commands to reproduce the page",

@@ -7,8 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli import main
-from pipelines.experiments import figures, names
+from pipelines.experiments import figures, load, names
 from pipelines.experiments._papers import PAPERS, cells
+from pipelines.tables.build import CV, build, norms_table
+from pipelines.tasks import metric
 
 PRINTED = {  #: paper -> numbers of its last table and of its last figure
     "XMC": (8, 8),
@@ -42,9 +44,46 @@ def test_commands_are_valid(paper, item, command):
     """A command of the list is one of ours, and its experiment exists; click reads its options."""
     program, name, *arguments = shlex.split(command)
     assert program == "featcache"
+    options = parsed(name, arguments)
+    experiment = load(options["experiment"]).changed(only=options.get("only", ()))
+    assert experiment.rows == (options.get("only") or experiment.rows)
+    if options.get("metric") == "norms":
+        assert norms_table([], experiment)
+    else:
+        shifts = build([], experiment, options.get("metric")).shifts
+        assert set(options.get("shifts", ())) <= set(shifts)
+    assert options.get("metric") in (None, "norms") or metric(options["metric"])
+
+
+def parsed(name, arguments):
+    """The options that click reads."""
     found = main.commands[name].make_context(name, list(arguments), resilient_parsing=False)
-    assert found.command.name == name
-    assert arguments[0] in names()
+    return found.params | {"only": tuple(dict.fromkeys(found.params.get("only", ())))}
+
+
+def test_commands_write_pages_of_their_own():
+    pages = {}
+    for command in {command for _, _, command in COMMANDS if command.startswith("featcache report")}:
+        options = parsed("report", shlex.split(command)[2:])
+        pages.setdefault(options["out"] or options["runs"] / f"{options['experiment']}.html", []).append(command)
+    assert not {out: commands for out, commands in pages.items() if len(commands) > 1}
+
+
+def test_the_commands_of_a_table_print_all_metrics_of_its_published_numbers():
+    made = {}
+    for paper, item, command in COMMANDS:
+        _, name, *arguments = shlex.split(command)
+        if name == "table":
+            experiment, chosen = load(arguments[0]), parsed(name, arguments)["metric"]
+            shown = [chosen or experiment.headline()]
+            if chosen == "norms":
+                shown = [f"{kind}/verb" for kind in CV]
+            made.setdefault((paper, item), set()).update(shown, [one + experiment.task.stand_in for one in shown])
+            made[paper, item] |= {""} if experiment.headline() in shown else set()  # a column that names no metric
+    printed = {}
+    for cell in cells():
+        printed.setdefault((cell.paper, cell.table), set()).add(cell.column.partition(" ")[2])
+    assert not {key: found - made[key] for key, found in printed.items() if found - made[key]}
 
 
 def test_every_experiment_of_a_paper_makes_something():

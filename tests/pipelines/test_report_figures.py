@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from featcache.errors import ConfigError
 from featcache.manifest import Clip
 from heads.methods import mm_sada, mmd, rna, shot, source_only, xmc
 from heads.nets import mtran as mtran_net
@@ -125,6 +126,41 @@ def test_a_best_row_on_other_shifts_leaves_the_first_row():
     experiment = toy(day, other)
     table = build(rows_of(experiment), experiment)
     assert list(samples.chosen(experiment, table)[2]) == ["source-only"]
+
+
+def test_at_most_four_rows_are_all_drawn_in_the_tables_order_else_the_first_and_the_best():
+    names = [f"RNA {k}" for k in range(5)]
+    made = [run(), *(run(method=rna.Params(lambda_g=float(k)), target="night", row=row) for k, row in enumerate(names))]
+    values = dict(zip(["source-only", *names], (0.5, 0.3, 0.9, 0.4, 0.2, 0.1), strict=True))
+    whole = toy(*made, run(source=("night",), row="supervised-target", method=source_only.Params(per_modality=True)))
+    results = [result(config, values.get(config.row, 1.0)) for config in whole.runs]
+    for only, shown in (
+        ((), ["source-only", "RNA 1"]),
+        (("source-only", "RNA 3", "RNA 4"), ["source-only", "RNA 3", "RNA 4"]),
+        (("RNA 2", "RNA 4", "source-only", "RNA 0", "supervised-target"), ["source-only", "RNA 0", "RNA 2", "RNA 4"]),
+    ):
+        experiment = whole.changed(only=only)
+        assert list(samples.chosen(experiment, build(results, experiment))[2]) == shown
+
+
+def test_a_shift_that_is_given_is_drawn():
+    toy_table = result_rows.experiment()
+    table = build(result_rows.rows(toy_table), toy_table)
+    for shift in table.shifts:
+        found, _, ids = samples.chosen(toy_table, table, shift)
+        assert found == shift
+        assert {toy_table.columns[run] for run in ids.values()} == {(shift,)}
+
+
+def test_the_page_names_the_shifts_that_are_given_and_refuses_others(folder):
+    out = folder / "shift.html"
+    arguments = two(), rows_of(two()), folder / "runs", folder / "stores", out
+    write(*arguments, shifts=("day->night",))
+    texts = Page(out.read_text()).texts
+    assert all(f"{section} on day→night" in texts for section in SECTIONS)
+    assert any("featcache report toy --shift 'day→night'" in text for text in texts)
+    with pytest.raises(ConfigError, match=r"shift 'day→nihgt'.*day→night"):
+        write(*arguments, shifts=("day→nihgt",))
 
 
 def test_a_source_free_run_takes_the_source_of_its_start(folder):
