@@ -21,7 +21,6 @@ from pipelines.training.runs import Run
 
 MOST = 500  #: number of clips that are drawn per domain
 SEED = 0  #: of the choice of clips
-FUSED = "fused"  #: name of the features that a fusing net classifies
 
 Floats = NDArray[np.floating]
 
@@ -63,8 +62,7 @@ class Sample:
     @property
     def spaces(self) -> tuple[str, ...]:
         """The names of the features that both domains have: "fused" if the net fuses modalities, else modalities."""
-        shared = tuple(name for name in self.source.f if name in self.target.f)
-        return (FUSED,) if FUSED in shared else shared
+        return tuple(name for name in self.source.f if name in self.target.f)
 
     @property
     def halves(self) -> dict[str, Half]:
