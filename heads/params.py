@@ -53,8 +53,8 @@ def within(
 def added(default: V, *, before: V) -> V:
     """Declare a field that earlier versions did not have; `before` is the value that runs of those versions had.
 
-    A configuration without the field is read with `before`, and a field of this value is not written. Configurations of
-    earlier runs so keep their meaning and their id.
+    A configuration without the field is read with `before`, and a field of this value is not written. So configurations
+    of earlier runs keep their meaning and their id.
     """
     value: V = field(default=default, metadata={"before": before})
     return value

@@ -152,7 +152,7 @@ class RunConfig:
     @property
     def task(self) -> tasks.Task:
         """The task of the run's net: classification, retrieval or clustering."""
-        return tasks.load(sys.modules[type(self.net).__module__].NET.task)
+        return tasks.load(net_class(self).task)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -216,6 +216,11 @@ def override(config: RunConfig, *changes: str) -> RunConfig:
 def method_class(config: RunConfig) -> Any:
     """Return the method's class, from the file of its Params."""
     return sys.modules[type(config.method).__module__].METHOD
+
+
+def net_class(config: RunConfig) -> Any:
+    """Return the net's class, from the file of its Params."""
+    return sys.modules[type(config.net).__module__].NET
 
 
 def fidelity(config: RunConfig) -> str:

@@ -16,7 +16,7 @@ __all__ = ["Named", "assign", "from_json", "name_of", "to_json", "verify"]
 def to_json(value: Any, kind: Any, *, whole: bool = False) -> Any:
     """Convert a value of type `kind` to JSON. Equal values give equal JSON: 1 in a float field is 1.0.
 
-    A field of its `earlier` value is left out, as in documents from before there was the field, unless `whole`.
+    A field of its `earlier` value is left out, as in documents of earlier versions, unless `whole`.
     """
     if registry_of(kind):
         return {"name": name_of(value), **to_json(value, type(value), whole=whole)}

@@ -48,10 +48,11 @@ class Method(nn.Module):
     def features(self, side: Side) -> dict[str, Tensor]:
         """Return the features that are classified: modality -> (B, D), "visual" and "text", or branch -> (B, D).
 
-        The run looks at these: feature norms, the validator `dev`, collapse, embeddings. A fusing net adds "fused". A
-        method whose classifier reads other features than those that the net encodes returns its own.
+        A run measures these, and no others: feature norms, the validator `dev`, collapse, embeddings. Every entry
+        changes the outputs; of a fusing net that is "fused" only. A method whose classifier reads other features than
+        those that the net encodes returns its own.
         """
-        return self.net.encode(side)
+        return self.net.classified(self.net.encode(side))
 
     def projected(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return modality -> (B, P): the features after a projection head that only losses read; {} if there is none.

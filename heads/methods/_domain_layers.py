@@ -24,8 +24,9 @@ def batch_norms(net: Net) -> list[nn.Module]:
 class DomainLayers(nn.Module):
     """The statistics of the net's batch normalisation layers in each domain, (N, ...) for each buffer of a layer.
 
-    In training each domain's rows are normalised by themselves, and update the running averages of their domain. In
-    tests a row is normalised by the averages of its domain. A layer that normalised no row of the domain in training
+    In training each domain's rows are normalised by themselves, and update the running averages of their domain. A
+    single row has no variance: it is normalised by the averages of its domain and does not update them. In tests every
+    row is normalised by the averages of its domain. A layer that normalised no row of the domain in training
     has the mean over the domains of which it did: for a test domain that is not in training, or a new modality.
     """
 
@@ -47,41 +48,46 @@ class DomainLayers(nn.Module):
         f: dict[str, Tensor] = {}
         for domain in side.domain.unique().tolist():
             rows = (side.domain == domain).nonzero().squeeze(1)
-            with self.statistics(domain):
+            with self.statistics(domain, single=len(rows) == 1):
                 of_domain = net.encode(_pick(side, rows))
             for m, part in of_domain.items():
                 f[m] = f.get(m, part.new_zeros(len(side.index), part.shape[1])).index_copy(0, rows, part)
         return f
 
     @contextmanager
-    def statistics(self, domain: int) -> Iterator[None]:
-        """Give the layers the statistics of a domain, which training updates in place; then return their own."""
+    def statistics(self, domain: int, *, single: bool = False) -> Iterator[None]:
+        """Give the layers the statistics of a domain, which training updates in place; then return their own.
+
+        single: the domain has one row, so the layers are in eval mode.
+        """
         own = [dict(layer.named_buffers()) for layer in self.layers]
+        modes = [layer.training for layer in self.layers]
         for k, layer in enumerate(self.layers):
             of_domains = {name: self.get_buffer(f"{k}:{name}") for name in own[k]}
-            for name, value in (
-                _of(domain, of_domains) if self.training else _known(domain, of_domains, own[k])
-            ).items():
+            buffers = _view(domain, of_domains) if self.training else _averages(domain, of_domains, own[k])
+            for name, value in buffers.items():
                 setattr(layer, name, value)
+            layer.train(modes[k] and not single)
         try:
             yield
         finally:
-            for layer, buffers in zip(self.layers, own, strict=True):
+            for layer, buffers, mode in zip(self.layers, own, modes, strict=True):
+                layer.train(mode)
                 for name, buffer in buffers.items():
                     setattr(layer, name, buffer)
 
 
-def _of(domain: int, of_domains: dict[str, Tensor]) -> dict[str, Tensor]:
+def _view(domain: int, of_domains: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the buffers of a domain, as views."""
     return {name: every[domain] for name, every in of_domains.items()}
 
 
-def _known(domain: int, of_domains: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def _averages(domain: int, of_domains: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the buffers of a domain, or the mean over other domains if training has not moved them from the net's."""
     N = len(next(iter(of_domains.values())))
     moved = [d for d in range(N) if any(not every[d].equal(own[name]) for name, every in of_domains.items())]
     if domain in moved:
-        return _of(domain, of_domains)
+        return _view(domain, of_domains)
     if not moved:
         return own
     return {

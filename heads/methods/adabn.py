@@ -24,7 +24,7 @@ Implementation details
   6. Batch normalisation layers of the net (adapter, `batch_norm`) have the statistics of each domain, too. Their inputs
      change with the weights, so these statistics are running averages, as the layer's own are (the paper's online
      estimate). In each step the target's batch passes the net without gradient, only to update them. `layers=False`
-     keeps one average over the source's batches for all domains, as in runs from before there was the setting.
+     keeps one average over the source's batches for all domains, as in runs of earlier versions.
 Deviation: the papers adapt layers of the backbone, or of a head that has batch normalisation.
 Shapes: N domains: those of the spec, and one for all of them together; B rows, T windows.
 """
@@ -97,7 +97,8 @@ class AdaBN(Method):
     def features(self, side: Side) -> dict[str, Tensor]:
         """Return the features of the normalised rows, which are classified."""
         normalised = self.normalise(side)
-        return self.layers.encode(self.net, normalised) if self.layers else self.net.encode(normalised)
+        f = self.layers.encode(self.net, normalised) if self.layers else self.net.encode(normalised)
+        return self.net.classified(f)
 
 
 METHOD = AdaBN

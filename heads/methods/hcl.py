@@ -20,14 +20,15 @@ Implementation details
   2. The positive of a row is the row itself, as in the paper. The code takes all other pixels of equal pseudo-label.
   3. The code compares the net's features of an augmented picture with the history's features of the picture. Here both
      read the same windows, the net in training mode, the historical models in eval mode. On nets with dropout before
-     their features (`mtran`, `trn`, the adapter's dropout_at="features") q is so a view of its own. On an adapter
-     without it, the two differ by their weights (and by batch statistics, if it has them), and HCID keeps features near
-     those of the last steps.
+     their features (`mtran`, `trn`, the adapter's dropout_at="features") dropout makes q another view than k. On an
+     adapter without it, the two differ by their weights (and by batch statistics, if it has them), and HCID keeps
+     features near those of the last steps.
   4. y are the net's predictions of the whole target in eval mode, again in each epoch (the code writes them to files
      before each round).
   5. The history is the average of the code, and the recording is the code's too; the paper has models of earlier steps
      and no recording. The code records after the forward pass of step 301, here after the update of step 300: the
-     same weights, one step earlier. `every=0` never records, as in runs from before there was the setting.
+     same weights, one step earlier. `every=0` never records again, as in version 1, which took p^s once from a sweep
+     over the target's test windows. Version 2 takes p^s from the windows of the batch, as it takes p and p'.
   6. λ_id = 0.5 and 300 steps are those of the code's script. Its batches are 9 pictures; ours are the run's.
   7. With late fusion, a row's feature is the concatenation of all modalities, with 0 for those that the row lacks. With
      several label kinds, both losses are taken on each kind's part and scores, and added.
@@ -67,13 +68,14 @@ class Hcl(Method):
     """Contrast with two historical models, `history` and `recorded`; "y:LABEL" (N,): pseudo-labels."""
 
     needs = ("target", "init_from")
+    version = 2  #: in version 1, p^s came from the test windows of each row, and not from the windows of the batch
 
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         if min(spec.classes.values()) < 2:
             raise ValueError(f"method hcl compares classes, so each label kind needs two or more, not {spec.classes}")
         self.history = Teacher(net)
-        self.recorded = (Teacher(net),)  # the model of p^s; a tuple, so that it is not saved with the weights
+        self.recorded = (self.history,)  # the model of p^s; a tuple, so that it is not saved with the weights
         self.steps = 0
         for label in spec.classes:
             y_N = torch.zeros(spec.rows["target"], dtype=torch.int64)

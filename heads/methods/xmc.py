@@ -18,8 +18,8 @@ Implementation details
   1. The printed ratios have the sum over all anchors inside one logarithm. Here each anchor has its own logarithm, and
      the mean is over the anchors that count; without anchors it is 0. `reduction="one_log"` (`PRINTED`) is the printed
      form, -log( Σ_i Σ_{j positive of i} φ / Σ_i Σ_j φ ), of each direction (Eq. 2) and modality (Eq. 5, 6). It changes
-     the share of an anchor in the gradient: 1/B in the mean, its share of both sums in one logarithm, so that e times
-     more for a cosine that is larger by τ. Few anchors with near keys then decide, and the others hardly learn.
+     the share of an anchor in the gradient: 1/B in the mean, its share of both sums in one logarithm, where a cosine
+     that is larger by τ weighs e times more. Few anchors with near keys then decide, and the others hardly learn.
   2. Eq. 2 leaves out k and l: the two directions are averaged, and more than two modalities add up over their pairs.
   3. φ normalises its arguments (not in the paper; exp(F·F / 0.1) would overflow). The banks hold F without
      normalisation.
@@ -123,8 +123,8 @@ class Xmc(Method):
             self.keep(f"source:y:{label}", torch.zeros(spec.rows["source"], dtype=torch.int64))
 
     def projected(self, f: Features) -> Features:
-        """Return h(F) of each modality (Fig. 5); {} in the forms without h."""
-        return {m: self.h(f_BD) for m, f_BD in f.items()} if len(self.h) else {}
+        """Return h(F) of each modality (Fig. 5); {} in the forms without h. No loss reads h of fused features."""
+        return {m: self.h(f_BD) for m, f_BD in f.items() if m in self.spec.shapes} if len(self.h) else {}
 
     def keep(self, name: str, value: Tensor) -> None:
         """Register a buffer that a sweep can rebuild."""

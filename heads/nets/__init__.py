@@ -25,6 +25,7 @@ class Net(nn.Module):
     """
 
     task: ClassVar[str] = "classification"  #: or retrieval, clustering; `Method.tasks` lists the tasks a method serves
+    fuses: ClassVar[bool] = False  #: True if `encode` adds "fused", the only features that `classify` reads
     dim: int  #: D, size of each encoded feature
     parts: dict[str, slice]  #: label -> its slice of D (slice(None) for a single label kind)
     units: nn.Module | None  #: standardises x before it is encoded, if set; AdaBN removes it
@@ -45,9 +46,13 @@ class Net(nn.Module):
         """
         raise NotImplementedError
 
+    def classified(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the features that logits depend on: only "fused" if it is there, else all of f."""
+        return {"fused": f["fused"]} if "fused" in f else f
+
     def reads(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return label -> the features that its logits depend on (B, D): fused, or all modalities concatenated."""
-        inputs = [f["fused"]] if "fused" in f else list(f.values())
+        inputs = list(self.classified(f).values())
         return {label: torch.cat([f_BD[:, part] for f_BD in inputs], 1) for label, part in self.parts.items()}
 
     def loss(self, f: dict[str, Tensor], side: Side) -> dict[str, Tensor]:

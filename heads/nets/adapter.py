@@ -21,8 +21,8 @@ Implementation details
      sides. A norm loss then changes little except BN's scale and shift.
   6. Losses on features take f_m before dropout, and only logits feel it: so does MM-SADA's code, on whose protocols XMC
      and RNA are built. Each call of `classify` draws its own mask. `dropout_at="features"` is f_m = Dropout(act(..)),
-     which all losses on features feel, z = Σ_m G_m f_m + g: the place in the code of Relative Rotation, and of all runs
-     from before there was the choice.
+     which all losses on features feel, z = Σ_m G_m f_m + g: the place in the code of Relative Rotation, and in all runs
+     of earlier versions.
 Shapes: B batch, I entries of a row, D features, K classes.
 """
 

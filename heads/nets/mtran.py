@@ -11,8 +11,8 @@ Each modality has its own weights, 32 M at the published size. Only the fused f 
 Implementation details
   1. In the paper D is the size of the cached rows (1024). One linear layer maps rows of another size to D.
   2. Dropout follows W_1, W_2 and W_f: "after each fully-connected layer except the last classification layer". The
-     projections to queries, keys and values have neither dropout nor bias. The fused f, which losses align, so comes
-     after dropout, and there is no `dropout_at` as in the adapter.
+     projections to queries, keys and values have neither dropout nor bias. The losses that align the fused f take it
+     after dropout; the net has no `dropout_at`, unlike the adapter.
   3. Windows have no positions (the paper names none), so their order has no effect.
   4. No window attends to absent windows, and the mean leaves them out; f_m is 0 where a clip lacks m.
   5. A modality that is drawn one window at a time has A = 1: its W_q and W_k cannot learn, and keep their first values.
@@ -47,6 +47,7 @@ class Params:
 class Mtran(Net):
     """The network above, over the modalities and label kinds of the spec."""
 
+    fuses = True
     classifier: nn.ModuleDict
 
     def __init__(self, params: Params, spec: Spec) -> None:

@@ -219,6 +219,19 @@ class MethodTests(FileTests):
                     "`features`, and override `outputs` in place of `predict` for a classifier of your own"
                 )
 
+    def test_every_feature_is_classified(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """`features` returns nothing that the outputs do not read: norms and `dev` would measure it."""
+        method, rows = self.build(module, spec, sides), side(spec, labelled=False)
+        train(method, spec, sides, steps=1)
+        method.eval()
+        f = method.features(rows)
+        wanted = method.outputs(f, rows)
+        for name, f_BD in f.items():
+            outputs = method.outputs(f | {name: torch.full_like(f_BD, torch.nan)}, rows)
+            assert any(not torch.equal(out, outputs[key]) for key, out in wanted.items()), (
+                f"no output reads {name!r} of `features`; leave out what is not classified"
+            )
+
     def test_prediction_draws_nothing_and_keeps_no_state(
         self, module: ModuleType, spec: Spec, sides: tuple[str, ...]
     ) -> None:

@@ -180,6 +180,14 @@ class NetTests(ClassifierTests):
                 assert torch.equal(g_z != 0, torch.zeros_like(g_z, dtype=torch.bool) if g_r is None else g_r != 0)
             assert net.reads(f)[label].shape == (8, sum(int(g[0].sum()) for g in read if g is not None))
 
+    def test_classified_features_are_enough(self, module: ModuleType, spec: Spec) -> None:
+        """`classify` needs no more than `classified` returns. Nets that add "fused" have `fuses`, others do not."""
+        net = self.build(module, spec)
+        f = net.encode(side(spec, labelled=True))
+        assert net.fuses == ("fused" in f), "set `fuses = True` in a net whose `encode` adds 'fused', and in no other"
+        for label, z in net.classify(net.classified(f)).items():
+            assert torch.equal(z, net.classify(f)[label])
+
 
 class RetrievalNetTests(AnyNetTests):
     """The contract of a retrieval net: a file with `Params` and `NET`, a subclass of `heads.nets.Retrieval`."""

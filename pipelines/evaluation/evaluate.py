@@ -217,9 +217,10 @@ def _truth(run: Run, stores: Path) -> dict[str, Labels]:
 def norms(method: Method, opened: Opened) -> dict[str, float]:
     """`norm/source/rgb`, ... and their variation over modalities: `cv_s`, `cv_t`, `cv_st`.
 
-    The coefficients of variation are of the source, of the tested domain, and of both; a side whose features are all
-    zero has none. Test rows of the source that lack a modality are left out of that modality's norm, and a source
-    without test rows that have features has no norms.
+    The coefficients of variation are of the source, of the tested domain, and of both. A side whose features are all
+    zero has none, and neither has a side with one kind of features, such as those of a fusing net. Test rows of the
+    source that lack a modality are left out of that modality's norm, and a source without test rows that have features
+    has no norms.
     """
     config = opened.config
     masked = replace(opened, config=replace(config, absent="mask"))
@@ -235,7 +236,7 @@ def norms(method: Method, opened: Opened) -> dict[str, float]:
             for side, side_norms in by_domain.items()
         }
         values |= {f"norm/{side}/{m}{name}": norm for side, by_m in by_side.items() for m, norm in by_m.items()}
-        groups = {f"cv_{side[0]}": list(by_m.values()) for side, by_m in by_side.items() if by_m}
+        groups = {f"cv_{side[0]}": list(by_m.values()) for side, by_m in by_side.items() if len(by_m) > 1}
         if len(groups) == 2:
             groups["cv_st"] = [norm for group in groups.values() for norm in group]
         values |= {f"{cv}{name}": coefficient_of_variation(group) for cv, group in groups.items() if any(group)}

@@ -53,9 +53,10 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
     """The mean norms per modality and side, a panel per shift, and the table of the coefficients of variation."""
     grid, notes = norms_grid(rows, experiment)
     heading = "Feature norms per modality"
-    if len(grid) == 1:
-        return page.section(heading, "The results have no norms.")
     figures, kept = [], tuple(current(rows, experiment))
+    modalities = sorted({row.metric.split("/", 2)[2] for row in kept if row.metric.startswith("norm/")})
+    if len(grid) == 1 and not modalities:
+        return page.section(heading, "The results have no norms.")
     for shift in table.shifts:
         methods = [
             norms for line in table.lines if line.label_free and (norms := _norms_of(experiment, line, shift, kept))
@@ -63,7 +64,6 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
         if methods:
             alt = f"Mean feature norms, {shift}: " + "; ".join(f"{method.name} {method.text}" for method in methods)
             figures.append(page.figure(shift, plots.norms(methods, alt)))
-    modalities = sorted({row.metric.split("/", 2)[2] for row in kept if row.metric.startswith("norm/")})
     body = [("", [page.cell(text, head=place == 0) for place, text in enumerate(cells)]) for cells in grid[1:]]
     return page.section(
         heading,
@@ -71,7 +71,7 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
         "the marks of a column, the more equal the influence of the modalities; RNA moves the marks together.",
         plots.norms_legend(modalities),
         page.panels(figures),
-        page.table(grid[0], body),
+        page.table(grid[0], body) if body else "",
         page.items(note.text for note in notes),
     )
 

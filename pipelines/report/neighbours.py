@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from featcache.manifest import Clip, Manifest
 from pipelines.report import page
 from pipelines.report.frames import Thumbnails
-from pipelines.report.samples import FUSED, Drawn, Floats, Sample
+from pipelines.report.samples import Drawn, Floats, Sample
 
 QUERIES = 5  #: number of target clips
 NEAREST = 3  #: number of source clips that are shown of each target clip, in each row
-FIRST = (FUSED, "rgb")  #: features that are compared, if a run has them; else its first modality
+FIRST = "rgb"  #: features that are compared, if a run has them; else its first ones
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def gallery(drawn: Drawn) -> str:
 
 def neighbours(sample: Sample) -> Neighbours:
     """The nearest source clips of all target clips, by cosine: of fused features, of rgb, or of the first modality."""
-    space = next((name for name in FIRST if name in sample.spaces), sample.spaces[0])
+    space = FIRST if FIRST in sample.spaces else sample.spaces[0]
     kind, part = next(iter(sample.parts.items()))
     source, target = sample.source, sample.target
     in_source, in_target = (

@@ -22,7 +22,6 @@ from pipelines.training.runs import Run
 ROWS = 4  #: number of rows up to which a table's figures draw all of them, as `--only` chooses them
 MOST = 500  #: number of clips that are drawn per domain
 SEED = 0  #: of the choice of clips
-FUSED = "fused"  #: name of the features that a fusing net classifies
 
 Floats = NDArray[np.floating]
 
@@ -64,8 +63,7 @@ class Sample:
     @property
     def spaces(self) -> tuple[str, ...]:
         """The names of the features that both domains have: "fused" if the net fuses modalities, else modalities."""
-        shared = tuple(name for name in self.source.f if name in self.target.f)
-        return (FUSED,) if FUSED in shared else shared
+        return tuple(name for name in self.source.f if name in self.target.f)
 
     @property
     def halves(self) -> dict[str, Half]:

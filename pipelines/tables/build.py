@@ -40,7 +40,7 @@ from pipelines.tables.notes import (
     notes,
     of_training_data,
 )
-from pipelines.tables.outdated import OF_FEATURES, current, outdated
+from pipelines.tables.outdated import OF_FEATURES, current, feature_kinds, outdated
 
 CV = {"cv_s": "CV source", "cv_t": "CV target", "cv_st": "CV both"}
 
@@ -96,7 +96,7 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         gain = replace(_gain(line.mean, base.mean), published=published.get("gain") if same else None)
         lines.append(replace(line, gain=gain))
     shown = _with_quoted(lines, experiment, metric, metric == headline)
-    late = outdated([row for row in all_rows if row.metric in names], experiment)
+    late = outdated([row for row in all_rows if row.metric in names], experiment, all_rows)
     below = [*damaged(all_rows), *late, *notes(experiment, metric, shown, planned, results)]
     return Table(experiment.name, metric, shifts, shown, (*below, *_stray(rows, experiment)))
 
@@ -126,7 +126,7 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
         mean = replace(_mean(cells.values()), published=_mean_of(published, cells))
         lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
     shown, planned = _with_quoted(lines, experiment, DELTA_ACC, headline=False), planned_runs(experiment)
-    late = outdated([row for row in rows if row.metric in metrics], experiment)
+    late = outdated([row for row in rows if row.metric in metrics], experiment, rows)
     below = [*damaged(rows), *late, *notes(experiment, DELTA_ACC, shown, planned, results), *_stray(rows, experiment)]
     below = sorted([*notes_on_baselines(experiment, over), *below], key=lambda note: not note.loud)
     return Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, tuple(below))
@@ -244,11 +244,15 @@ def norms_table(rows: Sequence[Result], experiment: Experiment) -> str:
         kind = experiment.task.name
         raise ConfigError(f"{experiment.name!r} is a {kind} experiment and has no norms: {experiment.task.no_norms}")
     grid, below = norms_grid(rows, experiment)
-    return pipes(grid) + "\n" + "\n".join(map(wrapped, below)) + "\n"
+    table = pipes(grid) + "\n" if len(grid) > 1 else ""
+    return table + "\n".join(map(wrapped, below)) + "\n"
 
 
 def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[list[str]], list[Note]]:
-    """Return the cells of `norms_table`, headings first, and its notes. Rows trained on target labels are left out."""
+    """Return the cells of `norms_table`, headings first, and its notes. Rows trained on target labels are left out.
+
+    Only headings if no run has a coefficient.
+    """
     all_rows, rows = rows, current(rows, experiment)
     runs = {run.id for run in experiment.runs}
     measured = {row.metric for row in rows if row.run in runs}
@@ -280,8 +284,9 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
     featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
     trained_on = of_training_data(experiment, [row for row in rows if row.run in runs and row.metric in metrics])
     of_norms = [row for row in all_rows if row.metric.partition("/")[0] in OF_FEATURES]
-    loud = [*damaged(all_rows), *outdated(of_norms, experiment), *lost, *dict.fromkeys(featureless)]
-    below = [*loud, explained, *_without_source(rows, experiment), *trained_on]
+    loud = [*damaged(all_rows), *outdated(of_norms, experiment, all_rows), *lost, *dict.fromkeys(featureless)]
+    reasons = [*_one_kind(rows, experiment, planned), *_without_source(rows, experiment)]
+    below = [*loud, *[explained] * bool(tables), *reasons, *trained_on]
     return grid, sorted(below, key=lambda note: not note.loud)
 
 
@@ -301,10 +306,33 @@ def _lost_norms(rows: Sequence[Result], experiment: Experiment, planned: RunIds)
     whole = set()
     for run, by_metric in values.items():
         sides = {name.split("/")[1] for name, norm in by_metric.items() if name.startswith("norm/") and norm > 0}
+        varied = {side for side, kinds in feature_kinds(by_metric).items() if len(kinds) > 1}
         has = {name.split("/")[0] for name in by_metric}
-        if has & {"norm", *CV} and has >= {f"cv_{side[0]}" for side in sides}:
+        if has & {"norm", *CV} and has >= {f"cv_{side[0]}" for side in sides & varied}:
             whole.add(run)
     return missing(experiment, planned, whole)
+
+
+def _one_kind(rows: Iterable[Result], experiment: Experiment, planned: RunIds) -> Iterator[Note]:
+    """Yield a note on the rows that have no coefficient of variation, because one kind of features is classified."""
+    shown = {run for seeds in planned.values() for run in seeds.values()}
+    metrics: dict[str, set[str]] = {}
+    for row in rows:
+        if row.run in shown:
+            metrics.setdefault(row.run, set()).add(row.metric)
+    names: dict[str, dict[str, None]] = {}  # kind of features -> rows
+    for run, measured in metrics.items():
+        by_side = feature_kinds(measured)
+        single = {side: next(iter(kinds)) for side, kinds in by_side.items() if len(kinds) == 1}
+        for kind in sorted(set(single.values())):
+            sides = [side for side in single if single[side] == kind]
+            where = "" if len(sides) == len(by_side) else f" ({', '.join(sides)})"
+            names.setdefault(kind, {})[experiment.by_id[run].row_shown + where] = None
+    for kind, methods in names.items():
+        yield Note(
+            f"No coefficient of variation of {first(list(methods))}, because one kind of features has norms: {kind}. "
+            "A coefficient compares two or more."
+        )
 
 
 def _without_source(rows: Iterable[Result], experiment: Experiment) -> Iterator[Note]:

@@ -103,7 +103,7 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             grid += [_line(row, shift, choice) for choice in choices(candidates)]
     notes = [
         *damaged(rows),
-        *outdated(_read(rows, metric), experiment),
+        *outdated(_read(rows, metric), experiment, rows),
         *of_training_data(experiment, _results([cells[cell] for cell in of_shifts], metric)),
     ]
     notes += map(Note, below)

@@ -13,7 +13,7 @@ from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
 from pipelines import tasks
-from pipelines.config import RunConfig, method_class
+from pipelines.config import RunConfig, method_class, net_class
 from pipelines.data.opening import Opened
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import VALIDATORS, Predictions
@@ -164,10 +164,10 @@ def features(method: Method, sides: Mapping[str, Rows]) -> dict[str, Tensor]:
 def looked_elsewhere(config: RunConfig) -> bool:
     """True if earlier versions looked at other features of such a run than those that are classified.
 
-    They took what the net encodes, and of windows that are classified separately the mean window.
+    They took all that the net encodes, and of windows that are classified separately the mean window.
     """
     own = method_class(config).features is not Method.features
-    return own or any(feed.test == "each" for feed in config.feeds.values())
+    return own or net_class(config).fuses or any(feed.test == "each" for feed in config.feeds.values())
 
 
 def clip_norms(method: Method, rows: Rows) -> dict[str, Tensor]:

@@ -274,21 +274,47 @@ def test_layers_off_and_nets_without_layers_are_as_before():
     assert torch.equal(method.features(target)["rgb"], method.net.encode(method.normalise(target))["rgb"])
 
 
+class Torch(nn.Module):
+    """A layer of torch in the place of the net's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.BatchNorm1d(8)
+
+    def forward(self, a_BD, _):
+        return self.layer(a_BD)
+
+
+def build_torch_layers(spec=SPEC):
+    net = build_layers(spec).net
+    net.BN = nn.ModuleDict({m: Torch() for m in spec.shapes})
+    return adabn.METHOD(adabn.Params(), spec, net)
+
+
+@pytest.mark.parametrize("build_of", [build_layers, build_torch_layers])
+def test_a_domain_with_one_row_in_a_batch_has_its_averages(build_of):
+    """One row has no variance. Its averages stay, and its features are those of tests; other rows learn as ever."""
+    source, target = sides()
+    source = dataclasses.replace(source, domain=torch.tensor([0] * 11 + [1]))
+    target = dataclasses.replace(target, domain=torch.full_like(target.domain, 2))
+    method = build_of(dataclasses.replace(SPEC, domains=("a", "b", "c")))
+    taught(method, dataclasses.replace(source, domain=torch.tensor([0, 1] * 6)), target)
+    before = {name: value.clone() for name, value in method.layers.named_buffers()}
+    last = pick(source, torch.tensor([11]))
+    in_tests = method.features(last)["rgb"]
+    method.train().losses(Batch(source, target), 0.5)["L_C"].backward()
+    for name, value in method.layers.named_buffers():
+        if value.is_floating_point():
+            assert torch.equal(value[1], before[name][1])
+            assert not torch.equal(value[0], before[name][0])
+    assert torch.allclose(method.features(last)["rgb"], in_tests)
+    assert all(layer.training for layer in method.layers.layers)
+
+
 def test_layers_of_torch_work_too():
     """A net of one's own may have them; their statistics are updated in place while gradients are pending."""
-    method, (source, target) = build_layers(), sides()
-
-    class Torch(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.BatchNorm1d(8)
-
-        def forward(self, a_BD, _):
-            return self.layer(a_BD)
-
-    method.net.BN = nn.ModuleDict({m: Torch() for m in SPEC.shapes})
+    torch_method, (source, target) = build_torch_layers(), sides()
     source = dataclasses.replace(source, domain=torch.tensor([0, 1] * 6))
-    torch_method = adabn.METHOD(adabn.Params(), SPEC, method.net)
     fill(torch_method, source, target)
     torch_method.train().losses(Batch(source, target), 0.5)["L_C"].backward()
     assert taught(torch_method, source, target).predict(target)["label"].isfinite().all()

@@ -7,6 +7,7 @@ import torch
 
 from heads.batch import Batch
 from heads.methods import hcl
+from heads.methods._copies import Teacher
 from heads.methods.hcl import consistency, reliability
 from heads.testing.methods import build
 from heads.testing.problems import EK, SPEC, batch, side
@@ -162,9 +163,22 @@ def test_both_historical_models_become_the_net_every_so_many_steps(every):
 
 
 def test_the_recorded_model_is_not_saved_with_the_weights():
-    """So weights of runs from before there was one still fit, and predictions do not need it."""
+    """So weights of runs of earlier versions still fit, and predictions do not need it."""
     method, _ = prepared(SPEC)
     assert {name.partition(".")[0] for name in method.state_dict()} == {"net", "history"}
+
+
+def test_nets_are_copied_once_and_only_where_they_are_needed(monkeypatch):
+    """One copy, for the weights that are saved; the recorded model is made before the first step of a run."""
+    copies = []
+    monkeypatch.setattr(hcl, "Teacher", lambda net: copies.append(net) or Teacher(net))
+    method = build(hcl, SPEC, TARGET)
+    assert len(copies) == 1
+    for epoch in (0, 1):
+        with torch.no_grad():
+            method.begin_epoch(epoch, lambda _: iter([side(SPEC, 18, labelled=False)]))
+        assert len(copies) == 2
+    assert method.recorded[0] is not method.history
 
 
 @SPECS

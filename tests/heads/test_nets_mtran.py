@@ -6,10 +6,13 @@ import math
 import pytest
 import torch
 
+from featcache import registry
+from heads import methods
 from heads.batch import Side, Spec
 from heads.methods import source_only
+from heads.methods._fitted import Fitted
 from heads.nets import mtran
-from heads.testing.problems import EK, SPEC, batch, side, without
+from heads.testing.problems import EK, SPEC, batch, side, small, sweep, without
 
 torch.set_num_threads(1)
 
@@ -227,3 +230,32 @@ def test_a_modality_alone_is_refused():
     method = source_only.SourceOnly(source_only.Params(per_modality=True), SPEC, build().float())
     with pytest.raises(ValueError, match="net mtran .*fused features.*net adapter"):
         method.losses(batch(SPEC, ("source",)), 0.5)
+
+
+# --------------------------------------------------------------------------------------------- methods on a fusing net
+
+SINGLE = ("cia", "dlmm", "gradient_blending", "mdann", "sava", "stcda", "ta3n", "tcon")  #: they classify modalities
+ON_FUSED = [
+    name
+    for name in registry.names(methods)
+    if "classification" in registry.load(methods, name, "method").METHOD.tasks and name not in SINGLE
+]
+
+
+@pytest.mark.parametrize("name", ON_FUSED)
+def test_a_method_looks_at_the_fused_features_only(name):
+    """Nothing else is classified; the classifiers of cached features read modalities, and no fused ones."""
+    module = registry.load(methods, name, "method")
+    torch.manual_seed(0)
+    net = mtran.Mtran(mtran.Params(dim=8, layers=1), SPEC)
+    method = module.METHOD(dataclasses.replace(module.Params(), **small(module)), SPEC, net).eval()
+    rows = side(SPEC, labelled=False)
+    with torch.no_grad():
+        method.begin_epoch(0, sweep(SPEC))
+        f = method.features(rows)
+        wanted = method.outputs(f, rows)["label"]
+        assert set(f) == (set(SPEC.shapes) if issubclass(module.METHOD, Fitted) else {"fused"})
+        assert method.projected(f) == {}  # losses project modalities only
+        for m, f_BD in f.items():
+            unknown = f | {m: torch.full_like(f_BD, torch.nan)}
+            assert not torch.equal(method.outputs(unknown, rows)["label"], wanted)

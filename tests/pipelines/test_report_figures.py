@@ -15,6 +15,7 @@ from featcache.manifest import Clip
 from heads.methods import mm_sada, mmd, rna, shot, source_only, xmc
 from heads.nets import mtran as mtran_net
 from pipelines.data.opening import open_run
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment, load
 from pipelines.report import norms, samples, sensitivity, spaces
 from pipelines.report.neighbours import NEAREST, gallery, neighbours
@@ -22,7 +23,7 @@ from pipelines.report.norms import common, mean_norms, near
 from pipelines.report.samples import draw, sample
 from pipelines.report.sensitivity import across, sweeps
 from pipelines.report.write import write
-from pipelines.tables.build import build
+from pipelines.tables.build import build, norms_table
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers import result_rows
@@ -189,6 +190,29 @@ def test_a_fusing_net_draws_what_it_classifies(folder):
     assert of.spaces == ("fused",)
     assert {space.modality for _, group in spaces.groups(of) for space in group} == {"fused"}
     assert neighbours(of).space == "fused"
+
+
+def test_a_fusing_net_has_norms_of_one_kind_and_no_coefficient_of_variation(folder):
+    """In results, table and report alike, with the reason; a coefficient of an earlier version is not shown."""
+    config = run(net=mtran_net.Params(dim=8, layers=1), row="source-only", steps=2)
+    experiment = toy(config, replace(config, method=mmd.Params(), target="night", row="MMD"))
+    found = []
+    for each in experiment.runs:
+        measured = evaluate(train(each, folder / "stores", folder / "runs"), folder / "stores", "toy")
+        assert {r.metric for r in measured if r.metric.startswith(("norm/", "cv_"))} == {
+            "norm/source/fused",
+            "norm/target/fused",
+        }
+        found += [*measured, result(each, 0.0, "cv_st")]
+    text = " ".join(norms_table(found, experiment).split())
+    assert "No coefficient of variation of source-only, MMD" in text
+    assert "CV both" not in text
+    write(experiment, found, folder / "runs", folder / "stores", folder / "fused.html")
+    shown = (folder / "fused.html").read_text()
+    section = shown[shown.index("Feature norms per modality") : shown.index("Feature norms per class")]
+    assert "MMD, target, fused: " in section
+    assert "No coefficient of variation of source-only, MMD" in section
+    assert not re.search("rgb|CV (both|source|target|0)", section)
 
 
 # ------------------------------------------------------------------------------------------------------------- values
