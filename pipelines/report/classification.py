@@ -45,14 +45,14 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
     if len(grid) == 1:
         return page.section(heading, "The results have no norms.")
     figures, kept = [], tuple(current(rows, experiment))
+    modalities = sorted({row.metric.split("/", 2)[2] for row in kept if row.metric.startswith("norm/")})
     for shift in table.shifts:
         methods = [
             norms for line in table.lines if line.label_free and (norms := _norms_of(experiment, line, shift, kept))
         ]
         if methods:
             alt = f"Mean feature norms, {shift}: " + "; ".join(f"{method.name} {method.text}" for method in methods)
-            figures.append(page.figure(shift, plots.norms(methods, alt)))
-    modalities = sorted({row.metric.split("/", 2)[2] for row in kept if row.metric.startswith("norm/")})
+            figures.append(page.figure(shift, plots.norms(methods, modalities, alt)))
     body = [("", [page.cell(text, head=place == 0) for place, text in enumerate(cells)]) for cells in grid[1:]]
     return page.section(
         heading,
