@@ -158,7 +158,7 @@ class Opened:
             raise ConfigError(
                 f"preparation.units='domain' measures the {split} rows of {test!r}, but it has none; take units=source"
             )
-        return self._train_rows("target", (test,))
+        return self.train_rows("target", test)
 
     def _test_domain(self) -> Rows:
         """Load the train rows of a test domain that is on no side of the run, unprepared and without labels."""
@@ -173,12 +173,7 @@ class Opened:
     def check_test(self, *domains: str) -> list[int]:
         """Return `test_rows`; ConfigError if there are too few for a test."""
         domains, split = domains or (self.config.test,), self.config.test_split
-        unmeasured = set(domains) - {*self.domains, self.config.test}
-        if unmeasured and self.config.preparation.units == "domain":
-            raise ConfigError(
-                f"preparation.units='domain', but the units of {first(sorted(unmeasured))} were not measured: the run "
-                f"has {', '.join(dict.fromkeys((*self.domains, self.config.test)))}; name one of these domains"
-            )
+        self.check_measured(*domains)
         where = f"{split} rows of {', '.join(domains)} in manifest {self.manifest.name!r}"
         rows = self.test_rows(*domains)
         if not rows:
@@ -198,6 +193,15 @@ class Opened:
                 "another test_split"
             )
         return rows
+
+    def check_measured(self, *domains: str) -> None:
+        """Raise ConfigError if the features of a domain need units of its own that were not measured."""
+        unmeasured = set(domains) - {*self.domains, self.config.test}
+        if unmeasured and self.config.preparation.units == "domain":
+            raise ConfigError(
+                f"preparation.units='domain', but the units of {first(sorted(unmeasured))} were not measured: the run "
+                f"has {', '.join(dict.fromkeys((*self.domains, self.config.test)))}; name one of these domains"
+            )
 
     def test_rows(self, *domains: str) -> list[int]:
         """Return the test rows of these domains (default: the run's test domain) that `absent` leaves to the run."""
@@ -285,15 +289,14 @@ class Opened:
             raise ConfigError(f"the {role} sees no feed; change `seen_by` of {', '.join(self.config.feeds)}")
         return feeds
 
-    def train_rows(self, role: str) -> list[int]:
-        """Return the train rows of "source" or "target", by domain; ConfigError for a domain without any."""
-        target = (self.config.target,) if self.config.target else ()
-        return self._train_rows(role, self.config.source if role == "source" else target)
+    def train_rows(self, role: str, *domains: str) -> list[int]:
+        """Return the train rows of "source" or "target", by domain; ConfigError for a domain without any.
 
-    def _train_rows(self, role: str, domains: tuple[str, ...]) -> list[int]:
-        """Return the train rows of these domains, with the modalities that this role sees."""
+        domains: instead of the run's own. The rows have the modalities that the role sees.
+        """
         config, rows = self.config, list[int]()
-        for domain in domains:
+        target = (config.target,) if config.target else ()
+        for domain in domains or (config.source if role == "source" else target):
             domain_rows = self.manifest.rows(domain=domain, split=config.train_split)
             usable = self._complete(role, domain_rows)
             if not usable:

@@ -120,10 +120,13 @@ def _results(
 
 
 def by_step(folder: Path, stores: Path) -> dict[int, dict[str, float]]:
-    """Step -> metric -> value at each kept point of a finished run, in order; no selection."""
+    """Step -> metric -> value at each kept point of a finished run, in order; no selection.
+
+    The metrics are those of outputs and the validators' scores; the norms of features belong to the trained weights.
+    """
     run = Run.open(folder)
     score = _score(run, _truth(run, stores), run.method().net if run.config.captions else None)
-    return {int(point["step"]): score(k) for k, point in enumerate(run.points)}
+    return {int(point["step"]): score(k) | _scores(run, point) for k, point in enumerate(run.points)}
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,14 @@ def accuracies(run: Run, score_point: Score) -> dict[str, float]:
 
 def validator_scores(run: Run, score_point: Score) -> dict[str, float]:
     """`validator/NAME` -> its score at the selected points (as in `accuracies`), or the mean over several points."""
-    points = [run.points[k] for k in _selected(run, score_point)]
-    return {
-        f"validator/{name}": float(np.mean([point[name] for point in points]))
-        for name in run.config.validators
-        if all(name in point for point in points)  # a run that is older than the validator has no score
-    }
+    points = [_scores(run, run.points[k]) for k in _selected(run, score_point)]
+    names = [name for name in points[0] if all(name in point for point in points)]
+    return {name: float(np.mean([point[name] for point in points])) for name in names}
+
+
+def _scores(run: Run, point: dict[str, float]) -> dict[str, float]:
+    """`validator/NAME` -> its score at a kept point; a run that is older than the validator has no score."""
+    return {f"validator/{name}": point[name] for name in run.config.validators if name in point}
 
 
 def _score(run: Run, truth: dict[str, Labels], net: Net | None) -> Score:

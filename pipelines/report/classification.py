@@ -63,7 +63,7 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
         ]
         if methods:
             alt = f"Mean feature norms, {shift}: " + "; ".join(f"{method.name} {method.text}" for method in methods)
-            figures.append(page.figure(shift, plots.norms(methods, alt)))
+            figures.append(page.figure(shift, plots.norms(methods, modalities, alt)))
     body = [("", [page.cell(text, head=place == 0) for place, text in enumerate(cells)]) for cells in grid[1:]]
     return page.section(
         heading,

@@ -16,29 +16,41 @@ from pipelines.training.runs import NotTrainedError
 
 def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) -> str:
     """A panel per shift with a curve per row; "" if the experiment's runs keep one point each."""
-    several = {run.row_shown for run in experiment.runs if run.row and run.kept > 1 and not run.keeps_best}
-    figures, reasons = [], []
-    for shift in table.shifts if several else ():
+    kept = [run for run in experiment.runs if run.row and run.kept > 1 and not run.keeps_best]
+    several = {run.row_shown for run in kept}
+    if not several:
+        return ""
+    figures, reasons, without = [], [], dict[str, None]()
+    for shift in table.shifts:
         curves = []
         for line in table.lines:
             if line.method in several and line.cells[shift].seeds:
                 try:
-                    curves.append(_curve(experiment, line, table.metric, shift, runs, stores))
+                    if curve := _curve(experiment, line, table.metric, shift, runs, stores):
+                        curves.append(curve)
+                    else:
+                        without[line.method] = None
                 except (FeatcacheError, OSError) as error:
                     reasons.append(page.paragraph(f"No curve of {line.method} on {shift}: {error}."))
         if curves:
             ends = "; ".join(f"{curve.name} {curve.xy[0][1]:.1f} to {curve.xy[-1][1]:.1f}" for curve in curves)
             alt = f"{tasks.metric(table.metric).words} by step, {shift}: {ends}"
             figures.append(page.figure(shift, plots.curves(curves, "step", alt)))
-    if not several:
-        return ""
+    if without:
+        reasons.append(page.paragraph(f"The kept points of {', '.join(without)} have no {table.metric}: no curve."))
     words = tasks.metric(table.metric).words
     intro = f"{words[0].upper()}{words[1:]} on the test clips after each kept evaluation point; mean over seeds."
+    late = dict.fromkeys(f"{run.points[0]} to {run.steps}" for run in kept if run.points[0] > run.eval_every)
+    if late:
+        intro += f" Only the last evaluation points are kept and drawn: steps {' or '.join(late)}."
     return page.section("Convergence", intro, page.panels(figures), *reasons)
 
 
-def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Path, stores: Path) -> plots.Curve:
-    """Return the curve of one method on one shift, over the seeds that have a result."""
+def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Path, stores: Path) -> plots.Curve | None:
+    """Return the curve of one method on one shift, over the seeds that have a result.
+
+    None where a kept point lacks the metric: norms are measured at the end only, and gains are those of table rows.
+    """
     seeds = planned_runs(experiment)[line.method, shift]
     if not line.cells[shift].values:
         raise NotTrainedError("no run has a result")
@@ -47,5 +59,7 @@ def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Pa
     for seed in line.cells[shift].values:
         for step, by_metric in by_step(runs / seeds[seed], stores).items():
             name = metric if metric in by_metric else metric + experiment.task.stand_in
+            if name not in by_metric:
+                return None
             values.setdefault(step, []).append(scale * by_metric[name])
     return plots.Curve(line.method, tuple((step, float(np.mean(numbers))) for step, numbers in values.items()))

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.manifest import Clip, Manifest
+from featcache.errors import ConfigError
+from featcache.manifest import Clip
 from pipelines.report import page
 from pipelines.report.frames import Thumbnails
-from pipelines.report.samples import Drawn, Floats, Sample
+from pipelines.report.samples import Drawn, Floats, Half, Sample
 
 QUERIES = 5  #: number of target clips
 NEAREST = 3  #: number of source clips that are shown of each target clip, in each row
-FIRST = "rgb"  #: features that are compared, if a run has them; else its first ones
+FIRST = "rgb"  #: modality that is compared, if clips of both domains have it; else the first one that they have
 
 
 @dataclass(frozen=True)
@@ -38,44 +40,66 @@ class Neighbours:
 
 
 def gallery(drawn: Drawn) -> str:
-    """Random target clips, each with its nearest source clips in every drawn row."""
-    found = {sample.method: neighbours(sample) for sample in drawn.samples}
-    usable = {method: of for method, of in found.items() if of.queries and of.pool}
-    reasons = [page.paragraph(reason) for reason in drawn.reasons]
-    reasons += [
-        page.paragraph(f"No neighbours of {name}: the features of all clips of a domain are zero.")
-        for name in found
-        if name not in usable
-    ]
-    parts: list[str] = []
+    """Random target clips, each with its nearest source clips in every drawn row, for each label kind."""
+    heading = f"Nearest source clips of target clips{drawn.on}"
+    if not drawn.samples:
+        return page.section(heading, "", *map(page.paragraph, drawn.reasons))
+    parts, reasons, several = list[str](), list(drawn.reasons), len(drawn.kinds) > 1
+    pictures = Thumbnails(drawn.samples[0].manifest)
+    for kind in drawn.kinds:
+        found = {}
+        for sample in drawn.samples:
+            try:
+                found[sample.method] = neighbours(sample, kind)
+            except ConfigError as error:
+                reasons.append(f"No neighbours of {sample.method}{f', {kind}' if several else ''}: {error}.")
+        if found:
+            parts += [f"<h3>{escape(kind)}</h3>"] if several else []
+            parts += [page.paragraph(_shares(found)), page.panels(_cards(pictures, found), "wide")]
     intro = ""
-    if usable:
-        spaces = dict.fromkeys(of.space for of in usable.values())
-        kind = _kind(next(iter(usable.values())).kind)
-        shares = "; ".join(f"{method} {of.share:.1f} %" for method, of in usable.items())
+    if parts:
+        kinds = " or ".join(map(_word, drawn.kinds))
+        part = ", in the part that the classifier of the label kind reads" if several else ""
         intro = (
-            f"Random target clips, and the source clips whose {' or '.join(spaces)} features have the largest cosine "
-            f"with theirs: ✓ of the same {kind}, ✗ of another one. {drawn.words} Target clips whose nearest source "
-            f"clip has their {kind}: {shares}. Clips whose features are all zero are left out. Labels of the target "
-            "only mark and count the clips."
+            f"Random target clips, and the source clips whose features have the largest cosine with theirs{part}: ✓ of "
+            f"the same {kinds}, ✗ of another one. {drawn.words} Clips whose features are all zero are left out. Labels "
+            "of the target only mark and count the clips."
         )
-        *cards, missing = _cards(drawn.samples[0].manifest, usable)
-        parts += [page.panels(cards, "wide"), missing]
-    return page.section(f"Nearest source clips of target clips{drawn.on}", intro, *parts, *reasons)
+        parts.append(pictures.missing())
+    return page.section(heading, intro, *parts, *map(page.paragraph, reasons))
 
 
-def neighbours(sample: Sample) -> Neighbours:
-    """The nearest source clips of all target clips, by cosine: of fused features, of rgb, or of the first modality."""
-    space = FIRST if FIRST in sample.spaces else sample.spaces[0]
-    kind, part = next(iter(sample.parts.items()))
-    source, target = sample.source, sample.target
-    in_source, in_target = (
-        np.flatnonzero(half.present[space] & half.f[space][:, part].any(1)) for half in (source, target)
-    )
-    cosine = _unit(target.f[space][in_target][:, part]) @ _unit(source.f[space][in_source][:, part]).T
-    nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :NEAREST]
-    pool, queries = ([half.clips[n] for n in rows] for half, rows in ((source, in_source), (target, in_target)))
-    return Neighbours(space, tuple(queries), tuple(pool), nearest, kind)
+def neighbours(sample: Sample, kind: str) -> Neighbours:
+    """The nearest source clips of all target clips, by cosine of the part that the label kind's classifier reads.
+
+    The features are those of rgb, or of the first modality that clips of both domains have and that are not zero;
+    ConfigError with the reasons if there are none.
+    """
+    part, reasons = sample.parts[kind], list[str]()
+    for space in sorted(sample.spaces, key=lambda name: name != FIRST):
+        f = {side: half.f[space][:, part] for side, half in sample.halves.items()}
+        rows = {side: np.flatnonzero(half.present[space] & f[side].any(1)) for side, half in sample.halves.items()}
+        if all(map(len, rows.values())):
+            cosine = _unit(f["target"][rows["target"]]) @ _unit(f["source"][rows["source"]]).T
+            nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :NEAREST]
+            clips = {side: tuple(half.clips[n] for n in rows[side]) for side, half in sample.halves.items()}
+            return Neighbours(space, clips["target"], clips["source"], nearest, kind)
+        reasons += [_lack(half, side, space) for side, half in sample.halves.items() if not len(rows[side])]
+    raise ConfigError("; ".join(reasons))
+
+
+def _lack(half: Half, side: str, space: str) -> str:
+    """The reason why no clip of a domain can be compared in a space."""
+    if half.present[space].any():
+        return f"the {space} features of all {side} clips are zero"
+    return f"no {side} clip has {space}"
+
+
+def _shares(found: dict[str, Neighbours]) -> str:
+    """The share of target clips whose nearest source clip has their label, and the compared features, of each row."""
+    kind = _word(next(iter(found.values())).kind)
+    shares = "; ".join(f"{method} {of.share:.1f} % ({of.space} features)" for method, of in found.items())
+    return f"Target clips whose nearest source clip has their {kind}: {shares}."
 
 
 def _unit(f_ND: Floats) -> Floats:
@@ -84,14 +108,13 @@ def _unit(f_ND: Floats) -> Floats:
     return f_ND / np.linalg.norm(f_ND, axis=1, keepdims=True)
 
 
-def _kind(kind: str) -> str:
+def _word(kind: str) -> str:
     """The label kind as a word: its name, or class if there is only one kind."""
     return "class" if kind == "label" else kind
 
 
-def _cards(manifest: Manifest, found: dict[str, Neighbours]) -> Iterator[str]:
-    """Yield a card per query, and a sentence about missing pictures if there are any."""
-    pictures = Thumbnails(manifest)
+def _cards(pictures: Thumbnails, found: dict[str, Neighbours]) -> Iterator[str]:
+    """Yield a card per query."""
     known = [{clip.clip_id: k for k, clip in enumerate(of.queries)} for of in found.values()]
     shared = [clip for clip in next(iter(found.values())).queries if all(clip.clip_id in of for of in known)]
     for n in np.random.default_rng(0).permutation(len(shared))[:QUERIES]:
@@ -106,4 +129,3 @@ def _cards(manifest: Manifest, found: dict[str, Neighbours]) -> Iterator[str]:
         kind = next(iter(found.values())).kind
         caption = f"{clip.labels.get(kind, 'without a label')} ({clip.clip_id})"
         yield page.figure(caption, f'<div class="strip">{"".join(shown)}</div>')
-    yield pictures.missing()

@@ -27,7 +27,7 @@ Means = dict[str, dict[str, dict[str, float]]]  #: class -> side -> modality -> 
 def class_norms(drawn: Drawn) -> str:
     """The mean norms of the most and the least common classes, and the table of their coefficients of variation."""
     parts: list[str] = []
-    for column, kind in enumerate(next((sample.parts for sample in drawn.samples), {})):
+    for column, kind in enumerate(drawn.kinds):
         most, least = common(drawn.samples[0].target, kind)
         means = {sample.method: mean_norms(sample, kind, column) for sample in drawn.samples}
         of = "" if kind == "label" else f" of {kind}"
@@ -74,15 +74,14 @@ def mean_norms(sample: Sample, kind: str, column: int) -> Means:
 
 def _panels(drawn: Drawn, means: dict[str, Means], names: Sequence[str], title: str) -> str:
     """A legend, and for each drawn row a panel with a column per class."""
-    figures = []
+    figures, spaces = [], list(dict.fromkeys(name for sample in drawn.samples for name in sample.spaces))
     for method, of in means.items():
         columns = [plots.Norms(name, of[name]["source"], of[name]["target"], "") for name in names if name in of]
         columns = [c for c in columns if any(value > 0 for side in (c.source, c.target) for value in side.values())]
         if columns:
             alt = f"Mean feature norms of {method} on {drawn.shift}, {title}: " + ", ".join(c.name for c in columns)
-            figures.append(page.figure(f"{method}, {title}", plots.norms(columns, alt)))
-    spaces = dict.fromkeys(name for sample in drawn.samples for name in sample.spaces)
-    return plots.norms_legend(list(spaces)) + page.panels(figures, "wide")
+            figures.append(page.figure(f"{method}, {title}", plots.norms(columns, spaces, alt)))
+    return plots.norms_legend(spaces) + page.panels(figures, "wide")
 
 
 def _coefficients(samples: Sequence[Sample], means: dict[str, Means], kind: str, names: Sequence[str]) -> str:
@@ -119,29 +118,20 @@ def _cv(classes: Iterable[dict[str, float]]) -> str:
 
 
 def norm_pairs(drawn: Drawn) -> str:
-    """A scatter plot of each clip's norms in two modalities, for each pair of modalities and each drawn row."""
+    """A scatter plot of each clip's norms, for each label kind, pair of modalities and drawn row."""
     pairs = list(dict.fromkeys(pair for sample in drawn.samples for pair in combinations(sample.spaces, 2)))
-    parts = []
-    for a, b in pairs[:PAIRS]:
-        points = {
-            sample.method: {side: norms_of(half, a, b) for side, half in sample.halves.items()}
-            for sample in drawn.samples
-            if {a, b} <= set(sample.spaces)
-        }
-        ends = _ends(np.concatenate([xy.ravel() for sides in points.values() for xy in sides.values()]))
-        if ends is None:
-            parts.append(page.paragraph(f"All norms of {a} and {b} are zero."))
-            continue
-        figures = [
-            page.figure(f"{method}: {a} and {b}", densities(sides, (a, b), ends, f"Norms of {method} on {drawn.shift}"))
-            for method, sides in points.items()
-        ]
-        parts.append(page.panels(figures))
+    several = len(drawn.kinds) > 1
+    parts = [
+        _pair(drawn, a, b, column, f", {kind}" if several else "")
+        for column, kind in enumerate(drawn.kinds)
+        for a, b in pairs[:PAIRS]
+    ]
+    each = f", and of each label kind ({', '.join(drawn.kinds)}) the part that its classifier reads" if several else ""
     intro = (
-        "A point per clip: the L2 norm of its features in one modality (across) and in another (up). "
-        f"{drawn.words} The axes are logarithmic and equal for all rows; on the diagonal both modalities have the same "
-        f"norm. The fuller the colour, the more clips of the same domain are near, in {LEVELS} steps. Clips that lack "
-        f"a modality, and norms below 1/{REACH} of the largest, are left out."
+        f"A point per clip: the L2 norm of its features in one modality (across) and in another (up){each}. "
+        f"{drawn.words} The axes are logarithmic, and equal for all rows of a pair; on the diagonal both modalities "
+        f"have the same norm. The fuller the colour, the more clips of the same domain are near, in {LEVELS} steps. "
+        f"Clips that lack a modality, and norms below 1/{REACH} of the largest, are left out."
     )
     if len(pairs) > PAIRS:
         intro += f" The first {PAIRS} of {len(pairs)} pairs are drawn."
@@ -154,10 +144,34 @@ def norm_pairs(drawn: Drawn) -> str:
     return page.section(f"Pairs of feature norms{drawn.on}", intro, *parts, *map(page.paragraph, drawn.reasons))
 
 
-def norms_of(half: Half, a: str, b: str) -> NDArray[np.float64]:
-    """The norms of the clips that have both modalities (n, 2), of the first label kind."""
+def _pair(drawn: Drawn, a: str, b: str, column: int, kind: str) -> str:
+    """The panels of two modalities, one for each drawn row that has both; or the reason why there is none.
+
+    column: number of the label kind; kind: its name after a comma, or "" if there is only one.
+    """
+    points = {
+        sample.method: {side: norms_of(half, a, b, column) for side, half in sample.halves.items()}
+        for sample in drawn.samples
+        if {a, b} <= set(sample.spaces)
+    }
+    every = np.concatenate([xy.ravel() for sides in points.values() for xy in sides.values()])
+    if not len(every):
+        return page.paragraph(f"No clip has both {a} and {b}{kind}.")
+    if (ends := _ends(every)) is None:
+        return page.paragraph(f"All norms of {a} and {b}{kind} are zero.")
+    return page.panels(
+        page.figure(
+            f"{method}: {a} and {b}{kind}",
+            densities(sides, (a, b), ends, f"Norms of {method} on {drawn.shift}{kind}"),
+        )
+        for method, sides in points.items()
+    )
+
+
+def norms_of(half: Half, a: str, b: str, column: int) -> NDArray[np.float64]:
+    """The norms of the clips that have both modalities (n, 2); column: number of the label kind."""
     both = half.present[a] & half.present[b]
-    return np.stack([half.norms[a][both, 0], half.norms[b][both, 0]], 1).astype(np.float64)
+    return np.stack([half.norms[a][both, column], half.norms[b][both, column]], 1).astype(np.float64)
 
 
 def _ends(norms: NDArray[np.float64]) -> tuple[float, float] | None:

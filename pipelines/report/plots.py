@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from pipelines.report.marks import axis, coord, line, mark, nice, rect, short, svg, text, ticks
 
-SCATTER = 420  #: width and height of a scatter plot
+SCATTER = 320  #: width and height of a scatter plot: about its pixels where three are side by side
 BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
-CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: of a panel of curves, without its legend
+CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: size of a panel of curves, without its legend
 NORM_WIDTH, NORM_COLUMN = 460, 112  #: least width of a norm panel, and of a method in it
 JITTER = 12  #: distance between the marks of two modalities
 MOST_CLASSES = 30  #: a confusion matrix of more classes shows only the most frequent ones
@@ -141,17 +141,19 @@ def confusion(
     return svg(left + size + 5.2 * longest * 0.62 + 6, top + size + 4, alt, parts)
 
 
-def norms(methods: Sequence[Norms], alt: str) -> str:
+def norms(methods: Sequence[Norms], modalities: Sequence[str], alt: str) -> str:
     """Mean feature norms, which RNA makes more alike, on a logarithmic axis, where equal distances are equal ratios.
 
     Each method has a column with the source side (filled) and the target side (hollow), and a shape per modality.
+
+    modalities: those of `norms_legend`, also where no method of this panel has one of them.
     """
     values = [v for m in methods for side in (m.source, m.target) for v in side.values() if v > 0]
     low, high = nice(min(values), down=True), nice(max(values), down=False)
     top, bottom, left = 10, 196, 40
     width = max(NORM_WIDTH, left + 6 + NORM_COLUMN * len(methods))
     column = (width - left - 6) / len(methods)
-    modalities = sorted({name for m in methods for name in (*m.source, *m.target)})
+    modalities = sorted(modalities)
     parts = []
 
     def y(value: float) -> float:
@@ -193,9 +195,10 @@ def norms_legend(modalities: Sequence[str]) -> str:
 
 
 def scatter(groups: Sequence[Points], alt: str) -> str:
-    """Points without axes, scaled to their own range, and below them a legend of the groups."""
+    """Points without axes, scaled to their own range and centred, and below them a legend of the groups."""
     xy = np.concatenate([group.xy for group in groups])
-    low, reach = xy.min(0), max(float(np.ptp(xy, axis=0).max()), 1e-9)
+    reach = max(float(np.ptp(xy, axis=0).max()), 1e-9)
+    low = (xy.min(0) + xy.max(0) - reach) / 2
     parts = [rect(0, 0, SCATTER, SCATTER, "field")]
     for group in groups:
         for x, y in (12 + (SCATTER - 24) * (group.xy - low) / reach).tolist():

@@ -21,7 +21,7 @@ from pipelines.training.runs import Run
 
 ROWS = 4  #: number of rows up to which a table's figures draw all of them, as `--only` chooses them
 MOST = 500  #: number of clips that are drawn per domain
-SEED = 0  #: of the choice of clips
+SEED = 0  #: seed of the choice of clips
 
 Floats = NDArray[np.floating]
 
@@ -33,7 +33,7 @@ class Half:
     domains: tuple[str, ...]
     clips: tuple[Clip, ...]  #: n clips, in the order of the manifest
     total: int  #: number of clips of which these are a sample
-    split: str  #: of the clips
+    split: str  #: split of the clips
     f: dict[str, Floats]  #: modality, or "fused" -> (n, D)
     projected: dict[str, Floats]  #: modality -> (n, P), after the method's projection head; {} without one
     norms: dict[str, Floats]  #: modality, or "fused" -> (n, label kinds)
@@ -82,6 +82,11 @@ class Drawn:
     on: str = ""  #: what headings add: " on D1→D2" where the shift was chosen, because a page may then draw several
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The label kinds, in the order of the norms; () without samples."""
+        return tuple(self.samples[0].parts) if self.samples else ()
+
+    @property
     def words(self) -> str:
         """The shift, the seed and the number of clips, as one or two sentences; "" without samples."""
         if not self.samples:
@@ -89,7 +94,7 @@ class Drawn:
         source, target = self.samples[0].source, self.samples[0].target
         cut = len(source.clips) < source.total or len(target.clips) < target.total
         drawn = f"Drawn: {self.shift}, the runs of seed {self.seed}, {source.words} and {target.words}"
-        return f"{drawn}, sampled at random with seed {SEED}." if cut else f"{drawn}, all that there are."
+        return f"{drawn}, sampled at random with seed {SEED}." if cut else f"{drawn}, which are all of them."
 
 
 def rows_drawn(table: Table) -> list[Line]:
@@ -172,8 +177,9 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
 
 
 def _rows(opened: Opened, domains: tuple[str, ...]) -> tuple[str, list[int]]:
-    """Return the split and the rows to draw from: test rows, or train rows of a source without any test rows."""
+    """Return the split and the rows to draw from: test rows, or train rows of domains without any test rows."""
     config = opened.config
-    if domains == config.source and not opened.test_rows(*domains):
-        return config.train_split, opened.train_rows("source")
+    if not opened.test_rows(*domains):
+        opened.check_measured(*domains)
+        return config.train_split, opened.train_rows("source", *domains)
     return config.test_split, opened.check_test(*domains)

@@ -21,7 +21,7 @@ NAMED = re.compile(
     r"(?:(?P<prefix>.+), )?(?P<name>[^,=]*[^,=\s])\s*=\s*(?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
 )
 WIDE = 10  #: ratio of the largest number to the smallest, all above 0, from which the axis is logarithmic
-WIDTH, HEIGHT = 330, 190  #: of the field of a curve
+WIDTH, HEIGHT = 330, 190  #: size of the field of a curve
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _default(experiment: Experiment, table: Table, numbers: dict[float, Line]) -
     for row in (row for row in table.lines if row not in numbers.values()):
         own = _settings(experiment, row)
         value = own.get(min(swept))
-        if rest(own) == rest(fixed) and all(_is(own[path], value) for path in swept):
+        if rest(own) == rest(fixed) and all(_is(own.get(path), value) for path in swept):
             found.append((float(own[min(swept)]), row))
     return found[0] if len(found) == 1 else None
 
@@ -119,7 +119,7 @@ def _default(experiment: Experiment, table: Table, numbers: dict[float, Line]) -
 def _settings(experiment: Experiment, row: Line) -> dict[str, Any]:
     """Return path -> setting of a row's first run, without its seed and the run that it starts from."""
     run = next(run for run in experiment.runs if run.row_shown == row.method)
-    return {path: value for path, value in _flat(run.to_json()) if path not in ("row", "seed", "init_from")}
+    return {path: value for path, value in _flat(run.all_settings) if path not in ("row", "seed", "init_from")}
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -21,12 +21,15 @@ COLOURS = 6  #: colours of marks before they repeat with another shape
 
 @dataclass(frozen=True)
 class Space:
-    """The features of one modality of one domain: one of the four spaces of two modalities and two domains."""
+    """The features of one modality of one domain: one of the four spaces of two modalities and two domains.
+
+    They are whole features, with the parts that the classifiers of all label kinds read.
+    """
 
     side: str
     domains: str
     modality: str
-    classes: NDArray[np.str_]  #: (n,)
+    labels: dict[str, NDArray[np.str_]]  #: label kind -> (n,)
     f: Floats  #: (n, D)
 
 
@@ -40,9 +43,10 @@ def maps(drawn: Drawn) -> str:
             parts.append(_panels(sample, together, drawn, title))
     used = ", ".join(f"{perplexity(n):.3g} for {n} points" for n in sorted(sizes))
     heads = any(sample.source.projected for sample in drawn.samples)
+    kinds = f", the parts of all label kinds ({', '.join(drawn.kinds)}) together" if len(drawn.kinds) > 1 else ""
     intro = (
-        f"The features that are classified{', and those after the projection head h' * heads}, placed by t-SNE on "
-        "cosine distances: one point per clip and modality, all modalities and both domains on one map. "
+        f"The features that are classified{kinds}{', and those after the projection head h' * heads}, placed by t-SNE "
+        "on cosine distances: one point per clip and modality, all modalities and both domains on one map. "
         f"{drawn.words} At most {PLACED} of these clips per domain are placed. "
         f"Perplexity: {used}; seed {drawn.seed}. Near points are similar; sizes of groups and distances between groups "
         "mean little, and another seed or perplexity gives another map. Labels are used for colour only."
@@ -56,7 +60,6 @@ def groups(sample: Sample) -> list[tuple[str, list[Space]]]:
 
     The spaces after a projection head follow, titled "after h".
     """
-    kind, part = next(iter(sample.parts.items()))
     found = []
     for title, is_projected in (("", False), ("after h, ", True)):
         spaces = []
@@ -65,9 +68,8 @@ def groups(sample: Sample) -> list[tuple[str, list[Space]]]:
                 if (f := half.projected if is_projected else half.f).keys() & {name}:
                     placed = np.flatnonzero(half.present[name])
                     placed = np.sort(np.random.default_rng(0).permutation(placed)[:PLACED])
-                    entries = slice(None) if is_projected else part
-                    labels = half.labels(kind)[placed]
-                    spaces.append(Space(side, ", ".join(half.domains), name, labels, f[name][placed][:, entries]))
+                    labels = {kind: half.labels(kind)[placed] for kind in sample.parts}
+                    spaces.append(Space(side, ", ".join(half.domains), name, labels, f[name][placed]))
         if len({space.f.shape[1] for space in spaces}) == 1:
             found.append((title, spaces))
         elif spaces:
@@ -83,7 +85,7 @@ def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn, prefix: str) 
     except ConfigError as error:
         return page.paragraph(f"No map of {sample.method}: {error}.")
     figures = []
-    for title, points in _coloured(spaces, placed, next(iter(sample.parts))):
+    for title, points in _coloured(spaces, placed):
         title = prefix + title
         alt = f"t-SNE of the features of {sample.method} on {drawn.shift}, {title}: "
         figures.append(page.figure(title, plots.scatter(points, alt + "; ".join(group.name for group in points))))
@@ -91,9 +93,9 @@ def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn, prefix: str) 
 
 
 def _coloured(
-    spaces: Sequence[Space], placed: Sequence[NDArray[np.float64]], kind: str
+    spaces: Sequence[Space], placed: Sequence[NDArray[np.float64]]
 ) -> Iterator[tuple[str, list[plots.Points]]]:
-    """Yield (title, groups of points): by domain, by modality if there are several, and by class."""
+    """Yield (title, groups of points): by domain, by modality if there are several, and by each label kind."""
     sides = list(dict.fromkeys(space.side for space in spaces))
     names = {space.side: f"{space.domains} ({space.side})" for space in spaces}
     yield (
@@ -116,7 +118,14 @@ def _coloured(
                 for k, m in enumerate(modalities)
             ],
         )
-    classes, xy = np.concatenate([space.classes for space in spaces]), np.concatenate(placed)
+    for kind in spaces[0].labels:
+        yield from _by_class(np.concatenate([space.labels[kind] for space in spaces]), np.concatenate(placed), kind)
+
+
+def _by_class(
+    classes: NDArray[np.str_], xy: NDArray[np.float64], kind: str
+) -> Iterator[tuple[str, list[plots.Points]]]:
+    """Yield (title, groups of points) of the most frequent classes of a label kind, if any point has a class."""
     counts = Counter(name for name in classes.tolist() if name)
     shown = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:CLASSES])
     title = f"by {kind}" if kind != "label" else "by class"

@@ -251,7 +251,7 @@ def test_bars_end_at_their_means_and_error_bars_at_one_deviation():
 
 
 def test_equal_ratios_of_norms_are_equal_distances():
-    image = norms([Norms("m", {"a": 2.0, "b": 4.0}, {"a": 4.0, "b": 8.0}, "CV")], "alt")
+    image = norms([Norms("m", {"a": 2.0, "b": 4.0}, {"a": 4.0, "b": 8.0}, "CV")], "ab", "alt")
     low, high = zip(*re.findall(r'class="range"[^>]*y1="([\d.]+)"[^>]*y2="([\d.]+)"', image), strict=True)
     source, target = (float(a) - float(b) for a, b in zip(low, high, strict=True))
     assert source == pytest.approx(target, abs=0.2)
@@ -259,7 +259,7 @@ def test_equal_ratios_of_norms_are_equal_distances():
 
 @pytest.mark.parametrize("value", [1e-4, 1.0, 1e5])
 def test_a_norm_panel_has_ticks_at_every_scale(value):
-    image = norms([Norms("m", {"a": value}, {"a": value}, "")], "alt")
+    image = norms([Norms("m", {"a": value}, {"a": value}, "")], "a", "alt")
     assert image.count('class="grid"') >= 2
 
 
@@ -269,4 +269,4 @@ def test_norms_that_are_all_zero_leave_a_page(folders):
 
 
 def test_a_dead_modality_does_not_break_the_logarithm():
-    assert "NaN" not in norms([Norms("m", {"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 1.0}, "")], "alt")
+    assert "NaN" not in norms([Norms("m", {"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 1.0}, "")], "ab", "alt")

@@ -6,13 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from heads.methods import mmd
 from pipelines.evaluation.evaluate import by_step, evaluate
 from pipelines.experiments import Experiment
 from pipelines.report.convergence import convergence
 from pipelines.report.plots import Curve, curves
 from pipelines.report.write import write
 from pipelines.tables.build import build
+from pipelines.training.runs import Run
 from pipelines.training.train import train
+from tests.helpers import stores
 from tests.helpers.words import retrieval_run, retrieval_stores
 from tests.pipelines.test_report import HOSTILE, Page
 
@@ -55,6 +58,48 @@ def test_a_missing_run_leaves_a_sentence_with_its_row(trained, tmp_path):
     row, table = experiment.rows[0], build(results, experiment)
     assert f"No curve of {row}" in convergence(experiment, table, tmp_path, folder / "stores")
     assert "no run has a result" in convergence(experiment, build([], experiment), folder / "runs", folder / "stores")
+
+
+def test_every_metric_of_a_table_has_curves_or_a_reason(tmp_path):
+    """Norms need the trained weights and gains two rows, so kept points have neither."""
+
+    def labels(domain, split, name):
+        return {"noun": name, "verb": name}
+
+    stores.write_all(tmp_path / "stores", stores.manifest(labels=labels))
+    first = stores.run(eval_every=4, keep=3, select="mean")
+    experiment = Experiment("toy", "Toy.", (first, replace(first, method=mmd.Params(), target="night", row="MMD")))
+    made = [train(run, tmp_path / "stores", tmp_path / "runs") for run in experiment.runs]
+    results = [result for run in made for result in evaluate(run, tmp_path / "stores", "toy")]
+    runs = zip(experiment.rows, map(Run.open, made), strict=True)
+    points = {(row, point["step"]): point for row, run in runs for point in run.points}
+    reasons = {}
+    for metric in sorted({result.metric for result in results} | {"delta_acc"}):
+        of = replace(experiment, metric=metric)
+        text = convergence(of, build(results, of), tmp_path / "runs", tmp_path / "stores")
+        tips = re.findall(r"<title>(\S+), (\d+): ([-\d.e]+)</title>", text)
+        reasons[metric] = f"have no {metric}" in text
+        assert reasons[metric] == (not tips)
+        if metric.startswith("validator/"):
+            name = metric.removeprefix("validator/")
+            for row, step, value in tips:
+                assert float(value) == pytest.approx(points[row, int(step)][name], rel=1e-3)
+    assert {metric.split("/")[0] for metric, missing in reasons.items() if missing} == {
+        "delta_acc",
+        "norm",
+        "cv_s",
+        "cv_t",
+        "cv_st",
+    }
+    assert any(metric.startswith("validator/") for metric in reasons)
+
+
+def test_steps_are_named_where_only_the_last_points_are_kept(trained):
+    folder, experiment, _ = trained
+    late = replace(experiment, runs=tuple(replace(run, keep=2) for run in experiment.runs))
+    for of, expected in ((experiment, False), (late, True)):
+        text = convergence(of, build([], of), folder / "runs", folder / "stores")
+        assert ("steps 4 to 6" in text) == expected
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 3e5])

@@ -12,12 +12,13 @@ import torch
 
 from featcache.errors import ConfigError
 from featcache.manifest import Clip
-from heads.methods import mm_sada, mmd, rna, shot, source_only, xmc
+from heads.methods import hcl, mm_sada, mmd, rna, shot, source_only, xmc
 from heads.nets import mtran as mtran_net
+from pipelines.config import Feed
 from pipelines.data.opening import open_run
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment, load
-from pipelines.report import norms, samples, sensitivity, spaces
+from pipelines.report import norms, plots, samples, sensitivity, spaces
 from pipelines.report.neighbours import NEAREST, gallery, neighbours
 from pipelines.report.norms import common, mean_norms, near
 from pipelines.report.samples import draw, sample
@@ -113,9 +114,9 @@ def test_both_rows_draw_the_same_sampled_clips_and_the_page_counts_them(folder, 
 
 def test_the_rows_are_the_first_and_the_best_of_the_same_shift_and_seed():
     toy_table = result_rows.experiment()
-    results = [r for r in result_rows.rows(toy_table) if not (r.seed == 0 and r.row == "RNA (UDA)")]
+    results = [r for r in result_rows.rows(toy_table) if not (r.seed == 0 and r.row == "source-only")]
     shift, seed, ids = samples.chosen(toy_table, build(results, toy_table))
-    assert (shift, seed) == ("day→night", 1) or list(ids) == ["source-only"]  # a mean needs all seeds
+    assert (shift, seed, list(ids)) == ("day→night", 1, ["source-only", "RNA (UDA)"])
     shift, seed, ids = samples.chosen(toy_table, build(result_rows.rows(toy_table), toy_table))
     assert (shift, seed, list(ids)) == ("day→night", 0, ["source-only", "RNA (UDA)"])
     assert {toy_table.by_id[run].source for run in ids.values()} == {("day",)}
@@ -178,9 +179,13 @@ def test_a_source_without_test_clips_draws_train_clips(tmp_path):
     kept = tuple(c for c in clips if (c.domain, c.split) != ("day", "test"))
     stores = write_all(tmp_path / "stores", replace(clips, clips=kept))
     path = train(run(), stores, tmp_path / "runs")
-    of = sample(toy(run()), "source-only", path, stores)
-    assert of.source.words == "12 train clips of day"
-    assert of.target.words == "6 test clips of night"
+    free = run(method=shot.Params(), source=(), target="night", init_from=run().id, row="SHOT", epoch="target")
+    experiment, paths = toy(run(), free), [path, train(free, stores, tmp_path / "runs")]
+    for config, folder in zip(experiment.runs, paths, strict=True):
+        of = sample(experiment, config.row, folder, stores)
+        assert of.source.words == "12 train clips of day"
+        assert of.target.words == "6 test clips of night"
+        assert {(clip.domain, clip.split) for clip in of.source.clips} == {("day", "train")}
 
 
 def test_a_fusing_net_draws_what_it_classifies(folder):
@@ -189,7 +194,7 @@ def test_a_fusing_net_draws_what_it_classifies(folder):
     of = sample(toy(config), "source-only", path, folder / "stores")
     assert of.spaces == ("fused",)
     assert {space.modality for _, group in spaces.groups(of) for space in group} == {"fused"}
-    assert neighbours(of).space == "fused"
+    assert neighbours(of, "label").space == "fused"
 
 
 def test_a_fusing_net_has_norms_of_one_kind_and_no_coefficient_of_variation(folder):
@@ -220,7 +225,7 @@ def test_a_fusing_net_has_norms_of_one_kind_and_no_coefficient_of_variation(fold
 
 def test_neighbours_are_those_of_the_largest_cosine(folder):
     for of in drawn(folder).samples:
-        found = neighbours(of)
+        found = neighbours(of, "label")
         assert found.space == "rgb"
         source, target = (
             [(c, f.astype(float)) for c, f in zip(half.clips, half.f["rgb"], strict=True) if f.any()]
@@ -243,10 +248,31 @@ def test_neighbours_are_those_of_the_largest_cosine(folder):
 def test_clips_whose_features_are_zero_have_no_neighbours(folder):
     of = drawn(folder).samples[0]
     dead = replace(of.target, f={m: f * (np.arange(6) > 1)[:, None] for m, f in of.target.f.items()})
-    assert of.target.clips[0] not in neighbours(replace(of, target=dead)).queries
+    assert of.target.clips[0] not in neighbours(replace(of, target=dead), "label").queries
     none = replace(of.target, f={m: 0 * f for m, f in of.target.f.items()})
     d = replace(drawn(folder), samples=(replace(of, target=none),))
-    assert "No neighbours of source-only: the features of all clips of a domain are zero" in gallery(d)
+    assert "No neighbours of source-only: the rgb features of all target clips are zero; the flow" in gallery(d)
+
+
+def test_neighbours_are_of_the_first_space_that_both_domains_have_and_reasons_name_what_is_missing(folder):
+    of = drawn(folder).samples[0]
+
+    def lacking(*modalities):
+        present = of.target.present | {m: np.zeros(6, bool) for m in modalities}
+        return replace(of, target=replace(of.target, present=present))
+
+    found = neighbours(lacking("rgb"), "label")
+    assert (found.space, len(found.queries)) == ("flow", 6)
+    d = replace(drawn(folder), samples=(lacking("rgb"),))
+    assert "(flow features)" in gallery(d)
+    assert "No clip has both" not in norms.norm_pairs(replace(d, samples=(lacking("rgb"), of)))
+    none = replace(lacking("rgb", "flow"), source=replace(of.source, f={m: 0 * f for m, f in of.source.f.items()}))
+    reasons = gallery(replace(d, samples=(none,)))
+    assert "the rgb features of all source clips are zero" in reasons
+    assert "no target clip has flow" in reasons
+    nobody = {m: np.zeros(6, bool) for m in of.source.present}
+    halves = {side: replace(half, present=nobody) for side, half in of.halves.items()}
+    assert "No clip has both rgb and flow" in norms.norm_pairs(replace(d, samples=(replace(of, **halves),)))
 
 
 def test_class_norms_are_the_means_of_the_clips_norms(folder):
@@ -271,8 +297,8 @@ def test_a_clip_without_the_modality_does_not_count(folder):
     name = of.target.clips[0].labels["label"]
     own = [n for n, c in zip(of.target.norms["rgb"][:, 0], of.target.clips, strict=True) if c.labels["label"] == name]
     assert means[name]["target"]["rgb"] == pytest.approx(np.mean(own[1:]))
-    assert len(norms.norms_of(lacking, "rgb", "flow")) == 5
-    assert len(neighbours(replace(of, target=lacking)).queries) == 5
+    assert len(norms.norms_of(lacking, "rgb", "flow", 0)) == 5
+    assert len(neighbours(replace(of, target=lacking), "label").queries) == 5
     ((_, group),) = spaces.groups(replace(of, target=lacking))
     assert sorted(len(space.f) for space in group) == [5, 6, 6, 6]
 
@@ -301,7 +327,7 @@ def test_the_table_of_coefficients_has_those_of_each_class(folder, text):
     assert texts.count("2 / 2") == 3
 
 
-def test_each_label_kind_has_the_norms_of_its_part(tmp_path):
+def test_each_label_kind_has_figures_of_its_part(tmp_path):
     def labels(domain, split, name):
         return {"noun": f"n{name}", "verb": name}
 
@@ -314,8 +340,55 @@ def test_each_label_kind_has_the_norms_of_its_part(tmp_path):
         own = [np.sqrt((row[part] ** 2).sum()) for row, c in zip(f, clips, strict=True) if c.labels[kind] == name]
         assert mean_norms(of, kind, column)[name]["target"]["rgb"] == pytest.approx(np.mean(own), rel=1e-5)
         assert f"the 3 most common classes of {kind}" in norms.class_norms(samples.Drawn("day→night", 0, (of,)))
-    assert "by noun" in spaces.maps(samples.Drawn("day→night", 0, (of,)))
-    assert "of the same noun" in gallery(samples.Drawn("day→night", 0, (of,)))
+        a, b = (np.linalg.norm(of.source.f[m][:, part], axis=1) for m in ("rgb", "flow"))
+        np.testing.assert_allclose(norms.norms_of(of.source, "rgb", "flow", column), np.stack([a, b], 1), rtol=1e-5)
+        found = neighbours(of, kind)
+        units = [
+            {
+                c.clip_id: row / np.linalg.norm(row)
+                for c, row in zip(half.clips, half.f["rgb"][:, part], strict=True)
+                if row.any()
+            }
+            for half in (of.source, of.target)
+        ]
+        for query, nearest in zip(found.queries, found.nearest, strict=True):
+            cosines = [units[1][query.clip_id] @ units[0][clip.clip_id] for clip in found.pool]
+            assert cosines[nearest[0]] == pytest.approx(max(cosines), abs=1e-6)
+    d = samples.Drawn("day→night", 0, (of,))
+    pairs, maps, nearest = norms.norm_pairs(d), spaces.maps(d), gallery(d)
+    assert re.findall(r"<figcaption>source-only: rgb and flow, (\w+)<", pairs) == ["noun", "verb"]
+    assert "noun, verb" in pairs
+    assert "noun, verb" in maps
+    assert re.findall(r"<figcaption>by (\w+)<", maps) == ["domain", "modality", "noun", "verb"]
+    assert {space.f.shape[1] for _, group in spaces.groups(of) for space in group} == {config.net.dim}
+    assert "of the same noun or verb" in nearest
+    assert re.findall(r"<h3>(\w+)</h3>", nearest) == ["noun", "verb"]
+    assert re.findall(r"nearest source clip has their (\w+):", nearest) == ["noun", "verb"]
+
+
+def marks(image):
+    """(shape, colour) of the marks of a modality, by the modality at the end of their tips."""
+    found = re.findall(r'<(\w+) class="mark (k\d+)[^>]*><title>(?:[^<]*, )?(\w+)(?:: [^<]*)?</title>', image)
+    return {modality: (shape, colour) for shape, colour, modality in found}
+
+
+def test_modalities_have_the_marks_of_the_legend_where_a_row_lacks_one(folder):
+    one = run(feeds={"flow": Feed("hof")}, row="flow only"), run(feeds={"rgb": Feed("hog")}, row="rgb only")
+    experiment = toy(*one, run())
+    paths = [train(config, folder / "stores", folder / "runs") for config in experiment.runs]
+    of = [sample(experiment, c.row, path, folder / "stores") for c, path in zip(experiment.runs, paths, strict=True)]
+    results = [row for path in paths for row in evaluate(path, folder / "stores", "toy")]
+    by_class = norms.class_norms(samples.Drawn("day→night", 0, tuple(of)))
+    for page in (by_class, report(folder, experiment, results)):
+        legend, *panels = re.findall(r"<svg.*?</svg>", page[page.index("Legend of the norm plots") - 200 :], re.S)
+        expected = marks(legend)
+        assert sorted(expected) == ["flow", "rgb"]
+        assert len(set(expected.values())) == 2
+        found = [marks(panel) for panel in panels if "ean feature norms" in panel]
+        assert 1 in map(len, found)
+        assert all(panel.items() <= expected.items() for panel in found)
+    alone = plots.norms([plots.Norms("m", {"rgb": 1.0}, {"rgb": 2.0}, "")], ["rgb", "flow"], "alt")
+    assert marks(alone) == {"rgb": expected["rgb"]}
 
 
 def test_density_counts_the_clips_nearby():
@@ -449,7 +522,7 @@ def test_without_pictures_names_are_shown_with_right_and_wrong(folder, text):
     after = text[text.index("Nearest source clips") :]
     assert "Missing pictures" in after
     assert after.count('<figure class="card">') >= 5
-    found = [neighbours(of) for of in drawn(folder).samples]
+    found = [neighbours(of, "label") for of in drawn(folder).samples]
     marks = after.count("✓") + after.count("✗") - 2  # without those of the explanation
     assert marks == 5 * NEAREST * len(found)
 
@@ -606,6 +679,22 @@ def test_sweeps_of_xmc_have_its_defaults():
     experiment = load("xmc_epic8_ablations")
     found = {sweep.name: (list(sweep.lines), sweep.default) for sweep in sweeps(experiment, build([], experiment))}
     assert found == {"λ": ([1.0, 1.25, 1.5], 1.25), "T": ([0.6, 0.8, 0.9], 0.8)}
+
+
+@pytest.mark.parametrize("plain", [0, 300])
+def test_numbers_that_configurations_do_not_write_are_in_a_sweep(plain):
+    """0 is the value of `every` in runs that are older than it."""
+    start = run()
+
+    def row(every, name):
+        method = hcl.Params(every=every)
+        return run(method=method, source=(), target="night", init_from=start.id, epoch="target", row=name)
+
+    others = [row(n, f"HCL, every = {n}") for n in (0, 300, 600) if n != plain]
+    experiment = toy(start, row(plain, "HCL"), *others)
+    (sweep,) = sweeps(experiment, build([], experiment))
+    assert (sweep.prefix, sweep.name, list(sweep.lines)) == ("HCL", "every", [0, 300, 600])
+    assert (sweep.default, sweep.lines[plain].method) == (plain, "HCL")
 
 
 def test_wide_numbers_are_on_a_logarithmic_axis():
