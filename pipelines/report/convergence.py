@@ -37,7 +37,8 @@ def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) 
             alt = f"{tasks.metric(table.metric).words} by step, {shift}: {ends}"
             figures.append(page.figure(shift, plots.curves(curves, "step", alt)))
     if without:
-        reasons.append(page.paragraph(f"The kept points of {', '.join(without)} have no {table.metric}: no curve."))
+        text = f"The kept points of {', '.join(without)} have no {table.metric}, so they have no curve."
+        reasons.append(page.paragraph(text))
     words = tasks.metric(table.metric).words
     intro = f"{words[0].upper()}{words[1:]} on the test clips after each kept evaluation point; mean over seeds."
     late = dict.fromkeys(f"{run.points[0]} to {run.steps}" for run in kept if run.points[0] > run.eval_every)
