@@ -1,6 +1,7 @@
 """What all source-free baselines keep: no source row is read, any net will do, copies begin as what init_from names."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -15,7 +16,7 @@ from heads.nets import mtran as net
 from heads.testing import methods as contract
 from heads.testing.problems import EK, SPEC, batch, side
 from pipelines.data import opening
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, out_of_date, write_sums
 from pipelines.training.train import train
 from tests.helpers.stores import manifest, run, write_all
 
@@ -194,3 +195,18 @@ def test_a_sweep_in_pieces_is_a_sweep(module, spec):
         found.append(method.losses(Batch(target=rows), 0.3))
     for name, term in found[0].items():
         assert term.item() == pytest.approx(found[1][name].item(), rel=1e-5, abs=1e-6)
+
+
+def test_hcl_of_an_earlier_version_is_trained_again(whole, runs, tmp_path):
+    """Equal settings once meant p^s of test windows: the id stays, and the folder still opens, but is out of date."""
+    shutil.copytree(runs, tmp_path / "runs")
+    stage = dataclasses.replace(stages(hcl)[1], method=hcl.Params(every=0))
+    path = train(stage, whole, tmp_path / "runs")
+    read = Run.open(path).facts.read
+    assert read["method hcl"] == "2"
+    facts = json.loads((path / "run.json").read_text())
+    del facts["read"]["method hcl"]  # as an earlier version wrote it
+    (path / "run.json").write_text(json.dumps(facts))
+    write_sums(path)
+    assert Run.open(path).config.id == stage.id
+    assert out_of_date(path, read).endswith("have changed: method hcl")
