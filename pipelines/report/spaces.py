@@ -89,7 +89,7 @@ def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn, prefix: str) 
         title = prefix + title
         alt = f"t-SNE of the features of {sample.method} on {drawn.shift}, {title}: "
         figures.append(page.figure(title, plots.scatter(points, alt + "; ".join(group.name for group in points))))
-    return page.panels(figures, "thirds")
+    return page.panels(figures, "halves" if len(figures) % 3 == 1 else "thirds")  # no figure alone in the last line
 
 
 def _coloured(

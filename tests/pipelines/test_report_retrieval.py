@@ -9,7 +9,7 @@ import pytest
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment
-from pipelines.report.plots import Points, scatter
+from pipelines.report.plots import SCATTER, Points, scatter
 from pipelines.report.retrieval import answers
 from pipelines.report.write import write
 from pipelines.training.runs import Run
@@ -164,6 +164,12 @@ def test_a_scatter_plot_keeps_shapes_and_proportions():
     assert right - left == bottom - top > 100
     assert image.count("k1 dot") == 4
     assert image.count("<polygon") == 5  # squares, and one in the legend
+
+
+def test_a_flat_group_of_points_is_in_the_middle():
+    image = scatter([Points("a", 0, 0, np.array([[0.0, 5.0], [10.0, 7.0]]))], "alt")
+    dots = [(float(x), float(y)) for x, y in re.findall(r'class="mark k0 dot" cx="([\d.]+)" cy="([\d.]+)"', image)]
+    assert np.mean(dots, 0).tolist() == pytest.approx([SCATTER / 2, SCATTER / 2], abs=0.1)
 
 
 def test_points_that_coincide_are_no_error():
