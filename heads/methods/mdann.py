@@ -102,7 +102,7 @@ class Mdann(Method):
         a_BM = score_BM.masked_fill(~has_BM, least).softmax(1) * has_BM
         weight_BM = a_BM * has_BM.sum(1, keepdim=True)
         g = {m: weight_BM[:, k : k + 1] * f_BD for k, (m, f_BD) in enumerate(all_f.items())}
-        return Attended(f, a_BM, {m: g[m] for m in f}, torch.cat(list(g.values()), 1))
+        return Attended(f, a_BM, {m: g[m] for m in side.x}, torch.cat(list(g.values()), 1))
 
 
 METHOD = Mdann

@@ -242,19 +242,34 @@ ON_FUSED = [
 ]
 
 
-@pytest.mark.parametrize("name", ON_FUSED)
-def test_a_method_looks_at_the_fused_features_only(name):
-    """Nothing else is classified; the classifiers of cached features read modalities, and no fused ones."""
+def on_mtran(name):
     module = registry.load(methods, name, "method")
     torch.manual_seed(0)
     net = mtran.Mtran(mtran.Params(dim=8, layers=1), SPEC)
-    method = module.METHOD(dataclasses.replace(module.Params(), **small(module)), SPEC, net).eval()
-    rows = side(SPEC, labelled=False)
+    return module.METHOD(dataclasses.replace(module.Params(), **small(module)), SPEC, net).eval()
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_method_that_classifies_modalities_names_a_net_for_it(name):
+    def predict():
+        method = on_mtran(name)
+        with torch.no_grad():
+            method.begin_epoch(0, sweep(SPEC))
+        return method.predict(side(SPEC, labelled=False))
+
+    with pytest.raises(ValueError, match="net (adapter|trn)"):
+        predict()
+
+
+@pytest.mark.parametrize("name", ON_FUSED)
+def test_a_method_looks_at_the_fused_features_only(name):
+    """Nothing else is classified; the classifiers of cached features read modalities, and no fused ones."""
+    method, rows = on_mtran(name), side(SPEC, labelled=False)
     with torch.no_grad():
         method.begin_epoch(0, sweep(SPEC))
         f = method.features(rows)
         wanted = method.outputs(f, rows)["label"]
-        assert set(f) == (set(SPEC.shapes) if issubclass(module.METHOD, Fitted) else {"fused"})
+        assert set(f) == (set(SPEC.shapes) if isinstance(method, Fitted) else {"fused"})
         assert method.projected(f) == {}  # losses project modalities only
         for m, f_BD in f.items():
             unknown = f | {m: torch.full_like(f_BD, torch.nan)}
