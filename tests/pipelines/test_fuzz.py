@@ -56,6 +56,7 @@ def _attack(base, data, **options):
         fuzz.attack(base / "base", base / "scratch", name, data.draw(st.integers(0, 2**32)), **options)
 
 
+@pytest.mark.slow
 def test_commands_refuse_pipes(base):
     """One command for each file; the slow test calls all."""
     for k, name in enumerate(fuzz.files(base / "base")):

@@ -566,7 +566,7 @@ def end_to_end(table, built, folder):
     return small, results, text
 
 
-QUICK = ("xmc_ucf_hmdb", "mtran_ucf_hmdb", "rna_epic100_drop", "rna_ucf_hmdb", "acp_msrvtt_msvd")
+QUICK = ("xmc_ucf_hmdb", "rna_epic100_drop", "acp_msrvtt_msvd")
 
 
 @pytest.mark.parametrize(
