@@ -32,7 +32,10 @@ def one(generator: Generator) -> Iterator[None]:
 
 @contextmanager
 def many(generators: Sequence[Generator], head: Tensor) -> Iterator[None]:
-    """Draw for several heads, inside `torch.vmap(..., randomness="same")` over `head`, a head's position in `generators`."""
+    """Draw for several heads, inside `torch.vmap(..., randomness="same")` over `head`.
+
+    head: a 0-d tensor, the position of a head in `generators`.
+    """
     with _drawing(lambda draw: torch.stack([draw(generator) for generator in generators])[head]):
         yield
 
