@@ -61,7 +61,7 @@ def test_each_row_has_the_interval_of_its_difference_from_the_first_one(toy):
     text = one_line(render(results, toy))
     assert "95 % interval: of the difference from source-only, paired by shift, seed and clip." in text
     assert "n.d.: not distinguishable" in text
-    assert "Chance of" not in text
+    assert "Only the chance" not in text
 
 
 def test_the_order_of_results_and_other_results_do_not_matter(toy):
@@ -87,7 +87,7 @@ def test_one_seed_has_an_interval_over_clips_and_the_note_says_so():
     line = build(measured(toy), toy).lines[1]
     assert line.interval.over == "clips"
     text = one_line(render(measured(toy), toy))
-    assert "Chance of clips only, because of a single seed: RNA (UDA), supervised-target." in text
+    assert "Only the chance of clips, because of a single seed: RNA (UDA), supervised-target." in text
 
 
 def test_rows_with_fewer_seeds_are_compared_at_these(toy):
@@ -103,14 +103,16 @@ def test_results_of_earlier_versions_have_intervals_over_seeds_and_the_note_says
     lines = build(rows(toy), toy).lines
     assert lines[1].interval == over_seeds([0, 5, 10])
     text = one_line(render(rows(toy), toy))
-    assert "Chance of seeds only, because the results have no outcomes of clips: RNA (UDA), supervised-target." in text
+    assert (
+        "Only the chance of seeds, because the results have no outcomes of clips: RNA (UDA), supervised-target." in text
+    )
 
 
 def test_a_metric_that_is_no_share_of_clips_has_intervals_over_seeds(toy):
     results = measured(toy)
     others = [replace(row, metric="mean_class", clips="") for row in results]
     text = one_line(render([*results, *others], toy, "mean_class"))
-    assert "Chance of seeds only, because this metric is not a share of right clips: RNA (UDA), supe" in text
+    assert "Only the chance of seeds, because this metric is not a share of right clips: RNA (UDA), supe" in text
 
 
 def test_a_single_seed_without_outcomes_has_no_interval():
@@ -145,7 +147,8 @@ def test_runs_whose_outcomes_are_of_other_clips_or_of_another_number_are_not_pai
     rna, supervised = build(results, toy).lines[1:]
     assert rna.interval.over == "seeds"
     assert supervised.interval.over == "clips and seeds"
-    assert "Chance of seeds only, because" in one_line(render(results, toy))
+    reason = "Only the chance of seeds, because not all of the results have outcomes of the same clips: RNA (UDA)."
+    assert reason in one_line(render(results, toy))
 
 
 def test_rows_with_missing_results_have_no_interval(toy):
