@@ -20,6 +20,7 @@ from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
+from featcache.wording import first
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -199,6 +200,28 @@ class Job:
     def results(self) -> Path:
         """The file that `evaluate` appends to and `table` reads."""
         return self.runs / "results.jsonl"
+
+    @property
+    def stress(self) -> Path:
+        """The file of results on changed features: earlier versions would take its lines for results."""
+        return self.runs / "stress.jsonl"
+
+    @property
+    def training(self) -> str:
+        """The advice to train."""
+        return f"`featcache train-head {self.experiment.arguments}` trains"
+
+    def failure(self, failed: "Sequence[tuple[RunConfig, FeatcacheError]]", count: int) -> click.ClickException:
+        """Return the error about the runs, of so many, that have no result: each reason once."""
+        from pipelines.training.runs import NotTrainedError
+
+        missing = sum(isinstance(error, NotTrainedError) for _, error in failed)
+        which = "the runs" if missing == len(failed) else f"the {missing} of them"
+        advice = f"; {self.training} {which} that are missing or out of date" if missing else ""
+        reasons = once((config, str(error)) for config, error in failed)
+        return click.ClickException(
+            f"{len(failed)} of {count} runs have no result{advice}:\n  " + first(reasons, between="\n  ")
+        )
 
 
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,6 +7,7 @@ import click
 from featcache.errors import FeatcacheError
 from featcache.wording import first
 from pipelines.cli._shared import Job, experiment_options, note, once, progress_bar
+from pipelines.cli._stress import stress, stress_options
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -15,27 +16,46 @@ if TYPE_CHECKING:
 @click.command()
 @experiment_options
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@stress_options
 @click.option(
     "--a-distance", is_flag=True, help="Also measure A-distances of source and target (retrieval; seconds per run)."
 )
-def evaluate(job: Job, device: str, a_distance: bool) -> None:
+def evaluate(
+    job: Job,
+    device: str,
+    drop: tuple[str, ...],
+    windows: str | None,
+    dtype: str | None,
+    noise: str | None,
+    a_distance: bool,
+) -> None:
     """Evaluate the runs of EXPERIMENT on their test clips.
 
     The command compares outputs with test labels (`report` also does, for confusion matrices and clusters) and appends
     the metrics to RUNS/results.jsonl.
 
+    --drop, --windows, --dtype and --noise test the trained heads on changed features instead, each setting by itself,
+    and append the metrics to RUNS/stress.jsonl; `featcache table EXPERIMENT --stress` prints them.
+
     \b
-    Example:
+    Examples:
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
+      featcache evaluate kitchens --runs demo/runs --drop all --windows 1..T --dtype float16,int8 --noise 0.1
     """
     from pipelines.evaluation import results
     from pipelines.evaluation.evaluate import distances
     from pipelines.evaluation.evaluate import evaluate as run
+    from pipelines.evaluation.stress import Asked, parse
     from pipelines.training.outputs import collapse, remedy
-    from pipelines.training.runs import NotTrainedError
 
+    asked = parse(drop, windows, dtype, noise)
+    if a_distance and asked != Asked():
+        raise click.UsageError("--a-distance compares features as they are; leave it out, or the options of stress")
     shown = [config for config in job.experiment.runs if config.row]
     _check_runs(job, shown, device)
+    if asked != Asked():
+        stress(job, shown, asked, device)
+        return
     failed, without = [], []  # runs and errors: no result; a result, but no A-distances
     collapsed: dict[str, str] = {}  # id of a run -> description
     with progress_bar(f"evaluate {job.experiment.name}", "run") as progress:
@@ -64,13 +84,7 @@ def evaluate(job: Job, device: str, a_distance: bool) -> None:
             f"{len(without)} of {len(shown)} runs have all results except A-distances:\n  " + "\n  ".join(once(without))
         )
     if failed:
-        missing = sum(isinstance(error, NotTrainedError) for _, error in failed)
-        which = "the runs" if missing == len(failed) else f"the {missing} of them"
-        advice = f"; {_training(job)} {which} that are missing or out of date" if missing else ""
-        reasons = once((config, str(error)) for config, error in failed)
-        raise click.ClickException(
-            f"{len(failed)} of {len(shown)} runs have no result{advice}:\n  " + first(reasons, between="\n  ")
-        )
+        raise job.failure(failed, len(shown))
     if without:
         raise SystemExit(1)
 
@@ -80,7 +94,7 @@ def _check_runs(job: Job, shown: "list[RunConfig]", device: str) -> None:
     from pipelines.data.ahead import check_ahead, check_writable
 
     made = any((job.runs / config.id).is_dir() for config in shown)
-    lacking = f"{job.runs} has none of the {len(shown)} runs of {job.experiment.name}; {_training(job)} them"
+    lacking = f"{job.runs} has none of the {len(shown)} runs of {job.experiment.name}; {job.training} them"
     try:
         check_ahead(shown, job.stores, device)
     except FeatcacheError as error:
@@ -88,7 +102,3 @@ def _check_runs(job: Job, shown: "list[RunConfig]", device: str) -> None:
     if not made:
         raise click.ClickException(lacking)
     check_writable(job.runs)
-
-
-def _training(job: Job) -> str:
-    return f"`featcache train-head {job.experiment.arguments}` trains"

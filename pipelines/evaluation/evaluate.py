@@ -6,7 +6,7 @@ eval mode: per modality the mean L2 norm of the features that enter the classifi
 the tested domain, and their coefficient of variation over modalities.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import featcache
-from featcache import training_data
+from featcache import Manifest, training_data
 from featcache.errors import ConfigError
 from featcache.leaks import leaks
 from heads.methods import Method
@@ -53,8 +53,10 @@ def evaluate(
     values = accuracies(run, score) | validator_scores(run, score)
     if not task.no_norms:
         values |= norms(method, opened)
-    given = stuck(method, _outputs(run, _selected(run, score)[-1]), opened)
-    return _results(run, opened, experiment, row, values, tuple(given))
+    points = [_outputs(run, k) for k in _selected(run, score)]
+    results = _results(run, opened, experiment, row, values, tuple(stuck(method, points[-1], opened)))
+    counts = by_class(run, opened.manifest, truth, points)
+    return [replace(result, by_class=counts.get(result.metric, {})) for result in results]
 
 
 def distances(
@@ -165,6 +167,19 @@ def accuracies(run: Run, score_point: Score) -> dict[str, float]:
     """Metric -> value at the point that the run's selection rule selects, or its mean over several selected points."""
     points = [score_point(k) for k in _selected(run, score_point)]
     return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
+
+
+def by_class(
+    run: Run, manifest: Manifest, truth: dict[str, Labels], points: Sequence[Outputs]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Metric -> class -> counts (`Result.by_class`), means over the selected points, of the classes with any clip."""
+    counts = [run.config.task.by_class(outputs, truth) for outputs in points]
+    names = run.config.task.tested(manifest, run.config.test)
+    found = {}
+    for metric, label in zip(counts[0], truth, strict=False):
+        means_K3 = np.mean([each[metric] for each in counts], axis=0).tolist()
+        found[metric] = {name: tuple(means) for name, means in zip(names[label], means_K3, strict=True) if any(means)}
+    return found
 
 
 def validator_scores(run: Run, score_point: Score) -> dict[str, float]:

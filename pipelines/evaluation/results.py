@@ -22,7 +22,9 @@ from featcache.files import disk_errors, flock, regular
 from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
-NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"')  #: run and metric of a line
+#: run, metric and stress of a line
+NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"(?:.*"stress": "((?:[^"\\]|\\.)*)")?')
+UNWRITTEN = ("leaks", "one_class", "by_class", "stress")  #: fields that a line lacks where they are empty
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
 
 
@@ -61,6 +63,10 @@ class Result:
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
+    #: class -> its test clips predicted right, its test clips, and the clips given it (means over several selected
+    #: points); on the lines of top-1 accuracy per label; not written if there is none
+    by_class: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    stress: str = ""  #: the change of the test features, see evaluation/stress.py; not written if there is none
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 def _line(result: Result) -> str:
     data = asdict(result)
-    line = json.dumps({key: value for key, value in data.items() if value or key not in ("leaks", "one_class")})
+    line = json.dumps({key: value for key, value in data.items() if value or key not in UNWRITTEN})
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 
@@ -107,26 +113,27 @@ class Results(list[Result]):
     damaged = ""
 
 
-def read(path: Path) -> Results:
+def read(path: Path, *, stressed: bool = False) -> Results:
     """Read all results of a file. One warning names the damaged lines, if there are any, and the fix.
 
-    A later line replaces an earlier one of the same run and metric, also a damaged one.
+    A later line replaces an earlier one of the same run, metric and stress, also a damaged one. stressed: read the
+    results on changed features, and only these; other results never mix with them.
     """
     try:
         lines = _content(path).split(b"\n")
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
-    latest: dict[tuple[str, str], Result] = {}
+    latest: dict[tuple[str, str, str], Result] = {}
     reasons: dict[int, str] = {}  # index of a damaged line -> reason
     for k, line in enumerate(lines):
         try:
             if line.strip():
                 result = _parse(_checked(line))
-                latest[result.run, result.metric] = result
+                latest[result.run, result.metric, result.stress] = result
         except (ValueError, ConfigError) as error:
             reasons[k] = str(error)
     lost = _not_replaced(lines, reasons) if reasons else []
-    results = Results(latest.values())
+    results = Results(result for result in latest.values() if bool(result.stress) == stressed)
     if lost:
         noun, verb = ("line", "is") if len(lost) == 1 else ("lines", "are")
         results.damaged = (
@@ -141,10 +148,10 @@ def read(path: Path) -> Results:
 def _not_replaced(lines: list[bytes], damaged: Container[int]) -> list[int]:
     """Return the indices of the damaged lines whose number may not have been measured again.
 
-    A later line replaces a damaged one if the damaged line still names the same run and metric, and is as long as one
-    line: damage to the end of a line joins it with the next one, whose number would be lost, too.
+    A later line replaces a damaged one if the damaged line still names the same run, metric and stress, and is as long
+    as one line: damage to the end of a line joins it with the next one, whose number would be lost, too.
     """
-    sizes: dict[tuple[bytes, ...], int] = {}  # run and metric -> length of their last line
+    sizes: dict[tuple[bytes, ...], int] = {}  # run, metric and stress -> length of their last line
     lost = []
     for k, line in reversed(list(enumerate(lines))):
         names = NAMES.match(line)

@@ -158,6 +158,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def by_class(self, outputs: Outputs, truth: Truth) -> dict[str, NDArray[np.int64]]:
+        """Return metric -> (K, 3): of each class its rows predicted right, its rows, and the rows given it; or {}."""
+        return {}
+
     def headline(self, metrics: Collection[str]) -> str:
         """Return the headline of a table with these metrics."""
         return next((name for name in self.headlines if name in metrics), self.headlines[0])

@@ -4,12 +4,22 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache import Manifest
 from featcache.errors import ConfigError
 from featcache.wording import first
 from heads.nets import Net
-from pipelines.measures.accuracy import Labels, action_topk, mean_class_accuracy, topk_accuracy
+from pipelines.measures.accuracy import (
+    BINS,
+    Labels,
+    action_topk,
+    class_counts,
+    ece,
+    macro_f1,
+    mean_class_accuracy,
+    topk_accuracy,
+)
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth, classes_of
 
@@ -18,6 +28,8 @@ PER_LABEL = {
     "top1": Metric("top-1 accuracy", lambda scores, y: topk_accuracy(scores, y, 1)),
     "top5": Metric("top-5 accuracy", lambda scores, y: topk_accuracy(scores, y, 5), least_classes=SIX),
     "mean_class": Metric("mean class accuracy", mean_class_accuracy),
+    "macro_f1": Metric("macro F1, mean over the classes of the test rows", macro_f1),
+    "ece": Metric(f"expected calibration error, {BINS} bins", ece, higher=False),
 }
 OF_ALL_LABELS = {
     "top1/action": Metric("top-1 accuracy on all labels of a clip at once", lambda z, y: action_topk(z, y, 1)),
@@ -112,6 +124,11 @@ class Classification(Task):
             if metric.compute and len(truth) > 1 and min(classes.values()) >= metric.least_classes:
                 values[name] = metric.compute(scores, truth)
         return values
+
+    def by_class(self, outputs: Outputs, truth: Truth) -> dict[str, NDArray[np.int64]]:
+        """Return `top1` or `top1/LABEL` -> the counts of each class (K, 3), see `class_counts`."""
+        names = {label: "top1" if len(truth) == 1 else f"top1/{label}" for label in truth}
+        return {names[label]: class_counts(outputs[label], y, outputs[label].shape[1]) for label, y in truth.items()}
 
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the class with the highest score."""
