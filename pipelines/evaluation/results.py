@@ -23,7 +23,20 @@ from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"')  #: run and metric of a line
+UNWRITTEN = ("leaks", "one_class", "measurement")  #: keys that a line does not have if their values are empty
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The measurement that a result is a part of. Its lines are written together, and are equal in this.
+
+    A run is not measured again while all lines of its latest measurement are there and nothing has changed.
+    """
+
+    kind: str  #: a name of the measurement, and a digest of everything that it measures
+    run: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
+    lines: int  #: number of its lines
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Result:
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
+    measurement: Measurement | None = None  #: None if the result is of an earlier version; then it is not written
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 def _line(result: Result) -> str:
     data = asdict(result)
-    line = json.dumps({key: value for key, value in data.items() if value or key not in ("leaks", "one_class")})
+    line = json.dumps({key: value for key, value in data.items() if value or key not in UNWRITTEN})
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 
