@@ -42,6 +42,7 @@ def stress_options(command: Callable[..., None]) -> Callable[..., None]:
 def stress(job: Job, shown: "list[RunConfig]", asked: "Asked", device: str) -> None:
     """Test these runs as asked, and append the results; an error names the runs that cannot be tested."""
     from pipelines.evaluation import results
+    from pipelines.evaluation.evaluate import trained
     from pipelines.evaluation.stress import measure, plan
 
     planned = plan(shown, asked, job.stores, device)
@@ -50,8 +51,8 @@ def stress(job: Job, shown: "list[RunConfig]", asked: "Asked", device: str) -> N
     with progress_bar(f"stress {job.experiment.name}", "run") as progress:
         for number, config in enumerate(tested, 1):
             try:
-                stresses = planned.stresses[config.id]
-                measured = measure(job.runs / config.id, job.stores, stresses, job.experiment.name, device, config.row)
+                it = trained(job.runs / config.id, job.stores, device)
+                measured = measure(it, planned.stresses[config.id], job.experiment.name, config.row)
                 results.append(job.stress, measured)
             except FeatcacheError as error:
                 failed.append((config, error))

@@ -6,32 +6,49 @@ eval mode: per modality the mean L2 norm of the features that enter the classifi
 the tested domain, and their coefficient of variation over modalities.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 import featcache
-from featcache import Manifest, training_data
+from featcache import training_data
 from featcache.errors import ConfigError
 from featcache.leaks import leaks
 from heads.methods import Method
 from heads.nets import Net
-from pipelines.config import fidelity
-from pipelines.data.opening import Opened
+from pipelines import tasks
+from pipelines.config import RunConfig, fidelity
+from pipelines.data.opening import Opened, open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.results import Measurement, Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms, stuck
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import NotTrainedError, Run, digest
 
+MEANING = 1  #: raised when a metric begins to mean something else under the same name: earlier results are out of date
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
+Opening = Callable[[RunConfig, Path, str], Opened]  #: opens the data of a run, as `open_run` does
+Measured = tuple[dict[str, float], list[str]]  #: metric -> value, and the class that all test rows are given (`stuck`)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run with its weights and the data that it is tested on, ready to be measured."""
+
+    run: Run
+    truth: dict[str, Labels]  #: label -> class numbers of the test rows, {} in retrieval
+    opened: Opened
+    method: Method
+    files: str  #: digest of the run's files (`runs.digest`)
 
 
 def evaluate(
@@ -44,28 +61,64 @@ def evaluate(
     """All metrics of a finished run except A-distances; NotTrainedError if the data that the run read have changed.
 
     row: name of the table row (default: the row that the run was trained for). A run's id does not depend on its row,
-    so experiments share runs.
+    so experiments share runs. `evaluate_all` (engine.py) evaluates many runs.
     """
-    run = Run.open(folder)
-    task, truth = run.config.task, _truth(run, stores)
-    opened, method = run.opened(stores, device), run.method(device)
-    score = _score(run, truth, method.net)
-    values = accuracies(run, score) | validator_scores(run, score)
-    if not task.no_norms:
-        values |= norms(method, opened)
-    points = [_outputs(run, k) for k in _selected(run, score)]
-    results = _results(run, opened, experiment, row, values, tuple(stuck(method, points[-1], opened)))
-    counts = by_class(run, opened.manifest, truth, points)
-    return [replace(result, by_class=counts.get(result.metric, {})) for result in results]
+    return measure(trained(folder, stores, device), "test", experiment, row)
 
 
 def distances(
     folder: Path, stores: Path, experiment: str = "", device: str = "cpu", row: str | None = None
 ) -> list[Result]:
     """A-distances (`embeddings.a_distances`) of a finished retrieval run, in seconds; arguments as in `evaluate`."""
-    run = Run.open(folder)
-    opened, method = run.opened(stores, device), run.method(device)
-    return _results(run, opened, experiment, row, a_distances(method, opened))
+    return measure(trained(folder, stores, device), "a_distance", experiment, row)
+
+
+def trained(
+    folder: Path, stores: Path, device: str = "cpu", opening: Opening = open_run, like: "Trained | None" = None
+) -> Trained:
+    """Open a finished run; NotTrainedError if it is damaged, or if the data that it read have changed.
+
+    opening: the function that opens the data. like: a run that needs its method no more; this run's weights go into it
+    where both have the same settings and spec, because building a method takes longer than using it.
+    """
+    files, run = digest(folder), Run.open(folder)
+    truth = _truth(run, stores)
+    opened = run.ready(opening(run.config, stores, device))
+    return Trained(run, truth, opened, run.method(device, like and (like.run, like.method)), files)
+
+
+def measure(it: Trained, kind: str, experiment: str = "", row: str | None = None) -> list[Result]:
+    """Return the results of one of the KINDS of measurement; experiment and row as in `evaluate`."""
+    values, given = KINDS[kind](it)
+    measurement = Measurement(described(kind, it.run.config.task.name), it.files, len(values))
+    counts = by_class(it) if kind == "test" else {}
+    results = results_of(it, experiment, row, values, given, measurement)
+    return [replace(result, by_class=counts.get(result.metric, {})) for result in results]
+
+
+def _on_test_rows(it: Trained) -> Measured:
+    score = _score(it.run, it.truth, it.method.net)
+    values = accuracies(it.run, score) | validator_scores(it.run, score)
+    if not it.run.config.task.no_norms:
+        values |= norms(it.method, it.opened)
+    return values, stuck(it.method, _outputs(it.run, _selected(it.run, score)[-1]), it.opened)
+
+
+def _a_distances(it: Trained) -> Measured:
+    return a_distances(it.method, it.opened), []
+
+
+KINDS = {"test": _on_test_rows, "a_distance": _a_distances}  #: kinds of measurement: name -> function
+
+
+@cache
+def described(kind: str, task: str) -> str:
+    """Return the kind of a measurement with a digest of everything that it measures on the runs of a task.
+
+    Results of a version that measures other things, or writes other fields, are out of date.
+    """
+    names = [MEANING, *sorted(tasks.load(task).metrics), *sorted(VALIDATORS), *(each.name for each in fields(Result))]
+    return f"{kind} {sha256(json.dumps(names).encode()).hexdigest()[:8]}"
 
 
 def _leaks(opened: Opened) -> tuple[str, ...]:
@@ -81,9 +134,16 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _results(
-    run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float], given: tuple[str, ...] = ()
+def results_of(
+    it: Trained,
+    experiment: str,
+    row: str | None,
+    values: dict[str, float],
+    given: list[str],
+    measurement: Measurement,
 ) -> list[Result]:
+    """Return a result for each of these values, with everything else that its line holds."""
+    run, opened = it.run, it.opened
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
     limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
@@ -108,7 +168,7 @@ def _results(
             version=featcache.__version__,
             collapsed=run.facts.collapsed,
             leaks=_leaks(opened),
-            one_class=given,
+            one_class=tuple(given),
             tier=run.facts.tier,
             trained_on={
                 m: training_data.words(training_data.of(store.recipe, store.facts))
@@ -116,6 +176,7 @@ def _results(
             },
             classified=True,
             limits=(*map(str, opened.left_out), *limits),
+            measurement=measurement,
         )
         for metric, value in values.items()
     ]
@@ -169,12 +230,12 @@ def accuracies(run: Run, score_point: Score) -> dict[str, float]:
     return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
 
 
-def by_class(
-    run: Run, manifest: Manifest, truth: dict[str, Labels], points: Sequence[Outputs]
-) -> dict[str, dict[str, tuple[float, float, float]]]:
+def by_class(it: Trained) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Metric -> class -> counts (`Result.by_class`), means over the selected points, of the classes with any clip."""
-    counts = [run.config.task.by_class(outputs, truth) for outputs in points]
-    names = run.config.task.tested(manifest, run.config.test)
+    run, truth = it.run, it.truth
+    points = _selected(run, _score(run, truth, it.method.net))
+    counts = [run.config.task.by_class(_outputs(run, k), truth) for k in points]
+    names = run.config.task.tested(it.opened.manifest, run.config.test)
     found = {}
     for metric, label in zip(counts[0], truth, strict=False):
         means_K3 = np.mean([each[metric] for each in counts], axis=0).tolist()

@@ -24,8 +24,20 @@ from featcache.wording import exactly, first
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 #: run, metric and stress of a line
 NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"(?:.*"stress": "((?:[^"\\]|\\.)*)")?')
-UNWRITTEN = ("leaks", "one_class", "by_class", "stress")  #: fields that a line lacks where they are empty
+UNWRITTEN = ("leaks", "one_class", "measurement", "by_class", "stress")  #: keys that a line lacks where they are empty
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The measurement that a result is a part of. Its lines are written together, and are equal in this.
+
+    A run is not measured again while all lines of its latest measurement are there and nothing has changed.
+    """
+
+    kind: str  #: a name of the measurement, and a digest of everything that it measures
+    run: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
+    lines: int  #: number of its lines
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class Result:
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
+    measurement: Measurement | None = None  #: None if the result is of an earlier version; then it is not written
     #: class -> its test clips predicted right, its test clips, and the clips given it (means over several selected
     #: points); on the lines of top-1 accuracy per label; not written if there is none
     by_class: dict[str, tuple[float, float, float]] = field(default_factory=dict)

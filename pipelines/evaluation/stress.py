@@ -39,11 +39,10 @@ from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows, load
 from pipelines.data.tiers import Wanted, open_features
 from pipelines.evaluation.changes import Change, fewer, noisy, rounded, spread, without
-from pipelines.evaluation.evaluate import _results as results_of
-from pipelines.evaluation.evaluate import _truth as truth_of
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.evaluate import Trained, described, results_of
+from pipelines.evaluation.results import Measurement, Result
 from pipelines.training.outputs import outputs
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import NotTrainedError
 
 PLAIN = "none"  #: the stress that changes nothing
 DTYPES = ("float16", "int8")
@@ -192,33 +191,30 @@ def _windows_drawn(config: RunConfig, opened: Opened) -> int:
 # ------------------------------------------------------------------------------------------------------------ measures
 
 
-def measure(
-    folder: Path,
-    stores: Path,
-    stresses: Sequence[str],
-    experiment: str = "",
-    device: str = "cpu",
-    row: str | None = None,
-) -> list[Result]:
-    """Return all metrics of outputs of a finished run under PLAIN and under each stress; arguments as in `evaluate`."""
-    run = Run.open(folder)
-    config, truth = run.config, truth_of(run, stores)
-    opened, method = run.opened(stores, device), run.method(device)
+def measure(it: Trained, stresses: Sequence[str], experiment: str = "", row: str | None = None) -> list[Result]:
+    """Return all metrics of a run's outputs under PLAIN and under each stress; experiment and row as in `evaluate`."""
+    config, opened, found = it.run.config, it.opened, list[Result]()
+    rows = _test_rows(it)
+    select = config.select if config.keeps_best else "last"
+    for stress in (PLAIN, *stresses):
+        out = outputs(it.method, changed(rows, opened, stress), opened)
+        values = config.task.measure(out, it.truth, it.method.net, opened.clusters)
+        measurement = Measurement(described("stress", config.task.name), it.files, len(values))
+        results = results_of(it, experiment, row, values, [], measurement)
+        found += [replace(result, stress=stress, select=select) for result in results]
+    return found
+
+
+def _test_rows(it: Trained) -> Rows:
+    """Load the test rows of a run as they are stored, and in retrieval their captions as the run prepares them."""
+    config, opened = it.run.config, it.opened
     rows = stored(opened, "test", opened.check_test())
-    if rows.rows != run.outputs["rows"].tolist():
+    if rows.rows != it.run.outputs["rows"].tolist():
         raise NotTrainedError(f"run {config.id} has outputs of other test rows than its stores have; train it again")
     if opened.captions:
         captions = opened.captions.load("test", rows.rows, rows.domain)
         rows = replace(rows, captions=replace(captions, table=captions.table.prepared(opened.prepare)))
-    select = config.select if config.keeps_best else "last"
-    found: list[Result] = []
-    for stress in (PLAIN, *stresses):
-        values = config.task.measure(
-            outputs(method, changed(rows, opened, stress), opened), truth, method.net, opened.clusters
-        )
-        measured = results_of(run, opened, experiment, row, values)
-        found += [replace(result, stress=stress, select=select) for result in measured]
-    return found
+    return rows
 
 
 def stored(opened: Opened, role: str, rows: list[int]) -> Rows:
