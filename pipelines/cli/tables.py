@@ -15,8 +15,13 @@ from pipelines.cli._shared import PATH, Job, experiment_options
     "`norms` for a table of feature norms. `delta_acc` is RNA's ΔAcc, for experiments with several labels.  "
     "[default: METRIC of EXPERIMENT, else the headline metric of its task]",
 )
+@click.option(
+    "--stress",
+    is_flag=True,
+    help="Print the numbers on changed features (`featcache evaluate --drop`, ...).",
+)
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
-def table(job: Job, metric: str | None, format: str) -> None:
+def table(job: Job, metric: str | None, stress: bool, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts.
 
     Cells are mean ± standard deviation over seeds, in per cent.
@@ -30,6 +35,11 @@ def table(job: Job, metric: str | None, format: str) -> None:
     from pipelines.evaluation import results
     from pipelines.tables import build as tables
 
+    if stress:
+        from pipelines.tables.stress import render
+
+        click.echo(render(results.read(job.stress, stressed=True), job.experiment, metric, format), nl=False)
+        return
     rows = results.read(job.results)
     if metric == "norms":
         click.echo(tables.norms_table(rows, job.experiment))

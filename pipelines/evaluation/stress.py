@@ -121,7 +121,7 @@ def plan(configs: Sequence[RunConfig], asked: Asked, stores: Path, device: str =
     opened: dict[str, Opened] = {}  # feeds -> manifest and stores
     stresses: dict[str, tuple[str, ...]] = {}
     left_out: list[tuple[RunConfig, str]] = []
-    reasons: dict[str, str] = {}  # wish -> reason of the last run that it does not apply to
+    reasons: dict[str, str] = {}  # wish -> reason of the first run that it does not apply to
     met = set()
     for config in configs:
         content = config.to_json()
@@ -131,7 +131,7 @@ def plan(configs: Sequence[RunConfig], asked: Asked, stores: Path, device: str =
         found = list(_stresses(asked, config, _windows_drawn(config, opened[feeds])))
         stresses[config.id] = tuple(dict.fromkeys(stress for _, stress, why in found if not why))
         left_out += [(config, f"{wish}: {why}") for wish, _, why in found if why]
-        reasons |= {wish: why for wish, _, why in found if why}
+        reasons = {wish: why for wish, _, why in found if why} | reasons
         met |= {wish for wish, _, why in found if not why}
     known = {m for config in configs for m in tested(config)}
     for name in (name for names in asked.drop for name in names if name not in known | {ALL}):

@@ -93,7 +93,7 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         line = _line(method, experiment, configs, runs, results, published)
         base = lines[0] if lines else line
         same = rows_of[base.method] == experiment.whole.rows[0]
-        gain = replace(_gain(line.mean, base.mean), published=published.get("gain") if same else None)
+        gain = replace(difference(line.mean, base.mean), published=published.get("gain") if same else None)
         lines.append(replace(line, gain=gain))
     shown = _with_quoted(lines, experiment, metric, metric == headline)
     late = outdated([row for row in all_rows if row.metric in names], experiment, all_rows)
@@ -229,7 +229,7 @@ def _mean(cells: Iterable[Cell]) -> Cell:
     return Cell({seed: statistics.fmean(cell.values[seed] for cell in cells) for seed in seeds}, seeds)
 
 
-def _gain(mean: Cell, base: Cell) -> Cell:
+def difference(mean: Cell, base: Cell) -> Cell:
     """Return the difference of the two means, paired by seed; empty if `base` lacks a seed of `mean`."""
     paired = set(mean.values) <= set(base.values)
     return Cell({seed: value - base.values[seed] for seed, value in mean.values.items() if paired}, mean.seeds)

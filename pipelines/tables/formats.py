@@ -4,6 +4,7 @@ import csv
 import io
 import textwrap
 import unicodedata
+from collections.abc import Iterable
 
 from pipelines.tables.cells import Note, Table
 
@@ -78,23 +79,27 @@ def tidy_csv(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """Return the table as LaTeX with booktabs, with the notes in small type below."""
-    heads = [_tex(name) for name in table.columns]
-    body = [" & ".join(_tex(cell(line)) for cell in table.columns.values()) + r" \\" for line in table.all_lines]
-    notes = [
-        r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text))
-        for note in table.notes
+    grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.all_lines)]
+    return tabular(grid, table.notes)
+
+
+def tabular(grid: list[list[str]], notes: Iterable[Note]) -> str:
+    """Return rows of cells, headings first, as LaTeX with booktabs, with the notes in small type below."""
+    heads, *body = (" & ".join(map(_tex, cells)) + r" \\" for cells in grid)
+    below = [
+        r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text)) for note in notes
     ]
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",
-            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}",
             r"\toprule",
-            " & ".join(heads) + r" \\",
+            heads,
             r"\midrule",
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            *notes,
+            *below,
             "",
         ]
     )
