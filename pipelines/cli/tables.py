@@ -1,10 +1,16 @@
 """The commands `featcache table` and `featcache choose`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli._shared import PATH, Job, experiment_options
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.results import Result
+    from pipelines.tables.cells import Table
 
 
 @click.command()
@@ -20,8 +26,13 @@ from pipelines.cli._shared import PATH, Job, experiment_options
     is_flag=True,
     help="Print the numbers on changed features (`featcache evaluate --drop`, ...).",
 )
+@click.option(
+    "--by",
+    type=click.Choice(["class", "domain"]),
+    help="Print a column per class (top1, mean_class or macro_f1), or per tested and source domain, instead of shifts.",
+)
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
-def table(job: Job, metric: str | None, stress: bool, format: str) -> None:
+def table(job: Job, metric: str | None, stress: bool, by: str | None, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts.
 
     Cells are mean ± standard deviation over seeds, in per cent.
@@ -35,16 +46,29 @@ def table(job: Job, metric: str | None, stress: bool, format: str) -> None:
     from pipelines.evaluation import results
     from pipelines.tables import build as tables
 
+    if stress and by:
+        raise click.UsageError("--stress and --by are two tables; name one of them")
     if stress:
         from pipelines.tables.stress import render
 
         click.echo(render(results.read(job.stress, stressed=True), job.experiment, metric, format), nl=False)
         return
     rows = results.read(job.results)
-    if metric == "norms":
+    if by:
+        click.echo(tables.as_text(_sliced(rows, job, by, metric, format), format))
+    elif metric == "norms":
         click.echo(tables.norms_table(rows, job.experiment))
     else:
         click.echo(tables.render(rows, job.experiment, metric, format))
+
+
+def _sliced(rows: "Sequence[Result]", job: Job, by: str, metric: str | None, format: str) -> "Table":
+    """Return the table with columns of classes or domains; only CSV has every class."""
+    from pipelines.tables import slices
+
+    if by == "domain":
+        return slices.by_domain(rows, job.experiment, metric)
+    return slices.by_class(rows, job.experiment, metric, None if format == "csv" else slices.WIDEST)
 
 
 @click.command()

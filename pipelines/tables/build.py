@@ -51,10 +51,15 @@ def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = 
     metric: a name of `featcache list metrics`; the default is that of the experiment (`Experiment.headline`).
     format: markdown, csv (one line per method and column) or latex (booktabs).
     """
+    return as_text(build(rows, experiment, metric), format)
+
+
+def as_text(table: Table, format: str) -> str:
+    """Return a table in one of the formats of `render`."""
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
     if format not in formats:
         raise ConfigError(f"no table format {format!r}; choose from {', '.join(formats)}")
-    return formats[format](build(rows, experiment, metric))
+    return formats[format](table)
 
 
 # ---------------------------------------------------------------------------------------------------- rows -> Table
@@ -123,7 +128,7 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
         name = experiment.rows_shown[line.method]
         published = experiment.published_numbers(name, DELTA_ACC, headline=False) if line.method in same else {}
         cells = {shift: replace(cell, published=published.get(shift)) for shift, cell in cells.items()}
-        mean = replace(_mean(cells.values()), published=_mean_of(published, cells))
+        mean = replace(mean_over(cells.values()), published=_mean_of(published, cells))
         lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
     shown, planned = _with_quoted(lines, experiment, DELTA_ACC, headline=False), planned_runs(experiment)
     late = outdated([row for row in rows if row.metric in metrics], experiment, rows)
@@ -185,7 +190,7 @@ def _line(
         select=distinct(run.select for run in configs),
         label_free=not any(run.test in stage.source for run in configs for stage in experiment.chain(run)),
         cells=cells,
-        mean=replace(_mean(cells.values()), published=_mean_of(published, cells)),
+        mean=replace(mean_over(cells.values()), published=_mean_of(published, cells)),
         gain=Cell({}, ()),
     )
 
@@ -220,7 +225,7 @@ def planned_runs(experiment: Experiment, metric: str = "") -> RunIds:
     return planned
 
 
-def _mean(cells: Iterable[Cell]) -> Cell:
+def mean_over(cells: Iterable[Cell]) -> Cell:
     """Return the mean over shifts, seed by seed; empty unless all cells are complete and have the same seeds."""
     cells = tuple(cells)
     seeds = cells[0].seeds

@@ -16,6 +16,7 @@ from pipelines.experiments import Experiment
 from pipelines.tables.build import build, difference
 from pipelines.tables.cells import Cell, Note, Table
 from pipelines.tables.formats import pipes, tabular, wrapped
+from pipelines.tables.slices import loud_first
 
 KINDS = (PLAIN, "drop", "windows", "dtype", "noise")  #: in the order of the columns
 LATEX, CSV = "latex", "csv"
@@ -64,7 +65,7 @@ def stressed(rows: Sequence[Result], experiment: Experiment, metric: str | None 
         raise ConfigError(f"no results on changed features; to measure some: featcache evaluate {name} --drop all")
     tables = {stress: build(found, experiment, metric) for stress, found in by_stress.items()}
     cells = {stress: {line.method: line.mean for line in table.lines} for stress, table in tables.items()}
-    return Stressed(tables[PLAIN], cells, (*_notes(by_stress[PLAIN], experiment), *tables[PLAIN].notes))
+    return Stressed(tables[PLAIN], cells, loud_first(_notes(by_stress[PLAIN], experiment), tables[PLAIN].notes))
 
 
 def _order(stress: str) -> tuple[int, int, float, str]:
