@@ -35,7 +35,7 @@ class Measurement:
     """
 
     kind: str  #: a name of the measurement, and a digest of everything that it measures
-    run: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
+    files: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
     lines: int  #: number of its lines
 
 
@@ -119,7 +119,7 @@ class Earlier:
         """Return a line of the measurement of this kind on these files of the run, if all its lines are there."""
         for measurement, line in self.lines.items():
             count = sum(each == measurement for each in self.latest.values())
-            if (measurement.kind, measurement.run, measurement.lines) == (kind, files, count):
+            if (measurement.kind, measurement.files, measurement.lines) == (kind, files, count):
                 return line
         return None
 
