@@ -27,8 +27,9 @@ from pipelines.evaluation import results
 from pipelines.evaluation.evaluate import Trained, described, measure, trained
 from pipelines.evaluation.results import Earlier, Line, Result
 from pipelines.training.outputs import collapse
-from pipelines.training.runs import NotTrainedError, changes, digest, fingerprints
+from pipelines.training.runs import NotTrainedError, changes, digest, fingerprints, is_run, read_config
 
+RESULTS = "results.jsonl"  #: name of the file of results in a folder of runs
 RUNS_PER_PROCESS = 16  #: runs for which starting another process takes less time than it saves
 
 
@@ -79,7 +80,7 @@ def evaluate_all(
         if report:
             report(outcome, len(outcomes), len(wanted))
 
-    path, kinds = runs / "results.jsonl", ("test", "a_distance")[: 1 + a_distance]
+    path, kinds = runs / RESULTS, ("test", "a_distance")[: 1 + a_distance]
     jobs, place = deque(_sorted([_Job(case, kinds) for case in wanted.values()])), _Place(stores, runs, device)
     _OPENED.clear()
     try:
@@ -98,6 +99,25 @@ def evaluate_all(
         _OPENED.clear()
         _LAST.clear()
     return [outcomes[run] for run in wanted]
+
+
+def cases_of(runs: Path) -> tuple[list[Case], list[str]]:
+    """Return a case for every run in a folder of runs, and an error for every run whose configuration is damaged.
+
+    A run has the experiment and the table row of its last result. Without a result it has the row that it was trained
+    for, and no experiment.
+    """
+    earlier = results.earlier(runs / RESULTS)
+    cases, errors = [], []
+    for folder in sorted(path for path in runs.iterdir() if is_run(path)) if runs.is_dir() else ():
+        try:
+            config = read_config(folder)
+        except NotTrainedError as error:
+            errors.append(str(error))
+            continue
+        last = earlier[config.id].last if config.id in earlier else None
+        cases.append(Case(replace(config, row=last.row), last.experiment) if last else Case(config))
+    return cases, errors
 
 
 @dataclass(frozen=True)
