@@ -49,9 +49,10 @@ def table(job: Job, metric: str | None, stress: bool, by: str | None, format: st
     if stress and by:
         raise click.UsageError("--stress and --by are two tables; name one of them")
     if stress:
+        from pipelines.evaluation.engine import STRESS
         from pipelines.tables.stress import render
 
-        click.echo(render(results.read(job.stress, stressed=True), job.experiment, metric, format), nl=False)
+        click.echo(render(results.read(job.runs / STRESS, stressed=True), job.experiment, metric, format), nl=False)
         return
     rows = results.read(job.results)
     if by:

@@ -84,7 +84,7 @@ def trained(
     files, run = digest(folder), Run.open(folder)
     truth = _truth(run, stores)
     opened = run.ready(opening(run.config, stores, device))
-    return Trained(run, truth, opened, run.method(device, like and (like.run, like.method)), files)
+    return Trained(run, truth, opened, run.method(device, (like.run, like.method) if like else None), files)
 
 
 def measure(it: Trained, kind: str, experiment: str = "", row: str | None = None) -> list[Result]:

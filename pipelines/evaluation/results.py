@@ -8,9 +8,9 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Measurement:
     """
 
     kind: str  #: a name of the measurement, and a digest of everything that it measures
-    run: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
+    files: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
     lines: int  #: number of its lines
 
 
@@ -98,6 +98,71 @@ class _Config:
     feeds: dict[str, _Feed] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Line:
+    """The parts of a result that have nothing to do with its metric."""
+
+    run: str
+    experiment: str
+    row: str
+    metric: str
+    read: dict[str, str]
+    stress: str = ""
+    collapsed: tuple[str, ...] = ()
+    one_class: tuple[str, ...] = ()
+    measurement: Measurement | None = None
+
+
+@dataclass
+class Earlier:
+    """The results that a file has of one run, without their numbers."""
+
+    last: Line  #: its last line
+    #: metric and stress -> the measurement of their last line
+    latest: dict[tuple[str, str], Measurement | None] = field(default_factory=dict)
+    lines: dict[Measurement, Line] = field(default_factory=dict)  #: measurement -> one of its lines
+
+    def whole(self, kind: str, files: str) -> Line | None:
+        """Return a line of the measurement of this kind on these files of the run, if all its lines are there."""
+        for measurement, line in self.lines.items():
+            count = sum(each == measurement for each in self.latest.values())
+            if (measurement.kind, measurement.files, measurement.lines) == (kind, files, count):
+                return line
+        return None
+
+
+def earlier(path: Path) -> dict[str, Earlier]:
+    """Read what a file has of each run, by its id; {} if there is no file. Damaged lines count as missing.
+
+    Numbers are not kept, because the file may have the results of thousands of runs.
+    """
+    found: dict[str, Earlier] = {}
+    for text in _lines(path) if path.exists() else ():
+        with suppress(ValueError, ConfigError):
+            line = schema.parse(_checked(text), Line, "", newer=True)
+            run = found.setdefault(line.run, Earlier(line))
+            run.last = line
+            run.latest[line.metric, line.stress] = line.measurement
+            if line.measurement:
+                run.lines[line.measurement] = line
+    return found
+
+
+def renamed(path: Path, names: Mapping[str, tuple[str, str]]) -> list[Result]:
+    """Return the latest results of some runs under other names. names: id of a run -> its experiment and table row."""
+    latest: dict[tuple[str, ...], Result] = {}
+    for line in _lines(path):
+        with suppress(ValueError, ConfigError):
+            result = _parse(_checked(line))
+            if result.run in names:
+                latest[result.run, result.metric, result.stress] = result
+    moved = []
+    for result in latest.values():
+        experiment, row = names[result.run]
+        moved.append(replace(result, experiment=experiment, row=row, config={**result.config, "row": row}))
+    return moved
+
+
 def append(path: Path, results: Iterable[Result]) -> None:
     """Append lines to a JSONL file, whole, whatever other processes append at the same time.
 
@@ -133,7 +198,7 @@ def read(path: Path, *, stressed: bool = False) -> Results:
     results on changed features, and only these; other results never mix with them.
     """
     try:
-        lines = _content(path).split(b"\n")
+        lines = list(_lines(path))
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
     latest: dict[tuple[str, str, str], Result] = {}
@@ -196,12 +261,19 @@ def _checked(line: bytes) -> bytes:
     return line
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of the file, without the half of a line that another process is appending now."""
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that the file has now, without the half of a line that another process is appending."""
     with regular(path, ConfigError).open("rb") as file:
         with suppress(FeatcacheError):  # a file system without locks, where nothing can be appended either
             flock(file, fcntl.LOCK_SH)
-        return file.read()
+        left = os.fstat(file.fileno()).st_size
+        with suppress(FeatcacheError):
+            flock(file, fcntl.LOCK_UN)
+        for line in file:
+            if left <= 0:
+                return
+            yield line[:left].removesuffix(b"\n")
+            left -= len(line)
 
 
 def _parse(line: bytes) -> Result:

@@ -21,7 +21,7 @@ Shapes: B rows, T windows, D entries of a row.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from math import isfinite
@@ -48,6 +48,7 @@ PLAIN = "none"  #: the stress that changes nothing
 DTYPES = ("float16", "int8")
 ALL = "all"  #: the value of `drop` for every non-empty proper subset of the modalities
 
+_ROWS: dict[str, Rows] = {}  # everything that decides what they are -> the rows that were loaded last
 _STDS: dict[str, dict[str, Tensor]] = {}  # fingerprints of stores and rows -> modality -> (D,), shared by all runs
 
 
@@ -112,28 +113,32 @@ def _sigma(word: str) -> float:
 class Plan:
     """The stresses of each run, and the runs that a wish does not apply to."""
 
-    stresses: dict[str, tuple[str, ...]]  #: run id -> stresses, without PLAIN
+    stresses: dict[str, tuple[str, ...]]  #: id of a run with any stress -> PLAIN and its stresses
     left_out: tuple[tuple[RunConfig, str], ...]  #: run and reason
 
 
-def plan(configs: Sequence[RunConfig], asked: Asked, stores: Path, device: str = "cpu") -> Plan:
-    """Plan the stresses of these runs; ConfigError if a wish applies to none of them, such as an unknown modality."""
+def plan(runs: Mapping[Path, Sequence[RunConfig]], asked: Asked, device: str = "cpu") -> Plan:
+    """Plan the stresses of runs; ConfigError if a wish applies to none of them, such as an unknown modality.
+
+    runs: folder of stores -> the runs on these stores.
+    """
     opened: dict[str, Opened] = {}  # feeds -> manifest and stores
     stresses: dict[str, tuple[str, ...]] = {}
     left_out: list[tuple[RunConfig, str]] = []
     reasons: dict[str, str] = {}  # wish -> reason of the first run that it does not apply to
     met = set()
-    for config in configs:
+    for stores, config in ((stores, config) for stores, configs in runs.items() for config in configs):
         content = config.to_json()
-        feeds = json.dumps([content["manifest"], content["feeds"]])
+        feeds = json.dumps([str(stores), content["manifest"], content["feeds"]])
         if feeds not in opened:
             opened[feeds] = open_run(config, stores, device)
         found = list(_stresses(asked, config, _windows_drawn(config, opened[feeds])))
-        stresses[config.id] = tuple(dict.fromkeys(stress for _, stress, why in found if not why))
+        if chosen := dict.fromkeys(stress for _, stress, why in found if not why):
+            stresses[config.id] = (PLAIN, *chosen)
         left_out += [(config, f"{wish}: {why}") for wish, _, why in found if why]
         reasons = {wish: why for wish, _, why in found if why} | reasons
         met |= {wish for wish, _, why in found if not why}
-    known = {m for config in configs for m in tested(config)}
+    known = {m for configs in runs.values() for config in configs for m in tested(config)}
     for name in (name for names in asked.drop for name in names if name not in known | {ALL}):
         raise unknown("modality", name, sorted(known), "--drop")
     for wish in (wish for wish in reasons if wish not in met):
@@ -191,18 +196,15 @@ def _windows_drawn(config: RunConfig, opened: Opened) -> int:
 # ------------------------------------------------------------------------------------------------------------ measures
 
 
-def measure(it: Trained, stresses: Sequence[str], experiment: str = "", row: str | None = None) -> list[Result]:
-    """Return all metrics of a run's outputs under PLAIN and under each stress; experiment and row as in `evaluate`."""
-    config, opened, found = it.run.config, it.opened, list[Result]()
-    rows = _test_rows(it)
+def measure(it: Trained, stress: str, experiment: str = "", row: str | None = None) -> list[Result]:
+    """Return all metrics of a run's outputs under a stress, or PLAIN; experiment and row as in `evaluate`."""
+    config, opened = it.run.config, it.opened
+    out = outputs(it.method, changed(_test_rows(it), opened, stress), opened)
+    values = config.task.measure(out, it.truth, it.method.net, opened.clusters)
+    measurement = Measurement(described(stress, config.task.name), it.files, len(values))
     select = config.select if config.keeps_best else "last"
-    for stress in (PLAIN, *stresses):
-        out = outputs(it.method, changed(rows, opened, stress), opened)
-        values = config.task.measure(out, it.truth, it.method.net, opened.clusters)
-        measurement = Measurement(described("stress", config.task.name), it.files, len(values))
-        results = results_of(it, experiment, row, values, [], measurement)
-        found += [replace(result, stress=stress, select=select) for result in results]
-    return found
+    results = results_of(it, experiment, row, values, [], measurement)
+    return [replace(result, stress=stress, select=select) for result in results]
 
 
 def _test_rows(it: Trained) -> Rows:
@@ -220,8 +222,17 @@ def _test_rows(it: Trained) -> Rows:
 def stored(opened: Opened, role: str, rows: list[int]) -> Rows:
     """Load rows as they are stored, with the windows that tests draw; the windows of a mean are still apart.
 
-    role: the role whose modalities are loaded.
+    role: the role whose modalities are loaded. The rows that were loaded last are not loaded again.
     """
+    names = [store.fingerprint for store in opened.stores.values()]
+    wanted = json.dumps([names, opened.config.to_json()["feeds"], opened.domains, role, rows, opened.device])
+    if wanted not in _ROWS:
+        _ROWS.clear()
+        _ROWS[wanted] = _load(opened, role, rows)
+    return _ROWS[wanted]
+
+
+def _load(opened: Opened, role: str, rows: list[int]) -> Rows:
     feeds = {
         m: replace(feed, test="all" if feed.test == "mean" else feed.test)
         for m, feed in opened.config.feeds.items()
@@ -283,13 +294,18 @@ def _begin(stress: str, opened: Opened) -> Callable[[], Change]:
     return lambda: change
 
 
+def forget() -> None:
+    """Free the rows that were loaded last."""
+    _ROWS.clear()
+
+
 def train_std(opened: Opened) -> dict[str, Tensor]:
     """Modality -> standard deviation of each entry over the windows of the run's train rows; 0 of a constant entry."""
     sides = {side: rows for side, rows in opened.side_rows.items() if side in ("source", "target")}
     names = [store.fingerprint for store in opened.stores.values()]
     key = hashlib.sha256(json.dumps([names, sides, opened.config.to_json()["feeds"]]).encode()).hexdigest()
     if key not in _STDS:
-        _STDS[key] = spread(side for role, rows in sides.items() for side in stored(opened, role, rows).sweep())
+        _STDS[key] = spread(side for role, rows in sides.items() for side in _load(opened, role, rows).sweep())
     if lacking := [m for m in tested(opened.config) if m not in _STDS[key]]:
         raise ConfigError(
             f"--noise has no unit for modality {lacking[0]!r} of run {opened.config.id}, because no train row has it"

@@ -217,6 +217,11 @@ def _version(folder: Path) -> tuple[int, int] | None:
     return s.st_ino, s.st_ctime_ns
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder has a file of a run, and is not the scratch folder of one."""
+    return not folder.name.startswith(".") and any((folder / name).is_file() for name in FILES)
+
+
 def read_config(folder: Path) -> RunConfig:
     """The configuration of a run's folder; NotTrainedError when the folder is damaged, or is that of another run."""
     _check_sums(folder, ("config.json",))
