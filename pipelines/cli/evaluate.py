@@ -11,7 +11,7 @@ import click
 
 from featcache.errors import FeatcacheError
 from featcache.wording import first
-from pipelines.cli._shared import CORES, Job, Words, experiments_options, note, once, progress_bar
+from pipelines.cli._shared import CORES, PATH, Job, Words, experiments_options, note, once, progress_bar
 from pipelines.cli._stress import stress_options
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 @click.option(
     "--a-distance", is_flag=True, help="Also measure A-distances of source and target (retrieval; seconds per run)."
 )
+@click.option(
+    "--predictions",
+    type=PATH,
+    metavar="OUT.parquet",
+    help="Also write the predicted class and all class probabilities of every run and test clip (or to OUT.csv).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing file of predictions.")
 def evaluate(
     jobs: list[Job],
     folders: tuple[Path | None, Path],
@@ -43,6 +50,8 @@ def evaluate(
     windows: str | None,
     dtype: str | None,
     noise: str | None,
+    predictions: Path | None,
+    overwrite: bool,
 ) -> None:
     """Evaluate the runs of each EXPERIMENT, or with --all every run of RUNS, on their test clips.
 
@@ -65,13 +74,14 @@ def evaluate(
     if every_run == bool(jobs):
         raise click.UsageError("name at least one EXPERIMENT, or take --all, but not both")
     asked = parse(drop, windows, dtype, noise)
-    if a_distance and asked != Asked():
-        raise click.UsageError("--a-distance compares features as they are; leave it out, or --drop, --windows, ...")
+    if asked != Asked() and (a_distance or predictions):
+        raise click.UsageError("--a-distance and --predictions are about features as they are; leave --drop, ... out")
     runs, began = folders[1], time.monotonic()
     groups, damaged = (_planned(jobs), list[str]()) if jobs else _found(folders[0] or Path("stores"), runs)
     advice = " and ".join(f"`featcache train-head {job.experiment.arguments}`" for job in jobs)
     advice = f"{advice or '`featcache train-head EXPERIMENT`'} train{'s' * (len(jobs) < 2)}"
     _check_runs(jobs, groups, runs, device, advice)
+    write = _writing(predictions, groups, runs, overwrite) if predictions else None
     stresses = _stresses(groups, asked, device) if asked != Asked() else None
     title = f"evaluate {', '.join(job.experiment.name for job in jobs) or runs}"
     call = partial(evaluate_all, runs=runs, workers=workers, device=device, again=again, a_distance=a_distance)
@@ -81,6 +91,9 @@ def evaluate(
     if counts["failed"] < sum(counts.values()):
         click.echo(runs / (STRESS if stresses else RESULTS))
     _print(outcomes, damaged, advice)
+    if write:
+        write()
+        click.echo(predictions)
 
 
 def _with_progress(evaluate: "Callable[..., list[Outcome]]", groups: "Groups", title: str) -> "list[Outcome]":
@@ -116,6 +129,20 @@ def _found(stores: Path, runs: Path) -> "tuple[dict[Path, list[Case]], list[str]
         text = "\n  ".join([f"{runs} has no run to evaluate; train some with `featcache train-head`", *damaged])
         raise click.ClickException(text)
     return {stores: cases}, damaged
+
+
+def _writing(path: Path, groups: "Groups", runs: Path, overwrite: bool) -> Callable[[], None]:
+    """Return the function that writes the predictions of all runs; an error if they cannot be written to this file."""
+    from pipelines.evaluation.predictions import check, write
+
+    planned = [(case.config, runs / case.config.id, stores) for stores, cases in groups.items() for case in cases]
+    task = check(path, [config for config, _, _ in planned], overwrite)
+
+    def writing() -> None:
+        with progress_bar("predictions", "run") as progress:
+            write(path, planned, task, progress)
+
+    return writing
 
 
 def _stresses(groups: "Groups", asked: "Asked", device: str) -> dict[str, tuple[str, ...]]:

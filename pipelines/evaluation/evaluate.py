@@ -192,6 +192,12 @@ def by_step(folder: Path, stores: Path) -> dict[int, dict[str, float]]:
     return {int(point["step"]): score(k) | _scores(run, point) for k, point in enumerate(run.points)}
 
 
+def selected(run: Run, stores: Path) -> tuple[dict[str, Labels], dict[int, Outputs]]:
+    """Return label -> class numbers of a run's test rows, and number -> outputs of its selected points."""
+    truth = _truth(run, stores)
+    return truth, {k: _outputs(run, k) for k in _selected(run, _score(run, truth, None))}
+
+
 @dataclass(frozen=True)
 class Predictions:
     """True and predicted classes, for a confusion matrix."""
