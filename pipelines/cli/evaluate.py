@@ -74,6 +74,8 @@ def evaluate(
     if every_run == bool(jobs):
         raise click.UsageError("name at least one EXPERIMENT, or take --all, but not both")
     asked = parse(drop, windows, dtype, noise)
+    if overwrite and not predictions:
+        raise click.UsageError("--overwrite belongs to --predictions OUT.parquet; name a file")
     if asked != Asked() and (a_distance or predictions):
         raise click.UsageError("--a-distance and --predictions are about features as they are; leave --drop, ... out")
     runs, began = folders[1], time.monotonic()

@@ -31,8 +31,13 @@ if TYPE_CHECKING:
     type=click.Choice(["class", "domain"]),
     help="Print a column per class (top1, mean_class or macro_f1), or per tested and source domain, instead of shifts.",
 )
+@click.option(
+    "--ensemble",
+    is_flag=True,
+    help="Add the number of the mean class probabilities of all seeds of a row (reads runs).",
+)
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
-def table(job: Job, metric: str | None, stress: bool, by: str | None, format: str) -> None:
+def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: bool, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts.
 
     Cells are mean ± standard deviation over seeds, in per cent.
@@ -46,8 +51,8 @@ def table(job: Job, metric: str | None, stress: bool, by: str | None, format: st
     from pipelines.evaluation import results
     from pipelines.tables import build as tables
 
-    if stress and by:
-        raise click.UsageError("--stress and --by are two tables; name one of them")
+    if stress + bool(by) + ensemble + (metric == "norms") > 1:
+        raise click.UsageError("--stress, --by, --ensemble and --metric norms are different tables; name one of them")
     if stress:
         from pipelines.evaluation.engine import STRESS
         from pipelines.tables.stress import render
@@ -57,6 +62,11 @@ def table(job: Job, metric: str | None, stress: bool, by: str | None, format: st
     rows = results.read(job.results)
     if by:
         click.echo(tables.as_text(_sliced(rows, job, by, metric, format), format))
+    elif ensemble:
+        from pipelines.tables.ensembles import with_ensembles
+
+        table = tables.build(rows, job.experiment, metric)
+        click.echo(tables.as_text(with_ensembles(table, job.experiment, job.stores, job.runs), format))
     elif metric == "norms":
         click.echo(tables.norms_table(rows, job.experiment))
     else:

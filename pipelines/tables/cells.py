@@ -51,6 +51,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """One number of several seeds together, as if they were one run."""
+
+    value: float
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Line:
     """One row of a table: a method.
 
@@ -65,6 +73,7 @@ class Line:
     cells: dict[str, Cell]
     mean: Cell
     gain: Cell
+    ensemble: Ensemble | None = None  #: of its seeds, if asked for
 
     @property
     def quoted(self) -> bool:
@@ -159,6 +168,10 @@ class Table:
             columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]
         if len(self.shifts) > 1:
             columns["mean"] = lambda line: line.mean.text(digits)
+        if any(line.ensemble for line in self.lines):
+            columns["ensemble"] = lambda line: (
+                f"{line.ensemble.value:.{digits}f} (N = {len(line.ensemble.seeds)})" if line.ensemble else ""
+            )
         if len(self.lines) > 1 and not self.of_gains:
             columns[f"vs {self.baseline}"] = lambda line: (
                 "" if line.quoted or line.method == self.baseline else line.gain.text(digits, "+")

@@ -74,6 +74,10 @@ def tidy_csv(table: Table) -> str:
                     loud,
                 ]
             )
+        if line.ensemble:
+            one, seeds = round(line.ensemble.value, 6), line.ensemble.seeds
+            known = [line.fidelity, line.select, table.metric, loud]
+            writer.writerow([line.method, "ensemble", one, "", len(seeds), " ".join(map(str, seeds)), "", "", *known])
     return out.getvalue()
 
 

@@ -28,7 +28,7 @@ PER_LABEL = {
     "top1": Metric("top-1 accuracy", lambda scores, y: topk_accuracy(scores, y, 1)),
     "top5": Metric("top-5 accuracy", lambda scores, y: topk_accuracy(scores, y, 5), least_classes=SIX),
     "mean_class": Metric("mean class accuracy", mean_class_accuracy),
-    "macro_f1": Metric("macro F1, mean over the classes of the test rows", macro_f1),
+    "macro_f1": Metric("mean F1 of the classes with test rows (macro F1)", macro_f1),
     "ece": Metric(f"expected calibration error, {BINS} bins", ece, higher=False),
 }
 OF_ALL_LABELS = {
