@@ -138,11 +138,11 @@ def _writing(path: Path, groups: "Groups", runs: Path, overwrite: bool) -> Calla
     from pipelines.evaluation.predictions import check, write
 
     planned = [(case.config, runs / case.config.id, stores) for stores, cases in groups.items() for case in cases]
-    task = check(path, [config for config, _, _ in planned], overwrite)
+    check(path, [config for config, _, _ in planned], overwrite)
 
     def writing() -> None:
         with progress_bar("predictions", "run") as progress:
-            write(path, planned, task, progress)
+            write(path, planned, progress)
 
     return writing
 

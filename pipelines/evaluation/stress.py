@@ -172,8 +172,8 @@ def _stresses(asked: Asked, config: RunConfig, T: int) -> Iterator[tuple[str, st
 def _cannot_drop(config: RunConfig, names: Sequence[str]) -> str:
     """Return the reason why these modalities cannot be absent in a test of the run; "" if they can."""
     modalities = tested(config)
-    if config.task.name == "clustering":
-        return "each branch of a clustering run reads one layout of skeletons, so none can be absent"
+    if config.task.no_drop:
+        return config.task.no_drop
     if names == (ALL,):
         return "" if len(modalities) > 1 else f"the only modality, {modalities[0]}, is needed"
     if lacking := [name for name in names if name not in modalities]:

@@ -88,7 +88,7 @@ def _by_seed(
 def _no_classes(rows: Sequence[Result], experiment: Experiment, metric: str) -> ConfigError:
     """Return the error about a metric that is not split by class, or about results without counts."""
     kind = metric.partition("/")[0]
-    if experiment.task.name != "classification":
+    if not experiment.task.has_class_scores:
         return ConfigError(f"--by class needs classes, but {experiment.name!r} is a {experiment.task.name} experiment")
     measured = sorted({row.metric for row in rows if row.run in experiment.by_id})
     choices = [name for name in measured if name.partition("/")[0] in PER_CLASS and not name.endswith("/action")]

@@ -8,7 +8,7 @@ their names and ranges, the headline, and the notes under tables. The parts of i
 Shapes: n rows, K classes.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Protocol
@@ -120,6 +120,8 @@ class Task:
     has_class_scores: ClassVar[bool] = False  #: True if outputs are scores of classes, which validators read
     keeps_best: ClassVar[bool] = False  #: True if a validator keeps only the best point, because points are large
     no_norms: ClassVar[str] = ""  #: the reason why feature norms are not compared; "" if they are
+    no_drop: ClassVar[str] = ""  #: the reason why no modality can be absent in a test; "" if one can
+    no_predictions: ClassVar[str] = ""  #: the reason why clips have no predicted class; "" if they have one
     unit_length: ClassVar[bool] = False  #: True if features have length 1 by construction, so that they cannot collapse
     notes: ClassVar[tuple[str, ...]] = ()  #: sentences under every table
 
@@ -173,6 +175,10 @@ class Task:
 
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the predicted class (n,) of each row, for a confusion matrix."""
+        raise NotImplementedError
+
+    def predictions(self, outputs: Outputs, label: str, truth: Labels, K: int) -> Iterator[dict[str, Any]]:
+        """Yield tables of predictions: `predicted` -> class numbers (n,), other columns of a file -> values (n,)."""
         raise NotImplementedError
 
 

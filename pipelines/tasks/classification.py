@@ -1,7 +1,8 @@
 """Classification: the class of a clip for each label. Outputs are scores of classes, label -> (n, K)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from pipelines.measures.accuracy import (
     ece,
     macro_f1,
     mean_class_accuracy,
+    probabilities,
     topk_accuracy,
 )
 from pipelines.measures.validators import VALIDATORS
@@ -133,6 +135,11 @@ class Classification(Task):
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the class with the highest score."""
         return np.asarray(outputs[label].argmax(1))
+
+    def predictions(self, outputs: Outputs, label: str, truth: Labels, K: int) -> Iterator[dict[str, Any]]:
+        """Yield the class with the highest score, and the softmax of all scores."""
+        p_nK = probabilities(outputs[label]).astype(np.float32)
+        yield {"predicted": self.predicted(outputs, label, truth, K, ""), "probabilities": list(p_nK)}
 
 
 TASK = Classification()
