@@ -68,11 +68,11 @@ def stressed(rows: Sequence[Result], experiment: Experiment, metric: str | None 
     return Stressed(tables[PLAIN], cells, loud_first(_notes(by_stress[PLAIN], experiment), tables[PLAIN].notes))
 
 
-def _order(stress: str) -> tuple[int, int, float, str]:
+def _order(stress: str) -> tuple[int, int, float]:
     """The place of a stress among the columns: by kind, then by the number of modalities or by the number itself."""
     kind, _, value = stress.partition("=")
     number = float(value) if kind in ("windows", "noise") else 0.0
-    return KINDS.index(kind), value.count("+"), number, value
+    return KINDS.index(kind), value.count("+"), number
 
 
 def _notes(plain: Sequence[Result], experiment: Experiment) -> list[Note]:

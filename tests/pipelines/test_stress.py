@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from featcache.errors import ConfigError
+from featcache.store import StoreWriter
 from heads.batch import Side
 from heads.methods import nearest_mean
 from pipelines.cli import main
@@ -21,9 +22,10 @@ from pipelines.tables.stress import render
 from pipelines.training.outputs import outputs
 from pipelines.training.runs import Run
 from pipelines.training.train import train
+from tests.helpers import caption_stores, skeleton_stores
 from tests.helpers.result_rows import experiment as toy_experiment
 from tests.helpers.result_rows import result, rows
-from tests.helpers.stores import manifest, run, write_all, write_store
+from tests.helpers.stores import manifest, run, write_all
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +95,9 @@ def test_noise_has_the_spread_of_each_entry_and_does_not_depend_on_the_pieces():
     assert added.flatten(0, 1).std(0).tolist() == pytest.approx([0, 0.5, 1, 5], rel=0.05)
     assert added.flatten(0, 1).mean(0).abs().max() < 0.3
     change, parts = noisy(0.5, std, 3), []
-    for rows in (slice(0, 1), slice(1, 7), slice(7, 1200)):
-        piece = dataclasses.replace(many, x={m: x[rows] for m, x in many.x.items()},
-                                    present={m: p[rows] for m, p in many.present.items()})  # fmt: skip
+    for part in (slice(0, 1), slice(1, 7), slice(7, 1200)):
+        piece = dataclasses.replace(many, x={m: x[part] for m, x in many.x.items()},
+                                    present={m: p[part] for m, p in many.present.items()})  # fmt: skip
         parts.append(change(piece).x["rgb"])
     assert torch.equal(torch.cat(parts), noisy(0.5, std, 3)(many).x["rgb"])
     assert torch.allclose(noisy(1.0, std, 3)(many).x["rgb"] - many.x["rgb"], 2 * added, atol=1e-4)
@@ -142,8 +144,6 @@ def test_numbers_of_a_known_answer(tmp_path):
     """The classes differ in rgb only, so without flow nothing is lost, and without rgb a third is right by chance."""
     clips, stores = manifest(), tmp_path / "stores"
     clips.write(stores / clips.name / "manifest.csv")
-    from featcache.store import StoreWriter
-
     for name, size in (("hog", 3), ("hof", 2)):
         recipe = {"extractor": name, "version": 1, "modality": name, "weights_sha256": "none", "dtype": "float32"}
         path = stores / clips.name / f"{name}.zarr"
@@ -306,8 +306,13 @@ def test_the_command_and_its_table(stores, tmp_path, capsys):
     where = [str(file), "--stores", str(stores), "--runs", str(tmp_path / "runs")]
     main(["evaluate", *where, "--drop", "all", "--windows", "1..T", "--workers", "1"], standalone_mode=False)
     main(["table", *where, "--stress", "--metric", "macro_f1"], standalone_mode=False)
-    heads = [cell.strip() for cell in capsys.readouterr().out.split("\n|")[0].split("|")]
-    assert "drop=rgb" in " ".join(heads)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith(STRESS)
+    heads = [
+        "none",
+        *(head for n in ("drop=rgb", "drop=flow", *(f"windows={k}" for k in (1, 2, 3))) for head in (n, "change")),
+    ]
+    assert [cell.strip() for cell in printed[1].strip("|").split("|")][1:] == heads
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -368,3 +373,38 @@ def test_opened_runs_are_not_changed(stores, tmp_path):
         values(folder, stores, kind)
     assert {each.metric: each.value for each in evaluate(folder, stores)} == before
     assert open_run(Run.open(folder).config, stores).config == run(preparation=Preparation(units="source"))
+
+
+def test_retrieval_loses_experts_but_no_captions(tmp_path):
+    """Units are the source's, clips lack an expert and captions, and `none` has the ranks of the kept embeddings."""
+    stores = caption_stores.write_all(tmp_path / "stores", uncaptioned=(25,))
+    config = caption_stores.run(preparation=Preparation(units="source"))
+    it = trained(train(config, stores, tmp_path / "runs"), stores)
+    rows = stress.stored(it.opened, "test", it.opened.check_test())
+    assert rows.x.keys() == {"object", "action"}
+    assert planned(stores, config, drop=("all",)).stresses[config.id] == ("none", "drop=object", "drop=action")
+    plain, without_object = (values(it.run.folder, stores, kind) for kind in ("none", "drop=object"))
+    assert plain == pytest.approx({each.metric: each.value for each in evaluate(it.run.folder, stores)})
+    assert without_object != plain
+    with pytest.raises(ConfigError, match="'words'.*action, object"):
+        planned(stores, config, drop=("words",))
+
+
+def test_clustering_cannot_lose_a_layout(tmp_path):
+    stores = skeleton_stores.write_all(tmp_path / "stores")
+    config = skeleton_stores.run()
+    with pytest.raises(ConfigError, match="--drop all: each branch"):
+        planned(stores, config, drop=("all",))
+    folder = train(config, stores, tmp_path / "runs")
+    plain = {each.metric: each.value for each in evaluate(folder, stores)}
+    assert values(folder, stores, "none") == pytest.approx(plain)
+
+
+def test_noise_needs_train_rows_with_the_modality(stores, tmp_path):
+    """Only tests see the flow, so no train row says what its spread is."""
+    first = train(run(), stores, tmp_path)
+    feeds = {"rgb": Feed("hog"), "flow": Feed("hof", seen_by="test")}
+    folder = train(run(feeds=feeds, init_from=first.name, row="late"), stores, tmp_path)
+    with pytest.raises(ConfigError, match="--noise.*'flow'"):
+        values(folder, stores, "noise=1")
+    assert values(folder, stores, "drop=flow")
