@@ -55,13 +55,16 @@ def evaluate(
     advice = f"{advice or '`featcache train-head EXPERIMENT`'} train{'s' * (len(jobs) < 2)}"
     _check_runs(jobs, groups, runs, device, advice)
     total, outcomes = sum(map(len, groups.values())), list["Outcome"]()
+
+    def ended(outcome: "Outcome", done: int, of: int) -> None:
+        progress(len(outcomes) + done, total)
+
     with progress_bar(f"evaluate {', '.join(job.experiment.name for job in jobs) or runs}", "run") as progress:
         progress(0, total)
         for stores, cases in groups.items():
             outcomes += evaluate_all(
-                cases, stores, runs, workers=workers, device=device, again=again, a_distance=a_distance,
-                report=lambda _, done, __: progress(len(outcomes) + done, total),
-            )  # fmt: skip
+                cases, stores, runs, workers=workers, device=device, again=again, a_distance=a_distance, report=ended
+            )
     counts = Counter([*(outcome.status for outcome in outcomes), *["failed"] * len(damaged)])
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
     if counts["failed"] < total:
