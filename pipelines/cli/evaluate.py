@@ -71,8 +71,10 @@ def evaluate(
     from pipelines.evaluation.engine import RESULTS, STRESS, evaluate_all
     from pipelines.evaluation.stress import Asked, parse
 
-    if every_run == bool(jobs):
-        raise click.UsageError("name at least one EXPERIMENT, or take --all, but not both")
+    if every_run and jobs:
+        raise click.UsageError("--all evaluates every run of RUNS; leave EXPERIMENT out, or --all")
+    if not every_run and not jobs:
+        raise click.UsageError("name an EXPERIMENT, or evaluate every run of RUNS with --all")
     asked = parse(drop, windows, dtype, noise)
     if overwrite and not predictions:
         raise click.UsageError("--overwrite belongs to --predictions OUT.parquet; name a file")

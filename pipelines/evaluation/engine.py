@@ -163,6 +163,14 @@ class SharedData(Opened):
         loaded: tuple[LeftOut, ...] = self._once("left out", (), lambda: super(SharedData, self).left_out)
         return loaded
 
+    @property
+    def sides(self) -> dict[str, Rows]:
+        """The sides of the run; each seed holds out other rows."""
+        if self.config.holdout:
+            return super().sides
+        loaded: dict[str, Rows] = self._once("sides", (), lambda: super(SharedData, self).sides)
+        return loaded
+
     def _once(self, name: str, arguments: tuple[str, ...], compute: Callable[..., Any]) -> Any:
         key = (name, self.config.absent, *arguments)
         if key not in self.kept:
@@ -170,25 +178,36 @@ class SharedData(Opened):
         return self.kept[key]
 
 
-_OPENED: dict[str, SharedData] = {}  #: settings of the data -> the data that this process has opened last
+_OPENED: list[SharedData] = []  #: the data that this process has opened last
 _LAST: list[Trained] = []  #: the run that this process has measured last
 
 
 def _open_shared(config: RunConfig, stores: Path, device: str, workers: int = 1) -> Opened:
-    """Open the data of a run, or take those of the run before."""
-    if (key := _data_settings(config)) not in _OPENED:
-        _OPENED.clear()  # only one is kept, so that memory does not grow with the number of runs
+    """Open the data of a run, or as much of it as it shares with the run before."""
+    last = _OPENED.pop() if _OPENED else None  # only one is kept, so that memory does not grow with the number of runs
+    if last and _data_settings(last.config) == _data_settings(config):
+        shared = last
+    elif last and last.prepare is None and _store_settings(last.config) == _store_settings(config):
+        config.task.check_manifest(config, last.manifest)
+        shared = replace(last, config=config, kept={})
+    else:
         opened = open_run(config, stores, device, workers=workers)
-        _OPENED[key] = SharedData(**{each.name: getattr(opened, each.name) for each in fields(opened)})
-    return replace(_OPENED[key], config=config)
+        shared = SharedData(**{each.name: getattr(opened, each.name) for each in fields(opened)})
+    _OPENED.append(shared)
+    return replace(shared, config=config)
 
 
-def _data_settings(config: RunConfig) -> str:
+def _store_settings(config: RunConfig) -> list[Any]:
+    """Return the settings that runs on the same stores have in common."""
+    content = config.to_json()
+    return [config.task.name, *(content.get(name) for name in ("manifest", "feeds", "absent", "preparation"))]
+
+
+def _data_settings(config: RunConfig) -> list[Any]:
     """Return the settings that runs with the same test data have in common."""
     content = config.to_json()
-    names = ("manifest", "feeds", "source", "target", "test", "train_split", "test_split", "absent")
-    shared = {name: content[name] for name in names} | {"preparation": content.get("preparation")}
-    return json.dumps([config.task.name, shared])
+    names = ("source", "target", "test", "train_split", "test_split")
+    return [*_store_settings(config), *(content[name] for name in names)]
 
 
 def _sorted(jobs: list[_Job]) -> list[_Job]:
@@ -196,7 +215,7 @@ def _sorted(jobs: list[_Job]) -> list[_Job]:
 
     def settings(job: _Job) -> tuple[str, str]:
         content = job.case.config.to_json()
-        return _data_settings(job.case.config), json.dumps([content["net"], content["method"]])
+        return json.dumps(_data_settings(job.case.config)), json.dumps([content["net"], content["method"]])
 
     return sorted(jobs, key=settings)
 

@@ -147,6 +147,10 @@ def results_of(
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
     limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
+    content, leaked, left_out = config.to_json(), _leaks(opened), tuple(map(str, opened.left_out))
+    trained_on = {
+        m: training_data.words(training_data.of(store.recipe, store.facts)) for m, store in opened.stores.items()
+    }
     return [
         Result(
             run=config.id,
@@ -164,18 +168,15 @@ def results_of(
             untrained=run.facts.untrained,
             recipes=run.facts.recipes,
             read=run.facts.read,
-            config=config.to_json(),
+            config=content,
             version=featcache.__version__,
             collapsed=run.facts.collapsed,
-            leaks=_leaks(opened),
+            leaks=leaked,
             one_class=tuple(given),
             tier=run.facts.tier,
-            trained_on={
-                m: training_data.words(training_data.of(store.recipe, store.facts))
-                for m, store in opened.stores.items()
-            },
+            trained_on=trained_on,
             classified=True,
-            limits=(*map(str, opened.left_out), *limits),
+            limits=(*left_out, *limits),
             measurement=measurement,
         )
         for metric, value in values.items()

@@ -180,7 +180,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 
 def _line(result: Result) -> str:
-    data = asdict(result)
+    data = vars(result) | {"measurement": asdict(result.measurement) if result.measurement else None}
     line = json.dumps({key: value for key, value in data.items() if value or key not in UNWRITTEN})
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 

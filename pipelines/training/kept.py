@@ -126,7 +126,7 @@ def loaded(method: Method, weights: dict[str, Tensor]) -> Method:
     _check_fit(method.state_dict(), weights)
     method.load_state_dict(weights)
     for name, parameter in method.named_parameters():
-        if not parameter.isfinite().all():
+        if parameter.numel() and not torch.stack(parameter.aminmax()).isfinite().all():  # NaN and inf are in both
             raise ConfigError(f"{name} has values that are not finite")
     return method
 
