@@ -279,7 +279,7 @@ def _measured(job: _Job, place: _Place) -> tuple[Outcome, list[Result]]:
         except FeatcacheError as error:
             if kind in ("test", stress.PLAIN):
                 raise
-            without = str(error)
+            without += f"{'; ' if without else ''}{error}"
     _LAST.append(run)
     facts = run.run.facts
     dead = collapse(facts.collapsed, found[0].one_class if found else facts.one_class)

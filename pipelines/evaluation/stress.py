@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, FeatcacheError
 from featcache.wording import unknown
 from heads.batch import Side
 from pipelines.config import RunConfig, parse_draw
@@ -130,8 +130,12 @@ def plan(runs: Mapping[Path, Sequence[RunConfig]], asked: Asked, device: str = "
     for stores, config in ((stores, config) for stores, configs in runs.items() for config in configs):
         content = config.to_json()
         feeds = json.dumps([str(stores), content["manifest"], content["feeds"]])
-        if feeds not in opened:
-            opened[feeds] = open_run(config, stores, device)
+        try:
+            if feeds not in opened:
+                opened[feeds] = open_run(config, stores, device)
+        except FeatcacheError:
+            stresses[config.id] = (PLAIN,)  # its measurement gives the reason
+            continue
         found = list(_stresses(asked, config, _windows_drawn(config, opened[feeds])))
         if chosen := dict.fromkeys(stress for _, stress, why in found if not why):
             stresses[config.id] = (PLAIN, *chosen)
@@ -199,7 +203,13 @@ def _windows_drawn(config: RunConfig, opened: Opened) -> int:
 def measure(it: Trained, stress: str, experiment: str = "", row: str | None = None) -> list[Result]:
     """Return all metrics of a run's outputs under a stress, or PLAIN; experiment and row as in `evaluate`."""
     config, opened = it.run.config, it.opened
-    out = outputs(it.method, changed(_test_rows(it), opened, stress), opened)
+    rows = changed(_test_rows(it), opened, stress)
+    try:
+        out = outputs(it.method, rows, opened)
+    except (FeatcacheError, ValueError, LookupError, RuntimeError) as error:  # of a net that cannot take such features
+        if stress == PLAIN:
+            raise
+        raise ConfigError(f"run {config.id} cannot be tested with {stress}: {error}") from error
     values = config.task.measure(out, it.truth, it.method.net, opened.clusters)
     measurement = Measurement(described(stress, config.task.name), it.files, len(values))
     select = config.select if config.keeps_best else "last"

@@ -40,17 +40,22 @@ def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = 
     table = stressed(rows, experiment, metric)
     if format == CSV:
         return _tidy(table)
-    digits, methods = table.plain.digits, [line.method for line in table.plain.lines]
-    grid = [["method", PLAIN, *(head for stress in list(table.cells)[1:] for head in (stress, "change"))]]
-    for method in methods:
-        cells = [method]
-        for stress, by_method in table.cells.items():
-            cells.append(by_method[method].text(digits))
-            cells += [] if stress == PLAIN else [table.change(stress, method).text(digits, "+")]
-        grid.append(cells)
+    grid = grid_of(table)
     if format == LATEX:
         return tabular(grid, table.notes)
     return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
+
+
+def grid_of(table: Stressed) -> list[list[str]]:
+    """Return the cells of the table, headings first: two columns per stress, its number and the change."""
+    stresses, digits = list(table.cells)[1:], table.plain.digits
+    grid = [["method", PLAIN, *(head for stress in stresses for head in (stress, "change"))]]
+    for method in (line.method for line in table.plain.lines):
+        cells = [method, table.cells[PLAIN][method].text(digits)]
+        for stress in stresses:
+            cells += [table.cells[stress][method].text(digits), table.change(stress, method).text(digits, "+")]
+        grid.append(cells)
+    return grid
 
 
 def stressed(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> Stressed:

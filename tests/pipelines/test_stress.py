@@ -11,6 +11,7 @@ from featcache.errors import ConfigError
 from featcache.store import StoreWriter
 from heads.batch import Side
 from heads.methods import nearest_mean
+from heads.nets import adapter
 from pipelines.cli import main
 from pipelines.config import Feed, Preparation
 from pipelines.data.opening import open_run
@@ -18,6 +19,7 @@ from pipelines.evaluation import results, stress
 from pipelines.evaluation.changes import fewer, noisy, rounded, spread, without
 from pipelines.evaluation.engine import RESULTS, STRESS, Case, evaluate_all
 from pipelines.evaluation.evaluate import evaluate, trained
+from pipelines.report.stress import stress as stress_section
 from pipelines.tables.stress import render
 from pipelines.training.outputs import outputs
 from pipelines.training.runs import Run
@@ -363,6 +365,45 @@ def test_numbers_of_other_weights_than_the_plain_table_are_marked():
     found = [dataclasses.replace(result(run, 0.5), stress="none", select="last") for run in mean.runs]
     assert "**SELECTION: " in render(found, mean)
     assert "SELECTION" not in render(stressed_rows(of), of)
+
+
+def test_the_report_has_the_table(tmp_path):
+    of = toy_experiment()
+    results.append(tmp_path / STRESS, stressed_rows(of))
+    (section,) = stress_section(of, tmp_path)
+    assert "<h2>Changed features</h2>" in section
+    assert "<td>-11.0 ± 1.0</td>" in section
+    assert stress_section(dataclasses.replace(of, runs=of.runs[:0]), tmp_path) == []
+    assert stress_section(of, tmp_path / "elsewhere") == []
+
+
+class Fragile(adapter.Adapter):
+    """A net that does not read `present`."""
+
+    def encode(self, side):
+        """Encode, unless something is missing."""
+        if not all(present.all() for present in side.present.values()):
+            raise ValueError("needs all windows")
+        return super().encode(side)
+
+
+def test_a_net_that_cannot_lose_a_modality_is_named_and_the_rest_is_measured(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(adapter, "NET", Fragile)
+    train(run(), stores, tmp_path)
+    found = planned(stores, run(), drop=("all",), dtypes="int8")
+    (outcome,) = evaluate_all([Case(run())], stores, tmp_path, stresses=found.stresses)
+    assert outcome.status == "measured"
+    for kind in ("drop=rgb", "drop=flow"):
+        assert f"{run().id} cannot be tested with {kind}: needs all windows" in outcome.without
+    assert {line.stress for line in results.read(tmp_path / STRESS, stressed=True)} == {"none", "dtype=int8"}
+
+
+def test_a_store_that_is_missing_is_an_error_of_its_runs_only(stores, tmp_path):
+    lost = run(feeds={"rgb": Feed("hog"), "flow": Feed("nowhere")})
+    train(run(), stores, tmp_path)
+    found = planned(stores, lost, run(), dtypes="int8")
+    ended = evaluate_all([Case(lost), Case(run())], stores, tmp_path, stresses=found.stresses)
+    assert [outcome.status for outcome in ended] == ["failed", "measured"]
 
 
 def test_opened_runs_are_not_changed(stores, tmp_path):
