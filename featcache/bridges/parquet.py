@@ -45,7 +45,7 @@ MARK = b"featcache"  #: key of the recipe in the schema's metadata
 
 def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
     """Read column -> features; `ids` gives the ids of the rows, instead of the column of ids."""
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     with reading(path, "parquet"):
         file = pq.ParquetFile(path)
         schema, count = file.schema_arrow, file.metadata.num_rows
@@ -66,7 +66,7 @@ def read(path: Path, ids: Sequence[str] | None = None) -> dict[str, External]:
 
 def write(path: Path, tables: dict[str, External]) -> None:
     """Write the table in groups of about 32 MB."""
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     key, table = the_only(tables, path, "parquet")
     if key in (*ID_NAMES, START, STOP):
         raise FormatError(f"key {key!r} is the name of another column; rename it")
@@ -95,7 +95,8 @@ def write(path: Path, tables: dict[str, External]) -> None:
             file.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _pyarrow() -> Any:
+def pyarrow() -> Any:
+    """Return the modules pyarrow and pyarrow.parquet; FormatError if they are missing or not safe."""
     try:
         pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:

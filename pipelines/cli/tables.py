@@ -1,10 +1,16 @@
 """The commands `featcache table` and `featcache choose`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli._shared import PATH, Job, experiment_options
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.results import Result
+    from pipelines.tables.cells import Table
 
 
 @click.command()
@@ -15,8 +21,23 @@ from pipelines.cli._shared import PATH, Job, experiment_options
     "`norms` for a table of feature norms. `delta_acc` is RNA's ΔAcc, for experiments with several labels.  "
     "[default: METRIC of EXPERIMENT, else the headline metric of its task]",
 )
+@click.option(
+    "--stress",
+    is_flag=True,
+    help="Print the numbers on changed features (`featcache evaluate --drop`, ...).",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["class", "domain"]),
+    help="Print a column per class (top1, mean_class or macro_f1), or per tested and source domain, instead of shifts.",
+)
+@click.option(
+    "--ensemble",
+    is_flag=True,
+    help="Add the number of the mean class probabilities of all seeds of a row (reads runs).",
+)
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
-def table(job: Job, metric: str | None, format: str) -> None:
+def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: bool, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts.
 
     Cells are mean ± standard deviation over seeds, in per cent. The last columns are the difference from the first row
@@ -31,11 +52,35 @@ def table(job: Job, metric: str | None, format: str) -> None:
     from pipelines.evaluation import results
     from pipelines.tables import build as tables
 
+    if stress + bool(by) + ensemble + (metric == "norms") > 1:
+        raise click.UsageError("--stress, --by, --ensemble and --metric norms are different tables; name one of them")
+    if stress:
+        from pipelines.evaluation.engine import STRESS
+        from pipelines.tables.stress import render
+
+        click.echo(render(results.read(job.runs / STRESS, stressed=True), job.experiment, metric, format), nl=False)
+        return
     rows = results.read(job.results)
-    if metric == "norms":
+    if by:
+        click.echo(tables.as_text(_sliced(rows, job, by, metric, format), format))
+    elif ensemble:
+        from pipelines.tables.ensembles import with_ensembles
+
+        table = tables.build(rows, job.experiment, metric)
+        click.echo(tables.as_text(with_ensembles(table, job.experiment, job.stores, job.runs), format))
+    elif metric == "norms":
         click.echo(tables.norms_table(rows, job.experiment))
     else:
         click.echo(tables.render(rows, job.experiment, metric, format))
+
+
+def _sliced(rows: "Sequence[Result]", job: Job, by: str, metric: str | None, format: str) -> "Table":
+    """Return the table with columns of classes or domains; only CSV has every class."""
+    from pipelines.tables import slices
+
+    if by == "domain":
+        return slices.by_domain(rows, job.experiment, metric)
+    return slices.by_class(rows, job.experiment, metric, None if format == "csv" else slices.WIDEST)
 
 
 @click.command()

@@ -6,11 +6,12 @@ eval mode: per modality the mean L2 norm of the features that enter the classifi
 the tested domain, and their coefficient of variation over modalities.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -20,20 +21,44 @@ from featcache.errors import ConfigError
 from featcache.leaks import leaks
 from heads.methods import Method
 from heads.nets import Net
-from pipelines.config import fidelity
-from pipelines.data.opening import Opened
+from pipelines import tasks
+from pipelines.config import RunConfig, fidelity
+from pipelines.data.opening import Opened, open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.results import ByClass, Measurement, Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.outcomes import Values, checksum, encode, together
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms, stuck
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import NotTrainedError, Run, digest
 
+MEANING = 1  #: raised when a metric begins to mean something else under the same name: earlier results are out of date
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], Values]  #: number of a kept point -> metric -> value
+Opening = Callable[[RunConfig, Path, str], Opened]  #: opens the data of a run, as `open_run` does
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run with its weights and the data that it is tested on, ready to be measured."""
+
+    run: Run
+    truth: dict[str, Labels]  #: label -> class numbers of the test rows, {} in retrieval
+    opened: Opened
+    method: Method
+    files: str  #: digest of the run's files (`runs.digest`)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one kind of measurement finds."""
+
+    values: dict[str, float]  #: metric -> value
+    one_class: tuple[str, ...] = ()  #: the class that all test rows are given (`stuck`)
+    clips: Mapping[str, str] = field(default_factory=dict)  #: metric -> outcomes of the test clips (`outcomes`)
+    by_class: Mapping[str, ByClass] = field(default_factory=dict)  #: metric -> counts of each class (`by_class`)
 
 
 def evaluate(
@@ -46,26 +71,63 @@ def evaluate(
     """All metrics of a finished run except A-distances; NotTrainedError if the data that the run read have changed.
 
     row: name of the table row (default: the row that the run was trained for). A run's id does not depend on its row,
-    so experiments share runs.
+    so experiments share runs. `evaluate_all` (engine.py) evaluates many runs.
     """
-    run = Run.open(folder)
-    task, truth = run.config.task, _truth(run, stores)
-    opened, method = run.opened(stores, device), run.method(device)
-    score = _score(run, truth, method.net)
-    values = accuracies(run, score) | validator_scores(run, score)
-    if not task.no_norms:
-        values |= norms(method, opened)
-    given = stuck(method, _outputs(run, _selected(run, score)[-1]), opened)
-    return _results(run, opened, experiment, row, values, tuple(given), outcomes(run, score))
+    return measure(trained(folder, stores, device), "test", experiment, row)
 
 
 def distances(
     folder: Path, stores: Path, experiment: str = "", device: str = "cpu", row: str | None = None
 ) -> list[Result]:
     """A-distances (`embeddings.a_distances`) of a finished retrieval run, in seconds; arguments as in `evaluate`."""
-    run = Run.open(folder)
-    opened, method = run.opened(stores, device), run.method(device)
-    return _results(run, opened, experiment, row, a_distances(method, opened))
+    return measure(trained(folder, stores, device), "a_distance", experiment, row)
+
+
+def trained(
+    folder: Path, stores: Path, device: str = "cpu", opening: Opening = open_run, like: "Trained | None" = None
+) -> Trained:
+    """Open a finished run; NotTrainedError if it is damaged, or if the data that it read have changed.
+
+    opening: the function that opens the data. like: a run that needs its method no more; this run's weights go into it
+    where both have the same settings and spec, because building a method takes longer than using it.
+    """
+    files, run = digest(folder), Run.open(folder)
+    truth = _truth(run, stores)
+    opened = run.ready(opening(run.config, stores, device))
+    return Trained(run, truth, opened, run.method(device, (like.run, like.method) if like else None), files)
+
+
+def measure(it: Trained, kind: str, experiment: str = "", row: str | None = None) -> list[Result]:
+    """Return the results of one of the KINDS of measurement; experiment and row as in `evaluate`."""
+    measured = KINDS[kind](it)
+    measurement = Measurement(described(kind, it.run.config.task.name), it.files, len(measured.values))
+    return results_of(it, experiment, row, measured, measurement)
+
+
+def _on_test_rows(it: Trained) -> Measured:
+    score = _score(it.run, it.truth, it.method.net)
+    values = accuracies(it.run, score) | validator_scores(it.run, score)
+    if not it.run.config.task.no_norms:
+        values |= norms(it.method, it.opened)
+    given = stuck(it.method, _outputs(it.run, _selected(it.run, score)[-1]), it.opened)
+    return Measured(values, tuple(given), outcomes(it.run, score), by_class(it, score))
+
+
+def _a_distances(it: Trained) -> Measured:
+    return Measured(a_distances(it.method, it.opened))
+
+
+KINDS = {"test": _on_test_rows, "a_distance": _a_distances}  #: kinds of measurement: name -> function
+
+
+@cache
+def described(kind: str, task: str) -> str:
+    """Return the kind of a measurement with a digest of everything that it measures on the runs of a task.
+
+    Results of a version that measures other things, or writes other fields, are out of date.
+    """
+    names = [MEANING, *sorted(tasks.load(task).metrics), *sorted(VALIDATORS), *(each.name for each in fields(Result))]
+    return f"{kind} {sha256(json.dumps(names).encode()).hexdigest()[:8]}"
 
 
 def _leaks(opened: Opened) -> tuple[str, ...]:
@@ -81,18 +143,18 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _results(
-    run: Run,
-    opened: Opened,
-    experiment: str,
-    row: str | None,
-    values: dict[str, float],
-    given: tuple[str, ...] = (),
-    clips: Mapping[str, str] = MappingProxyType({}),
+def results_of(
+    it: Trained, experiment: str, row: str | None, measured: Measured, measurement: Measurement
 ) -> list[Result]:
+    """Return a result for each of these values, with everything else that its line holds."""
+    run, opened = it.run, it.opened
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
     limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
+    content, leaked, left_out = config.to_json(), _leaks(opened), tuple(map(str, opened.left_out))
+    trained_on = {
+        m: training_data.words(training_data.of(store.recipe, store.facts)) for m, store in opened.stores.items()
+    }
     return [
         Result(
             run=config.id,
@@ -110,21 +172,20 @@ def _results(
             untrained=run.facts.untrained,
             recipes=run.facts.recipes,
             read=run.facts.read,
-            config=config.to_json(),
+            config=content,
             version=featcache.__version__,
             collapsed=run.facts.collapsed,
-            leaks=_leaks(opened),
-            one_class=given,
+            leaks=leaked,
+            one_class=measured.one_class,
             tier=run.facts.tier,
-            trained_on={
-                m: training_data.words(training_data.of(store.recipe, store.facts))
-                for m, store in opened.stores.items()
-            },
+            trained_on=trained_on,
             classified=True,
-            limits=(*map(str, opened.left_out), *limits),
-            clips=clips.get(metric, ""),
+            limits=(*left_out, *limits),
+            measurement=measurement,
+            clips=measured.clips.get(metric, ""),
+            by_class=measured.by_class.get(metric, {}),
         )
-        for metric, value in values.items()
+        for metric, value in measured.values.items()
     ]
 
 
@@ -136,6 +197,12 @@ def by_step(folder: Path, stores: Path) -> dict[int, dict[str, float]]:
     run = Run.open(folder)
     score = _score(run, _truth(run, stores), run.method().net if run.config.captions else None)
     return {int(point["step"]): score(k) | _scores(run, point) for k, point in enumerate(run.points)}
+
+
+def selected(run: Run, stores: Path) -> tuple[dict[str, Labels], dict[int, Outputs]]:
+    """Return label -> class numbers of a run's test rows, and number -> outputs of its selected points."""
+    truth = _truth(run, stores)
+    return truth, {k: _outputs(run, k) for k in _selected(run, _score(run, truth, None))}
 
 
 @dataclass(frozen=True)
@@ -182,6 +249,19 @@ def outcomes(run: Run, score_point: Score) -> dict[str, str]:
     clips = checksum(run.facts.read["manifest"], run.outputs["rows"])
     summed = {metric: together([point[metric] for point in points]) for metric in points[0]}
     return {metric: encode(replace(found, clips=clips)) for metric, found in summed.items()}
+
+
+def by_class(it: Trained, score_point: Score) -> dict[str, ByClass]:
+    """Metric -> class -> counts (`Result.by_class`), means over the selected points, of the classes with any clip."""
+    run, truth = it.run, it.truth
+    points = _selected(run, score_point)
+    counts = [run.config.task.by_class(_outputs(run, k), truth) for k in points]
+    names = run.config.task.tested(it.opened.manifest, run.config.test)
+    found = {}
+    for metric, label in zip(counts[0], truth, strict=False):
+        means_K3 = np.mean([each[metric] for each in counts], axis=0).tolist()
+        found[metric] = {name: tuple(means) for name, means in zip(names[label], means_K3, strict=True) if any(means)}
+    return found
 
 
 def validator_scores(run: Run, score_point: Score) -> dict[str, float]:

@@ -8,9 +8,9 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,25 @@ from featcache.files import disk_errors, flock, regular
 from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
-NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"')  #: run and metric of a line
-NOT_EMPTY = ("leaks", "one_class", "clips")  #: fields that are not written where they are empty
+#: run, metric and stress of a line
+NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"(?:.*"stress": "((?:[^"\\]|\\.)*)")?')
+#: keys that a line lacks where they are empty
+UNWRITTEN = ("leaks", "one_class", "measurement", "clips", "by_class", "stress")
 CLIPS = re.compile(rb', "clips": "[\w:+/= ]*"')  #: outcomes of clips in a line: lines of earlier versions have none
+ByClass = dict[str, tuple[float, float, float]]  #: class -> counts, see `Result.by_class`
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The measurement that a result is a part of. Its lines are written together, and are equal in this.
+
+    A run is not measured again while all lines of its latest measurement are there and nothing has changed.
+    """
+
+    kind: str  #: a name of the measurement, and a digest of everything that it measures
+    files: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
+    lines: int  #: number of its lines
 
 
 @dataclass(frozen=True)
@@ -63,9 +78,14 @@ class Result:
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
+    measurement: Measurement | None = None  #: None if the result is of an earlier version; then it is not written
     #: the outcome of each test clip, of metrics that are shares of right answers, see pipelines/measures/outcomes.py;
     #: not written if there is none
     clips: str = ""
+    #: class -> its test clips predicted right, its test clips, and the clips given it (means over several selected
+    #: points); on the lines of top-1 accuracy per label; not written if there is none
+    by_class: ByClass = field(default_factory=dict)
+    stress: str = ""  #: the change of the test features, see evaluation/stress.py; not written if there is none
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,71 @@ class _Config:
 
     manifest: str = ""
     feeds: dict[str, _Feed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Line:
+    """The parts of a result that have nothing to do with its metric."""
+
+    run: str
+    experiment: str
+    row: str
+    metric: str
+    read: dict[str, str]
+    stress: str = ""
+    collapsed: tuple[str, ...] = ()
+    one_class: tuple[str, ...] = ()
+    measurement: Measurement | None = None
+
+
+@dataclass
+class Earlier:
+    """The results that a file has of one run, without their numbers."""
+
+    last: Line  #: its last line
+    #: metric and stress -> the measurement of their last line
+    latest: dict[tuple[str, str], Measurement | None] = field(default_factory=dict)
+    lines: dict[Measurement, Line] = field(default_factory=dict)  #: measurement -> one of its lines
+
+    def whole(self, kind: str, files: str) -> Line | None:
+        """Return a line of the measurement of this kind on these files of the run, if all its lines are there."""
+        for measurement, line in self.lines.items():
+            count = sum(each == measurement for each in self.latest.values())
+            if (measurement.kind, measurement.files, measurement.lines) == (kind, files, count):
+                return line
+        return None
+
+
+def earlier(path: Path) -> dict[str, Earlier]:
+    """Read what a file has of each run, by its id; {} if there is no file. Damaged lines count as missing.
+
+    Numbers are not kept, because the file may have the results of thousands of runs.
+    """
+    found: dict[str, Earlier] = {}
+    for text in _lines(path) if path.exists() else ():
+        with suppress(ValueError, ConfigError):
+            line = schema.parse(_checked(text), Line, "", newer=True)
+            run = found.setdefault(line.run, Earlier(line))
+            run.last = line
+            run.latest[line.metric, line.stress] = line.measurement
+            if line.measurement:
+                run.lines[line.measurement] = line
+    return found
+
+
+def renamed(path: Path, names: Mapping[str, tuple[str, str]]) -> list[Result]:
+    """Return the latest results of some runs under other names. names: id of a run -> its experiment and table row."""
+    latest: dict[tuple[str, ...], Result] = {}
+    for line in _lines(path):
+        with suppress(ValueError, ConfigError):
+            result = _parse(_checked(line))
+            if result.run in names:
+                latest[result.run, result.metric, result.stress] = result
+    moved = []
+    for result in latest.values():
+        experiment, row = names[result.run]
+        moved.append(replace(result, experiment=experiment, row=row, config={**result.config, "row": row}))
+    return moved
 
 
 def append(path: Path, results: Iterable[Result]) -> None:
@@ -101,8 +186,8 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 
 def _line(result: Result) -> str:
-    data = asdict(result)
-    line = json.dumps({key: value for key, value in data.items() if value or key not in NOT_EMPTY})
+    data = vars(result) | {"measurement": asdict(result.measurement) if result.measurement else None}
+    line = json.dumps({key: value for key, value in data.items() if value or key not in UNWRITTEN})
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 
@@ -112,26 +197,27 @@ class Results(list[Result]):
     damaged = ""
 
 
-def read(path: Path) -> Results:
+def read(path: Path, *, stressed: bool = False) -> Results:
     """Read all results of a file. One warning names the damaged lines, if there are any, and the fix.
 
-    A later line replaces an earlier one of the same run and metric, also a damaged one.
+    A later line replaces an earlier one of the same run, metric and stress, also a damaged one. stressed: read the
+    results on changed features, and only these; other results never mix with them.
     """
     try:
-        lines = _content(path).split(b"\n")
+        lines = list(_lines(path))
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
-    latest: dict[tuple[str, str], Result] = {}
+    latest: dict[tuple[str, str, str], Result] = {}
     reasons: dict[int, str] = {}  # index of a damaged line -> reason
     for k, line in enumerate(lines):
         try:
             if line.strip():
                 result = _parse(_checked(line))
-                latest[result.run, result.metric] = result
+                latest[result.run, result.metric, result.stress] = result
         except (ValueError, ConfigError) as error:
             reasons[k] = str(error)
     lost = _not_replaced(lines, reasons) if reasons else []
-    results = Results(latest.values())
+    results = Results(result for result in latest.values() if bool(result.stress) == stressed)
     if lost:
         noun, verb = ("line", "is") if len(lost) == 1 else ("lines", "are")
         results.damaged = (
@@ -146,10 +232,10 @@ def read(path: Path) -> Results:
 def _not_replaced(lines: list[bytes], damaged: Container[int]) -> list[int]:
     """Return the indices of the damaged lines whose number may not have been measured again.
 
-    A later line replaces a damaged one if the damaged line still names the same run and metric, and is as long as one
-    line: damage to the end of a line joins it with the next one, whose number would be lost, too.
+    A later line replaces a damaged one if the damaged line still names the same run, metric and stress, and is as long
+    as one line: damage to the end of a line joins it with the next one, whose number would be lost, too.
     """
-    sizes: dict[tuple[bytes, ...], int] = {}  # run and metric -> length of their last line
+    sizes: dict[tuple[bytes, ...], int] = {}  # run, metric and stress -> length of their last line
     lost = []
     for k, line in reversed(list(enumerate(lines))):
         names, size = NAMES.match(line), len(CLIPS.sub(b"", line))
@@ -181,12 +267,19 @@ def _checked(line: bytes) -> bytes:
     return line
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of the file, without the half of a line that another process is appending now."""
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that the file has now, without the half of a line that another process is appending."""
     with regular(path, ConfigError).open("rb") as file:
         with suppress(FeatcacheError):  # a file system without locks, where nothing can be appended either
             flock(file, fcntl.LOCK_SH)
-        return file.read()
+        left = os.fstat(file.fileno()).st_size
+        with suppress(FeatcacheError):
+            flock(file, fcntl.LOCK_UN)
+        for line in file:
+            if left <= 0:
+                return
+            yield line[:left].removesuffix(b"\n")
+            left -= len(line)
 
 
 def _parse(line: bytes) -> Result:

@@ -21,6 +21,7 @@ from pipelines.report import page, plots
 from pipelines.report.convergence import convergence
 from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
+from pipelines.report.stress import stress
 from pipelines.tables.build import build
 from pipelines.tables.cells import INTERVAL, Line, Table
 
@@ -53,6 +54,7 @@ def write(
         *(page.alarm(note.text) for note in table.notes if note.loud),
         _results(table),
         _accuracy(table),
+        *stress(experiment, runs),
         convergence(experiment, table, runs, stores),
         *sensitivity(experiment, table),
         *_parts(experiment).sections(experiment, table, rows, runs, stores, chosen),

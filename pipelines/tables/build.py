@@ -53,10 +53,15 @@ def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = 
     metric: a name of `featcache list metrics`; the default is that of the experiment (`Experiment.headline`).
     format: markdown, csv (one line per method and column) or latex (booktabs).
     """
+    return as_text(build(rows, experiment, metric), format)
+
+
+def as_text(table: Table, format: str) -> str:
+    """Return a table in one of the formats of `render`."""
     formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
     if format not in formats:
         raise ConfigError(f"no table format {format!r}; choose from {', '.join(formats)}")
-    return formats[format](build(rows, experiment, metric))
+    return formats[format](table)
 
 
 # ---------------------------------------------------------------------------------------------------- rows -> Table
@@ -95,7 +100,7 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         line = _line(method, experiment, configs, runs, results, published)
         base = lines[0] if lines else line
         same = rows_of[base.method] == experiment.whole.rows[0]
-        gain = replace(_gain(line.mean, base.mean), published=published.get("gain") if same else None)
+        gain = replace(difference(line.mean, base.mean), published=published.get("gain") if same else None)
         lines.append(replace(line, gain=gain))
     over = {line.method: lines[0].method for line in lines}
     clips = differs.outcomes(results.values(), [metric])
@@ -130,7 +135,7 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
         name = experiment.rows_shown[line.method]
         published = experiment.published_numbers(name, DELTA_ACC, headline=False) if line.method in same else {}
         cells = {shift: replace(cell, published=published.get(shift)) for shift, cell in cells.items()}
-        mean = replace(_mean(cells.values()), published=_mean_of(published, cells))
+        mean = replace(mean_over(cells.values()), published=_mean_of(published, cells))
         lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
     planned = planned_runs(experiment)
     clips = differs.outcomes((row for row in current(rows, experiment) if row.metric in metrics), metrics)
@@ -197,7 +202,7 @@ def _line(
         select=distinct(run.select for run in configs),
         label_free=not any(run.test in stage.source for run in configs for stage in experiment.chain(run)),
         cells=cells,
-        mean=replace(_mean(cells.values()), published=_mean_of(published, cells)),
+        mean=replace(mean_over(cells.values()), published=_mean_of(published, cells)),
         gain=Cell({}, ()),
     )
 
@@ -232,7 +237,7 @@ def planned_runs(experiment: Experiment, metric: str = "") -> RunIds:
     return planned
 
 
-def _mean(cells: Iterable[Cell]) -> Cell:
+def mean_over(cells: Iterable[Cell]) -> Cell:
     """Return the mean over shifts, seed by seed; empty unless all cells are complete and have the same seeds."""
     cells = tuple(cells)
     seeds = cells[0].seeds
@@ -241,7 +246,7 @@ def _mean(cells: Iterable[Cell]) -> Cell:
     return Cell({seed: statistics.fmean(cell.values[seed] for cell in cells) for seed in seeds}, seeds)
 
 
-def _gain(mean: Cell, base: Cell) -> Cell:
+def difference(mean: Cell, base: Cell) -> Cell:
     """Return the difference of the two means, paired by seed; empty if `base` lacks a seed of `mean`."""
     paired = set(mean.values) <= set(base.values)
     return Cell({seed: value - base.values[seed] for seed, value in mean.values.items() if paired}, mean.seeds)

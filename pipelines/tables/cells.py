@@ -73,6 +73,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """One number of several seeds together, as if they were one run."""
+
+    value: float
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Line:
     """One row of a table: a method.
 
@@ -88,6 +96,7 @@ class Line:
     mean: Cell
     gain: Cell
     interval: Interval | None = None  #: of the difference from the row that it is compared with; None if there is none
+    ensemble: Ensemble | None = None  #: of its seeds, if asked for
 
     def cell(self, column: str) -> Cell:
         """The cell of a shift, or the mean over shifts."""
@@ -204,6 +213,10 @@ class Table:
         for column in (*self.shifts, "mean")[: None if len(self.shifts) > 1 else -1]:
             columns[column] = lambda line, column=column: (  # type: ignore[misc]
                 line.cell(column).parts(digits, mark=self.marks.get((line.method, column), ""))
+            )
+        if any(line.ensemble for line in self.lines):
+            columns["ensemble"] = lambda line: Text(
+                f"{line.ensemble.value:.{digits}f} (N = {len(line.ensemble.seeds)})" if line.ensemble else ""
             )
         if len(self.lines) > 1 and not self.of_gains:
             columns[f"vs {self.baseline}"] = lambda line: (

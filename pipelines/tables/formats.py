@@ -4,6 +4,7 @@ import csv
 import io
 import textwrap
 import unicodedata
+from collections.abc import Iterable
 
 from pipelines.tables.cells import BEST, SECOND, Note, Table, Text
 
@@ -86,29 +87,39 @@ def tidy_csv(table: Table) -> str:
                     table.marks.get((line.method, column), ""),
                 ]
             )
+        if line.ensemble:
+            one, seeds = round(line.ensemble.value, 6), line.ensemble.seeds
+            known = [line.fidelity, line.select, table.metric, loud]
+            writer.writerow(
+                [line.method, "ensemble", one, "", len(seeds), " ".join(map(str, seeds)), "", "", *known, "", "", ""]
+            )
     return out.getvalue()
 
 
 def latex(table: Table) -> str:
     """Return the table as LaTeX with booktabs, with the notes in small type below."""
     columns = table.columns
-    heads = [_tex(name) for name in columns]
-    body = [" & ".join(_tex_marked(cell(line)) for cell in columns.values()) + r" \\" for line in table.all_lines]
-    notes = [
-        r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text))
-        for note in table.notes
+    rows = [[cell(line) for cell in columns.values()] for line in table.all_lines]
+    return tabular([[Text(name) for name in columns], *rows], table.notes)
+
+
+def tabular(grid: list[list[Text]], notes: Iterable[Note]) -> str:
+    """Return rows of cells, headings first, as LaTeX with booktabs, with the notes in small type below."""
+    heads, *body = (" & ".join(map(_tex_marked, cells)) + r" \\" for cells in grid)
+    below = [
+        r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text)) for note in notes
     ]
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",
-            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}",
             r"\toprule",
-            " & ".join(heads) + r" \\",
+            heads,
             r"\midrule",
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            *notes,
+            *below,
             "",
         ]
     )

@@ -8,7 +8,7 @@ their names and ranges, the headline, and the notes under tables. The parts of i
 Shapes: n rows, K classes.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Protocol
@@ -121,6 +121,8 @@ class Task:
     has_class_scores: ClassVar[bool] = False  #: True if outputs are scores of classes, which validators read
     keeps_best: ClassVar[bool] = False  #: True if a validator keeps only the best point, because points are large
     no_norms: ClassVar[str] = ""  #: the reason why feature norms are not compared; "" if they are
+    no_drop: ClassVar[str] = ""  #: the reason why no modality can be absent in a test; "" if one can
+    no_predictions: ClassVar[str] = ""  #: the reason why clips have no predicted class; "" if they have one
     unit_length: ClassVar[bool] = False  #: True if features have length 1 by construction, so that they cannot collapse
     notes: ClassVar[tuple[str, ...]] = ()  #: sentences under every table
 
@@ -159,6 +161,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def by_class(self, outputs: Outputs, truth: Truth) -> dict[str, NDArray[np.int64]]:
+        """Return metric -> (K, 3): of each class its rows predicted right, its rows, and the rows given it; or {}."""
+        return {}
+
     def headline(self, metrics: Collection[str]) -> str:
         """Return the headline of a table with these metrics."""
         return next((name for name in self.headlines if name in metrics), self.headlines[0])
@@ -170,6 +176,10 @@ class Task:
 
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the predicted class (n,) of each row, for a confusion matrix."""
+        raise NotImplementedError
+
+    def predictions(self, outputs: Outputs, label: str, truth: Labels, K: int) -> Iterator[dict[str, Any]]:
+        """Yield tables of predictions: `predicted` -> class numbers (n,), other columns of a file -> values (n,)."""
         raise NotImplementedError
 
 

@@ -1,15 +1,28 @@
 """Classification: the class of a clip for each label. Outputs are scores of classes, label -> (n, K)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache import Manifest
 from featcache.errors import ConfigError
 from featcache.wording import first
 from heads.nets import Net
-from pipelines.measures.accuracy import Labels, action_topk, in_topk, mean_class_accuracy, topk_accuracy
+from pipelines.measures.accuracy import (
+    BINS,
+    Labels,
+    action_topk,
+    class_counts,
+    ece,
+    in_topk,
+    macro_f1,
+    mean_class_accuracy,
+    probabilities,
+    topk_accuracy,
+)
 from pipelines.measures.outcomes import Values, of_clips
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth, classes_of
@@ -19,6 +32,8 @@ PER_LABEL = {
     "top1": Metric("top-1 accuracy", lambda scores, y: topk_accuracy(scores, y, 1)),
     "top5": Metric("top-5 accuracy", lambda scores, y: topk_accuracy(scores, y, 5), least_classes=SIX),
     "mean_class": Metric("mean class accuracy", mean_class_accuracy),
+    "macro_f1": Metric("mean F1 of the classes with test rows (macro F1)", macro_f1),
+    "ece": Metric(f"expected calibration error, {BINS} bins", ece, higher=False),
 }
 OF_ALL_LABELS = {
     "top1/action": Metric("top-1 accuracy on all labels of a clip at once", lambda z, y: action_topk(z, y, 1)),
@@ -119,9 +134,19 @@ class Classification(Task):
             values.outcomes["top1/action"] = of_clips(np.logical_and.reduce(list(right.values())))
         return values
 
+    def by_class(self, outputs: Outputs, truth: Truth) -> dict[str, NDArray[np.int64]]:
+        """Return `top1` or `top1/LABEL` -> the counts of each class (K, 3), see `class_counts`."""
+        names = {label: "top1" if len(truth) == 1 else f"top1/{label}" for label in truth}
+        return {names[label]: class_counts(outputs[label], y, outputs[label].shape[1]) for label, y in truth.items()}
+
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the class with the highest score."""
         return np.asarray(outputs[label].argmax(1))
+
+    def predictions(self, outputs: Outputs, label: str, truth: Labels, K: int) -> Iterator[dict[str, Any]]:
+        """Yield the class with the highest score, and the softmax of all scores."""
+        p_nK = probabilities(outputs[label]).astype(np.float32)
+        yield {"predicted": self.predicted(outputs, label, truth, K, ""), "probabilities": list(p_nK)}
 
 
 TASK = Classification()

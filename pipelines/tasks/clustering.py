@@ -5,8 +5,8 @@ one, "cluster_B0" (n, K). The metric `MEASURE/BRANCH` uses the classifier. `MEAS
 features and is a mean over RESTARTS starts by k-means++ (CoDT's code starts from random rows).
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Clustering(Task):
     stand_in = KMEANS
     stand_in_words = "By k-means, because their runs have no classifier of clusters"
     no_norms = "a clustering run does not weigh modalities against each other"
+    no_drop = "each branch of a clustering run reads one layout of skeletons"
     notes = ("Numbers of clusters are the targets' true numbers of classes (oracle K).",)
 
     def check(self, config: RunLike) -> None:
@@ -104,6 +105,15 @@ class Clustering(Task):
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the class that Hungarian matching assigns to each row's cluster."""
         return matched(cluster_of(outputs, K, branch or "B0"), truth, K)
+
+    def predictions(self, outputs: Outputs, label: str, truth: Labels, K: int) -> Iterator[dict[str, Any]]:
+        """Yield a table per branch: the cluster of each row, and the class that it is paired with."""
+        for branch in branches(outputs):
+            yield {
+                "branch": [branch] * len(truth),
+                "cluster": cluster_of(outputs, K, branch),
+                "predicted": self.predicted(outputs, label, truth, K, branch),
+            }
 
 
 def branches(outputs: Outputs) -> list[str]:

@@ -46,6 +46,10 @@ class RetrievalTask(Task):
     validators = ("source_val",)
     keeps_best = True  # a point can take 500 MB
     no_norms = "embeddings of a retrieval net all have length 1, so their norms do not differ"
+    no_predictions = (
+        "a retrieval run ranks all clips for a sentence; `featcache search` prints the first ones, and outputs.npz of "
+        "the run has the embeddings"
+    )
     unit_length = True
 
     def check(self, config: RunLike) -> None:
