@@ -10,6 +10,7 @@ import click
 import featcache
 from pipelines.cli import (
     archive,
+    compare,
     evaluate,
     exchange,
     extract,
@@ -48,6 +49,7 @@ for command in (
     evaluate.evaluate,
     tables.table,
     tables.choose,
+    compare.compare,
     report.report,
     search.search,
     stores.check,

@@ -201,6 +201,21 @@ class Job:
         return self.runs / "results.jsonl"
 
 
+def job(
+    experiment: str, stores: Path | None, runs: Path, settings: Sequence[str], seeds: str | None, only: Sequence[str]
+) -> Job:
+    """Return the Job of these options of the command line; ConfigError for unknown names and invalid settings."""
+    from pipelines import experiments
+
+    chosen = experiments.load(experiment).changed(settings, seeds, only)
+    if stores is None:
+        is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
+        stores = Path(experiment).parent if is_folder else Path("stores")
+    typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
+    words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
+    return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs)
+
+
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a Job to a command; the command receives the Job as its first argument."""
 
@@ -214,16 +229,7 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         only: tuple[str, ...],
         **own_options: Any,
     ) -> None:
-        from pipelines import experiments
-
-        chosen = experiments.load(experiment).changed(settings, seeds, only)
-        if stores is None:
-            is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
-            stores = Path(experiment).parent if is_folder else Path("stores")
-        typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
-        words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
-        chosen = replace(chosen, arguments=" ".join([quote(experiment), *words]))
-        command(Job(chosen, stores, runs), **own_options)
+        command(job(experiment, stores, runs, settings, seeds, only), **own_options)
 
     options = [
         click.argument("experiment"),

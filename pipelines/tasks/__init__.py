@@ -171,6 +171,10 @@ class Task:
         """Return the predicted class (n,) of each row, for a confusion matrix."""
         raise NotImplementedError
 
+    def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
+        """Return direction -> rank of the right answer to each query, from 0; {} if the task has no queries."""
+        return {}
+
 
 def classes_of(manifest: Manifest, label: str, domains: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the classes that rows of these domains have, in any split, sorted."""

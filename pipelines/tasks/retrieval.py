@@ -81,6 +81,10 @@ class RetrievalTask(Task):
 
     def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
         """Return the metrics of both directions, from ranks by the net's similarity."""
+        return of_ranks(**self.ranks(outputs, net))
+
+    def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
+        """Return "t2v" -> rank of each caption's clip, and "v2t" -> rank of each clip's best caption, nan without."""
         assert isinstance(net, Retrieval)
         device = next(net.parameters()).device
         with torch.no_grad():
@@ -90,7 +94,7 @@ class RetrievalTask(Task):
                 outputs["clip"],
                 lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)),
             )
-        return of_ranks(t2v, v2t)
+        return {"t2v": t2v, "v2t": v2t}
 
     def choice(self, values: Mapping[str, float]) -> float:
         """Return the mean over both directions of the geometric mean of R@1, R@5 and R@10."""
