@@ -270,7 +270,7 @@ def _tests(blocks: Sequence[Block]) -> Part:
             grid.append([kind, "all", *_tested(np.array([*total.values()])), *([""] * repeated)])
     right = "the right clip comes first" if blocks[0].rank is not None else "the class is right"
     texts = [
-        f"Right: {right}. p: McNemar's exact test, two-sided: the probability of numbers at least as uneven as these if "
+        f"Right: {right}. p: McNemar's exact test, two-sided: the probability of numbers at least as uneven if "
         "neither side were better. It is not corrected for the number of tests."
     ]
     if repeated or len(_by_kind(blocks)) < len(blocks):
