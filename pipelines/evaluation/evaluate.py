@@ -6,10 +6,11 @@ eval mode: per modality the mean L2 norm of the features that enter the classifi
 the tested domain, and their coefficient of variation over modalities.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +27,14 @@ from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
 from pipelines.evaluation.results import Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
+from pipelines.measures.outcomes import Values, checksum, encode, together
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms, stuck
 from pipelines.training.runs import NotTrainedError, Run
 
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
-Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
+Score = Callable[[int], Values]  #: number of a kept point -> metric -> value
 
 
 def evaluate(
@@ -55,7 +57,7 @@ def evaluate(
     if not task.no_norms:
         values |= norms(method, opened)
     given = stuck(method, _outputs(run, _selected(run, score)[-1]), opened)
-    return _results(run, opened, experiment, row, values, tuple(given))
+    return _results(run, opened, experiment, row, values, tuple(given), outcomes(run, score))
 
 
 def distances(
@@ -81,7 +83,13 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
 
 
 def _results(
-    run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float], given: tuple[str, ...] = ()
+    run: Run,
+    opened: Opened,
+    experiment: str,
+    row: str | None,
+    values: dict[str, float],
+    given: tuple[str, ...] = (),
+    clips: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
@@ -115,6 +123,7 @@ def _results(
             },
             classified=True,
             limits=(*map(str, opened.left_out), *limits),
+            clips=clips.get(metric, ""),
         )
         for metric, value in values.items()
     ]
@@ -173,6 +182,14 @@ def accuracies(run: Run, score_point: Score) -> dict[str, float]:
     """Metric -> value at the point that the run's selection rule selects, or its mean over several selected points."""
     points = [score_point(k) for k in _selected(run, score_point)]
     return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
+
+
+def outcomes(run: Run, score_point: Score) -> dict[str, str]:
+    """Metric -> the outcomes of the test clips at the selected points, as text, of shares of right answers."""
+    points = [score_point(k).outcomes for k in _selected(run, score_point)]
+    clips = checksum(run.facts.read["manifest"], run.outputs["rows"])
+    summed = {metric: together([point[metric] for point in points]) for metric in points[0]}
+    return {metric: encode(replace(found, clips=clips)) for metric, found in summed.items()}
 
 
 def validator_scores(run: Run, score_point: Score) -> dict[str, float]:

@@ -23,6 +23,8 @@ from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"')  #: run and metric of a line
+NOT_EMPTY = ("leaks", "one_class", "clips")  #: fields that are not written where they are empty
+CLIPS = re.compile(rb', "clips": "[\w:+/= ]*"')  #: outcomes of clips in a line: lines of earlier versions have none
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
 
 
@@ -61,6 +63,9 @@ class Result:
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
+    #: the outcome of each test clip, of metrics that are shares of right answers, see pipelines/measures/outcomes.py;
+    #: not written if there is none
+    clips: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 def _line(result: Result) -> str:
     data = asdict(result)
-    line = json.dumps({key: value for key, value in data.items() if value or key not in ("leaks", "one_class")})
+    line = json.dumps({key: value for key, value in data.items() if value or key not in NOT_EMPTY})
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 
@@ -147,11 +152,11 @@ def _not_replaced(lines: list[bytes], damaged: Container[int]) -> list[int]:
     sizes: dict[tuple[bytes, ...], int] = {}  # run and metric -> length of their last line
     lost = []
     for k, line in reversed(list(enumerate(lines))):
-        names = NAMES.match(line)
+        names, size = NAMES.match(line), len(CLIPS.sub(b"", line))
         if k not in damaged:
             if names:
-                sizes.setdefault(names.groups(), len(line))
-        elif not (names and line.count(b'"run": ') == 1 and len(line) <= sizes.get(names.groups(), 0) + SLACK):
+                sizes.setdefault(names.groups(), size)
+        elif not (names and line.count(b'"run": ') == 1 and size <= sizes.get(names.groups(), 0) + SLACK):
             lost.append(k)
     return lost[::-1]
 

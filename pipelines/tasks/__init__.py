@@ -21,6 +21,7 @@ from featcache.errors import ConfigError
 from featcache.wording import unknown
 from heads.nets import Net
 from pipelines.measures.accuracy import Labels
+from pipelines.measures.outcomes import Values
 from pipelines.measures.validators import VALIDATORS
 
 Outputs = Mapping[str, NDArray[Any]]  #: name -> (n, ...): the kept outputs of test rows
@@ -150,8 +151,8 @@ class Task:
         """Return the number of target clusters, which a clustering method is given; 0 in other tasks."""
         return 0
 
-    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
-        """Return metric -> value for the outputs of a point.
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
+        """Return metric -> value for the outputs of a point, with the outcomes of the test rows.
 
         truth: label -> (n,) class numbers, {} in retrieval. net: the trained net; retrieval uses its similarity.
         clusters: the K of clustering.

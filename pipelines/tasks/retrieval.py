@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
 from heads.nets import Net, Retrieval
+from pipelines.measures.outcomes import Outcomes, Values
 from pipelines.measures.ranks import geometric_mean, ranks, recall
 from pipelines.settings import name_of
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth
@@ -79,9 +80,14 @@ class RetrievalTask(Task):
             if feed.views:
                 raise ConfigError(f"feeds.{m}.views={feed.views!r}: a feed of captions has no views; leave them out")
 
-    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
         """Return the metrics of both directions, from ranks by the net's similarity."""
-        return of_ranks(**self.ranks(outputs, net))
+        t2v, v2t = self.ranks(outputs, net).values()
+        values, clip, n = Values(of_ranks(t2v, v2t)), outputs["clip"], len(outputs["visual"])
+        right, answers = (np.bincount(clip, of, n).astype(np.int64) for of in (t2v == 0, np.ones(len(clip))))
+        values.outcomes["t2v/R@1"] = Outcomes(right, answers)
+        values.outcomes["v2t/R@1"] = Outcomes((v2t == 0).astype(np.int64), (~np.isnan(v2t)).astype(np.int64))
+        return values
 
     def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
         """Return "t2v" -> rank of each caption's clip, and "v2t" -> rank of each clip's best caption, nan without."""

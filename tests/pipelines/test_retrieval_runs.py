@@ -15,6 +15,7 @@ from pipelines.data.opening import open_run
 from pipelines.evaluation import results
 from pipelines.evaluation.evaluate import evaluate, predictions
 from pipelines.experiments import Experiment
+from pipelines.measures.outcomes import decode
 from pipelines.report import write as report
 from pipelines.tables import build as tables
 from pipelines.tables import choosing
@@ -130,6 +131,17 @@ def test_metrics_are_those_of_the_point_that_is_chosen(kept, chosen, stores):
         assert metrics[f"{way}/MeanR"] == pytest.approx(np.mean(ranks) + 1)
     assert metrics["validator/source_val"] == points[k]
     assert len(metrics) == 13  # no accuracy, no norms
+
+
+def test_outcomes_are_those_of_the_captions_of_each_clip_and_of_each_captioned_clip(kept, stores):
+    found = {row.metric: (decode(row.clips), row) for row in evaluate(kept, stores) if row.clips}
+    assert set(found) == {"t2v/R@1", "v2t/R@1"}
+    for metric, (outcomes, row) in found.items():
+        assert outcomes.value == pytest.approx(row.value), metric
+        assert len(outcomes.right) == row.n, metric
+    run = Run.open(kept)
+    per_clip = np.bincount(run.outputs["clip"], minlength=len(run.outputs["rows"])) * len(run.points)
+    assert (found["t2v/R@1"][0].answers == per_clip).all()
 
 
 def test_source_val_is_measured_on_held_out_source_rows(kept, stores):
