@@ -10,7 +10,7 @@ import csv
 import io
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ from featcache.wording import first
 from pipelines import tasks
 from pipelines.evaluation.answers import Texts, both_answers
 from pipelines.evaluation.results import Result
+from pipelines.measures.intervals import Interval, over_clips, over_seeds
+from pipelines.measures.outcomes import decode
 from pipelines.measures.paired import mcnemar
 from pipelines.settings import by_path
-from pipelines.tables.build import _value, build
+from pipelines.tables.build import _value as printed
+from pipelines.tables.build import build
 from pipelines.tables.cells import Cell, Note
 from pipelines.tables.formats import pipes, wrapped
 from pipelines.tables.outdated import current
@@ -38,11 +41,17 @@ VALUES = 3  #: values of a setting that are listed
 LEVEL = 0.05  #: the p below which a seed counts
 ABSENT = "–"  #: what a side has instead of a setting that it does not have
 SHA = 8  #: characters of a fingerprint that are shown
+OVER = {  #: what an interval is over -> its explanation
+    "clips and seeds": "clips and seeds: what would differ with other test clips and other seeds",
+    "clips": "clips only, because there is one seed: it is about these trained runs",
+    "seeds": "seeds only, for metrics whose results hold no outcomes of single clips",
+}
 
 KIND, SHIFT = "answers", "shift"  #: headings of columns that are left out where all their cells are equal
 
 Grid = list[list[str]]  #: cells of a table, headings first
-Numbers = dict[str, tuple[float, float]]  #: seed -> number of A and of B
+Measured = dict[str, tuple[Result, Result]]  #: seed -> results of A and of B
+Numbers = list[tuple[float, float]]  #: number of A and of B, for each seed
 
 
 @dataclass(frozen=True)
@@ -95,8 +104,8 @@ def compare(sides: Sides, stores: Path) -> Comparison:
     blocks = _blocks(sides, stores)
     of_classes = [block for block in blocks if block.rank is None]
     details = [_classes(of_classes), _clips(of_classes)] if of_classes else [_moved(blocks)]
-    parts = [_settings(sides), _results(sides, table.metric), _tests(blocks), *details]
-    return Comparison((a, b), tuple(parts), (*table.notes, *_remarks(sides)), [*_lines(blocks)])
+    parts = [_settings(sides), _results(sides, table.metric), _tests(blocks, _remarks(sides)), *details]
+    return Comparison((a, b), tuple(parts), table.notes, [*_lines(blocks)])
 
 
 def markdown(comparison: Comparison) -> str:
@@ -120,13 +129,13 @@ def clips_csv(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-def _remarks(sides: Sides) -> Iterator[Note]:
-    """Yield notes on the point, and on the clusters, that single clips are read from."""
+def _remarks(sides: Sides) -> Iterator[str]:
+    """Yield sentences on the point, and on the clusters, that single clips are read from."""
     if any(run.config.select == "mean" for pair in sides.pairs for run in pair.runs):
-        yield Note("Single clips are those of the last of the kept outputs; results are means over the kept outputs.")
+        yield "Single clips: at the last of the kept outputs. The results are means over the kept outputs."
     task, metrics = sides.experiment.task, {row.metric for row in sides.results}
     if task.stand_in and task.headline(()) not in metrics:
-        yield Note("Clusters of single clips are those of the first start of k-means; results are means over starts.")
+        yield "Single clips: in the clusters of the first start of k-means. The results are means over the starts."
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
@@ -180,45 +189,73 @@ def _results(sides: Sides, headline: str) -> Part:
         found.setdefault(row.metric, {})[row.run] = row
     ids = {run.config.id for pair in sides.pairs for run in pair.runs}
     shared = [metric for metric, results in found.items() if ids <= results.keys()]
-    grid: Grid = [["metric", "shift", "A", "B", "B - A"]]
-    equal = []
+    grid: Grid = [["metric", SHIFT, "A", "B", "B - A", "95 % interval"]]
+    equal, over = [], dict[str, None]()
     for metric in sorted(shared, key=lambda metric: metric != headline):
-        by_shift: dict[str, Numbers] = {shift: {} for shift in sides.shifts}
+        measured: dict[str, Measured] = {shift: {} for shift in sides.shifts}
         for pair in sides.pairs:
-            a, b = (_value(found[metric][run.config.id]) for run in pair.runs)
-            by_shift[pair.shift][pair.seed] = a, b
-        if all(a == b for numbers in by_shift.values() for a, b in numbers.values()):
+            a, b = (found[metric][run.config.id] for run in pair.runs)
+            measured[pair.shift][pair.seed] = a, b
+        if all(a.value == b.value for of_shift in measured.values() for a, b in of_shift.values()):
             equal.append(metric)
             continue
-        mean = _mean(list(by_shift.values()))
-        if metric == headline or not mean or len(by_shift) == 1:
-            grid += [[metric, shift, *_cells(metric, numbers)] for shift, numbers in by_shift.items()]
-        if mean and len(by_shift) > 1:
-            grid.append([metric, "mean", *_cells(metric, mean)])
-    texts = [f"Equal: {', '.join(equal)}."] if equal else []
+        parts = {shift: {shift: of_shift} for shift, of_shift in measured.items()}
+        if len(measured) > 1:
+            parts = {**(parts if metric == headline else {}), "mean": measured}
+        for where, of_part in parts.items():
+            numbers, interval = _mean(of_part), _interval(of_part)
+            grid.append([metric, where, *_cells(metric, numbers), _as_interval(interval, metric)])
+            over |= {interval.over: None} if interval else {}
+    texts = [f"The interval of B - A is over {OVER[name]}." for name in over]
+    texts += [f"Equal: {', '.join(equal)}."] if equal else []
     if lone := sorted({metric for metric, results in found.items() if ids & results.keys()} - {*shared}):
         texts.append(f"Not measured for all of these runs: {first(lone)}.")
     return Part("Results that differ", grid, tuple(texts))
 
 
-def _mean(by_shift: Sequence[Numbers]) -> Numbers:
-    """Return the means over shifts, of the seeds that all shifts have."""
-    seeds = [seed for seed in by_shift[0] if all(seed in numbers for numbers in by_shift)]
-    return {
-        seed: (
-            statistics.fmean(numbers[seed][0] for numbers in by_shift),
-            statistics.fmean(numbers[seed][1] for numbers in by_shift),
+def _mean(measured: Mapping[str, Measured]) -> Numbers:
+    """Return the means over shifts of A and B as tables print them, for the seeds that all shifts have."""
+    of_shifts = list(measured.values())
+    return [
+        (
+            statistics.fmean(printed(of_shift[seed][0]) for of_shift in of_shifts),
+            statistics.fmean(printed(of_shift[seed][1]) for of_shift in of_shifts),
         )
-        for seed in seeds
-    }
+        for seed in of_shifts[0]
+        if all(seed in of_shift for of_shift in of_shifts)
+    ]
 
 
 def _cells(metric: str, numbers: Numbers) -> list[str]:
     """Return A, B and B - A as text, with the standard deviations over seeds if there are several."""
-    digits, pairs = tasks.metric(metric).digits, list(numbers.values())
-    columns = [a for a, _ in pairs], [b for _, b in pairs], [b - a for a, b in pairs]
+    digits = tasks.metric(metric).digits
+    columns = [a for a, _ in numbers], [b for _, b in numbers], [b - a for a, b in numbers]
     cells = [Cell(dict(enumerate(column)), tuple(range(len(column)))) for column in columns]
     return [cell.text(digits, sign) for cell, sign in zip(cells, ("", "", "+"), strict=True)]
+
+
+def _interval(measured: Mapping[str, Measured]) -> Interval | None:
+    """Return the interval of B - A over clips, or over seeds for results that have no outcomes of clips."""
+    if all(a.clips and b.clips for of_shift in measured.values() for a, b in of_shift.values()):
+        a, b = (
+            {
+                shift: {k: decode(both[side].clips) for k, both in enumerate(of_shift.values())}
+                for shift, of_shift in measured.items()
+            }
+            for side in (0, 1)
+        )
+        if interval := over_clips(b, a):
+            return interval.times(100)
+    return over_seeds([b - a for a, b in _mean(measured)])
+
+
+def _as_interval(interval: Interval | None, metric: str) -> str:
+    """Return an interval as text; nothing if there is none."""
+    if interval is None:
+        return ""
+    digits = tasks.metric(metric).digits
+    ends = f"{interval.low:+.{digits}f} to {interval.high:+.{digits}f}"
+    return ends if interval.differs else f"{ends}, not distinguishable"
 
 
 # --------------------------------------------------------------------------------------------------------------- clips
@@ -253,7 +290,7 @@ def _stacked(kind: str, shift: str, seeds: tuple[str, ...], answers: list[Any]) 
     return Block(kind, shift, seeds, asked, truth, given, right, rank)
 
 
-def _tests(blocks: Sequence[Block]) -> Part:
+def _tests(blocks: Sequence[Block], remarks: Iterable[str]) -> Part:
     """McNemar's test of each kind and shift, and of all shifts together."""
     repeated = any(len(block.seeds) > 1 for block in blocks)
     often = "more often" if repeated else "only"
@@ -278,7 +315,7 @@ def _tests(blocks: Sequence[Block]) -> Part:
             "Every clip counts once, for the side that has it right in more of its runs, because the answers of "
             "several seeds to one clip are not independent."
         )
-    return Part("McNemar's test", _telling(grid), tuple(texts))
+    return Part("McNemar's test", _telling(grid), (*texts, *remarks))
 
 
 def _telling(grid: Grid) -> Grid:
@@ -357,7 +394,7 @@ def _clips(blocks: Sequence[Block]) -> Part:
                 grid.append([kind, block.shift, block.asked[k], block.truth[k], *given])
             listed = f", of which {CLIPS} are listed" if len(found) > CLIPS else ""
             texts.append(f"{kind}: {side} is right {often} for {len(found)} clips{listed}.")
-    texts.append("--clips FILE writes all of them.")
+    texts.append("`featcache compare ... --clips FILE` writes all of them.")
     return Part("Clips that only one side has right", _telling(grid), tuple(texts))
 
 
@@ -382,7 +419,7 @@ def _moved(blocks: Sequence[Block]) -> Part:
             grid.append([kind, block.shift, block.asked[k], block.truth[k], f"{a:.4g}", f"{b:.4g}", f"{moved:+.4g}"])
         better = sum(moved < 0 for moved, *_ in found)
         texts.append(f"{kind}: {better} queries have a better rank in B, and {len(found) - better} a better one in A.")
-    texts.append("Queries have no classes. --clips FILE writes all queries whose rank differs.")
+    texts.append("Queries have no classes. `featcache compare ... --clips FILE` writes all queries whose rank differs.")
     return Part("Queries whose rank moved most", _telling(grid), tuple(texts))
 
 

@@ -55,9 +55,7 @@ def of_rows(
     shifts: the columns to compare, "D1→D2" or "D1->D2"; () is all. ConfigError for unknown names, for the same row
     twice, for rows without a pair, and for runs that are missing, damaged, or not comparable.
     """
-    names = _shown(experiment, a), _shown(experiment, b)
-    if names[0] == names[1]:
-        raise ConfigError(f"row {names[0]!r} is compared with itself; name two different rows")
+    names = two_rows(experiment, a, b)
     two = _restricted(_only(experiment, names), shifts)
     planned, measured = planned_runs(two), {row.run for row in rows}
     pairs = []
@@ -89,8 +87,16 @@ def of_runs(a: Path, b: Path) -> Sides:
     rows = Results(row for file in files for row in file)
     rows.damaged = "; ".join(filter(None, (file.damaged for file in files)))
     names = named[0].row_shown, named[1].row_shown  # "A (oracle)"
-    a, b = (f"{run.config.id} ({run.config.row})" if run.config.row else run.config.id for run in runs)
-    return Sides((a, b), names, two, (pair,), _checked([pair], two, rows))
+    titles = [f"{run.config.id} ({run.config.row})" if run.config.row else run.config.id for run in runs]
+    return Sides((titles[0], titles[1]), names, two, (pair,), _checked([pair], two, rows))
+
+
+def two_rows(experiment: Experiment, a: str, b: str) -> tuple[str, str]:
+    """Return the names of two rows as tables show them; ConfigError for an unknown one, and for the same one twice."""
+    names = _shown(experiment, a), _shown(experiment, b)
+    if names[0] == names[1]:
+        raise ConfigError(f"row {names[0]!r} is compared with itself; name two different rows")
+    return names
 
 
 def _shown(experiment: Experiment, name: str) -> str:
