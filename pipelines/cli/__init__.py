@@ -38,6 +38,7 @@ def main() -> None:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
       featcache table kitchens --stores demo/stores --runs demo/runs
+      featcache compare kitchens source-only "RNA (UDA)" --stores demo/stores --runs demo/runs
       featcache report kitchens --stores demo/stores --runs demo/runs
     """
 

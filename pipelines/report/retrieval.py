@@ -16,14 +16,14 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
 from pipelines.report import page, plots
-from pipelines.report.classification import BASE, LIMITS
+from pipelines.report.classification import LIMITS
 from pipelines.report.frames import Thumbnails, frames
 from pipelines.report.samples import rows_drawn
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import Run
 
-__all__ = ["BASE", "LIMITS", "answers", "sections"]
+__all__ = ["LIMITS", "answers", "sections"]
 
 QUERIES = 8  #: queries of a shift; half of them are answered correctly if there are enough
 CLIPS = 5  #: clips shown as the answer to a query

@@ -23,7 +23,7 @@ from pipelines.report.convergence import convergence
 from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
 from pipelines.tables.build import build
-from pipelines.tables.cells import Line, Table
+from pipelines.tables.cells import INTERVAL, Line, Table
 from pipelines.tables.sides import two_rows
 
 COLOURS = 6  #: colours of methods before they repeat
@@ -70,7 +70,7 @@ def write(
 
 
 def _parts(experiment: Experiment) -> Any:
-    """The module of this folder for the experiment's task, with `sections`, `BASE` and `LIMITS`."""
+    """The module of this folder for the experiment's task, with `sections` and `LIMITS`."""
     return import_module(f"pipelines.report.{experiment.task.name}")
 
 
@@ -89,49 +89,46 @@ def _lead(experiment: Experiment) -> str:
 def _key_figures(experiment: Experiment, table: Table) -> str:
     """Key figures, means over shifts: the first row, the best adapted row, and the row trained on target labels."""
     base, best, reference = table.lines[0], table.best, table.reference
+    adapted = any(
+        stage.target for run in experiment.runs if run.row_shown == base.method for stage in experiment.chain(run)
+    )
     entries = []
 
     def add(line: Line, text: str) -> None:
         entries.append((line.method, f"{line.mean.text(1)}{table.sign}", text))
 
     if base.mean.values:
-        add(base, f"mean over shifts{_parts(experiment).BASE}")
+        add(base, "mean over shifts" + ", no adaptation" * (base.fair and not adapted))
     if best and best.gain.values:
-        verdict = "points over" if table.pick(best.gain.mean, 0.0) != 0 else "points: not better than"
-        add(best, f"{best.gain.text(1, '+')} {verdict} {base.method}")
+        add(best, _verdict(table, best))
     if reference and reference.mean.values:
         add(reference, "with labels of the target: a reference")
     return page.tiles(entries) if len(entries) > 1 else ""
 
 
+def _verdict(table: Table, line: Line) -> str:
+    """A row's gain over the first row as text: whether it is better, and whether the two can be told apart."""
+    verdict = "points over" if table.pick(line.gain.mean, 0.0) != 0 else "points: not better than"
+    if line.interval and not line.interval.differs:
+        verdict = "points: not distinguishable from"
+    interval = f"; {INTERVAL} {table.ends(line.interval)}" if line.interval else ""
+    return f"{line.gain.text(table.digits, '+')} {verdict} {table.baseline}{interval}"
+
+
 def _results(table: Table) -> str:
-    """The table, with the best number of each column among fair rows in bold."""
-    winners = {column: _winners(table, column) for column in (*table.shifts, "mean")}
-    body = [
-        (
-            "quoted" if line.quoted else "" if line.fair else "reference",
-            [
-                page.cell(text(line), "best" if line.method in winners.get(column, ()) else "", head=column == "method")
-                for column, text in table.columns.items()
-            ],
-        )
-        for line in table.all_lines
-    ]
-    intro = "One column per shift: trained on the first domain, tested on the second. Bold: best without target labels."
+    """The table, with its marks: the best number of each column in bold, the second best underlined."""
+    body = []
+    for line in table.all_lines:
+        texts = {column: text(line) for column, text in table.columns.items()}
+        cells = [page.cell(text.whole, text.mark, head=column == "method") for column, text in texts.items()]
+        body.append(("quoted" if line.quoted else "" if line.fair else "reference", cells))
+    intro = "One column per shift: trained on the first domain, tested on the second."
     return page.section(
         "Results",
         intro,
         page.table(list(table.columns), body),
         page.items(note.text for note in table.notes if not note.loud),
     )
-
-
-def _winners(table: Table, column: str) -> set[str]:
-    """The fair rows with the best number in a column; several if their printed numbers are equal."""
-    fair = [line for line in table.lines if line.fair]
-    cells = {line.method: line.mean if column == "mean" else line.cells[column] for line in fair}
-    means = {method: round(cell.mean, table.digits) for method, cell in cells.items() if cell.complete}
-    return {method for method, mean in means.items() if mean == table.pick(means.values())}
 
 
 def _accuracy(table: Table) -> str:
@@ -171,7 +168,8 @@ def _limits(experiment: Experiment, table: Table) -> str:
     texts = [
         *_parts(experiment).LIMITS,
         "The spread (±) is over seeds of the head: initial weights and order of rows. All seeds use the same clips and "
-        "features, so the spread does not cover a change of clips.",
+        f"features, so the spread does not cover a change of clips; the {INTERVAL} covers a change of test clips where "
+        "the notes under the table do not exclude it.",
     ]
     if not all(line.label_free for line in table.lines):
         texts.append(

@@ -24,12 +24,12 @@ from pipelines import tasks
 from pipelines.evaluation.answers import Texts, both_answers
 from pipelines.evaluation.results import Result
 from pipelines.measures.intervals import Interval, over_clips, over_seeds
-from pipelines.measures.outcomes import decode
 from pipelines.measures.paired import mcnemar
 from pipelines.settings import by_path
+from pipelines.tables import differs
 from pipelines.tables.build import _value as printed
 from pipelines.tables.build import build
-from pipelines.tables.cells import Cell, Note
+from pipelines.tables.cells import ALIKE, INTERVAL, Cell, Note, ends
 from pipelines.tables.formats import pipes, wrapped
 from pipelines.tables.outdated import current
 from pipelines.tables.sides import MARK, Sides
@@ -42,9 +42,9 @@ LEVEL = 0.05  #: the p below which a seed counts
 ABSENT = "–"  #: what a side has instead of a setting that it does not have
 SHA = 8  #: characters of a fingerprint that are shown
 OVER = {  #: what an interval is over -> its explanation
-    "clips and seeds": "clips and seeds: what would differ with other test clips and other seeds",
-    "clips": "clips only, because there is one seed: it is about these trained runs",
-    "seeds": "seeds only, for metrics whose results hold no outcomes of single clips",
+    "clips and seeds": "test clips and seeds",
+    "clips": "test clips only, because of a single seed",
+    "seeds": "seeds only, of metrics whose results hold no outcomes of single clips",
 }
 
 KIND, SHIFT = "answers", "shift"  #: headings of columns that are left out where all their cells are equal
@@ -98,7 +98,7 @@ class Block:
 
 def compare(sides: Sides, stores: Path) -> Comparison:
     """Compare two rows or two runs. FeatcacheError if their answers cannot be read or belong to different questions."""
-    table = build(sides.results, sides.experiment)
+    table = build(sides.results, sides.experiment, explained=False)
     label_free = {line.method: line.label_free for line in table.lines}
     a, b = (t + MARK * (not label_free[name]) for t, name in zip(sides.titles, sides.names, strict=True))
     blocks = _blocks(sides, stores)
@@ -189,7 +189,7 @@ def _results(sides: Sides, headline: str) -> Part:
         found.setdefault(row.metric, {})[row.run] = row
     ids = {run.config.id for pair in sides.pairs for run in pair.runs}
     shared = [metric for metric, results in found.items() if ids <= results.keys()]
-    grid: Grid = [["metric", SHIFT, "A", "B", "B - A", "95 % interval"]]
+    grid: Grid = [["metric", SHIFT, "A", "B", "B - A", INTERVAL]]
     equal, over = [], dict[str, None]()
     for metric in sorted(shared, key=lambda metric: metric != headline):
         measured: dict[str, Measured] = {shift: {} for shift in sides.shifts}
@@ -200,29 +200,35 @@ def _results(sides: Sides, headline: str) -> Part:
             equal.append(metric)
             continue
         parts = {shift: {shift: of_shift} for shift, of_shift in measured.items()}
-        if len(measured) > 1:
-            parts = {**(parts if metric == headline else {}), "mean": measured}
+        if len(measured) > 1 and (of_all := _of_all_shifts(measured)):
+            parts = {**(parts if metric == headline else {}), "mean": of_all}
         for where, of_part in parts.items():
-            numbers, interval = _mean(of_part), _interval(of_part)
-            grid.append([metric, where, *_cells(metric, numbers), _as_interval(interval, metric)])
+            numbers, interval = _mean(of_part), _interval(metric, of_part)
+            grid.append([metric, where, *_cells(metric, numbers), _as_interval(metric, interval)])
             over |= {interval.over: None} if interval else {}
-    texts = [f"The interval of B - A is over {OVER[name]}." for name in over]
+    texts = [f"{INTERVAL}: of B - A, over {'; over '.join(OVER[name] for name in over)}."] if over else []
+    if any(ALIKE in line[-1] for line in grid):
+        texts.append(f"{ALIKE}: A and B are not distinguishable, because 0 is in the interval.")
     texts += [f"Equal: {', '.join(equal)}."] if equal else []
     if lone := sorted({metric for metric, results in found.items() if ids & results.keys()} - {*shared}):
         texts.append(f"Not measured for all of these runs: {first(lone)}.")
     return Part("Results that differ", grid, tuple(texts))
 
 
+def _of_all_shifts(measured: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Return the results of the seeds that all shifts have; {} if there is none."""
+    shared = set.intersection(*({*of_shift} for of_shift in measured.values()))
+    kept = {shift: {seed: both for seed, both in of.items() if seed in shared} for shift, of in measured.items()}
+    return kept if shared else {}
+
+
 def _mean(measured: Mapping[str, Measured]) -> Numbers:
-    """Return the means over shifts of A and B as tables print them, for the seeds that all shifts have."""
-    of_shifts = list(measured.values())
+    """Return the means over shifts of A and B, as tables print them, for each seed; all shifts have the same seeds."""
+    seeds = next(iter(measured.values()))
+    of_seeds = [[of_shift[seed] for of_shift in measured.values()] for seed in seeds]
     return [
-        (
-            statistics.fmean(printed(of_shift[seed][0]) for of_shift in of_shifts),
-            statistics.fmean(printed(of_shift[seed][1]) for of_shift in of_shifts),
-        )
-        for seed in of_shifts[0]
-        if all(seed in of_shift for of_shift in of_shifts)
+        (statistics.fmean(printed(a) for a, _ in of_seed), statistics.fmean(printed(b) for _, b in of_seed))
+        for of_seed in of_seeds
     ]
 
 
@@ -234,28 +240,26 @@ def _cells(metric: str, numbers: Numbers) -> list[str]:
     return [cell.text(digits, sign) for cell, sign in zip(cells, ("", "", "+"), strict=True)]
 
 
-def _interval(measured: Mapping[str, Measured]) -> Interval | None:
-    """Return the interval of B - A over clips, or over seeds for results that have no outcomes of clips."""
-    if all(a.clips and b.clips for of_shift in measured.values() for a, b in of_shift.values()):
-        a, b = (
-            {
-                shift: {k: decode(both[side].clips) for k, both in enumerate(of_shift.values())}
-                for shift, of_shift in measured.items()
-            }
-            for side in (0, 1)
-        )
-        if interval := over_clips(b, a):
-            return interval.times(100)
-    return over_seeds([b - a for a, b in _mean(measured)])
+def _interval(metric: str, measured: Mapping[str, Measured]) -> Interval | None:
+    """Return the interval of B - A over clips, or over seeds if results have no outcomes of clips."""
+    clips = differs.outcomes([row for of in measured.values() for both in of.values() for row in both], [metric])
+    number = {seed: k for k, seed in enumerate(next(iter(measured.values())))}
+    a, b = (
+        {
+            shift: {number[seed]: clips[both[k].run] for seed, both in of.items() if both[k].run in clips}
+            for shift, of in measured.items()
+        }
+        for k in (0, 1)
+    )
+    found = over_clips(b, a) if all(len(side[shift]) == len(number) for side in (a, b) for shift in side) else None
+    return found.times(100) if found else over_seeds([b - a for a, b in _mean(measured)])
 
 
-def _as_interval(interval: Interval | None, metric: str) -> str:
-    """Return an interval as text; nothing if there is none."""
+def _as_interval(metric: str, interval: Interval | None) -> str:
+    """Return an interval as tables print it; nothing if there is none."""
     if interval is None:
         return ""
-    digits = tasks.metric(metric).digits
-    ends = f"{interval.low:+.{digits}f} to {interval.high:+.{digits}f}"
-    return ends if interval.differs else f"{ends}, not distinguishable"
+    return f"{ends(interval, tasks.metric(metric).digits)}{'' if interval.differs else f' {ALIKE}'}"
 
 
 # --------------------------------------------------------------------------------------------------------------- clips

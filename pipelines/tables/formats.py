@@ -5,15 +5,22 @@ import io
 import textwrap
 import unicodedata
 
-from pipelines.tables.cells import Note, Table
+from pipelines.tables.cells import BEST, SECOND, Note, Table, Text
 
 WIDTH = 120  #: terminal columns at which notes are wrapped
 
 
 def markdown(table: Table) -> str:
     """Return the table as Markdown, followed by its notes as a list."""
-    grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.all_lines)]
+    columns = table.columns
+    grid = [list(columns), *([_marked(cell(line)) for cell in columns.values()] for line in table.all_lines)]
     return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
+
+
+def _marked(text: Text) -> str:
+    """Return the text of a cell, the best number in bold, the second best in italic, as Markdown has no underline."""
+    sign = {BEST: "**", SECOND: "_"}.get(text.mark, "")
+    return text._replace(number=f"{sign}{text.number}{sign}").whole
 
 
 def pipes(grid: list[list[str]]) -> str:
@@ -46,10 +53,13 @@ def wrapped(note: Note) -> str:
 
 
 def tidy_csv(table: Table) -> str:
-    """Return the table as tidy CSV: one line per method and column, six decimals, one number per field."""
+    """Return the table as tidy CSV: one line per method and column, six decimals, one number per field.
+
+    The columns `low` and `high` are the ends of the interval of a difference; `mark` is best or second.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes"
+    heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes low high mark"
     writer.writerow(heads.split())
     loud = " ".join(note.text for note in table.notes if note.loud)
     for line in table.all_lines:
@@ -57,6 +67,7 @@ def tidy_csv(table: Table) -> str:
         summaries = {"mean": line.mean} | ({f"vs {table.baseline}": line.gain} if compared else {})
         for column, cell in {**line.cells, **summaries}.items():
             values = cell.values
+            interval = line.interval if column == list(summaries)[-1] else None
             writer.writerow(
                 [
                     line.method,
@@ -71,6 +82,8 @@ def tidy_csv(table: Table) -> str:
                     line.select,
                     table.metric,
                     loud,
+                    *([round(interval.low, 6), round(interval.high, 6)] if interval else ["", ""]),
+                    table.marks.get((line.method, column), ""),
                 ]
             )
     return out.getvalue()
@@ -78,8 +91,9 @@ def tidy_csv(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """Return the table as LaTeX with booktabs, with the notes in small type below."""
-    heads = [_tex(name) for name in table.columns]
-    body = [" & ".join(_tex(cell(line)) for cell in table.columns.values()) + r" \\" for line in table.all_lines]
+    columns = table.columns
+    heads = [_tex(name) for name in columns]
+    body = [" & ".join(_tex_marked(cell(line)) for cell in columns.values()) + r" \\" for line in table.all_lines]
     notes = [
         r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text))
         for note in table.notes
@@ -110,6 +124,12 @@ TEX = {
     "–": "--",
     "†": r"$\dagger$",
 }
+
+
+def _tex_marked(text: Text) -> str:
+    """Return the text of a cell for LaTeX, the best number in bold, the second best underlined."""
+    command = {BEST: r"\textbf{%s}", SECOND: r"\underline{%s}"}.get(text.mark, "%s")
+    return f"{command % _tex(text.number)} {_tex(text.rest)}".strip()
 
 
 def _tex(text: str) -> str:

@@ -45,15 +45,19 @@ RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> ru
 
 
 def notes(
-    experiment: Experiment, metric: str, shown: Sequence[Line], planned: RunIds, results: dict[str, Result]
+    experiment: Experiment,
+    metric: str,
+    shown: Sequence[Line],
+    planned: RunIds,
+    results: dict[str, Result],
+    legend: Iterable[Note] = (),
 ) -> list[Note]:
     """Return the notes of a table, loud ones first.
 
-    shown: all lines of the table, with the quoted ones. planned: the runs of the table's cells.
-    results: run id -> result, of those that have one.
+    shown: all lines of the table, with the quoted ones. planned: the runs of the table's cells. results: run id ->
+    result, of those that have one. legend: notes that explain marks and intervals.
     """
-    lines = [line for line in shown if not line.quoted]
-    rows = list(results.values())
+    lines, rows = [line for line in shown if not line.quoted], list(results.values())
     clips = _clips(planned, results)
     unequal = _unequal(clips)
     loud = [
@@ -71,7 +75,7 @@ def notes(
         *_unknown_start(experiment),
         *missing(experiment, planned, results),
     ]
-    calm = [Note(_numbers(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
+    calm = [Note(_numbers(metric, lines)), *legend, Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
     calm += [Note(text) for text in experiment.task.notes]
     if instead := _stand_ins(metric, planned, results):
         calm.append(Note(f"{experiment.task.stand_in_words}: {', '.join(instead)}."))
