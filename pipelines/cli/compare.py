@@ -74,6 +74,9 @@ def _folder(name: str, runs: Path) -> Path:
             return folder
     if name in experiments.names() or name.endswith(".py") or (Path(name) / "manifest.csv").exists():
         raise ConfigError(f"{name} is an experiment: name two of its rows, featcache compare {name} 'ROW' 'ROW'")
+    for folder in (runs / name, Path(name)):
+        if folder.is_dir():
+            raise ConfigError(f"{folder} has no config.json: it is no folder of a run, or the run is damaged")
     ids = sorted(path.parent.name for path in runs.glob("*/config.json"))
     near = nearest(Path(name).name, ids)
     hint = f"did you mean {near}?" if near else f"there are: {first(ids, 3) or 'none'}"

@@ -12,6 +12,8 @@ from pipelines.tables.cells import Table
 from pipelines.tables.comparing import Part, compare
 from pipelines.tables.sides import of_rows
 
+LONG = 20  #: lines of a table that is not folded
+
 
 def comparison(
     experiment: Experiment,
@@ -41,7 +43,9 @@ def comparison(
 
 
 def _part(part: Part) -> str:
-    """A heading, a table, and sentences."""
+    """A heading, a table, which is folded if it is long, and sentences."""
     head, *lines = part.grid
     body = [("", [page.cell(text, head=place == 0) for place, text in enumerate(cells)]) for cells in lines]
-    return f"<h3>{escape(part.heading)}</h3>" + (page.table(head, body) if body else "") + page.items(part.texts)
+    table = page.table(head, body) if body else ""
+    shown = page.details(f"{len(body)} lines", table) if len(body) > LONG else table
+    return f"<h3>{escape(part.heading)}</h3>{shown}{page.items(part.texts)}"

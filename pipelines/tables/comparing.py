@@ -301,6 +301,7 @@ def _tests(blocks: Sequence[Block], remarks: Iterable[str]) -> Part:
     grid = [[KIND, SHIFT, "clips", f"{often} A right", f"{often} B right", "p"]]
     if repeated:
         grid[0].append(f"seeds with p < {LEVEL}")
+    asked = counted = 0  # questions of several shifts, and of these the different ones
     for kind, of_kind in _by_kind(blocks).items():
         for block in of_kind:
             grid.append([kind, block.shift, *_tested(block.gain), *([_by_seed(block)] * repeated)])
@@ -309,12 +310,13 @@ def _tests(blocks: Sequence[Block], remarks: Iterable[str]) -> Part:
             for block in of_kind:
                 total.update(dict(zip(block.asked.tolist(), block.gain.tolist(), strict=True)))
             grid.append([kind, "all", *_tested(np.array([*total.values()])), *([""] * repeated)])
+            asked, counted = asked + sum(len(block.asked) for block in of_kind), counted + len(total)
     right = "the right clip comes first" if blocks[0].rank is not None else "the class is right"
     texts = [
         f"Right: {right}. p: McNemar's exact test, two-sided: the probability of numbers at least as uneven if "
         "neither side were better. It is not corrected for the number of tests."
     ]
-    if repeated or len(_by_kind(blocks)) < len(blocks):
+    if repeated or counted < asked:
         texts.append(
             "Every clip counts once, for the side that has it right in more of its runs, because the answers of "
             "several seeds to one clip are not independent."
