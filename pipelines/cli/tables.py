@@ -19,7 +19,8 @@ from pipelines.cli._shared import PATH, Job, experiment_options
 def table(job: Job, metric: str | None, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts.
 
-    Cells are mean ± standard deviation over seeds, in per cent.
+    Cells are mean ± standard deviation over seeds, in per cent. The last columns are the difference from the first row
+    and its 95 % interval; n.d.: not distinguishable. The best number of a column is bold, the second best italic.
 
     \b
     Examples:

@@ -101,10 +101,11 @@ def build(
         gain = replace(_gain(line.mean, base.mean), published=published.get("gain") if same else None)
         lines.append(replace(line, gain=gain))
     over = {line.method: lines[0].method for line in lines}
-    lines = differs.with_intervals(lines, over, planned, differs.outcomes(results.values(), [metric]))
+    clips = differs.outcomes(results.values(), [metric])
+    lines = differs.with_intervals(lines, over, planned, clips)
     shown = _with_quoted(lines, experiment, metric, metric == headline)
     table = Table(experiment.name, metric, shifts, shown, ())
-    legend = differs.notes(table, over, per_clip=any(row.clips for row in rows if row.run in ids))
+    legend = differs.notes(table, over, clips, others=any(row.clips for row in rows if row.run in ids))
     late = outdated([row for row in all_rows if row.metric in names], experiment, all_rows)
     below = [
         *damaged(all_rows),
@@ -143,7 +144,7 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
     lines = differs.with_intervals(lines, over, planned, clips)
     shown = _with_quoted(lines, experiment, DELTA_ACC, headline=False)
     table = Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, ())
-    legend = differs.notes(table, over, per_clip=bool(clips))
+    legend = differs.notes(table, over, clips, others=False)
     late = outdated([row for row in rows if row.metric in metrics], experiment, rows)
     below = [*damaged(rows), *late, *notes(experiment, DELTA_ACC, shown, planned, results, legend)]
     below = [*notes_on_baselines(experiment, over), *below, *_stray(rows, experiment)]

@@ -23,7 +23,11 @@ def outcomes(results: Iterable[Result], metrics: Collection[str]) -> dict[str, O
             continue
         if clips and len(clips.right) == row.n and abs(clips.value - row.value) < TOLERANCE:
             found.setdefault(row.run, []).append(clips)
-    return {run: together(each) for run, each in found.items() if len(each) == len(metrics)}
+    return {
+        run: together(each)
+        for run, each in found.items()
+        if len(each) == len(metrics) and len({(own.clips, len(own.right)) for own in each}) == 1
+    }
 
 
 def with_intervals(
@@ -61,20 +65,22 @@ def _known(runs: Mapping[str, Mapping[int, str]], clips: Mapping[str, Outcomes])
     }
 
 
-def notes(table: Table, over: Mapping[str, str], *, per_clip: bool) -> Iterator[Note]:
+def notes(table: Table, over: Mapping[str, str], clips: Mapping[str, Outcomes], *, others: bool) -> Iterator[Note]:
     """Yield the notes that explain the intervals and the marks of a table, if it has any.
 
-    over: row -> the row that it is compared with. per_clip: True if results of the same runs have outcomes of clips,
-    in this metric or another.
+    over: row -> the row that it is compared with. clips: run -> its outcomes in the table's metric. others: True if
+    results of the same runs have outcomes, in this metric or another.
     """
     rows: dict[str, list[str]] = {}
     for line in table.lines:
         if over[line.method] != line.method and _difference(line).complete:
             rows.setdefault(line.interval.over if line.interval else "", []).append(line.method)
-    unknown = "this metric is not a share of right clips" if per_clip else "the results have no outcomes of clips"
+    unknown = "not all of the results have outcomes of the same clips"
+    if not clips:
+        unknown = "this metric is not a share of right clips" if others else "the results have no outcomes of clips"
     reasons = {
-        "clips": "Chance of clips only, because of a single seed",
-        "seeds": f"Chance of seeds only, because {unknown}",
+        "clips": "Only the chance of clips, because of a single seed",
+        "seeds": f"Only the chance of seeds, because {unknown}",
         "": f"No interval, because of a single seed, and {unknown}",
     }
     texts = [f"{reason}: {first(rows[kind])}" for kind, reason in reasons.items() if kind in rows]
