@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from featcache.errors import ConfigError
 from featcache.schema import Named, check_key, earlier, from_json, hints_of, join, registry_of, spelled, verify
 
-__all__ = ["Named", "assign", "by_path", "from_json", "name_of", "to_json", "verify"]
+__all__ = ["Named", "assign", "flattened", "from_json", "name_of", "to_json", "verify"]
 
 
 def to_json(value: Any, kind: Any, *, whole: bool = False) -> Any:
@@ -82,16 +82,16 @@ def _parse(text: str, kind: Any, where: str) -> Any:
     raise ConfigError(f"{where}={text}: {text!r} is not {spelled(kind)}")
 
 
-def by_path(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by their dotted paths.
 
-    >>> by_path({"steps": 3, "method": {"name": "rna", "lambda_g": 0.5}})
-    {'steps': 3, 'method.name': 'rna', 'method.lambda_g': 0.5}
+    >>> flattened({"method": {"name": "rna", "lambda_g": 1.0}, "steps": 300})
+    {'method.name': 'rna', 'method.lambda_g': 1.0, 'steps': 300}
     """
-    paths: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     for name, value in settings.items():
-        paths |= by_path(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return paths
+        by_path |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return by_path
 
 
 def name_of(params: Any) -> str:

@@ -59,6 +59,7 @@ class _Path(click.Path):
 
 
 PATH = _Path(path_type=Path)
+Words = tuple[str, ...]  #: the values of an option that may be repeated
 
 
 class Commands(click.Group):
@@ -201,10 +202,38 @@ class Job:
         return self.runs / "results.jsonl"
 
 
-def job(
-    experiment: str, stores: Path | None, runs: Path, settings: Sequence[str], seeds: str | None, only: Sequence[str]
-) -> Job:
-    """Return the Job of these options of the command line; ConfigError for unknown names and invalid settings."""
+def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a Job to a command; the command receives the Job as its first argument."""
+
+    @wraps(command)
+    def with_job(
+        experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
+    ) -> None:
+        command(_job(experiment, stores, runs, settings, seeds, only), **own)
+
+    return _with_options(with_job, click.argument("experiment"))
+
+
+def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a Job, for any number of experiments.
+
+    The command receives the list of Jobs, and as `folders` the given folders of stores (None: not given) and runs.
+    """
+
+    @wraps(command)
+    def with_job(
+        experiments: Words, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
+    ) -> None:
+        jobs = [_job(experiment, stores, runs, settings, seeds, only) for experiment in dict.fromkeys(experiments)]
+        if not jobs and (settings or seeds or only):
+            raise click.UsageError("--set, --seeds and --only change an experiment; name one")
+        command(jobs, folders=(stores, runs), **own)
+
+    return _with_options(with_job, click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
+
+
+def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words) -> Job:
+    """Load an experiment and change it as the options say; stores: None for the default folder."""
     from pipelines import experiments
 
     chosen = experiments.load(experiment).changed(settings, seeds, only)
@@ -216,23 +245,10 @@ def job(
     return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs)
 
 
-def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a Job to a command; the command receives the Job as its first argument."""
-
-    @wraps(command)
-    def with_job(
-        experiment: str,
-        stores: Path | None,
-        runs: Path,
-        settings: tuple[str, ...],
-        seeds: str | None,
-        only: tuple[str, ...],
-        **own_options: Any,
-    ) -> None:
-        command(job(experiment, stores, runs, settings, seeds, only), **own_options)
-
+def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
+    """Add the argument, then the options of a Job."""
     options = [
-        click.argument("experiment"),
+        argument,
         click.option(
             "--stores",
             type=PATH,
@@ -244,5 +260,5 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),
     ]
     for option in reversed(options):
-        with_job = option(with_job)
-    return with_job
+        command = option(command)
+    return command

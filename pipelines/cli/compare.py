@@ -6,7 +6,7 @@ import click
 
 from featcache.errors import ConfigError
 from featcache.wording import first, nearest
-from pipelines.cli._shared import PATH, job
+from pipelines.cli._shared import PATH, _job
 
 
 @click.command()
@@ -50,7 +50,7 @@ def compare(
     from pipelines.tables import comparing, sides
 
     if len(names) == 3:
-        of = job(names[0], stores, runs, settings, seeds, ())
+        of = _job(names[0], stores, runs, settings, seeds, ())
         stores = of.stores
         two = sides.of_rows(of.experiment, *names[1:], results.read(of.results), runs, shifts)
     else:

@@ -24,7 +24,7 @@ from pipelines.config import RunConfig
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
-from pipelines.settings import by_path
+from pipelines.settings import flattened
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
 from pipelines.tables.notes import damaged, of_training_data
@@ -166,7 +166,7 @@ def over_shifts(cells: Cells, row: str, shifts: Collection[str], metric: str) ->
     protocols = [protocol for protocol in by_shift[0] if all(protocol in each for each in by_shift)]
     shared: list[list[Candidate]] = []
     for protocol in protocols:
-        flat = [[by_path(json.loads(settings)) for settings in each[protocol]] for each in by_shift]
+        flat = [[flattened(json.loads(settings)) for settings in each[protocol]] for each in by_shift]
         paths = list(dict.fromkeys(path for each in flat for path in _differing(each)))
         chosen = [  # values at these paths -> candidate, for each shift
             dict(
@@ -249,7 +249,7 @@ def spearman(a: list[float], b: list[float]) -> float:
 def _candidates(by_settings: BySettings, metric: str) -> list[Candidate]:
     """Return the candidates, with means over the seeds that all share; empty if they share none."""
     shared = set.intersection(*(set(seeds) for seeds in by_settings.values()))
-    flat = [by_path(json.loads(settings)) for settings in by_settings]
+    flat = [flattened(json.loads(settings)) for settings in by_settings]
     differing = _differing(flat)
     candidates = []
     for settings, seeds in zip(flat, by_settings.values(), strict=True):

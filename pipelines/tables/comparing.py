@@ -25,7 +25,7 @@ from pipelines.evaluation.answers import Texts, both_answers
 from pipelines.evaluation.results import Result
 from pipelines.measures.intervals import Interval, over_clips, over_seeds
 from pipelines.measures.paired import mcnemar
-from pipelines.settings import by_path
+from pipelines.settings import flattened
 from pipelines.tables import differs
 from pipelines.tables.build import _value as printed
 from pipelines.tables.build import build
@@ -159,7 +159,7 @@ def _settings(sides: Sides) -> Part:
 def _described(run: Run) -> dict[str, str]:
     """Return the settings of a run and the facts about its features as text. The tier of features changes nothing."""
     facts = run.facts
-    described = {path: _as_text(value) for path, value in by_path(run.config.all_settings).items() if path != "row"}
+    described = {path: _as_text(value) for path, value in flattened(run.config.all_settings).items() if path != "row"}
     for feed, recipe in facts.recipes.items():
         described[f"recipe of {feed}"] = recipe[:SHA]
         if content := facts.read.get(f"store {feed}"):
