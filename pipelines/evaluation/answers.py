@@ -27,9 +27,11 @@ class Answers:
     """A run's answers to n questions of one kind."""
 
     asked: Texts  #: (n,) ids of the test clips; of captions where these are the queries
+    clip: Texts  #: (n,) ids of the clips that the questions are about: a clip may have several captions
     truth: Texts  #: (n,) classes; of queries the ids of the right clips
     right: NDArray[np.bool_]  #: (n,)
     given: Texts  #: (n,) predicted classes; "" for queries
+    words: Texts  #: (n,) the texts of captions; "" for clips
     rank: NDArray[np.float64] | None = None  #: (n,) rank of the right answer to each query, from 0; None for classes
 
 
@@ -50,11 +52,13 @@ def _of_classes(run: Run, stores: Path) -> dict[str, Answers]:
     for label in run.facts.spec.classes:
         p = predictions(run.folder, stores, label)
         names = np.array(p.classes, object)
-        found[label] = Answers(asked, names[p.truth], p.truth == p.predicted, names[p.predicted])
+        found[label] = Answers(asked, asked, names[p.truth], p.truth == p.predicted, names[p.predicted], _empty(asked))
     if len(found) > 1 and ACTION not in found:
         parts = list(found.values())
         truth, given = (_joined([getattr(part, name) for part in parts]) for name in ("truth", "given"))
-        found[ACTION] = Answers(asked, truth, np.logical_and.reduce([part.right for part in parts]), given)
+        found[ACTION] = Answers(
+            asked, asked, truth, np.logical_and.reduce([part.right for part in parts]), given, _empty(asked)
+        )
     return found
 
 
@@ -68,13 +72,20 @@ def _of_queries(run: Run, stores: Path) -> dict[str, Answers]:
     clips, captions = manifests(run, stores)
     own = _ids(clips, run.outputs["rows"])
     asked = {"t2v": _ids(captions, run.outputs["captions"]), "v2t": own}
-    truth = {"t2v": own[run.outputs["clip"]], "v2t": own}
+    clip = {"t2v": own[run.outputs["clip"]], "v2t": own}
+    texts = [captions.clips[row].caption for row in run.outputs["captions"].tolist()]
+    words = {"t2v": np.array(texts, object), "v2t": _empty(own)}
     found = dict[str, Answers]()
     for way, rank in ranked(run.folder, stores).items():
         made = ~np.isnan(rank)
-        nothing = np.full(made.sum(), "", object)
-        found[way] = Answers(asked[way][made], truth[way][made], rank[made] == 0, nothing, rank[made])
+        ids, of, said, rank = asked[way][made], clip[way][made], words[way][made], rank[made]
+        found[way] = Answers(ids, of, of, rank == 0, _empty(ids), said, rank)
     return found
+
+
+def _empty(like: Texts) -> Texts:
+    """Return as many empty texts."""
+    return np.full(len(like), "", object)
 
 
 def _ids(manifest: Manifest, rows: NDArray[np.integer]) -> Texts:

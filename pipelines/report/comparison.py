@@ -9,7 +9,8 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page
 from pipelines.tables.cells import Table
-from pipelines.tables.comparing import Part, compare
+from pipelines.tables.clips import Part
+from pipelines.tables.comparing import compare
 from pipelines.tables.sides import of_rows
 
 LONG = 20  #: lines of a table that is not folded

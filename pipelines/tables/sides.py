@@ -87,8 +87,13 @@ def of_runs(a: Path, b: Path) -> Sides:
     rows = Results(row for file in files for row in file)
     rows.damaged = "; ".join(filter(None, (file.damaged for file in files)))
     names = named[0].row_shown, named[1].row_shown  # "A (oracle)"
-    titles = [f"{run.config.id} ({run.config.row})" if run.config.row else run.config.id for run in runs]
-    return Sides((titles[0], titles[1]), names, two, (pair,), _checked([pair], two, rows))
+    titles = _titled(runs[0].config), _titled(runs[1].config)
+    return Sides(titles, names, two, (pair,), _checked([pair], two, rows))
+
+
+def _titled(config: RunConfig) -> str:
+    """Return the id of a run with its table row, and a mark if its outputs are chosen by labels of the test rows."""
+    return replace(config, row=f"{config.id} ({config.row})" if config.row else config.id).row_shown
 
 
 def two_rows(experiment: Experiment, a: str, b: str) -> tuple[str, str]:

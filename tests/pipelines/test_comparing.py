@@ -266,7 +266,7 @@ def test_reference_oracle_and_untrained_runs_are_marked(folder):
     code, text = command(folder, *(path.name for path in paths))
     assert code == 0
     assert f"A: {a.id} (supervised) †" in text
-    assert f"B: {b.id} (RNA)\n" in text
+    assert f"B: {b.id} (RNA) (oracle)\n" in text
     for mark in ("ORACLE", "UNTRAINED WEIGHTS in rgb", "† trained on labels", "Fidelity: adapter"):
         assert mark in text
 
@@ -311,10 +311,12 @@ def test_retrieval_compares_the_ranks_of_queries(tmp_path):
     compared = comparing.compare(sides.of_runs(*paths), stores)
     a, b = (ranked(path, stores) for path in paths)
     tests = {line[0]: line[1:4] for line in part(compared, "McNemar").grid[1:]}
-    for way in ("t2v", "v2t"):
-        asked = ~np.isnan(a[way])
-        first = a[way][asked] == 0, b[way][asked] == 0
-        counts = asked.sum(), (first[0] & ~first[1]).sum(), (first[1] & ~first[0]).sum()
+    of_captions = run_folders.Run.open(paths[0]).outputs["clip"]
+    for way, clip_of in (("t2v", of_captions), ("v2t", np.arange(6))):
+        gains = {}  # clip -> captions that only B finds - captions that only A finds: a clip has one to three
+        for k in np.flatnonzero(~np.isnan(a[way])):
+            gains[clip_of[k]] = gains.get(clip_of[k], 0) + int(b[way][k] == 0) - int(a[way][k] == 0)
+        counts = len(gains), sum(gain < 0 for gain in gains.values()), sum(gain > 0 for gain in gains.values())
         assert tests[way] == [*map(str, counts)]
     moves = np.sort(np.abs(b["t2v"] - a["t2v"]))[::-1]
     listed = [abs(float(line[-1])) for line in part(compared, "Queries").grid[1:] if line[0] == "t2v"]
