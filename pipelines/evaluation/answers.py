@@ -100,7 +100,7 @@ def manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:
     captions = clips if name == OWN else open_manifest(stores, name)
     for kind, manifest in (("manifest", clips), ("captions", captions)):
         if run.facts.read.get(kind) != manifest.sha256:
-            raise NotTrainedError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made")
+            raise NotTrainedError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
     return clips, captions
 
 
