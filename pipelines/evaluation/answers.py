@@ -4,6 +4,7 @@ A question is a test clip, once for each label kind; in retrieval it is a query,
 """
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,9 @@ class Answers:
 
 
 def answers(folder: Path, stores: Path) -> dict[str, Answers]:
-    """Return label kind, or direction of retrieval -> the answers of a finished run at the last of its selected points.
+    """Return the answers of a finished run at the last of its selected points, by label kind.
 
-    A test clip that makes no query, because it has no caption, is left out. FeatcacheError if the run is missing or
+    In clustering they are by branch, and in retrieval by direction. A test clip that makes no query, because it has no caption, is left out. FeatcacheError if the run is missing or
     damaged, or if its manifest has changed.
     """
     run = Run.open(folder)
@@ -46,14 +47,15 @@ def answers(folder: Path, stores: Path) -> dict[str, Answers]:
 
 
 def _of_classes(run: Run, stores: Path) -> dict[str, Answers]:
-    """Label kind -> predicted classes; with several label kinds also those of all kinds at once."""
+    """Label kind, or branch -> predicted classes; with several label kinds also those of all kinds at once."""
     asked = _ids(open_manifest(stores, run.config.manifest), run.outputs["rows"])
     found = dict[str, Answers]()
-    for label in run.facts.spec.classes:
-        p = predictions(run.folder, stores, label)
-        names = np.array(p.classes, object)
-        found[label] = Answers(asked, asked, names[p.truth], p.truth == p.predicted, names[p.predicted], _empty(asked))
-    if len(found) > 1 and ACTION not in found:
+    labels = tuple(run.facts.spec.classes)
+    for label, branch in product(labels, run.config.task.branches(run.outputs)):
+        p = predictions(run.folder, stores, label, branch)
+        names, right = np.array(p.classes, object), p.truth == p.predicted
+        found[branch or label] = Answers(asked, asked, names[p.truth], right, names[p.predicted], _empty(asked))
+    if len(labels) > 1 and ACTION not in labels:
         parts = list(found.values())
         truth, given = (_joined([getattr(part, name) for part in parts]) for name in ("truth", "given"))
         found[ACTION] = Answers(
@@ -100,7 +102,9 @@ def manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:
     captions = clips if name == OWN else open_manifest(stores, name)
     for kind, manifest in (("manifest", clips), ("captions", captions)):
         if run.facts.read.get(kind) != manifest.sha256:
-            raise NotTrainedError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again")
+            raise NotTrainedError(
+                f"manifest {manifest.name!r} has changed since run {run.config.id} was made; train it again"
+            )
     return clips, captions
 
 
@@ -127,7 +131,9 @@ def both_answers(one: Run, other: Run, stores: Path) -> dict[str, tuple[Answers,
 def check_same_questions(one: Run, other: Run) -> None:
     """Raise ConfigError if two runs are the same, or have different tests by their settings and what they read."""
     if one.config.id == other.config.id:
-        raise ConfigError(f"run {one.config.id} is compared with itself; name two different runs")
+        raise ConfigError(
+            f"run {one.config.id} is compared with itself (equal settings have equal ids); name two different runs"
+        )
     tasks = [run.config.task.name for run in (one, other)]
     if tasks[0] != tasks[1]:
         raise _incomparable(one, other, f"one is a {tasks[0]} run, the other a {tasks[1]} run")

@@ -41,7 +41,7 @@ class Block:
     The first axis of its answers is the side: A, then B.
     """
 
-    kind: str  #: label kind, or direction
+    kind: str  #: label kind, branch, or direction
     shift: str
     seeds: tuple[str, ...]
     asked: Texts  #: (n,)

@@ -172,6 +172,10 @@ class Task:
         """Return the predicted class (n,) of each row, for a confusion matrix."""
         raise NotImplementedError
 
+    def branches(self, outputs: Outputs) -> tuple[str, ...]:
+        """Return the names of the branches that `predicted` can read; ("",) if there is a single, unnamed one."""
+        return ("",)
+
     def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
         """Return direction -> rank of the right answer to each query, from 0; {} if the task has no queries."""
         return {}

@@ -336,11 +336,13 @@ def test_clustering_compares_matched_clusters(tmp_path):
     for path in paths:
         results.append(tmp_path / "runs" / "results.jsonl", evaluate(path, stores))
     compared = comparing.compare(sides.of_runs(*paths), stores)
-    a, b = (predictions(path, stores) for path in paths)
-    right = a.truth == a.predicted, b.truth == b.predicted
-    counts = len(a.truth), (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
     tests = part(compared, "McNemar")
-    assert tests.grid[1][:3] == [*map(str, counts)]
+    assert [line[0] for line in tests.grid[1:]] == ["B0", "B1"]
+    for branch, *line in tests.grid[1:]:
+        a, b = (predictions(path, stores, branch=branch) for path in paths)
+        right = a.truth == a.predicted, b.truth == b.predicted
+        counts = len(a.truth), (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
+        assert line[:3] == [*map(str, counts)]
     assert any("k-means" in text for text in tests.texts)
 
 
