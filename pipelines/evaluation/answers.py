@@ -39,8 +39,8 @@ class Answers:
 def answers(folder: Path, stores: Path) -> dict[str, Answers]:
     """Return the answers of a finished run at the last of its selected points, by label kind.
 
-    In clustering they are by branch, and in retrieval by direction. A test clip that makes no query, because it has no caption, is left out. FeatcacheError if the run is missing or
-    damaged, or if its manifest has changed.
+    In clustering they are by branch, and in retrieval by direction, without test clips that have no captions.
+    FeatcacheError if the run is missing or damaged, or if its manifest has changed.
     """
     run = Run.open(folder)
     return _of_queries(run, stores) if run.config.captions else _of_classes(run, stores)
