@@ -10,6 +10,7 @@ import click
 import featcache
 from pipelines.cli import (
     archive,
+    compare,
     evaluate,
     exchange,
     extract,
@@ -37,6 +38,7 @@ def main() -> None:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
       featcache table kitchens --stores demo/stores --runs demo/runs
+      featcache compare kitchens source-only "RNA (UDA)" --stores demo/stores --runs demo/runs
       featcache report kitchens --stores demo/stores --runs demo/runs
     """
 
@@ -48,6 +50,7 @@ for command in (
     evaluate.evaluate,
     tables.table,
     tables.choose,
+    compare.compare,
     report.report,
     search.search,
     stores.check,

@@ -19,8 +19,15 @@ from pipelines.cli._shared import PATH, Job, experiment_options, note
     "table, such as 'D1→D2' or 'D1->D2'; may be repeated.  [default: for classification the first one that the drawn "
     "rows share, else all]",
 )
+@click.option(
+    "--compare",
+    "compared",
+    nargs=2,
+    metavar="ROW ROW",
+    help="Compare these rows, as `featcache compare` does.  [default: the first and the best row]",
+)
 @click.option("--out", type=PATH, help="File to write.  [default: RUNS/EXPERIMENT.html]")
-def report(job: Job, shifts: tuple[str, ...], out: Path | None) -> None:
+def report(job: Job, shifts: tuple[str, ...], compared: tuple[str, str] | None, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
     The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. It draws
@@ -41,5 +48,5 @@ def report(job: Job, shifts: tuple[str, ...], out: Path | None) -> None:
     except FeatcacheError as error:
         note(f"Warning: the page will lack what is read from stores: {error}")
     out = out or job.runs / f"{job.experiment.name}.html"
-    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out, shifts=shifts)
+    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out, shifts=shifts, compared=compared)
     click.echo(out)

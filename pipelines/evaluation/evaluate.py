@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import featcache
 from featcache import training_data
@@ -232,6 +233,13 @@ def predictions(folder: Path, stores: Path, label: str = "label", branch: str = 
     k = _selected(run, _score(run, truth, None))[-1]
     predicted = run.config.task.predicted(_outputs(run, k), label, truth[label], len(classes), branch)
     return Predictions(truth[label], predicted, classes, k)
+
+
+def ranked(folder: Path, stores: Path) -> dict[str, NDArray[np.float64]]:
+    """Direction -> rank of the right answer to each query, as `Task.ranks`, at the point that `predictions` reads."""
+    run = Run.open(folder)
+    truth, net = _truth(run, stores), run.method().net
+    return run.config.task.ranks(_outputs(run, _selected(run, _score(run, truth, net))[-1]), net)
 
 
 # -------------------------------------------------------------------------------------------------------- accuracies

@@ -18,12 +18,14 @@ from pipelines import tasks
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
+from pipelines.report.comparison import comparison
 from pipelines.report.convergence import convergence
 from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
 from pipelines.report.stress import stress
 from pipelines.tables.build import build
 from pipelines.tables.cells import INTERVAL, Line, Table
+from pipelines.tables.sides import two_rows
 
 COLOURS = 6  #: colours of methods before they repeat
 
@@ -36,18 +38,21 @@ def write(
     out: Path,
     *,
     shifts: Sequence[str] = (),
+    compared: tuple[str, str] | None = None,
     date: str = "",
 ) -> None:
     """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same.
 
     shifts: those of the figures of single clips, "D1→D2" or "D1->D2"; () leaves the choice to the experiment's task.
-    ConfigError for one that the table does not have.
+    compared: names of two rows; None is the first and the best. ConfigError for names that the table does not have.
     """
     table, rows = build(rows, experiment), tuple(rows)
     chosen = tuple(dict.fromkeys(shift.replace("->", "→") for shift in shifts))
     for shift in chosen:
         if shift not in table.shifts:
             raise unknown("shift", shift, table.shifts)
+    if compared:
+        compared = two_rows(experiment, *compared)
     parts = [
         _header(experiment, date),
         _key_figures(experiment, table),
@@ -57,10 +62,11 @@ def write(
         *stress(experiment, runs),
         convergence(experiment, table, runs, stores),
         *sensitivity(experiment, table),
+        *comparison(experiment, table, rows, runs, stores, compared),
         *_parts(experiment).sections(experiment, table, rows, runs, stores, chosen),
         provenance(experiment, rows, stores),
         _limits(experiment, table),
-        _reproduce(experiment, chosen),
+        _reproduce(experiment, chosen, compared),
     ]
     write_file(out, page.page(f"{experiment.name} – featcache report", parts).encode(), shared=True)
 
@@ -174,14 +180,14 @@ def _limits(experiment: Experiment, table: Table) -> str:
     return page.section("Limits", "", page.items(texts))
 
 
-def _reproduce(experiment: Experiment, shifts: Sequence[str]) -> str:
+def _reproduce(experiment: Experiment, shifts: Sequence[str], compared: tuple[str, str] | None) -> str:
     """The commands that make the results, the table and the page again, and the experiment's docstring."""
+    options = [f"--shift {quote(shift)}" for shift in shifts]
+    options += [f"--compare {' '.join(map(quote, compared))}"] if compared else []
     commands = [
         *experiment.command.split(" && "),
         f"featcache table {experiment.arguments or experiment.name}",
-        " ".join(
-            ["featcache report", experiment.arguments or experiment.name, *(f"--shift {quote(s)}" for s in shifts)]
-        ),
+        " ".join(["featcache report", experiment.arguments or experiment.name, *options]),
     ]
     return page.section(
         "Commands to reproduce the page",

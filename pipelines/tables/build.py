@@ -67,12 +67,15 @@ def as_text(table: Table, format: str) -> str:
 # ---------------------------------------------------------------------------------------------------- rows -> Table
 
 
-def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> Table:
+def build(
+    rows: Sequence[Result], experiment: Experiment, metric: str | None = None, *, explained: bool = True
+) -> Table:
     """Place every result in the line of its method, in the column of its shift.
 
     Shares are converted to per cent; ranks, norms and scores of validators stay as they are.
 
-    metric: the default is that of the experiment (`Experiment.headline`).
+    metric: the default is that of the experiment (`Experiment.headline`). explained: True for notes that explain the
+    marks and the intervals.
     """
     all_rows, rows = rows, current(rows, experiment)
     headline = experiment.headline({row.metric for row in rows if row.run in experiment.by_id})
@@ -109,7 +112,11 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     table = Table(experiment.name, metric, shifts, shown, ())
     legend = differs.notes(table, over, clips, others=any(row.clips for row in rows if row.run in ids))
     late = outdated([row for row in all_rows if row.metric in names], experiment, all_rows)
-    below = [*damaged(all_rows), *late, *notes(experiment, metric, shown, planned, results, legend)]
+    below = [
+        *damaged(all_rows),
+        *late,
+        *notes(experiment, metric, shown, planned, results, legend if explained else ()),
+    ]
     return replace(table, notes=(*below, *_stray(rows, experiment)))
 
 

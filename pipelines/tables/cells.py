@@ -123,6 +123,15 @@ def has_published(lines: Iterable[Line]) -> bool:
     return any(cell.published is not None for line in lines for cell in (*line.cells.values(), line.mean))
 
 
+def ends(interval: Interval, digits: int) -> str:
+    """Return the ends of an interval as text.
+
+    >>> ends(Interval(2.1, 0.4, 3.8, "clips"), 1)
+    '[+0.4, +3.8]'
+    """
+    return f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+
+
 @dataclass(frozen=True)
 class Note:
     """One sentence under a table. A loud note is a warning: printed in bold, and first."""
@@ -229,5 +238,5 @@ class Table:
         return columns
 
     def ends(self, interval: Interval) -> str:
-        """The ends of an interval as text, such as "[+0.4, +3.8]"."""
-        return f"[{interval.low:+.{self.digits}f}, {interval.high:+.{self.digits}f}]"
+        """The ends of an interval as text."""
+        return ends(interval, self.digits)

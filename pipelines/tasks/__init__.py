@@ -182,6 +182,14 @@ class Task:
         """Yield tables of predictions: `predicted` -> class numbers (n,), other columns of a file -> values (n,)."""
         raise NotImplementedError
 
+    def branches(self, outputs: Outputs) -> tuple[str, ...]:
+        """Return the names of the branches that `predicted` can read; ("",) if there is a single, unnamed one."""
+        return ("",)
+
+    def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
+        """Return direction -> rank of the right answer to each query, from 0; {} if the task has no queries."""
+        return {}
+
 
 def classes_of(manifest: Manifest, label: str, domains: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the classes that rows of these domains have, in any split, sorted."""

@@ -102,6 +102,10 @@ class Clustering(Task):
             values.outcomes[f"{HUNGARIAN}/{branch}{KMEANS}"] = together([matched_right(each, y) for each in starts])
         return values
 
+    def branches(self, outputs: Outputs) -> tuple[str, ...]:
+        """Return the names of the branches that have features."""
+        return tuple(branches(outputs))
+
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the class that Hungarian matching assigns to each row's cluster."""
         return matched(cluster_of(outputs, K, branch or "B0"), truth, K)

@@ -86,6 +86,15 @@ class RetrievalTask(Task):
 
     def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
         """Return the metrics of both directions, from ranks by the net's similarity."""
+        t2v, v2t = self.ranks(outputs, net).values()
+        values, clip, n = Values(of_ranks(t2v, v2t)), outputs["clip"], len(outputs["visual"])
+        right, answers = (np.bincount(clip, of, n).astype(np.int64) for of in (t2v == 0, np.ones(len(clip))))
+        values.outcomes["t2v/R@1"] = Outcomes(right, answers)
+        values.outcomes["v2t/R@1"] = Outcomes((v2t == 0).astype(np.int64), (~np.isnan(v2t)).astype(np.int64))
+        return values
+
+    def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
+        """Return "t2v" -> rank of each caption's clip, and "v2t" -> rank of each clip's best caption, nan without."""
         assert isinstance(net, Retrieval)
         device = next(net.parameters()).device
         with torch.no_grad():
@@ -95,11 +104,7 @@ class RetrievalTask(Task):
                 outputs["clip"],
                 lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)),
             )
-        values, clip, n = Values(of_ranks(t2v, v2t)), outputs["clip"], len(outputs["visual"])
-        right, answers = (np.bincount(clip, of, n).astype(np.int64) for of in (t2v == 0, np.ones(len(clip))))
-        values.outcomes["t2v/R@1"] = Outcomes(right, answers)
-        values.outcomes["v2t/R@1"] = Outcomes((v2t == 0).astype(np.int64), (~np.isnan(v2t)).astype(np.int64))
-        return values
+        return {"t2v": t2v, "v2t": v2t}
 
     def choice(self, values: Mapping[str, float]) -> float:
         """Return the mean over both directions of the geometric mean of R@1, R@5 and R@10."""
