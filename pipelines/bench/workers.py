@@ -29,15 +29,13 @@ PATIENCE = 600  #: most seconds that a worker waits for the others
 
 def workers(folder: Path) -> Iterator[Line]:
     """Eight workers that train on all windows of one store, against one: in all, and without Python and torch."""
-    totals = {}
-    for gib in (0, 4):
-        stores = folder / f"workers{gib}"
-        write(stores, max(1 << 20, gib << 30))
-        totals[gib] = [memory_of(stores, count) for count in (WORKERS, 1)]
+    write(folder / "tiny", 1 << 20)
+    write(folder / "large", 4 << 30)
+    many, one = (memory_of(folder / "large", count) for count in (WORKERS, 1))
     text = lambda size: f"{size / 2**30:.2f} GiB"  # noqa: E731
-    measured = f"memory of {WORKERS} workers on a store of {gib} GiB in float32"
-    yield measured, "of one worker", *totals[gib], text
-    many, one = (of_all - of_tiny for of_all, of_tiny in zip(totals[gib], totals[0], strict=True))
+    measured = f"memory of {WORKERS} workers on a store of 4 GiB in float32"
+    yield measured, "of one worker", many, one, text
+    many, one = many - memory_of(folder / "tiny", WORKERS), one - memory_of(folder / "tiny", 1)
     yield f"{measured}, beyond what a tiny store takes", "of one worker", many, one, text
 
 
@@ -46,7 +44,7 @@ def write(stores: Path, size: int) -> None:
     row = np.ones((WINDOWS, WIDTH), np.float16)
     N = size // (4 * row.size)
     (stores / "bench").mkdir(parents=True)
-    manifest = write_store(stores / "bench" / "rgb.zarr", repeat(row, N), N, row.shape, "float16")  # type: ignore[arg-type]
+    manifest = write_store(stores / "bench" / "rgb.zarr", repeat(row, N), N, row.shape, "float16")
     manifest.write(stores / "bench" / "manifest.csv")
 
 
