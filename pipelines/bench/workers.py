@@ -19,6 +19,7 @@ from pipelines.bench.store import write_store
 from pipelines.config import Feed, RunConfig
 from pipelines.data.opening import open_run
 from pipelines.data.sharing import Place, join, meeting_place
+from pipelines.training.engine import IMPORTS
 from pipelines.training.runs import build
 from pipelines.training.train import fit
 
@@ -28,15 +29,11 @@ PATIENCE = 600  #: most seconds that a worker waits for the others
 
 
 def workers(folder: Path) -> Iterator[Line]:
-    """Eight workers that train on all windows of one store, against one: in all, and without Python and torch."""
-    write(folder / "tiny", 1 << 20)
-    write(folder / "large", 4 << 30)
-    many, one = (memory_of(folder / "large", count) for count in (WORKERS, 1))
+    """Eight workers that train on all windows of one store, against one, with all that Python and torch take."""
+    write(folder / "workers", 1 << 30)
+    many, one = (memory_of(folder / "workers", count) for count in (WORKERS, 1))
     text = lambda size: f"{size / 2**30:.2f} GiB"  # noqa: E731
-    measured = f"memory of {WORKERS} workers on a store of 4 GiB in float32"
-    yield measured, "of one worker", many, one, text
-    many, one = many - memory_of(folder / "tiny", WORKERS), one - memory_of(folder / "tiny", 1)
-    yield f"{measured}, beyond what a tiny store takes", "of one worker", many, one, text
+    yield f"memory of {WORKERS} workers on a store of 1 GiB in float32", "of one worker", many, one, text
 
 
 def write(stores: Path, size: int) -> None:
@@ -58,7 +55,7 @@ def print_memory() -> None:
     stores, count = Path(sys.argv[1]), int(sys.argv[2])
     with meeting_place(count, 1) as place:
         one = partial(trained, stores=stores, count=count, place=place)
-        print(sum(size for _, size in in_parallel(one, deque(range(count)), count)))
+        print(sum(size for _, size in in_parallel(one, deque(range(count)), count, IMPORTS)))
 
 
 def trained(number: int, stores: Path, count: int, place: Place | None) -> int:

@@ -23,6 +23,8 @@ from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run
 from pipelines.training.train import train_unless_done
 
+IMPORTS = ("torch._dynamo", "zarr")  #: by torch's optimisers, and by the reader of stores; they take a second
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -88,7 +90,7 @@ def _wave(
     try:
         with (
             meeting_place(workers, len(set(map(reads, configs)))) as place,
-            closing(in_parallel(partial(one, place=place), jobs, workers)) as ended,
+            closing(in_parallel(partial(one, place=place), jobs, workers, IMPORTS)) as ended,
         ):
             for (config, _), outcome in ended:
                 if outcome.status == "busy":
