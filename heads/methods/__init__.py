@@ -5,7 +5,9 @@ names of shared helper files start with `_`. The run owns rows, windows, sides, 
 
 Rules beyond the signatures
   - State that a sweep can rebuild (banks, pseudo-labels, prototypes) is `register_buffer(..., persistent=False)`.
-  - Randomness comes from torch's global stream, which the run seeds; new tensors take `device=` from a given tensor.
+  - Random numbers and dropout come from `heads.noise`, except in the constructor. New tensors take `device=` from a
+    given tensor.
+  - `net.encode_both(s, t)` encodes both sides, in one pass where the net can do so.
   - `losses` has fixed shapes: masks multiply and do not index; no `.item()`, no `if tensor`. An empty set gives 0.
 """
 
