@@ -96,7 +96,8 @@ def _of_workers(key: str, shape: tuple[int, ...], fill: Callable[[Tensor], None]
             file = _filled(shape, fill)
         tensor = None if file is None else _mapped(file, shape)
         if file is not None and tensor is not None:
-            os.write(_list, f"{key} /proc/{os.getpid()}/fd/{file} {os.stat(file).st_ino}\n".encode())
+            with suppress(OSError):  # then no other worker finds it
+                os.write(_list, f"{key} /proc/{os.getpid()}/fd/{file} {os.stat(file).st_ino}\n".encode())
         return tensor
     finally:
         fcntl.lockf(_list, fcntl.LOCK_UN, 1, lock)

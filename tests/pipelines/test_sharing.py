@@ -22,6 +22,7 @@ from pipelines.data.sharing import Place, copies, held, join, meeting_place
 from pipelines.training import engine
 from pipelines.training.runs import Run
 from tests.conftest import ROOT
+from tests.helpers import caption_stores
 from tests.helpers.stores import run, write_all
 
 KEY = "0123456789abcdef" * 4
@@ -230,6 +231,14 @@ def test_runs_that_differ_in_their_seed_have_one_copy(holdout, stores, monkeypat
     held_out = {tuple(rows["source_val"].rows) for rows in sides} if holdout else set()
     assert len(held_out) == (3 if holdout else 0)
     assert len({rows["source"].x["rgb"].data_ptr() for rows in sides}) == 1
+
+
+def test_captions_have_one_copy_too(tmp_path):
+    where = caption_stores.write_all(tmp_path)
+    opened = [open_run(caption_stores.run(holdout=0.3, seed=seed), where) for seed in range(3)]
+    tables = [run.sides["source"].captions.table for run in opened]
+    assert len({tuple(table.rows) for table in tables}) == 3
+    assert len({table.x["sentence"].data_ptr() for table in tables}) == 1
 
 
 def test_a_killed_worker_leaves_no_half_copy_and_no_lock(place):
