@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -21,15 +21,20 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-def in_parallel(
-    function: Callable[[J], R], jobs: deque[J], workers: int, imports: Iterable[str] = ()
-) -> Generator[tuple[J, R], None, None]:
+_imports: list[str] = []
+
+
+def import_first(*modules: str) -> None:
+    """Import these modules once for all processes, because their jobs would import them one by one."""
+    _imports.extend(modules)
+
+
+def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Generator[tuple[J, R], None, None]:
     """Yield (job, function(job)) for each job, in the order in which they end; errors of the function are raised.
 
     jobs: a queue, to which the caller may append more jobs meanwhile. workers: number of processes; with one, the jobs
     are done in this process. The processes import the calling script, which therefore needs the guard
-    `if __name__ == "__main__":`. Closing the generator kills them, with the jobs that they are doing. imports: modules
-    that all jobs import sooner or later, besides that of the function; they are imported once for all processes.
+    `if __name__ == "__main__":`. Closing the generator kills them, with the jobs that they are doing.
     Raises BrokenProcessPool when one of the processes dies.
     """
     if workers <= 1:
@@ -37,7 +42,7 @@ def in_parallel(
             job = jobs.popleft()
             yield job, function(job)
         return
-    context = _context(function, imports)
+    context = _context(function)
     processes: list[BaseProcess] = []
     idle: list[Connection[Any, Any]] = []
     busy: dict[Connection[Any, Any], J] = {}
@@ -70,8 +75,8 @@ def in_parallel(
                 process.join()
 
 
-def _context(function: Callable[..., Any], imports: Iterable[str]) -> ForkServerContext | SpawnContext:
-    """Return the way to start processes: on Linux as copies of a server that has imported the modules.
+def _context(function: Callable[..., Any]) -> ForkServerContext | SpawnContext:
+    """Return the way to start processes: on Linux as copies of a server that has imported the function.
 
     The copies start at once and share the memory of the libraries. Copies of this process itself would have its threads
     in an unknown state; the server has no other threads than those that libraries start and stop themselves.
@@ -81,7 +86,7 @@ def _context(function: Callable[..., Any], imports: Iterable[str]) -> ForkServer
     context = multiprocessing.get_context("forkserver")
     while isinstance(function, partial):
         function = function.func
-    context.set_forkserver_preload([function.__module__, *imports])  # no effect if this process has a server already
+    context.set_forkserver_preload([function.__module__, *_imports])  # no effect if this process has a server already
     return context
 
 

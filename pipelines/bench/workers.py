@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from featcache.parallel import in_parallel
+from featcache.parallel import import_first, in_parallel
 from heads.methods import source_only
 from heads.nets import adapter
 from pipelines.bench._lines import Line, run_apart
@@ -19,7 +19,6 @@ from pipelines.bench.store import write_store
 from pipelines.config import Feed, RunConfig
 from pipelines.data.opening import open_run
 from pipelines.data.sharing import Place, join, meeting_place
-from pipelines.training.engine import IMPORTS
 from pipelines.training.runs import build
 from pipelines.training.train import fit
 
@@ -53,9 +52,10 @@ def memory_of(stores: Path, count: int) -> int:
 def print_memory() -> None:
     """Print the memory of the workers that the arguments of this process describe."""
     stores, count = Path(sys.argv[1]), int(sys.argv[2])
+    import_first("torch._dynamo", "zarr")  # as the workers that train a table do
     with meeting_place(count, 1) as place:
         one = partial(trained, stores=stores, count=count, place=place)
-        print(sum(size for _, size in in_parallel(one, deque(range(count)), count, IMPORTS)))
+        print(sum(size for _, size in in_parallel(one, deque(range(count)), count)))
 
 
 def trained(number: int, stores: Path, count: int, place: Place | None) -> int:

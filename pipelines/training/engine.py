@@ -14,7 +14,7 @@ import torch
 
 from featcache.errors import BusyError, FeatcacheError
 from featcache.files import claim_of, locked
-from featcache.parallel import in_parallel
+from featcache.parallel import import_first, in_parallel
 from pipelines.config import RunConfig
 from pipelines.data.ahead import reads
 from pipelines.data.memory import free_memory
@@ -23,7 +23,7 @@ from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run
 from pipelines.training.train import train_unless_done
 
-IMPORTS = ("torch._dynamo", "zarr")  #: by torch's optimisers, and by the reader of stores; they take a second
+import_first("torch._dynamo", "zarr")  # by torch's optimisers, and by the reader of stores; they take a second
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _wave(
     try:
         with (
             meeting_place(workers, len(set(map(reads, configs)))) as place,
-            closing(in_parallel(partial(one, place=place), jobs, workers, IMPORTS)) as ended,
+            closing(in_parallel(partial(one, place=place), jobs, workers)) as ended,
         ):
             for (config, _), outcome in ended:
                 if outcome.status == "busy":
