@@ -14,12 +14,16 @@ import torch
 
 from featcache.errors import BusyError, FeatcacheError
 from featcache.files import claim_of, locked
-from featcache.parallel import in_parallel
+from featcache.parallel import import_first, in_parallel
 from pipelines.config import RunConfig
+from pipelines.data.ahead import reads
 from pipelines.data.memory import free_memory
+from pipelines.data.sharing import Place, join, meeting_place
 from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run
 from pipelines.training.train import train_unless_done
+
+import_first("torch._dynamo", "zarr")  # by torch's optimisers, and by the reader of stores; they take a second
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,10 @@ def _wave(
     threads = torch.get_num_threads()
     one = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers)
     try:
-        with closing(in_parallel(one, jobs, workers)) as ended:
+        with (
+            meeting_place(workers, len(set(map(reads, configs)))) as place,
+            closing(in_parallel(partial(one, place=place), jobs, workers)) as ended,
+        ):
             for (config, _), outcome in ended:
                 if outcome.status == "busy":
                     jobs.append((config, True))
@@ -110,11 +117,12 @@ def _clear(claim: Path) -> None:
 
 
 def _one_threaded(
-    job: tuple[RunConfig, bool], stores: Path, runs: Path, device: str, memory: int, workers: int
+    job: tuple[RunConfig, bool], stores: Path, runs: Path, device: str, memory: int, workers: int, place: Place | None
 ) -> Outcome:
     """Train one run in one thread: runs are trained in parallel, and sums of several threads differ in their digits."""
     config, wait = job
     torch.set_num_threads(1)
+    join(place)
     while (outcome := run_one(config, stores, runs, device, memory, workers, wait=wait)).status == "busy" and wait:
         pass  # yet another process was faster
     return outcome
