@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 from torch.func import functional_call
+from torch.nn import Parameter
 
 from heads import noise
 from heads.batch import Batch, Side
@@ -26,11 +27,10 @@ from heads.methods import Method
 Tensors = dict[str, Any]  #: name -> tensor, or the same again
 
 
-def why_not(method: Method) -> str:
-    """Return the reason why a method cannot share its passes with others; "" if it can."""
-    if type(method).rounds is not Method.rounds:
-        return "its rounds go on after an update, for each run by itself"
-    return ""
+def why_not(method: type[Method]) -> str:
+    """Return the reason why runs of a method cannot share a pass; "" if they can."""
+    own = method.rounds is not Method.rounds
+    return "its rounds have code of their own after an update, such as banks or teachers" if own else ""
 
 
 def form(method: Method) -> tuple[object, ...]:
@@ -75,34 +75,42 @@ class Stack:
         return next(iter(self.parameters.values())).device
 
     def refresh(self) -> None:
-        """Stack the buffers again that the methods have replaced since the last time."""
-        for name, b in self.methods[0].named_buffers():
+        """Stack the buffers again that the methods have replaced; ValueError if other state of theirs differs."""
+        if name := _different(self.methods):
+            raise ValueError(f"its runs differ in {name}, which is no parameter, buffer or weight; keep it in a buffer")
+        for name, _ in self.methods[0].named_buffers():
             own = [method.get_buffer(name) for method in self.methods]
-            views = self.buffers.get(name, b[:0])
-            if len(views) != len(own) or any(b.data_ptr() != view.data_ptr() for b, view in zip(own, views)):
+            views = list(self.buffers[name]) if name in self.buffers else []
+            if [b.data_ptr() for b in own] != [view.data_ptr() for view in views]:
                 self.buffers[name] = torch.stack(own)
                 for b, view in zip(own, self.buffers[name], strict=True):
                     b.data = view
 
     def terms(
-        self, batch: Tensors, dims: Tensors | int | None, progress: float, draws: Sequence[Generator], objective: str
+        self, batch: Batch, progress: float, draws: Sequence[Generator], objective: str = "losses"
     ) -> dict[str, Tensor]:
         """Return the terms of an objective of all methods, name -> (K,).
 
-        batch: from `tensors_of`, with a dimension of K in front where `dims` has 0, and shared by all methods where it
-        has None. draws: a generator per method, or a single one from which all draw the same numbers.
+        batch: the tensors of its sides have a dimension of K in front, or those of a side that all methods share have
+        none. draws: a generator per method, or a single one from which all draw the same numbers.
         """
         first, params = self.methods[0], self.methods[0].params
+        sides = {name: side for name in ("source", "target") if (side := getattr(batch, name)) is not None}
+        tensors = {
+            name: {field.name: getattr(side, field.name) for field in fields(Side)} for name, side in sides.items()
+        }
+        dims = {name: 0 if side.index.dim() == 2 else None for name, side in sides.items()}
 
-        def one(parameters: Tensors, buffers: Tensors, values: Tensors, tensors: Tensors, head: Tensor) -> Any:
-            first.params = replace(params, **values)
+        def one(parameters: Tensors, buffers: Tensors, weights: Tensors, rows: Tensors, head: Tensor) -> Any:
+            first.params = replace(params, **weights)
+            of_one = Batch(**{name: Side(**values) for name, values in rows.items()})
             with _drawing(draws, head):
-                return functional_call(first, (parameters, buffers), (batch_of(tensors), progress, objective))
+                return functional_call(first, (parameters, buffers), (of_one, progress, objective))
 
         heads = torch.arange(len(self.methods), device=self.device)
         try:
             passes = torch.vmap(one, in_dims=(0, 0, 0, dims, 0), randomness="same")
-            terms: dict[str, Tensor] = passes(self.parameters, self.buffers, self.weights, batch, heads)
+            terms: dict[str, Tensor] = passes(self.parameters, self.buffers, self.weights, tensors, heads)
         finally:
             first.params = params
         return terms
@@ -112,6 +120,11 @@ class Stack:
         for p in self.parameters.values():
             p.grad = None
         torch.stack(list(terms.values())).sum().backward()
+
+    def gradient(self, name: str, part: slice) -> Tensor | None:
+        """Return the gradient of a parameter of some methods, in the order of `memory`."""
+        gradient = self.parameters[name].grad
+        return None if gradient is None else _turned(gradient, 3)[part]
 
     def release(self) -> None:
         """Give every method tensors of its own again."""
@@ -129,19 +142,25 @@ def _turned(p: Tensor, dims: int) -> Tensor:
     return p.mT if p.dim() == dims else p
 
 
+def _different(methods: Sequence[Method]) -> str:
+    """Return the name of a number, text or tensor that the methods hold outside of buffers and not all alike."""
+    for modules in zip(*(method.modules() for method in methods), strict=True):
+        for name, value in vars(modules[0]).items():
+            if not name.startswith("_") and not all(_equal(value, vars(other).get(name)) for other in modules[1:]):
+                return name
+    return ""
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Compare numbers, texts and tensors, also in lists and dictionaries; anything else counts as equal."""
+    if isinstance(a, Tensor):
+        return isinstance(a, Parameter) or (isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b))
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_equal(value, b[key]) for key, value in a.items())
+    return a == b if isinstance(a, int | float | str | None) else True
+
+
 def _drawing(draws: Sequence[Generator], head: Tensor) -> AbstractContextManager[None]:
     return noise.many(draws, head) if len(draws) > 1 else noise.one(draws[0])
-
-
-def tensors_of(batch: Batch) -> Tensors:
-    """Return the tensors of a batch as nested dictionaries, which `torch.vmap` takes."""
-    return {
-        name: {field.name: getattr(side, field.name) for field in fields(Side)}
-        for name in ("source", "target")
-        if (side := getattr(batch, name)) is not None
-    }
-
-
-def batch_of(tensors: Tensors) -> Batch:
-    """Return the batch of these tensors: the inverse of `tensors_of`."""
-    return Batch(**{name: Side(**values) for name, values in tensors.items()})
