@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import Parameter
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import get_total_norm
 
 from featcache.errors import ConfigError
 from heads.methods import Method
@@ -50,11 +50,16 @@ def optimizers(
 
 
 def update(optim: Optim, optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """One step at the scheduled learning rate, with the gradient clipped if `clip_norm` is set."""
-    for group in optimizer.param_groups:
-        group["lr"] = optim.at(progress)
-        if optim.clip_norm:
-            clip_grad_norm_(group["params"], optim.clip_norm)
+    """One step at the scheduled learning rate, with the gradient clipped if `clip_norm` is set.
+
+    The fused step divides gradients by `grad_scale`, so clipping is no pass of its own: the result is that of
+    `torch.nn.utils.clip_grad_norm_` before the step.
+    """
+    (group,) = optimizer.param_groups
+    group["lr"] = optim.at(progress)
+    if optim.clip_norm:
+        norm = get_total_norm([p.grad for p in group["params"] if p.grad is not None])
+        optimizer.grad_scale = ((norm + TINY) / optim.clip_norm).clamp_min(1)  # type: ignore[attr-defined]
     optimizer.step()
 
 
