@@ -180,6 +180,7 @@ class MethodTests(FileTests):
     params: ClassVar[dict[str, Any]] = {}  #: hyper-parameters to test with, where the defaults do not fit few rows
     compares_sides: ClassVar[bool] = True  #: a loss compares source rows with target rows; False: each has its own
     trained_alone: ClassVar[str] = ""  #: reason why runs cannot share a pass; they are then trained one by one
+    pass_steps: ClassVar[int] = 20  #: steps over which a pass of several is compared with each run alone
     pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # about the few rows
 
     @classmethod
@@ -403,9 +404,10 @@ class MethodTests(FileTests):
     ) -> None:
         """Three seeds in one pass of `heads.stacked` have the terms and weights that each has alone, to 1e-4.
 
-        So they do while last digits have not grown: over 20 steps, with dropout.
+        So they do while last digits have not grown: over `pass_steps` steps, with dropout.
         """
-        self.check_together(module, richest, sides, [self.build(module, richest, sides, seed) for seed in range(3)])
+        methods = [self.build(module, richest, sides, seed) for seed in range(3)]
+        self.check_together(module, richest, sides, methods, self.pass_steps)
 
     def test_weights_of_losses_only_multiply(self, module: ModuleType, richest: Spec, sides: tuple[str, ...]) -> None:
         """Methods that differ in a weight `lambda_*` can share a pass: losses never ask for its value.
@@ -415,10 +417,10 @@ class MethodTests(FileTests):
         for name, value in stacked.weights(module.Params()).items():
             given = [{**self.params, name: factor * (value or 0.1)} for factor in (1.0, 1.5, 2.0)]
             methods = [build(module, richest, sides, 0, params) for params in given]
-            self.check_together(module, richest, sides, methods, steps=3)
+            self.check_together(module, richest, sides, methods, steps=2)
 
     def check_together(
-        self, module: ModuleType, spec: Spec, sides: tuple[str, ...], methods: list[Method], steps: int = 20
+        self, module: ModuleType, spec: Spec, sides: tuple[str, ...], methods: list[Method], steps: int
     ) -> None:
         """Train these methods in one pass and one by one, and compare terms and weights."""
         if reason := stacked.why_not(module.METHOD) or self.trained_alone:

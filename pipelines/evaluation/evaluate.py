@@ -113,6 +113,7 @@ def _results(
                 for m, store in opened.stores.items()
             },
             classified=True,
+            batched=run.facts.batched,
             limits=(*map(str, opened.left_out), *limits),
         )
         for metric, value in values.items()

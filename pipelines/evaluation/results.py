@@ -60,6 +60,7 @@ class Result:
     trained_on: dict[str, str] | None = None
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
+    batched: int = 0  #: number of runs trained in one pass with this one, see `Facts`; not written if it was alone
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
 
 
@@ -97,7 +98,9 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 def _line(result: Result) -> str:
     data = asdict(result)
-    line = json.dumps({key: value for key, value in data.items() if value or key not in ("leaks", "one_class")})
+    line = json.dumps(
+        {key: value for key, value in data.items() if value or key not in ("leaks", "one_class", "batched")}
+    )
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 
