@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 @experiment_options
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-def train_head(job: Job, workers: int, device: str) -> None:
+@click.option(
+    "--batch",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="auto: runs that differ in seeds, learning rates or weights of losses share passes where a few measured steps "
+    "show that this is faster. off: one by one, with equal digits in every call.",
+)
+def train_head(job: Job, workers: int, device: str, batch: str) -> None:
     """Train the heads of EXPERIMENT on cached features.
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
@@ -35,6 +43,7 @@ def train_head(job: Job, workers: int, device: str) -> None:
     from pipelines.training.outputs import remedy
 
     began, outcomes, busy, collapsed = time.monotonic(), list["Outcome"](), False, set[str]()
+    planned = set[tuple[str, int, bool]]()
     check_ahead(job.experiment.runs, job.stores, device)
     check_writable(job.runs)
 
@@ -46,6 +55,9 @@ def train_head(job: Job, workers: int, device: str) -> None:
         elif not busy:
             busy = True
             note(f"{outcome.note} (it is left for the end, like others that are being trained)")
+        if (plan := outcome.plan) and (kind := (plan.row, plan.runs, plan.together)) not in planned:
+            planned.add(kind)
+            note(str(plan))
         row = outcome.config.row_shown or outcome.config.id
         if outcome.collapse and row not in collapsed:
             collapsed.add(row)
@@ -54,7 +66,9 @@ def train_head(job: Job, workers: int, device: str) -> None:
     try:
         with progress_bar(f"train {job.experiment.name}", "run") as progress:
             progress(0, len({run.id for run in job.experiment.runs}))
-            run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
+            run_all(
+                job.experiment.runs, job.stores, job.runs, workers=workers, device=device, batch=batch, report=ended
+            )
     except KeyboardInterrupt:
         _print(outcomes, time.monotonic() - began)
         raise

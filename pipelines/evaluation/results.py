@@ -25,7 +25,7 @@ CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 #: run, metric and stress of a line
 NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"(?:.*"stress": "((?:[^"\\]|\\.)*)")?')
 #: keys that a line lacks where they are empty
-UNWRITTEN = ("leaks", "one_class", "measurement", "clips", "by_class", "stress")
+UNWRITTEN = ("leaks", "one_class", "batched", "measurement", "clips", "by_class", "stress")
 CLIPS = re.compile(rb', "clips": "[\w:+/= ]*"')  #: outcomes of clips in a line: lines of earlier versions have none
 ByClass = dict[str, tuple[float, float, float]]  #: class -> counts, see `Result.by_class`
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
@@ -77,6 +77,7 @@ class Result:
     trained_on: dict[str, str] | None = None
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
+    batched: int = 0  #: number of runs trained in one pass with this one, see `Facts`; not written if it was alone
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
     measurement: Measurement | None = None  #: None if the result is of an earlier version; then it is not written
     #: the outcome of each test clip, of metrics that are shares of right answers, see pipelines/measures/outcomes.py;
