@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
 #: commands that continue after a full disk or Ctrl-C
-RESUMING = ("extract", "import", "train-head", "evaluate", "build", "fetch")
+RESUMING = ("extract", "import", "train-head", "sweep", "evaluate", "build", "fetch")
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
@@ -201,6 +201,16 @@ class Job:
         return self.runs / "results.jsonl"
 
 
+#: the option of commands on a sweep, whose Job has an experiment with a row for each setting
+grid_option = click.option(
+    "--grid",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="Show a row for each of these values of a setting, as `featcache sweep` makes them, such as "
+    "method.lambda_g=0.1,0.3,1; may be repeated.",
+)
+
+
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a Job to a command; the command receives the Job as its first argument."""
 
@@ -216,11 +226,15 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         from pipelines import experiments
 
+        grid = own_options.pop("grid", ())
         chosen = experiments.load(experiment).changed(settings, seeds, only)
+        if grid:
+            chosen = experiments.swept(chosen, experiments.parse_grid(grid))
         if stores is None:
             is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
             stores = Path(experiment).parent if is_folder else Path("stores")
-        typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
+        typed = {"stores": [stores], "runs": [runs], "set": settings, "grid": grid, "only": only}
+        typed["seeds"] = [seeds] if seeds else []
         words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
         chosen = replace(chosen, arguments=" ".join([quote(experiment), *words]))
         command(Job(chosen, stores, runs), **own_options)
@@ -234,7 +248,7 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
-        click.option("--seeds", metavar="0,1,2", help="Use these seeds instead of the experiment's."),
+        click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, for all rows."),
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),
     ]
     for option in reversed(options):

@@ -31,12 +31,21 @@ def train_head(job: Job, workers: int, device: str) -> None:
       featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
     from pipelines.data.ahead import check_ahead, check_writable
+
+    check_ahead(job.experiment.runs, job.stores, device)
+    check_writable(job.runs)
+    outcomes = train(job, workers, device)
+    click.echo(job.runs)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def train(job: Job, workers: int, device: str) -> "list[Outcome]":
+    """Train the runs of a job with a progress bar; print collapsed runs at once, and a summary also after Ctrl-C."""
     from pipelines.training.engine import run_all
     from pipelines.training.outputs import remedy
 
     began, outcomes, busy, collapsed = time.monotonic(), list["Outcome"](), False, set[str]()
-    check_ahead(job.experiment.runs, job.stores, device)
-    check_writable(job.runs)
 
     def ended(outcome: "Outcome", done: int, total: int) -> None:
         nonlocal busy
@@ -59,9 +68,7 @@ def train_head(job: Job, workers: int, device: str) -> None:
         _print(outcomes, time.monotonic() - began)
         raise
     _print(outcomes, time.monotonic() - began)
-    click.echo(job.runs)
-    if any(outcome.status == "failed" for outcome in outcomes):
-        raise SystemExit(1)
+    return outcomes
 
 
 def _print(outcomes: "list[Outcome]", seconds: float) -> None:

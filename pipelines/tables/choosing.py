@@ -1,9 +1,9 @@
 """The cost of choosing hyper-parameters without target labels: the candidate of each validator against the best one.
 
 Candidates are evaluated runs of an experiment that share table row, shift and seeds, and differ in their settings, such
-as those of `train-head X --set method.lambda_g=0.1`, `... =0.5`, ... The settings in PROTOCOL decide which outputs are
-kept and evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with
-the most candidates, and on a tie the first.
+as those of `sweep X --grid method.lambda_g=0.1,0.5`. The settings in PROTOCOL decide which outputs are kept and
+evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with the most
+candidates, and on a tie the first.
 
 The line "all shifts" compares settings that every shift of a table row has, by the means over its shifts: one setting
 for all shifts.
@@ -24,6 +24,7 @@ from pipelines.config import RunConfig
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
+from pipelines.settings import flattened
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
 from pipelines.tables.notes import damaged, of_training_data
@@ -85,8 +86,8 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     of_shifts = {cell: candidates for cell, candidates in _largest(cells, metric).items() if len(candidates) > 1}
     if not of_shifts:
         raise ConfigError(
-            f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; train and evaluate "
-            "the experiment with several values of a setting, such as --set method.lambda_g=0.1"
+            f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; make some with "
+            f"`featcache sweep {experiment.arguments or experiment.name} --grid method.lambda_g=0.1,0.3,1`"
         )
     below: dict[str, None] = {}
     for row in dict.fromkeys(row for row, _ in of_shifts):
@@ -165,7 +166,7 @@ def over_shifts(cells: Cells, row: str, shifts: Collection[str], metric: str) ->
     protocols = [protocol for protocol in by_shift[0] if all(protocol in each for each in by_shift)]
     shared: list[list[Candidate]] = []
     for protocol in protocols:
-        flat = [[_flat(json.loads(settings)) for settings in each[protocol]] for each in by_shift]
+        flat = [[flattened(json.loads(settings)) for settings in each[protocol]] for each in by_shift]
         paths = list(dict.fromkeys(path for each in flat for path in _differing(each)))
         chosen = [  # values at these paths -> candidate, for each shift
             dict(
@@ -248,7 +249,7 @@ def spearman(a: list[float], b: list[float]) -> float:
 def _candidates(by_settings: BySettings, metric: str) -> list[Candidate]:
     """Return the candidates, with means over the seeds that all share; empty if they share none."""
     shared = set.intersection(*(set(seeds) for seeds in by_settings.values()))
-    flat = [_flat(json.loads(settings)) for settings in by_settings]
+    flat = [flattened(json.loads(settings)) for settings in by_settings]
     differing = _differing(flat)
     candidates = []
     for settings, seeds in zip(flat, by_settings.values(), strict=True):
@@ -270,11 +271,3 @@ def _differing(flat: list[dict[str, Any]]) -> list[str]:
 def _name(settings: dict[str, Any], paths: Iterable[str]) -> str:
     """Return these settings as text: "method.lambda_g=0.1, steps=300"."""
     return ", ".join(f"{path}={settings[path]}" for path in paths if path in settings)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted paths."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -139,7 +139,7 @@ def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
     alone = CliRunner().invoke(main, words)
     assert alone.exit_code == 1
     assert "no row of 'toy'" in alone.output
-    assert "--set" in alone.output
+    assert "sweep toy --grid" in alone.output
     append(path, swept())
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
