@@ -14,12 +14,13 @@ from math import prod
 from typing import Any
 
 from featcache.errors import ConfigError
-from featcache.wording import unknown
+from featcache.wording import nearest, unknown
 from pipelines.config import RunConfig
 from pipelines.experiments._experiment import Experiment, Setting
 from pipelines.settings import flattened
 
 EXAMPLE = "write NAME=VALUE,VALUE,..., for example method.lambda_g=0.1,0.3,1"
+SEPARATED = re.compile(r",((?:\([^()]*\)|\[[^\[\]]*\]|[^,])*)")  #: values, with commas inside brackets
 RESERVED = {"seed": "give seeds with --seeds", "row": "choose rows with --only"}  #: settings that make no sweep
 MOST_SETTINGS = 10_000  #: of a grid
 
@@ -37,7 +38,7 @@ def parse_grid(texts: Iterable[str]) -> Grid:
         name, equals, listed = (part.strip() for part in text.partition("="))
         if not equals or not name:
             raise ConfigError(f"no grid {text!r}; {EXAMPLE}")
-        values = tuple(value.strip() for value in re.split(r",(?![^(\[]*[)\]])", listed))
+        values = tuple(value.strip() for value in SEPARATED.findall(f",{listed}"))
         if not all(values):
             raise ConfigError(f"grid {text!r} has {'an empty value' if listed else 'no value'}; {EXAMPLE}")
         if name in grid:
@@ -100,8 +101,8 @@ def check_names(experiment: Experiment, names: Iterable[str]) -> None:
         if not any(has(experiment, row, name) for row in experiment.rows):
             paths = dict.fromkeys(path for row in experiment.rows for path in values_of(experiment, row))
             part = f"{name.rpartition('.')[0]}."
-            beside = [path for path in paths if path.startswith(part)]
-            raise unknown("setting", name, beside or dict.fromkeys(path.partition(".")[0] for path in paths))
+            beside = [path for path in paths if path.startswith(part)] or [path.partition(".")[0] for path in paths]
+            raise unknown("setting", name, filter(None, dict.fromkeys([nearest(name, paths), *beside])))
 
 
 def has(experiment: Experiment, row: str, name: str) -> bool:

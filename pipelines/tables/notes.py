@@ -41,6 +41,11 @@ DAGGER = (
     "method."
 )
 
+SWEPT = (
+    "SWEEP: the table has a row for each setting. Taking the best of these rows is a choice by labels of the test rows "
+    "(oracle); `featcache choose` prints the settings that validators choose without such labels."
+)
+
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
 
 
@@ -59,6 +64,7 @@ def notes(
     loud = [
         *([experiment.note] if experiment.note else []),
         *([f"CHANGED SETTINGS: {', '.join(experiment.settings)} (--set)."] if experiment.settings else []),
+        *([SWEPT] if experiment.swept else []),
         *_untrained(rows),
         *_seen(experiment, rows),
         *_leaks(rows),
