@@ -39,7 +39,7 @@ RUNS = tuple(
 ) + (start,)
 """
 GRID = ("--only", "RNA", "--seeds", "0..1", "--grid", "method.lambda_g=0.1,1")
-SEARCH = ("--only", "RNA", "--seeds", "0..1", "--search", "tpe:10", "--range", "method.lambda_g=0.01..10,log")
+SEARCH = ("--only", "RNA", "--seeds", "0..1", "--search", "tpe:5", "--range", "method.lambda_g=0.01..10,log")
 
 
 @pytest.fixture(scope="module")
