@@ -59,6 +59,7 @@ class _Path(click.Path):
 
 
 PATH = _Path(path_type=Path)
+Words = tuple[str, ...]  #: the values of an option that may be repeated
 
 
 class Commands(click.Group):
@@ -216,31 +217,59 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_job(
-        experiment: str,
-        stores: Path | None,
-        runs: Path,
-        settings: tuple[str, ...],
-        seeds: str | None,
-        only: tuple[str, ...],
-        **own_options: Any,
+        experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
     ) -> None:
-        from pipelines import experiments
+        grid = own.pop("grid", ())  # of commands with `grid_option`
+        job = _job(experiment, stores, runs, settings, seeds, only)
+        command(_swept(job, grid) if grid else job, **own)
 
-        grid = own_options.pop("grid", ())
-        chosen = experiments.load(experiment).changed(settings, seeds, only)
-        if grid:
-            chosen = experiments.swept(chosen, experiments.parse_grid(grid))
-        if stores is None:
-            is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
-            stores = Path(experiment).parent if is_folder else Path("stores")
-        typed = {"stores": [stores], "runs": [runs], "set": settings, "grid": grid, "only": only}
-        typed["seeds"] = [seeds] if seeds else []
-        words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
-        chosen = replace(chosen, arguments=" ".join([quote(experiment), *words]))
-        command(Job(chosen, stores, runs), **own_options)
+    return _with_options(with_job, click.argument("experiment"))
 
+
+def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a Job, for any number of experiments.
+
+    The command receives the list of Jobs, and as `folders` the given folders of stores (None: not given) and runs.
+    """
+
+    @wraps(command)
+    def with_job(
+        experiments: Words, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
+    ) -> None:
+        jobs = [_job(experiment, stores, runs, settings, seeds, only) for experiment in dict.fromkeys(experiments)]
+        if not jobs and (settings or seeds or only):
+            raise click.UsageError("--set, --seeds and --only change an experiment; name one")
+        command(jobs, folders=(stores, runs), **own)
+
+    return _with_options(with_job, click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
+
+
+def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words) -> Job:
+    """Load an experiment and change it as the options say; stores: None for the default folder."""
+    from pipelines import experiments
+
+    chosen = experiments.load(experiment).changed(settings, seeds, only)
+    if stores is None:
+        is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
+        stores = Path(experiment).parent if is_folder else Path("stores")
+    typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
+    words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
+    return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs)
+
+
+def _swept(job: Job, grid: Words) -> Job:
+    """Return a job with a row for each setting of a grid."""
+    from pipelines import experiments
+
+    words = [job.experiment.arguments, *(f"--grid {quote(text)}" for text in grid)]
+    experiment = replace(job.experiment, arguments=" ".join(words))
+    return replace(job, experiment=experiments.swept(experiment, experiments.parse_grid(grid)))
+
+
+def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
+    """Add the argument, then the options of a Job."""
     options = [
-        click.argument("experiment"),
+        argument,
         click.option(
             "--stores",
             type=PATH,
@@ -252,5 +281,5 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),
     ]
     for option in reversed(options):
-        with_job = option(with_job)
-    return with_job
+        command = option(command)
+    return command

@@ -6,9 +6,11 @@ eval mode: per modality the mean L2 norm of the features that enter the classifi
 the tested domain, and their coefficient of variation over modalities.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +21,34 @@ from featcache.errors import ConfigError
 from featcache.leaks import leaks
 from heads.methods import Method
 from heads.nets import Net
-from pipelines.config import fidelity
-from pipelines.data.opening import Opened
+from pipelines import tasks
+from pipelines.config import RunConfig, fidelity
+from pipelines.data.opening import Opened, open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.results import Measurement, Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms, stuck
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import NotTrainedError, Run, digest
 
+MEANING = 1  #: raised when a metric begins to mean something else under the same name: earlier results are out of date
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
 Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
+Opening = Callable[[RunConfig, Path, str], Opened]  #: opens the data of a run, as `open_run` does
+Measured = tuple[dict[str, float], list[str]]  #: metric -> value, and the class that all test rows are given (`stuck`)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run with its weights and the data that it is tested on, ready to be measured."""
+
+    run: Run
+    truth: dict[str, Labels]  #: label -> class numbers of the test rows, {} in retrieval
+    opened: Opened
+    method: Method
+    files: str  #: digest of the run's files (`runs.digest`)
 
 
 def evaluate(
@@ -44,26 +61,62 @@ def evaluate(
     """All metrics of a finished run except A-distances; NotTrainedError if the data that the run read have changed.
 
     row: name of the table row (default: the row that the run was trained for). A run's id does not depend on its row,
-    so experiments share runs.
+    so experiments share runs. `evaluate_all` (engine.py) evaluates many runs.
     """
-    run = Run.open(folder)
-    task, truth = run.config.task, _truth(run, stores)
-    opened, method = run.opened(stores, device), run.method(device)
-    score = _score(run, truth, method.net)
-    values = accuracies(run, score) | validator_scores(run, score)
-    if not task.no_norms:
-        values |= norms(method, opened)
-    given = stuck(method, _outputs(run, _selected(run, score)[-1]), opened)
-    return _results(run, opened, experiment, row, values, tuple(given))
+    return measure(trained(folder, stores, device), "test", experiment, row)
 
 
 def distances(
     folder: Path, stores: Path, experiment: str = "", device: str = "cpu", row: str | None = None
 ) -> list[Result]:
     """A-distances (`embeddings.a_distances`) of a finished retrieval run, in seconds; arguments as in `evaluate`."""
-    run = Run.open(folder)
-    opened, method = run.opened(stores, device), run.method(device)
-    return _results(run, opened, experiment, row, a_distances(method, opened))
+    return measure(trained(folder, stores, device), "a_distance", experiment, row)
+
+
+def trained(
+    folder: Path, stores: Path, device: str = "cpu", opening: Opening = open_run, like: "Trained | None" = None
+) -> Trained:
+    """Open a finished run; NotTrainedError if it is damaged, or if the data that it read have changed.
+
+    opening: the function that opens the data. like: a run that needs its method no more; this run's weights go into it
+    where both have the same settings and spec, because building a method takes longer than using it.
+    """
+    files, run = digest(folder), Run.open(folder)
+    truth = _truth(run, stores)
+    opened = run.ready(opening(run.config, stores, device))
+    return Trained(run, truth, opened, run.method(device, (like.run, like.method) if like else None), files)
+
+
+def measure(it: Trained, kind: str, experiment: str = "", row: str | None = None) -> list[Result]:
+    """Return the results of one of the KINDS of measurement; experiment and row as in `evaluate`."""
+    values, given = KINDS[kind](it)
+    measurement = Measurement(described(kind, it.run.config.task.name), it.files, len(values))
+    return _results(it.run, it.opened, experiment, row, values, given, measurement)
+
+
+def _on_test_rows(it: Trained) -> Measured:
+    score = _score(it.run, it.truth, it.method.net)
+    values = accuracies(it.run, score) | validator_scores(it.run, score)
+    if not it.run.config.task.no_norms:
+        values |= norms(it.method, it.opened)
+    return values, stuck(it.method, _outputs(it.run, _selected(it.run, score)[-1]), it.opened)
+
+
+def _a_distances(it: Trained) -> Measured:
+    return a_distances(it.method, it.opened), []
+
+
+KINDS = {"test": _on_test_rows, "a_distance": _a_distances}  #: kinds of measurement: name -> function
+
+
+@cache
+def described(kind: str, task: str) -> str:
+    """Return the kind of a measurement with a digest of everything that it measures on the runs of a task.
+
+    Results of a version that measures other things, or writes other fields, are out of date.
+    """
+    names = [MEANING, *sorted(tasks.load(task).metrics), *sorted(VALIDATORS), *(each.name for each in fields(Result))]
+    return f"{kind} {sha256(json.dumps(names).encode()).hexdigest()[:8]}"
 
 
 def _leaks(opened: Opened) -> tuple[str, ...]:
@@ -80,11 +133,21 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
 
 
 def _results(
-    run: Run, opened: Opened, experiment: str, row: str | None, values: dict[str, float], given: tuple[str, ...] = ()
+    run: Run,
+    opened: Opened,
+    experiment: str,
+    row: str | None,
+    values: dict[str, float],
+    given: list[str],
+    measurement: Measurement,
 ) -> list[Result]:
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
     limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
+    content, leaked, left_out = config.to_json(), _leaks(opened), tuple(map(str, opened.left_out))
+    trained_on = {
+        m: training_data.words(training_data.of(store.recipe, store.facts)) for m, store in opened.stores.items()
+    }
     return [
         Result(
             run=config.id,
@@ -102,18 +165,16 @@ def _results(
             untrained=run.facts.untrained,
             recipes=run.facts.recipes,
             read=run.facts.read,
-            config=config.to_json(),
+            config=content,
             version=featcache.__version__,
             collapsed=run.facts.collapsed,
-            leaks=_leaks(opened),
-            one_class=given,
+            leaks=leaked,
+            one_class=tuple(given),
             tier=run.facts.tier,
-            trained_on={
-                m: training_data.words(training_data.of(store.recipe, store.facts))
-                for m, store in opened.stores.items()
-            },
+            trained_on=trained_on,
             classified=True,
-            limits=(*map(str, opened.left_out), *limits),
+            limits=(*left_out, *limits),
+            measurement=measurement,
         )
         for metric, value in values.items()
     ]

@@ -8,9 +8,9 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,20 @@ from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"')  #: run and metric of a line
+UNWRITTEN = ("leaks", "one_class", "measurement")  #: keys that a line does not have if their values are empty
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The measurement that a result is a part of. Its lines are written together, and are equal in this.
+
+    A run is not measured again while all lines of its latest measurement are there and nothing has changed.
+    """
+
+    kind: str  #: a name of the measurement, and a digest of everything that it measures
+    files: str  #: digest of the run's files; "" in a folder of an earlier version, which has no digests
+    lines: int  #: number of its lines
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Result:
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
+    measurement: Measurement | None = None  #: None if the result is of an earlier version; then it is not written
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,69 @@ class _Config:
 
     manifest: str = ""
     feeds: dict[str, _Feed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Line:
+    """The parts of a result that have nothing to do with its metric."""
+
+    run: str
+    experiment: str
+    row: str
+    metric: str
+    read: dict[str, str]
+    collapsed: tuple[str, ...] = ()
+    one_class: tuple[str, ...] = ()
+    measurement: Measurement | None = None
+
+
+@dataclass
+class Earlier:
+    """The results that a file has of one run, without their numbers."""
+
+    last: Line  #: its last line
+    latest: dict[str, Measurement | None] = field(default_factory=dict)  #: metric -> the measurement of its last line
+    lines: dict[Measurement, Line] = field(default_factory=dict)  #: measurement -> one of its lines
+
+    def whole(self, kind: str, files: str) -> Line | None:
+        """Return a line of the measurement of this kind on these files of the run, if all its lines are there."""
+        for measurement, line in self.lines.items():
+            count = sum(each == measurement for each in self.latest.values())
+            if (measurement.kind, measurement.files, measurement.lines) == (kind, files, count):
+                return line
+        return None
+
+
+def earlier(path: Path) -> dict[str, Earlier]:
+    """Read what a file has of each run, by its id; {} if there is no file. Damaged lines count as missing.
+
+    Numbers are not kept, because the file may have the results of thousands of runs.
+    """
+    found: dict[str, Earlier] = {}
+    for text in _lines(path) if path.exists() else ():
+        with suppress(ValueError, ConfigError):
+            line = schema.parse(_checked(text), Line, "", newer=True)
+            run = found.setdefault(line.run, Earlier(line))
+            run.last = line
+            run.latest[line.metric] = line.measurement
+            if line.measurement:
+                run.lines[line.measurement] = line
+    return found
+
+
+def renamed(path: Path, names: Mapping[str, tuple[str, str]]) -> list[Result]:
+    """Return the latest results of some runs under other names. names: id of a run -> its experiment and table row."""
+    latest: dict[tuple[str, str], Result] = {}
+    for line in _lines(path):
+        with suppress(ValueError, ConfigError):
+            result = _parse(_checked(line))
+            if result.run in names:
+                latest[result.run, result.metric] = result
+    moved = []
+    for result in latest.values():
+        experiment, row = names[result.run]
+        moved.append(replace(result, experiment=experiment, row=row, config={**result.config, "row": row}))
+    return moved
 
 
 def append(path: Path, results: Iterable[Result]) -> None:
@@ -96,8 +173,8 @@ def append(path: Path, results: Iterable[Result]) -> None:
 
 
 def _line(result: Result) -> str:
-    data = asdict(result)
-    line = json.dumps({key: value for key, value in data.items() if value or key not in ("leaks", "one_class")})
+    data = vars(result) | {"measurement": asdict(result.measurement) if result.measurement else None}
+    line = json.dumps({key: value for key, value in data.items() if value or key not in UNWRITTEN})
     return f'{line[:-1]}{CHECKSUM.decode()}{crc32c(line.encode()):08x}"}}'
 
 
@@ -113,7 +190,7 @@ def read(path: Path) -> Results:
     A later line replaces an earlier one of the same run and metric, also a damaged one.
     """
     try:
-        lines = _content(path).split(b"\n")
+        lines = list(_lines(path))
     except FileNotFoundError:
         raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
     latest: dict[tuple[str, str], Result] = {}
@@ -176,12 +253,19 @@ def _checked(line: bytes) -> bytes:
     return line
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of the file, without the half of a line that another process is appending now."""
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that the file has now, without the half of a line that another process is appending."""
     with regular(path, ConfigError).open("rb") as file:
         with suppress(FeatcacheError):  # a file system without locks, where nothing can be appended either
             flock(file, fcntl.LOCK_SH)
-        return file.read()
+        left = os.fstat(file.fileno()).st_size
+        with suppress(FeatcacheError):
+            flock(file, fcntl.LOCK_UN)
+        for line in file:
+            if left <= 0:
+                return
+            yield line[:left].removesuffix(b"\n")
+            left -= len(line)
 
 
 def _parse(line: bytes) -> Result:

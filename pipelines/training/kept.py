@@ -117,6 +117,22 @@ def with_weights(build: Callable[[], Method], weights: dict[str, Tensor]) -> Met
         raise ConfigError(f"no net can be built by the run's settings ({str(error)[:200]!r})") from None
     finally:
         hook.remove()
+    _check_fit(expected, weights)
+    return loaded(build(), weights)
+
+
+def loaded(method: Method, weights: dict[str, Tensor]) -> Method:
+    """Give a method these weights, and return it; ConfigError unless they fit and are finite."""
+    _check_fit(method.state_dict(), weights)
+    method.load_state_dict(weights)
+    for name, parameter in method.named_parameters():
+        if parameter.numel() and not torch.stack(parameter.aminmax()).isfinite().all():  # NaN and inf are in both
+            raise ConfigError(f"{name} has values that are not finite")
+    return method
+
+
+def _check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Raise ConfigError unless the weights have the expected names, shapes and kinds of number."""
     if different := sorted(expected.keys() ^ weights.keys()):
         raise ConfigError(
             f"its weights are not those of the run's net and method; they differ in {first(different, 3)}"
@@ -125,9 +141,3 @@ def with_weights(build: Callable[[], Method], weights: dict[str, Tensor]) -> Met
         shape, stored = tuple(value.shape), tuple(weights[name].shape)
         if shape != stored or value.is_floating_point() != weights[name].is_floating_point():
             raise ConfigError(f"{name} has {weights[name].dtype} {stored}, and the run's settings need {shape}")
-    method = build()
-    method.load_state_dict(weights)
-    for name, parameter in method.named_parameters():
-        if not parameter.isfinite().all():
-            raise ConfigError(f"{name} has values that are not finite")
-    return method

@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
 from pipelines.measures.validators import VALIDATORS
-from pipelines.training.kept import read_outputs, read_weights, with_weights
+from pipelines.training.kept import loaded, read_outputs, read_weights, with_weights
 from pipelines.training.outputs import looked_elsewhere
 
 T = TypeVar("T")
@@ -151,11 +152,25 @@ class Run:
             lambda path: [schema.parse(line, LogLine, f"line {k}") for k, line in enumerate(_lines(path), 1)],
         )
 
-    def method(self, device: str = "cpu") -> Method:
-        """The trained method, in eval mode. It reads features as the run prepares them (`opened`)."""
-        (weights, _), spec = self.weights, self.facts.spec
-        method = _sound(self.folder / "head.pt", lambda _: with_weights(lambda: build(self.config, spec), weights))
-        return method.to(device).eval()
+    def method(self, device: str = "cpu", like: "tuple[Run, Method] | None" = None) -> Method:
+        """The trained method, in eval mode. It reads features as the run prepares them (`ready`).
+
+        like: another run and its method. A run of the same settings and spec needs no new one: that method gets its
+        weights, and is returned.
+        """
+        (weights, _), spec, config = self.weights, self.facts.spec, self.config
+
+        def load(_: Path) -> Method:
+            if like and like[0].settings == self.settings:
+                return loaded(like[1], weights)
+            return with_weights(lambda: build(config, spec), weights)
+
+        return _sound(self.folder / "head.pt", load).to(device).eval()
+
+    @property
+    def settings(self) -> tuple[Any, Any, Spec]:
+        """Everything that its method is built from, except the weights."""
+        return self.config.method, self.config.net, self.facts.spec
 
     @property
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -180,8 +195,11 @@ class Run:
 
     def opened(self, stores: Path, device: str = "cpu") -> Opened:
         """Open the data that the run read, prepared with its units; NotTrainedError if the data have changed."""
-        opened = open_run(self.config, stores, device)
-        if changed := changes(self, fingerprints(opened, self.folder.parent)):
+        return self.ready(open_run(self.config, stores, device))
+
+    def ready(self, opened: Opened) -> Opened:
+        """Return the opened data after giving them the run's units; NotTrainedError if the data have changed."""
+        if changed := changes(self.facts.read, fingerprints(opened, self.folder.parent)):
             raise NotTrainedError(f"{changed} has changed since run {self.config.id} was made; train it again")
         self.check_spec(opened)
         if opened.prepare:
@@ -197,6 +215,11 @@ def _version(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return s.st_ino, s.st_ctime_ns
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder has a file of a run, and is not the scratch folder of one."""
+    return not folder.name.startswith(".") and any((folder / name).is_file() for name in FILES)
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -224,6 +247,20 @@ def _check_sums(folder: Path, names: Iterable[str]) -> bool:
     for name in names:
         _sound(folder / name, check)
     return True
+
+
+def digest(folder: Path) -> str:
+    """Digest of the files of a run's folder; "" if one is missing or damaged, and in folders of earlier versions.
+
+    Only files that were written after SHA256SUMS are read.
+    """
+    try:
+        made = (folder / sums.NAME).stat().st_mtime_ns
+        later = [name for name in FILES if (folder / name).stat().st_mtime_ns > made]
+        _check_sums(folder, later)
+        return sha256((folder / sums.NAME).read_bytes()).hexdigest()[:16]
+    except (OSError, NotTrainedError):
+        return ""
 
 
 def write_sums(folder: Path) -> None:
@@ -341,9 +378,9 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
     return read
 
 
-def changes(run: Run, read: dict[str, str]) -> str:
-    """Names of the things that have changed since the run read them, as text; "" if none has."""
-    return ", ".join(name for name in read if run.facts.read.get(name) != read[name])
+def changes(earlier: dict[str, str], now: dict[str, str]) -> str:
+    """Names of the things whose fingerprints differ, as text; "" if none does."""
+    return ", ".join(name for name in now if earlier.get(name) != now[name])
 
 
 def out_of_date(folder: Path, read: dict[str, str]) -> str:
@@ -351,7 +388,7 @@ def out_of_date(folder: Path, read: dict[str, str]) -> str:
     if not folder.exists():
         return "new"
     try:
-        changed = changes(Run.open(folder), read)
+        changed = changes(Run.open(folder).facts.read, read)
     except ConfigError as error:
         return f"trained again, because {str(error).partition(';')[0]}"
     return f"trained again, because these have changed: {changed}" if changed else ""
