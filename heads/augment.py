@@ -1,6 +1,6 @@
 """Augmented views of a batch of skeletons: sheared, cropped in time, parts of the body masked.
 
-Each row has its own random draw, from torch's global stream. A view has the shape of its input, and a body of zeros
+Each row has its own random draw. A view has the shape of its input, and a body of zeros
 stays a body of zeros. Sources: CrosSCLR [Li et al. 2021] and CoDT's code for shear and crop; CoDT's supplement, Sec.
 5.1, for their strengths and the mask.
 
@@ -10,12 +10,13 @@ Shapes: x is (B, 3, T, V, M): B rows, 3 coordinates, T frames, V joints, M bodie
 import torch
 from torch import Tensor
 
+from heads import noise
 from heads.skeletons import skeleton
 
 
 def shear(x: Tensor, beta: float) -> Tensor:
     """Return R x of every joint, with one R per row: ones on its diagonal, uniform in [-beta, beta] elsewhere."""
-    R_BCC = beta * (2 * torch.rand(len(x), 3, 3, device=x.device, dtype=x.dtype) - 1)
+    R_BCC = beta * (2 * noise.uniform(len(x), 3, 3, like=x) - 1)
     R_BCC.diagonal(dim1=1, dim2=2).fill_(1)
     return (R_BCC @ x.flatten(2)).view_as(x)
 
@@ -27,7 +28,7 @@ def crop(x: Tensor, gamma: int) -> Tensor:
     """
     T = x.shape[2]
     longest = T // gamma
-    first_B = torch.randint(-longest, longest + 1, (len(x),), device=x.device)
+    first_B = noise.integers(-longest, longest + 1, len(x), device=x.device)
     at_BT = mirrored(first_B[:, None] + torch.arange(T, device=x.device), T)
     return x.gather(2, at_BT[:, None, :, None, None].expand_as(x))
 
@@ -46,7 +47,7 @@ def mask_parts(x: Tensor, p: float) -> Tensor:
     """Set each of the five parts of each body to 0 in each frame with probability p, as CoDT's code does."""
     B, _, T, V, M = x.shape
     parts = skeleton(V).parts
-    kept_BTPM = torch.rand(B, T, len(parts), M, device=x.device) >= p
+    kept_BTPM = noise.uniform(B, T, len(parts), M, like=x) >= p
     part_V = torch.empty(V, dtype=torch.int64)
     for number, joints in enumerate(parts):
         part_V[joints] = number

@@ -36,7 +36,18 @@ class Side:
 
     def has(self, modality: str) -> Tensor:
         """Return a mask of the rows with at least one window of the modality -> (B,) bool."""
-        return self.present[modality].any(1)
+        present_BT = self.present[modality]
+        return present_BT[:, 0] if present_BT.shape[1] == 1 else present_BT.any(1)
+
+
+def joined(s: Side, t: Side) -> Side | None:
+    """Return the rows of two sides as one side, without labels; None if modalities or numbers of windows differ."""
+    if any(s.x[m].shape[1:] != t.x[m].shape[1:] if m in t.x else True for m in s.x) or len(s.x) != len(t.x):
+        return None
+    x, present = (
+        {m: torch.cat([of_s[m], of_t[m]]) for m in of_s} for of_s, of_t in ((s.x, t.x), (s.present, t.present))
+    )
+    return Side(x, present, {}, torch.cat([s.domain, t.domain]), torch.cat([s.index, t.index]))
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,15 @@ def dropout(x: Tensor, p: float) -> Tensor:
     if p == 0:
         return x
     bits, narrow = (8, torch.uint8) if (p * 256).is_integer() else (16, torch.int16)
-    dropped = round(p * 2**bits)  # of 2^bits values
+    dropped = min(round(p * 2**bits), 2**bits - 1)  # of 2^bits values
 
     def draw(generator: Generator | None) -> Tensor:
         words = torch.empty(-(-x.numel() * bits // 64), dtype=torch.int64, device=x.device)
         return words.random_(-(2**63), None, generator=generator).view(narrow)[: x.numel()].view(x.shape)
 
     least = dropped if narrow is torch.uint8 else dropped - 2**15
-    return x * (_draw[-1](draw) >= least) * (1 / (1 - dropped / 2**bits))
+    kept = (_draw[-1](draw) >= least).to(x.dtype)
+    return x * (kept * (1 / (1 - dropped / 2**bits)))
 
 
 class Dropout(nn.Module):

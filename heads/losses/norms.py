@@ -28,14 +28,16 @@ class Norms(NamedTuple):
 def mean_norms(f_BD: Tensor, in_BG: Tensor) -> Norms:
     """Return the mean L2 norm of the rows in each group. in_BG (B, G) bool: a row may be in several groups, or in none.
 
+    Both may have further axes in front.
+
     >>> import torch
     >>> f, everyone = torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.ones(2, 1, dtype=torch.bool)
     >>> mean_norms(f, everyone).h
     tensor([3.])
     """
-    h_B = f_BD.norm(dim=1)
-    rows_G = in_BG.sum(0)
-    return Norms(((h_B[:, None] * in_BG).sum(0) / rows_G.clamp_min(1)).clamp_min(EPS), rows_G > 0)
+    h_B = f_BD.norm(dim=-1)
+    rows_G = in_BG.sum(-2)
+    return Norms(((h_B[..., None] * in_BG).sum(-2) / rows_G.clamp_min(1)).clamp_min(EPS), rows_G > 0)
 
 
 def relative_norm(u: Norms, v: Norms) -> Tensor:

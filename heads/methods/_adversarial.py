@@ -28,18 +28,15 @@ def domain_loss(
 
     Layers before h get its gradient times -coefficient; D gets the whole gradient. A bool weight marks rows that count.
     """
-    z_S2, z_T2 = D(reverse(torch.cat([h_SI, h_TI]), coefficient)).split([len(h_SI), len(h_TI)])
-    return side_loss(z_S2, z_T2, weight_S, weight_T)
+    return side_loss(D(reverse(torch.cat([h_SI, h_TI]), coefficient)), weight_S, weight_T)
 
 
-def side_loss(z_S2: Tensor, z_T2: Tensor, weight_S: Tensor, weight_T: Tensor) -> Tensor:
-    """Return the same loss, given a discriminator's logits.
+def side_loss(z_B2: Tensor, weight_S: Tensor, weight_T: Tensor) -> Tensor:
+    """Return the same loss, given a discriminator's logits of the rows of both sides.
 
-    >>> certain, none = torch.tensor([[9.0, -9.0]]), torch.zeros(1)
-    >>> side_loss(0 * certain, certain, torch.ones(1), none)   # log 2: the second row does not count
+    >>> side_loss(torch.tensor([[0.0, 0.0], [9.0, -9.0]]), torch.ones(1), torch.zeros(1))   # the second row counts 0
     tensor(0.6931)
     """
-    z_B2 = torch.cat([z_S2, z_T2])
     d_B = torch.cat([torch.zeros_like(weight_S, dtype=torch.long), torch.ones_like(weight_T, dtype=torch.long)])
     weight_B = torch.cat([weight_S, weight_T]).to(z_B2)
     total = weight_B.sum()

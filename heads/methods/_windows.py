@@ -14,20 +14,24 @@ from heads.nets import Net
 
 def window_features(net: Net, side: Side) -> dict[str, Tensor]:
     """Return modality -> (B, T, D): each window encoded as one clip; zeros for absent windows."""
-    f = {}
-    for m, x in side.x.items():
-        B, T = x.shape[:2]
-        domain, index = (per_row.repeat_interleave(T) for per_row in (side.domain, side.index))
-        windows = replace(
-            side,
-            x={m: x.flatten(0, 1)[:, None]},
-            present={m: side.present[m].flatten()[:, None]},
-            y={},
-            domain=domain,
-            index=index,
-        )
-        f[m] = net.encode(windows)[m].reshape(B, T, -1)
-    return f
+    return {m: net.encode(windows(side, m))[m].unflatten(0, x.shape[:2]) for m, x in side.x.items()}
+
+
+def window_features_both(net: Net, s: Side, t: Side) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return `window_features` of both sides, each modality of both encoded at once where the net can do so."""
+    f_s = window_features(net, replace(s, x={m: x for m, x in s.x.items() if m not in t.x}))
+    f_t = window_features(net, replace(t, x={m: x for m, x in t.x.items() if m not in s.x}))
+    for m in (m for m in s.x if m in t.x):
+        both = net.encode_both(windows(s, m), windows(t, m))
+        f_s[m], f_t[m] = (f[m].unflatten(0, side.x[m].shape[:2]) for f, side in zip(both, (s, t), strict=True))
+    return {m: f_s[m] for m in s.x}, {m: f_t[m] for m in t.x}
+
+
+def windows(side: Side, m: str) -> Side:
+    """Return the windows of a modality as clips of one window (B T,), without labels."""
+    domain, index = (per_row.repeat_interleave(side.x[m].shape[1]) for per_row in (side.domain, side.index))
+    present = {m: side.present[m].flatten()[:, None]}
+    return Side({m: side.x[m].flatten(0, 1)[:, None]}, present, {}, domain, index)
 
 
 def mean_windows(f_BTD: Tensor, present_BT: Tensor) -> Tensor:

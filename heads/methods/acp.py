@@ -118,7 +118,7 @@ class Acp(Method):
         """Return L_R on the source, and the terms whose λ is not 0."""
         assert isinstance(self.net, Retrieval)  # `tasks`
         p, (s, t) = self.params, batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         terms = self.net.loss(f_s, s, p.reduction)
         v_s, v_t = rows_of(self.spec, s, "visual"), rows_of(self.spec, t, "visual")
         if p.lambda_s:

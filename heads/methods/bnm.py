@@ -41,7 +41,7 @@ class Bnm(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_bnm on the target."""
         s, t = batch.both()
-        z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
+        z_s, z_t = self.net.classify_both(*self.net.encode_both(s, t))
         norms = torch.stack([nuclear_norm(z_BK.softmax(1)) for z_BK in z_t.values()])
         return {"L_C": label_cross_entropy(z_s, s.y), "L_bnm": -self.params.lambda_bnm * norms.sum()}
 

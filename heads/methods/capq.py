@@ -85,9 +85,9 @@ class Capq(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_R on the source, and the same loss on the target with its pseudo-captions."""
         s, t = batch.both()
-        L_R = self.net.loss(self.net.encode(s), s)
         captioned = self.captioned(t)
-        L_pl = self.net.loss(self.net.encode(captioned), captioned)["L_R"]
+        f_s, f_t = self.net.encode_both(s, captioned)
+        L_R, L_pl = self.net.loss(f_s, s), self.net.loss(f_t, captioned)["L_R"]
         return {**L_R, "L_pl": self.params.lambda_pl * dann(progress) * L_pl}
 
     def captioned(self, t: Side) -> Side:

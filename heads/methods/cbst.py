@@ -76,15 +76,14 @@ class Cbst(Method):
         s, t = batch.both()
         everyone = torch.ones_like(s.index, dtype=torch.bool)
         y_t = dict(zip(self.spec.classes, self.labels[t.index].unbind(1), strict=True))
-        L_C = self.classified(s, s.y, dict.fromkeys(y_t, everyone))
-        L_st = self.classified(
-            t, {label: y_B.clamp_min(0) for label, y_B in y_t.items()}, {label: y_B >= 0 for label, y_B in y_t.items()}
-        )
+        f_s, f_t = self.net.encode_both(s, t)
+        L_C = self.cross_entropy(s, f_s, s.y, dict.fromkeys(y_t, everyone))
+        labelled = {label: y_B >= 0 for label, y_B in y_t.items()}
+        L_st = self.cross_entropy(t, f_t, {label: y_B.clamp_min(0) for label, y_B in y_t.items()}, labelled)
         return {"L_C": L_C, "L_st": self.params.lambda_st * L_st}
 
-    def classified(self, side: Side, y: dict[str, Tensor], rows: dict[str, Tensor]) -> Tensor:
+    def cross_entropy(self, side: Side, f: dict[str, Tensor], y: dict[str, Tensor], rows: dict[str, Tensor]) -> Tensor:
         """Return Σ_label of the mean cross entropy over rows[label] (B,); per_modality adds that of each modality."""
-        f = self.net.encode(side)
         streams = [(self.net.classify(f), torch.ones_like(side.index, dtype=torch.bool))]
         if self.params.per_modality:
             streams += [(self.net.classify({m: f[m]}), side.has(m)) for m in side.x]

@@ -62,8 +62,8 @@ class Cdan(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_d between the sides."""
         s, t = batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
-        z_s, z_t = self.net.classify(f_s), self.net.classify(f_t)
+        f_s, f_t = self.net.encode_both(s, t)
+        z_s, z_t = self.net.classify_both(f_s, f_t)
         L_C = label_cross_entropy(z_s, s.y)
 
         coefficient = self.params.lambda_d * dann(progress)

@@ -60,7 +60,7 @@ class CdanKeels(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_R on the source, L_d between the clips of both sides."""
         s, t = batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         h_SI, h_TI = self.given_keel(s, f_s), self.given_keel(t, f_t)
         in_S, in_T = (rows_of(self.spec, side, "visual") for side in (s, t))
         L_d = domain_loss(self.discriminator, h_SI, h_TI, in_S, in_T, self.params.lambda_d * dann(progress))

@@ -61,7 +61,8 @@ class Cia(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_d between the sides, both after the exchange."""
         s, t = batch.both()
-        g_s, g_t = self.features(s), self.features(t)
+        f_s, f_t = self.net.encode_both(s, t)
+        g_s, g_t = self.exchanged(s, f_s), self.exchanged(t, f_t)
         L_C = label_cross_entropy(self.net.classify(g_s), s.y)
         coefficient = self.params.lambda_d * dann(progress)
         each = [domain_loss(self.D[m], g_s[m], g_t[m], s.has(m), t.has(m), coefficient) for m in shared(s, t)]
@@ -69,7 +70,11 @@ class Cia(Method):
 
     def features(self, side: Side) -> dict[str, Tensor]:
         """Return the features after the exchange: modality -> g_m (B, D), zeros in the rows that lack the modality."""
-        f = {m: f_BD for m, f_BD in self.net.encode(side).items() if m in side.x}
+        return self.exchanged(side, self.net.encode(side))
+
+    def exchanged(self, side: Side, f: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Map f_m to g_m."""
+        f = {m: f_BD for m, f_BD in f.items() if m in side.x}
         g = dict(f)
         for k, m in permutations(f, 2):
             s_BD = self.V[f"{k}:{m}"](torch.cat([f[m], f[k]], 1)).sigmoid()

@@ -50,6 +50,7 @@ import torch
 from torch import Tensor, nn, stack
 from torch.nn.functional import adaptive_avg_pool3d, cross_entropy, mse_loss, normalize
 
+from heads import noise
 from heads.augment import crop, mask_parts, shear
 from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.cluster import spherical_kmeans
@@ -121,7 +122,7 @@ class Codt(Method):
         net.encoder["B1"].requires_grad_(bool(p.lambda_cont) or self.clusters)
         if p.lambda_dec:
             C, _, V, _ = spec.shapes[net.feeds["B0"]]
-            self.decoder = nn.Sequential(nn.Linear(D, D), nn.ReLU(), nn.Dropout(0.5), nn.Linear(D, C * V))
+            self.decoder = nn.Sequential(nn.Linear(D, D), nn.ReLU(), noise.Dropout(0.5), nn.Linear(D, C * V))
             self.decoder.apply(draw_weights)
         if p.lambda_cont:
             self.projection = nn.Linear(D, p.projection_dim)
@@ -131,7 +132,7 @@ class Codt(Method):
             self.target.requires_grad_(p.lambda_cls > 0 or p.variant != "pf")
         self.teacher = nn.ModuleDict(copy.deepcopy(self.students())).requires_grad_(False)
         for module in () if p.teacher_dropout else self.teacher.modules():
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, noise.Dropout):
                 module.p = 0.0
 
         self.remembered = [branch for branch in net.feeds if branch in self.teacher]

@@ -43,7 +43,7 @@ class Coral(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_coral between the sides."""
         p, (s, t) = self.params, batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         gaps = (coral, mean_gap) if p.mean_term else (coral,)
         each = [gap(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values() for gap in gaps]
         return {**self.net.loss(f_s, s), "L_coral": p.lambda_coral * torch.stack(each).sum()}

@@ -57,9 +57,10 @@ class Daaa(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source; L_d and L_c between the sides."""
         p, (s, t) = self.params, batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
-        L_C = label_cross_entropy(self.net.classify(f_s), s.y)
-        y_t = {label: z_BK.argmax(1) for label, z_BK in self.net.classify(f_t).items()}
+        f_s, f_t = self.net.encode_both(s, t)
+        z_s, z_t = self.net.classify_both(f_s, f_t)
+        L_C = label_cross_entropy(z_s, s.y)
+        y_t = {label: z_BK.argmax(1) for label, z_BK in z_t.items()}
         coefficient = p.lambda_d * dann(progress)
         L_d = L_c = L_C.new_zeros(())
         for m in shared(s, t):

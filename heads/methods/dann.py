@@ -49,7 +49,7 @@ class Dann(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_d between the sides."""
         s, t = batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         coefficient = self.params.lambda_d * dann(progress)
         pairs = aligned(self.spec, s, f_s, t, f_t)
         each = [domain_loss(self.D[m], *pair, coefficient) for m, pair in pairs.items()]

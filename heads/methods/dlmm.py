@@ -99,7 +99,7 @@ class Dlmm(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C, L_C_m of each single modality, L_t on the chosen rows of the target."""
         s, t = batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         alone = [label_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
         y_BJ, chosen_BJM = self.labels[t.index], self.chosen[t.index]
         taught = []

@@ -31,7 +31,7 @@ class Entropy(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_ent on the target."""
         s, t = batch.both()
-        z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
+        z_s, z_t = self.net.classify_both(*self.net.encode_both(s, t))
         h_t = torch.stack([entropy(z_BK.softmax(1)).mean() for z_BK in z_t.values()])
         return {"L_C": label_cross_entropy(z_s, s.y), "L_ent": self.params.lambda_ent * h_t.sum()}
 

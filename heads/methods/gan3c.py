@@ -40,6 +40,7 @@ from torch import Tensor, nn, stack
 from torch.nn import Parameter
 from torch.nn.functional import softplus
 
+from heads import noise
 from heads.batch import Batch, Side, Spec, Sweep
 from heads.losses.entropy import entropy
 from heads.losses.supervised import label_cross_entropy
@@ -127,12 +128,13 @@ class Gan3c(Method):
     def generate(self, t: Side) -> Side:
         """Generate as many clips as t has, with random labels; they lack the windows and modalities that t lacks."""
         B, device = len(t.index), t.index.device
-        y = {label: torch.randint(K, (B,), device=device) for label, K in self.spec.classes.items()}
+        y = {label: noise.integers(0, K, B, device=device) for label, K in self.spec.classes.items()}
         one_hot_BK = [
             y_B[:, None] == torch.arange(K, device=device)
             for y_B, K in zip(y.values(), self.spec.classes.values(), strict=True)
         ]
-        g_BI = self.G(torch.cat([torch.randn(B, self.params.noise, device=device), *one_hot_BK], 1))
+        z_BI = noise.normal(B, self.params.noise, like=next(self.G.parameters()))
+        g_BI = self.G(torch.cat([z_BI, *one_hot_BK], 1))
         x = {}
         for m, g_B in zip(self.sizes, g_BI.split(list(self.sizes.values()), 1), strict=True):
             if m in t.x:

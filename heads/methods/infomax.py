@@ -43,7 +43,7 @@ class Infomax(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_IM on the target."""
         s, t = batch.both()
-        z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
+        z_s, z_t = self.net.classify_both(*self.net.encode_both(s, t))
         each = torch.stack([information(z_BK.softmax(1)) for z_BK in z_t.values()])
         return {"L_C": label_cross_entropy(z_s, s.y), "L_IM": self.params.lambda_im * each.sum()}
 

@@ -44,7 +44,7 @@ class Mcc(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_MCC on the target."""
         s, t = batch.both()
-        z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
+        z_s, z_t = self.net.classify_both(*self.net.encode_both(s, t))
         each = torch.stack([class_confusion(z_BK, self.params.temperature) for z_BK in z_t.values()])
         return {"L_C": label_cross_entropy(z_s, s.y), "L_MCC": self.params.lambda_mcc * each.sum()}
 

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from heads.batch import Batch, Spec
+from heads.batch import Batch, Side, Spec
 from heads.grl import reverse
 from heads.losses.predictions import discrepancy
 from heads.losses.supervised import label_cross_entropy
@@ -73,36 +73,34 @@ class Mcd(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return the terms of step A; with `reversal`, all terms."""
-        terms = self.supervised(batch)
-        if self.params.reversal:
-            terms["L_dis"] = -self.params.lambda_dis * self.apart(batch, self.params.lambda_d * dann(progress))
-        return terms
+        p, (s, t) = self.params, batch.both()
+        if not p.reversal:
+            return self.supervised(s, self.net.encode(s))
+        f_s, f_t = self.net.encode_both(s, t)
+        f_t = {m: reverse(f_BD, p.lambda_d * dann(progress)) for m, f_BD in f_t.items()}
+        return {**self.supervised(s, f_s), "L_dis": -p.lambda_dis * self.apart(f_t)}
 
     def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Yield the steps A, B and C."""
+        p, (s, t) = self.params, batch.both()
         yield "F C", self(batch, progress)
-        if self.params.reversal:
+        if p.reversal:
             return
-        step_B = {f"L_B_{name[2:]}": term for name, term in self.supervised(batch).items()}  # the log keeps step A's
-        yield "C", {"L_B_dis": -self.params.lambda_dis * self.apart(batch), **step_B}
-        for _ in range(self.params.n):
-            yield "F", {"L_dis": self.params.lambda_dis * self.apart(batch)}
+        f_s, f_t = self.net.encode_both(s, t)
+        step_B = {f"L_B_{name[2:]}": term for name, term in self.supervised(s, f_s).items()}  # the log keeps step A's
+        yield "C", {"L_B_dis": -p.lambda_dis * self.apart(f_t), **step_B}
+        for _ in range(p.n):
+            yield "F", {"L_dis": p.lambda_dis * self.apart(self.net.encode(t))}
 
-    def supervised(self, batch: Batch) -> dict[str, Tensor]:
+    def supervised(self, s: Side, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return L_C and L_C' of the source."""
-        s = batch.source_side
-        f = self.net.encode(s)
         return {
             "L_C": label_cross_entropy(self.net.classify(f), s.y),
             "L_C2": label_cross_entropy(self.second.classify(f), s.y),
         }
 
-    def apart(self, batch: Batch, coefficient: float | None = None) -> Tensor:
-        """Return Σ_label d of the target; with a coefficient, its gradient into F is multiplied by -coefficient."""
-        t = batch.target_side
-        f = self.net.encode(t)
-        if coefficient is not None:
-            f = {m: reverse(f_BD, coefficient) for m, f_BD in f.items()}
+    def apart(self, f: dict[str, Tensor]) -> Tensor:
+        """Return Σ_label d of the target's features."""
         z, z_second = self.net.classify(f), self.second.classify(f)
         return torch.stack([discrepancy(z[label].softmax(1), z_second[label].softmax(1)) for label in z]).sum()
 

@@ -75,7 +75,8 @@ class Mdann(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source; L_d of modalities, fused features and attention between the sides."""
         s, t = batch.both()
-        a_s, a_t = self.attend(s), self.attend(t)
+        f_s, f_t = self.net.encode_both(s, t)
+        a_s, a_t = self.attend(s, f_s), self.attend(t, f_t)
         L_C = label_cross_entropy(self.net.classify(a_s.g), s.y)
         c = self.params.lambda_d * dann(progress)
         each = [domain_loss(self.D[m], a_s.f[m], a_t.f[m], s.has(m), t.has(m), c) for m in shared(s, t)]
@@ -89,11 +90,10 @@ class Mdann(Method):
 
     def features(self, side: Side) -> dict[str, Tensor]:
         """Return the attended features."""
-        return self.attend(side).g
+        return self.attend(side, self.net.encode(side)).g
 
-    def attend(self, side: Side) -> Attended:
-        """Return features, attention, and attended features."""
-        f = self.net.encode(side)
+    def attend(self, side: Side, f: dict[str, Tensor]) -> Attended:
+        """Return the features of a side, its attention, and its attended features."""
         zeros_BD = torch.zeros_like(next(iter(f.values())))
         all_f = {m: f.get(m, zeros_BD) for m in self.spec.shapes}
         has_BM = stack([side.has(m) if m in f else torch.zeros_like(side.has(next(iter(f)))) for m in all_f], 1)

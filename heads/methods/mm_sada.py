@@ -75,12 +75,11 @@ class MmSada(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, and if their λ are above 0, L_c on all sides and L_d between them."""
         s, t = batch.source_side, batch.target
-        f_s = self.net.encode(s)
+        f_s, f_t = (self.net.encode(s), {}) if t is None else self.net.encode_both(s, t)
         terms = {"L_C": label_cross_entropy(self.net.classify(f_s), s.y)}
         zero = terms["L_C"].new_zeros(())
         sides = [(s, f_s)]
         if t is not None:
-            f_t = self.net.encode(t)
             sides.append((t, f_t))
             if self.D:
                 c = self.params.lambda_d * dann(progress)

@@ -49,7 +49,7 @@ class Mmd(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_mmd between the sides."""
         p, (s, t) = self.params, batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         each = [mmd(*pair, p.gamma) for pair in aligned(self.spec, s, f_s, t, f_t).values()]
         return {**self.net.loss(f_s, s), "L_mmd": p.lambda_mmd * torch.stack(each).sum()}
 

@@ -47,9 +47,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta
 from torch.nn.functional import cross_entropy
 
+from heads import noise
 from heads.batch import Batch, Side, Spec, Sweep, gather
 from heads.cluster import centroid_labels
 from heads.losses.entropy import entropy, information
@@ -94,8 +94,6 @@ class Mtran(Method):
         if params.align not in ALIGN:
             raise ValueError(f"no method.align {params.align!r}; choose from {', '.join(ALIGN)}")
         net.classifier.requires_grad_(False)
-        # α has a range, and torch could not check it on the device "meta"
-        self.beta = Beta(params.alpha, params.alpha, validate_args=False)
         labels_NJ = torch.zeros(spec.rows["target"], len(spec.classes), dtype=torch.int64)
         self.register_buffer("labels", labels_NJ, persistent=False)
 
@@ -127,7 +125,7 @@ class Mtran(Method):
         """Return L_mra and L_tra, or their replacements; f, A and y are those of the batch."""
         p, P = self.params, len(t.index) // 2
         high, low = slice(P), slice(len(t.index) - P, None)
-        l_P = self.beta.sample((P,)).to(t.index.device)
+        l_P = noise.beta(p.alpha, p.alpha, P, like=f["fused"])
         lam_P = mixing_factor(l_P)
         mu_P = torch.ones_like(l_P) if p.align == "absolute" else mixing_factor(l_P, p.tau)
 

@@ -42,7 +42,7 @@ class PseudoLabel(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_pl on the target."""
         s, t = batch.both()
-        z_s, z_t = (self.net.classify(self.net.encode(side)) for side in (s, t))
+        z_s, z_t = self.net.classify_both(*self.net.encode_both(s, t))
         each = []
         for label, z_BK in z_t.items():
             p_B, y_B = z_BK.detach().softmax(1).max(1)

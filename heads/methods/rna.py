@@ -80,8 +80,9 @@ class Rna(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C, L_g, L_c; with a target also L_d and L_IM; with per_modality also L_C_m."""
         p, s, t = self.params, batch.source_side, batch.target
-        f_s = self.net.encode(s)
-        terms = {"L_C": label_cross_entropy(self.net.classify(f_s), s.y)}
+        f_s, f_t = (self.net.encode(s), {}) if t is None else self.net.encode_both(s, t)
+        z_s, z_t = (self.net.classify(f_s), {}) if t is None else self.net.classify_both(f_s, f_t)
+        terms = {"L_C": label_cross_entropy(z_s, s.y)}
         if p.per_modality:
             alone = [label_cross_entropy(self.net.classify({m: f_s[m]}), s.y, s.has(m)) for m in s.x]
             terms["L_C_m"] = stack(alone).sum()
@@ -89,8 +90,7 @@ class Rna(Method):
         zero = terms["L_C"].new_zeros(())  # an empty sum: a side with one modality has no pair in DG
         sides = [self.norms(s, f_s, s.y)]
         if t is not None:
-            both, f_t = shared(s, t), self.net.encode(t)
-            z_t = self.net.classify(f_t)
+            both = shared(s, t)
             sides.append(self.norms(t, f_t, {label: z_BK.argmax(1) for label, z_BK in z_t.items()}))
             terms["L_IM"] = p.lambda_im * stack([information(z_BK.softmax(1)) for z_BK in z_t.values()]).sum()
             if self.D:
@@ -98,10 +98,9 @@ class Rna(Method):
                 each = [domain_loss(self.D[m], f_s[m], f_t[m], s.has(m), t.has(m), coefficient) for m in both]
                 terms["L_d"] = stack(each).sum()
 
-        aligned = [pair for label in self.net.parts for pair in pairs([side[label] for side in sides], across=p.mod)]
-        R = [relative_norm(u, v) for u, v in aligned]
-        terms["L_g"] = p.lambda_g * sum((R_G[0] for R_G in R), zero)
-        terms["L_c"] = p.lambda_c * sum((R_G[1:].sum() for R_G in R), zero)
+        R = [relative_norms(pairs([side[label] for side in sides], across=p.mod)) for label in self.net.parts]
+        terms["L_g"] = p.lambda_g * sum((R_PG[:, 0].sum() for R_PG in R if R_PG is not None), zero)
+        terms["L_c"] = p.lambda_c * sum((R_PG[:, 1:].sum() for R_PG in R if R_PG is not None), zero)
         return terms
 
     def norms(self, side: Side, f: dict[str, Tensor], y: dict[str, Tensor]) -> dict[str, dict[str, Norms]]:
@@ -110,7 +109,9 @@ class Rna(Method):
         for label, part in self.net.parts.items():
             is_class_BK = members(y[label], self.spec.classes[label])
             in_BG = torch.cat([torch.ones_like(is_class_BK[:, :1]), is_class_BK], dim=1)
-            norms[label] = {m: mean_norms(f[m][:, part], in_BG & side.has(m)[:, None]) for m in side.x}
+            in_MBG = in_BG & stack([side.has(m) for m in side.x])[:, :, None]
+            h_MG, filled_MG = mean_norms(stack([f[m][:, part] for m in side.x]), in_MBG)
+            norms[label] = {m: Norms(*of_m) for m, *of_m in zip(side.x, h_MG, filled_MG, strict=True)}
         return norms
 
 
@@ -118,6 +119,14 @@ def pairs(sides: list[dict[str, Norms]], *, across: bool) -> list[tuple[Norms, N
     """Return the aligned pairs: the modalities of each side; with `across` also each modality on both sides."""
     within = [pair for side in sides for pair in combinations(side.values(), 2)]
     return within + [(u[m], v[m]) for u, v in combinations(sides, 2) for m in u if m in v and across]
+
+
+def relative_norms(pairs: list[tuple[Norms, Norms]]) -> Tensor | None:
+    """Return R of all pairs at once -> (P, G); None without pairs."""
+    if not pairs:
+        return None
+    u, v = (Norms(*(stack(each) for each in zip(*norms, strict=True))) for norms in zip(*pairs, strict=True))
+    return relative_norm(u, v)
 
 
 METHOD = Rna

@@ -45,7 +45,7 @@ class Safn(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_afn on both sides, with λ_ent also L_ent on the target."""
         p, (s, t) = self.params, batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         terms = {
             "L_C": label_cross_entropy(self.net.classify(f_s), s.y),
             "L_afn": p.lambda_afn * (self.growth(s, f_s) + self.growth(t, f_t)),

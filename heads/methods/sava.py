@@ -30,13 +30,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from heads import noise
 from heads.batch import Batch, Side, Spec
 from heads.losses.relative import mean_where
 from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
-from heads.methods._windows import masked_softmax, window_features
+from heads.methods._windows import masked_softmax, window_features, window_features_both
 from heads.nets import Net
 from heads.nets.trn import centres
 from heads.params import within
@@ -81,7 +82,7 @@ class Sava(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_d between the sides, L_o on both."""
         s, t = batch.both()
-        f_s, f_t = window_features(self.net, s), window_features(self.net, t)
+        f_s, f_t = window_features_both(self.net, s, t)
         a_s, a_t = self.attention(s, f_s), self.attention(t, f_t)
         L_C = label_cross_entropy(self.net.classify(attend(f_s, a_s)), s.y)
         v_s, v_t = (attend(f, {m: a[m].detach() for m in a}) for f, a in ((f_s, a_s), (f_t, a_t)))
@@ -106,7 +107,7 @@ class Sava(Method):
     def order_loss(self, m: str, side: Side, f_BTD: Tensor) -> Tensor:
         """Return L_o of one side in one modality, the mean over the rows with 3 windows or more."""
         at_B3 = centres(side.present[m], 3)
-        sigma_B = torch.randint(len(ORDERS), (len(at_B3),), device=at_B3.device)
+        sigma_B = noise.integers(0, len(ORDERS), len(at_B3), device=at_B3.device)
         shuffled_B3 = at_B3.gather(1, self.orders[sigma_B])
         f_B3D = f_BTD.gather(1, shuffled_B3[:, :, None].expand(-1, -1, f_BTD.shape[2]))
         each_B = cross_entropy(self.O[m](f_B3D.flatten(1)), sigma_B, reduction="none")

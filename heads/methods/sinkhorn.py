@@ -51,7 +51,7 @@ class Sinkhorn(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_ot between the sides."""
         p, (s, t) = self.params, batch.both()
-        f_s, f_t = self.net.encode(s), self.net.encode(t)
+        f_s, f_t = self.net.encode_both(s, t)
         each = [self.transport(*pair) for pair in aligned(self.spec, s, f_s, t, f_t).values()]
         return {**self.net.loss(f_s, s), "L_ot": p.lambda_ot * torch.stack(each).sum()}
 

@@ -39,7 +39,7 @@ from heads.losses.contrastive import contrast
 from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._aligned import shared
-from heads.methods._windows import videos, window_features
+from heads.methods._windows import videos, window_features, window_features_both
 from heads.nets import Net
 from heads.params import within
 
@@ -83,7 +83,7 @@ class Stcda(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_clip and L_video on both sides, L_vca between them."""
         p, (s, t) = self.params, batch.both()
-        f_s, f_t = window_features(self.net, s), window_features(self.net, t)
+        f_s, f_t = window_features_both(self.net, s, t)
         v_s, v_t = videos(s, f_s), videos(t, f_t)
         L_C = label_cross_entropy(self.net.classify(v_s), s.y)
         L_clip = cross_modal(f_s, s.present, p.tau) + cross_modal(f_t, t.present, p.tau)

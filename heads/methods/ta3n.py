@@ -84,7 +84,7 @@ class Ta3n(Method):
         s, t = batch.both()
         warm = dann(progress / 10)
         out_s, out_t = self.look(s, warm), self.look(t, warm)
-        z_s, z_t = self.net.classify(out_s.f), self.net.classify(out_t.f)
+        z_s, z_t = self.net.classify_both(out_s.f, out_t.f)
         terms = {"L_C": label_cross_entropy(z_s, s.y) / len(z_s)}
         terms |= {name: domain_losses(s, t, out_s.d[name], out_t.d[name]) for name in out_s.d}
         both = torch.cat([attentive_entropy(s, out_s, z_s), attentive_entropy(t, out_t, z_t)])
@@ -114,7 +114,7 @@ def domain_losses(s: Side, t: Side, d_s: dict[str, Tensor], d_t: dict[str, Tenso
     each = []
     for m in shared(s, t):
         has_s, has_t = (side.has(m).repeat_interleave(d[m].shape[1]) for side, d in ((s, d_s), (t, d_t)))
-        each.append(side_loss(d_s[m].flatten(0, 1), d_t[m].flatten(0, 1), has_s, has_t))
+        each.append(side_loss(torch.cat([d_s[m].flatten(0, 1), d_t[m].flatten(0, 1)]), has_s, has_t))
     return stack(each).sum()
 
 

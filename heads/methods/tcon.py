@@ -37,7 +37,7 @@ from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
 from heads.methods._adversarial import discriminator, domain_loss
 from heads.methods._aligned import shared
-from heads.methods._windows import masked_softmax, mean_windows, videos, window_features
+from heads.methods._windows import masked_softmax, mean_windows, videos, window_features, window_features_both
 from heads.nets import Net
 from heads.params import within
 from heads.schedules import dann
@@ -74,7 +74,7 @@ class TCoN(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_C_a on its co-attended clips, L_d and L_mmd between these and the target."""
         s, t = batch.both()
-        f_s, f_t = window_features(self.net, s), window_features(self.net, t)
+        f_s, f_t = window_features_both(self.net, s, t)
         L_C = label_cross_entropy(self.net.classify(videos(s, f_s)), s.y)
         L_d = L_mmd = L_C.new_zeros(())
         coefficient = self.params.lambda_d * dann(progress)

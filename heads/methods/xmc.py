@@ -154,7 +154,7 @@ class Xmc(Method):
 
     def encode(self, batch: Batch) -> dict[str, Features]:
         """Return side -> F."""
-        return {d: self.net.encode(side) for d, side in both(batch).items()}
+        return dict(zip(SIDES, self.net.encode_both(*batch.both()), strict=True))
 
     @torch.no_grad()
     def remember(self, batch: Batch, f: dict[str, Features]) -> None:

@@ -23,9 +23,10 @@ class LateFusion(nn.Module):
 
     def forward(self, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Map modality -> (B, D) to label -> logits (B, K)."""
-        share = 1 / len(f) if self.mean else 1.0
-        return {
-            label: share * torch.stack([self.G[f"{m}:{label}"](f_BD[:, part]) for m, f_BD in f.items()]).sum(0)
-            + self.g[f":{label}"]
-            for label, part in self.parts.items()
-        }
+        share, z = 1 / len(f) if self.mean else 1.0, {}
+        for label, part in self.parts.items():
+            z[label] = self.g[f":{label}"]
+            for m, f_BD in f.items():
+                G_KD: Tensor = self.G[f"{m}:{label}"].weight  # type: ignore[assignment]
+                z[label] = torch.addmm(z[label], f_BD[:, part], G_KD.T, alpha=share)
+        return z

@@ -31,6 +31,7 @@ from math import prod
 
 from torch import Tensor, nn
 
+from heads import noise
 from heads.batch import Side, Spec, Sweep
 from heads.batch_norm import BatchNorm
 from heads.nets import Net
@@ -75,12 +76,13 @@ class Adapter(Net):
         bias = not params.batch_norm  # BN would cancel a bias
         self.F = nn.ModuleDict({m: nn.Linear(prod(shape), params.dim, bias) for m, shape in spec.shapes.items()})
         self.BN = nn.ModuleDict({m: BatchNorm(params.dim) for m in spec.shapes} if params.batch_norm else {})
-        drop = {at: nn.Dropout(params.dropout) if at == params.dropout_at else nn.Identity() for at in PLACES}
+        drop = {at: noise.Dropout(params.dropout) if at == params.dropout_at else nn.Identity() for at in PLACES}
         self.after = nn.Sequential(ACTIVATIONS[params.act](), drop["features"])
         self.before_logits = drop["logits"]
         self.classifier = LateFusion(spec, params.dim, self.parts, mean=params.fusion == "mean")
         self.units = Standardise(spec) if params.standardise else None
         self.has_source = "source" in spec.rows
+        self.row_by_row = not params.batch_norm
 
     def begin(self, sweep: Sweep) -> None:
         """Measure mean and standard deviation of x over the source."""
@@ -89,7 +91,7 @@ class Adapter(Net):
 
     def encode(self, side: Side) -> dict[str, Tensor]:
         """Return modality -> f_m (B, D); zeros in the rows that lack the modality."""
-        x = {m: side.pool(m).flatten(1) for m in side.x}
+        x = {m: (x[:, 0] if x.shape[1] == 1 else side.pool(m)).flatten(1) for m, x in side.x.items()}
         if self.units:
             x = self.units(x)
         f = {}

@@ -45,6 +45,8 @@ class Params:
 class CogBeacon(Net):
     """The network above, over the modalities and label kinds of the spec."""
 
+    row_by_row = True
+
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
         if params.dim % 8:

@@ -23,8 +23,9 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import gelu, linear, normalize
 
+from heads import noise
 from heads.batch import Side, Spec
 from heads.nets import Retrieval
 from heads.nets._experts import ExpertText, mixture_similarity
@@ -61,11 +62,8 @@ class Mmt(Retrieval):
         self.A = nn.ModuleDict({m: nn.Linear(prod(shape), D) for m, shape in shapes.items()})
         self.E = nn.Parameter(torch.randn(E, D) * D**-0.5)
         self.P = nn.Parameter(torch.randn(1 + max(spec.windows[m] for m in shapes), D) * D**-0.5)  # P_agg first
-        self.before = nn.Sequential(nn.LayerNorm(D), nn.Dropout(params.dropout))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(D, HEADS, params.ff_dim, params.dropout, "gelu", batch_first=True)
-            for _ in range(params.layers)
-        )
+        self.before = nn.Sequential(nn.LayerNorm(D), noise.Dropout(params.dropout))
+        self.layers = nn.ModuleList(Layer(D, params.ff_dim, params.dropout) for _ in range(params.layers))
         self.text = ExpertText(spec, E, D, params.text, params.clusters, params.ghosts)
 
     def encode(self, side: Side) -> dict[str, Tensor]:
@@ -90,7 +88,7 @@ class Mmt(Retrieval):
         h_BSD, in_BS = self.before(torch.cat(list(tokens.values()), 1)), torch.cat(list(present.values()), 1)
         hidden_BS = ~in_BS & in_BS.any(1, keepdim=True)  # a clip without any window attends to all: NaN otherwise
         for layer in self.layers:
-            h_BSD = layer(h_BSD, src_key_padding_mask=hidden_BS)
+            h_BSD = layer(h_BSD, hidden_BS)
         parts = h_BSD.split([token_BSD.shape[1] for token_BSD in tokens.values()], 1)
         v = {m: normalize(part[:, 0], dim=1) * side.has(m)[:, None] for m, part in zip(tokens, parts, strict=True)}
         return torch.cat([v[m] if m in v else torch.zeros_like(h_BSD[:, 0]) for m in self.A], 1)
@@ -103,6 +101,30 @@ class Mmt(Retrieval):
     def similarity(self, text_CM: Tensor, visual_VM: Tensor) -> Tensor:
         """Return ξ (C, V), weighted by the caption, over the experts that the clip has."""
         return mixture_similarity(text_CM, visual_VM, len(self.A))
+
+
+class Layer(nn.TransformerEncoderLayer):
+    """Torch's layer, with its weights and their names, and with dropout by `heads.noise`."""
+
+    def __init__(self, D: int, ff_dim: int, dropout: float) -> None:
+        super().__init__(D, HEADS, ff_dim, dropout=0.0, batch_first=True)
+        self.dropout, self.dropout1, self.dropout2 = (noise.Dropout(dropout) for _ in range(3))  # type: ignore[assignment]
+        self.dropout_A = noise.Dropout(dropout)
+
+    def forward(self, h_BSD: Tensor, hidden_BS: Tensor) -> Tensor:  # type: ignore[override]
+        """Return h' (B, S, D); no token attends to hidden ones."""
+        h_BSD = self.norm1(h_BSD + self.dropout1(self.attend(h_BSD, hidden_BS)))
+        wide_BSF = self.dropout(gelu(self.linear1(h_BSD)))
+        out_BSD: Tensor = self.norm2(h_BSD + self.dropout2(self.linear2(wide_BSF)))
+        return out_BSD
+
+    def attend(self, h_BSD: Tensor, hidden_BS: Tensor) -> Tensor:
+        """Return the output of the attention of all heads (B, S, D)."""
+        qkv = linear(h_BSD, self.self_attn.in_proj_weight, self.self_attn.in_proj_bias)
+        q, k, v = qkv.unflatten(2, (3 * HEADS, -1)).transpose(1, 2).chunk(3, 1)  # each (B, heads, S, D / heads)
+        scores = (q @ k.mT / q.shape[3] ** 0.5).masked_fill(hidden_BS[:, None, None], -torch.inf)
+        out_BSD: Tensor = self.self_attn.out_proj((self.dropout_A(scores.softmax(3)) @ v).transpose(1, 2).flatten(2))
+        return out_BSD
 
 
 NET = Mmt

@@ -26,6 +26,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
+from heads import noise
 from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.params import within
@@ -47,7 +48,7 @@ class Params:
 class Mtran(Net):
     """The network above, over the modalities and label kinds of the spec."""
 
-    fuses = True
+    fuses = row_by_row = True
     classifier: nn.ModuleDict
 
     def __init__(self, params: Params, spec: Spec) -> None:
@@ -61,7 +62,7 @@ class Mtran(Net):
             {m: Branch(prod(shape), params, attends=spec.windows[m] > 1) for m, shape in spec.shapes.items()}
         )
         W_f = nn.Linear(len(spec.shapes) * params.dim, params.dim)
-        self.fuse = nn.Sequential(W_f, nn.ReLU(), nn.Dropout(params.dropout))
+        self.fuse = nn.Sequential(W_f, nn.ReLU(), noise.Dropout(params.dropout))
         width = widths(params.dim, self.parts)
         self.classifier = nn.ModuleDict({f":{label}": nn.Linear(width[label], k) for label, k in spec.classes.items()})
 
@@ -116,7 +117,9 @@ class Layer(nn.Module):
         super().__init__()
         D, dropout = params.dim, params.dropout
         self.W_q, self.W_k, self.W_v = (nn.Linear(D, D, bias=False) for _ in range(3))
-        self.FFB = nn.Sequential(nn.Linear(D, D), nn.ReLU(), nn.Dropout(dropout), nn.Linear(D, D), nn.Dropout(dropout))
+        self.FFB = nn.Sequential(
+            nn.Linear(D, D), nn.ReLU(), noise.Dropout(dropout), nn.Linear(D, D), noise.Dropout(dropout)
+        )
         self.LN_SA, self.LN_FFB = nn.LayerNorm(D), nn.LayerNorm(D)
 
     def forward(self, X_BTD: Tensor, present_BT: Tensor) -> tuple[Tensor, Tensor]:

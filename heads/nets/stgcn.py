@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from heads import noise
 from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.params import within
@@ -125,7 +126,7 @@ class Block(nn.Module):
         self.edge_importance = nn.Parameter(torch.ones(3, V, V))
         self.gcn = nn.ModuleDict({"conv": nn.Conv2d(C, 3 * D, 1)})
         over_time = nn.Conv2d(D, D, (kernel, 1), (stride, 1), (kernel // 2, 0))
-        self.tcn = nn.Sequential(nn.BatchNorm2d(D), nn.ReLU(), over_time, nn.BatchNorm2d(D), nn.Dropout(dropout))
+        self.tcn = nn.Sequential(nn.BatchNorm2d(D), nn.ReLU(), over_time, nn.BatchNorm2d(D), noise.Dropout(dropout))
         self.residual: nn.Module | None = None
         if residual:
             changes = C != D or stride != 1

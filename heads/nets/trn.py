@@ -32,6 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from heads import noise
 from heads.batch import Side, Spec
 from heads.nets import Net
 from heads.nets._fusion import LateFusion
@@ -61,6 +62,8 @@ class Levels(NamedTuple):
 class Trn(Net):
     """The network above, over the modalities and label kinds of the spec."""
 
+    row_by_row = True
+
     def __init__(self, params: Params, spec: Spec) -> None:
         super().__init__()
         self.params = params
@@ -71,7 +74,7 @@ class Trn(Net):
             {m: Branch(prod(shape), self.scales[m], params) for m, shape in spec.shapes.items()}
         )
         self.U = nn.ModuleDict({m: nn.Linear(params.relation_dim, params.dim) for m in spec.shapes})
-        self.after = nn.Dropout(params.dropout)
+        self.after = noise.Dropout(params.dropout)
         self.classifier = LateFusion(spec, params.dim, self.parts)
 
     def levels(self, side: Side) -> dict[str, Levels]:
@@ -104,7 +107,7 @@ class Branch(nn.Module):
         super().__init__()
         self.T = scales[0]
         self.W = nn.Linear(E, params.frame_dim)
-        self.after = nn.Sequential(nn.ReLU(), nn.Dropout(params.dropout))
+        self.after = nn.Sequential(nn.ReLU(), noise.Dropout(params.dropout))
         self.scales = nn.ModuleList(Scale(chosen(self.T, n), params) for n in scales)
 
     def forward(self, x_BTE: Tensor, present_BT: Tensor) -> Levels:

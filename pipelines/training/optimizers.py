@@ -1,12 +1,18 @@
 """Optimisers of a run: their parameters and learning rates."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn import Parameter
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import get_total_norm
 
 from featcache.errors import ConfigError
 from heads.methods import Method
 from pipelines.config import Optim, RunConfig
+
+TINY = 1e-6  #: added to the norm, as in clip_grad_norm_
 
 
 def optimizers(
@@ -44,11 +50,32 @@ def optimizers(
 
 
 def update(optim: Optim, optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """One step at the scheduled learning rate, with the gradient clipped if `clip_norm` is set."""
-    for group in optimizer.param_groups:
-        group["lr"] = optim.at(progress)
-        if optim.clip_norm:
-            clip_grad_norm_(group["params"], optim.clip_norm)
+    """One step at the scheduled learning rate, with the gradient clipped if `clip_norm` is set.
+
+    The fused step divides gradients by `grad_scale`, so clipping is no pass of its own: the result is that of
+    `torch.nn.utils.clip_grad_norm_` before the step.
+    """
+    (group,) = optimizer.param_groups
+    group["lr"] = optim.at(progress)
+    if optim.clip_norm:
+        norm = get_total_norm([p.grad for p in group["params"] if p.grad is not None])
+        optimizer.grad_scale = ((norm + TINY) / optim.clip_norm).clamp_min(1)  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def update_each(
+    optim: Optim, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor | None], progress: float
+) -> None:
+    """Make the same step with stacked parameters (K, ...) and these gradients, each run's clipped by its own norm."""
+    (group,) = optimizer.param_groups
+    group["lr"] = optim.at(progress)
+    for p, gradient in zip(group["params"], gradients, strict=True):
+        p.grad = gradient
+    if optim.clip_norm and (given := [gradient for gradient in gradients if gradient is not None]):
+        norm_K = torch.stack([vector_norm(g.flatten(1), dim=1) for g in given]).norm(dim=0)
+        scale_K = ((norm_K + TINY) / optim.clip_norm).clamp_min(1)
+        for g in given:
+            g.div_(scale_K.view(-1, *[1] * (g.dim() - 1)))
     optimizer.step()
 
 

@@ -15,6 +15,7 @@ from heads.losses.transport import cluster_scales, transport_plan
 from heads.methods.codt import CODE, Codt, Params
 from heads.nets import adapter
 from heads.nets.stgcn import pooled
+from heads.noise import Dropout
 from heads.testing.problems import SPEC as OTHERS
 from tests.helpers.skeleton_problems import ONE, ROWS, TWO, batch, net, side, sweep
 
@@ -330,7 +331,7 @@ def test_teachers_begin_as_copies_take_the_batchs_statistics_and_drop_as_in_the_
                 assert all(torch.equal(mine[key], value) for key, value in student.state_dict().items())
         modules = list(method.teacher.modules())
         assert all(m.training for m in modules if isinstance(m, torch.nn.BatchNorm2d))
-        assert {m.p for m in modules if isinstance(m, torch.nn.Dropout)} == {0.0, p}  # the first block's is 0
+        assert {m.p for m in modules if isinstance(m, Dropout)} == {0.0, p}  # the first block's is 0
 
 
 def test_clusters_begin_as_centroids_of_length_1_and_pseudo_labels_are_those_of_the_balanced_plan():
@@ -371,7 +372,7 @@ def test_students_are_what_is_tested():
 def test_batch_norm_of_the_source_does_not_see_the_target():
     method = build(**NONE | {"lambda_sup": 1.0, "lambda_dec": 1.0}).train()
     for module in method.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, Dropout):
             module.p = 0.0
     b = batch(TWO)
     scaled = dataclasses.replace(b.target, x={m: 7 * x for m, x in b.target.x.items()})

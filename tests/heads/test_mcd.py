@@ -76,7 +76,10 @@ def test_the_reversal_ends_at_its_coefficient():
     b = batch(SPEC, BOTH)
     for params, end in (({}, 1.0), ({"lambda_d": 0.2}, 0.2)):
         method = build(reversal=True, **params)
-        felt, plain = gradients(method, method.losses(b, 1.0)["L_dis"]), gradients(method, method.apart(b))
+        felt, plain = (
+            gradients(method, method.losses(b, 1.0)["L_dis"]),
+            gradients(method, method.apart(method.net.encode(b.target))),
+        )
         for name in (name for name in felt if name.startswith("net.F")):
             assert torch.allclose(felt[name], end * plain[name], rtol=1e-3), name  # the ramp ends at 0.9999
 
@@ -85,7 +88,7 @@ def test_with_reversal_features_lower_what_the_classifiers_raise():
     method, b = build(reversal=True, lambda_dis=0.7), batch(SPEC, BOTH)
     assert [who for who, _ in method.rounds(b, 0.5)] == ["F C"]
     felt = gradients(method, method.losses(b, 0.5)["L_dis"])
-    plain = gradients(method, method.apart(b))
+    plain = gradients(method, method.apart(method.net.encode(b.target)))
     ramp = 2 / (1 + math.exp(-5)) - 1  # up to λ_d = 1, the default of MM-SADA's code
     for name, grad in felt.items():
         factor = 0.7 * ramp if name.startswith("net.F") else -0.7

@@ -30,7 +30,7 @@ def build(spec=SPEC, attentive=True):
 @torch.no_grad()
 def test_attention_equals_the_loop(spec):
     method, s = build(spec), without(batch(spec).source, "flow", [1, 6])
-    f, seen = method.net.encode(s), method.attend(s)
+    f, seen = method.net.encode(s), method.attend(s, method.net.encode(s))
     for row in range(8):
         there = [m for m in f if s.has(m)[row]]
         score = {m: math.exp(method.u[m](f[m][row]).item()) for m in there}
@@ -47,7 +47,7 @@ def test_attention_equals_the_loop(spec):
 def test_terms(spec):
     method, b = build(spec), batch(spec)
     b = Batch(without(b.source, "flow", [0]), without(b.target, "flow", [3, 4]))
-    s, t = method.attend(b.source), method.attend(b.target)
+    s, t = (method.attend(side, method.net.encode(side)) for side in b.both())
     every = torch.ones(8, dtype=torch.bool)
     terms = method.losses(b, 0.5)
     each = [domain_loss(D, s.f[m], t.f[m], b.source.has(m), b.target.has(m), 1.0) for m, D in method.D.items()]
@@ -71,15 +71,17 @@ def test_training_begins_with_equal_attention():
 
 def test_predictions_are_attended():
     method, s = build(), batch(SPEC).source
-    assert torch.allclose(method.predict(s)["label"], method.net.classify(method.attend(s).g)["label"])
+    assert torch.allclose(
+        method.predict(s)["label"], method.net.classify(method.attend(s, method.net.encode(s)).g)["label"]
+    )
     assert not torch.allclose(method.predict(s)["label"], method.net.classify(method.net.encode(s))["label"])
 
 
 def test_one_modality_has_all_attention():
     spec = dataclasses.replace(SPEC, shapes={"rgb": (6,)}, windows={"rgb": 3})
     method, s = build(spec), batch(spec).source
-    assert torch.equal(method.attend(s).a, torch.ones(8, 1))
-    assert torch.equal(method.attend(s).fused, method.net.encode(s)["rgb"])
+    assert torch.equal(method.attend(s, method.net.encode(s)).a, torch.ones(8, 1))
+    assert torch.equal(method.attend(s, method.net.encode(s)).fused, method.net.encode(s)["rgb"])
 
 
 @pytest.mark.parametrize(

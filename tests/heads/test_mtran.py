@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import shutil
+from unittest import mock
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from featcache.errors import ConfigError
+from heads import noise
 from heads.batch import Batch, Side
 from heads.losses.entropy import entropy
 from heads.losses.moments import mmd
@@ -27,19 +29,19 @@ torch.set_num_threads(1)
 L_P = (0.1, 0.5, 0.8, 1.0)  # l' of the four pairs of a batch of eight
 
 
-class Drawn:
-    """In place of Beta(α, α): the same l' at each draw."""
-
-    def sample(self, shape):
-        return torch.tensor(L_P[: shape[0]])
-
-
 def make(spec=SPEC, **params):
     """In eval mode and without chance, for exact comparison; the clips of a pair have different pseudo-labels."""
     torch.manual_seed(0)
     net_ = net.Mtran(net.Params(dim=8, layers=2), spec)
     method = mtran.Mtran(mtran.Params(**params), spec, net_).eval()
-    method.beta = Drawn()
+    losses = method.losses
+
+    def drawn(b, progress):
+        """The losses with the same l' at each draw, in place of Beta(α, α)."""
+        with mock.patch.object(noise, "beta", lambda a, b, P, like: torch.tensor(L_P[:P])):
+            return losses(b, progress)
+
+    method.losses = drawn
     method.labels = torch.stack([torch.arange(18) * 3 // 2 % k for k in spec.classes.values()], 1)
     return method
 
@@ -177,10 +179,18 @@ def test_doubling_a_weight_doubles_its_term_and_no_other(field, term, align):
 
 @pytest.mark.parametrize("alpha", [0.2, 0.85, 5.0])
 def test_mixtures_are_drawn_from_beta(alpha):
-    """Beta(α, α) has mean 1/2 and variance 1 / (8α + 4)."""
-    l_P = mtran.Mtran(mtran.Params(alpha=alpha), SPEC, make().net).beta.sample((5000,))
-    assert l_P.mean().item() == pytest.approx(0.5, abs=0.03)
-    assert l_P.var().item() == pytest.approx(1 / (8 * alpha + 4), rel=0.1)
+    """One l' of Beta(α, α) per pair, from `noise`."""
+    drawn, beta = [], noise.beta
+
+    def seen(*args, like):
+        drawn.append((args, beta(*args, like=like)))
+        return drawn[-1][1]
+
+    method = mtran.Mtran(mtran.Params(alpha=alpha), SPEC, make().net)
+    with mock.patch.object(noise, "beta", seen):
+        method.losses(batch(SPEC, ("target",)), 0.5)
+    (((a, b, P), l_P),) = drawn
+    assert (a, b, P, l_P.shape) == (alpha, alpha, 4, (4,))
 
 
 # ----------------------------------------------------------------------------------------------- labels and the halves

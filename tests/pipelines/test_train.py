@@ -114,7 +114,7 @@ def test_methods_of_a_table_start_from_the_same_net_and_see_the_same_rows(stores
     assert first[0] == first[1]
     without_dropout = [dataclasses.replace(config, net=adapter.Params(dim=64, dropout=0.0)) for config in configs]
     first = [Run.open(train(config, stores, tmp_path)).log()[0]["L_C"] for config in without_dropout]
-    assert first[0] == first[1] == first[2]
+    assert first[0] == first[1] == pytest.approx(first[2], rel=1e-6)  # both sides in one product: other last digits
 
 
 def test_labels_of_the_target_change_nothing(tmp_path):
