@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featcache.errors import ConfigError, FeatcacheError
+from featcache.errors import ConfigError
 from featcache.wording import first
 from pipelines.cli._shared import CORES, Job, experiment_options, note, once, progress_bar
 from pipelines.cli.train_head import train
@@ -49,6 +49,13 @@ if TYPE_CHECKING:
 )
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option(
+    "--batch",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Train runs that differ in numbers and seeds in one pass where that is faster, or each by itself.",
+)
 def sweep(
     job: Job,
     values: tuple[str, ...],
@@ -57,6 +64,7 @@ def sweep(
     by: str | None,
     workers: int,
     device: str,
+    batch: str,
 ) -> None:
     """Train and evaluate EXPERIMENT with several values of its settings, and compare them.
 
@@ -86,12 +94,12 @@ def sweep(
         job = replace(job, experiment=swept(job.experiment, grid))
     check_ahead(job.experiment.runs, job.stores, device)
     if search:
-        _search(job, search, grid, ranges, by, workers, device)
+        _search(job, search, grid, ranges, by, workers, device, batch)
     else:
-        _grid(job, workers, device)
+        _grid(job, workers, device, batch)
 
 
-def _grid(job: Job, workers: int, device: str) -> None:
+def _grid(job: Job, workers: int, device: str, batch: str) -> None:
     """Train, evaluate and compare all settings of a grid."""
     from pipelines.data.ahead import check_writable
     from pipelines.sweeps import plan
@@ -99,15 +107,14 @@ def _grid(job: Job, workers: int, device: str) -> None:
     check_writable(job.runs)
     todo = plan.unfinished(job.experiment, job.runs)
     costs = plan.costs(job.experiment, job.stores, job.runs, device) if todo else {}
-    for line in plan.sentences(job.experiment, todo, costs, workers):
+    for line in plan.sentences(job.experiment, todo, costs, workers, device, batch):
         note(line)
-    outcomes = train(job, workers, device)
-    _conclude(job, outcomes, device)
+    _conclude(job, train(job, workers, device, batch), workers, device)
     note(f"`featcache report {job.experiment.arguments}` draws a curve over each number")
 
 
 def _search(
-    job: Job, search: str, grid: "Grid", texts: Sequence[str], by: str | None, workers: int, device: str
+    job: Job, search: str, grid: "Grid", texts: Sequence[str], by: str | None, workers: int, device: str, batch: str
 ) -> None:
     """Search the rows of an experiment one after another; then evaluate and compare the complete settings."""
     from pipelines.data.ahead import check_writable
@@ -124,8 +131,8 @@ def _search(
     for line in plan.of_search(experiment, spaces, how[1], by, costs, workers):
         note(line)
     others = [row for row in experiment.rows if row not in rows]
-    failed = train(replace(job, experiment=experiment.changed(only=others)), workers, device) if others else []
-    score = scores.scorer(experiment, by, job.stores, job.runs, costs, workers=workers, device=device)
+    failed = train(replace(job, experiment=experiment.changed(only=others)), workers, device, batch) if others else []
+    score = scores.scorer(experiment, by, job.stores, job.runs, costs, workers=workers, device=device, batch=batch)
     higher = scores.higher(experiment, by)
     tried: dict[str, list[Trial]] = {row: [] for row in rows}
     for row in rows:
@@ -136,7 +143,7 @@ def _search(
     ranked = {row: searches.best(trials, higher=higher) for row, trials in tried.items()}
     _print_trials(experiment, by, tried, ranked, higher)
     settings = [setting for row in experiment.rows for setting in _settings(row, ranked)]
-    _conclude(replace(job, experiment=with_settings(experiment, settings)), failed, device)
+    _conclude(replace(job, experiment=with_settings(experiment, settings)), failed, workers, device)
 
 
 def _settings(row: str, ranked: "dict[str, list[Trial]]") -> "list[Setting]":
@@ -146,27 +153,28 @@ def _settings(row: str, ranked: "dict[str, list[Trial]]") -> "list[Setting]":
     return [trial.setting for trial in ranked[row]] if row in ranked else [Setting(row)]
 
 
-def _conclude(job: Job, outcomes: "list[Outcome]", device: str) -> None:
+def _conclude(job: Job, trained: "list[Outcome]", workers: int, device: str) -> None:
     """Evaluate the runs of a sweep and compare its settings; exit code 1 if a run failed or has no result.
 
     Results are recorded under the rows of the experiment, so that `choose` compares the settings of a row.
     """
-    from pipelines.evaluation import results
-    from pipelines.evaluation.evaluate import evaluate
+    from pipelines.evaluation.engine import Case, evaluate_all
 
-    failed, experiment = {each.config.id for each in outcomes if each.status == "failed"}, job.experiment.recorded
-    shown, lost = [run for run in experiment.by_id.values() if run.row and run.id not in failed], []
-    with progress_bar(f"evaluate {experiment.name}", "run") as progress:
-        for number, run in enumerate(shown, 1):
-            try:
-                measured = evaluate(job.runs / run.id, job.stores, experiment.name, device, run.row)
-                results.append(job.results, measured)
-            except FeatcacheError as error:
-                lost.append((run, str(error)))
-            progress(number, len(shown))
+    failed, name = {each.config.id for each in trained if each.status == "failed"}, job.experiment.name
+    cases = [Case(run, name) for run in job.experiment.recorded.runs if run.row and run.id not in failed]
+    with progress_bar(f"evaluate {name}", "run") as progress:
+        outcomes = evaluate_all(
+            cases,
+            job.stores,
+            job.runs,
+            workers=workers,
+            device=device,
+            report=lambda _, done, total: progress(done, total),
+        )
+    lost = [(each.case.config, each.note) for each in outcomes if each.status == "failed"]
     if lost:
-        note(f"{len(lost)} of {len(shown)} runs have no result:\n  " + first(once(lost), between="\n  "))
-    if len(lost) < len(shown):
+        note(f"{len(lost)} of {len(outcomes)} runs have no result:\n  " + first(once(lost), between="\n  "))
+    if len(lost) < len(outcomes):
         _compare(job)
     if failed or lost:
         raise SystemExit(1)

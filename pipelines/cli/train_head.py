@@ -40,7 +40,7 @@ def train_head(job: Job, workers: int, device: str) -> None:
         raise SystemExit(1)
 
 
-def train(job: Job, workers: int, device: str) -> "list[Outcome]":
+def train(job: Job, workers: int, device: str, batch: str = "auto") -> "list[Outcome]":
     """Train the runs of a job with a progress bar; print collapsed runs at once, and a summary also after Ctrl-C."""
     from pipelines.training.engine import run_all
     from pipelines.training.outputs import remedy
@@ -63,7 +63,8 @@ def train(job: Job, workers: int, device: str) -> "list[Outcome]":
     try:
         with progress_bar(f"train {job.experiment.name}", "run") as progress:
             progress(0, len({run.id for run in job.experiment.runs}))
-            run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
+            experiment, stores, runs = job.experiment, job.stores, job.runs
+            run_all(experiment.runs, stores, runs, workers=workers, device=device, batch=batch, report=ended)
     except KeyboardInterrupt:
         _print(outcomes, time.monotonic() - began)
         raise

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from featcache.wording import first
 from pipelines.config import RunConfig
 from pipelines.experiments import Experiment
 from pipelines.sweeps.space import Space, described
+from pipelines.training.groups import groups
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 
@@ -65,9 +66,15 @@ def unfinished(experiment: Experiment, runs: Path) -> list[RunConfig]:
     return [run for run in experiment.by_id.values() if not (runs / run.id / "run.json").is_file()]
 
 
-def sentences(experiment: Experiment, todo: Iterable[RunConfig], by_kind: dict[str, Cost], workers: int) -> list[str]:
-    """Return the plan as text: settings, shifts, seeds and runs, rows that are not swept, and minutes."""
-    todo = list(todo)
+def sentences(
+    experiment: Experiment,
+    todo: Sequence[RunConfig],
+    by_kind: dict[str, Cost],
+    workers: int,
+    device: str = "cpu",
+    batch: str = "auto",
+) -> list[str]:
+    """Return the plan as text: settings, shifts, seeds, runs and their groups, rows that are not swept, and minutes."""
     shown = [run for run in experiment.runs if run.row]
     settings = Counter(setting.row for setting in experiment.swept.values())
     shifts = {column for run in shown for column in experiment.columns[run.id]}
@@ -80,6 +87,10 @@ def sentences(experiment: Experiment, todo: Iterable[RunConfig], by_kind: dict[s
     ]
     if once := [row for row in experiment.rows if row not in experiment.swept]:
         lines.append(f"without the swept settings, so each trained with one setting: {first(once)}")
+    together = [group for group in groups(todo, workers, device) if len(group) > 1] if batch == "auto" else []
+    if together:
+        runs = sum(map(len, together))
+        lines.append(f"{_count(len(together), 'group')} of {runs} runs in all can be trained in one pass each")
     if todo:
         lines.append(expected(seconds(todo, by_kind), by_kind, min(workers, len(todo))))
     return lines

@@ -32,6 +32,7 @@ def scorer(
     *,
     workers: int,
     device: str,
+    batch: str = "auto",
 ) -> Score:
     """Return a function that trains runs and scores those that a row shows.
 
@@ -41,7 +42,7 @@ def scorer(
     def score(configs: Sequence[RunConfig]) -> dict[str, float | str]:
         expected = seconds(configs, costs)
         processes = workers if expected is None else min(workers, 1 + int(expected / WORTH))
-        outcomes = run_all(configs, stores, runs, workers=processes, device=device)
+        outcomes = run_all(configs, stores, runs, workers=processes, device=device, batch=batch)
         return {each.config.id: _score(each) for each in outcomes if each.config.row}
 
     def _score(outcome: Outcome) -> float | str:
