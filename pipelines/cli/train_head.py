@@ -28,7 +28,7 @@ def train_head(job: Job, workers: int, device: str) -> None:
     \b
     Examples:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
-      featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
+      featcache train-head stores/mine --seeds 0..4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
     from pipelines.data.ahead import check_ahead, check_writable
 

@@ -27,7 +27,7 @@ from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.settings import flattened
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
-from pipelines.tables.notes import damaged, of_training_data
+from pipelines.tables.notes import damaged, mixed, of_training_data
 from pipelines.tables.outdated import current, outdated
 from pipelines.training.runs import read_config
 
@@ -102,10 +102,12 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
         for shift, candidates in lines.items():
             grid += [_line(row, shift, choice) for choice in choices(candidates)]
+    compared = _results([cells[cell] for cell in of_shifts], metric)
     notes = [
         *damaged(rows),
         *outdated(_read(rows, metric), experiment, rows),
-        *of_training_data(experiment, _results([cells[cell] for cell in of_shifts], metric)),
+        *(Note(text, loud=True) for text in mixed(compared)),
+        *of_training_data(experiment, compared),
     ]
     notes += map(Note, below)
     return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)

@@ -68,7 +68,7 @@ def notes(
         *_untrained(rows),
         *_seen(experiment, rows),
         *_leaks(rows),
-        *_mixed(rows),
+        *mixed(rows),
         *unequal,
         *_limits(planned, results),
         *collapses(experiment, planned, results),
@@ -244,7 +244,7 @@ def _leaks(rows: list[Result]) -> list[str]:
     ]
 
 
-def _mixed(rows: list[Result]) -> list[str]:
+def mixed(rows: list[Result]) -> list[str]:
     """Warnings about rows that are not comparable because their features or clips differ."""
     return [*_mixed_recipes(rows), *_mixed_contents(rows)]
 

@@ -58,6 +58,13 @@ def test_candidates_are_compared_by_the_metric_of_the_experiment():
     assert "| mean_class |" in table(rows, replace(toy(rows), metric="mean_class"))
 
 
+def test_candidates_of_different_recipes_are_noted():
+    rows = swept()
+    assert "DIFFERENT FEATURES" not in table(rows, toy(rows))
+    rows[0] = replace(rows[0], recipes={"rgb": "c" * 64, "audio": "b" * 64})
+    assert "DIFFERENT FEATURES: feed rgb" in table(rows, toy(rows))
+
+
 def test_seeds_are_averaged_where_all_candidates_have_them():
     other = [replace(row, value=row.value + 0.2) if row.metric == "top1" else row for row in swept(seed=1)]
     assert chosen([*swept(), *other])["snd"].accuracy == pytest.approx(0.8)
