@@ -105,9 +105,7 @@ def _stray(rows: Sequence[Result], experiment: Experiment) -> list[Note]:
     """A note on results of runs that the experiment once had, if there are any."""
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
-    text = (
-        f"Left out: results of runs that have other settings than this table, such as those of a sweep ({len(stray)})."
-    )
+    text = f"Left out: results of runs with settings that no row has, such as those of a sweep ({len(stray)})."
     return [Note(text)] * bool(stray)
 
 

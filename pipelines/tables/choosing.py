@@ -199,14 +199,18 @@ def _mean(name: str, of_shifts: list[Candidate]) -> Candidate:
 
 
 def _cells(rows: Iterable[Result], experiment: Experiment, metric: str) -> Cells:
-    """Return the results of each table row and column, by protocol, settings and seed, without an oracle's."""
+    """Return the results of each table row and column, by protocol, settings and seed, without an oracle's.
+
+    They are in the order of the experiment's runs, so that lines and ties do not depend on the order of evaluation.
+    """
     runs: dict[str, dict[str, Result]] = {}  # id -> metric -> result
     for row in rows:
         if row.experiment == experiment.name and row.select != ORACLE:
             runs.setdefault(row.run, {})[row.metric] = row
     cells: Cells = {}
     columns = experiment.columns  # empty for a run whose id comes from an older version of the settings
-    for run, results in runs.items():
+    order = {run.id: k for k, run in enumerate(experiment.runs)}
+    for run, results in sorted(runs.items(), key=lambda item: order.get(item[0], len(order))):
         for column in columns.get(run, ()) if metric in results else ():
             result = results[metric]
             whole = RunConfig.from_json(result.config).all_settings  # with defaults that a row does not write
