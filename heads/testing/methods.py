@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
+from heads import noise
 from heads.batch import Batch, Spec
 from heads.methods import Method
 from heads.testing.files import FileTests, check_params, short_name
@@ -177,8 +178,24 @@ class MethodTests(FileTests):
     def test_same_seed_same_log(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
         """Equal seeds give equal terms, other seeds other terms."""
         log, again, other = (train(self.build(module, spec, sides, seed), spec, sides, steps=2) for seed in (0, 0, 1))
-        assert log == again, "equal seeds gave different terms; draw random numbers from torch's global stream only"
+        assert log == again, "equal seeds gave different terms; draw random numbers by `heads.noise` only"
         assert log != other, "different seeds gave equal terms"
+
+    def test_randomness_comes_from_noise(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
+        """Rounds of training draw only through `heads.noise`, so that many heads can be trained in one pass."""
+        logs = []
+        for _ in range(2):
+            method, b = self.build(module, spec, sides), batch(spec, sides)
+            before = torch.get_rng_state()
+            with noise.one(torch.Generator().manual_seed(0)):
+                method.eval()
+                with torch.no_grad():
+                    method.begin_epoch(0, sweep(spec))
+                rounds = method.train().rounds(b, 0.5)
+                logs.append([{name: term.item() for name, term in terms.items()} for _, terms in rounds])
+            same = torch.equal(torch.get_rng_state(), before)
+            assert same, "the method draws from torch's global stream; draw by `heads.noise`, and drop by noise.Dropout"
+        assert logs[0] == logs[1], "equal generators gave different terms; draw random numbers by `heads.noise` only"
 
     def test_the_net_is_drawn_before_the_method(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
         """The constructor leaves the net's weights as they were drawn, so that equal seeds compare methods."""

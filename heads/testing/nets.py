@@ -1,6 +1,7 @@
 """The contracts of net files, as classes of tests: one for each task."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from heads import noise
 from heads.batch import Side, Spec, gather
 from heads.nets import Net, Retrieval
 from heads.testing.files import FileTests, check_params, short_name
@@ -57,6 +59,73 @@ class AnyNetTests(FileTests):
         assert issubclass(module.NET, self.base)
         assert issubclass(module.NET, Retrieval) == issubclass(self.base, Retrieval)
         check_params(module)
+
+    def test_both_sides_are_encoded_as_each_by_itself(self, module: ModuleType) -> None:
+        """`encode_both` and `classify_both` equal two calls, on all pairs of sides of the task."""
+        for spec in specs_for([self.task]).values():
+            net = self.build(module, spec)
+            for s, t in pairs_of_sides(spec):
+                both, each = net.encode_both(s, t), (net.encode(s), net.encode(t))
+                check_equal(both, each, "encode_both")
+                if self.task == "classification":
+                    check_equal(net.classify_both(*each), tuple(map(net.classify, each)), "classify_both")
+
+    def test_both_sides_have_their_own_statistics(self, module: ModuleType) -> None:
+        """In training `encode_both` computes a row as `encode` does: by itself, or with its own side only."""
+        for spec in specs_for([self.task]).values():
+            (s, t), *_ = pairs_of_sides(spec)
+            moved = dataclasses.replace(t, x={m: 3 * x + 1 for m, x in t.x.items()})
+            ours, buffers = self.in_training(module, spec, lambda net, s=s, t=t: net.encode_both(s, t)[0])
+            other, _ = self.in_training(module, spec, lambda net, s=s, t=moved: net.encode_both(s, t)[0])
+            for name, f in ours.items():
+                assert torch.allclose(f, other[name], atol=1e-6), (
+                    f"{name} of the first side depends on the second in training; a net with layers that mix rows, "
+                    "such as batch normalisation, must not set `row_by_row`"
+                )
+            apart = self.in_training(module, spec, lambda net, s=s, t=t: (net.encode(s), net.encode(t))[0])[1]
+            for name, buffer in apart.items():
+                assert torch.equal(buffers[name], buffer), f"encode_both leaves another {name} than two encodes"
+
+    def test_randomness_comes_from_noise(self, module: ModuleType) -> None:
+        """In training nets draw only through `heads.noise`, so that many heads can be trained in one pass."""
+        for spec in specs_for([self.task]).values():
+            s = side(spec, labelled=True)
+            first, again = (
+                self.in_training(module, spec, lambda net, s=s: net.loss(net.encode(s), s))[0] for _ in "12"
+            )
+            for name, term in first.items():
+                assert torch.equal(term, again[name]), "equal generators gave other numbers; draw by `heads.noise` only"
+
+    def in_training(
+        self, module: ModuleType, spec: Spec, compute: Callable[[Any], dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what a new net computes in training mode from a new generator, and its buffers after that."""
+        net = self.build(module, spec).train()
+        before = torch.get_rng_state()
+        with noise.one(torch.Generator().manual_seed(0)):
+            computed = compute(net)
+        same = torch.equal(torch.get_rng_state(), before)
+        assert same, "the net draws from torch's global stream; draw by `heads.noise`, and drop by noise.Dropout"
+        return computed, dict(net.named_buffers())
+
+
+def pairs_of_sides(spec: Spec) -> list[tuple[Side, Side]]:
+    """Return pairs of sides: of equal shapes; with gaps; with other numbers of windows; with other modalities."""
+    s, t = (side(spec, rows, labelled=False, seed=seed) for rows, seed in ((8, 0), (5, 1)))
+    first, *others = s.x
+    more = {m: torch.cat([x, x], 1) for m, x in t.x.items()}
+    longer = dataclasses.replace(t, x=more, present={m: torch.cat([p, p], 1) for m, p in t.present.items()})
+    several = [(s, longer)] if all(spec.windows[m] > 1 for m in (first, *others[:1])) else []
+    labelled, gone = side(spec, 6, labelled=True), without(s, first, [1, 2])
+    return [(s, t), (gone, t), *several, (labelled, t), (t, labelled), (only(s, [first]), t), (s, only(t, [first]))]
+
+
+def check_equal(ours: Sequence[dict[str, Tensor]], expected: Sequence[dict[str, Tensor]], name: str) -> None:
+    """Check that the values of both sides are equal up to rounding."""
+    for of_side, values in zip(ours, expected, strict=True):
+        assert list(of_side) == list(values), f"{name} returns {', '.join(of_side)} instead of {', '.join(values)}"
+        for key, value in values.items():
+            assert torch.allclose(of_side[key], value, atol=1e-6), f"{key} by {name} is not that of each side by itself"
 
 
 class ClassifierTests(AnyNetTests):

@@ -47,8 +47,10 @@ def evaluate(
     """
     from pipelines.evaluation.engine import RESULTS, evaluate_all
 
-    if every_run == bool(jobs):
-        raise click.UsageError("name at least one EXPERIMENT, or take --all, but not both")
+    if every_run and jobs:
+        raise click.UsageError("--all evaluates every run of RUNS; leave EXPERIMENT out, or --all")
+    if not every_run and not jobs:
+        raise click.UsageError("name an EXPERIMENT, or evaluate every run of RUNS with --all")
     runs, began = folders[1], time.monotonic()
     groups, damaged = (_planned(jobs), list[str]()) if jobs else _found(folders[0] or Path("stores"), runs)
     advice = " and ".join(f"`featcache train-head {job.experiment.arguments}`" for job in jobs)

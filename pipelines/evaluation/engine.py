@@ -158,6 +158,14 @@ class SharedData(Opened):
         loaded: tuple[LeftOut, ...] = self._once("left out", (), lambda: super(SharedData, self).left_out)
         return loaded
 
+    @property
+    def sides(self) -> dict[str, Rows]:
+        """The sides of the run; each seed holds out other rows."""
+        if self.config.holdout:
+            return super().sides
+        loaded: dict[str, Rows] = self._once("sides", (), lambda: super(SharedData, self).sides)
+        return loaded
+
     def _once(self, name: str, arguments: tuple[str, ...], compute: Callable[..., Any]) -> Any:
         key = (name, self.config.absent, *arguments)
         if key not in self.kept:

@@ -1,6 +1,7 @@
 """Every file of heads/nets keeps the contract of its task (heads/testing/nets.py); what the adapter promises beyond."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 import torch
@@ -25,6 +26,13 @@ class EveryNet:
 
 class TestClassification(EveryNet, NetTests):
     pass
+
+
+class TestBatchNorm(NetTests):
+    """The adapter with batch normalisation, which encodes each side by itself."""
+
+    module = adapter
+    params: ClassVar = {"batch_norm": True}
 
 
 class TestRetrieval(EveryNet, RetrievalNetTests):

@@ -124,3 +124,33 @@ def test_layers_are_drawn_apart():
 def test_heads_must_divide():
     with pytest.raises(ValueError, match="net.dim 10 .* 4 heads; .* multiple of 4"):
         build(dim=10)
+
+
+def test_a_layer_equals_torchs_layer():
+    """The same weights from the same seed, under the same names; rows that see all tokens, some, or one."""
+    layers = []
+    for build_layer in (
+        lambda: mmt.Layer(8, 16, 0.3),
+        lambda: torch.nn.TransformerEncoderLayer(8, mmt.HEADS, 16, 0.3, "gelu", batch_first=True),
+    ):
+        torch.manual_seed(0)
+        layers.append(build_layer().eval())
+    ours, theirs = layers
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    h_BSD, hidden_BS = torch.randn(3, 5, 8), torch.arange(5) >= torch.tensor([5, 3, 1])[:, None]
+    expected = theirs.train()  # without the fast path of eval mode
+    for module in expected.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    expected.self_attn.dropout = 0.0
+    assert torch.allclose(ours(h_BSD, hidden_BS), expected(h_BSD, src_key_padding_mask=hidden_BS), atol=1e-6)
+
+
+def test_all_dropouts_of_a_layer_draw():
+    """Attention weights, the wide layer, and both outputs; each moves the result by itself."""
+    layer, h_BSD, hidden_BS = mmt.Layer(8, 16, 0.5), torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool)
+    names = ("dropout", "dropout1", "dropout2", "dropout_A")
+    still = layer.eval()(h_BSD, hidden_BS)
+    for name in names:
+        layer.eval().get_submodule(name).train()
+        assert not torch.allclose(layer(h_BSD, hidden_BS), still)

@@ -4,6 +4,8 @@ import dataclasses
 from types import ModuleType
 
 import pytest
+import torch
+from torch.nn.functional import dropout
 
 from featcache import registry
 from heads.methods import adabn, codt, rna, source_only
@@ -126,6 +128,48 @@ def test_a_broken_clustering_net_fails():
     module = file(Params=stgcn.Params, NET=AllRows)
     with pytest.raises(AssertionError, match="features of B0 depend on other rows"):
         ClusteringNetTests().test_features_do_not_depend_on_other_rows(module, SKELETONS)
+
+
+class MixedSides(adapter.NET):
+    """A net with batch normalisation that encodes both sides in one batch."""
+
+    def __init__(self, params, spec):
+        super().__init__(dataclasses.replace(params, batch_norm=True), spec)
+        self.row_by_row = True
+
+
+class OwnDropout(adapter.NET):
+    """A net with torch's dropout."""
+
+    def classify(self, f):
+        return super().classify({m: dropout(f_BD, training=self.training) for m, f_BD in f.items()})
+
+
+class OwnDraws(source_only.METHOD):
+    """A method that draws from torch's global stream."""
+
+    def losses(self, batch, progress):
+        return {name: term * torch.rand(()) for name, term in super().losses(batch, progress).items()}
+
+
+def test_a_net_that_mixes_rows_of_both_sides_fails():
+    with pytest.raises(AssertionError, match="depends on the second in training.* must not set `row_by_row`"):
+        NetTests().test_both_sides_have_their_own_statistics(file(Params=adapter.Params, NET=MixedSides))
+
+
+def test_a_net_whose_passes_differ_fails():
+    halved = lambda net, s, t: tuple({m: f / 2 for m, f in net.encode(side).items()} for side in (s, t))  # noqa: E731
+    net = type("Halved", (adapter.NET,), {"encode_both": halved})
+    with pytest.raises(AssertionError, match="rgb by encode_both is not that of each side"):
+        NetTests().test_both_sides_are_encoded_as_each_by_itself(file(Params=adapter.Params, NET=net))
+
+
+def test_draws_past_noise_fail():
+    with pytest.raises(AssertionError, match="the net draws from torch's global stream.*noise.Dropout"):
+        NetTests().test_randomness_comes_from_noise(file(Params=adapter.Params, NET=OwnDropout))
+    method = file(Params=source_only.Params, METHOD=OwnDraws)
+    with pytest.raises(AssertionError, match="the method draws from torch's global stream.*noise.Dropout"):
+        MethodTests().test_randomness_comes_from_noise(method, SPEC, ("source",))
 
 
 @dataclasses.dataclass(frozen=True)
