@@ -56,7 +56,7 @@ class Stack:
             for name, _ in methods[0].named_parameters()
         }
         self.parameters = {
-            name: _turned(self.memory[name], 3).requires_grad_(p.requires_grad)
+            name: _turned(self.memory[name], 3).detach().requires_grad_(p.requires_grad)
             for name, p in methods[0].named_parameters()
         }
         self.buffers: dict[str, Tensor] = {}

@@ -11,7 +11,7 @@ import click
 from featcache.errors import ConfigError
 from featcache.wording import first
 from pipelines.cli._shared import CORES, Job, experiment_options, note, once, progress_bar
-from pipelines.cli.train_head import train
+from pipelines.cli.train_head import batch_option, train
 
 if TYPE_CHECKING:
     from pipelines.experiments import Experiment, Grid, Setting
@@ -49,13 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option(
-    "--batch",
-    type=click.Choice(["auto", "off"]),
-    default="auto",
-    show_default=True,
-    help="Train runs that differ in numbers and seeds in one pass where that is faster, or each by itself.",
-)
+@batch_option
 def sweep(
     job: Job,
     values: tuple[str, ...],

@@ -207,10 +207,10 @@ class Picks:
 def concatenated(picks: Sequence[Picks]) -> Picks:
     """Return the rows of several draws of one table as those of one side; windows (K,) are those of all rows."""
     first = picks[0]
-    windows = {
-        m: torch.cat([each.windows[m] for each in picks]) if isinstance(chosen, Tensor) and chosen.dim() > 1 else chosen
-        for m, chosen in first.windows.items()
-    }
+    windows = dict(first.windows)
+    for m, chosen in first.windows.items():
+        if isinstance(chosen, Tensor) and chosen.dim() > 1:
+            windows[m] = torch.cat([w for each in picks if isinstance(w := each.windows[m], Tensor)])
     views = {m: torch.cat([each.views[m] for each in picks]) for m in first.views}
     captions = [each.captions for each in picks if each.captions]
     return Picks(

@@ -173,6 +173,7 @@ def _results(
             tier=run.facts.tier,
             trained_on=trained_on,
             classified=True,
+            batched=run.facts.batched,
             limits=(*left_out, *limits),
             measurement=measurement,
         )

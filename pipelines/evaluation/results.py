@@ -23,7 +23,12 @@ from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"')  #: run and metric of a line
-UNWRITTEN = ("leaks", "one_class", "measurement")  #: keys that a line does not have if their values are empty
+UNWRITTEN = (
+    "leaks",
+    "one_class",
+    "batched",
+    "measurement",
+)  #: keys that a line does not have if their values are empty
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
 
 
@@ -73,6 +78,7 @@ class Result:
     trained_on: dict[str, str] | None = None
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
+    batched: int = 0  #: number of runs trained in one pass with this one, see `Facts`; not written if it was alone
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
     measurement: Measurement | None = None  #: None if the result is of an earlier version; then it is not written
 
