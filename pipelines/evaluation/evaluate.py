@@ -181,7 +181,7 @@ def results_of(
             tier=run.facts.tier,
             trained_on=trained_on,
             classified=True,
-            batched=it.run.facts.batched,
+            batched=run.facts.batched,
             limits=(*left_out, *limits),
             measurement=measurement,
             clips=measured.clips.get(metric, ""),

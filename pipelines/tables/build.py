@@ -124,7 +124,8 @@ def _stray(rows: Sequence[Result], experiment: Experiment) -> list[Note]:
     """A note on results of runs that the experiment once had, if there are any."""
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
-    return [Note(f"Left out: results of runs that are no longer part of the experiment ({len(stray)}).")] * bool(stray)
+    text = f"Left out: results of runs with settings that no row has, such as those of a sweep ({len(stray)})."
+    return [Note(text)] * bool(stray)
 
 
 def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:

@@ -1,9 +1,9 @@
 """The cost of choosing hyper-parameters without target labels: the candidate of each validator against the best one.
 
 Candidates are evaluated runs of an experiment that share table row, shift and seeds, and differ in their settings, such
-as those of `train-head X --set method.lambda_g=0.1`, `... =0.5`, ... The settings in PROTOCOL decide which outputs are
-kept and evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with
-the most candidates, and on a tie the first.
+as those of `sweep X --grid method.lambda_g=0.1,0.5`. The settings in PROTOCOL decide which outputs are kept and
+evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with the most
+candidates, and on a tie the first.
 
 The line "all shifts" compares settings that every shift of a table row has, by the means over its shifts: one setting
 for all shifts.
@@ -27,7 +27,7 @@ from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.settings import flattened
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
-from pipelines.tables.notes import damaged, of_training_data
+from pipelines.tables.notes import damaged, mixed, of_training_data
 from pipelines.tables.outdated import current, outdated
 from pipelines.training.runs import read_config
 
@@ -86,8 +86,8 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     of_shifts = {cell: candidates for cell, candidates in _largest(cells, metric).items() if len(candidates) > 1}
     if not of_shifts:
         raise ConfigError(
-            f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; train and evaluate "
-            "the experiment with several values of a setting, such as --set method.lambda_g=0.1"
+            f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; make some with "
+            f"`featcache sweep {experiment.arguments or experiment.name} --grid method.lambda_g=0.1,0.3,1`"
         )
     below: dict[str, None] = {}
     for row in dict.fromkeys(row for row, _ in of_shifts):
@@ -102,10 +102,12 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
         for shift, candidates in lines.items():
             grid += [_line(row, shift, choice) for choice in choices(candidates)]
+    compared = _results([cells[cell] for cell in of_shifts], metric)
     notes = [
         *damaged(rows),
         *outdated(_read(rows, metric), experiment, rows),
-        *of_training_data(experiment, _results([cells[cell] for cell in of_shifts], metric)),
+        *(Note(text, loud=True) for text in mixed(compared)),
+        *of_training_data(experiment, compared),
     ]
     notes += map(Note, below)
     return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)
@@ -197,14 +199,18 @@ def _mean(name: str, of_shifts: list[Candidate]) -> Candidate:
 
 
 def _cells(rows: Iterable[Result], experiment: Experiment, metric: str) -> Cells:
-    """Return the results of each table row and column, by protocol, settings and seed, without an oracle's."""
+    """Return the results of each table row and column, by protocol, settings and seed, without an oracle's.
+
+    They are in the order of the experiment's runs, so that lines and ties do not depend on the order of evaluation.
+    """
     runs: dict[str, dict[str, Result]] = {}  # id -> metric -> result
     for row in rows:
         if row.experiment == experiment.name and row.select != ORACLE:
             runs.setdefault(row.run, {})[row.metric] = row
     cells: Cells = {}
     columns = experiment.columns  # empty for a run whose id comes from an older version of the settings
-    for run, results in runs.items():
+    order = {run.id: k for k, run in enumerate(experiment.runs)}
+    for run, results in sorted(runs.items(), key=lambda item: order.get(item[0], len(order))):
         for column in columns.get(run, ()) if metric in results else ():
             result = results[metric]
             whole = RunConfig.from_json(result.config).all_settings  # with defaults that a row does not write

@@ -41,6 +41,11 @@ DAGGER = (
     "method."
 )
 
+SWEPT = (
+    "SWEEP: the table has a row for each setting. Taking the best of these rows is a choice by labels of the test rows "
+    "(oracle); `featcache choose` prints the settings that validators choose without such labels."
+)
+
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
 
 
@@ -63,10 +68,11 @@ def notes(
     loud = [
         *([experiment.note] if experiment.note else []),
         *([f"CHANGED SETTINGS: {', '.join(experiment.settings)} (--set)."] if experiment.settings else []),
+        *([SWEPT] if experiment.swept else []),
         *_untrained(rows),
         *_seen(experiment, rows),
         *_leaks(rows),
-        *_mixed(rows),
+        *mixed(rows),
         *unequal,
         *_limits(planned, results),
         *collapses(experiment, planned, results),
@@ -242,7 +248,7 @@ def _leaks(rows: list[Result]) -> list[str]:
     ]
 
 
-def _mixed(rows: list[Result]) -> list[str]:
+def mixed(rows: list[Result]) -> list[str]:
     """Warnings about rows that are not comparable because their features or clips differ."""
     return [*_mixed_recipes(rows), *_mixed_contents(rows)]
 
