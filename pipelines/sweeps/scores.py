@@ -9,6 +9,7 @@ from pipelines import tasks
 from pipelines.config import RunConfig
 from pipelines.evaluation.evaluate import evaluate, validator_scores
 from pipelines.experiments import Experiment
+from pipelines.measures.outcomes import Values
 from pipelines.measures.validators import ORACLE, VALIDATORS
 from pipelines.sweeps.plan import Cost, seconds
 from pipelines.sweeps.search import Score
@@ -66,7 +67,7 @@ def label_free(folder: Path, validator: str) -> float:
     run = Run.open(folder)
     if run.config.select == ORACLE:
         raise ConfigError(f"the points of run {run.config.id} are selected by test labels")
-    scores = validator_scores(run, lambda k: {})  # which only the rule `oracle` calls
+    scores = validator_scores(run, lambda k: Values())  # which only the rule `oracle` calls
     if (name := f"validator/{validator}") not in scores:
         raise ConfigError(f"run {run.config.id} is older than the validator {validator!r}; move its folder away")
     return scores[name]
