@@ -138,6 +138,15 @@ def test_evaluate_adds_a_distances_where_they_are_asked_for(shifted, tmp_path):
     result, written = command(tmp_path, stores, folder.parent, steps=20)
     assert result.exit_code == 0, result.output
     assert written == values | {row.metric: row.value for row in evaluate(folder, stores)}
+    again, _ = command(tmp_path, stores, folder.parent, steps=20)
+    assert "1 kept" in again.stderr
+    path = folder.parent / "results.jsonl"
+    rest = [line for line in path.read_bytes().splitlines(keepends=True) if b'"metric": "a_distance/' not in line]
+    path.write_bytes(b"".join(rest))
+    again, written_again = command(tmp_path, stores, folder.parent, steps=20)
+    assert "1 measured" in again.stderr
+    assert written_again == written
+    assert len(path.read_bytes().splitlines()) == len(written)  # only the distances were measured
 
 
 def test_where_there_is_no_a_distance_side_and_split_are_named_and_recalls_are_kept(tmp_path):

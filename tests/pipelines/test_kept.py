@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from featcache import registry
 from featcache.errors import ConfigError
+from heads import methods
+from heads.testing.problems import net_for, side, small, specs_for
 from pipelines.config import RunConfig
 from pipelines.evaluation.evaluate import evaluate
+from pipelines.training.kept import loaded
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers import fuzz
@@ -165,3 +169,32 @@ def test_the_keys_of_run_json(folder):
     keys = "read note recipes untrained collapsed one_class points versions device tier tier_why seconds spec"
     assert list(facts) == keys.split()
     assert facts["spec"]["shapes"] == {"rgb": [8], "flow": [6]}
+
+
+FITTED = ("label_propagation", "logistic_regression", "nearest_mean")  #: methods with equal weights before an epoch
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find prototypes in
+@pytest.mark.parametrize("name", [name for name in registry.names(methods) if name != "joints"])
+def test_a_method_with_the_weights_of_another_run_is_that_run(name):
+    """`evaluate_all` builds one method for all runs of equal settings; nothing of the run before may stay."""
+    module = registry.load(methods, name, "method")
+
+    def built(spec, seed):
+        torch.manual_seed(seed)
+        return module.METHOD(module.Params(**small(module)), spec, net_for(module, spec)).eval()
+
+    for spec in specs_for(module.METHOD.tasks).values():
+        first, second, fresh = (built(spec, seed) for seed in (1, 2, 3))
+        rows = side(spec, labelled=False)
+        with torch.no_grad():
+            before = {name: out.clone() for name, out in first.predict(rows).items()}
+            loaded(fresh, second.state_dict())
+            loaded(first, second.state_dict())
+            for kind in ("predict", "features"):
+                expected, found = getattr(fresh, kind)(rows), getattr(first, kind)(rows)
+                assert expected.keys() == found.keys()
+                assert all(torch.equal(expected[name], found[name]) for name in expected)
+            if name not in FITTED:
+                assert any(not torch.equal(before[name], out) for name, out in first.predict(rows).items())
