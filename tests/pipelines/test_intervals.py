@@ -215,6 +215,18 @@ def test_the_order_of_shifts_and_seeds_does_not_matter():
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
+def test_shifts_that_test_the_same_clips_are_no_further_clips():
+    """Two shifts with the same outcomes of the same clips are as wide as one; of other clips they are narrower."""
+    rng = np.random.default_rng(0)
+    right = [rng.random(100) < p for p in (0.7, 0.5)]
+    one, same, others = (
+        over_clips(*({s: {0: some(r, clips)} for s, clips in names.items()} for r in right))
+        for names in ({"a": "x"}, {"a": "x", "b": "x"}, {"a": "x", "b": "y"})
+    )
+    assert (same.low, same.high) == pytest.approx((one.low, one.high))
+    assert others.high - others.low == pytest.approx((one.high - one.low) / 2**0.5, rel=0.03)
+
+
 def test_points_and_seeds_of_one_clip_are_no_further_clips():
     """Ten equal points of a run say no more than one."""
     ten = {"a": {0: together([ONE["a"][0]] * 10)}}
