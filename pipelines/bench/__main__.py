@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.stopping import stoppable
-from pipelines.bench import clustering, extraction, retrieval, store, training
+from pipelines.bench import clustering, evaluation, extraction, retrieval, store, training
 from pipelines.bench._lines import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **training.BENCHMARKS,
     **retrieval.BENCHMARKS,
     **clustering.BENCHMARKS,
+    **evaluation.BENCHMARKS,
 }
 
 
