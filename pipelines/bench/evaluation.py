@@ -135,7 +135,7 @@ def write_runs(stores: Path, runs: Path) -> list[RunConfig]:
     configs = [replace(first[k % len(first)], seed=k // len(first)) for k in range(RUNS)]
     for k, config in enumerate(configs[len(first) :]):
         run = made[k % len(first)]
-        facts = json.loads((run.folder / "run.json").read_text())
+        facts = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
         spec = run.facts.spec
         del facts["spec"]
         write(runs / config.id, config, spec, facts, log=run.log(), weights=run.weights[0], outputs=run.outputs)
