@@ -35,6 +35,7 @@ class BatchNorm(nn.Module):
         enough = rows > 1
         measured = torch.where(enough, mean_D, self.mean), torch.where(enough, var_D, self.var)
         with torch.no_grad():
-            self.mean.lerp_(mean_D, MOMENTUM * enough)
-            self.var.lerp_(var_D * rows / (rows - 1).clamp_min(1), MOMENTUM * enough)
+            unbiased_D = var_D * rows / (rows - 1).clamp_min(1)
+            self.mean.add_(MOMENTUM * enough * (mean_D - self.mean))  # lerp_ has no rule for torch.vmap
+            self.var.add_(MOMENTUM * enough * (unbiased_D - self.var))
         return measured

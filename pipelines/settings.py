@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from featcache.errors import ConfigError
 from featcache.schema import Named, check_key, earlier, from_json, hints_of, join, registry_of, spelled, verify
 
-__all__ = ["Named", "assign", "from_json", "name_of", "to_json", "verify"]
+__all__ = ["Named", "assign", "flattened", "from_json", "name_of", "to_json", "verify"]
 
 
 def to_json(value: Any, kind: Any, *, whole: bool = False) -> Any:
@@ -80,6 +80,18 @@ def _parse(text: str, kind: Any, where: str) -> Any:
     elif kind is str:
         return text
     raise ConfigError(f"{where}={text}: {text!r} is not {spelled(kind)}")
+
+
+def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted paths.
+
+    >>> flattened({"method": {"name": "rna", "lambda_g": 1.0}, "steps": 300})
+    {'method.name': 'rna', 'method.lambda_g': 1.0, 'steps': 300}
+    """
+    by_path: dict[str, Any] = {}
+    for name, value in settings.items():
+        by_path |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return by_path
 
 
 def name_of(params: Any) -> str:

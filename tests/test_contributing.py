@@ -156,5 +156,5 @@ def test_the_extractor_gives_the_mean_colour(tmp_path, monkeypatch):
 def test_the_method_makes_the_target_certain(tmp_path, monkeypatch):
     module = load(tmp_path, monkeypatch, "entropy", METHOD)
     sides = ("source", "target")
-    log = train(build(module, SPEC, sides), SPEC, sides, steps=20)
+    log = train(build(module, SPEC, sides, params={"lambda_ent": 5.0}), SPEC, sides, steps=20)
     assert log[-1]["L_ent"] < log[0]["L_ent"]

@@ -31,6 +31,7 @@ ROOMS = [
     "evaluation",
     "bench",
     "tables",
+    "sweeps",
     "report",
     "cli",
 ]

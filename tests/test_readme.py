@@ -136,7 +136,7 @@ def numbers(table):
     """Row name -> its means, without spreads and changes."""
     rows = {}
     for line in table.splitlines():
-        name, *cells = [cell.strip(" *†") for cell in line.strip().strip("|").split("|")]
+        name, *cells = [cell.strip(" *_†") for cell in line.strip().strip("|").split("|")]
         means = [float(match.group()) for cell in cells if (match := re.match(r"[+-]?\d+\.\d+", cell))]
         if means:
             rows.setdefault(name, []).extend(means)

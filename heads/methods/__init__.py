@@ -5,7 +5,9 @@ names of shared helper files start with `_`. The run owns rows, windows, sides, 
 
 Rules beyond the signatures
   - State that a sweep can rebuild (banks, pseudo-labels, prototypes) is `register_buffer(..., persistent=False)`.
-  - Randomness comes from torch's global stream, which the run seeds; new tensors take `device=` from a given tensor.
+  - Random numbers and dropout come from `heads.noise`, except in the constructor. New tensors take `device=` from a
+    given tensor.
+  - `net.encode_both(s, t)` encodes both sides, in one pass where the net can do so.
   - `losses` has fixed shapes: masks multiply and do not index; no `.item()`, no `if tensor`. An empty set gives 0.
 """
 
@@ -85,17 +87,27 @@ class Method(nn.Module):
         """
         return None
 
-    def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Yield pairs of players (names, separated by spaces) and terms: one backward pass and one update each.
+    def objectives(self) -> list[tuple[str, str]]:
+        """Return the rounds of a step: players (names, separated by spaces), and the name of the method with the terms.
 
-        Code after a yield runs after the update, for banks and teachers.
+        That method takes what `losses` takes.
         """
-        yield "all", self(batch, progress)
+        return [("all", "losses")]
+
+    def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield players and terms of each objective: one backward pass and one update each.
+
+        Override this only for code between updates, after a yield (banks, teachers): the runs of such a method are
+        trained one by one, others several in one pass (`heads/stacked.py`).
+        """
+        for players, objective in self.objectives():
+            yield players, self(batch, progress, objective)
 
     def players(self) -> dict[str, list[Parameter]]:
         """Return player -> the parameters that its rounds update. The run calls this once, after the constructor."""
         return {"all": [parameter for parameter in self.parameters() if parameter.requires_grad]}
 
-    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Return the losses; torch.func.functional_call needs `forward`."""
-        return self.losses(batch, progress)
+    def forward(self, batch: Batch, progress: float, objective: str = "losses") -> dict[str, Tensor]:
+        """Return the terms of an objective; torch.func.functional_call needs `forward`."""
+        terms: dict[str, Tensor] = getattr(self, objective)(batch, progress)
+        return terms

@@ -85,6 +85,7 @@ class Acp(Method):
     def __init__(self, params: Params, spec: Spec, net: Net) -> None:
         super().__init__(params, spec, net)
         p = params
+        self.has_s, self.has_t, self.has_mi = p.lambda_s > 0, p.lambda_t > 0, p.lambda_mi > 0
         if p.reduction not in REDUCTIONS:
             raise ValueError(f"no method.reduction {p.reduction!r}; choose from {', '.join(REDUCTIONS)}")
         self.keel_text = p.keel_text or spec.captions[0]
@@ -121,16 +122,16 @@ class Acp(Method):
         f_s, f_t = self.net.encode_both(s, t)
         terms = self.net.loss(f_s, s, p.reduction)
         v_s, v_t = rows_of(self.spec, s, "visual"), rows_of(self.spec, t, "visual")
-        if p.lambda_s:
+        if self.has_s:
             y_BN = self.text_keels(s.pool(self.keel_text).flatten(1))
             l_s = s.has(self.keel_text)
             y_l, y_v = (log_assignment(f_s[name], self.P_s, p.temperature) for name in ("text", "visual"))
             terms["L_s"] = p.lambda_s * (divergence(y_BN, y_l, l_s) + divergence(y_BN, y_v, l_s & v_s))
-        if p.lambda_t:
+        if self.has_t:
             a_BK = self.visual_keels(visual_vector(self.spec, t))
             a_v = log_assignment(f_t["visual"], self.P_t, p.temperature)
             terms["L_t"] = p.lambda_t * divergence(a_BK, a_v, v_t)
-        if p.lambda_mi:
+        if self.has_mi:
             sides = ((s, f_s["visual"], v_s), (t, f_t["visual"], v_t))
             terms["L_MI"] = p.lambda_mi * torch.stack([self.information(*side) for side in sides]).sum()
         return terms

@@ -25,7 +25,6 @@ Deviation: features are frozen, so F is the net's own layer; the papers also tra
 Shapes: B rows, K classes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -80,17 +79,23 @@ class Mcd(Method):
         f_t = {m: reverse(f_BD, p.lambda_d * dann(progress)) for m, f_BD in f_t.items()}
         return {**self.supervised(s, f_s), "L_dis": -p.lambda_dis * self.apart(f_t)}
 
-    def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Yield the steps A, B and C."""
-        p, (s, t) = self.params, batch.both()
-        yield "F C", self(batch, progress)
-        if p.reversal:
-            return
+    def objectives(self) -> list[tuple[str, str]]:
+        """Return the steps A, B and C."""
+        step_A = ("F C", "losses")
+        return (
+            [step_A] if self.params.reversal else [step_A, ("C", "disagreement"), *[("F", "agreement")] * self.params.n]
+        )
+
+    def disagreement(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Return the terms of step B."""
+        s, t = batch.both()
         f_s, f_t = self.net.encode_both(s, t)
-        step_B = {f"L_B_{name[2:]}": term for name, term in self.supervised(s, f_s).items()}  # the log keeps step A's
-        yield "C", {"L_B_dis": -p.lambda_dis * self.apart(f_t), **step_B}
-        for _ in range(p.n):
-            yield "F", {"L_dis": p.lambda_dis * self.apart(self.net.encode(t))}
+        terms = {f"L_B_{name[2:]}": term for name, term in self.supervised(s, f_s).items()}  # the log keeps step A's
+        return {"L_B_dis": -self.params.lambda_dis * self.apart(f_t), **terms}
+
+    def agreement(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Return the term of step C."""
+        return {"L_dis": self.params.lambda_dis * self.apart(self.net.encode(batch.target_side))}
 
     def supervised(self, s: Side, f: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return L_C and L_C' of the source."""

@@ -94,6 +94,7 @@ class Mtran(Method):
         if params.align not in ALIGN:
             raise ValueError(f"no method.align {params.align!r}; choose from {', '.join(ALIGN)}")
         net.classifier.requires_grad_(False)
+        self.aligns = params.lambda_2 > 0 or params.lambda_3 > 0
         labels_NJ = torch.zeros(spec.rows["target"], len(spec.classes), dtype=torch.int64)
         self.register_buffer("labels", labels_NJ, persistent=False)
 
@@ -117,7 +118,7 @@ class Mtran(Method):
             "L_im": torch.stack([information(z_BK.softmax(1)) for z_BK in z.values()]).sum(),
             "L_ss": p.lambda_1 * label_cross_entropy(z, y),
         }
-        if p.lambda_2 or p.lambda_3:
+        if self.aligns:
             terms |= self.alignment(t, f, A, y)
         return terms
 

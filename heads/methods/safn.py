@@ -20,11 +20,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, stack
 
-from heads.batch import Batch, Side
+from heads.batch import Batch, Side, Spec
 from heads.losses.adaptive_norm import stepwise_norm
 from heads.losses.entropy import entropy
 from heads.losses.supervised import label_cross_entropy
 from heads.methods import Method
+from heads.nets import Net
 from heads.params import within
 
 
@@ -42,6 +43,10 @@ class Safn(Method):
 
     needs = ("source", "target")
 
+    def __init__(self, params: Params, spec: Spec, net: Net) -> None:
+        super().__init__(params, spec, net)
+        self.has_ent = params.lambda_ent > 0
+
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_C on the source, L_afn on both sides, with λ_ent also L_ent on the target."""
         p, (s, t) = self.params, batch.both()
@@ -50,7 +55,7 @@ class Safn(Method):
             "L_C": label_cross_entropy(self.net.classify(f_s), s.y),
             "L_afn": p.lambda_afn * (self.growth(s, f_s) + self.growth(t, f_t)),
         }
-        if p.lambda_ent:
+        if self.has_ent:
             H_t = [entropy(z_BK.softmax(1)).mean() for z_BK in self.net.classify(f_t).values()]
             terms["L_ent"] = p.lambda_ent * stack(H_t).sum()
         return terms

@@ -1,21 +1,29 @@
 """The contract of a method file, as a class of tests."""
 
+import copy
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, Never
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import SGD
 
-from heads import noise
+from heads import noise, stacked
 from heads.batch import Batch, Spec
 from heads.methods import Method
+from heads.stacked import Stack
 from heads.testing.files import FileTests, check_params, short_name
-from heads.testing.problems import batch, net_for, only, side, small, specs_for, sweep, task_of, without
+from heads.testing.problems import batch, net_for, only, side, small, specs_for, sweep, task_of, together, without
+
+STACKING = (
+    "keep state that differs between runs in parameters or buffers, draw through heads.noise, write losses that "
+    "torch.vmap can take, or set `trained_alone` in the test to the reason why its runs are trained one by one"
+)
 
 
 class HiddenError(KeyError):
@@ -101,6 +109,66 @@ def check_outputs(outputs: dict[str, Tensor], spec: Spec, rows: int) -> None:
     assert {outputs[name].shape[1] for name in clusters & set(outputs)} <= {spec.clusters}
 
 
+def losses_alone(method: Method, batches: Sequence[Batch], seed: int) -> list[dict[str, float]]:
+    """Train a method on these batches, with a random stream of this seed, and return the terms of each step."""
+    begin(method, seed)
+    log = []
+    for step, b in enumerate(batches):
+        terms: dict[str, float] = {}
+        for who, round_terms in method.rounds(b, step / len(batches)):
+            method.zero_grad()
+            total(round_terms).backward()
+            descend(method, who, lambda p: p.grad)
+            terms |= {name: term.item() for name, term in round_terms.items()}
+        log.append(terms)
+    return log
+
+
+def losses_together(
+    methods: Sequence[Method], batches: Sequence[Batch], seeds: Sequence[int]
+) -> list[dict[str, Tensor]]:
+    """Train methods in one pass, on batches with a dimension of K in front; return the terms (K,) of each step."""
+    generators = []
+    for method, seed in zip(methods, seeds, strict=True):
+        begin(method, seed)
+        generators.append(torch.Generator().set_state(torch.get_rng_state()))
+    stack, log = Stack(methods), []
+    for step, b in enumerate(batches):
+        terms: dict[str, Tensor] = {}
+        for who, objective in methods[0].objectives():
+            round_terms = stack.terms(b, step / len(batches), generators, objective)
+            stack.backward(round_terms)
+            for k, method in enumerate(methods):
+                names = {p: name for name, p in method.named_parameters()}
+                each = {p: stack.parameters[name].grad for p, name in names.items()}
+                descend(method, who, lambda p, k=k, each=each: None if each[p] is None else each[p][k])  # type: ignore[misc]
+            terms |= {name: term.detach() for name, term in round_terms.items()}
+        log.append(terms)
+    stack.release()
+    return log
+
+
+def begin(method: Method, seed: int) -> None:
+    """Begin the first epoch, and set torch's global stream, from which the method draws from now on."""
+    torch.manual_seed(seed)
+    method.eval()
+    with torch.no_grad():
+        method.net.begin(sweep(method.spec))
+        method.begin_epoch(0, sweep(method.spec))
+    method.train()
+
+
+@torch.no_grad()
+def descend(method: Method, who: str, gradient: Callable[[Parameter], Tensor | None]) -> None:
+    """Update the parameters of these players by a step against their gradient, clipped to a norm of 1."""
+    players = method.players()
+    found = [(p, gradient(p)) for player in who.split() for p in players[player]]
+    given = [(p, g) for p, g in found if g is not None]
+    norm = torch.stack([g.norm() for _, g in given]).norm().clamp_min(1)
+    for p, g in given:
+        p.data -= 0.01 * g / norm
+
+
 class MethodTests(FileTests):
     """The contract of a method: a file with `Params` and `METHOD`.
 
@@ -111,6 +179,8 @@ class MethodTests(FileTests):
     contents = ("Params", "METHOD")
     params: ClassVar[dict[str, Any]] = {}  #: hyper-parameters to test with, where the defaults do not fit few rows
     compares_sides: ClassVar[bool] = True  #: a loss compares source rows with target rows; False: each has its own
+    trained_alone: ClassVar[str] = ""  #: reason why runs cannot share a pass; they are then trained one by one
+    pass_steps: ClassVar[int] = 20  #: steps over which a pass of several is compared with each run alone
     pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # about the few rows
 
     @classmethod
@@ -328,3 +398,43 @@ class MethodTests(FileTests):
             f"on sides that share no modality the method raised {message}; raise ValueError({words!r}), or set "
             f"`compares_sides = False` in {type(self).__name__} if no loss compares source rows with target rows"
         )
+
+    def test_several_in_one_pass_equal_each_alone(
+        self, module: ModuleType, richest: Spec, sides: tuple[str, ...]
+    ) -> None:
+        """Three seeds in one pass of `heads.stacked` have the terms and weights that each has alone, to 1e-4.
+
+        So they do while last digits have not grown: over `pass_steps` steps, with dropout.
+        """
+        methods = [self.build(module, richest, sides, seed) for seed in range(3)]
+        self.check_together(module, richest, sides, methods, self.pass_steps)
+
+    def test_weights_of_losses_only_multiply(self, module: ModuleType, richest: Spec, sides: tuple[str, ...]) -> None:
+        """Methods that differ in a weight `lambda_*` can share a pass: losses never ask for its value.
+
+        The constructor may ask if a weight is 0: such runs are not in one pass with others.
+        """
+        for name, value in stacked.weights(module.Params()).items():
+            given = [{**self.params, name: factor * (value or 0.1)} for factor in (1.0, 1.5, 2.0)]
+            methods = [build(module, richest, sides, 0, params) for params in given]
+            self.check_together(module, richest, sides, methods, steps=2)
+
+    def check_together(
+        self, module: ModuleType, spec: Spec, sides: tuple[str, ...], methods: list[Method], steps: int
+    ) -> None:
+        """Train these methods in one pass and one by one, and compare terms and weights."""
+        if reason := stacked.why_not(module.METHOD) or self.trained_alone:
+            pytest.skip(reason)
+        seeds, copies = range(len(methods)), copy.deepcopy(methods)
+        drawn = [[batch(spec, sides, seed=100 * step + 10 * k) for k in seeds] for step in range(steps)]
+        log = losses_together(methods, [together(batches) for batches in drawn], seeds)
+        for k, method in enumerate(copies):
+            for step, terms in enumerate(losses_alone(method, [batches[k] for batches in drawn], k)):
+                for name, term in terms.items():
+                    assert log[step][name][k].item() == pytest.approx(term, rel=1e-4, abs=1e-4), (
+                        f"{name} at step {step} is not the same in a pass of several; {STACKING}"
+                    )
+            for (name, p), other in zip(method.named_parameters(), methods[k].parameters(), strict=True):
+                assert torch.allclose(p, other, rtol=1e-4, atol=1e-4), (
+                    f"the weights {name} are not the same in a pass of several; {STACKING}"
+                )

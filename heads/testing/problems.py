@@ -90,6 +90,20 @@ def batch(spec: Spec, sides: Sequence[str] = ("source", "target"), rows: int = 8
     return Batch(**{name: drawn[name] for name in sides})
 
 
+def together(batches: Sequence[Batch]) -> Batch:
+    """Stack the batches of several runs: each tensor gets a dimension of runs in front."""
+
+    def stacked(sides: list[Side]) -> Side:
+        x, present, y = (
+            {name: torch.stack([getattr(side, field)[name] for side in sides]) for name in getattr(sides[0], field)}
+            for field in ("x", "present", "y")
+        )
+        return Side(x, present, y, *(torch.stack([getattr(s, f) for s in sides]) for f in ("domain", "index")))
+
+    sides = {name: [getattr(batch, name) for batch in batches] for name in ("source", "target")}
+    return Batch(**{name: stacked(of_side) for name, of_side in sides.items() if of_side[0] is not None})
+
+
 def only(side: Side, modalities: Collection[str]) -> Side:
     """Return the side with these modalities and no others."""
     x, present = ({m: v for m, v in values.items() if m in modalities} for values in (side.x, side.present))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.stopping import stoppable
-from pipelines.bench import clustering, evaluation, extraction, retrieval, store, training
+from pipelines.bench import clustering, evaluation, extraction, loaders, retrieval, store, training, workers
 from pipelines.bench._lines import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -21,6 +21,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     **retrieval.BENCHMARKS,
     **clustering.BENCHMARKS,
     **evaluation.BENCHMARKS,
+    **loaders.BENCHMARKS,
+    **workers.BENCHMARKS,
 }
 
 

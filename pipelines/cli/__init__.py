@@ -10,6 +10,7 @@ import click
 import featcache
 from pipelines.cli import (
     archive,
+    compare,
     evaluate,
     exchange,
     extract,
@@ -18,6 +19,7 @@ from pipelines.cli import (
     report,
     search,
     stores,
+    sweep,
     tables,
     train_head,
     weights,
@@ -37,6 +39,7 @@ def main() -> None:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache evaluate kitchens --stores demo/stores --runs demo/runs
       featcache table kitchens --stores demo/stores --runs demo/runs
+      featcache compare kitchens source-only "RNA (UDA)" --stores demo/stores --runs demo/runs
       featcache report kitchens --stores demo/stores --runs demo/runs
     """
 
@@ -45,9 +48,11 @@ for command in (
     manifest.manifest,
     extract.extract,
     train_head.train_head,
+    sweep.sweep,
     evaluate.evaluate,
     tables.table,
     tables.choose,
+    compare.compare,
     report.report,
     search.search,
     stores.check,

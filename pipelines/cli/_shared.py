@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
 #: commands that continue after a full disk or Ctrl-C
-RESUMING = ("extract", "import", "train-head", "evaluate", "build", "fetch")
+RESUMING = ("extract", "import", "train-head", "sweep", "evaluate", "build", "fetch")
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
@@ -202,6 +202,16 @@ class Job:
         return self.runs / "results.jsonl"
 
 
+#: the option of commands on a sweep, whose Job has an experiment with a row for each setting
+grid_option = click.option(
+    "--grid",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="Show a row for each of these values of a setting, as `featcache sweep` makes them, such as "
+    "method.lambda_g=0.1,0.3,1; may be repeated.",
+)
+
+
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a Job to a command; the command receives the Job as its first argument."""
 
@@ -209,7 +219,9 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_job(
         experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
     ) -> None:
-        command(_job(experiment, stores, runs, settings, seeds, only), **own)
+        grid = own.pop("grid", ())  # of commands with `grid_option`
+        job = _job(experiment, stores, runs, settings, seeds, only)
+        command(_swept(job, grid) if grid else job, **own)
 
     return _with_options(with_job, click.argument("experiment"))
 
@@ -245,6 +257,15 @@ def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seed
     return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs)
 
 
+def _swept(job: Job, grid: Words) -> Job:
+    """Return a job with a row for each setting of a grid."""
+    from pipelines import experiments
+
+    words = [job.experiment.arguments, *(f"--grid {quote(text)}" for text in grid)]
+    experiment = replace(job.experiment, arguments=" ".join(words))
+    return replace(job, experiment=experiments.swept(experiment, experiments.parse_grid(grid)))
+
+
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
     """Add the argument, then the options of a Job."""
     options = [
@@ -256,7 +277,7 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
-        click.option("--seeds", metavar="0,1,2", help="Use these seeds instead of the experiment's."),
+        click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, for all rows."),
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),
     ]
     for option in reversed(options):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.cli._shared import PATH, Job, experiment_options
+from pipelines.cli._shared import PATH, Job, experiment_options, grid_option
 
 if TYPE_CHECKING:
     from pipelines.evaluation.results import Result
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @experiment_options
+@grid_option
 @click.option(
     "--metric",
     help="A name from `featcache list metrics`, with /LABEL or /SIDE/MODALITY behind it where results have them; or "
@@ -40,13 +41,15 @@ if TYPE_CHECKING:
 def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: bool, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts.
 
-    Cells are mean ± standard deviation over seeds, in per cent.
+    Cells are mean ± standard deviation over seeds, in per cent. The last columns are the difference from the first row
+    and its 95 % interval; n.d.: not distinguishable. The best number of a column is bold, the second best italic.
 
     \b
     Examples:
       featcache table kitchens --stores demo/stores --runs demo/runs
       featcache table kitchens --runs demo/runs --metric mean_class --format latex
       featcache table rna_epic100 --metric delta_acc
+      featcache table kitchens --runs demo/runs --grid method.lambda_g=0.1,0.3,1
     """
     from pipelines.evaluation import results
     from pipelines.tables import build as tables
@@ -99,7 +102,7 @@ def choose(experiment: str, runs: Path, metric: str | None) -> None:
     shifts. Scores are computed on the train rows of the run's target.
 
     \b
-    Example, after train-head and evaluate with --set method.lambda_g=0.1, then with 0.3, then with 1:
+    Example, after `featcache sweep kitchens --grid method.lambda_g=0.1,0.3,1`, which prints the same of its settings:
       featcache choose kitchens --runs demo/runs
     """
     from pipelines import experiments

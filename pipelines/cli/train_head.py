@@ -12,11 +12,22 @@ if TYPE_CHECKING:
     from pipelines.training.engine import Outcome
 
 
+batch_option = click.option(
+    "--batch",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="auto: runs that differ in seeds, learning rates or weights of losses share passes where a few measured steps "
+    "show that this is faster. off: one by one, with equal digits in every call.",
+)
+
+
 @click.command("train-head")
 @experiment_options
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-def train_head(job: Job, workers: int, device: str) -> None:
+@batch_option
+def train_head(job: Job, workers: int, device: str, batch: str) -> None:
     """Train the heads of EXPERIMENT on cached features.
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
@@ -28,15 +39,25 @@ def train_head(job: Job, workers: int, device: str) -> None:
     \b
     Examples:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
-      featcache train-head stores/mine --seeds 0,1,2,3,4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
+      featcache train-head stores/mine --seeds 0..4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
     """
     from pipelines.data.ahead import check_ahead, check_writable
+
+    check_ahead(job.experiment.runs, job.stores, device)
+    check_writable(job.runs)
+    outcomes = train(job, workers, device, batch)
+    click.echo(job.runs)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def train(job: Job, workers: int, device: str, batch: str) -> "list[Outcome]":
+    """Train the runs of a job with a progress bar; print collapsed runs at once, and a summary also after Ctrl-C."""
     from pipelines.training.engine import run_all
     from pipelines.training.outputs import remedy
 
     began, outcomes, busy, collapsed = time.monotonic(), list["Outcome"](), False, set[str]()
-    check_ahead(job.experiment.runs, job.stores, device)
-    check_writable(job.runs)
+    planned = set[tuple[str, int, bool]]()
 
     def ended(outcome: "Outcome", done: int, total: int) -> None:
         nonlocal busy
@@ -46,6 +67,9 @@ def train_head(job: Job, workers: int, device: str) -> None:
         elif not busy:
             busy = True
             note(f"{outcome.note} (it is left for the end, like others that are being trained)")
+        if (plan := outcome.plan) and (kind := (plan.row, plan.runs, plan.together)) not in planned:
+            planned.add(kind)
+            note(str(plan))
         row = outcome.config.row_shown or outcome.config.id
         if outcome.collapse and row not in collapsed:
             collapsed.add(row)
@@ -54,14 +78,14 @@ def train_head(job: Job, workers: int, device: str) -> None:
     try:
         with progress_bar(f"train {job.experiment.name}", "run") as progress:
             progress(0, len({run.id for run in job.experiment.runs}))
-            run_all(job.experiment.runs, job.stores, job.runs, workers=workers, device=device, report=ended)
+            run_all(
+                job.experiment.runs, job.stores, job.runs, workers=workers, device=device, batch=batch, report=ended
+            )
     except KeyboardInterrupt:
         _print(outcomes, time.monotonic() - began)
         raise
     _print(outcomes, time.monotonic() - began)
-    click.echo(job.runs)
-    if any(outcome.status == "failed" for outcome in outcomes):
-        raise SystemExit(1)
+    return outcomes
 
 
 def _print(outcomes: "list[Outcome]", seconds: float) -> None:

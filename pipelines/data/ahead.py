@@ -26,7 +26,7 @@ def check_ahead(configs: Iterable[RunConfig], stores: Path, device: str = "cpu")
         )
     opened: dict[str, Opened] = {}  # feeds -> manifest and stores
     errors: dict[str, FeatcacheError] = {}
-    for config in {_reads(config): config for config in configs}.values():
+    for config in {reads(config): config for config in configs}.values():
         content = config.to_json()
         feeds = json.dumps([content["manifest"], content["feeds"]])
         try:
@@ -53,7 +53,7 @@ def check_writable(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
-def _reads(config: RunConfig) -> str:
+def reads(config: RunConfig) -> str:
     """Return the settings that decide which rows of which stores a run reads."""
     content = config.to_json()
     names = ("manifest", "feeds", "source", "target", "test", "train_split", "test_split", "absent", "holdout")

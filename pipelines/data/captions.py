@@ -60,18 +60,28 @@ class RunCaptions:
             wanted &= self.usable | np.array([bool(clip.caption.strip()) for clip in clips])
         return tuple(clips[row].clip_id for row in np.flatnonzero(wanted & ~self.usable)), int(wanted.sum())
 
-    def load(self, role: str, rows: list[int], domain: Tensor) -> Captions:
-        """Load the captions of these clips, clip by clip: for sweeps, and unless the role is "test", for training."""
-        position = {row: k for k, row in enumerate(rows)}
-        captions = [caption for caption, row in enumerate(self.clip.tolist()) if row in position]
+    def load(self, role: str, rows: list[int], domain: Tensor, among: list[int] | None = None) -> Captions:
+        """Load the captions of these clips, clip by clip: for sweeps, and unless the role is "test", for training.
+
+        among: clips that include these, as in `rows.load`.
+        """
         if self.absent == "refuse" and not self.own:
-            self._refuse_lacking(captions)
-        captions = sorted((c for c in captions if self.usable[c]), key=lambda c: position[int(self.clip[c])])
+            self._refuse_lacking(np.flatnonzero(np.isin(self.clip, rows)).tolist())
+        captions = self._of_clips(rows)
         if not captions:
             raise ConfigError(f"no clip of the {role} has a caption in manifest {self.manifest.name!r}")
+        position = {row: k for k, row in enumerate(rows)}
         row = torch.tensor([position[clip] for clip in self.clip[captions].tolist()])
-        table = load(self.features, self.feeds, captions, {}, domain[row.to(domain.device)], trained=role != "test")
+        domain, trained = domain[row.to(domain.device)], role != "test"
+        of_all = among and self._of_clips(among)
+        table = load(self.features, self.feeds, captions, {}, domain, trained=trained, among=of_all)
         return Captions(table, row.bincount(minlength=len(rows)))
+
+    def _of_clips(self, rows: list[int]) -> list[int]:
+        """Return the usable captions of these clips, in the order of the clips."""
+        position = {row: k for k, row in enumerate(rows)}
+        captions = [c for c, row in enumerate(self.clip.tolist()) if row in position and self.usable[c]]
+        return sorted(captions, key=lambda c: position[int(self.clip[c])])
 
     def _refuse_lacking(self, captions: list[int]) -> None:
         """Raise ConfigError if a caption has no features: each row of a caption manifest should have some."""

@@ -8,10 +8,10 @@ and the tiers `resident` and `mapped` draw the same rows. Features larger than m
 Shapes: N rows of a side, M rows of a tensor that holds them, B rows of a batch, T windows.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def draws(config: RunConfig, sides: dict[str, Rows]) -> dict[str, "Draw"]:
 
 
 @contextmanager
-def batches(draws: dict[str, "Draw"], count: int, *, prefetch: bool = False) -> Iterator[Iterator[Batch]]:
+def batches(draws: Mapping[str, Iterator[Side]], count: int, *, prefetch: bool = False) -> Iterator[Iterator[Batch]]:
     """Iterate over the next `count` batches; with `prefetch`, a thread draws each while the one before is in use.
 
     The thread draws exactly `count` batches, so later draws (from new pools, say) do not depend on it. Its errors are
@@ -94,21 +94,32 @@ class Draw:
         return self
 
     def __next__(self) -> Side:
+        return self.gather(self.picks())
+
+    def picks(self) -> "Picks":
+        """Draw the rows of the next side, and their windows, views and captions."""
         parts = [pool.take(share) for pool, share in zip(self.pools, self.shares, strict=True)]
         index, views = self._split(torch.cat(parts, 1))
-        side = self.table.side(index, self.windows(index), views, self.buffers)
-        while self.used and self.table.stream:  # not earlier: this batch may have the last rows of a group
-            self.table.stream.release(*self.used.pop())
-        return self._captioned(side, index)
-
-    def _captioned(self, side: Side, index: Tensor) -> Side:
-        """Add a random caption of each row, the same one in all caption feeds; zeros for a row without captions."""
         captions, text = self.table.captions, self.text
         if captions is None or text is None:
-            return side
+            return Picks(index, self.windows(index), views)
         chosen = captions.choose(index, self.caption_generator)
-        added = captions.table.side(chosen, text.windows(chosen), NO_VIEWS, text.buffers)
-        uncaptioned = captions.count[index] == 0
+        return Picks(index, self.windows(index), views, Picks(chosen, text.windows(chosen), NO_VIEWS))
+
+    def gather(self, picks: "Picks") -> Side:
+        """Gather the features of a side."""
+        side = self.table.side(picks.index, picks.windows, picks.views, self.buffers)
+        while self.used and self.table.stream:  # not earlier: this batch may have the last rows of a group
+            self.table.stream.release(*self.used.pop())
+        return self._captioned(side, picks)
+
+    def _captioned(self, side: Side, picks: "Picks") -> Side:
+        """Add a random caption of each row, the same one in all caption feeds; zeros for a row without captions."""
+        captions, text = self.table.captions, self.text
+        if captions is None or text is None or picks.captions is None:
+            return side
+        added = captions.table.side(picks.captions.index, picks.captions.windows, NO_VIEWS, text.buffers)
+        uncaptioned = captions.count[picks.index] == 0
         if uncaptioned.any():
             for m in added.x:
                 added.x[m][uncaptioned.to(added.x[m].device)] = 0
@@ -176,6 +187,67 @@ class Draw:
         """Split the rows and views that `_with_views` stacked."""
         index, *views = drawn
         return index, dict(zip(self.view_generators, views, strict=True))
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The rows of a side that were drawn (B,), and their windows, views and captions."""
+
+    index: Tensor
+    windows: dict[str, Chosen]
+    views: Views
+    captions: "Picks | None" = None
+
+    def tensors(self) -> list[Tensor]:
+        """Return all drawn numbers."""
+        windows = [chosen for chosen in self.windows.values() if isinstance(chosen, Tensor)]
+        return [self.index, *windows, *self.views.values(), *(self.captions.tensors() if self.captions else ())]
+
+
+def concatenated(picks: Sequence[Picks]) -> Picks:
+    """Return the rows of several draws of one table as those of one side; windows (K,) are those of all rows."""
+    first = picks[0]
+    windows = dict(first.windows)
+    for m, chosen in first.windows.items():
+        if isinstance(chosen, Tensor) and chosen.dim() > 1:
+            windows[m] = torch.cat([w for each in picks if isinstance(w := each.windows[m], Tensor)])
+    views = {m: torch.cat([each.views[m] for each in picks]) for m in first.views}
+    captions = [each.captions for each in picks if each.captions]
+    return Picks(
+        torch.cat([each.index for each in picks]), windows, views, concatenated(captions) if captions else None
+    )
+
+
+class Together:
+    """The draws of one side by several runs: its sides have a dimension of runs in front.
+
+    They have none if all runs draw the same rows. Runs that share a table gather their rows at once.
+    """
+
+    def __init__(self, draws: Sequence[Draw]) -> None:
+        self.draws = draws
+
+    def __iter__(self) -> Iterator[Side]:
+        return self
+
+    def __next__(self) -> Side:
+        first = self.draws[0]
+        if any(draw.table is not first.table for draw in self.draws):
+            return _mapped(lambda *values: torch.stack(values), *(next(draw) for draw in self.draws))
+        picks = [draw.picks() for draw in self.draws]
+        if all(all(map(torch.equal, each.tensors(), picks[0].tensors())) for each in picks[1:]):
+            return first.gather(picks[0])
+        return _mapped(lambda value: value.unflatten(0, (len(picks), -1)), first.gather(concatenated(picks)))
+
+
+def _mapped(function: Callable[..., Tensor], *sides: Side) -> Side:
+    """Apply a function to each tensor of sides."""
+    x, present, y = (
+        {name: function(*(getattr(side, field)[name] for side in sides)) for name in getattr(sides[0], field)}
+        for field in ("x", "present", "y")
+    )
+    domain, index = (function(*(getattr(side, field) for side in sides)) for field in ("domain", "index"))
+    return Side(x, present, y, domain, index)
 
 
 class _Pool:

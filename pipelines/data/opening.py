@@ -81,8 +81,9 @@ class Opened:
     @cached_property
     def sides(self) -> dict[str, Rows]:
         """The sides "source", "source_val" and "target" that the run has; only the first two have labels."""
+        among = self.train_rows("source") if self.config.holdout and self.config.source else None
         return {
-            side: self.load("target", rows) if side == "target" else self.load("source", rows, labelled=True)
+            side: self.load("target", rows) if side == "target" else self.load("source", rows, among, labelled=True)
             for side, rows in self.side_rows.items()
         }
 
@@ -225,15 +226,16 @@ class Opened:
             found.append(LeftOut("captions", self.config.test, ids, count))
         return tuple(each for each in found if each.ids)
 
-    def load(self, role: str, rows: list[int], *, labelled: bool = False) -> Rows:
-        """Load rows with the modalities that this role sees, to the memory of the tier."""
+    def load(self, role: str, rows: list[int], among: list[int] | None = None, *, labelled: bool = False) -> Rows:
+        """Load rows with the modalities that this role sees, to the memory of the tier. among: as in `rows.load`."""
         self.check_rows(role, rows)
         number = {domain: k for k, domain in enumerate(self.domains)}
         domain = torch.tensor([number.get(self.manifest.clips[row].domain, -1) for row in rows], device=self.device)
         y = self.labels(rows) if labelled else {}
-        loaded = load(self.features, self._feeds(role), rows, y, domain, trained=role in ("source", "target"))
+        trained = role in ("source", "target")
+        loaded = load(self.features, self._feeds(role), rows, y, domain, trained=trained, among=among)
         if self.captions and role != "target":
-            loaded = replace(loaded, captions=self.captions.load(role, rows, domain))
+            loaded = replace(loaded, captions=self.captions.load(role, rows, domain, among))
         return loaded.prepared(self.prepare)
 
     def labels(self, rows: list[int]) -> dict[str, torch.Tensor]:

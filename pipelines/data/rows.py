@@ -39,7 +39,7 @@ class Rows:
     y: dict[str, Tensor]  #: label -> (N,) int64; {} where hidden
     domain: Tensor  #: (N,) int64
     feeds: dict[str, Feed]  #: modality -> feed, whose draws take windows of x
-    at: Tensor | None = None  #: (N,) position of each row in x if x is a whole store; None: row i is x[i]
+    at: Tensor | None = None  #: (N,) position of each row in x, on its device, if x has more rows; None: row i is x[i]
     swept: "Rows | None" = None  #: the same rows for sweeps, if x has only the windows of training
     stream: Stream | None = None  #: only for stores larger than memory
     sweep_rows: int = SWEEP_ROWS  #: rows per Side of a sweep
@@ -150,10 +150,20 @@ def sweep_rows(count: int) -> int:
 
 
 def load(
-    features: Features, feeds: dict[str, Feed], rows: list[int], y: dict[str, Tensor], domain: Tensor, *, trained: bool
+    features: Features,
+    feeds: dict[str, Feed],
+    rows: list[int],
+    y: dict[str, Tensor],
+    domain: Tensor,
+    *,
+    trained: bool,
+    among: list[int] | None = None,
 ) -> Rows:
-    """Load rows for training and sweeps, or for sweeps only, to the memory of the tier."""
-    table = partial(_table, features, feeds, rows, y, domain)
+    """Load rows for training and sweeps, or for sweeps only, to the memory of the tier.
+
+    among: rows that include these; runs that take different ones of them share the memory.
+    """
+    table = partial(_table, features, feeds, rows, y, domain, among)
     resident = features.tier == "resident"
     loaded = table("train" if trained else "test", whole_store=not resident)
     if resident and trained and sweeps_others(feeds):
@@ -172,14 +182,15 @@ def _table(
     rows: list[int],
     y: dict[str, Tensor],
     domain: Tensor,
+    among: list[int] | None,
     when: str,
     *,
     whole_store: bool,
 ) -> Rows:
     """Load rows for training ("train") or sweeps ("test").
 
-    x is the whole mapped store, or else only the windows that the draws take of these rows; these draws then become
-    `all` in the feeds.
+    x is the whole mapped store, or else only the windows that the draws take of these rows, or of `among`; these draws
+    then become `all` in the feeds.
     """
     stores = features.stores
     swept = {m: parse_draw(feed.test)[1] or stores[m].windows for m, feed in feeds.items()}  # `mean` also reads all
@@ -187,13 +198,17 @@ def _table(
     names = {m: list(feed.stores(m)) if when == "train" else [m] for m, feed in feeds.items()}
     if whole_store:
         loaded = {m: [features.mapped(name, rows) for name in names[m]] for m in feeds}
+        at: Tensor | None = torch.tensor(rows)
     else:
         draws = {m: getattr(feed, when) for m, feed in feeds.items()}
-        loaded = {m: [features.resident(name, rows, draws[m]) for name in names[m]] for m in feeds}
+        loaded = {m: [features.resident(name, among or rows, draws[m]) for name in names[m]] for m in feeds}
         feeds = {m: _applied(feed, draws[m]) for m, feed in feeds.items()}
+        position = {row: k for k, row in enumerate(among or ())}
+        at = torch.tensor([position[row] for row in rows], device=features.device) if among else None
     x, present = ({m: pairs[0][k] for m, pairs in loaded.items()} for k in (0, 1))
+    if not whole_store and at is not None:
+        present = {m: of_all[at] for m, of_all in present.items()}
     views = {m: [x for x, _ in pairs[1:]] for m, pairs in loaded.items() if len(pairs) > 1}
-    at = torch.tensor(rows) if whole_store else None
     return Rows(
         rows, x, present, y, domain, feeds, at, stream=features.stream, sweep_rows=sweep_rows(count), views=views
     )

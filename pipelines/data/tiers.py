@@ -1,7 +1,8 @@
 """Tiers: the three places for the features of a run while it trains. One is chosen, and the reason is recorded.
 
     resident    float32 on the device, only the rows of the run. A draw that treats every row alike is applied once:
-                `segments:k` keeps its windows, `mean` keeps the mean.
+                `segments:k` keeps its windows, `mean` keeps the mean. Runs and workers share the memory on a CPU, and
+                runs of one process that on a GPU.
     mapped      the shards in the stored type; rows are gathered, then cast. Processes share the memory.
     streaming   the same for stores larger than memory: batches come from a few blocks at a time, which are read ahead
                 and released after use.
@@ -13,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from hashlib import sha256
 from math import prod
 
 import numpy as np
@@ -28,6 +30,7 @@ from featcache.wording import size
 from pipelines.config import parse_draw
 from pipelines.data.gathering import NO_VIEWS, Views, centres, mean
 from pipelines.data.memory import free_memory
+from pipelines.data.sharing import copies, held
 
 
 class Stream:
@@ -140,37 +143,46 @@ class Features:
         return mapped.tensor(index if self.tier == "mapped" else index[:0]), present.to(self.device)
 
     def resident(self, modality: str, rows: list[int], draw: str) -> tuple[Tensor, Tensor]:
-        """Load the windows that a draw needs, on the device: (n, T', *row_shape) float32, and `present` (n, T')."""
+        """Load the windows that a draw needs, on the device: (n, T', *row_shape) float32, and `present` (n, T').
+
+        Do not change the features: other runs use the same memory (`pipelines/data/sharing.py`).
+        """
         store, index = self.stores[modality], np.asarray(rows)
         stored = torch.from_numpy(store.present[index])  # (n, T)
-        shape = (len(rows), windows_held(draw, store.windows), *store.row_shape)
-        if torch.device(self.device).type == "cpu":
-            x = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for huge pages, torch does not
+        chosen = centres(draw, stored.sum(1))
+        if draw == "mean":
+            present = stored.any(1, keepdim=True)
         else:
-            x = torch.empty(shape, device=self.device)
-        present = torch.empty(x.shape[:2], dtype=torch.bool, device=self.device)
+            present = stored if chosen is None else stored.gather(1, chosen)
+        shape = (len(rows), windows_held(draw, store.windows), *store.row_shape)
+        key = sha256(f"{store.path.resolve()} {store.fingerprint} {draw} {shape} ".encode() + index.tobytes())
+        fill = partial(self._fill, modality=modality, index=index, draw=draw)
+        return held(key.hexdigest(), shape, self.device, fill), present.to(self.device)
+
+    def _fill(self, x: Tensor, modality: str, index: NDArray[np.int64], draw: str) -> None:
+        """Write the windows that a draw needs of these rows to x (n, T', *row_shape); StoreError if not finite."""
+        store = self.stores[modality]
+        stored = torch.from_numpy(store.present[index])  # (n, T)
         step = max(1, PIECE_BYTES // store.layout.row_bytes)
         mapped = self.maps.get(modality)
         if mapped:
             mapped.ahead(index[:step])
-        for begin in range(0, len(rows), step):
+        for begin in range(0, len(index), step):
             part = slice(begin, begin + step)
             if mapped:
                 mapped.ahead(index[part.stop : part.stop + step])
             windows, in_store = self._read(modality, index[part]), stored[part]
             chosen = centres(draw, in_store.sum(1))
             if draw == "mean":
-                x[part], present[part] = mean(windows.float(), in_store)
+                x[part] = mean(windows.float(), in_store)[0]
             elif chosen is None:
-                x[part], present[part] = windows, in_store
+                x[part] = windows
             else:
-                row = torch.arange(len(in_store))[:, None]
-                x[part], present[part] = windows[row, chosen], in_store[row, chosen]
+                x[part] = windows[torch.arange(len(in_store))[:, None], chosen]
             if mapped:
                 mapped.release(index[part])
         if not torch.stack(x.aminmax()).isfinite().all():  # NaN and inf appear in both, and no large mask is needed
             raise StoreError(f"{store.path} has features that are not finite; run `featcache check`")
-        return x, present
 
     def _read(self, modality: str, rows: NDArray[np.int64]) -> Tensor:
         """Read these rows as they are stored, on the CPU."""
@@ -226,8 +238,12 @@ def _choose(as_floats: int, stored: int, decoded: int, device: str, in_ram: int,
     """Return (tier, reason) for features of these bytes: in float32, as stored, and of archives decoded in RAM."""
     shared = f" shared by {workers} runs" if workers > 1 else ""
     ram, share = f"{size(in_ram)} free RAM", RESIDENT / workers
+    needs: list[tuple[float, int, str]]
     if torch.device(device).type == "cpu":
-        needs = [(as_floats + decoded, in_ram, ram)]
+        sets = copies(workers)  # runs with equal features have one copy, but each may decode an archive
+        if sets < workers:
+            shared += f" with {sets} set{'s' if sets > 1 else ''} of features"
+        needs = [(as_floats * sets / workers + decoded, in_ram, ram)]
     else:
         on_device = free_memory(device)
         needs = [(as_floats, on_device, f"{size(on_device)} free memory on {device}"), (decoded, in_ram, ram)]

@@ -7,13 +7,14 @@ the tested domain, and their coefficient of variation over modalities.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import featcache
 from featcache import training_data
@@ -26,8 +27,9 @@ from pipelines.config import RunConfig, fidelity
 from pipelines.data.opening import Opened, open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
-from pipelines.evaluation.results import Measurement, Result
+from pipelines.evaluation.results import ByClass, Measurement, Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
+from pipelines.measures.outcomes import Values, checksum, encode, together
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.tasks import class_numbers
 from pipelines.training.outputs import ONCE, Outputs, feature_norms, stuck
@@ -35,9 +37,8 @@ from pipelines.training.runs import NotTrainedError, Run, digest
 
 MEANING = 1  #: raised when a metric begins to mean something else under the same name: earlier results are out of date
 _LEAKS: dict[tuple[str, str], list[str]] = {}  # fingerprints of a store and its manifest -> leaks, shared by all runs
-Score = Callable[[int], dict[str, float]]  #: number of a kept point -> metric -> value
+Score = Callable[[int], Values]  #: number of a kept point -> metric -> value
 Opening = Callable[[RunConfig, Path, str], Opened]  #: opens the data of a run, as `open_run` does
-Measured = tuple[dict[str, float], list[str]]  #: metric -> value, and the class that all test rows are given (`stuck`)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ class Trained:
     opened: Opened
     method: Method
     files: str  #: digest of the run's files (`runs.digest`)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one kind of measurement finds."""
+
+    values: dict[str, float]  #: metric -> value
+    one_class: tuple[str, ...] = ()  #: the class that all test rows are given (`stuck`)
+    clips: Mapping[str, str] = field(default_factory=dict)  #: metric -> outcomes of the test clips (`outcomes`)
+    by_class: Mapping[str, ByClass] = field(default_factory=dict)  #: metric -> counts of each class (`by_class`)
 
 
 def evaluate(
@@ -89,11 +100,9 @@ def trained(
 
 def measure(it: Trained, kind: str, experiment: str = "", row: str | None = None) -> list[Result]:
     """Return the results of one of the KINDS of measurement; experiment and row as in `evaluate`."""
-    values, given = KINDS[kind](it)
-    measurement = Measurement(described(kind, it.run.config.task.name), it.files, len(values))
-    counts = by_class(it) if kind == "test" else {}
-    results = results_of(it, experiment, row, values, given, measurement)
-    return [replace(result, by_class=counts.get(result.metric, {})) for result in results]
+    measured = KINDS[kind](it)
+    measurement = Measurement(described(kind, it.run.config.task.name), it.files, len(measured.values))
+    return results_of(it, experiment, row, measured, measurement)
 
 
 def _on_test_rows(it: Trained) -> Measured:
@@ -101,11 +110,12 @@ def _on_test_rows(it: Trained) -> Measured:
     values = accuracies(it.run, score) | validator_scores(it.run, score)
     if not it.run.config.task.no_norms:
         values |= norms(it.method, it.opened)
-    return values, stuck(it.method, _outputs(it.run, _selected(it.run, score)[-1]), it.opened)
+    given = stuck(it.method, _outputs(it.run, _selected(it.run, score)[-1]), it.opened)
+    return Measured(values, tuple(given), outcomes(it.run, score), by_class(it, score))
 
 
 def _a_distances(it: Trained) -> Measured:
-    return a_distances(it.method, it.opened), []
+    return Measured(a_distances(it.method, it.opened))
 
 
 KINDS = {"test": _on_test_rows, "a_distance": _a_distances}  #: kinds of measurement: name -> function
@@ -135,12 +145,7 @@ def _leaks(opened: Opened) -> tuple[str, ...]:
 
 
 def results_of(
-    it: Trained,
-    experiment: str,
-    row: str | None,
-    values: dict[str, float],
-    given: list[str],
-    measurement: Measurement,
+    it: Trained, experiment: str, row: str | None, measured: Measured, measurement: Measurement
 ) -> list[Result]:
     """Return a result for each of these values, with everything else that its line holds."""
     run, opened = it.run, it.opened
@@ -172,14 +177,17 @@ def results_of(
             version=featcache.__version__,
             collapsed=run.facts.collapsed,
             leaks=leaked,
-            one_class=tuple(given),
+            one_class=measured.one_class,
             tier=run.facts.tier,
             trained_on=trained_on,
             classified=True,
+            batched=run.facts.batched,
             limits=(*left_out, *limits),
             measurement=measurement,
+            clips=measured.clips.get(metric, ""),
+            by_class=measured.by_class.get(metric, {}),
         )
-        for metric, value in values.items()
+        for metric, value in measured.values.items()
     ]
 
 
@@ -228,6 +236,13 @@ def predictions(folder: Path, stores: Path, label: str = "label", branch: str = 
     return Predictions(truth[label], predicted, classes, k)
 
 
+def ranked(folder: Path, stores: Path) -> dict[str, NDArray[np.float64]]:
+    """Direction -> rank of the right answer to each query, as `Task.ranks`, at the point that `predictions` reads."""
+    run = Run.open(folder)
+    truth, net = _truth(run, stores), run.method().net
+    return run.config.task.ranks(_outputs(run, _selected(run, _score(run, truth, net))[-1]), net)
+
+
 # -------------------------------------------------------------------------------------------------------- accuracies
 
 
@@ -237,10 +252,18 @@ def accuracies(run: Run, score_point: Score) -> dict[str, float]:
     return {metric: float(np.mean([point[metric] for point in points])) for metric in points[0]}
 
 
-def by_class(it: Trained) -> dict[str, dict[str, tuple[float, float, float]]]:
+def outcomes(run: Run, score_point: Score) -> dict[str, str]:
+    """Metric -> the outcomes of the test clips at the selected points, as text, of shares of right answers."""
+    points = [score_point(k).outcomes for k in _selected(run, score_point)]
+    clips = checksum(run.facts.read["manifest"], run.outputs["rows"])
+    summed = {metric: together([point[metric] for point in points]) for metric in points[0]}
+    return {metric: encode(replace(found, clips=clips)) for metric, found in summed.items()}
+
+
+def by_class(it: Trained, score_point: Score) -> dict[str, ByClass]:
     """Metric -> class -> counts (`Result.by_class`), means over the selected points, of the classes with any clip."""
     run, truth = it.run, it.truth
-    points = _selected(run, _score(run, truth, it.method.net))
+    points = _selected(run, score_point)
     counts = [run.config.task.by_class(_outputs(run, k), truth) for k in points]
     names = run.config.task.tested(it.opened.manifest, run.config.test)
     found = {}

@@ -24,7 +24,10 @@ from featcache.wording import exactly, first
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 #: run, metric and stress of a line
 NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*)"(?:.*"stress": "((?:[^"\\]|\\.)*)")?')
-UNWRITTEN = ("leaks", "one_class", "measurement", "by_class", "stress")  #: keys that a line lacks where they are empty
+#: keys that a line lacks where they are empty
+UNWRITTEN = ("leaks", "one_class", "batched", "measurement", "clips", "by_class", "stress")
+CLIPS = re.compile(rb', "clips": "[\w:+/= ]*"')  #: outcomes of clips in a line: lines of earlier versions have none
+ByClass = dict[str, tuple[float, float, float]]  #: class -> counts, see `Result.by_class`
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
 
 
@@ -74,11 +77,15 @@ class Result:
     trained_on: dict[str, str] | None = None
     #: True if norms and `dev` are those of the features that are classified; False in results of earlier versions
     classified: bool = False
+    batched: int = 0  #: number of runs trained in one pass with this one, see `Facts`; not written if it was alone
     limits: tuple[str, ...] = ()  #: "KIND: explanation": clips without features, classes that limit the number
     measurement: Measurement | None = None  #: None if the result is of an earlier version; then it is not written
+    #: the outcome of each test clip, of metrics that are shares of right answers, see pipelines/measures/outcomes.py;
+    #: not written if there is none
+    clips: str = ""
     #: class -> its test clips predicted right, its test clips, and the clips given it (means over several selected
     #: points); on the lines of top-1 accuracy per label; not written if there is none
-    by_class: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    by_class: ByClass = field(default_factory=dict)
     stress: str = ""  #: the change of the test features, see evaluation/stress.py; not written if there is none
 
 
@@ -233,11 +240,11 @@ def _not_replaced(lines: list[bytes], damaged: Container[int]) -> list[int]:
     sizes: dict[tuple[bytes, ...], int] = {}  # run, metric and stress -> length of their last line
     lost = []
     for k, line in reversed(list(enumerate(lines))):
-        names = NAMES.match(line)
+        names, size = NAMES.match(line), len(CLIPS.sub(b"", line))
         if k not in damaged:
             if names:
-                sizes.setdefault(names.groups(), len(line))
-        elif not (names and line.count(b'"run": ') == 1 and len(line) <= sizes.get(names.groups(), 0) + SLACK):
+                sizes.setdefault(names.groups(), size)
+        elif not (names and line.count(b'"run": ') == 1 and size <= sizes.get(names.groups(), 0) + SLACK):
             lost.append(k)
     return lost[::-1]
 

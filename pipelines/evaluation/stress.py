@@ -39,7 +39,7 @@ from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows, load
 from pipelines.data.tiers import Wanted, open_features
 from pipelines.evaluation.changes import Change, fewer, noisy, rounded, spread, without
-from pipelines.evaluation.evaluate import Trained, described, results_of
+from pipelines.evaluation.evaluate import Measured, Trained, described, results_of
 from pipelines.evaluation.results import Measurement, Result
 from pipelines.training.outputs import outputs
 from pipelines.training.runs import NotTrainedError
@@ -213,7 +213,7 @@ def measure(it: Trained, stress: str, experiment: str = "", row: str | None = No
     values = config.task.measure(out, it.truth, it.method.net, opened.clusters)
     measurement = Measurement(described(stress, config.task.name), it.files, len(values))
     select = config.select if config.keeps_best else "last"
-    results = results_of(it, experiment, row, values, [], measurement)
+    results = results_of(it, experiment, row, Measured(values), measurement)
     return [replace(result, stress=stress, select=select) for result in results]
 
 

@@ -19,12 +19,43 @@ from featcache.errors import ConfigError
 from featcache.naming import folder_name
 from featcache.wording import first, unknown
 from pipelines.experiments._default import default
-from pipelines.experiments._experiment import Experiment
+from pipelines.experiments._experiment import Experiment, Setting
 from pipelines.experiments._files import from_module, import_file
 from pipelines.experiments._papers import PAPERS, figures
 from pipelines.experiments._rows import SEEDS, Row, Whole, grid, runs
+from pipelines.experiments._sweep import (
+    Grid,
+    check_names,
+    has,
+    parse_grid,
+    short_names,
+    swept,
+    values_of,
+    with_settings,
+)
 
-__all__ = ["PAPERS", "SEEDS", "Experiment", "Row", "Whole", "default", "figures", "grid", "load", "names", "runs"]
+__all__ = [
+    "PAPERS",
+    "SEEDS",
+    "Experiment",
+    "Grid",
+    "Row",
+    "Setting",
+    "Whole",
+    "check_names",
+    "default",
+    "figures",
+    "grid",
+    "has",
+    "load",
+    "names",
+    "parse_grid",
+    "runs",
+    "short_names",
+    "swept",
+    "values_of",
+    "with_settings",
+]
 
 
 def names() -> list[str]:

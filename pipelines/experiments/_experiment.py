@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from shlex import quote
 from typing import Any
 
 from featcache.errors import ConfigError
@@ -13,6 +14,27 @@ from pipelines.config import RunConfig, override
 from pipelines.experiments._data import BEHIND, Data
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
+
+
+MOST_SEEDS = 10_000  #: in a list of seeds
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of a sweep: the values that a row of the table gets."""
+
+    row: str  #: the row without these values; results of the runs are recorded under it
+    values: dict[str, str] = field(default_factory=dict)  #: "method.lambda_g" -> "0.3"
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The values as "a.b=value"."""
+        return tuple(f"{name}={value}" for name, value in self.values.items())
+
+    @property
+    def options(self) -> str:
+        """The values and the row as options of a command."""
+        return " ".join([f"--only {quote(self.row)}", *(f"--set {quote(change)}" for change in self.changes)])
 
 
 @dataclass(frozen=True)
@@ -31,6 +53,7 @@ class Experiment:
     metric: str = ""  #: metric of its table, that of its published numbers; "": the headline of its task
     data: Data | None = None  #: data behind its domains, besides those of the manifests that we build (`_data.BEHIND`)
     unchanged: "Experiment | None" = field(default=None, repr=False)  #: the experiment before `changed`; None: itself
+    swept: dict[str, Setting] = field(default_factory=dict)  #: row of a sweep -> its setting (_sweep.py)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -60,7 +83,13 @@ class Experiment:
     def command(self) -> str:
         """The commands that make all results from the stores, keeping finished runs."""
         name = self.arguments or self.name
-        return f"featcache train-head {name} && featcache evaluate {name}"
+        return f"featcache sweep {name}" if self.swept else f"featcache train-head {name} && featcache evaluate {name}"
+
+    @property
+    def recorded(self) -> "Experiment":
+        """The experiment with the rows that results are recorded under: those of a sweep without their settings."""
+        rows = {row: setting.row for row, setting in self.swept.items()}
+        return replace(self, runs=tuple(replace(run, row=rows.get(run.row, run.row)) for run in self.runs), swept={})
 
     @cached_property
     def by_id(self) -> dict[str, RunConfig]:
@@ -120,7 +149,7 @@ class Experiment:
         return numbers
 
     def changed(self, settings: Sequence[str] = (), seeds: str | None = None, only: Sequence[str] = ()) -> "Experiment":
-        """The experiment with settings "a.b=value", with other seeds ("0,1,2"), or with only some rows.
+        """The experiment with settings "a.b=value", with other seeds ("0,1,2" or "0..2"), or with only some rows.
 
         A run that others start from is changed with them. It is shown as a row only if `only` names it; otherwise
         settings of the method do not change it, because they are meant for the rows. A row that the settings make
@@ -228,7 +257,20 @@ def _together(source: Sequence[str]) -> str:
 
 
 def _seeds(text: str) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"seeds {text!r} are not whole numbers separated by commas, such as 0,1,2") from None
+    """Return the seeds of a list, in which a range includes both ends.
+
+    >>> _seeds("7,0..3")
+    [7, 0, 1, 2, 3]
+    """
+    error = ConfigError(f"seeds {text!r} are not whole numbers separated by commas, such as 0,1,2 or 0..4")
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        try:
+            low, high = int(first), int(last if dots else first)
+        except ValueError:
+            raise error from None
+        if not low <= high < low + MOST_SEEDS:
+            raise ConfigError(f"seeds {text!r}: {part.strip()} must count up, by at most {MOST_SEEDS:,} seeds")
+        seeds += range(low, high + 1)
+    return seeds

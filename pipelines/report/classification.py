@@ -18,7 +18,6 @@ from pipelines.tables.build import norms_grid, planned_runs
 from pipelines.tables.cells import Line, Table
 from pipelines.tables.outdated import current
 
-BASE = ", no adaptation"  #: remark about the mean of the first row
 LIMITS = (
     "The backbones are frozen: alignment acts only on the layers above the cached features. Where a paper trains its "
     "backbone as well, the fidelity is adapter, and our number is not comparable with the paper's.",

@@ -33,7 +33,6 @@ FIT = 0.9  #: share of bodies that fit into their places; with 1, a single large
 HEIGHT, MARGIN = 200, 14  #: height of bodies in a strip, and the margin around them; whole numbers keep pages small
 
 
-BASE = ""  #: no remark about the mean of the first row, which uses the target, too
 LIMITS = ("The number of clusters is the target's true number of classes (oracle K), which is seldom known.",)
 COLUMNS = "cluster of branch B0 that Hungarian matching pairs with the class (for k-means, clusters of its first start)"
 

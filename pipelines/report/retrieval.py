@@ -9,23 +9,21 @@ import numpy as np
 import torch
 
 from featcache.errors import FeatcacheError
-from featcache.manifest import Manifest
 from heads.nets import Retrieval
-from pipelines.config import OWN
-from pipelines.data.stores import open_manifest
+from pipelines.evaluation.answers import manifests
 from pipelines.evaluation.embeddings import pairs, tsne
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
 from pipelines.report import page, plots
-from pipelines.report.classification import BASE, LIMITS
+from pipelines.report.classification import LIMITS
 from pipelines.report.frames import Thumbnails, frames
 from pipelines.report.samples import rows_drawn
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import Run
 
-__all__ = ["BASE", "LIMITS", "answers", "sections"]
+__all__ = ["LIMITS", "answers", "sections"]
 
 QUERIES = 8  #: queries of a shift; half of them are answered correctly if there are enough
 CLIPS = 5  #: clips shown as the answer to a query
@@ -102,7 +100,7 @@ def gallery(experiment: Experiment, line: Line, shifts: Sequence[str], runs: Pat
 
 def _answers(run: Run, stores: Path) -> Iterator[str]:
     """Yield a card per query, and a sentence about missing pictures if there are any."""
-    clips, captions = _manifests(run, stores)
+    clips, captions = manifests(run, stores)
     first_captions: dict[int, str] = {}  # clip -> caption
     for caption, place in zip(run.outputs["captions"].tolist(), run.outputs["clip"].tolist(), strict=True):
         first_captions.setdefault(int(run.outputs["rows"][place]), captions.clips[caption].caption)
@@ -117,17 +115,6 @@ def _answers(run: Run, stores: Path) -> Iterator[str]:
         query = f"“{captions.clips[answer.caption].caption}”: {own} of {len(run.outputs['rows'])}"
         yield page.figure(query, f'<div class="strip">{"".join(figures)}</div>')
     yield pictures.missing()
-
-
-def _manifests(run: Run, stores: Path) -> tuple[Manifest, Manifest]:
-    """Read the manifests of clips and captions; ConfigError if one of them has changed since the run was made."""
-    name = next(run.config.feeds[m].captions for m in run.config.captions)
-    clips = open_manifest(stores, run.config.manifest)
-    captions = clips if name == OWN else open_manifest(stores, name)
-    for kind, manifest in (("manifest", clips), ("captions", captions)):
-        if run.facts.read.get(kind) != manifest.sha256:
-            raise NotTrainedError(f"manifest {manifest.name!r} has changed since run {run.config.id} was made")
-    return clips, captions
 
 
 def joint_space(experiment: Experiment, lines: Sequence[Line], shifts: Sequence[str], runs: Path, stores: Path) -> str:

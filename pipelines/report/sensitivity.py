@@ -2,6 +2,9 @@
 
 Rows named "NAME = NUMBER" or "PREFIX, NAME = NUMBER" of one prefix and name make a sweep. A row that differs from them
 in nothing else than the swept setting, such as the row PREFIX itself, belongs to the sweep, too.
+
+The rows of `featcache sweep` (`Experiment.swept`) make a sweep per number. Where several settings are swept, the others
+have the values that are nearest to those of the experiment.
 """
 
 import math
@@ -12,13 +15,19 @@ from itertools import pairwise
 from typing import Any
 
 from pipelines import tasks
-from pipelines.experiments import Experiment
+from pipelines.experiments import Experiment, short_names
 from pipelines.report import page
 from pipelines.report.marks import axis, line, mark, rect, svg, text
 from pipelines.tables.cells import Cell, Line, Table
 
 NAMED = re.compile(
     r"(?:(?P<prefix>.+), )?(?P<name>[^,=]*[^,=\s])\s*=\s*(?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
+)
+UNNAMED = "the number of the row that is not named by it"
+OWN = "the number that the experiment has without the sweep"
+OTHERS = (
+    "Where several settings were swept, a curve shows one of them: the others have the values, named in its title, "
+    "that are nearest to those of the experiment."
 )
 WIDE = 10  #: ratio of the largest number to the smallest, all above 0, from which the axis is logarithmic
 WIDTH, HEIGHT = 330, 190  #: size of the field of a curve
@@ -31,7 +40,7 @@ class Sweep:
     prefix: str
     name: str
     lines: dict[float, Line]  #: number -> row, numbers ascending
-    default: float | None  #: the number of the row that is not named by it, if there is such a row
+    default: float | None  #: the number of the row that is not named by it, or of the experiment, if it is among them
 
     @property
     def title(self) -> str:
@@ -70,8 +79,10 @@ def sensitivity(experiment: Experiment, table: Table) -> Iterator[str]:
         intro = (
             f"{metric.words[0].upper()}{metric.words[1:]}{table.sign and ' in per cent'} of the rows whose names have "
             "a number. Circle: mean over seeds; line: ± one sample standard deviation. Diamond: published number. "
-            "Dashed: the number of the row that is not named by it. The axis upwards does not begin at 0."
+            f"Dashed: {OWN if experiment.swept else UNNAMED}. The axis upwards does not begin at 0."
         )
+        if len({name for setting in experiment.swept.values() for name in setting.values}) > 1:
+            intro += f" {OTHERS}"
         yield page.section("Sensitivity", intro, *parts)
 
 
@@ -79,7 +90,7 @@ def sweeps(experiment: Experiment, table: Table) -> list[Sweep]:
     """The sweeps of a table: at least two rows with different numbers each, quoted ones included."""
     groups: dict[tuple[str, str], dict[float, Line]] = {}
     for row in table.all_lines:
-        if named := NAMED.fullmatch(row.method):
+        if (named := NAMED.fullmatch(row.method)) and experiment.rows_shown.get(row.method) not in experiment.swept:
             numbers = groups.setdefault((named["prefix"] or "", named["name"]), {})
             numbers.setdefault(float(named["number"]), row)
     found = []
@@ -88,7 +99,50 @@ def sweeps(experiment: Experiment, table: Table) -> list[Sweep]:
             default = _default(experiment, table, numbers)
             rows = numbers | ({default[0]: default[1]} if default else {})
             found.append(Sweep(prefix, name, dict(sorted(rows.items())), default[0] if default else None))
-    return found
+    return [*found, *_of_settings(experiment, table)]
+
+
+def _of_settings(experiment: Experiment, table: Table) -> Iterator[Sweep]:
+    """Yield the sweeps of `Experiment.swept`: for each row, one per number that it has several values of."""
+    by_row: dict[str, dict[str, dict[str, Any]]] = {}  # row -> line of the table -> name of a setting -> value
+    lines = {line.method: line for line in table.lines}
+    for method in lines:
+        if setting := experiment.swept.get(experiment.rows_shown[method]):
+            has = _settings(experiment, lines[method])
+            values = {name: has.get(name, text) for name, text in setting.values.items()}
+            by_row.setdefault(setting.row, {})[method] = values
+    short = short_names(name for values in by_row.values() for each in values.values() for name in each)
+    for row, of_lines in by_row.items():
+        own = next((dict(_flat(run.all_settings)) for run in experiment.whole.runs if run.row == row), {})
+        names = next(iter(of_lines.values()))
+        fixed = {name: _nearest([values[name] for values in of_lines.values()], own.get(name)) for name in names}
+        for name in names:
+            others = {other: value for other, value in fixed.items() if other != name}
+            numbers = {
+                float(values[name]): lines[method]
+                for method, values in of_lines.items()
+                if _is_number(values[name]) and all(values[other] == value for other, value in others.items())
+            }
+            if len(numbers) > 1:
+                prefix = ", ".join([row, *(f"{short[other]} = {_spelled(value)}" for other, value in others.items())])
+                default = own.get(name) if own.get(name) in numbers else None
+                yield Sweep(prefix, short[name], dict(sorted(numbers.items())), default)
+
+
+def _nearest(values: Sequence[Any], own: Any) -> Any:
+    """Return the value that is nearest to the experiment's own, by ratio if all are above 0; of texts, equal or first.
+
+    >>> _nearest([0.1, 1.0, 10.0], 0.5), _nearest(["logits", "features"], "features"), _nearest([3, 4], None)
+    (1.0, 'features', 3)
+    """
+    if own in values or not all(map(_is_number, [own, *values])):
+        return own if own in values else values[0]
+    by_ratio = min(own, *values) > 0
+    return min(values, key=lambda value: abs(math.log(value / own)) if by_ratio else abs(value - own))
+
+
+def _spelled(value: Any) -> str:
+    return f"{value:g}" if _is_number(value) else str(value)
 
 
 def _default(experiment: Experiment, table: Table, numbers: dict[float, Line]) -> tuple[float, Line] | None:
@@ -133,7 +187,11 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _is(value: Any, number: Any) -> bool:
     """True if a setting is this number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == number
+    return _is_number(value) and bool(value == number)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def spots(cells: dict[float, Cell], digits: int) -> list[Spot]:

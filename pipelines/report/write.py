@@ -18,12 +18,14 @@ from pipelines import tasks
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
+from pipelines.report.comparison import comparison
 from pipelines.report.convergence import convergence
 from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
 from pipelines.report.stress import stress
 from pipelines.tables.build import build
-from pipelines.tables.cells import Line, Table
+from pipelines.tables.cells import INTERVAL, Line, Table
+from pipelines.tables.sides import two_rows
 
 COLOURS = 6  #: colours of methods before they repeat
 
@@ -36,18 +38,21 @@ def write(
     out: Path,
     *,
     shifts: Sequence[str] = (),
+    compared: tuple[str, str] | None = None,
     date: str = "",
 ) -> None:
     """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same.
 
     shifts: those of the figures of single clips, "D1→D2" or "D1->D2"; () leaves the choice to the experiment's task.
-    ConfigError for one that the table does not have.
+    compared: names of two rows; None is the first and the best. ConfigError for names that the table does not have.
     """
     table, rows = build(rows, experiment), tuple(rows)
     chosen = tuple(dict.fromkeys(shift.replace("->", "→") for shift in shifts))
     for shift in chosen:
         if shift not in table.shifts:
             raise unknown("shift", shift, table.shifts)
+    if compared:
+        compared = two_rows(experiment, *compared)
     parts = [
         _header(experiment, date),
         _key_figures(experiment, table),
@@ -57,16 +62,17 @@ def write(
         *stress(experiment, runs),
         convergence(experiment, table, runs, stores),
         *sensitivity(experiment, table),
+        *comparison(experiment, table, rows, runs, stores, compared),
         *_parts(experiment).sections(experiment, table, rows, runs, stores, chosen),
         provenance(experiment, rows, stores),
         _limits(experiment, table),
-        _reproduce(experiment, chosen),
+        _reproduce(experiment, chosen, compared),
     ]
     write_file(out, page.page(f"{experiment.name} – featcache report", parts).encode(), shared=True)
 
 
 def _parts(experiment: Experiment) -> Any:
-    """The module of this folder for the experiment's task, with `sections`, `BASE` and `LIMITS`."""
+    """The module of this folder for the experiment's task, with `sections` and `LIMITS`."""
     return import_module(f"pipelines.report.{experiment.task.name}")
 
 
@@ -85,49 +91,46 @@ def _lead(experiment: Experiment) -> str:
 def _key_figures(experiment: Experiment, table: Table) -> str:
     """Key figures, means over shifts: the first row, the best adapted row, and the row trained on target labels."""
     base, best, reference = table.lines[0], table.best, table.reference
+    adapted = any(
+        stage.target for run in experiment.runs if run.row_shown == base.method for stage in experiment.chain(run)
+    )
     entries = []
 
     def add(line: Line, text: str) -> None:
         entries.append((line.method, f"{line.mean.text(1)}{table.sign}", text))
 
     if base.mean.values:
-        add(base, f"mean over shifts{_parts(experiment).BASE}")
+        add(base, "mean over shifts" + ", no adaptation" * (base.fair and not adapted))
     if best and best.gain.values:
-        verdict = "points over" if table.pick(best.gain.mean, 0.0) != 0 else "points: not better than"
-        add(best, f"{best.gain.text(1, '+')} {verdict} {base.method}")
+        add(best, _verdict(table, best))
     if reference and reference.mean.values:
         add(reference, "with labels of the target: a reference")
     return page.tiles(entries) if len(entries) > 1 else ""
 
 
+def _verdict(table: Table, line: Line) -> str:
+    """A row's gain over the first row as text: whether it is better, and whether the two can be told apart."""
+    verdict = "points over" if table.pick(line.gain.mean, 0.0) != 0 else "points: not better than"
+    if line.interval and not line.interval.differs:
+        verdict = "points: not distinguishable from"
+    interval = f"; {INTERVAL} {table.ends(line.interval)}" if line.interval else ""
+    return f"{line.gain.text(table.digits, '+')} {verdict} {table.baseline}{interval}"
+
+
 def _results(table: Table) -> str:
-    """The table, with the best number of each column among fair rows in bold."""
-    winners = {column: _winners(table, column) for column in (*table.shifts, "mean")}
-    body = [
-        (
-            "quoted" if line.quoted else "" if line.fair else "reference",
-            [
-                page.cell(text(line), "best" if line.method in winners.get(column, ()) else "", head=column == "method")
-                for column, text in table.columns.items()
-            ],
-        )
-        for line in table.all_lines
-    ]
-    intro = "One column per shift: trained on the first domain, tested on the second. Bold: best without target labels."
+    """The table, with its marks: the best number of each column in bold, the second best underlined."""
+    body = []
+    for line in table.all_lines:
+        texts = {column: text(line) for column, text in table.columns.items()}
+        cells = [page.cell(text.whole, text.mark, head=column == "method") for column, text in texts.items()]
+        body.append(("quoted" if line.quoted else "" if line.fair else "reference", cells))
+    intro = "One column per shift: trained on the first domain, tested on the second."
     return page.section(
         "Results",
         intro,
         page.table(list(table.columns), body),
         page.items(note.text for note in table.notes if not note.loud),
     )
-
-
-def _winners(table: Table, column: str) -> set[str]:
-    """The fair rows with the best number in a column; several if their printed numbers are equal."""
-    fair = [line for line in table.lines if line.fair]
-    cells = {line.method: line.mean if column == "mean" else line.cells[column] for line in fair}
-    means = {method: round(cell.mean, table.digits) for method, cell in cells.items() if cell.complete}
-    return {method for method, mean in means.items() if mean == table.pick(means.values())}
 
 
 def _accuracy(table: Table) -> str:
@@ -167,7 +170,8 @@ def _limits(experiment: Experiment, table: Table) -> str:
     texts = [
         *_parts(experiment).LIMITS,
         "The spread (±) is over seeds of the head: initial weights and order of rows. All seeds use the same clips and "
-        "features, so the spread does not cover a change of clips.",
+        f"features, so the spread does not cover a change of clips; the {INTERVAL} covers a change of test clips where "
+        "the notes under the table do not exclude it.",
     ]
     if not all(line.label_free for line in table.lines):
         texts.append(
@@ -176,14 +180,14 @@ def _limits(experiment: Experiment, table: Table) -> str:
     return page.section("Limits", "", page.items(texts))
 
 
-def _reproduce(experiment: Experiment, shifts: Sequence[str]) -> str:
+def _reproduce(experiment: Experiment, shifts: Sequence[str], compared: tuple[str, str] | None) -> str:
     """The commands that make the results, the table and the page again, and the experiment's docstring."""
+    options = [f"--shift {quote(shift)}" for shift in shifts]
+    options += [f"--compare {' '.join(map(quote, compared))}"] if compared else []
     commands = [
         *experiment.command.split(" && "),
         f"featcache table {experiment.arguments or experiment.name}",
-        " ".join(
-            ["featcache report", experiment.arguments or experiment.name, *(f"--shift {quote(s)}" for s in shifts)]
-        ),
+        " ".join(["featcache report", experiment.arguments or experiment.name, *options]),
     ]
     return page.section(
         "Commands to reproduce the page",

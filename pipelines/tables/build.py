@@ -2,7 +2,8 @@
 
 A table is a pure function of an experiment, which plans the cells, and of result rows, which fill them. Cells are mean
 ± sample standard deviation (ddof 1) over seeds. Means over shifts, and gains over the first row, are computed per seed
-first, so their ± is over seeds too. Missing results are named below the table; no mean is taken over an incomplete set.
+first, so their ± is over seeds too; intervals of gains are over seeds and test clips (differs.py). Missing results are
+named below the table; no mean is taken over an incomplete set.
 A published gain is shown only next to ours over the same row, so not where `--only` leaves out the paper's first row.
 
     build(rows, experiment)  -> Table      all numbers; the report uses it too
@@ -25,6 +26,7 @@ from pipelines.data.lacking import NO_FEATURES
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
+from pipelines.tables import differs
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.deltas import DELTA_ACC, as_published, averaged_metrics, baselines, gains
 from pipelines.tables.deltas import notes as notes_on_baselines
@@ -65,12 +67,15 @@ def as_text(table: Table, format: str) -> str:
 # ---------------------------------------------------------------------------------------------------- rows -> Table
 
 
-def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> Table:
+def build(
+    rows: Sequence[Result], experiment: Experiment, metric: str | None = None, *, explained: bool = True
+) -> Table:
     """Place every result in the line of its method, in the column of its shift.
 
     Shares are converted to per cent; ranks, norms and scores of validators stay as they are.
 
-    metric: the default is that of the experiment (`Experiment.headline`).
+    metric: the default is that of the experiment (`Experiment.headline`). explained: True for notes that explain the
+    marks and the intervals.
     """
     all_rows, rows = rows, current(rows, experiment)
     headline = experiment.headline({row.metric for row in rows if row.run in experiment.by_id})
@@ -100,17 +105,27 @@ def build(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         same = rows_of[base.method] == experiment.whole.rows[0]
         gain = replace(difference(line.mean, base.mean), published=published.get("gain") if same else None)
         lines.append(replace(line, gain=gain))
+    over = {line.method: lines[0].method for line in lines}
+    clips = differs.outcomes(results.values(), [metric])
+    lines = differs.with_intervals(lines, over, planned, clips)
     shown = _with_quoted(lines, experiment, metric, metric == headline)
+    table = Table(experiment.name, metric, shifts, shown, ())
+    legend = differs.notes(table, over, clips, others=any(row.clips for row in rows if row.run in ids))
     late = outdated([row for row in all_rows if row.metric in names], experiment, all_rows)
-    below = [*damaged(all_rows), *late, *notes(experiment, metric, shown, planned, results)]
-    return Table(experiment.name, metric, shifts, shown, (*below, *_stray(rows, experiment)))
+    below = [
+        *damaged(all_rows),
+        *late,
+        *notes(experiment, metric, shown, planned, results, legend if explained else ()),
+    ]
+    return replace(table, notes=(*below, *_stray(rows, experiment)))
 
 
 def _stray(rows: Sequence[Result], experiment: Experiment) -> list[Note]:
     """A note on results of runs that the experiment once had, if there are any."""
     written = {row.run for row in rows if row.experiment == experiment.name}
     stray = written - experiment.by_id.keys() - experiment.earlier_ids
-    return [Note(f"Left out: results of runs that are no longer part of the experiment ({len(stray)}).")] * bool(stray)
+    text = f"Left out: results of runs with settings that no row has, such as those of a sweep ({len(stray)})."
+    return [Note(text)] * bool(stray)
 
 
 def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
@@ -130,11 +145,16 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
         cells = {shift: replace(cell, published=published.get(shift)) for shift, cell in cells.items()}
         mean = replace(mean_over(cells.values()), published=_mean_of(published, cells))
         lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
-    shown, planned = _with_quoted(lines, experiment, DELTA_ACC, headline=False), planned_runs(experiment)
+    planned = planned_runs(experiment)
+    clips = differs.outcomes((row for row in current(rows, experiment) if row.metric in metrics), metrics)
+    lines = differs.with_intervals(lines, over, planned, clips)
+    shown = _with_quoted(lines, experiment, DELTA_ACC, headline=False)
+    table = Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, ())
+    legend = differs.notes(table, over, clips, others=False)
     late = outdated([row for row in rows if row.metric in metrics], experiment, rows)
-    below = [*damaged(rows), *late, *notes(experiment, DELTA_ACC, shown, planned, results), *_stray(rows, experiment)]
-    below = sorted([*notes_on_baselines(experiment, over), *below], key=lambda note: not note.loud)
-    return Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, tuple(below))
+    below = [*damaged(rows), *late, *notes(experiment, DELTA_ACC, shown, planned, results, legend)]
+    below = [*notes_on_baselines(experiment, over), *below, *_stray(rows, experiment)]
+    return replace(table, notes=tuple(sorted(below, key=lambda note: not note.loud)))
 
 
 def _with_quoted(lines: Sequence[Line], experiment: Experiment, metric: str, headline: bool) -> tuple[Line, ...]:

@@ -3,12 +3,30 @@
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from pipelines import tasks
+from pipelines.measures.intervals import Interval
 from pipelines.measures.validators import ORACLE
 
 MISSING, UNPLANNED = "–", "n/a"
+BEST, SECOND = "best", "second"  #: marks of the numbers of a column
+INTERVAL = "95 % interval"  #: heading of the column of intervals
+ALIKE = "n.d."  #: behind an interval that contains 0: the rows are not distinguishable
+
+
+class Text(NamedTuple):
+    """The text of a cell: a number, which may be marked, and what follows it."""
+
+    number: str
+    rest: str = ""
+    mark: str = ""  #: BEST, SECOND or ""
+
+    @property
+    def whole(self) -> str:
+        """Both parts, without the mark."""
+        return f"{self.number} {self.rest}".strip()
 
 
 @dataclass(frozen=True)
@@ -36,13 +54,17 @@ class Cell:
 
     def text(self, digits: int, sign: str = "") -> str:
         """The cell as text, such as `54.2 ± 1.0 (55.3)`: our number, and in parentheses the published one."""
+        return self.parts(digits, sign).whole
+
+    def parts(self, digits: int, sign: str = "", mark: str = "") -> Text:
+        """The text of the cell as our number and the published one."""
         if not self.seeds:
-            return self._in_parentheses or UNPLANNED
+            return Text(self._in_parentheses or UNPLANNED)
         if not self.values:
-            return f"{MISSING} {self._in_parentheses}".rstrip()
+            return Text(MISSING, self._in_parentheses)
         spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
         holes = "" if self.complete else f" [{len(self.values)} of {len(self.seeds)} seeds]"
-        return f"{self.mean:{sign}.{digits}f}{spread}{holes} {self._in_parentheses}".rstrip()
+        return Text(f"{self.mean:{sign}.{digits}f}{spread}{holes}", self._in_parentheses, mark)
 
     @property
     def _in_parentheses(self) -> str:
@@ -73,7 +95,12 @@ class Line:
     cells: dict[str, Cell]
     mean: Cell
     gain: Cell
+    interval: Interval | None = None  #: of the difference from the row that it is compared with; None if there is none
     ensemble: Ensemble | None = None  #: of its seeds, if asked for
+
+    def cell(self, column: str) -> Cell:
+        """The cell of a shift, or the mean over shifts."""
+        return self.mean if column == "mean" else self.cells[column]
 
     @property
     def quoted(self) -> bool:
@@ -94,6 +121,15 @@ class Line:
 def has_published(lines: Iterable[Line]) -> bool:
     """Return whether any of these lines has a published number, for a shift or for the mean."""
     return any(cell.published is not None for line in lines for cell in (*line.cells.values(), line.mean))
+
+
+def ends(interval: Interval, digits: int) -> str:
+    """Return the ends of an interval as text.
+
+    >>> ends(Interval(2.1, 0.4, 3.8, "clips"), 1)
+    '[+0.4, +3.8]'
+    """
+    return f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
 @dataclass(frozen=True)
@@ -155,25 +191,52 @@ class Table:
         """The row that was trained on labels of the test domain; None if there is none."""
         return next((line for line in reversed(self.lines) if not line.label_free), None)
 
+    @cached_property
+    def marks(self) -> dict[tuple[str, str], str]:
+        """(method, column) -> BEST or SECOND, of the numbers of each shift and of their mean.
+
+        Fair rows with a complete number compete, the first row too; a single one has no mark. Numbers that are printed
+        alike share a mark. SECOND is given among three rows or more, if there is a single best one.
+        """
+        marks: dict[tuple[str, str], str] = {}
+        for column in (*self.shifts, "mean"):
+            cells = {line.method: line.cell(column) for line in self.lines if line.fair}
+            means = {method: round(cell.mean, self.digits) for method, cell in cells.items() if cell.complete}
+            order = sorted(means, key=lambda method: means[method], reverse=self.pick is max)
+            best, others = ([m for m in order if (means[m] == means[order[0]]) is is_best] for is_best in (True, False))
+            if len(means) > 1:
+                marks |= {(method, column): BEST for method in best}
+            if len(means) > 2 and len(best) == 1:
+                marks |= {(method, column): SECOND for method in others if means[method] == means[others[0]]}
+        return marks
+
     @property
-    def columns(self) -> dict[str, Callable[[Line], str]]:
+    def columns(self) -> dict[str, Callable[[Line], Text]]:
         """Heading -> a function that returns a line's text in that column, without columns that repeat another."""
         digits = self.digits
-        columns: dict[str, Callable[[Line], str]] = {
-            "method": lambda line: line.method + ("" if line.label_free else " †")
+        columns: dict[str, Callable[[Line], Text]] = {
+            "method": lambda line: Text(line.method + ("" if line.label_free else " †"))
         }
         if has_published(self.all_lines) or any("surrogate" in line.fidelity for line in self.lines):
-            columns["fidelity"] = lambda line: line.fidelity or "quoted"
-        for shift in self.shifts:
-            columns[shift] = lambda line, shift=shift: line.cells[shift].text(digits)  # type: ignore[misc]
-        if len(self.shifts) > 1:
-            columns["mean"] = lambda line: line.mean.text(digits)
+            columns["fidelity"] = lambda line: Text(line.fidelity or "quoted")
+        for column in (*self.shifts, "mean")[: None if len(self.shifts) > 1 else -1]:
+            columns[column] = lambda line, column=column: (  # type: ignore[misc]
+                line.cell(column).parts(digits, mark=self.marks.get((line.method, column), ""))
+            )
         if any(line.ensemble for line in self.lines):
-            columns["ensemble"] = lambda line: (
+            columns["ensemble"] = lambda line: Text(
                 f"{line.ensemble.value:.{digits}f} (N = {len(line.ensemble.seeds)})" if line.ensemble else ""
             )
         if len(self.lines) > 1 and not self.of_gains:
             columns[f"vs {self.baseline}"] = lambda line: (
-                "" if line.quoted or line.method == self.baseline else line.gain.text(digits, "+")
+                Text("") if line.quoted or line.method == self.baseline else line.gain.parts(digits, "+")
+            )
+        if any(line.interval for line in self.lines):
+            columns[INTERVAL] = lambda line: (
+                Text(self.ends(line.interval), "" if line.interval.differs else ALIKE) if line.interval else Text("")
             )
         return columns
+
+    def ends(self, interval: Interval) -> str:
+        """The ends of an interval as text."""
+        return ends(interval, self.digits)

@@ -1,9 +1,9 @@
 """The cost of choosing hyper-parameters without target labels: the candidate of each validator against the best one.
 
 Candidates are evaluated runs of an experiment that share table row, shift and seeds, and differ in their settings, such
-as those of `train-head X --set method.lambda_g=0.1`, `... =0.5`, ... The settings in PROTOCOL decide which outputs are
-kept and evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with
-the most candidates, and on a tie the first.
+as those of `sweep X --grid method.lambda_g=0.1,0.5`. The settings in PROTOCOL decide which outputs are kept and
+evaluated, and do not change the model. Candidates are therefore compared under a single protocol: the one with the most
+candidates, and on a tie the first.
 
 The line "all shifts" compares settings that every shift of a table row has, by the means over its shifts: one setting
 for all shifts.
@@ -24,9 +24,10 @@ from pipelines.config import RunConfig
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
+from pipelines.settings import flattened
 from pipelines.tables.cells import Note
 from pipelines.tables.formats import pipes, wrapped
-from pipelines.tables.notes import damaged, of_training_data
+from pipelines.tables.notes import damaged, mixed, of_training_data
 from pipelines.tables.outdated import current, outdated
 from pipelines.training.runs import read_config
 
@@ -85,8 +86,8 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     of_shifts = {cell: candidates for cell, candidates in _largest(cells, metric).items() if len(candidates) > 1}
     if not of_shifts:
         raise ConfigError(
-            f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; train and evaluate "
-            "the experiment with several values of a setting, such as --set method.lambda_g=0.1"
+            f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; make some with "
+            f"`featcache sweep {experiment.arguments or experiment.name} --grid method.lambda_g=0.1,0.3,1`"
         )
     below: dict[str, None] = {}
     for row in dict.fromkeys(row for row, _ in of_shifts):
@@ -101,10 +102,12 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
         for shift, candidates in lines.items():
             grid += [_line(row, shift, choice) for choice in choices(candidates)]
+    compared = _results([cells[cell] for cell in of_shifts], metric)
     notes = [
         *damaged(rows),
         *outdated(_read(rows, metric), experiment, rows),
-        *of_training_data(experiment, _results([cells[cell] for cell in of_shifts], metric)),
+        *(Note(text, loud=True) for text in mixed(compared)),
+        *of_training_data(experiment, compared),
     ]
     notes += map(Note, below)
     return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)
@@ -165,7 +168,7 @@ def over_shifts(cells: Cells, row: str, shifts: Collection[str], metric: str) ->
     protocols = [protocol for protocol in by_shift[0] if all(protocol in each for each in by_shift)]
     shared: list[list[Candidate]] = []
     for protocol in protocols:
-        flat = [[_flat(json.loads(settings)) for settings in each[protocol]] for each in by_shift]
+        flat = [[flattened(json.loads(settings)) for settings in each[protocol]] for each in by_shift]
         paths = list(dict.fromkeys(path for each in flat for path in _differing(each)))
         chosen = [  # values at these paths -> candidate, for each shift
             dict(
@@ -196,14 +199,18 @@ def _mean(name: str, of_shifts: list[Candidate]) -> Candidate:
 
 
 def _cells(rows: Iterable[Result], experiment: Experiment, metric: str) -> Cells:
-    """Return the results of each table row and column, by protocol, settings and seed, without an oracle's."""
+    """Return the results of each table row and column, by protocol, settings and seed, without an oracle's.
+
+    They are in the order of the experiment's runs, so that lines and ties do not depend on the order of evaluation.
+    """
     runs: dict[str, dict[str, Result]] = {}  # id -> metric -> result
     for row in rows:
         if row.experiment == experiment.name and row.select != ORACLE:
             runs.setdefault(row.run, {})[row.metric] = row
     cells: Cells = {}
     columns = experiment.columns  # empty for a run whose id comes from an older version of the settings
-    for run, results in runs.items():
+    order = {run.id: k for k, run in enumerate(experiment.runs)}
+    for run, results in sorted(runs.items(), key=lambda item: order.get(item[0], len(order))):
         for column in columns.get(run, ()) if metric in results else ():
             result = results[metric]
             whole = RunConfig.from_json(result.config).all_settings  # with defaults that a row does not write
@@ -248,7 +255,7 @@ def spearman(a: list[float], b: list[float]) -> float:
 def _candidates(by_settings: BySettings, metric: str) -> list[Candidate]:
     """Return the candidates, with means over the seeds that all share; empty if they share none."""
     shared = set.intersection(*(set(seeds) for seeds in by_settings.values()))
-    flat = [_flat(json.loads(settings)) for settings in by_settings]
+    flat = [flattened(json.loads(settings)) for settings in by_settings]
     differing = _differing(flat)
     candidates = []
     for settings, seeds in zip(flat, by_settings.values(), strict=True):
@@ -270,11 +277,3 @@ def _differing(flat: list[dict[str, Any]]) -> list[str]:
 def _name(settings: dict[str, Any], paths: Iterable[str]) -> str:
     """Return these settings as text: "method.lambda_g=0.1, steps=300"."""
     return ", ".join(f"{path}={settings[path]}" for path in paths if path in settings)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted paths."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

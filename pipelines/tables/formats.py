@@ -6,15 +6,22 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable
 
-from pipelines.tables.cells import Note, Table
+from pipelines.tables.cells import BEST, SECOND, Note, Table, Text
 
 WIDTH = 120  #: terminal columns at which notes are wrapped
 
 
 def markdown(table: Table) -> str:
     """Return the table as Markdown, followed by its notes as a list."""
-    grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.all_lines)]
+    columns = table.columns
+    grid = [list(columns), *([_marked(cell(line)) for cell in columns.values()] for line in table.all_lines)]
     return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
+
+
+def _marked(text: Text) -> str:
+    """Return the text of a cell, the best number in bold, the second best in italic, as Markdown has no underline."""
+    sign = {BEST: "**", SECOND: "_"}.get(text.mark, "")
+    return text._replace(number=f"{sign}{text.number}{sign}").whole
 
 
 def pipes(grid: list[list[str]]) -> str:
@@ -47,10 +54,13 @@ def wrapped(note: Note) -> str:
 
 
 def tidy_csv(table: Table) -> str:
-    """Return the table as tidy CSV: one line per method and column, six decimals, one number per field."""
+    """Return the table as tidy CSV: one line per method and column, six decimals, one number per field.
+
+    The columns `low` and `high` are the ends of the interval of a difference; `mark` is best or second.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes"
+    heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes low high mark"
     writer.writerow(heads.split())
     loud = " ".join(note.text for note in table.notes if note.loud)
     for line in table.all_lines:
@@ -58,6 +68,7 @@ def tidy_csv(table: Table) -> str:
         summaries = {"mean": line.mean} | ({f"vs {table.baseline}": line.gain} if compared else {})
         for column, cell in {**line.cells, **summaries}.items():
             values = cell.values
+            interval = line.interval if column == list(summaries)[-1] else None
             writer.writerow(
                 [
                     line.method,
@@ -72,24 +83,29 @@ def tidy_csv(table: Table) -> str:
                     line.select,
                     table.metric,
                     loud,
+                    *([round(interval.low, 6), round(interval.high, 6)] if interval else ["", ""]),
+                    table.marks.get((line.method, column), ""),
                 ]
             )
         if line.ensemble:
             one, seeds = round(line.ensemble.value, 6), line.ensemble.seeds
             known = [line.fidelity, line.select, table.metric, loud]
-            writer.writerow([line.method, "ensemble", one, "", len(seeds), " ".join(map(str, seeds)), "", "", *known])
+            writer.writerow(
+                [line.method, "ensemble", one, "", len(seeds), " ".join(map(str, seeds)), "", "", *known, "", "", ""]
+            )
     return out.getvalue()
 
 
 def latex(table: Table) -> str:
     """Return the table as LaTeX with booktabs, with the notes in small type below."""
-    grid = [list(table.columns), *([cell(line) for cell in table.columns.values()] for line in table.all_lines)]
-    return tabular(grid, table.notes)
+    columns = table.columns
+    rows = [[cell(line) for cell in columns.values()] for line in table.all_lines]
+    return tabular([[Text(name) for name in columns], *rows], table.notes)
 
 
-def tabular(grid: list[list[str]], notes: Iterable[Note]) -> str:
+def tabular(grid: list[list[Text]], notes: Iterable[Note]) -> str:
     """Return rows of cells, headings first, as LaTeX with booktabs, with the notes in small type below."""
-    heads, *body = (" & ".join(map(_tex, cells)) + r" \\" for cells in grid)
+    heads, *body = (" & ".join(map(_tex_marked, cells)) + r" \\" for cells in grid)
     below = [
         r"\par\footnotesize " + (rf"\textbf{{{_tex(note.text)}}}" if note.loud else _tex(note.text)) for note in notes
     ]
@@ -119,6 +135,12 @@ TEX = {
     "–": "--",
     "†": r"$\dagger$",
 }
+
+
+def _tex_marked(text: Text) -> str:
+    """Return the text of a cell for LaTeX, the best number in bold, the second best underlined."""
+    command = {BEST: r"\textbf{%s}", SECOND: r"\underline{%s}"}.get(text.mark, "%s")
+    return f"{command % _tex(text.number)} {_tex(text.rest)}".strip()
 
 
 def _tex(text: str) -> str:

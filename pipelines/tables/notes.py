@@ -41,28 +41,38 @@ DAGGER = (
     "method."
 )
 
+SWEPT = (
+    "SWEEP: the table has a row for each setting. Taking the best of these rows is a choice by labels of the test rows "
+    "(oracle); `featcache choose` prints the settings that validators choose without such labels."
+)
+
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
 
 
 def notes(
-    experiment: Experiment, metric: str, shown: Sequence[Line], planned: RunIds, results: dict[str, Result]
+    experiment: Experiment,
+    metric: str,
+    shown: Sequence[Line],
+    planned: RunIds,
+    results: dict[str, Result],
+    legend: Iterable[Note] = (),
 ) -> list[Note]:
     """Return the notes of a table, loud ones first.
 
-    shown: all lines of the table, with the quoted ones. planned: the runs of the table's cells.
-    results: run id -> result, of those that have one.
+    shown: all lines of the table, with the quoted ones. planned: the runs of the table's cells. results: run id ->
+    result, of those that have one. legend: notes that explain marks and intervals.
     """
-    lines = [line for line in shown if not line.quoted]
-    rows = list(results.values())
+    lines, rows = [line for line in shown if not line.quoted], list(results.values())
     clips = _clips(planned, results)
     unequal = _unequal(clips)
     loud = [
         *([experiment.note] if experiment.note else []),
         *([f"CHANGED SETTINGS: {', '.join(experiment.settings)} (--set)."] if experiment.settings else []),
+        *([SWEPT] if experiment.swept else []),
         *_untrained(rows),
         *_seen(experiment, rows),
         *_leaks(rows),
-        *_mixed(rows),
+        *mixed(rows),
         *unequal,
         *_limits(planned, results),
         *collapses(experiment, planned, results),
@@ -71,7 +81,7 @@ def notes(
         *_unknown_start(experiment),
         *missing(experiment, planned, results),
     ]
-    calm = [Note(_numbers(metric, lines)), Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
+    calm = [Note(_numbers(metric, lines)), *legend, Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
     calm += [Note(text) for text in experiment.task.notes]
     if instead := _stand_ins(metric, planned, results):
         calm.append(Note(f"{experiment.task.stand_in_words}: {', '.join(instead)}."))
@@ -238,7 +248,7 @@ def _leaks(rows: list[Result]) -> list[str]:
     ]
 
 
-def _mixed(rows: list[Result]) -> list[str]:
+def mixed(rows: list[Result]) -> list[str]:
     """Warnings about rows that are not comparable because their features or clips differ."""
     return [*_mixed_recipes(rows), *_mixed_contents(rows)]
 

@@ -15,7 +15,7 @@ from pipelines.evaluation.results import Result
 from pipelines.evaluation.stress import PLAIN
 from pipelines.experiments import Experiment
 from pipelines.tables.build import build, difference
-from pipelines.tables.cells import MISSING, Cell, Note, Table
+from pipelines.tables.cells import MISSING, Cell, Note, Table, Text
 from pipelines.tables.formats import pipes, tabular, wrapped
 from pipelines.tables.slices import loud_first
 
@@ -43,7 +43,7 @@ def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = 
         return _tidy(table)
     grid = grid_of(table)
     if format == LATEX:
-        return tabular(grid, table.notes)
+        return tabular([list(map(Text, cells)) for cells in grid], table.notes)
     return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
 
 

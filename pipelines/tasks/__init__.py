@@ -21,6 +21,7 @@ from featcache.errors import ConfigError
 from featcache.wording import unknown
 from heads.nets import Net
 from pipelines.measures.accuracy import Labels
+from pipelines.measures.outcomes import Values
 from pipelines.measures.validators import VALIDATORS
 
 Outputs = Mapping[str, NDArray[Any]]  #: name -> (n, ...): the kept outputs of test rows
@@ -152,8 +153,8 @@ class Task:
         """Return the number of target clusters, which a clustering method is given; 0 in other tasks."""
         return 0
 
-    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
-        """Return metric -> value for the outputs of a point.
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
+        """Return metric -> value for the outputs of a point, with the outcomes of the test rows.
 
         truth: label -> (n,) class numbers, {} in retrieval. net: the trained net; retrieval uses its similarity.
         clusters: the K of clustering.
@@ -180,6 +181,14 @@ class Task:
     def predictions(self, outputs: Outputs, label: str, truth: Labels, K: int) -> Iterator[dict[str, Any]]:
         """Yield tables of predictions: `predicted` -> class numbers (n,), other columns of a file -> values (n,)."""
         raise NotImplementedError
+
+    def branches(self, outputs: Outputs) -> tuple[str, ...]:
+        """Return the names of the branches that `predicted` can read; ("",) if there is a single, unnamed one."""
+        return ("",)
+
+    def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
+        """Return direction -> rank of the right answer to each query, from 0; {} if the task has no queries."""
+        return {}
 
 
 def classes_of(manifest: Manifest, label: str, domains: Sequence[str]) -> tuple[str, ...]:

@@ -17,11 +17,13 @@ from pipelines.measures.accuracy import (
     action_topk,
     class_counts,
     ece,
+    in_topk,
     macro_f1,
     mean_class_accuracy,
     probabilities,
     topk_accuracy,
 )
+from pipelines.measures.outcomes import Values, of_clips
 from pipelines.measures.validators import VALIDATORS
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth, classes_of
 
@@ -113,9 +115,9 @@ class Classification(Task):
                 )
         return tuple(texts)
 
-    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
         """Return the metrics of each label, `METRIC/LABEL` if there are several, and those of all labels at once."""
-        values = dict[str, float]()
+        values = Values()
         scores = {label: outputs[label] for label in truth}
         classes = {label: scores[label].shape[1] for label in truth}
         for label, y in truth.items():
@@ -125,6 +127,11 @@ class Classification(Task):
         for name, metric in OF_ALL_LABELS.items():
             if metric.compute and len(truth) > 1 and min(classes.values()) >= metric.least_classes:
                 values[name] = metric.compute(scores, truth)
+        right = {label: in_topk(scores[label], y, 1) for label, y in truth.items()}
+        for label, own in right.items():
+            values.outcomes["top1" if len(right) == 1 else f"top1/{label}"] = of_clips(own)
+        if len(right) > 1:
+            values.outcomes["top1/action"] = of_clips(np.logical_and.reduce(list(right.values())))
         return values
 
     def by_class(self, outputs: Outputs, truth: Truth) -> dict[str, NDArray[np.int64]]:

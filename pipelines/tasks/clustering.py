@@ -15,12 +15,14 @@ from featcache.errors import ConfigError
 from heads.nets import Net
 from pipelines.measures.accuracy import Labels
 from pipelines.measures.clusters import acc_dominant, acc_hungarian, ari, by_kmeans, matched, nmi
+from pipelines.measures.outcomes import Outcomes, Values, of_clips, together
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth, classes_of
 
 RESTARTS = 10
 KMEANS = "/kmeans"  #: suffix of metrics by k-means
+HUNGARIAN = "acc_hungarian"
 OF_CLUSTERS = {
-    "acc_hungarian": Metric("accuracy (Hungarian matching)", acc_hungarian),
+    HUNGARIAN: Metric("accuracy (Hungarian matching)", acc_hungarian),
     "acc_dominant": Metric("accuracy (dominating class)", acc_dominant),
     "nmi": Metric("normalised mutual information", nmi),
     "ari": Metric("adjusted Rand index", ari),
@@ -37,7 +39,7 @@ class Clustering(Task):
         for branch in ("B0", "B1")
         for suffix, way in (("", ""), (KMEANS, f", by k-means (mean of {RESTARTS} starts)"))
     }
-    headlines = ("acc_hungarian/B0",)
+    headlines = (f"{HUNGARIAN}/B0",)
     stand_in = KMEANS
     stand_in_words = "By k-means, because their runs have no classifier of clusters"
     no_norms = "a clustering run does not weigh modalities against each other"
@@ -84,18 +86,25 @@ class Clustering(Task):
         (classes,) = self.tested(manifest, test).values()
         return len(classes)
 
-    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
         """Return the metrics of all branches, by their classifiers and by k-means."""
         (y,) = truth.values()
-        values = dict[str, float]()
+        values = Values()
         for branch in branches(outputs):
             if (logits := outputs.get(f"cluster_{branch}")) is not None:
-                values |= {f"{name}/{branch}": value for name, value in of_clusters(logits.argmax(1), y).items()}
-            f_nD = outputs[f"feature_{branch}"]
-            by_start = [of_clusters(by_kmeans(f_nD, clusters, seed), y) for seed in range(RESTARTS)]
+                cluster_n = logits.argmax(1)
+                values.update({f"{name}/{branch}": value for name, value in of_clusters(cluster_n, y).items()})
+                values.outcomes[f"{HUNGARIAN}/{branch}"] = matched_right(cluster_n, y)
+            starts = [by_kmeans(outputs[f"feature_{branch}"], clusters, seed) for seed in range(RESTARTS)]
+            by_start = [of_clusters(cluster_n, y) for cluster_n in starts]
             for name in OF_CLUSTERS:
                 values[f"{name}/{branch}{KMEANS}"] = float(np.mean([start[name] for start in by_start]))
+            values.outcomes[f"{HUNGARIAN}/{branch}{KMEANS}"] = together([matched_right(each, y) for each in starts])
         return values
+
+    def branches(self, outputs: Outputs) -> tuple[str, ...]:
+        """Return the names of the branches that have features."""
+        return tuple(branches(outputs))
 
     def predicted(self, outputs: Outputs, label: str, truth: Labels, K: int, branch: str) -> Labels:
         """Return the class that Hungarian matching assigns to each row's cluster."""
@@ -129,6 +138,16 @@ def of_clusters(clusters: Labels, truth: Labels) -> dict[str, float]:
     [0.75, 1.0, 0.8, 0.57]
     """
     return {name: metric.compute(clusters, truth) for name, metric in OF_CLUSTERS.items() if metric.compute}
+
+
+def matched_right(clusters: Labels, truth: Labels) -> Outcomes:
+    """Return the rows (n,) whose cluster is paired with their class by Hungarian matching.
+
+    >>> matched_right(np.array([0, 0, 1, 2]), np.array([5, 5, 7, 7])).right.tolist()
+    [1, 1, 1, 0]
+    """
+    (_, k), (_, c) = (np.unique(numbers, return_inverse=True) for numbers in (clusters, truth))
+    return of_clips(matched(k, c, int(max(k.max(), c.max())) + 1) == c)
 
 
 TASK = Clustering()

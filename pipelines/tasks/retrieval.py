@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
 from heads.nets import Net, Retrieval
+from pipelines.measures.outcomes import Outcomes, Values
 from pipelines.measures.ranks import geometric_mean, ranks, recall
 from pipelines.settings import name_of
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth
@@ -83,8 +84,17 @@ class RetrievalTask(Task):
             if feed.views:
                 raise ConfigError(f"feeds.{m}.views={feed.views!r}: a feed of captions has no views; leave them out")
 
-    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> dict[str, float]:
+    def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
         """Return the metrics of both directions, from ranks by the net's similarity."""
+        t2v, v2t = self.ranks(outputs, net).values()
+        values, clip, n = Values(of_ranks(t2v, v2t)), outputs["clip"], len(outputs["visual"])
+        right, answers = (np.bincount(clip, of, n).astype(np.int64) for of in (t2v == 0, np.ones(len(clip))))
+        values.outcomes["t2v/R@1"] = Outcomes(right, answers)
+        values.outcomes["v2t/R@1"] = Outcomes((v2t == 0).astype(np.int64), (~np.isnan(v2t)).astype(np.int64))
+        return values
+
+    def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
+        """Return "t2v" -> rank of each caption's clip, and "v2t" -> rank of each clip's best caption, nan without."""
         assert isinstance(net, Retrieval)
         device = next(net.parameters()).device
         with torch.no_grad():
@@ -94,7 +104,7 @@ class RetrievalTask(Task):
                 outputs["clip"],
                 lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)),
             )
-        return of_ranks(t2v, v2t)
+        return {"t2v": t2v, "v2t": v2t}
 
     def choice(self, values: Mapping[str, float]) -> float:
         """Return the mean over both directions of the geometric mean of R@1, R@5 and R@10."""

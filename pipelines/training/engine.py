@@ -14,12 +14,17 @@ import torch
 
 from featcache.errors import BusyError, FeatcacheError
 from featcache.files import claim_of, locked
-from featcache.parallel import in_parallel
+from featcache.parallel import import_first, in_parallel
 from pipelines.config import RunConfig
+from pipelines.data.ahead import reads
 from pipelines.data.memory import free_memory
+from pipelines.data.sharing import Place, join, meeting_place
+from pipelines.training.groups import Plan, alone, groups, train_together
 from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run
 from pipelines.training.train import train_unless_done
+
+import_first("torch._dynamo", "zarr")  # by torch's optimisers, and by the reader of stores; they take a second
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Outcome:
     note: str = ""  #: reason for training it again, or for its failure; if busy, the process that trains it now
     warnings: tuple[str, ...] = ()  #: warnings raised in training
     collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
+    plan: Plan | None = None  #: whether and why it was trained in one pass with others; None: there were none
 
 
 #: called after each run with (outcome, runs done, all runs), and when a run is left for later because it is busy
@@ -47,9 +53,12 @@ def run_all(
     *,
     workers: int = 1,
     device: str = "cpu",
+    batch: str = "auto",
     report: Report | None = None,
 ) -> list[Outcome]:
     """Train all runs, first those that others start from (`init_from`); a run that fails does not stop the others.
+
+    batch: "auto" trains runs in one pass where that is faster (`pipelines/training/groups.py`), "off" one by one.
 
     Runs that another process is training now come last: they are waited for, and trained here if that process fails.
     Returns one outcome per different run, in the order in which they ended.
@@ -70,27 +79,42 @@ def run_all(
         orphans = [config for config in ready if (first := outcomes.get(config.init_from or "")) and not first.folder]
         for config in orphans:
             done(Outcome(config, None, "failed", note=f"the run that it starts from failed: {config.init_from}"))
-        _wave([config for config in ready if config not in orphans], stores, runs, workers, device, done)
+        _wave([config for config in ready if config not in orphans], stores, runs, workers, device, batch, done)
     return list(outcomes.values())
 
 
 def _wave(
-    configs: list[RunConfig], stores: Path, runs: Path, workers: int, device: str, done: Callable[[Outcome], None]
+    configs: list[RunConfig],
+    stores: Path,
+    runs: Path,
+    workers: int,
+    device: str,
+    batch: str,
+    done: Callable[[Outcome], None],
 ) -> None:
     """Train runs that do not depend on each other."""
     memory, workers = free_memory(), min(workers, len(configs))  # measured once, before the first run takes memory
-    jobs = deque((config, False) for config in configs)  # (run, whether to wait for the process that trains it)
+    divided = groups(configs, workers, device) if batch == "auto" else [(config,) for config in configs]
+    jobs = deque((group, False) for group in divided)  # (runs, whether to wait for the process that trains the run)
     missing = {config.id: config for config in configs}
+    plans = alone(configs) if batch == "auto" else {}
     threads = torch.get_num_threads()
-    one = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers)
+    job = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers)
     try:
-        with closing(in_parallel(one, jobs, workers)) as ended:
-            for (config, _), outcome in ended:
-                if outcome.status == "busy":
-                    jobs.append((config, True))
-                else:
-                    del missing[config.id]
-                done(outcome)
+        with (
+            meeting_place(workers, len(set(map(reads, configs)))) as place,
+            closing(in_parallel(partial(job, place=place), jobs, workers)) as ended,
+        ):
+            for (group, _), (outcomes, found) in ended:
+                plans |= found
+                for outcome in outcomes:
+                    if outcome.status == "busy":
+                        jobs.append(((outcome.config,), True))
+                    else:
+                        del missing[outcome.config.id]
+                    done(replace(outcome, plan=plans.get(outcome.config.id)))
+                ids = {outcome.config.id for outcome in outcomes}
+                jobs.extend(((config,), False) for config in group if config.id not in ids)
     except BrokenProcessPool:
         reason = "a worker process was killed (out of memory?); run the same command again to train the rest"
         for config in missing.values():
@@ -110,14 +134,37 @@ def _clear(claim: Path) -> None:
 
 
 def _one_threaded(
-    job: tuple[RunConfig, bool], stores: Path, runs: Path, device: str, memory: int, workers: int
-) -> Outcome:
-    """Train one run in one thread: runs are trained in parallel, and sums of several threads differ in their digits."""
-    config, wait = job
+    job: tuple[tuple[RunConfig, ...], bool],
+    stores: Path,
+    runs: Path,
+    device: str,
+    memory: int,
+    workers: int,
+    place: Place | None,
+) -> tuple[list[Outcome], dict[str, Plan]]:
+    """Train runs in one thread: runs are trained in parallel, and sums of several threads differ in their digits.
+
+    Also return run id -> plan. Runs of a group without an outcome are left to be trained alone.
+    """
+    configs, wait = job
     torch.set_num_threads(1)
+    join(place)
+    if len(configs) > 1:
+        return _run_group(configs, stores, runs, device, memory, workers)
+    (config,) = configs
     while (outcome := run_one(config, stores, runs, device, memory, workers, wait=wait)).status == "busy" and wait:
         pass  # yet another process was faster
-    return outcome
+    return [outcome], {}
+
+
+def _run_group(
+    configs: tuple[RunConfig, ...], stores: Path, runs: Path, device: str, memory: int, workers: int
+) -> tuple[list[Outcome], dict[str, Plan]]:
+    with warnings.catch_warnings(record=True) as caught:
+        results, plans = train_together(configs, stores, runs, device, memory, workers)
+    raised = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    outcomes = [_ended(config, runs, results[config.id]) for config in configs if config.id in results]
+    return [replace(outcome, warnings=raised) for outcome in outcomes], plans
 
 
 def run_one(
@@ -142,23 +189,30 @@ def run_one(
 def _run_one(
     config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None, workers: int, wait: bool
 ) -> Outcome:
-    folder = runs / config.id
     try:
         if wait:
-            with locked(claim_of(folder)):
+            with locked(claim_of(runs / config.id)):
                 pass
         _, stale = train_unless_done(config, stores, runs, device, memory, workers)
-    except BusyError as error:
-        return Outcome(config, None, "busy", note=str(error))
-    except FeatcacheError as error:
-        return Outcome(config, None, "failed", note=str(error))
-    except OSError as error:
-        return Outcome(config, None, "failed", note=f"{error.strerror or error} ({error.filename or folder})")
-    except Exception:
-        return Outcome(config, None, "failed", note=traceback.format_exc())
+    except Exception as error:
+        return _ended(config, runs, error)
+    return _ended(config, runs, stale)
+
+
+def _ended(config: RunConfig, runs: Path, result: str | Exception) -> Outcome:
+    """Return the outcome of a run, from the reason for training it ("": it was kept) or its error."""
+    folder = runs / config.id
+    if isinstance(result, BusyError):
+        return Outcome(config, None, "busy", note=str(result))
+    if isinstance(result, FeatcacheError):
+        return Outcome(config, None, "failed", note=str(result))
+    if isinstance(result, OSError):
+        return Outcome(config, None, "failed", note=f"{result.strerror or result} ({result.filename or folder})")
+    if isinstance(result, Exception):
+        return Outcome(config, None, "failed", note="".join(traceback.format_exception(result)))
     facts = Run.open(folder).facts
     dead = collapse(facts.collapsed, facts.one_class)
-    if not stale:
+    if not result:
         _clear(claim_of(folder))
         return Outcome(config, folder, "kept", collapse=dead)
     note = "" if facts.note == "new" else facts.note

@@ -1,6 +1,10 @@
 """Optimisers of a run: their parameters and learning rates."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn import Parameter
 from torch.nn.utils import get_total_norm
 
@@ -56,6 +60,22 @@ def update(optim: Optim, optimizer: torch.optim.Optimizer, progress: float) -> N
     if optim.clip_norm:
         norm = get_total_norm([p.grad for p in group["params"] if p.grad is not None])
         optimizer.grad_scale = ((norm + TINY) / optim.clip_norm).clamp_min(1)  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def update_each(
+    optim: Optim, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor | None], progress: float
+) -> None:
+    """Make the same step with stacked parameters (K, ...) and these gradients, each run's clipped by its own norm."""
+    (group,) = optimizer.param_groups
+    group["lr"] = optim.at(progress)
+    for p, gradient in zip(group["params"], gradients, strict=True):
+        p.grad = gradient
+    if optim.clip_norm and (given := [gradient for gradient in gradients if gradient is not None]):
+        norm_K = torch.stack([vector_norm(g.flatten(1), dim=1) for g in given]).norm(dim=0)
+        scale_K = ((norm_K + TINY) / optim.clip_norm).clamp_min(1)
+        for g in given:
+            g.div_(scale_K.view(-1, *[1] * (g.dim() - 1)))
     optimizer.step()
 
 

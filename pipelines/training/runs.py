@@ -68,6 +68,7 @@ class Facts:
     tier: str = ""  #: tier of the features in training, and the reason for it
     tier_why: str = ""
     seconds: float = 0.0
+    batched: int = 0  #: number of runs that were trained in one pass, this one included; 0: it was trained alone
     spec: Spec
 
 
@@ -357,8 +358,11 @@ def write(
 # --------------------------------------------------------------------------------------------------------- earlier runs
 
 
-def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
-    """Name -> fingerprint of everything, except the configuration, that a run's result depends on."""
+def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) -> dict[str, str]:
+    """Name -> fingerprint of everything, except the configuration, that a run's result depends on.
+
+    config: the run, if the data was opened for another one with the same rows.
+    """
     read = {f"store {m}": store.fingerprint for m, store in opened.stores.items()}
     read["manifest"] = opened.manifest.sha256
     if opened.captions:
@@ -369,7 +373,7 @@ def fingerprints(opened: Opened, runs: Path) -> dict[str, str]:
         read[f"method {settings.name_of(opened.config.method)}"] = str(version)
     if "dev" in opened.config.validators and looked_elsewhere(opened.config):  # an earlier version chose by others
         read["features of the validator dev"] = "classified"
-    if first := opened.config.init_from:
+    if first := (config or opened.config).init_from:
         try:
             path = Run.open(runs / first).folder / "head.pt"
         except ConfigError as error:

@@ -5,9 +5,11 @@ of the target and of the test rows are not read here: `evaluate` compares output
 """
 
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from math import ceil, isfinite, prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +19,10 @@ import featcache
 from featcache.errors import ConfigError
 from featcache.files import claimed, remove_abandoned
 from featcache.machine import cores
+from heads.batch import Batch
 from heads.methods import Method
-from pipelines.config import Preparation, RunConfig
-from pipelines.data.draws import batches, draws
+from pipelines.config import Optim, Preparation, RunConfig
+from pipelines.data.draws import Draw, batches, draws
 from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import best
@@ -29,6 +32,7 @@ from pipelines.training.runs import UNITS_OF, Run, build, fingerprints, out_of_d
 from pipelines.training.shared import Shared
 
 Log = list[dict[str, float]]  #: the terms of each step
+Players = dict[str, list[tuple[Optim, torch.optim.Optimizer]]]  #: player -> optimisers of its parameters
 PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is passed between threads
 
 
@@ -73,100 +77,160 @@ def _train(
     config: RunConfig, opened: Opened, folder: Path, read: dict[str, str], stale: str, device: str, workers: int
 ) -> None:
     """Train a run and write its folder. stale: the reason for training it, as `out_of_date` returns it."""
-    runs, began = folder.parent, time.perf_counter()
+    began = time.perf_counter()
     with closing(opened.features):
-        torch.manual_seed(config.seed)
-        method = build(config, opened.spec).to(device)
-        method.shared = Shared(runs / ".shared")
-        if config.init_from:
-            copy_weights(Run.open(runs / config.init_from), method, opened)
+        method = start(config, opened, folder.parent)
         opened.measure()
         test = opened.test()
         log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
+        facts = {"read": read, "note": stale, "seconds": round(time.perf_counter() - began, 3)}
+        save(folder, config, opened, test, method, log, points, facts)
 
-        facts = {
-            "read": read,
-            "note": stale,
-            "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
-            "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
-            "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
-            "one_class": stuck(method, points[-1].outputs, opened),
-            "points": [point.facts for point in points],
-            "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
-            "device": device,
-            "tier": opened.features.tier,
-            "tier_why": opened.features.why,
-            "seconds": round(time.perf_counter() - began, 3),
-        }
-        outputs = {
-            name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs if name not in ONCE
-        }
-        outputs["rows"] = np.asarray(test.rows)
-        if test.captions:
-            outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": points[-1].outputs["clip"]}
-        units = opened.prepare.state_dict() if opened.prepare else {}
-        weights = method.state_dict() | {f"{UNITS_OF}{name}": value for name, value in units.items()}
-        write(folder, config, opened.spec, facts, log=log, weights=weights, outputs=outputs)
+
+def start(config: RunConfig, opened: Opened, runs: Path) -> Method:
+    """Build the method of a run by its seed, which also seeds all that it draws later."""
+    torch.manual_seed(config.seed)
+    method = build(config, opened.spec).to(opened.device)
+    method.shared = Shared(runs / ".shared")
+    if config.init_from:
+        copy_weights(Run.open(runs / config.init_from), method, opened)
+    return method
+
+
+class Head:
+    """A method in training: everything of its run except the steps."""
+
+    def __init__(self, method: Method, config: RunConfig, opened: Opened, test: Rows) -> None:
+        self.method, self.config, self.opened, self.test = method, config, opened, test
+        self.log: Log = []
+        self.points: list[Point] = []  #: the kept evaluation points
+        self.weights: dict[str, Tensor] = {}  # weights of the best point, if only this one is kept
+
+    def begin(self) -> None:
+        """Begin the training: the net reads whole sides."""
+        self.method.train()
+        with eval_mode(self.method):
+            self.method.net.begin(self.opened.sweep)
+
+    def begin_epoch(self, epoch: int) -> dict[str, list[Tensor]]:
+        """Begin an epoch, and return the pools from which batches are drawn from now on, if they change."""
+        try:
+            with eval_mode(self.method):
+                return self.method.begin_epoch(epoch, self.opened.sweep) or {}
+        except ValueError as error:  # hyper-parameters that do not fit these rows, as in `build`
+            raise ConfigError(str(error)) from error
+
+    def stepped(self, step: int) -> None:
+        """Keep an evaluation point if there is one after so many steps; the last one belongs to `end`."""
+        if step in self.config.points[:-1]:
+            self.keep(step)
+
+    def keep(self, step: int) -> None:
+        """Look at the outputs after so many steps."""
+        self.points.append(look(self.method, step, self.test, self.opened))
+        if self.config.keeps_best:
+            select = self.config.select
+            self.points[:] = [self.points[best(select, [point.facts[select] for point in self.points])]]
+            if self.points[0].facts["step"] == step:
+                self.weights.update({name: value.clone() for name, value in self.method.state_dict().items()})
+
+    def end_epoch(self, log: Log) -> None:
+        """Record the terms of an epoch's steps; ConfigError if training has failed."""
+        self.log += log
+        check_finite(log, self.method)
+
+    def end(self) -> None:
+        """Look at the end. If only the best point is kept, the method then has that point's weights."""
+        self.keep(self.config.steps)
+        if self.weights:
+            self.method.load_state_dict(self.weights)
+
+
+def save(
+    folder: Path,
+    config: RunConfig,
+    opened: Opened,
+    test: Rows,
+    method: Method,
+    log: Log,
+    points: list[Point],
+    facts: dict[str, Any],
+) -> None:
+    """Write the folder of a trained run, with these facts and those that are the same however it was trained."""
+    facts = {
+        **facts,
+        "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
+        "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
+        "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
+        "one_class": stuck(method, points[-1].outputs, opened),
+        "points": [point.facts for point in points],
+        "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "device": opened.device,
+        "tier": opened.features.tier,
+        "tier_why": opened.features.why,
+    }
+    outputs = {
+        name: np.stack([point.outputs[name] for point in points]) for name in points[-1].outputs if name not in ONCE
+    }
+    outputs["rows"] = np.asarray(test.rows)
+    if test.captions:
+        outputs |= {"captions": np.asarray(test.captions.table.rows), "clip": points[-1].outputs["clip"]}
+    units = opened.prepare.state_dict() if opened.prepare else {}
+    weights = method.state_dict() | {f"{UNITS_OF}{name}": value for name, value in units.items()}
+    write(folder, config, opened.spec, facts, log=log, weights=weights, outputs=outputs)
 
 
 def fit(
     method: Method, config: RunConfig, opened: Opened, test: Rows, *, prefetch: bool = False
 ) -> tuple[Log, list[Point]]:
-    """Train a method. Returns the terms of each step and the kept evaluation points.
+    """Train a method alone. Returns the terms of each step and the kept evaluation points.
 
     If only the best point is kept, the method has that point's weights in the end. prefetch: a thread draws the next
     batch during a step; the batches are the same.
     """
-    steps, epoch_steps = config.steps, steps_per_epoch(config, opened.sides)
+    head = Head(method, config, opened, test)
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
     sides = draws(config, opened.sides)
-    early_points = config.points[:-1]  # the last point is evaluated below
-    log: Log = []
-    points: list[Point] = []
-    weights: dict[str, Tensor] = {}  # weights of the best point
+    head.begin()
+    for epoch, steps in enumerate(epochs(config, opened.sides)):
+        use(sides, head.begin_epoch(epoch))
+        terms: list[dict[str, Tensor]] = []
+        with batches(sides, len(steps), prefetch=prefetch) as stream:
+            for step, batch in zip(steps, stream, strict=True):
+                terms.append(train_step(method, players, batch, step / config.steps))
+                head.stepped(step + 1)
+        names = [list(step_terms) for step_terms in terms]
+        values = torch.stack([value for step_terms in terms for value in step_terms.values()]).tolist() if terms else []
+        head.end_epoch(log_of(names, values, steps.start))
+    head.end()
+    return head.log, head.points
 
-    def keep(step: int) -> None:
-        points.append(look(method, step, test, opened))
-        if config.keeps_best:
-            points[:] = [points[best(config.select, [point.facts[config.select] for point in points])]]
-            if points[0].facts["step"] == step:
-                weights.update({name: value.clone() for name, value in method.state_dict().items()})
 
-    method.train()
-    with eval_mode(method):
-        method.net.begin(opened.sweep)
-    for epoch in range(max(1, ceil(steps / epoch_steps))):  # once even for steps=0
-        try:
-            with eval_mode(method):
-                pools = method.begin_epoch(epoch, opened.sweep) or {}
-        except ValueError as error:  # hyper-parameters that do not fit these rows, as in `build`
-            raise ConfigError(str(error)) from error
-        for side, rows in pools.items():
-            if side not in sides:
-                raise ValueError(f"begin_epoch gave pools of {side!r}, but this run draws from: {', '.join(sides)}")
-            sides[side].use(rows)
-        recent: list[dict[str, Tensor]] = []
-        first, last = epoch * epoch_steps, min((epoch + 1) * epoch_steps, steps)
-        with batches(sides, last - first, prefetch=prefetch) as stream:
-            for step, batch in enumerate(stream, first):
-                at = step / steps
-                step_terms: dict[str, Tensor] = {}
-                for who, terms in method.rounds(batch, at):
-                    method.zero_grad()
-                    torch.stack(list(terms.values())).sum().backward()
-                    for player in who.split():
-                        for optim, optimizer in players[player]:
-                            update(optim, optimizer, at)
-                    step_terms |= terms
-                recent.append({name: term.detach() for name, term in step_terms.items()})
-                if step + 1 in early_points:
-                    keep(step + 1)
-        log += numbers(recent, len(log))
-        check_finite(log[len(log) - len(recent) :], method)
-    keep(steps)
-    if weights:
-        method.load_state_dict(weights)
-    return log, points
+def train_step(method: Method, players: Players, batch: Batch, progress: float) -> dict[str, Tensor]:
+    """Make one step, and return its terms."""
+    step_terms: dict[str, Tensor] = {}
+    for who, terms in method.rounds(batch, progress):
+        method.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        for player in who.split():
+            for optim, optimizer in players[player]:
+                update(optim, optimizer, progress)
+        step_terms |= terms
+    return {name: term.detach() for name, term in step_terms.items()}
+
+
+def epochs(config: RunConfig, sides: dict[str, Rows]) -> list[range]:
+    """Return the steps of each epoch; one without steps if the run has none."""
+    length = steps_per_epoch(config, sides)
+    return [range(first, min(first + length, config.steps)) for first in range(0, max(1, config.steps), length)]
+
+
+def use(sides: dict[str, Draw], pools: dict[str, list[Tensor]]) -> None:
+    """Draw from these pools from now on."""
+    for side, rows in pools.items():
+        if side not in sides:
+            raise ValueError(f"begin_epoch gave pools of {side!r}, but this run draws from: {', '.join(sides)}")
+        sides[side].use(rows)
 
 
 def worth_prefetching(opened: Opened, workers: int) -> bool:
@@ -184,13 +248,11 @@ def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:
     return ceil(len(sides[config.epoch]) / config.batch[("source", "target").index(config.epoch)])
 
 
-def numbers(terms: list[dict[str, Tensor]], first: int) -> Log:
-    """Convert terms to Python numbers and add their step, with one transfer from the device for all of them."""
-    values = iter(
-        torch.stack([value for step_terms in terms for value in step_terms.values()]).tolist() if terms else ()
-    )
+def log_of(names: list[list[str]], values: Iterable[float], first: int) -> Log:
+    """Return a line per step: its number, from `first`, and the values of the terms with these names."""
+    value = iter(values)
     return [
-        {"step": step, **{name: next(values) for name in step_terms}} for step, step_terms in enumerate(terms, first)
+        {"step": step, **{name: next(value) for name in step_names}} for step, step_names in enumerate(names, first)
     ]
 
 

@@ -8,6 +8,7 @@ import torch
 from featcache import registry
 from heads import methods
 from heads.methods import joints, xmc
+from heads.stacked import why_not
 from heads.testing import MethodTests
 from heads.testing.methods import Hidden, HiddenError, total
 from heads.testing.problems import batch
@@ -22,6 +23,7 @@ class TestMethods(MethodTests):
     """All files whose methods see one side, or compare the sides, on the richest spec of each task."""
 
     one_label: ClassVar = False  #: True: only on the spec of one label kind; False: on all others
+    pass_steps: ClassVar = 3
 
     @classmethod
     def problems(cls):
@@ -32,6 +34,11 @@ class TestMethods(MethodTests):
         names = [name for name in registry.names(methods) if (name in EACH_SIDE_ALONE) != cls.compares_sides]
         names = [name for name in names if name != "joints"]
         return [registry.load(methods, name, "method") for name in names]
+
+    @pytest.mark.slow
+    def test_several_in_one_pass_equal_each_alone_over_twenty_steps(self, module, spec, sides):
+        methods = [self.build(module, spec, sides, seed) for seed in range(3)]
+        self.check_together(module, spec, sides, methods, MethodTests.pass_steps)
 
     @pytest.mark.slow
     def test_shapes_do_not_depend_on_values_on_any_spec(self, module, spec, sides):
@@ -69,6 +76,7 @@ class TestJoints(MethodTests):
     """The baseline without learning."""
 
     module = joints
+    pass_steps: ClassVar = 5  #: ten layers of batch normalisation over a few small rows let last digits grow
 
     def test_every_parameter_gets_a_gradient(self, module, spec, sides):
         """No feature depends on the net, and L_sup reaches the branch of the source only."""
@@ -84,3 +92,17 @@ class TestJoints(MethodTests):
 def test_hidden_labels_notice_every_look(look):
     with pytest.raises(HiddenError):
         look(Hidden(label=torch.zeros(8)))
+
+
+OWN_ROUNDS = {  #: methods whose runs are trained one by one, and their code after an update
+    "codt": "teachers follow the students, and the memory takes in features",
+    "gan3c": "discriminator, generator and net are updated in turns, each on rows that the last update made",
+    "hcl": "historical models are renewed",
+    "xmc": "the banks take in the features of the batch",
+}
+
+
+def test_runs_of_all_other_methods_can_share_a_pass():
+    named = {name: registry.load(methods, name, "method") for name in registry.names(methods)}
+    assert {name for name, module in named.items() if why_not(module.METHOD)} == OWN_ROUNDS.keys()
+    assert len(named) - len(OWN_ROUNDS) >= 34

@@ -1,6 +1,7 @@
 """Choosing hyper-parameters by validators: which candidate each takes, what it costs, and what is no candidate."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,21 @@ def test_candidates_are_compared_by_the_metric_of_the_experiment():
     ]
     assert "| top1 |" in table(rows, toy(rows))
     assert "| mean_class |" in table(rows, replace(toy(rows), metric="mean_class"))
+
+
+def test_the_order_of_evaluation_makes_no_difference():
+    """Of equal candidates a rule takes the last one of the experiment."""
+    of = toy([*swept(), *swept(base=config("RNA (UDA)", ("night",), "day", 0, target="day"))])
+    rows = [result(run, 0.5, metric) for run in of.runs for metric in ("top1", "validator/snd")]
+    assert table(rows[::-1], of) == table(rows, of)
+    assert re.search(r"day→night \| +oracle \| +method.lambda_g=1.0 \|", table(rows, of))
+
+
+def test_candidates_of_different_recipes_are_noted():
+    rows = swept()
+    assert "DIFFERENT FEATURES" not in table(rows, toy(rows))
+    rows[0] = replace(rows[0], recipes={"rgb": "c" * 64, "audio": "b" * 64})
+    assert "DIFFERENT FEATURES: feed rgb" in table(rows, toy(rows))
 
 
 def test_seeds_are_averaged_where_all_candidates_have_them():
@@ -139,7 +155,7 @@ def test_the_command_prints_the_choices_and_says_what_is_missing(tmp_path):
     alone = CliRunner().invoke(main, words)
     assert alone.exit_code == 1
     assert "no row of 'toy'" in alone.output
-    assert "--set" in alone.output
+    assert "sweep toy --grid" in alone.output
     append(path, swept())
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output

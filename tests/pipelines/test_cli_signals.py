@@ -12,6 +12,7 @@ from tests.helpers.stores import run, write_all
 
 EXPERIMENT = "from tests.helpers.stores import run\nRUNS = tuple(run(seed=seed) for seed in range(3))"
 COMMANDS = {  # name -> words; {} is a folder with an experiment, its stores and its runs
+    "sweep": "sweep {}/e.py --stores {}/stores --runs {}/swept --grid steps=12,24 --workers 1",
     "evaluate": "evaluate {}/e.py --again --stores {}/stores --runs {}/runs",
     "table": "table {}/e.py --stores {}/stores --runs {}/runs",
     "report": "report {}/e.py --stores {}/stores --runs {}/runs",

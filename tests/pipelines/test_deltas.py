@@ -98,8 +98,8 @@ def test_texts_have_no_second_column_of_gains_and_a_baseline_has_no_number():
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in render(rows, toy, "delta_acc").split("\n")
     ]
-    assert lines[0] == ["method", "D1→D3", "D2→D3", "D3→D1", "mean"]
-    assert lines[2] == ["source-only", *["n/a"] * 4]
+    assert lines[0] == ["method", "D1→D3", "D2→D3", "D3→D1", "mean", "95 % interval"]
+    assert lines[2] == ["source-only", *["n/a"] * 4, ""]
     assert "seed by seed, over source-only." in render(rows, toy, "delta_acc")
     assert "vs source-only" not in render(rows, toy, "delta_acc", "latex")
     written = list(csv.DictReader(io.StringIO(render(rows, toy, "delta_acc", "csv"))))

@@ -19,6 +19,7 @@ from pipelines.data.opening import open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import evaluate, predictions
 from pipelines.measures.accuracy import topk_accuracy
+from pipelines.measures.outcomes import checksum, decode
 from pipelines.tasks.classification import TASK
 from pipelines.training import engine
 from pipelines.training.runs import NotTrainedError, Run, write_sums
@@ -115,6 +116,11 @@ def test_selection_rules(stores, tmp_path):
     held = [point["source_val"] for point in made.points]
     best = max(k for k in range(12) if held[k] == max(held))
     assert values(by_rule["source_val"], stores)["top1"] == points[best]
+    for folder in by_rule.values():
+        clips = {result.metric: result.clips for result in evaluate(folder, stores)}
+        assert [metric for metric, text in clips.items() if text] == ["top1"]
+        assert decode(clips["top1"]).value == pytest.approx(values(folder, stores)["top1"])
+        assert decode(clips["top1"]).clips == checksum(made.facts.read["manifest"], made.outputs["rows"])
 
 
 def test_several_labels_have_names_and_an_action(tmp_path):

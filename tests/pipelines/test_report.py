@@ -213,7 +213,21 @@ def test_provenance_counts_failures_and_prints_recipes(folders):
 
 def test_no_gain_is_called_no_gain(folders):
     worse = [result(run, 0.3 if run.row.startswith("RNA") else 0.5) for run in experiment().runs]
-    assert "-20.0 ± 0.0 points: not better than source-only" in Page(report(folders, results=worse)).texts
+    text = "-20.0 ± 0.0 points: not better than source-only; 95 % interval [-20.0, -20.0]"
+    assert text in Page(report(folders, results=worse)).texts
+
+
+def test_a_gain_that_may_be_chance_is_called_not_distinguishable(folders):
+    text = "+5.0 ± 5.0 points: not distinguishable from source-only; 95 % interval [-7.4, +17.4]"
+    assert text in Page(report(folders)).texts
+
+
+def test_only_a_first_row_without_a_target_is_called_no_adaptation(folders):
+    for row, expected in {"source-only": True, "RNA (UDA)": False, "supervised-target": False}.items():
+        runs = sorted(experiment().runs, key=lambda run: run.row != row)
+        texts = Page(report(folders, replace(experiment(), runs=tuple(runs)))).texts
+        assert ("mean over shifts, no adaptation" in texts) is expected
+        assert f"vs {row}" in texts
 
 
 def test_the_date_is_the_given_one_or_none(folders):

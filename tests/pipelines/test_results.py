@@ -50,11 +50,12 @@ def test_round_trip_in_order(tmp_path):
     assert len(path.read_text().splitlines()) == 3
 
 
-def test_leaks_are_in_a_line_only_if_there_are_some(tmp_path):
+@pytest.mark.parametrize("some", [{"leaks": ("rgb (store hog): ...",)}, {"clips": "0a1b2c3d 1 1 1:eNoDAAAAAAE="}])
+def test_leaks_and_outcomes_are_in_a_line_only_if_there_are_some(tmp_path, some):
     path = tmp_path / "results.jsonl"
-    append(path, [ONE, but(metric="top5", leaks=("rgb (store hog): ...",))])
-    assert ["leaks" in json.loads(line) for line in path.read_text().splitlines()] == [False, True]
-    assert read(path)[1].leaks == ("rgb (store hog): ...",)
+    append(path, [ONE, but(metric="top5", **some)])
+    assert [some.keys() <= json.loads(line).keys() for line in path.read_text().splitlines()] == [False, True]
+    assert read(path) == [ONE, but(metric="top5", **some)]
 
 
 def test_the_later_line_of_a_run_and_metric_counts(tmp_path):
@@ -240,17 +241,32 @@ def test_a_line_that_names_no_number_is_named_until_it_is_removed(tmp_path, line
     assert undamaged(path) == [ONE]
 
 
+CLIPS = f"0a1b2c3d 9 1 1:{'ab+/' * 500}"  #: as long as two lines without
+
+
+@pytest.mark.parametrize("now", ["", CLIPS])
+@pytest.mark.parametrize("before", ["", CLIPS])
 @pytest.mark.parametrize("gap", [0, 30, 300])
-def test_a_line_that_ran_into_the_next_one_is_named_although_one_of_them_is_measured_again(tmp_path, gap):
+def test_a_line_that_ran_into_the_next_one_is_named_although_one_of_them_is_measured_again(tmp_path, gap, before, now):
     """Damage to the end of a line, and to the start of the next one, hides the number of the next one, too."""
-    path, other = tmp_path / "results.jsonl", but(run="other")
-    append(path, [ONE, other])
+    path, one = tmp_path / "results.jsonl", but(clips=now)
+    append(path, [but(clips=before), but(run="other", clips=before)])
     whole = path.read_bytes()
     end = whole.index(b"\n")
     path.write_bytes(whole[: end - gap] + bytes(2 * gap + 1) + whole[end + gap + 1 :])
-    append(path, [ONE])
+    append(path, [one])
     with pytest.warns(UserWarning, match=r"1 damaged line .*\(line 1\)"):
-        assert read(path) == [ONE]
+        assert read(path) == [one]
+
+
+@pytest.mark.parametrize("now", ["", CLIPS])
+@pytest.mark.parametrize("before", ["", CLIPS])
+def test_a_damaged_line_is_replaced_whichever_of_the_two_has_outcomes_of_clips(tmp_path, before, now):
+    path, one = tmp_path / "results.jsonl", but(clips=now)
+    append(path, [but(clips=before)])
+    path.write_bytes(path.read_bytes().replace(b"0.333", b"0.334"))
+    append(path, [one])
+    assert undamaged(path) == [one]
 
 
 def test_the_path_in_a_warning_has_no_control_characters(tmp_path):

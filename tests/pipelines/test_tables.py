@@ -12,13 +12,17 @@ from pipelines.data.lacking import NO_FEATURES
 from pipelines.experiments import Experiment
 from pipelines.experiments._papers import Printed
 from pipelines.tables.build import build, norms_table, render
+from pipelines.tables.cells import INTERVAL
 from tests.helpers.result_rows import config, experiment, norm_rows, result, rows
 
 
-def cells(markdown):
-    """Row name -> texts of its cells, and the heading under ''."""
+def cells(markdown, *, whole=False):
+    """Row name -> texts of its cells, and the heading under ''; unless `whole` without marks and intervals."""
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    if not whole:
+        kept = [k for k, head in enumerate(split[0]) if head != INTERVAL]
+        split = [[re.sub(r"^(\*\*|_)(.*?)\1", r"\2", line[k]) for k in kept] for line in split]
     return {"": split[0], **{line[0]: line[1:] for line in split[2:]}}
 
 
@@ -33,12 +37,12 @@ def toy():
 
 
 def test_a_hand_worked_table(toy):
-    table = cells(render(rows(toy), toy))
+    table = cells(render(rows(toy), toy), whole=True)
     assert table == {
-        "": ["method", "day→night", "night→day", "mean", "vs source-only"],
-        "source-only": ["50.0 ± 10.0", "20.0 ± 0.0", "35.0 ± 5.0", ""],
-        "RNA (UDA)": ["60.0 ± 10.0", "20.0 ± 10.0", "40.0 ± 10.0", "+5.0 ± 5.0"],
-        "supervised-target †": ["91.0 ± 1.0", "81.0 ± 1.0", "86.0 ± 1.0", "+51.0 ± 4.0"],
+        "": ["method", "day→night", "night→day", "mean", "vs source-only", "95 % interval"],
+        "source-only": ["50.0 ± 10.0", "**20.0 ± 0.0**", "35.0 ± 5.0", "", ""],
+        "RNA (UDA)": ["**60.0 ± 10.0**", "**20.0 ± 10.0**", "**40.0 ± 10.0**", "+5.0 ± 5.0", "[-7.4, +17.4] n.d."],
+        "supervised-target †": ["91.0 ± 1.0", "81.0 ± 1.0", "86.0 ± 1.0", "+51.0 ± 4.0", "[+41.1, +60.9]"],
     }
     assert list(table)[1:] == ["source-only", "RNA (UDA)", "supervised-target †"]
 
@@ -165,7 +169,7 @@ def test_published_numbers_stand_beside_ours_with_the_fidelity():
     assert table["RNA (UDA)"][:4] == ["adapter", "60.0 ± 10.0 (57.33)", "20.0 ± 10.0 (52.84)", "40.0 ± 10.0"]
     assert table["source-only"][1] == "50.0 ± 10.0"
     assert "(57.33)" not in render([replace(r, metric="mean_class") for r in rows(toy)], toy, "mean_class")
-    assert max(map(len, render(rows(toy), toy).splitlines())) <= 120
+    assert max(map(len, render(rows(toy), toy).splitlines())) <= 145
 
 
 def test_rows_that_no_run_makes_are_quoted_where_the_paper_has_them():
@@ -479,10 +483,10 @@ def test_csv_names_missing_seeds(toy):
 def test_latex_escapes_what_tex_would_read_as_commands(toy):
     strange = replace(toy, runs=tuple(replace(run, row=run.row.replace("RNA", r"R_1 & 50% \x{#}")) for run in toy.runs))
     text = render(rows(toy), strange, format="latex")
-    assert r"R\_1 \& 50\% \textbackslash{}x\{\#\} (UDA) & 60.0 $\pm$ 10.0 &" in text
+    assert r"R\_1 \& 50\% \textbackslash{}x\{\#\} (UDA) & \textbf{60.0 $\pm$ 10.0} &" in text
     assert r"day$\rightarrow$night" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.replace(r"\&", "").count("&") for line in body} == {4}
+    assert {line.replace(r"\&", "").count("&") for line in body} == {5}
 
 
 def test_markdown_escapes_the_column_separator(toy):
