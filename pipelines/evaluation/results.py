@@ -207,7 +207,8 @@ def read(path: Path, *, stressed: bool = False) -> Results:
     try:
         lines = list(_lines(path))
     except FileNotFoundError:
-        raise ConfigError(f"no results at {path}; `featcache evaluate` writes them") from None
+        options = " with --drop, --windows, --dtype or --noise" if stressed else ""
+        raise ConfigError(f"no results at {path}; `featcache evaluate`{options} writes them") from None
     latest: dict[tuple[str, str, str], Result] = {}
     reasons: dict[int, str] = {}  # index of a damaged line -> reason
     for k, line in enumerate(lines):

@@ -6,15 +6,16 @@ features as they are, measured with the same weights (`none`), seed by seed.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from featcache.errors import ConfigError
+from featcache.wording import first
 from pipelines.evaluation.results import Result
 from pipelines.evaluation.stress import PLAIN
 from pipelines.experiments import Experiment
 from pipelines.tables.build import build, difference
-from pipelines.tables.cells import Cell, Note, Table, Text
+from pipelines.tables.cells import MISSING, Cell, Note, Table, Text
 from pipelines.tables.formats import pipes, tabular, wrapped
 from pipelines.tables.slices import loud_first
 
@@ -61,16 +62,24 @@ def grid_of(table: Stressed) -> list[list[str]]:
 def stressed(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> Stressed:
     """Place every result in the row of its method and the column of its stress; ConfigError if there is none."""
     ids = {run.id for run in experiment.runs}
-    by_stress: dict[str, list[Result]] = {PLAIN: []}
-    for row in sorted(rows, key=lambda row: _order(row.stress)):
-        if row.run in ids:
-            by_stress.setdefault(row.stress, []).append(row)
-    if not by_stress[PLAIN]:
+    rows = sorted((row for row in rows if row.run in ids), key=lambda row: _order(row.stress))
+    plain = {row.run: row for row in rows if row.stress == PLAIN}
+    if not plain:
         name = experiment.arguments or experiment.name
         raise ConfigError(f"no results on changed features; to measure some: featcache evaluate {name} --drop all")
+    by_stress: dict[str, list[Result]] = {PLAIN: []}
+    for row in rows:
+        if row.run in plain and _files(row) == _files(plain[row.run]):  # else the run has been trained again since then
+            by_stress.setdefault(row.stress, []).append(row)
     tables = {stress: build(found, experiment, metric) for stress, found in by_stress.items()}
     cells = {stress: {line.method: line.mean for line in table.lines} for stress, table in tables.items()}
-    return Stressed(tables[PLAIN], cells, loud_first(_notes(by_stress[PLAIN], experiment), tables[PLAIN].notes))
+    others = [note for note in tables[PLAIN].notes if not note.text.startswith("MISSING")]
+    return Stressed(tables[PLAIN], cells, loud_first(_notes(by_stress[PLAIN], experiment, cells), others))
+
+
+def _files(row: Result) -> str:
+    """Return the digest of the run's files that the result is of."""
+    return row.measurement.files if row.measurement else ""
 
 
 def _order(stress: str) -> tuple[int, int, float]:
@@ -80,8 +89,8 @@ def _order(stress: str) -> tuple[int, int, float]:
     return KINDS.index(kind), value.count("+"), number
 
 
-def _notes(plain: Sequence[Result], experiment: Experiment) -> list[Note]:
-    """The meaning of the columns, and a warning if the plain table of the experiment has numbers of other weights."""
+def _notes(plain: Sequence[Result], experiment: Experiment, cells: Mapping[str, Mapping[str, Cell]]) -> list[Note]:
+    """The meaning of the columns, warnings if the experiment's plain table has numbers of other weights, and holes."""
     selects = {run.id: run.select for run in experiment.runs}
     others = sorted({selects[row.run] for row in plain if selects[row.run] != row.select})
     loud = [
@@ -97,6 +106,12 @@ def _notes(plain: Sequence[Result], experiment: Experiment) -> list[Note]:
         f"deviation of Gaussian noise, in those of each entry over the train rows. Change: difference from `{PLAIN}`, "
         "seed by seed."
     )
+    holes = {method: [s for s, by_method in cells.items() if not by_method[method].values] for method in cells[PLAIN]}
+    if listed := [f"{method} ({first(stresses, 4)})" for method, stresses in holes.items() if stresses]:
+        text += (
+            f" {MISSING}: runs without a result, or to which the stress does not apply: {first(listed, between='; ')}. "
+            "`featcache evaluate` with the same options measures what is missing, and gives the reasons."
+        )
     return [*loud, Note(text)]
 
 

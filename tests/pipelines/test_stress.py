@@ -357,6 +357,18 @@ def test_a_row_without_a_stress_has_holes_and_no_results_are_an_error():
         render([], of)
 
 
+def test_numbers_of_an_earlier_training_are_left_out():
+    """`none` was measured again after the run was trained again, and drop=rgb was not."""
+    of = toy_experiment()
+    old, new = (results.Measurement("a kind", files, 1) for files in ("old", "new"))
+    found = [
+        dataclasses.replace(row, measurement=old if row.stress == "drop=rgb" else new) for row in stressed_rows(of)
+    ]
+    printed = render(found, of)
+    assert "drop=rgb" not in printed
+    assert "noise=2" in printed
+
+
 def test_numbers_of_other_weights_than_the_plain_table_are_marked():
     of = toy_experiment()
     mean = dataclasses.replace(
