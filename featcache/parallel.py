@@ -86,7 +86,9 @@ def _context(function: Callable[..., Any]) -> ForkServerContext | SpawnContext:
     context = multiprocessing.get_context("forkserver")
     while isinstance(function, partial):
         function = function.func
-    context.set_forkserver_preload([function.__module__, *_imports])  # no effect if this process has a server already
+    module = getattr(function, "__module__", None) or "__main__"
+    own = [module] if module != "__main__" else []  # each process imports the calling script, with its guard
+    context.set_forkserver_preload([*own, *_imports])  # no effect if this process has a server already
     return context
 
 
@@ -114,6 +116,7 @@ def _received(connection: "Connection[Any, Any]") -> tuple[Any, Exception | None
 
 def _work(connection: "Connection[Any, Any]") -> None:
     """Do the jobs of the parent process one by one; it kills this process when there are none left."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # if other code has started the server, without `_start`
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     while True:
         try:

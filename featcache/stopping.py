@@ -58,7 +58,8 @@ def stoppable(last_words: Callable[[Stopped], None]) -> Iterator[None]:
         os._exit(128 + number)
 
     def watch() -> None:
-        number = os.read(reader, 1)[0]  # the first signal
+        while (number := os.read(reader, 1)[0]) not in ours:
+            pass  # a signal that a library handles, such as torch's loaders the end of a child process
         time.sleep(PATIENCE)
         if done and not stopped:  # the signal came after the block
             return

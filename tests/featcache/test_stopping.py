@@ -93,6 +93,22 @@ def test_what_is_ignored_stays_ignored():
     assert process.returncode == 0
 
 
+def test_signals_that_a_library_handles_end_nothing():
+    """The end of a child process, as torch's data loaders handle it; signals that stop a program still do so."""
+    body = """
+signal.signal(signal.SIGCHLD, lambda *_: None)
+os.kill(os.getpid(), signal.SIGCHLD)
+time.sleep(0.8)
+print("works", flush=True)
+time.sleep(60)
+"""
+    process = started(body)
+    assert process.stdout.readline() == "works\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == ("Stopped by SIGTERM\n", "")
+    assert process.returncode == 143
+
+
 def test_signals_after_the_block_are_ignored_while_a_thread_works():
     after = "threading.Thread(target=time.sleep, args=(0.8,)).start()\nprint('done', flush=True)"
     process = started("pass", after=after)
