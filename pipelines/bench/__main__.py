@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.stopping import stoppable
-from pipelines.bench import clustering, extraction, retrieval, store, training
+from pipelines.bench import clustering, extraction, groups, retrieval, store, training
 from pipelines.bench._lines import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     **store.BENCHMARKS,
     **extraction.BENCHMARKS,
     **training.BENCHMARKS,
+    **groups.BENCHMARKS,
     **retrieval.BENCHMARKS,
     **clustering.BENCHMARKS,
 }
