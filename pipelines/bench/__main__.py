@@ -11,13 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.stopping import stoppable
-from pipelines.bench import clustering, evaluation, extraction, loaders, retrieval, store, training, workers
+from pipelines.bench import (
+    clustering,
+    evaluation,
+    extraction,
+    groups,
+    loaders,
+    retrieval,
+    store,
+    training,
+    workers,
+)
 from pipelines.bench._lines import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     **store.BENCHMARKS,
     **extraction.BENCHMARKS,
     **training.BENCHMARKS,
+    **groups.BENCHMARKS,
     **retrieval.BENCHMARKS,
     **clustering.BENCHMARKS,
     **evaluation.BENCHMARKS,
