@@ -28,7 +28,7 @@ UNWRITTEN = (
     "one_class",
     "batched",
     "measurement",
-)  #: keys that a line does not have if their values are empty
+)  #: keys that are left out if their values are empty
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
 
 

@@ -90,7 +90,9 @@ def sentences(
     together = [group for group in groups(todo, workers, device) if len(group) > 1] if batch == "auto" else []
     if together:
         runs = sum(map(len, together))
-        lines.append(f"{_count(len(together), 'group')} of {runs} runs in all can be trained in one pass each")
+        lines.append(
+            f"{_count(len(together), 'group')} of {runs} runs in all can be trained in one pass each; the time counts them one by one"
+        )
     if todo:
         lines.append(expected(seconds(todo, by_kind), by_kind, min(workers, len(todo))))
     return lines
