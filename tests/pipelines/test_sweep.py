@@ -351,6 +351,9 @@ def test_the_plan_counts_what_is_left_and_names_where_its_minutes_come_from(tmp_
     assert plan.seconds(runs, {}) is None
     assert "finished runs" in plan.sentences(made, runs, known, 2)[-1]
     assert "unknown" in plan.sentences(made, runs, {}, 2)[-1]
+    many = swept(toy(), {"method.lambda_g": ("0.1", "0.2", "0.4", "1")})
+    lines = plan.sentences(many, list(many.by_id.values()), known, 1)
+    assert any("8 runs in 1 group;" in line for line in lines)  # source-only has two runs, too few for a group
 
 
 def test_a_curve_per_swept_number_with_the_others_near_the_experiment():
