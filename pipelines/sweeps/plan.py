@@ -89,8 +89,8 @@ def sentences(
         lines.append(f"without the swept settings, so each trained with one setting: {first(once)}")
     together = [group for group in groups(todo, workers, device) if len(group) > 1] if batch == "auto" else []
     if together:
-        runs = sum(map(len, together))
-        lines.append(f"{_count(len(together), 'group')} of {runs} runs in all can be trained in one pass each")
+        where = f"{_count(sum(map(len, together)), 'run')} in {_count(len(together), 'group')}"
+        lines.append(f"one pass can train several runs: {where}; the expected time counts them one by one")
     if todo:
         lines.append(expected(seconds(todo, by_kind), by_kind, min(workers, len(todo))))
     return lines

@@ -40,6 +40,7 @@ RUNS = tuple(
 """
 GRID = ("--only", "RNA", "--seeds", "0..1", "--grid", "method.lambda_g=0.1,1")
 SEARCH = ("--only", "RNA", "--seeds", "0..1", "--search", "tpe:5", "--range", "method.lambda_g=0.01..10,log")
+ALONE = ("--batch", "off")  #: equal digits, whatever else is trained
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def test_a_setting_that_fails_is_no_choice():
 def test_a_search_ends_after_a_kill_as_if_there_was_none(tmp_path, stores, monkeypatch):
     whole = tmp_path / "whole"
     whole.mkdir()
-    first = sweep(whole, stores, *SEARCH)
+    first = sweep(whole, stores, *SEARCH, *ALONE)
     assert first.exit_code == 0, first.output
     assert "ranked by infomax" in first.stderr
     (chosen,) = re.findall(r"infomax chooses lambda_g = (\S+) \(--only RNA --set method.lambda_g=\1\)", first.stdout)
@@ -279,7 +280,7 @@ def test_a_search_ends_after_a_kill_as_if_there_was_none(tmp_path, stores, monke
     words = [str(word) for word in (tmp_path / "e.py", "--stores", stores, "--runs", tmp_path / "runs", "--workers", 1)]
 
     def job():
-        CliRunner().invoke(main, ["sweep", *words, *SEARCH])
+        CliRunner().invoke(main, ["sweep", *words, *SEARCH, *ALONE])
 
     def write(folder, *content, **more):
         if len(folders(tmp_path / "runs")) == 5:
@@ -292,7 +293,7 @@ def test_a_search_ends_after_a_kill_as_if_there_was_none(tmp_path, stores, monke
     monkeypatch.undo()
     kept = folders(tmp_path / "runs")
     assert 5 == len(kept) < len(folders(whole / "runs"))
-    again = sweep(tmp_path, stores, *SEARCH)
+    again = sweep(tmp_path, stores, *SEARCH, *ALONE)
     assert again.stdout == first.stdout
     assert kept.items() <= folders(tmp_path / "runs").items()
     assert folders(tmp_path / "runs").keys() == folders(whole / "runs").keys()
@@ -350,6 +351,9 @@ def test_the_plan_counts_what_is_left_and_names_where_its_minutes_come_from(tmp_
     assert plan.seconds(runs, {}) is None
     assert "finished runs" in plan.sentences(made, runs, known, 2)[-1]
     assert "unknown" in plan.sentences(made, runs, {}, 2)[-1]
+    many = swept(toy(), {"method.lambda_g": ("0.1", "0.2", "0.4", "1")})
+    lines = plan.sentences(many, list(many.by_id.values()), known, 1)
+    assert any("8 runs in 1 group;" in line for line in lines)  # source-only has two runs, too few for a group
 
 
 def test_a_curve_per_swept_number_with_the_others_near_the_experiment():
@@ -374,9 +378,20 @@ def test_kill_9_in_the_middle(tmp_path, stores, words):
     """Whatever was finished is kept, and the same command ends as one that nobody killed."""
     whole = tmp_path / "whole"
     whole.mkdir()
-    expected = sweep(whole, stores, *words, steps=60).stdout
+    expected = sweep(whole, stores, *words, *ALONE, steps=60).stdout
     (tmp_path / "e.py").write_text(FILE.format(steps=60))
-    line = ["sweep", tmp_path / "e.py", "--stores", stores, "--runs", tmp_path / "runs", *words, "--workers", "2"]
+    line = [
+        "sweep",
+        tmp_path / "e.py",
+        "--stores",
+        stores,
+        "--runs",
+        tmp_path / "runs",
+        *words,
+        *ALONE,
+        "--workers",
+        "2",
+    ]
     process = command(*line)
     assert wait_for(lambda: process.poll() is not None or len(folders(tmp_path / "runs")) > 1)
     process.kill()
@@ -387,3 +402,7 @@ def test_kill_9_in_the_middle(tmp_path, stores, words):
     assert again.returncode == 0, stderr
     assert stdout == expected
     assert kept.items() <= folders(tmp_path / "runs").items()
+
+
+def test_every_validator_has_a_place_in_the_order_of_the_default():
+    assert sorted(search.PREFERRED) == sorted(search.VALIDATORS)
