@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.stopping import stoppable
-from pipelines.bench import clustering, extraction, retrieval, store, training
+from pipelines.bench import clustering, extraction, retrieval, step, store, training
 from pipelines.bench._lines import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     **store.BENCHMARKS,
     **extraction.BENCHMARKS,
+    **step.BENCHMARKS,
     **training.BENCHMARKS,
     **retrieval.BENCHMARKS,
     **clustering.BENCHMARKS,
