@@ -32,7 +32,7 @@ from pipelines.data.opening import Opened, open_run
 from pipelines.training.optimizers import optimizers, update
 from pipelines.training.runs import build
 
-STEPS, ROUNDS = 4, 60  #: steps of a turn, and turns
+STEPS, ROUNDS = 4, 30  #: steps of a turn, and turns
 CASES = ((rna, 1024), (rna, 256), (dann, 256))
 
 
