@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from heads.grl import reverse
 
+TINY = 1e-12  # least sum of weights
 WIDEST, RANDOM = 4096, 1024  # most entries of f ⊗ p without projection, and entries of the projection
 
 
@@ -39,8 +40,7 @@ def side_loss(z_B2: Tensor, weight_S: Tensor, weight_T: Tensor) -> Tensor:
     """
     d_B = torch.cat([torch.zeros_like(weight_S, dtype=torch.long), torch.ones_like(weight_T, dtype=torch.long)])
     weight_B = torch.cat([weight_S, weight_T]).to(z_B2)
-    total = weight_B.sum()
-    return (cross_entropy(z_B2, d_B, reduction="none") * weight_B).sum() / torch.where(total > 0, total, 1.0)
+    return (cross_entropy(z_B2, d_B, reduction="none") * weight_B).sum() / weight_B.sum().clamp_min(TINY)
 
 
 class Joint(nn.Module):

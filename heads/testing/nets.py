@@ -82,7 +82,7 @@ class AnyNetTests(FileTests):
                     f"{name} of the first side depends on the second in training; a net with layers that mix rows, "
                     "such as batch normalisation, must not set `row_by_row`"
                 )
-            apart = self.in_training(module, spec, lambda net, s, t: (net.encode(s), net.encode(t))[0], s, t)[1]
+            _, apart = self.in_training(module, spec, lambda net, s, t: (net.encode(s), net.encode(t))[0], s, t)
             for name, buffer in apart.items():
                 assert torch.equal(buffers[name], buffer), f"encode_both leaves another {name} than two encodes"
 
@@ -90,16 +90,15 @@ class AnyNetTests(FileTests):
         """In training nets draw only through `heads.noise`, so that many heads can be trained in one pass."""
         for spec in specs_for([self.task]).values():
             s = side(spec, labelled=True)
-            first, again = (
-                self.in_training(module, spec, lambda net, s: net.loss(net.encode(s), s), s)[0] for _ in "12"
-            )
+            runs = [self.in_training(module, spec, lambda net, s: net.loss(net.encode(s), s), s) for _ in range(2)]
+            (first, _), (again, _) = runs
             for name, term in first.items():
                 assert torch.equal(term, again[name]), "equal generators gave other numbers; draw by `heads.noise` only"
 
     def in_training(
         self, module: ModuleType, spec: Spec, compute: Callable[..., dict[str, Tensor]], *sides: Side
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what a new net computes of sides in training mode from a new generator, and its buffers after that."""
+        """Return the result of `compute(net, *sides)` for a new net in training mode, and its buffers after that."""
         net = self.build(module, spec).train()
         before = torch.get_rng_state()
         with noise.one(torch.Generator().manual_seed(0)):

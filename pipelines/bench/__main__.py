@@ -18,6 +18,7 @@ from pipelines.bench import (
     groups,
     loaders,
     retrieval,
+    step,
     store,
     training,
     workers,
@@ -27,6 +28,7 @@ from pipelines.bench._lines import Benchmark
 BENCHMARKS: dict[str, Benchmark] = {
     **store.BENCHMARKS,
     **extraction.BENCHMARKS,
+    **step.BENCHMARKS,
     **training.BENCHMARKS,
     **groups.BENCHMARKS,
     **retrieval.BENCHMARKS,

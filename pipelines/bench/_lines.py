@@ -16,18 +16,22 @@ ROUNDS = 5
 
 
 def alternate(
-    ours: Callable[[int], object], plain: Callable[[int], object], rounds: int = ROUNDS
+    ours: Callable[[int], object],
+    plain: Callable[[int], object],
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float]:
     """Median seconds of both functions, called in turns after a warm-up, so that a slow moment hits both.
 
     Each function receives the number of the round: 0 in the warm-up, then 1, 2, ...
+    clock: time.thread_time for computations of one thread, on a machine with other work.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for run, times in zip((ours, plain), seconds, strict=True):
-            began = time.perf_counter()
+            began = clock()
             run(number)
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
     return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
 
 
