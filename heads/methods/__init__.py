@@ -6,6 +6,8 @@ names of shared helper files start with `_`. The run owns rows, windows, sides, 
 Rules beyond the signatures
   - State that a sweep can rebuild (banks, pseudo-labels, prototypes) is `register_buffer(..., persistent=False)`.
   - Randomness comes from torch's global stream, which the run seeds; new tensors take `device=` from a given tensor.
+  - Fields `lambda_*` of `Params` are weights: `losses` multiplies with them and never compares them, because runs that
+    differ in them share a pass (`heads/stacked.py`). Only the constructor may ask if a weight is 0.
   - `losses` has fixed shapes: masks multiply and do not index; no `.item()`, no `if tensor`. An empty set gives 0.
 """
 
