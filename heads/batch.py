@@ -30,7 +30,7 @@ class Side:
         """Return the mean over the present windows -> (B, *row_shape); zeros for a row that lacks the modality."""
         x_BT, present_BT = self.x[modality], self.present[modality]
         if x_BT.shape[1] == 1:
-            return x_BT[:, 0]  # which is zeros where not present
+            return x_BT[:, 0] * present_BT[:, 0].reshape(-1, *[1] * (x_BT.dim() - 2))
         weight_BT = present_BT / present_BT.sum(1, keepdim=True).clamp_min(1)
         return (x_BT * weight_BT.reshape(*weight_BT.shape, *[1] * (x_BT.dim() - 2))).sum(1)
 

@@ -8,6 +8,8 @@ Rules beyond the signatures
   - Random numbers and dropout come from `heads.noise`, except in the constructor. New tensors take `device=` from a
     given tensor.
   - `net.encode_both(s, t)` encodes both sides, in one pass where the net can do so.
+  - Fields `lambda_*` of `Params` are weights: `losses` multiplies with them and never compares them, because runs that
+    differ in them share a pass (`heads/stacked.py`). Only the constructor may ask if a weight is 0.
   - `losses` has fixed shapes: masks multiply and do not index; no `.item()`, no `if tensor`. An empty set gives 0.
 """
 
