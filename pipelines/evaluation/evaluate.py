@@ -54,7 +54,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one kind of measurement finds."""
+    """The findings of one kind of measurement."""
 
     values: dict[str, float]  #: metric -> value
     one_class: tuple[str, ...] = ()  #: the class that all test rows are given (`stuck`)

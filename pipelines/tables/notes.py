@@ -91,9 +91,8 @@ def notes(
     if any(not line.label_free for line in lines):
         calm.append(Note(DAGGER))
     if transductive := _transductive(experiment):
-        calm.append(
-            Note(f"Transductive: {', '.join(transductive)} adapted to the test clips themselves, without their labels.")
-        )
+        names = ", ".join(transductive)
+        calm.append(Note(f"Transductive: {names} adapted to the test clips themselves, without their labels."))
     if clips and not unequal:
         counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
         calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))

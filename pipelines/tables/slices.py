@@ -3,7 +3,7 @@
     by_class    a column per class: recall (`top1`, `mean_class`) or F1 (`macro_f1`) of its test clips over all shifts
     by_domain   a column per tested domain, `→D1`, and per source domain, `D1→`: the mean over its shifts
 
-Lines keep their mean and their gain, which are those of the whole table.
+Lines keep their mean, gain and interval, which are those of the whole table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,8 +115,8 @@ def _on_classes(
     counts = ", ".join(f"{name} {clips[name]:g}" for name in shown)
     notes = [
         Note(
-            f"Columns are classes{of}: {share} of the test clips of all shifts together, mean over seeds; the mean and "
-            f"the last column are those of the whole table. Test clips: {counts}."
+            f"Columns are classes{of}: {share} of the test clips of all shifts together, mean over seeds. Mean, "
+            f"gain and interval are those of the whole table. Test clips: {counts}."
         )
     ]
     if rest := order[len(shown) :]:
