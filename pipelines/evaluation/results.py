@@ -18,7 +18,7 @@ from google_crc32c import value as crc32c
 
 from featcache import schema
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.files import disk_errors, flock, regular
+from featcache.files import disk_errors, flock, regular, remembered
 from featcache.wording import exactly, first
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
@@ -143,10 +143,15 @@ def earlier(path: Path) -> dict[str, Earlier]:
 
     Numbers are not kept, because the file may have the results of thousands of runs.
     """
+    return _earlier(path) if path.exists() else {}
+
+
+@remembered(1, settled=True)
+def _earlier(path: Path) -> dict[str, Earlier]:
     found: dict[str, Earlier] = {}
-    for text in _lines(path) if path.exists() else ():
-        with suppress(ValueError, ConfigError):
-            line = schema.parse(_checked(text), Line, "", newer=True)
+    for text in _lines(path):
+        with suppress(ValueError, RecursionError, ConfigError):
+            line = schema.from_json(json.loads(_checked(text)), Line, newer=True)
             run = found.setdefault(line.run, Earlier(line))
             run.last = line
             run.latest[line.metric, line.stress] = line.measurement
