@@ -204,6 +204,8 @@ def _accepts(run: RunConfig, settings: Sequence[str]) -> bool:
 
 def _naming(runs: Sequence[RunConfig]) -> set[str]:
     """Return the settings of method, net and feeds, such as "method.entropy", in which rows of one method differ."""
+    if len({run.row for run in runs if run.row}) < 2:
+        return set()
     values: dict[tuple[str, ...], dict[str, set[str]]] = {}  # method, net, path -> row -> values
     for run in runs:
         content = run.all_settings

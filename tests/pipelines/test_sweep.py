@@ -274,6 +274,7 @@ def test_a_search_ends_after_a_kill_as_if_there_was_none(tmp_path, stores, monke
     first = sweep(whole, stores, *SEARCH, *ALONE)
     assert first.exit_code == 0, first.output
     assert "ranked by infomax" in first.stderr
+    assert not re.search("optuna|Warning", first.stderr)
     (chosen,) = re.findall(r"infomax chooses lambda_g = (\S+) \(--only RNA --set method.lambda_g=\1\)", first.stdout)
     assert first.stdout.count(f"lambda_g = {chosen} ") >= 3  # its trial, the choice, and its row
     (tmp_path / "e.py").write_text(FILE.format(steps=3))
