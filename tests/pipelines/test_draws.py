@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from featcache.errors import ConfigError, StoreError
 from heads.methods import rna
 from pipelines.config import Feed
+from pipelines.data import sharing
 from pipelines.data.draws import Draw, batches, draws
 from pipelines.data.gathering import TURNS, Buffers, centres, mean
 from pipelines.data.opening import open_run
@@ -306,7 +308,13 @@ def test_a_sweep_is_every_row_in_order_with_test_windows(stores):
         opened.sweep("source_val")
 
 
-def test_only_the_rows_of_named_sides_are_read(stores, monkeypatch):
+@pytest.fixture
+def nothing_held(monkeypatch):
+    """Forget the features that a test before this one has in memory."""
+    monkeypatch.setattr(sharing, "_here", weakref.WeakValueDictionary())
+
+
+def test_only_the_rows_of_named_sides_are_read(stores, monkeypatch, nothing_held):
     opened, asked, read = open_run(run(), stores), [], Features._read
     monkeypatch.setattr(Features, "_read", lambda self, m, rows: (asked.append(rows), read(self, m, rows))[1])
     assert set(opened.sides) == {"source"}
@@ -428,7 +436,7 @@ def test_a_domain_that_cannot_teach_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
+def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, nothing_held, bad):
     opened, read = open_run(run(), stores), Features._read
 
     def broken(self, modality, rows):
