@@ -19,7 +19,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -338,10 +338,11 @@ def write(
     weights: Mapping[str, Tensor],
     outputs: dict[str, NDArray[Any]],
 ) -> None:
-    """Write a run's folder, replacing an older one of that name."""
+    """Write a run's folder, replacing an older one of that name. run.json has its facts in the order of `Facts`."""
+    ordered = {each.name: facts[each.name] for each in fields(Facts) if each.name in facts}
     contents = {
         "config.json": json.dumps(config.to_json(), indent=1) + "\n",
-        "run.json": json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n",
+        "run.json": json.dumps({**ordered, "spec": asdict(spec)}, indent=1) + "\n",
         "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
     }
     with making_folder(folder, replace=True) as scratch:
