@@ -16,7 +16,7 @@ from pipelines.cli._shared import PATH, Words, _job, _swept, grid_option
 )
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of both rows.")
-@click.option("--seeds", metavar="0,1,2", help="Use these seeds instead of the experiment's.")
+@click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, instead of the experiment's.")
 @grid_option
 @click.option(
     "--shift",

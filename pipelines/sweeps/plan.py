@@ -43,8 +43,9 @@ def costs(experiment: Experiment, stores: Path, runs: Path, device: str) -> Cost
     by_kind: dict[str, list[RunConfig]] = {}
     for run in (*experiment.runs, *experiment.whole.runs):
         by_kind.setdefault(_kind(run), []).append(run)
+    timed = {kind: min(alike, key=lambda run: bool(run.init_from)) for kind, alike in by_kind.items()}
     return {
-        kind: _of_finished(by_kind[kind], runs) or _of_first_steps(by_kind[kind][0], stores, device)
+        kind: _of_finished(by_kind[kind], runs) or _of_first_steps(timed[kind], stores, device)
         for kind in dict.fromkeys(map(_kind, experiment.runs))
     }
 

@@ -202,7 +202,9 @@ def _ended(config: RunConfig, runs: Path, result: str | Exception) -> Outcome:
     """Return the outcome of a run, from the reason for training it ("": it was kept) or its error."""
     folder = runs / config.id
     if isinstance(result, Exception):
-        return Outcome(config, None, "busy" if isinstance(result, BusyError) else "failed", note=explained(result, folder))
+        return Outcome(
+            config, None, "busy" if isinstance(result, BusyError) else "failed", note=explained(result, folder)
+        )
     facts = Run.open(folder).facts
     dead = collapse(facts.collapsed, facts.one_class)
     if not result:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from heads.methods import rna
+from heads.nets import adapter
 from heads.params import Range
 from pipelines import experiments
 from pipelines.cli import main
@@ -112,6 +113,7 @@ WRONG = {
     "no name": (("--grid", "1,2"), "no grid '1,2'; write NAME="),
     "a name twice": (("--grid", "steps=1", "--grid", "steps=2"), "'steps' twice"),
     "a value twice": (("--grid", "method.lambda_g=1,1.0"), "lambda_g = 1' are named twice"),
+    "a text twice": (("--grid", "method.mod=true,True"), "mod = True' are named twice"),
     "seeds": (("--grid", "seed=1,2"), "'seed' makes no sweep.*--seeds"),
     "also fixed": (("--grid", "steps=1,2", "--set", "steps=3"), "'steps' is swept.*--set"),
     "too many": (
@@ -142,6 +144,7 @@ WRONG = {
         ("--search", "tpe:3", "--grid", "method.lambda_g=0.1,0.10"),
         "'RNA, lambda_g = 0.1' are named twice",
     ),
+    "texts that are alike": (("--search", "tpe:3", "--grid", "method.mod=true,True"), "mod = True' are named twice"),
     "parts of seconds": (("--search", "tpe:3", "--range", "steps=1.5..3"), "'steps'.*whole number"),
     "two ranges": (("--search", "tpe:3", "--range", "steps=1..3", "--range", "steps"), "'steps' a second time"),
     "range and grid": (
@@ -206,11 +209,12 @@ def test_the_rows_of_a_sweep_are_those_of_every_command(tmp_path, stores):
     table = sweep(tmp_path, stores, *GRID, name="table")
     assert made.stdout.startswith(table.stdout)
     assert re.search("SWEEP: .*marked.*oracle", " ".join(table.stdout.split()))
-    numbers = re.findall(r"(RNA, lambda_g = \S+) \|\s*\W*([\d.]+) ±", table.stdout)
+    numbers = re.findall(r"(RNA, lambda_g = \S+) +\|[ *_]*([\d.]+) ±", table.stdout)
     assert len(numbers) == 2
     page = tmp_path / "page.html"
     report = sweep(tmp_path, stores, *GRID, "--out", page, name="report")
     assert report.exit_code == 0, report.output
+    assert re.search("best setting of the sweep[^<]*oracle", page.read_text())
     for row, number in numbers:
         assert row in page.read_text()
         assert number in page.read_text()
@@ -249,6 +253,7 @@ def test_settings_on_features_of_different_recipes_are_named_and_trained_again(t
     assert "DIFFERENT FEATURES" not in again.stdout
 
 
+@pytest.mark.filterwarnings("ignore:1 damaged line")
 def test_a_damaged_line_that_nothing_replaces_is_named_once(tmp_path, stores):
     assert sweep(tmp_path, stores, *GRID).exit_code == 0
     path = tmp_path / "runs" / "results.jsonl"
@@ -439,17 +444,21 @@ def test_the_plan_counts_what_is_left_and_names_where_its_minutes_come_from(tmp_
     assert any("8 runs in 1 group;" in line for line in lines)  # source-only has two runs, too few for a group
 
 
-def test_an_unknown_time_has_its_reason(tmp_path):
+def test_an_unknown_time_has_its_reason(tmp_path, stores):
     made = swept(toy(), {"method.lambda_g": ("0.1", "1")})
     runs = list(made.by_id.values())
     known = plan.costs(made, tmp_path / "nowhere", tmp_path, "cpu")
     assert plan.seconds(runs, known) is None
     assert re.search("unknown, because .*nowhere", plan.sentences(made, runs, known, 2)[-1])
     start = run(row="", steps=4)
-    later = swept(Experiment("toy", "Toy.", (start, run(init_from=start.id))), {"optim.lr": ("0.1", "0.2")})
-    of_later = {kind: cost for kind, cost in plan.costs(later, tmp_path, tmp_path, "cpu").items() if cost == plan.STARTED}
-    assert len(of_later) == 1
-    assert re.search("unknown, because .*start from others", plan.expected(None, of_later, 1))
+    later = Experiment("toy", "Toy.", (run(init_from=start.id, net=adapter.Params(dim=4)), start))
+    of_later = plan.costs(later, stores, tmp_path, "cpu")
+    assert next(iter(of_later.values())) == plan.STARTED
+    assert plan.seconds(later.runs, of_later) > 0  # as much as the others
+    assert re.search("unknown, because .*start from others", plan.expected(None, {"": plan.STARTED}, 1))
+    alike = Experiment("toy", "Toy.", (run(init_from=start.id), start))
+    (cost,) = plan.costs(alike, stores, tmp_path, "cpu").values()
+    assert cost.measured
 
 
 def test_seconds_of_runs_in_one_pass_are_no_cost_of_a_run(tmp_path, stores):
