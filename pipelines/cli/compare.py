@@ -6,7 +6,7 @@ import click
 
 from featcache.errors import ConfigError
 from featcache.wording import first, nearest
-from pipelines.cli._shared import PATH, _job
+from pipelines.cli._shared import PATH, Words, _job, _swept, grid_option
 
 
 @click.command()
@@ -16,7 +16,8 @@ from pipelines.cli._shared import PATH, _job
 )
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of both rows.")
-@click.option("--seeds", metavar="0,1,2", help="Use these seeds instead of the experiment's.")
+@click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, instead of the experiment's.")
+@grid_option
 @click.option(
     "--shift",
     "shifts",
@@ -26,12 +27,13 @@ from pipelines.cli._shared import PATH, _job
 )
 @click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side has right to a CSV file.")
 def compare(
-    names: tuple[str, ...],
+    names: Words,
     stores: Path | None,
     runs: Path,
-    settings: tuple[str, ...],
+    settings: Words,
     seeds: str | None,
-    shifts: tuple[str, ...],
+    grid: Words,
+    shifts: Words,
     clips: Path | None,
 ) -> None:
     """Compare two rows A and B of EXPERIMENT, or two runs A and B: ids of runs in --runs, or their folders.
@@ -43,6 +45,7 @@ def compare(
     Examples:
       featcache compare kitchens source-only "RNA (UDA)" --stores demo/stores --runs demo/runs
       featcache compare kitchens source-only "RNA (UDA)" --shift "loft->cottage" --clips clips.csv
+      featcache compare kitchens "RNA (UDA), lambda_g = 0.1" "RNA (UDA), lambda_g = 1" --grid method.lambda_g=0.1,1
       featcache compare demo/runs/ID demo/runs/OTHER_ID --stores demo/stores
     """
     from featcache.files import write_file
@@ -51,13 +54,15 @@ def compare(
 
     if len(names) == 3:
         of = _job(names[0], stores, runs, settings, seeds, ())
+        of = _swept(of, grid) if grid else of
         stores = of.stores
         two = sides.of_rows(of.experiment, *names[1:], results.read(of.results), runs, shifts)
     else:
         if len(names) != 2 or not all(names):
             raise click.UsageError("name two runs, or EXPERIMENT and two of its rows; quote names that have blanks")
-        if settings or seeds or shifts:
-            raise click.UsageError("--set, --seeds and --shift belong to rows: featcache compare EXPERIMENT A B")
+        if settings or seeds or grid or shifts:
+            options = "--set, --seeds, --grid and --shift"
+            raise click.UsageError(f"{options} belong to rows: featcache compare EXPERIMENT A B")
         two = sides.of_runs(*(_folder(name, runs) for name in names))
     compared = comparing.compare(two, stores or Path("stores"))
     if clips:

@@ -93,7 +93,7 @@ def evaluate(
     counts = Counter([*(outcome.status for outcome in outcomes), *["failed"] * len(damaged)])
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
     if counts["failed"] < sum(counts.values()):
-        click.echo(runs / (STRESS if stresses else RESULTS))
+        click.echo(runs / (RESULTS if stresses is None else STRESS))
     _print(outcomes, damaged, advice)
     if write:
         write()

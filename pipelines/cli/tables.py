@@ -42,7 +42,8 @@ def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: 
     """Print the table of EXPERIMENT: methods × shifts.
 
     Cells are mean ± standard deviation over seeds, in per cent. The last columns are the difference from the first row
-    and its 95 % interval; n.d.: not distinguishable. The best number of a column is bold, the second best italic.
+    and its 95 % interval; n.d.: not distinguishable. The best number of a column is bold, the second best italic;
+    with --grid, taking the best setting is a choice by labels of the test rows (oracle).
 
     \b
     Examples:

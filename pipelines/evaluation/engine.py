@@ -27,7 +27,7 @@ from pipelines.evaluation import results, stress
 from pipelines.evaluation.evaluate import KINDS, Trained, described, measure, trained
 from pipelines.evaluation.results import Earlier, Line, Result
 from pipelines.training.outputs import collapse
-from pipelines.training.runs import NotTrainedError, changes, digest, fingerprints, is_run, read_config
+from pipelines.training.runs import NotTrainedError, changes, digest, explained, fingerprints, is_run, read_config
 
 RESULTS = "results.jsonl"  #: name of the file of results in a folder of runs
 STRESS = "stress.jsonl"  #: the same of results on changed features: earlier versions would take its lines for results
@@ -72,10 +72,10 @@ def evaluate_all(
     """Evaluate runs and append their results to RUNS/results.jsonl; a run that fails does not stop the others.
 
     again: measure also runs whose results are up to date. a_distance: measure A-distances, too. stresses: run id -> its
-    stresses (`stress.plan`), which are measured instead and appended to RUNS/stress.jsonl. Results of a run are
-    appended as soon as it is measured. Returns one outcome per different run, in the order in which they ended.
+    stresses (`stress.plan`), which are measured instead and appended to RUNS/stress.jsonl; a run without any is left
+    out. Results of a run are appended as soon as it is measured. Returns one outcome per different run.
     """
-    wanted = {case.config.id: case for case in cases}
+    wanted = {case.config.id: case for case in cases if stresses is None or stresses.get(case.config.id)}
     outcomes: dict[str, Outcome] = {}
 
     def done(outcome: Outcome) -> None:
@@ -83,8 +83,8 @@ def evaluate_all(
         if report:
             report(outcome, len(outcomes), len(wanted))
 
-    path, kinds = runs / (STRESS if stresses else RESULTS), ("test", "a_distance")[: 1 + a_distance]
-    planned = [_Job(case, tuple(stresses[run]) if stresses else kinds) for run, case in wanted.items()]
+    path, kinds = runs / (RESULTS if stresses is None else STRESS), ("test", "a_distance")[: 1 + a_distance]
+    planned = [_Job(case, kinds if stresses is None else tuple(stresses[run])) for run, case in wanted.items()]
     jobs, place = deque(_sorted(planned)), _Place(stores, runs, device)
     _OPENED.clear()
     try:
@@ -252,7 +252,7 @@ def _up_to_date(job: _Job, place: _Place, earlier: Earlier) -> dict[str, Line]:
     found = {kind: line for kind, line in lines.items() if line}
     try:
         now = fingerprints(_open_shared(config, place.stores, place.device), place.runs) if found else {}
-    except FeatcacheError:
+    except Exception:
         return {}  # the measurement gives the reason
     return {kind: line for kind, line in found.items() if not changes(line.read, now)}
 
@@ -263,8 +263,9 @@ def _one(job: _Job, place: _Place) -> tuple[Outcome, list[Result]]:
     torch.set_num_threads(1)
     try:
         return _measured(job, place)
-    except FeatcacheError as error:
-        return Outcome(job.case, "failed", str(error), isinstance(error, NotTrainedError)), []
+    except Exception as error:
+        note = explained(error, place.runs / job.case.config.id)
+        return Outcome(job.case, "failed", note, isinstance(error, NotTrainedError)), []
     finally:
         torch.set_num_threads(threads)
 

@@ -72,12 +72,15 @@ def with_settings(experiment: Experiment, settings: Iterable[Setting]) -> Experi
     names = dict.fromkeys(name for setting in settings for name in setting.values)
     runs: dict[tuple[str, str], RunConfig] = {}  # equal runs once
     rows: dict[str, Setting] = {}
+    made: set[tuple[str, ...]] = set()  # row and runs of each setting: equal values may be written differently
     for setting in settings:
         changed = alone[setting.row].changed(setting.changes) if setting.values else alone[setting.row]
         row = ", ".join([setting.row, *_named(changed, setting, names)])
-        if row in rows:
+        ids = (setting.row, *(run.id for run in changed.runs if run.row))
+        if row in rows or ids in made:
             raise ConfigError(f"the settings of row {row!r} are named twice; name each value once")
         rows[row] = setting
+        made.add(ids)
         for run in changed.runs:
             shown = replace(run, row=row) if run.row else run
             runs[shown.id, shown.row] = shown

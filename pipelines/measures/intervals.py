@@ -16,7 +16,9 @@ are too short [Agresti and Min 2005].
 
 The sum of squared t intervals covers at least 95 % for normal errors [Banerjee 1960]. A bootstrap over clips only, or
 over seeds only, does not, and a percentile bootstrap over few seeds is too short in any case. The simulations are in
-`tests/pipelines/test_intervals.py`. With one seed the first part is missing: the interval is about these trained runs.
+`tests/pipelines/test_intervals.py`. Tests with different checksums count as different clips: where shifts share most of
+their test clips, but not all, the interval is too short. With one seed the first part is missing: the interval is about
+these trained runs.
 """
 
 from collections.abc import Mapping, Sequence

@@ -102,7 +102,8 @@ def _key_figures(experiment: Experiment, table: Table) -> str:
     if base.mean.values:
         add(base, "mean over shifts" + ", no adaptation" * (base.fair and not adapted))
     if best and best.gain.values:
-        add(best, _verdict(table, best))
+        oracle = "; the best setting of the sweep by labels of the test rows (oracle)"
+        add(best, _verdict(table, best) + oracle * (best.method in experiment.swept))
     if reference and reference.mean.values:
         add(reference, "with labels of the target: a reference")
     return page.tiles(entries) if len(entries) > 1 else ""

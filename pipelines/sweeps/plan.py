@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import torch
@@ -21,6 +22,7 @@ from pipelines.training.runs import Run
 from pipelines.training.train import train
 
 TRIED = (2, 5, 25)  #: steps of the short runs that are timed; the first warms up
+STARTED = "the runs start from others"  #: reason why short runs in an empty folder cannot be timed
 LOOKED_AT = 3  #: number of finished runs of a kind whose seconds are read
 
 
@@ -33,31 +35,31 @@ class Cost:
     measured: bool  #: True if short runs were timed; False if the seconds are those of finished runs
 
 
-def costs(experiment: Experiment, stores: Path, runs: Path, device: str) -> dict[str, Cost]:
-    """Kind of runs -> their cost, from finished runs if there are any, else from a few steps of the first one.
+Costs = dict[str, Cost | str]  #: kind of runs -> their cost, or the reason why it is unknown
 
-    Kinds that cannot be measured yet, because their runs start from others, are left out.
-    """
+
+def costs(experiment: Experiment, stores: Path, runs: Path, device: str) -> Costs:
+    """Kind of runs -> their cost, from finished runs if there are any, else from a few steps of the first one."""
     by_kind: dict[str, list[RunConfig]] = {}
     for run in (*experiment.runs, *experiment.whole.runs):
         by_kind.setdefault(_kind(run), []).append(run)
-    found: dict[str, Cost] = {}
-    for kind in dict.fromkeys(map(_kind, experiment.runs)):
-        if cost := _of_finished(by_kind[kind], runs) or _of_first_steps(by_kind[kind][0], stores, device):
-            found[kind] = cost
-    return found
+    timed = {kind: min(alike, key=lambda run: bool(run.init_from)) for kind, alike in by_kind.items()}
+    return {
+        kind: _of_finished(by_kind[kind], runs) or _of_first_steps(timed[kind], stores, device)
+        for kind in dict.fromkeys(map(_kind, experiment.runs))
+    }
 
 
-def seconds(runs: Iterable[RunConfig], by_kind: dict[str, Cost]) -> float | None:
+def seconds(runs: Iterable[RunConfig], by_kind: Costs) -> float | None:
     """Return the seconds that these runs take one after another; None if no kind of runs has a cost.
 
     A kind without a cost is taken to cost what the others do on average.
     """
-    if not by_kind:
+    known = {kind: cost for kind, cost in by_kind.items() if isinstance(cost, Cost)}
+    if not known:
         return None
-    count = len(by_kind)
-    mean = Cost(sum(c.fixed for c in by_kind.values()) / count, sum(c.step for c in by_kind.values()) / count, True)
-    of_runs = ((run, by_kind.get(_kind(run), mean)) for run in runs)
+    mean = Cost(fmean(cost.fixed for cost in known.values()), fmean(cost.step for cost in known.values()), True)
+    of_runs = ((run, known.get(_kind(run), mean)) for run in runs)
     return sum(cost.fixed + cost.step * run.steps for run, cost in of_runs)
 
 
@@ -69,7 +71,7 @@ def unfinished(experiment: Experiment, runs: Path) -> list[RunConfig]:
 def sentences(
     experiment: Experiment,
     todo: Sequence[RunConfig],
-    by_kind: dict[str, Cost],
+    by_kind: Costs,
     workers: int,
     device: str = "cpu",
     batch: str = "auto",
@@ -97,7 +99,7 @@ def sentences(
 
 
 def of_search(
-    experiment: Experiment, spaces: Mapping[str, Space], trials: int, by: str, by_kind: dict[str, Cost], workers: int
+    experiment: Experiment, spaces: Mapping[str, Space], trials: int, by: str, by_kind: Costs, workers: int
 ) -> list[str]:
     """Return the plan of a search as text: what each row varies, rows that are not searched, runs and minutes."""
     lines, count, total = [], 0, 0.0
@@ -114,11 +116,12 @@ def of_search(
     return [*lines, expected(None if math.isnan(total) else total, by_kind, workers)]
 
 
-def expected(total: float | None, by_kind: dict[str, Cost], workers: int) -> str:
-    """Return the expected minutes as text, with their source."""
+def expected(total: float | None, by_kind: Costs, workers: int) -> str:
+    """Return the expected minutes as text, with their source, or the reason why they are unknown."""
     if total is None:
-        return "expected time: unknown, because the runs start from others that are not trained yet"
-    measured = {cost.measured for cost in by_kind.values()}
+        reasons = dict.fromkeys(cost for cost in by_kind.values() if isinstance(cost, str))
+        return f"expected time: unknown{f', because {first(reasons)}' if reasons else ''}"
+    measured = {cost.measured for cost in by_kind.values() if isinstance(cost, Cost)}
     short = f"{TRIED[-1]} steps of a first run"
     source = " and ".join([short] * (True in measured) + ["the seconds of finished runs"] * (False in measured))
     return f"expected time: {total / workers / 60:.1f} minutes with {_count(workers, 'worker')} (measured on {source})"
@@ -136,19 +139,26 @@ def _kind(run: RunConfig) -> str:
 
 
 def _of_finished(alike: list[RunConfig], runs: Path) -> Cost | None:
-    """Return the cost of finished runs of a kind: the mean of their seconds per step; None if none is finished."""
+    """Return the cost of finished runs of a kind: the mean of their seconds per step; None if none is finished.
+
+    Runs that shared their passes with others do not count, because they took less time than one alone takes.
+    """
     steps, taken = 0, 0.0
     for run in [run for run in alike if run.steps and (runs / run.id).is_dir()][:LOOKED_AT]:
         try:
-            taken += Run.open(runs / run.id).facts.seconds
-            steps += run.steps
+            facts = Run.open(runs / run.id).facts
         except FeatcacheError:  # damaged: it is trained again
             continue
+        if not facts.batched:
+            taken += facts.seconds
+            steps += run.steps
     return Cost(0.0, taken / steps, measured=False) if steps and taken else None
 
 
-def _of_first_steps(run: RunConfig, stores: Path, device: str) -> Cost | None:
-    """Return the cost of runs like this one, from short runs in a temporary folder; None if it cannot be trained."""
+def _of_first_steps(run: RunConfig, stores: Path, device: str) -> Cost | str:
+    """Return the cost of runs like this one, from short runs in a temporary folder; the reason if there is none."""
+    if run.init_from:
+        return STARTED
     threads, times = torch.get_num_threads(), dict[int, float]()
     torch.set_num_threads(1)  # as in `run_all`
     try:
@@ -157,8 +167,8 @@ def _of_first_steps(run: RunConfig, stores: Path, device: str) -> Cost | None:
                 began = time.perf_counter()
                 train(replace(run, steps=steps, eval_every=0, keep=1), stores, Path(folder), device)
                 times[steps] = time.perf_counter() - began
-    except FeatcacheError:  # training names the reason
-        return None
+    except FeatcacheError as error:
+        return str(error)
     finally:
         torch.set_num_threads(threads)
     _, short, long = TRIED

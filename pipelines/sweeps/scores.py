@@ -11,7 +11,7 @@ from pipelines.evaluation.evaluate import evaluate, validator_scores
 from pipelines.experiments import Experiment
 from pipelines.measures.outcomes import Values
 from pipelines.measures.validators import ORACLE, VALIDATORS
-from pipelines.sweeps.plan import Cost, seconds
+from pipelines.sweeps.plan import Costs, seconds
 from pipelines.sweeps.search import Score
 from pipelines.training.engine import Outcome, run_all
 from pipelines.training.runs import Run
@@ -29,7 +29,7 @@ def scorer(
     by: str,
     stores: Path,
     runs: Path,
-    costs: dict[str, Cost],
+    costs: Costs,
     *,
     workers: int,
     device: str,

@@ -11,8 +11,10 @@ proposes the same settings again after a kill, and finds their finished runs.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from featcache.errors import ConfigError
 from featcache.wording import unknown
@@ -20,7 +22,7 @@ from pipelines import tasks
 from pipelines.config import RunConfig
 from pipelines.experiments import Experiment, Setting, check_names, has, short_names, with_settings
 from pipelines.measures.validators import ORACLE, VALIDATORS
-from pipelines.sweeps.space import Interval, Space, as_text, declared
+from pipelines.sweeps.space import Limits, Space, as_text, declared
 
 try:
     import optuna
@@ -48,6 +50,7 @@ class Trial:
     runs: int  #: the runs that have a score
     score: float = math.nan  #: mean over these runs
     reason: str = ""  #: of a failed trial
+    means: tuple[float, ...] = ()  #: mean of the scores so far, after each step
 
 
 # --------------------------------------------------------------------------------------------------------------- words
@@ -115,22 +118,28 @@ def search(
     study = optuna.create_study(
         direction="maximize" if higher else "minimize",
         sampler=SAMPLERS[sampler](seed=SEED),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=BEFORE_PRUNING),
     )
+    complete: list[Trial] = []
     distributions = {name: _distribution(part) for name, part in space.items()}
     for first in range(0, trials, GENERATION):
         asked = [study.ask(distributions) for _ in range(min(GENERATION, trials - first))]
         settings = [Setting(row, {name: as_text(each.params[name], space[name]) for name in space}) for each in asked]
-        tried = _generation(experiment, settings, asked, score)
+        tried = _generation(experiment, settings, score, partial(_worse, complete, higher=higher))
+        complete += [trial for trial in tried if trial.state == COMPLETE]
         for each, trial in zip(asked, tried, strict=True):
+            for step, mean in enumerate(trial.means):
+                each.report(mean, step)  # `tpe` ranks pruned trials by their last mean
             study.tell(each, trial.score if trial.state == COMPLETE else None, state=trial.state)
         yield tried
 
 
 def _generation(
-    experiment: Experiment, settings: list[Setting], asked: list[optuna.trial.Trial], score: Score
+    experiment: Experiment, settings: list[Setting], score: Score, worse: Callable[[float, int], bool]
 ) -> list[Trial]:
-    """Return the trials of these settings, trained together step by step: a step is a seed, or a shift of one seed."""
+    """Return the trials of these settings, trained together step by step: a step is a seed, or a shift of one seed.
+
+    worse: (mean so far, step) -> True if a trial is to be pruned.
+    """
     tried: dict[int, Experiment] = {}
     ended: dict[int, Trial] = {}
     for k, setting in enumerate(settings):
@@ -139,6 +148,7 @@ def _generation(
         except ConfigError as error:
             ended[k] = Trial(setting, FAIL, 0, reason=str(error))
     steps, scores = {k: _steps(each) for k, each in tried.items()}, {k: list[float]() for k in tried}
+    means = {k: list[float]() for k in tried}
     for step in range(max(map(len, steps.values()), default=0)):
         going = [k for k in tried if k not in ended]
         runs = {run.id: run for k in going for shown in steps[k][step] for run in reversed(tried[k].chain(shown))}
@@ -150,12 +160,22 @@ def _generation(
                 ended[k] = Trial(settings[k], FAIL, len(scores[k]), reason=reasons[0])
                 continue
             mean = sum(scores[k]) / len(scores[k])
-            asked[k].report(mean, step)
-            if step + 1 == len(steps[k]):
-                ended[k] = Trial(settings[k], COMPLETE, len(scores[k]), mean)
-            elif asked[k].should_prune():
-                ended[k] = Trial(settings[k], PRUNED, len(scores[k]), mean)
+            means[k].append(mean)
+            if (last := step + 1 == len(steps[k])) or worse(mean, step):
+                state = COMPLETE if last else PRUNED
+                ended[k] = Trial(settings[k], state, len(scores[k]), mean, means=tuple(means[k]))
     return [ended[k] for k in range(len(settings))]
+
+
+def _worse(complete: Sequence[Trial], mean: float, step: int, *, higher: bool) -> bool:
+    """Return whether a mean is worse than the median of the complete trials after the same step.
+
+    Optuna's `MedianPruner` takes the best mean of a trial's steps so far, so a lucky first seed would protect it.
+    """
+    if len(complete) < BEFORE_PRUNING:
+        return False
+    median = statistics.median(trial.means[step] for trial in complete)
+    return mean < median if higher else mean > median
 
 
 def _steps(tried: Experiment) -> list[list[RunConfig]]:
@@ -167,7 +187,7 @@ def _steps(tried: Experiment) -> list[list[RunConfig]]:
     return [[run for run in shown if run.seed == seed] for seed in seeds]
 
 
-def _distribution(part: Interval | tuple[str, ...]) -> optuna.distributions.BaseDistribution:
+def _distribution(part: Limits | tuple[str, ...]) -> optuna.distributions.BaseDistribution:
     """Return what Optuna draws a value from."""
     if isinstance(part, tuple):
         return optuna.distributions.CategoricalDistribution(part)

@@ -16,7 +16,7 @@ DIGITS = 3  #: significant digits of numbers that are tried
 
 
 @dataclass(frozen=True)
-class Interval:
+class Limits:
     """The numbers from which a search draws the values of a setting."""
 
     low: float
@@ -25,16 +25,16 @@ class Interval:
     whole: bool = False
 
 
-Space = Mapping[str, Interval | tuple[str, ...]]  #: name of a setting -> interval, or choices
+Space = Mapping[str, Limits | tuple[str, ...]]  #: name of a setting -> interval, or choices
 
 
-def parse_ranges(texts: Sequence[str]) -> dict[str, Interval | None]:
+def parse_ranges(texts: Sequence[str]) -> dict[str, Limits | None]:
     """Return name of a setting -> interval, from texts "NAME=LOW..HIGH", "NAME=LOW..HIGH,log" or "NAME" (None).
 
     >>> parse_ranges(["method.lambda_g=0.01..10,log", "optim.lr"])
-    {'method.lambda_g': Interval(low=0.01, high=10.0, log=True, whole=False), 'optim.lr': None}
+    {'method.lambda_g': Limits(low=0.01, high=10.0, log=True, whole=False), 'optim.lr': None}
     """
-    parsed: dict[str, Interval | None] = {}
+    parsed: dict[str, Limits | None] = {}
     for text in texts:
         name, equals, limits = (part.strip() for part in text.partition("="))
         if name in parsed:
@@ -50,11 +50,11 @@ def parse_ranges(texts: Sequence[str]) -> dict[str, Interval | None]:
             raise ConfigError(f"no range {text!r}; write NAME=LOW..HIGH or NAME=LOW..HIGH,log, with LOW below HIGH")
         if comma and low <= 0:
             raise ConfigError(f"range {text!r} is logarithmic, so its lower end must be above 0")
-        parsed[name] = Interval(low, high, bool(comma)) if equals else None
+        parsed[name] = Limits(low, high, bool(comma)) if equals else None
     return parsed
 
 
-def space(experiment: Experiment, row: str, grid: Grid, given: Mapping[str, Interval | None]) -> Space:
+def space(experiment: Experiment, row: str, grid: Grid, given: Mapping[str, Limits | None]) -> Space:
     """Return the settings of a row that a search varies: those of the grid and of the ranges, else what it declares.
 
     ConfigError for a range of something that is no number, or beyond what the setting may be.
@@ -63,7 +63,7 @@ def space(experiment: Experiment, row: str, grid: Grid, given: Mapping[str, Inte
     if not grid and not given:
         return declared(config)
     values = values_of(experiment, row)
-    found: dict[str, Interval | tuple[str, ...]] = {name: grid[name] for name in grid if has(experiment, row, name)}
+    found: dict[str, Limits | tuple[str, ...]] = {name: grid[name] for name in grid if has(experiment, row, name)}
     for name, interval in given.items():
         if name in grid:
             raise ConfigError(f"{name!r} has a grid and a range; give one of them")
@@ -73,13 +73,15 @@ def space(experiment: Experiment, row: str, grid: Grid, given: Mapping[str, Inte
                 raise ConfigError(f"range of {name!r}: it is no number ({name}={value}); give its choices with --grid")
             found[name] = _whole(interval, name, value) if interval else _by_default(config, name, value)
     for name, part in found.items():
-        ends = part if isinstance(part, tuple) else [as_text(part.low, part), as_text(part.high, part)]
-        for text in ends:
-            with_settings(experiment, [Setting(row, {name: text})])
+        if isinstance(part, tuple):
+            with_settings(experiment, [Setting(row, {name: text}) for text in part])
+            continue
+        for end in (part.low, part.high):  # both may be the same text
+            with_settings(experiment, [Setting(row, {name: as_text(end, part)})])
     return found
 
 
-def declared(config: RunConfig) -> dict[str, Interval]:
+def declared(config: RunConfig) -> dict[str, Limits]:
     """Return the settings of a run's method that have a range.
 
     Settings that are off (0) and have no upper limit are left out.
@@ -91,7 +93,7 @@ def declared(config: RunConfig) -> dict[str, Interval]:
     return {name: interval for name, interval in intervals.items() if interval}
 
 
-def _by_default(config: RunConfig, name: str, value: float) -> Interval:
+def _by_default(config: RunConfig, name: str, value: float) -> Limits:
     """Return the interval of a number without one: what its `Params` declare, or around its value."""
     part, _, field = name.partition(".")
     allowed = ranges(getattr(config, part)).get(field) if part in ("method", "net") else None
@@ -100,30 +102,30 @@ def _by_default(config: RunConfig, name: str, value: float) -> Interval:
     raise ConfigError(f"{name}={value} has no upper limit and no size to begin with; give a range, {name}=LOW..HIGH")
 
 
-def _interval(value: float, allowed: Range) -> Interval | None:
+def _interval(value: float, allowed: Range) -> Limits | None:
     """Return the interval of a declared range; without an upper limit, from a tenth of the value to ten times of it."""
     whole = isinstance(value, int)
     if math.isfinite(allowed.high) and math.isfinite(allowed.low):
         inside = 1 if whole else INSIDE * (allowed.high - allowed.low)
         low, high = allowed.low + inside * allowed.above, allowed.high - inside * allowed.below
-        return Interval(low, high, whole=whole) if low < high else None
+        return Limits(low, high, whole=whole) if low < high else None
     if value <= 0:
         return None
     low, least = value / REACH, allowed.low + allowed.above * (1 if whole else INSIDE * (value - allowed.low))
     low = max(low, least, 1 if whole else 0)
-    return Interval(round(low) if whole else low, value * REACH, log=True, whole=whole)
+    return Limits(round(low) if whole else low, value * REACH, log=True, whole=whole)
 
 
-def _whole(interval: Interval, name: str, value: float) -> Interval:
+def _whole(interval: Limits, name: str, value: float) -> Limits:
     """Return an interval of whole numbers if the setting is one."""
     if not isinstance(value, int):
         return interval
     if interval.low % 1 or interval.high % 1:
         raise ConfigError(f"range of {name!r}: it is a whole number, so write {name}=LOW..HIGH with whole numbers")
-    return Interval(interval.low, interval.high, interval.log, whole=True)
+    return Limits(interval.low, interval.high, interval.log, whole=True)
 
 
-def as_text(value: Any, part: Interval | tuple[str, ...]) -> str:
+def as_text(value: Any, part: Limits | tuple[str, ...]) -> str:
     """Return a value as the setting is written: numbers with few digits."""
     if isinstance(part, tuple):
         return str(value)
@@ -133,7 +135,7 @@ def as_text(value: Any, part: Interval | tuple[str, ...]) -> str:
 def described(space: Space) -> str:
     """Return what a search varies as text.
 
-    >>> described({"method.lambda_g": Interval(0.1, 10, log=True), "net.dropout_at": ("logits", "features")})
+    >>> described({"method.lambda_g": Limits(0.1, 10, log=True), "net.dropout_at": ("logits", "features")})
     'method.lambda_g from 0.1 to 10 (log), net.dropout_at of logits, features'
     """
     parts = []

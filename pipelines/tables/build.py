@@ -198,7 +198,7 @@ def _line(
     """
     cells = {
         shift: Cell(
-            {seed: _value(results[run]) for seed, run in seeds.items() if run in results},
+            {seed: printed(results[run]) for seed, run in seeds.items() if run in results},
             tuple(seeds),
             published.get(shift),
         )
@@ -221,8 +221,8 @@ def _fidelity(run: RunConfig, experiment: Experiment, results: dict[str, Result]
     return SEEN if row and labels_seen(experiment, row) else fidelity(run)
 
 
-def _value(row: Result) -> float:
-    """Return a result's value, in per cent if it is a share."""
+def printed(row: Result) -> float:
+    """Return a result's value as tables print it, in per cent if it is a share."""
     return 100 * row.value if tasks.metric(row.metric).is_share else row.value
 
 

@@ -22,7 +22,7 @@ LETTERS = 60  #: letters of a caption that are shown
 LEVEL = 0.05  #: the p below which a seed counts
 KIND, SHIFT = "answers", "shift"  #: headings of columns that are left out where all their cells are equal
 
-Grid = list[list[str]]  #: cells of a table, headings first
+Cells = list[list[str]]  #: cells of a table, headings first
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Part:
     """A part of a comparison; a table without lines is not shown."""
 
     heading: str
-    grid: Grid
+    grid: Cells
     texts: tuple[str, ...]
 
 
@@ -130,7 +130,7 @@ def _by_clip(blocks: Iterable[Block], seed: int | None = None) -> NDArray[np.int
     return np.array([*total.values()], np.int64)
 
 
-def _telling(grid: Grid) -> Grid:
+def _telling(grid: Cells) -> Cells:
     """Return a table without its columns KIND and SHIFT where they do not tell lines apart."""
     columns = [column for column in zip(*grid, strict=True) if column[0] not in (KIND, SHIFT) or len({*column[1:]}) > 1]
     return [list(cells) for cells in zip(*columns, strict=True)]

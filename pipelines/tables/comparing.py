@@ -20,10 +20,9 @@ from pipelines.evaluation.results import Result
 from pipelines.measures.intervals import Interval, over_clips, over_seeds
 from pipelines.settings import flattened
 from pipelines.tables import differs
-from pipelines.tables.build import _value as printed
-from pipelines.tables.build import build
+from pipelines.tables.build import build, printed
 from pipelines.tables.cells import ALIKE, INTERVAL, Cell, Note, ends
-from pipelines.tables.clips import Grid, Part, blocks_of, classes, lines, moved, one_sided, tested
+from pipelines.tables.clips import Cells, Part, blocks_of, classes, lines, moved, one_sided, tested
 from pipelines.tables.formats import pipes, wrapped
 from pipelines.tables.outdated import current
 from pipelines.tables.sides import MARK, Sides
@@ -49,7 +48,7 @@ class Comparison:
     titles: tuple[str, str]  #: of A and B, with the marks of tables
     parts: tuple[Part, ...]
     notes: tuple[Note, ...]  #: those under the table of these two
-    lines: Grid  #: of the file of clips
+    lines: Cells  #: of the file of clips
 
 
 def compare(sides: Sides, stores: Path) -> Comparison:
@@ -145,7 +144,7 @@ def _results(sides: Sides, headline: str) -> Part:
         found.setdefault(row.metric, {})[row.run] = row
     ids = {run.config.id for pair in sides.pairs for run in pair.runs}
     shared = [metric for metric, results in found.items() if ids <= results.keys()]
-    grid: Grid = [["metric", "shift", "A", "B", "B - A", INTERVAL]]
+    grid: Cells = [["metric", "shift", "A", "B", "B - A", INTERVAL]]
     equal, over = [], dict[str, None]()
     for metric in sorted(shared, key=lambda metric: metric != headline):
         measured: dict[str, Measured] = {shift: {} for shift in sides.shifts}

@@ -42,8 +42,9 @@ DAGGER = (
 )
 
 SWEPT = (
-    "SWEEP: the table has a row for each setting. Taking the best of these rows is a choice by labels of the test rows "
-    "(oracle); `featcache choose` prints the settings that validators choose without such labels."
+    "SWEEP: the table has a row for each setting. Taking the best of these rows, such as a marked one, is a choice by "
+    "labels of the test rows (oracle), and its number is no result; `featcache choose` prints the settings that "
+    "validators choose without such labels."
 )
 
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id

@@ -1,6 +1,5 @@
 """Training of many runs on this machine, in one process or in several."""
 
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -21,7 +20,7 @@ from pipelines.data.memory import free_memory
 from pipelines.data.sharing import Place, join, meeting_place
 from pipelines.training.groups import Plan, alone, groups, train_together
 from pipelines.training.outputs import collapse
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, explained
 from pipelines.training.train import train_unless_done
 
 import_first("torch._dynamo", "zarr")  # by torch's optimisers, and by the reader of stores; they take a second
@@ -202,14 +201,10 @@ def _run_one(
 def _ended(config: RunConfig, runs: Path, result: str | Exception) -> Outcome:
     """Return the outcome of a run, from the reason for training it ("": it was kept) or its error."""
     folder = runs / config.id
-    if isinstance(result, BusyError):
-        return Outcome(config, None, "busy", note=str(result))
-    if isinstance(result, FeatcacheError):
-        return Outcome(config, None, "failed", note=str(result))
-    if isinstance(result, OSError):
-        return Outcome(config, None, "failed", note=f"{result.strerror or result} ({result.filename or folder})")
     if isinstance(result, Exception):
-        return Outcome(config, None, "failed", note="".join(traceback.format_exception(result)))
+        return Outcome(
+            config, None, "busy" if isinstance(result, BusyError) else "failed", note=explained(result, folder)
+        )
     facts = Run.open(folder).facts
     dead = collapse(facts.collapsed, facts.one_class)
     if not result:

@@ -17,9 +17,10 @@ versions have no SHA256SUMS; in these, damage is noticed where a file cannot be 
 import errno
 import json
 import os
+import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featcache import registry, schema, sums
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, FeatcacheError
 from featcache.files import file_sha256, making_folder, regular, remembered, steady
 from featcache.schema import AnyFloat
 from featcache.untrusted import not_stored
@@ -74,6 +75,15 @@ class Facts:
 
 class NotTrainedError(ConfigError):
     """A run that is missing, damaged or out of date: training it again is the way out."""
+
+
+def explained(error: Exception, folder: Path) -> str:
+    """Return the error of a run as text: a user's error is its message, and an error of the program its traceback."""
+    if isinstance(error, FeatcacheError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error} ({error.filename or folder})"
+    return "".join(traceback.format_exception(error))
 
 
 @dataclass(frozen=True)
@@ -253,11 +263,12 @@ def _check_sums(folder: Path, names: Iterable[str]) -> bool:
 def digest(folder: Path) -> str:
     """Digest of the files of a run's folder; "" if one is missing or damaged, and in folders of earlier versions.
 
-    Only files that were written after SHA256SUMS are read.
+    Only files that were written, or put at their place, after SHA256SUMS are read: an exchanged file may be older.
     """
     try:
         made = (folder / sums.NAME).stat().st_mtime_ns
-        later = [name for name in FILES if (folder / name).stat().st_mtime_ns > made]
+        changed = {name: (folder / name).stat() for name in FILES}
+        later = [name for name, s in changed.items() if max(s.st_mtime_ns, s.st_ctime_ns) > made]
         _check_sums(folder, later)
         return sha256((folder / sums.NAME).read_bytes()).hexdigest()[:16]
     except (OSError, NotTrainedError):
@@ -338,10 +349,11 @@ def write(
     weights: Mapping[str, Tensor],
     outputs: dict[str, NDArray[Any]],
 ) -> None:
-    """Write a run's folder, replacing an older one of that name."""
+    """Write a run's folder, replacing an older one of that name. run.json has its facts in the order of `Facts`."""
+    ordered = {each.name: facts[each.name] for each in fields(Facts) if each.name in facts}
     contents = {
         "config.json": json.dumps(config.to_json(), indent=1) + "\n",
-        "run.json": json.dumps({**facts, "spec": asdict(spec)}, indent=1) + "\n",
+        "run.json": json.dumps({**ordered, "spec": asdict(spec)}, indent=1) + "\n",
         "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
     }
     with making_folder(folder, replace=True) as scratch:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pipelines.evaluation import engine, results
 from pipelines.evaluation.engine import Case, cases_of, evaluate_all
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.tasks.classification import TASK
-from pipelines.training.runs import Run, write_sums
+from pipelines.training.runs import Run, digest, write_sums
 from pipelines.training.train import train
 from tests.helpers.stores import manifest, run, write_all
 
@@ -180,6 +181,41 @@ def test_changed_data_and_damaged_runs_fail_and_the_others_do_not(made, tmp_path
     assert "manifest 'toy' has changed" in found[0].note
 
 
+@pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError("broken"), OSError(5, "broken")], ids=repr)
+def test_an_error_of_the_program_is_the_outcome_of_its_run(folder, monkeypatch, error):
+    measure = engine.measure
+
+    def broken(run, *how):
+        if run.run.config == CONFIGS[1]:
+            raise error
+        return measure(run, *how)
+
+    monkeypatch.setattr(engine, "measure", broken)
+    found = everything(folder, CONFIGS[:3])
+    assert [outcome.status for outcome in found] == ["measured", "failed", "measured"]
+    assert "broken" in found[1].note
+    assert ("Traceback" in found[1].note) == (not isinstance(error, OSError))
+    assert not found[1].untrained
+    monkeypatch.setattr(engine, "fingerprints", lambda *_: 1 / 0)
+    assert [outcome.status for outcome in everything(folder, CONFIGS[:3])] == ["measured", "failed", "measured"]
+
+
+def test_without_a_stress_nothing_is_measured(folder):
+    assert everything(folder, CONFIGS[:2], stresses={}) == []
+    assert everything(folder, CONFIGS[:2], stresses={CONFIGS[0].id: ()}) == []
+    assert not list(folder.glob("runs/*.jsonl"))
+
+
+def test_a_file_that_was_exchanged_for_an_older_one_is_seen(folder):
+    run = folder / "runs" / CONFIGS[0].id
+    assert digest(run)
+    older = folder / "older"
+    older.write_bytes(b"another head")
+    os.utime(older, (1, 1))
+    older.replace(run / "head.pt")
+    assert digest(run) == ""
+
+
 def test_runs_of_a_folder_have_the_names_of_their_last_results(folder):
     everything(folder, [replace(CONFIGS[0], row="shown")], "mine")
     (folder / "runs" / ".scratch.partial").mkdir()
@@ -266,6 +302,34 @@ def test_all_runs_of_a_folder(command, folder):
     assert result.exit_code == 1
     assert re.search(r"1 of 10 runs have no result.*train-head.*config.json is damaged", result.stderr, re.DOTALL)
     assert "9 kept" in result.stderr
+
+
+def test_all_runs_after_features_of_another_recipe_is_one_sentence(command, folder):
+    assert command("--all").exit_code == 0
+    before = lines(folder)
+    (folder / "stores").unlink()
+    write_all(folder / "stores", weights="a" * 64)  # another recipe
+    result = command("--all")
+    assert (result.exit_code, result.stdout) == (1, "")
+    heading, *reasons = result.stderr.partition("Error: ")[2].splitlines()
+    assert re.search("10 of 10 runs have no result.*train-head", heading)
+    assert [re.search("([0-9]+) runs, .*: (.*) has changed", line).groups() for line in reasons] == [
+        ("8", "store rgb, store flow"),
+        ("2", "store rgb"),
+    ]
+    assert lines(folder) == before
+
+
+@pytest.mark.filterwarnings("ignore:1 damaged line")
+def test_a_damaged_line_of_a_run_that_is_gone_is_named_by_tables_only(command, folder):
+    assert command("--all").exit_code == 0
+    path = folder / "runs" / "results.jsonl"
+    path.write_bytes(b'{"run": "gone", "value": 1}\n' + path.read_bytes())
+    result = command("--all")
+    assert (result.exit_code, result.stdout) == (0, "runs/results.jsonl\n")
+    assert "10 kept" in result.stderr
+    shown = CliRunner().invoke(main, ["table", "a.py"]).stdout
+    assert len(re.findall("DAMAGED RESULTS", shown)) == 1
 
 
 @pytest.mark.parametrize(

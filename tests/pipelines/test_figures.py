@@ -45,7 +45,8 @@ def test_commands_are_valid(paper, item, command):
     program, name, *arguments = shlex.split(command)
     assert program == "featcache"
     options = parsed(name, arguments)
-    experiment = load(options["experiment"]).changed(only=options.get("only", ()))
+    (loaded,) = options.get("experiments") or [options["experiment"]]  # `evaluate` takes any number of them
+    experiment = load(loaded).changed(only=options.get("only", ()))
     assert experiment.rows == (options.get("only") or experiment.rows)
     if options.get("metric") == "norms":
         assert norms_table([], experiment)

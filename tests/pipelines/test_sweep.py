@@ -1,13 +1,16 @@
 """Sweeps: the runs of a grid, searches with pruning, what is printed, and the same command after a kill."""
 
+import json
 import os
 import re
+import shutil
 import sys
 
 import pytest
 from click.testing import CliRunner
 
 from heads.methods import rna
+from heads.nets import adapter
 from heads.params import Range
 from pipelines import experiments
 from pipelines.cli import main
@@ -17,9 +20,10 @@ from pipelines.experiments import Experiment, parse_grid, swept
 from pipelines.report import sensitivity
 from pipelines.report.write import write as write_report
 from pipelines.sweeps import plan, search
-from pipelines.sweeps.space import Interval, declared, parse_ranges, space
+from pipelines.sweeps.space import Limits, declared, parse_ranges, space
 from pipelines.tables.build import build
 from pipelines.training import train
+from pipelines.training.runs import write_sums
 from tests.helpers.crash import KILLED, killed_at
 from tests.helpers.processes import command, wait_for
 from tests.helpers.stores import manifest, run, write_all
@@ -109,6 +113,7 @@ WRONG = {
     "no name": (("--grid", "1,2"), "no grid '1,2'; write NAME="),
     "a name twice": (("--grid", "steps=1", "--grid", "steps=2"), "'steps' twice"),
     "a value twice": (("--grid", "method.lambda_g=1,1.0"), "lambda_g = 1' are named twice"),
+    "a text twice": (("--grid", "method.mod=true,True"), "mod = True' are named twice"),
     "seeds": (("--grid", "seed=1,2"), "'seed' makes no sweep.*--seeds"),
     "also fixed": (("--grid", "steps=1,2", "--set", "steps=3"), "'steps' is swept.*--set"),
     "too many": (
@@ -135,6 +140,11 @@ WRONG = {
     "an empty range": (("--search", "tpe:3", "--range", "method.lambda_g=2..1"), "no range 'method.lambda_g=2..1'"),
     "half a range": (("--search", "tpe:3", "--range", "method.lambda_g=2.."), "write NAME=LOW..HIGH"),
     "a logarithm of 0": (("--search", "tpe:3", "--range", "method.lambda_g=0..1,log"), "must be above 0"),
+    "choices that are alike": (
+        ("--search", "tpe:3", "--grid", "method.lambda_g=0.1,0.10"),
+        "'RNA, lambda_g = 0.1' are named twice",
+    ),
+    "texts that are alike": (("--search", "tpe:3", "--grid", "method.mod=true,True"), "mod = True' are named twice"),
     "parts of seconds": (("--search", "tpe:3", "--range", "steps=1.5..3"), "'steps'.*whole number"),
     "two ranges": (("--search", "tpe:3", "--range", "steps=1..3", "--range", "steps"), "'steps' a second time"),
     "range and grid": (
@@ -192,6 +202,68 @@ def test_a_damaged_result_row_is_named_and_measured_again(tmp_path, stores):
     assert "damaged line" not in result.output  # a later line has replaced it
 
 
+def test_the_rows_of_a_sweep_are_those_of_every_command(tmp_path, stores):
+    """sweep, table, report, compare and evaluate --all: the same rows and numbers, and no run is measured twice."""
+    made = sweep(tmp_path, stores, *GRID)
+    assert made.exit_code == 0, made.output
+    table = sweep(tmp_path, stores, *GRID, name="table")
+    assert made.stdout.startswith(table.stdout)
+    assert re.search("SWEEP: .*marked.*oracle", " ".join(table.stdout.split()))
+    numbers = re.findall(r"(RNA, lambda_g = \S+) +\|[ *_]*([\d.]+) ±", table.stdout)
+    assert len(numbers) == 2
+    page = tmp_path / "page.html"
+    report = sweep(tmp_path, stores, *GRID, "--out", page, name="report")
+    assert report.exit_code == 0, report.output
+    assert re.search("best setting of the sweep[^<]*oracle", page.read_text())
+    for row, number in numbers:
+        assert row in page.read_text()
+        assert number in page.read_text()
+    rows = [row for row, _ in numbers]
+    words = [*map(str, (tmp_path / "e.py", *rows, "--stores", stores, "--runs", tmp_path / "runs"))]
+    compared = CliRunner().invoke(main, ["compare", *words, *GRID[-4:]])
+    assert compared.exit_code == 0, compared.output
+    assert re.search(r"\| method.lambda_g \| +0.1 \| +1(\.0)? \|", compared.stdout)
+    assert all(f"{side}: {row}" in compared.stdout for side, row in zip("AB", rows, strict=True))
+    without = CliRunner().invoke(main, ["compare", *words])
+    assert without.exit_code == 1
+    assert "no row 'RNA, lambda_g = 0.1'" in without.stderr
+    of_runs = CliRunner().invoke(main, ["compare", "a", "b", *GRID[-2:]])
+    assert (of_runs.exit_code, "--grid" in of_runs.stderr) == (2, True)
+    before = (tmp_path / "runs" / "results.jsonl").read_bytes()
+    every = CliRunner().invoke(main, ["evaluate", "--all", *words[3:]])
+    assert (every.exit_code, "4 kept" in every.stderr) == (0, True), every.output
+    assert (tmp_path / "runs" / "results.jsonl").read_bytes() == before
+    assert sweep(tmp_path, stores, *GRID, name="table").stdout == table.stdout
+
+
+def test_settings_on_features_of_different_recipes_are_named_and_trained_again(tmp_path):
+    words = ("--only", "RNA", "--seeds", "0", "--grid")
+    old, new = write_all(tmp_path / "stores"), tmp_path / "new" / "stores"
+    assert sweep(tmp_path, old, *words, "method.lambda_g=0.1").exit_code == 0
+    shutil.rmtree(old)
+    new = write_all(tmp_path / "stores", weights="a" * 64)
+    assert sweep(tmp_path, new, *words, "method.lambda_g=1").exit_code == 0
+    mixed = sweep(tmp_path, new, *words, "method.lambda_g=0.1,1", name="table")
+    assert mixed.stdout.count("DIFFERENT FEATURES: feed rgb") == 1
+    every = CliRunner().invoke(main, ["evaluate", "--all", "--stores", str(new), "--runs", str(tmp_path / "runs")])
+    assert every.exit_code == 1
+    assert re.search(r"1 of 2 runs have no result.*\n  \S+: store rgb, store flow has changed[^\n]*\n$", every.stderr)
+    again = sweep(tmp_path, new, *words, "method.lambda_g=0.1,1")
+    assert again.exit_code == 0, again.output
+    assert "DIFFERENT FEATURES" not in again.stdout
+
+
+@pytest.mark.filterwarnings("ignore:1 damaged line")
+def test_a_damaged_line_that_nothing_replaces_is_named_once(tmp_path, stores):
+    assert sweep(tmp_path, stores, *GRID).exit_code == 0
+    path = tmp_path / "runs" / "results.jsonl"
+    path.write_bytes(b'{"run": "gone", "value": 1}\n' + path.read_bytes())
+    result = sweep(tmp_path, stores, *GRID)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split("| row")[0].count("DAMAGED RESULTS") == 1
+    assert "Traceback" not in result.output
+
+
 def test_a_run_that_fails_is_named_and_the_others_are_compared(tmp_path, stores):
     words = ("--only", "RNA", "--seeds", "0", "--grid", "optim.lr=0.05,0.1,1e30")
     result = sweep(tmp_path, stores, *words)
@@ -207,16 +279,16 @@ def test_a_run_that_fails_is_named_and_the_others_are_compared(tmp_path, stores)
 def test_the_ranges_that_a_search_draws_from():
     made = toy()
     config = next(run for run in made.runs if run.row == "RNA")
-    assert declared(config)["method.lambda_g"] == Interval(0.1, 10, log=True)
+    assert declared(config)["method.lambda_g"] == Limits(0.1, 10, log=True)
     assert declared(config).keys() == {f"method.lambda_{name}" for name in ("g", "c", "d", "im")}
     assert declared(override(config, "method.lambda_d=0")).keys().isdisjoint({"method.lambda_d"})
     drawn = space(
         made, "RNA", {"net.dim": ("8", "16")}, parse_ranges(["steps=10..1000,log", "optim.lr", "holdout=0..0.5"])
     )
     assert drawn["net.dim"] == ("8", "16")
-    assert drawn["steps"] == Interval(10, 1000, log=True, whole=True)
-    assert drawn["optim.lr"] == Interval(0.005, 0.5, log=True)
-    assert drawn["holdout"] == Interval(0, 0.5)
+    assert drawn["steps"] == Limits(10, 1000, log=True, whole=True)
+    assert drawn["optim.lr"] == Limits(0.005, 0.5, log=True)
+    assert drawn["holdout"] == Limits(0, 0.5)
 
 
 def test_open_ends_are_not_drawn():
@@ -226,10 +298,10 @@ def test_open_ends_are_not_drawn():
         drawn = _interval(value, allowed)
         assert drawn.low in allowed
         assert drawn.high in allowed
-    assert _interval(3, Range(1, float("inf"), True, False)) == Interval(2, 30, log=True, whole=True)
+    assert _interval(3, Range(1, float("inf"), True, False)) == Limits(2, 30, log=True, whole=True)
 
 
-def tried(score, trials=20, sampler="tpe", seeds=3, **changes):
+def tried(score, trials=20, sampler="tpe", seeds=3, higher=True, **changes):
     """Trials of a search without training, and the runs that it asked for."""
     made = toy().changed(seeds=f"0..{seeds - 1}")
     asked = []
@@ -238,8 +310,8 @@ def tried(score, trials=20, sampler="tpe", seeds=3, **changes):
         asked.extend(runs)
         return {run.id: score(run) for run in runs}
 
-    drawn = {"method.lambda_g": Interval(0.01, 10, log=True), **changes}
-    found = search.search(made, "RNA", drawn, (sampler, trials), of, higher=True)
+    drawn = {"method.lambda_g": Limits(0.01, 10, log=True), **changes}
+    found = search.search(made, "RNA", drawn, (sampler, trials), of, higher=higher)
     return [trial for trials in found for trial in trials], asked
 
 
@@ -255,6 +327,21 @@ def test_a_search_is_repeated_exactly_and_trials_that_begin_badly_are_pruned(sam
     ranked = search.best(found, higher=True)
     assert ranked[0].score == max(trial.score for trial in found if trial.state == search.COMPLETE)
     assert ranked[0].setting.values["method.lambda_g"] == f"{ranked[0].score:g}"
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_lucky_first_seed_does_not_protect_a_trial(higher):
+    sign, first = 1 if higher else -1, []
+
+    def score(run):
+        if len(first) < 8 and run.seed == 0:
+            first.append(run.method.lambda_g)
+        lucky = {0: 1.0, 1: -10.0, 2: 5.0}
+        return sign * (0.5 if run.method.lambda_g in first else lucky[run.seed])
+
+    found, _ = tried(score, trials=16, sampler="random", higher=higher)
+    assert [trial.state for trial in found] == [search.COMPLETE] * 8 + [search.PRUNED] * 8
+    assert {trial.runs for trial in found[8:]} == {2}
 
 
 def test_a_setting_that_fails_is_no_choice():
@@ -355,6 +442,36 @@ def test_the_plan_counts_what_is_left_and_names_where_its_minutes_come_from(tmp_
     many = swept(toy(), {"method.lambda_g": ("0.1", "0.2", "0.4", "1")})
     lines = plan.sentences(many, list(many.by_id.values()), known, 1)
     assert any("8 runs in 1 group;" in line for line in lines)  # source-only has two runs, too few for a group
+
+
+def test_an_unknown_time_has_its_reason(tmp_path, stores):
+    made = swept(toy(), {"method.lambda_g": ("0.1", "1")})
+    runs = list(made.by_id.values())
+    known = plan.costs(made, tmp_path / "nowhere", tmp_path, "cpu")
+    assert plan.seconds(runs, known) is None
+    assert re.search("unknown, because .*nowhere", plan.sentences(made, runs, known, 2)[-1])
+    start = run(row="", steps=4)
+    later = Experiment("toy", "Toy.", (run(init_from=start.id, net=adapter.Params(dim=4)), start))
+    of_later = plan.costs(later, stores, tmp_path, "cpu")
+    assert next(iter(of_later.values())) == plan.STARTED
+    assert plan.seconds(later.runs, of_later) > 0  # as much as the others
+    assert re.search("unknown, because .*start from others", plan.expected(None, {"": plan.STARTED}, 1))
+    alike = Experiment("toy", "Toy.", (run(init_from=start.id), start))
+    (cost,) = plan.costs(alike, stores, tmp_path, "cpu").values()
+    assert cost.measured
+
+
+def test_seconds_of_runs_in_one_pass_are_no_cost_of_a_run(tmp_path, stores):
+    config = run(steps=3)
+    folder = train.train(config, stores, tmp_path)
+    made = Experiment("toy", "Toy.", (config,))
+    (cost,) = plan.costs(made, stores, tmp_path, "cpu").values()
+    assert not cost.measured
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"batched": 4}))
+    write_sums(folder)
+    (cost,) = plan.costs(made, stores, tmp_path, "cpu").values()
+    assert cost.measured
 
 
 def test_a_curve_per_swept_number_with_the_others_near_the_experiment():
