@@ -414,7 +414,7 @@ class MethodTests(FileTests):
 
         The constructor may ask if a weight is 0: such runs are not in one pass with others.
         """
-        for name, value in stacked.weights(module.Params()).items():
+        for name, value in stacked.lambdas(module.Params()).items():
             given = [{**self.params, name: factor * (value or 0.1)} for factor in (1.0, 1.5, 2.0)]
             methods = [build(module, richest, sides, 0, params) for params in given]
             self.check_together(module, richest, sides, methods, steps=2)

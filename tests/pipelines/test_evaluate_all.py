@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -63,6 +64,17 @@ def statuses(*arguments, **options):
 
 def lines(folder):
     return (folder / "runs" / "results.jsonl").read_bytes().splitlines()
+
+
+def test_a_file_that_was_replaced_by_an_older_one_is_read(folder):
+    assert statuses(folder, CONFIGS[:1]) == ["measured"]
+    path = folder / "runs" / CONFIGS[0].id / "head.pt"
+    time = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(time, time))
+    (outcome,) = everything(folder, CONFIGS[:1])
+    assert outcome.status == "failed"
+    assert "head.pt" in outcome.note
 
 
 def test_results_are_those_of_single_runs(folder):
