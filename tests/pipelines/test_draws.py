@@ -7,6 +7,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from featcache.errors import ConfigError, StoreError
 from heads.methods import rna
 from pipelines.config import Feed
+from pipelines.data import sharing
 from pipelines.data.draws import Draw, batches, draws
 from pipelines.data.gathering import TURNS, Buffers, centres, mean
 from pipelines.data.opening import open_run
@@ -308,6 +310,7 @@ def test_a_sweep_is_every_row_in_order_with_test_windows(stores):
 
 def test_only_the_rows_of_named_sides_are_read(stores, monkeypatch):
     opened, asked, read = open_run(run(), stores), [], Features._read
+    monkeypatch.setattr(sharing, "_here", WeakValueDictionary())  # no copy of earlier tests
     monkeypatch.setattr(Features, "_read", lambda self, m, rows: (asked.append(rows), read(self, m, rows))[1])
     assert set(opened.sides) == {"source"}
     opened.test()
@@ -430,6 +433,7 @@ def test_a_domain_that_cannot_teach_is_named(tmp_path):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, bad):
     opened, read = open_run(run(), stores), Features._read
+    monkeypatch.setattr(sharing, "_here", WeakValueDictionary())  # no copy of earlier tests
 
     def broken(self, modality, rows):
         x = read(self, modality, rows).clone()
