@@ -5,7 +5,7 @@ A clip has one label of each kind: EPIC-Kitchens has the label kinds verb and no
 Shapes: B rows of a batch, T windows of a row (or tokens of one caption), N rows of a whole side.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,21 @@ def joined(s: Side, t: Side) -> Side | None:
         {m: torch.cat([of_s[m], of_t[m]]) for m in of_s} for of_s, of_t in ((s.x, t.x), (s.present, t.present))
     )
     return Side(x, present, {}, torch.cat([s.domain, t.domain]), torch.cat([s.index, t.index]))
+
+
+def mapped(function: Callable[..., Tensor], *sides: Side) -> Side:
+    """Return a side of the results of a function of each tensor of the sides, such as `torch.stack` of several."""
+    x, present, y = (
+        {name: function(*(getattr(side, field)[name] for side in sides)) for name in getattr(sides[0], field)}
+        for field in ("x", "present", "y")
+    )
+    domain, index = (function(*(getattr(side, field) for side in sides)) for field in ("domain", "index"))
+    return Side(x, present, y, domain, index)
+
+
+def stack_sides(sides: Sequence[Side]) -> Side:
+    """Stack the tensors of sides: each gets a dimension in front."""
+    return mapped(lambda *values: torch.stack(values), *sides)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 A single run draws from torch's global stream, which it seeds. Where several heads are trained in one pass, each head
 draws from a generator of its own: `many` sets these generators, and every draw becomes one tensor with a row per head.
-So a head draws the same numbers alone and in a group. Contract: `losses` draws nothing in another way, which
-`heads.testing` checks.
+So a head draws the same numbers alone and in a group. Contract: `losses` draws nothing in another way. `heads.testing`
+checks this with the default `Params` on the CPU, and reads the methods in a file for calls that draw.
 
 >>> generator = torch.Generator().manual_seed(0)
 >>> with one(generator):

@@ -10,13 +10,16 @@ parameters, buffers or weights of `Params` (fields `lambda_*`), and the rounds o
 Shapes: K methods.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn import Parameter
 
@@ -25,6 +28,9 @@ from heads.batch import Batch, Side
 from heads.methods import Method
 
 Tensors = dict[str, Any]  #: name -> tensor, or the same again
+OF_MODULES = vars(nn.Module()).keys() - {"training"}  #: attributes of every module: its parts, and hooks
+OF_RUNS = {"params", "shared"}  #: attributes of methods that differ between runs or have nothing of a run
+PLAIN = (int, float, complex, str, bytes, set, frozenset, range, slice, torch.dtype, torch.device)
 
 
 def why_not(method: type[Method]) -> str:
@@ -40,7 +46,7 @@ def form(method: Method) -> tuple[object, ...]:
     return *parameters, *buffers
 
 
-def weights(params: Any) -> dict[str, float]:
+def lambdas(params: Any) -> dict[str, float]:
     """Return the numbers of a `Params` that losses only multiply with: the fields whose names begin with `lambda_`."""
     names = [field.name for field in fields(params) if field.name.startswith("lambda_")]
     return {name: getattr(params, name) for name in names if isinstance(getattr(params, name), float)}
@@ -64,8 +70,8 @@ class Stack:
             for name, p in method.named_parameters():
                 p.data = self.parameters[name].detach()[k]
         self.refresh()
-        values = {name: [weights(method.params)[name] for method in methods] for name in weights(methods[0].params)}
-        self.weights = {  # a weight that all share stays a number
+        values = {name: [lambdas(method.params)[name] for method in methods] for name in lambdas(methods[0].params)}
+        self.lambdas = {  # a weight that all share stays a number
             name: torch.tensor(each, device=self.device) for name, each in values.items() if len({*each}) > 1
         }
 
@@ -74,17 +80,25 @@ class Stack:
         """The device of the parameters."""
         return next(iter(self.parameters.values())).device
 
-    def refresh(self) -> None:
-        """Stack the buffers again that the methods have replaced; ValueError if other state of theirs differs."""
-        if name := _different(self.methods):
-            raise ValueError(f"its runs differ in {name}, which is no parameter, buffer or weight; keep it in a buffer")
-        for name, _ in self.methods[0].named_buffers():
-            own = [method.get_buffer(name) for method in self.methods]
+    def refresh(self, failed: Container[int] = ()) -> None:
+        """Stack the buffers again that the methods have replaced; ValueError if other state of theirs differs.
+
+        failed: positions of methods whose results nobody needs any more. They get the buffers of another.
+        """
+        alive = [method for k, method in enumerate(self.methods) if k not in failed]
+        self.first = alive[0]
+        if name := _different(alive):
+            raise ValueError(
+                f"its runs may differ in {name}, which is no parameter, buffer or weight; keep it in a buffer"
+            )
+        for name, other in self.first.named_buffers():
+            own = [other if k in failed else method.get_buffer(name) for k, method in enumerate(self.methods)]
             views = list(self.buffers[name]) if name in self.buffers else []
             if [b.data_ptr() for b in own] != [view.data_ptr() for view in views]:
                 self.buffers[name] = torch.stack(own)
-                for b, view in zip(own, self.buffers[name], strict=True):
-                    b.data = view
+                for k, view in enumerate(self.buffers[name]):
+                    if k not in failed:
+                        own[k].data = view
 
     def terms(
         self, batch: Batch, progress: float, draws: Sequence[Generator], objective: str = "losses"
@@ -94,15 +108,15 @@ class Stack:
         batch: the tensors of its sides have a dimension of K in front, or those of a side that all methods share have
         none. draws: a generator per method, or a single one from which all draw the same numbers.
         """
-        first, params = self.methods[0], self.methods[0].params
+        first, params = self.first, self.first.params
         sides = {name: side for name in ("source", "target") if (side := getattr(batch, name)) is not None}
         tensors = {
             name: {field.name: getattr(side, field.name) for field in fields(Side)} for name, side in sides.items()
         }
         dims = {name: 0 if side.index.dim() == 2 else None for name, side in sides.items()}
 
-        def one(parameters: Tensors, buffers: Tensors, weights: Tensors, rows: Tensors, head: Tensor) -> Any:
-            first.params = replace(params, **weights)
+        def one(parameters: Tensors, buffers: Tensors, lambdas: Tensors, rows: Tensors, head: Tensor) -> Any:
+            first.params = replace(params, **lambdas)
             of_one = Batch(**{name: Side(**values) for name, values in rows.items()})
             with _drawing(draws, head):
                 return functional_call(first, (parameters, buffers), (of_one, progress, objective))
@@ -110,7 +124,7 @@ class Stack:
         heads = torch.arange(len(self.methods), device=self.device)
         try:
             passes = torch.vmap(one, in_dims=(0, 0, 0, dims, 0), randomness="same")
-            terms: dict[str, Tensor] = passes(self.parameters, self.buffers, self.weights, tensors, heads)
+            terms: dict[str, Tensor] = passes(self.parameters, self.buffers, self.lambdas, tensors, heads)
         finally:
             first.params = params
         return terms
@@ -143,23 +157,54 @@ def _turned(p: Tensor, dims: int) -> Tensor:
 
 
 def _different(methods: Sequence[Method]) -> str:
-    """Return the name of a number, text or tensor that the methods hold outside of buffers and not all alike."""
-    for modules in zip(*(method.modules() for method in methods), strict=True):
-        for name, value in vars(modules[0]).items():
-            if not name.startswith("_") and not all(_equal(value, vars(other).get(name)) for other in modules[1:]):
-                return name
+    """Return the name of something that the methods hold outside of parameters and buffers and that may differ."""
+    first, *others = methods
+    names = _names(first)
+    for other in others:
+        of_other = _names(other)
+        for a, b in zip(first.modules(), other.modules(), strict=True):
+            exempt = OF_MODULES | OF_RUNS if a is first else OF_MODULES
+            for name in sorted((vars(a).keys() | vars(b).keys()) - exempt):
+                if not _equal(vars(a).get(name), vars(b).get(name), names, of_other):
+                    return name
     return ""
 
 
-def _equal(a: Any, b: Any) -> bool:
-    """Compare numbers, texts and tensors, also in lists and dictionaries; anything else counts as equal."""
+def _names(method: Method) -> dict[int, str]:
+    """Return the names of the modules and parameters by their identity."""
+    return {id(part): name for name, part in (*method.named_modules(), *method.named_parameters())}
+
+
+def _equal(a: Any, b: Any, names: dict[int, str], of_other: dict[int, str]) -> bool:
+    """Return whether two values are surely equal; of unknown types, only if they are one object.
+
+    names, of_other: the modules and parameters of the two methods; those of one name count as equal.
+    """
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, nn.Module | Parameter) and id(a) in names:
+        return names[id(a)] == of_other.get(id(b))
+
+    def equal(pairs: Iterable[tuple[Any, Any]]) -> bool:
+        return all(_equal(x, y, names, of_other) for x, y in pairs)
+
     if isinstance(a, Tensor):
-        return isinstance(a, Parameter) or (isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b))
+        return (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and not a.dtype.hasobject and np.array_equal(a, b)
     if isinstance(a, list | tuple):
-        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(_equal, a, b))
+        return len(a) == len(b) and equal(zip(a, b, strict=True))
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(_equal(value, b[key]) for key, value in a.items())
-    return a == b if isinstance(a, int | float | str | None) else True
+        return a.keys() == b.keys() and equal((value, b[key]) for key, value in a.items())
+    if isinstance(a, partial):
+        return equal([(a.func, b.func), (a.args, b.args), (a.keywords, b.keywords)])
+    if isinstance(a, MethodType):
+        return a.__func__ is b.__func__ and equal([(a.__self__, b.__self__)])
+    if is_dataclass(a):
+        return equal((getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    return bool(a == b) if isinstance(a, PLAIN) else False
 
 
 def _drawing(draws: Sequence[Generator], head: Tensor) -> AbstractContextManager[None]:

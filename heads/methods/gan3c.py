@@ -31,7 +31,6 @@ Implementation details
 Shapes: B rows, T windows, K classes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -90,33 +89,30 @@ class Gan3c(Method):
         self.standard.measure(sweep("target"))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Return the terms of all three players; `rounds` assigns them to the players."""
-        t = batch.target_side
-        return self.discrimination(t) | self.generation(t) | self.adaptation(t, progress)
+        """Return the terms of all three players; `objectives` assigns them to the players."""
+        return {k: v for _, terms in self.objectives() for k, v in self(batch, progress, terms).items()}
 
-    def rounds(self, batch: Batch, progress: float) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Yield the terms of D, then G, then the net."""
-        t = batch.target_side
-        yield "D", self.discrimination(t)
-        yield "G", self.generation(t)
-        yield "net", self.adaptation(t, progress)
+    def objectives(self) -> list[tuple[str, str]]:
+        """Return the rounds of D, then G, then the net."""
+        return [("D", "discrimination"), ("G", "generation"), ("net", "adaptation")]
 
-    def discrimination(self, t: Side) -> dict[str, Tensor]:
+    def discrimination(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_D, which separates real clips from generated ones."""
+        t = batch.target_side
         with torch.no_grad():
             x_g = self.generate(t)
         real_B1, generated_B1 = (self.D(self.units(side)) for side in (t, x_g))
         return {"L_D": softplus(-real_B1).mean() + softplus(generated_B1).mean()}
 
-    def generation(self, t: Side) -> dict[str, Tensor]:
+    def generation(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_adv and L_sem: generated clips should look real, and like their class."""
-        x_g = self.generate(t)
+        x_g = self.generate(batch.target_side)
         L_sem = label_cross_entropy(self.predict(x_g), x_g.y)
         return {"L_adv": softplus(-self.D(self.units(x_g))).mean(), "L_sem": self.params.lambda_s * L_sem}
 
-    def adaptation(self, t: Side, progress: float) -> dict[str, Tensor]:
+    def adaptation(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Return L_gen, L_w and L_clu, the terms of the net."""
-        p = self.params
+        p, t = self.params, batch.target_side
         with torch.no_grad():
             x_g = self.generate(t)
         weights = zip(self.net.parameters(), self.source.parameters(), strict=True)

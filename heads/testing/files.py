@@ -1,5 +1,6 @@
 """Checks of what a method file and a net file have in common."""
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -57,6 +58,37 @@ def check_params(module: ModuleType) -> None:
                 f"{name}.{field.name} has no range; write {field.name} = within({field.default}, low, high), with "
                 "`within` of heads.params"
             )
+
+
+DROPOUT = re.compile(r"((nn\.)?functional|nn|F)\.\w*[dD]ropout\w*")
+DRAW = re.compile(  #: names of functions and methods of torch that draw random numbers
+    r"(rand|randn|randint|randperm)(_like)?|normal|bernoulli|multinomial|poisson|r?sample|gumbel_softmax|rrelu"
+    r"|(random|normal|uniform|bernoulli|exponential|geometric|cauchy|log_normal)_"
+)
+
+
+def draws_elsewhere(module: ModuleType) -> list[str]:
+    """Return what a file draws without `heads.noise`, such as "torch.rand in line 7", even where no test comes by.
+
+    Constructors, and functions outside of classes that they may call, can draw weights; generators can be passed.
+    """
+    tree = ast.parse(inspect.getsource(module))
+    methods = [part for node in tree.body if isinstance(node, ast.ClassDef) for part in node.body]
+    methods = [part for part in methods if getattr(part, "name", "__init__") != "__init__"]
+    found = list[str]()
+    for pattern, nodes in ((DROPOUT, [tree]), (DRAW, methods)):
+        for call in (node for part in nodes for node in ast.walk(part) if isinstance(node, ast.Call)):
+            text, given = ast.unparse(call.func), any(keyword.arg == "generator" for keyword in call.keywords)
+            name = text.removeprefix("torch.") if pattern is DROPOUT else text.rpartition(".")[2]
+            if pattern.fullmatch(name) and not given and not text.startswith(("noise.", "self.")):
+                found.append(f"{text} in line {call.lineno}")
+    return found
+
+
+def check_draws(module: ModuleType) -> None:
+    """Check that the file draws random numbers only through `heads.noise`."""
+    found = draws_elsewhere(module)
+    assert found == [], f"{', '.join(found)}: draw by `heads.noise`, and drop by noise.Dropout"
 
 
 class FileTests:

@@ -17,7 +17,7 @@ from heads import noise, stacked
 from heads.batch import Batch, Spec
 from heads.methods import Method
 from heads.stacked import Stack
-from heads.testing.files import FileTests, check_params, short_name
+from heads.testing.files import FileTests, check_draws, check_params, short_name
 from heads.testing.problems import batch, net_for, only, side, small, specs_for, sweep, task_of, together, without
 
 STACKING = (
@@ -225,6 +225,7 @@ class MethodTests(FileTests):
         assert re.search(r"L\s+= |min  L_|net:   L = ", text), "the docstring has no objective, such as 'L = L_C + ...'"
         assert "Implementation details" in text, "the docstring has no section 'Implementation details'"
         check_params(module)
+        check_draws(module)
 
     def test_terms_are_finite_scalars(self, module: ModuleType, spec: Spec, sides: tuple[str, ...]) -> None:
         """A few steps of training give finite terms, and leave the tensors of their batches as they are."""
@@ -414,7 +415,7 @@ class MethodTests(FileTests):
 
         The constructor may ask if a weight is 0: such runs are not in one pass with others.
         """
-        for name, value in stacked.weights(module.Params()).items():
+        for name, value in stacked.lambdas(module.Params()).items():
             given = [{**self.params, name: factor * (value or 0.1)} for factor in (1.0, 1.5, 2.0)]
             methods = [build(module, richest, sides, 0, params) for params in given]
             self.check_together(module, richest, sides, methods, steps=2)

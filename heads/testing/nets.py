@@ -12,7 +12,7 @@ from torch import Tensor
 from heads import noise
 from heads.batch import Side, Spec, gather
 from heads.nets import Net, Retrieval
-from heads.testing.files import FileTests, check_params, short_name
+from heads.testing.files import FileTests, check_draws, check_params, short_name
 from heads.testing.problems import CAPTIONED, only, row, side, small, specs_for, without
 
 CLIPS = CAPTIONED.shapes.keys() - set(CAPTIONED.captions)
@@ -59,6 +59,7 @@ class AnyNetTests(FileTests):
         assert issubclass(module.NET, self.base)
         assert issubclass(module.NET, Retrieval) == issubclass(self.base, Retrieval)
         check_params(module)
+        check_draws(module)
 
     def test_both_sides_are_encoded_as_each_by_itself(self, module: ModuleType) -> None:
         """`encode_both` and `classify_both` equal two calls, on all pairs of sides of the task."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from heads.batch import Batch, Side, Spec, Sweep
+from heads.batch import Batch, Side, Spec, Sweep, stack_sides
 from heads.nets import Net, adapter, gated, stgcn
 
 SPEC = Spec(
@@ -92,16 +92,8 @@ def batch(spec: Spec, sides: Sequence[str] = ("source", "target"), rows: int = 8
 
 def together(batches: Sequence[Batch]) -> Batch:
     """Stack the batches of several runs: each tensor gets a dimension of runs in front."""
-
-    def stacked(sides: list[Side]) -> Side:
-        x, present, y = (
-            {name: torch.stack([getattr(side, field)[name] for side in sides]) for name in getattr(sides[0], field)}
-            for field in ("x", "present", "y")
-        )
-        return Side(x, present, y, *(torch.stack([getattr(s, f) for s in sides]) for f in ("domain", "index")))
-
     sides = {name: [getattr(batch, name) for batch in batches] for name in ("source", "target")}
-    return Batch(**{name: stacked(of_side) for name, of_side in sides.items() if of_side[0] is not None})
+    return Batch(**{name: stack_sides(of_side) for name, of_side in sides.items() if of_side[0] is not None})
 
 
 def only(side: Side, modalities: Collection[str]) -> Side:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from heads.batch import Batch, Side
+from heads.batch import Batch, Side, mapped, stack_sides
 from pipelines.config import RunConfig, parse_draw
 from pipelines.data.gathering import NO_VIEWS, Buffers, Chosen, Views
 from pipelines.data.rows import Rows
@@ -233,21 +233,11 @@ class Together:
     def __next__(self) -> Side:
         first = self.draws[0]
         if any(draw.table is not first.table for draw in self.draws):
-            return _mapped(lambda *values: torch.stack(values), *(next(draw) for draw in self.draws))
+            return stack_sides([next(draw) for draw in self.draws])
         picks = [draw.picks() for draw in self.draws]
         if all(all(map(torch.equal, each.tensors(), picks[0].tensors())) for each in picks[1:]):
             return first.gather(picks[0])
-        return _mapped(lambda value: value.unflatten(0, (len(picks), -1)), first.gather(concatenated(picks)))
-
-
-def _mapped(function: Callable[..., Tensor], *sides: Side) -> Side:
-    """Apply a function to each tensor of sides."""
-    x, present, y = (
-        {name: function(*(getattr(side, field)[name] for side in sides)) for name in getattr(sides[0], field)}
-        for field in ("x", "present", "y")
-    )
-    domain, index = (function(*(getattr(side, field) for side in sides)) for field in ("domain", "index"))
-    return Side(x, present, y, domain, index)
+        return mapped(lambda value: value.unflatten(0, (len(picks), -1)), first.gather(concatenated(picks)))
 
 
 class _Pool:

@@ -106,9 +106,10 @@ def _of_workers(key: str, shape: tuple[int, ...], fill: Callable[[Tensor], None]
 def _listed(key: str, size: int) -> int | None:
     """Open the copy of this key that a worker has; None if no worker has one any more."""
     lines = os.pread(_list, os.stat(_list).st_size, 0).decode().splitlines()
-    for name, path, inode in map(str.split, reversed(lines)):
-        if name != key:
+    for fields in map(str.split, reversed(lines)):
+        if len(fields) != 3 or fields[0] != key:  # a worker that was killed can leave a part of a line
             continue
+        _, path, inode = fields
         with suppress(OSError):  # that worker has dropped the copy, or has ended
             file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             found = os.stat(file)

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import torch
 
-from featcache.errors import FeatcacheError
 from featcache.files import claimed, remove_abandoned
-from heads.stacked import form, weights, why_not
+from heads.stacked import form, lambdas, why_not
 from pipelines import settings
 from pipelines.config import Preparation, RunConfig, method_class
 from pipelines.data.memory import free_memory
 from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows
 from pipelines.training.runs import fingerprints, out_of_date
-from pipelines.training.together import Streams, by_optim, fit_together, gain
+from pipelines.training.together import PassError, Streams, by_optim, fit_together, gain
 from pipelines.training.train import Head, save, start, worth_prefetching
 
 GAIN = 1.1  #: smallest gain for which runs are trained in one pass
@@ -119,11 +118,11 @@ def _key(config: RunConfig) -> str:
     for name in ("seed", "row"):
         content.pop(name, None)
     content["init_from"] = config.init_from is not None
-    content["method"] |= dict.fromkeys(weights(config.method))
+    content["method"] |= dict.fromkeys(lambdas(config.method))
     optims = [content.get("optim"), *content.get("optim_for", {}).values()]
     for optim in filter(None, optims):
         optim.update({name: 0 for name, value in optim.items() if isinstance(value, int | float | list)})
-    zero = {name: value == 0 for name, value in weights(config.method).items()}  # 0 can leave modules out
+    zero = {name: value == 0 for name, value in lambdas(config.method).items()}  # 0 can leave modules out
     return json.dumps([content, zero], sort_keys=True)
 
 
@@ -137,15 +136,20 @@ def train_together(
     """
     results, plans = dict[str, str | Exception](), dict[str, Plan]()
     with ExitStack() as held:
-        claimed_runs = list(_claim(configs, stores, runs, device, memory, workers, held))
-        for members in _of_one_form(claimed_runs) if len(claimed_runs) > 1 else ():
-            row = _row([member.run.config for member in members])
+        waiting = _of_one_form(list(_claim(configs, stores, runs, device, memory, workers, held)))
+        while waiting:
+            members = waiting.pop()
+            row, heads = _row([m.run.config for m in members]), [m.head for m in members]
             try:
-                plan = Plan(row, len(members), gain([m.head for m in members], [m.streams for m in members]))
+                plan = Plan(row, len(members), gain(heads, [m.streams for m in members]))
                 if plan.together:
                     results |= _train(members, workers)
             except Exception as error:  # alone, each run succeeds, or fails with an error of its own
-                plan = Plan(row, len(members), why=f"a pass of {len(members)} is not possible ({_brief(error)})")
+                why = f"a pass of {len(members)} is not possible ({_brief(error)})"
+                if isinstance(error, PassError) and error.culprits:  # the others share a pass from the beginning
+                    why = f"a step of {len(error.culprits)} of {len(members)} also fails alone ({_brief(error)})"
+                    waiting += _of_one_form([m.run for k, m in enumerate(members) if k not in error.culprits])
+                plan = Plan(row, len(members), why=why)
             plans |= {member.run.config.id: plan for member in members}
     return results, plans
 
@@ -177,7 +181,7 @@ def _claim(
                 held.enter_context(claimed(folder))
                 if stale := out_of_date(folder, read):  # else another process has trained it just now
                     yield Claimed(config, opened[key], folder, read, stale)
-        except (FeatcacheError, OSError):  # alone, the run fails with this error, or waits until it is not busy
+        except Exception:  # alone, the run fails with this error, or waits until it is not busy
             continue
 
 
@@ -190,6 +194,8 @@ def _of_one_form(claimed_runs: Sequence[Claimed]) -> list[list[Member]]:
     """Build the methods of these runs, and return those that can be stacked together."""
     alike: dict[object, list[Member]] = {}
     tests: dict[int, Rows] = {}
+    if len(claimed_runs) < 2:
+        return []
     for run in claimed_runs:
         try:
             method = start(run.config, run.opened, run.folder.parent)
@@ -198,9 +204,9 @@ def _of_one_form(claimed_runs: Sequence[Claimed]) -> list[list[Member]]:
                 run.opened.measure()
                 tests[id(run.opened)] = run.opened.test()
             head = Head(method, run.config, run.opened, tests[id(run.opened)])
-        except (FeatcacheError, OSError):  # alone, the run fails with this error
+            alike.setdefault((form(method), repr(run.opened.spec)), []).append(Member(run, head, streams))
+        except Exception:  # alone, the run fails with this error
             continue
-        alike.setdefault((form(method), repr(run.opened.spec)), []).append(Member(run, head, streams))
     return [part for members in alike.values() for part in _fitting(members) if len(part) > 1]
 
 
@@ -238,4 +244,5 @@ def _train(members: Sequence[Member], workers: int) -> dict[str, str | Exception
 
 def _brief(error: Exception) -> str:
     """Return the first line of an error."""
+    error = error.cause if isinstance(error, PassError) else error
     return " ".join(f"{type(error).__name__}: {error}".split("\n", 1)[0].split())[:200]

@@ -72,7 +72,7 @@ def update_each(
     for p, gradient in zip(group["params"], gradients, strict=True):
         p.grad = gradient
     if optim.clip_norm and (given := [gradient for gradient in gradients if gradient is not None]):
-        norm_K = torch.stack([vector_norm(g.flatten(1), dim=1) for g in given]).norm(dim=0)
+        norm_K = torch.stack([vector_norm(g[..., None].flatten(1), dim=1) for g in given]).norm(dim=0)
         scale_K = ((norm_K + TINY) / optim.clip_norm).clamp_min(1)
         for g in given:
             g.div_(scale_K.view(-1, *[1] * (g.dim() - 1)))

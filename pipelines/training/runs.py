@@ -263,12 +263,11 @@ def _check_sums(folder: Path, names: Iterable[str]) -> bool:
 def digest(folder: Path) -> str:
     """Digest of the files of a run's folder; "" if one is missing or damaged, and in folders of earlier versions.
 
-    Only files that were written, or put at their place, after SHA256SUMS are read: an exchanged file may be older.
+    Only files that were written, copied or replaced after SHA256SUMS was written are read.
     """
     try:
-        made = (folder / sums.NAME).stat().st_mtime_ns
-        changed = {name: (folder / name).stat() for name in FILES}
-        later = [name for name, s in changed.items() if max(s.st_mtime_ns, s.st_ctime_ns) > made]
+        made, found = (folder / sums.NAME).stat().st_mtime_ns, {name: (folder / name).stat() for name in FILES}
+        later = [name for name, s in found.items() if max(s.st_mtime_ns, s.st_ctime_ns) > made]
         _check_sums(folder, later)
         return sha256((folder / sums.NAME).read_bytes()).hexdigest()[:16]
     except (OSError, NotTrainedError):

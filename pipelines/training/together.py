@@ -14,7 +14,8 @@ from itertools import groupby
 import torch
 from torch import Generator, Tensor
 
-from heads.batch import Batch
+from heads.batch import Batch, mapped
+from heads.methods import Method
 from heads.stacked import Stack
 from pipelines.config import Optim, RunConfig
 from pipelines.data.draws import Draw, Together, batches, draws
@@ -52,6 +53,15 @@ class Streams:
                 g.set_state(state)
 
 
+class PassError(Exception):
+    """An error in a step of several heads, with its cause."""
+
+    def __init__(self, cause: Exception, culprits: list[int]) -> None:
+        super().__init__(*cause.args)
+        self.cause = cause
+        self.culprits = culprits  #: positions of the heads whose step also fails alone
+
+
 class Pass:
     """The steps of several heads in one pass. Heads with equal optimisers come one after the other (`by_optim`)."""
 
@@ -73,8 +83,17 @@ class Pass:
     def step(self, batch: Batch, progress: float, streams: Sequence[Generator]) -> dict[str, Tensor]:
         """Make one step of each head, and return the terms, name -> (K,).
 
-        streams: one per head, or a single one from which all draw the same numbers.
+        streams: one per head, or a single one from which all draw the same numbers. PassError if it fails, after which
+        no head can be used any more.
         """
+        try:
+            return self._step(batch, progress, streams)
+        except Exception as error:
+            methods = self.stack.methods
+            culprits = [k for k, method in enumerate(methods) if _fails(method, _of_head(batch, k), progress)]
+            raise PassError(error, culprits) from error
+
+    def _step(self, batch: Batch, progress: float, streams: Sequence[Generator]) -> dict[str, Tensor]:
         step_terms: dict[str, Tensor] = {}
         for who, objective in self.objectives:
             terms = self.stack.terms(batch, progress, streams, objective)
@@ -85,6 +104,24 @@ class Pass:
                     update_each(optim, optimizer, gradients, progress)
             step_terms |= terms
         return {name: term.detach() for name, term in step_terms.items()}
+
+
+def _of_head(batch: Batch, k: int) -> Batch:
+    """Return the batch of a head, from one whose sides have a dimension of heads in front, or none if all share it."""
+    sides = {name: side for name in ("source", "target") if (side := getattr(batch, name)) is not None}
+    return Batch(
+        **{name: mapped(lambda v: v[k], side) if side.index.dim() == 2 else side for name, side in sides.items()}
+    )
+
+
+def _fails(method: Method, batch: Batch, progress: float) -> bool:
+    """Return whether a step of a method fails alone, as that of a run that explodes in linear algebra."""
+    try:
+        for _, objective in method.objectives():
+            torch.stack(list(method(batch, progress, objective).values())).sum().backward()
+    except Exception:
+        return True
+    return not all(p.isfinite().all() for p in method.parameters())
 
 
 def by_optim(config: RunConfig) -> str:
@@ -104,7 +141,7 @@ def _slices(configs: Sequence[RunConfig]) -> Iterator[tuple[slice, RunConfig]]:
 def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch: bool = False) -> dict[int, Exception]:
     """Train heads of equal form, and return head number -> error, for those that failed as they would have alone.
 
-    An error of the pass itself is raised, and leaves all heads unfinished.
+    An error of the pass itself is raised, a PassError if it is that of a step, and leaves all heads unfinished.
     """
     config, failed = heads[0].config, dict[int, Exception]()
     own = [draws(head.config, head.opened.sides) for head in heads]
@@ -131,8 +168,8 @@ def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch:
         each(partial(begin_epoch, epoch=epoch))
         if len(failed) == len(heads):
             break
-        passes.stack.refresh()
-        drawn, terms = _different(streams), list[dict[str, Tensor]]()
+        passes.stack.refresh(failed)
+        drawn, terms = _generators(streams), list[dict[str, Tensor]]()
         with batches(sides, len(steps), prefetch=prefetch) as stream:
             for step, batch in zip(steps, stream, strict=True):
                 terms.append(passes.step(batch, step / config.steps, drawn))
@@ -162,7 +199,7 @@ def _together(own: Sequence[dict[str, Draw]]) -> dict[str, Together]:
     return {side: Together([draws[side] for draws in own]) for side in own[0]}
 
 
-def _different(streams: Sequence[Streams]) -> list[Generator]:
+def _generators(streams: Sequence[Streams]) -> list[Generator]:
     """Return the device's stream of each head; only one if all would draw the same, as in a grid of one seed."""
     generators = [stream.device for stream in streams]
     state = generators[0].get_state()
@@ -177,7 +214,7 @@ def gain(heads: Sequence[Head], streams: Sequence[Streams]) -> float:
     players = {who: optimizers(alone, parameters, config) for who, parameters in alone.players().items()}
     own, passes = draws(config, sides), Pass(copies)
     shared = _together([draws(head.config, head.opened.sides) for head in heads])
-    generators = [Generator(g.device).set_state(g.get_state()) for g in _different(streams)]
+    generators = [Generator(g.device).set_state(g.get_state()) for g in _generators(streams)]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     with Streams(heads[0].opened.device).resumed():  # what is drawn here is not missing later
         for _ in range(ROUNDS + 1):

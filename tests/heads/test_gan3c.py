@@ -55,15 +55,15 @@ def test_terms_equal_their_definitions(spec):
         torch.manual_seed(1)
         return {name: value.item() for name, value in make().items()}
 
-    assert term(lambda: method.discrimination(t))["L_D"] == pytest.approx(
+    assert term(lambda: method.discrimination(Batch(target=t), 0.5))["L_D"] == pytest.approx(
         mean([-math.log(d) for d in D["real"]]) + mean([-math.log(1 - d) for d in D["generated"]]), rel=1e-4
     )
-    generation = term(lambda: method.generation(t))
+    generation = term(lambda: method.generation(Batch(target=t), 0.5))
     assert generation["L_adv"] == pytest.approx(mean([-math.log(d) for d in D["generated"]]), rel=1e-4)
     assert generation["L_sem"] == pytest.approx(0.7 * L_y, rel=1e-4)
     for progress in (0.0, 0.1, 0.9):
         ramp = 2 / (1 + math.exp(-10 * progress)) - 1
-        adaptation = term(lambda progress=progress: method.adaptation(t, progress))
+        adaptation = term(lambda progress=progress: method.adaptation(Batch(target=t), progress))
         assert adaptation["L_gen"] == pytest.approx(0.6 * ramp * L_y, rel=1e-4)
         assert adaptation["L_clu"] == pytest.approx(L_clu, rel=1e-4)
         assert adaptation["L_w"] == pytest.approx(0.5 * L_w, rel=1e-4)
@@ -73,8 +73,8 @@ def test_a_discriminator_that_knows_nothing():
     method, t = prepared(SPEC)
     for p in method.D.parameters():
         p.data.zero_()
-    assert method.discrimination(t)["L_D"].item() == pytest.approx(2 * math.log(2))
-    assert method.generation(t)["L_adv"].item() == pytest.approx(math.log(2))
+    assert method.discrimination(Batch(target=t), 0.5)["L_D"].item() == pytest.approx(2 * math.log(2))
+    assert method.generation(Batch(target=t), 0.5)["L_adv"].item() == pytest.approx(math.log(2))
 
 
 @SPECS
@@ -99,10 +99,10 @@ def test_each_player_updates_itself_on_its_own_terms(spec):
 
 def test_the_net_does_not_change_the_generator_nor_the_discriminator():
     method, t = prepared(SPEC)
-    sum(method.adaptation(t, 0.5).values()).backward()
+    sum(method.adaptation(Batch(target=t), 0.5).values()).backward()
     assert all(p.grad is None for p in [*method.G.parameters(), *method.D.parameters(), *method.source.parameters()])
     method.zero_grad()
-    method.discrimination(t)["L_D"].backward()
+    method.discrimination(Batch(target=t), 0.5)["L_D"].backward()
     assert all(p.grad is None for p in method.G.parameters())
 
 

@@ -12,7 +12,7 @@ from heads.methods import adabn, codt, rna, source_only
 from heads.nets import adapter, ce, stgcn
 from heads.params import within
 from heads.testing import ClusteringNetTests, MethodTests, NetTests, RetrievalNetTests
-from heads.testing.files import check_params, provenance
+from heads.testing.files import check_draws, check_params, provenance
 from heads.testing.problems import SIMPLE, SKELETONS, SPEC, SPECS, task_of
 
 
@@ -170,6 +170,39 @@ def test_draws_past_noise_fail():
     method = file(Params=source_only.Params, METHOD=OwnDraws)
     with pytest.raises(AssertionError, match="the method draws from torch's global stream.*noise.Dropout"):
         MethodTests().test_randomness_comes_from_noise(method, SPEC, ("source",))
+
+
+DRAWS_IN_A_BRANCH = """
+import torch
+from torch import nn
+from heads import noise
+weights = lambda rows: torch.randn(rows)
+class Drawn(nn.Module):
+    def __init__(self):
+        self.weights, self.normal = torch.randn(3), nn.Linear(2, 2)
+        self.keep = noise.Dropout(0.5)
+    def losses(self, batch, progress):
+        noisy = self.normal(noise.normal(3, like=batch)) + torch.randn(3, generator=batch.generator)
+        return noisy + {call} if self.params.noisy else noisy
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["torch.rand(3)", "noisy.normal_()", "torch.nn.functional.dropout(noisy)", "Normal(0, 1).sample((3,))"]
+)
+def test_draws_in_a_branch_that_no_test_takes_are_found(call, monkeypatch):
+    monkeypatch.setattr("inspect.getsource", lambda _: DRAWS_IN_A_BRANCH.replace("{call}", call))
+    with pytest.raises(AssertionError, match=r"^(torch|noisy|Normal)\S+.* in line 12:"):
+        check_draws(source_only)
+
+
+def test_dropout_modules_of_torch_are_found_in_constructors_too(monkeypatch):
+    text = DRAWS_IN_A_BRANCH.replace("{call}", "noisy")
+    monkeypatch.setattr("inspect.getsource", lambda _: text)
+    check_draws(source_only)
+    monkeypatch.setattr("inspect.getsource", lambda _: text.replace("noise.Dropout", "nn.Dropout1d"))
+    with pytest.raises(AssertionError, match="nn.Dropout1d in line 9:"):
+        check_draws(source_only)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import Counter
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -316,6 +317,7 @@ def nothing_held(monkeypatch):
 
 def test_only_the_rows_of_named_sides_are_read(stores, monkeypatch, nothing_held):
     opened, asked, read = open_run(run(), stores), [], Features._read
+    monkeypatch.setattr(sharing, "_here", WeakValueDictionary())  # no copy of earlier tests
     monkeypatch.setattr(Features, "_read", lambda self, m, rows: (asked.append(rows), read(self, m, rows))[1])
     assert set(opened.sides) == {"source"}
     opened.test()
@@ -438,6 +440,7 @@ def test_a_domain_that_cannot_teach_is_named(tmp_path):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, nothing_held, bad):
     opened, read = open_run(run(), stores), Features._read
+    monkeypatch.setattr(sharing, "_here", WeakValueDictionary())  # no copy of earlier tests
 
     def broken(self, modality, rows):
         x = read(self, modality, rows).clone()

@@ -66,6 +66,17 @@ def lines(folder):
     return (folder / "runs" / "results.jsonl").read_bytes().splitlines()
 
 
+def test_a_file_that_was_replaced_by_an_older_one_is_read(folder):
+    assert statuses(folder, CONFIGS[:1]) == ["measured"]
+    path = folder / "runs" / CONFIGS[0].id / "head.pt"
+    time = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(time, time))
+    (outcome,) = everything(folder, CONFIGS[:1])
+    assert outcome.status == "failed"
+    assert "head.pt" in outcome.note
+
+
 def test_results_are_those_of_single_runs(folder):
     assert set(statuses(folder)) == {"measured"}
     together = results.read(folder / "runs" / "results.jsonl")

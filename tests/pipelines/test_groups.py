@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from featcache.files import claimed
-from heads.methods import cbst, dann, mcd, mmd, rna, source_only, xmc
+from heads.methods import adabn, bnm, cbst, dann, mcd, mmd, rna, source_only, xmc
 from heads.nets import adapter
 from pipelines.config import Feed, Optim, Preparation, override
+from pipelines.evaluation import results
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.training import engine, groups
 from pipelines.training.runs import Run
-from tests.helpers.stores import run, write_all
+from tests.helpers import caption_stores
+from tests.helpers.stores import manifest, run, write_all
+from tests.pipelines.test_views import VIEWS, viewed, write_view
 
 CLOSE = {"rel": 1e-3, "abs": 1e-3}
 
@@ -101,6 +105,21 @@ def test_runs_in_one_pass_end_as_they_would_have_alone(configs, stores, tmp_path
     check_equal(*both_ways(configs, stores, tmp_path), batched=len(configs))
 
 
+def test_captions_are_drawn_as_for_each_run_alone(tmp_path):
+    stores = caption_stores.write_all(tmp_path / "stores", uncaptioned=(1,))  # absent=mask: a clip lacks an expert
+    check_equal(*both_ways([caption_stores.run(seed=k, steps=4) for k in range(3)], stores, tmp_path), batched=3)
+
+
+def test_views_and_missing_features_are_drawn_as_for_each_run_alone(tmp_path):
+    manifest().write(tmp_path / "stores" / "toy" / "manifest.csv")
+    for modality, names in VIEWS.items():
+        for view, name in enumerate(names):
+            lacking = {1: "moov atom not found"} if modality == "flow" else {}
+            write_view(tmp_path / "stores" / "toy", name, view, modality=modality, lacking=lacking, width=8)
+    configs = [viewed("random:1", seed=k, method=source_only.Params(), target=None, steps=6) for k in range(3)]
+    check_equal(*both_ways(configs, tmp_path / "stores", tmp_path), batched=3)
+
+
 def test_a_second_stage_starts_from_the_first_of_its_own_seed(stores, tmp_path):
     first = [run(seed=k) for k in range(3)]
     second = [run(seed=k, init_from=first[k].id, steps=6) for k in range(3)]
@@ -113,6 +132,74 @@ def test_a_run_that_explodes_is_named_and_the_others_end_as_they_would_have(stor
     check_equal(together, alone, batched=4)
     assert [together[c.id][0].status for c in configs] == ["failed", "trained", "trained", "trained"]
     assert "lower optim.lr" in together[configs[0].id][0].note
+
+
+def test_a_run_that_explodes_in_linear_algebra_stops_no_other(stores, tmp_path):
+    """The SVD of bnm fails for all heads at once."""
+    configs = [adapting(bnm.Params(), seed=k, optim=Optim(lr=1e30 if k == 0 else 0.01)) for k in range(4)]
+    together, alone = both_ways(configs, stores, tmp_path)
+    exploded = [ended.pop(configs[0].id)[0] for ended in (together, alone)]
+    assert [outcome.status for outcome in exploded] == ["failed", "failed"]
+    assert exploded[0].note == exploded[1].note
+    assert "one by one, a step of 1 of 4 also fails alone (_LinAlgError: " in str(exploded[0].plan)
+    check_equal(together, alone, batched=3)
+    assert {outcome.status for outcome, _ in together.values()} == {"trained"}
+
+
+def test_a_run_whose_method_cannot_be_built_stops_no_other(stores, tmp_path, monkeypatch):
+    built = dann.Dann.__init__
+
+    def fails(self, params, *args):
+        if params.lambda_d == 2:
+            raise RuntimeError("no memory")
+        built(self, params, *args)
+
+    monkeypatch.setattr(dann.Dann, "__init__", fails)
+    configs = [adapting(dann.Params(lambda_d=float(k))) for k in (1, 2, 3, 4)]
+    together, alone = both_ways(configs, stores, tmp_path)
+    check_equal(together, alone, batched=3)
+    assert [together[c.id][0].status for c in configs] == ["trained", "failed", "trained", "trained"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_that_has_failed_holds_up_no_other(stores, tmp_path, monkeypatch, first):
+    """Its state is that of an earlier epoch."""
+    lambdas = (2, 1, 3) if first else (1, 2, 3)
+
+    def begin_epoch(self, epoch, sweep):
+        if epoch == 1 and self.params.lambda_mmd == 2:
+            raise ValueError("no rows of class 2")
+        self.level = 1.0 + epoch
+
+    losses = mmd.Mmd.losses
+    monkeypatch.setattr(mmd.Mmd, "level", 1.0, raising=False)
+    monkeypatch.setattr(mmd.Mmd, "begin_epoch", begin_epoch)
+    monkeypatch.setattr(
+        mmd.Mmd, "losses", lambda self, *args: {name: v * self.level for name, v in losses(self, *args).items()}
+    )
+    configs = [adapting(mmd.Params(lambda_mmd=float(k)), seed=1) for k in lambdas]
+    together, alone = both_ways(configs, stores, tmp_path)
+    check_equal(together, alone, batched=3)
+    assert sorted(outcome.status for outcome, _ in together.values()) == ["failed", "trained", "trained"]
+
+
+def test_a_net_whose_domains_have_their_own_statistics_is_trained_one_by_one(stores, tmp_path):
+    net = adapter.Params(dim=8, batch_norm=True)
+    configs = [run(method=adabn.Params(), target="night", net=net, seed=k) for k in range(3)]
+    together, alone = both_ways(configs, stores, tmp_path)
+    check_equal(together, alone, batched=0)
+    assert {outcome.status for outcome, _ in together.values()} == {"trained"}
+    assert all("a pass of 3 is not possible" in str(outcome.plan) for outcome, _ in together.values())
+
+
+def test_a_result_has_the_number_of_runs_of_its_pass(stores, tmp_path):
+    configs = [run(seed=k, steps=3) for k in range(3)]
+    together, alone = both_ways(configs, stores, tmp_path)
+    for ended, batched in ((together, 3), (alone, 0)):
+        path = tmp_path / f"{batched}.jsonl"
+        results.append(path, [row for _, one in ended.values() for row in evaluate(one.folder, stores)])
+        assert {row.batched for row in results.read(path)} == {batched}
+        assert {json.loads(line).get("batched") for line in path.read_text().splitlines()} == {batched or None}
 
 
 def test_a_run_that_fails_at_the_beginning_of_an_epoch_is_named(stores, tmp_path, monkeypatch):

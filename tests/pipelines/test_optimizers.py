@@ -10,7 +10,7 @@ from heads.batch import Spec
 from heads.methods import source_only
 from heads.nets import adapter
 from pipelines.config import Optim
-from pipelines.training.optimizers import optimizers, update
+from pipelines.training.optimizers import optimizers, update, update_each
 from tests.helpers.stores import run
 
 SPEC = Spec({"rgb": (6,), "flow": (5,)}, {"rgb": 1, "flow": 1}, {"label": 4}, {"source": 9})
@@ -102,3 +102,19 @@ def test_no_gradient_at_all_is_no_step():
         parameter.grad = None
     update(OPTIMS[0], optimizer, 0.0)
     assert all(torch.equal(w, v) for w, v in zip(ours.parameters(), plain.parameters(), strict=True))
+
+
+def test_parameters_of_any_shape_are_clipped_run_by_run():
+    """Scalars among them, of which a stack has only the dimension of runs."""
+    shapes, optim = [(), (3,), (2, 3), (0,)], Optim("sgd", 0.1, clip_norm=2.0)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [[10.0**k * torch.randn(shape, generator=generator) for shape in shapes] for k in (-1, 0, 1)]
+    stacked = [nn.Parameter(torch.ones(3, *shape)) for shape in shapes]
+    update_each(optim, torch.optim.SGD(stacked, lr=0.1), [torch.stack(each) for each in zip(*drawn, strict=True)], 0.0)
+    for k, gradients in enumerate(drawn):
+        alone = [nn.Parameter(torch.ones(shape)) for shape in shapes]
+        for p, gradient in zip(alone, gradients, strict=True):
+            p.grad = gradient.clone()
+        naive(optim, torch.optim.SGD(alone, lr=0.1), alone)
+        for p, expected in zip(stacked, alone, strict=True):
+            assert torch.allclose(p[k], expected, atol=1e-6)

@@ -144,6 +144,21 @@ def test_an_open_file_with_the_number_of_a_copy_is_not_taken_for_it(place):
             os.close(file)
 
 
+@pytest.mark.parametrize("part", ["", "\n", "0123", KEY, f"{KEY} /proc/1/fd/3", f"{KEY} /proc/1/fd/3 7"])
+def test_a_part_of_a_line_in_the_list_hides_no_copy(part, place):
+    """A worker was killed while it wrote its line, before or after another one did."""
+    log = []
+    os.write(sharing._list, part.encode())
+    held(KEY[::-1], (3, 2), "cpu", filled(0, []))  # may be added to that line
+    first = held(KEY, (3, 2), "cpu", filled(1, log))
+    os.write(sharing._list, part.encode())
+    other_worker()
+    second = held(KEY, (3, 2), "cpu", filled(2, log))
+    assert first.eq(1).all()
+    assert second.eq(1).all()
+    assert log == [1]
+
+
 @pytest.mark.parametrize("refused", ["memfd_create", "ftruncate", "open"])
 def test_a_system_that_refuses_gives_each_worker_its_own_copy(refused, place, monkeypatch):
     def refuse(*args, **kwargs):

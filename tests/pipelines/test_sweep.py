@@ -23,7 +23,7 @@ from pipelines.sweeps import plan, search
 from pipelines.sweeps.space import Limits, declared, parse_ranges, space
 from pipelines.tables.build import build
 from pipelines.training import train
-from pipelines.training.runs import write_sums
+from pipelines.training.runs import Run, write_sums
 from tests.helpers.crash import KILLED, killed_at
 from tests.helpers.processes import command, wait_for
 from tests.helpers.stores import manifest, run, write_all
@@ -44,6 +44,7 @@ RUNS = tuple(
 """
 GRID = ("--only", "RNA", "--seeds", "0..1", "--grid", "method.lambda_g=0.1,1")
 SEARCH = ("--only", "RNA", "--seeds", "0..1", "--search", "tpe:5", "--range", "method.lambda_g=0.01..10,log")
+SEEDS = ("--only", "RNA", "--seeds", "0..12", "--grid", "method.lambda_g=0.1,1")
 ALONE = ("--batch", "off")  #: equal digits, whatever else is trained
 
 
@@ -491,35 +492,43 @@ def test_a_curve_per_swept_number_with_the_others_near_the_experiment():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [GRID, SEARCH], ids=["grid", "search"])
-def test_kill_9_in_the_middle(tmp_path, stores, words):
-    """Whatever was finished is kept, and the same command ends as one that nobody killed."""
+@pytest.mark.parametrize(
+    ("words", "finished"),
+    [
+        ((*GRID, *ALONE, "--workers", "2"), 2),
+        ((*SEARCH, *ALONE, "--workers", "2"), 2),
+        ((*SEEDS, "--workers", "1"), 13),
+    ],
+    ids=["grid", "search", "groups"],
+)
+def test_kill_9_in_the_middle(tmp_path, stores, words, finished):
+    """Whatever was finished is kept, and the same command ends as one that nobody killed.
+
+    Runs that are trained in passes, here two of 13, are finished when their pass is.
+    """
     whole = tmp_path / "whole"
     whole.mkdir()
-    expected = sweep(whole, stores, *words, *ALONE, steps=60).stdout
     (tmp_path / "e.py").write_text(FILE.format(steps=60))
-    line = [
-        "sweep",
-        tmp_path / "e.py",
-        "--stores",
-        stores,
-        "--runs",
-        tmp_path / "runs",
-        *words,
-        *ALONE,
-        "--workers",
-        "2",
-    ]
-    process = command(*line)
-    assert wait_for(lambda: process.poll() is not None or len(folders(tmp_path / "runs")) > 1)
+    line = ["sweep", tmp_path / "e.py", "--stores", stores, *words, "--runs"]
+    first = command(*line, whole / "runs")
+    expected, stderr = first.communicate(timeout=300)
+    assert first.returncode == 0, stderr
+    process = command(*line, tmp_path / "runs")
+    assert wait_for(lambda: process.poll() is not None or len(folders(tmp_path / "runs")) >= finished)
     process.kill()
     process.wait()
     kept = folders(tmp_path / "runs")
-    again = command(*line)
+    assert finished <= len(kept) < len(folders(whole / "runs"))
+    again = command(*line, tmp_path / "runs")
     stdout, stderr = again.communicate(timeout=300)
     assert again.returncode == 0, stderr
-    assert stdout == expected
+    assert f"{len(kept)} finished" in stderr or "--search" in words
     assert kept.items() <= folders(tmp_path / "runs").items()
+    assert folders(tmp_path / "runs").keys() == folders(whole / "runs").keys()
+    batched = {Run.open(tmp_path / "runs" / name).facts.batched for name in kept}
+    assert batched == ({0} if finished == 2 else {13})
+    if batched == {0}:  # the last digits of passes depend on the runs that share them
+        assert stdout == expected
 
 
 def test_every_validator_has_a_place_in_the_order_of_the_default():
