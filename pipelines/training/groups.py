@@ -26,7 +26,8 @@ from pipelines.training.together import PassError, Streams, by_optim, fit_togeth
 from pipelines.training.train import Head, save, start, worth_prefetching
 
 GAIN = 1.1  #: smallest gain for which runs are trained in one pass
-FEWEST = 3  #: on a CPU a pass of two never gained
+#: on a CPU a pass of two never gained and one of three hardly does; so tables of three seeds repeat to the last bit
+FEWEST = 4
 MOST, MOST_ON_GPU = 16, 64  #: largest groups; on a CPU larger ones gain little more, on a GPU this is unmeasured
 COPIES = 6  #: of weights and batch of a run that a pass on a GPU needs: gradients, momenta, activations; unmeasured
 

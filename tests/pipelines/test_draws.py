@@ -6,7 +6,6 @@ import sys
 import textwrap
 import threading
 import time
-import weakref
 from collections import Counter
 from weakref import WeakValueDictionary
 
@@ -312,12 +311,11 @@ def test_a_sweep_is_every_row_in_order_with_test_windows(stores):
 @pytest.fixture
 def nothing_held(monkeypatch):
     """Forget the features that a test before this one has in memory."""
-    monkeypatch.setattr(sharing, "_here", weakref.WeakValueDictionary())
+    monkeypatch.setattr(sharing, "_here", WeakValueDictionary())
 
 
 def test_only_the_rows_of_named_sides_are_read(stores, monkeypatch, nothing_held):
     opened, asked, read = open_run(run(), stores), [], Features._read
-    monkeypatch.setattr(sharing, "_here", WeakValueDictionary())  # no copy of earlier tests
     monkeypatch.setattr(Features, "_read", lambda self, m, rows: (asked.append(rows), read(self, m, rows))[1])
     assert set(opened.sides) == {"source"}
     opened.test()
@@ -440,7 +438,6 @@ def test_a_domain_that_cannot_teach_is_named(tmp_path):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_features_that_are_no_numbers_are_refused(stores, monkeypatch, nothing_held, bad):
     opened, read = open_run(run(), stores), Features._read
-    monkeypatch.setattr(sharing, "_here", WeakValueDictionary())  # no copy of earlier tests
 
     def broken(self, modality, rows):
         x = read(self, modality, rows).clone()

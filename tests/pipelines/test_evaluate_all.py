@@ -20,7 +20,7 @@ from pipelines.evaluation import engine, results
 from pipelines.evaluation.engine import Case, cases_of, evaluate_all
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.tasks.classification import TASK
-from pipelines.training.runs import Run, digest, write_sums
+from pipelines.training.runs import Run, write_sums
 from pipelines.training.train import train
 from tests.helpers.stores import manifest, run, write_all
 
@@ -215,16 +215,6 @@ def test_without_a_stress_nothing_is_measured(folder):
     assert everything(folder, CONFIGS[:2], stresses={}) == []
     assert everything(folder, CONFIGS[:2], stresses={CONFIGS[0].id: ()}) == []
     assert not list(folder.glob("runs/*.jsonl"))
-
-
-def test_a_file_that_was_exchanged_for_an_older_one_is_seen(folder):
-    run = folder / "runs" / CONFIGS[0].id
-    assert digest(run)
-    older = folder / "older"
-    older.write_bytes(b"another head")
-    os.utime(older, (1, 1))
-    older.replace(run / "head.pt")
-    assert digest(run) == ""
 
 
 def test_runs_of_a_folder_have_the_names_of_their_last_results(folder):
