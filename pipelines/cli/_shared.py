@@ -31,6 +31,7 @@ OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in
 RESUMING = ("extract", "import", "train-head", "sweep", "evaluate", "build", "fetch")
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
+_bars: list[Any] = []  #: the progress bars that are on the screen
 DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
     errno.ENOSPC: "; make room, and run the same command again",
@@ -101,7 +102,9 @@ class Commands(click.Group):
 def _last_words(stop: Stopped) -> None:
     """Print that the command was stopped, its finished work, and the way to continue."""
     resumes = _now.get("command") in RESUMING
-    note(f"{stop}{_now.get('done', '')}; {RESUME}" if resumes else f"{stop}; run the same command again")
+    words = f"{stop}{_now.get('done', '')}; {RESUME}" if resumes else f"{stop}; run the same command again"
+    with suppress(OSError):  # not `note`, because the main thread may hold the lock of a progress bar
+        click.echo(words, err=True)
 
 
 def _open_streams() -> None:
@@ -155,9 +158,14 @@ class _Unfailing:
 
 
 def note(text: str) -> None:
-    """Print a line for people, on stderr; nothing if stderr cannot be written to."""
+    """Print a line for people, on stderr, above the progress bar; nothing if stderr cannot be written to."""
+    shown = [bar for bar in _bars if bar.last_print_t >= bar.start_t + bar.delay]
+    for bar in shown:
+        bar.clear()
     with suppress(OSError):
         click.echo(text, err=True)
+    for bar in shown:
+        bar.refresh()
 
 
 @contextmanager
@@ -167,13 +175,17 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
 
     seconds = 0.1 if sys.stderr.isatty() else 10.0
     with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2, file=_Unfailing(sys.stderr)) as bar:
+        _bars.append(bar)
 
         def progress(done: int, total: int) -> None:
             _now["done"] = f" after {done} of {total} {unit}s"
             bar.total = total
             bar.update(done - bar.n)
 
-        yield progress
+        try:
+            yield progress
+        finally:
+            _bars.remove(bar)
 
 
 def once(reasons: Iterable[tuple["RunConfig", str]]) -> list[str]:
@@ -207,7 +219,7 @@ grid_option = click.option(
     "--grid",
     multiple=True,
     metavar="NAME=VALUES",
-    help="Show a row for each of these values of a setting, as `featcache sweep` makes them, such as "
+    help="Have a row for each of these values of a setting, as `featcache sweep` does, such as "
     "method.lambda_g=0.1,0.3,1; may be repeated.",
 )
 

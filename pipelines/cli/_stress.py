@@ -12,11 +12,13 @@ def stress_options(command: Callable[..., None]) -> Callable[..., None]:
             "--drop",
             multiple=True,
             metavar="all|MODALITY,...",
-            help="Test without these modalities; `all`: without every set of modalities that leaves one. May be "
+            help="Test without these modalities; all: without each set of modalities that leaves at least one. May be "
             "repeated.",
         ),
         click.option(
-            "--windows", metavar="1..T|N,...", help="Test with so many windows of each clip; T: all that a run draws."
+            "--windows",
+            metavar="1..T|N,...",
+            help="Test with at most these numbers of windows of each clip; T: all that a run draws.",
         ),
         click.option(
             "--dtype", metavar="float16,int8", help="Test with features that are rounded as a store of this type does."

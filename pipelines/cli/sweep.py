@@ -15,6 +15,7 @@ from pipelines.cli.train_head import batch_option, train
 
 if TYPE_CHECKING:
     from pipelines.experiments import Experiment, Grid, Setting
+    from pipelines.sweeps.plan import Costs
     from pipelines.sweeps.search import Trial
     from pipelines.training.engine import Outcome
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     "values",
     multiple=True,
     metavar="NAME=VALUES",
-    help="Try these values of a setting, such as method.lambda_g=0.1,0.3,1; may be repeated. In a search its choices.",
+    help="Try these values of a setting, such as method.lambda_g=0.1,0.3,1; may be repeated. In a search, these "
+    "are its choices.",
 )
 @click.option(
     "--search",
@@ -100,11 +102,19 @@ def _grid(job: Job, workers: int, device: str, batch: str) -> None:
 
     check_writable(job.runs)
     todo = plan.unfinished(job.experiment, job.runs)
-    costs = plan.costs(job.experiment, job.stores, job.runs, device) if todo else {}
+    costs = _costs(job, device) if todo else {}
     for line in plan.sentences(job.experiment, todo, costs, workers, device, batch):
         note(line)
     _conclude(job, train(job, workers, device, batch), workers, device)
     note(f"`featcache report {job.experiment.arguments}` draws a curve over each number")
+
+
+def _costs(job: Job, device: str) -> "Costs":
+    """Return the cost of each kind of runs; those without a finished run take a few short runs."""
+    from pipelines.sweeps import plan
+
+    with progress_bar("time a few steps of each kind of runs", "kind") as progress:
+        return plan.costs(job.experiment, job.stores, job.runs, device, progress)
 
 
 def _search(
@@ -121,7 +131,7 @@ def _search(
     rows = searches.searched(experiment, by, [*grid, *ranges])
     spaces = {row: space.space(experiment, row, grid, ranges) for row in rows}
     check_writable(job.runs)
-    costs = plan.costs(experiment, job.stores, job.runs, device)
+    costs = _costs(job, device)
     for line in plan.of_search(experiment, spaces, how[1], by, costs, workers):
         note(line)
     others = [row for row in experiment.rows if row not in rows]

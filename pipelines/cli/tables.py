@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ensemble",
     is_flag=True,
-    help="Add the number of the mean class probabilities of all seeds of a row (reads runs).",
+    help="Add a column: the metric of the mean class probabilities of a row's seeds (reads runs).",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
 def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: bool, format: str) -> None:
@@ -51,6 +51,7 @@ def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: 
       featcache table kitchens --runs demo/runs --metric mean_class --format latex
       featcache table rna_epic100 --metric delta_acc
       featcache table kitchens --runs demo/runs --grid method.lambda_g=0.1,0.3,1
+      featcache table kitchens --runs demo/runs --by class --format csv
     """
     from pipelines.evaluation import results
     from pipelines.tables import build as tables
@@ -103,7 +104,7 @@ def choose(experiment: str, runs: Path, metric: str | None) -> None:
     shifts. Scores are computed on the train rows of the run's target.
 
     \b
-    Example, after `featcache sweep kitchens --grid method.lambda_g=0.1,0.3,1`, which prints the same of its settings:
+    Example, after `featcache sweep`, which prints the same for its own settings:
       featcache choose kitchens --runs demo/runs
     """
     from pipelines import experiments

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from featcache.errors import FeatcacheError
+from featcache.progress import Progress, silent
 from featcache.wording import first
 from pipelines.config import RunConfig
 from pipelines.experiments import Experiment
@@ -38,16 +39,18 @@ class Cost:
 Costs = dict[str, Cost | str]  #: kind of runs -> their cost, or the reason why it is unknown
 
 
-def costs(experiment: Experiment, stores: Path, runs: Path, device: str) -> Costs:
+def costs(experiment: Experiment, stores: Path, runs: Path, device: str, progress: Progress = silent) -> Costs:
     """Kind of runs -> their cost, from finished runs if there are any, else from a few steps of the first one."""
     by_kind: dict[str, list[RunConfig]] = {}
     for run in (*experiment.runs, *experiment.whole.runs):
         by_kind.setdefault(_kind(run), []).append(run)
     timed = {kind: min(alike, key=lambda run: bool(run.init_from)) for kind, alike in by_kind.items()}
-    return {
-        kind: _of_finished(by_kind[kind], runs) or _of_first_steps(timed[kind], stores, device)
-        for kind in dict.fromkeys(map(_kind, experiment.runs))
-    }
+    found: Costs = {}
+    kinds = dict.fromkeys(map(_kind, experiment.runs))
+    for kind in kinds:
+        found[kind] = _of_finished(by_kind[kind], runs) or _of_first_steps(timed[kind], stores, device)
+        progress(len(found), len(kinds))
+    return found
 
 
 def seconds(runs: Iterable[RunConfig], by_kind: Costs) -> float | None:

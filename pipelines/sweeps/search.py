@@ -74,7 +74,7 @@ def rule(experiment: Experiment, by: str | None) -> str:
             return found
         raise ConfigError("no run has rows for a validator; add a target, or held-out rows: --set holdout=0.1")
     if by not in (*VALIDATORS, ORACLE):
-        reads = f"; a search by {by} reads labels of the test rows, and is only done by the name oracle"
+        reads = f"; {by} reads labels of the test rows: a search by these is --by {ORACLE}"
         metric = by.partition("/")[0] in tasks.metrics()
         raise ConfigError(f"{unknown('validator', by, [*VALIDATORS, ORACLE])}{reads if metric else ''}")
     if by != ORACLE and by not in able:

@@ -64,7 +64,7 @@ class Cell:
             return Text(MISSING, self._in_parentheses)
         spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
         holes = "" if self.complete else f" [{len(self.values)} of {len(self.seeds)} seeds]"
-        return Text(f"{self.mean:{sign}.{digits}f}{spread}{holes}", self._in_parentheses, mark)
+        return Text(f"{self.mean:{sign}z.{digits}f}{spread}{holes}", self._in_parentheses, mark)
 
     @property
     def _in_parentheses(self) -> str:

@@ -214,6 +214,8 @@ def one_sided(blocks: Sequence[Block]) -> Part:
                 grid.append([kind, block.shift, block.asked[k], block.truth[k], *given])
             listed = f", of which {CLIPS} are listed" if len(found) > CLIPS else ""
             texts.append(f"{_named(kind, kinds)}{side} is right {often} for {len(found)} clips{listed}.")
+    if any(len(block.seeds) > 1 for block in blocks):
+        texts.append("A and B: the predicted class, with the number of its seeds in parentheses where seeds differ.")
     texts.append("`featcache compare ... --clips FILE` writes all of them.")
     return Part("Clips that only one side has right", _telling(grid), tuple(texts))
 

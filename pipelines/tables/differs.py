@@ -83,14 +83,21 @@ def notes(table: Table, over: Mapping[str, str], clips: Mapping[str, Outcomes], 
         "seeds": f"Only the chance of seeds, because {unknown}",
         "": f"No interval, because of a single seed, and {unknown}",
     }
-    texts = [f"{reason}: {first(rows[kind])}" for kind, reason in reasons.items() if kind in rows]
-    if rows.keys() - {""}:
+    named = {kind: f": {first(of_kind, between='; ')}" * (len(rows) > 1) for kind, of_kind in rows.items()}
+    texts = [f"{reason}{named[kind]}" for kind, reason in reasons.items() if kind in rows]
+    if covered := rows.keys() - {""}:
         bases = list(dict.fromkeys(over.values()))
+        base = bases[0] if len(bases) == 1 else "the baseline"
+        paired, chance = "shift, seed and clip", "test clips and of seeds"
+        if covered == {"seeds"}:
+            paired, chance = "shift and seed", "seeds"
+        elif covered == {"clips"}:
+            chance = "test clips"
         texts.insert(
             0,
-            f"95 % interval: of the difference from {bases[0] if len(bases) == 1 else 'the baseline'}, paired by "
-            "shift, seed and clip. It covers the chance of test clips and of seeds, not of other shifts, and is not "
-            f"corrected for the number of rows. {ALIKE}: not distinguishable, 0 is in the interval",
+            f"95 % interval: of the difference from {base}, paired by {paired}. It covers the chance of {chance}, not "
+            f"of other shifts, and is not corrected for the number of rows. {ALIKE}: not distinguishable, 0 is in the "
+            "interval",
         )
     if texts:
         yield Note(f"{'. '.join(texts)}.")

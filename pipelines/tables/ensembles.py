@@ -12,6 +12,7 @@ from pipelines.experiments import Experiment
 from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Ensemble, Line, Note, Table
 from pipelines.tables.notes import RunIds
+from pipelines.tables.slices import loud_first
 from pipelines.training.runs import Run
 
 NOTE = (
@@ -19,6 +20,7 @@ NOTE = (
     "rule takes, mean over shifts. `61.2 (N = 3)` is one ensemble of 3 seeds and no mean of 3 runs, so it has no ±: "
     "compare ensembles with ensembles of as many seeds."
 )
+NONE = "No ensemble: no row has results of two seeds or more at all its shifts."
 
 
 def with_ensembles(table: Table, experiment: Experiment, stores: Path, runs: Path) -> Table:
@@ -33,7 +35,8 @@ def with_ensembles(table: Table, experiment: Experiment, stores: Path, runs: Pat
         )
     planned = planned_runs(experiment, table.metric)
     lines = [line if line.quoted else _line(line, table, planned, stores, runs) for line in table.all_lines]
-    return replace(table, all_lines=tuple(lines), notes=(*table.notes, Note(NOTE)))
+    note = Note(NOTE if any(line.ensemble for line in lines) else NONE)
+    return replace(table, all_lines=tuple(lines), notes=loud_first([note], table.notes))
 
 
 def _line(line: Line, table: Table, planned: RunIds, stores: Path, runs: Path) -> Line:

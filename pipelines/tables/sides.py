@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from featcache.errors import ConfigError
 from featcache.wording import first, unknown
@@ -119,9 +120,11 @@ def _only(experiment: Experiment, names: tuple[str, str]) -> Experiment:
     """Return the experiment with two rows, A first, and the runs that these start from, which no row shows."""
     shown = [run for name in names for run in experiment.runs if run.row and run.row_shown == name]
     stages = {stage.id: replace(stage, row="") for run in shown for stage in experiment.chain(run)[1:]}
-    metric = experiment.metric
+    metric, rows = experiment.metric, dict.fromkeys(run.row for run in shown)
+    only = "" if experiment.swept else "".join(f" --only {quote(row)}" for row in rows)
     return replace(
         experiment,
+        arguments=f"{experiment.arguments or experiment.name}{only}",
         runs=(*stages.values(), *shown),
         published=None,
         quoted=(),

@@ -71,7 +71,7 @@ def stressed(rows: Sequence[Result], experiment: Experiment, metric: str | None 
     for row in rows:
         if row.run in plain and _files(row) == _files(plain[row.run]):  # else the run has been trained again since then
             by_stress.setdefault(row.stress, []).append(row)
-    tables = {stress: build(found, experiment, metric) for stress, found in by_stress.items()}
+    tables = {stress: build(found, experiment, metric, explained=False) for stress, found in by_stress.items()}
     cells = {stress: {line.method: line.mean for line in table.lines} for stress, table in tables.items()}
     others = [note for note in tables[PLAIN].notes if not note.text.startswith("MISSING")]
     return Stressed(tables[PLAIN], cells, loud_first(_notes(by_stress[PLAIN], experiment, cells), others))

@@ -38,7 +38,7 @@ class Outcome:
     note: str = ""  #: reason for training it again, or for its failure; if busy, the process that trains it now
     warnings: tuple[str, ...] = ()  #: warnings raised in training
     collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
-    plan: Plan | None = None  #: whether and why it was trained in one pass with others; None: there were none
+    plan: Plan | None = None  #: the way in which it was trained with others, and the reason; None: there were no others
 
 
 #: called after each run with (outcome, runs done, all runs), and when a run is left for later because it is busy
@@ -94,7 +94,7 @@ def _wave(
     """Train runs that do not depend on each other."""
     memory, workers = free_memory(), min(workers, len(configs))  # measured once, before the first run takes memory
     divided = groups(configs, workers, device) if batch == "auto" else [(config,) for config in configs]
-    jobs = deque((group, False) for group in divided)  # (runs, whether to wait for the process that trains the run)
+    jobs = deque((group, False) for group in divided)  # (runs, True to wait for the process that trains the run)
     missing = {config.id: config for config in configs}
     plans = alone(configs) if batch == "auto" else {}
     threads = torch.get_num_threads()

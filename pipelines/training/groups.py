@@ -48,7 +48,7 @@ class Plan:
 
     def __str__(self) -> str:
         if self.together:
-            return f"{self.row}, {self.runs} runs in one pass: {self.gain:.1f}x of one by one"
+            return f"{self.row}: {self.runs} runs in one pass, {self.gain:.1f}x as fast as one by one"
         return f"{self.row}: one by one, {self.why or f'a pass of {self.runs} gains only {self.gain:.2f}x'}"
 
 

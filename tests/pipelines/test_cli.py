@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest
 from featcache.errors import ConfigError
+from pipelines.cli import _shared, main
 from pipelines.cli import extract as cli_extract
-from pipelines.cli import main
 from pipelines.config import Feed, Preparation
 from pipelines.data import ahead
 from pipelines.data.ahead import check_ahead
@@ -538,3 +538,16 @@ main()
     assert done.returncode == 0, done.stderr
     assert next(line for line in done.stderr.splitlines() if "sync" in line).startswith("Warning: the file system of ")
     assert ".py:" not in done.stderr
+
+
+def test_a_note_is_on_a_line_of_its_own_next_to_a_progress_bar(capsys):
+    with _shared.progress_bar("train toy", "run") as progress:
+        _shared._bars[0].delay = _shared._bars[0].mininterval = 0
+        progress(1, 3)
+        _shared.note("one of the runs collapsed")
+        progress(3, 3)
+    _shared.note("3 trained")
+    lines = [line.strip() for line in re.split(r"[\r\n]", capsys.readouterr().err)]
+    assert "one of the runs collapsed" in lines
+    assert "3 trained" in lines
+    assert any(line.startswith("train toy: 100%") for line in lines)

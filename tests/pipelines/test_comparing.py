@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -396,7 +397,12 @@ def test_rows_that_cannot_be_compared_are_refused(folder):
     refused("source-only", "RNN", "'RNN'.*'RNA'")
     refused("RNA", "RNA", "itself")
     refused("source-only", "RNA", "'day→nigh'.*'day→night'", shifts=["day->nigh"])
-    refused("source-only", "RNA", "featcache train-head", rows=[row for row in rows if row.row == "RNA"])
+    refused(
+        "source-only",
+        "RNA",
+        "featcache train-head .*--only source-only --only RNA",
+        rows=[row for row in rows if row.row == "RNA"],
+    )
 
 
 @pytest.mark.parametrize("words", [["kitchens"], ["kitchens", "a", "b", "c"], ["a", ""], ["a", "b", "--shift", "x→y"]])
@@ -424,6 +430,19 @@ def test_the_command_compares_rows_of_a_file_and_writes_the_clips(folder):
     assert text.startswith("A: source-only\nB: RNA\n")
     assert "| night_chop_test3 | " in text
     assert len(clips.read_text().splitlines()) == 1 + 5
+
+
+def test_the_command_compares_two_settings_of_a_sweep(folder):
+    for weight, classes in ((0.1, A), (1.0, B)):
+        keep(folder, rna_run(seed=0, method=rna.Params(lambda_g=weight)), classes)
+    (folder / "mine.py").write_text(
+        '"""Mine."""\nfrom heads.methods import rna\nfrom tests.helpers.stores import run\n'
+        'RUNS = [run(row="RNA", method=rna.Params(), target="night")]\n'
+    )
+    rows = "RNA, lambda_g = 0.1", "RNA, lambda_g = 1"
+    code, text = command(folder, folder / "mine.py", *rows, "--grid", "method.lambda_g=0.1,1")
+    assert code == 0, text
+    assert re.search(r"method.lambda_g \| 0.1 \| 1.0 ", text)
 
 
 @pytest.mark.parametrize("named", [None, ("RNA", "source-only")])

@@ -254,7 +254,7 @@ def test_the_plan_names_what_it_does(stores, tmp_path):
     ]
     outcomes = engine.run_all(configs, stores, tmp_path)
     plans = {str(outcome.plan) for outcome in outcomes}
-    assert {plan.partition(":")[0] for plan in plans} == {"RNA, 3 runs in one pass", "X"}
+    assert {plan.partition(",")[0] for plan in plans} == {"RNA: 3 runs in one pass", "X: one by one"}
     assert any(plan.startswith("X: one by one, its rounds ") for plan in plans)
 
 

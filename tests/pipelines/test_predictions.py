@@ -188,4 +188,6 @@ def test_the_table_marks_ensembles(stores, folders):
     with pytest.raises(ConfigError, match="norm/target/rgb"):
         with_ensembles(build(found, of, "norm/target/rgb/verb"), of, stores, folders[0].parent)
     alone = Experiment("toy", "Toy.", (SEEDS[0],))
-    assert with_ensembles(build(found, alone, "top1/verb"), alone, stores, folders[0].parent).lines[0].ensemble is None
+    single = with_ensembles(build(found, alone, "top1/verb"), alone, stores, folders[0].parent)
+    assert single.lines[0].ensemble is None
+    assert "No ensemble" in as_text(single, "markdown")

@@ -335,6 +335,7 @@ def test_the_table_has_numbers_and_changes_seed_by_seed():
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert cells[0] == ["method", "none", "drop=rgb", "change", "noise=2", "change"]
     assert cells[2] == ["source-only", "35.0 ± 5.0", "24.0 ± 4.0", "-11.0 ± 1.0", "37.0 ± 5.0", "+2.0 ± 0.0"]
+    assert not any("interval" in line or "Marked" in line for line in lines)  # this table has neither
 
 
 def test_the_table_as_csv_and_latex():

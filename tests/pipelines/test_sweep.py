@@ -433,7 +433,10 @@ def test_without_optuna_the_extra_is_named(tmp_path, stores, monkeypatch):
 def test_the_plan_counts_what_is_left_and_names_where_its_minutes_come_from(tmp_path, stores):
     made = swept(toy(), {"method.lambda_g": ("0.1", "1")})
     assert plan.unfinished(made, tmp_path) == list(made.by_id.values())
-    known = {kind: plan.Cost(1.0, 0.5, measured=False) for kind in plan.costs(made, stores, tmp_path, "cpu")}
+    timed = []
+    costs = plan.costs(made, stores, tmp_path, "cpu", lambda done, total: timed.append((done, total)))
+    known = {kind: plan.Cost(1.0, 0.5, measured=False) for kind in costs}
+    assert timed == [(1, 2), (2, 2)]
     assert len(known) == 2
     runs = list(made.by_id.values())
     assert plan.seconds(runs, known) == pytest.approx(sum(1 + 0.5 * run.steps for run in runs))

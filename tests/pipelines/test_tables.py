@@ -12,7 +12,7 @@ from pipelines.data.lacking import NO_FEATURES
 from pipelines.experiments import Experiment
 from pipelines.experiments._papers import Printed
 from pipelines.tables.build import build, norms_table, render
-from pipelines.tables.cells import INTERVAL
+from pipelines.tables.cells import INTERVAL, Cell
 from tests.helpers.result_rows import config, experiment, norm_rows, result, rows
 
 
@@ -79,6 +79,11 @@ def test_one_seed_has_no_deviation():
     text = render(rows(toy), toy)
     assert cells(text)["RNA (UDA)"] == ["60.0", "20.0", "40.0", "+5.0"]
     assert "seed 1 only, so without ±" in text
+
+
+def test_a_number_that_rounds_to_zero_has_no_minus():
+    assert Cell({0: -0.04}, (0,)).text(1, "+") == "+0.0"
+    assert Cell({0: -0.06}, (0,)).text(1, "+") == "-0.1"
 
 
 def test_a_missing_cell_is_named_and_not_averaged_over(toy):
