@@ -6,7 +6,7 @@ Shapes: B rows of a batch, T windows of a row (or tokens of one caption), N rows
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Side:
     y: dict[str, Tensor]  #: label -> (B,) int64; {} where hidden: always for a target, always in predict
     domain: Tensor  #: (B,) int64, position in Spec.domains; -1 for a test domain that is not in training
     index: Tensor  #: (B,) int64, row number within the side; addresses banks and pseudo-labels
+    joint: "Joint | None" = field(default=None, repr=False, compare=False)  #: of a batch whose sides share memory
 
     def pool(self, modality: str) -> Tensor:
         """Return the mean over the present windows -> (B, *row_shape); zeros for a row that lacks the modality."""
@@ -40,13 +41,27 @@ class Side:
         return present_BT[:, 0] if present_BT.shape[1] == 1 else present_BT.any(1)
 
 
+@dataclass(frozen=True)
+class Joint:
+    """The features of both sides of a batch, one side after the other in the same memory."""
+
+    x: dict[str, Tensor]  #: modality -> the rows of the source, then those of the target
+    source: dict[str, Tensor]  #: `Side.x` of the source, which are views of these
+    target: dict[str, Tensor]
+
+
 def joined(s: Side, t: Side) -> Side | None:
-    """Return the rows of two sides as one side, without labels; None if modalities or numbers of windows differ."""
+    """Return the rows of two sides as one side, without labels; None if modalities or numbers of windows differ.
+
+    The features are not copied if they are those of a batch whose sides share memory.
+    """
     if any(s.x[m].shape[1:] != t.x[m].shape[1:] if m in t.x else True for m in s.x) or len(s.x) != len(t.x):
         return None
-    x, present = (
-        {m: torch.cat([of_s[m], of_t[m]]) for m in of_s} for of_s, of_t in ((s.x, t.x), (s.present, t.present))
-    )
+    present = {m: torch.cat([s.present[m], t.present[m]]) for m in s.x}
+    if s.joint and s.joint.source is s.x and s.joint.target is t.x:  # else a method has replaced them
+        x = s.joint.x
+    else:
+        x = {m: torch.cat([s.x[m], t.x[m]]) for m in s.x}
     return Side(x, present, {}, torch.cat([s.domain, t.domain]), torch.cat([s.index, t.index]))
 
 
@@ -61,8 +76,8 @@ def mapped(function: Callable[..., Tensor], *sides: Side) -> Side:
 
 
 def stack_sides(sides: Sequence[Side]) -> Side:
-    """Stack the tensors of sides: each gets a dimension in front."""
-    return mapped(lambda *values: torch.stack(values), *sides)
+    """Stack the tensors of sides: each gets a second dimension."""
+    return mapped(lambda *values: torch.stack(values, 1), *sides)
 
 
 @dataclass(frozen=True)

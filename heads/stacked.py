@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn import Parameter
 
 from heads import noise
-from heads.batch import Batch, Side
+from heads.batch import Batch, Joint, Side
 from heads.methods import Method
 
 Tensors = dict[str, Any]  #: name -> tensor, or the same again
@@ -105,19 +105,23 @@ class Stack:
     ) -> dict[str, Tensor]:
         """Return the terms of an objective of all methods, name -> (K,).
 
-        batch: the tensors of its sides have a dimension of K in front, or those of a side that all methods share have
-        none. draws: a generator per method, or a single one from which all draw the same numbers.
+        batch: the tensors of its sides are (B, K, ...), or those of a side that all methods share (B, ...).
+        draws: a generator per method, or a single one from which all draw the same numbers.
         """
         first, params = self.first, self.first.params
         sides = {name: side for name in ("source", "target") if (side := getattr(batch, name)) is not None}
-        tensors = {
-            name: {field.name: getattr(side, field.name) for field in fields(Side)} for name, side in sides.items()
-        }
-        dims = {name: 0 if side.index.dim() == 2 else None for name, side in sides.items()}
+        names = [field.name for field in fields(Side) if field.name != "joint"]
+        tensors: Tensors = {name: {field: getattr(side, field) for field in names} for name, side in sides.items()}
+        dims = {name: 1 if side.index.dim() == 2 else None for name, side in sides.items()}
+        joint = batch.source.joint if batch.source else None
+        if joint and len({*dims.values()}) == 1:  # then x is passed once, and both sides get their parts of it
+            tensors, dims = tensors | {"joint": joint.x}, dims | {"joint": dims["source"]}
+            for name in sides:
+                del tensors[name]["x"]
 
         def one(parameters: Tensors, buffers: Tensors, lambdas: Tensors, rows: Tensors, head: Tensor) -> Any:
             first.params = replace(params, **lambdas)
-            of_one = Batch(**{name: Side(**values) for name, values in rows.items()})
+            of_one = parted(**rows) if "joint" in rows else Batch(**{name: Side(**rows[name]) for name in rows})
             with _drawing(draws, head):
                 return functional_call(first, (parameters, buffers), (of_one, progress, objective))
 
@@ -145,6 +149,14 @@ class Stack:
         for method in self.methods:
             for tensor in (*method.parameters(), *method.buffers()):
                 tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+
+
+def parted(joint: dict[str, Tensor], source: Tensors, target: Tensors) -> Batch:
+    """Return the batch of these features, which both sides share; the other fields of a side are given."""
+    rows = len(source["index"])
+    x_s, x_t = {m: x[:rows] for m, x in joint.items()}, {m: x[rows:] for m, x in joint.items()}
+    both = Joint(joint, x_s, x_t)
+    return Batch(Side(x=x_s, **source, joint=both), Side(x=x_t, **target, joint=both))
 
 
 def _turned(p: Tensor, dims: int) -> Tensor:

@@ -127,7 +127,7 @@ def losses_alone(method: Method, batches: Sequence[Batch], seed: int) -> list[di
 def losses_together(
     methods: Sequence[Method], batches: Sequence[Batch], seeds: Sequence[int]
 ) -> list[dict[str, Tensor]]:
-    """Train methods in one pass, on batches with a dimension of K in front; return the terms (K,) of each step."""
+    """Train methods in one pass, on batches of tensors (B, K, ...); return the terms (K,) of each step."""
     generators = []
     for method, seed in zip(methods, seeds, strict=True):
         begin(method, seed)

@@ -91,7 +91,7 @@ def batch(spec: Spec, sides: Sequence[str] = ("source", "target"), rows: int = 8
 
 
 def together(batches: Sequence[Batch]) -> Batch:
-    """Stack the batches of several runs: each tensor gets a dimension of runs in front."""
+    """Stack the batches of several runs: each tensor gets a second dimension, of runs."""
     sides = {name: [getattr(batch, name) for batch in batches] for name in ("source", "target")}
     return Batch(**{name: stack_sides(of_side) for name, of_side in sides.items() if of_side[0] is not None})
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from heads.batch import Batch
 from heads.methods import dann, mmd, rna
 from heads.nets import adapter
 from pipelines.bench import training
 from pipelines.bench._lines import Line
 from pipelines.config import Feed, RunConfig
-from pipelines.data.draws import Together, draws
+from pipelines.data.draws import Together, draw_batch, draws
 from pipelines.data.opening import Opened, open_run
 from pipelines.training.optimizers import optimizers
 from pipelines.training.together import Pass, Streams
@@ -71,7 +70,7 @@ def steps_together(heads: list[Head], streams: list[Streams], opened: Opened) ->
     passed = Pass(heads)
     while True:
         began = time.process_time()
-        passed.step(Batch(**{side: next(draw) for side, draw in sides.items()}), 0.5, generators)
+        passed.step(draw_batch(sides), 0.5, generators)
         yield time.process_time() - began
 
 
@@ -83,7 +82,7 @@ def steps_alone(config: RunConfig, opened: Opened, stores: Path) -> Iterator[flo
     while True:
         began = time.process_time()
         for _ in range(STEPS):
-            train_step(method, players, Batch(**{side: next(draw) for side, draw in sides.items()}), 0.5)
+            train_step(method, players, draw_batch(sides), 0.5)
         yield (time.process_time() - began) / STEPS
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, dropout
 from torch.nn.utils import clip_grad_norm_
 
 from heads import noise
-from heads.batch import Batch, Side, members
+from heads.batch import Side, members
 from heads.grl import reverse
 from heads.losses.norms import Norms, mean_norms, relative_norm
 from heads.methods import dann, rna
@@ -27,7 +27,7 @@ from heads.nets import Net, adapter
 from pipelines.bench import training
 from pipelines.bench._lines import Line, alternate
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.data.draws import draws
+from pipelines.data.draws import draw_batch, draws
 from pipelines.data.opening import Opened, open_run
 from pipelines.training.optimizers import optimizers, update
 from pipelines.training.runs import build
@@ -55,7 +55,7 @@ def steps(config: RunConfig, opened: Opened, update: Callable[..., None]) -> Cal
     torch.manual_seed(0)
     method = build(config, opened.spec).train()
     pairs = optimizers(method, method.players()["all"], config)
-    batch = Batch(**{side: next(draw) for side, draw in draws(config, opened.sides).items()})
+    batch = draw_batch(draws(config, opened.sides))
 
     def turn(_: int) -> None:
         for k in range(STEPS):

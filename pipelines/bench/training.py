@@ -10,12 +10,11 @@ import torch
 
 from featcache.manifest import Clip, Manifest
 from featcache.store import StoreWriter
-from heads.batch import Batch
 from heads.methods import rna, source_only
 from heads.nets import adapter
 from pipelines.bench._lines import Line, alternate
 from pipelines.config import Feed, Optim, RunConfig
-from pipelines.data.draws import draws
+from pipelines.data.draws import draw_batch, draws
 from pipelines.data.opening import Opened, open_run
 from pipelines.training.optimizers import optimizers, update
 from pipelines.training.outputs import scores
@@ -125,7 +124,7 @@ def bare(config: RunConfig, opened: Opened) -> None:
     torch.manual_seed(0)
     method = build(config, opened.spec).train()
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
-    batch = Batch(**{side: next(draw) for side, draw in draws(config, opened.sides).items()})
+    batch = draw_batch(draws(config, opened.sides))
     for step in range(config.steps):
         for who, terms in method.rounds(batch, step / config.steps):
             method.zero_grad()

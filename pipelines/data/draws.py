@@ -12,13 +12,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from heads.batch import Batch, Side, mapped, stack_sides
+from heads.batch import Batch, Joint, Side, mapped, stack_sides
 from pipelines.config import RunConfig, parse_draw
-from pipelines.data.gathering import NO_VIEWS, Buffers, Chosen, Views
+from pipelines.data.gathering import NO_VIEWS, Buffers, Chosen, Part, Views, adjacent
 from pipelines.data.rows import Rows
 from pipelines.data.seeds import generator
 
@@ -26,9 +28,25 @@ GROUP = 4  # number of blocks that are shuffled together
 
 
 def draws(config: RunConfig, sides: dict[str, Rows]) -> dict[str, "Draw"]:
-    """Return the endless iterators of a run, one per side of a batch. They reuse their memory."""
-    sizes = dict(zip(("source", "target"), config.batch, strict=True))
-    return {side: Draw(sides[side], sizes[side], config.seed, side, Buffers()) for side in sizes if side in sides}
+    """Return the endless iterators of a run, one per side of a batch. They reuse their memory, and share it."""
+    sizes = {side: n for side, n in zip(("source", "target"), config.batch, strict=True) if side in sides}
+    whole, total = Buffers(), sum(sizes.values())
+    begins = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+    return {
+        side: Draw(sides[side], n, config.seed, side, Part(whole, begins[side], n, total)) for side, n in sizes.items()
+    }
+
+
+def draw_batch(draws: Mapping[str, Iterator[Side]]) -> Batch:
+    """Return the next batch. Its sides are `joint` if their features follow each other in memory."""
+    sides = {side: next(draw) for side, draw in draws.items()}
+    if sides.keys() == {"source", "target"} and sides["source"].x.keys() == sides["target"].x.keys():
+        s, t = sides["source"], sides["target"]
+        x = {m: both for m in s.x if (both := adjacent(s.x[m], t.x[m])) is not None}
+        if len(x) == len(s.x):
+            joint = Joint(x, s.x, t.x)
+            sides = {"source": replace(s, joint=joint), "target": replace(t, joint=joint)}
+    return Batch(**sides)
 
 
 @contextmanager
@@ -38,15 +56,11 @@ def batches(draws: Mapping[str, Iterator[Side]], count: int, *, prefetch: bool =
     The thread draws exactly `count` batches, so later draws (from new pools, say) do not depend on it. Its errors are
     raised when the next batch is taken. The thread ends when the context is left, also by an error.
     """
-
-    def draw() -> Batch:
-        return Batch(**{side: next(draw) for side, draw in draws.items()})
-
     if not prefetch:
-        yield (draw() for _ in range(count))
+        yield (draw_batch(draws) for _ in range(count))
         return
     with ThreadPoolExecutor(1, "prefetch") as thread:
-        yield _ahead(thread, draw, count)
+        yield _ahead(thread, partial(draw_batch, draws), count)
 
 
 def _ahead(thread: ThreadPoolExecutor, draw: Callable[[], Batch], count: int) -> Iterator[Batch]:
@@ -204,24 +218,30 @@ class Picks:
         return [self.index, *windows, *self.views.values(), *(self.captions.tensors() if self.captions else ())]
 
 
-def concatenated(picks: Sequence[Picks]) -> Picks:
-    """Return the rows of several draws of one table as those of one side; windows (K,) are those of all rows."""
+def interleaved(picks: Sequence[Picks]) -> Picks:
+    """Return the rows of several draws of one table as those of one side: the first of each, then the second, ...
+
+    Windows (K,) are those of all rows.
+    """
     first = picks[0]
     windows = dict(first.windows)
     for m, chosen in first.windows.items():
         if isinstance(chosen, Tensor) and chosen.dim() > 1:
-            windows[m] = torch.cat([w for each in picks if isinstance(w := each.windows[m], Tensor)])
-    views = {m: torch.cat([each.views[m] for each in picks]) for m in first.views}
+            windows[m] = _interleave([w for each in picks if isinstance(w := each.windows[m], Tensor)])
+    views = {m: _interleave([each.views[m] for each in picks]) for m in first.views}
     captions = [each.captions for each in picks if each.captions]
-    return Picks(
-        torch.cat([each.index for each in picks]), windows, views, concatenated(captions) if captions else None
-    )
+    index = _interleave([each.index for each in picks])
+    return Picks(index, windows, views, interleaved(captions) if captions else None)
+
+
+def _interleave(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors, 1).flatten(0, 1)
 
 
 class Together:
-    """The draws of one side by several runs: its sides have a dimension of runs in front.
+    """The draws of one side by K runs: the tensors of its sides are (B, K, ...).
 
-    They have none if all runs draw the same rows. Runs that share a table gather their rows at once.
+    They are (B, ...) if all runs draw the same rows. Runs that share a table gather their rows at once.
     """
 
     def __init__(self, draws: Sequence[Draw]) -> None:
@@ -237,7 +257,7 @@ class Together:
         picks = [draw.picks() for draw in self.draws]
         if all(all(map(torch.equal, each.tensors(), picks[0].tensors())) for each in picks[1:]):
             return first.gather(picks[0])
-        return mapped(lambda value: value.unflatten(0, (len(picks), -1)), first.gather(concatenated(picks)))
+        return mapped(lambda value: value.unflatten(0, (-1, len(picks))), first.gather(interleaved(picks)))
 
 
 class _Pool:

@@ -82,7 +82,36 @@ class Buffers:
 
     def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return uninitialised memory; the same memory comes again after TURNS turns."""
-        key = (name, self.turn % TURNS, shape, dtype)
+        return self.of_turn(self.turn, name, shape, dtype, device)
+
+    def of_turn(self, turn: int, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return the memory of this turn."""
+        key = (name, turn % TURNS, shape, dtype)
         if key not in self._memory:
             self._memory[key] = torch.empty(shape, dtype=dtype, device=device)
         return self._memory[key]
+
+
+class Part(Buffers):
+    """The buffers of one side of a batch: rows [begin, begin + size) of memory for `total` rows, which sides share."""
+
+    def __init__(self, whole: Buffers, begin: int, size: int, total: int) -> None:
+        super().__init__()
+        self.whole, self.begin, self.size, self.total = whole, begin, size, total
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return uninitialised memory; a row of the batch has one or more rows of it: windows, or rows of heads."""
+        each, rest = divmod(shape[0], self.size)
+        if rest:
+            return super().get(name, shape, dtype, device)
+        whole = self.whole.of_turn(self.turn, name, (self.total * each, *shape[1:]), dtype, device)
+        return whole[self.begin * each : self.begin * each + shape[0]]
+
+
+def adjacent(s: Tensor, t: Tensor) -> Tensor | None:
+    """Return the rows of both tensors as one tensor if those of t follow those of s in the same memory; else None."""
+    alike = s.shape[1:] == t.shape[1:] and s.dtype == t.dtype and s.is_contiguous() and t.is_contiguous()
+    same = alike and s.untyped_storage().data_ptr() == t.untyped_storage().data_ptr()
+    if not same or s.data_ptr() + s.nbytes != t.data_ptr():
+        return None
+    return s.as_strided((len(s) + len(t), *s.shape[1:]), s.stride())

@@ -18,7 +18,7 @@ from heads.batch import Batch, mapped
 from heads.methods import Method
 from heads.stacked import Stack
 from pipelines.config import Optim, RunConfig
-from pipelines.data.draws import Draw, Together, batches, draws
+from pipelines.data.draws import Draw, Together, batches, draw_batch, draws
 from pipelines.training.optimizers import optimizers, update_each
 from pipelines.training.train import Head, Log, epochs, log_of, train_step, use
 
@@ -107,10 +107,10 @@ class Pass:
 
 
 def _of_head(batch: Batch, k: int) -> Batch:
-    """Return the batch of a head, from one whose sides have a dimension of heads in front, or none if all share it."""
+    """Return the batch of a head, from one whose sides are (B, K, ...), or (B, ...) if all share them."""
     sides = {name: side for name in ("source", "target") if (side := getattr(batch, name)) is not None}
     return Batch(
-        **{name: mapped(lambda v: v[k], side) if side.index.dim() == 2 else side for name, side in sides.items()}
+        **{name: mapped(lambda v: v[:, k], side) if side.index.dim() == 2 else side for name, side in sides.items()}
     )
 
 
@@ -220,9 +220,9 @@ def gain(heads: Sequence[Head], streams: Sequence[Streams]) -> float:
         for _ in range(ROUNDS + 1):
             began = _clock(heads[0].opened.device)
             for _ in range(SINGLE_STEPS):
-                train_step(alone, players, Batch(**{side: next(draw) for side, draw in own.items()}), progress)
+                train_step(alone, players, draw_batch(own), progress)
             between = _clock(heads[0].opened.device)
-            passes.step(Batch(**{side: next(draw) for side, draw in shared.items()}), progress, generators)
+            passes.step(draw_batch(shared), progress, generators)
             seconds[True].append(_clock(heads[0].opened.device) - between)
             seconds[False].append((between - began) / SINGLE_STEPS)
     return len(heads) * min(seconds[False][1:]) / min(seconds[True][1:])

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import ConfigError, StoreError
+from heads.batch import joined
 from heads.methods import rna
-from pipelines.config import Feed
+from pipelines.config import Feed, Preparation
 from pipelines.data import sharing
-from pipelines.data.draws import Draw, batches, draws
+from pipelines.data.draws import Draw, batches, draw_batch, draws
 from pipelines.data.gathering import TURNS, Buffers, centres, mean
 from pipelines.data.opening import open_run
 from pipelines.data.rows import Rows
@@ -518,3 +519,36 @@ def test_half_precision_stores_give_single_precision(tmp_path):
     assert opened.sides["source"].x["rgb"].dtype == torch.float32
     assert opened.stores["rgb"].features.dtype == np.float32
     assert dataclasses.is_dataclass(opened.spec)
+
+
+# ------------------------------------------------------------------------------------------------- both sides at once
+
+
+@pytest.mark.parametrize(
+    ("train", "batch"), [("all", (3, 2)), ("random:2", (3, 2)), ("mean", (3, 2)), ("random:1", (2, 4))]
+)
+def test_both_sides_of_a_batch_follow_each_other_in_memory(stores, train, batch):
+    config = adapting(feeds={"rgb": Feed("hog", train=train, test="all")}, batch=batch)
+    sides = draws(config, open_run(config, stores).sides)
+    for _ in range(2 * TURNS + 1):
+        drawn = draw_batch(sides)
+        s, t = drawn.both()
+        both = joined(s, t)
+        assert both.x["rgb"].data_ptr() == s.x["rgb"].data_ptr()
+        assert torch.equal(both.x["rgb"], torch.cat([s.x["rgb"], t.x["rgb"]]))
+        assert torch.equal(both.present["rgb"], torch.cat([s.present["rgb"], t.present["rgb"]]))
+        moved = dataclasses.replace(t, x={"rgb": t.x["rgb"] + 1})  # as a method may
+        assert torch.equal(joined(s, moved).x["rgb"], torch.cat([s.x["rgb"], t.x["rgb"] + 1]))
+
+
+def test_sides_of_other_memory_are_joined_by_a_copy(stores):
+    feeds = {"rgb": Feed("hog", train="all"), "flow": Feed("hof", seen_by="source test")}
+    config = adapting(feeds=feeds)
+    drawn = draw_batch(draws(config, open_run(config, stores).sides))
+    assert drawn.source.joint is None  # the target lacks a modality
+    assert joined(*drawn.both()) is None
+    config = adapting(preparation=Preparation(units="source"))
+    opened = open_run(config, stores)
+    opened.measure()
+    s, t = draw_batch(draws(config, opened.sides)).both()
+    assert torch.equal(joined(s, t).x["rgb"], torch.cat([s.x["rgb"], t.x["rgb"]]))
