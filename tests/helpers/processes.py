@@ -50,7 +50,17 @@ def stopped(process, how):
 
 
 def children(pid):
-    """The processes that a process has started, without Python's tracker of resources, which ends a little later."""
+    """The worker processes of a command: its children, or those of the server that forks them on Linux."""
+    return [
+        worker
+        for child, arguments in _started_by(pid)
+        if b"resource_tracker" not in arguments  # which ends a little later
+        for worker in ([each for each, _ in _started_by(child)] if b"forkserver" in arguments else [child])
+    ]
+
+
+def _started_by(pid):
+    """Process -> its arguments, of all that a process has started."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -58,8 +68,8 @@ def children(pid):
             arguments = (stat.parent / "cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
-        if parent == pid and b"resource_tracker" not in arguments:
-            found.append(int(stat.parent.name))
+        if parent == pid:
+            found.append((int(stat.parent.name), arguments))
     return found
 
 
