@@ -96,7 +96,7 @@ def _wave(
     divided = groups(configs, workers, device) if batch == "auto" else [(config,) for config in configs]
     jobs = deque((group, False) for group in divided)  # (runs, True to wait for the process that trains the run)
     missing = {config.id: config for config in configs}
-    plans = alone(configs) if batch == "auto" else {}
+    plans = alone(divided) if batch == "auto" else {}
     threads = torch.get_num_threads()
     job = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers)
     try:
@@ -111,7 +111,7 @@ def _wave(
                         jobs.append(((outcome.config,), True))
                     else:
                         del missing[outcome.config.id]
-                    done(replace(outcome, plan=plans.get(outcome.config.id)))
+                    done(replace(outcome, plan=None if outcome.status == "kept" else plans.get(outcome.config.id)))
                 ids = {outcome.config.id for outcome in outcomes}
                 jobs.extend(((config,), False) for config in group if config.id not in ids)
     except BrokenProcessPool:

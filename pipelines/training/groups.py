@@ -52,6 +52,10 @@ class Plan:
         return f"{self.row}: one by one, {self.why or f'a pass of {self.runs} gains only {self.gain:.2f}x'}"
 
 
+FEW = Plan("rows of few runs that differ only in numbers", 0, why="a pass of so few would hardly gain")
+STREAMING = "each of its runs reads its own blocks of features that are larger than memory"
+
+
 @dataclass(frozen=True)
 class Claimed:
     """A run that this process is about to train."""
@@ -93,14 +97,13 @@ def obstacle(config: RunConfig) -> str:
     return why_not(method_class(config)) or ("" if config.steps else "they have no steps")
 
 
-def alone(configs: Sequence[RunConfig]) -> dict[str, Plan]:
-    """Return run id -> plan of the runs that could be one group, but cannot be trained in one pass."""
+def alone(divided: Sequence[Sequence[RunConfig]]) -> dict[str, Plan]:
+    """Return run id -> plan of the runs that `groups` leaves by themselves, although they are like others."""
     alike: dict[str, list[RunConfig]] = {}
-    for config in configs:
-        if config.steps and obstacle(config):
-            alike.setdefault(_key(config), []).append(config)
+    for config in (group[0] for group in divided if len(group) == 1 and group[0].steps):
+        alike.setdefault(_key(config), []).append(config)
     return {
-        config.id: Plan(_row(members), len(members), why=obstacle(config))
+        config.id: Plan(_row(members), len(members), why=obstacle(config)) if obstacle(config) else FEW
         for members in alike.values()
         for config in members
         if len(members) > 1
@@ -137,7 +140,11 @@ def train_together(
     """
     results, plans = dict[str, str | Exception](), dict[str, Plan]()
     with ExitStack() as held:
-        waiting = _of_one_form(list(_claim(configs, stores, runs, device, memory, workers, held)))
+        claimed_runs = list(_claim(configs, stores, runs, device, memory, workers, held))
+        if any(run.opened.features.tier == "streaming" for run in claimed_runs):
+            plan = Plan(_row(configs), len(configs), why=STREAMING)
+            return results, {config.id: plan for config in configs}
+        waiting = _of_one_form(claimed_runs)
         while waiting:
             members = waiting.pop()
             row, heads = _row([m.run.config for m in members]), [m.head for m in members]
@@ -174,8 +181,6 @@ def _claim(
             if key not in opened:
                 opened[key] = open_run(config, stores, device, memory=memory, workers=sharing)
                 held.callback(opened[key].features.close)
-            if opened[key].features.tier == "streaming":
-                continue  # each run reads its own blocks ahead
             read = fingerprints(opened[key], runs, config)
             remove_abandoned(folder)
             if out_of_date(folder, read):

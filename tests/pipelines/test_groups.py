@@ -256,6 +256,21 @@ def test_the_plan_names_what_it_does(stores, tmp_path):
     plans = {str(outcome.plan) for outcome in outcomes}
     assert {plan.partition(",")[0] for plan in plans} == {"RNA: 3 runs in one pass", "X: one by one"}
     assert any(plan.startswith("X: one by one, its rounds ") for plan in plans)
+    assert {outcome.plan for outcome in engine.run_all(configs, stores, tmp_path)} == {None}  # nothing is left to train
+
+
+def test_the_plan_names_rows_of_few_runs_once(stores, tmp_path):
+    configs = [run(seed=k, row=row, steps=steps) for row, steps in (("A", 2), ("B", 3)) for k in (0, 1)]
+    assert {outcome.plan for outcome in engine.run_all(configs, stores, tmp_path)} == {groups.FEW}
+    assert [outcome.plan for outcome in engine.run_all(configs[:1], stores, tmp_path / "single")] == [None]
+
+
+def test_runs_on_features_larger_than_memory_are_trained_one_by_one(stores, tmp_path):
+    configs = [run(seed=k) for k in range(3)]
+    results, plans = groups.train_together(configs, stores, tmp_path, "cpu", 1, 1)
+    assert results == {}
+    assert {plan.why for plan in plans.values()} == {groups.STREAMING}
+    assert {outcome.status for outcome in engine.run_all(configs, stores, tmp_path)} == {"trained"}
 
 
 def test_finished_and_busy_runs_of_a_group_are_left_out(stores, tmp_path):
