@@ -49,13 +49,29 @@ def job(
     """
     settings, rows, texts = as_words(set), several(only), as_words(grid)
     numbers = listed(seeds)
-    loaded, name, home = loaded(experiment)
+    given, name, home = loaded(experiment)
     stores, runs = Path(home if stores is None else stores), Path(runs)
     typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [numbers] if numbers else [], "only": rows}
     words = [f"--{option} {quote(str(v))}" for option, values in typed.items() for v in values if str(v) != option]
     words += [f"--grid {quote(text)}" for text in texts]
-    changed = replace(loaded.changed(settings, numbers, rows), arguments=" ".join([name, *words]))
+    changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]))
     return Job(experiments.swept(changed, experiments.parse_grid(texts)) if texts else changed, stores, runs)
+
+
+def experiment(
+    experiment: Chosen,
+    *,
+    set: Words = (),
+    seeds: Seeds | None = None,
+    only: str | Iterable[str] = (),
+    grid: Words = (),
+) -> Experiment:
+    """Return an experiment, changed as by the options of the same names: a name, a file, a folder of stores, or runs.
+
+    `pipelines.train` and the other functions take it in place of a name. Its `runs` are configurations (`RunConfig`).
+    """
+    chosen = job(experiment, set=set, seeds=seeds, only=only, grid=grid).experiment
+    return replace(chosen, arguments=chosen.arguments.strip())
 
 
 def jobs(

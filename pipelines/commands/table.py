@@ -9,8 +9,8 @@ from featcache.files import write_file
 from featcache.wording import first, nearest
 from pipelines import experiments
 from pipelines.commands.jobs import Chosen, Seeds, job, loaded
-from pipelines.evaluation import results
 from pipelines.evaluation.engine import RESULTS, STRESS
+from pipelines.evaluation.results import Results, read
 from pipelines.experiments import Experiment
 from pipelines.settings import Words
 from pipelines.tables import choosing, comparing, sides, slices
@@ -58,14 +58,23 @@ def table(
         raise ConfigError(f"no table by {by!r}; choose from {', '.join(SLICES)}")
     made = job(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)
     if stress:
-        return stressed(results.read(made.runs / STRESS, stressed=True), made.experiment, metric)
-    rows = results.read(made.results)
+        return stressed(read(made.runs / STRESS, stressed=True), made.experiment, metric)
+    rows = read(made.results)
     if by:
         return (slices.by_class if by == "class" else slices.by_domain)(rows, made.experiment, metric)
     if metric == "norms":
         return norms(rows, made.experiment)
     plain = build(rows, made.experiment, metric)
     return with_ensembles(plain, made.experiment, made.stores, made.runs) if ensemble else plain
+
+
+def results(runs: PathLike = "runs", *, stressed: bool = False) -> Results:
+    """Return all results of a folder of runs: `frame()` has a line per run and metric, with the fields of `Result`.
+
+    stressed: those on changed features (`pipelines.evaluate(..., drop=...)`) instead.
+    Raises ConfigError if there are none. Warns if lines of the file are damaged.
+    """
+    return read(Path(runs) / (STRESS if stressed else RESULTS), stressed=stressed)
 
 
 def choose(experiment: Chosen, runs: PathLike = "runs", *, metric: str | None = None) -> Choices:
@@ -75,7 +84,7 @@ def choose(experiment: Chosen, runs: PathLike = "runs", *, metric: str | None = 
     metric: in per cent, to compare by (default: that of the experiment).
     Raises ConfigError if no row has two settings with results.
     """
-    rows, chosen = results.read(Path(runs) / RESULTS), loaded(experiment)[0]
+    rows, chosen = read(Path(runs) / RESULTS), loaded(experiment)[0]
     return choosing.table(rows, choosing.evaluated(chosen, rows, Path(runs)), metric)
 
 
@@ -102,7 +111,7 @@ def compare(
     """
     if len(names) == 3:
         of = job(names[0], stores, runs, set=set, seeds=seeds, grid=grid)
-        home, rows = of.stores, results.read(of.results)
+        home, rows = of.stores, read(of.results)
         two = sides.of_rows(of.experiment, str(names[1]), str(names[2]), rows, of.runs, several(shift))
     else:
         if len(names) != 2 or not all(isinstance(name, Experiment) or str(name) for name in names):
