@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import Any
 
+from featcache import plugins as plugins  # finds plug-ins wherever a later import names one
+
 __version__ = "0.1.0"
 __all__ = ["Clip", "FeatureStore", "Manifest"]
 

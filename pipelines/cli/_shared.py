@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache import plugins
 from featcache.errors import FeatcacheError
 from featcache.files import FULL
 from featcache.machine import cores
@@ -97,6 +98,28 @@ class Commands(click.Group):
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
             advice = f"; {RESUME}" if resumes else WAY_OUT.get(error.errno, "")
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
+
+
+def plugins_option() -> click.Option:
+    """Return the option --plugins, which every command has: its folders count until the command ends."""
+
+    def plug_in(context: click.Context, option: click.Parameter, folders: tuple[Path, ...]) -> None:
+        try:
+            context.with_resource(plugins.added(folders))
+        except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`
+            raise click.ClickException(str(error)) from error
+
+    return click.Option(
+        ["--plugins"],
+        type=PATH,
+        multiple=True,
+        metavar="FOLDER",
+        expose_value=False,
+        is_eager=True,
+        callback=plug_in,
+        help="Folder with methods, nets, extractors, builders, bridges or experiments of your own; may be repeated. "
+        f"Plug-ins are programs that run with your rights: use only those that you trust.  [env: {plugins.VARIABLE}]",
+    )
 
 
 def _last_words(stop: Stopped) -> None:
@@ -265,6 +288,7 @@ def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seed
         is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
         stores = Path(experiment).parent if is_folder else Path("stores")
     typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
+    typed["plugins"] = plugins.folders()
     words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
     return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs)
 
