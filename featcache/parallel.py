@@ -28,6 +28,7 @@ REACH = (
     "functions; with one worker no job is sent"
 )
 LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
+SERVER_GONE = 255  #: exit code of a process whose server ended before it could tell the code
 
 _imports: list[str] = []
 
@@ -153,6 +154,8 @@ def _end(process: BaseProcess, began: bool) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"a worker process was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+    if code == SERVER_GONE and sys.platform == "linux":
+        return "the server that starts worker processes was killed (out of memory?)"
     if code and not began:
         script = getattr(sys.modules["__main__"], "__file__", None) or "the calling script"
         return (
