@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.plugins._places import REGISTRIES, Plugin, add, described, folders, installed, of, split, take
+from featcache.plugins._places import REGISTRIES, VARIABLE, Plugin, add, folders, installed, names_of, of, split, take
 
 texts: dict[str, tuple[Path, bytes]] = {}  #: module -> a folder's file that was imported, and its text
 
@@ -56,6 +56,11 @@ class _OfPackage:
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Import the module by its own name; ConfigError with the line of an error."""
         self.name = spec.name
+        if ":" in self.plugin.module:
+            module_only = self.plugin.module.partition(":")[0]
+            raise ConfigError(
+                f"{self.place}: an entry point must name a module; write {spec.name.rpartition('.')[2]} = {module_only}"
+            )
         try:
             module = importlib.import_module(self.plugin.module)
         except (Exception, SystemExit) as error:
@@ -66,6 +71,8 @@ class _OfPackage:
     def exec_module(self, module: ModuleType) -> None:
         """Leave the module as it is."""
         module.__spec__ = self.own
+        if len(names := names_of(self.plugin.module)) > 1:
+            raise ConfigError(f"{self.place} has several entries, {' and '.join(names)}; write a module for each")
         _check_contents(module, self.name, self.place)
 
 
@@ -86,7 +93,7 @@ def file_of(module: str) -> Path | None:
 @contextmanager
 def added(folders: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
     """Add folders of plug-ins inside the block only; another block imports their files again."""
-    before = described()
+    before = os.environ.get(VARIABLE)
     try:
         add(*folders)
         yield

@@ -51,12 +51,13 @@ def add(*folders: str | os.PathLike[str]) -> None:
         if os.pathsep in str(path):
             raise ConfigError(f"plug-ins: the path {path} has a {os.pathsep!r}, which separates folders; rename it")
         _folders(str(path))
-        os.environ[VARIABLE] = os.pathsep.join(filter(None, [described(), str(path)]))
+        os.environ[VARIABLE] = os.pathsep.join(filter(None, [os.environ.get(VARIABLE), str(path)]))
 
 
 def described() -> str | None:
-    """Return the text that another process needs to find the same plug-ins; None if there are none."""
-    return os.environ.get(VARIABLE)
+    """Return the text that another process, in any folder, needs to find the same plug-ins; None if there are none."""
+    text = os.environ.get(VARIABLE)
+    return os.pathsep.join(str(Path(part).resolve()) for part in text.split(os.pathsep) if part) if text else None
 
 
 def take(description: str | None) -> None:
@@ -68,7 +69,7 @@ def take(description: str | None) -> None:
 
 def folders() -> tuple[Path, ...]:
     """Return the folders of plug-ins; ConfigError if one holds none."""
-    return _folders(described() or "")
+    return _folders(os.environ.get(VARIABLE, ""))
 
 
 def of(kind: str) -> dict[str, Plugin]:
@@ -104,6 +105,16 @@ def canonical(module: str) -> str:
     return module
 
 
+def names_of(module: str) -> list[str]:
+    """Return the names of a package's module in the registries of classes; it must have one."""
+    return [
+        name
+        for kind, entries in _packages().items()
+        for name, plugin in entries
+        if plugin.module == module and REGISTRIES[kind].base
+    ]
+
+
 def installed() -> set[str]:
     """Return the packages that have entry points, by the first part of the names of their modules."""
     return {plugin.module.partition(".")[0] for entries in _packages().values() for _, plugin in entries}
@@ -121,7 +132,7 @@ def _check(folder: Path) -> None:
     """Raise ConfigError, with the fix, unless a folder holds plug-ins, each in its sub-folder."""
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
-        raise ConfigError(f"plug-ins: {folder} {problem}; name a folder that holds {FORM}")
+        raise ConfigError(f"plug-ins: {folder} {problem}; name a folder of {FORM} with --plugins or {VARIABLE}")
     for name, kind in MISNAMED.items():
         if list((folder / name).glob("*.py")):
             raise ConfigError(f"plug-ins: {folder / name} must have the name {kind}; rename the folder")
@@ -166,19 +177,13 @@ def _files(folder: Path) -> list[Path]:
 
 @cache
 def _packages() -> dict[str, list[tuple[str, Plugin]]]:
-    """Return registry -> (name, plug-in) of all installed packages; ConfigError for an entry point of another form."""
+    """Return registry -> (name, plug-in) of all installed packages; `_imports` checks them."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[tuple[str, Plugin]]] = {}
-    modules: dict[str, str] = {}
     points = entry_points()
-    for kind, registry in REGISTRIES.items():
+    for kind in REGISTRIES:
         for point in points.select(group=f"{GROUP}.{kind}"):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
-            name, place = point.name.replace("-", "_"), f"{origin}: the entry point {point.name} = {point.value}"
-            if point.attr or not name.isidentifier() or name.startswith("_"):
-                raise ConfigError(f"{place} of {GROUP}.{kind} must be NAME = MODULE, such as fog = mypackage.fog")
-            if registry.base and modules.setdefault(point.module, place) != place:
-                raise ConfigError(f"{place}, and {modules[point.module]}: use a module for each")
-            found.setdefault(kind, []).append((name, Plugin(origin, module=point.module)))
+            found.setdefault(kind, []).append((point.name.replace("-", "_"), Plugin(origin, module=point.value)))
     return found

@@ -233,8 +233,8 @@ ENTRIES = {
     "no such module": ("mine = fog.gone", "fog.gone of fog 1.2.*No module named 'fog.gone'"),
     "error": ("mine = fog.bad", "fog.bad of fog 1.2 line 1: NameError"),
     "no method": ("mine = fog", "fog of fog 1.2 has no Params and no METHOD"),
-    "an attribute": ("mine = fog:thick", "fog 1.2: the entry point mine = fog:thick of featcache.methods must be"),
-    "twice": ("mine = fog.thick\nyours = fog.thick", "mine = fog.thick.*yours = fog.thick|yours.*mine"),
+    "an attribute": ("mine = fog:thick", "fog:thick of fog 1.2.*write mine = fog$"),
+    "twice": ("mine = fog.thick\nyours = fog.thick", "fog.thick of fog 1.2 has several entries, mine and yours"),
 }
 
 
