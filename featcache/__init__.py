@@ -9,6 +9,8 @@ Heads are trained and evaluated by the functions of `pipelines`. Mistakes are er
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from featcache import plugins as plugins  # finds plug-ins wherever a later import names one
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -33,6 +33,10 @@ class ArgumentsError(ConfigError):
     """Arguments that exclude each other, or lack another one."""
 
 
+class NoEntryError(ConfigError):
+    """A name that a registry does not have: it is mistyped, or that of a plug-in that was not named."""
+
+
 class BusyError(FeatcacheError):
     """Something that another process is making now; the message names that process."""
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import __version__, bridges
+from featcache import __version__, bridges, plugins
 from featcache.arguments import Pairs, PathLike, manifest_of, pairs, paths
 from featcache.bridges import ID_NAMES, External, Times
 from featcache.columns import features_of
@@ -276,6 +276,7 @@ def _from_files(
             raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
     _check_names(wanted)
     digests = {path: _digest(path) for path in files}
+    code = plugins.digests(bridges.load(format).__name__)
     sources = []
     for key, name in wanted.items():
         tables = parts[key]
@@ -291,6 +292,7 @@ def _from_files(
             "weights_sha256": "external",
             "external": {"format": format, "key": key, "files": entries},
             "plan": "external",
+            **({"plugin": code} if code else {}),
         }
         lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
         sources.append(Source(key, table, recipe, 1, report, lacking, files))

@@ -1,7 +1,7 @@
 """Folders that are registries: each file of `extractors`, `builders`, `bridges`, `methods`, ... is one entry.
 
 The file's name is the entry's name. Files that start with an underscore are helpers. A package is given as a module or
-by its dotted name.
+by its dotted name. Plug-ins (`featcache.plugins`) are entries, too.
 
 >>> from featcache import builders
 >>> "kitchens" in names(builders)
@@ -10,23 +10,47 @@ True
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from types import ModuleType
 
+from featcache import plugins
+from featcache.errors import NoEntryError
 from featcache.wording import unknown
 
 
 def names(package: ModuleType | str) -> list[str]:
-    """The names of the entries, sorted."""
+    """The names of the entries, sorted; ConfigError if a plug-in has the name of another file."""
     folder = importlib.import_module(package) if isinstance(package, str) else package
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_"))
+    shipped = {module.name for module in pkgutil.iter_modules(folder.__path__)}
+    added = plugins.of(kind := _kind(folder))
+    if twice := sorted(shipped & added.keys()):
+        raise plugins.clash(kind, twice[0], f"{folder.__path__[0]}/{twice[0]}.py", added[twice[0]].origin)
+    return sorted(name for name in (*shipped, *added) if not name.startswith("_"))
 
 
 def load(package: ModuleType | str, name: str, noun: str) -> ModuleType:
-    """Import the entry of that name; ConfigError with the nearest name and all names when there is none.
+    """Import the entry of that name; NoEntryError with the nearest name and all names when there is none.
 
     noun: the word for an entry in the message, such as "method".
     """
     dotted = package if isinstance(package, str) else package.__name__
     if name not in names(package):
-        raise unknown(noun, name, names(package))
+        raise no_entry(noun, name, names(package))
+    plugins.forget_others()
     return importlib.import_module(f"{dotted}.{name}")
+
+
+def no_entry(noun: str, name: str, choices: Iterable[str]) -> NoEntryError:
+    """Make the error of a name that is not among the names of a registry."""
+    return NoEntryError(f"{unknown(noun, name, choices)}; --plugins FOLDER adds files of your own")
+
+
+def origin(package: ModuleType | str, name: str) -> str:
+    """The place of an entry: "featcache", the file of a plug-in, or the package that it belongs to and its version."""
+    plugin = plugins.of(_kind(package)).get(name)
+    return plugin.origin if plugin else "featcache"
+
+
+def _kind(package: ModuleType | str) -> str:
+    dotted = package if isinstance(package, str) else package.__name__
+    return dotted.rpartition(".")[2]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any, Union, get_args, get_origin
 
+from featcache import plugins
 from featcache.arguments import several
 from featcache.errors import ConfigError
 from featcache.schema import Named, check_key, earlier, from_json, hints_of, join, registry_of, spelled, verify
@@ -124,7 +125,7 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def name_of(params: Any) -> str:
     """Return the name of the file that a Params comes from: heads.methods.rna.Params(...) -> "rna"."""
-    return type(params).__module__.rpartition(".")[2]
+    return plugins.canonical(type(params).__module__).rpartition(".")[2]
 
 
 def _attempt_text(text: str, kind: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from featcache import plugins
 from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.files import FULL
 from featcache.machine import cores
@@ -99,6 +100,28 @@ class Commands(click.Group):
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
             advice = f"; {RESUME}" if resumes else WAY_OUT.get(error.errno, "")
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
+
+
+def plugins_option() -> click.Option:
+    """Return the option --plugins, which every command has: its folders count until the command ends."""
+
+    def plug_in(context: click.Context, option: click.Parameter, folders: tuple[Path, ...]) -> None:
+        try:
+            context.with_resource(plugins.added(folders))
+        except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`
+            raise click.ClickException(str(error)) from error
+
+    return click.Option(
+        ["--plugins"],
+        type=PATH,
+        multiple=True,
+        metavar="FOLDER",
+        expose_value=False,
+        is_eager=True,
+        callback=plug_in,
+        help="Folder with methods, nets, extractors, builders, bridges or experiments of your own; may be repeated. "
+        f"Plug-ins are programs that run with your rights: use only those that you trust.  [env: {plugins.VARIABLE}]",
+    )
 
 
 def _last_words(stop: Stopped) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
+from featcache import plugins
 from featcache.arguments import PathLike, listed, several
 from featcache.errors import ConfigError
 from pipelines import experiments
@@ -52,6 +53,7 @@ def job(
     given, name, home = loaded(experiment)
     stores, runs = Path(home if stores is None else stores), Path(runs)
     typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [numbers] if numbers else [], "only": rows}
+    typed["plugins"] = plugins.folders()
     words = [f"--{option} {quote(str(v))}" for option, values in typed.items() for v in values if str(v) != option]
     words += [f"--grid {quote(text)}" for text in texts]
     changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]))

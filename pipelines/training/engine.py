@@ -126,8 +126,8 @@ def _wave(
                     done(replace(outcome, plan=None if outcome.status == "kept" else plans.get(outcome.config.id)))
                 ids = {outcome.config.id for outcome in outcomes}
                 jobs.extend(((config,), False) for config in group if config.id not in ids)
-    except BrokenProcessPool:
-        reason = "a worker process was killed (out of memory?); run the same command again to train the rest"
+    except BrokenProcessPool as error:
+        reason = f"{error}; run the same command again to train the rest"
         for config in missing.values():
             done(Outcome(config, None, "failed", note=reason))
     finally:

@@ -31,8 +31,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache import registry, schema, sums
-from featcache.errors import ConfigError, FeatcacheError
+from featcache import plugins, registry, schema, sums
+from featcache.errors import ConfigError, FeatcacheError, NoEntryError
 from featcache.files import file_sha256, making_folder, regular, remembered, steady
 from featcache.schema import AnyFloat
 from featcache.untrusted import not_stored
@@ -315,6 +315,8 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in CONTENT:
             raise
+        if isinstance(error, NoEntryError):  # the file is sound, but the method or net is a plug-in
+            raise NoEntryError(f"{path}: {error}") from None
         reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({reason})"
         raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None
@@ -405,6 +407,9 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
         read["clips without features"] = "left out"
     if (version := method_class(opened.config).version) > 1:  # others have no entry, so that older runs are kept
         read[f"method {settings.name_of(opened.config.method)}"] = str(version)
+    for params in (opened.config.method, opened.config.net):
+        files = plugins.digests(type(params).__module__)
+        read |= {f"plug-in {file}": digest for file, digest in files.items()}
     if "dev" in opened.config.validators and looked_elsewhere(opened.config):  # an earlier version chose by others
         read["features of the validator dev"] = "classified"
     if first := (config or opened.config).init_from:

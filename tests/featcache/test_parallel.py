@@ -151,6 +151,48 @@ def _call(function):
     return function()
 
 
+def _kill(name):
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+@pytest.mark.parametrize(
+    ("function", "jobs", "words"),
+    [
+        (_kill, ["SIGKILL"], r"killed by SIGKILL \(out of memory\?\)"),
+        (_kill, ["SIGTERM"], "killed by SIGTERM$"),
+        (os._exit, [3], "ended with exit code 3; its message is above.*guard"),
+        (_call, [partial(int, 1), partial(int, 1), partial(os._exit, 3)], "in the middle of a job, with exit code 3"),
+        (str, [Unloadable()], "cannot load its job.*no module.*--plugins"),
+        (str, [lambda: 0], "cannot be sent.*lambda.*--plugins"),
+    ],
+    ids=["killed", "terminated", "at its start", "later", "job that cannot be loaded", "job that cannot be sent"],
+)
+def test_the_end_of_a_process_is_named(function, jobs, words):
+    with pytest.raises(BrokenProcessPool, match=words), closing(in_parallel(function, deque(jobs), 2)) as results:
+        list(results)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (SCRIPT.replace('if __name__ == "__main__":', "if True:"), "bootstrapping phase"),
+        (SCRIPT + "\nif __name__ != '__main__':\n    import no_such_module\n", "No module named 'no_such_module'"),
+    ],
+    ids=["no guard", "a script that only the parent can import"],
+)
+def test_a_script_that_workers_cannot_import_is_named(tmp_path, script, words):
+    (tmp_path / "script.py").write_text(script)
+    out, err = started(tmp_path / "script.py").communicate(timeout=60)
+    assert words in err
+    assert re.search(r"BrokenProcessPool: .*exit code 1; .*script.py, .*guard `if __name__", err)
+    assert "out of memory" not in out + err
+
+
+def test_a_job_that_exits_is_an_error_and_ends_nothing():
+    with pytest.raises(RuntimeError, match="SystemExit"), closing(in_parallel(sys.exit, deque([0]), 2)) as results:
+        list(results)
+
+
 def started(script):
     """A process in a group of its own that runs a script and heeds Ctrl-C."""
     return subprocess.Popen(
