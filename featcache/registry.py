@@ -9,6 +9,7 @@ True
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from types import ModuleType
 
@@ -16,9 +17,16 @@ from featcache.wording import unknown
 
 
 def names(package: ModuleType | str) -> list[str]:
-    """The names of the entries, sorted."""
-    folder = importlib.import_module(package) if isinstance(package, str) else package
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_"))
+    """The names of the entries, sorted. A package that is given by its name is not imported."""
+    path = package.__path__ if isinstance(package, ModuleType) else _folders(package)
+    return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
+
+
+def _folders(package: str) -> list[str]:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"no package {package}")
+    return spec.submodule_search_locations
 
 
 def load(package: ModuleType | str, name: str, noun: str) -> ModuleType:

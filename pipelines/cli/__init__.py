@@ -18,6 +18,7 @@ from pipelines.cli import (
     names,
     report,
     search,
+    show,
     stores,
     sweep,
     tables,
@@ -64,5 +65,6 @@ for command in (
     archive.unpack,
     weights.weights,
     names.list_names,
+    show.show_entry,
 ):
     main.add_command(command)

@@ -20,6 +20,7 @@ from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
+from pipelines.cli._completion import entries
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -235,7 +236,7 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         job = _job(experiment, stores, runs, settings, seeds, only)
         command(_swept(job, grid) if grid else job, **own)
 
-    return _with_options(with_job, click.argument("experiment"))
+    return _with_options(with_job, click.argument("experiment", shell_complete=entries("experiment", paths=True)))
 
 
 def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -253,7 +254,10 @@ def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError("--set, --seeds and --only change an experiment; name one")
         command(jobs, folders=(stores, runs), **own)
 
-    return _with_options(with_job, click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
+    argument = click.argument(
+        "experiments", metavar="[EXPERIMENT]...", nargs=-1, shell_complete=entries("experiment", paths=True)
+    )
+    return _with_options(with_job, argument)
 
 
 def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words) -> Job:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from featcache.wording import first
+from pipelines.cli._completion import entries
 from pipelines.cli._shared import PATH, Commands, note, progress_bar
 
 
@@ -64,7 +65,7 @@ def manifest_scan(
 
 
 @manifest.command("build")
-@click.argument("benchmark")
+@click.argument("benchmark", shell_complete=entries("benchmark"))
 @click.argument("folder", type=PATH)
 def manifest_build(benchmark: str, folder: Path) -> None:
     """Make the manifest of a published BENCHMARK.
