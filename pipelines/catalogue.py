@@ -66,13 +66,13 @@ class Entry:
     def markdown(self) -> str:
         """The entry as a section of a Markdown page."""
         rest = self.doc.strip().partition("\n\n")[2]
-        facts = [f"- {name}: {_escaped(value)}" for name, value in self.facts.items()]
+        facts = [f"- {name}: {escaped(value)}" for name, value in self.facts.items()]
         rows = [
-            f"| `{p.name}` | `{p.default}` | {_escaped(p.allowed) or p.type} | {_escaped(p.meaning)} | {p.source} |"
+            f"| `{p.name}` | `{p.default}` | {escaped(p.allowed) or p.type} | {escaped(p.meaning)} | {p.source} |"
             for p in self.parameters
         ]
         table = ["| parameter | default | values | meaning | source |", "| --- | --- | --- | --- | --- |", *rows]
-        parts = [f"## {self.name}", _escaped(self.title), "\n".join(facts)]
+        parts = [f"## {self.name}", escaped(self.title), "\n".join(facts)]
         parts += [f"Set by `{self.set_by}`.", "\n".join(table)] if rows else []
         parts += [f"```text\n{rest}\n```"] if rest else []
         return "\n\n".join(filter(None, parts)) + "\n"
@@ -115,7 +115,8 @@ def _lines(parameter: Parameter) -> str:
     return f"{head}\n      {parameter.meaning}{source}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return plain text as Markdown that shows it unchanged, also in a table."""
     for mark in "\\|<*_[]":
         text = text.replace(mark, f"\\{mark}" if mark != "<" else "&lt;")
     return text
