@@ -1,7 +1,8 @@
-"""The pages of the documentation site that are made of other files, and links that hold on the site and on a code host.
+"""The pages of the documentation site that are made of other files, and links that hold there and on a code host.
 
-MkDocs calls `on_config`, `on_files` and `on_page_markdown` (mkdocs.yml, `hooks`). README, CONTRIBUTING, CHANGELOG and the dataset
-cards become pages; commands, parameters and Python names are written from the code, so that they are complete.
+MkDocs calls `on_config`, `on_files` and `on_page_markdown` (mkdocs.yml, `hooks`). README, CONTRIBUTING, CHANGELOG and
+the dataset cards become pages; pages of commands, parameters and Python names are made of the code, so that they are
+complete.
 """
 
 import importlib
@@ -26,8 +27,7 @@ CARDS = "data_manifests"
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 #: kind -> the introduction of its page of parameters
 INTRODUCTIONS = {
-    "extractor": "`featcache list extractors` prints the names, and `featcache show extractor NAME` one of these entries. "
-    "[extractors.md](../extractors.md) compares them.",
+    "extractor": "`featcache show extractor NAME` prints one of these; [extractors.md](../extractors.md) compares.",
     "method": "`featcache show method NAME` prints one of these entries. [methods.md](../methods.md) compares them.",
     "net": "`featcache show net NAME` prints one of these entries.",
     "experiment": "`featcache show experiment NAME` prints one of these entries, with the values that its runs have.",
@@ -43,8 +43,8 @@ REGISTRIES = tuple(catalogue.FOLDERS.values())
 
 def on_config(config: Any) -> Any:
     """Complete the navigation: the dataset cards, the Python reference, and pages of docs/ that it does not name."""
-    parts = {title: part for section in config.nav if isinstance(section, dict) for title, part in section.items()}
-    named = [page for pages in parts.values() for page in pages]
+    parts = {title: part for section in config.nav for title, part in section.items()}
+    named = [page for pages in parts.values() if isinstance(pages, list) for page in pages]
     parts["Reference"] += [{"Dataset cards": [f"{CARDS}/{path.name}" for path in cards()]}]
     parts["Reference"] += [{"Python": sorted(python_pages())}]
     here = [path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]

@@ -169,9 +169,9 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     """Make the manifest of a published BENCHMARK.
 
     BENCHMARK is a name from `featcache list benchmarks`, and FOLDER has its files. The files are the official
-    annotations, which you download yourself. data_manifests/BENCHMARK.md lists their addresses and the place of the
-    videos. The command warns if a split has another number of clips than published. The demo benchmark `kitchens` draws
-    its own videos into FOLDER.
+    annotations, which you download yourself. data_manifests/BENCHMARK.md, which `featcache show benchmark BENCHMARK`
+    prints, lists their addresses and the place of the videos. The command warns if a split has another number of clips
+    than published. The demo benchmark `kitchens` draws its own videos into FOLDER.
 
     \b
     Example:
