@@ -20,6 +20,7 @@ from pipelines.cli import (
     names,
     report,
     search,
+    show,
     stores,
     sweep,
     tables,
@@ -66,6 +67,7 @@ for command in (
     archive.unpack,
     weights.weights,
     names.list_names,
+    show.show_entry,
 ):
     main.add_command(command)
 

@@ -19,6 +19,7 @@ from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
+from pipelines.cli._completion import entries
 
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
@@ -227,7 +228,8 @@ grid_option = click.option(
 
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of an experiment to a command; the command receives them as its first argument."""
-    return _with_options(_given_first(command), click.argument("experiment"))
+    argument = click.argument("experiment", shell_complete=entries("experiment", paths=True))
+    return _with_options(_given_first(command), argument)
 
 
 def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
