@@ -38,16 +38,11 @@ def manifest_scan(
     Example:
       featcache manifest scan videos --layout '{domain}/{label}/{clip_id}'
     """
-    from featcache.check import spellings
-    from featcache.scan import counted, scan
+    from featcache.checking import spellings
+    from featcache.manifests import scan
+    from featcache.scanning import counted
 
-    out = out or folder / f"{folder.resolve().name}.csv"
-    scanned = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
-    if out.is_file() and not overwrite and out.read_bytes() != scanned.manifest.content(out.parent):
-        raise click.ClickException(
-            f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
-        )
-    scanned.manifest.write(out)
+    scanned = scan(folder, layout, out=out, overwrite=overwrite, test_share=test_share, seed=seed, fps=fps)
     if scanned.unmatched:
         paths = first(map(str, scanned.unmatched), between="\n  ")
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
@@ -60,7 +55,7 @@ def manifest_scan(
         note(f"Warning: {problem}")
     classes = scanned.manifest.classes.get("label", ())
     note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
-    click.echo(out)
+    click.echo(out or scanned.manifest.root / f"{scanned.manifest.name}.csv")
 
 
 @manifest.command("build")
@@ -80,12 +75,12 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     """
     import warnings
 
-    from featcache import builders
     from featcache.joining import captions_of
+    from featcache.manifests import build
 
     with progress_bar(f"build {benchmark}", "clip") as progress, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        built = builders.load(benchmark).build(folder, progress=progress)
+        built = build(benchmark, folder, progress=progress)
     for warning in caught:
         note(f"Warning: {warning.message}")
     note(f"{len(built)} clips, domains {', '.join(built.domains)}")
@@ -111,15 +106,8 @@ def join(manifests: tuple[Path, ...], out: Path, prefix: bool, overwrite: bool) 
     Example:
       featcache manifest join MSRVTT/msrvtt.csv MSVD/msvd.csv msrvtt_msvd.csv
     """
-    from featcache.joining import join as joined_of
+    from featcache.manifests import join as joined
 
-    joined = joined_of(manifests, out, prefix=prefix)
-    for path, part in joined.items():
-        if path.is_file() and not overwrite and path.read_bytes() != part.content(path.parent):
-            raise click.ClickException(
-                f"{path} exists and differs; name another file as OUT, or replace it with --overwrite"
-            )
-    for path, part in joined.items():
-        part.write(path)
+    for path, part in joined(manifests, out, prefix=prefix, overwrite=overwrite).items():
         note(f"{len(part)} {'clips' if path == out else 'captions'}, domains {', '.join(part.domains)}")
         click.echo(path)

@@ -19,6 +19,7 @@ import torch
 
 from featcache.errors import FeatcacheError, NoEntryError
 from featcache.parallel import in_parallel
+from featcache.wording import shortened
 from pipelines.config import RunConfig
 from pipelines.data.lacking import LeftOut
 from pipelines.data.opening import Opened, open_run
@@ -42,7 +43,7 @@ class Case:
     experiment: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """The outcome of one run."""
 
@@ -52,6 +53,10 @@ class Outcome:
     untrained: bool = False  #: True if it failed because it has to be trained, or trained again
     without: str = ""  #: the reason why it has no A-distances, or none of a stress, if they are wanted
     collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
+
+    def __repr__(self) -> str:
+        words = filter(None, [self.case.config.row_shown, self.note, self.without])
+        return shortened(f"Outcome({self.status}, {self.case.config.id}, {'; '.join(words)})")
 
 
 Report = Callable[[Outcome, int, int], None]  #: called after each run with (outcome, runs done, all runs)
