@@ -1,16 +1,13 @@
 """The commands `featcache manifest scan`, `from-csv`, `build` and `join`, which make manifests."""
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from featcache.wording import first
 from pipelines.cli._completion import entries
 from pipelines.cli._shared import PATH, Commands, Words, note, progress_bar
-
-if TYPE_CHECKING:
-    from featcache.manifest import Manifest
 
 UNITS = ("seconds", "frames")
 
@@ -50,7 +47,11 @@ def manifest_scan(
 
     out = out or folder / f"{folder.resolve().name}.csv"
     scanned = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
-    _check_out(scanned.manifest, out, overwrite)
+    if out.is_file() and not overwrite and out.read_bytes() != scanned.manifest.content(out.parent):
+        raise click.ClickException(
+            f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
+        )
+    scanned.manifest.write(out)
     if scanned.unmatched:
         paths = first(map(str, scanned.unmatched), between="\n  ")
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
@@ -61,23 +62,8 @@ def manifest_scan(
         note(f"not in the manifest: {files} (these endings are of no media, or of arrays next to media)")
     for problem in spellings(scanned.manifest):
         note(f"Warning: {problem}")
-    _write(scanned.manifest, out)
-
-
-def _check_out(made: "Manifest", out: Path, overwrite: bool) -> None:
-    """Refuse to replace another manifest."""
-    if out.is_file() and not overwrite and out.read_bytes() != made.content(out.parent):
-        raise click.ClickException(
-            f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
-        )
-
-
-def _write(made: "Manifest", out: Path) -> None:
-    """Write a manifest, and print its size and path."""
-    made.write(out)
-    sizes = {kind: len(names) for kind, names in made.classes.items()}
-    classes = ", ".join(f"{size} {'classes' if kind == 'label' else f'of {kind}'}" for kind, size in sizes.items())
-    note(f"{len(made)} clips, domains {first(made.domains)}, {classes or '0 classes'}")
+    classes = scanned.manifest.classes.get("label", ())
+    note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
     click.echo(out)
 
 
@@ -130,12 +116,9 @@ def manifest_from_csv(
       featcache manifest from-csv labels.csv --clip-id video --label action --domain camera --media videos
       featcache manifest from-csv P01.csv --clip-id narration_id --label verb --label noun --domain-name P01
     """
-    import warnings
-
     from featcache.check import spellings
     from featcache.clip_tables import from_csv
 
-    out = out or file.parent / f"{file.resolve().stem}_clips.csv"
     with warnings.catch_warnings(record=True, action="always") as caught:
         made = from_csv(
             file,
@@ -148,18 +131,20 @@ def manifest_from_csv(
             media=media,
             start=start,
             stop=stop,
-            unit=unit or "",
+            unit=unit,
             fps=fps,
             caption=caption,
             of=of,
-            name=out.stem,
+            out=out,
+            overwrite=overwrite,
             test_share=test_share,
             seed=seed,
         )
     for problem in (*(str(warning.message) for warning in caught), *spellings(made)):
         note(f"Warning: {problem}")
-    _check_out(made, out, overwrite)
-    _write(made, out)
+    classes = ", ".join(f"{len(names)} of {kind}" for kind, names in made.classes.items()) or "none"
+    note(f"{len(made)} clips, domains {first(made.domains)}, classes: {classes}")
+    click.echo(made.root / f"{made.name}.csv")
 
 
 @manifest.command("build")
@@ -177,8 +162,6 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     Example:
       featcache manifest build kitchens demo/videos
     """
-    import warnings
-
     from featcache import builders
     from featcache.joining import captions_of
 
