@@ -196,9 +196,10 @@ def constants(module: ModuleType) -> dict[str, Any]:
 
 
 def is_described(value: Any) -> bool:
-    """Return True for functions and classes of ours."""
+    """Return True for functions and classes of ours, also with a cache around them."""
     ours = getattr(value, "__module__", None) or ""
-    return (inspect.isfunction(value) or inspect.isclass(value)) and ours.split(".")[0] in PACKAGES
+    plain = inspect.unwrap(value) if callable(value) else value
+    return (inspect.isfunction(plain) or inspect.isclass(plain)) and ours.split(".")[0] in PACKAGES
 
 
 def described(module: str, word: str, path: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from featcache.errors import ManifestError
-from featcache.manifest import BOUNDS, Manifest, clip_of, number
+from featcache.manifest import BOUNDS, Clip, Manifest, clip_of, number
+from featcache.manifests import write
 from featcache.scanning import MEDIA, seeded_split
 from featcache.table_files import SPLIT_WORDS, Columns, read
 from featcache.wording import quoted, unknown
@@ -28,15 +29,16 @@ def from_csv(
     media: str | os.PathLike[str] | None = None,
     start: str = "",
     stop: str = "",
-    unit: str = "",
+    unit: str | None = None,
     fps: str = "",
     caption: str = "",
     of: str = "",
-    name: str = "",
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     test_share: float = 0.3,
     seed: int = 0,
 ) -> Manifest:
-    """Make a manifest of a table, each row of which is a clip. `featcache.table_files` lists the formats.
+    """Make a manifest of a table, each row of which is a clip, and write it. `featcache.table_files` lists the formats.
 
     clip_id, label, domain, split, source, start, stop, caption, of: names of columns. Several columns of ids are joined
     by "_". Several labels are label kinds, each named after its column, or written KIND=COLUMN.
@@ -45,7 +47,7 @@ def from_csv(
     media: the folder of the sources: the file or folder that `source` names, with or without its ending; without
     `source`, the file named like the clip. Without both, clips have no source, as for imported features.
     unit: frames or seconds, of start and stop; times such as 00:01:02.5 are seconds. fps: a column, or a number.
-    name: the manifest's name; by default the file's name and "_clips".
+    out: file to write (default: FILE'S NAME_clips.csv, next to FILE). overwrite: replace a different manifest.
 
     Relative sources start at `media`, or at the folder of the table. ManifestError or FormatError name the column, row
     and value of a mistake; a warning names clips whose source is not there.
@@ -54,28 +56,35 @@ def from_csv(
     table = read(path)
     if domain and domain_name:
         raise ManifestError("both a column of domains and one domain for all clips are given; give one of them")
-    ids = [clip_id] if isinstance(clip_id, str) else clip_id
     words = {"domain": domain, "source": source, "caption": caption, "of": of, "split": split}
     columns = {word: _column(table, column, path) for word, column in words.items() if column}
-    columns["clip_id"] = _ids([_column(table, column, path) for column in ids], ids, path)
-    columns |= _bounds(table, {"start": start, "stop": stop}, unit, path)
-    columns |= _fps(table, fps, path)
-    columns |= _labels(table, [label] if isinstance(label, str) else label, path)
+    columns |= _ids(table, _several(clip_id), path) | _labels(table, _several(label), path)
+    columns |= _bounds(table, {"start": start, "stop": stop}, unit, path) | _fps(table, fps, path)
     if split:
         columns["split"] = _splits(columns["split"], split, path)
+    root = path if path.is_dir() else path.parent
     if media is not None:
-        columns["source"] = _found(Path(media), columns.get("source", columns["clip_id"]), columns["clip_id"])
+        root = Path(media)
+        columns["source"] = _found(root, columns.get("source", columns["clip_id"]), columns["clip_id"])
+    clips = _clips(columns, domain_name or path.resolve().stem, path)
+    clips = clips if split else seeded_split(clips, test_share, seed)
+    place = Path(out) if out is not None else path.parent / f"{path.resolve().stem}_clips.csv"
+    made = Manifest(place.stem, tuple(clips), root)
+    write(made, place, overwrite, "--out")
+    return made.relocated(place.parent)
+
+
+def _several(words: str | Sequence[str]) -> Sequence[str]:
+    return (words,) if isinstance(words, str) else words
+
+
+def _clips(columns: Columns, domain: str, path: Path) -> list[Clip]:
+    """Return the clips of columns that are named as in a manifest. domain: of clips without a column of domains."""
     kinds = {column: column.removeprefix("label:") for column in columns if column.startswith("label")}
-    bounds = next((unit for unit, pair in BOUNDS.items() if set(pair) & columns.keys()), "seconds")
-    defaults = {"domain": domain_name or path.stem, "split": "train", "source": ""}
-    clips = []
-    for row, cells in enumerate(zip(*columns.values(), strict=True), 1):
-        content = defaults | dict(zip(columns, cells, strict=True))
-        clips.append(clip_of(content, bounds, kinds, f"{path} row {row}"))
-    if not split:
-        clips = seeded_split(clips, test_share, seed)
-    root = Path(media) if media is not None else path if path.is_dir() else path.parent
-    return Manifest(name or f"{path.stem}_clips", tuple(clips), root)
+    unit = next((unit for unit, pair in BOUNDS.items() if set(pair) & columns.keys()), "seconds")
+    defaults = {"domain": domain, "split": "train", "source": ""}
+    rows = (dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True))
+    return [clip_of(defaults | row, unit, kinds, f"{path} row {number}") for number, row in enumerate(rows, 1)]
 
 
 def _column(table: Columns, name: str, path: Path) -> list[str]:
@@ -84,9 +93,10 @@ def _column(table: Columns, name: str, path: Path) -> list[str]:
     return table[name]
 
 
-def _ids(columns: Sequence[list[str]], names: Sequence[str], path: Path) -> list[str]:
-    """Return the ids of the rows; ManifestError if two are equal."""
-    ids = ["_".join(cells) for cells in zip(*columns, strict=True)]
+def _ids(table: Columns, names: Sequence[str], path: Path) -> Columns:
+    """Return the column of ids; ManifestError if two are equal."""
+    parts = [_column(table, name, path) for name in names]
+    ids = ["_".join(cells) for cells in zip(*parts, strict=True)]
     first: dict[str, int] = {}
     for row, clip_id in enumerate(ids, 1):
         if clip_id in first:
@@ -95,7 +105,7 @@ def _ids(columns: Sequence[list[str]], names: Sequence[str], path: Path) -> list
                 f"different value in each row, or several columns (now: {', '.join(names)}), such as the start as well"
             )
         first[clip_id] = row
-    return ids
+    return {"clip_id": ids}
 
 
 def _labels(table: Columns, words: Sequence[str], path: Path) -> Columns:
@@ -108,7 +118,7 @@ def _labels(table: Columns, words: Sequence[str], path: Path) -> Columns:
     return {f"label:{kind}": _column(table, column, path) for kind, column in kinds.items()}
 
 
-def _bounds(table: Columns, words: Mapping[str, str], unit: str, path: Path) -> Columns:
+def _bounds(table: Columns, words: Mapping[str, str], unit: str | None, path: Path) -> Columns:
     """Return the columns of start and stop in a unit: the given one, seconds for times, or by the columns' names."""
     if unit and unit not in BOUNDS:
         raise unknown("unit", unit, BOUNDS, error=ManifestError)

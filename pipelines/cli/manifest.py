@@ -1,16 +1,13 @@
 """The commands `featcache manifest scan`, `from-csv`, `build` and `join`, which make manifests."""
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from featcache.wording import first
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import PATH, Commands, note, progress_bar
-
-if TYPE_CHECKING:
-    from featcache.manifest import Manifest
+from pipelines.cli._shared import PATH, Commands, Words, note, progress_bar
 
 UNITS = ("seconds", "frames")
 
@@ -60,15 +57,9 @@ def manifest_scan(
         note(f"not in the manifest: {files} (these endings are of no media, or of arrays next to media)")
     for problem in spellings(scanned.manifest):
         note(f"Warning: {problem}")
-    _print_size(scanned.manifest)
+    classes = scanned.manifest.classes.get("label", ())
+    note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
     click.echo(out or scanned.manifest.root / f"{scanned.manifest.name}.csv")
-
-
-def _print_size(made: "Manifest") -> None:
-    """Print the numbers of clips, domains and classes of a manifest."""
-    sizes = {kind: len(names) for kind, names in made.classes.items()}
-    classes = ", ".join(f"{size} {'classes' if kind == 'label' else f'of {kind}'}" for kind, size in sizes.items())
-    note(f"{len(made)} clips, domains {first(made.domains)}, {classes or '0 classes'}")
 
 
 @manifest.command("from-csv")
@@ -90,7 +81,26 @@ def _print_size(made: "Manifest") -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a different manifest, such as one edited by hand.")
 @click.option("--test-share", default=0.3, show_default=True, help="Share of each class in the test split.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split into train and test.")
-def manifest_from_csv(file: Path, out: Path | None, overwrite: bool, unit: str | None, **words: Any) -> None:
+def manifest_from_csv(
+    file: Path,
+    clip_id: Words,
+    label: Words,
+    domain: str,
+    domain_name: str,
+    split: str,
+    source: str,
+    media: Path | None,
+    start: str,
+    stop: str,
+    unit: str | None,
+    fps: str,
+    caption: str,
+    of: str,
+    out: Path | None,
+    overwrite: bool,
+    test_share: float,
+    seed: int,
+) -> None:
     """Make a manifest of a table, each row of which is a clip.
 
     FILE is CSV, TSV, JSON lines, Parquet, HDF5, a pickled pandas frame (nothing in it is executed), or a data set
@@ -101,20 +111,35 @@ def manifest_from_csv(file: Path, out: Path | None, overwrite: bool, unit: str |
       featcache manifest from-csv labels.csv --clip-id video --label action --domain camera --media videos
       featcache manifest from-csv P01.csv --clip-id narration_id --label verb --label noun --domain-name P01
     """
-    import warnings
-
     from featcache.checking import spellings
     from featcache.clip_tables import from_csv
-    from featcache.manifests import write
 
-    out = out or file.parent / f"{file.resolve().stem}_clips.csv"
     with warnings.catch_warnings(record=True, action="always") as caught:
-        made = from_csv(file, unit=unit or "", name=out.stem, **words)
+        made = from_csv(
+            file,
+            clip_id=clip_id,
+            label=label,
+            domain=domain,
+            domain_name=domain_name,
+            split=split,
+            source=source,
+            media=media,
+            start=start,
+            stop=stop,
+            unit=unit,
+            fps=fps,
+            caption=caption,
+            of=of,
+            out=out,
+            overwrite=overwrite,
+            test_share=test_share,
+            seed=seed,
+        )
     for problem in (*(str(warning.message) for warning in caught), *spellings(made)):
         note(f"Warning: {problem}")
-    write(made, out, overwrite, "--out")
-    _print_size(made)
-    click.echo(out)
+    classes = ", ".join(f"{len(names)} of {kind}" for kind, names in made.classes.items()) or "none"
+    note(f"{len(made)} clips, domains {first(made.domains)}, classes: {classes}")
+    click.echo(made.root / f"{made.name}.csv")
 
 
 @manifest.command("build")
@@ -132,8 +157,6 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     Example:
       featcache manifest build kitchens demo/videos
     """
-    import warnings
-
     from featcache.joining import captions_of
     from featcache.manifests import build
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -41,9 +42,15 @@ EXPECTED = [
 ]
 
 
+def make(path, **words):
+    """The manifest of a table; it is written where its sources start."""
+    home = Path(words.get("media") or path.parent)
+    return from_csv(path, **{"out": home / "made.csv", "overwrite": True, **words})
+
+
 def clips(path, **words):
     """The fields of the clips of a table."""
-    return [(clip.clip_id, clip.domain, clip.split, clip.labels) for clip in from_csv(path, **{**WORDS, **words})]
+    return [(clip.clip_id, clip.domain, clip.split, clip.labels) for clip in make(path, **{**WORDS, **words})]
 
 
 def text_of(frame, separator=","):
@@ -161,21 +168,20 @@ def test_a_data_set_folder_of_hugging_face(tmp_path, write, source):
     """The path of its files is that from the folder, and the split is in their names."""
     write(tmp_path / "set")
     assert sorted(clips(tmp_path / "set", split="split")) == sorted(EXPECTED)
-    made = from_csv(tmp_path / "set", **{**WORDS, "split": "split"}, source=source)
-    assert made.name == "set_clips"
+    made = make(tmp_path / "set", **{**WORDS, "split": "split"}, source=source)
     if write is write_media_folder:
         assert all(made.path(clip).is_file() for clip in made)
     elif source:
-        assert {clip.source for clip in made} == {"v1.mp4", "v2.mp4", "ü3.mp4"}
+        assert {clip.source for clip in made} == {"set/v1.mp4", "set/v2.mp4", "set/ü3.mp4"}
 
 
 def test_several_label_kinds_have_the_names_of_their_columns_or_others(tmp_path):
     (tmp_path / "t.csv").write_text("id,verb,noun_class\n007,cut,3\nb,NA,\n")
-    made = from_csv(tmp_path / "t.csv", clip_id="id", label=["verb", "noun=noun_class"], domain_name="P01")
+    made = make(tmp_path / "t.csv", clip_id="id", label=["verb", "noun=noun_class"], domain_name="P01")
     assert [clip.labels for clip in made] == [{"verb": "cut", "noun": "3"}, {"verb": "NA"}]
     assert (made.clips[0].clip_id, made.domains) == ("007", ("P01",))
     assert made.text.splitlines()[0] == "clip_id,domain,split,source,label:noun,label:verb"
-    one = from_csv(tmp_path / "t.csv", clip_id="id", label="action=verb")
+    one = make(tmp_path / "t.csv", clip_id="id", label="action=verb")
     assert (one.classes, one.domains) == ({"action": ("NA", "cut")}, ("t",))
 
 
@@ -186,9 +192,7 @@ def test_without_splits_a_share_of_each_class_is_the_test_split_as_in_a_scan(tmp
         (tmp_path / "videos" / f"{name}.mp4").write_bytes(b"")
     lines = [",".join([name, *name.split("/")[:2]]) for name in names]
     (tmp_path / "t.csv").write_text("\n".join(["path,domain,label", *lines]))
-    made = from_csv(
-        tmp_path / "t.csv", clip_id="path", label="label", domain="domain", media=tmp_path / "videos", seed=3
-    )
+    made = make(tmp_path / "t.csv", clip_id="path", label="label", domain="domain", media=tmp_path / "videos", seed=3)
     found = scan(tmp_path / "videos", "{domain}/{label}/{clip_id}", seed=3).manifest
     assert found.clips[0].clip_id == found.clips[0].source  # no ids of its own: the paths, with endings
     assert [clip.source for clip in made] == [f"{name}.mp4" for name in names]
@@ -208,15 +212,15 @@ def test_without_splits_a_share_of_each_class_is_the_test_split_as_in_a_scan(tmp
 def test_bounds_are_seconds_frames_or_times(tmp_path, columns, cells, words, expected):
     (tmp_path / "t.csv").write_text(f"id,{columns}\na,{cells}\n")
     start, stop = columns.split(",")
-    (clip,) = from_csv(tmp_path / "t.csv", clip_id="id", start=start, stop=stop, **words)
+    (clip,) = make(tmp_path / "t.csv", clip_id="id", start=start, stop=stop, **words)
     assert (clip.start, clip.stop, clip.unit) == expected
 
 
 def test_ids_of_several_columns_and_the_rate_of_frames(tmp_path):
     (tmp_path / "t.csv").write_text("video,start_frame,rate\na,0,25\na,10,30\n")
-    made = from_csv(tmp_path / "t.csv", clip_id=["video", "start_frame"], start="start_frame", fps="rate")
+    made = make(tmp_path / "t.csv", clip_id=["video", "start_frame"], start="start_frame", fps="rate")
     assert [(clip.clip_id, clip.fps) for clip in made] == [("a_0", 25), ("a_10", 30)]
-    made = from_csv(tmp_path / "t.csv", clip_id=["video", "start_frame"], fps="29.97")
+    made = make(tmp_path / "t.csv", clip_id=["video", "start_frame"], fps="29.97")
     assert {clip.fps for clip in made} == {29.97}
 
 
@@ -315,26 +319,25 @@ def test_sources_are_found_by_path_or_name(tmp_path):
     frame = FRAME.assign(file=["v1", "v2.avi", "frames/ü3"], kept=["a/v1", "v2", "frames/ü3"])
     (tmp_path / "t.csv").write_text(text_of(frame))
     for column in ("file", "kept"):
-        made = from_csv(tmp_path / "t.csv", **WORDS, source=column, media=tmp_path / "videos", fps="25")
+        made = make(tmp_path / "t.csv", **WORDS, source=column, media=tmp_path / "videos", fps="25")
         assert [clip.source for clip in made] == ["a/v1.mp4", "v2.avi", "frames/ü3"]
-        assert made.root == tmp_path / "videos"
+        assert made.path(made.clips[1]).resolve() == tmp_path / "videos" / "v2.avi"
     with pytest.warns(UserWarning, match="no file for 1 clips: 'ü3'"):
-        made = from_csv(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
+        made = make(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
     assert [clip.source for clip in made] == ["a/v1.mp4", "v2.avi", "ü3"]
     (tmp_path / "videos" / "v1.avi").write_bytes(b"")
     with pytest.raises(ManifestError, match=r"several files for clip 'v1': 'a/v1.mp4', 'v1.avi'"):
-        from_csv(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
+        make(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ManifestError, match="for none of the 3 clips"):
-        from_csv(tmp_path / "t.csv", **WORDS, media=tmp_path / "empty")
+        make(tmp_path / "t.csv", **WORDS, media=tmp_path / "empty")
 
 
 def test_clips_of_features_alone_need_no_source(tmp_path):
     """They are read, checked without a complaint, moved and imported; only what reads media refuses them."""
     FORMATS["t.csv"](tmp_path / "t.csv")
-    made = from_csv(tmp_path / "t.csv", **WORDS, caption="camera")
-    made.write(tmp_path / "m.csv")
-    manifest = Manifest.read(tmp_path / "m.csv")
+    manifest = make(tmp_path / "t.csv", **WORDS, caption="camera", out=tmp_path / "m.csv")
+    assert Manifest.read(tmp_path / "m.csv") == manifest
     assert {clip.source for clip in manifest} == {clip.identity()["source"] for clip in manifest} == {""}
     assert problems(tmp_path / "m.csv") == []
     assert manifest.relocated(tmp_path / "elsewhere").clips == manifest.clips
@@ -368,7 +371,7 @@ def test_the_words_of_the_command_are_those_of_the_function():
     from pipelines.cli.manifest import manifest_from_csv
 
     options = {parameter.name for parameter in manifest_from_csv.params if parameter.expose_value}
-    assert options - {"out", "overwrite"} == inspect.signature(from_csv).parameters.keys() - {"name"}
+    assert options == inspect.signature(from_csv).parameters.keys()
 
 
 def test_warnings_are_none_where_nothing_is_wrong(tmp_path):
@@ -385,7 +388,7 @@ def test_the_command_writes_the_manifest_and_prints_its_path(tmp_path):
     words = ["--clip-id", "video", "--label", "action", "--domain", "camera", "--split", "part"]
     result = CliRunner().invoke(main, ["manifest", "from-csv", str(tmp_path / "labels.csv"), *words])
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'labels_clips.csv'}\n")
-    assert "3 clips, domains left, right, 2 classes" in result.stderr
+    assert "3 clips, domains left, right, classes: 2 of label" in result.stderr
     again = [*words[:-2], "--out", str(tmp_path / "labels_clips.csv")]
     result = CliRunner().invoke(main, ["manifest", "from-csv", str(tmp_path / "labels.csv"), *again])
     assert result.exit_code == 1
