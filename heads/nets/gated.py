@@ -49,7 +49,7 @@ class Gated(Retrieval):
         f = {}
         for name, (unit, modalities) in towers.items():
             if given := [m for m in modalities if m in side.x]:
-                zeros = {m: next(iter(side.x.values())).new_zeros(len(side.index), self.sizes[m]) for m in modalities}
+                zeros = {m: next(iter(side.x.values())).new_zeros(side.index.shape[0], self.sizes[m]) for m in modalities}
                 x = zeros | {m: normalize(side.pool(m).flatten(1), dim=1) for m in given}
                 f[name] = unit(torch.cat(list(x.values()), 1), torch.stack([side.has(m) for m in given]).any(0))
         return f
