@@ -29,6 +29,7 @@ ROOMS = [
     "training",
     "experiments",
     "evaluation",
+    "exporting",
     "bench",
     "tables",
     "sweeps",

@@ -18,8 +18,7 @@ from pipelines.exporting.head import PRESENT, Head, Input, inputs, kept, tested
 from pipelines.training.runs import Run
 
 CHECKED = 64  #: test rows on which a written head is compared with the run's own outputs
-ROUNDING = 1e-4  #: differences of a row's outputs, alone and among other rows, are smaller; of the largest output, or 1
-ELSEWHERE = 1e-2  #: differences from outputs that the run computed on another device are smaller
+LIMIT = 1e-2  #: differences by rounding are smaller, also those of other devices and of bfloat16
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Exported:
     facts: Facts  #: the facts that are in the file
     checked: int  #: number of test clips whose outputs were compared with those that the run keeps
     difference: float  #: the largest difference, relative to the largest output if that is above 1
+    note: str  #: the reason why tables may have other numbers than this head; "" if there is none
 
 
 def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) -> Exported:
@@ -55,7 +55,15 @@ def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) 
         method, net = settings.name_of(made.config.method), settings.name_of(made.config.net)
         raise ConfigError(f"run {made.config.id} (method {method}, net {net}) cannot be exported: {error}") from None
     write_file(out, data, shared=True)
-    return Exported(out, facts, checked, difference)
+    return Exported(out, facts, checked, difference, note_of(made))
+
+
+def note_of(run: Run) -> str:
+    """Return the reason why tables have other numbers than the weights that a run keeps; "" if there is none."""
+    config, step = run.config, int(run.points[-1]["step"])
+    if config.select == "last" or config.kept == 1 or config.keeps_best:
+        return ""
+    return f"tables show select={config.select} of {config.kept} points of this run; the file has the last, step {step}"
 
 
 def compared(predict: Predict, run: Run, opened: Opened, taken: dict[str, Input]) -> tuple[int, float]:
@@ -68,11 +76,11 @@ def compared(predict: Predict, run: Run, opened: Opened, taken: dict[str, Input]
     found = predict(features)
     kept = {name: run.outputs[name][-1][: len(value)] for name, value in found.items()}
     alone = predict({name: value[-1:] for name, value in features.items()})
-    if _difference(alone, {name: value[-1:] for name, value in found.items()}) > ROUNDING:
+    if _difference(alone, {name: value[-1:] for name, value in found.items()}) > LIMIT:
         raise ConfigError(
-            "its predictions of a clip depend on the other clips that are predicted with it, and a file cannot know them"
+            "its predictions of a clip depend on the other clips of the same test, which no file can know"
         )
-    if (difference := _difference(found, kept)) > ELSEWHERE:
+    if (difference := _difference(found, kept)) > LIMIT:
         raise ConfigError(
             f"the outputs of the file differ from those of the run by {difference:.2g}; train the run again here "
             f"(it was made on {run.facts.device or 'an unknown device'})"
@@ -125,7 +133,8 @@ def facts_of(run: Run, opened: Opened, taken: dict[str, Input]) -> Facts:
         "outputs": {name: _output(run, name) for name in kept(run)},
         "select": config.select,
         "step": int(run.points[-1]["step"]),
-        "versions": {**run.facts.versions, "exported by featcache": featcache.__version__, "and torch": torch.__version__},
+        "versions": run.facts.versions,
+        "exported_by": {"featcache": featcache.__version__, "torch": torch.__version__},
     }
 
 
@@ -158,4 +167,3 @@ def _output(run: Run, name: str) -> Facts:
         "dtype": str(run.outputs[name].dtype),
         "content": content or "embeddings",
     }
-

@@ -42,7 +42,7 @@ def traced(head: Head, inputs: Mapping[str, Input]) -> ExportedProgram:
             with quiet(), torch.no_grad():
                 program = torch.export.export(head, (example,), dynamic_shapes=shapes, strict=strict)
         except Exception as error:  # any error of the method's own code, or of torch.export
-            reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
+            reason = reason or _line(error)
         else:
             return pruned(program)
     raise ConfigError(
@@ -108,8 +108,8 @@ def write_onnx(program: ExportedProgram, facts: Facts) -> bytes:
                 custom_translation_table={torch.ops.aten.sort.stable: _sorted},
             )
     except Exception as error:  # the exporter raises anything
-        last = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"this head has no equivalent in ONNX ({last[0][:300]}); export it to a file .pt2") from None
+        reason = _line(error.__cause__ or error)
+        raise ConfigError(f"this head has no equivalent in ONNX ({reason}); export it to a file .pt2") from None
     assert exported is not None
     model = exported.model
     model.metadata_props[FACTS] = json.dumps(facts)
@@ -125,17 +125,26 @@ def write_onnx(program: ExportedProgram, facts: Facts) -> bytes:
 
 
 def read_onnx(data: bytes) -> Predict:
-    """Load a head that `write_onnx` has just written."""
+    """Load a head that `write_onnx` has just written; ConfigError if onnxruntime lacks one of its operations."""
     runtime = needed("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # of errors, which are raised
+    try:
+        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of a type of its own for each kind
+        raise ConfigError(f"onnxruntime cannot run this head ({_line(error)}); export it to a file .pt2") from None
 
     def predict(features: Mapping[str, NDArray[Any]]) -> Arrays:
         found = session.run(None, dict(features))
         return dict(zip((output.name for output in session.get_outputs()), found, strict=True))
 
     return predict
+
+
+def _line(error: BaseException) -> str:
+    """Return the first line of an error."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def needed(package: str) -> ModuleType:

@@ -15,7 +15,7 @@ from heads.batch import Side
 from pipelines.config import Feed
 from pipelines.data.gathering import centres, mean
 from pipelines.data.opening import Opened
-from pipelines.training.outputs import ONCE, over_windows, predicted_rows, separate
+from pipelines.training.outputs import ONCE, over_windows, separate
 from pipelines.training.runs import Run
 
 PRESENT = ".present"  #: suffix of the input that marks the windows which a row has; no modality has a dot in its name
@@ -79,8 +79,13 @@ class Head(nn.Module):
         outputs: dict[str, Tensor] = {}
         for feeds in filter(None, self.tables):
             side = self.side(feeds, features)
-            outputs |= over_windows(lambda s: predicted_rows(self.method, s, self.classes), side, separate(feeds))
+            outputs |= over_windows(self.predict, side, separate(feeds))
         return {name: outputs[name].log() if name in self.classes else outputs[name] for name in self.names}
+
+    def predict(self, side: Side) -> dict[str, Tensor]:
+        """Return the outputs of rows, with probabilities in place of scores that are averaged over windows."""
+        predicted = self.method.predict(side)
+        return {name: out.softmax(1) if name in self.classes else out for name, out in predicted.items()}
 
     def side(self, feeds: Mapping[str, Feed], features: dict[str, Tensor]) -> Side:
         """Return the prepared rows of these feeds."""

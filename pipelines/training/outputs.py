@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -67,8 +66,11 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     (captions, M) those of their captions, and "clip" (captions,) the row of each caption, which the method does not
     see.
     """
-    classes = tuple(opened.spec.classes) if has_separate_windows(rows) else ()
-    predict = partial(predicted_rows, method, classes=classes)
+    classes = opened.spec.classes if has_separate_windows(rows) else ()
+
+    def predict(side: Side) -> dict[str, Tensor]:
+        return {name: out.softmax(1) if name in classes else out for name, out in method.predict(side).items()}
+
     with eval_mode(method):
         predicted = averaged(predict, rows)
         if rows.captions:
@@ -80,11 +82,6 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
     kept = {name: out.cpu().numpy() for name, out in predicted.items()}
     return kept | {"clip": rows.captions.row.numpy()} if rows.captions else kept
-
-
-def predicted_rows(method: Method, side: Side, classes: Sequence[str]) -> dict[str, Tensor]:
-    """Return `predict` of the side, with probabilities in place of the scores of these classes."""
-    return {name: out.softmax(1) if name in classes else out for name, out in method.predict(side).items()}
 
 
 @contextmanager
