@@ -235,7 +235,7 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         job = _job(experiment, stores, runs, settings, seeds, only)
         command(_swept(job, grid) if grid else job, **own)
 
-    return _with_options(with_job, click.argument("experiment"))
+    return _with_options(runs_python(with_job), click.argument("experiment"))
 
 
 def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -253,7 +253,15 @@ def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError("--set, --seeds and --only change an experiment; name one")
         command(jobs, folders=(stores, runs), **own)
 
-    return _with_options(with_job, click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
+    return _with_options(runs_python(with_job), click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
+
+
+def runs_python(command: Callable[..., None]) -> Callable[..., None]:
+    """Note in the help of a command, before its examples, that an experiment in a Python file is a program."""
+    text, mark, examples = (command.__doc__ or "").rpartition("\n\n    \b\n")
+    note = "A Python file given as EXPERIMENT is a program, and is run: give only files that you trust."
+    command.__doc__ = f"{text}\n\n    {note}{mark}{examples}"
+    return command
 
 
 def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words) -> Job:

@@ -6,7 +6,7 @@ import click
 
 from featcache.errors import ConfigError
 from featcache.wording import first, nearest
-from pipelines.cli._shared import PATH, Words, _job, _swept, grid_option
+from pipelines.cli._shared import PATH, Words, _job, _swept, grid_option, runs_python
 
 
 @click.command()
@@ -26,6 +26,7 @@ from pipelines.cli._shared import PATH, Words, _job, _swept, grid_option
     help="Compare rows on this column of the table only, such as 'D1→D2' or 'D1->D2'; may be repeated.",
 )
 @click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side has right to a CSV file.")
+@runs_python
 def compare(
     names: Words,
     stores: Path | None,

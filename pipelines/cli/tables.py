@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.cli._shared import PATH, Job, experiment_options, grid_option
+from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, runs_python
 
 if TYPE_CHECKING:
     from pipelines.evaluation.results import Result
@@ -95,6 +95,7 @@ def _sliced(rows: "Sequence[Result]", job: Job, by: str, metric: str | None, for
     help="Metric in per cent to compare by, as in `featcache table`.  "
     "[default: METRIC of EXPERIMENT, else the headline metric of its task]",
 )
+@runs_python
 def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """Compare the hyper-parameters that validators choose.
 

@@ -13,7 +13,7 @@ from featcache.files import write_file
 from pipelines import settings
 from pipelines.config import fidelity, method_class
 from pipelines.data.opening import Opened
-from pipelines.exporting.formats import FORMATS, Arrays, Facts, Predict, traced
+from pipelines.exporting.formats import FORMATS, Arrays, Facts, Predict, needed, traced
 from pipelines.exporting.head import PRESENT, Head, Input, inputs, kept, tested
 from pipelines.training.runs import Run
 
@@ -43,14 +43,16 @@ def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) 
         raise ConfigError(f"{out} ends in {out.suffix or 'nothing'!r}; a file of a head ends in {' or '.join(FORMATS)}")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists; name another file, or replace it with --overwrite")
-    write, read = FORMATS[out.suffix]
+    form = FORMATS[out.suffix]
+    for package in form.packages:
+        needed(package)
     made = Run.open(run)
     opened = made.opened(stores)
     taken = inputs(made, opened)
     facts = facts_of(made, opened, taken)
     try:
-        data = write(traced(Head(made, opened), taken), facts)
-        checked, difference = compared(read(data), made, opened, taken)
+        data = form.write(traced(Head(made, opened), taken), facts)
+        checked, difference = compared(form.read(data), made, opened, taken)
     except ConfigError as error:
         method, net = settings.name_of(made.config.method), settings.name_of(made.config.net)
         raise ConfigError(f"run {made.config.id} (method {method}, net {net}) cannot be exported: {error}") from None
@@ -71,7 +73,7 @@ def compared(predict: Predict, run: Run, opened: Opened, taken: dict[str, Input]
 
     ConfigError if they differ by more than another device could explain, or if a row depends on other rows.
     """
-    rows = {name: run.outputs[name][:CHECKED] for name in ("rows", "captions") if name in run.outputs}
+    rows: Arrays = {name: run.outputs[name][:CHECKED] for name in ("rows", "captions") if name in run.outputs}
     features = stored(run, opened, taken, rows)
     found = predict(features)
     kept = {name: run.outputs[name][-1][: len(value)] for name, value in found.items()}

@@ -4,23 +4,23 @@ pt2: `torch.export.load(FILE).module()(features)` with a dictionary of tensors; 
 onnx: inputs and outputs by name; the facts are the entry `FACTS` of metadata_props.
 """
 
+import importlib
 import io
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from featcache.errors import ConfigError
-from pipelines.exporting.head import Head, Input
+from pipelines.exporting.head import Input
 
 FACTS = "featcache.json"
 ROWS = {"clips": 3, "captions": 4}  #: rows of the example that is traced; a traced head takes any number of them
@@ -30,7 +30,7 @@ Facts = dict[str, Any]
 Predict = Callable[[Mapping[str, NDArray[Any]]], Arrays]
 
 
-def traced(head: Head, inputs: Mapping[str, Input]) -> ExportedProgram:
+def traced(head: nn.Module, inputs: Mapping[str, Input]) -> ExportedProgram:
     """Record what a head does with rows of these inputs, for any number of rows; ConfigError if that is impossible."""
     dims = {rows: Dim(rows, min=0) for rows in ROWS}
     # clips and captions of ones: no net divides by a length of 0
@@ -96,7 +96,6 @@ def read_pt2(data: bytes) -> Predict:
 
 def write_onnx(program: ExportedProgram, facts: Facts) -> bytes:
     """Write a traced head as an ONNX file; ConfigError if an operation has no equivalent, or the file is too large."""
-    needed("onnxscript")
     try:
         with quiet():
             exported = torch.onnx.export(
@@ -147,27 +146,36 @@ def _line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def needed(package: str) -> ModuleType:
-    """Import a package of the extra `onnx`; ConfigError if it is missing."""
+def needed(package: str) -> Any:
+    """Import a package of an extra; ConfigError if it is missing."""
     try:
-        import onnxruntime
-        import onnxscript
+        return importlib.import_module(package)
     except ImportError as error:
-        raise ConfigError(f"ONNX needs {error.name}: pip install 'featcache[onnx]', or name a file .pt2") from None
-    modules: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "onnxscript": onnxscript}
-    return modules[package]
+        raise ConfigError(
+            f"ONNX needs {package} ({error}): pip install 'featcache[onnx]', or name a file .pt2"
+        ) from None
 
 
 def _sorted(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
     """Translate a stable sort, for which torch has no translation: of equal values TopK takes the first one first."""
-    from onnxscript import opset18 as op
-
+    op = needed("onnxscript").opset18
     size = op.Reshape(op.Gather(op.Shape(x), op.Constant(value_int=dim)), op.Constant(value_ints=[1]))
     values, places = op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
     return values, places
 
 
-FORMATS = {".pt2": (write_pt2, read_pt2), ".onnx": (write_onnx, read_onnx)}  #: ending -> functions
+class Format(NamedTuple):
+    """A format of exported heads."""
+
+    write: Callable[[ExportedProgram, Facts], bytes]
+    read: Callable[[bytes], Predict]
+    packages: tuple[str, ...] = ()  #: that it needs, of an extra
+
+
+FORMATS = {  #: ending of the file -> format
+    ".pt2": Format(write_pt2, read_pt2),
+    ".onnx": Format(write_onnx, read_onnx, ("onnx", "onnxscript", "onnxruntime")),
+}
 
 
 @contextmanager

@@ -109,12 +109,8 @@ def test_every_draw_preparation_and_mask(folder, tmp_path):
 def test_every_net_in_both_formats(folder, tmp_path):
     pytest.importorskip("onnxruntime", reason=EXTRA)
     assert {name.partition(" ")[0] for name in NETS} == set(registry.names(nets))
-    check(
-        [heads.run("source_only", **{"absent": "mask", **NETS[name]}) for name in NETS],
-        folder,
-        tmp_path,
-        [".pt2", ".onnx"],
-    )
+    configs = [heads.run(**{"method": "source_only", "absent": "mask", **changes}) for changes in NETS.values()]
+    check(configs, folder, tmp_path, [".pt2", ".onnx"])
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Whatever stands in a file of a run, a store or an archive, no command that reads it executes anything."""
 
+import ast
 import io
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 import zipfile
@@ -14,13 +16,16 @@ import pytest
 import torch
 
 from featcache.errors import FeatcacheError
+from pipelines.cli import main
 from pipelines.training.runs import Run, write_sums
 from pipelines.training.shared import Shared
 from pipelines.training.train import train
+from tests.conftest import ROOT
 from tests.helpers import fuzz
 from tests.helpers.hostile import Call, torch_file
 from tests.helpers.stores import run, write_all
 from tests.helpers.weights import EARLIER, HEAD, as_earlier
+from tests.test_layers import FILES, tree_of
 
 READING = [  # further commands than those of `fuzz.COMMANDS` that read runs and stores
     [*fuzz.TRAIN, "--set", "seed=1", "--set", "init_from=RUN"],
@@ -169,6 +174,52 @@ def test_no_tensor_that_runs_share_runs_anything(kind, tmp_path):
     (tmp_path / "shared" / "a.pt").write_bytes(sha256(data).digest() + data)
     assert Shared(tmp_path / "shared")("a", lambda: torch.ones(2)).tolist() == [1, 1]
     assert not (tmp_path / "trap").exists()
+
+
+DEMANDED = {
+    "torch.load": {"weights_only": True},
+    "from_pretrained": {"trust_remote_code": False},
+    "from_config": {"trust_remote_code": False},
+}
+FORBIDDEN = re.compile(
+    r"(ForkingPickler|pickle|dill|marshal|joblib|shelve)\.(load|loads|open|Unpickler)|\w+\.read_pickle|yaml\.load|eval|exec"
+)
+WORDS = re.compile("|".join([*map(re.escape, DEMANDED), "allow_pickle", rf"\b({FORBIDDEN.pattern})\("]))
+OURS = {("featcache/parallel.py", "ForkingPickler.loads")}  #: of what this program has written itself
+
+
+def calls():
+    """(file, line, dotted name, keywords) of every call in the files that have one of the words."""
+    for path in FILES:
+        if WORDS.search((ROOT / path).read_text(encoding="utf-8")):
+            for node in ast.walk(tree_of(path)):
+                if isinstance(node, ast.Call):
+                    keywords = {each.arg: getattr(each.value, "value", each.value) for each in node.keywords}
+                    yield path.as_posix(), node.lineno, ast.unparse(node.func), keywords
+
+
+def test_no_call_unpickles_or_trusts():
+    """In the whole program, so that a new reader cannot forget it."""
+    seen = set()
+    for path, line, name, keywords in calls():
+        place = f"{path} line {line}: {name}"
+        for suffix, wanted in DEMANDED.items():
+            if name == suffix or name.endswith(f".{suffix}"):
+                seen.add(suffix)
+                assert wanted.items() <= keywords.items(), place
+        assert keywords.get("allow_pickle", False) is False, place
+        if FORBIDDEN.fullmatch(name):
+            seen.add(name)
+            assert (path, name) in OURS, place
+    assert seen == {*DEMANDED, *(name for _, name in OURS)}
+
+
+def test_commands_that_run_a_python_file_note_it():
+    taking = {"experiment", "experiments", "names"}
+    named = {name for name, command in main.commands.items() if taking & {p.name for p in command.params}}
+    noted = {name for name, command in main.commands.items() if "only files that you trust" in (command.help or "")}
+    assert {"train-head", "evaluate", "table", "compare", "report", "sweep", "choose"} <= noted
+    assert noted == named
 
 
 @pytest.mark.slow
