@@ -48,10 +48,10 @@ def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) 
         needed(package)
     made = Run.open(run)
     opened = made.opened(stores)
-    taken = inputs(made, opened)
-    facts = facts_of(made, opened, taken)
     try:
-        data = form.write(traced(Head(made, opened), taken), facts)
+        program, taken = traced(Head(made, opened), inputs(made, opened))
+        facts = facts_of(made, opened, taken)
+        data = form.write(program, facts)
         checked, difference = compared(form.read(data), made, opened, taken)
     except ConfigError as error:
         method, net = settings.name_of(made.config.method), settings.name_of(made.config.net)
@@ -142,7 +142,9 @@ def facts_of(run: Run, opened: Opened, taken: dict[str, Input]) -> Facts:
 
 def _input(run: Run, opened: Opened, name: str, given: Input) -> Facts:
     """Return the facts about an input; of features also those of their store."""
-    facts: Facts = {"shape": [given.rows, *given.shape], "dtype": str(given.dtype).removeprefix("torch.")}
+    T, *row_shape = given.shape
+    windows = f"{T} or more" if given.varies else T
+    facts: Facts = {"shape": [given.rows, windows, *row_shape], "dtype": str(given.dtype).removeprefix("torch.")}
     if name.endswith(PRESENT):
         return facts | {"content": "True for each window that the row has"}
     store, feed = opened.stores[name], run.config.feeds[name]

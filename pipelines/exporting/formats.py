@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from featcache.errors import ConfigError
-from pipelines.exporting.head import Input
+from pipelines.exporting.head import PRESENT, Input
 
 FACTS = "featcache.json"
 ROWS = {"clips": 3, "captions": 4}  #: rows of the example that is traced; a traced head takes any number of them
@@ -30,25 +31,42 @@ Facts = dict[str, Any]
 Predict = Callable[[Mapping[str, NDArray[Any]]], Arrays]
 
 
-def traced(head: nn.Module, inputs: Mapping[str, Input]) -> ExportedProgram:
-    """Record what a head does with rows of these inputs, for any number of rows; ConfigError if that is impossible."""
-    dims = {rows: Dim(rows, min=0) for rows in ROWS}
-    # clips and captions of ones: no net divides by a length of 0
-    example = {name: torch.ones(ROWS[each.rows], *each.shape, dtype=each.dtype) for name, each in inputs.items()}
-    shapes = ({name: {0: dims[each.rows]} for name, each in inputs.items()},)
+def traced(head: nn.Module, inputs: Mapping[str, Input]) -> tuple[ExportedProgram, dict[str, Input]]:
+    """Record what a head does with rows of these inputs, for any number of rows; ConfigError if that is impossible.
+
+    Returns the inputs as they were recorded: none of them varies where only one number of windows could be recorded.
+    """
+    fixed = {name: replace(each, varies=False) for name, each in inputs.items()}
     reason = ""
-    for strict in (False, True):  # strict understands more Python, such as len(tensor), but takes longer
-        try:
-            with quiet(), torch.no_grad():
-                program = torch.export.export(head, (example,), dynamic_shapes=shapes, strict=strict)
-        except Exception as error:  # any error of the method's own code, or of torch.export
-            reason = reason or _line(error)
-        else:
-            return pruned(program)
+    for taken in (inputs, fixed) if fixed != inputs else (fixed,):
+        for strict in (False, True):  # strict understands more Python, such as len(tensor), but takes longer
+            example, shapes = _example(taken)
+            try:
+                with quiet(), torch.no_grad():
+                    program = torch.export.export(head, (example,), dynamic_shapes=(shapes,), strict=strict)
+            except Exception as error:  # any error of the method's own code, or of torch.export
+                reason = reason or _line(error)
+            else:
+                return pruned(program), dict(taken)
     raise ConfigError(
         f"torch.export cannot record the predictions of this method and net ({reason}); a head that can be exported "
         "computes with tensors only, and takes no decision by their values"
     )
+
+
+def _example(inputs: Mapping[str, Input]) -> tuple[dict[str, Tensor], dict[str, dict[int, Dim]]]:
+    """Return an example of each input, and its axes whose length is not fixed."""
+    example, axes = {}, {}
+    rows = {kind: Dim(kind, min=0) for kind in ROWS}
+    for name, each in inputs.items():
+        T, *row_shape = each.shape
+        m = name.removesuffix(PRESENT)
+        axes[name] = {0: rows[each.rows]}
+        if each.varies:  # the mask of a modality has as many windows as its rows
+            axes[name][1] = axes[m][1] if m in axes and m != name else Dim(f"windows{len(axes)}", min=T)
+        # of ones: no net divides by a length of 0
+        example[name] = torch.ones(ROWS[each.rows], T + each.varies, *row_shape, dtype=each.dtype)
+    return example, axes
 
 
 def pruned(program: ExportedProgram) -> ExportedProgram:

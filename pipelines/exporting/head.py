@@ -28,21 +28,23 @@ class Input:
     dtype: torch.dtype
     shape: tuple[int, ...]  #: of one row
     rows: str  #: "clips" or "captions"; inputs of the same kind have equally many rows
+    varies: bool = False  #: rows may be longer than shape[0] windows: those of the store differ in their number
 
 
 def inputs(run: Run, opened: Opened) -> dict[str, Input]:
     """Return the inputs of a run's head: of each modality that the test sees (B, T, *row_shape), as in its store.
 
     "MODALITY.present" (B, T) is an input where rows of the store have fewer than T windows, or where the run masks
-    modalities that a row lacks. All other heads take rows with all windows of all modalities.
+    modalities that a row lacks. All other heads take rows with all windows of all modalities. Where rows of the store
+    differ in their number of windows, those of new clips may have more than T.
     """
     found = {}
     for m, feed in tested(run).items():
         store, rows = opened.stores[m], "captions" if feed.captions else "clips"
-        found[m] = Input(getattr(torch, store.layout.dtype), (store.windows, *store.row_shape), rows)
-        ragged = ((store.length > 0) & (store.length < store.windows)).any()
+        ragged = bool(((store.length > 0) & (store.length < store.windows)).any())
+        found[m] = Input(getattr(torch, store.layout.dtype), (store.windows, *store.row_shape), rows, ragged)
         if ragged or run.config.absent == "mask":
-            found[m + PRESENT] = Input(torch.bool, (store.windows,), rows)
+            found[m + PRESENT] = Input(torch.bool, (store.windows,), rows, ragged)
     return found
 
 
