@@ -38,6 +38,7 @@ ROOMS = [
     "experiments",
     "catalogue",
     "evaluation",
+    "exporting",
     "bench",
     "tables",
     "sweeps",
