@@ -29,6 +29,7 @@ ROOMS = [
     "training",
     "experiments",
     "evaluation",
+    "predicting",
     "bench",
     "tables",
     "sweeps",

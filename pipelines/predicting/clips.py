@@ -1,0 +1,139 @@
+"""Words on the command line -> the clips to predict, with the stores that already have their features.
+
+A word is a manifest, a folder of media, a media file, a store (its `manifest.csv` is next to it), or a folder of the
+stores of one manifest.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from featcache import FeatureStore, Manifest
+from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
+from featcache.errors import ConfigError, ManifestError
+from featcache.files import near
+from featcache.manifest import Clip
+from featcache.scan import unlabelled, whole_files
+from featcache.wording import first, quoted
+
+MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}
+FILES = "clips"  #: name of the manifest of files that are named one by one
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clips of one manifest, and the stores of their features that were named or found."""
+
+    manifest: Manifest
+    where: str  #: the word that named the clips
+    stores: tuple[FeatureStore, ...] = ()
+    named: bool = False  #: True if the stores were named one by one, so that each of them must be of use
+    media: bool = False  #: True for media without a manifest: their domain is not known
+    rows: list[int] = field(default_factory=list)  #: rows of the manifest to predict
+
+
+def sources(words: Sequence[Path], domain: str, *, domains: Sequence[str] = (), split: str = "") -> list[Source]:
+    """Return the clips that these words name, in their order.
+
+    domain: the domain of media without a manifest. domains, split: predict only these clips of manifests and stores.
+    FeatcacheError if a word names no clips, or if two clips have the same id.
+    """
+    if not words:
+        raise ConfigError("no clips to predict; name a manifest, a folder of videos, video files, or stores")
+    found = list(_sources(list(dict.fromkeys(words)), domain))
+    chosen = [_chosen(source, domains, split) for source in found]
+    if not any(source.rows for source in chosen):
+        has = sorted({name for source in found for name in source.manifest.domains})
+        asked = [*(f"--domain {name}" for name in domains), *([f"--split {split}"] if split else [])]
+        raise ConfigError(f"no clip has {' and '.join(asked)}; the domains of the clips are: {first(has)}")
+    _check_ids(chosen)
+    return [source for source in chosen if source.rows]
+
+
+def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
+    files, stores = list[Path](), dict[Path, list[Path]]()
+    for word in words:
+        if (word / "zarr.json").is_file():
+            stores.setdefault(word.absolute().parent, []).append(word)
+        elif word.is_dir() and not (word / "manifest.csv").is_file():
+            _refuse_other_folders(word)
+            yield Source(unlabelled(word, domain), str(word), media=True)
+        elif word.is_dir():
+            opened = tuple(FeatureStore.open(path) for path in sorted(word.glob("*.zarr")))
+            yield Source(Manifest.read(word / "manifest.csv"), str(word), opened)
+        elif word.suffix.lower() == ".csv":
+            yield Source(Manifest.read(word), str(word))
+        elif word.is_file() and word.suffix.lower() in MEDIA:
+            files.append(word)
+        else:
+            raise _nothing(word)
+    for folder, paths in stores.items():
+        yield _of_stores(folder, [FeatureStore.open(path) for path in paths])
+    if files:
+        yield Source(whole_files(FILES, files, domain), str(files[0]), media=True)
+
+
+def _nothing(word: Path) -> ConfigError:
+    if not word.exists():
+        return ConfigError(f"no clips at {word}: it does not exist{near(word)}")
+    return ConfigError(
+        f"{word} names no clips; name a manifest (.csv), a folder of media, a media file ({first(sorted(VIDEO), 5)}) "
+        "or a store"
+    )
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Raise ConfigError for the folder of all stores, and for stores whose manifest is missing."""
+    of_manifests = sorted(str(path.parent) for path in folder.glob("*/manifest.csv") if any(path.parent.glob("*.zarr")))
+    if of_manifests:
+        raise ConfigError(
+            f"{folder} has the stores of several manifests; name the folder of one: {first(of_manifests)}"
+        )
+    if any(folder.glob("*.zarr")):
+        raise ConfigError(f"{folder} has stores, but no manifest.csv; name its stores one by one")
+
+
+def _of_stores(folder: Path, stores: list[FeatureStore]) -> Source:
+    """Return the clips of stores that were named one by one, and are in one folder."""
+    where = ", ".join(str(store.path) for store in stores)
+    if (folder / "manifest.csv").is_file():
+        manifest = Manifest.read(folder / "manifest.csv")
+    else:
+        manifest = _manifest_of(stores[0], folder)
+    return Source(manifest, where, tuple(stores), named=True)
+
+
+def _manifest_of(store: FeatureStore, folder: Path) -> Manifest:
+    """Return a manifest of the clips that a store records; their domains are those of no run."""
+
+    def clip(row: dict[str, str]) -> Clip:
+        start, stop, fps = (float(row[name]) if row[name] else None for name in ("start", "stop", "fps"))
+        return Clip(row["clip_id"], "-", "test", row["source"], start, stop, row["unit"], {}, row["caption"], fps)
+
+    return Manifest(store.manifest, tuple(map(clip, store.rows)), folder)
+
+
+def _chosen(source: Source, domains: Sequence[str], split: str) -> Source:
+    """Return the source with its rows to predict; StoreError for stores of other clips than its manifest's."""
+    for store in source.stores:
+        store.check_rows(source.manifest, extensible=True)
+    clips = source.manifest.clips
+    rows = [
+        row
+        for row, clip in enumerate(clips)
+        if source.media or ((not domains or clip.domain in domains) and split in ("", clip.split))
+    ]
+    return replace(source, rows=rows)
+
+
+def _check_ids(found: Sequence[Source]) -> None:
+    """Raise ManifestError if two clips to predict have the same id."""
+    seen: dict[str, str] = {}
+    for source in found:
+        ids = [source.manifest.clips[row].clip_id for row in source.rows]
+        if twice := [one for one in ids if one in seen]:
+            raise ManifestError(
+                f"{len(twice)} clips are in {seen[twice[0]]} and in {source.where}: {quoted(twice)}; name them once, "
+                "or give different clips different ids"
+            )
+        seen |= dict.fromkeys(ids, source.where)
