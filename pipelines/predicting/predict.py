@@ -155,7 +155,7 @@ def check_domains(heads: "Sequence[Head]", given: Sequence[Source], as_domain: s
             if unmeasured := sorted({clip.domain for clip in clips if not clip.of} - known.keys()):
                 raise ConfigError(
                     f"run {head.config.id} has preparation.units='domain', but the units of {first(unmeasured)} were "
-                    f"not measured; take the clips for those of a domain that it has (--as-domain): {', '.join(known)}"
+                    f"not measured; name the domain whose units the clips get, with --as-domain: {', '.join(known)}"
                 )
 
 
