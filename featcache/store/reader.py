@@ -417,6 +417,9 @@ def recipe_digest(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(fmt.json_bytes(recipe)).hexdigest()
 
 
+check_recorded = _metadata.check_recorded
+
+
 def recipe_differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (name of the parameter, value of one, value of the other) where two recipes differ; "nothing" if unset."""
     a, b = flat(one), flat(other)

@@ -99,23 +99,38 @@ def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") ->
     name, sha256 = recipe["extractor"], recipe["weights_sha256"]
     base, view = split_view(name)
     kind, values = params_type(base.partition(":")[0]), dict(recipe.get("params", {}))
-    if weights and any(each.name == "model" for each in fields(kind)):
+    has_model = any(each.name == "model" for each in fields(kind))
+    if weights and has_model:
         values, weights = values | {"model": weights}, ""
     extractor = load(base, from_json(values, kind, base))
     known, _, seed = sha256.partition(":")
     seed = seed if seed.isascii() and seed.isdecimal() and len(seed) < 19 else "0"
-    runtime = Runtime(weights or _known_weights(extractor, known), int(seed), device, recipe.get("precision", "fp32"))
+    if known == UNTRAINED:
+        weights = UNTRAINED
+    elif not weights and getattr(extractor, "weights", ""):
+        weights = _in_catalogue(base, extractor, sha256)
+    runtime = Runtime(weights, int(seed), device, recipe.get("precision", "fp32"))
     try:
         extractor = extractor.ready(runtime)
-    except WeightsError as error:
-        raise WeightsError(f"{name} needs the weights whose SHA-256 is {sha256}; {error}") from error
+    except (ConfigError, WeightsError) as error:
+        if not has_model:
+            raise
+        raise WeightsError(
+            f"{error}; the model whose SHA-256 is {sha256} is needed: name its folder with --weights {base}=FOLDER"
+        ) from error
     return extractor.seen(view) if view else extractor
 
 
-def _known_weights(extractor: Extractor, sha256: str) -> str:
-    """Return the name in the catalogue of the weights with this SHA-256; "" for the extractor's own."""
+def _in_catalogue(name: str, extractor: Extractor, sha256: str) -> str:
+    """Return the name in the catalogue of the weights with this SHA-256; WeightsError if they are not here."""
     from featcache import weights
 
-    if sha256 == UNTRAINED:
-        return UNTRAINED
-    return weights.named(sha256) if getattr(extractor, "weights", "") else ""  # others have no file of weights
+    entry = weights.CATALOGUE.get(weights.named(sha256))
+    if entry and weights.place(entry).is_file():
+        return entry.name
+    fetch = f"get them with `featcache weights fetch {entry.name}`, or " if entry and entry.urls else ""
+    called = f" ({entry.name})" if entry else ""
+    raise WeightsError(
+        f"{name} needs the weights{called} whose SHA-256 is {sha256}, which are not in {weights.folder()}; "
+        f"{fetch}name their file with --weights {name}=FILE"
+    )

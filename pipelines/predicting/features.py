@@ -18,7 +18,7 @@ from featcache.extractors import Extractor
 from featcache.manifest import Clip
 from featcache.progress import Progress
 from featcache.store import ABSENT, DONE, NOT_TRIED
-from featcache.store.reader import recipe_differences, recipe_digest
+from featcache.store.reader import check_recorded, recipe_differences, recipe_digest
 from featcache.windows import Plan
 from featcache.wording import first
 from pipelines.config import RunConfig
@@ -26,7 +26,7 @@ from pipelines.data.stores import open_manifest, open_store
 from pipelines.extraction.extract import WHOLE_CLIP, extract, extract_rows, recipe_of
 from pipelines.extraction.extractors import remade
 from pipelines.predicting.clips import Source
-from pipelines.training.runs import Recorded, Run
+from pipelines.training.runs import NotTrainedError, Recorded, Run
 
 CHUNK = 256  #: clips whose features are read or extracted at a time
 SHOWN = 3  #: differences between two recipes in a message
@@ -77,11 +77,17 @@ def recorded(run: Run, places: Sequence[Path]) -> tuple[dict[str, Recorded], dic
     facts, config = run.facts, run.config
     if not facts.features:
         return _from_stores(run, places)
-    if {label: len(names) for label, names in facts.classes.items()} != facts.spec.classes:
-        raise ConfigError(
-            f"{run.folder / 'run.json'} is damaged (classes do not fit spec.classes); train the run again"
-        )
-    return {m: facts.features[m] for m in config.feeds}, facts.classes
+    try:
+        for m in config.feeds:
+            check_recorded(facts.features[m].recipe, facts.features[m].windows, facts.spec.shapes[m], f"features.{m}")
+        if {label: len(names) for label, names in facts.classes.items()} != facts.spec.classes:
+            raise ConfigError("classes does not fit spec.classes")
+    except (ConfigError, KeyError) as error:
+        place = run.folder / "run.json"
+        raise NotTrainedError(
+            f"{place} is damaged ({error}); train the run again with `featcache train-head`"
+        ) from None
+    return facts.features, facts.classes
 
 
 def _from_stores(run: Run, places: Sequence[Path]) -> tuple[dict[str, Recorded], dict[str, tuple[str, ...]]]:
@@ -203,7 +209,7 @@ def _remade(one: Wanted, weights: Mapping[str, str], device: str) -> Extractor:
         plan = Plan() if recipe.get("plan") == WHOLE_CLIP else Plan.parse(str(recipe.get("plan")))
         here = recipe_of(extractor, plan, recipe["dtype"])
     except FeatcacheError as error:
-        raise type(error)(f"features {one.store} of run {one.run} cannot be extracted: {error}") from error
+        raise type(error)(f"the features {one.store} of run {one.run} cannot be extracted: {error}") from error
     if key(here) != key(recipe):
         raise _other_recipe(f"extractor {name} makes other features here", one, here, "this installation")
     return extractor

@@ -423,7 +423,7 @@ def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monk
     sha256 = "2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538"
     recipe = load("i3d-rgb").recipe | {"weights_sha256": sha256}
     with pytest.raises(
-        WeightsError, match=rf"i3d-rgb needs the weights whose SHA-256 is {sha256}; .*weights fetch i3d"
+        WeightsError, match=rf"i3d-rgb needs the weights \(i3d-rgb\) whose SHA-256 is {sha256}.*weights fetch i3d"
     ):
         remade(recipe)
     made = load("tbn-audio").ready(Runtime("untrained", 3))
