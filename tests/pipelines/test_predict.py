@@ -164,7 +164,7 @@ def test_every_method_gives_its_kept_outputs(name, tmp_path):
             method=module.Params(**small(module)),
             net=net,
             source=config().source if "source" in sees else (),
-            target=config(target=config().test).target if "target" in sees else None,
+            target=config().test if "target" in sees else None,
             holdout=0.25 if "source_val" in sees else 0.0,
             init_from=first.id if "init_from" in module.METHOD.needs else None,
             epoch=2,
