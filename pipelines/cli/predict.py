@@ -1,5 +1,7 @@
 """The command `featcache predict`."""
 
+import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -78,41 +80,31 @@ def predict(
       featcache predict RUN_ID stores/kitchens --domain cottage --split test --top-k 3
       featcache predict RUN_ID_0 RUN_ID_1 RUN_ID_2 a.mp4 b.mp4 --out ensemble.jsonl
     """
-    import sys
-
     from pipelines.evaluation.predictions import write_csv
     from pipelines.predicting.predict import predict as apply
-    from pipelines.training.runs import is_run
 
-    if not words:
-        raise click.UsageError("name a RUN and CLIPS")
     if overwrite and not out:
         raise click.UsageError("--overwrite belongs to --out FILE; name a file")
-    named = [word for number, word in enumerate(words) if not number or is_run(word) or is_run(runs / word)]
-    clips = [word for word in words if word not in named]
+    named, clips = _divided(words, runs)
+    call = partial(apply, named, clips, out=out, overwrite=overwrite, top_k=top_k, runs=runs, stores=stores)
+    call = partial(call, domain=domain, split=split or "", as_domain=as_domain, weights=weights)
     with progress_bar("predict", "clip") as progress:
-        made = apply(
-            named,
-            clips,
-            out=out,
-            overwrite=overwrite,
-            top_k=top_k,
-            runs=runs,
-            stores=stores,
-            domain=domain,
-            split=split or "",
-            as_domain=as_domain,
-            weights=weights,
-            device=device,
-            workers=workers,
-            progress=progress,
-            report=note,
-        )
+        made = call(device=device, workers=workers, progress=progress, report=note)
         if not out:
             write_csv(sys.stdout, made.tables())
     if out:
         click.echo(out)
     if made.failures:
         note(f"{len(made.failures)} of {made.total} clips have no prediction")
-    if made.failures or made.partial:
+    if made.failures or made.incomplete:
         raise SystemExit(1)
+
+
+def _divided(words: tuple[Path, ...], runs: Path) -> tuple[list[Path], list[Path]]:
+    """Return the runs and the clips among the words of the command line; the first word is a run."""
+    from pipelines.training.runs import is_run
+
+    if not words:
+        raise click.UsageError("name a RUN and CLIPS")
+    named = [word for number, word in enumerate(words) if not number or is_run(word) or is_run(runs / word)]
+    return named, [word for word in words if word not in named]

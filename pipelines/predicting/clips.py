@@ -26,14 +26,14 @@ class Source:
 
     manifest: Manifest
     where: str  #: the word that named the clips
-    stores: tuple[FeatureStore, ...] = ()
+    stores: tuple[Path, ...] = ()  #: they are opened by `features.matched`
     named: bool = False  #: True if the stores were named one by one, so that each of them must be of use
     media: bool = False  #: True for media without a manifest: their domain is not known
     rows: list[int] = field(default_factory=list)  #: rows of the manifest to predict
 
 
 def sources(words: Sequence[Path], domain: str, *, domains: Sequence[str] = (), split: str = "") -> list[Source]:
-    """Return the clips that these words name, in their order.
+    """Return the clips that these words name; files that are named one by one come last.
 
     domain: the domain of media without a manifest. domains, split: predict only these clips of manifests and stores.
     FeatcacheError if a word names no clips, or if two clips have the same id.
@@ -59,8 +59,7 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
             _refuse_other_folders(word)
             yield Source(unlabelled(word, domain), str(word), media=True)
         elif word.is_dir():
-            opened = tuple(FeatureStore.open(path) for path in sorted(word.glob("*.zarr")))
-            yield Source(Manifest.read(word / "manifest.csv"), str(word), opened)
+            yield Source(Manifest.read(word / "manifest.csv"), str(word), tuple(sorted(word.glob("*.zarr"))))
         elif word.suffix.lower() == ".csv":
             yield Source(Manifest.read(word), str(word))
         elif word.is_file() and word.suffix.lower() in MEDIA:
@@ -68,7 +67,7 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
         else:
             raise _nothing(word)
     for folder, paths in stores.items():
-        yield _of_stores(folder, [FeatureStore.open(path) for path in paths])
+        yield _of_stores(folder, paths)
     if files:
         yield Source(whole_files(FILES, files, domain), str(files[0]), media=True)
 
@@ -93,14 +92,11 @@ def _refuse_other_folders(folder: Path) -> None:
         raise ConfigError(f"{folder} has stores, but no manifest.csv; name its stores one by one")
 
 
-def _of_stores(folder: Path, stores: list[FeatureStore]) -> Source:
+def _of_stores(folder: Path, stores: Sequence[Path]) -> Source:
     """Return the clips of stores that were named one by one, and are in one folder."""
-    where = ", ".join(str(store.path) for store in stores)
-    if (folder / "manifest.csv").is_file():
-        manifest = Manifest.read(folder / "manifest.csv")
-    else:
-        manifest = _manifest_of(stores[0], folder)
-    return Source(manifest, where, tuple(stores), named=True)
+    has = (folder / "manifest.csv").is_file()
+    manifest = Manifest.read(folder / "manifest.csv") if has else _manifest_of(FeatureStore.open(stores[0]), folder)
+    return Source(manifest, ", ".join(map(str, stores)), tuple(stores), named=True)
 
 
 def _manifest_of(store: FeatureStore, folder: Path) -> Manifest:
@@ -114,26 +110,26 @@ def _manifest_of(store: FeatureStore, folder: Path) -> Manifest:
 
 
 def _chosen(source: Source, domains: Sequence[str], split: str) -> Source:
-    """Return the source with its rows to predict; StoreError for stores of other clips than its manifest's."""
-    for store in source.stores:
-        store.check_rows(source.manifest, extensible=True)
-    clips = source.manifest.clips
-    rows = [
-        row
-        for row, clip in enumerate(clips)
-        if source.media or ((not domains or clip.domain in domains) and split in ("", clip.split))
-    ]
+    """Return the source with its rows to predict."""
+    if source.media and (domains or split):
+        raise ConfigError(
+            f"--domain and --split choose clips of manifests and stores, but {source.where} has no manifest; leave "
+            "them out, or take the clips for those of a domain with --as-domain"
+        )
+    clips = enumerate(source.manifest.clips)
+    rows = [row for row, clip in clips if (not domains or clip.domain in domains) and split in ("", clip.split)]
     return replace(source, rows=rows)
 
 
 def _check_ids(found: Sequence[Source]) -> None:
-    """Raise ManifestError if two clips to predict have the same id."""
-    seen: dict[str, str] = {}
+    """Raise ManifestError if two clips to predict have the same id, or two captions."""
+    seen: dict[tuple[str, bool], str] = {}
     for source in found:
-        ids = [source.manifest.clips[row].clip_id for row in source.rows]
+        clips = [source.manifest.clips[row] for row in source.rows]
+        ids = [(clip.clip_id, bool(clip.of)) for clip in clips]
         if twice := [one for one in ids if one in seen]:
             raise ManifestError(
-                f"{len(twice)} clips are in {seen[twice[0]]} and in {source.where}: {quoted(twice)}; name them once, "
-                "or give different clips different ids"
+                f"{len(twice)} clips are in {seen[twice[0]]} and in {source.where}: {quoted(one for one, _ in twice)}; "
+                "name them once, or give different clips different ids"
             )
         seen |= dict.fromkeys(ids, source.where)

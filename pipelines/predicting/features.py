@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import FeatureStore
-from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, MediaError
+from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, MediaError, StoreError
 from featcache.extractors import Extractor
 from featcache.manifest import Clip
 from featcache.progress import Progress
@@ -120,22 +120,44 @@ def _store(config: RunConfig, modality: str, place: Path) -> FeatureStore:
 
 
 def matched(source: Source, wanted: Mapping[str, Wanted]) -> dict[str, FeatureStore]:
-    """Return key -> the source's store of that recipe; ConfigError for a store of another recipe, or of no use."""
-    by_key = {key(store.recipe): store for store in source.stores}
+    """Return key -> the source's store of that recipe; FeatcacheError for a store of another recipe, or of no use."""
+    stores = list(_opened(source, wanted))
+    by_key = {key(store.recipe): store for store in stores}
     for one in wanted.values():
-        for store in source.stores:
+        for store in stores if key(one.recipe) not in by_key else ():
             same = store.path.stem == one.store or store.name == one.recipe["extractor"]
-            if same and key(one.recipe) not in by_key and key(store.recipe) not in wanted:
+            if same and key(store.recipe) not in wanted:
                 raise _other_recipe(f"store {store.path} was made by another recipe", one, store.recipe, "the store")
-    for store in source.stores if source.named else ():
+    for store in stores if source.named else ():
         if key(store.recipe) not in wanted:
-            read = {one.run: "" for one in wanted.values()}
-            names = first(dict.fromkeys(one.store for one in wanted.values()))
+            runs, names = (
+                dict.fromkeys(texts) for texts in zip(*((w.run, w.store) for w in wanted.values()), strict=True)
+            )
             raise ConfigError(
-                f"store {store.path} holds features by {store.name}, which run {first(read)} does not read; it reads: "
-                f"{names}"
+                f"store {store.path} holds features by {store.name}, which run {first(runs)} does not read; it reads: "
+                f"{first(names)}"
             )
     return {k: by_key[k] for k in wanted if k in by_key}
+
+
+def _opened(source: Source, wanted: Mapping[str, Wanted]) -> Iterator[FeatureStore]:
+    """Yield the stores of the source's clips; those of a folder that nobody needs may be damaged."""
+    names = {one.store for one in wanted.values()}
+    for path in source.stores:
+        try:
+            store = FeatureStore.open(path)
+            store.check_rows(source.manifest, extensible=True)
+        except StoreError:
+            if source.named or path.stem in names:
+                raise
+        else:
+            yield store
+
+
+def lacks(store: FeatureStore | None, one: Wanted, source: Source) -> bool:
+    """Return whether a clip to predict has features that the store lacks, because the clip was not tried."""
+    rows = [row for row in source.rows if one.of(source.manifest.clips[row])]
+    return bool(rows) if store is None else any(row >= len(store) or store.state[row] == NOT_TRIED for row in rows)
 
 
 def _other_recipe(problem: str, one: Wanted, recipe: Mapping[str, Any], where: str) -> ConfigError:
