@@ -15,6 +15,7 @@ from featcache.files import near
 from featcache.manifest import Clip
 from featcache.scan import unlabelled, whole_files
 from featcache.wording import first, quoted
+from pipelines.training.runs import is_run
 
 MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}
 FILES = "clips"  #: name of the manifest of files that are named one by one
@@ -40,7 +41,7 @@ def sources(words: Sequence[Path], domain: str, *, domains: Sequence[str] = (), 
     """
     if not words:
         raise ConfigError("no clips to predict; name a manifest, a folder of videos, video files, or stores")
-    found = list(_sources(list(dict.fromkeys(words)), domain))
+    found = list(_sources(words, domain))
     chosen = [_chosen(source, domains, split) for source in found]
     if not any(source.rows for source in chosen):
         has = sorted({name for source in found for name in source.manifest.domains})
@@ -54,7 +55,8 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
     files, stores = list[Path](), dict[Path, list[Path]]()
     for word in words:
         if (word / "zarr.json").is_file():
-            stores.setdefault(word.absolute().parent, []).append(word)
+            same = stores.setdefault(word.absolute().parent, [])
+            same += [word] if word not in same else []
         elif word.is_dir() and not (word / "manifest.csv").is_file():
             _refuse_other_folders(word)
             yield Source(unlabelled(word, domain), str(word), media=True)
@@ -82,12 +84,14 @@ def _nothing(word: Path) -> ConfigError:
 
 
 def _refuse_other_folders(folder: Path) -> None:
-    """Raise ConfigError for the folder of all stores, and for stores whose manifest is missing."""
+    """Raise ConfigError for the folder of all stores or all runs, and for stores whose manifest is missing."""
     of_manifests = sorted(str(path.parent) for path in folder.glob("*/manifest.csv") if any(path.parent.glob("*.zarr")))
     if of_manifests:
         raise ConfigError(
             f"{folder} has the stores of several manifests; name the folder of one: {first(of_manifests)}"
         )
+    if any(map(is_run, folder.iterdir())):
+        raise ConfigError(f"{folder} is a folder of runs, not of clips; name one of its runs")
     if any(folder.glob("*.zarr")):
         raise ConfigError(f"{folder} has stores, but no manifest.csv; name its stores one by one")
 
@@ -124,12 +128,15 @@ def _chosen(source: Source, domains: Sequence[str], split: str) -> Source:
 def _check_ids(found: Sequence[Source]) -> None:
     """Raise ManifestError if two clips to predict have the same id, or two captions."""
     seen: dict[tuple[str, bool], str] = {}
+    twice: dict[str, tuple[str, str]] = {}  # id -> the places of its clips
     for source in found:
-        clips = [source.manifest.clips[row] for row in source.rows]
-        ids = [(clip.clip_id, bool(clip.of)) for clip in clips]
-        if twice := [one for one in ids if one in seen]:
-            raise ManifestError(
-                f"{len(twice)} clips are in {seen[twice[0]]} and in {source.where}: {quoted(one for one, _ in twice)}; "
-                "name them once, or give different clips different ids"
-            )
-        seen |= dict.fromkeys(ids, source.where)
+        for clip in (source.manifest.clips[row] for row in source.rows):
+            if (one := (clip.clip_id, bool(clip.of))) in seen:
+                twice[clip.clip_id] = seen[one], source.where
+            seen[one] = source.where
+    if twice:
+        places = " and in ".join(dict.fromkeys(next(iter(twice.values()))))
+        count = "a clip comes" if len(twice) == 1 else f"{len(twice)} clips come"
+        raise ManifestError(
+            f"{count} twice, in {places}: {quoted(twice)}; name them once, or give different clips different ids"
+        )

@@ -28,7 +28,7 @@ from pipelines.extraction.extractors import remade
 from pipelines.predicting.clips import Source
 from pipelines.training.runs import NotTrainedError, Recorded, Run
 
-CHUNK = 256  #: clips whose features are read or extracted at a time
+CHUNK = 256  #: most clips whose features are read or extracted at a time
 SHOWN = 3  #: differences between two recipes in a message
 OF_FILES = ("file", "sha256", "ids_sha256")  #: entries of an imported store's recipe that name its files
 
@@ -258,12 +258,15 @@ def keep(
 
 
 def read(
-    source: Source, stores: Mapping[str, FeatureStore], making: Making, progress: Progress
+    source: Source, stores: Mapping[str, FeatureStore], making: Making, most: int, progress: Progress
 ) -> Iterator[tuple[int, Found]]:
-    """Yield each row of the source with its features, in the source's order. progress: (rows read, rows)."""
-    clips = source.manifest.clips
-    for begin in range(0, len(source.rows), CHUNK):
-        rows = source.rows[begin : begin + CHUNK]
+    """Yield each row of the source with its features, in the source's order. progress: (rows read, rows).
+
+    most: rows that may be in memory.
+    """
+    clips, count = source.manifest.clips, min(most, CHUNK)
+    for begin in range(0, len(source.rows), count):
+        rows = source.rows[begin : begin + count]
         found: dict[int, Found] = {row: {} for row in rows}
         lacking: dict[str, list[int]] = {}
         for k, one in making.wanted.items():

@@ -100,11 +100,9 @@ def check_ensemble(heads: Sequence[Head]) -> None:
         raise ConfigError(f"run {twice[0]} is named twice; name it once")
     one, *others = heads
     for other in others:
-        tasks = dict.fromkeys(head.config.task.name for head in (one, other))
-        if not all(head.config.task.has_class_scores for head in (one, other)):
+        if without := [head.config.task.name for head in (one, other) if not head.config.task.has_class_scores]:
             raise ConfigError(
-                f"several runs are averaged by their class probabilities, and {' and '.join(tasks)} runs have none; "
-                "name one run"
+                f"several runs are averaged by their class probabilities, and {without[0]} runs have none; name one run"
             )
         if one.classes != other.classes:
             raise ConfigError(
@@ -117,16 +115,16 @@ def _spelled(classes: Mapping[str, Sequence[str]]) -> str:
     return ", ".join(f"{len(names)} of {label}: {first(names, 3)}" for label, names in classes.items())
 
 
-def unusable(head: Head, feeds: Feeds, found: Found) -> list[str]:
-    """Return the reasons why a run cannot use a clip with these features; [] if it can."""
+def unusable(head: Head, feeds: Feeds, found: Found) -> dict[str, str]:
+    """Return modality -> the reason why a run cannot use a clip with these features; {} if it can use it."""
     masks, reasons = head.config.absent == "mask", dict[str, str]()
     for m, feed in feeds.items():
         x, T = found.get(head.keys[m]), head.recorded[m].windows
         if not isinstance(x, np.ndarray):
-            reasons[m] = f"{m}: {x or 'it has none'}"
+            reasons[m] = str(x or "it has none")
         elif not masks and not feed.captions and parse_draw(feed.test)[0] in ("all", "each") and len(x) != T:
-            reasons[m] = f"{m}: it has {len(x)} windows, and run {head.config.id} reads {T} of every clip"
-    return [] if masks and len(reasons) < len(feeds) else list(reasons.values())
+            reasons[m] = f"it has {len(x)} windows, and run {head.config.id} reads {T} of every clip"
+    return {} if masks and len(reasons) < len(feeds) else reasons
 
 
 def compute(head: Head, feeds: Feeds, rows: Sequence[tuple[Clip, Found]], domain: str, device: str) -> Outputs:

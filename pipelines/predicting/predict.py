@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOP_K = 5
+AHEAD = 8  #: times the number of clips that are computed at once: those whose features may be in memory
 Place = str | Path
 Report = Callable[[str], None]  #: receives a line for the user
 
@@ -225,8 +226,8 @@ class Predictions:
                 some = True
                 yield _about(part.clips, task.name) | table
         if not some:
-            reasons = first((f"{clip}: {reason}" for clip, reason in self.failures.items()), 3, "; ")
-            raise ConfigError(f"none of {self.total} clips has a prediction; {reasons}")
+            clip, reason = next(iter(self.failures.items()))
+            raise ConfigError(f"none of {self.total} clips has a prediction; the first, {clip}: {reason}")
 
     def __iter__(self) -> Iterator[Part]:
         """Yield clips with their outputs, a few hundred at a time."""
@@ -260,7 +261,7 @@ class Predictions:
         tested = _tested_rows(head.run, source)
         source = replace(source, rows=list(dict.fromkeys([*tested, *source.rows])))
         step, windows = head.step(head.feeds[bool(clips[source.rows[0]].of)]), list[list[int]]()
-        for number, (row, found) in enumerate(features.read(source, stores, self.making, progress)):
+        for number, (row, found) in enumerate(features.read(source, stores, self.making, AHEAD * step, progress)):
             before, windows = windows, [each.beyond(found) for each in self.heads]
             if waiting and (len(waiting) == step or number == len(tested) or windows != before):
                 yield from self._parts(waiting, source)
@@ -289,21 +290,33 @@ class Predictions:
 
     def _usable(self, clip: Clip, found: Found) -> bool:
         """Return whether all runs can use the clip; report and keep the reason if not."""
-        reasons, unread = list[str](), list[str]()
+        reasons, unread = list[tuple[str, str]](), list[tuple[str, str]]()
         for head in self.heads:
             parts = [feeds for feeds in head.feeds if any(head.keys[m] in found for m in feeds)]
-            reasons += [reason for feeds in parts for reason in unusable(head, feeds, found)]
             values = {m: found.get(head.keys[m]) for feeds in parts for m in feeds}
-            unread += [f"{m}: {x}" for m, x in values.items() if isinstance(x, FeatcacheError) and not _absent(x)]
+            reasons += [reason for feeds in parts for reason in unusable(head, feeds, found).items()]
+            unread += [(m, str(x)) for m, x in values.items() if isinstance(x, FeatcacheError) and not _absent(x)]
             if not parts:
-                reasons.append("it has neither features nor a caption that this run reads")
+                reasons.append(("clip", "it has neither features nor a caption that this run reads"))
         if reasons:
-            self.failures[clip.clip_id] = "; ".join(dict.fromkeys(reasons))
-            self.report(f"{clip.clip_id}: {self.failures[clip.clip_id]}")
+            self.failures[clip.clip_id] = _together(reasons)
+            self.report(f"{clip.clip_id}: {_together(reasons)}")
         elif unread:
-            self.incomplete[clip.clip_id] = "; ".join(dict.fromkeys(unread))
-            self.report(f"{clip.clip_id}: predicted without {self.incomplete[clip.clip_id]}")
+            self.incomplete[clip.clip_id] = _together(unread)
+            self.report(f"{clip.clip_id}: predicted without {_together(unread)}")
         return not reasons
+
+
+def _together(reasons: Sequence[tuple[str, str]]) -> str:
+    """Return reasons as text, equal ones of several modalities once.
+
+    >>> _together([("rgb", "it is gone"), ("audio", "it is gone"), ("rgb", "it is gone"), ("flow", "it is late")])
+    'rgb, audio: it is gone; flow: it is late'
+    """
+    by_reason: dict[str, dict[str, None]] = {}
+    for m, reason in reasons:
+        by_reason.setdefault(reason, {})[m] = None
+    return "; ".join(f"{', '.join(modalities)}: {reason}" for reason, modalities in by_reason.items())
 
 
 def _absent(reason: FeatcacheError) -> bool:

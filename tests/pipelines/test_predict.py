@@ -33,7 +33,7 @@ from pipelines.extraction.extractors import load_extractors, remade
 from pipelines.measures.accuracy import probabilities
 from pipelines.predicting import features
 from pipelines.predicting.predict import find_run, predict
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import FILES, NotTrainedError, Run
 from pipelines.training.train import train
 from tests.helpers import caption_stores, skeleton_stores
 from tests.helpers.stores import manifest, run, write_all, write_store
@@ -284,7 +284,7 @@ def test_runs_that_cannot_be_averaged(stores, folder, tmp_path):
         predict([folder, verbs], stores / "toy")
     clusters = train(skeleton_stores.run(), skeleton_stores.write_all(tmp_path / "stores"), tmp_path / "runs")
     with pytest.raises(ConfigError, match="averaged.*clustering"):
-        predict([clusters, clusters], tmp_path / "stores" / "motions")
+        predict([folder, clusters], tmp_path / "stores" / "motions")
 
 
 # ------------------------------------------------------------------------------------------------------------- media
@@ -369,12 +369,14 @@ def test_broken_clips_stop_no_other(filmed, tmp_path):
     assert result.exit_code == 1
     assert [line["clip_id"] for line in csv.DictReader((tmp_path / "p.csv").open())] == ["b", "c", "d", "f", "g"]
     for name in "aeh":
-        assert f"\n{name}: rgb: " in f"\n{result.stderr}"
+        assert f"\n{name}: rgb, audio: " in f"\n{result.stderr}"
     assert "3 of 8 clips have no prediction" in result.stderr
     assert result.stdout == f"{tmp_path / 'p.csv'}\n"
     nothing = cli(folder, tmp_path / "new" / "a.mp4", "--out", tmp_path / "q.csv")
     assert nothing.exit_code == 1
-    assert nothing.stderr.splitlines()[-1].startswith("Error: none of 1 clips has a prediction; a: rgb: ")
+    assert nothing.stderr.splitlines()[-1].startswith(
+        "Error: none of 1 clips has a prediction; the first, a: rgb, audio: "
+    )
     assert not (tmp_path / "q.csv").exists()
 
 
@@ -479,7 +481,10 @@ WRONG = {  # words, and what the sentence names
     "a file of another kind": (("RUN", "notes.txt"), "notes.txt names no clips"),
     "a manifest without columns": (("RUN", "bad.csv"), "bad.csv line 1: column 'domain' is missing"),
     "all stores": (("RUN", "stores"), r"stores has the stores of several manifests.*stores/toy"),
-    "clips twice": (("RUN", "toy", "copy"), "36 clips are in toy and in copy: 'day_chop_train0'"),
+    "clips twice": (("RUN", "toy", "copy"), "36 clips come twice, in toy and in copy: 'day_chop_train0'"),
+    "a manifest twice": (("RUN", "toy/manifest.csv", "toy/manifest.csv"), "36 clips come twice, in toy/manifest.csv:"),
+    "a file twice": (("RUN", "a.mp4", "a.mp4"), "a clip comes twice, in a.mp4: 'a.mp4'"),
+    "a folder of runs for clips": (("RUN", "runs"), "runs is a folder of runs, not of clips"),
     "an unknown ending": (("RUN", "toy", "--out", "p.xlsx"), r"--out p.xlsx must end in .*\.csv"),
     "an existing file": (("RUN", "toy", "--out", "notes.csv"), "notes.csv exists.*--overwrite"),
     "a folder as file": (("RUN", "toy", "--out", "folder.csv"), "folder.csv is a folder"),
@@ -504,6 +509,7 @@ def test_wrong_input_is_one_sentence(case, folder, stores, tmp_path, monkeypatch
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "notes.csv").write_text("mine")
+    (tmp_path / "a.mp4").write_bytes(b"")
     (tmp_path / "bad.csv").write_text("clip_id,source\na,a.mp4\n")
     words, expected = WRONG[case]
     result = cli(*(folder if word == "RUN" else word for word in words))
@@ -516,8 +522,8 @@ def test_wrong_input_is_one_sentence(case, folder, stores, tmp_path, monkeypatch
 def test_a_damaged_run_is_named(folder, stores, tmp_path):
     broken = tmp_path / folder.name
     shutil.copytree(folder, broken)
-    (broken / "head.pt").write_bytes(b"")
-    with pytest.raises(NotTrainedError, match="head.pt"):
+    (broken / FILES[3]).write_bytes(b"")
+    with pytest.raises(NotTrainedError, match=FILES[3]):
         predict(broken, stores / "toy")
 
 
