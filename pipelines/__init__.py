@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.commands.evaluate import evaluate as evaluate
     from pipelines.commands.jobs import experiment as experiment
+    from pipelines.commands.names import names as names
     from pipelines.commands.report import write_report as write_report
     from pipelines.commands.search import search as search
     from pipelines.commands.sweep import sweep as sweep
@@ -38,6 +39,7 @@ _HOME = {
     "compare": "pipelines.commands.table",
     "evaluate": "pipelines.commands.evaluate",
     "experiment": "pipelines.commands.jobs",
+    "names": "pipelines.commands.names",
     "results": "pipelines.commands.table",
     "search": "pipelines.commands.search",
     "sweep": "pipelines.commands.sweep",
