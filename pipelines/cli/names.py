@@ -4,9 +4,10 @@ from itertools import groupby
 
 import click
 
+from pipelines import catalogue
 from pipelines.cli._shared import note
 
-KINDS = ("extractors", "benchmarks", "formats", "nets", "methods", "tasks", "experiments", "metrics")
+KINDS = [*(f"{kind}s" for kind in catalogue.KINDS)]
 
 
 @click.command("list")
@@ -18,7 +19,7 @@ KINDS = ("extractors", "benchmarks", "formats", "nets", "methods", "tasks", "exp
     "reason why there are none.",
 )
 def list_names(kind: str, figures: bool) -> None:
-    """List the names of one KIND, each with its origin and a short description.
+    """List the names of one KIND, each with its origin and a short description. See `featcache show` for details.
 
     The origin is featcache itself, the file of a plug-in, or an installed package and its version. Plug-ins are
     imported; the exit code is 1 if one cannot be.

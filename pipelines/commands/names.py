@@ -5,17 +5,10 @@ from typing import NamedTuple
 from featcache import registry
 from featcache.errors import ConfigError
 from featcache.wording import unknown
+from pipelines import catalogue
 
 #: kind of names -> the package whose files are its entries
-FOLDERS = {
-    "extractors": "featcache.extractors",
-    "benchmarks": "featcache.builders",
-    "formats": "featcache.bridges",
-    "nets": "heads.nets",
-    "methods": "heads.methods",
-    "tasks": "pipelines.tasks",
-    "experiments": "pipelines.experiments",
-}
+FOLDERS = {f"{kind}s": folder for kind, folder in catalogue.FOLDERS.items()}
 KINDS = (*FOLDERS, "metrics")
 
 

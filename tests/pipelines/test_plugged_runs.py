@@ -16,11 +16,15 @@ from heads.testing.methods import build, train
 from heads.testing.problems import SPEC
 from pipelines import experiments
 from pipelines.cli import main
+from pipelines.commands.jobs import job
+from pipelines.data.opening import open_run
 from pipelines.evaluation.engine import cases_of
 from pipelines.training.runs import Run
+from pipelines.training.train import start
+from pipelines.training.train import train as train_run
 from tests.conftest import ROOT
 from tests.helpers.media import write_sound
-from tests.helpers.stores import manifest, write_all
+from tests.helpers.stores import manifest, run, write_all
 
 README, CONTRIBUTING, PAGE = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/plugins.md"))
 (METHOD,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "METHOD = " in block)
@@ -132,19 +136,27 @@ def test_a_run_without_its_plug_in_is_not_called_damaged(stores, mine, tmp_path)
         assert Run.open(folder).method().params == registry.load("heads.methods", "confidence", "method").Params()
 
 
-def test_runs_of_shipped_methods_and_stores_of_shipped_extractors_record_nothing_new(stores, tmp_path):
-    from pipelines.training.train import train as train_run
-    from tests.helpers.stores import run
+def test_slow_results_that_runs_share_are_those_of_one_file(stores, mine, tmp_path):
+    """A changed file may compute another tensor under the same name."""
+    folders = set()
+    for text in (METHOD, METHOD + "# changed\n"):
+        (mine / "methods" / "confidence.py").write_text(text)
+        with plugins.added([mine]):
+            (config,) = experiments.load("trial").runs
+            folders.add(start(config, open_run(config, stores, "cpu"), tmp_path).shared.folder)
+    assert len(folders) == 2
+    assert {folder.parent for folder in folders} == {tmp_path / ".shared"}
+    assert start(run(), open_run(run(), stores, "cpu"), tmp_path).shared.folder == tmp_path / ".shared"
 
+
+def test_runs_of_shipped_methods_and_stores_of_shipped_extractors_record_nothing_new(stores, tmp_path):
     facts = Run.open(train_run(run(), stores, tmp_path)).facts
     assert facts.read.keys() == {"store rgb", "store flow", "manifest"}
 
 
 def test_the_commands_that_reproduce_a_table_name_the_plug_ins(mine):
     with plugins.added([mine]):
-        from pipelines.cli._shared import _job
-
-        assert f"--plugins {mine}" in _job("trial", None, mine, (), None, ()).experiment.arguments
+        assert f"--plugins {mine}" in job("trial").experiment.arguments
 
 
 def test_an_experiment_file_may_use_plug_ins_and_names_what_is_missing(mine, tmp_path):
