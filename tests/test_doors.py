@@ -21,6 +21,7 @@ DOORS = (featcache, pipelines)
 FUNCTIONS = {
     "manifest scan": "featcache.scan",
     "manifest build": "featcache.build",
+    "manifest from-csv": "featcache.from_csv",
     "manifest join": "featcache.join",
     "extract": "featcache.extract",
     "train-head": "pipelines.train",
@@ -31,6 +32,7 @@ FUNCTIONS = {
     "compare": "pipelines.compare",
     "report": "pipelines.write_report",
     "search": "pipelines.search",
+    "export-head": "pipelines.export_head",
     "check": "featcache.check",
     "repair": "featcache.repair",
     "info": "featcache.info",
@@ -42,6 +44,7 @@ FUNCTIONS = {
     "weights fetch": "featcache.weights.fetch",
     "weights verify": "featcache.weights.verify",
     "list": "pipelines.names",
+    "show": "pipelines.show",
 }
 #: options that print an object in another way, or that have a function of their own
 ELSEWHERE = {
@@ -198,6 +201,9 @@ WRONG = {
     "search": lambda folder: pipelines.search(folder, "a dog"),
     "results": lambda folder: pipelines.results(folder),
     "names": lambda folder: pipelines.names("dogs"),
+    "show": lambda folder: pipelines.show("method", "nonesuch"),
+    "export-head": lambda folder: pipelines.export_head(folder / "run", folder / "head.pt2"),
+    "from-csv": lambda folder: featcache.from_csv(folder / "a.csv", clip_id="clip"),
     "Run": lambda folder: pipelines.Run.open(folder / "none"),
 }
 
