@@ -113,6 +113,11 @@ def test_imports_point_one_way():
         assert parts[0] not in FORBIDDEN[package] or allowed, f"{path} imports {module}"
 
 
+def test_only_the_command_line_needs_click():
+    for path, module in imported():
+        assert module.partition(".")[0] != "click" or path.parts[:2] == ("pipelines", "cli"), f"{path} imports {module}"
+
+
 def test_only_contract_tests_need_pytest():
     for path, module in imported():
         parts = module.split(".")
