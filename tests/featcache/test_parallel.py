@@ -188,6 +188,14 @@ def test_a_script_that_workers_cannot_import_is_named(tmp_path, script, words):
     assert "out of memory" not in out + err
 
 
+def test_a_script_in_a_pipe_has_workers_if_its_functions_are_those_of_a_module():
+    lines = ["from collections import deque", "from featcache.parallel import in_parallel", "def own(x): return x", ""]
+    for function, words in (("abs", "[(-1, 1)]"), ("own", "cannot load its job (AttributeError: Can't get attribute")):
+        script = "\n".join([*lines, f"print(list(in_parallel({function}, deque([-1]), 2)))"])
+        run = subprocess.run([sys.executable, "-"], input=script, text=True, capture_output=True, check=False, cwd=ROOT)
+        assert words in run.stdout + run.stderr
+
+
 def test_a_job_that_exits_is_an_error_and_ends_nothing():
     with pytest.raises(RuntimeError, match="SystemExit"), closing(in_parallel(sys.exit, deque([0]), 2)) as results:
         list(results)
