@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from featcache.checking import check as check
+    from featcache.clip_tables import from_csv as from_csv
     from featcache.errors import FeatcacheError as FeatcacheError
     from featcache.exporting import export_features as export_features
     from featcache.importing import import_features as import_features
@@ -42,6 +43,7 @@ _HOME = {
     "check": "featcache.checking",
     "export_features": "featcache.exporting",
     "extract": "pipelines.commands.extract",
+    "from_csv": "featcache.clip_tables",
     "import_features": "featcache.importing",
     "info": "featcache.store.info",
     "join": "featcache.manifests",

@@ -11,7 +11,7 @@ from featcache.errors import FeatcacheError, ManifestError
 from featcache.files import near
 from featcache.manifest import BOUNDS, Clip, Manifest
 from featcache.progress import Progress, reported, silent
-from featcache.wording import alike, exactly, first, kind_of, per_kind
+from featcache.wording import alike, exactly, first, kind_of, per_kind, quoted
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
@@ -46,7 +46,17 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
         manifest = Manifest.read(path)
     except FeatcacheError as error:
         return [str(error)]
-    return [*spellings(manifest), *_unseen(manifest), *per_kind(_sources(manifest, progress))]
+    return [*spellings(manifest), *_unseen(manifest), *_without(manifest), *per_kind(_sources(manifest, progress))]
+
+
+def _without(manifest: Manifest) -> Iterator[str]:
+    """Find clips without a source, unless no clip has one: then the manifest is for features alone."""
+    without = [clip.clip_id for clip in manifest if not clip.source]
+    if 0 < len(without) < len(manifest):
+        yield (
+            f"{len(without)} of {len(manifest)} clips have no source: {quoted(without)}; name their files, or leave "
+            "the column `source` empty for all clips"
+        )
 
 
 def check(
@@ -65,7 +75,7 @@ def check(
 def _sources(manifest: Manifest, progress: Progress) -> Iterator[tuple[str, str]]:
     """Open every source once and compare its clips with it: the kind of each problem, and its sentence."""
     by_source: dict[tuple[Path, float | None], list[Clip]] = defaultdict(list)
-    for clip in manifest:
+    for clip in filter(lambda clip: clip.source, manifest):
         by_source[manifest.path(clip), clip.fps].append(clip)
     for done, ((path, fps), clips) in enumerate(by_source.items()):
         progress(done, len(by_source))

@@ -5,7 +5,8 @@ Columns (an unknown column is an error, a missing optional one is empty):
     clip_id                          unique, any text that is not empty
     domain                           e.g. P08, kitchen_a, ucf
     split                            train, val or test
-    source                           a video, sound or image file, or a folder of frames, relative to the manifest
+    source                           a video, sound or image file, or a folder of frames, relative to the manifest;
+                                     empty for clips that have features only, which another tool extracted
     start_frame, stop_frame          half-open, frames from 0 }  one pair or the other, or neither for whole files;
     start_seconds, stop_seconds      half-open, seconds from 0 }  an empty cell means the file's own start or end
     fps                              frame rate of a folder of frames, of joints or of numbers (videos have their own)
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")
+FILLED = REQUIRED[:3]  #: columns whose cells may not be empty
 BOUNDS = {"frames": ("start_frame", "stop_frame"), "seconds": ("start_seconds", "stop_seconds")}
 NONE = "no labels"
 SHOWN = 6  #: names that `repr` lists
@@ -78,7 +80,7 @@ class Clip:
         """
         return {
             "clip_id": self.clip_id,
-            "source": os.path.basename(os.path.normpath(self.source)),
+            "source": os.path.basename(os.path.normpath(self.source)) if self.source else "",
             "start": number(self.start),
             "stop": number(self.stop),
             "unit": "seconds" if self.start is None and self.stop is None else self.unit,  # one value without bounds
@@ -157,7 +159,7 @@ class Manifest:
             return self
         old_root, new_root = self.root.resolve(), root.resolve()
         moved = {  # many clips, few sources
-            source: source if os.path.isabs(source) else os.path.relpath(old_root / source, new_root)
+            source: os.path.relpath(old_root / source, new_root) if source and not os.path.isabs(source) else source
             for source in {clip.source for clip in self.clips}
         }
         clips = [replace(clip, source=moved[clip.source]) for clip in self.clips]
@@ -278,7 +280,7 @@ class Manifest:
         return f"<p>{head}<br>{labels}</p>\n{self.frame().to_html(max_rows=10)}"
 
     def path(self, clip: Clip) -> Path:
-        """The path of the clip's source."""
+        """The path of the clip's source; that of the manifest's folder if the clip has none."""
         return self.root / clip.source
 
     def portable(self, reason: str, clip: Clip) -> str:
@@ -314,7 +316,7 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
             line = reader.line_num
             if len(cells) != len(header):
                 raise ManifestError(f"{path} line {line}: {len(cells)} cells for {len(header)} columns{advice(cells)}")
-            clip = _clip(dict(zip(header, cells, strict=True)), unit, kinds, f"{path} line {line}")
+            clip = clip_of(dict(zip(header, cells, strict=True)), unit, kinds, f"{path} line {line}")
             if clip.clip_id in line_of:
                 raise ManifestError(
                     f"{path} line {line}: clip_id {clip.clip_id!r} is already on line {line_of[clip.clip_id]}; "
@@ -352,10 +354,13 @@ def _check_header(header: list[str], path: Path) -> str:
     return units[0] if units else "seconds"
 
 
-def _clip(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> Clip:
-    """The clip of a line. Manifests may have 10^5 lines, so the caller prepares all that lines have in common."""
-    if not all(map(str.strip, map(row.__getitem__, REQUIRED))):
-        empty = next(column for column in REQUIRED if not row[column].strip())
+def clip_of(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> Clip:
+    """The clip of a line, column -> cell. Manifests may have 10^5 lines, so what lines have in common is prepared.
+
+    unit: that of the bounds. kinds: column of labels -> label kind. place: the line, for messages.
+    """
+    if not all(map(str.strip, map(row.__getitem__, FILLED))):
+        empty = next(column for column in FILLED if not row[column].strip())
         raise ManifestError(f"{place}: {empty} is empty")
     if row["split"] not in SPLITS:
         raise ManifestError(f"{place}: split {row['split']!r} is not one of {', '.join(SPLITS)}")
@@ -379,7 +384,7 @@ def _clip(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> 
         clip_id=row["clip_id"],
         domain=row["domain"],
         split=row["split"],
-        source=row["source"],
+        source=row["source"] if row["source"].strip() else "",
         start=start,
         stop=stop,
         unit=unit,

@@ -9,6 +9,7 @@ True
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
@@ -19,13 +20,23 @@ from featcache.wording import unknown
 
 
 def names(package: ModuleType | str) -> list[str]:
-    """The names of the entries, sorted; ConfigError if a plug-in has the name of another file."""
-    folder = importlib.import_module(package) if isinstance(package, str) else package
-    shipped = {module.name for module in pkgutil.iter_modules(folder.__path__)}
-    added = plugins.of(kind := _kind(folder))
+    """The names of the entries, sorted; ConfigError if a plug-in has the name of another file.
+
+    A package that is given by its name is not imported.
+    """
+    path = package.__path__ if isinstance(package, ModuleType) else _folders(package)
+    shipped = {module.name for module in pkgutil.iter_modules(path)}
+    added = plugins.of(kind := _kind(package))
     if twice := sorted(shipped & added.keys()):
-        raise plugins.clash(kind, twice[0], f"{folder.__path__[0]}/{twice[0]}.py", added[twice[0]].origin)
+        raise plugins.clash(kind, twice[0], f"{next(iter(path))}/{twice[0]}.py", added[twice[0]].origin)
     return sorted(name for name in (*shipped, *added) if not name.startswith("_"))
+
+
+def _folders(package: str) -> list[str]:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"no package {package}")
+    return spec.submodule_search_locations
 
 
 def load(package: ModuleType | str, name: str, noun: str) -> ModuleType:

@@ -52,8 +52,6 @@ def scan(
     """
     if not folder.is_dir():
         raise ManifestError(f"no folder {folder}")
-    if not 0 < test_share < 1:
-        raise ManifestError(f"test share {test_share} is not between 0 and 1")
     if fps is not None and not 0 < fps < math.inf:
         raise ManifestError(f"fps {fps:g} is not a frame rate; give pictures per second, such as 25")
     pattern = _pattern(layout)
@@ -86,7 +84,7 @@ def scan(
     if renamed:
         clips = [replace(clip, clip_id=clip.source) for clip in clips]
     if "split" not in pattern.groupindex:
-        clips = _split(clips, test_share, seed)
+        clips = seeded_split(clips, test_share, seed)
     return Scan(Manifest(name or home, tuple(clips), folder), unmatched, left_out, renamed)
 
 
@@ -172,11 +170,16 @@ def _leads_back(path: Path) -> bool:
     return path.is_symlink() and any(path.samefile(above) for above in path.parents)
 
 
-def _split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
-    """Move a seeded share of each (domain, label) to the test split; a group of two or more has both splits."""
+def seeded_split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
+    """Move a seeded share of each (domain, label) to the test split; a group of two or more has both splits.
+
+    The label of a clip with several label kinds is that of its first kind.
+    """
+    if not 0 < test_share < 1:
+        raise ManifestError(f"test share {test_share} is not between 0 and 1")
     groups = defaultdict(list)
     for clip in clips:
-        groups[clip.domain, clip.labels.get("label", "")].append(clip.clip_id)
+        groups[clip.domain, next(iter(clip.labels.values()), "")].append(clip.clip_id)
     test = set()
     for (domain, label), ids in sorted(groups.items()):
         random.Random(f"{seed}/{domain}/{label}").shuffle(ids)

@@ -15,11 +15,13 @@ from pipelines.cli import (
     compare,
     evaluate,
     exchange,
+    export_head,
     extract,
     manifest,
     names,
     report,
     search,
+    show,
     stores,
     sweep,
     tables,
@@ -57,6 +59,7 @@ for command in (
     compare.compare,
     report.report,
     search.search,
+    export_head.export_head,
     stores.check,
     stores.repair,
     stores.info,
@@ -66,6 +69,7 @@ for command in (
     archive.unpack,
     weights.weights,
     names.list_names,
+    show.show_entry,
 ):
     main.add_command(command)
 

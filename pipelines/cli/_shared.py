@@ -19,6 +19,7 @@ from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
+from pipelines.cli._completion import entries
 
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
@@ -227,13 +228,16 @@ grid_option = click.option(
 
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of an experiment to a command; the command receives them as its first argument."""
-    return _with_options(_given_first(command), click.argument("experiment"))
+    argument = click.argument("experiment", shell_complete=entries("experiment", paths=True))
+    return _with_options(runs_python(_given_first(command)), argument)
 
 
 def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of any number of experiments; the command receives them as its first argument."""
-    argument = click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1)
-    return _with_options(_given_first(command), argument)
+    argument = click.argument(
+        "experiments", metavar="[EXPERIMENT]...", nargs=-1, shell_complete=entries("experiment", paths=True)
+    )
+    return _with_options(runs_python(_given_first(command)), argument)
 
 
 def _given_first(command: Callable[..., None]) -> Callable[..., None]:
@@ -246,6 +250,14 @@ def _given_first(command: Callable[..., None]) -> Callable[..., None]:
         command(given, **own)
 
     return with_job
+
+
+def runs_python(command: Callable[..., None]) -> Callable[..., None]:
+    """Note in the help of a command, before its examples, that an experiment in a Python file is a program."""
+    text, mark, examples = (command.__doc__ or "").rpartition("\n\n    \b\n")
+    note = "A Python file given as EXPERIMENT is a program, and is run: give only files that you trust."
+    command.__doc__ = f"{text}\n\n    {note}{mark}{examples}"
+    return command
 
 
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Words, grid_option
+from pipelines.cli._shared import PATH, Words, grid_option, runs_python
 
 
 @click.command()
@@ -23,6 +23,7 @@ from pipelines.cli._shared import PATH, Words, grid_option
     help="Compare rows on this column of the table only, such as 'D1→D2' or 'D1->D2'; may be repeated.",
 )
 @click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side has right to a CSV file.")
+@runs_python
 def compare(
     names: Words,
     stores: Path | None,

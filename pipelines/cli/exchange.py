@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featcache.wording import first
+from pipelines.cli._completion import entries
 from pipelines.cli._shared import PATH, note, progress_bar
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("import")
-@click.argument("format")
+@click.argument("format", shell_complete=entries("format"))
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.argument("manifest", type=PATH)
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
@@ -98,7 +99,7 @@ def _details(report: "Imported") -> None:
 
 @click.command("export")
 @click.argument("stores", nargs=-1, required=True, type=PATH)
-@click.option("--format", required=True, help="A name from `featcache list formats`.")
+@click.option("--format", required=True, shell_complete=entries("format"), help="A name from `featcache list formats`.")
 @click.option("--out", required=True, type=PATH, help="The file or folder to write.")
 @click.option("--key", multiple=True, metavar="STORE=NAME", help="Key of the store STORE.zarr in the file.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file or folder.")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.cli._completion import entries
 from pipelines.cli._shared import CORES, PATH, note, progress_bar
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
 
 @click.command()
 @click.argument("manifest", type=PATH)
-@click.argument("extractors", nargs=-1, required=True)
+@click.argument("extractors", nargs=-1, required=True, shell_complete=entries("extractor"))
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
 @click.option(
     "--windows",

@@ -6,17 +6,10 @@ import click
 
 from featcache import registry
 from featcache.errors import ConfigError
+from pipelines import catalogue
 from pipelines.cli._shared import note
 
-FOLDERS = {
-    "extractors": "featcache.extractors",
-    "benchmarks": "featcache.builders",
-    "formats": "featcache.bridges",
-    "nets": "heads.nets",
-    "methods": "heads.methods",
-    "tasks": "pipelines.tasks",
-    "experiments": "pipelines.experiments",
-}
+FOLDERS = {f"{kind}s": folder for kind, folder in catalogue.FOLDERS.items()}
 
 
 @click.command("list")
@@ -28,7 +21,7 @@ FOLDERS = {
     "reason why there are none.",
 )
 def list_names(kind: str, figures: bool) -> None:
-    """List the names of one KIND, each with its origin and a short description.
+    """List the names of one KIND, each with its origin and a short description. See `featcache show` for details.
 
     The origin is featcache itself, the file of a plug-in, or an installed package and its version. Plug-ins are
     imported; the exit code is 1 if one cannot be.

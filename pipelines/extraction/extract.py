@@ -127,6 +127,7 @@ def extract(
     """
     folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     check_folder(folder, manifest)
+    _check_sources(manifest, extractors)
     outcome.notes += _choices(manifest, extractors)
     beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)
     for name, reason in beyond.items():
@@ -145,11 +146,21 @@ def extract(
     return outcome
 
 
+def _check_sources(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
+    """Raise ConfigError if no clip has a source, unless only captions are read."""
+    readers = [extractor.name for extractor in extractors if not isinstance(extractor.window, Caption)]
+    if readers and not any(clip.source for clip in manifest):
+        raise ConfigError(
+            f"no clip of manifest {manifest.name!r} has a source, so {', '.join(readers)} cannot read it; name the "
+            "files in its column `source`, or import features with `featcache import`"
+        )
+
+
 def _choices(manifest: Manifest, extractors: Sequence[Extractor]) -> list[str]:
     """Notes on what extractors take of the manifest's first source that can be read."""
     notes = []
     for extractor in extractors:
-        for clip in manifest:
+        for clip in filter(lambda clip: clip.source, manifest):
             with suppress(MediaError):
                 if note := extractor.note(manifest.path(clip)):
                     notes.append(f"{extractor.name}: {note}")
@@ -266,7 +277,7 @@ def _most_windows(plan: Plan, manifest: Manifest) -> int:
     if plan.kind in COUNTED:
         return plan.count(0.0, 1.0)
     counts, beyond = [], None
-    for clip in manifest:
+    for clip in filter(lambda clip: clip.source, manifest):
         with suppress(Exception):  # extraction records the reason in the clip's row
             bounds = open_source(manifest.path(clip), clip.fps).interval(clip)
             try:

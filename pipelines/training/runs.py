@@ -1,13 +1,16 @@
 """The folder of a finished run: RUNS/<run id>/ with its configuration, facts, log, weights and outputs.
 
-    config.json   the RunConfig
-    run.json      facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
-    log.jsonl     one line per step: the terms of the loss
-    head.pt       state dict of the method, net included, at the last kept point, and the units of the features
-    outputs.npz   outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
-                  in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
-                  in clustering "feature_B0", "feature_B1", and where there are clusters "cluster_B0", "cluster_B1"
-    SHA256SUMS    digests of the files above
+    config.json        the RunConfig
+    run.json           facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
+    log.jsonl          one line per step: the terms of the loss
+    head.safetensors   state dict of the method, net included, at the last kept point, and the units of the features
+    outputs.npz        outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
+                       in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
+                       in clustering "feature_B0", "feature_B1", and of clusters "cluster_B0", "cluster_B1"
+    SHA256SUMS         digests of the files above
+
+No file of a folder can execute anything when it is read. Folders of earlier versions have the weights in head.pt, a
+file of torch.save, of which only tensors are read.
 
 A folder is written under another name and renamed, so it is complete or absent. Later damage (a full disk, an
 interrupted copy, files or folders that were exchanged) is noticed when the folder is opened. Folders of earlier
@@ -27,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,16 +46,25 @@ from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
 from pipelines.measures.validators import VALIDATORS
-from pipelines.training.kept import loaded, read_outputs, read_weights, with_weights
+from pipelines.training.kept import (
+    WEIGHTS,
+    loaded,
+    read_outputs,
+    read_weights,
+    weights_file,
+    with_weights,
+    write_weights,
+)
 from pipelines.training.outputs import looked_elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
+UNITS_OF = "preparation."  #: prefix of the units of features among the weights
 CONTENT = (None, errno.ENOENT, errno.EINVAL)  #: errors of a file's content; others are those of a disk
-FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
+TEXTS, OUTPUTS = ("config.json", "run.json", "log.jsonl"), "outputs.npz"
+FILES = (*TEXTS, *WEIGHTS, OUTPUTS)  #: all names; a folder has one of `WEIGHTS`
 LogLine = dict[str, float]  #: term of the loss -> value, and "step"
 
 
@@ -118,12 +129,12 @@ class Run:
     def _open(cls, folder: Path) -> "Run":
         if not folder.is_dir():
             raise NotTrainedError(f"no finished run at {folder}; train it with `featcache train-head`")
-        config, has_sums = read_config(folder), _check_sums(folder, FILES)
+        config, has_sums = read_config(folder), _check_sums(folder, files_of(folder))
         run = cls(folder, config, _sound(folder / "run.json", _facts))
         _sound(folder / "run.json", run.check_facts)
         _sound(folder / "log.jsonl", run.check_log)
-        for name in () if has_sums else ("head.pt", "outputs.npz"):
-            _sound(folder / name, _check_zip)
+        for path in () if has_sums else (run.weights_file, folder / OUTPUTS):
+            _sound(path, read_weights if path.name == WEIGHTS[0] else _check_zip)
         return run
 
     def check_facts(self, path: Path) -> None:
@@ -154,7 +165,7 @@ class Run:
         In retrieval "captions" (c,) are rows of the manifest of captions, and "clip" (c,) positions in "rows".
         """
         points, spec = len(self.facts.points), self.facts.spec
-        return _sound(self.folder / "outputs.npz", lambda path: read_outputs(path, points, spec))
+        return _sound(self.folder / OUTPUTS, lambda path: read_outputs(path, points, spec))
 
     @property
     def points(self) -> tuple[dict[str, float], ...]:
@@ -199,7 +210,7 @@ class Run:
                 return loaded(like[1], weights)
             return with_weights(lambda: build(config, spec), weights)
 
-        return _sound(self.folder / "head.pt", load).to(device).eval()
+        return _sound(self.weights_file, load).to(device).eval()
 
     @property
     def settings(self) -> tuple[Any, Any, Spec]:
@@ -209,7 +220,12 @@ class Run:
     @property
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights of the trained method by name, and the units of the features, on the CPU."""
-        return _sound(self.folder / "head.pt", lambda path: split_weights(read_weights(path)))
+        return _sound(self.weights_file, lambda path: split_weights(read_weights(path)))
+
+    @property
+    def weights_file(self) -> Path:
+        """The file of the weights: head.safetensors, or head.pt in runs of earlier versions."""
+        return weights_file(self.folder)
 
     def check_spec(self, opened: Opened) -> None:
         """Raise NotTrainedError unless the run was trained on features and classes of these shapes."""
@@ -238,7 +254,7 @@ class Run:
         self.check_spec(opened)
         if opened.prepare:
             prepare, (_, units) = opened.prepare, self.weights
-            _sound(self.folder / "head.pt", lambda _: prepare.load_state_dict(units))
+            _sound(self.weights_file, lambda _: prepare.load_state_dict(units))
         return opened
 
 
@@ -249,6 +265,11 @@ def _version(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return s.st_ino, s.st_ctime_ns
+
+
+def files_of(folder: Path) -> tuple[str, ...]:
+    """Return the names of the files that a run's folder should have."""
+    return (*TEXTS, weights_file(folder).name, OUTPUTS)
 
 
 def is_run(folder: Path) -> bool:
@@ -289,7 +310,8 @@ def digest(folder: Path) -> str:
     Only files that were written, copied or replaced after SHA256SUMS was written are read.
     """
     try:
-        made, found = (folder / sums.NAME).stat().st_mtime_ns, {name: (folder / name).stat() for name in FILES}
+        made = (folder / sums.NAME).stat().st_mtime_ns
+        found = {name: (folder / name).stat() for name in files_of(folder)}
         later = [name for name, s in found.items() if max(s.st_mtime_ns, s.st_ctime_ns) > made]
         _check_sums(folder, later)
         return sha256((folder / sums.NAME).read_bytes()).hexdigest()[:16]
@@ -299,7 +321,7 @@ def digest(folder: Path) -> str:
 
 def write_sums(folder: Path) -> None:
     """Write SHA256SUMS for the files in a run's folder."""
-    (folder / sums.NAME).write_bytes(sums.text({name: file_sha256(folder / name) for name in FILES}))
+    (folder / sums.NAME).write_bytes(sums.text({name: file_sha256(folder / name) for name in files_of(folder)}))
 
 
 _sha256 = remembered(1 << 14, settled=True)(file_sha256)
@@ -331,7 +353,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _check_zip(path: Path) -> None:
-    """Check that weights or outputs are a zip archive whose members have the checksums that it lists."""
+    """Check that head.pt or outputs are a zip archive whose members have the checksums that it lists."""
     regular(path, ConfigError)
     if path.stat().st_size == 0 or not zipfile.is_zipfile(path):  # its directory is at the end
         raise ValueError("it is cut off, or not an archive of torch or numpy")
@@ -348,7 +370,7 @@ def _first_bad(path: Path) -> str | None:
 
 
 def split_weights(saved: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split the content of head.pt into the weights of the method and the units of the features."""
+    """Split the saved tensors into the weights of the method and the units of the features."""
     units = {name: value for name, value in saved.items() if name.startswith(UNITS_OF)}
     return {k: v for k, v in saved.items() if k not in units}, {k[len(UNITS_OF) :]: v for k, v in units.items()}
 
@@ -384,9 +406,8 @@ def write(
         scratch.mkdir()
         for name, content in contents.items():
             (scratch / name).write_text(content, encoding="utf-8")
-        with steady(scratch / "head.pt") as file:
-            torch.save(dict(weights), file)
-        with steady(scratch / "outputs.npz") as file:
+        write_weights(weights, scratch)
+        with steady(scratch / OUTPUTS) as file:
             np.savez(file, **outputs)  # type: ignore[arg-type]
         write_sums(scratch)
 
@@ -414,7 +435,7 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
         read["features of the validator dev"] = "classified"
     if first := (config or opened.config).init_from:
         try:
-            path = Run.open(runs / first).folder / "head.pt"
+            path = Run.open(runs / first).weights_file
         except ConfigError as error:
             raise NotTrainedError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
         read["init_from"] = _sha256(path)
