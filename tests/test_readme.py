@@ -17,7 +17,7 @@ from tests.test_layers import ROOMS
 README = (ROOT / "README.md").read_text()
 PAGES = {
     str(path.relative_to(ROOT)): path
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data_manifests/*.md")])
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("data_manifests/*.md")])
 }
 SESSION = re.search(r"<!-- session.*?<!-- /session -->", README, re.DOTALL).group()
 DEMO = re.findall(r"^\$ (featcache .*)", SESSION, re.MULTILINE)
@@ -33,7 +33,7 @@ def blocks(language, text=README):
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 150
+    assert len(README.splitlines()) <= 200
 
 
 def test_the_picture_is_small():
