@@ -9,7 +9,8 @@ from pathlib import Path
 
 from featcache.errors import ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest, clip_of, number
-from featcache.scan import MEDIA, seeded_split
+from featcache.manifests import write
+from featcache.scanning import MEDIA, seeded_split
 from featcache.table_files import SPLIT_WORDS, Columns, read
 from featcache.wording import quoted, unknown
 
@@ -69,9 +70,7 @@ def from_csv(
     clips = clips if split else seeded_split(clips, test_share, seed)
     place = Path(out) if out is not None else path.parent / f"{path.resolve().stem}_clips.csv"
     made = Manifest(place.stem, tuple(clips), root)
-    if place.is_file() and not overwrite and place.read_bytes() != made.content(place.parent):
-        raise ManifestError(f"{place} exists and differs; name another file with --out, or replace it with --overwrite")
-    made.write(place)
+    write(made, place, overwrite, "--out")
     return made.relocated(place.parent)
 
 

@@ -24,20 +24,31 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featcache.errors import ManifestError
 from featcache.files import near, regular, write_file
 from featcache.naming import folder_name, renamed
 from featcache.spreadsheets import UTF8, advice, fault
+from featcache.wording import first, quoted, shortened
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
 
 SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")
 FILLED = REQUIRED[:3]  #: columns whose cells may not be empty
 BOUNDS = {"frames": ("start_frame", "stop_frame"), "seconds": ("start_seconds", "stop_seconds")}
+NONE = "no labels"
+SHOWN = 6  #: names that `repr` lists
 OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption", "of")
 
 
@@ -78,9 +89,14 @@ class Clip:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Manifest:
-    """An ordered set of clips. `root` is the folder that relative sources start from."""
+    """An ordered set of clips. `root` is the folder that relative sources start from.
+
+    >>> Manifest("two", (Clip("a", "day", "train", "a.mp4"), Clip("b", "night", "test", "b.mp4")))
+    Manifest 'two': 2 clips (1 train, 1 test), domains day, night
+    no labels
+    """
 
     name: str
     clips: tuple[Clip, ...]
@@ -214,6 +230,54 @@ class Manifest:
     def select(self, *, domain: str | Iterable[str] | None = None, split: str | None = None) -> "Manifest":
         """A manifest of only those clips. A store's rows follow the whole manifest, so runs use `rows` instead."""
         return Manifest(self.name, tuple(self.clips[row] for row in self.rows(domain=domain, split=split)), self.root)
+
+    def labels(self, rows: "ArrayLike | None" = None, kind: str | None = None) -> "NDArray[np.int64]":
+        """The class numbers (n,) of these rows: indices into `classes[kind]`, -1 for clips without a label.
+
+        rows: row numbers, or a mask (N,); default: all. kind: a label kind; default: the only one. ManifestError for a
+        kind that no clip has, and for several kinds of which none is named; IndexError for rows outside.
+        """
+        import numpy as np
+
+        kinds = list(self.classes)
+        if kind is None and len(kinds) != 1:
+            raise ManifestError(
+                f"manifest {self.name!r} has {f'several label kinds: {quoted(kinds, 10)}; name one' if kinds else NONE}"
+            )
+        kind = kinds[0] if kind is None else kind
+        if kind not in self.classes:
+            raise ManifestError(f"no label kind {kind!r} in manifest {self.name!r}; it has: {', '.join(kinds) or NONE}")
+        numbers = {name: number for number, name in enumerate(self.classes[kind])}
+        labels = np.array([numbers.get(clip.labels.get(kind, ""), -1) for clip in self.clips], np.int64)
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
+        return labels[chosen if chosen.size else chosen.astype(np.int64)]
+
+    def frame(self) -> "pd.DataFrame":
+        """A table with one line per clip, in manifest order, and the columns of the CSV file.
+
+        Only the columns that some clip uses; bounds and fps are numbers, NaN where a cell is empty.
+        """
+        import pandas as pd
+
+        columns, *lines = csv.reader(io.StringIO(self.text, newline=""), strict=True)
+        table = pd.DataFrame(lines, columns=columns, dtype=str)
+        for column in {*BOUNDS["frames"], *BOUNDS["seconds"], "fps"} & set(table.columns):
+            table[column] = pd.to_numeric(table[column])
+        return table
+
+    def __repr__(self) -> str:
+        splits = Counter(clip.split for clip in self.clips)
+        counts = ", ".join(f"{splits[split]} {split}" for split in SPLITS if split in splits)
+        kinds = [
+            f"{len(names)} classes{'' if kind == 'label' else f' of {kind}'} ({first(names, SHOWN)})"
+            for kind, names in self.classes.items()
+        ]
+        head = f"Manifest {self.name!r}: {len(self)} clips ({counts}), domains {first(self.domains, SHOWN)}"
+        return f"{shortened(head)}\n{shortened('; '.join(kinds) or NONE)}"
+
+    def _repr_html_(self) -> str:
+        head, labels = map(escape, repr(self).split("\n"))
+        return f"<p>{head}<br>{labels}</p>\n{self.frame().to_html(max_rows=10)}"
 
     def path(self, clip: Clip) -> Path:
         """The path of the clip's source; that of the manifest's folder if the clip has none."""

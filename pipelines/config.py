@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-from featcache import registry
+from featcache import plugins, registry
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
 from heads import methods, nets
@@ -239,10 +239,7 @@ def parse_draw(draw: str) -> tuple[str, int]:
 
 def check(config: RunConfig) -> None:
     """Raise ConfigError for settings that cannot be meant, before a store is opened."""
-    for part, params, folder in (("method", config.method, "heads.methods"), ("net", config.net, "heads.nets")):
-        module = type(params).__module__
-        if not is_dataclass(params) or isinstance(params, type) or module.rpartition(".")[0] != folder:
-            raise ConfigError(f"{part} must be the Params(...) of a file in {folder.replace('.', '/')}, not {params!r}")
+    _check_files(config)
     if isinstance(config.source, str):
         raise ConfigError(f'source={config.source!r} must be a tuple of domains: source=("{config.source}",)')
     if isinstance(config.init_from, RunConfig):
@@ -296,6 +293,17 @@ def check(config: RunConfig) -> None:
         _at_least("epoch", config.epoch, 1)
     for where, optim in {"optim": config.optim, **{f"optim_for.{k}": v for k, v in config.optim_for.items()}}.items():
         _check_optim(where, optim)
+
+
+def _check_files(config: RunConfig) -> None:
+    """Check that method and net are parameters from a file of their registry."""
+    for part, params, folder in (("method", config.method, "heads.methods"), ("net", config.net, "heads.nets")):
+        module = plugins.canonical(type(params).__module__)
+        if not is_dataclass(params) or isinstance(params, type) or module.rpartition(".")[0] != folder:
+            raise ConfigError(
+                f"{part} must be the Params(...) of a file in {folder.replace('.', '/')}, or in FOLDER/{part}s of "
+                f"--plugins FOLDER, not {params!r}"
+            )
 
 
 def _lacking(config: RunConfig, validator: str) -> list[str]:

@@ -5,6 +5,8 @@ Machine-readable output goes to stdout, the rest to stderr.
 Heavy modules are imported only inside the commands that need them, so that `featcache --help` is fast.
 """
 
+from collections.abc import Iterator
+
 import click
 
 import featcache
@@ -13,6 +15,7 @@ from pipelines.cli import (
     compare,
     evaluate,
     exchange,
+    export_head,
     extract,
     manifest,
     names,
@@ -25,7 +28,7 @@ from pipelines.cli import (
     train_head,
     weights,
 )
-from pipelines.cli._shared import Commands
+from pipelines.cli._shared import Commands, plugins_option
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,6 +59,7 @@ for command in (
     compare.compare,
     report.report,
     search.search,
+    export_head.export_head,
     stores.check,
     stores.repair,
     stores.info,
@@ -68,3 +72,14 @@ for command in (
     show.show_entry,
 ):
     main.add_command(command)
+
+
+def _all_commands(command: click.Command) -> Iterator[click.Command]:
+    """Yield a command, and all that are in its group."""
+    yield command
+    for part in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from _all_commands(part)
+
+
+for command in _all_commands(main):
+    command.params.append(plugins_option())

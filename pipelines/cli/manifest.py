@@ -42,16 +42,11 @@ def manifest_scan(
     Example:
       featcache manifest scan videos --layout '{domain}/{label}/{clip_id}'
     """
-    from featcache.check import spellings
-    from featcache.scan import counted, scan
+    from featcache.checking import spellings
+    from featcache.manifests import scan
+    from featcache.scanning import counted
 
-    out = out or folder / f"{folder.resolve().name}.csv"
-    scanned = scan(folder, layout, name=out.stem, test_share=test_share, seed=seed, fps=fps)
-    if out.is_file() and not overwrite and out.read_bytes() != scanned.manifest.content(out.parent):
-        raise click.ClickException(
-            f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
-        )
-    scanned.manifest.write(out)
+    scanned = scan(folder, layout, out=out, overwrite=overwrite, test_share=test_share, seed=seed, fps=fps)
     if scanned.unmatched:
         paths = first(map(str, scanned.unmatched), between="\n  ")
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
@@ -64,7 +59,7 @@ def manifest_scan(
         note(f"Warning: {problem}")
     classes = scanned.manifest.classes.get("label", ())
     note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
-    click.echo(out)
+    click.echo(out or scanned.manifest.root / f"{scanned.manifest.name}.csv")
 
 
 @manifest.command("from-csv")
@@ -116,7 +111,7 @@ def manifest_from_csv(
       featcache manifest from-csv labels.csv --clip-id video --label action --domain camera --media videos
       featcache manifest from-csv P01.csv --clip-id narration_id --label verb --label noun --domain-name P01
     """
-    from featcache.check import spellings
+    from featcache.checking import spellings
     from featcache.clip_tables import from_csv
 
     with warnings.catch_warnings(record=True, action="always") as caught:
@@ -162,12 +157,12 @@ def manifest_build(benchmark: str, folder: Path) -> None:
     Example:
       featcache manifest build kitchens demo/videos
     """
-    from featcache import builders
     from featcache.joining import captions_of
+    from featcache.manifests import build
 
     with progress_bar(f"build {benchmark}", "clip") as progress, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        built = builders.load(benchmark).build(folder, progress=progress)
+        built = build(benchmark, folder, progress=progress)
     for warning in caught:
         note(f"Warning: {warning.message}")
     note(f"{len(built)} clips, domains {', '.join(built.domains)}")
@@ -193,15 +188,8 @@ def join(manifests: tuple[Path, ...], out: Path, prefix: bool, overwrite: bool) 
     Example:
       featcache manifest join MSRVTT/msrvtt.csv MSVD/msvd.csv msrvtt_msvd.csv
     """
-    from featcache.joining import join as joined_of
+    from featcache.manifests import join as joined
 
-    joined = joined_of(manifests, out, prefix=prefix)
-    for path, part in joined.items():
-        if path.is_file() and not overwrite and path.read_bytes() != part.content(path.parent):
-            raise click.ClickException(
-                f"{path} exists and differs; name another file as OUT, or replace it with --overwrite"
-            )
-    for path, part in joined.items():
-        part.write(path)
+    for path, part in joined(manifests, out, prefix=prefix, overwrite=overwrite).items():
         note(f"{len(part)} {'clips' if path == out else 'captions'}, domains {', '.join(part.domains)}")
         click.echo(path)
