@@ -126,6 +126,13 @@ def test_clips_that_lack_a_modality(tmp_path):
     assert all("flow: no sound" in reason for reason in made.failures.values())
 
 
+def test_captions_that_are_classified_are_clips(tmp_path):
+    """A run that does no retrieval may have a manifest of captions, whose rows name the clips that they describe."""
+    of = dataclasses.replace(manifest(), clips=tuple(dataclasses.replace(clip, of="film") for clip in manifest()))
+    stores = write_all(tmp_path / "stores", of)
+    assert_kept(train(run(preparation=Preparation("as-is", "domain")), stores, tmp_path / "runs"), stores / "toy")
+
+
 def test_clusters_without_a_classifier_are_those_of_the_runs_own_clips(tmp_path):
     stores = skeleton_stores.write_all(tmp_path / "stores")
     plain = skeleton_stores.run()
@@ -331,16 +338,23 @@ def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch
     """They are decoded once for all extractors, nothing is written, and equal videos get equal outputs."""
     of, stores, folder = filmed
     new = linked(of, tmp_path / "new")
-    before, opened = sorted(tmp_path.rglob("*")), list[str]()
+    before, opened, held = sorted(tmp_path.rglob("*")), list[str](), list[int]()
     windows_of = extraction.windows_of
     monkeypatch.setattr(
         extraction, "windows_of", lambda path, *rest: (opened.append(path.name), windows_of(path, *rest))[1]
     )
     monkeypatch.setattr(features, "CHUNK", 3)
+    extract_rows = features.extract_rows
+    monkeypatch.setattr(
+        features,
+        "extract_rows",
+        lambda of, wanted, **rest: (held.extend(map(len, wanted.values())), extract_rows(of, wanted, **rest))[1],
+    )
     monkeypatch.chdir(tmp_path)
     table = predict(folder, new).frame()
     assert sorted(opened) == [f"{name}.mp4" for name in "abcdefgh"]
     assert sorted(tmp_path.rglob("*")) == before
+    assert held == [3, 3, 3, 3, 2, 2]  # rows of each extractor that are in memory at a time
     by_id = predict(folder, stores / "films").frame().set_index("clip_id")
     assert table.clip_id.tolist() == [*"abcdefgh"]
     for k in range(8):
