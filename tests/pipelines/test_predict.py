@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
-from featcache import FeatureStore, Manifest, registry
+from featcache import FeatureStore, Manifest, registry, weights
+from featcache.backbones.bninception import BNInception
 from featcache.errors import ConfigError, WeightsError
 from featcache.extractors import Runtime, load
+from featcache.extractors._frozen import fill_by_seed
 from featcache.manifest import Clip
 from featcache.store import StoreWriter
 from featcache.windows import Plan
@@ -35,7 +38,7 @@ from pipelines.predicting import features
 from pipelines.predicting.predict import find_run, predict
 from pipelines.training.runs import FILES, NotTrainedError, Run
 from pipelines.training.train import train
-from tests.helpers import caption_stores, skeleton_stores
+from tests.helpers import caption_stores, hf_models, skeleton_stores
 from tests.helpers.stores import manifest, run, write_all, write_store
 
 TASKS = {"classification": (write_all, run), "retrieval": (caption_stores.write_all, caption_stores.run)}
@@ -444,6 +447,51 @@ def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monk
         remade(recipe)
     made = load("tbn-audio").ready(Runtime("untrained", 3))
     assert remade(made.recipe).recipe == made.recipe
+
+
+@pytest.mark.slow
+def test_weights_are_found_by_their_digest(filmed, tmp_path, monkeypatch):
+    """In a file of the user's, in the folder of weights, or nowhere; others are refused with both digests."""
+    of, _, _ = filmed
+    of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
+    monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path / "weights"))
+    files = [tmp_path / "mine.pth", tmp_path / "other.pth"]
+    for seed, path in enumerate(files):
+        net = BNInception(1)
+        fill_by_seed(net, seed)
+        torch.save(net.state_dict(), path)
+    loaded = load_extractors(["tbn-audio"], weights=[f"tbn-audio={files[0]}"])
+    extract(of, loaded, tmp_path / "stores", plan=Plan("segments", 2))
+    made = run(manifest="films", feeds={"audio": Feed("tbn-audio")}, source=("d0",), test="d1", steps=2)
+    folder, sha256 = train(made, tmp_path / "stores", tmp_path / "runs"), weights.digest(files[0])
+    expected, film = predict(folder, tmp_path / "stores" / "films").frame(), of.path(of.clips[3])
+    with pytest.raises(
+        WeightsError, match=rf"tbn-audio needs the weights whose SHA-256 is {sha256}.*--weights tbn-audio=FILE"
+    ):
+        predict(folder, film).frame()
+    with pytest.raises(ConfigError, match=rf"weights_sha256 is '{sha256}' in the run and '{weights.digest(files[1])}'"):
+        predict(folder, film, weights=[f"tbn-audio={files[1]}"]).frame()
+    by_file = predict(folder, film, weights=[f"tbn-audio={files[0]}"]).frame()
+    (tmp_path / "weights").mkdir()
+    shutil.copy(files[0], tmp_path / "weights" / "tbn-epic-100.pth")
+    for table in (by_file, predict(folder, film).frame()):
+        assert table.probabilities[0] == pytest.approx(expected.set_index("clip_id").probabilities["c7"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_model_is_found_by_its_folder(filmed, tmp_path):
+    pytest.importorskip("transformers")
+    of, _, _ = filmed
+    of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
+    model = hf_models.dinov2(tmp_path / "tiny")
+    extract(of, load_extractors([f"hf:{model}"]), tmp_path / "stores", plan=Plan("segments", 2))
+    made = run(manifest="films", feeds={"rgb": Feed("hf-tiny")}, source=("d0",), test="d1", steps=2)
+    folder, film = train(made, tmp_path / "stores", tmp_path / "runs"), of.path(of.clips[3])
+    with pytest.raises(WeightsError, match=r"hf:tiny.*SHA-256 is \w{64}.*--weights hf:tiny=FOLDER"):
+        predict(folder, film).frame()
+    table = predict(folder, film, weights=[f"hf:tiny={model}"]).frame()
+    expected = predict(folder, tmp_path / "stores" / "films").frame().set_index("clip_id")
+    assert table.probabilities[0] == pytest.approx(expected.probabilities["c7"], abs=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------- the command line
