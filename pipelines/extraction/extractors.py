@@ -107,8 +107,8 @@ def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") ->
     seed = seed if seed.isascii() and seed.isdecimal() and len(seed) < 19 else "0"
     if known == UNTRAINED:
         weights = UNTRAINED
-    elif not weights and getattr(extractor, "weights", ""):
-        weights = _in_catalogue(base, extractor, sha256)
+    elif not weights and (own := str(getattr(extractor, "weights", ""))):  # those of a model are in its folder
+        weights = _in_catalogue(base, own, sha256)
     runtime = Runtime(weights, int(seed), device, recipe.get("precision", "fp32"))
     try:
         extractor = extractor.ready(runtime)
@@ -121,13 +121,16 @@ def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") ->
     return extractor.seen(view) if view else extractor
 
 
-def _in_catalogue(name: str, extractor: Extractor, sha256: str) -> str:
-    """Return the name in the catalogue of the weights with this SHA-256; WeightsError if they are not here."""
+def _in_catalogue(name: str, own: str, sha256: str) -> str:
+    """Return the name in the catalogue of the weights with this SHA-256; WeightsError if they are not here.
+
+    name: of the extractor. own: name of its usual weights.
+    """
     from featcache import weights
 
-    own = weights.CATALOGUE[extractor.weights]  # type: ignore[attr-defined]
-    if weights.place(own).is_file() and weights.digest(weights.place(own)) == sha256:  # the other files are not read
-        return own.name
+    usual = weights.place(weights.CATALOGUE[own])
+    if usual.is_file() and weights.digest(usual) == sha256:  # so that the other files are not read
+        return own
     entry = weights.CATALOGUE.get(weights.named(sha256))
     if entry and weights.place(entry).is_file():
         return entry.name

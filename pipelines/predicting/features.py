@@ -4,7 +4,7 @@ A recipe is known by its `key`. Features that a store lacks are held in memory, 
 in a folder of stores by `keep`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from pipelines.training.runs import NotTrainedError, Recorded, Run
 
 CHUNK = 256  #: most clips whose features are read or extracted at a time
 SHOWN = 3  #: differences between two recipes in a message
+ALL, CLIPS, CAPTIONS = "all", "clips", "captions"
 OF_FILES = ("file", "sha256", "ids_sha256")  #: entries of an imported store's recipe that name its files
 
 Features = NDArray[np.floating]
@@ -43,11 +44,13 @@ class Wanted:
     run: str  #: id of the first run that reads them
     store: str  #: name of the store that this run has read
     recipe: dict[str, Any]
-    captions: bool  #: True for features of captions
+    rows: str = ALL  #: the rows of a manifest that have them: all, or in retrieval clips or captions
 
-    def of(self, clip: Clip) -> bool:
-        """Return whether the features are to be had of this clip: a row of captions has no others."""
-        return bool(clip.of or clip.caption.strip()) if self.captions else not clip.of
+    def has(self, clip: Clip) -> bool:
+        """Return whether a row of a manifest has these features; a row of a manifest of captions has only a caption."""
+        if self.rows == CAPTIONS:
+            return bool(clip.of or clip.caption.strip())
+        return self.rows == ALL or not clip.of
 
 
 def key(recipe: Mapping[str, Any]) -> str:
@@ -156,7 +159,7 @@ def _opened(source: Source, wanted: Mapping[str, Wanted]) -> Iterator[FeatureSto
 
 def lacks(store: FeatureStore | None, one: Wanted, source: Source) -> bool:
     """Return whether a clip to predict has features that the store lacks, because the clip was not tried."""
-    rows = [row for row in source.rows if one.of(source.manifest.clips[row])]
+    rows = [row for row in source.rows if one.has(source.manifest.clips[row])]
     return bool(rows) if store is None else any(row >= len(store) or store.state[row] == NOT_TRIED for row in rows)
 
 
@@ -209,12 +212,11 @@ class Making:
         """Return the name of each extractor -> the dtype of its features."""
         return {self.extractor(k).name: self.wanted[k].recipe["dtype"] for k in keys}
 
-    def remark(self, notes: Sequence[str]) -> None:
+    def remark(self, notes: Iterable[str]) -> None:
         """Report remarks that were not reported before."""
         for note in notes:
-            kind = note.partition(";")[0]
-            if kind not in self.remarks:
-                self.remarks.add(kind)
+            if note not in self.remarks:
+                self.remarks.add(note)
                 self.report(note)
 
 
@@ -270,7 +272,7 @@ def read(
         found: dict[int, Found] = {row: {} for row in rows}
         lacking: dict[str, list[int]] = {}
         for k, one in making.wanted.items():
-            needed = [row for row in rows if one.of(clips[row])]
+            needed = [row for row in rows if one.has(clips[row])]
             stored = _read_store(stores[k], needed) if k in stores else {}
             for row, value in stored.items():
                 found[row][k] = value
@@ -286,7 +288,7 @@ def read(
                 workers=making.workers,
                 progress=lambda done, _, begin=begin: progress(begin + done, len(source.rows)),  # type: ignore[misc]
             )
-            making.remark(notes)
+            making.remark(note.rpartition("; ")[0] for note in notes)  # without the number of the clips in this part
             for k in together:
                 for row, value in made[making.extractor(k).name].items():
                     found[row][k] = value

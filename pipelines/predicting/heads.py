@@ -21,7 +21,7 @@ from pipelines.config import Feed, RunConfig, parse_draw
 from pipelines.data.opening import preparation
 from pipelines.data.rows import Rows, sweep_rows
 from pipelines.predicting import features
-from pipelines.predicting.features import Features, Found, Wanted
+from pipelines.predicting.features import ALL, CAPTIONS, CLIPS, Features, Found, Wanted
 from pipelines.training.outputs import ONCE, Outputs, predicted
 from pipelines.training.runs import Recorded, Run
 
@@ -63,11 +63,16 @@ class Head:
     @property
     def wanted(self) -> dict[str, Wanted]:
         """Key of a recipe -> the features that it reads of clips and captions."""
+        rows = (CLIPS, CAPTIONS) if self.feeds[1] else (ALL, ALL)
         return {
-            self.keys[m]: Wanted(self.config.id, feed.store, self.recorded[m].recipe, bool(feed.captions))
-            for feeds in self.feeds
+            self.keys[m]: Wanted(self.config.id, feed.store, self.recorded[m].recipe, which)
+            for feeds, which in zip(self.feeds, rows, strict=True)
             for m, feed in feeds.items()
         }
+
+    def is_caption(self, clip: Clip) -> bool:
+        """Return whether the head reads this row of a manifest as a caption."""
+        return bool(clip.of and self.feeds[1])
 
     def kept(self) -> Outputs:
         """Return the outputs that the run has kept of its own test clips, at the point of its weights."""

@@ -124,7 +124,7 @@ def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str
             raise unknown("domain", as_domain, known, f"run {head.config.id}")
         for source in given if head.config.preparation.units == "domain" and not as_domain else ():
             clips = [source.manifest.clips[row] for row in source.rows if not source.media]
-            if unmeasured := sorted({clip.domain for clip in clips if not clip.of} - known.keys()):
+            if unmeasured := sorted({clip.domain for clip in clips if not head.is_caption(clip)} - known.keys()):
                 raise ConfigError(
                     f"run {head.config.id} has preparation.units='domain', but the units of {first(unmeasured)} were "
                     f"not measured; name the domain whose units the clips get, with --as-domain: {', '.join(known)}"
@@ -260,7 +260,7 @@ class Predictions:
         clips, head, waiting = source.manifest.clips, self.heads[0], list[tuple[Clip, Found]]()
         tested = _tested_rows(head.run, source)
         source = replace(source, rows=list(dict.fromkeys([*tested, *source.rows])))
-        step, windows = head.step(head.feeds[bool(clips[source.rows[0]].of)]), list[list[int]]()
+        step, windows = head.step(head.feeds[head.is_caption(clips[source.rows[0]])]), list[list[int]]()
         for number, (row, found) in enumerate(features.read(source, stores, self.making, AHEAD * step, progress)):
             before, windows = windows, [each.beyond(found) for each in self.heads]
             if waiting and (len(waiting) == step or number == len(tested) or windows != before):

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
-from featcache import FeatureStore, Manifest, registry
+from featcache import FeatureStore, Manifest, registry, weights
+from featcache.backbones.bninception import BNInception
 from featcache.errors import ConfigError, WeightsError
 from featcache.extractors import Runtime, load
+from featcache.extractors._frozen import fill_by_seed
 from featcache.manifest import Clip
 from featcache.store import StoreWriter
 from featcache.windows import Plan
@@ -35,7 +38,7 @@ from pipelines.predicting import features
 from pipelines.predicting.predict import find_run, predict
 from pipelines.training.runs import FILES, NotTrainedError, Run
 from pipelines.training.train import train
-from tests.helpers import caption_stores, skeleton_stores
+from tests.helpers import caption_stores, hf_models, skeleton_stores
 from tests.helpers.stores import manifest, run, write_all, write_store
 
 TASKS = {"classification": (write_all, run), "retrieval": (caption_stores.write_all, caption_stores.run)}
@@ -124,6 +127,13 @@ def test_clips_that_lack_a_modality(tmp_path):
     assert len(made.frame()) == len(of) - len(lacking)
     assert {clip.partition("_")[2][-5:] for clip in made.failures} == {"test1"}
     assert all("flow: no sound" in reason for reason in made.failures.values())
+
+
+def test_captions_that_are_classified_are_clips(tmp_path):
+    """A run that does no retrieval may have a manifest of captions, whose rows name the clips that they describe."""
+    of = dataclasses.replace(manifest(), clips=tuple(dataclasses.replace(clip, of="film") for clip in manifest()))
+    stores = write_all(tmp_path / "stores", of)
+    assert_kept(train(run(preparation=Preparation("as-is", "domain")), stores, tmp_path / "runs"), stores / "toy")
 
 
 def test_clusters_without_a_classifier_are_those_of_the_runs_own_clips(tmp_path):
@@ -331,16 +341,23 @@ def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch
     """They are decoded once for all extractors, nothing is written, and equal videos get equal outputs."""
     of, stores, folder = filmed
     new = linked(of, tmp_path / "new")
-    before, opened = sorted(tmp_path.rglob("*")), list[str]()
+    before, opened, held = sorted(tmp_path.rglob("*")), list[str](), list[int]()
     windows_of = extraction.windows_of
     monkeypatch.setattr(
         extraction, "windows_of", lambda path, *rest: (opened.append(path.name), windows_of(path, *rest))[1]
     )
     monkeypatch.setattr(features, "CHUNK", 3)
+    extract_rows = features.extract_rows
+    monkeypatch.setattr(
+        features,
+        "extract_rows",
+        lambda of, wanted, **rest: (held.extend(map(len, wanted.values())), extract_rows(of, wanted, **rest))[1],
+    )
     monkeypatch.chdir(tmp_path)
     table = predict(folder, new).frame()
     assert sorted(opened) == [f"{name}.mp4" for name in "abcdefgh"]
     assert sorted(tmp_path.rglob("*")) == before
+    assert held == [3, 3, 3, 3, 2, 2]  # rows of each extractor that are in memory at a time
     by_id = predict(folder, stores / "films").frame().set_index("clip_id")
     assert table.clip_id.tolist() == [*"abcdefgh"]
     for k in range(8):
@@ -430,6 +447,51 @@ def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monk
         remade(recipe)
     made = load("tbn-audio").ready(Runtime("untrained", 3))
     assert remade(made.recipe).recipe == made.recipe
+
+
+@pytest.mark.slow
+def test_weights_are_found_by_their_digest(filmed, tmp_path, monkeypatch):
+    """In a file of the user's, in the folder of weights, or nowhere; others are refused with both digests."""
+    of, _, _ = filmed
+    of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
+    monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path / "weights"))
+    files = [tmp_path / "mine.pth", tmp_path / "other.pth"]
+    for seed, path in enumerate(files):
+        net = BNInception(1)
+        fill_by_seed(net, seed)
+        torch.save(net.state_dict(), path)
+    loaded = load_extractors(["tbn-audio"], weights=[f"tbn-audio={files[0]}"])
+    extract(of, loaded, tmp_path / "stores", plan=Plan("segments", 2))
+    made = run(manifest="films", feeds={"audio": Feed("tbn-audio")}, source=("d0",), test="d1", steps=2)
+    folder, sha256 = train(made, tmp_path / "stores", tmp_path / "runs"), weights.digest(files[0])
+    expected, film = predict(folder, tmp_path / "stores" / "films").frame(), of.path(of.clips[3])
+    with pytest.raises(
+        WeightsError, match=rf"tbn-audio needs the weights whose SHA-256 is {sha256}.*--weights tbn-audio=FILE"
+    ):
+        predict(folder, film).frame()
+    with pytest.raises(ConfigError, match=rf"weights_sha256 is '{sha256}' in the run and '{weights.digest(files[1])}'"):
+        predict(folder, film, weights=[f"tbn-audio={files[1]}"]).frame()
+    by_file = predict(folder, film, weights=[f"tbn-audio={files[0]}"]).frame()
+    (tmp_path / "weights").mkdir()
+    shutil.copy(files[0], tmp_path / "weights" / "tbn-epic-100.pth")
+    for table in (by_file, predict(folder, film).frame()):
+        assert table.probabilities[0] == pytest.approx(expected.set_index("clip_id").probabilities["c7"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_model_is_found_by_its_folder(filmed, tmp_path):
+    pytest.importorskip("transformers")
+    of, _, _ = filmed
+    of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
+    model = hf_models.dinov2(tmp_path / "tiny")
+    extract(of, load_extractors([f"hf:{model}"]), tmp_path / "stores", plan=Plan("segments", 2))
+    made = run(manifest="films", feeds={"rgb": Feed("hf-tiny")}, source=("d0",), test="d1", steps=2)
+    folder, film = train(made, tmp_path / "stores", tmp_path / "runs"), of.path(of.clips[3])
+    with pytest.raises(WeightsError, match=r"hf:tiny.*SHA-256 is \w{64}.*--weights hf:tiny=FOLDER"):
+        predict(folder, film).frame()
+    table = predict(folder, film, weights=[f"hf:tiny={model}"]).frame()
+    expected = predict(folder, tmp_path / "stores" / "films").frame().set_index("clip_id")
+    assert table.probabilities[0] == pytest.approx(expected.probabilities["c7"], abs=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------- the command line
