@@ -15,7 +15,7 @@ from pipelines.config import fidelity, method_class
 from pipelines.data.opening import Opened
 from pipelines.exporting.formats import FORMATS, Arrays, Facts, Predict, needed, traced
 from pipelines.exporting.head import PRESENT, Head, Input, inputs, kept, tested
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, is_run
 
 CHECKED = 64  #: test rows on which a written head is compared with the run's own outputs
 LIMIT = 1e-2  #: differences by rounding are smaller, also those of other devices and of bfloat16
@@ -32,13 +32,23 @@ class Exported:
     note: str  #: the reason why tables may have other numbers than this head; "" if there is none
 
 
-def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) -> Exported:
+def export_head(
+    run: str | Path,
+    out: str | Path,
+    stores: str | Path = "stores",
+    runs: str | Path = "runs",
+    *,
+    overwrite: bool = False,
+) -> Exported:
     """Write the head of a finished run to a file of torch.export (.pt2) or ONNX (.onnx).
+
+    run: its folder, or its id in the folder `runs`. stores: the folder of all stores.
 
     The head takes rows as they are in the run's stores, by modality, and returns the outputs that the run keeps of its
     test rows. It is for the run's test domain. The written file is loaded again and compared with the run's outputs.
     ConfigError if the run, its stores or its method cannot be exported.
     """
+    out, stores = Path(out), Path(stores)
     if out.suffix not in FORMATS:
         raise ConfigError(f"{out} ends in {out.suffix or 'nothing'!r}; a file of a head ends in {' or '.join(FORMATS)}")
     if out.exists() and not overwrite:
@@ -46,7 +56,7 @@ def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) 
     form = FORMATS[out.suffix]
     for package in form.packages:
         needed(package)
-    made = Run.open(run)
+    made = Run.open(next((folder for folder in (Path(runs, run), Path(run)) if is_run(folder)), Path(run)))
     opened = made.opened(stores)
     try:
         program, taken = traced(Head(made, opened), inputs(made, opened))
