@@ -8,6 +8,7 @@ import torch
 
 import featcache
 from featcache import training_data
+from featcache.arguments import PathLike
 from featcache.errors import ConfigError
 from featcache.files import write_file
 from pipelines import settings
@@ -15,7 +16,7 @@ from pipelines.config import fidelity, method_class
 from pipelines.data.opening import Opened
 from pipelines.exporting.formats import FORMATS, Arrays, Facts, Predict, needed, traced
 from pipelines.exporting.head import PRESENT, Head, Input, inputs, kept, tested
-from pipelines.training.runs import Run, is_run
+from pipelines.training.runs import Run
 
 CHECKED = 64  #: test rows on which a written head is compared with the run's own outputs
 LIMIT = 1e-2  #: differences by rounding are smaller, also those of other devices and of bfloat16
@@ -33,22 +34,23 @@ class Exported:
 
 
 def export_head(
-    run: str | Path,
-    out: str | Path,
-    stores: str | Path = "stores",
-    runs: str | Path = "runs",
+    run: PathLike,
+    out: PathLike,
+    stores: PathLike = "stores",
     *,
+    runs: PathLike = "runs",
     overwrite: bool = False,
 ) -> Exported:
     """Write the head of a finished run to a file of torch.export (.pt2) or ONNX (.onnx).
 
-    run: its folder, or its id in the folder `runs`. stores: the folder of all stores.
-
     The head takes rows as they are in the run's stores, by modality, and returns the outputs that the run keeps of its
     test rows. It is for the run's test domain. The written file is loaded again and compared with the run's outputs.
-    ConfigError if the run, its stores or its method cannot be exported.
+
+    run: the folder of a run, or its id in `runs`, the folder of all runs. out: the file; overwrite: replace one that
+    exists. stores: folder of all stores.
+    Raises ConfigError if the run, its stores or its method cannot be exported.
     """
-    out, stores = Path(out), Path(stores)
+    out, words = Path(out), (Path(runs) / run, Path(run))
     if out.suffix not in FORMATS:
         raise ConfigError(f"{out} ends in {out.suffix or 'nothing'!r}; a file of a head ends in {' or '.join(FORMATS)}")
     if out.exists() and not overwrite:
@@ -56,8 +58,8 @@ def export_head(
     form = FORMATS[out.suffix]
     for package in form.packages:
         needed(package)
-    made = Run.open(next((folder for folder in (Path(runs, run), Path(run)) if is_run(folder)), Path(run)))
-    opened = made.opened(stores)
+    made = Run.open(next((folder for folder in words if (folder / "config.json").exists()), Path(run)))
+    opened = made.opened(Path(stores))
     try:
         program, taken = traced(Head(made, opened), inputs(made, opened))
         facts = facts_of(made, opened, taken)

@@ -27,20 +27,23 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache import registry, schema, sums
-from featcache.errors import ConfigError, FeatcacheError
+from featcache import plugins, registry, schema, sums
+from featcache.errors import ConfigError, FeatcacheError, NoEntryError
 from featcache.files import file_sha256, making_folder, regular, remembered, steady
 from featcache.schema import AnyFloat
+from featcache.store.reader import recipe_digest
 from featcache.untrusted import not_stored
+from featcache.wording import shortened
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
+from heads.units import Prepare
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
@@ -56,12 +59,23 @@ from pipelines.training.kept import (
 )
 from pipelines.training.outputs import looked_elsewhere
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 T = TypeVar("T")
 UNITS_OF = "preparation."  #: prefix of the units of features among the weights
 CONTENT = (None, errno.ENOENT, errno.EINVAL)  #: errors of a file's content; others are those of a disk
 TEXTS, OUTPUTS = ("config.json", "run.json", "log.jsonl"), "outputs.npz"
 FILES = (*TEXTS, *WEIGHTS, OUTPUTS)  #: all names; a folder has one of `WEIGHTS`
 LogLine = dict[str, float]  #: term of the loss -> value, and "step"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The features of one modality as a run has read them: enough to make them of other clips."""
+
+    recipe: dict[str, Any]  #: of its store
+    windows: int  #: T of its store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +85,8 @@ class Facts:
     read: dict[str, str]  #: fingerprints of everything that the run has read
     note: str  #: "new", or the reason for training the run again
     recipes: dict[str, str]  #: modality -> sha256 of the recipe of its features
+    features: dict[str, Recorded] = field(default_factory=dict)  #: modality -> recipe and windows; {} in earlier runs
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: label -> names of `spec.classes`; {} as above
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     collapsed: tuple[str, ...]  #: modalities whose features are dead after training
     one_class: tuple[str, ...] = ()  #: class that all test and training rows are given, if there is one
@@ -97,21 +113,22 @@ def explained(error: Exception, folder: Path) -> str:
     return "".join(traceback.format_exception(error))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run."""
+    """A finished run: its configuration, facts, log, weights and outputs."""
 
     folder: Path
     config: RunConfig
     facts: Facts
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: str | Path) -> "Run":
         """Read configuration and facts; NotTrainedError when the run is missing or one of its files is damaged.
 
         Files are compared with SHA256SUMS, each once per process while it does not change. A folder that another
         process replaces meanwhile, because it has trained the run again, is read again.
         """
+        folder = Path(folder)
         while True:
             version = _version(folder)
             try:
@@ -142,6 +159,10 @@ class Run:
             raise ValueError(f"a point has no score {config.select!r}, which selects the result")
         if not facts.spec.classes and not config.captions:
             raise ValueError("spec.classes is empty")
+        for m in config.feeds if facts.features else ():
+            recorded = facts.features.get(m)
+            if not recorded or recipe_digest(recorded.recipe) != facts.recipes.get(m):
+                raise ValueError(f"features.{m} is not the recipe whose digest is recipes.{m}")
         if set(facts.spec.captions) != set(config.captions):
             raise ValueError(f"spec.captions={facts.spec.captions}, but the feeds have {config.captions}")
 
@@ -166,6 +187,24 @@ class Run:
     def points(self) -> tuple[dict[str, float], ...]:
         """The kept evaluation points: step, and the score of every validator whose rows the run has."""
         return self.facts.points
+
+    def __repr__(self) -> str:
+        config, facts = self.config, self.facts
+        head = f"Run {config.id}{f' ({config.row_shown})' if config.row else ''}"
+        source, target = "+".join(config.source) or "no source", config.target or "no target"
+        sides = f"{source}→{config.test}, target {target}" if target != config.test else f"{source}→{target}"
+        feeds = ", ".join(f"{modality} {feed.store}" for modality, feed in config.feeds.items())
+        steps = f"{config.steps} steps in {facts.seconds:.1f} s"
+        words = (
+            f"{settings.name_of(config.method)} with {settings.name_of(config.net)}, {sides}, feeds {feeds}, {steps}"
+        )
+        return f"{shortened(head)}\n{shortened(words)}"
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the log: a line per step with the terms of the loss, NaN where a step has no such term."""
+        import pandas as pd
+
+        return pd.DataFrame(self.log())
 
     def log(self) -> list[LogLine]:
         """The terms of the loss at each step."""
@@ -229,10 +268,14 @@ class Run:
         if changed := changes(self.facts.read, fingerprints(opened, self.folder.parent)):
             raise NotTrainedError(f"{changed} has changed since run {self.config.id} was made; train it again")
         self.check_spec(opened)
-        if opened.prepare:
-            prepare, (_, units) = opened.prepare, self.weights
-            _sound(self.weights_file, lambda _: prepare.load_state_dict(units))
+        self.load_units(opened.prepare)
         return opened
+
+    def load_units(self, prepare: Prepare | None) -> None:
+        """Give the preparation of the run's features its units, if there is one."""
+        if prepare:
+            _, units = self.weights
+            _sound(self.weights_file, lambda _: prepare.load_state_dict(units))
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
@@ -314,6 +357,8 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in CONTENT:
             raise
+        if isinstance(error, NoEntryError):  # the file is sound, but the method or net is a plug-in
+            raise NoEntryError(f"{path}: {error}") from None
         reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({reason})"
         raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None
@@ -403,6 +448,9 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
         read["clips without features"] = "left out"
     if (version := method_class(opened.config).version) > 1:  # others have no entry, so that older runs are kept
         read[f"method {settings.name_of(opened.config.method)}"] = str(version)
+    for params in (opened.config.method, opened.config.net):
+        files = plugins.digests(type(params).__module__)
+        read |= {f"plug-in {file}": digest for file, digest in files.items()}
     if "dev" in opened.config.validators and looked_elsewhere(opened.config):  # an earlier version chose by others
         read["features of the validator dev"] = "classified"
     if first := (config or opened.config).init_from:
