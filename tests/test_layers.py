@@ -38,6 +38,7 @@ ROOMS = [
     "experiments",
     "catalogue",
     "evaluation",
+    "predicting",
     "exporting",
     "bench",
     "tables",
