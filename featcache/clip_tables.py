@@ -43,7 +43,8 @@ def from_csv(
     clip_id, label, domain, split, source, start, stop, caption, of: names of columns. Several columns of ids are joined
     by "_". Several labels are label kinds, each named after its column, or written KIND=COLUMN.
     domain_name: the domain of all clips, instead of a column; by default the name of the file.
-    split: cells such as train, validation and test; without it a seeded share of each class is the test split.
+    split: cells such as train, validation and test; without it the share `test_share` of each class, drawn by `seed`,
+    is the test split.
     media: the folder of the sources: the file or folder that `source` names, with or without its ending; without
     `source`, the file named like the clip. Without both, clips have no source, as for imported features.
     unit: frames or seconds, of start and stop; times such as 00:01:02.5 are seconds. fps: a column, or a number.

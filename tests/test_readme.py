@@ -17,7 +17,7 @@ from tests.test_layers import ROOMS
 README = (ROOT / "README.md").read_text()
 PAGES = {
     str(path.relative_to(ROOT)): path
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data_manifests/*.md")])
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("data_manifests/*.md")])
 }
 SESSION = re.search(r"<!-- session.*?<!-- /session -->", README, re.DOTALL).group()
 DEMO = re.findall(r"^\$ (featcache .*)", SESSION, re.MULTILINE)

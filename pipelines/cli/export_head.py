@@ -33,8 +33,7 @@ def export_head(run: Path, out: Path, stores: Path, runs: Path, overwrite: bool)
     """
     from pipelines.exporting.export import export_head as export
 
-    folder = next((folder for folder in (runs / run, run) if (folder / "config.json").exists()), run)
-    made = export(folder, out, stores, overwrite=overwrite)
+    made = export(run, out, stores, runs=runs, overwrite=overwrite)
     click.echo(json.dumps(made.facts, indent=1, ensure_ascii=False))
     note(f"{out}: its outputs of {made.checked} test clips differ from the run's own by at most {made.difference:.2g}")
     if made.note:

@@ -68,9 +68,11 @@ def experiment(
     only: str | Iterable[str] = (),
     grid: Words = (),
 ) -> Experiment:
-    """Return an experiment, changed as by the options of the same names: a name, a file, a folder of stores, or runs.
+    """Return an experiment, perhaps changed: `pipelines.train` and the other functions take it in place of a name.
 
-    `pipelines.train` and the other functions take it in place of a name. Its `runs` are configurations (`RunConfig`).
+    experiment, set, seeds, only: as in `pipelines.train`. grid: a row for each of these values of a setting, as in
+    `pipelines.sweep`. The `runs` of the experiment are its configurations (`RunConfig`).
+    Raises ConfigError for an unknown experiment, row or setting.
     """
     chosen = job(experiment, set=set, seeds=seeds, only=only, grid=grid).experiment
     return replace(chosen, arguments=chosen.arguments.strip())

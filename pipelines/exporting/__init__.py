@@ -1,1 +1,1 @@
-"""Heads for use without featcache: a finished run as one file of torch.export or ONNX."""
+"""A finished run and its stores -> its head in one file of torch.export or ONNX, for use without featcache."""

@@ -8,6 +8,7 @@ import torch
 
 import featcache
 from featcache import training_data
+from featcache.arguments import PathLike
 from featcache.errors import ConfigError
 from featcache.files import write_file
 from pipelines import settings
@@ -32,13 +33,24 @@ class Exported:
     note: str  #: the reason why tables may have other numbers than this head; "" if there is none
 
 
-def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) -> Exported:
+def export_head(
+    run: PathLike,
+    out: PathLike,
+    stores: PathLike = "stores",
+    *,
+    runs: PathLike = "runs",
+    overwrite: bool = False,
+) -> Exported:
     """Write the head of a finished run to a file of torch.export (.pt2) or ONNX (.onnx).
 
     The head takes rows as they are in the run's stores, by modality, and returns the outputs that the run keeps of its
     test rows. It is for the run's test domain. The written file is loaded again and compared with the run's outputs.
-    ConfigError if the run, its stores or its method cannot be exported.
+
+    run: the folder of a run, or its id in `runs`, the folder of all runs. out: the file; overwrite: replace one that
+    exists. stores: folder of all stores.
+    Raises ConfigError if the run, its stores or its method cannot be exported.
     """
+    out, words = Path(out), (Path(runs) / run, Path(run))
     if out.suffix not in FORMATS:
         raise ConfigError(f"{out} ends in {out.suffix or 'nothing'!r}; a file of a head ends in {' or '.join(FORMATS)}")
     if out.exists() and not overwrite:
@@ -46,8 +58,8 @@ def export_head(run: Path, out: Path, stores: Path, *, overwrite: bool = False) 
     form = FORMATS[out.suffix]
     for package in form.packages:
         needed(package)
-    made = Run.open(run)
-    opened = made.opened(stores)
+    made = Run.open(next((folder for folder in words if (folder / "config.json").exists()), Path(run)))
+    opened = made.opened(Path(stores))
     try:
         program, taken = traced(Head(made, opened), inputs(made, opened))
         facts = facts_of(made, opened, taken)

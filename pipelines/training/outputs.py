@@ -1,6 +1,6 @@
 """Run a method on unlabelled rows and collect its outputs."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,21 +66,26 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     (captions, M) those of their captions, and "clip" (captions,) the row of each caption, which the method does not
     see.
     """
-    classes = opened.spec.classes if has_separate_windows(rows) else ()
+    return predicted(method, rows, opened.spec.classes)
+
+
+def predicted(method: Method, rows: Rows, labels: Collection[str]) -> Outputs:
+    """Return what `outputs` does. labels: those whose outputs are scores of classes."""
+    classes = labels if has_separate_windows(rows) else ()
 
     def predict(side: Side) -> dict[str, Tensor]:
         return {name: out.softmax(1) if name in classes else out for name, out in method.predict(side).items()}
 
     with eval_mode(method):
-        predicted = averaged(predict, rows)
+        found = averaged(predict, rows)
         if rows.captions:
-            predicted |= averaged(predict, rows.captions.table)
-    predicted = {name: out.log() if name in classes else out for name, out in predicted.items()}
-    for name, out in predicted.items():
-        least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
+            found |= averaged(predict, rows.captions.table)
+    found = {name: out.log() if name in classes else out for name, out in found.items()}
+    for name, out in found.items():
+        least = -torch.inf if name in labels else torch.finfo(out.dtype).min  # -inf: a probability of 0
         if not bool(((out >= least) & (out < torch.inf)).all()):  # false for NaN too
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
-    kept = {name: out.cpu().numpy() for name, out in predicted.items()}
+    kept = {name: out.cpu().numpy() for name, out in found.items()}
     return kept | {"clip": rows.captions.row.numpy()} if rows.captions else kept
 
 

@@ -37,11 +37,13 @@ from featcache import plugins, registry, schema, sums
 from featcache.errors import ConfigError, FeatcacheError, NoEntryError
 from featcache.files import file_sha256, making_folder, regular, remembered, steady
 from featcache.schema import AnyFloat
+from featcache.store.reader import recipe_digest
 from featcache.untrusted import not_stored
 from featcache.wording import shortened
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
+from heads.units import Prepare
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
@@ -68,6 +70,14 @@ FILES = (*TEXTS, *WEIGHTS, OUTPUTS)  #: all names; a folder has one of `WEIGHTS`
 LogLine = dict[str, float]  #: term of the loss -> value, and "step"
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The features of one modality as a run has read them: enough to make them of other clips."""
+
+    recipe: dict[str, Any]  #: of its store
+    windows: int  #: T of its store
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """The facts about a finished run: the content of run.json. Runs of older versions lack those with a default."""
@@ -75,6 +85,8 @@ class Facts:
     read: dict[str, str]  #: fingerprints of everything that the run has read
     note: str  #: "new", or the reason for training the run again
     recipes: dict[str, str]  #: modality -> sha256 of the recipe of its features
+    features: dict[str, Recorded] = field(default_factory=dict)  #: modality -> recipe and windows; {} in earlier runs
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: label -> names of `spec.classes`; {} as above
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     collapsed: tuple[str, ...]  #: modalities whose features are dead after training
     one_class: tuple[str, ...] = ()  #: class that all test and training rows are given, if there is one
@@ -147,6 +159,10 @@ class Run:
             raise ValueError(f"a point has no score {config.select!r}, which selects the result")
         if not facts.spec.classes and not config.captions:
             raise ValueError("spec.classes is empty")
+        for m in config.feeds if facts.features else ():
+            recorded = facts.features.get(m)
+            if not recorded or recipe_digest(recorded.recipe) != facts.recipes.get(m):
+                raise ValueError(f"features.{m} is not the recipe whose digest is recipes.{m}")
         if set(facts.spec.captions) != set(config.captions):
             raise ValueError(f"spec.captions={facts.spec.captions}, but the feeds have {config.captions}")
 
@@ -252,10 +268,14 @@ class Run:
         if changed := changes(self.facts.read, fingerprints(opened, self.folder.parent)):
             raise NotTrainedError(f"{changed} has changed since run {self.config.id} was made; train it again")
         self.check_spec(opened)
-        if opened.prepare:
-            prepare, (_, units) = opened.prepare, self.weights
-            _sound(self.weights_file, lambda _: prepare.load_state_dict(units))
+        self.load_units(opened.prepare)
         return opened
+
+    def load_units(self, prepare: Prepare | None) -> None:
+        """Give the preparation of the run's features its units, if there is one."""
+        if prepare:
+            _, units = self.weights
+            _sound(self.weights_file, lambda _: prepare.load_state_dict(units))
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
