@@ -351,6 +351,6 @@ def _tested_rows(run: Run, source: Source) -> list[int]:
     """Return the rows of the source that the run was tested on, in the order of its test."""
     chosen = set(source.rows)
     for kind, name in (("manifest", "rows"), ("captions", "captions")):
-        if source.manifest.sha256 == run.facts.read.get(kind):
+        if source.manifest.sha256 == run.facts.read.get(kind) and name in run.outputs:
             return [row for row in run.outputs[name].tolist() if row in chosen]
     return []
