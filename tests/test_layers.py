@@ -28,6 +28,7 @@ ROOMS = [
     "data",
     "training",
     "experiments",
+    "tracking",
     "evaluation",
     "bench",
     "tables",

@@ -24,7 +24,7 @@ from pipelines.cli import (
     train_head,
     weights,
 )
-from pipelines.cli._shared import Commands
+from pipelines.cli._shared import Commands, quiet_option
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,3 +66,19 @@ for command in (
     names.list_names,
 ):
     main.add_command(command)
+
+for command in (
+    manifest.manifest_build,
+    extract.extract,
+    train_head.train_head,
+    sweep.sweep,
+    evaluate.evaluate,
+    stores.check,
+    stores.repair,
+    exchange.import_,
+    exchange.export,
+    archive.pack,
+    archive.unpack,
+    weights.fetch,
+):
+    command.params.append(quiet_option())

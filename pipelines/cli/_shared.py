@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,8 @@ RESUMING = ("extract", "import", "train-head", "sweep", "evaluate", "build", "fe
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 _bars: list[Any] = []  #: the progress bars that are on the screen
+BAR_SECONDS, LINE_SECONDS = 0.1, 30.0  #: between two states of a bar in a terminal, and between lines elsewhere
+LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
     errno.ENOSPC: "; make room, and run the same command again",
@@ -157,9 +160,18 @@ class _Unfailing:
             self._stream.flush()
 
 
+class _Lines(_Unfailing):
+    """A stream for a progress bar outside a terminal: each state of the bar is a line without control characters."""
+
+    def write(self, text: str) -> None:
+        """Write a line, unless the bar only erases itself."""
+        if line := re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).strip():
+            super().write(f"{line}\n")
+
+
 def note(text: str) -> None:
     """Print a line for people, on stderr, above the progress bar; nothing if stderr cannot be written to."""
-    shown = [bar for bar in _bars if bar.last_print_t >= bar.start_t + bar.delay]
+    shown = [bar for bar in _bars if sys.stderr.isatty() and bar.last_print_t >= bar.start_t + bar.delay]
     for bar in shown:
         bar.clear()
     with suppress(OSError):
@@ -168,24 +180,64 @@ def note(text: str) -> None:
         bar.refresh()
 
 
+def quiet_option() -> click.Option:
+    """Return the option --quiet, which all commands with a progress bar have."""
+
+    def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
+        context.meta["quiet"] = value
+
+    words = "Print no progress, only the end, as for logs."
+    return click.Option(["--quiet"], is_flag=True, expose_value=False, callback=be_quiet, help=words)
+
+
+def is_quiet() -> bool:
+    """Return True if the command that is running has --quiet."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get("quiet"))
+
+
+def columns() -> int | None:
+    """Return the width of the terminal; None if it is unknown."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+    return None
+
+
+def done_so_far(words: str) -> None:
+    """Keep words such as "3 of 4 runs" for the sentence after Ctrl-C."""
+    _now["done"] = f" after {words}"
+
+
 @contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Progress]:
-    """Yield a callback (done, total) that moves a bar with rate and time left. Outside a terminal it prints rarely."""
+def shown_bar(title: str, unit: str, **options: Any) -> Iterator[Any]:
+    """Yield a bar of tqdm that moves in a terminal. Elsewhere it prints a line now and then, and nothing if --quiet."""
     from tqdm import tqdm
 
-    seconds = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2, file=_Unfailing(sys.stderr)) as bar:
-        _bars.append(bar)
+    if sys.stderr.isatty():
+        options = {"mininterval": BAR_SECONDS, "file": _Unfailing(sys.stderr), "ncols": columns()} | options
+    else:
+        options = {"mininterval": LINE_SECONDS, "file": _Lines(sys.stderr), "bar_format": LINE} | options
+    with tqdm(desc=title, unit=unit, leave=True, delay=0.2, disable=is_quiet(), **options) as bar:
+        shown = [] if bar.disable else [bar]
+        _bars.extend(shown)
+        try:
+            yield bar
+        finally:
+            for each in shown:
+                _bars.remove(each)
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Progress]:
+    """Yield a callback (done, total) that moves a bar with rate and time left."""
+    with shown_bar(title, unit) as bar:
 
         def progress(done: int, total: int) -> None:
-            _now["done"] = f" after {done} of {total} {unit}s"
+            done_so_far(f"{done} of {total} {unit}s")
             bar.total = total
             bar.update(done - bar.n)
 
-        try:
-            yield progress
-        finally:
-            _bars.remove(bar)
+        yield progress
 
 
 def once(reasons: Iterable[tuple["RunConfig", str]]) -> list[str]:

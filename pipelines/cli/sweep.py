@@ -4,20 +4,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featcache.errors import ConfigError
 from featcache.wording import first
-from pipelines.cli._shared import CORES, Job, experiment_options, note, once, progress_bar
+from pipelines.cli._shared import CORES, Job, done_so_far, experiment_options, note, once, progress_bar, shown_bar
+from pipelines.cli._watching import tracking_options
 from pipelines.cli.train_head import batch_option, train
 
 if TYPE_CHECKING:
     from pipelines.experiments import Experiment, Grid, Setting
     from pipelines.sweeps.plan import Costs
     from pipelines.sweeps.search import Trial
+    from pipelines.tracking import Tracking
     from pipelines.training.engine import Outcome
+    from pipelines.training.watching import News
 
 
 @click.command()
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @batch_option
+@tracking_options
 def sweep(
     job: Job,
     values: tuple[str, ...],
@@ -61,6 +65,7 @@ def sweep(
     workers: int,
     device: str,
     batch: str,
+    tracking: "Tracking",
 ) -> None:
     """Train and evaluate EXPERIMENT with several values of its settings, and compare them.
 
@@ -90,12 +95,12 @@ def sweep(
         job = replace(job, experiment=swept(job.experiment, grid))
     check_ahead(job.experiment.runs, job.stores, device)
     if search:
-        _search(job, search, grid, ranges, by, workers, device, batch)
+        _search(job, search, grid, ranges, by, workers, device, batch, tracking)
     else:
-        _grid(job, workers, device, batch)
+        _grid(job, workers, device, batch, tracking)
 
 
-def _grid(job: Job, workers: int, device: str, batch: str) -> None:
+def _grid(job: Job, workers: int, device: str, batch: str, tracking: "Tracking") -> None:
     """Train, evaluate and compare all settings of a grid."""
     from pipelines.data.ahead import check_writable
     from pipelines.sweeps import plan
@@ -105,7 +110,7 @@ def _grid(job: Job, workers: int, device: str, batch: str) -> None:
     costs = _costs(job, device) if todo else {}
     for line in plan.sentences(job.experiment, todo, costs, workers, device, batch):
         note(line)
-    _conclude(job, train(job, workers, device, batch), workers, device)
+    _conclude(job, train(job, workers, device, batch, tracking), workers, device)
     note(f"`featcache report {job.experiment.arguments}` draws a curve over each number")
 
 
@@ -118,7 +123,15 @@ def _costs(job: Job, device: str) -> "Costs":
 
 
 def _search(
-    job: Job, search: str, grid: "Grid", texts: Sequence[str], by: str | None, workers: int, device: str, batch: str
+    job: Job,
+    search: str,
+    grid: "Grid",
+    texts: Sequence[str],
+    by: str | None,
+    workers: int,
+    device: str,
+    batch: str,
+    tracking: "Tracking",
 ) -> None:
     """Search the rows of an experiment one after another; then evaluate and compare the complete settings."""
     from pipelines.data.ahead import check_writable
@@ -135,15 +148,26 @@ def _search(
     for line in plan.of_search(experiment, spaces, how[1], by, costs, workers):
         note(line)
     others = [row for row in experiment.rows if row not in rows]
-    failed = train(replace(job, experiment=experiment.changed(only=others)), workers, device, batch) if others else []
-    score = scores.scorer(experiment, by, job.stores, job.runs, costs, workers=workers, device=device, batch=batch)
+    kept = replace(job, experiment=experiment.changed(only=others))
+    failed = train(kept, workers, device, batch, tracking) if others else []
+
+    def hear(news: "News") -> None:
+        tracking.hear(news)
+        if news.loss is not None:
+            bar.set_postfix_str(f"step {news.step} of a run, loss {news.loss:.3g}", refresh=False)
+            bar.update(0)
+
+    watching: dict[str, Any] = {"report": tracking.ended, "hear": hear, "logs": bool(tracking)}
+    options: dict[str, Any] = {"workers": workers, "device": device, "batch": batch, **watching}
+    score = scores.scorer(experiment, by, job.stores, job.runs, costs, **options)
     higher = scores.higher(experiment, by)
     tried: dict[str, list[Trial]] = {row: [] for row in rows}
     for row in rows:
-        with progress_bar(f"search {row}", "trial") as progress:
+        with shown_bar(f"search {row}", "trial", total=how[1], miniters=0) as bar:
             for trials in searches.search(experiment, row, spaces[row], how, score, higher=higher):
                 tried[row] += trials
-                progress(len(tried[row]), how[1])
+                done_so_far(f"{len(tried[row])} of {how[1]} trials")
+                bar.update(len(trials))
     ranked = {row: searches.best(trials, higher=higher) for row, trials in tried.items()}
     _print_trials(experiment, by, tried, ranked, higher)
     settings = [setting for row in experiment.rows for setting in _settings(row, ranked)]

@@ -2,14 +2,18 @@
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli._shared import CORES, Job, experiment_options, note, once, progress_bar
+from pipelines.cli._shared import CORES, Job, experiment_options, is_quiet, note, once
+from pipelines.cli._watching import tracking_options, training_bar
 
 if TYPE_CHECKING:
+    from pipelines.tracking import Tracking
     from pipelines.training.engine import Outcome
+    from pipelines.training.watching import News
 
 
 batch_option = click.option(
@@ -27,7 +31,8 @@ batch_option = click.option(
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @batch_option
-def train_head(job: Job, workers: int, device: str, batch: str) -> None:
+@tracking_options
+def train_head(job: Job, workers: int, device: str, batch: str, tracking: "Tracking") -> None:
     """Train the heads of EXPERIMENT on cached features.
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
@@ -40,56 +45,71 @@ def train_head(job: Job, workers: int, device: str, batch: str) -> None:
     Examples:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
       featcache train-head stores/mine --seeds 0..4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
+      featcache train-head stores/mine --track tensorboard --quiet
     """
     from pipelines.data.ahead import check_ahead, check_writable
 
     check_ahead(job.experiment.runs, job.stores, device)
     check_writable(job.runs)
-    outcomes = train(job, workers, device, batch)
+    outcomes = train(job, workers, device, batch, tracking)
     click.echo(job.runs)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
 
 
-def train(job: Job, workers: int, device: str, batch: str) -> "list[Outcome]":
-    """Train the runs of a job with a progress bar; print collapsed runs at once, and a summary also after Ctrl-C."""
-    from pipelines.training.engine import run_all
-    from pipelines.training.outputs import remedy
+def train(job: Job, workers: int, device: str, batch: str, tracking: "Tracking") -> "list[Outcome]":
+    """Train the runs of a job with a progress bar; note remarks on a run at once, and a summary also after Ctrl-C.
 
-    began, outcomes, busy, collapsed = time.monotonic(), list["Outcome"](), False, set[str]()
-    planned = set[tuple[str, int, bool]]()
+    With --quiet all remarks come at the end.
+    """
+    from pipelines.training.engine import run_all
+
+    began, outcomes, noted, later = time.monotonic(), list["Outcome"](), set[str](), list[str]()
+    say = later.append if is_quiet() else note
+
+    def hear(news: "News") -> None:
+        bar.hear(news)
+        tracking.hear(news)
 
     def ended(outcome: "Outcome", done: int, total: int) -> None:
-        nonlocal busy
-        progress(done, total)
+        bar.ended(outcome, done, total)
+        tracking.ended(outcome, done, total)
         if outcome.status != "busy":
             outcomes.append(outcome)
-        elif not busy:
-            busy = True
-            note(f"{outcome.note} (it is left for the end, like others that are being trained)")
-        if (plan := outcome.plan) and (kind := (plan.row, plan.runs, plan.together)) not in planned:
-            planned.add(kind)
-            note(str(plan))
-        row = outcome.config.row_shown or outcome.config.id
-        if outcome.collapse and row not in collapsed:
-            collapsed.add(row)
-            note(f"COLLAPSED: {row} ({outcome.config.id}): {outcome.collapse}; {remedy(outcome.config)}")
+        for kind, text in _remarks(outcome):
+            if kind not in noted:
+                noted.add(kind)
+                say(text)
 
+    options: dict[str, Any] = {"workers": workers, "device": device, "batch": batch, "logs": bool(tracking)}
     try:
-        with progress_bar(f"train {job.experiment.name}", "run") as progress:
-            progress(0, len({run.id for run in job.experiment.runs}))
-            run_all(
-                job.experiment.runs, job.stores, job.runs, workers=workers, device=device, batch=batch, report=ended
-            )
+        with training_bar(f"train {job.experiment.name}", job.experiment.runs) as bar:
+            run_all(job.experiment.runs, job.stores, job.runs, report=ended, hear=hear, **options)
     except KeyboardInterrupt:
-        _print(outcomes, time.monotonic() - began)
+        _print(later, outcomes, time.monotonic() - began)
         raise
-    _print(outcomes, time.monotonic() - began)
+    _print(later, outcomes, time.monotonic() - began)
     return outcomes
 
 
-def _print(outcomes: "list[Outcome]", seconds: float) -> None:
-    """Print the number of runs by status, the tier of their features, warnings, collapsed runs and notes."""
+def _remarks(outcome: "Outcome") -> Iterator[tuple[str, str]]:
+    """Yield remarks on a run that has just ended, each with its kind: one of a kind is enough."""
+    from pipelines.training.outputs import remedy
+
+    row = outcome.config.row_shown or outcome.config.id
+    if outcome.status == "busy":
+        yield "busy", f"{outcome.note} (it is left for the end, like others that are being trained)"
+    if plan := outcome.plan:
+        yield f"plan {plan.row} {plan.runs} {plan.together}", str(plan)
+    if outcome.collapse:
+        text = f"COLLAPSED: {row} ({outcome.config.id}): {outcome.collapse}; {remedy(outcome.config)}"
+        yield f"collapsed {row}", text
+
+
+def _print(remarks: list[str], outcomes: "list[Outcome]", seconds: float) -> None:
+    """Print remarks, the number of runs by status, the tier of their features, warnings, collapsed runs and notes."""
+    for remark in remarks:
+        note(remark)
     counts = Counter(outcome.status for outcome in outcomes)
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items()) or '0 trained'} in {seconds:.1f} s")
     for tier, reason in {outcome.tier: outcome.tier_why for outcome in reversed(outcomes) if outcome.tier}.items():

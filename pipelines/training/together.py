@@ -165,7 +165,7 @@ def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch:
             use(own[k], head.begin_epoch(epoch))
 
     passes, watch = Pass(heads), heads[0].watch
-    watch.begin(*(head.config.id for head in heads))
+    watch.begin(*(head.config for head in heads))
     for epoch, steps in enumerate(epochs(config, heads[0].opened.sides)):
         each(partial(begin_epoch, epoch=epoch))
         if len(failed) == len(heads):

@@ -194,7 +194,7 @@ def fit(
     are made. prefetch: a thread draws the next batch during a step; the batches are the same.
     """
     head = Head(method, config, opened, test, watch)
-    head.watch.begin(config.id)
+    head.watch.begin(config)
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
     sides = draws(config, opened.sides)
     head.begin()

@@ -12,6 +12,8 @@ from math import inf
 import torch
 from torch import Tensor
 
+from pipelines.config import RunConfig
+
 Log = list[dict[str, float]]  #: the terms of each step
 SECONDS = 0.1  #: between two news of a process
 
@@ -21,7 +23,8 @@ class News:
     """The progress of runs since the news before."""
 
     runs: tuple[str, ...]  #: ids of the runs, several if they share passes
-    step: int  #: steps that each of them has made; 0: its training begins, perhaps again
+    step: int  #: steps that each of them has made
+    begun: tuple[RunConfig, ...] = ()  #: all of them, if their training begins here, perhaps again
     loss: float | None = None  #: sum of the terms of the last step, the mean over the runs; None: no step yet
     lines: dict[str, Log] = field(default_factory=dict)  #: id -> new lines of log.jsonl, if they are wanted
     points: dict[str, Log] = field(default_factory=dict)  #: id -> evaluation points: step, and the validators' scores
@@ -44,10 +47,11 @@ class Watch:
         self._terms: list[dict[str, Tensor]] = []  # of the last step, or with `logs` of all steps since the last news
         self._points: dict[str, Log] = {}
 
-    def begin(self, *runs: str) -> None:
+    def begin(self, *configs: RunConfig) -> None:
         """Note that the training of these runs begins."""
-        self._runs, self._step, self._terms, self._points = runs, 0, [], {}
-        self._send()
+        self._runs = tuple(config.id for config in configs)
+        self._step, self._terms, self._points = 0, [], {}
+        self._send(configs)
 
     def stepped(self, step: int, terms: dict[str, Tensor]) -> None:
         """Note the terms of a step, (K,) of K runs, after which `step` steps are made."""
@@ -67,7 +71,7 @@ class Watch:
         if self._terms or self._points:
             self._send()
 
-    def _send(self) -> None:
+    def _send(self, begun: tuple[RunConfig, ...] = ()) -> None:
         if self._hear is None:
             return
         loss, lines = None, dict[str, Log]()
@@ -76,7 +80,7 @@ class Watch:
         if self._logs:
             logs = logs_of(self._terms, self._step - len(self._terms), len(self._runs))
             lines = dict(zip(self._runs, logs, strict=True))
-        self._hear(News(self._runs, self._step, loss, lines, self._points))
+        self._hear(News(self._runs, self._step, begun, loss, lines, self._points))
         self._terms, self._points = [], {}
         self._due = time.monotonic() + SECONDS
 
