@@ -34,6 +34,7 @@ RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 _bars: list[Any] = []  #: the progress bars that are on the screen
 BAR_SECONDS, LINE_SECONDS = 0.1, 30.0  #: between two states of a bar in a terminal, and between lines elsewhere
+DELAY = 0.2  #: seconds of work that needs no bar
 LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
@@ -217,7 +218,7 @@ def shown_bar(title: str, unit: str, **options: Any) -> Iterator[Any]:
         options = {"mininterval": BAR_SECONDS, "file": _Unfailing(sys.stderr), "ncols": columns()} | options
     else:
         options = {"mininterval": LINE_SECONDS, "file": _Lines(sys.stderr), "bar_format": LINE} | options
-    with tqdm(desc=title, unit=unit, leave=True, delay=0.2, disable=is_quiet(), **options) as bar:
+    with tqdm(desc=title, unit=unit, leave=True, delay=DELAY, disable=is_quiet(), **options) as bar:
         shown = [] if bar.disable else [bar]
         _bars.extend(shown)
         try:

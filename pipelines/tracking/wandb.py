@@ -69,7 +69,6 @@ def begin(folder: Path, experiment: str, config: RunConfig) -> Record:
 
 def ends(path: Path) -> bool:
     """Return whether a .wandb file has the record of its end. Its format is that of LevelDB's logs."""
-    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record as Written
 
     data, at, parts = path.read_bytes(), HEADER, b""
@@ -78,7 +77,7 @@ def ends(path: Path) -> bool:
         parts += data[at + HEADER : at + HEADER + size]
         at += HEADER + size
         if kind in LAST:
-            with suppress(DecodeError):
+            with suppress(Exception):  # protobuf's, for what is no record
                 if len(data) - at < TAIL and Written.FromString(parts).HasField("exit"):
                     return True
             parts = b""
