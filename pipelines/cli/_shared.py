@@ -210,15 +210,14 @@ def done_so_far(words: str) -> None:
 
 
 @contextmanager
-def shown_bar(title: str, unit: str, **options: Any) -> Iterator[Any]:
+def shown_bar(title: str, unit: str, total: int | None = None) -> Iterator[Any]:
     """Yield a bar of tqdm that moves in a terminal. Elsewhere it prints a line now and then, and nothing if --quiet."""
     from tqdm import tqdm
 
+    where: dict[str, Any] = {"mininterval": LINE_SECONDS, "file": _Lines(sys.stderr), "bar_format": LINE}
     if sys.stderr.isatty():
-        options = {"mininterval": BAR_SECONDS, "file": _Unfailing(sys.stderr), "ncols": columns()} | options
-    else:
-        options = {"mininterval": LINE_SECONDS, "file": _Lines(sys.stderr), "bar_format": LINE} | options
-    with tqdm(desc=title, unit=unit, leave=True, delay=DELAY, disable=is_quiet(), **options) as bar:
+        where = {"mininterval": BAR_SECONDS, "file": _Unfailing(sys.stderr), "ncols": columns()}
+    with tqdm(desc=title, unit=unit, total=total, miniters=0, delay=DELAY, disable=is_quiet(), **where) as bar:
         shown = [] if bar.disable else [bar]
         _bars.extend(shown)
         try:

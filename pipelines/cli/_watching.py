@@ -79,7 +79,7 @@ class TrainingBar:
 @contextmanager
 def training_bar(title: str, configs: "Iterable[RunConfig]") -> "Iterator[TrainingBar]":
     """Yield the bar of these runs."""
-    with shown_bar(title, "step", miniters=0) as bar:
+    with shown_bar(title, "step") as bar:
         yield TrainingBar(bar, list({config.id: config for config in configs}.values()))
 
 

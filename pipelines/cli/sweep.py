@@ -163,7 +163,7 @@ def _search(
     higher = scores.higher(experiment, by)
     tried: dict[str, list[Trial]] = {row: [] for row in rows}
     for row in rows:
-        with shown_bar(f"search {row}", "trial", total=how[1], miniters=0) as bar:
+        with shown_bar(f"search {row}", "trial", how[1]) as bar:
             for trials in searches.search(experiment, row, spaces[row], how, score, higher=higher):
                 tried[row] += trials
                 done_so_far(f"{len(tried[row])} of {how[1]} trials")

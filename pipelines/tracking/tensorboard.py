@@ -30,20 +30,21 @@ class Events:
 
         self._event, self._summary = Event, Summary
         self._records = RecordWriter(path.open("wb"))
-        self._write(file_version="brain.Event:2")
         settings = json.dumps(config.all_settings, indent=1)
-        self._write(step=0, summary=text_pb("config", f"```json\n{settings}\n```"))
-        self._write(step=0, summary=hparams_pb(flat(config.all_settings), trial_id=config.id))
+        self._write(Event(file_version="brain.Event:2"))
+        self._write(Event(summary=text_pb("config", f"```json\n{settings}\n```")))
+        self._write(Event(summary=hparams_pb(flat(config.all_settings), trial_id=config.id)))
         self._records.flush()
 
-    def _write(self, **content: Any) -> None:
-        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
 
     def log(self, values: Values) -> None:
         """Record values."""
         for step, named in values:
             parts = [self._summary.Value(tag=name, simple_value=value) for name, value in named.items()]
-            self._write(step=step, summary=self._summary(value=parts))
+            self._write(self._event(step=step, summary=self._summary(value=parts)))
         self._records.flush()
 
     def end(self, *, finished: bool) -> None:
