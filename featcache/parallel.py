@@ -28,6 +28,7 @@ class _Message(NamedTuple):
 
     content: Any
 
+LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
 
 _imports: list[str] = []
 _hearing: list[Hear] = []  #: the last one hears what the job of this process tells
@@ -94,10 +95,29 @@ def in_parallel(
                         raise error
                     yield job, result
     finally:
-        for process in processes:
-            if process.pid:
-                process.kill()
-                process.join()
+        started = [process for process in processes if process.pid]
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
+            _wait_for_end(process)
+
+
+def _wait_for_end(process: BaseProcess) -> None:
+    """Wait until a killed process holds nothing any more, such as the locks of files.
+
+    The process is a child of the server on Linux. If a signal to all has killed the server too, `join` does not wait.
+    """
+    if sys.platform != "linux" or process.pid is None:
+        return
+    try:
+        end = os.pidfd_open(process.pid)
+    except OSError:  # it is gone, or the kernel is older than 5.3
+        return
+    try:
+        wait([end], timeout=LAST_SECONDS)
+    finally:
+        os.close(end)
 
 
 @contextmanager

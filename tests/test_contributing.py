@@ -109,6 +109,7 @@ def outcomes_by_class(outcome, output):
     return tests
 
 
+@pytest.mark.slow
 def test_files_outside_the_repository_prove_themselves(outside):
     passed, failed = outcomes_by_class("PASSED", outside), outcomes_by_class("FAILED", outside)
     assert failed.keys() == {"test_broken.py"}, outside

@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ from featcache import parallel
 from featcache.errors import FeatcacheError
 from featcache.parallel import in_parallel
 from tests.conftest import ROOT
-from tests.helpers.processes import alive, gone, heed_ctrl_c
+from tests.helpers.processes import alive, children, gone, heed_ctrl_c, parent_of, wait_for
 
 SCRIPT = r"""
 import os, sys, time
@@ -120,6 +121,32 @@ def test_a_process_that_dies_is_an_error_and_the_others_are_killed():
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a server starts the processes")
+def test_processes_have_ended_after_the_end_even_without_their_server():
+    """A process with much memory takes a while to end."""
+    with closing(in_parallel(_hold, deque([0, 2**29]), 2)) as results:
+        next(results)
+        server, workers = parent_of(children(os.getpid())[0]), children(os.getpid())
+        assert wait_for(lambda: max(map(resident, workers)) > 2**29)
+        os.kill(server, signal.SIGKILL)
+        assert gone([server])
+        assert all(map(alive, workers))
+    assert not any(map(alive, workers))
+
+
+def _hold(n):
+    """Hold n bytes for a minute; without any, nothing."""
+    held = bytearray(n)
+    for k in range(0, n, 4096):  # the kernel gives a page when it is written to
+        held[k] = 1
+    time.sleep(60 if n else 0)
+
+
+def resident(pid):
+    """Bytes of a process in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _call(function):
     return function()
 
@@ -143,6 +170,7 @@ def started(script):
         ("SIGINT to all", 130, "Stopped by Ctrl-C\n"),  # as a terminal sends it
         ("SIGINT", 130, "Stopped by Ctrl-C\n"),
         ("SIGTERM", 143, "Stopped by SIGTERM\n"),
+        ("SIGTERM to all", 143, "Stopped by SIGTERM\n"),
         ("SIGKILL", -9, ""),
     ],
 )
