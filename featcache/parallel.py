@@ -28,6 +28,7 @@ class _Message(NamedTuple):
 
     content: Any
 
+
 LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
 
 _imports: list[str] = []

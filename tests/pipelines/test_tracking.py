@@ -8,6 +8,7 @@ from importlib import util
 from math import isnan
 
 import pytest
+from click.testing import CliRunner
 
 from featcache.errors import ConfigError
 from heads.methods import rna
@@ -172,6 +173,32 @@ def test_the_commands_offer_all_trackers():
     for name in ("train-head", "sweep"):
         (option,) = [each for each in main.commands[name].params if each.name == "track"]
         assert tuple(option.type.choices) == NAMES
+
+
+def test_the_command_tracks_beside_its_runs_and_says_how_to_look(stores, tmp_path, monkeypatch):
+    memory = Memory(monkeypatch)
+    done = train_head(tmp_path, stores, "--track", "wandb", "--track", "wandb")
+    assert done.exit_code == 0, done.stderr
+    assert memory.records.keys() == {path.parent.name for path in (tmp_path / "runs").glob("*/run.json")}
+    assert {record.place for (record,) in memory.records.values()} == {(tmp_path / "runs-tracked", "toy")}
+    assert done.stderr.count(f"look at {tmp_path / 'runs-tracked' / 'toy'}") == 1
+    assert "look at" not in train_head(tmp_path, stores, "--track", "wandb").stderr  # all runs are kept
+
+
+GRID = pytest.param("--grid", id="grid", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("how", [GRID, pytest.param("--search random:2 --by source_val --grid", id="search")])
+def test_a_sweep_tracks_the_runs_of_all_settings(stores, tmp_path, monkeypatch, how):
+    memory = Memory(monkeypatch)
+    words = ["sweep", experiment(tmp_path, seeds=1), "--stores", stores, "--runs", tmp_path / "runs", "--workers", 1]
+    words += ["--set", "holdout=0.3", *how.split(), "method.smoothing=0,0.1"]
+    words += ["--track", "wandb", "--track-to", tmp_path / "t"]
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exit_code == 0, done.stderr
+    assert memory.records.keys() == {path.parent.name for path in (tmp_path / "runs").glob("*/run.json")}
+    assert memory.records
+    assert all(record.finished and record.place[0] == tmp_path / "t" for (record,) in memory.records.values())
 
 
 def test_the_command_names_the_extra_before_it_trains(stores, tmp_path, monkeypatch):
