@@ -13,7 +13,7 @@ from heads.testing.methods import build, train
 from heads.testing.problems import SPEC
 from tests.conftest import ROOT
 
-EXTRACTOR, METHOD, PROOF = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+EXTRACTOR, METHOD, _, PROOF = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 FILES = {
     "featcache/extractors/mean_colour.py": EXTRACTOR,
     "heads/methods/entropy.py": METHOD,

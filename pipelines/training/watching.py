@@ -5,17 +5,19 @@ computed, so runs that are watched end with the same bytes.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 import torch
 from torch import Tensor
 
+from featcache.progress import Bar
 from pipelines.config import RunConfig
 
 Log = list[dict[str, float]]  #: the terms of each step
 SECONDS = 0.1  #: between two news of a process
+SURE = 1.0  #: seconds of training from which the time left is estimated
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,59 @@ def logs_of(terms: Sequence[dict[str, Tensor]], first: int, count: int) -> list[
         value = iter(of_run)
         logs.append([{"step": first + k, **{name: next(value) for name in step}} for k, step in enumerate(terms)])
     return logs
+
+
+class Course:
+    """The progress of many runs, by their news. It counts steps, and estimates the time that they still take.
+
+    Kept and failed runs are done at once; the time is estimated from the steps that have been made. A run without steps
+    counts as one step.
+    """
+
+    def __init__(self, configs: Iterable[RunConfig]) -> None:
+        self._configs = {config.id: config for config in configs}
+        self._steps = {run: max(1, config.steps) for run, config in self._configs.items()}
+        self._done = dict.fromkeys(self._steps, 0)
+        self._made = 0  # steps of the time since _began, also those of a pass that failed
+        self._began = 0.0  # time of the first news
+        self._ended = 0
+        self._loss = self._scores = ""  # as text: those of the last news, and of the last evaluation point
+
+    @property
+    def done(self) -> int:
+        """The steps that are done."""
+        return sum(self._done.values())
+
+    @property
+    def total(self) -> int:
+        """The steps of all runs."""
+        return sum(self._steps.values())
+
+    def hear(self, news: News) -> None:
+        """Count the steps of runs in training."""
+        self._began = self._began or time.monotonic()
+        self._made += sum(max(0, news.step - self._done[run]) for run in news.runs)
+        self._done |= dict.fromkeys(news.runs, news.step)
+        for points in news.points.values():
+            self._scores = "".join(f", {name} {score:.3g}" for name, score in points[-1].items() if name != "step")
+        if news.loss is not None:
+            row = self._configs[news.runs[0]].row_shown
+            self._loss = f"{row}{': ' * bool(row)}loss {news.loss:.3g}"
+
+    def ended(self, run: str) -> None:
+        """Count a run that has ended."""
+        self._done[run] = self._steps[run]
+        self._ended += 1
+
+    def left(self) -> float | None:
+        """Return the seconds that the training still takes; None before SURE seconds of it."""
+        passed = time.monotonic() - self._began
+        to_make = self.total - self.done
+        return to_make * passed / self._made if self._began and self._made and passed >= SURE else None
+
+    def show(self, bar: Bar) -> None:
+        """Move a bar, with the numbers of runs and steps, the time left, the loss and the scores."""
+        words = f"{self._ended} of {len(self._steps)} runs, {self.done} of {self.total} steps"
+        left = self.left()
+        time_left = "?" if left is None else bar.bar.format_interval(left)
+        bar.show(self.done, self.total, words, f"{self._loss}{self._scores}", time_left)

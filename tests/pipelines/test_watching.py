@@ -14,13 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 from heads.methods import rna
-from pipelines.cli import _shared, _watching, main
-from pipelines.cli._watching import TrainingBar, training_bar
+from pipelines.cli import _shared, main
 from pipelines.config import Optim
 from pipelines.training import engine, groups, watching
-from pipelines.training.engine import Outcome
 from pipelines.training.runs import Run
-from pipelines.training.watching import News
+from pipelines.training.watching import Course, News
 from tests.conftest import ROOT
 from tests.helpers.stores import run, write_all
 from tests.pipelines.test_cli import commands
@@ -112,7 +110,9 @@ def test_watching_changes_no_byte_of_a_run(stores, tmp_path, at_every_step):
     config = adapting()
     heard([config], stores, tmp_path / "watched")
     engine.run_all([config], stores, tmp_path / "alone")
-    for name in ("config.json", "log.jsonl", "head.pt", "outputs.npz"):
+    names = {path.name for path in (tmp_path / "alone" / config.id).iterdir()} - {"run.json", "SHA256SUMS"}
+    assert {"config.json", "log.jsonl", "outputs.npz"} < names
+    for name in names:
         files = [tmp_path / which / config.id / name for which in ("watched", "alone")]
         assert files[0].read_bytes() == files[1].read_bytes(), name
 
@@ -140,47 +140,38 @@ def test_a_run_that_fails_has_told_its_last_terms(stores, tmp_path, monkeypatch)
 # ------------------------------------------------------------------------------------------------------------- the bar
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self, monkeypatch):
-        self.now = 1000.0
-        monkeypatch.setattr(_watching.time, "monotonic", lambda: self.now)
-
-
 def test_the_time_left_is_that_of_the_steps_to_make(monkeypatch):
     """Kept and failed runs are done at once, and make the others look no faster."""
-    clock = Clock(monkeypatch)
+    now = [1000.0]
+    monkeypatch.setattr(watching.time, "monotonic", lambda: now[0])
     kept, failed, *others = [run(seed=seed, steps=100) for seed in range(5)]
-    with _shared.shown_bar("train toy", "step") as bar:
-        course = TrainingBar(bar, [kept, failed, *others])
-        assert course.left() is None
-        course.ended(Outcome(kept, Path("kept"), "kept"), 1, 5)
-        clock.now += 60  # of loading
-        course.hear(News((failed.id,), 0, (failed,)))
-        clock.now += 2
-        course.hear(News((failed.id,), 20))
-        assert course.left() == pytest.approx(38)  # of 380 steps
-        course.ended(Outcome(failed, None, "failed"), 2, 5)
-        assert course.left() == pytest.approx(30)
-        clock.now += 4
-        course.hear(News(tuple(each.id for each in others[:2]), 40))  # in one pass
-        assert course.left() == pytest.approx(6 / 100 * 220)
-        course.hear(News(tuple(each.id for each in others[:2]), 0))  # the pass has failed: they begin again
-        assert course.left() == pytest.approx(6 / 100 * 300)
-        assert bar.total == 500
-        assert bar.n == 200
-        for count, each in enumerate(others, 3):
-            course.ended(Outcome(each, Path("run"), "trained"), count, 5)
-        assert course.left() == 0
-        assert bar.n == 500
+    course = Course([kept, failed, *others])
+    assert course.left() is None
+    course.ended(kept.id)
+    now[0] += 60  # of loading
+    course.hear(News((failed.id,), 0, (failed,)))
+    now[0] += 2
+    course.hear(News((failed.id,), 20))
+    assert course.left() == pytest.approx(38)  # of 380 steps
+    course.ended(failed.id)
+    assert course.left() == pytest.approx(30)
+    now[0] += 4
+    course.hear(News(tuple(each.id for each in others[:2]), 40))  # in one pass
+    assert course.left() == pytest.approx(6 / 100 * 220)
+    course.hear(News(tuple(each.id for each in others[:2]), 0))  # the pass has failed: they begin again
+    assert course.left() == pytest.approx(6 / 100 * 300)
+    assert (course.done, course.total) == (200, 500)
+    for each in others:
+        course.ended(each.id)
+    assert course.left() == 0
+    assert course.done == 500
 
 
-def test_runs_without_steps_count(monkeypatch):
+def test_runs_without_steps_count():
     configs = [run(seed=seed, steps=0) for seed in range(3)]
-    with training_bar("train toy", configs) as course:
-        course.ended(Outcome(configs[0], Path("run"), "trained"), 1, 3)
-        assert (course._bar.n, course._bar.total) == (1, 3)
+    course = Course(configs)
+    course.ended(configs[0].id)
+    assert (course.done, course.total) == (1, 3)
 
 
 def in_a_terminal(monkeypatch, write, columns=0):
@@ -214,11 +205,13 @@ def test_in_a_terminal_the_bar_moves_with_loss_and_validators(monkeypatch, colum
     config = run(steps=1000, row="RNA {UDA}")
 
     def write():
-        with training_bar("train toy", [config]) as course:
-            course._bar.delay = course._bar.mininterval = 0
+        course = Course([config])
+        with _shared.progress_bar("train toy", "step") as bar:
+            bar.bar.delay = bar.bar.mininterval = 0
             for step in range(0, 1000, 100):
                 points = {config.id: [{"step": step, "infomax": 0.5}]} if step == 500 else {}
                 course.hear(News((config.id,), step, loss=1 / (1 + step), points=points))
+                course.show(bar)
 
     printed = in_a_terminal(monkeypatch, write, columns)
     shown = [part for part in printed.split("\r") if "steps" in part]
@@ -273,7 +266,7 @@ def test_every_command_with_a_bar_has_quiet():
         reached = [code.__name__]
         for name in reached:
             reached += [other for other in calls.get(name, ()) if other not in reached]
-        with_bar |= {path} if {"progress_bar", "shown_bar", "training_bar", "train"} & set(reached) else set()
+        with_bar |= {path} if "progress_bar" in reached else set()
     assert quiet == with_bar
     assert {("train-head",), ("sweep",), ("extract",), ("evaluate",), ("weights", "fetch")} <= quiet
 
