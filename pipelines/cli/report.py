@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from featcache.errors import FeatcacheError
-from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, note
+from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, note, progress_bar
 
 
 @click.command()
@@ -31,10 +31,10 @@ from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, no
 def report(job: Job, shifts: tuple[str, ...], compared: tuple[str, str] | None, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
-    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. It draws
-    the features of one run of each row if there are at most four rows without labels of the target, else of the first
-    and of the best row; --only chooses others. Example queries and clusters are those of the best row. With --grid it
-    draws a curve over each number of a sweep.
+    The page has a table of every metric, plots, curves of training, the clips that are wrong, pictures, settings,
+    recipes of the features, and the commands that reproduce it. It draws the features of one run of each row if there
+    are at most four rows without labels of the target, else of the first and of the best row; --only chooses others.
+    Example queries and clusters are those of the best row. With --grid it draws a curve over each number of a sweep.
 
     \b
     Examples:
@@ -51,5 +51,16 @@ def report(job: Job, shifts: tuple[str, ...], compared: tuple[str, str] | None, 
     except FeatcacheError as error:
         note(f"Warning: the page will lack what is read from stores: {error}")
     out = out or job.runs / f"{job.experiment.name}.html"
-    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out, shifts=shifts, compared=compared)
+    measured = results.read(job.results)
+    with progress_bar("report", "part") as progress:
+        page.write(
+            job.experiment,
+            measured,
+            job.runs,
+            job.stores,
+            out,
+            shifts=shifts,
+            compared=compared,
+            progress=progress,
+        )
     click.echo(out)

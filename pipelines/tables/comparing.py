@@ -22,7 +22,7 @@ from pipelines.settings import flattened
 from pipelines.tables import differs
 from pipelines.tables.build import build, printed
 from pipelines.tables.cells import ALIKE, INTERVAL, Cell, Note, ends
-from pipelines.tables.clips import Cells, Part, blocks_of, classes, lines, moved, one_sided, tested
+from pipelines.tables.clips import Block, Cells, Part, blocks_of, classes, lines, moved, one_sided, tested
 from pipelines.tables.formats import pipes, wrapped
 from pipelines.tables.outdated import current
 from pipelines.tables.sides import MARK, Sides
@@ -49,6 +49,7 @@ class Comparison:
     parts: tuple[Part, ...]
     notes: tuple[Note, ...]  #: those under the table of these two
     lines: Cells  #: of the file of clips
+    blocks: tuple[Block, ...]  #: all answers of both
 
 
 def compare(sides: Sides, stores: Path) -> Comparison:
@@ -60,7 +61,7 @@ def compare(sides: Sides, stores: Path) -> Comparison:
     of_classes = [block for block in blocks if block.rank is None]
     details = [classes(of_classes), one_sided(of_classes)] if of_classes else [moved(blocks)]
     parts = [_settings(sides), _results(sides, table.metric), tested(blocks, _remarks(sides)), *details]
-    return Comparison((a, b), tuple(parts), table.notes, [*lines(blocks)])
+    return Comparison((a, b), tuple(parts), table.notes, [*lines(blocks)], tuple(blocks))
 
 
 def markdown(comparison: Comparison) -> str:
@@ -114,7 +115,9 @@ def _settings(sides: Sides) -> Part:
 def _described(run: Run) -> dict[str, str]:
     """Return the settings of a run and the facts about its features as text. The tier of features changes nothing."""
     facts = run.facts
-    described = {path: _as_text(value) for path, value in flattened(run.config.all_settings).items() if path != "row"}
+    described = {
+        path: setting_text(value) for path, value in flattened(run.config.all_settings).items() if path != "row"
+    }
     for feed, recipe in facts.recipes.items():
         described[f"recipe of {feed}"] = recipe[:SHA]
         if content := facts.read.get(f"store {feed}"):
@@ -123,10 +126,10 @@ def _described(run: Run) -> dict[str, str]:
     return described
 
 
-def _as_text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """Return a setting as `--set` takes it.
 
-    >>> [_as_text(value) for value in (None, True, 0.5, [0.3, 0.6], "D1")]
+    >>> [setting_text(value) for value in (None, True, 0.5, [0.3, 0.6], "D1")]
     ['none', 'true', '0.5', '0.3,0.6', 'D1']
     """
     if isinstance(value, list):
