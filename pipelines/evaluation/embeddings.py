@@ -12,6 +12,7 @@ from featcache.errors import ConfigError
 from heads.methods import Method
 from pipelines.data.opening import Opened
 from pipelines.training.outputs import outputs
+from pipelines.training.runs import Run
 
 MOST = 2000  #: largest number of rows per domain for the A-distance
 LEAST = 20  #: smallest number of rows per domain: each of 5 folds of a half then has some of both domains
@@ -45,6 +46,13 @@ def pairs(method: Method, opened: Opened, *domains: str) -> Pairs:
     embeddings = outputs(method, rows, opened)
     clips, first = np.unique(rows.captions.row.numpy(), return_index=True)
     return Pairs(embeddings["visual"][clips], embeddings["text"][first])
+
+
+def kept_pairs(run: Run) -> Pairs:
+    """The same of the run's test domain, as the run keeps them at its last kept point."""
+    visual, text, clip = (run.outputs[name] for name in ("visual", "text", "clip"))
+    clips, first = np.unique(clip, return_index=True)
+    return Pairs(visual[-1][clips], text[-1][first])
 
 
 def a_distances(method: Method, opened: Opened) -> dict[str, float]:

@@ -29,10 +29,8 @@ def conditions(experiment: Experiment, table: Table, opened: Opened) -> str:
     if own:
         lines = [[method, "; ".join(own[method]) or "–"] for method in configs]
         parts.append(page.grid([["method", "settings in which the rows differ"], *lines], "words"))
-    lines = [list(pair) for pair in shared.items()]
-    parts.append(
-        page.details(f"Settings of all rows ({len(shared)})", page.grid([["setting", "value"], *lines], "words"))
-    )
+    everywhere = page.items((f"{path}={value}" for path, value in shared.items()), "columns")
+    parts.append(page.details(f"Settings of all rows ({len(shared)})", everywhere))
     versions = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in run.facts.versions.items()) or UNKNOWN
         for run in opened.runs.values()

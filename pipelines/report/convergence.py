@@ -41,10 +41,11 @@ def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) 
         reasons.append(f"The kept points of {', '.join(without)} have no {table.metric}, so they have no curve.")
     words = tasks.metric(table.metric).words
     intro = f"{words[0].upper()}{words[1:]} on the test clips after each kept evaluation point; mean over seeds."
-    late = dict.fromkeys(f"{run.points[0]} to {run.steps}" for run in kept if run.points[0] > run.eval_every)
-    if late:
-        intro += f" Only the last evaluation points are kept and drawn: steps {' or '.join(late)}."
-    return page.section("Convergence", intro, page.panels(figures), reasons=reasons)
+    spans = dict.fromkeys(f"{run.points[0]} to {run.steps}" for run in kept if run.points[0] > run.eval_every)
+    late = f"Only the last evaluation points are kept and drawn: steps {' or '.join(spans)}." if spans else ""
+    if figures:
+        return page.section("Convergence", f"{intro} {late}", page.panels(figures), reasons=reasons)
+    return page.section("Convergence", "", reasons=[*reasons, late])
 
 
 def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Path, stores: Path) -> plots.Curve | None:

@@ -13,7 +13,7 @@ from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Table
 from pipelines.training.runs import Run
 
-READ = 2000  #: about the number of steps of a run that are read
+READ = 200  #: about the number of steps of a run that are read, at equal distances
 DRAWN = 40  #: most points of a line; each is the mean of the steps that were read around it
 
 
@@ -22,7 +22,7 @@ def curves(experiment: Experiment, table: Table, tones: Mapping[str, str], opene
 
     tones: method -> the class of its colour.
     """
-    planned, parts, reasons = planned_runs(experiment), [], dict[str, None]()
+    planned, parts, reasons = planned_runs(experiment), list[str](), dict[str, None]()
     for shift in steps(table.shifts):
         rows = []
         for line in table.lines:
@@ -37,8 +37,7 @@ def curves(experiment: Experiment, table: Table, tones: Mapping[str, str], opene
     intro = (
         "A line per seed, a panel per weighted term of the loss, from the first step to the last. Dots are scores of "
         "validators at the kept evaluation points. Below a panel are the ends of its vertical axis, and its last step. "
-        f"A line has at most {DRAWN} points, each the mean of the steps around it; of long runs, about {READ} "
-        "steps at equal distances are read."
+        f"A line has at most {DRAWN} points; each is a mean of steps, of about {READ} that are read at equal distances."
     )
     more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
     return page.section("Training curves", intro, *parts, reasons=[reason + more for reason in list(reasons)[:1]])
@@ -53,9 +52,9 @@ def _panels(name: str, runs: Mapping[int, Run], tone: str) -> list[str]:
     scores: dict[str, list[plots.Curve]] = {}
     for seed, run in runs.items():
         for score in dict.fromkeys(score for point in run.points for score in point if score != "step"):
-            at = tuple((point["step"], point[score]) for point in run.points if np.isfinite(point.get(score, np.nan)))
-            if at:
-                scores.setdefault(f"validator {score}", []).append(plots.Curve(f"seed {seed}", at))
+            at = [(point.get("step", np.nan), point.get(score, np.nan)) for point in run.points]
+            if finite := tuple(place for place in at if np.isfinite(place).all()):
+                scores.setdefault(f"validator {score}", []).append(plots.Curve(f"seed {seed}", finite))
     return [plots.trends(title, lines, tone, _alt(name, title, lines)) for title, lines in (terms | scores).items()]
 
 
@@ -67,11 +66,12 @@ def _alt(name: str, title: str, lines: Sequence[plots.Curve]) -> str:
 
 def _terms(run: Run) -> dict[str, tuple[tuple[float, float], ...]]:
     """Term of the loss -> its points, from the first step to the last."""
-    read: dict[str, list[tuple[float, float]]] = {}
-    for values in run.log(max(1, run.config.steps // READ)):
+    every, read = max(1, run.config.steps // READ), dict[str, list[tuple[float, float]]]()
+    places = sorted({*range(1, run.config.steps + 1, every), run.config.steps})
+    for step, values in zip(places, run.log(every), strict=False):
         for term, value in values.items():
             if term != "step" and np.isfinite(value):
-                read.setdefault(term, []).append((values["step"] + 1, value))
+                read.setdefault(term, []).append((step, value))
     return {term: _thinned(points) for term, points in read.items()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.endings import NUMBERS, SKELETON, SOUND
+from featcache.endings import ARRAY, SKELETON
 from featcache.errors import FeatcacheError, MediaError
 from featcache.extractors import Extractor
 from featcache.manifest import Clip, Manifest
@@ -36,11 +36,14 @@ def frames(experiment: Experiment, stores: Path) -> str:
             continue
         used = {domain for run in experiment.runs for domain in (*run.source, run.target, run.test)}
         domains = [domain for domain in manifest.domains if domain in used][:DOMAINS]
-        classes, pictures = _classes(manifest, domains), Thumbnails(manifest)
+        classes = _classes(manifest, domains)
         if not classes:
             reasons.append(f"No pictures: the clips of {name} have no classes.")
-        parts += [_strip(pictures, domain, classes) for domain in steps(domains)]
-        reasons.append(pictures.missing())
+        for domain in steps(domains):
+            pictures = Thumbnails(manifest)
+            parts.append(_strip(pictures, domain, classes))
+            reasons.append(pictures.missing())
+    reasons = list(dict.fromkeys(reasons))
     intro = "The middle picture of one clip per class. Domains share the classes and may differ in everything else."
     return page.section("Pictures of the domains", intro, *parts, reasons=reasons)
 
@@ -97,8 +100,8 @@ def thumbnail(manifest: Manifest, clip: Clip, alt: str) -> str:
 
 
 def has_pictures(clip: Clip) -> bool:
-    """False if the clip's source is an array, a skeleton or a sound, by its ending; no decoder is given these."""
-    return Path(clip.source).suffix.lower() not in NUMBERS | SKELETON | SOUND
+    """False if the clip's source is an array or a skeleton, by its ending; no decoder is given these."""
+    return Path(clip.source).suffix.lower() not in ARRAY | SKELETON
 
 
 class Thumbnails:
@@ -131,8 +134,9 @@ class Thumbnails:
         if not self.reasons:
             return ""
         if not self.media:
-            endings = dict.fromkeys(Path(self.clips[clip].source).suffix for clip in self.reasons)
-            return f"No pictures: the sources of the clips ({', '.join(endings)}) are no videos or pictures."
+            kinds = {Path(self.clips[clip].source).suffix.lower() in ARRAY: None for clip in self.reasons}
+            names = " or ".join("arrays" if is_array else "skeletons" for is_array in kinds)
+            return f"No pictures: the sources of the clips are {names}, not media."
         first, total = next(iter(self.reasons.values())), len(self.reasons) + len(self.images)
         return f"Missing pictures: {len(self.reasons)} of {total}. The first reason: {first}"
 
@@ -140,19 +144,15 @@ class Thumbnails:
 Card = tuple[str, Sequence[tuple[Clip, str, str]]]  #: a text, and figures: (clip, text, CSS class) each
 
 
-def cards(pictures: Thumbnails, entries: Iterable[Card], name: str) -> str:
-    """A card per entry with its figures; a table with a line per entry if no clip has a picture.
-
-    name: the heading of the column with the texts of entries.
-    """
+def cards(pictures: Thumbnails, entries: Iterable[Card]) -> str:
+    """A card per entry with its figures; narrow ones if no clip has a picture, because these are lists of texts."""
     entries = list(entries)
-    figures = [(text, [pictures.figure(*shown) for shown in of_entry]) for text, of_entry in entries]
-    if any(pictures.image(clip) for _, of_entry in entries for clip, _, _ in of_entry):
-        drawn = (page.figure(text, f'<div class="strip">{"".join(of_entry)}</div>') for text, of_entry in figures)
-        return page.panels(drawn, "wide")
-    heads = [name, *map(str, range(1, 1 + max((len(of_entry) for _, of_entry in entries), default=0)))]
-    body = [
-        ("", [page.cell(text, head=True), *(page.cell(words, kind) for _, words, kind in of_entry)])
-        for text, of_entry in entries
-    ]
-    return page.table(heads, body, "words") if body else ""
+    seen = any(pictures.image(clip) for _, figures in entries for clip, _, _ in figures)
+    kind = "strip" if seen else "strip texts"
+    return page.panels(
+        (
+            page.figure(text, f'<div class="{kind}">{"".join(pictures.figure(*shown) for shown in figures)}</div>')
+            for text, figures in entries
+        ),
+        "wide" if seen else "thirds",
+    )

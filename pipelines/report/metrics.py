@@ -9,7 +9,7 @@ from pipelines.experiments import Experiment
 from pipelines.report import page, plots
 from pipelines.report.steps import steps
 from pipelines.tables.build import build
-from pipelines.tables.cells import INTERVAL, Table
+from pipelines.tables.cells import Table
 from pipelines.tables.deltas import DELTA_ACC
 from pipelines.tables.outdated import current
 
@@ -73,7 +73,7 @@ def _means(tables: Sequence[Table]) -> str:
 
 
 def gains(table: Table) -> str:
-    """A plot of the differences from the first row, as the table has them; "" if there is none."""
+    """A panel with the differences from the first row, as the table has them; "" if there is none."""
     rows = []
     for line in table.lines:
         cell = line.mean if table.of_gains else line.gain
@@ -85,8 +85,4 @@ def gains(table: Table) -> str:
         return ""
     over = "" if table.of_gains else f" from {table.baseline}"
     alt = f"Differences{over}, means over shifts: " + "; ".join(f"{row.name} {row.text}" for row in rows)
-    intro = (
-        f"Means over shifts. Dot: mean; thick line: ± one sample standard deviation over seeds; thin line: {INTERVAL}. "
-        "Where the thin line crosses 0, the rows are not distinguishable."
-    )
-    return page.section(f"Differences{over}", intro, page.panels([page.figure("", plots.gains(rows, alt))], "wide"))
+    return page.figure(f"difference{over}, mean over shifts", plots.gains(rows, alt))

@@ -55,7 +55,7 @@ def gallery(drawn: Drawn) -> str:
                 reasons.append(f"No neighbours of {sample.method}{f', {kind}' if several else ''}: {error}.")
         if found:
             parts += [f"<h3>{escape(kind)}</h3>"] if several else []
-            parts += [page.paragraph(_shares(found)), cards(pictures, _cards(found), "target clip")]
+            parts += [page.paragraph(_shares(found)), cards(pictures, _cards(found))]
     intro = ""
     if parts:
         kinds = " or ".join(map(_word, drawn.kinds))

@@ -5,6 +5,7 @@ Its policy lets a browser run no other script. Arguments named `html` are markup
 """
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from html import escape
@@ -104,7 +105,7 @@ def switch(name: str, choices: Mapping[str, str]) -> str:
     name: that of the group, once per page. choices: title -> html.
     """
     parts = [
-        f'<input type="radio" name="{name}" id="{name}-{k}"{" checked" * (k == 0)}>'
+        f'<input type="radio" name="{name}" id="{name}-{k}"{" checked" * (k == 0)}/>'
         f'<label for="{name}-{k}">{escape(title)}</label><div class="choice"><h3>{escape(title)}</h3>{html}</div>'
         for k, (title, html) in enumerate(choices.items())
     ]
@@ -117,13 +118,18 @@ def table(heads: Sequence[str], body: Sequence[tuple[str, Sequence[str]]], kind:
     The script makes the columns of every table sortable, and long tables searchable. On paper, letters are smaller
     where there are many columns, so that all of them fit.
     """
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    head = "".join(f'<th scope="col">{breakable(text)}</th>' for text in heads)
     rows = "\n".join(f'<tr class="{row_kind}">{"".join(cells)}</tr>' for row_kind, cells in body)
     return (
         f'<div class="scroll" role="region" aria-label="{escape(", ".join(heads[:3]))}, …" tabindex="0">'
         f'<table class="{kind}" style="--columns:{len(heads)}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>"
     )
+
+
+def breakable(text: str) -> str:
+    """Escape a text that may be broken into lines after an arrow, a slash or an underscore."""
+    return re.sub("([→/_])(?=.)", r"\1<wbr/>", escape(text))
 
 
 def grid(cells: Sequence[Sequence[str]], kind: str = "") -> str:
@@ -140,10 +146,10 @@ def cell(text: str, kind: str = "", *, head: bool = False) -> str:
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
 
 
-def items(texts: Iterable[str]) -> str:
-    """A list of texts; nothing without texts."""
+def items(texts: Iterable[str], kind: str = "") -> str:
+    """A list of texts; nothing without texts. The kind "columns" sets short texts in several columns."""
     listed = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<ul class="notes">{listed}</ul>' if listed else ""
+    return f'<ul class="notes {kind}">{listed}</ul>' if listed else ""
 
 
 def details(summary: str, html: str) -> str:

@@ -18,7 +18,6 @@ SCATTER = 320  #: width and height of a scatter plot: about its pixels where thr
 BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
 CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: size of a panel of curves, without its legend
 TREND_WIDTH, TREND_HEIGHT = 170, 92  #: size of a small panel of trends
-GAIN_WIDTH, GAIN_STEP = 900, 30  #: width of a plot of gains, and height of a row in it
 NORM_WIDTH, NORM_COLUMN = 460, 112  #: least width of a norm panel, and of a method in it
 JITTER = 12  #: distance between the marks of two modalities
 FEW = 12  #: most numbers of a line of which each has a dot
@@ -287,23 +286,24 @@ def gains(rows: Sequence[Gain], alt: str) -> str:
     ends = [end for row in rows for end in (row.ends or ())]
     deviations = [row.mean + sign * (row.std or 0.0) for row in rows for sign in (-1, 1)]
     low, high, ticks = axis([0.0, *ends, *deviations])
-    left, right, top, bottom = 250, GAIN_WIDTH - 270, 6, 6 + GAIN_STEP * len(rows)
+    left, right, step = 6, BAR_WIDTH - 8, 46
+    bottom = step * len(rows)
 
     def x(value: float) -> float:
         return left + (right - left) * (value - low) / (high - low)
 
     parts = []
     for tick in ticks:
-        parts.append(line(x(tick), top, x(tick), bottom, "grid" if tick else "zero"))
+        parts.append(line(x(tick), 0, x(tick), bottom, "grid" if tick else "zero"))
         parts.append(text(x(tick), bottom + 16, f"{tick:+g}" if tick else "0", "tick", "middle"))
     for place, row in enumerate(rows):
-        y = top + GAIN_STEP * (place + 0.5)
-        parts.append(text(0, y + 5, row.name if len(row.name) < 34 else row.name[:32] + "…", "name"))
-        parts.append(text(GAIN_WIDTH, y + 5, row.text, "value", "end"))
+        y = step * place + 30
+        parts.append(text(2, y - 14, row.name, "name"))
+        parts.append(text(BAR_WIDTH - 2, y - 14, row.text, "value", "end"))
         if row.ends:
             parts.append(line(x(row.ends[0]), y, x(row.ends[1]), y, "whole"))
             parts += [line(x(end), y - 5, x(end), y + 5, "whole") for end in row.ends]
         if row.std is not None:
             parts.append(rect(x(row.mean - row.std), y - 3, x(row.mean + row.std) - x(row.mean - row.std), 6, "m0"))
         parts.append(mark(0, x(row.mean), y, "", f"{row.name}: {row.text}", r=4.5))
-    return svg(GAIN_WIDTH, bottom + 22, alt, parts)
+    return svg(BAR_WIDTH, bottom + 22, alt, parts)

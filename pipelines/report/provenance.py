@@ -35,7 +35,7 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
         recipes.append(page.details(title, page.pre(json.dumps(store.recipe, indent=2, sort_keys=True))))
         if store.failures:
             reasons = sorted(f"{store.clip_ids[row]}: {reason}" for row, reason in store.failures.items())
-            recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons)))
+            recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons, "columns")))
     heads = ["modality", "store", "weights", "trained on", "windows", "row"]
     heads += ["clips done", "failed", "absent", "recipe", "content"]
     versions = sorted({row.version for row in rows})

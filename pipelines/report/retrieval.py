@@ -11,7 +11,7 @@ import torch
 from featcache.errors import FeatcacheError
 from heads.nets import Retrieval
 from pipelines.evaluation.answers import manifests
-from pipelines.evaluation.embeddings import pairs, tsne
+from pipelines.evaluation.embeddings import kept_pairs, pairs, tsne
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
@@ -90,7 +90,7 @@ def gallery(experiment: Experiment, line: Line, shifts: Sequence[str], runs: Pat
         try:
             run = Run.open(first_run(experiment, line, shift, runs))
             pictures, entries = _answers(run, stores)
-            drawn = cards(pictures, entries, f"query, of {len(run.outputs['captions'])}")
+            drawn = cards(pictures, entries)
         except (FeatcacheError, OSError) as error:
             reasons.append(f"No queries of {line.method} on {shift}: {error}.")
             continue
@@ -152,7 +152,7 @@ def _placed(folder: Path, stores: Path, shift: str, most: int) -> str:
     x, groups = [], []
     for colour, (side, names) in enumerate(domains.items()):
         if names:
-            embedded = pairs(method, opened, *names)
+            embedded = pairs(method, opened, *names) if side == "source" else kept_pairs(run)
             chosen = np.random.default_rng(run.config.seed).permutation(len(embedded.visual))[:most]
             for shape, (kind, rows) in enumerate({"clips": embedded.visual, "captions": embedded.text}.items()):
                 x.append(rows[chosen])

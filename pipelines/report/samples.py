@@ -156,11 +156,11 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
     """
     run = Run.open(folder)
     opened, trained = run.opened(stores), run.method()
-    source = next((stage.source for stage in experiment.chain(run.config) if stage.source), ())
-    if not source:
+    source_domains = next((stage.source for stage in experiment.chain(run.config) if stage.source), ())
+    if not source_domains:
         raise ConfigError(f"run {run.config.id} and the runs that it starts from have no source")
     halves = []
-    for domains in (source, (run.config.test,)):
+    for domains in (source_domains, (run.config.test,)):
         split, rows = _rows(opened, domains)
         chosen = np.sort(np.random.default_rng(SEED).permutation(rows)[:MOST]).tolist()
         loaded = opened.load("test", chosen)
@@ -176,7 +176,8 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
         clips = tuple(opened.manifest.clips[row] for row in chosen)
         halves.append(Half(domains, clips, len(rows), split, f, projected, norms, present))
     adapted = any(stage.target for stage in experiment.chain(run.config))
-    return Sample(method, opened.manifest, trained.parts, *halves, adapted=adapted)
+    source, target = halves
+    return Sample(method, opened.manifest, trained.parts, source, target, adapted)
 
 
 def _rows(opened: Opened, domains: tuple[str, ...]) -> tuple[str, list[int]]:

@@ -11,7 +11,8 @@
     const heads = [...table.tHead.rows[0].cells];
     if (rows.length > 2) heads.forEach((head, k) => {
       if (!head.textContent) return;
-      const button = make("button", head.textContent, { type: "button", title: "Sort by this column" });
+      const button = make("button", "", { type: "button", title: "Sort by this column" });
+      button.append(...head.childNodes);
       button.onclick = () => {
         const way = { ascending: "descending", descending: "none" }[head.ariaSort] || "ascending";
         heads.forEach(other => other.ariaSort = null);

@@ -44,7 +44,9 @@ def maps(drawn: Drawn) -> str:
     most = min(PLACED, POINTS // max(spaces, 1))
     before = len({sample.adapted for sample in drawn.samples}) > 1
     for sample in steps(drawn.samples):
-        when = ("After adaptation: " if sample.adapted else "Before adaptation: ") if before else ""
+        when = ""
+        if before and (sample.adapted or sample is drawn.samples[0]):
+            when = "After adaptation: " if sample.adapted else "Before adaptation: "
         for title, together in groups(sample, most):
             sizes.add(sum(len(space.f) for space in together))
             try:

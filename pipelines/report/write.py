@@ -68,7 +68,7 @@ def write(
     names = rows_compared(table, compared)
     makers: tuple[Callable[[], Iterable[str]], ...] = (
         lambda: _top(experiment, table, date),
-        lambda: [results(experiment, table, rows), _accuracy(table), gains(table), classes(experiment, table, rows)],
+        lambda: [results(experiment, table, rows), _accuracy(table), classes(experiment, table, rows)],
         lambda: [*stress(experiment, runs), *sensitivity(experiment, table)],
         lambda: _answers(experiment, table, rows, runs, stores, opened, names),
         lambda: [convergence(experiment, table, runs, stores), curves(experiment, table, _tones(table), opened)],
@@ -173,6 +173,12 @@ def _accuracy(table: Table) -> str:
         alt = f"{metric}, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
         figures.append(page.figure(name, plots.bars(bars, alt)))
     intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: uses labels of the target."
+    if differences := gains(table):
+        figures.append(differences)
+        intro += (
+            f" Last panel, of differences: dot: mean; thick line: ± one deviation; thin line: {INTERVAL}. Where it "
+            "crosses the dashed 0, the rows are not distinguishable."
+        )
     return page.section(f"{metric} per shift", intro, page.panels(figures))
 
 
