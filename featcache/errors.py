@@ -29,6 +29,14 @@ class ConfigError(FeatcacheError):
     """A run, experiment, name or parameter that does not exist or does not fit the others."""
 
 
+class ArgumentsError(ConfigError):
+    """Arguments that exclude each other, or lack another one."""
+
+
+class NoEntryError(ConfigError):
+    """A name that a registry does not have: it is mistyped, or that of a plug-in that was not named."""
+
+
 class BusyError(FeatcacheError):
     """Something that another process is making now; the message names that process."""
 

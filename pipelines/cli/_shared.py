@@ -5,25 +5,21 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from featcache.errors import FeatcacheError
+from featcache import plugins
+from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
-
-if TYPE_CHECKING:
-    from pipelines.config import RunConfig
-    from pipelines.experiments import Experiment
+from pipelines.cli._completion import entries
 
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
@@ -79,6 +75,12 @@ class Commands(click.Group):
         _now["command"] = args[0]
         return super().resolve_command(ctx, args)
 
+    def _invoked(self, ctx: click.Context) -> click.Context:
+        """Return a context of the command that was run, whose usage click prints."""
+        name = ctx.invoked_subcommand or ""
+        command = self.get_command(ctx, name)
+        return click.Context(command, ctx, name) if command else ctx
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; convert our errors and those of the operating system into click's."""
         if ctx.parent is None:
@@ -88,6 +90,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except Stopped:  # click would print "Aborted!"; `stoppable` prints the last words
             raise SystemExit from None
+        except ArgumentsError as error:
+            raise click.UsageError(str(error), self._invoked(ctx)) from error
         except FeatcacheError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
@@ -97,6 +101,28 @@ class Commands(click.Group):
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
             advice = f"; {RESUME}" if resumes else WAY_OUT.get(error.errno, "")
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
+
+
+def plugins_option() -> click.Option:
+    """Return the option --plugins, which every command has: its folders count until the command ends."""
+
+    def plug_in(context: click.Context, option: click.Parameter, folders: tuple[Path, ...]) -> None:
+        try:
+            context.with_resource(plugins.added(folders))
+        except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`
+            raise click.ClickException(str(error)) from error
+
+    return click.Option(
+        ["--plugins"],
+        type=PATH,
+        multiple=True,
+        metavar="FOLDER",
+        expose_value=False,
+        is_eager=True,
+        callback=plug_in,
+        help="Folder with methods, nets, extractors, builders, bridges or experiments of your own; may be repeated. "
+        f"Plug-ins are programs that run with your rights: use only those that you trust.  [env: {plugins.VARIABLE}]",
+    )
 
 
 def _last_words(stop: Stopped) -> None:
@@ -188,33 +214,9 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
             _bars.remove(bar)
 
 
-def once(reasons: Iterable[tuple["RunConfig", str]]) -> list[str]:
-    """Return a line per different reason, with the number of its runs; ids of runs make no difference."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for run, reason in reasons:
-        kind = reason.replace(run.id, "").replace(run.init_from or run.id, "")
-        groups.setdefault(kind, []).append((run.id, reason))
-    return [
-        f"{f'{len(runs)} runs, the first ' if len(runs) > 1 else ''}{runs[0][0]}: {runs[0][1]}"
-        for runs in groups.values()
-    ]
-
-
-@dataclass(frozen=True)
-class Job:
-    """The arguments that train-head, evaluate, table and report share: the experiment, or a part of it, and folders."""
-
-    experiment: "Experiment"
-    stores: Path
-    runs: Path
-
-    @property
-    def results(self) -> Path:
-        """The file that `evaluate` appends to and `table` reads."""
-        return self.runs / "results.jsonl"
-
-
-#: the option of commands on a sweep, whose Job has an experiment with a row for each setting
+#: the arguments that commands on an experiment share, by the names of the parameters of their functions
+Given = dict[str, Any]
+#: the option of commands on a sweep, whose experiment has a row for each setting
 grid_option = click.option(
     "--grid",
     multiple=True,
@@ -225,61 +227,41 @@ grid_option = click.option(
 
 
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a Job to a command; the command receives the Job as its first argument."""
-
-    @wraps(command)
-    def with_job(
-        experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
-    ) -> None:
-        grid = own.pop("grid", ())  # of commands with `grid_option`
-        job = _job(experiment, stores, runs, settings, seeds, only)
-        command(_swept(job, grid) if grid else job, **own)
-
-    return _with_options(with_job, click.argument("experiment"))
+    """Add the options of an experiment to a command; the command receives them as its first argument."""
+    argument = click.argument("experiment", shell_complete=entries("experiment", paths=True))
+    return _with_options(runs_python(_given_first(command)), argument)
 
 
 def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a Job, for any number of experiments.
+    """Add the options of any number of experiments; the command receives them as its first argument."""
+    argument = click.argument(
+        "experiments", metavar="[EXPERIMENT]...", nargs=-1, shell_complete=entries("experiment", paths=True)
+    )
+    return _with_options(runs_python(_given_first(command)), argument)
 
-    The command receives the list of Jobs, and as `folders` the given folders of stores (None: not given) and runs.
-    """
+
+def _given_first(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of an experiment gathered into its first argument."""
+    shared = ("experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid")
 
     @wraps(command)
-    def with_job(
-        experiments: Words, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
-    ) -> None:
-        jobs = [_job(experiment, stores, runs, settings, seeds, only) for experiment in dict.fromkeys(experiments)]
-        if not jobs and (settings or seeds or only):
-            raise click.UsageError("--set, --seeds and --only change an experiment; name one")
-        command(jobs, folders=(stores, runs), **own)
+    def with_job(**own: Any) -> None:
+        given = {name: own.pop(name) for name in shared if name in own}
+        command(given, **own)
 
-    return _with_options(with_job, click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
+    return with_job
 
 
-def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words) -> Job:
-    """Load an experiment and change it as the options say; stores: None for the default folder."""
-    from pipelines import experiments
-
-    chosen = experiments.load(experiment).changed(settings, seeds, only)
-    if stores is None:
-        is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
-        stores = Path(experiment).parent if is_folder else Path("stores")
-    typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
-    words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
-    return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs)
-
-
-def _swept(job: Job, grid: Words) -> Job:
-    """Return a job with a row for each setting of a grid."""
-    from pipelines import experiments
-
-    words = [job.experiment.arguments, *(f"--grid {quote(text)}" for text in grid)]
-    experiment = replace(job.experiment, arguments=" ".join(words))
-    return replace(job, experiment=experiments.swept(experiment, experiments.parse_grid(grid)))
+def runs_python(command: Callable[..., None]) -> Callable[..., None]:
+    """Note in the help of a command, before its examples, that an experiment in a Python file is a program."""
+    text, mark, examples = (command.__doc__ or "").rpartition("\n\n    \b\n")
+    note = "A Python file given as EXPERIMENT is a program, and is run: give only files that you trust."
+    command.__doc__ = f"{text}\n\n    {note}{mark}{examples}"
+    return command
 
 
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
-    """Add the argument, then the options of a Job."""
+    """Add the argument, then the options of an experiment."""
     options = [
         argument,
         click.option(
@@ -288,7 +270,7 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
             help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]",
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
+        click.option("--set", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
         click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, for all rows."),
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),
     ]

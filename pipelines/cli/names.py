@@ -1,26 +1,17 @@
 """The command `featcache list`."""
 
-import importlib
 from itertools import groupby
 
 import click
 
-from featcache import registry
+from pipelines import catalogue
 from pipelines.cli._shared import note
 
-FOLDERS = {
-    "extractors": "featcache.extractors",
-    "benchmarks": "featcache.builders",
-    "formats": "featcache.bridges",
-    "nets": "heads.nets",
-    "methods": "heads.methods",
-    "tasks": "pipelines.tasks",
-    "experiments": "pipelines.experiments",
-}
+KINDS = [*(f"{kind}s" for kind in catalogue.KINDS)]
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice([*FOLDERS, "metrics"]))
+@click.argument("kind", type=click.Choice(KINDS))
 @click.option(
     "--figures",
     is_flag=True,
@@ -28,7 +19,10 @@ FOLDERS = {
     "reason why there are none.",
 )
 def list_names(kind: str, figures: bool) -> None:
-    """List the names of one KIND, each with a short description.
+    """List the names of one KIND, each with its origin and a short description. See `featcache show` for details.
+
+    The origin is featcache itself, the file of a plug-in, or an installed package and its version. Plug-ins are
+    imported; the exit code is 1 if one cannot be.
 
     \b
     Examples:
@@ -39,17 +33,20 @@ def list_names(kind: str, figures: bool) -> None:
     if figures:
         _list_figures(kind)
         return
-    if kind == "metrics":
-        from pipelines import tasks
+    from pipelines.commands.names import names
 
-        for name, metric in tasks.metrics().items():
-            click.echo(f"{name:23} {metric.title}")
+    listed = names(kind)
+    for each in listed:
+        click.echo(
+            f"{each.name:23} {each.text}" if kind == "metrics" else f"{each.name:15} {each.origin:10} {each.text}"
+        )
+    if kind == "metrics":
         note("In results, /LABEL or /SIDE/MODALITY follows a name where there are several, such as top1/verb.")
-        return
-    for file in registry.names(FOLDERS[kind]):
-        name = file.replace("_", "-") if kind == "extractors" else file
-        doc = importlib.import_module(f"{FOLDERS[kind]}.{file}").__doc__ or ""
-        click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
+    for each in listed:
+        if each.broken:
+            note(each.broken)
+    if any(each.broken for each in listed):
+        raise SystemExit(1)
 
 
 def _list_figures(kind: str) -> None:

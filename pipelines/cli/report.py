@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from featcache.errors import FeatcacheError
-from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, note, progress_bar
+from pipelines.cli._shared import PATH, Given, Words, experiment_options, grid_option, progress_bar
 
 
 @click.command()
@@ -13,7 +12,6 @@ from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, no
 @grid_option
 @click.option(
     "--shift",
-    "shifts",
     multiple=True,
     metavar="SHIFT",
     help="Draw the figures of single clips (features, queries and embeddings, or clusters) on this column of the "
@@ -22,13 +20,12 @@ from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, no
 )
 @click.option(
     "--compare",
-    "compared",
     nargs=2,
     metavar="ROW ROW",
     help="Compare these rows, as `featcache compare` does.  [default: the first and the best row]",
 )
 @click.option("--out", type=PATH, help="File to write.  [default: RUNS/EXPERIMENT.html]")
-def report(job: Job, shifts: tuple[str, ...], compared: tuple[str, str] | None, out: Path | None) -> None:
+def report(given: Given, shift: Words, compare: tuple[str, str] | None, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
     The page has a table of every metric, plots, curves of training, the clips that are wrong, pictures, settings,
@@ -42,25 +39,8 @@ def report(job: Job, shifts: tuple[str, ...], compared: tuple[str, str] | None, 
       featcache report xmc_epic8 --only source-only --only "XMC final" --shift "D1→D2"
       featcache report kitchens --runs demo/runs --grid method.lambda_g=0.1,0.3,1
     """
-    from pipelines.data.ahead import check_ahead
-    from pipelines.evaluation import results
-    from pipelines.report import write as page
+    from pipelines.commands.report import write_report
 
-    try:
-        check_ahead(job.experiment.runs, job.stores)
-    except FeatcacheError as error:
-        note(f"Warning: the page will lack what is read from stores: {error}")
-    out = out or job.runs / f"{job.experiment.name}.html"
-    measured = results.read(job.results)
     with progress_bar("report", "part") as progress:
-        page.write(
-            job.experiment,
-            measured,
-            job.runs,
-            job.stores,
-            out,
-            shifts=shifts,
-            compared=compared,
-            progress=progress,
-        )
-    click.echo(out)
+        path = write_report(**given, shift=shift, compare=compare, out=out, progress=progress)
+    click.echo(path)

@@ -8,9 +8,9 @@ from pipelines.config import RunConfig
 from pipelines.experiments import Experiment
 from pipelines.report import page
 from pipelines.report.opened import Opened
-from pipelines.settings import flattened
+from pipelines.settings import as_text, flattened
 from pipelines.tables.cells import Table
-from pipelines.tables.comparing import VALUES, setting_text
+from pipelines.tables.comparing import VALUES
 from pipelines.training.runs import Run
 
 OF_CELLS = ("row", "seed", "source", "test")  #: settings that the table's rows, columns and seeds show
@@ -70,7 +70,7 @@ def _settings(configs: dict[str, list[RunConfig]]) -> tuple[dict[str, str], dict
         for run in runs:
             for path, value in flattened(run.all_settings).items():
                 if path not in OF_CELLS:
-                    values.setdefault(path, []).append(setting_text(value))
+                    values.setdefault(path, []).append(as_text(value))
         by_row[method] = {path: _several(of_path) for path, of_path in values.items()}
     everywhere = dict.fromkeys(path for settings in by_row.values() for path in settings)
     shared = {path for path in everywhere if len({settings.get(path) for settings in by_row.values()}) == 1}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
+from hashlib import sha256
 from math import ceil, isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 import featcache
+from featcache import plugins
 from featcache.errors import ConfigError
 from featcache.files import claimed, remove_abandoned
 from featcache.machine import cores
@@ -93,7 +95,10 @@ def start(config: RunConfig, opened: Opened, runs: Path) -> Method:
     """Build the method of a run by its seed, which also seeds all that it draws later."""
     torch.manual_seed(config.seed)
     method = build(config, opened.spec).to(opened.device)
-    method.shared = Shared(runs / ".shared")
+    code = plugins.digests(type(config.method).__module__)  # another file of a plug-in may compute other tensors
+    method.shared = Shared(
+        runs / ".shared" / sha256(repr(code).encode()).hexdigest()[:12] if code else runs / ".shared"
+    )
     if config.init_from:
         copy_weights(Run.open(runs / config.init_from), method, opened)
     return method
@@ -162,6 +167,8 @@ def save(
     facts = {
         **facts,
         "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
+        "features": {m: {"recipe": (s := opened.stores[m]).recipe, "windows": s.windows} for m in config.feeds},
+        "classes": opened.classes,
         "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
         "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
         "one_class": stuck(method, points[-1].outputs, opened),

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from featcache.errors import ManifestError
-from featcache.scan import scan
+from featcache.scanning import scan
 
 
 def touch(folder, *names):

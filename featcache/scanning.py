@@ -12,6 +12,7 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,8 +53,6 @@ def scan(
     """
     if not folder.is_dir():
         raise ManifestError(f"no folder {folder}")
-    if not 0 < test_share < 1:
-        raise ManifestError(f"test share {test_share} is not between 0 and 1")
     if fps is not None and not 0 < fps < math.inf:
         raise ManifestError(f"fps {fps:g} is not a frame rate; give pictures per second, such as 25")
     pattern = _pattern(layout)
@@ -62,10 +61,7 @@ def scan(
     endings = Counter(path.suffix.lower() or "without an ending" for path in others if path != own)
     left_out = dict(sorted(endings.items()))
     if not sources:
-        raise ManifestError(
-            f"no videos, sounds, images, skeletons or arrays under {folder}"
-            + (f"; there are files of other endings: {counted(left_out)}" if left_out else "")
-        )
+        raise _no_media(folder, left_out)
     home = folder.resolve().name
     clips, unmatched = [], []
     for source in sources:
@@ -86,8 +82,41 @@ def scan(
     if renamed:
         clips = [replace(clip, clip_id=clip.source) for clip in clips]
     if "split" not in pattern.groupindex:
-        clips = _split(clips, test_share, seed)
+        clips = seeded_split(clips, test_share, seed)
     return Scan(Manifest(name or home, tuple(clips), folder), unmatched, left_out, renamed)
+
+
+def unlabelled(folder: Path, domain: str) -> Manifest:
+    """Make a manifest of all media files under a folder, whatever its layout: one domain, without labels, split test.
+
+    The id of a clip is its path without the ending, or its whole path if that is not unique. ManifestError when the
+    folder holds no media.
+    """
+    sources, others = _sources(folder, frame_folders=False)
+    if not sources:
+        raise _no_media(folder, dict(Counter(path.suffix.lower() or "without an ending" for path in others)))
+    paths = [source.relative_to(folder) for source in sources]
+    return _whole(folder.resolve().name, paths, [path.with_suffix("").as_posix() for path in paths], domain, folder)
+
+
+def whole_files(name: str, paths: Sequence[Path], domain: str) -> Manifest:
+    """Make a manifest of media files, as `unlabelled` does; ids are names without folder and ending if unique."""
+    return _whole(name, paths, [path.stem for path in paths], domain, Path("."))
+
+
+def _whole(name: str, paths: Sequence[Path], ids: Sequence[str], domain: str, root: Path) -> Manifest:
+    for path in paths:
+        _check_text(path.as_posix())
+    ids = ids if len(set(ids)) == len(ids) else [path.as_posix() for path in paths]
+    clips = [Clip(one, domain, "test", path.as_posix()) for one, path in zip(ids, paths, strict=True)]
+    return Manifest(name, tuple(clips), root)
+
+
+def _no_media(folder: Path, left_out: dict[str, int]) -> ManifestError:
+    return ManifestError(
+        f"no videos, sounds, images, skeletons or arrays under {folder}"
+        + (f"; there are files of other endings: {counted(left_out)}" if left_out else "")
+    )
 
 
 def counted(endings: dict[str, int]) -> str:
@@ -172,11 +201,16 @@ def _leads_back(path: Path) -> bool:
     return path.is_symlink() and any(path.samefile(above) for above in path.parents)
 
 
-def _split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
-    """Move a seeded share of each (domain, label) to the test split; a group of two or more has both splits."""
+def seeded_split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
+    """Move a seeded share of each (domain, label) to the test split; a group of two or more has both splits.
+
+    The label of a clip with several label kinds is that of its first kind.
+    """
+    if not 0 < test_share < 1:
+        raise ManifestError(f"test share {test_share} is not between 0 and 1")
     groups = defaultdict(list)
     for clip in clips:
-        groups[clip.domain, clip.labels.get("label", "")].append(clip.clip_id)
+        groups[clip.domain, next(iter(clip.labels.values()), "")].append(clip.clip_id)
     test = set()
     for (domain, label), ids in sorted(groups.items()):
         random.Random(f"{seed}/{domain}/{label}").shuffle(ids)
