@@ -6,6 +6,7 @@ from pathlib import Path
 
 from featcache.arguments import PathLike, several
 from featcache.errors import FeatcacheError
+from featcache.progress import Progress, reported
 from pipelines.commands.jobs import Chosen, Seeds, job
 from pipelines.data.ahead import check_ahead
 from pipelines.evaluation import results
@@ -25,12 +26,14 @@ def write_report(
     shift: str | Iterable[str] = (),
     compare: tuple[str, str] | None = None,
     out: PathLike | None = None,
+    progress: Progress | bool = False,
 ) -> Path:
     """Write a self-contained HTML page about an experiment, and return its path.
 
     experiment, stores, runs, set, seeds, only: as in `pipelines.train`. grid: as in `pipelines.sweep`.
     shift: columns of the table, such as "D1→D2" or "D1->D2", to draw the figures of single clips on.
     compare: two rows to compare (default: the first and the best one). out: file (default: RUNS/EXPERIMENT.html).
+    progress: as in `pipelines.train`, of the parts of the page.
 
     Raises ConfigError if there are no results, and for names that the table does not have. Warns if stores are missing,
     because the page then lacks what is read from them.
@@ -42,5 +45,7 @@ def write_report(
         warnings.warn(f"the page will lack what is read from stores: {error}", stacklevel=2)
     path = Path(out) if out else made.runs / f"{made.experiment.name}.html"
     rows = results.read(made.results)
-    page.write(made.experiment, rows, made.runs, made.stores, path, shifts=several(shift), compared=compare)
+    moved = reported(progress, "report", "part")
+    chosen = several(shift)
+    page.write(made.experiment, rows, made.runs, made.stores, path, shifts=chosen, compared=compare, progress=moved)
     return path

@@ -1,7 +1,7 @@
 """The folder of a finished run: RUNS/<run id>/ with its configuration, facts, log, weights and outputs.
 
     config.json        the RunConfig
-    run.json           facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
+    run.json           facts: versions, seconds, date, host, fingerprints of all that is read, the Spec, the points
     log.jsonl          one line per step: the terms of the loss
     head.safetensors   state dict of the method, net included, at the last kept point, and the units of the features
     outputs.npz        outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
@@ -96,6 +96,8 @@ class Facts:
     tier: str = ""  #: tier of the features in training, and the reason for it
     tier_why: str = ""
     seconds: float = 0.0
+    date: str = ""  #: UTC, of the end of training
+    host: str = ""  #: name of the machine
     batched: int = 0  #: number of runs that were trained in one pass, this one included; 0: it was trained alone
     spec: Spec
 
@@ -206,12 +208,15 @@ class Run:
 
         return pd.DataFrame(self.log())
 
-    def log(self) -> list[LogLine]:
-        """The terms of the loss at each step."""
-        return _sound(
-            self.folder / "log.jsonl",
-            lambda path: [schema.parse(line, LogLine, f"line {k}") for k, line in enumerate(_lines(path), 1)],
-        )
+    def log(self, every: int = 1) -> list[LogLine]:
+        """The terms of the loss at each step, or at every so many steps and at the last one."""
+
+        def read(path: Path) -> list[LogLine]:
+            lines = _lines(path)
+            chosen = sorted({*range(0, len(lines), every), *range(len(lines))[-1:]})
+            return [schema.parse(lines[k], LogLine, f"line {k + 1}") for k in chosen]
+
+        return _sound(self.folder / "log.jsonl", read)
 
     def method(self, device: str = "cpu", like: "tuple[Run, Method] | None" = None) -> Method:
         """The trained method, in eval mode. It reads features as the run prepares them (`ready`).
