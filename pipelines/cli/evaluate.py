@@ -190,6 +190,8 @@ def _print(outcomes: "Sequence[Outcome]", damaged: list[str], advice: str) -> No
     if collapsed:
         lines = [f"{run_id}: {text}" for run_id, text in collapsed.items()]
         note(f"{len(lines)} of {total} runs collapsed:\n  " + first(lines, between="\n  "))
+    if unlabelled := [(run.case.config, run.unlabelled) for run in outcomes if run.unlabelled]:
+        note(f"{len(unlabelled)} of {total} runs have nothing to compare with:\n  " + "\n  ".join(once(unlabelled)))
     without = [(outcome.case.config, outcome.without) for outcome in outcomes if outcome.without]
     if without:
         note(f"{len(without)} of {total} runs have all results except some:\n  " + "\n  ".join(once(without)))

@@ -15,6 +15,7 @@ from pipelines.data.lacking import featureless
 from pipelines.data.stores import open_manifest
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._rows import grid
+from pipelines.tasks import labelled
 
 NO_SUPERVISED = (
     "NO SUPERVISED ROW: no clip has the split 'test', so the train clips of each target are its test clips, and a head "
@@ -29,7 +30,8 @@ def default(folder: Path) -> Experiment:
     The recipe measures the units of the features over the source, because extractors give norms of any size.
     Stores whose names describe clips (`featcache.columns`), such as `label`, are left out.
     A modality that a clip lacks (a video without sound) is masked. The store `hog@flip` is a view of the store `hog`,
-    drawn in training. A source needs labelled train clips, a target labelled test clips, some of them with features.
+    drawn in training. A source needs labelled train clips; a target needs train and test clips, with labels or without;
+    some of them need features.
     If no clip has the split `test`, the experiment is transductive: it tests the train clips of the target, and has no
     supervised row. Notes under the table name the stores and domains that are left out.
     """
@@ -44,17 +46,19 @@ def default(folder: Path) -> Experiment:
     for domain in manifest.domains:
         untrained = _empty(manifest, domain, "train", without.tolist())
         if reason := untrained or _unlabelled(manifest, domain, "train"):
-            unfit[domain, "source"] = reason
+            unfit[domain, "source"] = reason if _has_labels(manifest, domain) else ""
         untested = _empty(manifest, domain, test_split, without.tolist())
-        if reason := untrained or untested or _unlabelled(manifest, domain, test_split):
+        if reason := untrained or untested:
             unfit[domain, "target"] = reason
     by_side = {side: [d for d in manifest.domains if (d, side) not in unfit] for side in ("source", "target")}
     shifts = [(source, target) for source in by_side["source"] for target in by_side["target"] if source != target]
-    out = first([f"{domain} is no {side}, because {reason}" for (domain, side), reason in unfit.items()], between="; ")
+    out = first(
+        [f"{domain} is no {side}, because {reason}" for (domain, side), reason in unfit.items() if reason], between="; "
+    )
     if not shifts:
         raise ConfigError(
-            f"manifest {manifest.name!r} has no shift to train on: label the train clips of one domain and the test "
-            "clips of another domain, which needs train clips too. To test the train clips instead (transductive), "
+            f"manifest {manifest.name!r} has no shift to train on: label the train clips of one domain, and give "
+            "another domain train and test clips. To test the train clips instead (transductive), "
             f"write test_split='train' in an experiment file{f' ({out})' if out else ''}"
         )
     whole = all((store.state == DONE).all() for store in stores.values())
@@ -122,12 +126,17 @@ def _empty(manifest: Manifest, domain: str, split: str, without: list[int]) -> s
     return f"none of its {len(rows)} {split} clips has features" if set(rows) <= set(without) else ""
 
 
+def _has_labels(manifest: Manifest, domain: str) -> bool:
+    """Return whether any clip of a domain has a label; a domain without labels is meant to be a target only."""
+    return any(manifest.clips[row].labels for row in manifest.rows(domain=domain))
+
+
 def _unlabelled(manifest: Manifest, domain: str, split: str) -> str:
-    """Return the reason why not all clips of a split have all labels; "" if they do."""
+    """Return the reason why no clip of a split has all labels; "" if some do: runs learn from these."""
     rows, kinds = manifest.rows(domain=domain, split=split), manifest.classes.keys()
     if not kinds:
         return "the manifest has no labels"
-    lacking = [manifest.clips[row].clip_id for row in rows if manifest.clips[row].labels.keys() != kinds]
-    if not lacking:
+    if labelled(manifest, rows, kinds):
         return ""
-    return f"{len(lacking)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {lacking[0]!r})"
+    clip = manifest.clips[rows[0]].clip_id
+    return f"{len(rows)} of its {len(rows)} {split} clips have no {' or '.join(kinds)} (clip {clip!r})"

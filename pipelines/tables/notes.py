@@ -1,6 +1,6 @@
 """The notes under a table: the meaning of its numbers, the conditions they were measured under, and missing results."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from featcache import training_data
 from featcache.leaks import WARNING
@@ -57,13 +57,16 @@ def notes(
     planned: RunIds,
     results: dict[str, Result],
     legend: Iterable[Note] = (),
+    unlabelled: Mapping[str, Result] | None = None,
 ) -> list[Note]:
     """Return the notes of a table, loud ones first.
 
-    shown: all lines of the table, with the quoted ones. planned: the runs of the table's cells. results: run id ->
-    result, of those that have one. legend: notes that explain marks and intervals.
+    shown: all lines of the table, with the quoted ones. planned: the runs of the experiment. results: run id ->
+    result, of those that have one. legend: notes that explain marks and intervals. unlabelled: run id -> a result of
+    another metric, of the runs whose test clips have no labels.
     """
-    lines, rows = [line for line in shown if not line.quoted], list(results.values())
+    every = {**(unlabelled or {}), **results}
+    lines, rows = [line for line in shown if not line.quoted], list(every.values())
     clips = _clips(planned, results)
     unequal = _unequal(clips)
     loud = [
@@ -75,18 +78,22 @@ def notes(
         *_leaks(rows),
         *mixed(rows),
         *unequal,
-        *_limits(planned, results),
-        *collapses(experiment, planned, results),
+        *_limits(planned, every),
+        *collapses(experiment, planned, every),
         *_by_domain(experiment),
         *_oracles(lines),
         *_unknown_start(experiment),
-        *missing(experiment, planned, results),
+        *missing(experiment, planned, every),
     ]
-    calm = [Note(_numbers(metric, lines)), *legend, Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
+    calm = [
+        Note(_numbers(metric, lines, bool(unlabelled))),
+        *legend,
+        Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}."),
+    ]
     calm += [Note(text) for text in experiment.task.notes]
     if instead := _stand_ins(metric, planned, results):
         calm.append(Note(f"{experiment.task.stand_in_words}: {', '.join(instead)}."))
-    calm += _prepared(experiment, results)
+    calm += _prepared(experiment, every)
     if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
         calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
     if any(not line.label_free for line in lines):
@@ -101,7 +108,7 @@ def notes(
         calm.append(Note("In parentheses: published numbers, in the authors' own setting; see the column fidelity."))
     if quoted := [line.method for line in shown if line.quoted]:
         calm.append(Note(f"Quoted from the paper only, and not run here: {', '.join(quoted)}."))
-    if streamed := _streamed(planned, results):
+    if streamed := _streamed(planned, every):
         calm.append(
             Note(
                 f"Streamed: {', '.join(streamed)}. Features were larger than memory, so rows were shuffled within "
@@ -121,7 +128,7 @@ def _versions(rows: list[Result]) -> Iterator[str]:
         yield f"featcache {distinct(sorted({row.version for row in rows}))}."
 
 
-def _numbers(metric: str, lines: list[Line]) -> str:
+def _numbers(metric: str, lines: list[Line], unlabelled: bool) -> str:
     """Return the note about the numbers themselves: metric, unit, seeds and selection rule."""
     measure = tasks.metric(metric)
     name, unit = measure.title, " in per cent" if measure.is_share else ""
@@ -131,7 +138,7 @@ def _numbers(metric: str, lines: list[Line]) -> str:
     measured = {line.method: line.measured for line in lines if line.measured}
     seeds = set(measured.values())
     if not seeds:
-        over = "no results yet"
+        over = "no test clip has a label" if unlabelled else "no results yet"
     elif len(seeds) == 1:
         (shared,) = seeds
         over = f"seed {shared[0]} only, so without ±" if len(shared) == 1 else f"mean ± sample std over {_list(shared)}"
@@ -300,7 +307,7 @@ def _clips(planned: RunIds, results: dict[str, Result]) -> dict[str, dict[str, l
     """Return shift -> method -> the different numbers of its test clips, sorted."""
     clips: dict[str, dict[str, list[int]]] = {}
     for (method, shift), seeds in planned.items():
-        if counts := sorted({results[run].n for run in seeds.values() if run in results}):
+        if counts := sorted({results[run].n for run in seeds.values() if run in results and results[run].n}):
             clips.setdefault(shift, {})[method] = counts
     return clips
 

@@ -197,6 +197,11 @@ def classes_of(manifest: Manifest, label: str, domains: Sequence[str]) -> tuple[
     return tuple(name for name in manifest.classes[label] if name in present)
 
 
+def labelled(manifest: Manifest, rows: Sequence[int], kinds: Collection[str]) -> list[int]:
+    """Return the rows that have a label of each of these kinds: all that can be learned from, or compared with."""
+    return [row for row in rows if all(kind in manifest.clips[row].labels for kind in kinds)]
+
+
 def class_numbers(
     manifest: Manifest, rows: list[int], label: str, classes: Sequence[str], kind: str = "clips"
 ) -> Labels:

@@ -20,7 +20,7 @@ import os
 import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -44,7 +44,7 @@ from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
 from pipelines.measures.validators import VALIDATORS
 from pipelines.training.kept import loaded, read_outputs, read_weights, with_weights
-from pipelines.training.outputs import looked_elsewhere
+from pipelines.training.outputs import ONCE, looked_elsewhere
 
 T = TypeVar("T")
 UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
@@ -150,6 +150,14 @@ class Run:
         """
         points, spec = len(self.facts.points), self.facts.spec
         return _sound(self.folder / "outputs.npz", lambda path: read_outputs(path, points, spec))
+
+    def tested_on(self, places: list[int]) -> "Run":
+        """Return the run with the outputs of only some of its test rows, at these places of "rows"."""
+        run = replace(self)
+        whole = {name: array if name in ONCE else array.swapaxes(0, 1) for name, array in self.outputs.items()}
+        part = {name: array[places] for name, array in whole.items()}
+        run.__dict__["outputs"] = {n: array if n in ONCE else array.swapaxes(0, 1) for n, array in part.items()}
+        return run
 
     @property
     def points(self) -> tuple[dict[str, float], ...]:

@@ -179,7 +179,7 @@ def test_the_first_layout_that_fits_describes_a_path(tmp_path):
     found = scan(tmp_path, ["{domain}/{split}/{label}/{clip_id}", "{domain}/{clip_id}"])
     assert described(found) == {"a/test/cut/1.mp4": ("a", {"label": "cut"}), "b/2.mp4": ("b", {}), "b/3.mp4": ("b", {})}
     assert found.unmatched == ["stray.mp4"]
-    assert [clip.split for clip in found.manifest][0] == "test"
+    assert next(clip.split for clip in found.manifest) == "test"
     assert {clip.split for clip in found.manifest if clip.domain == "b"} == {"train", "test"}
 
 
