@@ -29,6 +29,10 @@ class ConfigError(FeatcacheError):
     """A run, experiment, name or parameter that does not exist or does not fit the others."""
 
 
+class WordError(ConfigError):
+    """A word of a command that names nothing, such as an unknown method: the command line exits with code 2."""
+
+
 class BusyError(FeatcacheError):
     """Something that another process is making now; the message names that process."""
 

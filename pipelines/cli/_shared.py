@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, WordError
 from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
@@ -23,7 +23,7 @@ from featcache.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
-    from pipelines.experiments import Experiment
+    from pipelines.experiments import Choice, Experiment
 
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
@@ -207,6 +207,7 @@ class Job:
     experiment: "Experiment"
     stores: Path
     runs: Path
+    left_out: str = ""  #: a folder's stores, domains and methods that its experiment leaves out, as text
 
     @property
     def results(self) -> Path:
@@ -224,6 +225,56 @@ grid_option = click.option(
 )
 
 
+#: the options that choose the experiment of a folder of stores, see `pipelines.experiments.Choice`
+CHOICE = (
+    click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        metavar="NAMES",
+        help="In a folder of stores: methods or rows, such as dann,mcd,shot, or all; may be repeated.  [default: RNA]",
+    ),
+    click.option(
+        "--feeds",
+        multiple=True,
+        metavar="STORES",
+        help="In a folder of stores: the stores that a row reads together, such as hog,hof. Repeat it to compare: "
+        "--feeds hog --feeds i3d-rgb.  [default: all]",
+    ),
+    click.option("--net", default="", metavar="NAME", help="In a folder of stores: the net of all rows."),
+    click.option(
+        "--task",
+        default="",
+        metavar="NAME",
+        help="In a folder of stores: classification, retrieval or clustering.  [default: by labels, net and methods]",
+    ),
+)
+shift_option = click.option(
+    "--shift",
+    "shifts",
+    multiple=True,
+    metavar="SOURCE:TARGET",
+    help="In a folder of stores: a shift, such as kitchen_a:kitchen_b; may be repeated.  [default: all]",
+)
+#: in place of `shift_option`, for commands that also take columns of a table
+columns_option = click.option(
+    "--shift",
+    "columns",
+    multiple=True,
+    metavar="SHIFT",
+    help="Use only this column of the table, such as 'D1→D2' or 'D1->D2', for the figures of single clips; may be "
+    "repeated. In a folder of stores, D1:D2 leaves only this shift in the table, too.  [default: for classification "
+    "the first one that the drawn rows share, else all]",
+)
+
+
+def choice_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose the experiment of a folder of stores, without --shift."""
+    for option in reversed(CHOICE):
+        command = option(command)
+    return command
+
+
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a Job to a command; the command receives the Job as its first argument."""
 
@@ -232,7 +283,9 @@ def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
         experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
     ) -> None:
         grid = own.pop("grid", ())  # of commands with `grid_option`
-        job = _job(experiment, stores, runs, settings, seeds, only)
+        if "columns" in own:  # of commands with `columns_option`
+            own["shifts"], own["columns"] = _shifts_and_columns(experiment, own["columns"])
+        job = _job(experiment, stores, runs, settings, seeds, only, _choice(own))
         command(_swept(job, grid) if grid else job, **own)
 
     return _with_options(with_job, click.argument("experiment"))
@@ -248,25 +301,56 @@ def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_job(
         experiments: Words, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
     ) -> None:
-        jobs = [_job(experiment, stores, runs, settings, seeds, only) for experiment in dict.fromkeys(experiments)]
-        if not jobs and (settings or seeds or only):
-            raise click.UsageError("--set, --seeds and --only change an experiment; name one")
+        choice, names = _choice(own), dict.fromkeys(experiments)
+        jobs = [_job(experiment, stores, runs, settings, seeds, only, choice) for experiment in names]
+        if not jobs and (settings or seeds or only or choice.words):
+            raise click.UsageError("--method, --feeds, --set, --seeds, --only, ... change an experiment; name one")
         command(jobs, folders=(stores, runs), **own)
 
     return _with_options(with_job, click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
 
 
-def _job(experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words) -> Job:
+def _choice(own: dict[str, Any]) -> "Choice":
+    """Take the options of `CHOICE` out of the options of a command."""
+    from pipelines.experiments import Choice
+
+    return Choice(*(own.pop(name) for name in ("methods", "feeds", "shifts")), own.pop("net"), own.pop("task"))
+
+
+def _shifts_and_columns(experiment: str, texts: Words) -> tuple[Words, Words]:
+    """Return the shifts "A:B" of a folder of stores, and all other texts, which name columns of a table."""
+    from pipelines import experiments
+
+    if not experiments.is_folder(experiment):
+        return (), texts
+    columns = tuple(text for text in texts if "→" in text or "->" in text)
+    return tuple(text for text in texts if text not in columns), columns
+
+
+def _job(
+    experiment: str,
+    stores: Path | None,
+    runs: Path,
+    settings: Words,
+    seeds: str | None,
+    only: Words,
+    choice: "Choice | None" = None,
+) -> Job:
     """Load an experiment and change it as the options say; stores: None for the default folder."""
     from pipelines import experiments
 
-    chosen = experiments.load(experiment).changed(settings, seeds, only)
+    try:
+        loaded = experiments.load(experiment, choice)
+    except WordError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from None
+    chosen, is_folder = loaded.changed(settings, seeds, only), experiments.is_folder(experiment)
     if stores is None:
-        is_folder = experiment not in experiments.names() and (Path(experiment) / "manifest.csv").exists()
         stores = Path(experiment).parent if is_folder else Path("stores")
-    typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [seeds] if seeds else [], "only": only}
+    typed = {"stores": [stores], "runs": [runs], **(choice.words if choice else {})}
+    typed |= {"set": settings, "seeds": [seeds] if seeds else [], "only": only}
     words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
-    return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs)
+    left_out = chosen.note if is_folder else ""
+    return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs, left_out)
 
 
 def _swept(job: Job, grid: Words) -> Job:
@@ -280,6 +364,7 @@ def _swept(job: Job, grid: Words) -> Job:
 
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
     """Add the argument, then the options of a Job."""
+    columns = any(param.name == "columns" for param in getattr(command, "__click_params__", ()))
     options = [
         argument,
         click.option(
@@ -288,6 +373,9 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
             help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]",
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
+        *CHOICE[:2],
+        *(() if columns else (shift_option,)),
+        *CHOICE[2:],
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
         click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, for all rows."),
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),

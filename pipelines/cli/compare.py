@@ -1,12 +1,22 @@
 """The command `featcache compare`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from featcache.errors import ConfigError
 from featcache.wording import first, nearest
-from pipelines.cli._shared import PATH, Words, _job, _swept, grid_option
+from pipelines.cli._shared import (
+    PATH,
+    Words,
+    _choice,
+    _job,
+    _shifts_and_columns,
+    _swept,
+    choice_options,
+    grid_option,
+)
 
 
 @click.command()
@@ -15,15 +25,17 @@ from pipelines.cli._shared import PATH, Words, _job, _swept, grid_option
     "--stores", type=PATH, help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]"
 )
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
+@choice_options
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of both rows.")
 @click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, instead of the experiment's.")
 @grid_option
 @click.option(
     "--shift",
-    "shifts",
+    "columns",
     multiple=True,
     metavar="SHIFT",
-    help="Compare rows on this column of the table only, such as 'D1→D2' or 'D1->D2'; may be repeated.",
+    help="Compare rows on this column of the table only, such as 'D1→D2' or 'D1->D2', or D1:D2 in a folder of stores; "
+    "may be repeated.",
 )
 @click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side has right to a CSV file.")
 def compare(
@@ -33,8 +45,9 @@ def compare(
     settings: Words,
     seeds: str | None,
     grid: Words,
-    shifts: Words,
+    columns: Words,
     clips: Path | None,
+    **chosen: Any,
 ) -> None:
     """Compare two rows A and B of EXPERIMENT, or two runs A and B: ids of runs in --runs, or their folders.
 
@@ -53,15 +66,16 @@ def compare(
     from pipelines.tables import comparing, sides
 
     if len(names) == 3:
-        of = _job(names[0], stores, runs, settings, seeds, ())
+        chosen["shifts"], columns = _shifts_and_columns(names[0], columns)
+        of = _job(names[0], stores, runs, settings, seeds, (), _choice(chosen))
         of = _swept(of, grid) if grid else of
         stores = of.stores
-        two = sides.of_rows(of.experiment, *names[1:], results.read(of.results), runs, shifts)
+        two = sides.of_rows(of.experiment, *names[1:], results.read(of.results), runs, columns)
     else:
         if len(names) != 2 or not all(names):
             raise click.UsageError("name two runs, or EXPERIMENT and two of its rows; quote names that have blanks")
-        if settings or seeds or grid or shifts:
-            options = "--set, --seeds, --grid and --shift"
+        if settings or seeds or grid or columns or any(chosen.values()):
+            options = "--method, --feeds, --net, --task, --set, --seeds, --grid and --shift"
             raise click.UsageError(f"{options} belong to rows: featcache compare EXPERIMENT A B")
         two = sides.of_runs(*(_folder(name, runs) for name in names))
     compared = comparing.compare(two, stores or Path("stores"))

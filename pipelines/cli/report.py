@@ -5,21 +5,13 @@ from pathlib import Path
 import click
 
 from featcache.errors import FeatcacheError
-from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, note
+from pipelines.cli._shared import PATH, Job, columns_option, experiment_options, grid_option, note
 
 
 @click.command()
 @experiment_options
 @grid_option
-@click.option(
-    "--shift",
-    "shifts",
-    multiple=True,
-    metavar="SHIFT",
-    help="Draw the figures of single clips (features, queries and embeddings, or clusters) on this column of the "
-    "table, such as 'D1→D2' or 'D1->D2'; may be repeated.  [default: for classification the first one that the drawn "
-    "rows share, else all]",
-)
+@columns_option
 @click.option(
     "--compare",
     "compared",
@@ -28,7 +20,7 @@ from pipelines.cli._shared import PATH, Job, experiment_options, grid_option, no
     help="Compare these rows, as `featcache compare` does.  [default: the first and the best row]",
 )
 @click.option("--out", type=PATH, help="File to write.  [default: RUNS/EXPERIMENT.html]")
-def report(job: Job, shifts: tuple[str, ...], compared: tuple[str, str] | None, out: Path | None) -> None:
+def report(job: Job, columns: tuple[str, ...], compared: tuple[str, str] | None, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
     The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. It draws
@@ -51,5 +43,5 @@ def report(job: Job, shifts: tuple[str, ...], compared: tuple[str, str] | None, 
     except FeatcacheError as error:
         note(f"Warning: the page will lack what is read from stores: {error}")
     out = out or job.runs / f"{job.experiment.name}.html"
-    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out, shifts=shifts, compared=compared)
+    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out, shifts=columns, compared=compared)
     click.echo(out)

@@ -106,9 +106,9 @@ class Opened:
         `may`.
         """
         method = method_class(self.config)
-        given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
-        source = self.sides.get("source")
-        captions = {"captions": len(source.captions.table)} if source and source.captions else {}
+        rows = {s: len(of) for s, of in self.side_rows.items() if s != "source_val" or s in method.needs + method.may}
+        if self.captions and "source" in rows:
+            rows["captions"] = len(self.captions.of_clips(self.side_rows["source"]))
         return Spec(
             shapes={m: tuple(self.stores[m].row_shape) for m in self.config.feeds},
             windows={
@@ -116,7 +116,7 @@ class Opened:
                 for m, feed in self.config.feeds.items()
             },
             classes={label: len(names) for label, names in self.classes.items()},
-            rows={side: len(self.sides[side]) for side in given} | captions,
+            rows=rows,
             domains=self.domains,
             captions=self.config.captions,
             clusters=self.clusters,
