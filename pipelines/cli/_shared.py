@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from shlex import quote
@@ -314,7 +314,7 @@ def _choice(own: dict[str, Any]) -> "Choice":
     """Take the options of `CHOICE` out of the options of a command."""
     from pipelines.experiments import Choice
 
-    return Choice(*(own.pop(name) for name in ("methods", "feeds", "shifts")), own.pop("net"), own.pop("task"))
+    return Choice(**{each.name: own.pop(each.name) for each in fields(Choice)})
 
 
 def _shifts_and_columns(experiment: str, texts: Words) -> tuple[Words, Words]:

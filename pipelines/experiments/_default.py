@@ -84,12 +84,8 @@ def default(folder: Path, choice: Choice | None = None) -> Experiment:
     choice, stores = choice or Choice(), _stores(folder)
     words = split(choice.methods, row_names())
     task = chosen_task(words, choice.net, choice.task, bool(stores.manifest.classes), bool(stores.captions))
-    sets, made, left_out, tried = (
-        _feed_sets(stores, choice, task),
-        list[tuple[str, RunConfig]](),
-        list[str](),
-        list[Tried](),
-    )
+    sets, made, left_out = _feed_sets(stores, choice, task), list[tuple[str, RunConfig]](), list[str]()
+    tried: list[Tried] = []
     for name, feeds in sets.items():
         its_runs, its_notes, its_tries = _of_feeds(stores, feeds, task, choice, words)
         made += [(run.row, replace(run, row=f"{run.row}, {name}") if run.row and name else run) for run in its_runs]
@@ -131,7 +127,8 @@ def _of_feeds(
         rows.pop(SUPERVISED, None)
         rows[SUPERVISED] = reference
     notes = [f"LEFT OUT: {sides.out}."] * bool(sides.out)
-    if sides.test_split == "train" and rows.pop(SUPERVISED, None):
+    if sides.test_split == "train" and SUPERVISED in rows:
+        del rows[SUPERVISED]
         notes.append(NO_SUPERVISED)
     made = runs(rows, shifts, SEEDS, **common)
     labelled_ones = {*sides.of("source")}  # supervised-target learns from the labels of its target
@@ -307,7 +304,9 @@ def _shifts(manifest: Manifest, sides: Sides, choice: Choice) -> list[Shift]:
             if (domain, side) in sides.unfit:
                 reason = sides.unfit[domain, side] or "none of its clips has a label"
                 raise ConfigError(f"shift {'+'.join(sources)}:{target}: {domain} is no {side}, because {reason}")
-    pairs = [((source,), target) for source in sides.of("source") for target in sides.of("target") if source != target]
+    pairs: list[Shift] = [
+        ((source,), target) for source in sides.of("source") for target in sides.of("target") if source != target
+    ]
     if not pairs:
         raise ConfigError(
             f"manifest {manifest.name!r} has no shift to train on: label the train clips of one domain, and give "

@@ -251,7 +251,7 @@ def choices(candidates: list[Candidate]) -> Iterator[Choice]:
 
 
 def spearman(a: list[float], b: list[float]) -> float:
-    """Return Spearman's rank correlation, with ties at their mean rank; NaN if all values of `a` or `b` are equal or NaN.
+    """Return Spearman's rank correlation, with ties at their mean rank; NaN if all of `a` or of `b` are equal, or NaN.
 
     >>> round(spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0]), 6)
     0.5
