@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from featcache.errors import ConfigError
 from featcache.schema import Named, check_key, earlier, from_json, hints_of, join, registry_of, spelled, verify
 
-__all__ = ["Named", "assign", "flattened", "from_json", "name_of", "to_json", "verify"]
+__all__ = ["Named", "as_text", "assign", "flattened", "from_json", "name_of", "to_json", "verify"]
 
 
 def to_json(value: Any, kind: Any, *, whole: bool = False) -> Any:
@@ -92,6 +92,17 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         by_path |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return by_path
+
+
+def as_text(value: Any) -> str:
+    """Return the value of a setting as `--set` takes it.
+
+    >>> [as_text(value) for value in (None, True, 0.5, [0.3, 0.6], "D1")]
+    ['none', 'true', '0.5', '0.3,0.6', 'D1']
+    """
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "()"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value) or '""'
 
 
 def name_of(params: Any) -> str:

@@ -1,7 +1,6 @@
 """The command `featcache compare`."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -47,7 +46,10 @@ def compare(
     grid: Words,
     columns: Words,
     clips: Path | None,
-    **chosen: Any,
+    methods: Words,
+    feeds: Words,
+    net: str,
+    task: str,
 ) -> None:
     """Compare two rows A and B of EXPERIMENT, or two runs A and B: ids of runs in --runs, or their folders.
 
@@ -66,7 +68,8 @@ def compare(
     from pipelines.tables import comparing, sides
 
     if len(names) == 3:
-        chosen["shifts"], columns = _shifts_and_columns(names[0], columns)
+        pairs, columns = _shifts_and_columns(names[0], columns)
+        chosen = {"methods": methods, "feeds": feeds, "shifts": pairs, "net": net, "task": task}
         of = _job(names[0], stores, runs, settings, seeds, (), _choice(chosen))
         of = _swept(of, grid) if grid else of
         stores = of.stores
@@ -74,7 +77,7 @@ def compare(
     else:
         if len(names) != 2 or not all(names):
             raise click.UsageError("name two runs, or EXPERIMENT and two of its rows; quote names that have blanks")
-        if settings or seeds or grid or columns or any(chosen.values()):
+        if settings or seeds or grid or columns or methods or feeds or net or task:
             options = "--method, --feeds, --net, --task, --set, --seeds, --grid and --shift"
             raise click.UsageError(f"{options} belong to rows: featcache compare EXPERIMENT A B")
         two = sides.of_runs(*(_folder(name, runs) for name in names))

@@ -1,11 +1,15 @@
 """The commands `featcache manifest scan`, `build` and `join`, which make manifests."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featcache.wording import first
 from pipelines.cli._shared import PATH, Commands, note, progress_bar
+
+if TYPE_CHECKING:
+    from featcache.scan import Scan
 
 
 @click.group(cls=Commands)
@@ -61,8 +65,7 @@ def manifest_scan(
       featcache manifest scan source --domain A        # source/CLASS/CLIP.mp4
       featcache manifest scan target --domain B --unlabelled
     """
-    from featcache.check import spellings
-    from featcache.scan import counted, scan
+    from featcache.scan import scan
 
     if not layouts and domain is None:
         raise click.UsageError("name the parts of the paths with --layout, or the domain of all clips with --domain")
@@ -82,6 +85,15 @@ def manifest_scan(
             f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
         )
     scanned.manifest.write(out)
+    _print(scanned)
+    click.echo(out)
+
+
+def _print(scanned: "Scan") -> None:
+    """Print the files that are not in the manifest, its domains and classes, and the clips without labels."""
+    from featcache.check import spellings
+    from featcache.scan import counted
+
     if scanned.unmatched:
         paths = first(map(str, scanned.unmatched), between="\n  ")
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
@@ -99,7 +111,6 @@ def manifest_scan(
         if lacking := sum(not scanned.manifest.clips[row].labels for row in rows):
             only = "; it can be a target only" if lacking == len(rows) else ""
             note(f"{domain}: {lacking} of {len(rows)} clips have no label{only}")
-    click.echo(out)
 
 
 @manifest.command("build")

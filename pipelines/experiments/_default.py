@@ -22,7 +22,7 @@ from pipelines.experiments._fitting import faults, with_starts
 from pipelines.experiments._recipes import Recipe, chosen_task, recipe, row_names, wanted
 from pipelines.experiments._rows import SEEDS, runs
 from pipelines.experiments._suite import SUPERVISED
-from pipelines.tasks import classes_of, labelled
+from pipelines.tasks import Task, load
 
 NO_SUPERVISED = (
     "NO SUPERVISED ROW: no clip has the split 'test', so the train clips of each target are its test clips, and a head "
@@ -110,9 +110,9 @@ def _of_feeds(
     stores: Stores, feeds: Feeds, task: str, choice: Choice, words: list[str]
 ) -> tuple[tuple[RunConfig, ...], list[str], list[Tried]]:
     """Return the runs on one set of feeds, notes on what they leave out, and the rows that were tried."""
-    own, sides = recipe(task, choice.net, len(feeds) > 1), _sides(stores, feeds, task)
+    own, sides = recipe(task, choice.net, len(feeds) > 1), _sides(stores, feeds, load(task))
     shifts = _shifts(stores.manifest, sides, choice)
-    common = {**own.common, **_settings(stores, feeds, sides, own, task)}
+    common = {**own.common, **_settings(stores, feeds, sides, own)}
     of_words = wanted(own, words, task, choice.net)
     every, unfit = {row: of for rows in of_words.values() for row, of in rows.items()}, dict[str, str]()
     if choice != Choice():
@@ -228,10 +228,10 @@ def _left_out(stores: Stores, choice: Choice) -> list[str]:
 
 def _feed_sets(stores: Stores, choice: Choice, task: str) -> dict[str, Feeds]:
     """Return the feeds of each row that is compared, by the names of their stores; "" if there is one set only."""
-    captions = stores.captions if task == "retrieval" else {}
-    if task == "retrieval" and not captions:
+    captions = stores.captions if load(task).reads_captions else {}
+    if load(task).reads_captions and not captions:
         raise ConfigError(
-            f"{stores.folder} has no store of captions, which retrieval needs: extract `sentence-bert` from a manifest "
+            f"{stores.folder} has no store of captions, which {task} needs: extract `sentence-bert` from a manifest "
             f"with a column `caption`, or from {stores.manifest.name}_captions.csv"
         )
     known = {**stores.usable, **{name: store for name, (store, _) in captions.items()}}
@@ -265,35 +265,37 @@ def _feeds(stores: dict[str, FeatureStore], draw: str) -> Feeds:
     return feeds
 
 
-def _settings(stores: Stores, feeds: Feeds, sides: Sides, own: Recipe, task: str) -> dict[str, Any]:
+def _settings(stores: Stores, feeds: Feeds, sides: Sides, own: Recipe) -> dict[str, Any]:
     """Return the fields of the runs that depend on the stores."""
     read = [stores.usable[name] for feed in feeds.values() if not feed.captions for name in (feed.store, *feed.views)]
-    whole = task != "retrieval" and all((store.state == DONE).all() for store in read)
-    absent = "refuse" if whole else own.common.get("absent", "mask")
+    whole = all((store.state == DONE).all() for store in read)
+    captioned = any(feed.captions for feed in feeds.values())  # a clip may lack a caption
+    absent = "refuse" if whole and not captioned else own.common.get("absent", "mask")
     return {"manifest": stores.manifest.name, "feeds": feeds, "absent": absent, "test_split": sides.test_split}
 
 
 # ------------------------------------------------------------------------------------------------------------- domains
 
 
-def _sides(stores: Stores, feeds: Feeds, task: str) -> Sides:
+def _sides(stores: Stores, feeds: Feeds, task: Task) -> Sides:
     """Find the domains that can be the source or the target of runs on these feeds."""
     manifest, every = stores.manifest, np.arange(len(stores.manifest))
     of_clips = [stores.usable[feed.store] for feed in feeds.values() if not feed.captions]
     without = set(np.flatnonzero(featureless(of_clips, every)).tolist())
-    captioned = _captioned(stores, feeds) if task == "retrieval" else set()
+    captioned = _captioned(stores, feeds)
     test_split = "test" if manifest.rows(split="test") else "train"
     unfit: dict[tuple[str, str], str] = {}
     for domain in manifest.domains:
         untrained = _empty(manifest, domain, "train", without)
-        unfit[domain, "source"] = untrained or _teaches_nothing(manifest, domain, task, captioned)
-        unfit[domain, "target"] = (
-            untrained or _empty(manifest, domain, test_split, without) or _no_test(manifest, domain, task, captioned)
-        )
-    meant = {domain for domain in manifest.domains if task == "classification" and not _has_labels(manifest, domain)}
-    found = {key: reason for key, reason in unfit.items() if reason}
-    quiet = {(d, side): "" if side == "source" and d in meant else reason for (d, side), reason in found.items()}
-    return Sides(quiet, manifest.domains, test_split)
+        rows = manifest.rows(domain=domain, split="train")
+        if reason := untrained or task.untaught(manifest, rows, captioned):
+            unfit[domain, "source"] = reason
+        untested = _empty(manifest, domain, test_split, without)
+        if reason := untrained or untested or task.untested(manifest, domain, captioned):
+            unfit[domain, "target"] = reason
+        elif (domain, "source") in unfit and not _has_labels(manifest, domain):
+            unfit[domain, "source"] = ""  # a domain without labels is meant to be a target only
+    return Sides(unfit, manifest.domains, test_split)
 
 
 def _shifts(manifest: Manifest, sides: Sides, choice: Choice) -> list[Shift]:
@@ -344,29 +346,6 @@ def _captioned(stores: Stores, feeds: Feeds) -> set[int]:
                 of = clip_rows(open_manifest(stores.folder.parent, name), stores.manifest)
             rows |= set(of[store.state[:] == DONE].tolist())
     return rows
-
-
-def _teaches_nothing(manifest: Manifest, domain: str, task: str, captioned: set[int]) -> str:
-    """Return the reason why heads can learn nothing from the train clips of a domain; "" if they can from some."""
-    rows, kinds = manifest.rows(domain=domain, split="train"), manifest.classes.keys()
-    if task == "retrieval":
-        return "" if captioned & set(rows) else f"none of its {len(rows)} train clips has a caption"
-    if not kinds:
-        return "the manifest has no labels"
-    if labelled(manifest, rows, kinds):
-        return ""
-    clip = manifest.clips[rows[0]].clip_id
-    return f"{len(rows)} of its {len(rows)} train clips have no {' or '.join(kinds)} (clip {clip!r})"
-
-
-def _no_test(manifest: Manifest, domain: str, task: str, captioned: set[int]) -> str:
-    """Return the reason why runs of a task cannot have a domain as target; "" if they can."""
-    if task == "clustering":
-        count = max([len(classes_of(manifest, label, (domain,))) for label in manifest.classes], default=0)
-        return "" if count > 1 else f"it has {count} classes, and their number is the number of clusters"
-    if task == "retrieval" and not captioned & set(manifest.rows(domain=domain)):
-        return "none of its clips has a caption to test"
-    return ""
 
 
 def _has_labels(manifest: Manifest, domain: str) -> bool:

@@ -34,7 +34,7 @@ NETS = {  #: nets that are narrower here than by default
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the runs of a task have in common, and the rows that its table may have."""
+    """The settings that all runs of a task share, and the rows that its table may have."""
 
     common: Mapping[str, Any]  #: fields of every RunConfig, `net` among them
     rows: Mapping[str, Row]  #: rows of all methods, the first and the reference row among them
@@ -145,7 +145,7 @@ def chosen_task(words: Sequence[str], net: str, task: str, labelled: bool, capti
     names = registry.names("pipelines.tasks")
     if task and task not in names:
         raise unknown("task", task, names, error=WordError)
-    if task and of_net and task != of_net:
+    if len({task, of_net} - {""}) > 1:
         raise WordError(f"net {net!r} does {of_net}, not {task}; choose another net, or --task {of_net}")
     natural = "retrieval" if captioned and not labelled else "classification"
     done = {word: registry.load(methods, word, "method").METHOD.tasks for word in words if word in _methods()}

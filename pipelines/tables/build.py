@@ -34,6 +34,7 @@ from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
 from pipelines.tables.notes import (
     SEEN,
     RunIds,
+    changed_settings,
     collapses,
     damaged,
     distinct,
@@ -319,7 +320,8 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
     featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
     trained_on = of_training_data(experiment, [row for row in rows if row.run in runs and row.metric in metrics])
     of_norms = [row for row in all_rows if row.metric.partition("/")[0] in OF_FEATURES]
-    loud = [*damaged(all_rows), *outdated(of_norms, experiment, all_rows), *lost, *dict.fromkeys(featureless)]
+    changed = [Note(text, loud=True) for text in changed_settings(experiment)]
+    loud = [*damaged(all_rows), *changed, *outdated(of_norms, experiment, all_rows), *lost, *dict.fromkeys(featureless)]
     reasons = [*_one_kind(rows, experiment, planned), *_without_source(rows, experiment)]
     below = [*loud, *[explained] * bool(tables), *reasons, *trained_on]
     return grid, sorted(below, key=lambda note: not note.loud)

@@ -12,13 +12,12 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.evaluation.results import Result
 from pipelines.measures.intervals import Interval, over_clips, over_seeds
-from pipelines.settings import flattened
+from pipelines.settings import as_text, flattened
 from pipelines.tables import differs
 from pipelines.tables.build import build, printed
 from pipelines.tables.cells import ALIKE, INTERVAL, Cell, Note, ends
@@ -114,24 +113,13 @@ def _settings(sides: Sides) -> Part:
 def _described(run: Run) -> dict[str, str]:
     """Return the settings of a run and the facts about its features as text. The tier of features changes nothing."""
     facts = run.facts
-    described = {path: _as_text(value) for path, value in flattened(run.config.all_settings).items() if path != "row"}
+    described = {path: as_text(value) for path, value in flattened(run.config.all_settings).items() if path != "row"}
     for feed, recipe in facts.recipes.items():
         described[f"recipe of {feed}"] = recipe[:SHA]
         if content := facts.read.get(f"store {feed}"):
             described[f"content of {feed}"] = content[:SHA]
     described["untrained weights"] = ", ".join(facts.untrained) or "none"
     return described
-
-
-def _as_text(value: Any) -> str:
-    """Return a setting as `--set` takes it.
-
-    >>> [_as_text(value) for value in (None, True, 0.5, [0.3, 0.6], "D1")]
-    ['none', 'true', '0.5', '0.3,0.6', 'D1']
-    """
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "()"
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value) or '""'
 
 
 # ------------------------------------------------------------------------------------------------------------- results
