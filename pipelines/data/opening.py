@@ -306,7 +306,8 @@ class Opened:
             if not usable:
                 reason = f", because all {len(domain_rows)} {self._lack}" if domain_rows else ""
                 if complete:
-                    reason = f", because none of its {len(complete)} clips has a {' and a '.join(self.classes)}"
+                    self.labels(complete)  # raises for a label that all or some lack
+                    reason = f", because none of its {len(complete)} clips has all of {', '.join(self.classes)}"
                 raise ConfigError(
                     f"domain {domain!r} of the {role} has no {config.train_split} rows to train on{reason}"
                 )
