@@ -408,9 +408,9 @@ def test_settings_that_were_changed_are_named(toy):
     assert "method.lambda_g: 1.0 -> 0.5; method.lambda_c: 0.1 (--set)" in one_line(rows(of_rna), of_rna)
     assert "method.lambda_g: 1.0 -> 0.5" in norms_table(norm_rows(of_rna), of_rna)
     both = toy.changed(("method=rna",), only=("source-only", "RNA (UDA)"))
-    assert "method: source_only -> rna (source-only, method=rna), rna (RNA (UDA)) (--set)" in one_line(rows(both), both)
+    assert "method: source_only -> rna (source-only, method=rna), rna (RNA (UDA)) (--set)" in one_line([], both)
     swept = experiments.swept(toy.changed(("steps=3",)), {"method.lambda_g": ("0.1", "1")})
-    assert "CHANGED SETTINGS: steps: 2 -> 3 (--set)" in one_line(rows(swept), swept)
+    assert "CHANGED SETTINGS: steps: 2 -> 3 (--set)" in one_line([], swept)
     assert "CHANGED" not in one_line(rows(toy), toy)
 
 
