@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo picture test test-all bench lint format clean
+.PHONY: demo picture test test-all bench docs lint format clean
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,11 @@ test-all: test
 
 bench: $(STAMP)
 	$(BIN)/python -m pipelines.bench
+
+# The documentation site, in build/docs. A warning is an error. The build needs no network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/docs/index.html
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -29,8 +29,16 @@ class ConfigError(FeatcacheError):
     """A run, experiment, name or parameter that does not exist or does not fit the others."""
 
 
-class WordError(ConfigError):
-    """A word of a command that names nothing, such as an unknown method: the command line exits with code 2."""
+class ArgumentsError(ConfigError):
+    """Arguments that exclude each other, or lack another one."""
+
+
+class WordError(ArgumentsError):
+    """A word of a choice that names nothing, such as an unknown method or domain."""
+
+
+class NoEntryError(ConfigError):
+    """A name that a registry does not have: it is mistyped, or that of a plug-in that was not named."""
 
 
 class BusyError(FeatcacheError):

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import bridges
+from featcache.arguments import Pairs, PathLike, pairs, paths
 from featcache.bridges import External, Times
 from featcache.errors import ConfigError, FormatError, StoreError
 from featcache.files import claimed
-from featcache.progress import Progress, silent
+from featcache.progress import Progress, reported
 from featcache.store import FeatureStore
 
 AT_ONCE = 64  #: rows of a store that are read together; bridges request them in order
@@ -41,21 +42,22 @@ class Exported:
 
 
 def export_features(
-    stores: Sequence[Path],
+    stores: PathLike | Sequence[PathLike],
     format: str,
-    out: Path,
+    out: PathLike,
     *,
+    key: Pairs = (),
     overwrite: bool = False,
-    names: Mapping[str, str] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = False,
 ) -> Exported:
     """Write the clips with state done, from stores of one manifest, into one file.
 
-    names: store's name -> its key in the file. Without it, the key is the one that the store was imported from, else
-    the store's modality; stores that share it have their own names as keys. Raises FormatError when the format cannot
+    key: {"STORE": "KEY IN THE FILE"} or "STORE=KEY". Without it, the key is the one that the store was imported from,
+    else the store's modality; stores that share it have their own names as keys. overwrite: replace a file at `out`.
+    progress: True for a bar, or a callback (rows written, all). Raises FormatError when the format cannot
     hold these stores, or `out` exists or is in a store, and StoreError when the stores have different clips.
     """
-    bridge = bridges.load(format)
+    bridge, stores, out, names = bridges.load(format), paths(stores), Path(out), pairs("--key", key, "STORE=NAME")
     if not stores:
         raise ConfigError("no store to export; name one or more .zarr folders")
     _check_out(out, stores, bridge, overwrite)
@@ -70,7 +72,7 @@ def export_features(
             raise StoreError(f"{store.path} and {opened[0].path} have different clips; export them one by one")
     if len(opened) > 1 and "several" not in bridge.KEEPS:
         raise FormatError(f"a {format} file holds only one store; export these {len(opened)} stores one by one")
-    keys = _keys(opened, names or {})
+    keys = _keys(opened, names)
     report = Exported(out)
     tables = {}
     for key, store in zip(keys, opened, strict=True):
@@ -78,17 +80,16 @@ def export_features(
         report.clips[key] = len(tables[key].ids)
         if not tables[key].ids:
             raise StoreError(f"{store.path} has no clip with state done, so there is nothing to export")
-        frame = store.frame()
-        for _, line in frame[frame["state"] != "done"].iterrows():
-            reason = f"{line['state']}: {line['reason']}" if line["reason"] else str(line["state"])
-            report.left_out.append((key, str(line["clip_id"]), reason))
+        for clip_id, state, reason in store.outcomes():
+            if state != "done":
+                report.left_out.append((key, clip_id, f"{state}: {reason}" if reason else state))
     for store in opened:
         store.verify()  # before the file is begun
     needed = set().union(*(_needed(store) for store in opened))
     report.lost = [loss for word, loss in LOSSES.items() if word in needed - bridge.KEEPS]
     with claimed(Path(os.path.abspath(out))):  # "." has no name
         _check_out(out, stores, bridge, overwrite)  # another process may have just written it
-        bridge.write(out, _counted(tables, progress))
+        bridge.write(out, _counted(tables, reported(progress, f"export {out.name}", "clip")))
     return report
 
 

@@ -5,6 +5,7 @@ import_features([Path("S04.npz")], "npz", manifest, Path("stores"))    -> one st
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import __version__, bridges
+from featcache import __version__, bridges, plugins
+from featcache.arguments import Pairs, PathLike, manifest_of, pairs, paths
 from featcache.bridges import ID_NAMES, External, Times
 from featcache.columns import features_of
 from featcache.errors import ConfigError, FeatcacheError, FormatError, StoreError
@@ -26,7 +28,7 @@ from featcache.files import file_sha256, folder_sha256
 from featcache.leaks import WARNING, Search
 from featcache.manifest import Manifest
 from featcache.naming import renamed
-from featcache.progress import Progress, silent
+from featcache.progress import Progress, reported
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.reader import is_extending
 from featcache.store.writer import check_folder
@@ -76,58 +78,71 @@ class Source:
 
 
 def import_features(
-    files: Sequence[Path],
+    files: PathLike | Sequence[PathLike],
     format: str,
-    manifest: Manifest,
-    stores: Path,
+    manifest: Manifest | PathLike,
+    stores: PathLike = "stores",
     *,
-    ids: Sequence[str] | Sequence[Sequence[str]] | None = None,
-    names: Mapping[str, str] | None = None,
-    modalities: Mapping[str, str] | None = None,
+    ids: os.PathLike[str] | Sequence[str | Sequence[str] | os.PathLike[str]] | None = None,
+    key: Pairs = (),
+    modality: Pairs = (),
     dtype: str | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = False,
 ) -> list[Imported]:
     """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and copy the manifest into the same folder.
 
     files: files of one format, in any order; each clip of a key is in one of them.
+    manifest: a manifest, or the path of its file.
     format: a name of `bridges.names()`, or "store" for one of our own stores; only rows of clips that have not been
     edited since are taken from a store. ids: clip ids in the order of a file: one list per file, or one list for each
     of the files (default: FILE.ids.txt next to FILE, or else the ids in FILE).
-    names: key -> name of its store; only these keys are imported (default: all, each into a store of that name).
-    modalities: key -> modality (default: the modality that the file names, or the key). dtype: float16 or float32
-    (default: the file's).
+    key: only these keys, {"KEY": "NAME OF ITS STORE"}, "KEY=NAME" or "KEY" (default: all, each into a store of its
+    name). modality: {"KEY": "MODALITY"} (default: the modality that the file names, or the key). dtype: float16 or
+    float32 (default: the file's). progress: True for a bar, or a callback (rows read and written, all).
     A clip that the files lack becomes absent. In a copy of an extractor's store it becomes failed instead, so that
     `featcache extract --retry-failed` computes it. Repeating an import tries failed clips again.
     Raises FormatError, ConfigError or StoreError before anything is written when no id matches, rows differ in shape,
     or a store in that folder was made from other clips or another file.
     """
-    folder = stores / manifest.name
+    manifest, lists = manifest_of(manifest), _lists(ids)
+    names = {name: store or store_name(name) for name, store in pairs("--key", key, named=False).items()}
+    modalities, given, folder = pairs("--modality", modality), paths(files), Path(stores) / manifest.name
     try:
         check_folder(folder, manifest)
     except StoreError as error:
         raise StoreError(f"{error}, or remove that store") from None
     if format == STORE:
-        if len(files) != 1:
-            raise ConfigError(f"{len(files)} stores are named; import one store at a time")
-        sources = [_from_store(files[0], manifest, folder, names, modalities, dtype, ids)]
+        if len(given) != 1:
+            raise ConfigError(f"{len(given)} stores are named; import one store at a time")
+        sources = [_from_store(given[0], manifest, folder, names, modalities, dtype, lists)]
     else:
-        sources = _from_files(files, format, manifest, folder, ids, names, modalities)
+        sources = _from_files(given, format, manifest, folder, lists, names, modalities)
     done, total = 0, sum(len(source.report.matched) + len(manifest) for source in sources)
+    report = reported(progress, f"import {' and '.join(path.name for path in given)}", "clip")
 
     def step() -> None:
         nonlocal done
         done += 1
-        progress(done, total)
+        report(done, total)
 
-    progress(done, total)
+    report(done, total)
     surveys = [_survey(source, dtype, manifest, step) for source in sources]
     for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
         _check_target(source.report.path, manifest, recipe, row_shape, windows)
     _write(sources, surveys, manifest, step)
     for source in sources:
         _add_failures(source)
-    progress(total, total)
+    report(total, total)
     return [source.report for source in sources]
+
+
+def _lists(ids: Any) -> list[list[str]] | None:
+    """Return lists of clip ids: one for each file, or one for all; text files with ids are read."""
+    if ids is None:
+        return None
+    if isinstance(ids, os.PathLike) or all(isinstance(clip_id, str) for clip_id in ids):
+        ids = [ids]
+    return [bridges.read_ids(Path(each)) if isinstance(each, os.PathLike) else list(each) for each in ids] or None
 
 
 def _survey(source: Source, dtype: str | None, manifest: Manifest, step: Callable[[], None]) -> Survey:
@@ -233,9 +248,10 @@ def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: M
 
 def _add_failures(source: Source) -> None:
     """Add the matched clips that failed to the report, including those that failed in earlier calls."""
-    frame = FeatureStore.open(source.report.path).frame()
-    frame = frame[(frame["state"] == "failed") & frame["clip_id"].isin(source.report.matched)]
-    source.report.failed = list(zip(frame["clip_id"], frame["reason"], strict=True))
+    matched, outcomes = set(source.report.matched), FeatureStore.open(source.report.path).outcomes()
+    source.report.failed = [
+        (clip_id, reason) for clip_id, state, reason in outcomes if state == "failed" and clip_id in matched
+    ]
 
 
 def _from_files(
@@ -243,9 +259,9 @@ def _from_files(
     format: str,
     manifest: Manifest,
     folder: Path,
-    ids: Sequence[str] | Sequence[Sequence[str]] | None,
-    names: Mapping[str, str] | None,
-    modalities: Mapping[str, str] | None,
+    ids: list[list[str]] | None,
+    names: Mapping[str, str],
+    modalities: Mapping[str, str],
 ) -> list[Source]:
     """The sources for the keys of foreign files; FormatError when a key has no clip of the manifest."""
     parts = _read_files(files, format, ids, manifest)
@@ -255,11 +271,12 @@ def _from_files(
         raise FormatError(
             f"{named} has only keys that describe clips by their names: {quoted(parts)}; import one with --key KEY"
         )
-    for key in (*wanted, *(modalities or {})):
+    for key in (*wanted, *modalities):
         if key not in parts:
             raise ConfigError(f"{named} has no key {key!r}; it has: {', '.join(parts)}")
     _check_names(wanted)
     digests = {path: _digest(path) for path in files}
+    code = plugins.digests(bridges.load(format).__name__)
     sources = []
     for key, name in wanted.items():
         tables = parts[key]
@@ -271,10 +288,11 @@ def _from_files(
             "recipe": "external",
             "extractor": name,
             "version": 1,
-            "modality": (modalities or {}).get(key) or _modality(key, tables),
+            "modality": modalities.get(key) or _modality(key, tables),
             "weights_sha256": "external",
             "external": {"format": format, "key": key, "files": entries},
             "plan": "external",
+            **({"plugin": code} if code else {}),
         }
         lacking = _lacking(report.missing, " or ".join(entry["file"] for entry in entries))
         sources.append(Source(key, table, recipe, 1, report, lacking, files))
@@ -300,15 +318,13 @@ def _note_choice(sources: list[Source], parts: Mapping[str, Mapping[Path, Extern
 
 
 def _read_files(
-    files: Sequence[Path], format: str, ids: Sequence[str] | Sequence[Sequence[str]] | None, manifest: Manifest
+    files: Sequence[Path], format: str, ids: list[list[str]] | None, manifest: Manifest
 ) -> dict[str, dict[Path, External]]:
     """Read the files: key -> file -> the file's features of that key."""
     bridge = bridges.load(format)
     if not files:
         raise ConfigError("no file to import; name one or more")
-    lists: list[Any] = [None] if ids is None else list(ids)
-    if ids is not None and all(isinstance(clip_id, str) for clip_id in ids):
-        lists = [ids]
+    lists: list[Any] = [None] if ids is None else ids
     if len(lists) not in (1, len(files)):
         raise ConfigError(
             f"--ids is given {len(lists)} times for {len(files)} files; give it once per file, in the order of the"
@@ -428,8 +444,8 @@ def _from_store(
     path: Path,
     manifest: Manifest,
     folder: Path,
-    names: Mapping[str, str] | None,
-    modalities: Mapping[str, str] | None,
+    names: Mapping[str, str],
+    modalities: Mapping[str, str],
     dtype: str | None,
     ids: object,
 ) -> Source:
@@ -446,7 +462,7 @@ def _from_store(
         raise ConfigError(f"{path} would be imported into itself; choose another --stores folder")
     report = Imported(store.modality, target)
     row_of = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
-    taken, without, states = [], {}, store.frame()["state"].tolist()
+    taken, without, states = [], {}, [state for _, state, _ in store.outcomes()]
     for clip in manifest:
         row = row_of.get(clip.clip_id)
         changes = "" if row is None else _changes(store.rows[row], clip.identity())

@@ -5,7 +5,8 @@ Columns (an unknown column is an error, a missing optional one is empty):
     clip_id                          unique, any text that is not empty
     domain                           e.g. P08, kitchen_a, ucf
     split                            train, val or test
-    source                           a video, sound or image file, or a folder of frames, relative to the manifest
+    source                           a video, sound or image file, or a folder of frames, relative to the manifest;
+                                     empty for clips that have features only, which another tool extracted
     start_frame, stop_frame          half-open, frames from 0 }  one pair or the other, or neither for whole files;
     start_seconds, stop_seconds      half-open, seconds from 0 }  an empty cell means the file's own start or end
     fps                              frame rate of a folder of frames, of joints or of numbers (videos have their own)
@@ -23,19 +24,31 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featcache.errors import ManifestError
 from featcache.files import near, regular, write_file
 from featcache.naming import folder_name, renamed
 from featcache.spreadsheets import UTF8, advice, fault
+from featcache.wording import first, quoted, shortened
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
 
 SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")
+FILLED = REQUIRED[:3]  #: columns whose cells may not be empty
 BOUNDS = {"frames": ("start_frame", "stop_frame"), "seconds": ("start_seconds", "stop_seconds")}
+NONE = "no labels"
+SHOWN = 6  #: names that `repr` lists
 OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption", "of")
 
 
@@ -67,7 +80,7 @@ class Clip:
         """
         return {
             "clip_id": self.clip_id,
-            "source": os.path.basename(os.path.normpath(self.source)),
+            "source": os.path.basename(os.path.normpath(self.source)) if self.source else "",
             "start": number(self.start),
             "stop": number(self.stop),
             "unit": "seconds" if self.start is None and self.stop is None else self.unit,  # one value without bounds
@@ -76,9 +89,14 @@ class Clip:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Manifest:
-    """An ordered set of clips. `root` is the folder that relative sources start from."""
+    """An ordered set of clips. `root` is the folder that relative sources start from.
+
+    >>> Manifest("two", (Clip("a", "day", "train", "a.mp4"), Clip("b", "night", "test", "b.mp4")))
+    Manifest 'two': 2 clips (1 train, 1 test), domains day, night
+    no labels
+    """
 
     name: str
     clips: tuple[Clip, ...]
@@ -141,7 +159,7 @@ class Manifest:
             return self
         old_root, new_root = self.root.resolve(), root.resolve()
         moved = {  # many clips, few sources
-            source: source if os.path.isabs(source) else os.path.relpath(old_root / source, new_root)
+            source: os.path.relpath(old_root / source, new_root) if source and not os.path.isabs(source) else source
             for source in {clip.source for clip in self.clips}
         }
         clips = [replace(clip, source=moved[clip.source]) for clip in self.clips]
@@ -213,8 +231,56 @@ class Manifest:
         """A manifest of only those clips. A store's rows follow the whole manifest, so runs use `rows` instead."""
         return Manifest(self.name, tuple(self.clips[row] for row in self.rows(domain=domain, split=split)), self.root)
 
+    def labels(self, rows: "ArrayLike | None" = None, kind: str | None = None) -> "NDArray[np.int64]":
+        """The class numbers (n,) of these rows: indices into `classes[kind]`, -1 for clips without a label.
+
+        rows: row numbers, or a mask (N,); default: all. kind: a label kind; default: the only one. ManifestError for a
+        kind that no clip has, and for several kinds of which none is named; IndexError for rows outside.
+        """
+        import numpy as np
+
+        kinds = list(self.classes)
+        if kind is None and len(kinds) != 1:
+            raise ManifestError(
+                f"manifest {self.name!r} has {f'several label kinds: {quoted(kinds, 10)}; name one' if kinds else NONE}"
+            )
+        kind = kinds[0] if kind is None else kind
+        if kind not in self.classes:
+            raise ManifestError(f"no label kind {kind!r} in manifest {self.name!r}; it has: {', '.join(kinds) or NONE}")
+        numbers = {name: number for number, name in enumerate(self.classes[kind])}
+        labels = np.array([numbers.get(clip.labels.get(kind, ""), -1) for clip in self.clips], np.int64)
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
+        return labels[chosen if chosen.size else chosen.astype(np.int64)]
+
+    def frame(self) -> "pd.DataFrame":
+        """A table with one line per clip, in manifest order, and the columns of the CSV file.
+
+        Only the columns that some clip uses; bounds and fps are numbers, NaN where a cell is empty.
+        """
+        import pandas as pd
+
+        columns, *lines = csv.reader(io.StringIO(self.text, newline=""), strict=True)
+        table = pd.DataFrame(lines, columns=columns, dtype=str)
+        for column in {*BOUNDS["frames"], *BOUNDS["seconds"], "fps"} & set(table.columns):
+            table[column] = pd.to_numeric(table[column])
+        return table
+
+    def __repr__(self) -> str:
+        splits = Counter(clip.split for clip in self.clips)
+        counts = ", ".join(f"{splits[split]} {split}" for split in SPLITS if split in splits)
+        kinds = [
+            f"{len(names)} classes{'' if kind == 'label' else f' of {kind}'} ({first(names, SHOWN)})"
+            for kind, names in self.classes.items()
+        ]
+        head = f"Manifest {self.name!r}: {len(self)} clips ({counts}), domains {first(self.domains, SHOWN)}"
+        return f"{shortened(head)}\n{shortened('; '.join(kinds) or NONE)}"
+
+    def _repr_html_(self) -> str:
+        head, labels = map(escape, repr(self).split("\n"))
+        return f"<p>{head}<br>{labels}</p>\n{self.frame().to_html(max_rows=10)}"
+
     def path(self, clip: Clip) -> Path:
-        """The path of the clip's source."""
+        """The path of the clip's source; that of the manifest's folder if the clip has none."""
         return self.root / clip.source
 
     def portable(self, reason: str, clip: Clip) -> str:
@@ -250,7 +316,7 @@ def _parse(text: str, path: Path) -> Iterator[Clip]:
             line = reader.line_num
             if len(cells) != len(header):
                 raise ManifestError(f"{path} line {line}: {len(cells)} cells for {len(header)} columns{advice(cells)}")
-            clip = _clip(dict(zip(header, cells, strict=True)), unit, kinds, f"{path} line {line}")
+            clip = clip_of(dict(zip(header, cells, strict=True)), unit, kinds, f"{path} line {line}")
             if clip.clip_id in line_of:
                 raise ManifestError(
                     f"{path} line {line}: clip_id {clip.clip_id!r} is already on line {line_of[clip.clip_id]}; "
@@ -288,10 +354,13 @@ def _check_header(header: list[str], path: Path) -> str:
     return units[0] if units else "seconds"
 
 
-def _clip(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> Clip:
-    """The clip of a line. Manifests may have 10^5 lines, so the caller prepares all that lines have in common."""
-    if not all(map(str.strip, map(row.__getitem__, REQUIRED))):
-        empty = next(column for column in REQUIRED if not row[column].strip())
+def clip_of(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> Clip:
+    """The clip of a line, column -> cell. Manifests may have 10^5 lines, so what lines have in common is prepared.
+
+    unit: that of the bounds. kinds: column of labels -> label kind. place: the line, for messages.
+    """
+    if not all(map(str.strip, map(row.__getitem__, FILLED))):
+        empty = next(column for column in FILLED if not row[column].strip())
         raise ManifestError(f"{place}: {empty} is empty")
     if row["split"] not in SPLITS:
         raise ManifestError(f"{place}: split {row['split']!r} is not one of {', '.join(SPLITS)}")
@@ -315,7 +384,7 @@ def _clip(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> 
         clip_id=row["clip_id"],
         domain=row["domain"],
         split=row["split"],
-        source=row["source"],
+        source=row["source"] if row["source"].strip() else "",
         start=start,
         stop=stop,
         unit=unit,

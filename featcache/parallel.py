@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -17,9 +18,17 @@ from multiprocessing.reduction import ForkingPickler
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any, TypeVar
 
+from featcache import plugins
+from featcache.errors import FeatcacheError
+
 J = TypeVar("J")
 R = TypeVar("R")
-
+REACH = (
+    "a worker finds installed packages, the folders of --plugins, and what the calling script defines outside of "
+    "functions; with one worker no job is sent"
+)
+LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
+SERVER_GONE = 255  #: exit code of a process whose server ended before it could tell the code
 
 _imports: list[str] = []
 
@@ -35,7 +44,7 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
     jobs: a queue, to which the caller may append more jobs meanwhile. workers: number of processes; with one, the jobs
     are done in this process. The processes import the calling script, which therefore needs the guard
     `if __name__ == "__main__":`. Closing the generator kills them, with the jobs that they are doing.
-    Raises BrokenProcessPool when one of the processes dies.
+    Raises BrokenProcessPool, with the cause, when a process dies or cannot load its job.
     """
     if workers <= 1:
         while jobs:
@@ -43,7 +52,8 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
             yield job, function(job)
         return
     context = _context(function)
-    processes: list[BaseProcess] = []
+    processes: dict[Connection[Any, Any], BaseProcess] = {}
+    answered: set[Connection[Any, Any]] = set()
     idle: list[Connection[Any, Any]] = []
     busy: dict[Connection[Any, Any], J] = {}
     try:
@@ -53,8 +63,9 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
                 while jobs and (idle or len(processes) < workers):
                     if not idle:
                         ours, theirs = context.Pipe()
-                        processes.append(context.Process(target=_work, args=(theirs,), daemon=True))
-                        starter.submit(_start, processes[-1]).result()
+                        args = theirs, plugins.described()
+                        processes[ours] = context.Process(target=_work, args=args, daemon=True)
+                        starter.submit(_start, processes[ours]).result()
                         theirs.close()
                         idle.append(ours)
                     connection = idle.pop()
@@ -62,17 +73,37 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
                     _send(connection, (function, busy[connection]))
                 ready = wait(list(busy))
                 for connection in [connection for connection in busy if connection in ready]:
-                    result, error = _received(connection)
+                    result, error = _received(connection, processes[connection], connection in answered)
                     job = busy.pop(connection)
                     idle.append(connection)
+                    answered.add(connection)
                     if error:
                         raise error
                     yield job, result
     finally:
-        for process in processes:
-            if process.pid:
-                process.kill()
-                process.join()
+        started = [process for process in processes.values() if process.pid]
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
+            _wait_for_end(process)
+
+
+def _wait_for_end(process: BaseProcess) -> None:
+    """Wait until a killed process holds nothing any more, such as the locks of files.
+
+    The process is a child of the server on Linux. If a signal to all has killed the server too, `join` does not wait.
+    """
+    if sys.platform != "linux" or process.pid is None:
+        return
+    try:
+        end = os.pidfd_open(process.pid)
+    except OSError:  # it is gone, or the kernel is older than 5.3
+        return
+    try:
+        wait([end], timeout=LAST_SECONDS)
+    finally:
+        os.close(end)
 
 
 def _context(function: Callable[..., Any]) -> ForkServerContext | SpawnContext:
@@ -100,22 +131,43 @@ def _start(process: BaseProcess) -> None:
 
 def _send(connection: "Connection[Any, Any]", message: object) -> None:
     try:
-        connection.send(message)
-    except OSError:
-        raise BrokenProcessPool("a process ended before it got a job") from None
+        content = ForkingPickler.dumps(message)
+    except Exception as error:  # of many types
+        raise BrokenProcessPool(f"a job cannot be sent to a worker process ({_named(error)}); {REACH}") from error
+    with suppress(OSError):  # the process has ended; `_received` gives the reason
+        connection.send_bytes(content)
 
 
-def _received(connection: "Connection[Any, Any]") -> tuple[Any, Exception | None]:
-    """Return the result of a job, or its error."""
+def _received(connection: "Connection[Any, Any]", process: BaseProcess, began: bool) -> tuple[Any, Exception | None]:
+    """Return the result of a job, or its error. began: the process has done a job before."""
     try:
         result, error = connection.recv()
     except (EOFError, OSError):
-        raise BrokenProcessPool("a process ended in the middle of a job") from None
+        raise BrokenProcessPool(_end(process, began)) from None
     return result, error
 
 
-def _work(connection: "Connection[Any, Any]") -> None:
+def _end(process: BaseProcess, began: bool) -> str:
+    """Return the way in which a process has ended."""
+    process.join(5)
+    code = process.exitcode or 0
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"a worker process was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+    if code == SERVER_GONE and sys.platform == "linux":
+        return "the server that starts worker processes was killed (out of memory?)"
+    if code and not began:
+        script = getattr(sys.modules["__main__"], "__file__", None) or "the calling script"
+        return (
+            f"a worker process ended with exit code {code}; its message is above. A worker imports {script}, whose "
+            'actions therefore need the guard `if __name__ == "__main__":`'
+        )
+    return f"a worker process ended in the middle of a job, with exit code {code}"
+
+
+def _work(connection: "Connection[Any, Any]", plugged: str | None) -> None:
     """Do the jobs of the parent process one by one; it kills this process when there are none left."""
+    plugins.take(plugged)  # the server that this process is a copy of may be older than they are
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # if other code has started the server, without `_start`
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     while True:
@@ -132,7 +184,13 @@ def _answer(message: bytes) -> memoryview:
     """
     try:
         function, job = ForkingPickler.loads(message)
+    except (Exception, SystemExit) as error:  # of the modules that are imported for it
+        reason = BrokenProcessPool(f"a worker process cannot load its job ({_named(error)}); {REACH}")
+        return ForkingPickler.dumps((None, reason))
+    try:
         return ForkingPickler.dumps((function(job), None))
+    except SystemExit as error:  # it would end this process, and then the parent
+        return ForkingPickler.dumps((None, RuntimeError(repr(error))))
     except Exception as error:
         try:
             answer = ForkingPickler.dumps((None, error))
@@ -140,6 +198,11 @@ def _answer(message: bytes) -> memoryview:
             return answer
         except Exception:  # classes of errors may have any constructor and any attributes
             return ForkingPickler.dumps((None, RuntimeError(repr(error))))
+
+
+def _named(error: BaseException) -> str:
+    """Return the message of an error; with its class, unless it is our own."""
+    return str(error) if isinstance(error, FeatcacheError) else f"{type(error).__name__}: {error}"
 
 
 def _end_with_parent() -> None:

@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from featcache.errors import ConfigError, FeatcacheError
+from featcache.errors import ConfigError, FeatcacheError, NoEntryError
 from featcache.files import regular
 from featcache.wording import unknown
 
@@ -97,7 +97,8 @@ def parse(
     try:
         value: T = from_json(content, kind, newer=newer)
     except ConfigError as problem:
-        raise error(_sentence(place, str(problem), fix)) from None
+        kind_of_error = NoEntryError if isinstance(problem, NoEntryError) and issubclass(NoEntryError, error) else error
+        raise kind_of_error(_sentence(place, str(problem), fix)) from None
     return value
 
 

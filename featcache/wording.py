@@ -87,6 +87,16 @@ def quoted(words: Iterable[str], most: int = 3) -> str:
     return first(map(repr, words), most)
 
 
+def shortened(text: str, most: int = 160) -> str:
+    """Return a text in one line of at most so many characters.
+
+    >>> shortened("a  list of names", 12)
+    'a list of …'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 2].rstrip()} …"
+
+
 def size(count: int) -> str:
     """Format a number of bytes in powers of 1000, as disks and downloads are measured.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-from featcache import registry
+from featcache import plugins, registry
 from featcache.errors import ConfigError
 from featcache.manifest import SPLITS
 from heads import methods, nets
@@ -49,12 +49,12 @@ class Optim:
     """An optimiser for a group of parameters."""
 
     name: str = "sgd"  #: sgd | adam
-    lr: float = 0.01
-    momentum: float = 0.9  #: sgd only
-    weight_decay: float = 1e-4
-    nesterov: bool = False  #: sgd only
+    lr: float = 0.01  #: learning rate at the start
+    momentum: float = 0.9  #: of sgd; adam has its own
+    weight_decay: float = 1e-4  #: L2 penalty, added to the gradient
+    nesterov: bool = False  #: Nesterov's momentum, of sgd
     milestones: tuple[float, ...] = ()  #: fractions of the run at which lr is multiplied by gamma
-    gamma: float = 0.1
+    gamma: float = 0.1  #: factor of lr at each milestone
     inverse: float = 0.0  #: of the schedule lr (1 + inverse p)^-0.75; SHOT and SFDA use 10
     clip_norm: float = 0.0  #: largest gradient norm over the parameters of this Optim; 0: no clipping
 
@@ -102,22 +102,22 @@ class RunConfig:
     source: tuple[str, ...] = ()  #: labelled domains. Supervised-target: source=("D2",), target=None, test="D2"
     target: str | None = None  #: unlabelled domain
     test: str = ""  #: evaluated domain; default: target
-    train_split: str = "train"
-    test_split: str = "test"
+    train_split: str = "train"  #: split of the rows that are trained on: train | val | test
+    test_split: str = "test"  #: split of the rows that are tested: test | val | train (transductive)
     holdout: float = 0.0  #: seeded, class-stratified share of source rows kept as "source_val"
     preparation: Preparation = added(Preparation(), before=Preparation())  #: of all features
     absent: str = "refuse"  #: for rows that lack a modality: refuse | drop | mask (only nets that read `present`)
-    steps: int = 6000
+    steps: int = 6000  #: updates of the weights
     epoch: int | str = "target"  #: steps between two calls of begin_epoch, or one pass over "source" or "target"
     batch: tuple[int, int] = (64, 64)  #: rows of source and of target in a batch; of a side that the run lacks: unused
-    optim: Optim = Optim()
+    optim: Optim = Optim()  #: the optimiser of all parameters that optim_for does not name
     optim_for: dict[str, Optim] = field(default_factory=dict)  #: prefix of parameter names -> optim; the longest wins
     eval_every: int = 0  #: steps between evaluation points; 0: only the end
     keep: int = 1  #: number of kept points: the last ones, with the end (EPIC: eval_every=50, keep=9)
     select: str = "last"  #: rule that gives the result: last | mean (of kept points) | a validator | oracle
     init_from: str | None = None  #: id of a run; weights equal in name and shape are copied, and all of net.* must be
     fidelity: str = "adapter"  #: exact | adapter (trainable layers replace the backbone that the paper trains)
-    seed: int = 0
+    seed: int = 0  #: of initial weights, batches and dropout
 
     def __post_init__(self) -> None:
         if not self.test and self.target is not None:
@@ -239,10 +239,7 @@ def parse_draw(draw: str) -> tuple[str, int]:
 
 def check(config: RunConfig) -> None:
     """Raise ConfigError for settings that cannot be meant, before a store is opened."""
-    for part, params, folder in (("method", config.method, "heads.methods"), ("net", config.net, "heads.nets")):
-        module = type(params).__module__
-        if not is_dataclass(params) or isinstance(params, type) or module.rpartition(".")[0] != folder:
-            raise ConfigError(f"{part} must be the Params(...) of a file in {folder.replace('.', '/')}, not {params!r}")
+    _check_files(config)
     if isinstance(config.source, str):
         raise ConfigError(f'source={config.source!r} must be a tuple of domains: source=("{config.source}",)')
     if isinstance(config.init_from, RunConfig):
@@ -296,6 +293,17 @@ def check(config: RunConfig) -> None:
         _at_least("epoch", config.epoch, 1)
     for where, optim in {"optim": config.optim, **{f"optim_for.{k}": v for k, v in config.optim_for.items()}}.items():
         _check_optim(where, optim)
+
+
+def _check_files(config: RunConfig) -> None:
+    """Check that method and net are parameters from a file of their registry."""
+    for part, params, folder in (("method", config.method, "heads.methods"), ("net", config.net, "heads.nets")):
+        module = plugins.canonical(type(params).__module__)
+        if not is_dataclass(params) or isinstance(params, type) or module.rpartition(".")[0] != folder:
+            raise ConfigError(
+                f"{part} must be the Params(...) of a file in {folder.replace('.', '/')}, or in FOLDER/{part}s of "
+                f"--plugins FOLDER, not {params!r}"
+            )
 
 
 def _lacking(config: RunConfig, validator: str) -> list[str]:

@@ -4,13 +4,19 @@
 """
 
 import types
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any, Union, get_args, get_origin
 
+from featcache import plugins
+from featcache.arguments import several
 from featcache.errors import ConfigError
 from featcache.schema import Named, check_key, earlier, from_json, hints_of, join, registry_of, spelled, verify
 
-__all__ = ["Named", "as_text", "assign", "flattened", "from_json", "name_of", "to_json", "verify"]
+__all__ = ["Named", "Words", "as_text", "as_words", "assign", "flattened", "from_json", "name_of", "to_json", "verify"]
+
+#: settings: "a.b=value", several of these, or {"a.b": value}
+Words = str | Iterable[str] | Mapping[str, Any]
 
 
 def to_json(value: Any, kind: Any, *, whole: bool = False) -> Any:
@@ -82,6 +88,29 @@ def _parse(text: str, kind: Any, where: str) -> Any:
     raise ConfigError(f"{where}={text}: {text!r} is not {spelled(kind)}")
 
 
+def as_text(value: Any) -> str:
+    """Return a setting as `--set` takes it; the values of a grid in a list, those with several parts in brackets.
+
+    >>> [as_text(value) for value in (None, True, 0.5, [0.3, 0.6], "D1", [(32, 32), (64, 64)])]
+    ['none', 'true', '0.5', '0.3,0.6', 'D1', '(32,32),(64,64)']
+    """
+    if isinstance(value, list | tuple):
+        parts = ((part, as_text(part)) for part in value)
+        return ",".join(f"({text})" if isinstance(part, list | tuple) else text for part, text in parts) or "()"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value) or '""'
+
+
+def as_words(settings: Words) -> tuple[str, ...]:
+    """Return settings as `--set` takes them.
+
+    >>> as_words({"method.lambda_g": 0.5, "steps": 100}), as_words("steps=100")
+    (('method.lambda_g=0.5', 'steps=100'), ('steps=100',))
+    """
+    if isinstance(settings, Mapping):
+        return tuple(f"{name}={as_text(value)}" for name, value in settings.items())
+    return several(settings)
+
+
 def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by their dotted paths.
 
@@ -94,20 +123,9 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return by_path
 
 
-def as_text(value: Any) -> str:
-    """Return the value of a setting as `--set` takes it.
-
-    >>> [as_text(value) for value in (None, True, 0.5, [0.3, 0.6], "D1")]
-    ['none', 'true', '0.5', '0.3,0.6', 'D1']
-    """
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "()"
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value) or '""'
-
-
 def name_of(params: Any) -> str:
     """Return the name of the file that a Params comes from: heads.methods.rna.Params(...) -> "rna"."""
-    return type(params).__module__.rpartition(".")[2]
+    return plugins.canonical(type(params).__module__).rpartition(".")[2]
 
 
 def _attempt_text(text: str, kind: Any) -> Any:

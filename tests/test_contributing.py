@@ -13,7 +13,7 @@ from heads.testing.methods import build, train
 from heads.testing.problems import SPEC
 from tests.conftest import ROOT
 
-EXTRACTOR, METHOD, PROOF = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+EXTRACTOR, METHOD, _, PROOF = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 FILES = {
     "featcache/extractors/mean_colour.py": EXTRACTOR,
     "heads/methods/entropy.py": METHOD,
@@ -109,6 +109,7 @@ def outcomes_by_class(outcome, output):
     return tests
 
 
+@pytest.mark.slow
 def test_files_outside_the_repository_prove_themselves(outside):
     passed, failed = outcomes_by_class("PASSED", outside), outcomes_by_class("FAILED", outside)
     assert failed.keys() == {"test_broken.py"}, outside

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from tests.conftest import ROOT
 from tests.test_layers import FILES, tree_of
@@ -63,6 +64,7 @@ for words in (
 """
 
 
+@pytest.mark.slow
 def test_commands_under_the_locale_c(tmp_path):
     """Labels and ids in any script come back from every file; the table has its arrows and signs."""
     rng = np.random.default_rng(0)

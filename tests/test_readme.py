@@ -33,7 +33,7 @@ def blocks(language, text=README):
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 150
+    assert len(README.splitlines()) <= 200
 
 
 def test_the_picture_is_small():
@@ -53,8 +53,11 @@ def test_the_extractor_table_has_every_extractor():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_parses(page):
+def test_every_command_parses(page, tmp_path, monkeypatch):
     """Names and options only; nothing is run."""
+    (tmp_path / "mine" / "methods").mkdir(parents=True)
+    (tmp_path / "mine" / "methods" / "any.py").touch()
+    monkeypatch.chdir(tmp_path)  # with the folder that pages name in --plugins
     text = PAGES[page].read_text()
     shell = "\n".join([*blocks("sh", text), *re.findall(r"^\$ (.*)", text, re.MULTILINE)]).replace("\\\n", " ")
     for command in re.split(r"\n|&&", shell):

@@ -7,9 +7,7 @@
 clip without this key.
 """
 
-import importlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -35,11 +33,11 @@ from featcache.budget import Allowance
 from featcache.errors import FormatError
 from featcache.files import replacing
 from featcache.untrusted import reading
+from featcache.untrusted.arrow import pyarrow, values
 from featcache.untrusted.parquet import check_pages
 
 KEEPS = frozenset({"windows", "ragged", "shape", "dtype", "ids", "times", "recipe"})
 GROUP_BYTES = 32 << 20  #: approximate size of the rows that are held in memory
-OLDEST = (14, 0, 1)  #: oldest version of pyarrow that is safe
 MARK = b"featcache"  #: key of the recipe in the schema's metadata
 
 
@@ -95,20 +93,6 @@ def write(path: Path, tables: dict[str, External]) -> None:
             file.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def pyarrow() -> Any:
-    """Return the modules pyarrow and pyarrow.parquet; FormatError if they are missing or not safe."""
-    try:
-        pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise FormatError("parquet needs pyarrow; install it with `pip install pyarrow`") from None
-    if tuple(int(part) for part in re.findall(r"\d+", pa.__version__)[:3]) < OLDEST:
-        raise FormatError(
-            f"parquet needs pyarrow 14.0.1 or later, not {pa.__version__}, which runs code from files"
-            " (CVE-2023-47248); update it with `pip install -U pyarrow`"
-        )
-    return pa, pq
-
-
 def _cell_bytes(pa: Any, kind: Any) -> int:
     """The bytes that a cell of fixed-size lists takes even if it is empty; 0 for other types."""
     size = 1
@@ -118,13 +102,7 @@ def _cell_bytes(pa: Any, kind: Any) -> int:
 
 
 def _ids(pq: Any, path: Path, name: str, allowance: Allowance) -> list[Any]:
-    """The column of ids. Equal texts are stored once, so their lengths are added up before they are made."""
-    column = pq.ParquetFile(path, read_dictionary=[name]).read([name])[name]
-    for part in column.chunks if hasattr(column.type, "value_type") else []:
-        lengths = np.array([len(text) for text in part.dictionary.to_pylist()], np.int64)
-        places = part.indices.drop_null().to_numpy(zero_copy_only=False)
-        allowance.take(int(lengths[places].sum()) if len(places) else 0)
-    return list(column.to_pylist())
+    return values(pq.ParquetFile(path, read_dictionary=[name]).read([name])[name], allowance)
 
 
 def _is_list(pa: Any, kind: Any) -> bool:

@@ -12,6 +12,11 @@ from types import ModuleType
 from featcache import registry
 
 
+def card(name: str) -> str:
+    """Return the words for a benchmark's dataset card, which is in the package, too."""
+    return f"data_manifests/{name}.md (printed by `featcache show benchmark {name}`)"
+
+
 def names() -> list[str]:
     """The names of all benchmarks."""
     return registry.names(__name__)

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.builders import _frames
 from featcache.errors import ManifestError
 from featcache.files import regular
 from featcache.manifest import Clip, Manifest, number
 from featcache.progress import Progress
+from featcache.untrusted import frames
 from featcache.untrusted.npy import check_npz
 
 Counts = Mapping[tuple[str, str], int]  #: (domain, split) -> clips
@@ -38,7 +38,7 @@ def find(folder: Path, names: Sequence[str], origin: str) -> Path:
 
 def table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV file or pickled pandas table as text; ManifestError if a column or a cell is missing."""
-    rows = _frames.rows(path) if path.suffix == ".pkl" else _csv(path)
+    rows = frames.rows(path) if path.suffix == ".pkl" else _csv(path)
     header = list(rows[0]) if rows else []
     if missing := [column for column in columns if column not in header]:
         raise ManifestError(f"{path} has no column {', '.join(missing)}; it has: {', '.join(header) or 'no rows'}")

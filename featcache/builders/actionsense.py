@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featcache.builders import card
 from featcache.builders._annotations import finish, npz_arrays
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
@@ -47,7 +48,7 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise ManifestError(f"no {path.name} in {path.parent}; data_manifests/actionsense.md describes the file")
+        raise ManifestError(f"no {path.name} in {path.parent}; {card('actionsense')} describes the file")
     content = npz_arrays(path, ARRAYS)
     clips, ends = len(content["subject"]), content["offset"]
     if {len(content["label"]), len(content["action_id"]), len(ends) - 1} != {clips}:

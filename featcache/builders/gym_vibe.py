@@ -6,12 +6,12 @@
 import os
 from pathlib import Path
 
-from featcache.builders import _poses
+from featcache.builders import _poses, card
 from featcache.builders._annotations import choose, find, finish, numbered
 from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 
-ORIGIN = "the authors of PoseConv3D, github.com/kennymckormick/pyskl (data_manifests/gym_vibe.md describes the file)"
+ORIGIN = f"the authors of PoseConv3D, github.com/kennymckormick/pyskl; {card('gym_vibe')} describes the file"
 CLASSES = numbered([f"gym:{k:02}" for k in range(99)])
 SIZE = {("gym", "train"): 20_484, ("gym", "test"): 8521}  #: published numbers of clips
 

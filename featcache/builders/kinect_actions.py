@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featcache.builders import card
 from featcache.builders._annotations import finish, npz_arrays
 from featcache.errors import ManifestError
 from featcache.manifest import Clip, Manifest
@@ -29,7 +30,7 @@ def build(folder: str | os.PathLike[str], *, progress: Progress = silent) -> Man
     paths = {domain: folder / name for domain, name in FILES.items() if (folder / name).is_file()}
     if not paths:
         raise ManifestError(
-            f"none of {', '.join(FILES.values())} is in {folder}; data_manifests/kinect_actions.md describes the files"
+            f"none of {', '.join(FILES.values())} is in {folder}; {card('kinect_actions')} describes them"
         )
     clips = [clip for domain, path in paths.items() for clip in _clips(domain, path)]
     published = {

@@ -93,11 +93,8 @@ def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:
         with closing(in_parallel(partial(_render, folder=folder), deque(todo), min(workers, len(todo)))) as rendered:
             for _ in rendered:
                 yield 1
-    except BrokenProcessPool:
-        raise FeatcacheError(
-            "a process that renders kitchens was killed; build it again to resume. "
-            'A script that calls build needs the guard `if __name__ == "__main__":`, or workers=1'
-        ) from None
+    except BrokenProcessPool as error:
+        raise FeatcacheError(f"{error}; build kitchens again to resume, in a script perhaps with workers=1") from None
     finally:
         cv2.setNumThreads(threads)
 

@@ -18,11 +18,10 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import registry
+from featcache import plugins, registry
 from featcache.errors import ConfigError
 from featcache.naming import folder_name
 from featcache.windows import VIEWS, Caption, Flow, Joints, Numbers, Pictures, Sound, Tokens, Window, described
-from featcache.wording import unknown
 
 # with the kinds of windows, because the file of an extractor names one
 __all__ = [
@@ -158,6 +157,7 @@ class Extractor:
     @property
     def recipe(self) -> dict[str, Any]:
         """Everything that determines a row, as JSON values. A different recipe is a different feature."""
+        files = plugins.digests(type(self.params).__module__)
         return {
             "extractor": self.name,
             "version": self.version,
@@ -165,6 +165,7 @@ class Extractor:
             "weights_sha256": self.weights_sha256,
             "params": asdict(self.params),
             "window": described(self.window),
+            **({"plugin": files} if files else {}),
         }
 
     @property
@@ -219,5 +220,5 @@ def load(name: str, params: Any = None) -> Extractor:
 def _module(name: str) -> Any:
     kind = name.partition(":")[0]
     if kind not in names():
-        raise unknown("extractor", name, names())
+        raise registry.no_entry("extractor", name, names())
     return registry.load(__name__, kind.replace("-", "_"), "extractor")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import FeatcacheError, MediaAbsentError
+from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
 from featcache.manifest import Clip
 from featcache.media import audio, numbers, skeleton
 from featcache.media.pictures import fill, planned
@@ -92,6 +92,12 @@ def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Preparer
         [extractor for extractor in extractors if isinstance(extractor.window, kind)]
         for kind in (WHOLE, Sound, Pictures)
     )
+    if not clip.source:
+        reason = MediaError("the clip has no source; name its file in the manifest's column `source`")
+        lacking = [extractor for extractor in extractors if not isinstance(extractor.window, Caption)]
+        yield from (Nothing(extractor.name, reason) for extractor in lacking)
+        of_whole_clips = [extractor for extractor in of_whole_clips if extractor not in lacking]
+        of_sound, of_pictures = [], []
     yield from _each(path, partial(_whole, path, clip), of_whole_clips)
     if not of_sound and not of_pictures:
         return

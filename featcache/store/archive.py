@@ -23,27 +23,28 @@ from typing import BinaryIO
 from featcache import sums
 from featcache.errors import StoreError
 from featcache.files import make_folder, making_folder, remove_abandoned
-from featcache.progress import Progress, silent
+from featcache.progress import Progress, reported, silent
 from featcache.store import _compressed, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
 from featcache.store.reader import FeatureStore
 
 
-def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -> None:
-    """Write a store as an archive to `out`, whole or not at all. progress: blocks (done, total).
+def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) -> None:
+    """Write a store as an archive to `out`, whole or not at all.
 
+    progress: True for a bar, or a callback (blocks done, all).
     The store may be incomplete; its journals are packed, too. StoreError when the store is damaged or being written,
     or `out` exists.
     """
-    path, out = Path(store_path), Path(out)
+    path, out = Path(store), Path(out)
     with _undisturbed(path), _made(out) as scratch:
-        store = FeatureStore.open(path)
-        if store.archived:
+        opened = FeatureStore.open(path)
+        if opened.archived:
             raise StoreError(f"{path} is already an archive; copy it as it is")
         if digests.fixed_sums(path) != fmt.read_bytes(path / fmt.SUMS):
             raise StoreError(f"the metadata of {path} is damaged; `featcache check {path}` shows the details")
-        layout, blocks = store.layout, _committed(store)
+        layout, blocks = opened.layout, _committed(opened)
         names = [str(name) for block in blocks for name in layout.files(block).values()] + _journals(layout)
         packed = {name for name in names if (path / name).exists()}
         texts = {name: fmt.read_bytes(path / name).decode() for name in METADATA}
@@ -68,14 +69,15 @@ def pack(store_path: str | Path, out: str | Path, progress: Progress = silent) -
         add(CONTENTS, json.dumps(contents, indent=1, ensure_ascii=False).encode())
         for name in ("rows.csv", *packed.intersection(_journals(layout))):
             add(name, fmt.read_bytes(path / name))
-        each(add_block, blocks, progress)
+        each(add_block, blocks, reported(progress, f"pack {path.name}", "block"))
         _put(scratch / fmt.SUMS, sums.text(dict(sorted(listed.items()))))
 
 
-def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> None:
+def unpack(source: str | Path, out: str | Path, progress: Progress | bool = False) -> None:
     """Restore the store that an archive was made of, byte for byte, at `out`, whole or not at all.
 
-    source: a folder, or a URL that fsspec supports, such as s3://bucket/hog.zarr. progress: blocks (done, total).
+    source: a folder, or a URL that fsspec supports, such as s3://bucket/hog.zarr. progress: True for a bar, or a
+    callback (blocks done, all).
     Each file is checked against its digests before it is written. StoreError when a file of the archive is missing or
     damaged, when the URL cannot be read, or when `out` exists.
     """
@@ -101,7 +103,7 @@ def unpack(source: str | Path, out: str | Path, progress: Progress = silent) -> 
 
         for journal in archive.packed.intersection(_journals(layout)):
             _put(scratch / journal, archive.read(journal))
-        each(write_block, archive.blocks(layout), progress)
+        each(write_block, archive.blocks(layout), reported(progress, f"unpack {source}", "block"))
 
 
 def is_archive(path: Path) -> bool:

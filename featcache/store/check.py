@@ -13,7 +13,7 @@ from featcache import sums
 from featcache.errors import ManifestError, StoreError
 from featcache.files import sync_folder, write_file
 from featcache.manifest import Manifest
-from featcache.progress import Progress, silent
+from featcache.progress import Progress, reported, silent
 from featcache.store import _format as fmt
 from featcache.store import _lease, archive, digests
 from featcache.store.reader import FeatureStore, committed, is_extending, open_unchecked, rows_csv
@@ -67,12 +67,14 @@ def _unfinished(store: FeatureStore) -> list[str]:
     )
 
 
-def repair(path: Path, progress: Progress = silent) -> list[str]:
+def repair(store: str | Path, progress: Progress | bool = False) -> list[str]:
     """Make damaged blocks pending again, restore files that can be recomputed, and remove files that do not belong.
 
-    Undamaged blocks are not touched. Returns the actions, one sentence each.
+    Undamaged blocks are not touched. progress: True for a bar, or a callback (blocks done, all).
+    Returns the actions, one sentence each.
     Raises StoreError when a writer is at work, or when a damaged file cannot be recomputed (the recipe).
     """
+    path = Path(store)
     if not any((path / name).is_file() for name in fmt.FIXED_FILES):
         raise StoreError(f"no feature store at {path}; `featcache extract` makes one")
     if archive.is_archive(path):
@@ -86,15 +88,16 @@ def repair(path: Path, progress: Progress = silent) -> list[str]:
             finish_extension(path)
             actions.append("finished appending clips, which had been interrupted")
         actions += _mend_metadata(path)
-        store = FeatureStore.open(path)
-        blocks = [b for b in range(store.layout.blocks) if _any_file(store, b)]
+        opened = FeatureStore.open(path)
+        blocks = [b for b in range(opened.layout.blocks) if _any_file(opened, b)]
+        report = reported(progress, f"repair {path.name}", "block")
         for number, block in enumerate(blocks):
-            progress(number, len(blocks))
-            if damage := digests.damaged(path, block, store.layout):
-                _uncommit(store, block)
+            report(number, len(blocks))
+            if damage := digests.damaged(path, block, opened.layout):
+                _uncommit(opened, block)
                 actions.append(f"{damage}: its clips are pending again")
-        progress(len(blocks), len(blocks))
-        for stray in _strays(store, committed(store.path, store.layout)):
+        report(len(blocks), len(blocks))
+        for stray in _strays(opened, committed(path, opened.layout)):
             _remove(stray)
             actions.append(f"removed {stray.relative_to(path)}")
         return actions

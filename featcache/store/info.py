@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache import training_data
+from featcache.arguments import PathLike
 from featcache.files import folder_size
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore, flat
@@ -13,13 +14,16 @@ NO_LICENCE = "not recorded"
 SHOWN_APART = ("licence", "trained_on")  #: facts with lines of their own
 
 
-def facts(path: Path) -> dict[str, Any]:
-    """Everything except the features, as JSON values: counts, windows, sizes, recipe, licence, failures."""
-    store = FeatureStore.open(path)
+def info(store: PathLike | FeatureStore) -> dict[str, Any]:
+    """Everything except the features, as JSON values: counts, windows, sizes, recipe, licence, failures.
+
+    store: a store, or its path. StoreError when there is no store, or its metadata is damaged.
+    """
+    store = store if isinstance(store, FeatureStore) else FeatureStore.open(Path(store))
     layout = store.layout
     lengths = store.length[store.length > 0]
     return {
-        "store": str(path),
+        "store": str(store.path),
         "manifest": store.manifest,
         "rows": len(store),
         "states": store.counts(),
@@ -31,7 +35,7 @@ def facts(path: Path) -> dict[str, Any]:
         "row_bytes": layout.row_bytes,
         "blocks": layout.blocks,
         "block_rows": layout.block_rows,
-        "bytes": folder_size(path),
+        "bytes": folder_size(store.path),
         "recipe_sha256": store.recipe_sha256,
         "recipe": store.recipe,
         "weights_sha256": store.weights_sha256,
@@ -55,29 +59,29 @@ def _notes(store: FeatureStore) -> dict[str, list[str]]:
     return clips
 
 
-def text(info: dict[str, Any], shown: int) -> str:
+def text(facts: dict[str, Any], shown: int) -> str:
     """The facts as text for people, with the first `shown` failures."""
-    states = ", ".join(f"{count} {state}" for state, count in info["states"].items() if count)
-    low, high = info["windows_of_a_row"]
-    windows = f"{info['windows']} per clip" if low == high == info["windows"] else f"{low} to {high} per clip"
-    blocks = f"{info['blocks']} block{'' if info['blocks'] == 1 else 's'}"
-    others = {key: value for key, value in flat(info["facts"]).items() if key not in SHOWN_APART}
+    states = ", ".join(f"{count} {state}" for state, count in facts["states"].items() if count)
+    low, high = facts["windows_of_a_row"]
+    windows = f"{facts['windows']} per clip" if low == high == facts["windows"] else f"{low} to {high} per clip"
+    blocks = f"{facts['blocks']} block{'' if facts['blocks'] == 1 else 's'}"
+    others = {key: value for key, value in flat(facts["facts"]).items() if key not in SHOWN_APART}
     lines = {
-        "clips": f"{info['rows']} of manifest {info['manifest']}: {states}",
-        "windows": f"{windows}, plan {info['plan']}",
-        "features": f"{tuple(info['row_shape'])} {info['dtype']} per window, {size(info['row_bytes'])} per clip",
-        "size": f"{size(info['bytes'])} in {blocks} of up to {info['block_rows']} clips",
-        "weights": f"{info['weights_sha256']}; licence: {info['licence']}",
-        "trained on": training_data.words(info["trained_on"]),
-        "recipe": info["recipe_sha256"],
-        **{f"  {key}": str(value) for key, value in flat(info["recipe"]).items()},
+        "clips": f"{facts['rows']} of manifest {facts['manifest']}: {states}",
+        "windows": f"{windows}, plan {facts['plan']}",
+        "features": f"{tuple(facts['row_shape'])} {facts['dtype']} per window, {size(facts['row_bytes'])} per clip",
+        "size": f"{size(facts['bytes'])} in {blocks} of up to {facts['block_rows']} clips",
+        "weights": f"{facts['weights_sha256']}; licence: {facts['licence']}",
+        "trained on": training_data.words(facts["trained_on"]),
+        "recipe": facts["recipe_sha256"],
+        **{f"  {key}": str(value) for key, value in flat(facts["recipe"]).items()},
         "made with": ", ".join(f"{key} {value}" for key, value in others.items()),
-        "fingerprint": info["fingerprint"],
+        "fingerprint": facts["fingerprint"],
     }
     width = max(map(len, lines))
-    out = [info["store"], *(f"  {key:{width}}  {value}" for key, value in lines.items())]
-    out += [f"  note: {note}: {quoted(clips)}" for note, clips in info.get("notes", {}).items()]
-    failures = info["failures"]
+    out = [facts["store"], *(f"  {key:{width}}  {value}" for key, value in lines.items())]
+    out += [f"  note: {note}: {quoted(clips)}" for note, clips in facts.get("notes", {}).items()]
+    failures = facts["failures"]
     out += [f"  {failure['state']}: {failure['clip_id']}: {failure['reason']}" for failure in failures[:shown]]
     if len(failures) > shown:
         out.append(f"  and {len(failures) - shown} more; --failures {len(failures)} shows all")

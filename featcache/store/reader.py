@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from featcache.manifest import Manifest
 from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
 from featcache.store import _metadata, _packed, digests
-from featcache.wording import first
+from featcache.wording import first, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -277,14 +278,44 @@ class FeatureStore:
 
         return torch.from_numpy(self.read(rows)).to(device, torch.float32)
 
-    def frame(self) -> "pd.DataFrame":
-        """A table with one line per row: the clip it was decoded from, its state, and a reason where it is not done."""
+    def outcomes(self) -> list[tuple[str, str, str]]:
+        """Clip id, state, and the reason where a clip failed or is absent (else "") of each row."""
+        states = [fmt.STATES[state] for state in self.state.tolist()]
+        return [(self.clip_ids[row], state, self.failures.get(row, "")) for row, state in enumerate(states)]
+
+    def frame(self, manifest: Manifest | None = None) -> "pd.DataFrame":
+        """A table with one line per row: its clip, its state, and a reason where it is not done.
+
+        Domain, split and labels of the clips are those of `manifest` (default: that of the manifest.csv next to the
+        store), empty for clips that it does not have. Without any manifest the table has no such columns.
+        """
         import pandas as pd
 
-        table = pd.DataFrame(self.rows)
-        table["state"] = [fmt.STATES[state] for state in self.state]
-        table["reason"] = [self.failures.get(row, "") for row in range(len(self))]
+        table = pd.DataFrame(self.rows, dtype=str)
+        place = self.path.parent / "manifest.csv"
+        if manifest or place.is_file():
+            clips = (manifest or Manifest.read(place)).frame().set_index("clip_id")
+            described = [name for name in map(str, clips) if name in ("domain", "split") or name.startswith("label")]
+            matched = clips[described].reindex(table["clip_id"]).fillna("").reset_index(drop=True)
+            table = pd.concat([table[["clip_id"]], matched, table.drop(columns="clip_id")], axis=1)
+        _, table["state"], table["reason"] = zip(*self.outcomes(), strict=True) if len(self) else ((), (), ())
         return table
+
+    def __repr__(self) -> str:
+        place = os.path.join(*self.path.parts[-2:]) if self.path.parts else "."
+        try:
+            states = ", ".join(f"{count} {state}" for state, count in self.counts().items() if count)
+        except (StoreError, OSError) as error:
+            states = f"damaged: {error}"
+        head = f"FeatureStore {place}: {len(self)} clips of manifest {self.manifest!r} ({states})"
+        rows = f"{self.windows} windows of {self.row_shape} {self.layout.dtype}"
+        plan = self.recipe.get("plan", "unknown")
+        tail = f"extractor {self.name}, modality {self.modality}, {rows} per clip, plan {plan}"
+        return f"{shortened(head)}\n{shortened(tail)}"
+
+    def _repr_html_(self) -> str:
+        head, tail = map(escape, repr(self).split("\n"))
+        return f"<p>{head}<br>{tail}</p>\n{self.frame().to_html(max_rows=10)}"
 
     def check_rows(self, manifest: Manifest, *, extensible: bool = False) -> None:
         """Raise StoreError, with the differences, unless the store was made from these clips in this order.

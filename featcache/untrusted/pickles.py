@@ -7,6 +7,7 @@ a file's content, because some follow pointers. Anything else is a FormatError. 
 of the file; time can grow with its square, for keys whose hashes collide.
 """
 
+import io
 import mmap
 import pickle
 import pickletools
@@ -66,6 +67,11 @@ def load(path: Path, more: Mapping[tuple[str, str], Callable[..., Any]] | None =
             raise FormatError(f"{path} is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Machine(len(data), str(path), more or {}).run(cast(IO[bytes], data))
+
+
+def loads(data: bytes, place: str) -> Any:
+    """Read a pickle inside another file, as `load` does. place: the words for it in messages."""
+    return _Machine(len(data), place, {}).run(io.BytesIO(data))
 
 
 def dump(value: Any, file: IO[bytes]) -> None:
@@ -300,6 +306,7 @@ def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> NDArray[Any]:
         flat = np.empty(len(_is(raw, list)), object)
         for k, value in enumerate(raw):
             flat[k] = value
+        order = "C"  # values are listed row by row in both orders
     else:
         raw = raw.encode("latin-1") if isinstance(raw, str) else _is(raw, (bytes, bytearray))
         flat = np.frombuffer(raw, dtype) if raw else np.empty(0, dtype)

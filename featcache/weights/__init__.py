@@ -26,7 +26,7 @@ from featcache.files import (
     sync_folder,
     write_file,
 )
-from featcache.progress import Progress, silent
+from featcache.progress import Progress, reported
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
 from featcache.weights.download import check_scheme, discard, fill, finish, is_begun
@@ -41,6 +41,7 @@ __all__ = [
     "fetch",
     "find",
     "folder",
+    "listed",
     "place",
     "read",
     "recognised",
@@ -75,6 +76,11 @@ def state(weights: Weights) -> str:
     if _partial(path).is_file():
         return f"partly here, {size(_partial(path).stat().st_size)}"
     return "not here" if weights.urls else "not here, to be fetched by hand"
+
+
+def listed() -> dict[str, str]:
+    """Name of all weights of the catalogue -> their state on this machine; `CATALOGUE[name]` has all else."""
+    return {name: state(weights) for name, weights in CATALOGUE.items()}
 
 
 def find(name: str | Path) -> Path:
@@ -119,12 +125,12 @@ def digest(path: Path) -> str:
     return file_sha256(path)
 
 
-def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> Path:
+def fetch(name: str, progress: Progress | bool = False, *, timeout: float = 30.0) -> Path:
     """Fetch a file of the catalogue, unless it is here, and return its path.
 
     The file gets its name once it is complete and its size and hash are right. An interrupted download is continued.
-    When two processes fetch the same file, the second waits for the first. progress: called with (bytes received, total
-    bytes or 0). timeout: seconds without a byte. WeightsError names each URL, the failure and the fix.
+    When two processes fetch the same file, the second waits for the first. progress: True for a bar, or a callback
+    (bytes received, all or 0). timeout: seconds without a byte. WeightsError names each URL, the failure and the fix.
     """
     weights = entry(name)
     path = place(weights)
@@ -142,7 +148,7 @@ def fetch(name: str, progress: Progress = silent, *, timeout: float = 30.0) -> P
         failures = []
         for url in urls:
             try:
-                _fetch(weights, url, path, progress, timeout)
+                _fetch(weights, url, path, reported(progress, f"fetch {name}", "B"), timeout)
                 return path
             except WeightsError as error:
                 failures.append(str(error))

@@ -5,6 +5,8 @@ Machine-readable output goes to stdout, the rest to stderr.
 Heavy modules are imported only inside the commands that need them, so that `featcache --help` is fast.
 """
 
+from collections.abc import Iterator
+
 import click
 
 import featcache
@@ -18,13 +20,14 @@ from pipelines.cli import (
     names,
     report,
     search,
+    show,
     stores,
     sweep,
     tables,
     train_head,
     weights,
 )
-from pipelines.cli._shared import Commands
+from pipelines.cli._shared import Commands, plugins_option
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -64,5 +67,17 @@ for command in (
     archive.unpack,
     weights.weights,
     names.list_names,
+    show.show_entry,
 ):
     main.add_command(command)
+
+
+def _all_commands(command: click.Command) -> Iterator[click.Command]:
+    """Yield a command, and all that are in its group."""
+    yield command
+    for part in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from _all_commands(part)
+
+
+for command in _all_commands(main):
+    command.params.append(plugins_option())

@@ -5,25 +5,21 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from featcache.errors import FeatcacheError, WordError
+from featcache import plugins
+from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Progress
 from featcache.stopping import Stopped, stoppable
-
-if TYPE_CHECKING:
-    from pipelines.config import RunConfig
-    from pipelines.experiments import Choice, Experiment
+from pipelines.cli._completion import entries
 
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
@@ -79,6 +75,12 @@ class Commands(click.Group):
         _now["command"] = args[0]
         return super().resolve_command(ctx, args)
 
+    def _invoked(self, ctx: click.Context) -> click.Context:
+        """Return a context of the command that was run, whose usage click prints."""
+        name = ctx.invoked_subcommand or ""
+        command = self.get_command(ctx, name)
+        return click.Context(command, ctx, name) if command else ctx
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; convert our errors and those of the operating system into click's."""
         if ctx.parent is None:
@@ -88,6 +90,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except Stopped:  # click would print "Aborted!"; `stoppable` prints the last words
             raise SystemExit from None
+        except ArgumentsError as error:
+            raise click.UsageError(str(error), self._invoked(ctx)) from error
         except FeatcacheError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
@@ -97,6 +101,28 @@ class Commands(click.Group):
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
             advice = f"; {RESUME}" if resumes else WAY_OUT.get(error.errno, "")
             raise click.ClickException(f"{error.strerror}{place}{advice}") from error
+
+
+def plugins_option() -> click.Option:
+    """Return the option --plugins, which every command has: its folders count until the command ends."""
+
+    def plug_in(context: click.Context, option: click.Parameter, folders: tuple[Path, ...]) -> None:
+        try:
+            context.with_resource(plugins.added(folders))
+        except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`
+            raise click.ClickException(str(error)) from error
+
+    return click.Option(
+        ["--plugins"],
+        type=PATH,
+        multiple=True,
+        metavar="FOLDER",
+        expose_value=False,
+        is_eager=True,
+        callback=plug_in,
+        help="Folder with methods, nets, extractors, builders, bridges or experiments of your own; may be repeated. "
+        f"Plug-ins are programs that run with your rights: use only those that you trust.  [env: {plugins.VARIABLE}]",
+    )
 
 
 def _last_words(stop: Stopped) -> None:
@@ -188,34 +214,9 @@ def progress_bar(title: str, unit: str) -> Iterator[Progress]:
             _bars.remove(bar)
 
 
-def once(reasons: Iterable[tuple["RunConfig", str]]) -> list[str]:
-    """Return a line per different reason, with the number of its runs; ids of runs make no difference."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for run, reason in reasons:
-        kind = reason.replace(run.id, "").replace(run.init_from or run.id, "")
-        groups.setdefault(kind, []).append((run.id, reason))
-    return [
-        f"{f'{len(runs)} runs, the first ' if len(runs) > 1 else ''}{runs[0][0]}: {runs[0][1]}"
-        for runs in groups.values()
-    ]
-
-
-@dataclass(frozen=True)
-class Job:
-    """The arguments that train-head, evaluate, table and report share: the experiment, or a part of it, and folders."""
-
-    experiment: "Experiment"
-    stores: Path
-    runs: Path
-    left_out: str = ""  #: a folder's stores, domains and methods that its experiment leaves out, as text
-
-    @property
-    def results(self) -> Path:
-        """The file that `evaluate` appends to and `table` reads."""
-        return self.runs / "results.jsonl"
-
-
-#: the option of commands on a sweep, whose Job has an experiment with a row for each setting
+#: the arguments that commands on an experiment share, by the names of the parameters of their functions
+Given = dict[str, Any]
+#: the option of commands on a sweep, whose experiment has a row for each setting
 grid_option = click.option(
     "--grid",
     multiple=True,
@@ -229,7 +230,6 @@ grid_option = click.option(
 CHOICE = (
     click.option(
         "--method",
-        "methods",
         multiple=True,
         metavar="NAMES",
         help="In a folder of stores: methods or rows, such as dann,mcd,shot, or all; may be repeated.  [default: RNA]",
@@ -241,30 +241,22 @@ CHOICE = (
         help="In a folder of stores: the stores that a row reads together, such as hog,hof. Repeat it to compare: "
         "--feeds hog --feeds i3d-rgb.  [default: all]",
     ),
-    click.option("--net", default="", metavar="NAME", help="In a folder of stores: the net of all rows."),
+    click.option(
+        "--net", default="", metavar="NAME", shell_complete=entries("net"), help="In a folder of stores: the net."
+    ),
     click.option(
         "--task",
         default="",
         metavar="NAME",
+        shell_complete=entries("task"),
         help="In a folder of stores: classification, retrieval or clustering.  [default: by labels, net and methods]",
     ),
 )
 shift_option = click.option(
     "--shift",
-    "shifts",
     multiple=True,
     metavar="SOURCE:TARGET",
     help="In a folder of stores: a shift, such as kitchen_a:kitchen_b; may be repeated.  [default: all]",
-)
-#: in place of `shift_option`, for commands that also take columns of a table
-columns_option = click.option(
-    "--shift",
-    "columns",
-    multiple=True,
-    metavar="SHIFT",
-    help="Use only this column of the table, such as 'D1→D2' or 'D1->D2', for the figures of single clips; may be "
-    "repeated. In a folder of stores, D1:D2 leaves only this shift in the table, too.  [default: for classification "
-    "the first one that the drawn rows share, else all]",
 )
 
 
@@ -276,95 +268,32 @@ def choice_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a Job to a command; the command receives the Job as its first argument."""
-
-    @wraps(command)
-    def with_job(
-        experiment: str, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
-    ) -> None:
-        grid = own.pop("grid", ())  # of commands with `grid_option`
-        if "columns" in own:  # of commands with `columns_option`
-            own["shifts"], own["columns"] = _shifts_and_columns(experiment, own["columns"])
-        job = _job(experiment, stores, runs, settings, seeds, only, _choice(own))
-        command(_swept(job, grid) if grid else job, **own)
-
-    return _with_options(with_job, click.argument("experiment"))
+    """Add the options of an experiment to a command; the command receives them as its first argument."""
+    argument = click.argument("experiment", shell_complete=entries("experiment", paths=True))
+    return _with_options(_given_first(command), argument)
 
 
 def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a Job, for any number of experiments.
+    """Add the options of any number of experiments; the command receives them as its first argument."""
+    argument = click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1)
+    return _with_options(_given_first(command), argument)
 
-    The command receives the list of Jobs, and as `folders` the given folders of stores (None: not given) and runs.
-    """
+
+def _given_first(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of an experiment gathered into its first argument."""
+    shared = "experiment experiments stores runs method feeds shift net task set seeds only grid".split()
 
     @wraps(command)
-    def with_job(
-        experiments: Words, stores: Path | None, runs: Path, settings: Words, seeds: str | None, only: Words, **own: Any
-    ) -> None:
-        choice, names = _choice(own), dict.fromkeys(experiments)
-        jobs = [_job(experiment, stores, runs, settings, seeds, only, choice) for experiment in names]
-        if not jobs and (settings or seeds or only or choice.words):
-            raise click.UsageError("--method, --feeds, --set, --seeds, --only, ... change an experiment; name one")
-        command(jobs, folders=(stores, runs), **own)
+    def with_job(**own: Any) -> None:
+        given = {name: own.pop(name) for name in shared if name in own}
+        command(given, **own)
 
-    return _with_options(with_job, click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1))
-
-
-def _choice(own: dict[str, Any]) -> "Choice":
-    """Take the options of `CHOICE` out of the options of a command."""
-    from pipelines.experiments import Choice
-
-    return Choice(**{each.name: own.pop(each.name) for each in fields(Choice)})
-
-
-def _shifts_and_columns(experiment: str, texts: Words) -> tuple[Words, Words]:
-    """Return the shifts "A:B" of a folder of stores, and all other texts, which name columns of a table."""
-    from pipelines import experiments
-
-    if not experiments.is_folder(experiment):
-        return (), texts
-    columns = tuple(text for text in texts if "→" in text or "->" in text)
-    return tuple(text for text in texts if text not in columns), columns
-
-
-def _job(
-    experiment: str,
-    stores: Path | None,
-    runs: Path,
-    settings: Words,
-    seeds: str | None,
-    only: Words,
-    choice: "Choice | None" = None,
-) -> Job:
-    """Load an experiment and change it as the options say; stores: None for the default folder."""
-    from pipelines import experiments
-
-    try:
-        loaded = experiments.load(experiment, choice)
-    except WordError as error:
-        raise click.UsageError(str(error), click.get_current_context()) from None
-    chosen, is_folder = loaded.changed(settings, seeds, only), experiments.is_folder(experiment)
-    if stores is None:
-        stores = Path(experiment).parent if is_folder else Path("stores")
-    typed = {"stores": [stores], "runs": [runs], **(choice.words if choice else {})}
-    typed |= {"set": settings, "seeds": [seeds] if seeds else [], "only": only}
-    words = [f"--{name} {quote(str(v))}" for name, values in typed.items() for v in values if str(v) != name]
-    left_out = chosen.note if is_folder else ""
-    return Job(replace(chosen, arguments=" ".join([quote(experiment), *words])), stores, runs, left_out)
-
-
-def _swept(job: Job, grid: Words) -> Job:
-    """Return a job with a row for each setting of a grid."""
-    from pipelines import experiments
-
-    words = [job.experiment.arguments, *(f"--grid {quote(text)}" for text in grid)]
-    experiment = replace(job.experiment, arguments=" ".join(words))
-    return replace(job, experiment=experiments.swept(experiment, experiments.parse_grid(grid)))
+    return with_job
 
 
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
-    """Add the argument, then the options of a Job."""
-    columns = any(param.name == "columns" for param in getattr(command, "__click_params__", ()))
+    """Add the argument, then the options of an experiment."""
+    own = [param.name for param in getattr(command, "__click_params__", ())]
     options = [
         argument,
         click.option(
@@ -374,9 +303,9 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
         *CHOICE[:2],
-        *(() if columns else (shift_option,)),
+        *([] if "shift" in own else [shift_option]),  # those of tables may be columns as well
         *CHOICE[2:],
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
+        click.option("--set", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
         click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, for all rows."),
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),
     ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featcache.wording import first
+from pipelines.cli._completion import entries
 from pipelines.cli._shared import PATH, note, progress_bar
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
 
 @click.command("import")
-@click.argument("format")
+@click.argument("format", shell_complete=entries("format"))
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.argument("manifest", type=PATH)
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
-@click.option("--key", "keys", multiple=True, metavar="KEY[=NAME]", help="Import only this key, into the store NAME.")
-@click.option("--modality", "modalities", multiple=True, metavar="KEY=NAME", help="Modality of a key: rgb, flow, ...")
+@click.option("--key", multiple=True, metavar="KEY[=NAME]", help="Import only this key, into the store NAME.")
+@click.option("--modality", multiple=True, metavar="KEY=NAME", help="Modality of a key: rgb, flow, ...")
 @click.option(
     "--ids",
     type=PATH,
@@ -35,8 +36,8 @@ def import_(
     files: tuple[Path, ...],
     manifest: Path,
     stores: Path,
-    keys: tuple[str, ...],
-    modalities: tuple[str, ...],
+    key: tuple[str, ...],
+    modality: tuple[str, ...],
     ids: tuple[Path, ...],
     dtype: str | None,
 ) -> None:
@@ -54,9 +55,7 @@ def import_(
       featcache import epic100 P01_train.pkl P01_test.pkl P01.csv
       featcache import store old/m/hog.zarr m.csv
     """
-    from featcache.bridges import read_ids
-    from featcache.importing import import_features, store_name
-    from featcache.manifest import Manifest
+    from featcache.importing import import_features
     from featcache.store import FeatureStore
 
     named = " and ".join(file.name for file in files)
@@ -64,11 +63,11 @@ def import_(
         reports = import_features(
             files,
             format,
-            Manifest.read(manifest),
+            manifest,
             stores,
-            ids=[read_ids(path) for path in ids] or None,
-            names={key: name or store_name(key) for key, name in _pairs("--key", keys).items()} or None,
-            modalities=_pairs("--modality", modalities),
+            ids=ids or None,
+            key=key,
+            modality=modality,
             dtype=dtype,
             progress=progress,
         )
@@ -100,11 +99,11 @@ def _details(report: "Imported") -> None:
 
 @click.command("export")
 @click.argument("stores", nargs=-1, required=True, type=PATH)
-@click.option("--format", required=True, help="A name from `featcache list formats`.")
+@click.option("--format", required=True, shell_complete=entries("format"), help="A name from `featcache list formats`.")
 @click.option("--out", required=True, type=PATH, help="The file or folder to write.")
-@click.option("--key", "keys", multiple=True, metavar="STORE=NAME", help="Key of the store STORE.zarr in the file.")
+@click.option("--key", multiple=True, metavar="STORE=NAME", help="Key of the store STORE.zarr in the file.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file or folder.")
-def export(stores: tuple[Path, ...], format: str, out: Path, keys: tuple[str, ...], overwrite: bool) -> None:
+def export(stores: tuple[Path, ...], format: str, out: Path, key: tuple[str, ...], overwrite: bool) -> None:
     """Export the features of STORES to a file for other tools.
 
     All STORES (zarr folders) must have the same manifest. The key of a store is the key it was imported from, or else
@@ -118,9 +117,7 @@ def export(stores: tuple[Path, ...], format: str, out: Path, keys: tuple[str, ..
     from featcache.exporting import export_features
 
     with progress_bar(f"export {out.name}", "clip") as progress:
-        report = export_features(
-            stores, format, out, overwrite=overwrite, names=_pairs("--key", keys, "STORE=NAME"), progress=progress
-        )
+        report = export_features(stores, format, out, overwrite=overwrite, key=key, progress=progress)
     click.echo(f"{out}\t{', '.join(f'{count} clips of {key}' for key, count in report.clips.items())}")
     for loss in report.lost:
         note(f"{format} does not keep {loss}")
@@ -135,18 +132,6 @@ def _rows(store: "FeatureStore") -> list[str]:
     least, most = lengths.min(), lengths.max()
     span = f"{least} to {most}" if least < most else f"{most}"
     return [f"{span} window{'s' if most > 1 else ''} of {store.row_shape} {store.layout.dtype}"]
-
-
-def _pairs(option: str, given: tuple[str, ...], form: str = "KEY=NAME") -> dict[str, str]:
-    """Return KEY=NAME texts as {KEY: NAME}; NAME is "" if it is left out, which only import's --key allows."""
-    pairs: dict[str, str] = {}
-    optional = (option, form) == ("--key", "KEY=NAME")
-    for text in given:
-        key, equals, name = text.rpartition("=") if "=" in text else (text, "", "")
-        if not key or key in pairs or bool(equals) != bool(name) or (not name and not optional):
-            raise click.ClickException(f"{option} {text}: write {option} {form}, and each key only once")
-        pairs[key] = name
-    return pairs
 
 
 def _list(title: str, lines: list[str]) -> None:

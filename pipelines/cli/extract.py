@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.cli._completion import entries
 from pipelines.cli._shared import CORES, PATH, note, progress_bar
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
 
 @click.command()
 @click.argument("manifest", type=PATH)
-@click.argument("extractors", nargs=-1, required=True)
+@click.argument("extractors", nargs=-1, required=True, shell_complete=entries("extractor"))
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
 @click.option(
     "--windows",
@@ -23,7 +24,7 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     show_default=True,
     help="Windows per clip: segments:T, uniform:T, inner:T or all:SECONDS.",
 )
-@click.option("--set", "settings", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="Set an extractor's parameter.")
+@click.option("--set", multiple=True, metavar="EXTRACTOR.NAME=VALUE", help="Set an extractor's parameter.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float16", "float32"]),
@@ -65,7 +66,7 @@ def extract(
     extractors: tuple[str, ...],
     stores: Path,
     windows: str,
-    settings: tuple[str, ...],
+    set: tuple[str, ...],
     dtype: str,
     weights: tuple[str, ...],
     weights_seed: int,
@@ -89,25 +90,24 @@ def extract(
     Example:
       featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
     """
-    from featcache.extractors import Runtime
-    from featcache.manifest import Manifest
-    from featcache.windows import Plan
-    from pipelines.extraction.extract import extract as run
-    from pipelines.extraction.extractors import load_extractors
+    from pipelines.commands.extract import extract as run
 
-    clips = Manifest.read(manifest)
-    plan = Plan.parse(windows)
-    runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
-    frozen = load_extractors(extractors, settings, weights, runtime, clips)
     with progress_bar(f"extract {', '.join(extractors)}", "clip") as progress:
         outcome = run(
-            clips,
-            frozen,
+            manifest,
+            extractors,
             stores,
-            plan=plan,
+            windows=windows,
+            set=set,
             dtype=dtype,
-            retry_failed=retry_failed,
+            weights=weights,
+            weights_seed=weights_seed,
+            device=device,
+            precision=precision,
+            channels_last=channels_last,
+            compile=compile,
             workers=workers,
+            retry_failed=retry_failed,
             progress=progress,
         )
     _print(outcome)

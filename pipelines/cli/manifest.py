@@ -1,15 +1,15 @@
-"""The commands `featcache manifest scan`, `build` and `join`, which make manifests."""
+"""The commands `featcache manifest scan`, `from-csv`, `build` and `join`, which make manifests."""
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from featcache.wording import first
-from pipelines.cli._shared import PATH, Commands, note, progress_bar
+from pipelines.cli._completion import entries
+from pipelines.cli._shared import PATH, Commands, Words, note, progress_bar
 
-if TYPE_CHECKING:
-    from featcache.scan import Scan
+UNITS = ("seconds", "frames")
 
 
 @click.group(cls=Commands)
@@ -27,7 +27,6 @@ def manifest() -> None:
 @click.option("--domain", help="Domain of all clips whose layout has no {domain}.  [default: FOLDER's name]")
 @click.option(
     "--layout",
-    "layouts",
     multiple=True,
     help="Pattern of the paths, e.g. '{domain}/{label}/{clip_id}'; may be repeated, and the first that fits a path "
     "counts.  [default with --domain: '{label}/{clip_id}', or '{clip_id}' where FOLDER has no folders]",
@@ -45,7 +44,7 @@ def manifest() -> None:
 def manifest_scan(
     folder: Path,
     domain: str | None,
-    layouts: tuple[str, ...],
+    layout: Words,
     out: Path | None,
     overwrite: bool,
     test_share: float,
@@ -65,35 +64,21 @@ def manifest_scan(
       featcache manifest scan source --domain A        # source/CLASS/CLIP.mp4
       featcache manifest scan target --domain B --unlabelled
     """
-    from featcache.scan import scan
+    from featcache.checking import spellings
+    from featcache.manifests import scan
+    from featcache.scanning import counted
 
-    if not layouts and domain is None:
-        raise click.UsageError("name the parts of the paths with --layout, or the domain of all clips with --domain")
-    out = out or folder / f"{folder.resolve().name}.csv"
     scanned = scan(
         folder,
-        layouts,
-        name=out.stem,
+        layout,
         domain=domain,
-        labelled=not unlabelled,
+        out=out,
+        overwrite=overwrite,
         test_share=test_share,
         seed=seed,
         fps=fps,
+        unlabelled=unlabelled,
     )
-    if out.is_file() and not overwrite and out.read_bytes() != scanned.manifest.content(out.parent):
-        raise click.ClickException(
-            f"{out} exists and differs; name another file with --out, or replace it with --overwrite"
-        )
-    scanned.manifest.write(out)
-    _print(scanned)
-    click.echo(out)
-
-
-def _print(scanned: "Scan") -> None:
-    """Print the files that are not in the manifest, its domains and classes, and the clips without labels."""
-    from featcache.check import spellings
-    from featcache.scan import counted
-
     if scanned.unmatched:
         paths = first(map(str, scanned.unmatched), between="\n  ")
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
@@ -106,36 +91,115 @@ def _print(scanned: "Scan") -> None:
         note(f"Warning: {problem}")
     classes = scanned.manifest.classes.get("label", ())
     note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
-    for domain in scanned.manifest.domains:
-        rows = scanned.manifest.rows(domain=domain)
+    for name in scanned.manifest.domains:
+        rows = scanned.manifest.rows(domain=name)
         if lacking := sum(not scanned.manifest.clips[row].labels for row in rows):
             only = "; it can be a target only" if lacking == len(rows) else ""
-            note(f"{domain}: {lacking} of {len(rows)} clips have no label{only}")
+            note(f"{name}: {lacking} of {len(rows)} clips have no label{only}")
+    click.echo(out or scanned.manifest.root / f"{scanned.manifest.name}.csv")
+
+
+@manifest.command("from-csv")
+@click.argument("file", type=PATH)
+@click.option("--clip-id", multiple=True, required=True, metavar="COLUMN", help="Ids; several columns are joined by _.")
+@click.option("--label", multiple=True, metavar="[KIND=]COLUMN", help="Labels; repeat it for several label kinds.")
+@click.option("--domain", default="", metavar="COLUMN", help="Domains.")
+@click.option("--domain-name", default="", help="Domain of all clips.  [default: the name of FILE]")
+@click.option("--split", default="", metavar="COLUMN", help="Splits.  [default: a share of each class is for tests]")
+@click.option("--source", default="", metavar="COLUMN", help="Files.  [default: with --media, named like the clips]")
+@click.option("--media", type=PATH, help="Folder of the files. Without it and --source, clips have features only.")
+@click.option("--start", default="", metavar="COLUMN", help="Starts of the clips in their files.")
+@click.option("--stop", default="", metavar="COLUMN", help="Ends of the clips in their files, exclusive.")
+@click.option("--unit", type=click.Choice(UNITS), help="Unit of start and stop.  [default: by their names and values]")
+@click.option("--fps", default="", metavar="COLUMN|NUMBER", help="Frame rate of folders of images.")
+@click.option("--caption", default="", metavar="COLUMN", help="Sentences about the clips.")
+@click.option("--of", default="", metavar="COLUMN", help="In a table of captions: the ids of the captioned clips.")
+@click.option("--out", type=PATH, help="File to write.  [default: FILE'S NAME_clips.csv, next to FILE]")
+@click.option("--overwrite", is_flag=True, help="Replace a different manifest, such as one edited by hand.")
+@click.option("--test-share", default=0.3, show_default=True, help="Share of each class in the test split.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the split into train and test.")
+def manifest_from_csv(
+    file: Path,
+    clip_id: Words,
+    label: Words,
+    domain: str,
+    domain_name: str,
+    split: str,
+    source: str,
+    media: Path | None,
+    start: str,
+    stop: str,
+    unit: str | None,
+    fps: str,
+    caption: str,
+    of: str,
+    out: Path | None,
+    overwrite: bool,
+    test_share: float,
+    seed: int,
+) -> None:
+    """Make a manifest of a table, each row of which is a clip.
+
+    FILE is CSV, TSV, JSON lines, Parquet, HDF5, a pickled pandas frame (nothing in it is executed), or a data set
+    folder of Hugging Face. Start and stop may be seconds, frames, or times such as 00:01:02.5.
+
+    \b
+    Examples:
+      featcache manifest from-csv labels.csv --clip-id video --label action --domain camera --media videos
+      featcache manifest from-csv P01.csv --clip-id narration_id --label verb --label noun --domain-name P01
+    """
+    from featcache.checking import spellings
+    from featcache.clip_tables import from_csv
+
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        made = from_csv(
+            file,
+            clip_id=clip_id,
+            label=label,
+            domain=domain,
+            domain_name=domain_name,
+            split=split,
+            source=source,
+            media=media,
+            start=start,
+            stop=stop,
+            unit=unit,
+            fps=fps,
+            caption=caption,
+            of=of,
+            out=out,
+            overwrite=overwrite,
+            test_share=test_share,
+            seed=seed,
+        )
+    for problem in (*(str(warning.message) for warning in caught), *spellings(made)):
+        note(f"Warning: {problem}")
+    classes = ", ".join(f"{len(names)} of {kind}" for kind, names in made.classes.items()) or "none"
+    note(f"{len(made)} clips, domains {first(made.domains)}, classes: {classes}")
+    click.echo(made.root / f"{made.name}.csv")
 
 
 @manifest.command("build")
-@click.argument("benchmark")
+@click.argument("benchmark", shell_complete=entries("benchmark"))
 @click.argument("folder", type=PATH)
 def manifest_build(benchmark: str, folder: Path) -> None:
     """Make the manifest of a published BENCHMARK.
 
     BENCHMARK is a name from `featcache list benchmarks`, and FOLDER has its files. The files are the official
-    annotations, which you download yourself. data_manifests/BENCHMARK.md lists their addresses and the place of the
-    videos. The command warns if a split has another number of clips than published. The demo benchmark `kitchens` draws
-    its own videos into FOLDER.
+    annotations, which you download yourself. data_manifests/BENCHMARK.md, which `featcache show benchmark BENCHMARK`
+    prints, lists their addresses and the place of the videos. The command warns if a split has another number of clips
+    than published. The demo benchmark `kitchens` draws its own videos into FOLDER.
 
     \b
     Example:
       featcache manifest build kitchens demo/videos
     """
-    import warnings
-
-    from featcache import builders
     from featcache.joining import captions_of
+    from featcache.manifests import build
 
     with progress_bar(f"build {benchmark}", "clip") as progress, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        built = builders.load(benchmark).build(folder, progress=progress)
+        built = build(benchmark, folder, progress=progress)
     for warning in caught:
         note(f"Warning: {warning.message}")
     note(f"{len(built)} clips, domains {', '.join(built.domains)}")
@@ -161,15 +225,8 @@ def join(manifests: tuple[Path, ...], out: Path, prefix: bool, overwrite: bool) 
     Example:
       featcache manifest join MSRVTT/msrvtt.csv MSVD/msvd.csv msrvtt_msvd.csv
     """
-    from featcache.joining import join as joined_of
+    from featcache.manifests import join as joined
 
-    joined = joined_of(manifests, out, prefix=prefix)
-    for path, part in joined.items():
-        if path.is_file() and not overwrite and path.read_bytes() != part.content(path.parent):
-            raise click.ClickException(
-                f"{path} exists and differs; name another file as OUT, or replace it with --overwrite"
-            )
-    for path, part in joined.items():
-        part.write(path)
+    for path, part in joined(manifests, out, prefix=prefix, overwrite=overwrite).items():
         note(f"{len(part)} {'clips' if path == out else 'captions'}, domains {', '.join(part.domains)}")
         click.echo(path)

@@ -1,22 +1,15 @@
 """The command `featcache list`."""
 
-import importlib
 from itertools import groupby
 
 import click
 
 from featcache import registry
+from featcache.errors import ConfigError
+from pipelines import catalogue
 from pipelines.cli._shared import note
 
-FOLDERS = {
-    "extractors": "featcache.extractors",
-    "benchmarks": "featcache.builders",
-    "formats": "featcache.bridges",
-    "nets": "heads.nets",
-    "methods": "heads.methods",
-    "tasks": "pipelines.tasks",
-    "experiments": "pipelines.experiments",
-}
+FOLDERS = {f"{kind}s": folder for kind, folder in catalogue.FOLDERS.items()}
 
 
 @click.command("list")
@@ -28,7 +21,10 @@ FOLDERS = {
     "reason why there are none.",
 )
 def list_names(kind: str, figures: bool) -> None:
-    """List the names of one KIND, each with a short description.
+    """List the names of one KIND, each with its origin and a short description. See `featcache show` for details.
+
+    The origin is featcache itself, the file of a plug-in, or an installed package and its version. Plug-ins are
+    imported; the exit code is 1 if one cannot be.
 
     \b
     Examples:
@@ -46,10 +42,20 @@ def list_names(kind: str, figures: bool) -> None:
             click.echo(f"{name:23} {metric.title}")
         note("In results, /LABEL or /SIDE/MODALITY follows a name where there are several, such as top1/verb.")
         return
+    broken = list[str]()
     for file in registry.names(FOLDERS[kind]):
         name = file.replace("_", "-") if kind == "extractors" else file
-        doc = importlib.import_module(f"{FOLDERS[kind]}.{file}").__doc__ or ""
-        click.echo(f"{name:15} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
+        origin = registry.origin(FOLDERS[kind], file)
+        try:
+            doc = registry.load(FOLDERS[kind], file, kind).__doc__ or ""
+        except ConfigError as error:
+            broken.append(str(error))
+            doc = "cannot be imported"
+        click.echo(f"{name:15} {origin:10} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
+    for problem in broken:
+        note(problem)
+    if broken:
+        raise SystemExit(1)
 
 
 def _list_figures(kind: str) -> None:

@@ -4,23 +4,28 @@ from pathlib import Path
 
 import click
 
-from featcache.errors import FeatcacheError
-from pipelines.cli._shared import PATH, Job, columns_option, experiment_options, grid_option, note
+from pipelines.cli._shared import PATH, Given, experiment_options, grid_option
 
 
 @click.command()
 @experiment_options
 @grid_option
-@columns_option
+@click.option(
+    "--shift",
+    multiple=True,
+    metavar="SHIFT",
+    help="Draw the figures of single clips (features, queries and embeddings, or clusters) on this column of the "
+    "table, such as 'D1→D2' or 'D1->D2'; may be repeated. In a folder of stores, D1:D2 leaves only this shift in the "
+    "table, too.  [default: for classification the first one that the drawn rows share, else all]",
+)
 @click.option(
     "--compare",
-    "compared",
     nargs=2,
     metavar="ROW ROW",
     help="Compare these rows, as `featcache compare` does.  [default: the first and the best row]",
 )
 @click.option("--out", type=PATH, help="File to write.  [default: RUNS/EXPERIMENT.html]")
-def report(job: Job, columns: tuple[str, ...], compared: tuple[str, str] | None, out: Path | None) -> None:
+def report(given: Given, compare: tuple[str, str] | None, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
     The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. It draws
@@ -34,14 +39,6 @@ def report(job: Job, columns: tuple[str, ...], compared: tuple[str, str] | None,
       featcache report xmc_epic8 --only source-only --only "XMC final" --shift "D1→D2"
       featcache report kitchens --runs demo/runs --grid method.lambda_g=0.1,0.3,1
     """
-    from pipelines.data.ahead import check_ahead
-    from pipelines.evaluation import results
-    from pipelines.report import write as page
+    from pipelines.commands.report import write_report
 
-    try:
-        check_ahead(job.experiment.runs, job.stores)
-    except FeatcacheError as error:
-        note(f"Warning: the page will lack what is read from stores: {error}")
-    out = out or job.runs / f"{job.experiment.name}.html"
-    page.write(job.experiment, results.read(job.results), job.runs, job.stores, out, shifts=columns, compared=compared)
-    click.echo(out)
+    click.echo(write_report(**given, compare=compare, out=out))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from featcache.manifest import SPLITS
-from pipelines.cli._shared import PATH
+from pipelines.cli._shared import PATH, Words
 
 
 @click.command()
@@ -14,9 +14,7 @@ from pipelines.cli._shared import PATH
 @click.option("-k", default=5, show_default=True, help="Number of clips.")
 @click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores, for a run.")
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs, for a run id.")
-@click.option(
-    "--domain", "domains", multiple=True, help="Search the clips of this domain.  [default: the run's test domain]"
-)
+@click.option("--domain", multiple=True, help="Search the clips of this domain.  [default: the run's test domain]")
 @click.option(
     "--split", type=click.Choice(SPLITS), help="Search the clips of this split.  [default: the run's test split]"
 )
@@ -28,7 +26,7 @@ def search(
     k: int,
     stores: Path,
     runs: Path,
-    domains: tuple[str, ...],
+    domain: Words,
     split: str | None,
     model: str,
     device: str,
@@ -46,19 +44,11 @@ def search(
       featcache search runs/4f1c2a9b 'someone cuts a tomato' -k 5
       featcache search stores/epic8/sentence-bert.zarr 'someone cuts a tomato'
     """
-    from pipelines.evaluation import search as searching
+    from pipelines.commands.search import search as find
+    from pipelines.evaluation.search import times
 
-    run = next((folder for folder in (where, runs / where) if (folder / "config.json").exists()), None)
-    if run:
-        hits = searching.in_run(run, stores, query, k, domains=domains, split=split or "", model=model, device=device)
-    elif (where / "zarr.json").exists():
-        if domains or split:
-            raise click.UsageError(f"{where} is a store, and --domain and --split are for runs; leave them out")
-        hits = searching.in_store(where, query, k, model=model, device=device)
-    else:
-        raise click.ClickException(f"{where} is neither a store nor a run, and {runs} has no run with that id")
+    hits = find(where, query, k, stores=stores, runs=runs, domain=domain, split=split, model=model, device=device)
     for rank, hit in enumerate(hits, 1):
         caption = " ".join(hit.clip.caption.split())  # without line breaks
-        clip_id, times = hit.clip.of or hit.clip.clip_id, searching.times(hit.clip)
-        cells = (rank, f"{hit.score:.3f}", clip_id, hit.source, times, caption)
+        cells = (rank, f"{hit.score:.3f}", hit.clip.of or hit.clip.clip_id, hit.source, times(hit.clip), caption)
         click.echo("\t".join(map(str, cells)).rstrip("\t"))

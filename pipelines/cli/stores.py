@@ -24,12 +24,13 @@ def check(paths: tuple[Path, ...], fast: bool) -> None:
     Example:
       featcache check demo/videos/kitchens.csv demo/stores
     """
-    from featcache.check import parts, problems
+    from featcache.checking import check as run
+    from featcache.checking import parts
 
     wrong = 0
     for path in [part for given in paths for part in parts(given)]:
         with progress_bar(f"check {path.name}", "part") as progress:
-            messages = problems(path, progress, fast=fast)
+            (messages,) = run(path, fast=fast, progress=progress).values()
         for message in messages:
             click.echo(f"{path}: {message}")
         if not messages:
@@ -74,10 +75,11 @@ def info(stores: tuple[Path, ...], as_json: bool, failures: int) -> None:
     Example:
       featcache info demo/stores/kitchens/hog.zarr
     """
-    from featcache.store.info import facts, text
+    from featcache.store.info import info as run
+    from featcache.store.info import text
 
     for store in stores:
-        store_facts = facts(store)
+        store_facts = run(store)
         click.echo(json.dumps(store_facts, ensure_ascii=False) if as_json else text(store_facts, failures))
         if untried := store_facts["states"]["not tried"]:
             note(f"{store} is unfinished: {untried} clips were not tried")

@@ -1,30 +1,16 @@
 """The command `featcache sweep`."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from shlex import quote
-from typing import TYPE_CHECKING
-
 import click
 
-from featcache.errors import ConfigError
 from featcache.wording import first
-from pipelines.cli._shared import CORES, Job, experiment_options, note, once, progress_bar
-from pipelines.cli.train_head import batch_option, train
-
-if TYPE_CHECKING:
-    from pipelines.experiments import Experiment, Grid, Setting
-    from pipelines.sweeps.plan import Costs
-    from pipelines.sweeps.search import Trial
-    from pipelines.training.engine import Outcome
+from pipelines.cli._shared import CORES, Given, Words, experiment_options, note, progress_bar
+from pipelines.cli.train_head import batch_option
 
 
 @click.command()
 @experiment_options
 @click.option(
     "--grid",
-    "values",
     multiple=True,
     metavar="NAME=VALUES",
     help="Try these values of a setting, such as method.lambda_g=0.1,0.3,1; may be repeated. In a search, these "
@@ -37,7 +23,6 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--range",
-    "ranges",
     multiple=True,
     metavar="NAME=LOW..HIGH[,log]",
     help="Search a number in this range; without =, in the range that it declares or from a tenth to ten times of it; "
@@ -53,14 +38,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @batch_option
 def sweep(
-    job: Job,
-    values: tuple[str, ...],
-    search: str | None,
-    ranges: tuple[str, ...],
-    by: str | None,
-    workers: int,
-    device: str,
-    batch: str,
+    given: Given, search: str | None, range: Words, by: str | None, workers: int, device: str, batch: str
 ) -> None:
     """Train and evaluate EXPERIMENT with several values of its settings, and compare them.
 
@@ -74,152 +52,34 @@ def sweep(
       featcache sweep kitchens --grid method.lambda_g=0.1,0.3,1 --grid optim.lr=0.01,0.03 --seeds 0..4
       featcache sweep stores/mine --only 'RNA (UDA)' --search tpe:40 --range method.lambda_g=0.01..10,log --by infomax
     """
-    from pipelines.data.ahead import check_ahead
-    from pipelines.experiments import parse_grid, swept
-
-    grid = parse_grid(values)
-    typed = {"grid": values, "search": [search] if search else [], "range": ranges, "by": [by] if by else []}
-    words = [job.experiment.arguments, *(f"--{name} {quote(text)}" for name in typed for text in typed[name])]
-    job = replace(job, experiment=replace(job.experiment, arguments=" ".join(words)))
-    if not search:
-        if by or ranges:
-            option = "--by" if by else "--range"
-            raise ConfigError(f"{option} belongs to a search; add --search tpe:40, or leave it out")
-        if not grid:
-            raise ConfigError("nothing to sweep; give --grid method.lambda_g=0.1,0.3,1, or --search tpe:40")
-        job = replace(job, experiment=swept(job.experiment, grid))
-    check_ahead(job.experiment.runs, job.stores, device)
-    if search:
-        _search(job, search, grid, ranges, by, workers, device, batch)
-    else:
-        _grid(job, workers, device, batch)
-
-
-def _grid(job: Job, workers: int, device: str, batch: str) -> None:
-    """Train, evaluate and compare all settings of a grid."""
-    from pipelines.data.ahead import check_writable
-    from pipelines.sweeps import plan
-
-    check_writable(job.runs)
-    todo = plan.unfinished(job.experiment, job.runs)
-    costs = _costs(job, device) if todo else {}
-    for line in plan.sentences(job.experiment, todo, costs, workers, device, batch):
-        note(line)
-    _conclude(job, train(job, workers, device, batch), workers, device)
-    note(f"`featcache report {job.experiment.arguments}` draws a curve over each number")
-
-
-def _costs(job: Job, device: str) -> "Costs":
-    """Return the cost of each kind of runs; those without a finished run take a few short runs."""
-    from pipelines.sweeps import plan
-
-    with progress_bar("time a few steps of each kind of runs", "kind") as progress:
-        return plan.costs(job.experiment, job.stores, job.runs, device, progress)
-
-
-def _search(
-    job: Job, search: str, grid: "Grid", texts: Sequence[str], by: str | None, workers: int, device: str, batch: str
-) -> None:
-    """Search the rows of an experiment one after another; then evaluate and compare the complete settings."""
-    from pipelines.data.ahead import check_writable
-    from pipelines.experiments import with_settings
-    from pipelines.sweeps import plan, scores, space
-    from pipelines.sweeps import search as searches
-
-    how, ranges, experiment = searches.parse_search(search), space.parse_ranges(texts), job.experiment
-    by = searches.rule(experiment, by)
-    rows = searches.searched(experiment, by, [*grid, *ranges])
-    spaces = {row: space.space(experiment, row, grid, ranges) for row in rows}
-    check_writable(job.runs)
-    costs = _costs(job, device)
-    for line in plan.of_search(experiment, spaces, how[1], by, costs, workers):
-        note(line)
-    others = [row for row in experiment.rows if row not in rows]
-    failed = train(replace(job, experiment=experiment.changed(only=others)), workers, device, batch) if others else []
-    score = scores.scorer(experiment, by, job.stores, job.runs, costs, workers=workers, device=device, batch=batch)
-    higher = scores.higher(experiment, by)
-    tried: dict[str, list[Trial]] = {row: [] for row in rows}
-    for row in rows:
-        with progress_bar(f"search {row}", "trial") as progress:
-            for trials in searches.search(experiment, row, spaces[row], how, score, higher=higher):
-                tried[row] += trials
-                progress(len(tried[row]), how[1])
-    ranked = {row: searches.best(trials, higher=higher) for row, trials in tried.items()}
-    _print_trials(experiment, by, tried, ranked, higher)
-    settings = [setting for row in experiment.rows for setting in _settings(row, ranked)]
-    _conclude(replace(job, experiment=with_settings(experiment, settings)), failed, workers, device)
-
-
-def _settings(row: str, ranked: "dict[str, list[Trial]]") -> "list[Setting]":
-    """Return the complete settings of a row, the best first; a row that is not searched keeps its own."""
-    from pipelines.experiments import Setting
-
-    return [trial.setting for trial in ranked[row]] if row in ranked else [Setting(row)]
-
-
-def _conclude(job: Job, trained: "list[Outcome]", workers: int, device: str) -> None:
-    """Evaluate the runs of a sweep and compare its settings; exit code 1 if a run failed or has no result.
-
-    Results are recorded under the rows of the experiment, so that `choose` compares the settings of a row.
-    """
-    from pipelines.evaluation.engine import Case, evaluate_all
-
-    failed, name = {each.config.id for each in trained if each.status == "failed"}, job.experiment.name
-    cases = [Case(run, name) for run in job.experiment.recorded.runs if run.row and run.id not in failed]
-    with progress_bar(f"evaluate {name}", "run") as progress:
-        outcomes = evaluate_all(
-            cases,
-            job.stores,
-            job.runs,
-            workers=workers,
-            device=device,
-            report=lambda _, done, total: progress(done, total),
-        )
-    lost = [(each.case.config, each.note) for each in outcomes if each.status == "failed"]
-    if lost:
-        note(f"{len(lost)} of {len(outcomes)} runs have no result:\n  " + first(once(lost), between="\n  "))
-    if len(lost) < len(outcomes):
-        _compare(job)
-    if failed or lost:
-        raise SystemExit(1)
-
-
-def _compare(job: Job) -> None:
-    """Print the table of a sweep, and the settings that validators choose."""
-    from pipelines.evaluation import results
-    from pipelines.tables import build, choosing
-
-    rows, recorded = results.read(job.results), job.experiment.recorded
-    click.echo(build.render(rows, job.experiment))
-    of_sweep = [
-        replace(row, row=recorded.by_id[row.run].row, experiment=recorded.name)
-        for row in rows
-        if row.run in recorded.by_id
-    ]
-    try:
-        click.echo(choosing.table(of_sweep, recorded), nl=False)
-    except ConfigError as error:  # a single setting, or runs that have failed
-        note(str(error))
-
-
-def _print_trials(
-    experiment: "Experiment", by: str, tried: "dict[str, list[Trial]]", ranked: "dict[str, list[Trial]]", higher: bool
-) -> None:
-    """Print the trials of a search and the setting that is chosen for each row; ConfigError if no trial is complete."""
-    from pipelines.measures.validators import ORACLE
-    from pipelines.sweeps.search import lines, spelled
+    from pipelines.commands.jobs import once
+    from pipelines.commands.sweep import sweep as run
     from pipelines.tables.formats import pipes
 
-    failed = Counter((trial.setting.row, trial.reason) for trials in tried.values() for trial in trials if trial.reason)
-    for (row, reason), count in failed.items():
-        note(f"{count} of {len(tried[row])} trials of {row} failed, the first with: {reason}")
-    if not any(ranked.values()):
-        raise ConfigError(f"no trial is complete; the first failed, because {next(iter(failed))[1]}")
-    heading = f"{ORACLE} ({experiment.headline()})" if by == ORACLE else by
-    grid = [["row", "setting", heading, "trial", "runs"]]
-    click.echo(pipes(grid + [line for trials in tried.values() for line in lines(trials, higher=higher)]))
-    for row, trials in ranked.items():
-        if trials:
-            who = f"{row} ({ORACLE})" if by == ORACLE else row
-            click.echo(f"{who}: {by} chooses {spelled(trials[0].setting)} ({trials[0].setting.options})")
-    click.echo()
+    made = run(
+        **given,
+        search=search,
+        range=range,
+        by=by,
+        workers=workers,
+        device=device,
+        batch=batch,
+        note=note,
+        progress=progress_bar,
+    )
+    if made.trials:
+        click.echo(pipes(made.trials.cells))
+        click.echo("\n".join([*made.trials.chosen, ""]))
+    lost = [(each.case.config, each.note) for each in made.evaluated if each.status == "failed"]
+    if lost:
+        note(f"{len(lost)} of {len(made.evaluated)} runs have no result:\n  " + first(once(lost), between="\n  "))
+    if made.table:
+        click.echo(made.table)
+    if made.choices:
+        click.echo(made.choices, nl=False)
+    elif made.no_choices:
+        note(made.no_choices)
+    if not made.whole:
+        raise SystemExit(1)
+    if not search:
+        note(f"`featcache report {made.experiment.arguments}` draws a curve over each number")

@@ -1,16 +1,10 @@
 """The commands `featcache table` and `featcache choose`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.cli._shared import PATH, Job, experiment_options, grid_option
-
-if TYPE_CHECKING:
-    from pipelines.evaluation.results import Result
-    from pipelines.tables.cells import Table
+from pipelines.cli._shared import PATH, Given, experiment_options, grid_option
 
 
 @click.command()
@@ -38,7 +32,7 @@ if TYPE_CHECKING:
     help="Add a column: the metric of the mean class probabilities of a row's seeds (reads runs).",
 )
 @click.option("--format", type=click.Choice(["markdown", "csv", "latex"]), default="markdown", show_default=True)
-def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: bool, format: str) -> None:
+def table(given: Given, metric: str | None, stress: bool, by: str | None, ensemble: bool, format: str) -> None:
     """Print the table of EXPERIMENT: methods × shifts.
 
     Cells are mean ± standard deviation over seeds, in per cent. The last columns are the difference from the first row
@@ -53,38 +47,10 @@ def table(job: Job, metric: str | None, stress: bool, by: str | None, ensemble: 
       featcache table kitchens --runs demo/runs --grid method.lambda_g=0.1,0.3,1
       featcache table kitchens --runs demo/runs --by class --format csv
     """
-    from pipelines.evaluation import results
-    from pipelines.tables import build as tables
+    from pipelines.commands.table import table as made
 
-    if stress + bool(by) + ensemble + (metric == "norms") > 1:
-        raise click.UsageError("--stress, --by, --ensemble and --metric norms are different tables; name one of them")
-    if stress:
-        from pipelines.evaluation.engine import STRESS
-        from pipelines.tables.stress import render
-
-        click.echo(render(results.read(job.runs / STRESS, stressed=True), job.experiment, metric, format), nl=False)
-        return
-    rows = results.read(job.results)
-    if by:
-        click.echo(tables.as_text(_sliced(rows, job, by, metric, format), format))
-    elif ensemble:
-        from pipelines.tables.ensembles import with_ensembles
-
-        table = tables.build(rows, job.experiment, metric)
-        click.echo(tables.as_text(with_ensembles(table, job.experiment, job.stores, job.runs), format))
-    elif metric == "norms":
-        click.echo(tables.norms_table(rows, job.experiment))
-    else:
-        click.echo(tables.render(rows, job.experiment, metric, format))
-
-
-def _sliced(rows: "Sequence[Result]", job: Job, by: str, metric: str | None, format: str) -> "Table":
-    """Return the table with columns of classes or domains; only CSV has every class."""
-    from pipelines.tables import slices
-
-    if by == "domain":
-        return slices.by_domain(rows, job.experiment, metric)
-    return slices.by_class(rows, job.experiment, metric, None if format == "csv" else slices.WIDEST)
+    shown = made(**given, metric=metric, stress=stress, by=by, ensemble=ensemble)
+    click.echo(shown.text("markdown" if metric == "norms" else format), nl=not stress)
 
 
 @click.command()
@@ -107,9 +73,6 @@ def choose(experiment: str, runs: Path, metric: str | None) -> None:
     Example, after `featcache sweep`, which prints the same for its own settings:
       featcache choose kitchens --runs demo/runs
     """
-    from pipelines import experiments
-    from pipelines.evaluation import results
-    from pipelines.tables import choosing
+    from pipelines.commands.table import choose as chosen
 
-    rows = results.read(runs / "results.jsonl")
-    click.echo(choosing.table(rows, choosing.evaluated(experiments.load(experiment), rows, runs), metric), nl=False)
+    click.echo(chosen(experiment, runs, metric=metric), nl=False)

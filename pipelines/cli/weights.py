@@ -28,19 +28,20 @@ def list_weights() -> None:
       featcache weights list
     """
     from featcache import training_data
-    from featcache.weights import CATALOGUE, folder, state
+    from featcache.weights import CATALOGUE, folder, listed
 
     rows = [("NAME", "NETWORK", "LICENCE", "SIZE", "STATE")]
-    for listed in CATALOGUE.values():
-        length = "unknown" if listed.size is None else size(listed.size)
-        rows.append((listed.name, listed.net, listed.licence, length, state(listed)))
+    for name, state in listed().items():
+        weights = CATALOGUE[name]
+        length = "unknown" if weights.size is None else size(weights.size)
+        rows.append((name, weights.net, weights.licence, length, state))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     note(f"folder: {folder()}")
-    for listed in CATALOGUE.values():
-        trained = f"trained on {training_data.words(listed.trained_on)} ({listed.source})"
-        note(f"{listed.name}: {'; '.join(filter(None, [listed.note, trained]))}")
+    for weights in CATALOGUE.values():
+        trained = f"trained on {training_data.words(weights.trained_on)} ({weights.source})"
+        note(f"{weights.name}: {'; '.join(filter(None, [weights.note, trained]))}")
 
 
 @weights.command()

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, NoEntryError
 from featcache.parallel import in_parallel
+from featcache.wording import shortened
 from pipelines.config import RunConfig
 from pipelines.data.lacking import LeftOut, nothing_to_compare
 from pipelines.data.opening import Opened, open_run
@@ -42,7 +43,7 @@ class Case:
     experiment: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """The outcome of one run."""
 
@@ -53,6 +54,10 @@ class Outcome:
     without: str = ""  #: the reason why it has no A-distances, or none of a stress, if they are wanted
     collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
     unlabelled: str = ""  #: sentence about its test clips if none has a label, so that nothing is compared with labels
+
+    def __repr__(self) -> str:
+        words = filter(None, [self.case.config.row_shown, self.note, self.without])
+        return shortened(f"Outcome({self.status}, {self.case.config.id}, {'; '.join(words)})")
 
 
 Report = Callable[[Outcome, int, int], None]  #: called after each run with (outcome, runs done, all runs)
@@ -96,8 +101,8 @@ def evaluate_all(
             for _, (outcome, measured) in ended:
                 results.append(path, measured)
                 done(outcome)
-    except BrokenProcessPool:
-        reason = "a worker process was killed (out of memory?); run the same command again to evaluate the rest"
+    except BrokenProcessPool as error:
+        reason = f"{error}; run the same command again to evaluate the rest"
         for case in [case for run, case in wanted.items() if run not in outcomes]:
             done(Outcome(case, "failed", reason))
     finally:
@@ -108,17 +113,17 @@ def evaluate_all(
 
 
 def cases_of(runs: Path) -> tuple[list[Case], list[str]]:
-    """Return a case for every run in a folder of runs, and an error for every run whose configuration is damaged.
+    """Return a case for every run in a folder of runs, and an error for every run whose configuration is not readable.
 
-    A run has the experiment and the table row of its last result. Without a result it has the row that it was trained
-    for, and no experiment.
+    It is damaged, or names a plug-in that is not there. A run has the experiment and the table row of its last result.
+    Without a result it has the row that it was trained for, and no experiment.
     """
     earlier = results.earlier(runs / RESULTS)
     cases, errors = [], []
     for folder in sorted(path for path in runs.iterdir() if is_run(path)) if runs.is_dir() else ():
         try:
             config = read_config(folder)
-        except NotTrainedError as error:
+        except (NotTrainedError, NoEntryError) as error:
             errors.append(str(error))
             continue
         last = earlier[config.id].last if config.id in earlier else None

@@ -18,10 +18,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from featcache.bridges.parquet import pyarrow
 from featcache.errors import ConfigError, FormatError
 from featcache.files import replacing
 from featcache.progress import Progress, silent
+from featcache.untrusted.arrow import pyarrow
 from pipelines.config import RunConfig
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import predicted

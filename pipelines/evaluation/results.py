@@ -10,9 +10,9 @@ import re
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google_crc32c import value as crc32c
 
@@ -20,6 +20,9 @@ from featcache import schema
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.files import disk_errors, flock, regular, remembered
 from featcache.wording import exactly, first
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHECKSUM = b', "crc32c": "'  #: precedes the checksum of a line
 #: run, metric and stress of a line
@@ -202,6 +205,27 @@ class Results(list[Result]):
     """The results of a file, and a sentence about its damaged lines for the notes of tables: "" if there are none."""
 
     damaged = ""
+
+    def of(self, runs: Container[str]) -> "Results":
+        """Return the results of these runs, by their ids."""
+        kept = Results(result for result in self if result.run in runs)
+        kept.damaged = self.damaged
+        return kept
+
+    def frame(self) -> "pd.DataFrame":
+        """Return a line per run and metric, with the fields of `Result` as columns."""
+        import pandas as pd
+
+        names = [each.name for each in fields(Result)]
+        return pd.DataFrame([[getattr(result, name) for name in names] for result in self], columns=names)
+
+    def __repr__(self) -> str:
+        runs, metrics = {result.run for result in self}, {result.metric for result in self}
+        return f"Results({len(self)} numbers: {len(runs)} runs, {len(metrics)} metrics)"
+
+    def _repr_html_(self) -> str:
+        shown = ["row", "source", "target", "test", "seed", "metric", "value", "n", "select"]
+        return str(self.frame()[shown].to_html(max_rows=60))
 
 
 def read(path: Path, *, stressed: bool = False) -> Results:

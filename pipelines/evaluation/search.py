@@ -162,7 +162,7 @@ def _no_text(store: FeatureStore) -> str:
 
 def _hit(score: float, manifest: Manifest, row: int) -> Hit:
     clip = manifest.clips[row]
-    return Hit(score, clip, os.path.normpath(manifest.path(clip)))
+    return Hit(score, clip, os.path.normpath(manifest.path(clip)) if clip.source else "")
 
 
 def times(clip: Clip) -> str:

@@ -95,8 +95,8 @@ def load(experiment: str | Path, choice: Choice | None = None) -> Experiment:
     if advice := _near_folder(path):
         raise ConfigError(advice)
     raise ConfigError(
-        f"{unknown('experiment', name, names())}; or give a .py file, or a folder of stores (STORES/<manifest>, which "
-        "has a manifest.csv)"
+        f"{unknown('experiment', name, names())}; or give a .py file, a folder of stores (STORES/<manifest>, which has "
+        "a manifest.csv), or --plugins FOLDER with the experiment"
     )
 
 

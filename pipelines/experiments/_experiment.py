@@ -8,7 +8,7 @@ from shlex import quote
 from typing import Any
 
 from featcache.errors import ConfigError
-from featcache.wording import unknown
+from featcache.wording import first, shortened, unknown
 from pipelines import tasks
 from pipelines.config import RunConfig, override
 from pipelines.experiments._data import BEHIND, Data
@@ -17,6 +17,7 @@ from pipelines.settings import as_text, flattened
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
 
+SHOWN = 8  #: names that `repr` lists
 MOST_SEEDS = 10_000  #: in a list of seeds
 
 
@@ -48,7 +49,7 @@ class Change:
     new: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Experiment:
     """The runs of a table, in the order of its rows."""
 
@@ -107,6 +108,13 @@ class Experiment:
     def by_id(self) -> dict[str, RunConfig]:
         """The runs by their ids."""
         return {run.id: run for run in self.runs}
+
+    def __repr__(self) -> str:
+        shown = [run for run in self.runs if run.row]
+        seeds = first([str(seed) for seed in dict.fromkeys(run.seed for run in shown)], SHOWN)
+        shifts = dict.fromkeys(column for run in shown for column in self.columns[run.id])
+        head = f"Experiment {self.name!r}: {len(self.runs)} {self.task.name} runs, seeds {seeds}, on {first(shifts, 4)}"
+        return f"{shortened(head)}\n{shortened(f'rows: {first(self.rows, SHOWN)}')}"
 
     def chain(self, run: RunConfig) -> list[RunConfig]:
         """The run and, within the experiment, the runs that it starts from (`init_from`), nearest first."""

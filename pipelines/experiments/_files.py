@@ -5,14 +5,14 @@ import importlib.util
 import json
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from featcache.errors import ConfigError, FeatcacheError
+from featcache import plugins
+from featcache.errors import ConfigError
 from featcache.wording import unknown
 from pipelines import tasks
 from pipelines.config import RunConfig
@@ -33,7 +33,7 @@ def import_file(path: Path) -> ModuleType:
             sys.modules[spec.name] = module  # dataclasses look their module up; removed at the end of the block
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{path}{_place(error, file)}: {_complaint(error)}") from error
+        raise ConfigError(f"{path}{plugins.failure(error, file)}") from error
     return module
 
 
@@ -60,30 +60,6 @@ def _home(module: ModuleType) -> Path | None:
     """The folder that holds a module's file or, for a package, its folder; None for modules that have neither."""
     place = next(iter(getattr(module, "__path__", ())), getattr(module, "__file__", None))
     return Path(place).parent if place else None
-
-
-def _place(error: BaseException, file: Path) -> str:
-    """` line N` of the file in which the error occurred, then `: NEIGHBOUR line N` if it arose in a module next to it.
-
-    "" if no line is known.
-    """
-    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        frames.append((error.filename, error.lineno))
-    lines = [f" line {line}" for name, line in frames if Path(name) == file and line]
-    beside = [
-        f": {Path(name).name} line {line}"
-        for name, line in frames
-        if Path(name) != file and Path(name).parent == file.parent and line
-    ]
-    return "".join([*lines[-1:], *beside[-1:]])
-
-
-def _complaint(error: BaseException) -> str:
-    """The message of an error; with its class, unless it is our own or the parser's."""
-    if isinstance(error, SyntaxError):
-        return error.msg
-    return str(error) if isinstance(error, FeatcacheError) else f"{type(error).__name__}: {error}"
 
 
 def from_module(name: str, module: ModuleType) -> Experiment:

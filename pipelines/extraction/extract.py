@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +27,12 @@ from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.writer import check_folder, drop_aside, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
+from featcache.wording import shortened
 from pipelines.extraction.assembly import Assembly, Part
 from pipelines.extraction.interleaved import interleaved
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DECODERS = {  #: libraries whose version may change the decoded windows, by kind of window
     Pictures: ("av", "opencv-contrib-python-headless"),
@@ -44,7 +48,7 @@ BOUND = 64  #: decoded windows that may wait, whatever the length of the clips
 AUTO = "auto"  #: the dtype of an existing store; else float16, or float32 when a row is beyond float16
 
 
-@dataclass
+@dataclass(repr=False)
 class Extraction:
     """The stores, time and notes of an extraction."""
 
@@ -54,11 +58,32 @@ class Extraction:
     busy: float = 0.0  #: seconds in which extractors computed; the rest is decoding and writing
     notes: list[str] = field(default_factory=list)  #: remarks to print for the user
 
+    def frame(self) -> "pd.DataFrame":
+        """Return a line per store: its extractor, path, shape of a row, and the number of clips in each state."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"extractor": name, "path": str(store.path), "row_shape": store.row_shape, **store.counts()}
+                for name, store in self.stores.items()
+            ]
+        )
+
+    def __repr__(self) -> str:
+        counts = {name: store.counts() for name, store in self.stores.items()}
+        words = [f"{name} {', '.join(f'{n} {state}' for state, n in of.items() if n)}" for name, of in counts.items()]
+        return shortened(f"Extraction: {'; '.join(words)}")
+
+    def _repr_html_(self) -> str:
+        return str(self.frame().to_html(index=False))
+
     def reasons(self, extractor: str, state: str) -> dict[str, list[str]]:
         """Reason -> ids of the clips that are "failed" or "absent" for it, including those of earlier calls."""
-        frame = self.stores[extractor].frame()
-        frame = frame[frame["state"] == state]
-        return {str(reason): list(clips["clip_id"]) for reason, clips in frame.groupby("reason", sort=False)}
+        found: dict[str, list[str]] = {}
+        for clip_id, its_state, reason in self.stores[extractor].outcomes():
+            if its_state == state:
+                found.setdefault(reason, []).append(clip_id)
+        return found
 
     def unusable(self) -> list[str]:
         """Extractors with failed clips, with clips left to other processes, or without a single finished clip."""
@@ -102,6 +127,7 @@ def extract(
     """
     folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     check_folder(folder, manifest)
+    _check_sources(manifest, extractors)
     outcome.notes += _choices(manifest, extractors)
     beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)
     for name, reason in beyond.items():
@@ -120,11 +146,21 @@ def extract(
     return outcome
 
 
+def _check_sources(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
+    """Raise ConfigError if no clip has a source, unless only captions are read."""
+    readers = [extractor.name for extractor in extractors if not isinstance(extractor.window, Caption)]
+    if readers and not any(clip.source for clip in manifest):
+        raise ConfigError(
+            f"no clip of manifest {manifest.name!r} has a source, so {', '.join(readers)} cannot read it; name the "
+            "files in its column `source`, or import features with `featcache import`"
+        )
+
+
 def _choices(manifest: Manifest, extractors: Sequence[Extractor]) -> list[str]:
     """Notes on what extractors take of the manifest's first source that can be read."""
     notes = []
     for extractor in extractors:
-        for clip in manifest:
+        for clip in filter(lambda clip: clip.source, manifest):
             with suppress(MediaError):
                 if note := extractor.note(manifest.path(clip)):
                     notes.append(f"{extractor.name}: {note}")
@@ -241,7 +277,7 @@ def _most_windows(plan: Plan, manifest: Manifest) -> int:
     if plan.kind in COUNTED:
         return plan.count(0.0, 1.0)
     counts, beyond = [], None
-    for clip in manifest:
+    for clip in filter(lambda clip: clip.source, manifest):
         with suppress(Exception):  # extraction records the reason in the clip's row
             bounds = open_source(manifest.path(clip), clip.fps).interval(clip)
             try:

@@ -78,10 +78,10 @@ def load_extractors(
 
 def _completed(name: str, params: Any, manifest: Manifest) -> Any:
     """Fill in the parameters that were left open, from the first source that can be read."""
-    errors = []
-    for clip in manifest:
+    errors = [MediaError(f"no clip of manifest {manifest.name!r} has a source, which {name} reads")]
+    for clip in filter(lambda clip: clip.source, manifest):
         try:
             return complete(name, params, manifest.path(clip))
         except MediaError as error:
             errors.append(error)
-    raise errors[0]
+    raise errors[min(1, len(errors) - 1)]

@@ -7,16 +7,17 @@ named below the table; no mean is taken over an incomplete set.
 A published gain is shown only next to ours over the same row, so not where `--only` leaves out the paper's first row.
 
     build(rows, experiment)  -> Table      all numbers; the report uses it too
-    render(rows, experiment) -> str        Markdown that also lines up in a terminal, CSV, or LaTeX
-    norms_table(...)                       how far apart the modalities' feature norms are, per method (RNA, Table 1)
+    render(rows, experiment) -> str        the same as text: Markdown that also lines up in a terminal, CSV, or LaTeX
+    norms(...) -> Norms                    how far apart the modalities' feature norms are, per method (RNA, Table 1)
 
 `build` also makes the table of ΔAcc from the tables of several metrics (deltas.py).
 """
 
 import statistics
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from featcache.errors import ConfigError
 from featcache.wording import first
@@ -30,7 +31,7 @@ from pipelines.tables import differs
 from pipelines.tables.cells import Cell, Line, Note, Table, has_published
 from pipelines.tables.deltas import DELTA_ACC, as_published, averaged_metrics, baselines, gains
 from pipelines.tables.deltas import notes as notes_on_baselines
-from pipelines.tables.formats import latex, markdown, pipes, tidy_csv, wrapped
+from pipelines.tables.formats import Shown
 from pipelines.tables.notes import (
     SEEN,
     RunIds,
@@ -54,15 +55,7 @@ def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = 
     metric: a name of `featcache list metrics`; the default is that of the experiment (`Experiment.headline`).
     format: markdown, csv (one line per method and column) or latex (booktabs).
     """
-    return as_text(build(rows, experiment, metric), format)
-
-
-def as_text(table: Table, format: str) -> str:
-    """Return a table in one of the formats of `render`."""
-    formats = {"markdown": markdown, "csv": tidy_csv, "latex": latex}
-    if format not in formats:
-        raise ConfigError(f"no table format {format!r}; choose from {', '.join(formats)}")
-    return formats[format](table)
+    return build(rows, experiment, metric).text(format)
 
 
 # ---------------------------------------------------------------------------------------------------- rows -> Table
@@ -274,21 +267,54 @@ def difference(mean: Cell, base: Cell) -> Cell:
 # ------------------------------------------------------------------------------------------------------------- norms
 
 
+@dataclass(frozen=True, repr=False)
+class Norms(Shown):
+    """The coefficients of variation of the modalities' feature norms, per method, and their change."""
+
+    title: str
+    tables: tuple[Table, ...]  #: the table of each coefficient
+    cells: list[list[str]]
+    notes: list[Note]
+
+    @property
+    def grid(self) -> list[list[str]]:
+        """The cells as text, headings first; only headings if no run has a coefficient."""
+        return self.cells
+
+    @property
+    def below(self) -> list[Note]:
+        """The notes under the table."""
+        return self.notes
+
+    def records(self) -> list[dict[str, Any]]:
+        """The numbers: the records of each coefficient's table."""
+        return [record for table in self.tables for record in table.records()]
+
+    def __repr__(self) -> str:
+        return f"Norms({self.title!r}, {len(self.cells) - 1} rows: {', '.join(table.metric for table in self.tables)})"
+
+
 def norms_table(rows: Sequence[Result], experiment: Experiment) -> str:
     """Return the coefficients of variation of the feature norms, per method, as Markdown with an explanatory note."""
+    return norms(rows, experiment).text()
+
+
+def norms(rows: Sequence[Result], experiment: Experiment) -> Norms:
+    """Return the coefficients of variation of the feature norms, per method, with an explanatory note."""
     if experiment.task.no_norms:
         kind = experiment.task.name
         raise ConfigError(f"{experiment.name!r} is a {kind} experiment and has no norms: {experiment.task.no_norms}")
-    grid, below = norms_grid(rows, experiment)
-    table = pipes(grid) + "\n" if len(grid) > 1 else ""
-    return table + "\n".join(map(wrapped, below)) + "\n"
+    return _norms(rows, experiment)
 
 
 def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[list[str]], list[Note]]:
-    """Return the cells of `norms_table`, headings first, and its notes. Rows trained on target labels are left out.
+    """Return the cells of `norms_table`, headings first, and its notes."""
+    found = _norms(rows, experiment)
+    return found.cells, found.notes
 
-    Only headings if no run has a coefficient.
-    """
+
+def _norms(rows: Sequence[Result], experiment: Experiment) -> Norms:
+    """Return the table of norms. Rows trained on target labels are left out."""
     all_rows, rows = rows, current(rows, experiment)
     runs = {run.id for run in experiment.runs}
     measured = {row.metric for row in rows if row.run in runs}
@@ -324,7 +350,7 @@ def norms_grid(rows: Sequence[Result], experiment: Experiment) -> tuple[list[lis
     loud = [*damaged(all_rows), *changed, *outdated(of_norms, experiment, all_rows), *lost, *dict.fromkeys(featureless)]
     reasons = [*_one_kind(rows, experiment, planned), *_without_source(rows, experiment)]
     below = [*loud, *[explained] * bool(tables), *reasons, *trained_on]
-    return grid, sorted(below, key=lambda note: not note.loud)
+    return Norms(experiment.name, tuple(tables.values()), grid, sorted(below, key=lambda note: not note.loud))
 
 
 def _label_free(experiment: Experiment) -> RunIds:

@@ -4,29 +4,16 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipelines import tasks
 from pipelines.measures.intervals import Interval
 from pipelines.measures.validators import ORACLE
+from pipelines.tables.formats import BEST, SECOND, Note, Shown, Text
 
 MISSING, UNPLANNED = "–", "n/a"
-BEST, SECOND = "best", "second"  #: marks of the numbers of a column
 INTERVAL = "95 % interval"  #: heading of the column of intervals
 ALIKE = "n.d."  #: behind an interval that contains 0: the rows are not distinguishable
-
-
-class Text(NamedTuple):
-    """The text of a cell: a number, which may be marked, and what follows it."""
-
-    number: str
-    rest: str = ""
-    mark: str = ""  #: BEST, SECOND or ""
-
-    @property
-    def whole(self) -> str:
-        """Both parts, without the mark."""
-        return f"{self.number} {self.rest}".strip()
 
 
 @dataclass(frozen=True)
@@ -132,17 +119,12 @@ def ends(interval: Interval, digits: int) -> str:
     return f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
-@dataclass(frozen=True)
-class Note:
-    """One sentence under a table. A loud note is a warning: printed in bold, and first."""
+@dataclass(frozen=True, repr=False)
+class Table(Shown):
+    """The table of an experiment: its lines, its columns and its notes.
 
-    text: str
-    loud: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table before it is formatted: its lines, its columns and its notes."""
+    `print(table)` writes Markdown, `table.text("latex")` LaTeX, and `table.frame()` has the numbers.
+    """
 
     title: str
     metric: str
@@ -240,3 +222,57 @@ class Table:
     def ends(self, interval: Interval) -> str:
         """The ends of an interval as text."""
         return ends(interval, self.digits)
+
+    @property
+    def grid(self) -> list[list[Text]]:
+        """The cells as text, headings first."""
+        columns = self.columns
+        return [list(map(Text, columns)), *([cell(line) for cell in columns.values()] for line in self.all_lines)]
+
+    @property
+    def below(self) -> tuple[Note, ...]:
+        """The notes under the table."""
+        return self.notes
+
+    def records(self) -> list[dict[str, Any]]:
+        """The numbers: a record per method and column. See docs/guide.md for the columns."""
+        loud = " ".join(note.text for note in self.notes if note.loud)
+        found = []
+        for line in self.all_lines:
+            compared = line.method != self.baseline and not line.quoted and not self.of_gains
+            summaries = {"mean": line.mean} | ({f"vs {self.baseline}": line.gain} if compared else {})
+            for column, cell in {**line.cells, **summaries}.items():
+                interval = line.interval if column == list(summaries)[-1] else None
+                found.append(self._record(line, column, cell, loud, interval))
+            if line.ensemble:
+                seeds = dict.fromkeys(line.ensemble.seeds, line.ensemble.value)
+                cell = Cell(seeds, line.ensemble.seeds)
+                found.append(self._record(line, "ensemble", cell, loud) | {"std": None})
+        return found
+
+    def _record(
+        self, line: Line, column: str, cell: Cell, loud: str, interval: Interval | None = None
+    ) -> dict[str, Any]:
+        """The record of a cell; `low` and `high` are the ends of the interval of a difference."""
+        return {
+            "method": line.method,
+            "column": column,
+            "mean": cell.mean if cell.values else None,
+            "std": cell.std,
+            "n_seeds": len(cell.values),
+            "seeds": " ".join(map(str, cell.values)),
+            "missing_seeds": " ".join(str(seed) for seed in cell.seeds if seed not in cell.values),
+            "published": cell.published,
+            "fidelity": line.fidelity or "quoted",
+            "selection": line.select,
+            "metric": self.metric,
+            "notes": loud,
+            "low": interval.low if interval else None,
+            "high": interval.high if interval else None,
+            "mark": self.marks.get((line.method, column), ""),
+        }
+
+    def __repr__(self) -> str:
+        shape = f"{len(self.all_lines)} rows × {len(self.shifts)} columns"
+        best = f", best {self.best.method!r}" if self.best else ""
+        return f"Table({self.title!r}, {self.metric}, {shape}{best})"

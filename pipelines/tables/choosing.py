@@ -26,8 +26,7 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
 from pipelines.settings import flattened
-from pipelines.tables.cells import Note
-from pipelines.tables.formats import pipes, wrapped
+from pipelines.tables.formats import Note, Shown
 from pipelines.tables.notes import damaged, mixed, of_training_data
 from pipelines.tables.outdated import current, outdated
 from pipelines.training.runs import read_config
@@ -67,8 +66,49 @@ class Choice:
     correlation: float  #: Spearman's, of score and accuracy over the candidates; 1 is perfect, NaN if all are equal
 
 
-def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> str:
-    """Return a Markdown table: per table row, shift and rule the choice, its accuracy and its cost, in per cent.
+@dataclass(frozen=True, repr=False)
+class Choices(Shown):
+    """The choice of each rule for each table row and shift: its accuracy and its cost."""
+
+    title: str
+    metric: str
+    lines: tuple[tuple[str, str, Choice], ...]  #: table row, shift, and the choice of a rule
+    notes: tuple[Note, ...]
+
+    @property
+    def grid(self) -> list[list[str]]:
+        """The cells as text, headings first; numbers are in per cent."""
+        heads = ["row", "shift", "rule", "chosen", self.metric, "lost", "rank correlation"]
+        return [heads, *(_line(*line) for line in self.lines)]
+
+    @property
+    def below(self) -> tuple[Note, ...]:
+        """The notes under the table."""
+        return self.notes
+
+    def records(self) -> list[dict[str, Any]]:
+        """The numbers: a record per table row, shift and rule; accuracies and costs in per cent."""
+        return [
+            {
+                "row": row,
+                "shift": shift,
+                "rule": choice.rule,
+                "chosen": choice.name,
+                "metric": self.metric,
+                "accuracy": 100 * choice.accuracy,
+                "lost": 100 * choice.cost,
+                "rank_correlation": choice.correlation,
+            }
+            for row, shift, choice in self.lines
+        ]
+
+    def __repr__(self) -> str:
+        rows = dict.fromkeys(row for row, _, _ in self.lines)
+        return f"Choices({self.title!r}, {self.metric}, {len(self.lines)} choices for {len(rows)} rows)"
+
+
+def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = None) -> Choices:
+    """Return per table row, shift and rule the choice, its accuracy and its cost, in per cent.
 
     experiment: an experiment with all its evaluated runs, as `evaluated` returns it.
     metric: the default is that of the experiment (`Experiment.headline`). ConfigError for a metric that is not in per
@@ -82,7 +122,7 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
             f"metric {metric!r} is not in per cent, less of it is better, or it compares rows; choose one such as top1 "
             "or t2v/R@1"
         )
-    grid = [["row", "shift", "rule", "chosen", metric, "lost", "rank correlation"]]
+    chosen: list[tuple[str, str, Choice]] = []
     cells = _cells(current(rows, experiment), experiment, metric)
     of_shifts = {cell: candidates for cell, candidates in _largest(cells, metric).items() if len(candidates) > 1}
     if not of_shifts:
@@ -102,7 +142,7 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         elif len(lines) > 1:
             below[f"No line {ALL!r} of {row}: its {len(planned)} shifts do not share two evaluated settings."] = None
         for shift, candidates in lines.items():
-            grid += [_line(row, shift, choice) for choice in choices(candidates)]
+            chosen += [(row, shift, choice) for choice in choices(candidates)]
     compared = _results([cells[cell] for cell in of_shifts], metric)
     notes = [
         *damaged(rows),
@@ -111,7 +151,7 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
         *of_training_data(experiment, compared),
     ]
     notes += map(Note, below)
-    return pipes(grid) + ("\n" if notes else "") + "".join(wrapped(note) + "\n" for note in notes)
+    return Choices(experiment.name, metric, tuple(chosen), tuple(notes))
 
 
 def _read(rows: Iterable[Result], metric: str) -> list[Result]:

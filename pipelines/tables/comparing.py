@@ -11,7 +11,9 @@ import io
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featcache.wording import first
 from pipelines import tasks
@@ -20,13 +22,17 @@ from pipelines.measures.intervals import Interval, over_clips, over_seeds
 from pipelines.settings import as_text, flattened
 from pipelines.tables import differs
 from pipelines.tables.build import build, printed
-from pipelines.tables.cells import ALIKE, INTERVAL, Cell, Note, ends
+from pipelines.tables.cells import ALIKE, INTERVAL, Cell, ends
 from pipelines.tables.clips import Cells, Part, blocks_of, classes, lines, moved, one_sided, tested
-from pipelines.tables.formats import pipes, wrapped
+from pipelines.tables.formats import Note, html, pipes, wrapped
 from pipelines.tables.outdated import current
 from pipelines.tables.sides import MARK, Sides
 from pipelines.training.runs import Run
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIPS = ("kind", "shift", "seed", "clip", "truth", "a", "b", "right")  #: columns of the file of clips
 VALUES = 3  #: values of a setting that are listed
 ABSENT = "–"  #: what a side has instead of a setting that it does not have
 SHA = 8  #: characters of a fingerprint that are shown
@@ -40,14 +46,35 @@ Measured = dict[str, tuple[Result, Result]]  #: seed -> results of A and of B
 Numbers = list[tuple[float, float]]  #: number of A and of B, for each seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """A comparison as text, and the answers that differ."""
+    """A comparison as text, and the answers that differ. It prints itself, and shows itself in a notebook."""
 
     titles: tuple[str, str]  #: of A and B, with the marks of tables
     parts: tuple[Part, ...]
     notes: tuple[Note, ...]  #: those under the table of these two
     lines: Cells  #: of the file of clips
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the answers that differ: a line for each question and seed, with the columns of `--clips`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.lines, columns=list(CLIPS))
+
+    def __str__(self) -> str:
+        return markdown(self)
+
+    def __repr__(self) -> str:
+        return f"Comparison(A: {self.titles[0]}, B: {self.titles[1]}, {len(self.lines)} answers that differ)"
+
+    def _repr_markdown_(self) -> str:
+        return markdown(self)
+
+    def _repr_html_(self) -> str:
+        a, b = map(escape, self.titles)
+        notes = [(part.heading, part.grid, list(map(Note, part.texts))) for part in self.parts]
+        parts = [f"<h4>{escape(heading)}</h4>\n{html(grid, below)}" for heading, grid, below in notes]
+        return f"<p>A: {a}<br>B: {b}</p>\n" + "".join([*parts, f"<h4>Notes</h4>\n{html([], self.notes)}"])
 
 
 def compare(sides: Sides, stores: Path) -> Comparison:
@@ -78,7 +105,7 @@ def clips_csv(comparison: Comparison) -> str:
     """Return the answers that differ as CSV, one line for each question and seed."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["kind", "shift", "seed", "clip", "truth", "a", "b", "right"])
+    writer.writerow(CLIPS)
     writer.writerows(comparison.lines)
     return out.getvalue()
 

@@ -1,27 +1,130 @@
-"""A table as text: Markdown that also lines up in a terminal, tidy CSV, and LaTeX with booktabs."""
+"""A table as text: Markdown that also lines up in a terminal, HTML, tidy CSV, and LaTeX with booktabs."""
 
 import csv
 import io
 import textwrap
 import unicodedata
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.tables.cells import BEST, SECOND, Note, Table, Text
+from featcache.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WIDTH = 120  #: terminal columns at which notes are wrapped
+LEFT = ' style="text-align: left"'  #: of the first column in HTML
+BEST, SECOND = "best", "second"  #: marks of the numbers of a column
 
 
-def markdown(table: Table) -> str:
-    """Return the table as Markdown, followed by its notes as a list."""
-    columns = table.columns
-    grid = [list(columns), *([_marked(cell(line)) for cell in columns.values()] for line in table.all_lines)]
-    return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
+class Text(NamedTuple):
+    """The text of a cell: a number, which may be marked, and what follows it."""
+
+    number: str
+    rest: str = ""
+    mark: str = ""  #: BEST, SECOND or ""
+
+    @property
+    def whole(self) -> str:
+        """Both parts, without the mark."""
+        return f"{self.number} {self.rest}".strip()
 
 
-def _marked(text: Text) -> str:
+@dataclass(frozen=True)
+class Note:
+    """One sentence under a table. A loud note is a warning: printed in bold, and first."""
+
+    text: str
+    loud: bool = False
+
+
+Grid = Sequence[Sequence[Text | str]]  #: rows of cells, headings first
+
+
+class Shown(ABC):
+    """A table that prints itself, and shows itself in a notebook.
+
+    `print(table)` writes Markdown that also lines up in a terminal. `frame` has the numbers.
+    """
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid:
+        """The cells as text, headings first."""
+
+    @property
+    @abstractmethod
+    def below(self) -> Sequence[Note]:
+        """The notes under the table."""
+
+    @abstractmethod
+    def records(self) -> list[dict[str, Any]]:
+        """The numbers: a dictionary per line of the tidy table, column -> value; None where there is no value."""
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the numbers as a tidy table: one line per number, with the columns of the CSV format."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records())
+
+    def text(self, format: str = "markdown") -> str:
+        """Return the table as text: markdown, csv (tidy: one line per number) or latex (booktabs)."""
+        if format == "markdown":
+            return markdown(self.grid, self.below)
+        if format == "csv":
+            return tidy_csv(self.records())
+        if format == "latex":
+            return tabular(self.grid, self.below)
+        raise ConfigError(f"no table format {format!r}; choose from markdown, csv, latex")
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_markdown_(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return html(self.grid, self.below)
+
+
+def markdown(grid: Grid, notes: Iterable[Note]) -> str:
+    """Return rows of cells, headings first, as a Markdown table, followed by its notes as a list."""
+    table = pipes([[_marked(cell) for cell in cells] for cells in grid]) if len(grid) > 1 else ""
+    below = "".join(wrapped(note) + "\n" for note in notes)
+    return "\n".join(filter(None, [table, below]))
+
+
+def _marked(cell: Text | str) -> str:
     """Return the text of a cell, the best number in bold, the second best in italic, as Markdown has no underline."""
+    text = _text(cell)
     sign = {BEST: "**", SECOND: "_"}.get(text.mark, "")
     return text._replace(number=f"{sign}{text.number}{sign}").whole
+
+
+def _text(cell: Text | str) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
+
+
+def html(grid: Grid, notes: Iterable[Note]) -> str:
+    """Return rows of cells, headings first, as an HTML table, followed by its notes as a list."""
+    lines: list[str] = []
+    for cells in grid:
+        tag = "td" if lines else "th"
+        parts = [f"<{tag}{LEFT * (k == 0)}>{_html(_text(cell))}</{tag}>" for k, cell in enumerate(cells)]
+        lines.append(f"<tr>{''.join(parts)}</tr>")
+    texts = ((f"<strong>{escape(note.text)}</strong>" if note.loud else escape(note.text)) for note in notes)
+    items = [f"<li>{text}</li>" for text in texts]
+    table = ["<table>", *lines, "</table>"] if len(lines) > 1 else []
+    return "\n".join([*table, *(["<ul>", *items, "</ul>"] if items else [])]) + "\n"
+
+
+def _html(text: Text) -> str:
+    tag = {BEST: "strong", SECOND: "u"}.get(text.mark)
+    number = f"<{tag}>{escape(text.number)}</{tag}>" if tag else escape(text.number)
+    return f"{number} {escape(text.rest)}".strip()
 
 
 def pipes(grid: list[list[str]]) -> str:
@@ -53,57 +156,18 @@ def wrapped(note: Note) -> str:
     )
 
 
-def tidy_csv(table: Table) -> str:
-    """Return the table as tidy CSV: one line per method and column, six decimals, one number per field.
-
-    The columns `low` and `high` are the ends of the interval of a difference; `mark` is best or second.
-    """
+def tidy_csv(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return records with equal keys as CSV, with at most six decimals; None is an empty field."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = "method column mean std n_seeds seeds missing_seeds published fidelity selection metric notes low high mark"
-    writer.writerow(heads.split())
-    loud = " ".join(note.text for note in table.notes if note.loud)
-    for line in table.all_lines:
-        compared = line.method != table.baseline and not line.quoted and not table.of_gains
-        summaries = {"mean": line.mean} | ({f"vs {table.baseline}": line.gain} if compared else {})
-        for column, cell in {**line.cells, **summaries}.items():
-            values = cell.values
-            interval = line.interval if column == list(summaries)[-1] else None
-            writer.writerow(
-                [
-                    line.method,
-                    column,
-                    round(cell.mean, 6) if values else "",
-                    "" if cell.std is None else round(cell.std, 6),
-                    len(values),
-                    " ".join(map(str, values)),
-                    " ".join(str(seed) for seed in cell.seeds if seed not in values),
-                    "" if cell.published is None else cell.published,
-                    line.fidelity or "quoted",
-                    line.select,
-                    table.metric,
-                    loud,
-                    *([round(interval.low, 6), round(interval.high, 6)] if interval else ["", ""]),
-                    table.marks.get((line.method, column), ""),
-                ]
-            )
-        if line.ensemble:
-            one, seeds = round(line.ensemble.value, 6), line.ensemble.seeds
-            known = [line.fidelity, line.select, table.metric, loud]
-            writer.writerow(
-                [line.method, "ensemble", one, "", len(seeds), " ".join(map(str, seeds)), "", "", *known, "", "", ""]
-            )
+    for number, record in enumerate(records):
+        if not number:
+            writer.writerow(record)
+        writer.writerow(round(value, 6) if isinstance(value, float) else value for value in record.values())
     return out.getvalue()
 
 
-def latex(table: Table) -> str:
-    """Return the table as LaTeX with booktabs, with the notes in small type below."""
-    columns = table.columns
-    rows = [[cell(line) for cell in columns.values()] for line in table.all_lines]
-    return tabular([[Text(name) for name in columns], *rows], table.notes)
-
-
-def tabular(grid: list[list[Text]], notes: Iterable[Note]) -> str:
+def tabular(grid: Grid, notes: Iterable[Note]) -> str:
     """Return rows of cells, headings first, as LaTeX with booktabs, with the notes in small type below."""
     heads, *body = (" & ".join(map(_tex_marked, cells)) + r" \\" for cells in grid)
     below = [
@@ -137,8 +201,9 @@ TEX = {
 }
 
 
-def _tex_marked(text: Text) -> str:
+def _tex_marked(cell: Text | str) -> str:
     """Return the text of a cell for LaTeX, the best number in bold, the second best underlined."""
+    text = _text(cell)
     command = {BEST: r"\textbf{%s}", SECOND: r"\underline{%s}"}.get(text.mark, "%s")
     return f"{command % _tex(text.number)} {_tex(text.rest)}".strip()
 

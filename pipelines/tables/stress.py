@@ -4,10 +4,9 @@ A number is the mean over shifts, as in the table of the experiment. A change is
 features as they are, measured with the same weights (`none`), seed by seed.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from featcache.errors import ConfigError
 from featcache.wording import first
@@ -15,17 +14,16 @@ from pipelines.evaluation.results import Result
 from pipelines.evaluation.stress import PLAIN
 from pipelines.experiments import Experiment
 from pipelines.tables.build import build, difference
-from pipelines.tables.cells import MISSING, Cell, Note, Table, Text
-from pipelines.tables.formats import pipes, tabular, wrapped
+from pipelines.tables.cells import MISSING, Cell, Table
+from pipelines.tables.formats import Note, Shown
 from pipelines.tables.slices import loud_first
 
 KINDS = (PLAIN, "drop", "windows", "dtype", "noise")  #: in the order of the columns
-LATEX, CSV = "latex", "csv"
 
 
-@dataclass(frozen=True)
-class Stressed:
-    """A table of stress before it is formatted."""
+@dataclass(frozen=True, repr=False)
+class Stressed(Shown):
+    """The table of an experiment's results on changed features."""
 
     plain: Table  #: the table of features as they are
     cells: dict[str, dict[str, Cell]]  #: stress -> method -> mean over shifts; PLAIN first
@@ -35,16 +33,46 @@ class Stressed:
         """The difference of a number from that on features as they are."""
         return difference(self.cells[stress][method], self.cells[PLAIN][method])
 
+    @property
+    def grid(self) -> list[list[str]]:
+        """The cells as text, headings first."""
+        return grid_of(self)
+
+    @property
+    def below(self) -> tuple[Note, ...]:
+        """The notes under the table."""
+        return self.notes
+
+    def records(self) -> list[dict[str, Any]]:
+        """The numbers: a record per method and stress."""
+        return [
+            self._record(stress, line.method, by_method[line.method])
+            for stress, by_method in self.cells.items()
+            for line in self.plain.lines
+        ]
+
+    def _record(self, stress: str, method: str, cell: Cell) -> dict[str, Any]:
+        change = self.change(stress, method)
+        return {
+            "method": method,
+            "stress": stress,
+            "mean": cell.mean if cell.values else None,
+            "std": cell.std,
+            "n_seeds": len(cell.values),
+            "seeds": " ".join(map(str, cell.values)),
+            "change": change.mean if change.values else None,
+            "change_std": change.std,
+            "metric": self.plain.metric,
+        }
+
+    def __repr__(self) -> str:
+        shape = f"{len(self.plain.lines)} rows × {len(self.cells)} stresses"
+        return f"Stressed({self.plain.title!r}, {self.plain.metric}, {shape})"
+
 
 def render(rows: Sequence[Result], experiment: Experiment, metric: str | None = None, format: str = "markdown") -> str:
     """Return the table of stressed results as text; metric and format as in `build.render`."""
-    table = stressed(rows, experiment, metric)
-    if format == CSV:
-        return _tidy(table)
-    grid = grid_of(table)
-    if format == LATEX:
-        return tabular([list(map(Text, cells)) for cells in grid], table.notes)
-    return pipes(grid) + "\n" + "\n".join(wrapped(note) for note in table.notes) + "\n"
+    return stressed(rows, experiment, metric).text(format)
 
 
 def grid_of(table: Stressed) -> list[list[str]]:
@@ -113,19 +141,3 @@ def _notes(plain: Sequence[Result], experiment: Experiment, cells: Mapping[str, 
             "`featcache evaluate` with the same options measures what is missing, and gives the reasons."
         )
     return [*loud, Note(text)]
-
-
-def _tidy(table: Stressed) -> str:
-    """Return tidy CSV: one line per method and stress, six decimals, one number per field."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "stress", "mean", "std", "n_seeds", "seeds", "change", "change_std", "metric"])
-    for stress, by_method in table.cells.items():
-        for line in table.plain.lines:
-            cell, change = by_method[line.method], table.change(stress, line.method)
-            numbers = [cell.mean, cell.std] if cell.values else [None, None]
-            changes = [change.mean, change.std] if change.values else [None, None]
-            shown = ["" if number is None else round(number, 6) for number in (*numbers, *changes)]
-            seeds = " ".join(map(str, cell.values))
-            writer.writerow([line.method, stress, *shown[:2], len(cell.values), seeds, *shown[2:], table.plain.metric])
-    return out.getvalue()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from featcache.errors import BusyError, FeatcacheError
+from featcache.errors import BusyError, ConfigError, FeatcacheError
 from featcache.files import claim_of, locked
 from featcache.parallel import import_first, in_parallel
+from featcache.wording import shortened
 from pipelines.config import RunConfig
 from pipelines.data.ahead import reads
 from pipelines.data.memory import free_memory
@@ -26,9 +27,9 @@ from pipelines.training.train import train_unless_done
 import_first("torch._dynamo", "zarr")  # by torch's optimisers, and by the reader of stores; they take a second
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
-    """The outcome of one run."""
+    """The outcome of one run. `run` opens it."""
 
     config: RunConfig
     folder: Path | None  #: its folder; None if the run failed
@@ -39,6 +40,17 @@ class Outcome:
     warnings: tuple[str, ...] = ()  #: warnings raised in training
     collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
     plan: Plan | None = None  #: the way in which it was trained with others, and the reason; None: there were no others
+
+    @property
+    def run(self) -> Run:
+        """The finished run; ConfigError with the reason if it failed."""
+        if self.folder is None:
+            raise ConfigError(f"run {self.config.id} {self.status}: {self.note}")
+        return Run.open(self.folder)
+
+    def __repr__(self) -> str:
+        words = filter(None, [self.config.row_shown, self.collapse and f"collapsed: {self.collapse}", self.note])
+        return shortened(f"Outcome({self.status}, {self.config.id}, {'; '.join(words)})")
 
 
 #: called after each run with (outcome, runs done, all runs), and when a run is left for later because it is busy
@@ -114,8 +126,8 @@ def _wave(
                     done(replace(outcome, plan=None if outcome.status == "kept" else plans.get(outcome.config.id)))
                 ids = {outcome.config.id for outcome in outcomes}
                 jobs.extend(((config,), False) for config in group if config.id not in ids)
-    except BrokenProcessPool:
-        reason = "a worker process was killed (out of memory?); run the same command again to train the rest"
+    except BrokenProcessPool as error:
+        reason = f"{error}; run the same command again to train the rest"
         for config in missing.values():
             done(Outcome(config, None, "failed", note=reason))
     finally:

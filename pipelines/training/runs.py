@@ -24,18 +24,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache import registry, schema, sums
-from featcache.errors import ConfigError, FeatcacheError
+from featcache import plugins, registry, schema, sums
+from featcache.errors import ConfigError, FeatcacheError, NoEntryError
 from featcache.files import file_sha256, making_folder, regular, remembered, steady
 from featcache.schema import AnyFloat
 from featcache.untrusted import not_stored
+from featcache.wording import shortened
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
@@ -45,6 +46,9 @@ from pipelines.data.opening import Opened, open_run
 from pipelines.measures.validators import VALIDATORS
 from pipelines.training.kept import loaded, read_outputs, read_weights, with_weights
 from pipelines.training.outputs import ONCE, looked_elsewhere
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
@@ -86,21 +90,22 @@ def explained(error: Exception, folder: Path) -> str:
     return "".join(traceback.format_exception(error))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run."""
+    """A finished run: its configuration, facts, log, weights and outputs."""
 
     folder: Path
     config: RunConfig
     facts: Facts
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: str | Path) -> "Run":
         """Read configuration and facts; NotTrainedError when the run is missing or one of its files is damaged.
 
         Files are compared with SHA256SUMS, each once per process while it does not change. A folder that another
         process replaces meanwhile, because it has trained the run again, is read again.
         """
+        folder = Path(folder)
         while True:
             version = _version(folder)
             try:
@@ -163,6 +168,24 @@ class Run:
     def points(self) -> tuple[dict[str, float], ...]:
         """The kept evaluation points: step, and the score of every validator whose rows the run has."""
         return self.facts.points
+
+    def __repr__(self) -> str:
+        config, facts = self.config, self.facts
+        head = f"Run {config.id}{f' ({config.row_shown})' if config.row else ''}"
+        source, target = "+".join(config.source) or "no source", config.target or "no target"
+        sides = f"{source}→{config.test}, target {target}" if target != config.test else f"{source}→{target}"
+        feeds = ", ".join(f"{modality} {feed.store}" for modality, feed in config.feeds.items())
+        steps = f"{config.steps} steps in {facts.seconds:.1f} s"
+        words = (
+            f"{settings.name_of(config.method)} with {settings.name_of(config.net)}, {sides}, feeds {feeds}, {steps}"
+        )
+        return f"{shortened(head)}\n{shortened(words)}"
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the log: a line per step with the terms of the loss, NaN where a step has no such term."""
+        import pandas as pd
+
+        return pd.DataFrame(self.log())
 
     def log(self) -> list[LogLine]:
         """The terms of the loss at each step."""
@@ -300,6 +323,8 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in CONTENT:
             raise
+        if isinstance(error, NoEntryError):  # the file is sound, but the method or net is a plug-in
+            raise NoEntryError(f"{path}: {error}") from None
         reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({reason})"
         raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None
@@ -390,6 +415,9 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
         read["clips without features"] = "left out"
     if (version := method_class(opened.config).version) > 1:  # others have no entry, so that older runs are kept
         read[f"method {settings.name_of(opened.config.method)}"] = str(version)
+    for params in (opened.config.method, opened.config.net):
+        files = plugins.digests(type(params).__module__)
+        read |= {f"plug-in {file}": digest for file, digest in files.items()}
     if "dev" in opened.config.validators and looked_elsewhere(opened.config):  # an earlier version chose by others
         read["features of the validator dev"] = "classified"
     if first := (config or opened.config).init_from:

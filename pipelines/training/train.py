@@ -7,6 +7,7 @@ of the target and of the test rows are not read here: `evaluate` compares output
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from hashlib import sha256
 from math import ceil, isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 import featcache
+from featcache import plugins
 from featcache.errors import ConfigError
 from featcache.files import claimed, remove_abandoned
 from featcache.machine import cores
@@ -91,7 +93,10 @@ def start(config: RunConfig, opened: Opened, runs: Path) -> Method:
     """Build the method of a run by its seed, which also seeds all that it draws later."""
     torch.manual_seed(config.seed)
     method = build(config, opened.spec).to(opened.device)
-    method.shared = Shared(runs / ".shared")
+    code = plugins.digests(type(config.method).__module__)  # another file of a plug-in may compute other tensors
+    method.shared = Shared(
+        runs / ".shared" / sha256(repr(code).encode()).hexdigest()[:12] if code else runs / ".shared"
+    )
     if config.init_from:
         copy_weights(Run.open(runs / config.init_from), method, opened)
     return method

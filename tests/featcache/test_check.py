@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from featcache import Clip, Manifest, media
-from featcache.check import parts, problems
+from featcache.checking import parts, problems
 from featcache.errors import ManifestError
 from featcache.importing import import_features
 from tests.helpers.media import write_sound, write_video

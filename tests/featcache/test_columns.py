@@ -83,7 +83,7 @@ def test_every_bridge_leaves_such_keys_out_names_them_and_takes_them_by_name(tmp
     (report,) = import_features([file], name, MANIFEST, tmp_path / "a")
     assert report.key == "rgb"
     assert any("leaves out" in note and repr(key) in note and f"--key {key}" in note for note in report.notes)
-    (report,) = import_features([file], name, MANIFEST, tmp_path / "b", names={key: "asked"})
+    (report,) = import_features([file], name, MANIFEST, tmp_path / "b", key={key: "asked"})
     assert FeatureStore.open(report.path).row_shape == (2,)
     bridge.write(file, {key: table(NOISE)})
     with pytest.raises(FormatError, match=f"only keys that describe clips.*'{key}'.*--key"):
@@ -124,7 +124,7 @@ def test_csv_columns_are_named_and_in_the_recipe(tmp_path):
         "leaves out 'label', 'onehot', by name (to import it: --key label --key onehot)",
         "leaves out 'person'",
     ]
-    (report,) = import_features([file], "csv", MANIFEST, tmp_path / "c", names={"onehot": "asked"})
+    (report,) = import_features([file], "csv", MANIFEST, tmp_path / "c", key={"onehot": "asked"})
     assert FeatureStore.open(report.path).row_shape == (2,)
     file.write_text(",clip_id,f0\n0,a0,1\n1,a1,2\n")  # pandas' index has no name by which it could be asked for
     (features,) = bridges.load("csv").read(file, None).values()

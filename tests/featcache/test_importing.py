@@ -17,7 +17,7 @@ from featcache.files import claimed
 from featcache.importing import import_features
 from featcache.store import StoreWriter
 from featcache.store.check import problems
-from featcache.store.info import facts
+from featcache.store.info import info
 from pipelines.cli._shared import Commands
 from pipelines.cli.exchange import export, import_
 from tests.conftest import ROOT
@@ -68,7 +68,7 @@ def test_clips_are_joined_by_id_never_by_position(file, tmp_path):
 def test_the_recipe_says_where_features_come_from(file, tmp_path):
     import hashlib
 
-    (report,) = import_features([file], "npz", clips("a"), tmp_path, names={"RGB": "tbn"}, modalities={"RGB": "rgb"})
+    (report,) = import_features([file], "npz", clips("a"), tmp_path, key={"RGB": "tbn"}, modality={"RGB": "rgb"})
     recipe = FeatureStore.open(report.path).recipe
     assert recipe["external"]["files"][0].pop("ids_sha256") == hashlib.sha256(b'["c", "a", "zz"]').hexdigest()
     assert recipe == {
@@ -110,8 +110,8 @@ def test_a_store_opens_whatever_recipe_its_file_has(tmp_path, recipe):
     bridges.load("npz").write(tmp_path / "f.npz", {"features": external(ROWS, recipe=recipe)})
     for _ in range(2):
         (report,) = import_features([tmp_path / "f.npz"], "npz", clips("a"), tmp_path)
-    assert repr(facts(report.path)["recipe"]["external"]["files"][0]["recipe"]) == repr(recipe)
-    assert facts(report.path)["trained_on"] is None
+    assert repr(info(report.path)["recipe"]["external"]["files"][0]["recipe"]) == repr(recipe)
+    assert info(report.path)["trained_on"] is None
 
 
 @pytest.mark.parametrize("recipe", [{"a": "\ud800"}, {"\0": 1}, ["a"]])
@@ -137,7 +137,7 @@ def test_the_same_import_twice_does_nothing_another_file_is_refused(file, tmp_pa
     ):
         import_features([file], "npz", clips("a", "b"), tmp_path)
     with pytest.raises(StoreError, match="made from other clips than manifest 'm'(?s:.*), or remove that store"):
-        import_features([file], "npz", clips("a", "c"), tmp_path, names={"RGB": "other"})
+        import_features([file], "npz", clips("a", "c"), tmp_path, key={"RGB": "other"})
     assert content() == before
 
 
@@ -199,7 +199,7 @@ def test_keys_and_names(tmp_path):
     first, second = import_features([path], "npz", clips("a", "c"), tmp_path / "all")
     assert (first.path.name, second.path.name) == ("rgb_2.zarr", "flow.zarr")
     assert second.missing == ["c"]
-    (report,) = import_features([path], "npz", clips("a"), tmp_path / "one", names={"Flow": "tvl1"})
+    (report,) = import_features([path], "npz", clips("a"), tmp_path / "one", key={"Flow": "tvl1"})
     assert FeatureStore.open(report.path).row_shape == (2,)
     for names, message in (
         ({"flow": "x"}, "no key 'flow'; it has: RGB 2, Flow"),
@@ -207,7 +207,7 @@ def test_keys_and_names(tmp_path):
         ({"Flow": "x", "RGB 2": "x"}, "two keys would become the store 'x'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            import_features([path], "npz", clips("a"), tmp_path / "bad", names=names)
+            import_features([path], "npz", clips("a"), tmp_path / "bad", key=names)
     assert not (tmp_path / "bad").exists()
 
 
@@ -326,8 +326,8 @@ def test_wrong_uses_of_a_store(tmp_path):
     for options, message in (
         ({"ids": ["a"]}, "hog.zarr is a store.* remove these options"),
         ({"dtype": "float16"}, "hog.zarr is a store.* remove these options"),
-        ({"modalities": {"rgb": "x"}}, "hog.zarr is a store.* remove these options"),
-        ({"names": {"x": "y"}}, "no key 'x'; .*modality, rgb"),
+        ({"modality": {"rgb": "x"}}, "hog.zarr is a store.* remove these options"),
+        ({"key": {"x": "y"}}, "no key 'x'; .*modality, rgb"),
         ({}, "imported into itself"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -537,14 +537,14 @@ def test_files_that_name_different_modalities(tmp_path):
     files = [tmp_path / "0.npz", tmp_path / "1.npz"]
     with pytest.raises(ConfigError, match="x .*(rgb.*flow|flow.*rgb).*; .*--modality x=NAME"):
         import_features(files, "npz", clips("a", "c"), tmp_path / "s")
-    (report,) = import_features(files, "npz", clips("a", "c"), tmp_path / "s", modalities={"x": "rgb"})
+    (report,) = import_features(files, "npz", clips("a", "c"), tmp_path / "s", modality={"x": "rgb"})
     assert FeatureStore.open(report.path).modality == "rgb"
 
 
 def test_no_store_is_begun_when_one_is_refused(tmp_path):
     path = tmp_path / "f.npz"
     bridges.load("npz").write(path, {"flow": external(ROWS), "rgb": external(ROWS)})
-    import_features([path], "npz", clips("a"), tmp_path / "s", names={"rgb": "rgb"})
+    import_features([path], "npz", clips("a"), tmp_path / "s", key={"rgb": "rgb"})
     bridges.load("npz").write(path, {"flow": external(ROWS), "rgb": external({"a": ROWS["a"] + 1})})
     with pytest.raises(StoreError, match="made by another recipe"):
         import_features([path], "npz", clips("a"), tmp_path / "s")
@@ -552,7 +552,7 @@ def test_no_store_is_begun_when_one_is_refused(tmp_path):
     (tmp_path / "s" / "m" / "flow.zarr").mkdir()
     (tmp_path / "s" / "m" / "flow.zarr" / "mine").touch()
     with pytest.raises(StoreError, match="no feature store at"):
-        import_features([path], "npz", clips("a"), tmp_path / "s", names={"rgb": "new", "flow": "flow"})
+        import_features([path], "npz", clips("a"), tmp_path / "s", key={"rgb": "new", "flow": "flow"})
     assert not (tmp_path / "s" / "m" / "new.zarr").exists()
 
 
@@ -620,12 +620,12 @@ def test_exported_keys(tmp_path):
     stores = [report.path for report in reports]
     export_features(stores, "epic100", tmp_path / "g.pkl")
     assert (tmp_path / "g.pkl").read_bytes() == (tmp_path / "f.pkl").read_bytes()
-    exported = export_features(stores, "npz", tmp_path / "g.npz", names={"flow": "motion"})
+    exported = export_features(stores, "npz", tmp_path / "g.npz", key={"flow": "motion"})
     assert list(exported.clips) == ["RGB", "motion"]
     with pytest.raises(ConfigError, match="no store 'Flow' to give a key; the stores are: rgb, flow"):
-        export_features(stores, "npz", tmp_path / "h.npz", names={"Flow": "motion"})
+        export_features(stores, "npz", tmp_path / "h.npz", key={"Flow": "motion"})
     with pytest.raises(ConfigError, match=r"\['x', 'x'\]; export them one by one, or .*different keys"):
-        export_features(stores, "npz", tmp_path / "h.npz", names={"flow": "x", "rgb": "x"})
+        export_features(stores, "npz", tmp_path / "h.npz", key={"flow": "x", "rgb": "x"})
 
 
 def test_stores_of_one_name(tmp_path):
@@ -847,4 +847,4 @@ def test_real_emg_through_every_step(realdata, tmp_path):
 
 def test_errors_are_ours():
     with pytest.raises(FeatcacheError, match="no store to export"):
-        export_features([], "npz", None)
+        export_features([], "npz", "x.npz")

@@ -108,7 +108,9 @@ def test_a_clip_is_a_file_with_the_promised_pictures_and_sound(tmp_path, clip_id
     assert abs(np.sqrt((heard**2).mean()) - level) < 0.2 * level
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    "action", [pytest.param(action, marks=pytest.mark.slow if k % 4 else ()) for k, action in enumerate(ACTIONS)]
+)
 def test_pictures_and_sound_follow_from_the_seed(action):
     planned = shot(f"loft_{action}_000")
     first, again = (next(film.pictures(planned)) for _ in range(2))

@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ from featcache import parallel
 from featcache.errors import FeatcacheError
 from featcache.parallel import in_parallel
 from tests.conftest import ROOT
-from tests.helpers.processes import alive, gone, heed_ctrl_c
+from tests.helpers.processes import alive, children, gone, heed_ctrl_c, parent_of, wait_for
 
 SCRIPT = r"""
 import os, sys, time
@@ -120,8 +121,76 @@ def test_a_process_that_dies_is_an_error_and_the_others_are_killed():
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a server starts the processes")
+def test_processes_have_ended_after_the_end_even_without_their_server():
+    """A process with much memory takes a while to end."""
+    with closing(in_parallel(_hold, deque([0, 2**29]), 2)) as results:
+        next(results)
+        server, workers = parent_of(children(os.getpid())[0]), children(os.getpid())
+        assert wait_for(lambda: max(map(resident, workers)) > 2**29)
+        os.kill(server, signal.SIGKILL)
+        assert gone([server])
+        assert all(map(alive, workers))
+    assert not any(map(alive, workers))
+
+
+def _hold(n):
+    """Hold n bytes for a minute; without any, nothing."""
+    held = bytearray(n)
+    for k in range(0, n, 4096):  # the kernel gives a page when it is written to
+        held[k] = 1
+    time.sleep(60 if n else 0)
+
+
+def resident(pid):
+    """Bytes of a process in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _call(function):
     return function()
+
+
+def _kill(name):
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+@pytest.mark.parametrize(
+    ("function", "jobs", "words"),
+    [
+        (_kill, ["SIGKILL"], r"killed by SIGKILL \(out of memory\?\)"),
+        (_kill, ["SIGTERM"], "killed by SIGTERM$"),
+        (os._exit, [3], "ended with exit code 3; its message is above.*guard"),
+        (_call, [partial(int, 1), partial(int, 1), partial(os._exit, 3)], "in the middle of a job, with exit code 3"),
+        (str, [Unloadable()], "cannot load its job.*no module.*--plugins"),
+        (str, [lambda: 0], "cannot be sent.*lambda.*--plugins"),
+    ],
+    ids=["killed", "terminated", "at its start", "later", "job that cannot be loaded", "job that cannot be sent"],
+)
+def test_the_end_of_a_process_is_named(function, jobs, words):
+    with pytest.raises(BrokenProcessPool, match=words), closing(in_parallel(function, deque(jobs), 2)) as results:
+        list(results)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (SCRIPT.replace('if __name__ == "__main__":', "if True:"), "bootstrapping phase"),
+        (SCRIPT + "\nif __name__ != '__main__':\n    import no_such_module\n", "No module named 'no_such_module'"),
+    ],
+    ids=["no guard", "a script that only the parent can import"],
+)
+def test_a_script_that_workers_cannot_import_is_named(tmp_path, script, words):
+    (tmp_path / "script.py").write_text(script)
+    out, err = started(tmp_path / "script.py").communicate(timeout=60)
+    assert words in err
+    assert re.search(r"BrokenProcessPool: .*exit code 1; .*script.py, .*guard `if __name__", err)
+    assert "out of memory" not in out + err
+
+
+def test_a_job_that_exits_is_an_error_and_ends_nothing():
+    with pytest.raises(RuntimeError, match="SystemExit"), closing(in_parallel(sys.exit, deque([0]), 2)) as results:
+        list(results)
 
 
 def started(script):
@@ -143,6 +212,7 @@ def started(script):
         ("SIGINT to all", 130, "Stopped by Ctrl-C\n"),  # as a terminal sends it
         ("SIGINT", 130, "Stopped by Ctrl-C\n"),
         ("SIGTERM", 143, "Stopped by SIGTERM\n"),
+        ("SIGTERM to all", 143, "Stopped by SIGTERM\n"),
         ("SIGKILL", -9, ""),
     ],
 )

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from featcache.errors import ManifestError
-from featcache.scan import scan
+from featcache.errors import ArgumentsError, ManifestError
+from featcache.scanning import scan
 
 
 def touch(folder, *names):
@@ -194,5 +194,5 @@ def test_the_first_layout_that_fits_describes_a_path(tmp_path):
 )
 def test_options_that_contradict_each_other_are_refused(tmp_path, options, complaint):
     touch(tmp_path, "1.mp4")
-    with pytest.raises(ManifestError, match=complaint):
+    with pytest.raises(ArgumentsError, match=complaint):
         scan(tmp_path, **options)

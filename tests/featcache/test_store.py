@@ -21,7 +21,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featcache import Clip, FeatureStore, Manifest, check
+from featcache import Clip, FeatureStore, Manifest, checking
 from featcache.errors import StoreError
 from featcache.store import StoreWriter, _block, _format, _lease, digests
 from featcache.store import writer as writer_module
@@ -560,7 +560,7 @@ def test_a_pipe_or_folder_in_place_of_a_file_is_an_error(store, tmp_path, replac
         with in_time():
             with pytest.raises(StoreError, match=re.escape(str(path / name))):
                 read_all(path)
-            assert check.problems(path)
+            assert checking.problems(path)
             if name in ("zarr.json", "features/zarr.json"):  # the recipe cannot be recomputed
                 with pytest.raises(StoreError, match=re.escape(str(path))):
                     repair(path)
@@ -578,7 +578,7 @@ def test_a_file_in_place_of_a_folder_is_found(store, tmp_path):
         shutil.copytree(store.path, path)
         shutil.rmtree(path / folder)
         (path / folder).touch()
-        assert check.problems(path), folder
+        assert checking.problems(path), folder
         with contextlib.suppress(StoreError):
             read_all(path)
         shutil.rmtree(path)

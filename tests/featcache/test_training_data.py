@@ -8,7 +8,7 @@ from featcache import FeatureStore, training_data
 from featcache.exporting import export_features
 from featcache.extractors import Runtime, load
 from featcache.importing import import_features
-from featcache.store.info import facts, text
+from featcache.store.info import info, text
 from featcache.weights.catalogue import CATALOGUE, EPIC55, EPIC100, HASHTAGS, IMAGENET, LABELS
 from tests.helpers.stores import manifest, write_store
 
@@ -108,11 +108,11 @@ def test_a_store_that_is_exported_and_imported_keeps_its_training_data(tmp_path,
         export_features([path], format, file, overwrite=True)
         (made,) = import_features([file], format, manifest(), tmp_path / step)
         path = made.path
-        assert facts(path)["trained_on"] == CATALOGUE[TBN].trained_on
+        assert info(path)["trained_on"] == CATALOGUE[TBN].trained_on
     write_store(tmp_path / "toy", manifest(), "hof", weights="a" * 64)
     export_features([tmp_path / "toy" / "hof.zarr"], format, file, overwrite=True)
     (made,) = import_features([file], format, manifest(), tmp_path / "unknown")
-    assert facts(made.path)["trained_on"] is None
+    assert info(made.path)["trained_on"] is None
 
 
 def test_only_labels_count_as_seen():
@@ -134,6 +134,6 @@ def test_info_and_copies_of_a_store_keep_its_training_data(tmp_path):
     (copied,) = import_features([path], "store", manifest(), tmp_path / "copies")
     for store in (path, copied.path):
         assert FeatureStore.open(store).facts["licence"] == "MIT"
-        info = facts(store)
-        assert info["trained_on"] == CATALOGUE[TBN].trained_on
-        assert f"{EPIC100} ({LABELS})" in text(info, 0)
+        facts = info(store)
+        assert facts["trained_on"] == CATALOGUE[TBN].trained_on
+        assert f"{EPIC100} ({LABELS})" in text(facts, 0)

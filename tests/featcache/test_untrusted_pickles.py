@@ -370,3 +370,11 @@ def test_damaged_pickles_are_refused_or_read(tmp_path):
             except FormatError:
                 pass
         assert read < 150
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_arrays_of_objects_are_read_in_their_order(protocol):
+    """numpy lists the values of an array row by row, also where the array is stored by columns."""
+    array = np.asfortranarray(np.array([["a", "b", None], ["d", 5, "f"]], object))
+    loaded = pickles.loads(pickle.dumps(array, protocol), "x")
+    assert loaded.tolist() == array.tolist()

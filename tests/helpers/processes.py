@@ -64,13 +64,18 @@ def _started_by(pid):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            parent = parent_of(stat.parent.name)
             arguments = (stat.parent / "cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
         if parent == pid:
             found.append((int(stat.parent.name), arguments))
     return found
+
+
+def parent_of(pid):
+    """The process that has started a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def alive(pid):

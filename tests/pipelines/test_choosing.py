@@ -14,7 +14,8 @@ from pipelines.cli import main
 from pipelines.config import Optim, Preparation
 from pipelines.evaluation.results import append
 from pipelines.experiments import Experiment
-from pipelines.tables.choosing import choices, evaluated, groups, spearman, table
+from pipelines.tables import choosing
+from pipelines.tables.choosing import choices, evaluated, groups, spearman
 from tests.helpers.result_rows import config, result
 from tests.helpers.stores import write_all
 
@@ -25,6 +26,10 @@ SWEPT = {0.1: (0.5, 1.0, 0.2), 0.3: (0.7, 1.2, 0.5), 1.0: (0.6, 1.1, 0.4)}
 
 def toy(rows, runs=Path("nowhere")):
     return evaluated(Experiment("toy", "", ()), rows, runs)
+
+
+def table(rows, experiment):
+    return choosing.table(rows, experiment).text()
 
 
 def swept(seed=0, base=ADAPTED, **changes):

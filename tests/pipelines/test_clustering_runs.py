@@ -234,7 +234,7 @@ def test_the_report_shows_it(table, stores, runs, tmp_path):
 
 def test_candidates_are_compared_by_hungarian(table, runs):
     rows = [dataclasses.replace(row, row="same") for row in table[0] if row.row != "BM"]
-    text = choosing.table(rows, choosing.evaluated(Experiment("toy", "", ()), rows, runs))
+    text = choosing.table(rows, choosing.evaluated(Experiment("toy", "", ()), rows, runs)).text()
     assert "acc_hungarian/B0" in text.splitlines()[0]
     assert {"oracle"} == {line.split("|")[3].strip() for line in text.splitlines()[2:]}
 

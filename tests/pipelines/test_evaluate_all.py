@@ -234,6 +234,7 @@ def _evaluate_again(folder):
     everything(folder, again=True)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_lose_no_line(folder):
     context = multiprocessing.get_context("spawn")
     both = [context.Process(target=_evaluate_again, args=(folder,)) for _ in range(2)]
@@ -251,6 +252,7 @@ def test_two_processes_at_once_lose_no_line(folder):
     assert set(statuses(folder)) == {"kept"}
 
 
+@pytest.mark.slow
 def test_several_processes_measure_what_one_does(folder, monkeypatch):
     monkeypatch.setattr(engine, "RUNS_PER_PROCESS", 1)
     done = []

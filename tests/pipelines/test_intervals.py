@@ -85,7 +85,9 @@ def coverage(world, repetitions, interval=over_clips):
     return np.mean(hits)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if k % 4 else ()) for k, name in enumerate(WORLDS)]
+)
 def test_intervals_cover_the_true_difference(name):
     assert coverage(WORLDS[name], 500) >= 0.93
 

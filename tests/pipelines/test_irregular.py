@@ -2,7 +2,7 @@
 
 import pytest
 
-from featcache import Manifest, bridges, weights
+from featcache import Manifest, bridges, table_files, weights
 from featcache.bridges import read_ids
 from featcache.builders import _annotations, _captions
 from featcache.errors import FeatcacheError
@@ -31,6 +31,7 @@ READERS = {
     "words.txt": lambda path: _annotations.words(path, 1),
     "arrays.npz": lambda path: _annotations.npz_arrays(path, []),
     "experiment.py": import_file,
+    **{f"labels{ending}": table_files.read for ending in table_files.READERS},
     **{f"bridge {name}": lambda path, name=name: bridges.load(name).read(path, ["a"]) for name in bridges.names()},
 }
 

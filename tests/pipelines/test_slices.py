@@ -7,7 +7,6 @@ import pytest
 
 from featcache.errors import ConfigError
 from pipelines.evaluation.evaluate import evaluate
-from pipelines.tables.build import as_text
 from pipelines.tables.slices import by_class, by_domain
 from pipelines.training.runs import Run
 from pipelines.training.train import train
@@ -40,8 +39,8 @@ def test_classes_are_columns_in_the_order_of_their_clips():
     assert line.cells["peel"].values == dict.fromkeys(range(3), 25.0)
     assert (line.mean.mean, table.lines[1].gain.mean) == (35, 5)  # of the whole table
     assert "Test clips: cut 16, peel 8." in table.notes[0].text
-    assert "| source-only" in as_text(table, "markdown")
-    assert "37.5 ± 12.5" in as_text(table, "latex").replace(r"$\pm$", "±")
+    assert "| source-only" in table.text("markdown")
+    assert "37.5 ± 12.5" in table.text("latex").replace(r"$\pm$", "±")
 
 
 def test_f1_per_class():
@@ -59,7 +58,7 @@ def test_many_classes_are_cut_except_in_csv():
     table = by_class(found, of, most=12)
     assert table.shifts == tuple(f"noun {k:03}" for k in range(12))
     assert "288 of 300 classes" in table.notes[1].text
-    assert "noun 299" in as_text(by_class(found, of), "csv")
+    assert "noun 299" in by_class(found, of).text("csv")
 
 
 def test_one_label_of_several():

@@ -356,6 +356,7 @@ def test_a_setting_that_fails_is_no_choice():
     assert asked == []
 
 
+@pytest.mark.slow
 def test_a_search_ends_after_a_kill_as_if_there_was_none(tmp_path, stores, monkeypatch):
     whole = tmp_path / "whole"
     whole.mkdir()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
-from featcache.errors import ManifestError
+from featcache.errors import ArgumentsError, ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 from featcache.wording import first
 
@@ -62,7 +62,7 @@ def scan(
     Raises ManifestError when the folder holds no media, no path fits a layout, or an option is malformed.
     """
     layouts = [layout] if isinstance(layout, str) else list(layout)
-    _check(folder, layouts, domain, labelled, test_share, fps)
+    _check(folder, layouts, domain, labelled, fps)
     sources, others = _sources(folder, frame_folders=fps is not None)
     own = folder / f"{name or folder.resolve().name}.csv"  # the manifest of an earlier scan
     endings = Counter(path.suffix.lower() or "without an ending" for path in others if path != own)
@@ -114,28 +114,24 @@ def _clip(path: str, parts: dict[str, str], fps: float | None) -> Clip:
     return Clip(parts["clip_id"], parts["domain"], split, path, labels=labels, fps=fps)
 
 
-def _check(
-    folder: Path, layouts: list[str], domain: str | None, labelled: bool, test_share: float, fps: float | None
-) -> None:
-    """Raise ManifestError for a folder that does not exist, and for options that cannot be meant."""
+def _check(folder: Path, layouts: list[str], domain: str | None, labelled: bool, fps: float | None) -> None:
+    """Raise ManifestError for a folder that does not exist, and ArgumentsError for options that cannot be meant."""
     if not folder.is_dir():
         raise ManifestError(f"no folder {folder}")
     if not layouts and domain is None:
-        raise ManifestError(
-            "neither a layout nor a domain; name the parts of the paths, such as '{domain}/{label}/{clip_id}', or the "
-            "domain of all clips"
+        raise ArgumentsError(
+            "neither a layout nor a domain; name the parts of the paths, such as --layout "
+            "'{domain}/{label}/{clip_id}', or the domain of all clips, --domain A"
         )
     if domain is not None and not domain.strip():
-        raise ManifestError("the domain is blank; give it a name")
+        raise ArgumentsError("the domain is blank; give it a name")
     for part, given, fix in (
         ("domain", domain is not None, "leave the domain out"),
         ("label", not labelled, "leave {label} out"),
     ):
         if given and any(f"{{{part}}}" in layout for layout in layouts):
             said = f"the domain {domain!r}" if part == "domain" else "clips without labels"
-            raise ManifestError(f"the layout has {{{part}}}, which contradicts {said}; {fix}")
-    if not 0 < test_share < 1:
-        raise ManifestError(f"test share {test_share} is not between 0 and 1")
+            raise ArgumentsError(f"the layout has {{{part}}}, which contradicts {said}; {fix}")
     if fps is not None and not 0 < fps < math.inf:
         raise ManifestError(f"fps {fps:g} is not a frame rate; give pictures per second, such as 25")
 
@@ -215,16 +211,21 @@ def _scanned(
     renamed = max(ids.values()) > 1
     if renamed:
         clips = {split: [replace(clip, clip_id=clip.source) for clip in part] for split, part in clips.items()}
-    whole = [*clips.get(True, ()), *_split(clips.get(False, []), test_share, seed)]
+    whole = [*clips.get(True, ()), *seeded_split(clips.get(False, []), test_share, seed)]
     by_path = sorted(whole, key=lambda clip: Path(clip.source))
     return Scan(replace(empty, clips=tuple(by_path)), unmatched, left_out, renamed)
 
 
-def _split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
-    """Move a seeded share of each (domain, label) to the test split; a group of two or more has both splits."""
+def seeded_split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:
+    """Move a seeded share of each (domain, label) to the test split; a group of two or more has both splits.
+
+    The label of a clip with several label kinds is that of its first kind.
+    """
+    if not 0 < test_share < 1:
+        raise ManifestError(f"test share {test_share} is not between 0 and 1")
     groups = defaultdict(list)
     for clip in clips:
-        groups[clip.domain, clip.labels.get("label", "")].append(clip.clip_id)
+        groups[clip.domain, next(iter(clip.labels.values()), "")].append(clip.clip_id)
     test = set()
     for (domain, label), ids in sorted(groups.items()):
         random.Random(f"{seed}/{domain}/{label}").shuffle(ids)

@@ -1,15 +1,17 @@
 """The problems of a manifest or a store, one sentence each: the work of `featcache check`."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from featcache.arguments import PathLike
+from featcache.arguments import paths as all_paths
 from featcache.endings import NUMBERS, SKELETON
 from featcache.errors import FeatcacheError, ManifestError
 from featcache.files import near
 from featcache.manifest import BOUNDS, Clip, Manifest
-from featcache.progress import Progress, silent
-from featcache.wording import alike, exactly, first, kind_of, per_kind
+from featcache.progress import Progress, reported, silent
+from featcache.wording import alike, exactly, first, kind_of, per_kind, quoted
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
@@ -44,13 +46,36 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
         manifest = Manifest.read(path)
     except FeatcacheError as error:
         return [str(error)]
-    return [*spellings(manifest), *_unseen(manifest), *per_kind(_sources(manifest, progress))]
+    return [*spellings(manifest), *_unseen(manifest), *_without(manifest), *per_kind(_sources(manifest, progress))]
+
+
+def _without(manifest: Manifest) -> Iterator[str]:
+    """Find clips without a source, unless no clip has one: then the manifest is for features alone."""
+    without = [clip.clip_id for clip in manifest if not clip.source]
+    if 0 < len(without) < len(manifest):
+        yield (
+            f"{len(without)} of {len(manifest)} clips have no source: {quoted(without)}; name their files, or leave "
+            "the column `source` empty for all clips"
+        )
+
+
+def check(
+    paths: PathLike | Iterable[PathLike], *, fast: bool = False, progress: Progress | bool = False
+) -> dict[Path, list[str]]:
+    """Check manifests and stores: {path of each: its problems, one sentence each}; no problem is an empty list.
+
+    paths: one or several manifests (CSV files), stores (zarr folders), or folders with manifests and stores.
+    fast: check only the file sizes of features, not their digests. progress: True for bars, or a callback (done, total)
+    of each part. Raises ManifestError for a folder that holds neither manifests nor stores.
+    """
+    found = [part for given in all_paths(paths) for part in parts(given)]
+    return {part: problems(part, reported(progress, f"check {part.name}", "part"), fast=fast) for part in found}
 
 
 def _sources(manifest: Manifest, progress: Progress) -> Iterator[tuple[str, str]]:
     """Open every source once and compare its clips with it: the kind of each problem, and its sentence."""
     by_source: dict[tuple[Path, float | None], list[Clip]] = defaultdict(list)
-    for clip in manifest:
+    for clip in filter(lambda clip: clip.source, manifest):
         by_source[manifest.path(clip), clip.fps].append(clip)
     for done, ((path, fps), clips) in enumerate(by_source.items()):
         progress(done, len(by_source))

@@ -1,0 +1,1 @@
+"""The dataset cards: one Markdown page per benchmark, which `featcache show benchmark NAME` prints."""

@@ -1,0 +1,191 @@
+"""Tables about clips from anywhere, read as columns of text: the input of `featcache manifest from-csv`.
+
+    .csv, .tsv, .txt            cells separated by commas, semicolons or tabs, with names in the first line
+    .json, .jsonl               objects in a list, or one per line
+    .parquet                    columns of text and numbers (needs pyarrow)
+    .h5, .hdf5                  a data set per column, one of named fields, or a frame of `DataFrame.to_hdf`
+    .pkl, .pickle               a pickled pandas frame, a dict of columns or a list of dicts; nothing in it is executed
+    a folder                    a data set of Hugging Face: saved by `save_to_disk`, or a copy of its repository
+
+Numbers become their shortest text (3, not 3.0); what is missing (None, NaN) becomes "". Lists are left out.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache import schema
+from featcache.errors import FormatError
+from featcache.files import near, read_bytes
+from featcache.manifest import number
+from featcache.spreadsheets import UTF8, advice
+from featcache.untrusted import arrow, frames, hdf5_tables, pickles, reading
+
+Columns = dict[str, list[str]]
+
+#: words for the splits in tables and in names of files
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+FILE_NAME = "file_name"  #: column of data sets of Hugging Face: a path from the folder of its metadata file
+
+
+def read(path: Path) -> Columns:
+    """Read a table as column -> cells; FormatError if it is damaged, empty, or in no format that is read."""
+    if not path.exists():
+        raise FormatError(f"no table {path}: the file does not exist{near(path)}")
+    if path.is_dir():
+        columns = _data_set(path)
+    elif path.suffix.lower() in READERS:
+        columns = READERS[path.suffix.lower()](path)
+    else:
+        raise FormatError(f"{path} is no table that is read; there are: {', '.join(READERS)}, or a data set folder")
+    if not columns:
+        raise FormatError(f"{path} has no columns of text or numbers")
+    if not next(iter(columns.values())):
+        raise FormatError(f"{path} has columns but no rows")
+    return columns
+
+
+def _texts(columns: Mapping[str, Sequence[Any]], path: Path) -> Columns:
+    """Return columns of values as text, without those that hold lists."""
+    found = {}
+    for name, values in columns.items():
+        cells = [_text(value) for value in values]
+        if None not in cells:
+            found[str(name)] = [cell for cell in cells if cell is not None]
+    if len({len(column) for column in found.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(column)}" for name, column in found.items())
+        raise FormatError(f"{path}: the columns differ in length: {lengths}")
+    return found
+
+
+def _text(value: Any) -> str | None:
+    """Return a value as text; None for lists and other values of several parts."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else number(value) if math.isfinite(value) else str(value)
+    if isinstance(value, dict | list | tuple | np.ndarray | set):
+        return None
+    return ""
+
+
+def _records(rows: Sequence[Any], path: Path) -> Columns:
+    """Return the columns of a list of objects; an object {"path": ...} is its path."""
+    names: dict[str, None] = {}
+    for k, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise FormatError(f"{path} row {k} is a {type(row).__name__}; an object with named values is expected")
+        names |= dict.fromkeys(map(str, row))
+    flat = [{name: cell.get("path") if isinstance(cell, dict) else cell for name, cell in row.items()} for row in rows]
+    return _texts({name: [row.get(name) for row in flat] for name in names}, path)
+
+
+def _csv(path: Path) -> Columns:
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {UTF8}") from None
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = next(lines, [])
+        if repeated := [name for name in header if header.count(name) > 1]:
+            raise FormatError(f"{path} line 1: column {repeated[0]!r} occurs twice; rename or remove one")
+        columns: Columns = {name: [] for name in header}
+        for cells in filter(None, lines):
+            if len(cells) != len(header):
+                place = f"{path} line {lines.line_num}"
+                raise FormatError(f"{place}: {len(cells)} cells for {len(header)} columns{advice(cells)}")
+            for column, cell in zip(columns.values(), cells, strict=True):
+                column.append(cell)
+    except csv.Error as error:
+        raise FormatError(f"{path} line {lines.line_num}: not CSV ({error})") from None
+    return columns
+
+
+def _json(path: Path) -> Columns:
+    """Read a list of objects, or an object per line."""
+    data = read_bytes(path)
+    if data.lstrip()[:1] == b"[":
+        content = schema.loads(data, str(path), error=FormatError)
+        return _records(content, path)
+    lines = [(k, line) for k, line in enumerate(data.splitlines(), 1) if line.strip()]
+    return _records([schema.loads(line, f"{path} line {k}", error=FormatError) for k, line in lines], path)
+
+
+def _pickle(path: Path) -> Columns:
+    content = frames.load(path)
+    with reading(path, "a pickled table"):
+        if isinstance(content, list):
+            return _records(content, path)
+        if isinstance(content, dict):
+            lists = {k: v for k, v in content.items() if isinstance(v, list | np.ndarray)}
+            return _texts({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in lists.items()}, path)
+    raise FormatError(
+        f"{path} holds {pickles.describe(content)}; a pandas table, a dict of columns or a list is expected"
+    )
+
+
+READERS: dict[str, Callable[[Path], Columns]] = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), _csv),
+    **dict.fromkeys((".json", ".jsonl"), _json),
+    ".parquet": lambda path: _texts(arrow.parquet(path), path),
+    **dict.fromkeys((".h5", ".hdf5"), lambda path: _texts(hdf5_tables.load(path), path)),
+    **dict.fromkeys((".pkl", ".pickle"), _pickle),
+}
+ARROW: dict[str, Callable[[Path], Columns]] = {".arrow": lambda path: _texts(arrow.stream(path), path)}
+
+
+def _data_set(folder: Path) -> Columns:
+    """Read the tables of a data set folder as one table, with the split of each in a column `split`."""
+    for endings in ((".arrow",), (".parquet",), (".csv", ".tsv"), (".jsonl",)):
+        files = sorted(
+            path for path in folder.rglob("*") if path.suffix.lower() in endings and not _hidden(path, folder)
+        )
+        if files:
+            return _joined({path: (READERS | ARROW)[path.suffix.lower()](path) for path in files}, folder)
+    raise FormatError(f"{folder} is no data set folder: it has no .arrow, .parquet, .csv or .jsonl files")
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    """Return True for hidden files, and for the caches that `datasets` leaves."""
+    parts = path.relative_to(folder).parts
+    return any(part.startswith(".") for part in parts) or parts[-1].startswith("cache-")
+
+
+def _joined(tables: Mapping[Path, Columns], folder: Path) -> Columns:
+    names = dict.fromkeys(name for columns in tables.values() for name in columns)
+    joined: Columns = {name: [] for name in names}
+    splits: list[str] = []
+    for path, columns in tables.items():
+        count = len(next(iter(columns.values()), []))
+        home = path.parent.relative_to(folder)
+        for name in names:
+            cells = columns.get(name, [""] * count)
+            joined[name] += [(home / cell).as_posix() for cell in cells] if name == FILE_NAME else cells
+        splits += [_split_of(path.relative_to(folder))] * count
+    return joined if "split" in joined or not all(splits) else {**joined, "split": splits}
+
+
+def _split_of(path: Path) -> str:
+    """Return the split that the name of a file or folder has, as in data/train-00000-of-00001.parquet; or ""."""
+    return next((SPLIT_WORDS[word] for word in _words(path) if word in SPLIT_WORDS), "")
+
+
+def _words(path: Path) -> Iterator[str]:
+    for part in path.parts:
+        yield from "".join(c if c.isalnum() else " " for c in part.lower()).split()

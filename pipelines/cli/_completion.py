@@ -1,0 +1,25 @@
+"""Completion of names by the shell, from the file names of the registries: nothing is imported for it."""
+
+from collections.abc import Callable
+
+import click
+from click.shell_completion import CompletionItem
+
+from pipelines import catalogue
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def entries(kind: str = "", *, paths: bool = False) -> Complete:
+    """Return a `shell_complete` with the names of a kind, by default of the kind on the command line.
+
+    paths: also complete file names, for arguments that may be either.
+    """
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        of = kind or context.params.get("kind") or ""
+        names = catalogue.names(of) if of in catalogue.FOLDERS else []
+        items = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file"), *items] if paths else items
+
+    return complete

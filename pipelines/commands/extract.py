@@ -1,0 +1,71 @@
+"""Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from featcache.arguments import Pairs, PathLike, manifest_of, several
+from featcache.extractors import Runtime
+from featcache.machine import cores
+from featcache.manifest import Manifest
+from featcache.progress import Progress, reported
+from featcache.windows import Plan
+from pipelines.extraction.extract import AUTO, Extraction
+from pipelines.extraction.extract import extract as fill
+from pipelines.extraction.extractors import load_extractors
+from pipelines.settings import Words, as_words
+
+
+def extract(
+    manifest: Manifest | PathLike,
+    extractors: str | Iterable[str],
+    stores: PathLike = "stores",
+    *,
+    windows: str | Plan = "segments:5",
+    set: Words = (),
+    dtype: str = AUTO,
+    weights: Pairs = (),
+    weights_seed: int = 0,
+    device: str = "cpu",
+    precision: str = "fp32",
+    channels_last: bool = True,
+    compile: str = "off",
+    workers: int | None = None,
+    retry_failed: bool = False,
+    progress: Progress | bool = False,
+) -> Extraction:
+    """Run frozen extractors on the clips of a manifest; each fills one store, STORES/MANIFEST/EXTRACTOR.zarr.
+
+    Finished clips are kept, and clips that were added at the end of the manifest are appended. A clip that cannot be
+    read is recorded as failed, with the reason, and does not stop the others.
+
+    manifest: a manifest, or the path of its file. extractors: one or several names of `featcache list extractors`;
+        NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores.
+    windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
+    set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
+    dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights by `weights_seed`.
+    device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
+    workers: decoding threads (default: one per core). retry_failed: try failed clips again.
+    progress: True for a bar, or a callback (clips done, all).
+
+    Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for weights
+    that are not available, ManifestError for a manifest that cannot be read, and StoreError if a store was made from
+    other clips or by another recipe.
+
+    >>> featcache.extract("videos/videos.csv", ["hog", "i3d-rgb"], "stores")     # doctest: +SKIP
+    """
+    clips, names = manifest_of(manifest), several(extractors)
+    plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
+    runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
+    files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
+    frozen = load_extractors(names, as_words(set), files, runtime, clips)
+    return fill(
+        clips,
+        frozen,
+        Path(stores),
+        plan=plan,
+        dtype=dtype,
+        retry_failed=retry_failed,
+        workers=workers or cores(),
+        progress=reported(progress, f"extract {', '.join(names)}", "clip"),
+    )

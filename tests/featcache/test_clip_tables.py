@@ -1,0 +1,396 @@
+"""`featcache manifest from-csv`: tables of every format become the same manifest, and mistakes are one sentence."""
+
+import json
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from featcache import FeatureStore, Manifest, budget, table_files
+from featcache.checking import problems
+from featcache.clip_tables import from_csv
+from featcache.errors import ConfigError, FeatcacheError, FormatError, ManifestError
+from featcache.importing import import_features
+from featcache.scanning import scan
+from featcache.windows import Plan
+from pipelines.cli import main
+from pipelines.extraction.extract import extract
+from pipelines.extraction.extractors import load_extractors
+
+FRAME = pd.DataFrame(
+    {
+        "video": ["v1", "v2", "ü3"],
+        "action": ["cut", "pour", None],
+        "camera": ["left", "right", "left"],
+        "part": ["train", "Validation", "testing"],
+        "number": [1.0, np.nan, 3.0],
+    }
+)
+WORDS = {"clip_id": "video", "label": "action", "domain": "camera", "split": "part"}
+EXPECTED = [
+    ("v1", "left", "train", {"label": "cut"}),
+    ("v2", "right", "val", {"label": "pour"}),
+    ("ü3", "left", "test", {}),
+]
+
+
+def make(path, **words):
+    """The manifest of a table; it is written where its sources start."""
+    home = Path(words.get("media") or path.parent)
+    return from_csv(path, **{"out": home / "made.csv", "overwrite": True, **words})
+
+
+def clips(path, **words):
+    """The fields of the clips of a table."""
+    return [(clip.clip_id, clip.domain, clip.split, clip.labels) for clip in make(path, **{**WORDS, **words})]
+
+
+def text_of(frame, separator=","):
+    return frame.to_csv(index=False, sep=separator)
+
+
+def objects():
+    """The columns of text, with None where there is none."""
+    text = FRAME[["video", "action", "camera", "part"]].astype(object)
+    return text.where(text.notna(), None).to_numpy()
+
+
+def write_fixed(path, texts):
+    """A frame as `to_hdf` writes it: blocks of columns, the texts pickled inside a list of bytes."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("labels")
+        names = [name for name in FRAME.columns if name != "number"]
+        group["axis0"] = np.array([*names, "number"], "S")
+        group["axis1"] = np.arange(len(FRAME))
+        group["axis1"].attrs["name"] = np.bytes_(b"N.")
+        group["block0_items"] = np.array(names, "S")
+        kind = h5py.vlen_dtype(np.uint8)
+        group.create_dataset("block0_values", (1,), kind)[0] = np.frombuffer(pickle.dumps(texts), np.uint8)
+        group["block1_items"] = np.array(["number"], "S")
+        group["block1_values"] = FRAME[["number"]].to_numpy()
+
+
+def write_table(path):
+    """A frame as `to_hdf(format="table")` writes it: one data set of named fields, whose columns attributes name."""
+    names = ["video", "action", "camera", "part"]
+    rows = np.zeros(len(FRAME), [("index", "<i8"), ("values_block_0", "<f8", (1,)), ("values_block_1", "S16", (4,))])
+    rows["values_block_0"] = FRAME[["number"]]
+    rows["values_block_1"] = [[("" if c is None else c).encode() for c in row] for row in objects()]
+    with h5py.File(path, "w") as file:
+        table = file.create_dataset("labels/table", data=rows)
+        table.attrs["index_kind"] = np.bytes_(b"integer")
+        for field, columns in {"values_block_0": ["number"], "values_block_1": names}.items():
+            table.attrs[f"{field}_kind"] = np.bytes_(pickle.dumps(columns, 0))
+
+
+def write_columns(path):
+    with h5py.File(path, "w") as file:
+        for name in FRAME.columns:
+            file[name] = FRAME[name] if name == "number" else FRAME[name].fillna("").tolist()
+
+
+def records():
+    return json.loads(FRAME.to_json(orient="records"))
+
+
+FORMATS = {
+    "t.csv": lambda path: path.write_text(text_of(FRAME)),
+    "bom.csv": lambda path: path.write_text("\ufeff" + text_of(FRAME), encoding="utf-8"),
+    "semicolons.csv": lambda path: path.write_text(text_of(FRAME, ";")),
+    "t.tsv": lambda path: path.write_text(text_of(FRAME, "\t")),
+    "t.jsonl": lambda path: path.write_text("\n".join(map(json.dumps, records()))),
+    "t.json": lambda path: path.write_text(json.dumps(records(), indent=1)),
+    "t.parquet": lambda path: FRAME.to_parquet(path),
+    "t.pkl": lambda path: FRAME.to_pickle(path),
+    "categories.pkl": lambda path: FRAME.astype({"action": "category"}).to_pickle(path),
+    "columns.pkl": lambda path: path.write_bytes(pickle.dumps({**FRAME.to_dict("list"), "boxes": [[1], [2], [3]]})),
+    "rows.pkl": lambda path: path.write_bytes(pickle.dumps(records())),
+    "columns.h5": write_columns,
+    "table.h5": write_table,
+    "fixed.h5": lambda path: write_fixed(path, objects()),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_clips(tmp_path, name):
+    FORMATS[name](tmp_path / name)
+    assert clips(tmp_path / name) == EXPECTED
+    assert table_files.read(tmp_path / name)["number"] == (
+        ["1.0", "", "3.0"] if name.endswith("sv") else ["1", "", "3"]
+    )
+
+
+def write_saved(folder):
+    """A data set as `datasets.save_to_disk` writes it: Arrow streams, and numbers of classes."""
+    features = {"features": {"action": {"names": ["cut", "pour"], "_type": "ClassLabel"}}}
+    metadata = {"huggingface": json.dumps({"info": features})}
+    fields = [("video", pa.string()), ("action", pa.int64()), ("camera", pa.string()), ("boxes", pa.list_(pa.int64()))]
+    fields.append(("clip", pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+    schema = pa.schema(fields, metadata)
+    for k, part in enumerate(("train", "validation", "test")):
+        row = FRAME.iloc[k]
+        cells = {"video": row.video, "action": [0, 1, None][k], "camera": row.camera, "boxes": [1]}
+        cells["clip"] = {"bytes": None, "path": f"{row.video}.mp4"}
+        (folder / part).mkdir(parents=True)
+        with pa.ipc.new_stream(folder / part / "data-00000-of-00001.arrow", schema) as file:
+            file.write_table(pa.Table.from_pylist([cells], schema))
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "validation", "test"]}')
+
+
+def write_hub(folder):
+    """A copy of a repository of the hub: Parquet files named after their split."""
+    (folder / "data").mkdir(parents=True)
+    for k, part in enumerate(("train", "validation", "test")):
+        FRAME[k : k + 1].drop(columns="part").to_parquet(folder / "data" / f"{part}-00000-of-00001.parquet")
+
+
+def write_media_folder(folder):
+    """A folder of videos with a metadata.csv in each split."""
+    for k, part in enumerate(("train", "val", "test")):
+        (folder / part).mkdir(parents=True)
+        rows = FRAME[k : k + 1].drop(columns="part").assign(file_name=f"{FRAME.video[k]}.mp4")
+        (folder / part / "metadata.csv").write_text(text_of(rows))
+        (folder / part / f"{FRAME.video[k]}.mp4").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("write", "source"), [(write_saved, "clip"), (write_hub, ""), (write_media_folder, "file_name")]
+)
+def test_a_data_set_folder_of_hugging_face(tmp_path, write, source):
+    """The path of its files is that from the folder, and the split is in their names."""
+    write(tmp_path / "set")
+    assert sorted(clips(tmp_path / "set", split="split")) == sorted(EXPECTED)
+    made = make(tmp_path / "set", **{**WORDS, "split": "split"}, source=source)
+    if write is write_media_folder:
+        assert all(made.path(clip).is_file() for clip in made)
+    elif source:
+        assert {clip.source for clip in made} == {"set/v1.mp4", "set/v2.mp4", "set/ü3.mp4"}
+
+
+def test_several_label_kinds_have_the_names_of_their_columns_or_others(tmp_path):
+    (tmp_path / "t.csv").write_text("id,verb,noun_class\n007,cut,3\nb,NA,\n")
+    made = make(tmp_path / "t.csv", clip_id="id", label=["verb", "noun=noun_class"], domain_name="P01")
+    assert [clip.labels for clip in made] == [{"verb": "cut", "noun": "3"}, {"verb": "NA"}]
+    assert (made.clips[0].clip_id, made.domains) == ("007", ("P01",))
+    assert made.text.splitlines()[0] == "clip_id,domain,split,source,label:noun,label:verb"
+    one = make(tmp_path / "t.csv", clip_id="id", label="action=verb")
+    assert (one.classes, one.domains) == ({"action": ("NA", "cut")}, ("t",))
+
+
+def test_without_splits_a_share_of_each_class_is_the_test_split_as_in_a_scan(tmp_path):
+    names = [f"{domain}/{label}/{k}" for domain in "ab" for label in ("cut", "pour") for k in range(4)]
+    for name in names:
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / f"{name}.mp4").write_bytes(b"")
+    lines = [",".join([name, *name.split("/")[:2]]) for name in names]
+    (tmp_path / "t.csv").write_text("\n".join(["path,domain,label", *lines]))
+    made = make(tmp_path / "t.csv", clip_id="path", label="label", domain="domain", media=tmp_path / "videos", seed=3)
+    found = scan(tmp_path / "videos", "{domain}/{label}/{clip_id}", seed=3).manifest
+    assert found.clips[0].clip_id == found.clips[0].source  # no ids of its own: the paths, with endings
+    assert [clip.source for clip in made] == [f"{name}.mp4" for name in names]
+    assert sum(clip.split == "test" for clip in made) == sum(clip.split == "test" for clip in found) == 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "words", "expected"),
+    [
+        ("start_timestamp,stop_timestamp", "00:01:02.50,01:04", {}, (62.5, 64.0, "seconds")),
+        ("start_frame,stop_frame", "10,25", {}, (10, 25, "frames")),
+        ("begin_sec,end_sec", "0.5,2", {}, (0.5, 2, "seconds")),
+        ("begin,end", "1,2", {"unit": "frames"}, (1, 2, "frames")),
+        ("begin,end", ",2", {"unit": "seconds"}, (None, 2, "seconds")),
+    ],
+)
+def test_bounds_are_seconds_frames_or_times(tmp_path, columns, cells, words, expected):
+    (tmp_path / "t.csv").write_text(f"id,{columns}\na,{cells}\n")
+    start, stop = columns.split(",")
+    (clip,) = make(tmp_path / "t.csv", clip_id="id", start=start, stop=stop, **words)
+    assert (clip.start, clip.stop, clip.unit) == expected
+
+
+def test_ids_of_several_columns_and_the_rate_of_frames(tmp_path):
+    (tmp_path / "t.csv").write_text("video,start_frame,rate\na,0,25\na,10,30\n")
+    made = make(tmp_path / "t.csv", clip_id=["video", "start_frame"], start="start_frame", fps="rate")
+    assert [(clip.clip_id, clip.fps) for clip in made] == [("a_0", 25), ("a_10", 30)]
+    made = make(tmp_path / "t.csv", clip_id=["video", "start_frame"], fps="29.97")
+    assert {clip.fps for clip in made} == {29.97}
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ({"clip_id": "vidoe"}, "no column 'vidoe' in .*t.csv; did you mean 'video'"),
+        ({"label": "acton"}, "'acton'.*did you mean 'action'"),
+        ({"domain": "kamera"}, "'kamera'.*did you mean 'camera'"),
+        ({"source": "file"}, "no column 'file'"),
+        ({"fps": "25fps"}, "no column '25fps'"),
+        ({"clip_id": "camera"}, "rows 1 and 3.*'left'.*several columns"),
+        ({"split": "action"}, "row 1: action 'cut' is no split; write train, val or test"),
+        ({"domain_name": "x"}, "both"),
+        ({"start": "number"}, "number may be frames or seconds; give the unit"),
+        ({"start": "number", "unit": "minutes"}, "'minutes'.*frames, seconds"),
+        ({"start": "camera", "unit": "seconds"}, "row 1: start_seconds 'left' is not a number"),
+        ({"media": "nowhere"}, "no folder nowhere"),
+        ({"label": ["a=action", "a=camera"]}, "each kind once"),
+        ({"domain": "action"}, "row 3: domain is empty"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_mistakes_name_the_column_row_and_value(tmp_path, words, match):
+    FORMATS["t.csv"](tmp_path / "t.csv")
+    with pytest.raises(ManifestError, match=match):
+        clips(tmp_path / "t.csv", **words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("t.xlsx", b"PK", r"t.xlsx is no table that is read; there are: .csv"),
+        ("t.csv", b"", "has no columns"),
+        ("t.csv", b"a,b\n", "no rows"),
+        ("t.csv", b"a,b\n1\n", "line 2: 1 cells for 2 columns"),
+        ("t.csv", b"a,a\n1,2\n", "'a' occurs twice"),
+        ("t.csv", b"\xff\xfe", "not UTF-8"),
+        ("t.jsonl", b'{"a": 1}\n[2]\n', "row 2 is a list"),
+        ("t.jsonl", b'{"a": \n', "line 1.*not JSON"),
+        ("t.parquet", b"PAR1", "t.parquet"),
+        ("t.h5", b"HDF", "t.h5"),
+        ("t.pkl", pickle.dumps(3), "holds a int"),
+        ("t.pkl", pickle.dumps({"a": [1, 2], "b": [1]}), "differ in length: a 2, b 1"),
+        ("t.pkl", pickle.dumps([1]), "row 1 is a int"),
+    ],
+)
+def test_bad_tables_are_one_sentence(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FormatError, match=match):
+        table_files.read(tmp_path / name)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, (f"{os.environ['PYTEST_EVIL']}/made",)
+
+
+@pytest.mark.parametrize("place", ["pickle", "hdf5"])
+def test_nothing_in_a_table_is_executed(tmp_path, monkeypatch, place):
+    monkeypatch.setenv("PYTEST_EVIL", str(tmp_path))
+    path = tmp_path / ("t.pkl" if place == "pickle" else "t.h5")
+    if place == "pickle":
+        path.write_bytes(pickle.dumps({"video": [Evil()]}))
+    else:
+        write_fixed(path, Evil())
+    with pytest.raises(FormatError, match=r"requires \w+\.mkdir; nothing was run"):
+        table_files.read(path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_tables_that_would_grow_or_never_end_are_refused(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["again"] = file["/"]  # a group in itself
+    with pytest.raises(FormatError, match="has no columns"):
+        table_files.read(tmp_path / "t.h5")
+    table = pa.table({"a": ["x" * 1000] * 100})
+    (tmp_path / "set").mkdir()
+    with pa.ipc.new_stream(
+        tmp_path / "set" / "data.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as file:
+        file.write_table(table)
+    with pytest.raises(FormatError, match="compressed"):
+        table_files.read(tmp_path / "set")
+    monkeypatch.setattr(budget, "SMALL", 1000)
+    pq.write_table(pa.table({"a": ["x" * 1000] * 3000}), tmp_path / "t.parquet")
+    with pytest.raises(FormatError, match="FEATCACHE_MAX_GROWTH"):
+        table_files.read(tmp_path / "t.parquet")
+
+
+def test_sources_are_found_by_path_or_name(tmp_path):
+    """With or without the ending, anywhere below the folder."""
+    for name in ("a/v1.mp4", "v2.avi", "frames/ü3/1.png", "other.txt"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).write_bytes(b"")
+    frame = FRAME.assign(file=["v1", "v2.avi", "frames/ü3"], kept=["a/v1", "v2", "frames/ü3"])
+    (tmp_path / "t.csv").write_text(text_of(frame))
+    for column in ("file", "kept"):
+        made = make(tmp_path / "t.csv", **WORDS, source=column, media=tmp_path / "videos", fps="25")
+        assert [clip.source for clip in made] == ["a/v1.mp4", "v2.avi", "frames/ü3"]
+        assert made.path(made.clips[1]).resolve() == tmp_path / "videos" / "v2.avi"
+    with pytest.warns(UserWarning, match="no file for 1 clips: 'ü3'"):
+        made = make(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
+    assert [clip.source for clip in made] == ["a/v1.mp4", "v2.avi", "ü3"]
+    (tmp_path / "videos" / "v1.avi").write_bytes(b"")
+    with pytest.raises(ManifestError, match=r"several files for clip 'v1': 'a/v1.mp4', 'v1.avi'"):
+        make(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ManifestError, match="for none of the 3 clips"):
+        make(tmp_path / "t.csv", **WORDS, media=tmp_path / "empty")
+
+
+def test_clips_of_features_alone_need_no_source(tmp_path):
+    """They are read, checked without a complaint, moved and imported; only what reads media refuses them."""
+    FORMATS["t.csv"](tmp_path / "t.csv")
+    manifest = make(tmp_path / "t.csv", **WORDS, caption="camera", out=tmp_path / "m.csv")
+    assert Manifest.read(tmp_path / "m.csv") == manifest
+    assert {clip.source for clip in manifest} == {clip.identity()["source"] for clip in manifest} == {""}
+    assert problems(tmp_path / "m.csv") == []
+    assert manifest.relocated(tmp_path / "elsewhere").clips == manifest.clips
+    np.savez(tmp_path / "f.npz", clip_id=list(FRAME.video), rgb=np.ones((3, 2, 4), np.float32))
+    (report,) = import_features([tmp_path / "f.npz"], "npz", manifest, tmp_path / "stores")
+    store = FeatureStore.open(report.path)
+    assert store.counts()["done"] == 3
+    assert problems(report.path) == []
+    assert Manifest.read(tmp_path / "stores" / "m" / "manifest.csv").clips == manifest.clips
+    with pytest.raises(
+        ConfigError, match="no clip of manifest 'm' has a source, so hog cannot read it.*featcache import"
+    ):
+        extract(manifest, load_extractors(["hog"]), tmp_path / "other", plan=Plan())
+
+
+def test_a_clip_without_a_source_among_others_is_named(tmp_path, videos):
+    good = Manifest.read(videos / "kitchens.csv").relocated(tmp_path).clips[0]
+    lines = ["clip_id,domain,split,source", f"a,d,train,{good.source}", "b,d,train,", "c,d,test,  "]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    (problem,) = problems(tmp_path / "m.csv")
+    assert "2 of 3 clips have no source: 'b', 'c'" in problem
+    outcome = extract(Manifest.read(tmp_path / "m.csv"), load_extractors(["hog"]), tmp_path / "stores", plan=Plan())
+    (reason,) = outcome.reasons("hog", "failed")
+    assert "has no source; name its file" in reason
+    assert outcome.stores["hog"].counts()["done"] == 1
+
+
+def test_the_words_of_the_command_are_those_of_the_function():
+    import inspect
+
+    from pipelines.cli.manifest import manifest_from_csv
+
+    options = {parameter.name for parameter in manifest_from_csv.params if parameter.expose_value}
+    assert options == inspect.signature(from_csv).parameters.keys()
+
+
+def test_warnings_are_none_where_nothing_is_wrong(tmp_path):
+    FORMATS["t.csv"](tmp_path / "label.csv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert clips(tmp_path / "label.csv") == EXPECTED
+    with pytest.raises(FeatcacheError, match=r"no table .*labels.csv: the file does not exist"):
+        clips(tmp_path / "labels.csv")
+
+
+def test_the_command_writes_the_manifest_and_prints_its_path(tmp_path):
+    FORMATS["t.csv"](tmp_path / "labels.csv")
+    words = ["--clip-id", "video", "--label", "action", "--domain", "camera", "--split", "part"]
+    result = CliRunner().invoke(main, ["manifest", "from-csv", str(tmp_path / "labels.csv"), *words])
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'labels_clips.csv'}\n")
+    assert "3 clips, domains left, right, classes: 2 of label" in result.stderr
+    again = [*words[:-2], "--out", str(tmp_path / "labels_clips.csv")]
+    result = CliRunner().invoke(main, ["manifest", "from-csv", str(tmp_path / "labels.csv"), *again])
+    assert result.exit_code == 1
+    assert "exists and differs" in result.stderr
+    assert Manifest.read(tmp_path / "labels_clips.csv").clips[2].split == "test"
