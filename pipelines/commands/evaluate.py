@@ -100,21 +100,18 @@ def evaluate(
     again: measure also runs whose results are up to date. a_distance: also A-distances (retrieval; seconds per run).
     drop, windows, dtype, noise: test on changed features instead, such as drop="all", windows="1..T", dtype="float16"
         and noise="0.1"; the metrics go to RUNS/stress.jsonl.
-    predictions: a file OUT.parquet or OUT.csv for the class probabilities of every run and test clip.
-    overwrite: replace such a file.
+    predictions: a file OUT.parquet or OUT.csv for the class probabilities of all test clips. overwrite: replace it.
 
-    An outcome whose test clips have no labels has all metrics that need none, and a sentence in `unlabelled`. A run
-    that fails has the status "failed" and a note, and does not stop the others. Raises ConfigError if no run has
-    been trained, and for what keeps all runs from being evaluated; ArgumentsError for arguments that exclude each
-    other.
+    An outcome whose test clips have no labels has all metrics that need none, and a sentence, `unlabelled`. A run that
+    fails has the status "failed" and a note, and does not stop the others. Raises ConfigError if no run has been
+    trained or can be evaluated, and ArgumentsError for arguments that exclude each other.
     """
-    _check_experiments(
-        experiments, all, changed=bool(set or seeds is not None or only or method or feeds or shift or net or task)
-    )
+    chosen = (set, only, method, feeds, shift, net, task)
+    _check_experiments(experiments, all, changed=seeds is not None or any(map(bool, chosen)))
     asked = stress.parse(several(drop), listed(windows), listed(dtype), listed(noise))
     _check_files(asked, a_distance, predictions, overwrite)
-    chosen = partial(jobs, method=method, feeds=feeds, shift=shift, net=net, task=task)
-    given, folder = chosen(experiments, stores, runs, set=set, seeds=seeds, only=only), Path(runs)
+    of = partial(jobs, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    given, folder = of(experiments, stores, runs, set=set, seeds=seeds, only=only), Path(runs)
     groups, damaged = (_planned(given), list[str]()) if given else _found(Path(stores or "stores"), folder)
     _check_runs(given, groups, folder, device)
     writing = _writing(Path(predictions), groups, folder, overwrite) if predictions else None
@@ -122,13 +119,12 @@ def evaluate(
     call = partial(evaluate_all, runs=folder, workers=workers or cores(), device=device, again=again)
     call = partial(call, a_distance=a_distance, stresses=plan.stresses or None)
     moved = reported(progress, f"evaluate {', '.join(each.experiment.name for each in given) or folder}", "run")
-    outcomes = tuple(_evaluated(call, groups, moved))
-    path = folder / (STRESS if plan.stresses else RESULTS)
+    path, outcomes = folder / (STRESS if plan.stresses else RESULTS), tuple(_evaluated(call, groups, moved))
     found = Evaluation(path, outcomes, tuple(damaged), tuple(plan.left_out), advice=_advice(given))
-    if writing and found.whole:
-        writing(moved if callable(progress) else reported(progress, "predictions", "run"))
-        return replace(found, predictions=Path(str(predictions)))
-    return found
+    if not (writing and found.whole):
+        return found
+    writing(moved if callable(progress) else reported(progress, "predictions", "run"))
+    return replace(found, predictions=Path(str(predictions)))
 
 
 def _check_files(asked: Asked, a_distance: bool, predictions: PathLike | None, overwrite: bool) -> None:
