@@ -48,6 +48,7 @@ _HOME = {
     "info": "featcache.store.info",
     "join": "featcache.manifests",
     "pack": "featcache.store.archive",
+    "plugins": "featcache.plugins",
     "repair": "featcache.store.check",
     "scan": "featcache.manifests",
     "unpack": "featcache.store.archive",

@@ -1,12 +1,12 @@
 """A table about clips -> a manifest: `from_csv`, the function of the command `featcache manifest from-csv`."""
 
-import os
 import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from featcache.arguments import PathLike, several
 from featcache.errors import ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest, clip_of, number
 from featcache.manifests import write
@@ -18,7 +18,7 @@ TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")  #: 00:01:02.5, or 01:02.
 
 
 def from_csv(
-    file: str | os.PathLike[str],
+    file: PathLike,
     *,
     clip_id: str | Sequence[str],
     label: str | Sequence[str] = (),
@@ -26,14 +26,14 @@ def from_csv(
     domain_name: str = "",
     split: str = "",
     source: str = "",
-    media: str | os.PathLike[str] | None = None,
+    media: PathLike | None = None,
     start: str = "",
     stop: str = "",
     unit: str | None = None,
     fps: str = "",
     caption: str = "",
     of: str = "",
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     overwrite: bool = False,
     test_share: float = 0.3,
     seed: int = 0,
@@ -43,7 +43,8 @@ def from_csv(
     clip_id, label, domain, split, source, start, stop, caption, of: names of columns. Several columns of ids are joined
     by "_". Several labels are label kinds, each named after its column, or written KIND=COLUMN.
     domain_name: the domain of all clips, instead of a column; by default the name of the file.
-    split: cells such as train, validation and test; without it a seeded share of each class is the test split.
+    split: cells such as train, validation and test; without it the share `test_share` of each class, drawn by `seed`,
+    is the test split.
     media: the folder of the sources: the file or folder that `source` names, with or without its ending; without
     `source`, the file named like the clip. Without both, clips have no source, as for imported features.
     unit: frames or seconds, of start and stop; times such as 00:01:02.5 are seconds. fps: a column, or a number.
@@ -58,7 +59,7 @@ def from_csv(
         raise ManifestError("both a column of domains and one domain for all clips are given; give one of them")
     words = {"domain": domain, "source": source, "caption": caption, "of": of, "split": split}
     columns = {word: _column(table, column, path) for word, column in words.items() if column}
-    columns |= _ids(table, _several(clip_id), path) | _labels(table, _several(label), path)
+    columns |= _ids(table, several(clip_id), path) | _labels(table, several(label), path)
     columns |= _bounds(table, {"start": start, "stop": stop}, unit, path) | _fps(table, fps, path)
     if split:
         columns["split"] = _splits(columns["split"], split, path)
@@ -72,10 +73,6 @@ def from_csv(
     made = Manifest(place.stem, tuple(clips), root)
     write(made, place, overwrite, "--out")
     return made.relocated(place.parent)
-
-
-def _several(words: str | Sequence[str]) -> Sequence[str]:
-    return (words,) if isinstance(words, str) else words
 
 
 def _clips(columns: Columns, domain: str, path: Path) -> list[Clip]:

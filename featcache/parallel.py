@@ -126,7 +126,15 @@ def _context(function: Callable[..., Any]) -> ForkServerContext | SpawnContext:
 def _start(process: BaseProcess) -> None:
     """Start a process that Ctrl-C does not reach: it inherits the blocked signals of this thread."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    process.start()
+    script = vars(sys.modules["__main__"])
+    file = script.get("__file__")
+    if file and not os.path.exists(file):  # a script that Python reads from a pipe, which nobody can import
+        script["__file__"] = None
+    try:
+        process.start()
+    finally:
+        if file:
+            script["__file__"] = file
 
 
 def _send(connection: "Connection[Any, Any]", message: object) -> None:

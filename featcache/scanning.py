@@ -68,10 +68,7 @@ def scan(
     endings = Counter(path.suffix.lower() or "without an ending" for path in others if path != own)
     left_out = dict(sorted(endings.items()))
     if not sources:
-        raise ManifestError(
-            f"no videos, sounds, images, skeletons or arrays under {folder}"
-            + (f"; there are files of other endings: {counted(left_out)}" if left_out else "")
-        )
+        raise _no_media(folder, left_out)
     if labelled and not layouts:
         layouts = [LABELLED if any(source.parent != folder for source in sources) else FLAT]
     home, patterns = folder.resolve().name, [_pattern(text) for text in layouts] or [ANYWHERE]
@@ -92,6 +89,39 @@ def scan(
             f"{unmatched[0]}; write the layout without the file ending"
         )
     return _scanned(Manifest(name or home, (), folder), clips, unmatched, left_out, test_share, seed)
+
+
+def unlabelled(folder: Path, domain: str) -> Manifest:
+    """Make a manifest of all media files under a folder, whatever its layout: one domain, without labels, split test.
+
+    The id of a clip is its path without the ending, or its whole path if that is not unique. ManifestError when the
+    folder holds no media.
+    """
+    sources, others = _sources(folder, frame_folders=False)
+    if not sources:
+        raise _no_media(folder, dict(Counter(path.suffix.lower() or "without an ending" for path in others)))
+    paths = [source.relative_to(folder) for source in sources]
+    return _whole(folder.resolve().name, paths, [path.with_suffix("").as_posix() for path in paths], domain, folder)
+
+
+def whole_files(name: str, paths: Sequence[Path], domain: str) -> Manifest:
+    """Make a manifest of media files, as `unlabelled` does; ids are names without folder and ending if unique."""
+    return _whole(name, paths, [path.stem for path in paths], domain, Path("."))
+
+
+def _whole(name: str, paths: Sequence[Path], ids: Sequence[str], domain: str, root: Path) -> Manifest:
+    for path in paths:
+        _check_text(path.as_posix())
+    ids = ids if len(set(ids)) == len(ids) else [path.as_posix() for path in paths]
+    clips = [Clip(one, domain, "test", path.as_posix()) for one, path in zip(ids, paths, strict=True)]
+    return Manifest(name, tuple(clips), root)
+
+
+def _no_media(folder: Path, left_out: dict[str, int]) -> ManifestError:
+    return ManifestError(
+        f"no videos, sounds, images, skeletons or arrays under {folder}"
+        + (f"; there are files of other endings: {counted(left_out)}" if left_out else "")
+    )
 
 
 def counted(endings: dict[str, int]) -> str:

@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.catalogue import show as show
     from pipelines.commands.evaluate import evaluate as evaluate
     from pipelines.commands.jobs import experiment as experiment
+    from pipelines.commands.names import names as names
     from pipelines.commands.report import write_report as write_report
     from pipelines.commands.search import search as search
     from pipelines.commands.sweep import sweep as sweep
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.config import Preparation as Preparation
     from pipelines.config import RunConfig as RunConfig
     from pipelines.experiments import Experiment as Experiment
+    from pipelines.exporting.export import export_head as export_head
     from pipelines.training.runs import Run as Run
 
 #: public name -> the module that it is imported from when it is used
@@ -38,8 +41,11 @@ _HOME = {
     "compare": "pipelines.commands.table",
     "evaluate": "pipelines.commands.evaluate",
     "experiment": "pipelines.commands.jobs",
+    "export_head": "pipelines.exporting.export",
+    "names": "pipelines.commands.names",
     "results": "pipelines.commands.table",
     "search": "pipelines.commands.search",
+    "show": "pipelines.catalogue",
     "sweep": "pipelines.commands.sweep",
     "table": "pipelines.commands.table",
     "train": "pipelines.commands.train",

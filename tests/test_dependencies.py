@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,24 @@ def test_the_wheel_works_with_the_newest_of_everything(tmp_path, newest):
     done = run(inside, "-m", "pytest", "-m", "not slow", "--basetemp", tmp_path / "made", *tests)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     shutil.rmtree(tmp_path / "venv")
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_dataset_cards(tmp_path):
+    """Messages name data_manifests/BENCHMARK.md, and `featcache show benchmark` prints it, without a clone, too."""
+    pytest.importorskip("setuptools", reason="builds a wheel")
+    others = shutil.ignore_patterns(".*", "tests", "demo", "build", "*.egg-info")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=others)
+    build = f"from setuptools.build_meta import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "source", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    cards = {path.name for path in (ROOT / "data_manifests").glob("*.md")}
+    assert {path.name for path in (tmp_path / "installed" / "data_manifests").glob("*.md")} == cards
+    code = "from pipelines import catalogue; print(catalogue.__file__, catalogue.card('pairs'))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    card = (ROOT / "data_manifests" / "pairs.md").read_text()
+    assert shown.stdout == f"{tmp_path}/installed/pipelines/catalogue.py {card}\n"

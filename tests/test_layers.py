@@ -38,6 +38,8 @@ ROOMS = [
     "experiments",
     "catalogue",
     "evaluation",
+    "predicting",
+    "exporting",
     "bench",
     "tables",
     "sweeps",
@@ -109,6 +111,11 @@ def test_imports_point_one_way():
         allowed |= (path.as_posix(), module) in EXCEPTIONS
         allowed |= path.parts == ("featcache", "__main__.py") and parts[:2] == ["pipelines", "cli"]  # the command
         assert parts[0] not in FORBIDDEN[package] or allowed, f"{path} imports {module}"
+
+
+def test_only_the_command_line_needs_click():
+    for path, module in imported():
+        assert module.partition(".")[0] != "click" or path.parts[:2] == ("pipelines", "cli"), f"{path} imports {module}"
 
 
 def test_only_contract_tests_need_pytest():

@@ -106,7 +106,9 @@ class HuggingFace(Hub):
 
         with warnings.catch_warnings(), refused(f"{self.name}: {self.folder} has no feature extractor for sound"):
             warnings.simplefilter("ignore")  # AST has more mel bands than frequencies in its lowest bins
-            self.extractor = AutoFeatureExtractor.from_pretrained(self.folder, local_files_only=True)
+            self.extractor = AutoFeatureExtractor.from_pretrained(
+                self.folder, local_files_only=True, trust_remote_code=False
+            )
         if not hasattr(self.extractor, "sampling_rate"):
             raise ConfigError(f"{self.name}: its preprocessor_config.json has no sampling_rate, so it is not for sound")
         tower.input = self.extractor.model_input_names[0]

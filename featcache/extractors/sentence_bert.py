@@ -167,7 +167,8 @@ def _untrained(folder: Path) -> Any:
     with TemporaryDirectory() as scratch:
         copytree(folder, scratch, ignore=ignore_patterns(*WEIGHTS, *PICKLED), dirs_exist_ok=True)
         place = _transformer(Path(scratch))
-        AutoModel.from_config(AutoConfig.from_pretrained(place, local_files_only=True)).save_pretrained(place)
+        config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        AutoModel.from_config(config, trust_remote_code=False).save_pretrained(place)
         return _model(Path(scratch))
 
 

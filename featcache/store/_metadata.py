@@ -14,6 +14,7 @@ from featcache.schema import Count
 from featcache.store import _format as fmt
 
 MOST_NUMBERS = 1 << 31  #: maximum number of values of a row, all windows; far above that of any real store
+MOST_HELD = 1 << 27  #: the same of a row that is held in memory without a store, whose size would prove it
 CSV_BYTES = 10  #: a line of rows.csv is longer, so that the file's size limits the number of rows
 DTYPES = ("float16", "float32")
 
@@ -129,6 +130,15 @@ def checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     if made.recipe.dtype not in DTYPES:
         raise StoreError(f"{place}: recipe.dtype is {made.recipe.dtype!r}; choose from {', '.join(DTYPES)}")
     return group.attributes["featcache"]
+
+
+def check_recorded(recipe: dict[str, Any], windows: int, row_shape: tuple[int, ...], where: str) -> None:
+    """Raise ConfigError unless a recipe that is recorded elsewhere, such as in a run, is one that a store can have."""
+    made = schema.from_json(recipe, Recipe, where, newer=True)
+    if made.dtype not in DTYPES:
+        raise ConfigError(f"{where}.dtype is {made.dtype!r}; choose from {', '.join(DTYPES)}")
+    if not 0 < windows * math.prod(row_shape) <= MOST_HELD:
+        raise ConfigError(f"{where} has {windows} windows of {row_shape}, none or too many")
 
 
 def layout(path: Path, *, archived: bool) -> fmt.Layout:

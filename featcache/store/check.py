@@ -70,7 +70,8 @@ def _unfinished(store: FeatureStore) -> list[str]:
 def repair(store: str | Path, progress: Progress | bool = False) -> list[str]:
     """Make damaged blocks pending again, restore files that can be recomputed, and remove files that do not belong.
 
-    Undamaged blocks are not touched. progress: True for a bar, or a callback (blocks done, all).
+    Undamaged blocks are not touched. store: its path. progress: True for a bar, or a callback
+    (blocks done, all).
     Returns the actions, one sentence each.
     Raises StoreError when a writer is at work, or when a damaged file cannot be recomputed (the recipe).
     """

@@ -87,7 +87,7 @@ class FeatureStore:
     @property
     def recipe_sha256(self) -> str:
         """Digest of the recipe: equal digests mean the same kind of features."""
-        return hashlib.sha256(fmt.json_bytes(self.recipe)).hexdigest()
+        return recipe_digest(self.recipe)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -342,22 +342,19 @@ class FeatureStore:
         """Raise StoreError, with the differences, unless rows made by this recipe may be written to the store."""
         if self.archived:
             raise StoreError(f"{self.path} is an archive; `featcache unpack` makes a store of it that can be written")
-        stored, requested = flat(self.recipe), flat(recipe)
-        if stored != requested:
-            differences = [
-                f"{key}: {stored.get(key, 'nothing')!r} in the store, {requested.get(key, 'nothing')!r} requested"
-                for key in sorted(stored.keys() | requested.keys())
-                if stored.get(key) != requested.get(key)
+        if differences := recipe_differences(self.recipe, recipe):
+            lines = [
+                f"{key}: {stored!r} in the store, {requested!r} requested" for key, stored, requested in differences
             ]
             raise StoreError(
                 f"{self.path} was made by another recipe:\n  "
-                + "\n  ".join(differences)
+                + "\n  ".join(lines)
                 + "\nuse the store's recipe, or extract into another --stores folder"
             )
 
     def has_recipe(self, recipe: dict[str, Any]) -> bool:
         """Return True if rows made by this recipe have what the store's rows have."""
-        return flat(self.recipe) == flat(recipe)
+        return not recipe_differences(self.recipe, recipe)
 
     def _row(self, key: str | int) -> int:
         if isinstance(key, str):
@@ -444,6 +441,21 @@ def open_unchecked(path: Path, progress: Progress = silent) -> FeatureStore:
         return FeatureStore(path, attributes, _metadata.layout(path, archived=archived), archived, progress)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"no feature store at {path}; `featcache extract` makes one") from None
+
+
+def recipe_digest(recipe: dict[str, Any]) -> str:
+    """Digest of a recipe: equal digests mean the same kind of features."""
+    return hashlib.sha256(fmt.json_bytes(recipe)).hexdigest()
+
+
+check_recorded = _metadata.check_recorded
+
+
+def recipe_differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (name of the parameter, value of one, value of the other) where two recipes differ; "nothing" if unset."""
+    a, b = flat(one), flat(other)
+    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    return [(name, a.get(name, "nothing"), b.get(name, "nothing")) for name in names]
 
 
 def is_extending(path: Path) -> bool:

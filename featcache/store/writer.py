@@ -51,7 +51,6 @@ class StoreWriter:
         self.layout = store.layout
         self.path = store.path
         self._lock = lock
-        self._largest = float(np.finfo(store.layout.dtype).max)
         self._retried: set[int] = set()
         self._blocks: dict[int, Block] = {}  #: blocks that this writer has leased
         self._others: set[int] = set()  #: blocks that another writer had when this one tried to lease them
@@ -180,18 +179,14 @@ class StoreWriter:
         times, flat = _block.times_bytes(start, stop), values.reshape(-1).view(np.uint8)
         self._keep(row, fmt.DONE, times, flat, note.encode(errors="backslashreplace"))
 
+    @property
+    def dtype(self) -> str:
+        """The dtype of the features on disk."""
+        return self.layout.dtype
+
     def refusal(self, features: NDArray[np.floating]) -> str:
         """The reason why these values cannot be stored, or ""."""
-        if features.dtype == np.float16:  # numpy is slow with float16; without the sign, its bits order the same way
-            bits = (np.ascontiguousarray(features).view(np.uint16) & np.uint16(0x7FFF)).max(initial=0)
-            largest = float(bits.view(np.float16))  # NaN if there is one, else infinity if there is one
-        else:
-            largest = float(np.abs(features).max(initial=0.0))
-        if largest <= self._largest:
-            return ""
-        if not np.isfinite(features).all():
-            return "has values that are not finite"
-        return f"reaches {largest:.3g}, beyond {self.layout.dtype}"
+        return refusal(features, self.dtype)
 
     def failed(self, row: int, reason: str) -> None:
         """Record that the row's clip could not be read, with the reason."""
@@ -255,6 +250,20 @@ class StoreWriter:
             del self._blocks[number]
             self._finished.add(number)
             block.commit(self.store)
+
+
+def refusal(features: NDArray[np.floating], dtype: str) -> str:
+    """Return the reason why these values cannot be stored in this dtype, or ""."""
+    if features.dtype == np.float16:  # numpy is slow with float16; without the sign, its bits order the same way
+        bits = (np.ascontiguousarray(features).view(np.uint16) & np.uint16(0x7FFF)).max(initial=0)
+        largest = float(bits.view(np.float16))  # NaN if there is one, else infinity if there is one
+    else:
+        largest = float(np.abs(features).max(initial=0.0))
+    if largest <= float(np.finfo(dtype).max):
+        return ""
+    if not np.isfinite(features).all():
+        return "has values that are not finite"
+    return f"reaches {largest:.3g}, beyond {dtype}"
 
 
 def _begun(path: Path) -> bool:

@@ -42,6 +42,7 @@ __all__ = [
     "find",
     "folder",
     "listed",
+    "named",
     "place",
     "read",
     "recognised",
@@ -117,6 +118,15 @@ def recognised(path: Path) -> Weights | None:
         if fetched.is_file() and fetched.stat().st_size == size and digest(fetched) == digest(path):
             return weights
     return None
+
+
+def named(sha256: str) -> str:
+    """The name in the catalogue of the weights with this SHA-256, as published or as the file is here; or ""."""
+    for name, weights in CATALOGUE.items():
+        if weights.sha256 and sha256.startswith(weights.sha256):
+            return name
+    here = ((name, place(weights)) for name, weights in CATALOGUE.items())
+    return next((name for name, path in here if path.is_file() and digest(path) == sha256), "")
 
 
 @remembered(64)

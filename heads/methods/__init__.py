@@ -81,6 +81,12 @@ class Method(nn.Module):
         """Return the outputs of the features of a side. Methods override `features` or `outputs`, and never this."""
         return self.outputs(self.features(side), side)
 
+    def specialise(self, domain: int) -> None:
+        """Prepare a trained method to predict rows of this domain only, without a look at `Side.domain`.
+
+        An exported head is for one domain: a method whose Python code chooses by the domain of a row chooses here.
+        """
+
     def begin_epoch(self, epoch: int, sweep: Sweep) -> dict[str, list[Tensor]] | None:
         """Read whole sides; runs in eval mode without gradient, for the first time after init_from.
 

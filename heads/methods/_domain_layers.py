@@ -54,6 +54,14 @@ class DomainLayers(nn.Module):
                 f[m] = f.get(m, part.new_zeros(len(side.index), part.shape[1])).index_copy(0, rows, part)
         return f
 
+    def settle(self, domain: int) -> None:
+        """Give the layers the averages of a domain for good."""
+        for k, layer in enumerate(self.layers):
+            own = dict(layer.named_buffers())
+            of_domains = {name: self.get_buffer(f"{k}:{name}") for name in own}
+            for name, value in _averages(domain, of_domains, own).items():
+                own[name].copy_(value)
+
     @contextmanager
     def statistics(self, domain: int, *, single: bool = False) -> Iterator[None]:
         """Give the layers the statistics of a domain, which training updates in place; then return their own.

@@ -80,7 +80,7 @@ class Fitted(Method):
 
     def joined(self, f: dict[str, Tensor], side: Side) -> tuple[Tensor, Tensor]:
         """Concatenate the modalities' features, and masks of the rows that have them -> (B, D) each."""
-        B, device = len(side.index), side.index.device
+        B, device = side.index.shape[0], side.index.device
         lacking = torch.zeros(B, dtype=torch.bool, device=device)
         present = [(side.has(m) if m in side.x else lacking)[:, None].expand(B, D) for m, D in self.width.items()]
         v = [f[m] if m in side.x else torch.zeros(B, D, device=device) for m, D in self.width.items()]

@@ -77,6 +77,12 @@ class AdaBN(Method):
                 buffer = self.get_buffer(f"{name}_{m}")
                 buffer.copy_(value_ND.reshape(buffer.shape))
 
+    def specialise(self, domain: int) -> None:
+        """Give the net's layers the statistics of the domain."""
+        if self.layers:
+            self.layers.settle(domain)
+            self.layers = None
+
     def normalise(self, side: Side) -> Side:
         """Return the side with x̂ in place of x; absent windows stay 0."""
         x = {}

@@ -46,10 +46,10 @@ class Gated(Retrieval):
     def encode(self, side: Side) -> dict[str, Tensor]:
         """Return "visual" E_v (B, M) and "text" E_l (B, M), or the one that the side has; of length 1, or 0."""
         towers = {"visual": (self.visual, self.experts), "text": (self.text, self.captions)}
-        f = {}
+        f, B = {}, side.index.shape[0]
         for name, (unit, modalities) in towers.items():
             if given := [m for m in modalities if m in side.x]:
-                zeros = {m: next(iter(side.x.values())).new_zeros(len(side.index), self.sizes[m]) for m in modalities}
+                zeros = {m: next(iter(side.x.values())).new_zeros(B, self.sizes[m]) for m in modalities}
                 x = zeros | {m: normalize(side.pool(m).flatten(1), dim=1) for m in given}
                 f[name] = unit(torch.cat(list(x.values()), 1), torch.stack([side.has(m) for m in given]).any(0))
         return f

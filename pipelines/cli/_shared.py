@@ -107,6 +107,8 @@ def plugins_option() -> click.Option:
     """Return the option --plugins, which every command has: its folders count until the command ends."""
 
     def plug_in(context: click.Context, option: click.Parameter, folders: tuple[Path, ...]) -> None:
+        if not folders:
+            return
         try:
             context.with_resource(plugins.added(folders))
         except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`
@@ -270,13 +272,15 @@ def choice_options(command: Callable[..., None]) -> Callable[..., None]:
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of an experiment to a command; the command receives them as its first argument."""
     argument = click.argument("experiment", shell_complete=entries("experiment", paths=True))
-    return _with_options(_given_first(command), argument)
+    return _with_options(runs_python(_given_first(command)), argument)
 
 
 def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of any number of experiments; the command receives them as its first argument."""
-    argument = click.argument("experiments", metavar="[EXPERIMENT]...", nargs=-1)
-    return _with_options(_given_first(command), argument)
+    argument = click.argument(
+        "experiments", metavar="[EXPERIMENT]...", nargs=-1, shell_complete=entries("experiment", paths=True)
+    )
+    return _with_options(runs_python(_given_first(command)), argument)
 
 
 def _given_first(command: Callable[..., None]) -> Callable[..., None]:
@@ -290,6 +294,14 @@ def _given_first(command: Callable[..., None]) -> Callable[..., None]:
         command(given, **own)
 
     return with_job
+
+
+def runs_python(command: Callable[..., None]) -> Callable[..., None]:
+    """Note in the help of a command, before its examples, that an experiment in a Python file is a program."""
+    text, mark, examples = (command.__doc__ or "").rpartition("\n\n    \b\n")
+    note = "A Python file given as EXPERIMENT is a program, and is run: give only files that you trust."
+    command.__doc__ = f"{text}\n\n    {note}{mark}{examples}"
+    return command
 
 
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Words, choice_options, grid_option
+from pipelines.cli._shared import PATH, Words, choice_options, grid_option, runs_python
 
 
 @click.command()
@@ -26,6 +26,7 @@ from pipelines.cli._shared import PATH, Words, choice_options, grid_option
     "may be repeated.",
 )
 @click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side has right to a CSV file.")
+@runs_python
 def compare(
     names: Words,
     stores: Path | None,

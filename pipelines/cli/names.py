@@ -4,16 +4,14 @@ from itertools import groupby
 
 import click
 
-from featcache import registry
-from featcache.errors import ConfigError
 from pipelines import catalogue
 from pipelines.cli._shared import note
 
-FOLDERS = {f"{kind}s": folder for kind, folder in catalogue.FOLDERS.items()}
+KINDS = [*(f"{kind}s" for kind in catalogue.KINDS)]
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice([*FOLDERS, "metrics"]))
+@click.argument("kind", type=click.Choice(KINDS))
 @click.option(
     "--figures",
     is_flag=True,
@@ -35,26 +33,19 @@ def list_names(kind: str, figures: bool) -> None:
     if figures:
         _list_figures(kind)
         return
-    if kind == "metrics":
-        from pipelines import tasks
+    from pipelines.commands.names import names
 
-        for name, metric in tasks.metrics().items():
-            click.echo(f"{name:23} {metric.title}")
+    listed = names(kind)
+    for each in listed:
+        click.echo(
+            f"{each.name:23} {each.text}" if kind == "metrics" else f"{each.name:15} {each.origin:10} {each.text}"
+        )
+    if kind == "metrics":
         note("In results, /LABEL or /SIDE/MODALITY follows a name where there are several, such as top1/verb.")
-        return
-    broken = list[str]()
-    for file in registry.names(FOLDERS[kind]):
-        name = file.replace("_", "-") if kind == "extractors" else file
-        origin = registry.origin(FOLDERS[kind], file)
-        try:
-            doc = registry.load(FOLDERS[kind], file, kind).__doc__ or ""
-        except ConfigError as error:
-            broken.append(str(error))
-            doc = "cannot be imported"
-        click.echo(f"{name:15} {origin:10} {doc.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}")
-    for problem in broken:
-        note(problem)
-    if broken:
+    for each in listed:
+        if each.broken:
+            note(each.broken)
+    if any(each.broken for each in listed):
         raise SystemExit(1)
 
 

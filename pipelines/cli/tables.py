@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Given, experiment_options, grid_option
+from pipelines.cli._shared import PATH, Given, experiment_options, grid_option, runs_python
 
 
 @click.command()
@@ -61,6 +61,7 @@ def table(given: Given, metric: str | None, stress: bool, by: str | None, ensemb
     help="Metric in per cent to compare by, as in `featcache table`.  "
     "[default: METRIC of EXPERIMENT, else the headline metric of its task]",
 )
+@runs_python
 def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """Compare the hyper-parameters that validators choose.
 

@@ -83,10 +83,12 @@ def experiment(
     only: str | Iterable[str] = (),
     grid: Words = (),
 ) -> Experiment:
-    """Return an experiment, changed as by the options of the same names: a name, a file, a folder of stores, or runs.
+    """Return an experiment, perhaps changed: `pipelines.train` and the other functions take it in place of a name.
 
-    `pipelines.train` and the other functions take it in place of a name. Its `runs` are configurations (`RunConfig`).
-    method, feeds, shift, net, task: as in `pipelines.train`, of a folder of stores.
+    experiment, method, feeds, shift, net, task, set, seeds, only: as in `pipelines.train`.
+    grid: a row for each of these values of a setting, as in `pipelines.sweep`.
+    The `runs` of the experiment are its configurations (`RunConfig`).
+    Raises ConfigError for an unknown experiment, row or setting.
     """
     chosen = job(
         experiment,

@@ -21,14 +21,15 @@ def search(
     model: str = "",
     device: str = "cpu",
 ) -> list[Hit]:
-    """Find the k clips that match a sentence best, best first.
+    """Find the k clips that match a sentence, the query, best.
 
     where: a retrieval run (its folder, or its id in `runs`), whose clips are compared with the sentence, or a store of
         captions made by a text extractor, whose captions are.
     stores: folder of all stores, for a run. domain, split: of the clips (default: those of the run's test).
     model: folder of the text model, if the store of captions has only its name. device: cpu, cuda, ...
 
-    Raises ConfigError if `where` is neither, or cannot be compared with a sentence.
+    Returns hits with score, clip and source, the best first. Raises ConfigError if `where` is neither, or cannot be
+    compared with a sentence.
     """
     place, domains = Path(where), several(domain)
     run = next((folder for folder in (place, Path(runs) / place) if (folder / "config.json").exists()), None)

@@ -383,11 +383,19 @@ def open_run(
     check_views(config, opened)
     captions = _captions(config, captions_manifest, manifest, opened, device) if config.captions else None
     run = Opened(config, manifest, opened, device, memory, workers, tier, captions)
+    return replace(run, prepare=preparation(config, {m: tuple(opened[m].row_shape) for m in config.feeds}, device))
+
+
+def preparation(config: RunConfig, shapes: dict[str, tuple[int, ...]], device: str) -> Prepare | None:
+    """Return what prepares the features of a run, still without its units; None if they are read as they are.
+
+    shapes: modality -> shape of a row.
+    """
     if config.preparation == Preparation():
-        return run
-    shapes = {m: tuple(opened[m].row_shape) for m in config.feeds}
+        return None
     rows, units = config.preparation.rows, config.preparation.units
-    return replace(run, prepare=Prepare(rows, units, shapes, len(run.domains), config.captions).to(device))
+    domains = len(config.source) + bool(config.target)
+    return Prepare(rows, units, shapes, domains, config.captions).to(device)
 
 
 def _captions(

@@ -1,6 +1,6 @@
 """An ensemble of runs: the mean of their class probabilities on the same test clips, measured as one run is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from featcache.errors import ConfigError
 from pipelines.evaluation.evaluate import selected
 from pipelines.measures.accuracy import probabilities
+from pipelines.training.outputs import Outputs
 from pipelines.training.runs import Run
 
 
@@ -27,7 +28,11 @@ def ensemble(runs: Sequence[Run], stores: Path) -> dict[str, float]:
     by_point = zip(*(points.values() for _, points in found), strict=True)
     values = []
     for together in by_point:
-        with np.errstate(divide="ignore"):  # the log of a probability of 0 is -inf
-            scores = {label: np.log(np.mean([probabilities(one[label]) for one in together], 0)) for label in truth}
-        values.append(first.config.task.measure(scores, truth, None, 0))
+        values.append(first.config.task.measure(mean_scores(together, truth), truth, None, 0))
     return {metric: float(np.mean([point[metric] for point in values])) for metric in values[0]}
+
+
+def mean_scores(outputs: Sequence[Outputs], labels: Iterable[str]) -> Outputs:
+    """Return label -> the logarithm of the mean of the class probabilities of several runs."""
+    with np.errstate(divide="ignore"):  # the log of a probability of 0 is -inf
+        return {label: np.log(np.mean([probabilities(one[label]) for one in outputs], 0)) for label in labels}

@@ -16,7 +16,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import numpy as np
 
 from featcache.errors import ConfigError, FormatError
 from featcache.files import replacing
@@ -27,10 +29,11 @@ from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import predicted
 from pipelines.training.runs import Run
 
-ENDINGS = (".parquet", ".csv")
+ENDINGS = (".jsonl", ".parquet", ".csv")
 OF_RUN = ("run", "row", "manifest", "source", "target", "test", "seed", "step")
 WHOLE = ("seed", "step", "cluster")  #: columns of whole numbers
-NUMBERS = "probabilities"
+FLOATS = ("start", "stop")
+LISTS = ("probabilities", "embedding")  #: columns of lists of numbers
 Columns = dict[str, Any]  #: column -> values
 
 
@@ -41,8 +44,13 @@ def check(path: Path, configs: Iterable[RunConfig], overwrite: bool) -> None:
         raise ConfigError(f"--predictions has a class for each clip, but {reason}")
     if len(tasks) > 1:
         raise ConfigError(f"--predictions has the runs of one task, not of {' and '.join(sorted(tasks))}; name one")
+    check_file("--predictions", path, overwrite)
+
+
+def check_file(option: str, path: Path, overwrite: bool) -> None:
+    """Raise ConfigError or FormatError if no table can be written to this file, which an option names."""
     if path.suffix not in ENDINGS:
-        raise ConfigError(f"--predictions {path} must end in {' or '.join(ENDINGS)}")
+        raise ConfigError(f"{option} {path} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
     if path.suffix == ".parquet":
         pyarrow()
     if path.is_dir():
@@ -57,11 +65,7 @@ def write(path: Path, runs: Sequence[tuple[RunConfig, Path, Path]], progress: Pr
     for config, _, stores in runs:
         manifest = open_manifest(stores, config.manifest)
         classes[config.manifest] = {label: list(names) for label, names in manifest.classes.items()}
-    with replacing(path) as scratch:
-        if path.suffix == ".csv":
-            _write_csv(scratch, tables)
-        else:
-            _write_parquet(scratch, tables, {"classes": classes})
+    write_tables(path, tables, {"classes": classes}, digits=6)
 
 
 def _tables(runs: Sequence[tuple[RunConfig, Path, Path]], progress: Progress) -> Iterator[Columns]:
@@ -89,10 +93,26 @@ def of_run(run: Run, stores: Path, row: str) -> Iterator[Columns]:
             yield known | table | {"predicted": [names[k] for k in table["predicted"]]}
 
 
+def write_tables(path: Path, tables: Iterator[Columns], attrs: dict[str, Any], digits: int | None = None) -> None:
+    """Write tables of the same columns to one file, whole or not at all. The ending of its name decides the format.
+
+    attrs: facts about all rows, which only Parquet keeps. digits: decimals of numbers in lists in CSV and JSON; None:
+    all that float32 has.
+    """
+    with replacing(path) as scratch:
+        if path.suffix == ".parquet":
+            _write_parquet(scratch, tables, attrs)
+            return
+        with scratch.open("w", encoding="utf-8", newline="") as file:
+            (write_csv if path.suffix == ".csv" else _write_jsonl)(file, tables, digits)
+
+
 def _write_parquet(path: Path, tables: Iterator[Columns], attrs: dict[str, Any]) -> None:
     """Write a row group per table; pandas reads `attrs` from the metadata of the schema."""
     pa, pq = pyarrow()
-    kinds = {name: pa.int64() for name in WHOLE} | {NUMBERS: pa.list_(pa.float32())}
+    kinds = {name: pa.int64() for name in WHOLE} | {name: pa.float64() for name in FLOATS}
+    kinds |= {name: pa.list_(pa.float32()) for name in LISTS}
+    kinds |= {"classes": pa.list_(pa.string()), "clusters": pa.list_(pa.int64())}
     first = next(tables)
     fields = [pa.field(name, kinds.get(name, pa.string())) for name in first]
     schema = pa.schema(fields, {"PANDAS_ATTRS": json.dumps(attrs)})
@@ -101,13 +121,36 @@ def _write_parquet(path: Path, tables: Iterator[Columns], attrs: dict[str, Any])
             file.write_table(pa.table(table, schema=schema))
 
 
-def _write_csv(path: Path, tables: Iterator[Columns]) -> None:
-    """Write a header and a line per prediction; probabilities are a JSON list of six decimals."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        first = next(tables)
-        writer.writerow(first)
-        for table in chain([first], tables):
-            if NUMBERS in table:
-                table[NUMBERS] = [json.dumps([round(p, 6) for p in p_K.tolist()]) for p_K in table[NUMBERS]]
-            writer.writerows(zip(*table.values(), strict=True))
+def write_csv(file: TextIO, tables: Iterator[Columns], digits: int | None = None) -> None:
+    """Write a header and a line per prediction; lists are JSON."""
+    writer = csv.writer(file, lineterminator="\n")
+    first = next(tables)
+    writer.writerow(first)
+    for table in chain([first], tables):
+        texts = {name: map(json.dumps, _plain(table[name], digits)) for name in table if _of_lists(table[name])}
+        writer.writerows(zip(*(table | texts).values(), strict=True))
+
+
+def _write_jsonl(file: TextIO, tables: Iterator[Columns], digits: int | None) -> None:
+    """Write an object per prediction."""
+    for table in tables:
+        columns = [_plain(values, digits) for values in table.values()]
+        for values in zip(*columns, strict=True):
+            file.write(json.dumps(dict(zip(table, values, strict=True)), ensure_ascii=False) + "\n")
+
+
+def _of_lists(values: Sequence[Any]) -> bool:
+    """Return whether a column holds lists or arrays."""
+    return len(values) > 0 and isinstance(values[0], list | np.ndarray)
+
+
+def _plain(values: Sequence[Any], digits: int | None) -> Iterator[Any]:
+    """Yield values as plain Python ones; numbers of a list as the shortest text that float32 reads back."""
+    for value in values:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            yield [
+                float(str(x)) if digits is None else round(x, digits)
+                for x in (value if digits is None else value.tolist())
+            ]
+        else:
+            yield value.tolist() if isinstance(value, np.ndarray | np.generic) else value

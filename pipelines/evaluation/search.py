@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError, StoreError, WeightsError
-from featcache.extractors import UNTRAINED, Extractor, Runtime, params_type
-from featcache.extractors import load as load_extractor
+from featcache.extractors import Extractor
 from featcache.manifest import Clip, Manifest
 from featcache.store import DONE, FeatureStore
 from featcache.windows import Tokens
 from heads.nets import Retrieval
 from pipelines.data.rows import Rows
+from pipelines.extraction.extractors import remade
 from pipelines.training.outputs import outputs
 from pipelines.training.runs import Run
 
@@ -114,13 +114,9 @@ def text_extractor(store: FeatureStore, model: str = "", device: str = "cpu") ->
     ConfigError if its model is missing; StoreError if the model is not the one that made the store.
     """
     recipe = store.recipe
-    kind, (weights, _, seed) = recipe["extractor"].partition(":")[0], store.weights_sha256.partition(":")
-    seed = seed if seed.isascii() and seed.isdecimal() and len(seed) < 19 else "0"
-    runtime = Runtime(UNTRAINED if weights == UNTRAINED else "", int(seed), device, recipe.get("precision", "fp32"))
     try:
-        params = params_type(kind)(**recipe.get("params", {}) | ({"model": model} if model else {}))
-        extractor = load_extractor(recipe["extractor"], params).ready(runtime)
-    except (ConfigError, WeightsError, TypeError) as error:
+        extractor = remade(recipe, model, device)
+    except (ConfigError, WeightsError) as error:
         raise ConfigError(
             f"the query cannot be embedded by the extractor of {store.path}: {error}; if the model is in a folder, "
             "name it with --model FOLDER"

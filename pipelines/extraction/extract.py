@@ -7,7 +7,7 @@ reason, and the other clips are finished. Two processes with the same command sh
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache import __version__
-from featcache.errors import ConfigError, MediaAbsentError, MediaError, StoreError
+from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, MediaError, StoreError
 from featcache.extractors import Extractor
 from featcache.leaks import WARNING, leaks
 from featcache.manifest import Manifest
@@ -25,7 +26,7 @@ from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
-from featcache.store.writer import check_folder, drop_aside, set_aside, set_aside_undone, stored_dtype
+from featcache.store.writer import check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from featcache.wording import shortened
 from pipelines.extraction.assembly import Assembly, Part
@@ -45,6 +46,7 @@ DECODERS = {  #: libraries whose version may change the decoded windows, by kind
 }
 CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute rows or store them
 BOUND = 64  #: decoded windows that may wait, whatever the length of the clips
+WHOLE_CLIP = "whole clip"  #: the plan of recipes whose windows are whole clips, with every window plan
 AUTO = "auto"  #: the dtype of an existing store; else float16, or float32 when a row is beyond float16
 
 
@@ -111,7 +113,7 @@ def extract(
     stores: Path,
     *,
     plan: Plan,
-    dtype: str = AUTO,
+    dtype: str | Mapping[str, str] = AUTO,
     retry_failed: bool = False,
     workers: int = 2,
     progress: Progress = silent,
@@ -120,7 +122,8 @@ def extract(
 
     Clips that were added at the end of the manifest are appended to the stores.
 
-    dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32).
+    dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32); or the
+    name of each extractor -> its dtype.
     workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
     Raises StoreError before any work when a store in that folder was made from other clips or by another recipe, or
     when other processes are writing everything that is left.
@@ -173,7 +176,7 @@ def _run(
     extractors: Sequence[Extractor],
     folder: Path,
     plan: Plan,
-    dtype: str,
+    dtype: str | Mapping[str, str],
     retry_failed: bool,
     workers: int,
     outcome: Extraction,
@@ -182,7 +185,8 @@ def _run(
     """Open the stores and fill them. Return extractor -> first reason, for rows that do not fit float16."""
     whole = all(isinstance(extractor.window, WHOLE) for extractor in extractors)
     most = 1 if whole else _most_windows(plan, manifest)
-    recipes = {extractor: _recipe(folder, extractor, plan, dtype) for extractor in extractors}
+    dtypes = {e.name: dtype if isinstance(dtype, str) else dtype[e.name] for e in extractors}
+    recipes = {e: recipe_of(e, plan, _chosen(folder, e, dtypes[e.name])) for e in extractors}
     for extractor, recipe in recipes.items() if retry_failed else ():
         if set_aside_undone(folder / f"{extractor.store}.zarr", recipe):
             outcome.notes.append(f"{extractor.name}: no clip of the store was done, so it is made again")
@@ -195,15 +199,15 @@ def _run(
             for writer in writers.values():
                 writer.retry_failed()
         manifest.write(folder / "manifest.csv")
-        return _fill(writers, manifest, extractors, plan, dtype, workers, outcome, progress)
+        return _fill(writers, manifest, extractors, plan, dtypes, workers, outcome, progress)
 
 
 def _fill(
-    writers: dict[str, StoreWriter],
+    writers: "Mapping[str, StoreWriter | Held]",
     manifest: Manifest,
     extractors: Sequence[Extractor],
     plan: Plan,
-    dtype: str,
+    dtypes: Mapping[str, str],
     workers: int,
     outcome: Extraction,
     progress: Progress,
@@ -233,7 +237,7 @@ def _fill(
     def keep(part: Part) -> None:
         nonlocal done
         name = part.extractor.name
-        if name not in beyond and (reason := _keep(writers[name], part, dtype, manifest)):
+        if name not in beyond and (reason := _keep(writers[name], part, dtypes[name], manifest)):
             beyond[name] = reason
         del flying[part.row][name]
         if not flying[part.row]:
@@ -260,7 +264,7 @@ def _fill(
     return beyond
 
 
-def _note_left(writers: dict[str, StoreWriter], outcome: Extraction, *, idle: bool) -> None:
+def _note_left(writers: "Mapping[str, StoreWriter | Held]", outcome: Extraction, *, idle: bool) -> None:
     """Note the clips that another process is writing; StoreError if nothing else was left to do here."""
     pending = {name: len(writer.pending) for name, writer in writers.items()}
     left_out = ", ".join(f"{count} clips of {name}" for name, count in pending.items() if count)
@@ -289,16 +293,19 @@ def _most_windows(plan: Plan, manifest: Manifest) -> int:
     return max(counts, default=1)
 
 
-def _recipe(folder: Path, extractor: Extractor, plan: Plan, dtype: str) -> dict[str, Any]:
-    """Return all that determines the rows of an extractor's store; dtype `auto` is that of an existing store."""
-    if dtype == AUTO:
-        dtype = stored_dtype(folder / f"{extractor.store}.zarr") or "float16"
+def recipe_of(extractor: Extractor, plan: Plan, dtype: str) -> dict[str, Any]:
+    """Return all that determines the rows of an extractor's store."""
     return {
         **extractor.recipe,
-        "plan": "whole clip" if isinstance(extractor.window, WHOLE) else str(plan),
+        "plan": WHOLE_CLIP if isinstance(extractor.window, WHOLE) else str(plan),
         "dtype": dtype,
         "decoders": {name: version(name) for name in DECODERS[type(extractor.window)]},
     }
+
+
+def _chosen(folder: Path, extractor: Extractor, dtype: str) -> str:
+    """Return the dtype of an extractor's store; `auto` is that of an existing store."""
+    return (stored_dtype(folder / f"{extractor.store}.zarr") or "float16") if dtype == AUTO else dtype
 
 
 def _writer(folder: Path, manifest: Manifest, extractor: Extractor, recipe: dict[str, Any], most: int) -> StoreWriter:
@@ -314,7 +321,7 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, recipe: dict
     )
 
 
-def _keep(writer: StoreWriter, part: Part, dtype: str, manifest: Manifest) -> str:
+def _keep(writer: "StoreWriter | Held", part: Part, dtype: str, manifest: Manifest) -> str:
     """Write the rows of a clip, or the reason for having none, to the store.
 
     Return the reason if rows do not fit float16 and the dtype is `auto`, so that the store can be made in float32.
@@ -324,12 +331,74 @@ def _keep(writer: StoreWriter, part: Part, dtype: str, manifest: Manifest) -> st
         write(part.row, manifest.portable(str(part.reason), manifest.clips[part.row]))
     else:
         features = part.features()
-        if not (refusal := writer.refusal(features)):
+        if not (why_not := writer.refusal(features)):
             start, stop = part.times()
             writer.done(part.row, features, start, stop, part.note)
-        elif dtype == AUTO and writer.layout.dtype == "float16" and np.isfinite(features).all():
-            return f"clip {writer.store.clip_ids[part.row]!r} {refusal}"
+        elif dtype == AUTO and writer.dtype == "float16" and np.isfinite(features).all():
+            return f"clip {manifest.clips[part.row].clip_id!r} {why_not}"
         else:
-            advice = "" if "finite" in refusal else "; extract it into another --stores folder with --dtype float32"
-            writer.failed(part.row, f"{part.extractor.name} gave a row that {refusal}{advice}")
+            advice = "" if "finite" in why_not else "; extract it into another --stores folder with --dtype float32"
+            writer.failed(part.row, f"{part.extractor.name} gave a row that {why_not}{advice}")
     return ""
+
+
+# ----------------------------------------------------------------------------------------------------------- in memory
+
+
+@dataclass
+class Held:
+    """The rows of one extractor in memory, as a store of this dtype would hold them; nothing is written to a disk."""
+
+    dtype: str
+    pending: list[int]  #: rows of the manifest that are still to be computed
+    rows: dict[int, NDArray[np.floating] | FeatcacheError] = field(default_factory=dict)  #: (t, *row_shape), or why not
+
+    def claim(self, row: int) -> bool:
+        """Return True: nobody else writes these rows."""
+        return True
+
+    def refusal(self, features: NDArray[np.floating]) -> str:
+        """Return the reason why these values cannot be stored, or ""."""
+        return refusal(features, self.dtype)
+
+    def done(
+        self,
+        row: int,
+        features: NDArray[np.floating],
+        start: NDArray[np.floating],
+        stop: NDArray[np.floating],
+        note: str = "",
+    ) -> None:
+        """Hold a row; its times and note are left out."""
+        self._hold(row, features.astype(self.dtype))
+
+    def failed(self, row: int, reason: str) -> None:
+        """Hold the reason why the row's clip could not be read."""
+        self._hold(row, MediaError(reason))
+
+    def absent(self, row: int, reason: str) -> None:
+        """Hold the reason why the row's clip does not have the modality."""
+        self._hold(row, MediaAbsentError(reason))
+
+    def _hold(self, row: int, value: NDArray[np.floating] | FeatcacheError) -> None:
+        self.pending.remove(row)
+        self.rows[row] = value
+
+
+def extract_rows(
+    manifest: Manifest,
+    wanted: Mapping[Extractor, Sequence[int]],
+    *,
+    plan: Plan,
+    dtypes: Mapping[str, str],
+    workers: int = 2,
+    progress: Progress = silent,
+) -> tuple[dict[str, dict[int, NDArray[np.floating] | FeatcacheError]], list[str]]:
+    """Return extractor -> row of the manifest -> its features as a store has them, or the reason for having none.
+
+    Also return remarks for the user. wanted: extractor -> rows to compute. dtypes: extractor -> float16 or float32.
+    """
+    outcome = Extraction()
+    held = {e.name: Held(dtypes[e.name], [*rows]) for e, rows in wanted.items()}
+    _fill(held, manifest, [*wanted], plan, dtypes, workers, outcome, progress)
+    return {name: writer.rows for name, writer in held.items()}, outcome.notes

@@ -1,12 +1,12 @@
-"""Names of extractors, settings and weights -> extractors that are ready to run."""
+"""Names of extractors, settings and weights, or a recipe -> extractors that are ready to run."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import combinations
 from typing import Any
 
-from featcache.errors import ConfigError, MediaError
+from featcache.errors import ConfigError, MediaError, WeightsError
 from featcache.extractors import (
     UNTRAINED,
     Extractor,
@@ -14,6 +14,7 @@ from featcache.extractors import (
     complete,
     default_params,
     load,
+    params_type,
     split_view,
 )
 from featcache.manifest import Manifest
@@ -85,3 +86,57 @@ def _completed(name: str, params: Any, manifest: Manifest) -> Any:
         except MediaError as error:
             errors.append(error)
     raise errors[min(1, len(errors) - 1)]
+
+
+def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") -> Extractor:
+    """Return the extractor that a recipe describes, ready to run, with the weights that it names by their SHA-256.
+
+    weights: a file of the user with these weights, or the folder of a model (default: a file of the catalogue, or the
+    model of that name). The caller compares the extractor's own recipe with this one: weights and versions may differ.
+    ConfigError for parameters that this version does not have; WeightsError, with the name and the SHA-256, if the
+    weights are not available.
+    """
+    name, sha256 = recipe["extractor"], recipe["weights_sha256"]
+    base, view = split_view(name)
+    kind, values = params_type(base.partition(":")[0]), dict(recipe.get("params", {}))
+    has_model = any(each.name == "model" for each in fields(kind))
+    if weights and has_model:
+        values, weights = values | {"model": weights}, ""
+    extractor = load(base, from_json(values, kind, base))
+    known, _, seed = sha256.partition(":")
+    seed = seed if seed.isascii() and seed.isdecimal() and len(seed) < 19 else "0"
+    if known == UNTRAINED:
+        weights = UNTRAINED
+    elif not weights and (own := str(getattr(extractor, "weights", ""))):  # those of a model are in its folder
+        weights = _in_catalogue(base, own, sha256)
+    runtime = Runtime(weights, int(seed), device, recipe.get("precision", "fp32"))
+    try:
+        extractor = extractor.ready(runtime)
+    except (ConfigError, WeightsError) as error:
+        if not has_model:
+            raise
+        raise WeightsError(
+            f"{error}; the model whose SHA-256 is {sha256} is needed: name its folder with --weights {base}=FOLDER"
+        ) from error
+    return extractor.seen(view) if view else extractor
+
+
+def _in_catalogue(name: str, own: str, sha256: str) -> str:
+    """Return the name in the catalogue of the weights with this SHA-256; WeightsError if they are not here.
+
+    name: of the extractor. own: name of its usual weights.
+    """
+    from featcache import weights
+
+    usual = weights.place(weights.CATALOGUE[own])
+    if usual.is_file() and weights.digest(usual) == sha256:  # so that the other files are not read
+        return own
+    entry = weights.CATALOGUE.get(weights.named(sha256))
+    if entry and weights.place(entry).is_file():
+        return entry.name
+    fetch = f"get them with `featcache weights fetch {entry.name}`, or " if entry and entry.urls else ""
+    called = f" ({entry.name})" if entry else ""
+    raise WeightsError(
+        f"{name} needs the weights{called} whose SHA-256 is {sha256}, which are not in {weights.folder()}; "
+        f"{fetch}name their file with --weights {name}=FILE"
+    )

@@ -59,6 +59,16 @@ def probabilities(scores: Scores) -> NDArray[np.float64]:
     return p_nK
 
 
+def best(scores: Scores, k: int) -> NDArray[np.int64]:
+    """Return the k columns with the largest scores, the largest first -> (n, min(k, K)); of equal ones the first.
+
+    >>> best(np.array([[1.0, 3.0, 3.0, 2.0]]), 3)
+    array([[1, 2, 3]])
+    """
+    order_nK: NDArray[np.int64] = np.argsort(-scores, axis=1, kind="stable")
+    return order_nK[:, :k]
+
+
 def ece(scores: Scores, labels: Labels) -> float:
     """Return the expected calibration error [Naeini et al. 2015; Guo et al. 2017], in [0, 1]; 0 is calibrated.
 

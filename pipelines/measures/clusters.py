@@ -11,11 +11,14 @@ from heads.cluster import kmeans, nearest
 from pipelines.measures.accuracy import Labels
 
 
-def by_kmeans(f_nD: NDArray[np.floating], K: int, seed: int) -> Labels:
-    """Return the clusters (n,) of unscaled features, by one seeded start of k-means."""
-    f = torch.from_numpy(f_nD)
-    f = f - f.mean(0)  # rounding errors are smaller near the origin
-    cluster_n: NDArray[np.int64] = nearest(f, kmeans(f, K, seed, restarts=1))[0].numpy()
+def by_kmeans(f_nD: NDArray[np.floating], K: int, seed: int, others_mD: NDArray[np.floating] | None = None) -> Labels:
+    """Return the clusters (n,) of unscaled features, by one seeded start of k-means.
+
+    others_mD: return the clusters (m,) of these rows instead, which are those of the nearest centroids.
+    """
+    f, others = torch.from_numpy(f_nD), torch.from_numpy(f_nD if others_mD is None else others_mD)
+    mean = f.mean(0)  # rounding errors are smaller near the origin
+    cluster_n: NDArray[np.int64] = nearest(others - mean, kmeans(f - mean, K, seed, restarts=1))[0].numpy()
     return cluster_n
 
 

@@ -200,6 +200,16 @@ class Task:
         """Yield tables of predictions: `predicted` -> class numbers (n,), other columns of a file -> values (n,)."""
         raise NotImplementedError
 
+    def applied(
+        self, outputs: Outputs, names: Mapping[str, Sequence[str]], k: int, clusters: int, kept: Callable[[], Outputs]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield tables of what a run says of clips without labels: column of a file -> values (n,).
+
+        names: label -> names of the classes that the run has learned. k: number of classes or clusters of a clip.
+        clusters: the K of clustering. kept: returns the run's outputs on its own test clips, for clusters by k-means.
+        """
+        raise NotImplementedError
+
     def branches(self, outputs: Outputs) -> tuple[str, ...]:
         """Return the names of the branches that `predicted` can read; ("",) if there is a single, unnamed one."""
         return ("",)

@@ -1,7 +1,7 @@
 """Classification: the class of a clip for each label. Outputs are scores of classes, label -> (n, K)."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipelines.measures.accuracy import (
     BINS,
     Labels,
     action_topk,
+    best,
     class_counts,
     ece,
     in_topk,
@@ -147,6 +148,19 @@ class Classification(Task):
         """Yield the class with the highest score, and the softmax of all scores."""
         p_nK = probabilities(outputs[label]).astype(np.float32)
         yield {"predicted": self.predicted(outputs, label, truth, K, ""), "probabilities": list(p_nK)}
+
+    def applied(
+        self, outputs: Outputs, names: Mapping[str, Sequence[str]], k: int, clusters: int, kept: Callable[[], Outputs]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield for each label the class with the highest score, and the k most probable ones, in that order."""
+        for label, classes in names.items():
+            p_nK, order_nk = probabilities(outputs[label]).astype(np.float32), best(outputs[label], k)
+            yield {
+                "label": [label] * len(order_nk),
+                "predicted": [classes[row[0]] for row in order_nk],
+                "classes": [[classes[c] for c in row] for row in order_nk],
+                "probabilities": list(np.take_along_axis(p_nK, order_nk, 1)),
+            }
 
 
 TASK = Classification()

@@ -5,7 +5,7 @@ one, "cluster_B0" (n, K). The metric `MEASURE/BRANCH` uses the classifier. `MEAS
 features and is a mean over RESTARTS starts by k-means++ (CoDT's code starts from random rows).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.nets import Net
-from pipelines.measures.accuracy import Labels
+from pipelines.measures.accuracy import Labels, best, probabilities
 from pipelines.measures.clusters import acc_dominant, acc_hungarian, ari, by_kmeans, matched, nmi
 from pipelines.measures.outcomes import Outcomes, Values, of_clips, together
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth, classes_of
@@ -106,6 +106,28 @@ class Clustering(Task):
                 values[f"{name}/{branch}{KMEANS}"] = float(np.mean([start[name] for start in by_start]))
             values.outcomes[f"{HUNGARIAN}/{branch}{KMEANS}"] = together([matched_right(each, y) for each in starts])
         return values
+
+    def applied(
+        self, outputs: Outputs, names: Mapping[str, Sequence[str]], k: int, clusters: int, kept: Callable[[], Outputs]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a table per branch: the cluster of each row, and by a classifier the k most probable clusters.
+
+        Without a classifier, the clusters are those of k-means among the run's own test clips (`cluster_of`), and a row
+        gets the nearest one.
+        """
+        for branch in branches(outputs):
+            if (logits := outputs.get(f"cluster_{branch}")) is None:
+                own, new = (each[f"feature_{branch}"] for each in (kept(), outputs))
+                cluster_n = by_kmeans(own, clusters, 0, new)
+                yield {"branch": [branch] * len(cluster_n), "cluster": cluster_n}
+            else:
+                p_nK, order_nk = probabilities(logits).astype(np.float32), best(logits, k)
+                yield {
+                    "branch": [branch] * len(order_nk),
+                    "cluster": order_nk[:, 0],
+                    "clusters": list(order_nk),
+                    "probabilities": list(np.take_along_axis(p_nK, order_nk, 1)),
+                }
 
     def branches(self, outputs: Outputs) -> tuple[str, ...]:
         """Return the names of the branches that have features."""

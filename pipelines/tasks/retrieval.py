@@ -3,8 +3,9 @@
 Outputs are embeddings, "visual" (clips, M) and "text" (captions, M); "clip" (captions,) is the clip of each caption.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,6 +103,14 @@ class RetrievalTask(Task):
         values.outcomes["t2v/R@1"] = Outcomes(right, answers)
         values.outcomes["v2t/R@1"] = Outcomes((v2t == 0).astype(np.int64), (~np.isnan(v2t)).astype(np.int64))
         return values
+
+    def applied(
+        self, outputs: Outputs, names: Mapping[str, Sequence[str]], k: int, clusters: int, kept: Callable[[], Outputs]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the embeddings of clips ("visual") or of captions ("text"), each a list of numbers."""
+        for name in ("visual", "text"):
+            if name in outputs:
+                yield {"output": [name] * len(outputs[name]), "embedding": list(outputs[name])}
 
     def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
         """Return "t2v" -> rank of each caption's clip, and "v2t" -> rank of each clip's best caption, nan without."""

@@ -1,18 +1,20 @@
 """The kept outputs and weights of a run: read as data, and compared with its configuration and facts."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from featcache.errors import ConfigError
-from featcache.files import regular
+from featcache.files import regular, steady
 from featcache.untrusted import not_stored, reading, tensors
 from featcache.untrusted.npy import npy_header
 from featcache.wording import first
@@ -20,7 +22,8 @@ from heads.batch import Spec
 from heads.methods import Method
 from pipelines.training.outputs import ONCE, Outputs
 
-REGISTERED = 4  #: registrations of parameters per entry of head.pt; some modules register a parameter twice
+WEIGHTS = ("head.safetensors", "head.pt")  #: names of the file of weights, now and in earlier versions
+REGISTERED = 4  #: registrations of parameters per tensor of the weights; some modules register a parameter twice
 
 
 def read_outputs(path: Path, points: int, spec: Spec) -> Outputs:
@@ -81,9 +84,30 @@ def _check_values(name: str, values: NDArray[Any], points: int, rows: int, width
         raise ConfigError(f"{name!r} holds values that are not finite")
 
 
+def weights_file(folder: Path) -> Path:
+    """Return the file of the weights in a run's folder: head.safetensors, or head.pt in runs of earlier versions."""
+    new, old = (folder / name for name in WEIGHTS)
+    return old if old.exists() and not new.exists() else new
+
+
+def write_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write head.safetensors to a run's folder. Tensors that share memory are written in full."""
+    with steady(folder / WEIGHTS[0]) as file:
+        file.write(save({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}))
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of head.pt, on the CPU; ConfigError if it is damaged or holds anything else."""
-    weights = tensors.load(regular(path, ConfigError).read_bytes(), "it")
+    """Read the tensors of a `weights_file`, on the CPU; ConfigError if it is damaged or holds anything else.
+
+    Neither format can execute anything: safetensors holds numbers, and a file of torch.save is read as tensors only.
+    """
+    data = regular(path, ConfigError).read_bytes()
+    if path.name == WEIGHTS[0]:
+        try:
+            return load(data)
+        except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers that torch has not
+            raise ConfigError(f"it is not a safetensors file, or it is cut off: {error}") from None
+    weights = tensors.load(data, "it")
     if not isinstance(weights, dict):
         raise ConfigError(f"it holds a {type(weights).__name__}, not weights by name")
     for name, value in weights.items():

@@ -1,6 +1,6 @@
 """Run a method on unlabelled rows and collect its outputs."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from featcache.errors import ConfigError
 from heads.batch import Side, gather
 from heads.methods import Method
 from pipelines import tasks
-from pipelines.config import RunConfig, method_class, net_class
+from pipelines.config import Feed, RunConfig, method_class, net_class
 from pipelines.data.opening import Opened
 from pipelines.data.rows import Rows
 from pipelines.measures.validators import VALIDATORS, Predictions
@@ -66,21 +66,26 @@ def outputs(method: Method, rows: Rows, opened: Opened) -> Outputs:
     (captions, M) those of their captions, and "clip" (captions,) the row of each caption, which the method does not
     see.
     """
-    classes = opened.spec.classes if has_separate_windows(rows) else ()
+    return predicted(method, rows, opened.spec.classes)
+
+
+def predicted(method: Method, rows: Rows, labels: Collection[str]) -> Outputs:
+    """Return what `outputs` does. labels: those whose outputs are scores of classes."""
+    classes = labels if has_separate_windows(rows) else ()
 
     def predict(side: Side) -> dict[str, Tensor]:
         return {name: out.softmax(1) if name in classes else out for name, out in method.predict(side).items()}
 
     with eval_mode(method):
-        predicted = averaged(predict, rows)
+        found = averaged(predict, rows)
         if rows.captions:
-            predicted |= averaged(predict, rows.captions.table)
-    predicted = {name: out.log() if name in classes else out for name, out in predicted.items()}
-    for name, out in predicted.items():
-        least = -torch.inf if name in opened.spec.classes else torch.finfo(out.dtype).min  # -inf: a probability of 0
+            found |= averaged(predict, rows.captions.table)
+    found = {name: out.log() if name in classes else out for name, out in found.items()}
+    for name, out in found.items():
+        least = -torch.inf if name in labels else torch.finfo(out.dtype).min  # -inf: a probability of 0
         if not bool(((out >= least) & (out < torch.inf)).all()):  # false for NaN too
             raise ConfigError(f"output {name!r} is not finite; lower optim.lr, or set optim.clip_norm (for example 20)")
-    kept = {name: out.cpu().numpy() for name, out in predicted.items()}
+    kept = {name: out.cpu().numpy() for name, out in found.items()}
     return kept | {"clip": rows.captions.row.numpy()} if rows.captions else kept
 
 
@@ -99,7 +104,7 @@ def eval_mode(method: Method) -> Iterator[None]:
 
 def has_separate_windows(rows: Rows) -> bool:
     """True if feeds with `test=each` have their windows classified separately."""
-    return any(feed.test == "each" for feed in rows.feeds.values())
+    return bool(separate(rows.feeds))
 
 
 def averaged(look: Look, rows: Rows, *, by_modality: bool = False) -> dict[str, Tensor]:
@@ -109,27 +114,34 @@ def averaged(look: Look, rows: Rows, *, by_modality: bool = False) -> dict[str, 
     The result is the mean over the windows that the row has in one of these feeds, or by_modality, where names are
     modalities, over those that it has in the modality itself.
     """
-    each = [m for m, feed in rows.feeds.items() if feed.test == "each"]
+    each = separate(rows.feeds)
+    return gather(rows.sweep(), lambda side: over_windows(look, side, each, by_modality=by_modality))
 
-    def window(side: Side, k: int) -> Side:
+
+def separate(feeds: Mapping[str, Feed]) -> list[str]:
+    """Return the modalities whose windows are looked at separately."""
+    return [m for m, feed in feeds.items() if feed.test == "each"]
+
+
+def over_windows(look: Look, side: Side, each: Sequence[str], *, by_modality: bool = False) -> dict[str, Tensor]:
+    """Return what `look` returns of a side, as a mean over the separate windows of the modalities `each`."""
+
+    def window(k: int) -> Side:
         x, present = (
             {m: value[:, k : k + 1] if m in each else value for m, value in values.items()}
             for values in (side.x, side.present)
         )
         return Side(x, present, {}, side.domain, side.index)
 
-    def mean(side: Side) -> dict[str, Tensor]:
-        if not each:
-            return look(Side(side.x, side.present, {}, side.domain, side.index))
-        windows = [look(window(side, k)) for k in range(side.x[each[0]].shape[1])]
-        in_any_BT = torch.stack([side.present[m] for m in each]).any(0)
-        present = {m: side.present[m] for m in each} if by_modality else {}
-        return {
-            name: _mean(torch.stack([found[name] for found in windows], 1), present.get(name, in_any_BT))
-            for name in windows[0]
-        }
-
-    return gather(rows.sweep(), mean)
+    if not each:
+        return look(Side(side.x, side.present, {}, side.domain, side.index))
+    windows = [look(window(k)) for k in range(side.x[each[0]].shape[1])]
+    in_any_BT = torch.stack([side.present[m] for m in each]).any(0)
+    present = {m: side.present[m] for m in each} if by_modality else {}
+    return {
+        name: _mean(torch.stack([found[name] for found in windows], 1), present.get(name, in_any_BT))
+        for name in windows[0]
+    }
 
 
 def _mean(out_BT: Tensor, present_BT: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """The folder of a finished run: RUNS/<run id>/ with its configuration, facts, log, weights and outputs.
 
-    config.json   the RunConfig
-    run.json      facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
-    log.jsonl     one line per step: the terms of the loss
-    head.pt       state dict of the method, net included, at the last kept point, and the units of the features
-    outputs.npz   outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
-                  in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
-                  in clustering "feature_B0", "feature_B1", and where there are clusters "cluster_B0", "cluster_B1"
-    SHA256SUMS    digests of the files above
+    config.json        the RunConfig
+    run.json           facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
+    log.jsonl          one line per step: the terms of the loss
+    head.safetensors   state dict of the method, net included, at the last kept point, and the units of the features
+    outputs.npz        outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
+                       in retrieval "visual" of clips and "text" of `captions`, with the clip of each caption in `clip`;
+                       in clustering "feature_B0", "feature_B1", and of clusters "cluster_B0", "cluster_B1"
+    SHA256SUMS         digests of the files above
+
+No file of a folder can execute anything when it is read. Folders of earlier versions have the weights in head.pt, a
+file of torch.save, of which only tensors are read.
 
 A folder is written under another name and renamed, so it is complete or absent. Later damage (a full disk, an
 interrupted copy, files or folders that were exchanged) is noticed when the folder is opened. Folders of earlier
@@ -27,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,26 +37,45 @@ from featcache import plugins, registry, schema, sums
 from featcache.errors import ConfigError, FeatcacheError, NoEntryError
 from featcache.files import file_sha256, making_folder, regular, remembered, steady
 from featcache.schema import AnyFloat
+from featcache.store.reader import recipe_digest
 from featcache.untrusted import not_stored
 from featcache.wording import shortened
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
+from heads.units import Prepare
 from pipelines import settings
 from pipelines.config import RunConfig, method_class
 from pipelines.data.opening import Opened, open_run
 from pipelines.measures.validators import VALIDATORS
-from pipelines.training.kept import loaded, read_outputs, read_weights, with_weights
+from pipelines.training.kept import (
+    WEIGHTS,
+    loaded,
+    read_outputs,
+    read_weights,
+    weights_file,
+    with_weights,
+    write_weights,
+)
 from pipelines.training.outputs import ONCE, looked_elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-UNITS_OF = "preparation."  #: prefix of the units of features in head.pt
+UNITS_OF = "preparation."  #: prefix of the units of features among the weights
 CONTENT = (None, errno.ENOENT, errno.EINVAL)  #: errors of a file's content; others are those of a disk
-FILES = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz")
+TEXTS, OUTPUTS = ("config.json", "run.json", "log.jsonl"), "outputs.npz"
+FILES = (*TEXTS, *WEIGHTS, OUTPUTS)  #: all names; a folder has one of `WEIGHTS`
 LogLine = dict[str, float]  #: term of the loss -> value, and "step"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The features of one modality as a run has read them: enough to make them of other clips."""
+
+    recipe: dict[str, Any]  #: of its store
+    windows: int  #: T of its store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +85,8 @@ class Facts:
     read: dict[str, str]  #: fingerprints of everything that the run has read
     note: str  #: "new", or the reason for training the run again
     recipes: dict[str, str]  #: modality -> sha256 of the recipe of its features
+    features: dict[str, Recorded] = field(default_factory=dict)  #: modality -> recipe and windows; {} in earlier runs
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: label -> names of `spec.classes`; {} as above
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     collapsed: tuple[str, ...]  #: modalities whose features are dead after training
     one_class: tuple[str, ...] = ()  #: class that all test and training rows are given, if there is one
@@ -118,12 +141,12 @@ class Run:
     def _open(cls, folder: Path) -> "Run":
         if not folder.is_dir():
             raise NotTrainedError(f"no finished run at {folder}; train it with `featcache train-head`")
-        config, has_sums = read_config(folder), _check_sums(folder, FILES)
+        config, has_sums = read_config(folder), _check_sums(folder, files_of(folder))
         run = cls(folder, config, _sound(folder / "run.json", _facts))
         _sound(folder / "run.json", run.check_facts)
         _sound(folder / "log.jsonl", run.check_log)
-        for name in () if has_sums else ("head.pt", "outputs.npz"):
-            _sound(folder / name, _check_zip)
+        for path in () if has_sums else (run.weights_file, folder / OUTPUTS):
+            _sound(path, read_weights if path.name == WEIGHTS[0] else _check_zip)
         return run
 
     def check_facts(self, path: Path) -> None:
@@ -136,6 +159,10 @@ class Run:
             raise ValueError(f"a point has no score {config.select!r}, which selects the result")
         if not facts.spec.classes and not config.captions:
             raise ValueError("spec.classes is empty")
+        for m in config.feeds if facts.features else ():
+            recorded = facts.features.get(m)
+            if not recorded or recipe_digest(recorded.recipe) != facts.recipes.get(m):
+                raise ValueError(f"features.{m} is not the recipe whose digest is recipes.{m}")
         if set(facts.spec.captions) != set(config.captions):
             raise ValueError(f"spec.captions={facts.spec.captions}, but the feeds have {config.captions}")
 
@@ -154,7 +181,7 @@ class Run:
         In retrieval "captions" (c,) are rows of the manifest of captions, and "clip" (c,) positions in "rows".
         """
         points, spec = len(self.facts.points), self.facts.spec
-        return _sound(self.folder / "outputs.npz", lambda path: read_outputs(path, points, spec))
+        return _sound(self.folder / OUTPUTS, lambda path: read_outputs(path, points, spec))
 
     def tested_on(self, places: list[int]) -> "Run":
         """Return the run with the outputs of only some of its test rows, at these places of "rows"."""
@@ -207,7 +234,7 @@ class Run:
                 return loaded(like[1], weights)
             return with_weights(lambda: build(config, spec), weights)
 
-        return _sound(self.folder / "head.pt", load).to(device).eval()
+        return _sound(self.weights_file, load).to(device).eval()
 
     @property
     def settings(self) -> tuple[Any, Any, Spec]:
@@ -217,7 +244,12 @@ class Run:
     @property
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights of the trained method by name, and the units of the features, on the CPU."""
-        return _sound(self.folder / "head.pt", lambda path: split_weights(read_weights(path)))
+        return _sound(self.weights_file, lambda path: split_weights(read_weights(path)))
+
+    @property
+    def weights_file(self) -> Path:
+        """The file of the weights: head.safetensors, or head.pt in runs of earlier versions."""
+        return weights_file(self.folder)
 
     def check_spec(self, opened: Opened) -> None:
         """Raise NotTrainedError unless the run was trained on features and classes of these shapes."""
@@ -244,10 +276,14 @@ class Run:
         if changed := changes(self.facts.read, fingerprints(opened, self.folder.parent)):
             raise NotTrainedError(f"{changed} has changed since run {self.config.id} was made; train it again")
         self.check_spec(opened)
-        if opened.prepare:
-            prepare, (_, units) = opened.prepare, self.weights
-            _sound(self.folder / "head.pt", lambda _: prepare.load_state_dict(units))
+        self.load_units(opened.prepare)
         return opened
+
+    def load_units(self, prepare: Prepare | None) -> None:
+        """Give the preparation of the run's features its units, if there is one."""
+        if prepare:
+            _, units = self.weights
+            _sound(self.weights_file, lambda _: prepare.load_state_dict(units))
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
@@ -257,6 +293,11 @@ def _version(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return s.st_ino, s.st_ctime_ns
+
+
+def files_of(folder: Path) -> tuple[str, ...]:
+    """Return the names of the files that a run's folder should have."""
+    return (*TEXTS, weights_file(folder).name, OUTPUTS)
 
 
 def is_run(folder: Path) -> bool:
@@ -297,7 +338,8 @@ def digest(folder: Path) -> str:
     Only files that were written, copied or replaced after SHA256SUMS was written are read.
     """
     try:
-        made, found = (folder / sums.NAME).stat().st_mtime_ns, {name: (folder / name).stat() for name in FILES}
+        made = (folder / sums.NAME).stat().st_mtime_ns
+        found = {name: (folder / name).stat() for name in files_of(folder)}
         later = [name for name, s in found.items() if max(s.st_mtime_ns, s.st_ctime_ns) > made]
         _check_sums(folder, later)
         return sha256((folder / sums.NAME).read_bytes()).hexdigest()[:16]
@@ -307,7 +349,7 @@ def digest(folder: Path) -> str:
 
 def write_sums(folder: Path) -> None:
     """Write SHA256SUMS for the files in a run's folder."""
-    (folder / sums.NAME).write_bytes(sums.text({name: file_sha256(folder / name) for name in FILES}))
+    (folder / sums.NAME).write_bytes(sums.text({name: file_sha256(folder / name) for name in files_of(folder)}))
 
 
 _sha256 = remembered(1 << 14, settled=True)(file_sha256)
@@ -339,7 +381,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _check_zip(path: Path) -> None:
-    """Check that weights or outputs are a zip archive whose members have the checksums that it lists."""
+    """Check that head.pt or outputs are a zip archive whose members have the checksums that it lists."""
     regular(path, ConfigError)
     if path.stat().st_size == 0 or not zipfile.is_zipfile(path):  # its directory is at the end
         raise ValueError("it is cut off, or not an archive of torch or numpy")
@@ -356,7 +398,7 @@ def _first_bad(path: Path) -> str | None:
 
 
 def split_weights(saved: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split the content of head.pt into the weights of the method and the units of the features."""
+    """Split the saved tensors into the weights of the method and the units of the features."""
     units = {name: value for name, value in saved.items() if name.startswith(UNITS_OF)}
     return {k: v for k, v in saved.items() if k not in units}, {k[len(UNITS_OF) :]: v for k, v in units.items()}
 
@@ -392,9 +434,8 @@ def write(
         scratch.mkdir()
         for name, content in contents.items():
             (scratch / name).write_text(content, encoding="utf-8")
-        with steady(scratch / "head.pt") as file:
-            torch.save(dict(weights), file)
-        with steady(scratch / "outputs.npz") as file:
+        write_weights(weights, scratch)
+        with steady(scratch / OUTPUTS) as file:
             np.savez(file, **outputs)  # type: ignore[arg-type]
         write_sums(scratch)
 
@@ -422,7 +463,7 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
         read["features of the validator dev"] = "classified"
     if first := (config or opened.config).init_from:
         try:
-            path = Run.open(runs / first).folder / "head.pt"
+            path = Run.open(runs / first).weights_file
         except ConfigError as error:
             raise NotTrainedError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
         read["init_from"] = _sha256(path)

@@ -165,6 +165,8 @@ def save(
     facts = {
         **facts,
         "recipes": {m: store.recipe_sha256 for m, store in opened.stores.items()},
+        "features": {m: {"recipe": (s := opened.stores[m]).recipe, "windows": s.windows} for m in config.feeds},
+        "classes": opened.classes,
         "untrained": [m for m, store in opened.stores.items() if store.weights_sha256.startswith("untrained")],
         "collapsed": collapsed(method, opened.sides.values()) if config.steps else [],  # nothing was trained
         "one_class": stuck(method, points[-1].outputs, opened),

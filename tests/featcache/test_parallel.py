@@ -151,6 +151,9 @@ def _call(function):
     return function()
 
 
+SLOW = pytest.mark.slow
+
+
 def _kill(name):
     os.kill(os.getpid(), getattr(signal, name))
 
@@ -158,14 +161,19 @@ def _kill(name):
 @pytest.mark.parametrize(
     ("function", "jobs", "words"),
     [
-        (_kill, ["SIGKILL"], r"killed by SIGKILL \(out of memory\?\)"),
-        (_kill, ["SIGTERM"], "killed by SIGTERM$"),
-        (os._exit, [3], "ended with exit code 3; its message is above.*guard"),
-        (_call, [partial(int, 1), partial(int, 1), partial(os._exit, 3)], "in the middle of a job, with exit code 3"),
-        (str, [Unloadable()], "cannot load its job.*no module.*--plugins"),
-        (str, [lambda: 0], "cannot be sent.*lambda.*--plugins"),
+        pytest.param(_kill, ["SIGKILL"], r"killed by SIGKILL \(out of memory\?\)", id="killed"),
+        pytest.param(_kill, ["SIGTERM"], "killed by SIGTERM$", id="terminated", marks=SLOW),
+        pytest.param(os._exit, [3], "exit code 3; its message is above.*guard", id="at its start", marks=SLOW),
+        pytest.param(
+            _call,
+            [partial(int, 1), partial(int, 1), partial(os._exit, 3)],
+            "in the middle of a job, with exit code 3",
+            id="later",
+            marks=SLOW,
+        ),
+        pytest.param(str, [Unloadable()], "cannot load its job.*no module.*--plugins", id="not loaded"),
+        pytest.param(str, [lambda: 0], "cannot be sent.*lambda.*--plugins", id="not sent"),
     ],
-    ids=["killed", "terminated", "at its start", "later", "job that cannot be loaded", "job that cannot be sent"],
 )
 def test_the_end_of_a_process_is_named(function, jobs, words):
     with pytest.raises(BrokenProcessPool, match=words), closing(in_parallel(function, deque(jobs), 2)) as results:
@@ -176,7 +184,9 @@ def test_the_end_of_a_process_is_named(function, jobs, words):
     ("script", "words"),
     [
         (SCRIPT.replace('if __name__ == "__main__":', "if True:"), "bootstrapping phase"),
-        (SCRIPT + "\nif __name__ != '__main__':\n    import no_such_module\n", "No module named 'no_such_module'"),
+        pytest.param(
+            SCRIPT + "\nif __name__ != '__main__':\n    import no_such_module\n", "No module named", marks=SLOW
+        ),
     ],
     ids=["no guard", "a script that only the parent can import"],
 )
@@ -186,6 +196,14 @@ def test_a_script_that_workers_cannot_import_is_named(tmp_path, script, words):
     assert words in err
     assert re.search(r"BrokenProcessPool: .*exit code 1; .*script.py, .*guard `if __name__", err)
     assert "out of memory" not in out + err
+
+
+def test_a_script_in_a_pipe_has_workers_if_its_functions_are_those_of_a_module():
+    lines = ["from collections import deque", "from featcache.parallel import in_parallel", "def own(x): return x", ""]
+    for function, words in (("abs", "[(-1, 1)]"), ("own", "cannot load its job (AttributeError: Can't get attribute")):
+        script = "\n".join([*lines, f"print(list(in_parallel({function}, deque([-1]), 2)))"])
+        run = subprocess.run([sys.executable, "-"], input=script, text=True, capture_output=True, check=False, cwd=ROOT)
+        assert words in run.stdout + run.stderr
 
 
 def test_a_job_that_exits_is_an_error_and_ends_nothing():

@@ -23,6 +23,7 @@ from pipelines.data import opening
 from pipelines.training.runs import Run, build
 from pipelines.training.train import train
 from tests.helpers.stores import manifest, run, write_all
+from tests.helpers.weights import saved
 
 torch.set_num_threads(1)
 
@@ -322,7 +323,7 @@ def test_the_target_stage_never_sees_a_source_row(whole, runs, tmp_path, monkeyp
 
 
 def test_the_classifier_stays_the_sources_and_the_rest_learns(whole, runs):
-    before, after = (torch.load(train(config, whole, runs) / "head.pt") for config in stages())
+    before, after = (saved(train(config, whole, runs)) for config in stages())
     assert before.keys() == after.keys()  # labels and halves are no part of a checkpoint
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if not name.startswith("net.classifier")}

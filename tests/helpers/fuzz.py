@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 
@@ -20,6 +21,7 @@ from featcache.store import digests
 from featcache.store.reader import FeatureStore
 from pipelines.cli import main
 from tests.helpers.stores import write_all
+from tests.helpers.weights import HEAD
 
 CPU_SECONDS, SECONDS = 5, 60  # the machine may have other work
 EXPERIMENT = """
@@ -78,7 +80,8 @@ def make(base):
 def files(base):
     """All files that a command may read, relative to the folder."""
     names = sorted(str(path.relative_to(base)) for path in base.rglob("*") if path.is_file())
-    run = max((base / name for name in names if name.endswith("head.pt")), key=lambda path: path.stat().st_mtime)
+    heads = [base / name for name in names if name.endswith(HEAD)]
+    run = max(heads, key=lambda path: path.stat().st_mtime)
     run = str(run.parent.relative_to(base))
     fuzzed = (HOG, run + "/", "archive.zarr", "runs/results.jsonl", "stores/toy/manifest.csv")
     return [name for name in names if name.startswith(fuzzed)]
@@ -129,7 +132,9 @@ def attack(base, scratch, name, seed, commands=None):
 
 def commands_for(name):
     """The commands that read a file."""
-    return next(words for start, words in COMMANDS.items() if name.startswith(start))
+    commands = next(words for start, words in COMMANDS.items() if name.startswith(start))
+    own = [["predict", os.path.dirname(name), "stores/toy"]] if name.startswith("runs/") and name.count("/") > 1 else []
+    return [*own, *commands]
 
 
 def check(result, place):
@@ -181,9 +186,8 @@ VALUES = [
 def change(path, rng):
     """Change a file by one of the ways that fit it, and return the way."""
     ways = [flipped, cut, zeroed, doubled, empty]
-    ways += {".json": [edited] * 10, ".jsonl": [edited] * 10, ".npz": [arrays] * 10, ".pt": [weights] * 10}.get(
-        path.suffix, []
-    )
+    ways += {".json": [edited] * 10, ".jsonl": [edited] * 10, ".npz": [arrays] * 10}.get(path.suffix, [])
+    ways += {".pt": [weights] * 10, ".safetensors": [tensors] * 10}.get(path.suffix, [])
     ways += [cells] * 5 if path.suffix == ".csv" else []
     ways += [numbers] * 10 if "/c/" in str(path) else []
     way = rng.choice(ways)
@@ -317,6 +321,34 @@ def weights(data, rng):
     out = io.BytesIO()
     torch.save(content, out)
     return out.getvalue()
+
+
+def tensors(data, rng):
+    """A file of safetensors with other content, or with another header."""
+    if rng.random() < 0.5:
+        length = int.from_bytes(data[:8], "little")
+        head = edited(data[8 : 8 + length], rng)
+        return rng.choice([len(head), length]).to_bytes(8, "little") + head + data[8 + length :]
+    content = safetensors.torch.load(data)
+    name = rng.choice(sorted(content))
+    value = content[name]
+    content[name] = rng.choice(
+        [
+            value.flatten()[:1],
+            value[None],
+            value.flatten(),
+            value.to(torch.float16),
+            value.to(torch.int64),
+            value.to(torch.float8_e4m3fn),
+            value * torch.nan,
+            value.new_empty(0),
+        ]
+    ).contiguous()
+    if rng.random() < 0.2:
+        content["other"] = value.clone()
+    elif rng.random() < 0.2:
+        del content[name]
+    return safetensors.torch.save(content)
 
 
 def cells(data, rng):

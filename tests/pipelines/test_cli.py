@@ -24,6 +24,7 @@ from pipelines.data.opening import open_run
 from tests.helpers.media import write_sound
 from tests.helpers.stores import manifest, write_all
 from tests.helpers.stores import run as toy_run
+from tests.helpers.weights import HEAD
 
 
 def run(*arguments):
@@ -258,7 +259,7 @@ def test_only_commands_that_go_on_say_so_and_only_of_the_disk(clip_folder, monke
 
     monkeypatch.chdir(clip_folder)
     for place in (
-        "pipelines.extraction.extract.extract",
+        "pipelines.commands.extract.fill",
         "featcache.checking.problems",
         "featcache.builders.kitchens.build",
     ):
@@ -366,7 +367,7 @@ def test_equal_reasons_are_one_line(tmp_path, trained):
     assert " runs, the first source_only" in reasons[0]
     words = (*words[:3], *QUICK[2:])
     for folder in (tmp_path / "runs").glob("source_only_*"):
-        (folder / "head.pt").write_bytes(b"")
+        (folder / HEAD).write_bytes(b"")
     result = run("evaluate", *words)
     assert re.search("4 of 8 runs have no result; `featcache train-head .*` trains the runs", result.stderr)
     shutil.rmtree(tmp_path / "runs")

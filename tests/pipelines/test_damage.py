@@ -25,10 +25,12 @@ from pipelines.cli import main
 from pipelines.data.draws import draws
 from pipelines.data.opening import open_run
 from pipelines.evaluation.evaluate import evaluate, predictions
-from pipelines.training.runs import FILES, Run
+from pipelines.training import runs as kept
+from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers.damage import damage
 from tests.helpers.stores import run, small_blocks, write_all
+from tests.helpers.weights import EARLIER, as_earlier
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -232,7 +234,7 @@ def test_a_damaged_run_gives_the_same_numbers_or_none(tries, folder, tmp_path):
     uses = uses_of_a_run(folder, first, tmp_path)
     whole = {use: fate(make) for use, make in uses.items()}
     assert "refused" not in whole.values()
-    for name in (*FILES, "SHA256SUMS"):
+    for name in (*kept.files_of(first), "SHA256SUMS"):
         for _ in range(tries):
             with damage(first / name, rng):
                 for use in uses if tries > 5 else rng.sample(list(uses), 2):
@@ -244,11 +246,11 @@ def test_a_damaged_run_gives_the_same_numbers_or_none(tries, folder, tmp_path):
 def test_a_damaged_run_of_an_earlier_version_is_refused_without_a_traceback(tries, folder, tmp_path):
     """Its weights and outputs are zip archives, whose checksums find most damage; its JSON may hold another number."""
     first = shutil.copytree(folder / "runs" / run(steps=3, absent="drop").id, tmp_path / run(steps=3, absent="drop").id)
-    (first / "SHA256SUMS").unlink()
+    as_earlier(first)
     rng, uses = random.Random(tries), uses_of_a_run(folder, first, tmp_path)
     whole = {use: fate(make) for use, make in uses.items()}
     assert "refused" not in whole.values()
-    for name in ("log.jsonl", "head.pt", "outputs.npz"):
+    for name in ("log.jsonl", EARLIER, "outputs.npz"):
         for _ in range(tries):
             with damage(first / name, rng):
                 for use in uses if tries > 5 else rng.sample(list(uses), 2):

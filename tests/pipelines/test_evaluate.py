@@ -27,6 +27,7 @@ from pipelines.training import engine
 from pipelines.training.runs import NotTrainedError, Run, write_sums
 from pipelines.training.train import train
 from tests.helpers.stores import CLASSES, STORES, manifest, run, write_all, write_store
+from tests.helpers.weights import EARLIER, as_earlier, put
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +173,7 @@ def test_norms_count_only_rows_that_have_the_modality(tmp_path):
 def test_dead_features_have_norms_but_no_coefficient_of_variation(stores, tmp_path):
     folder = train(run(steps=0), stores, tmp_path)
     weights = {name: torch.zeros_like(w) for name, w in Run.open(folder).method().state_dict().items()}
-    torch.save(weights, folder / "head.pt")
-    write_sums(folder)
+    put(folder, weights)
     metrics = values(folder, stores)
     assert metrics["norm/source/rgb"] == metrics["norm/target/flow"] == 0
     assert not any(metric.startswith("cv_") for metric in metrics)
@@ -181,10 +181,9 @@ def test_dead_features_have_norms_but_no_coefficient_of_variation(stores, tmp_pa
 
 def test_weights_and_outputs_that_would_grow_are_refused(stores, tmp_path):
     """Zeros of gigabytes in a few kilobytes: torch and numpy write neither."""
-    folder = train(run(steps=0), stores, tmp_path)
-    (folder / "SHA256SUMS").unlink()  # as in runs of earlier versions
-    whole = {name: (folder / name).read_bytes() for name in ("head.pt", "outputs.npz")}
-    for name, words in (("head.pt", "head.pt.*compressed"), ("outputs.npz", "outputs.npz.*compressed")):
+    folder = as_earlier(train(run(steps=0), stores, tmp_path))
+    whole = {name: (folder / name).read_bytes() for name in (EARLIER, "outputs.npz")}
+    for name, words in ((EARLIER, "head.pt.*compressed"), ("outputs.npz", "outputs.npz.*compressed")):
         with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("a.npy", bytes(80 << 20))
         with pytest.raises(ConfigError, match=words):
@@ -235,8 +234,7 @@ def test_changed_features_are_refused(tmp_path, monkeypatch, size):
 def test_a_changed_first_stage_is_refused(stores, tmp_path):
     first = train(run(), stores, tmp_path)
     second = train(run(seed=1, init_from=first.name), stores, tmp_path)
-    torch.save({name: w + 1 for name, w in Run.open(first).method().state_dict().items()}, first / "head.pt")
-    write_sums(first)
+    put(first, {name: w + 1 for name, w in Run.open(first).method().state_dict().items()})
     with pytest.raises(ConfigError, match="init_from has changed since"):
         evaluate(second, stores)
 

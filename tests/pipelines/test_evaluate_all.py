@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from heads.methods import rna
@@ -20,9 +19,10 @@ from pipelines.evaluation import engine, results
 from pipelines.evaluation.engine import Case, cases_of, evaluate_all
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.tasks.classification import TASK
-from pipelines.training.runs import Run, write_sums
+from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers.stores import manifest, run, write_all
+from tests.helpers.weights import HEAD, put
 
 CONFIGS = [
     *(run(steps=2, seed=seed) for seed in range(3)),
@@ -68,13 +68,13 @@ def lines(folder):
 
 def test_a_file_that_was_replaced_by_an_older_one_is_read(folder):
     assert statuses(folder, CONFIGS[:1]) == ["measured"]
-    path = folder / "runs" / CONFIGS[0].id / "head.pt"
+    path = folder / "runs" / CONFIGS[0].id / HEAD
     time = path.stat().st_mtime_ns
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     os.utime(path, ns=(time, time))
     (outcome,) = everything(folder, CONFIGS[:1])
     assert outcome.status == "failed"
-    assert "head.pt" in outcome.note
+    assert HEAD in outcome.note
 
 
 def test_results_are_those_of_single_runs(folder):
@@ -166,8 +166,7 @@ def test_a_version_that_measures_more_measures_again(folder, monkeypatch):
 def test_a_run_that_was_trained_again_is_measured_again(folder):
     statuses(folder, CONFIGS[:2])
     changed = folder / "runs" / CONFIGS[0].id
-    torch.save({name: w * 2 for name, w in Run.open(changed).method().state_dict().items()}, changed / "head.pt")
-    write_sums(changed)
+    put(changed, {name: w * 2 for name, w in Run.open(changed).method().state_dict().items()})
     assert statuses(folder, CONFIGS[:2]) == ["measured", "kept"]
 
 

@@ -17,6 +17,7 @@ from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.conftest import ROOT
 from tests.helpers import caption_stores, fuzz, skeleton_stores
+from tests.helpers.weights import HEAD
 
 MB = 200  #: that a change may take
 EVERY = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
@@ -31,7 +32,7 @@ def base(tmp_path_factory):
 
 def test_every_file_is_among_those_that_are_changed(base):
     names = fuzz.files(base / "base")
-    endings = ("config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz", "results.jsonl", "manifest.csv")
+    endings = ("config.json", "run.json", "log.jsonl", HEAD, "outputs.npz", "results.jsonl", "manifest.csv")
     for ending in (*endings, "rows.csv", "archive.json", "SHA256SUMS", "hog.zarr/zarr.json", "state/c/0", "0.jsonl"):
         assert any(name.endswith(ending) for name in names), ending
 

@@ -2,23 +2,27 @@
 
 import contextlib
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from featcache import registry
 from featcache.errors import ConfigError
+from featcache.files import file_sha256
 from heads import methods
 from heads.testing.problems import net_for, side, small, specs_for
 from pipelines.config import RunConfig
 from pipelines.evaluation.evaluate import evaluate
-from pipelines.training.kept import loaded
-from pipelines.training.runs import Run
+from pipelines.training.kept import loaded, write_weights
+from pipelines.training.runs import Run, files_of, out_of_date
 from pipelines.training.train import train
 from tests.helpers import fuzz
 from tests.helpers.stores import run, write_all
+from tests.helpers.weights import EARLIER, HEAD, as_earlier, saved
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +86,13 @@ def test_rows_outside_the_manifest(finished, folder):
         evaluate(folder, finished.parents[1] / "stores")
 
 
-WEIGHTS = {
+OF_EARLIER = {  #: what no safetensors can hold
     "a list": (lambda weights, name: [weights], "holds a list"),
     "text": (lambda weights, name: weights | {name: "text"}, "no dense tensor"),
     "sparse": (lambda weights, name: weights | {name: weights[name].to_sparse()}, "no dense tensor"),
     "meta": (lambda weights, name: weights | {name: torch.empty(10**9, device="meta")}, "no dense tensor"),
+}
+WEIGHTS = {
     "shape": (lambda weights, name: weights | {name: weights[name][:1]}, r"\(1, 8\)"),
     "whole numbers": (lambda weights, name: weights | {name: weights[name].long()}, "int64"),
     "NaN": (lambda weights, name: weights | {name: weights[name] * torch.nan}, "not finite"),
@@ -95,21 +101,58 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.parametrize("name", OF_EARLIER | WEIGHTS)
+def test_weights_of_an_earlier_version_that_do_not_fit(name, finished, tmp_path):
+    folder = as_earlier(shutil.copytree(finished, tmp_path / finished.name))
+    change, words = (OF_EARLIER | WEIGHTS)[name]
+    weights = torch.load(folder / EARLIER, weights_only=True)
+    torch.save(change(weights, square(weights)), folder / EARLIER)
+    with pytest.raises(ConfigError, match=rf"head.pt is damaged .*{words}.*train the run again"):
+        Run.open(folder).method()
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_that_do_not_fit(name, folder):
     change, words = WEIGHTS[name]
-    weights = torch.load(folder / "head.pt", weights_only=True)
-    (first,) = [key for key, value in weights.items() if value.shape == (8, 8)]
-    torch.save(change(weights, first), folder / "head.pt")
-    with pytest.raises(ConfigError, match=rf"head.pt is damaged .*{words}.*train the run again"):
+    weights = saved(folder)
+    write_weights(change(weights, square(weights)), folder)
+    with pytest.raises(ConfigError, match=rf"head.safetensors is damaged .*{words}.*train the run again"):
         Run.open(folder).method()
+
+
+def square(weights):
+    """The name of the weights of shape (8, 8)."""
+    (name,) = [key for key, value in weights.items() if value.shape == (8, 8)]
+    return name
+
+
+def test_an_earlier_version_saved_weights_with_torch(finished, tmp_path):
+    """Such a run opens, predicts, is evaluated, begins a second stage, and is trained again into the new format."""
+    runs, stores = tmp_path / "runs", finished.parents[1] / "stores"
+    folder = as_earlier(shutil.copytree(finished, runs / finished.name))
+    old, new = Run.open(folder), Run.open(finished)
+    assert all(torch.equal(new.weights[0][name], value) for name, value in old.weights[0].items())
+    assert len(old.weights[0]) == len(new.weights[0])
+    assert [result.value for result in evaluate(folder, stores)] == [r.value for r in evaluate(finished, stores)]
+    second = Run.open(train(run(seed=1, steps=2, init_from=folder.name), stores, runs))
+    assert not out_of_date(folder, old.facts.read)
+    assert second.facts.read["init_from"] == file_sha256(folder / EARLIER)
+    (folder / EARLIER).write_bytes(b"")
+    assert sorted(os.listdir(train(old.config, stores, runs))) == ["SHA256SUMS", *sorted(files_of(finished))]
+    assert HEAD in files_of(folder)
+
+
+def test_safetensors_are_read_by_other_tools(finished):
+    """And hold nothing else than numbers."""
+    with safe_open(finished / HEAD, "np") as file:
+        assert set(file.keys()) == set(saved(finished))
 
 
 @pytest.mark.parametrize(
     ("file", "place", "value", "words"),
     [
-        ("config.json", ("net", "dim"), 10**15, "head.pt.*10000000"),
-        ("config.json", ("net", "dim"), 2**62, "head.pt"),
+        ("config.json", ("net", "dim"), 10**15, "head.safetensors.*10000000"),
+        ("config.json", ("net", "dim"), 2**62, HEAD),
         ("config.json", ("net",), {"name": "mtran", "layers": 10**9, "dim": 8}, "more layers"),
         ("config.json", ("steps",), 10**15, "log.jsonl.* 6 of 10000"),
         ("config.json", ("keep",), 1, "2 points.*1"),
@@ -117,10 +160,10 @@ def test_weights_that_do_not_fit(name, folder):
         ("config.json", ("net", "dim"), "8", "net.dim: '8' is not a whole number"),
         ("config.json", ("feeds", "rgb", "train"), "random:" + "9" * 5000, "feeds.rgb.train"),
         ("config.json", ("optim", "lr"), float("nan"), "optim.lr=nan"),
-        ("run.json", ("spec", "shapes", "rgb"), [10**12], "head.pt"),
-        ("run.json", ("spec", "shapes", "rgb"), [-1], "head.pt"),
-        ("run.json", ("spec", "shapes"), {"rgb": [8]}, "head.pt"),
-        ("run.json", ("spec", "classes"), {"label": 10**9}, "head.pt|outputs"),
+        ("run.json", ("spec", "shapes", "rgb"), [10**12], HEAD),
+        ("run.json", ("spec", "shapes", "rgb"), [-1], HEAD),
+        ("run.json", ("spec", "shapes"), {"rgb": [8]}, HEAD),
+        ("run.json", ("spec", "classes"), {"label": 10**9}, "head.safetensors|outputs"),
         ("run.json", ("spec", "classes"), {}, "spec.classes is empty"),
         ("run.json", ("points",), [], "0 points"),
         ("run.json", ("points",), [1, 2], r"points\[0\]: 1 is not a group"),
@@ -153,7 +196,7 @@ def test_a_log_that_is_no_log(folder):
 def test_a_run_of_an_older_version_still_opens(folder):
     """Its facts lack those that were added later, and a newer version may have added some."""
     facts = json.loads((folder / "run.json").read_text())
-    for name in ("versions", "device", "tier", "tier_why", "seconds"):
+    for name in ("features", "classes", "versions", "device", "tier", "tier_why", "seconds"):
         del facts[name]
     for name in ("domains", "captions", "clusters"):
         del facts["spec"][name]
@@ -166,8 +209,8 @@ def test_a_run_of_an_older_version_still_opens(folder):
 
 def test_the_keys_of_run_json(folder):
     facts = json.loads((folder / "run.json").read_text())
-    keys = "read note recipes untrained collapsed one_class points versions device tier tier_why seconds spec"
-    assert list(facts) == keys.split()
+    keys = "read note recipes features classes untrained collapsed one_class points versions device tier tier_why"
+    assert list(facts) == [*keys.split(), "seconds", "spec"]
     assert facts["spec"]["shapes"] == {"rgb": [8], "flow": [6]}
 
 

@@ -36,6 +36,7 @@ from pipelines.training import engine
 from tests.featcache.test_builders_annotations import PUBLISHED as SIZES
 from tests.featcache.test_builders_annotations import WRITERS
 from tests.featcache.test_builders_retrieval import WRITERS as RETRIEVAL_WRITERS
+from tests.helpers.weights import saved
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find keels in
@@ -589,9 +590,7 @@ def test_every_row_of_a_table_can_be_trained_and_printed(name, built, tmp_path):
     if name == "rna_epic100_drop":
         assert "(3.78)" in render(results, small, "delta_acc")
         runs = {run.row: tmp_path / "runs" / run.id for run in small.runs}
-        weights = [
-            torch.load(runs[row] / "head.pt", weights_only=True) for row in ("UDA (L_RNA)", "UDA (L_RNA), no audio")
-        ]
+        weights = [saved(runs[row]) for row in ("UDA (L_RNA)", "UDA (L_RNA), no audio")]
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
         said = [np.load(runs[row] / "outputs.npz")["verb"] for row in ("UDA (L_RNA)", "UDA (L_RNA), no audio")]
         assert not np.allclose(*said)

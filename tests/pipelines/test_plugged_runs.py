@@ -16,6 +16,7 @@ from heads.testing.methods import build, train
 from heads.testing.problems import SPEC
 from pipelines import experiments
 from pipelines.cli import main
+from pipelines.commands.jobs import job
 from pipelines.data.opening import open_run
 from pipelines.evaluation.engine import cases_of
 from pipelines.training.runs import Run
@@ -155,9 +156,7 @@ def test_runs_of_shipped_methods_and_stores_of_shipped_extractors_record_nothing
 
 def test_the_commands_that_reproduce_a_table_name_the_plug_ins(mine):
     with plugins.added([mine]):
-        from pipelines.cli._shared import _job
-
-        assert f"--plugins {mine}" in _job("trial", None, mine, (), None, ()).experiment.arguments
+        assert f"--plugins {mine}" in job("trial").experiment.arguments
 
 
 def test_an_experiment_file_may_use_plug_ins_and_names_what_is_missing(mine, tmp_path):

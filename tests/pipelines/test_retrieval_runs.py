@@ -25,6 +25,7 @@ from pipelines.training.outputs import scores
 from pipelines.training.runs import Run
 from pipelines.training.train import train
 from tests.helpers.caption_stores import captions, clips, run, write_all
+from tests.helpers.weights import saved
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +92,8 @@ def test_of_a_chosen_point_outputs_and_weights_are_kept_and_nothing_of_the_other
     assert one.points == every.points[:1]
     for name in ("visual", "text"):
         assert np.array_equal(one.outputs[name], every.outputs[name][:1])
-    short = torch.load(train(run(steps=20, **PLAIN), stores, tmp_path) / "head.pt", weights_only=True)
-    long, best = (torch.load(folder / "head.pt", weights_only=True) for folder in (kept, chosen))
+    short = saved(train(run(steps=20, **PLAIN), stores, tmp_path))
+    long, best = (saved(folder) for folder in (kept, chosen))
     assert all(torch.equal(best[name], weights) for name, weights in short.items())
     assert not all(torch.equal(long[name], weights) for name, weights in short.items())
 
@@ -189,7 +190,7 @@ def test_captions_of_the_target_change_nothing_of_the_training(tmp_path):
         stores = write_all(tmp_path / world, lacking=(), **options)
         folder = train(adapting(absent="refuse"), stores, tmp_path / world / "runs")
         logs.append((folder / "log.jsonl").read_text())
-        heads.append(torch.load(folder / "head.pt", weights_only=True))
+        heads.append(saved(folder))
     assert set(json.loads(logs[0].splitlines()[0])) == {"step", "L_R", "L_mmd"}
     assert logs[0] == logs[1] == logs[2]
     for name, weights in heads[0].items():

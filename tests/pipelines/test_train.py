@@ -29,10 +29,11 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.training import engine
 from pipelines.training import train as train_module
 from pipelines.training.outputs import feature_norms, look, outputs
-from pipelines.training.runs import FILES, Run, write_sums
+from pipelines.training.runs import Run, files_of
 from pipelines.training.train import train
 from tests.helpers import caption_stores as captioned
 from tests.helpers.stores import manifest, run, write_all, write_store
+from tests.helpers.weights import HEAD, put
 
 
 @pytest.fixture(scope="module")
@@ -556,8 +557,7 @@ def test_a_retrained_first_stage_makes_the_second_stale(tmp_path):
     train(stage_a, stores, tmp_path)  # the same weights again
     assert Run.open(train(stage_b, stores, tmp_path)).facts.note == "new"
     method = Run.open(tmp_path / stage_a.id).method()
-    torch.save({name: w + 1 for name, w in method.state_dict().items()}, tmp_path / stage_a.id / "head.pt")
-    write_sums(tmp_path / stage_a.id)
+    put(tmp_path / stage_a.id, {name: w + 1 for name, w in method.state_dict().items()})
     note = Run.open(train(stage_b, stores, tmp_path)).facts.note
     assert note.endswith(" changed: init_from")
 
@@ -649,7 +649,7 @@ def test_pools_of_a_side_that_is_not_there_are_named(stores):
         train_module.fit(method, config, opened, opened.test())
 
 
-@pytest.mark.parametrize("name", ["config.json", "run.json", "log.jsonl", "head.pt", "outputs.npz"])
+@pytest.mark.parametrize("name", ["config.json", "run.json", "log.jsonl", HEAD, "outputs.npz"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "bytes", "{}", "null", '{"steps": 3}'])
 def test_a_damaged_run_is_named_and_trained_again(name, damage, finished, stores, tmp_path):
     folder = shutil.copytree(finished, tmp_path / finished.name)
@@ -674,8 +674,8 @@ def finished(stores, tmp_path_factory):
 
 def test_a_damaged_first_stage_is_named(finished, stores, tmp_path):
     folder = shutil.copytree(finished, tmp_path / finished.name)
-    (folder / "head.pt").write_bytes(b"")
-    with pytest.raises(ConfigError, match="init_from.*head.pt is damaged"):
+    (folder / HEAD).write_bytes(b"")
+    with pytest.raises(ConfigError, match="init_from.*head.safetensors is damaged"):
         train(run(seed=1, init_from=folder.name), stores, tmp_path)
 
 
@@ -708,7 +708,7 @@ def test_the_engine_uses_one_thread_and_gives_the_others_back(stores, tmp_path, 
 
 def test_a_run_folder_is_plain_files(stores, tmp_path):
     folder = train(run(), stores, tmp_path)
-    assert sorted(os.listdir(folder)) == ["SHA256SUMS", *sorted(FILES)]
+    assert sorted(os.listdir(folder)) == ["SHA256SUMS", *sorted(files_of(folder))]
     subprocess.run(["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"], cwd=folder, check=True)
     assert json.loads((folder / "config.json").read_text())["method"]["name"] == "source_only"
     assert isinstance(folder, Path)

@@ -1,0 +1,142 @@
+"""Words on the command line -> the clips to predict, with the stores that already have their features.
+
+A word is a manifest, a folder of media, a media file, a store (its `manifest.csv` is next to it), or a folder of the
+stores of one manifest.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from featcache import FeatureStore, Manifest
+from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
+from featcache.errors import ConfigError, ManifestError
+from featcache.files import near
+from featcache.manifest import Clip
+from featcache.scanning import unlabelled, whole_files
+from featcache.wording import first, quoted
+from pipelines.training.runs import is_run
+
+MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}
+FILES = "clips"  #: name of the manifest of files that are named one by one
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clips of one manifest, and the stores of their features that were named or found."""
+
+    manifest: Manifest
+    where: str  #: the word that named the clips
+    stores: tuple[Path, ...] = ()  #: they are opened by `features.matched`
+    named: bool = False  #: True if the stores were named one by one, so that each of them must be of use
+    media: bool = False  #: True for media without a manifest: their domain is not known
+    rows: list[int] = field(default_factory=list)  #: rows of the manifest to predict
+
+
+def sources(words: Sequence[Path], domain: str, *, domains: Sequence[str] = (), split: str = "") -> list[Source]:
+    """Return the clips that these words name; files that are named one by one come last.
+
+    domain: the domain of media without a manifest. domains, split: predict only these clips of manifests and stores.
+    FeatcacheError if a word names no clips, or if two clips have the same id.
+    """
+    if not words:
+        raise ConfigError("no clips to predict; name a manifest, a folder of videos, video files, or stores")
+    found = list(_sources(words, domain))
+    chosen = [_chosen(source, domains, split) for source in found]
+    if not any(source.rows for source in chosen):
+        has = sorted({name for source in found for name in source.manifest.domains})
+        asked = [*(f"--domain {name}" for name in domains), *([f"--split {split}"] if split else [])]
+        raise ConfigError(f"no clip has {' and '.join(asked)}; the domains of the clips are: {first(has)}")
+    _check_ids(chosen)
+    return [source for source in chosen if source.rows]
+
+
+def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
+    files, stores = list[Path](), dict[Path, list[Path]]()
+    for word in words:
+        if (word / "zarr.json").is_file():
+            same = stores.setdefault(word.absolute().parent, [])
+            same += [word] if word not in same else []
+        elif word.is_dir() and not (word / "manifest.csv").is_file():
+            _refuse_other_folders(word)
+            yield Source(unlabelled(word, domain), str(word), media=True)
+        elif word.is_dir():
+            yield Source(Manifest.read(word / "manifest.csv"), str(word), tuple(sorted(word.glob("*.zarr"))))
+        elif word.suffix.lower() == ".csv":
+            yield Source(Manifest.read(word), str(word))
+        elif word.is_file() and word.suffix.lower() in MEDIA:
+            files.append(word)
+        else:
+            raise _nothing(word)
+    for folder, paths in stores.items():
+        yield _of_stores(folder, paths)
+    if files:
+        yield Source(whole_files(FILES, files, domain), str(files[0]), media=True)
+
+
+def _nothing(word: Path) -> ConfigError:
+    if not word.exists():
+        return ConfigError(f"no clips at {word}: it does not exist{near(word)}")
+    return ConfigError(
+        f"{word} names no clips; name a manifest (.csv), a folder of media, a media file ({first(sorted(VIDEO), 5)}) "
+        "or a store"
+    )
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Raise ConfigError for the folder of all stores or all runs, and for stores whose manifest is missing."""
+    of_manifests = sorted(str(path.parent) for path in folder.glob("*/manifest.csv") if any(path.parent.glob("*.zarr")))
+    if of_manifests:
+        raise ConfigError(
+            f"{folder} has the stores of several manifests; name the folder of one: {first(of_manifests)}"
+        )
+    if any(map(is_run, folder.iterdir())):
+        raise ConfigError(f"{folder} is a folder of runs, not of clips; name one of its runs")
+    if any(folder.glob("*.zarr")):
+        raise ConfigError(f"{folder} has stores, but no manifest.csv; name its stores one by one")
+
+
+def _of_stores(folder: Path, stores: Sequence[Path]) -> Source:
+    """Return the clips of stores that were named one by one, and are in one folder."""
+    has = (folder / "manifest.csv").is_file()
+    manifest = Manifest.read(folder / "manifest.csv") if has else _manifest_of(FeatureStore.open(stores[0]), folder)
+    return Source(manifest, ", ".join(map(str, stores)), tuple(stores), named=True)
+
+
+def _manifest_of(store: FeatureStore, folder: Path) -> Manifest:
+    """Return a manifest of the clips that a store records; their domains are those of no run."""
+
+    def clip(row: dict[str, str]) -> Clip:
+        start, stop, fps = (float(row[name]) if row[name] else None for name in ("start", "stop", "fps"))
+        return Clip(row["clip_id"], "-", "test", row["source"], start, stop, row["unit"], {}, row["caption"], fps)
+
+    return Manifest(store.manifest, tuple(map(clip, store.rows)), folder)
+
+
+def _chosen(source: Source, domains: Sequence[str], split: str) -> Source:
+    """Return the source with its rows to predict."""
+    if source.media and (domains or split):
+        raise ConfigError(
+            f"--domain and --split choose clips of manifests and stores, but {source.where} has no manifest; leave "
+            "them out, or take the clips for those of a domain with --as-domain"
+        )
+    clips = enumerate(source.manifest.clips)
+    rows = [row for row, clip in clips if (not domains or clip.domain in domains) and split in ("", clip.split)]
+    return replace(source, rows=rows)
+
+
+def _check_ids(found: Sequence[Source]) -> None:
+    """Raise ManifestError if two clips to predict have the same id, or two captions."""
+    seen: dict[tuple[str, bool], str] = {}
+    twice: dict[str, tuple[str, str]] = {}  # id -> the places of its clips
+    for source in found:
+        for clip in (source.manifest.clips[row] for row in source.rows):
+            if (one := (clip.clip_id, bool(clip.of))) in seen:
+                twice[clip.clip_id] = seen[one], source.where
+            seen[one] = source.where
+    if twice:
+        places = " and in ".join(dict.fromkeys(next(iter(twice.values()))))
+        count = "a clip comes" if len(twice) == 1 else f"{len(twice)} clips come"
+        raise ManifestError(
+            f"{count} twice, in {places}: {quoted(twice)}; name them once, or give different clips different ids"
+        )

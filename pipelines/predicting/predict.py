@@ -1,0 +1,348 @@
+"""Apply trained heads to clips: their classes, embeddings or clusters, without a label of any clip.
+
+    predictions = predict("runs/4f1c2a9b", "new_videos")
+    predictions.frame()                                    a pandas table
+    predictions.write(Path("predictions.parquet"))
+
+The weights are those that a run keeps: of its last kept point, or of its best one where only that is kept. Clips are
+read, computed and passed on a few hundred at a time. The clips that a run was tested on come first and in the order of
+its test, so that their outputs are those that the run has kept, to the bit: BLAS sums in another order where few rows
+are computed at once.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featcache import FeatureStore
+from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError
+from featcache.machine import cores
+from featcache.manifest import Clip
+from featcache.progress import Progress, silent
+from featcache.wording import first, unknown
+from pipelines.data.checks import check_device
+from pipelines.evaluation.ensembles import mean_scores
+from pipelines.evaluation.predictions import Columns, check_file, write_tables
+from pipelines.predicting import features
+from pipelines.predicting.clips import Source, sources
+from pipelines.predicting.features import Found, Making, Wanted
+from pipelines.predicting.heads import Feeds, Head, check_ensemble, compute, open_head, unusable
+from pipelines.training.outputs import Outputs
+from pipelines.training.runs import Run, is_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOP_K = 5
+AHEAD = 8  #: times the number of clips that are computed at once: those whose features may be in memory
+Place = str | Path
+Report = Callable[[str], None]  #: receives a line for the user
+
+
+def unheard(line: str) -> None:
+    """Report nothing."""
+
+
+def predict(
+    run: "Place | Run | Sequence[Place | Run]",
+    clips: Place | Sequence[Place],
+    *,
+    out: Place | None = None,
+    overwrite: bool = False,
+    top_k: int = TOP_K,
+    runs: Place = "runs",
+    stores: Place | None = None,
+    domain: Sequence[str] = (),
+    split: str = "",
+    as_domain: str = "",
+    weights: Sequence[str] = (),
+    device: str = "cpu",
+    workers: int = cores(),
+    progress: Progress = silent,
+    report: Report = unheard,
+) -> "Predictions":
+    """Return the predictions of clips by a finished run, or by an ensemble of several; also write them to `out`.
+
+    run: the folder of a run, its id in the folder `runs`, or an opened run. clips: manifests, folders of media, media
+    files, stores, or folders of the stores of a manifest. out: a .csv, .jsonl or .parquet file; overwrite: replace an
+    existing one. Without `out`, nothing is computed before the predictions are read. top_k: classes or clusters of a
+    clip. stores: folder of all stores that keeps the features that had to be extracted. domain, split: predict only
+    these clips of manifests and stores. as_domain: take all clips for clips of this domain of the run; media without a
+    manifest are otherwise taken for clips of its test domain. weights: "EXTRACTOR=FILE" for weights that are not in the
+    folder of weights. workers: decoding threads. report: receives a line for each clip without a prediction, and
+    remarks. FeatcacheError for wrong input, such as features of another recipe than the run's.
+    """
+    if top_k < 1:
+        raise ConfigError(f"top_k is {top_k}; it must be at least 1")
+    check_device(device)
+    chosen = [run] if isinstance(run, str | Path | Run) else [*run]
+    if not chosen:
+        raise ConfigError("no run is named; name the folder of a finished run")
+    found = [each if isinstance(each, Run) else find_run(Path(each), Path(runs)) for each in chosen]
+    if out is not None:
+        check_file("--out", Path(out), overwrite)
+    paths = [Path(clips)] if isinstance(clips, str | Path) else [Path(each) for each in clips]
+    given = sources(
+        paths, as_domain or found[0].config.test, domains=[domain] if isinstance(domain, str) else domain, split=split
+    )
+    heads = [open_head(each, _places(each, given, stores), device) for each in found]
+    check_ensemble(heads)
+    check_domains(heads, given, as_domain)
+    wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
+    making = Making(wanted, _files(weights, wanted), device, workers, report)
+    kept = Path(stores) if stores is not None else None
+    made = Predictions(heads, given, making, top_k, kept, as_domain, device, progress, report)
+    for note in filter(None, (_other_point(each) for each in found)):
+        report(note)
+    if out is not None:
+        made.write(Path(out), overwrite)
+    return made
+
+
+def find_run(word: Path, runs: Path) -> Run:
+    """Open the run of a folder, or of an id in the folder of all runs; ConfigError if there is none."""
+    folder = next((folder for folder in (word, runs / word) if is_run(folder)), None)
+    if folder:
+        return Run.open(folder)
+    if word.is_dir() and (inside := sorted(path.name for path in word.iterdir() if is_run(path))):
+        raise ConfigError(f"{word} is a folder of runs; name one of them: {first(inside)}")
+    raise ConfigError(
+        f"{word} is no finished run, and {runs} has none of that id; name the folder that `featcache train-head` has "
+        "made"
+    )
+
+
+def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str) -> None:
+    """Raise ConfigError for a domain whose features need units that a run has not measured."""
+    for head in heads:
+        known = dict.fromkeys((*head.domains, head.config.test))
+        if as_domain and as_domain not in known:
+            raise unknown("domain", as_domain, known, f"run {head.config.id}")
+        for source in given if head.config.preparation.units == "domain" and not as_domain else ():
+            clips = [source.manifest.clips[row] for row in source.rows if not source.media]
+            if unmeasured := sorted({clip.domain for clip in clips if not head.is_caption(clip)} - known.keys()):
+                raise ConfigError(
+                    f"run {head.config.id} has preparation.units='domain', but the units of {first(unmeasured)} were "
+                    f"not measured; name the domain whose units the clips get, with --as-domain: {', '.join(known)}"
+                )
+
+
+def _places(run: Run, given: Sequence[Source], stores: Place | None) -> list[Path]:
+    """Return the folders of all stores in which those of an old run may be."""
+    named = [Path(stores)] if stores is not None else []
+    of_clips = [path.absolute().parent.parent for source in given for path in source.stores]
+    return list(dict.fromkeys([*named, *of_clips, run.folder.absolute().parent.parent / "stores", Path("stores")]))
+
+
+def _files(weights: Sequence[str], wanted: Mapping[str, Wanted]) -> dict[str, str]:
+    """Return extractor -> file, of options EXTRACTOR=FILE."""
+    names = list(dict.fromkeys(one.recipe["extractor"] for one in wanted.values()))
+    files = {}
+    for choice in weights:
+        name, equals, file = choice.partition("=")
+        if not equals or not file:
+            raise ConfigError(f"--weights {choice}: write EXTRACTOR=FILE, with one of {', '.join(names)}")
+        if name not in names:
+            raise unknown("extractor", name, names, "the run")
+        files[name] = file
+    return files
+
+
+def _other_point(run: Run) -> str:
+    """Return a note if the result of the run is not that of the weights that it keeps, or ""."""
+    if run.config.select == "last" or len(run.points) == 1:
+        return ""
+    return (
+        f"run {run.config.id} selects its result by {run.config.select!r} from {len(run.points)} points, but it keeps "
+        f"the weights of the last one only (step {run.points[-1]['step']:g}), which make these predictions"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- the result
+
+
+@dataclass(frozen=True)
+class Part:
+    """Clips that were computed together, and the outputs of the head, or the mean scores of an ensemble."""
+
+    clips: tuple[Clip, ...]
+    outputs: Outputs
+
+
+@dataclass(repr=False)
+class Predictions:
+    """The predictions of clips by heads. Each iteration reads the clips and computes them again."""
+
+    heads: list[Head]  #: one run, or those of an ensemble
+    sources: list[Source]
+    making: Making
+    top_k: int = TOP_K
+    stores: Path | None = None  #: folder that keeps the features that are extracted
+    as_domain: str = ""
+    device: str = "cpu"
+    progress: Progress = silent
+    report: Report = unheard
+    failures: dict[str, str] = field(default_factory=dict)  #: clip id -> the reason for having no prediction
+    incomplete: dict[str, str] = field(default_factory=dict)  #: clip id -> modalities that could not be read, and why
+
+    def __repr__(self) -> str:
+        return f"<predictions of {self.total} clips by {' and '.join(self.attrs['runs'])}>"
+
+    @property
+    def total(self) -> int:
+        """The number of clips to predict."""
+        return sum(len(source.rows) for source in self.sources)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The ids of the runs, and label -> names of its classes in the order of scores."""
+        classes = {label: [*names] for label, names in self.heads[0].classes.items()}
+        return {"runs": [head.config.id for head in self.heads], "classes": classes}
+
+    def frame(self) -> "pd.DataFrame":
+        """A table with a line per clip and per label, branch or kind of embedding."""
+        import pandas as pd
+
+        frame = pd.concat([pd.DataFrame(table) for table in self.tables()], ignore_index=True)
+        frame.attrs |= self.attrs
+        return frame.astype({"start": float, "stop": float})
+
+    def write(self, path: Path, overwrite: bool = False) -> Path:
+        """Write the table to a .csv, .jsonl or .parquet file, whole or not at all, and return its path."""
+        check_file("--out", path, overwrite)
+        write_tables(path, self.tables(), self.attrs)
+        return path
+
+    def tables(self) -> Iterator[Columns]:
+        """Yield column -> values, as `write` writes them. ConfigError if no clip has a prediction."""
+        head, some = self.heads[0], False
+        task, clusters = head.config.task, head.run.facts.spec.clusters
+        for part in self:
+            for table in task.applied(part.outputs, head.classes, self.top_k, clusters, head.kept):
+                some = True
+                yield _about(part.clips, task.name) | table
+        if not some:
+            clip, reason = next(iter(self.failures.items()))
+            raise ConfigError(f"none of {self.total} clips has a prediction; the first, {clip}: {reason}")
+
+    def __iter__(self) -> Iterator[Part]:
+        """Yield clips with their outputs, a few hundred at a time."""
+        self.failures.clear()
+        self.incomplete.clear()
+        opened = [(source, self._opened(source)) for source in self.sources]
+        done, total = 0, self.total
+        self.progress(done, total)
+        for source, stores in opened:
+            progress = partial(_onward, self.progress, done, total)
+            if self.stores:
+                lacking = self._lacking(source, stores)
+                stores = stores | features.keep(source, lacking, self.making, self.stores, progress)
+            yield from self._computed(source, stores, progress)
+            done += len(source.rows)
+
+    def _opened(self, source: Source) -> dict[str, FeatureStore]:
+        """Return key -> store, and load the extractors of all features that no store has."""
+        stores = features.matched(source, self.making.wanted)
+        for k in self._lacking(source, stores):
+            self.making.extractor(k)
+        return stores
+
+    def _lacking(self, source: Source, stores: Mapping[str, FeatureStore]) -> list[str]:
+        """Return the keys of features that have to be extracted of some clip of the source."""
+        return [k for k, one in self.making.wanted.items() if features.lacks(stores.get(k), one, source)]
+
+    def _computed(self, source: Source, stores: Mapping[str, FeatureStore], progress: Progress) -> Iterator[Part]:
+        """Yield the clips of a source: first those that the first run was tested on."""
+        clips, head, waiting = source.manifest.clips, self.heads[0], list[tuple[Clip, Found]]()
+        tested = _tested_rows(head.run, source)
+        source = replace(source, rows=list(dict.fromkeys([*tested, *source.rows])))
+        step, windows = head.step(head.feeds[head.is_caption(clips[source.rows[0]])]), list[list[int]]()
+        for number, (row, found) in enumerate(features.read(source, stores, self.making, AHEAD * step, progress)):
+            before, windows = windows, [each.beyond(found) for each in self.heads]
+            if waiting and (len(waiting) == step or number == len(tested) or windows != before):
+                yield from self._parts(waiting, source)
+                waiting = []
+            if self._usable(clips[row], found):
+                waiting.append((clips[row], found))
+        yield from self._parts(waiting, source)
+
+    def _parts(self, rows: Sequence[tuple[Clip, Found]], source: Source) -> Iterator[Part]:
+        """Yield the outputs on these clips, and in retrieval on their captions."""
+        for captions in (False, True):
+            feeds = [head.feeds[captions] for head in self.heads]
+            some = [
+                (clip, found) for clip, found in rows if any(map(self._has, self.heads, feeds, [found] * len(feeds)))
+            ]
+            if some:
+                each = [
+                    compute(head, own, some, self.as_domain or (head.config.test if source.media else ""), self.device)
+                    for head, own in zip(self.heads, feeds, strict=True)
+                ]
+                outputs = each[0] if len(each) == 1 else mean_scores(each, self.heads[0].classes)
+                yield Part(tuple(clip for clip, _ in some), outputs)
+
+    def _has(self, head: Head, feeds: Feeds, found: Found) -> bool:
+        return any(isinstance(found.get(head.keys[m]), np.ndarray) for m in feeds)
+
+    def _usable(self, clip: Clip, found: Found) -> bool:
+        """Return whether all runs can use the clip; report and keep the reason if not."""
+        reasons, unread = list[tuple[str, str]](), list[tuple[str, str]]()
+        for head in self.heads:
+            parts = [feeds for feeds in head.feeds if any(head.keys[m] in found for m in feeds)]
+            values = {m: found.get(head.keys[m]) for feeds in parts for m in feeds}
+            reasons += [reason for feeds in parts for reason in unusable(head, feeds, found).items()]
+            unread += [(m, str(x)) for m, x in values.items() if isinstance(x, FeatcacheError) and not _absent(x)]
+            if not parts:
+                reasons.append(("clip", "it has neither features nor a caption that this run reads"))
+        if reasons:
+            self.failures[clip.clip_id] = _together(reasons)
+            self.report(f"{clip.clip_id}: {_together(reasons)}")
+        elif unread:
+            self.incomplete[clip.clip_id] = _together(unread)
+            self.report(f"{clip.clip_id}: predicted without {_together(unread)}")
+        return not reasons
+
+
+def _together(reasons: Sequence[tuple[str, str]]) -> str:
+    """Return reasons as text, equal ones of several modalities once.
+
+    >>> _together([("rgb", "it is gone"), ("audio", "it is gone"), ("rgb", "it is gone"), ("flow", "it is late")])
+    'rgb, audio: it is gone; flow: it is late'
+    """
+    by_reason: dict[str, dict[str, None]] = {}
+    for m, reason in reasons:
+        by_reason.setdefault(reason, {})[m] = None
+    return "; ".join(f"{', '.join(modalities)}: {reason}" for reason, modalities in by_reason.items())
+
+
+def _absent(reason: FeatcacheError) -> bool:
+    """Return whether a clip lacks a modality by nature."""
+    return isinstance(reason, MediaAbsentError)
+
+
+def _onward(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
+
+
+def _about(clips: Sequence[Clip], task: str) -> Columns:
+    """Return the columns that all tasks have."""
+    return {
+        "clip_id": [clip.clip_id for clip in clips],
+        "start": [clip.start for clip in clips],
+        "stop": [clip.stop for clip in clips],
+        "unit": [clip.unit for clip in clips],
+        "task": [task] * len(clips),
+    }
+
+
+def _tested_rows(run: Run, source: Source) -> list[int]:
+    """Return the rows of the source that the run was tested on, in the order of its test."""
+    chosen = set(source.rows)
+    for kind, name in (("manifest", "rows"), ("captions", "captions")):
+        if source.manifest.sha256 == run.facts.read.get(kind):
+            return [row for row in run.outputs[name].tolist() if row in chosen]
+    return []

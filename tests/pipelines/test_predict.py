@@ -1,0 +1,601 @@
+"""Runs that are applied to clips: the outputs that they kept, to the bit, and the features of their recipe."""
+
+import csv
+import dataclasses
+import inspect
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from featcache import FeatureStore, Manifest, registry, weights
+from featcache.backbones.bninception import BNInception
+from featcache.errors import ConfigError, WeightsError
+from featcache.extractors import Runtime, load
+from featcache.extractors._frozen import fill_by_seed
+from featcache.manifest import Clip
+from featcache.store import StoreWriter
+from featcache.windows import Plan
+from heads import methods
+from heads.methods import adabn, codt, joints
+from heads.testing.problems import SIMPLE, small
+from pipelines.cli import main
+from pipelines.config import Feed, Optim, Preparation
+from pipelines.evaluation import predictions as of_runs
+from pipelines.extraction import extract as extraction
+from pipelines.extraction.extract import extract
+from pipelines.extraction.extractors import load_extractors, remade
+from pipelines.measures.accuracy import probabilities
+from pipelines.predicting import features
+from pipelines.predicting.predict import find_run, predict
+from pipelines.training.runs import FILES, NotTrainedError, Run
+from pipelines.training.train import train
+from tests.helpers import caption_stores, hf_models, skeleton_stores
+from tests.helpers.stores import manifest, run, write_all, write_store
+
+TASKS = {"classification": (write_all, run), "retrieval": (caption_stores.write_all, caption_stores.run)}
+TASKS["clustering"] = skeleton_stores.write_all, skeleton_stores.run
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("stores"))
+
+
+@pytest.fixture(scope="module")
+def folder(stores, tmp_path_factory):
+    return train(run(), stores, tmp_path_factory.mktemp("runs"))
+
+
+def outputs(predictions):
+    """Name -> outputs on all clips, in the order in which they come."""
+    parts = list(predictions)
+    names = dict.fromkeys(name for part in parts for name in part.outputs)
+    return {name: np.concatenate([part.outputs[name] for part in parts if name in part.outputs]) for name in names}
+
+
+def kept(made):
+    """Name -> the outputs that a run has kept at its last point."""
+    return {name: x[-1] for name, x in made.outputs.items() if name not in ("rows", "captions", "clip")}
+
+
+def assert_kept(folder, *clips, **options):
+    """The outputs on these clips begin with those that the run has kept of its test clips, to the bit."""
+    made = Run.open(folder)
+    found = outputs(predict(folder, clips, **options))
+    assert found.keys() == kept(made).keys()
+    for name, expected in kept(made).items():
+        assert np.array_equal(found[name][: len(expected)], expected), name
+
+
+def cli(*words):
+    return CliRunner().invoke(main, ["predict", *map(str, words)])
+
+
+# ---------------------------------------------------------------------------------------------------- own test clips
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_own_test_clips_give_the_kept_outputs(task, tmp_path):
+    """To the bit, and also where the other clips of the stores come behind them."""
+    write, config = TASKS[task]
+    stores = write(tmp_path / "stores")
+    folder = train(config(), stores, tmp_path / "runs")
+    own = sorted(path for path in stores.iterdir())
+    assert_kept(folder, *own)
+    assert_kept(folder, *own, domain=[config().test], split="test")
+    made = Run.open(folder)
+    clips = Manifest.read(own[0] / "manifest.csv").clips
+    table = predict(folder, own).frame()
+    first = list(dict.fromkeys(table.clip_id))[: len(made.outputs["rows"])]
+    assert first == [clips[row].clip_id for row in made.outputs["rows"]]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"feeds": {"rgb": Feed("hog", test="mean"), "flow": Feed("hof", train="segments:2", test="segments:2")}},
+        {"feeds": {"rgb": Feed("hog", test="each"), "flow": Feed("hof", test="each")}},
+        {"preparation": Preparation("length", "domain")},
+        {"preparation": Preparation("as-is", "domain"), "target": "night", "method": adabn.Params()},
+        {"eval_every": 4, "keep": 3, "select": "mean"},
+    ],
+)
+def test_draws_and_preparation_are_those_of_the_run(changes, stores, tmp_path):
+    assert_kept(train(run(**changes), stores, tmp_path), stores / "toy")
+
+
+def test_clips_that_lack_a_modality(tmp_path):
+    """They are masked as in the run, or refused with the reason."""
+    of, lacking = manifest(), {row: "absent" for row, clip in enumerate(manifest()) if clip.clip_id.endswith("test1")}
+    stores = write_all(tmp_path / "stores", of)
+    shutil.rmtree(stores / "toy" / "hof.zarr")
+    write_store(stores / "toy", of, "hof", states=lacking)
+    masked = train(run(absent="mask"), stores, tmp_path / "runs")
+    assert_kept(masked, stores / "toy")
+    dropped = train(run(absent="drop"), stores, tmp_path / "runs")
+    assert_kept(dropped, stores / "toy")
+    made = predict(dropped, stores / "toy")
+    assert len(made.frame()) == len(of) - len(lacking)
+    assert {clip.partition("_")[2][-5:] for clip in made.failures} == {"test1"}
+    assert all("flow: no sound" in reason for reason in made.failures.values())
+
+
+def test_captions_that_are_classified_are_clips(tmp_path):
+    """A run that does no retrieval may have a manifest of captions, whose rows name the clips that they describe."""
+    of = dataclasses.replace(manifest(), clips=tuple(dataclasses.replace(clip, of="film") for clip in manifest()))
+    stores = write_all(tmp_path / "stores", of)
+    assert_kept(train(run(preparation=Preparation("as-is", "domain")), stores, tmp_path / "runs"), stores / "toy")
+
+
+def test_clusters_without_a_classifier_are_those_of_the_runs_own_clips(tmp_path):
+    stores = skeleton_stores.write_all(tmp_path / "stores")
+    plain = skeleton_stores.run()
+    folder = train(plain, stores, tmp_path / "runs")
+    of_runs.write(tmp_path / "own.parquet", [(plain, folder, stores)])
+    own, table = pd.read_parquet(tmp_path / "own.parquet"), predict(folder, stores / "motions").frame()
+    merged = own.merge(table, on=["clip_id", "branch"])
+    assert len(merged) == len(own)
+    assert (merged.cluster_x == merged.cluster_y).all()
+    classified = train(skeleton_stores.run(method=codt.Params()), stores, tmp_path / "runs")
+    assert_kept(classified, stores / "motions")
+    table = predict(classified, stores / "motions", top_k=2).frame()
+    assert (table.cluster == [row[0] for row in table.clusters]).all()
+    assert {len(row) for row in table.probabilities} == {2}
+
+
+def net_of(module, task):
+    net = inspect.get_annotations(module.METHOD, eval_str=True).get("net", SIMPLE[task])
+    file = sys.modules[net.__module__]
+    return file.Params(**small(file))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:method.:UserWarning")  # so few rows to find prototypes in
+@pytest.mark.parametrize("name", registry.names(methods))
+def test_every_method_gives_its_kept_outputs(name, tmp_path):
+    module = registry.load(methods, name, "method")
+    for task in module.METHOD.tasks:
+        write, config = TASKS[task]
+        stores, sees = write(tmp_path / task), module.METHOD.needs + module.METHOD.may
+        net = net_of(module, task) if task != "clustering" else config().net
+        first = config(net=net, steps=2)
+        if "init_from" in module.METHOD.needs:
+            train(first, stores, tmp_path / "runs")
+        made = config(
+            method=module.Params(**small(module)),
+            net=net,
+            source=config().source if "source" in sees else (),
+            target=config().test if "target" in sees else None,
+            holdout=0.25 if "source_val" in sees else 0.0,
+            init_from=first.id if "init_from" in module.METHOD.needs else None,
+            epoch=2,
+            optim=Optim("adam", lr=1e-3),
+            steps=4 if module.METHOD is not joints.METHOD else 0,
+        )
+        assert_kept(train(made, stores, tmp_path / "runs"), *sorted(stores.iterdir()))
+
+
+# ------------------------------------------------------------------------------------------------------- other clips
+
+
+def other_stores(folder, name="new", recipe=None, **clips):
+    """Stores of other clips by the recipes of the toy stores; recipe: what is different in that of hog."""
+    of = dataclasses.replace(manifest(**{"domains": ("night",), "train": 1, "test": 2, **clips}), name=name)
+    of.write(folder / name / "manifest.csv")
+    for store, (modality, size) in {"hog": ("rgb", 8), "hof": ("flow", 6)}.items():
+        made = {"extractor": store, "version": 1, "modality": modality, "weights_sha256": "none", "dtype": "float32"}
+        made |= (recipe or {}) if store == "hog" else {}
+        path = folder / name / f"{store}.zarr"
+        with StoreWriter.open(path, of, made, row_shape=(size,), windows=3, facts={}) as writer:
+            for row in range(len(of)):
+                x = np.random.default_rng([row, size]).normal(size=(3, size)).astype(np.float32)
+                writer.done(row, x, np.arange(3), np.arange(3) + 1.0)
+    return folder / name
+
+
+def test_a_run_is_applied_without_the_stores_that_it_was_trained_on(tmp_path):
+    """It records their recipes and the names of its classes."""
+    stores = write_all(tmp_path / "stores")
+    folder = train(run(), stores, tmp_path / "runs")
+    new = other_stores(tmp_path / "elsewhere")
+    before = predict(folder, new).frame()
+    shutil.rmtree(stores)
+    after = predict(folder, new).frame()
+    pd.testing.assert_frame_equal(before, after)
+    assert after.attrs == {"runs": [run().id], "classes": {"label": ["chop", "peel", "stir"]}}
+    assert len(after) == 9
+
+
+def test_a_run_of_an_earlier_version_needs_its_stores(stores, folder, tmp_path):
+    old = tmp_path / "runs" / folder.name
+    shutil.copytree(folder, old)
+    facts = json.loads((old / "run.json").read_text())
+    del facts["features"], facts["classes"]
+    (old / "run.json").write_text(json.dumps(facts))
+    (old / "SHA256SUMS").unlink()
+    new = other_stores(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"earlier version.*toy/hog\.zarr.*--stores"):
+        predict(old, new)
+    expected = predict(folder, new).frame()
+    pd.testing.assert_frame_equal(predict(old, new, stores=stores).frame(), expected)
+    (tmp_path / "stores").symlink_to(stores)  # the usual place, next to the runs
+    pd.testing.assert_frame_equal(predict(old, new).frame(), expected)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"version": 2}, r"hog\.zarr.*version is 1 in the run and 2 in the store"),
+        ({"params": {"bins": 9}}, r"params\.bins is 'nothing' in the run and 9"),
+        ({"weights_sha256": "ab"}, "weights_sha256 is 'none' in the run and 'ab'"),
+        ({"dtype": "float16"}, "dtype is 'float32' in the run and 'float16'"),
+    ],
+)
+def test_another_recipe_is_refused_with_the_parameter_and_both_values(recipe, words, folder, tmp_path):
+    new = other_stores(tmp_path, recipe=recipe)
+    for clips in (new, [new / "hog.zarr", new / "hof.zarr"]):
+        with pytest.raises(ConfigError, match=words):
+            predict(folder, clips).frame()
+
+
+def test_an_imported_store_has_other_files_but_the_same_recipe():
+    def recipe(sha256, key="RGB", **more):
+        files = [{"file": f"{sha256}.npz", "sha256": sha256, "ids_sha256": sha256, **more}]
+        return {"recipe": "external", "extractor": "rgb", "external": {"format": "npz", "key": key, "files": files}}
+
+    assert features.key(recipe("a")) == features.key(recipe("b"))
+    assert features.key(recipe("a")) != features.key(recipe("a", key="Flow"))
+    assert features.key(recipe("a", recipe={"net": "x"})) != features.key(recipe("b", recipe={"net": "y"}))
+
+
+def test_the_domain_of_a_clip_decides_its_units(stores, tmp_path):
+    folder = train(
+        run(preparation=Preparation("as-is", "domain"), target="night", method=adabn.Params()), stores, tmp_path
+    )
+    known = other_stores(tmp_path / "a")
+    unknown = other_stores(tmp_path / "b", domains=("dusk",))
+    with pytest.raises(ConfigError, match="dusk.*--as-domain: day, night"):
+        predict(folder, unknown)
+    with pytest.raises(ConfigError, match="no domain 'nigth'.*night"):
+        predict(folder, unknown, as_domain="nigth")
+    night, day = (outputs(predict(folder, unknown, as_domain=name))["label"] for name in ("night", "day"))
+    assert np.array_equal(night, outputs(predict(folder, known))["label"])
+    assert not np.allclose(night, day)
+
+
+# ---------------------------------------------------------------------------------------------------------- ensembles
+
+
+def test_several_runs_are_an_ensemble(stores, tmp_path):
+    folders = [train(run(seed=seed), stores, tmp_path) for seed in (0, 1)]
+    table = predict(folders, stores / "toy", domain=["night"], split="test", top_k=3).frame()
+    mean = np.mean([probabilities(Run.open(each).outputs["label"][-1]) for each in folders], 0)
+    names = ["chop", "peel", "stir"]
+    assert table.predicted.tolist() == [names[k] for k in mean.argmax(1)]
+    for p, row, line in zip(mean, table.classes, table.probabilities, strict=True):
+        assert line == pytest.approx(np.sort(p)[::-1], abs=1e-6)
+        assert row == [names[k] for k in np.argsort(-p)]
+    assert table.attrs["runs"] == [run(seed=seed).id for seed in (0, 1)]
+
+
+def test_runs_that_cannot_be_averaged(stores, folder, tmp_path):
+    other = write_all(tmp_path / "stores", manifest(labels=lambda d, s, name: {"verb": name}))
+    verbs = train(run(), other, tmp_path / "runs")
+    with pytest.raises(ConfigError, match=r"different classes \(3 of label: .*; 3 of verb"):
+        predict([folder, verbs], stores / "toy")
+    clusters = train(skeleton_stores.run(), skeleton_stores.write_all(tmp_path / "stores"), tmp_path / "runs")
+    with pytest.raises(ConfigError, match="averaged.*clustering"):
+        predict([folder, clusters], tmp_path / "stores" / "motions")
+
+
+# ------------------------------------------------------------------------------------------------------------- media
+
+
+@pytest.fixture(scope="module")
+def filmed(videos, tmp_path_factory):
+    """Stores of hog and logmel of eight videos, and a run on them: (manifest, folder of stores, folder of the run)."""
+    base = tmp_path_factory.mktemp("filmed")
+    films = Manifest.read(videos / "kitchens.csv")
+    clips = [
+        Clip(
+            f"c{k}",
+            f"d{k // 4}",
+            "test" if k % 4 == 3 else "train",
+            str(films.path(clip)),
+            labels={"label": "ab"[k % 2]},
+        )
+        for k, clip in enumerate(films)
+    ]
+    of = Manifest("films", tuple(clips))
+    extract(of, load_extractors(["hog", "logmel"], ["hog.count=1"]), base / "stores", plan=Plan("segments", 2))
+    feeds = {"rgb": Feed("hog"), "audio": Feed("logmel")}
+    made = run(manifest="films", feeds=feeds, source=("d0",), test="d1", steps=3)
+    return of, base / "stores", train(made, base / "stores", base / "runs")
+
+
+def linked(of, folder, *, names="abcdefgh", broken=()):
+    """A folder with the films under other names; those that are broken have no content."""
+    folder.mkdir()
+    for k, (clip, name) in enumerate(zip(of, names, strict=True)):
+        if k in broken:
+            (folder / f"{name}.mp4").write_bytes(b"")
+        else:
+            os.link(of.path(clip), folder / f"{name}.mp4")
+    return folder
+
+
+def bytes_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch):
+    """They are decoded once for all extractors, nothing is written, and equal videos get equal outputs."""
+    of, stores, folder = filmed
+    new = linked(of, tmp_path / "new")
+    before, opened, held = sorted(tmp_path.rglob("*")), list[str](), list[int]()
+    windows_of = extraction.windows_of
+    monkeypatch.setattr(
+        extraction, "windows_of", lambda path, *rest: (opened.append(path.name), windows_of(path, *rest))[1]
+    )
+    monkeypatch.setattr(features, "CHUNK", 3)
+    extract_rows = features.extract_rows
+    monkeypatch.setattr(
+        features,
+        "extract_rows",
+        lambda of, wanted, **rest: (held.extend(map(len, wanted.values())), extract_rows(of, wanted, **rest))[1],
+    )
+    monkeypatch.chdir(tmp_path)
+    table = predict(folder, new).frame()
+    assert sorted(opened) == [f"{name}.mp4" for name in "abcdefgh"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert held == [3, 3, 3, 3, 2, 2]  # rows of each extractor that are in memory at a time
+    by_id = predict(folder, stores / "films").frame().set_index("clip_id")
+    assert table.clip_id.tolist() == [*"abcdefgh"]
+    for k in range(8):
+        assert table.probabilities[k] == pytest.approx(by_id.probabilities[f"c{k}"], abs=1e-6)
+
+
+def test_kept_features_are_those_of_extract(filmed, tmp_path):
+    """Byte by byte; and the next call reads them."""
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new")
+    first = predict(folder, new, stores=tmp_path / "kept").frame()
+    clips = Manifest.read(tmp_path / "kept" / "new" / "manifest.csv")
+    expected = extract(
+        clips, load_extractors(["hog", "logmel"], ["hog.count=1"]), tmp_path / "again", plan=Plan("segments", 2)
+    )
+    assert {*expected.stores} == {"hog", "logmel"}
+    assert bytes_of(tmp_path / "kept") == bytes_of(tmp_path / "again")
+    shutil.rmtree(tmp_path / "new")
+    again = predict(folder, tmp_path / "kept" / "new").frame()
+    pd.testing.assert_frame_equal(again, first)
+
+
+def test_broken_clips_stop_no_other(filmed, tmp_path):
+    of, _, folder = filmed
+    result = cli(folder, linked(of, tmp_path / "new", broken=(0, 4, 7)), "--out", tmp_path / "p.csv")
+    assert result.exit_code == 1
+    assert [line["clip_id"] for line in csv.DictReader((tmp_path / "p.csv").open())] == ["b", "c", "d", "f", "g"]
+    for name in "aeh":
+        assert f"\n{name}: rgb, audio: " in f"\n{result.stderr}"
+    assert "3 of 8 clips have no prediction" in result.stderr
+    assert result.stdout == f"{tmp_path / 'p.csv'}\n"
+    nothing = cli(folder, tmp_path / "new" / "a.mp4", "--out", tmp_path / "q.csv")
+    assert nothing.exit_code == 1
+    assert nothing.stderr.splitlines()[-1].startswith(
+        "Error: none of 1 clips has a prediction; the first, a: rgb, audio: "
+    )
+    assert not (tmp_path / "q.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_hundred_clips_of_which_three_are_broken(filmed, tmp_path):
+    of, _, folder = filmed
+    (tmp_path / "new").mkdir()
+    for k in range(100):
+        os.link(of.path(of.clips[k % 8]), tmp_path / "new" / f"v{k:03}.mp4")
+    for k in (3, 50, 99):
+        (tmp_path / "new" / f"v{k:03}.mp4").unlink()
+        (tmp_path / "new" / f"v{k:03}.mp4").write_bytes(b"no video")
+    result = cli(folder, tmp_path / "new", "--out", tmp_path / "p.jsonl")
+    assert result.exit_code == 1
+    assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 97
+    assert [f"v{k:03}: " in result.stderr for k in (3, 50, 99, 4)] == [True, True, True, False]
+
+
+def test_an_unfinished_store_is_filled_from_the_media(filmed, tmp_path):
+    """Clips that were not tried, or were added behind those of a store, are extracted."""
+    of, stores, folder = filmed
+    part = tmp_path / "part" / "films"
+    dataclasses.replace(of, clips=of.clips[:5]).write(tmp_path / "films.csv")
+    extract(
+        Manifest.read(tmp_path / "films.csv"),
+        load_extractors(["hog"], ["hog.count=1"]),
+        tmp_path / "part",
+        plan=Plan("segments", 2),
+    )
+    of.write(part / "manifest.csv")
+    expected = predict(folder, stores / "films").frame()
+    pd.testing.assert_frame_equal(predict(folder, part).frame(), expected)
+    assert [path.name for path in part.iterdir() if path.suffix == ".zarr"] == ["hog.zarr"]
+
+
+def test_a_recipe_that_this_installation_cannot_repeat(filmed, tmp_path, monkeypatch):
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new")
+    monkeypatch.setattr(extraction, "version", lambda name: "99" if name == "av" else "1")
+    with pytest.raises(ConfigError, match=r"hog.*decoders\.av is '.*' in the run and '99' in this installation"):
+        predict(folder, new).frame()
+
+
+def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path))
+    sha256 = "2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538"
+    recipe = load("i3d-rgb").recipe | {"weights_sha256": sha256}
+    with pytest.raises(
+        WeightsError, match=rf"i3d-rgb needs the weights \(i3d-rgb\) whose SHA-256 is {sha256}.*weights fetch i3d"
+    ):
+        remade(recipe)
+    made = load("tbn-audio").ready(Runtime("untrained", 3))
+    assert remade(made.recipe).recipe == made.recipe
+
+
+@pytest.mark.slow
+def test_weights_are_found_by_their_digest(filmed, tmp_path, monkeypatch):
+    """In a file of the user's, in the folder of weights, or nowhere; others are refused with both digests."""
+    of, _, _ = filmed
+    of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
+    monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path / "weights"))
+    files = [tmp_path / "mine.pth", tmp_path / "other.pth"]
+    for seed, path in enumerate(files):
+        net = BNInception(1)
+        fill_by_seed(net, seed)
+        torch.save(net.state_dict(), path)
+    loaded = load_extractors(["tbn-audio"], weights=[f"tbn-audio={files[0]}"])
+    extract(of, loaded, tmp_path / "stores", plan=Plan("segments", 2))
+    made = run(manifest="films", feeds={"audio": Feed("tbn-audio")}, source=("d0",), test="d1", steps=2)
+    folder, sha256 = train(made, tmp_path / "stores", tmp_path / "runs"), weights.digest(files[0])
+    expected, film = predict(folder, tmp_path / "stores" / "films").frame(), of.path(of.clips[3])
+    with pytest.raises(
+        WeightsError, match=rf"tbn-audio needs the weights whose SHA-256 is {sha256}.*--weights tbn-audio=FILE"
+    ):
+        predict(folder, film).frame()
+    with pytest.raises(ConfigError, match=rf"weights_sha256 is '{sha256}' in the run and '{weights.digest(files[1])}'"):
+        predict(folder, film, weights=[f"tbn-audio={files[1]}"]).frame()
+    by_file = predict(folder, film, weights=[f"tbn-audio={files[0]}"]).frame()
+    (tmp_path / "weights").mkdir()
+    shutil.copy(files[0], tmp_path / "weights" / "tbn-epic-100.pth")
+    for table in (by_file, predict(folder, film).frame()):
+        assert table.probabilities[0] == pytest.approx(expected.set_index("clip_id").probabilities["c7"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_model_is_found_by_its_folder(filmed, tmp_path):
+    pytest.importorskip("transformers")
+    of, _, _ = filmed
+    of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
+    model = hf_models.dinov2(tmp_path / "tiny")
+    extract(of, load_extractors([f"hf:{model}"]), tmp_path / "stores", plan=Plan("segments", 2))
+    made = run(manifest="films", feeds={"rgb": Feed("hf-tiny")}, source=("d0",), test="d1", steps=2)
+    folder, film = train(made, tmp_path / "stores", tmp_path / "runs"), of.path(of.clips[3])
+    with pytest.raises(WeightsError, match=r"hf:tiny.*SHA-256 is \w{64}.*--weights hf:tiny=FOLDER"):
+        predict(folder, film).frame()
+    table = predict(folder, film, weights=[f"hf:tiny={model}"]).frame()
+    expected = predict(folder, tmp_path / "stores" / "films").frame().set_index("clip_id")
+    assert table.probabilities[0] == pytest.approx(expected.probabilities["c7"], abs=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+
+
+def test_the_three_formats_have_the_same_values(folder, stores, tmp_path):
+    words = (folder, stores / "toy", "--domain", "night", "--top-k", 2)
+    for ending in ("csv", "jsonl", "parquet"):
+        result = cli(*words, "--out", tmp_path / f"p.{ending}")
+        assert (result.exit_code, result.stdout) == (0, f"{tmp_path / f'p.{ending}'}\n")
+    table = pd.read_parquet(tmp_path / "p.parquet")
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    cells = list(csv.DictReader((tmp_path / "p.csv").open(newline="")))
+    columns = ["clip_id", "start", "stop", "unit", "task", "label", "predicted", "classes", "probabilities"]
+    assert list(table.columns) == list(lines[0]) == list(cells[0]) == columns
+    assert len(table) == len(lines) == len(cells) == 18
+    for row, line, cell in zip(table.itertuples(), lines, cells, strict=True):
+        assert row.clip_id == line["clip_id"] == cell["clip_id"]
+        assert row.predicted == line["predicted"] == cell["predicted"] == row.classes[0]
+        assert np.array_equal(row.probabilities, np.float32(line["probabilities"]))
+        assert json.loads(cell["probabilities"]) == line["probabilities"]
+        assert json.loads(cell["classes"]) == line["classes"] == row.classes.tolist()
+    result = cli(*words)
+    assert result.stdout == (tmp_path / "p.csv").read_text()
+    assert table.attrs["classes"] == {"label": ["chop", "peel", "stir"]}
+
+
+def test_a_run_is_found_by_its_id(folder, stores, tmp_path):
+    assert find_run(Path(folder.name), folder.parent).config.id == folder.name
+    result = cli(folder.name, stores / "toy", "--runs", folder.parent)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 37
+
+
+def test_the_weights_of_the_last_point_are_named_where_another_is_selected(stores, tmp_path):
+    folder = train(run(eval_every=4, keep=3, select="oracle"), stores, tmp_path)
+    result = cli(folder, stores / "toy")
+    assert result.exit_code == 0
+    assert "'oracle'" in result.stderr
+    assert "step 12" in result.stderr
+
+
+WRONG = {  # words, and what the sentence names
+    "no run": (("nope", "toy"), r"nope is no finished run.*runs has none of that id"),
+    "a folder of runs": (("runs", "toy"), r"runs is a folder of runs; name one of them: source_only"),
+    "no clips": (("RUN",), "no clips to predict"),
+    "clips that do not exist": (("RUN", "nothere.mp4"), "nothere.mp4: it does not exist"),
+    "an empty folder": (("RUN", "empty"), "no videos.* under empty"),
+    "a file of another kind": (("RUN", "notes.txt"), "notes.txt names no clips"),
+    "a manifest without columns": (("RUN", "bad.csv"), "bad.csv line 1: column 'domain' is missing"),
+    "all stores": (("RUN", "stores"), r"stores has the stores of several manifests.*stores/toy"),
+    "clips twice": (("RUN", "toy", "copy"), "36 clips come twice, in toy and in copy: 'day_chop_train0'"),
+    "a manifest twice": (("RUN", "toy/manifest.csv", "toy/manifest.csv"), "36 clips come twice, in toy/manifest.csv:"),
+    "a file twice": (("RUN", "a.mp4", "a.mp4"), "a clip comes twice, in a.mp4: 'a.mp4'"),
+    "a folder of runs for clips": (("RUN", "runs"), "runs is a folder of runs, not of clips"),
+    "an unknown ending": (("RUN", "toy", "--out", "p.xlsx"), r"--out p.xlsx must end in .*\.csv"),
+    "an existing file": (("RUN", "toy", "--out", "notes.csv"), "notes.csv exists.*--overwrite"),
+    "a folder as file": (("RUN", "toy", "--out", "folder.csv"), "folder.csv is a folder"),
+    "a place that cannot be written to": (("RUN", "toy", "--out", "notes.txt/p.csv"), "notes.txt"),
+    "no such domain": (("RUN", "toy", "--domain", "dusk"), "no clip has --domain dusk.*day, night"),
+    "a store that no run reads": (("RUN", "toy/hog.zarr", "toy/rms.zarr"), "rms.zarr holds features by rms.*hog"),
+    "weights of another extractor": (("RUN", "toy", "--weights", "hig=x"), "no extractor 'hig'.*hog"),
+    "weights without a file": (("RUN", "toy", "--weights", "hog"), "--weights hog: write EXTRACTOR=FILE"),
+    "no such device": (("RUN", "toy", "--device", "gpu7"), "no device 'gpu7'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence(case, folder, stores, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("toy", "copy"):
+        shutil.copytree(stores / "toy", tmp_path / name)
+    write_store(tmp_path / "toy", manifest(), "rms")
+    (tmp_path / "stores").symlink_to(stores)
+    (tmp_path / "runs").symlink_to(folder.parent)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.csv").write_text("mine")
+    (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "bad.csv").write_text("clip_id,source\na,a.mp4\n")
+    words, expected = WRONG[case]
+    result = cli(*(folder if word == "RUN" else word for word in words))
+    assert result.exit_code == 1, result.output
+    assert len([line for line in result.stderr.splitlines() if line.startswith("Error: ")]) == 1
+    assert re.search(expected, " ".join(result.stderr.split())), result.stderr
+    assert (tmp_path / "notes.csv").read_text() == "mine"
+
+
+def test_a_damaged_run_is_named(folder, stores, tmp_path):
+    broken = tmp_path / folder.name
+    shutil.copytree(folder, broken)
+    (broken / FILES[3]).write_bytes(b"")
+    with pytest.raises(NotTrainedError, match=FILES[3]):
+        predict(broken, stores / "toy")
+
+
+def test_features_in_memory_are_those_of_a_store(filmed):
+    """Also where only some rows are wanted, and as the store has rounded them."""
+    of, stores, _ = filmed
+    (hog,) = load_extractors(["hog"], ["hog.count=1"])
+    found, _ = extraction.extract_rows(of, {hog: [1, 5]}, plan=Plan("segments", 2), dtypes={"hog": "float16"})
+    store = FeatureStore.open(stores / "films" / "hog.zarr")
+    assert {*found["hog"]} == {1, 5}
+    for row, x in found["hog"].items():
+        assert x.dtype == np.float16
+        assert np.array_equal(x, store[row])

@@ -1,0 +1,215 @@
+"""The doors `featcache` and `pipelines`: a function per command with the same words, typed, documented and silent."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import click
+import pytest
+
+import featcache
+import pipelines
+from featcache.errors import FeatcacheError
+from tests.conftest import ROOT
+from tests.pipelines.test_cli import commands
+
+DOORS = (featcache, pipelines)
+FUNCTIONS = {
+    "manifest scan": "featcache.scan",
+    "manifest build": "featcache.build",
+    "manifest from-csv": "featcache.from_csv",
+    "manifest join": "featcache.join",
+    "extract": "featcache.extract",
+    "train-head": "pipelines.train",
+    "sweep": "pipelines.sweep",
+    "evaluate": "pipelines.evaluate",
+    "table": "pipelines.table",
+    "choose": "pipelines.choose",
+    "compare": "pipelines.compare",
+    "report": "pipelines.write_report",
+    "search": "pipelines.search",
+    "export-head": "pipelines.export_head",
+    "check": "featcache.check",
+    "repair": "featcache.repair",
+    "info": "featcache.info",
+    "import": "featcache.import_features",
+    "export": "featcache.export_features",
+    "pack": "featcache.pack",
+    "unpack": "featcache.unpack",
+    "weights list": "featcache.weights.listed",
+    "weights fetch": "featcache.weights.fetch",
+    "weights verify": "featcache.weights.verify",
+    "list": "pipelines.names",
+    "show": "pipelines.show",
+}
+#: options that print an object in another way, or that have a function of their own
+ELSEWHERE = {
+    "table": {"format": "Table.text"},
+    "info": {"json": "json.dumps", "failures": "all of them are returned"},
+    "list": {"figures": "pipelines.experiments.figures"},
+}
+ONLY_PYTHON = {"progress", "report", "note"}  #: parameters that receive what the command prints while it works
+
+
+def function_of(command):
+    module, *names = FUNCTIONS[command].split(".")
+    found = sys.modules[module]
+    for name in names:
+        found = getattr(found, name)
+    return found
+
+
+def options_of(command):
+    """Word of the command line -> its parameter of click; --plugins is `featcache.plugins.add` for all functions."""
+    words = {}
+    for param in command.params:
+        name = param.name
+        if isinstance(param, click.Option):
+            name = max(param.opts, key=len).lstrip("-").replace("-", "_")
+        if name not in ("help", "plugins"):
+            words[name] = param
+    return words
+
+
+ALL = {" ".join(path): command for path, command in commands()}
+
+
+def test_every_command_has_a_function():
+    assert sorted(FUNCTIONS) == sorted(ALL)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_the_words_of_its_command(name):
+    parameters = inspect.signature(function_of(name)).parameters
+    words = {word: param for word, param in options_of(ALL[name]).items() if word not in ELSEWHERE.get(name, {})}
+    missing = {
+        word
+        for word, param in words.items()
+        if word not in parameters
+        and not (isinstance(param, click.Argument) and param.nargs == -1 and word.removesuffix("s") in parameters)
+    }
+    assert not missing, f"{FUNCTIONS[name]} lacks {sorted(missing)}, which `featcache {name}` has"
+    singular = {word.removesuffix("s") for word, param in words.items() if isinstance(param, click.Argument)}
+    more = set(parameters) - set(words) - singular - ONLY_PYTHON
+    assert not more, f"{FUNCTIONS[name]} has {sorted(more)}, which `featcache {name}` lacks"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_defaults_are_those_of_the_command(name):
+    parameters = inspect.signature(function_of(name)).parameters
+    for word, param in options_of(ALL[name]).items():
+        if word in parameters and isinstance(param, click.Option) and word != "workers":
+            ours, theirs = parameters[word].default, param.get_default(click.Context(ALL[name]))
+            if isinstance(theirs, bool | int | float | str | Path) and theirs != "":
+                assert str(ours) == str(theirs), word
+            else:  # click has marks of its own for "not given"
+                assert ours in (None, "", (), inspect.Parameter.empty), word
+
+
+def public():
+    for door in DOORS:
+        for name in door.__all__:
+            found = getattr(door, name)
+            if inspect.isfunction(found):
+                yield pytest.param(found, id=f"{door.__name__}.{name}")
+
+
+@pytest.mark.parametrize("function", [*public()])
+def test_functions_are_typed_and_documented(function):
+    hints = {**inspect.get_annotations(function)}
+    parameters = inspect.signature(function).parameters
+    assert set(hints) == {*parameters, "return"}
+    assert not any(hint is typing.Any for hint in hints.values())
+    undocumented = [name for name in parameters if not re.search(rf"\b{name}\b", function.__doc__)]
+    assert not undocumented
+    assert "Raises" in function.__doc__ or "Error" in function.__doc__ or not parameters
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_a_door_lists_its_names_and_opens_them(door):
+    assert set(door.__all__) <= set(dir(door))
+    assert sorted(door.__all__) == sorted(door._HOME)
+    for name in door.__all__:
+        assert getattr(door, name) is not None, name
+    with pytest.raises(AttributeError, match=f"'nonesuch'.*{door.__all__[0]}"):
+        _ = door.nonesuch
+    assert re.fullmatch(r"\d+\.\d+\.\d+", featcache.__version__)
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_editors_and_mypy_see_the_same_names(door):
+    """The imports under TYPE_CHECKING name what `__getattr__` imports."""
+    tree = ast.parse((ROOT / door.__name__ / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == {name: home for name, home in door._HOME.items() if home != f"{door.__name__}.{name}"}
+
+
+def test_a_door_imports_nothing_before_it_is_used():
+    code = (
+        "import sys, featcache, pipelines, heads; dir(featcache), dir(pipelines), featcache.__version__; "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"torch", "click", "zarr", "pandas", "numpy", "tqdm"} & set(run.stdout.split())
+    alone = subprocess.run(
+        [sys.executable, "-c", "import sys, featcache; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert "pipelines" not in alone.stdout.split()
+
+
+def test_types_are_announced():
+    for package in ("featcache", "heads", "pipelines"):
+        assert (ROOT / package / "py.typed").exists()
+        section = (ROOT / "setup.cfg").read_text().split("[options.package_data]")[1].split("\n[")[0]
+        assert re.search(rf"^{package} =\n    py\.typed$", section, re.MULTILINE)
+
+
+WRONG = {
+    "scan": lambda folder: featcache.scan(folder / "none", "{clip_id}"),
+    "build": lambda folder: featcache.build("nonesuch", folder),
+    "join": lambda folder: featcache.join([folder / "a.csv"], folder / "b.csv"),
+    "extract": lambda folder: featcache.extract(folder / "a.csv", "hog", folder),
+    "check": lambda folder: featcache.check(folder),
+    "repair": lambda folder: featcache.repair(folder / "a.zarr"),
+    "info": lambda folder: featcache.info(folder / "a.zarr"),
+    "import": lambda folder: featcache.import_features([folder / "a.npz"], "npz", folder / "a.csv", folder),
+    "export": lambda folder: featcache.export_features([folder / "a.zarr"], "npz", folder / "a.npz"),
+    "pack": lambda folder: featcache.pack(folder / "a.zarr", folder / "b.zarr"),
+    "unpack": lambda folder: featcache.unpack(folder / "a.zarr", folder / "b.zarr"),
+    "fetch": lambda folder: featcache.weights.fetch("nonesuch"),
+    "verify": lambda folder: featcache.weights.verify("nonesuch"),
+    "train": lambda folder: pipelines.train("nonesuch"),
+    "train no run": lambda folder: pipelines.train([]),
+    "sweep": lambda folder: pipelines.sweep("kitchens", folder, folder),
+    "evaluate": lambda folder: pipelines.evaluate(runs=folder),
+    "evaluate all": lambda folder: pipelines.evaluate(all=True, runs=folder),
+    "table": lambda folder: pipelines.table("kitchens", runs=folder),
+    "table by": lambda folder: pipelines.table("kitchens", runs=folder, by="clip"),
+    "choose": lambda folder: pipelines.choose("kitchens", folder),
+    "compare": lambda folder: pipelines.compare("a", "b", runs=folder),
+    "compare one": lambda folder: pipelines.compare("a", runs=folder),
+    "report": lambda folder: pipelines.write_report("kitchens", folder, folder, only="nonesuch"),
+    "search": lambda folder: pipelines.search(folder, "a dog"),
+    "results": lambda folder: pipelines.results(folder),
+    "names": lambda folder: pipelines.names("dogs"),
+    "show": lambda folder: pipelines.show("method", "nonesuch"),
+    "export-head": lambda folder: pipelines.export_head(folder / "run", folder / "head.pt2"),
+    "from-csv": lambda folder: featcache.from_csv(folder / "a.csv", clip_id="clip"),
+    "Run": lambda folder: pipelines.Run.open(folder / "none"),
+}
+
+
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_mistakes_are_errors_and_nothing_is_printed(call, tmp_path, capfd):
+    with pytest.raises(FeatcacheError):
+        call(Path(tmp_path))
+    assert capfd.readouterr() == ("", "")
