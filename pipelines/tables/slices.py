@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from featcache.errors import ConfigError
 from featcache.wording import first
+from pipelines.data.lacking import nothing_to_compare
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.tables.build import build, mean_over, planned_runs
@@ -39,7 +40,8 @@ def by_class(
     counted = _counted(rows, experiment, label)
     if kind not in PER_CLASS or not counted:
         raise _no_classes(rows, experiment, plain.metric)
-    planned = planned_runs(experiment, plain.metric)
+    every = planned_runs(experiment, plain.metric)
+    planned = {cell: seeds for cell, seeds in every.items() if cell[1] in plain.shifts}
     cells: dict[str, dict[str, Cell]] = {}  # method -> class -> cell
     for line in plain.lines:
         found = dict(_by_seed(planned, counted, line.method))
@@ -115,6 +117,9 @@ def _no_classes(rows: Sequence[Result], experiment: Experiment, metric: str) -> 
     choices = splittable(rows, experiment)
     if kind not in PER_CLASS or metric.endswith("/action"):
         return ConfigError(f"--by class does not split {metric!r}; choose --metric from {', '.join(choices)}")
+    shown = [row for row in rows if row.run in experiment.by_id]
+    if reason := next(filter(None, (nothing_to_compare(row.limits) for row in shown)), ""):
+        return ConfigError(f"--by class needs labels of test clips, but {reason}")
     name = experiment.arguments or experiment.name
     return ConfigError(
         f"the results of {experiment.name!r} hold no counts of classes, because an earlier version measured them; "
@@ -159,7 +164,7 @@ def by_domain(rows: Sequence[Result], experiment: Experiment, metric: str | None
     for run_id, columns in experiment.columns.items():
         run = experiment.by_id[run_id]
         source = next((stage.source for stage in experiment.chain(run) if stage.source), ())
-        if len(columns) == 1 and source != (run.test,):
+        if len(columns) == 1 and columns[0] in plain.shifts and source != (run.test,):
             tested.setdefault(f"→{run.test}", {})[columns[0]] = None
             for domain in source:
                 sources.setdefault(f"{domain}→", {})[columns[0]] = None

@@ -23,7 +23,7 @@ import os
 import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -57,7 +57,7 @@ from pipelines.training.kept import (
     with_weights,
     write_weights,
 )
-from pipelines.training.outputs import looked_elsewhere
+from pipelines.training.outputs import ONCE, looked_elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,6 +184,14 @@ class Run:
         """
         points, spec = len(self.facts.points), self.facts.spec
         return _sound(self.folder / OUTPUTS, lambda path: read_outputs(path, points, spec))
+
+    def tested_on(self, places: list[int]) -> "Run":
+        """Return the run with the outputs of only some of its test rows, at these places of "rows"."""
+        run = replace(self)
+        whole = {name: array if name in ONCE else array.swapaxes(0, 1) for name, array in self.outputs.items()}
+        part = {name: array[places] for name, array in whole.items()}
+        run.__dict__["outputs"] = {n: array if n in ONCE else array.swapaxes(0, 1) for n, array in part.items()}
+        return run
 
     @property
     def points(self) -> tuple[dict[str, float], ...]:
