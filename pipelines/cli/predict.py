@@ -87,9 +87,9 @@ def predict(
         raise click.UsageError("--overwrite belongs to --out FILE; name a file")
     named, clips = _divided(words, runs)
     call = partial(apply, named, clips, out=out, overwrite=overwrite, top_k=top_k, runs=runs, stores=stores)
-    call = partial(call, domain=domain, split=split or "", as_domain=as_domain, weights=weights)
+    call = partial(call, domain=domain, split=split, as_domain=as_domain, weights=weights)
     with progress_bar("predict", "clip") as progress:
-        made = call(device=device, workers=workers, progress=progress, report=note)
+        made = call(device=device, workers=workers, progress=progress, note=note)
         if not out:
             write_csv(sys.stdout, made.tables())
     if out:

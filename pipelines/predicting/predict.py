@@ -10,6 +10,7 @@ its test, so that their outputs are those that the run has kept, to the bit: BLA
 are computed at once.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featcache import FeatureStore
+from featcache.arguments import PathLike, paths, several
 from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError
 from featcache.machine import cores
 from featcache.manifest import Clip
-from featcache.progress import Progress, silent
+from featcache.progress import Progress, reported, silent
 from featcache.wording import first, unknown
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
 TOP_K = 5
 AHEAD = 8  #: times the number of clips that are computed at once: those whose features may be in memory
-Place = str | Path
 Report = Callable[[str], None]  #: receives a line for the user
 
 
@@ -48,22 +49,22 @@ def unheard(line: str) -> None:
 
 
 def predict(
-    run: "Place | Run | Sequence[Place | Run]",
-    clips: Place | Sequence[Place],
+    run: PathLike | Run | Sequence[PathLike | Run],
+    clips: PathLike | Sequence[PathLike],
     *,
-    out: Place | None = None,
+    out: PathLike | None = None,
     overwrite: bool = False,
     top_k: int = TOP_K,
-    runs: Place = "runs",
-    stores: Place | None = None,
-    domain: Sequence[str] = (),
-    split: str = "",
+    runs: PathLike = "runs",
+    stores: PathLike | None = None,
+    domain: str | Sequence[str] = (),
+    split: str | None = None,
     as_domain: str = "",
-    weights: Sequence[str] = (),
+    weights: str | Sequence[str] = (),
     device: str = "cpu",
-    workers: int = cores(),
-    progress: Progress = silent,
-    report: Report = unheard,
+    workers: int | None = None,
+    note: Report = unheard,
+    progress: Progress | bool = False,
 ) -> "Predictions":
     """Return the predictions of clips by a finished run, or by an ensemble of several; also write them to `out`.
 
@@ -73,31 +74,31 @@ def predict(
     clip. stores: folder of all stores that keeps the features that had to be extracted. domain, split: predict only
     these clips of manifests and stores. as_domain: take all clips for clips of this domain of the run; media without a
     manifest are otherwise taken for clips of its test domain. weights: "EXTRACTOR=FILE" for weights that are not in the
-    folder of weights. workers: decoding threads. report: receives a line for each clip without a prediction, and
-    remarks. FeatcacheError for wrong input, such as features of another recipe than the run's.
+    folder of weights. device: cpu, cuda, ... workers: decoding threads (default: one per core). note: receives a line
+    for each clip without a prediction, and remarks. progress: True for a bar, or a callback (clips done, all).
+    Raises FeatcacheError for wrong input, such as features of another recipe than the run's.
     """
     if top_k < 1:
         raise ConfigError(f"top_k is {top_k}; it must be at least 1")
     check_device(device)
-    chosen = [run] if isinstance(run, str | Path | Run) else [*run]
+    chosen = [run] if isinstance(run, str | os.PathLike | Run) else [*run]
     if not chosen:
         raise ConfigError("no run is named; name the folder of a finished run")
     found = [each if isinstance(each, Run) else find_run(Path(each), Path(runs)) for each in chosen]
     if out is not None:
         check_file("--out", Path(out), overwrite)
-    paths = [Path(clips)] if isinstance(clips, str | Path) else [Path(each) for each in clips]
-    given = sources(
-        paths, as_domain or found[0].config.test, domains=[domain] if isinstance(domain, str) else domain, split=split
-    )
+    domains = several(domain)
+    given = sources(paths(clips), as_domain or found[0].config.test, domains=domains, split=split or "")
     heads = [open_head(each, _places(each, given, stores), device) for each in found]
     check_ensemble(heads)
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
-    making = Making(wanted, _files(weights, wanted), device, workers, report)
+    making = Making(wanted, _files(several(weights), wanted), device, workers or cores(), note)
     kept = Path(stores) if stores is not None else None
-    made = Predictions(heads, given, making, top_k, kept, as_domain, device, progress, report)
-    for note in filter(None, (_other_point(each) for each in found)):
-        report(note)
+    moved = reported(progress, "predict", "clip")
+    made = Predictions(heads, given, making, top_k, kept, as_domain, device, moved, note)
+    for text in filter(None, (_other_point(each) for each in found)):
+        note(text)
     if out is not None:
         made.write(Path(out), overwrite)
     return made
@@ -131,7 +132,7 @@ def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str
                 )
 
 
-def _places(run: Run, given: Sequence[Source], stores: Place | None) -> list[Path]:
+def _places(run: Run, given: Sequence[Source], stores: PathLike | None) -> list[Path]:
     """Return the folders of all stores in which those of an old run may be."""
     named = [Path(stores)] if stores is not None else []
     of_clips = [path.absolute().parent.parent for source in given for path in source.stores]
