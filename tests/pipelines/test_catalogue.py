@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from click.testing import CliRunner
 
+from featcache import plugins
 from featcache.builders import names as benchmarks
 from featcache.errors import ConfigError
 from featcache.parameters import parameters
@@ -150,3 +151,14 @@ def test_python_can_run_the_package():
     )
     assert done.stdout.startswith("Usage: python -m featcache ")
     assert "train-head" in done.stdout
+
+
+def test_a_plug_in_is_shown_with_its_place(tmp_path, monkeypatch):
+    (tmp_path / "nets").mkdir()
+    shipped = (ROOT / "heads" / "nets" / "gated.py").read_text()
+    (tmp_path / "nets" / "mine.py").write_text(shipped.replace("Gated", "Mine"))
+    with plugins.added([tmp_path]):
+        entry = catalogue.show("net", "mine")
+        assert entry.facts["from"] == str(tmp_path / "nets" / "mine.py")
+        assert [p.name for p in entry.parameters] == [p.name for p in catalogue.show("net", "gated").parameters]
+    assert "from" not in catalogue.show("net", "gated").facts
