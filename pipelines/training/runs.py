@@ -229,10 +229,13 @@ class Run:
     def method(self, device: str = "cpu", like: "tuple[Run, Method] | None" = None) -> Method:
         """The trained method, in eval mode. It reads features as the run prepares them (`ready`).
 
+        NotTrainedError if a file of a plug-in has changed since the run was made.
         like: another run and its method. A run of the same settings and spec needs no new one: that method gets its
         weights, and is returned.
         """
         (weights, _), spec, config = self.weights, self.facts.spec, self.config
+        if changed := changes(self.facts.read, plugged(config)):
+            raise NotTrainedError(f"{changed} has changed since run {config.id} was made; train it again")
 
         def load(_: Path) -> Method:
             if like and like[0].settings == self.settings:
@@ -461,9 +464,7 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
         read["clips without features"] = "left out"
     if (version := method_class(opened.config).version) > 1:  # others have no entry, so that older runs are kept
         read[f"method {settings.name_of(opened.config.method)}"] = str(version)
-    for params in (opened.config.method, opened.config.net):
-        files = plugins.digests(type(params).__module__)
-        read |= {f"plug-in {file}": digest for file, digest in files.items()}
+    read |= plugged(opened.config)
     if "dev" in opened.config.validators and looked_elsewhere(opened.config):  # an earlier version chose by others
         read["features of the validator dev"] = "classified"
     if first := (config or opened.config).init_from:
@@ -473,6 +474,12 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
             raise NotTrainedError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
         read["init_from"] = _sha256(path)
     return read
+
+
+def plugged(config: RunConfig) -> dict[str, str]:
+    """Name -> digest of the files of a method and a net that are plug-ins; {} if they are featcache's own."""
+    files = plugins.digests(type(config.method).__module__) | plugins.digests(type(config.net).__module__)
+    return {f"plug-in {file}": digest for file, digest in files.items()}
 
 
 def changes(earlier: dict[str, str], now: dict[str, str]) -> str:
