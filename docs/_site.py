@@ -46,7 +46,7 @@ def on_config(config: Any) -> Any:
     parts = {title: part for section in config.nav for title, part in section.items()}
     named = [page for pages in parts.values() if isinstance(pages, list) for page in pages]
     parts["Reference"] += [{"Dataset cards": [f"{CARDS}/{path.name}" for path in cards()]}]
-    parts["Reference"] += [{"Python": sorted(python_pages())}]
+    parts["Reference"] += [{"Python": sorted(python_pages(), key=lambda page: page.removesuffix(".md"))}]
     here = [path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
     parts["About"] += [path for path in here if path not in named]
     return config
