@@ -107,6 +107,8 @@ def plugins_option() -> click.Option:
     """Return the option --plugins, which every command has: its folders count until the command ends."""
 
     def plug_in(context: click.Context, option: click.Parameter, folders: tuple[Path, ...]) -> None:
+        if not folders:
+            return
         try:
             context.with_resource(plugins.added(folders))
         except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`

@@ -1,1 +1,1 @@
-"""A finished run and its stores -> its head as one file of torch.export or ONNX, for use without featcache."""
+"""A finished run and its stores -> its head in one file of torch.export or ONNX, for use without featcache."""

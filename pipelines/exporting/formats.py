@@ -72,6 +72,7 @@ def _example(inputs: Mapping[str, Input]) -> tuple[dict[str, Tensor], dict[str, 
 def pruned(program: ExportedProgram) -> ExportedProgram:
     """Remove the tensors that no output depends on, such as discriminators and memories, and the paths of our code."""
     graph, signature = program.graph_module.graph, program.graph_signature
+    graph.eliminate_dead_code()
     unused = {node.name: node for node in graph.nodes if node.op == "placeholder" and not node.users}
     for spec in list(signature.input_specs):
         if spec.kind != InputKind.USER_INPUT and spec.arg.name in unused:
@@ -114,6 +115,8 @@ def read_pt2(data: bytes) -> Predict:
 
 def write_onnx(program: ExportedProgram, facts: Facts) -> bytes:
     """Write a traced head as an ONNX file; ConfigError if an operation has no equivalent, or the file is too large."""
+    if (size := sum(value.nbytes for value in program.state_dict.values())) > LARGEST:
+        raise ConfigError(f"this head takes {size} bytes, and an ONNX file at most {LARGEST}; take a file .pt2")
     try:
         with quiet():
             exported = torch.onnx.export(
@@ -135,10 +138,7 @@ def write_onnx(program: ExportedProgram, facts: Facts) -> bytes:
     for value in (*model.graph.inputs, *model.graph.outputs):
         rows = (facts["inputs"] | facts["outputs"])[value.name]["shape"][0]
         value.shape = type(value.shape)([rows, *list(value.shape)[1:]])
-    data: bytes = exported.model_proto.SerializeToString()
-    if len(data) > LARGEST:
-        raise ConfigError(f"this head takes {len(data)} bytes, and an ONNX file at most {LARGEST}; take a file .pt2")
-    return data
+    return bytes(exported.model_proto.SerializeToString())
 
 
 def read_onnx(data: bytes) -> Predict:

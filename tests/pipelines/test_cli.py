@@ -259,7 +259,7 @@ def test_only_commands_that_go_on_say_so_and_only_of_the_disk(clip_folder, monke
 
     monkeypatch.chdir(clip_folder)
     for place in (
-        "pipelines.extraction.extract.extract",
+        "pipelines.commands.extract.fill",
         "featcache.checking.problems",
         "featcache.builders.kitchens.build",
     ):

@@ -37,6 +37,7 @@ READING = [  # further commands than those of `fuzz.COMMANDS` that read runs and
     ["evaluate", "--all", "--stores", "stores", "--runs", "runs"],
     ["search", "RUN", "words", "--stores", "stores", "--runs", "runs"],
     ["search", fuzz.HOG, "words"],
+    ["predict", "RUN", "stores/toy", "--runs", "runs"],
 ]
 
 
@@ -185,7 +186,10 @@ FORBIDDEN = re.compile(
     r"(ForkingPickler|pickle|dill|marshal|joblib|shelve)\.(load|loads|open|Unpickler)|\w+\.read_pickle|yaml\.load|eval|exec"
 )
 WORDS = re.compile("|".join([*map(re.escape, DEMANDED), "allow_pickle", rf"\b({FORBIDDEN.pattern})\("]))
-OURS = {("featcache/parallel.py", "ForkingPickler.loads")}  #: of what this program has written itself
+OURS = {  #: of what this program has written itself, and of files that the user has named as programs
+    ("featcache/parallel.py", "ForkingPickler.loads"),
+    ("featcache/plugins/_imports.py", "exec"),
+}
 
 
 def calls():
