@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import featcache
 from featcache import table_files, windows
 from featcache.manifest import OPTIONAL, REQUIRED
 from pipelines import catalogue
@@ -57,6 +58,12 @@ def test_the_page_of_installation_has_every_extra():
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     listed = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(config["options.extras_require"])
+
+
+def test_the_citation_is_of_this_version():
+    for page in (ROOT / "CITATION.cff", DOCS / "cite.md"):
+        versions = re.findall(r"^\s*version\s*[:=]\s*\{?([\w.]+)\}?,?$", page.read_text(), re.MULTILINE)
+        assert versions == [featcache.__version__], page
 
 
 def test_links_lead_to_pages_on_the_site_and_to_files_on_a_code_host():
