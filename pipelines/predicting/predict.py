@@ -89,6 +89,8 @@ def predict(
         raise ArgumentsError("--overwrite belongs to --out FILE; name a file")
     check_device(device)
     found = [each if isinstance(each, Run) else find_run(Path(each), Path(runs)) for each in _each(run)]
+    if not found:
+        raise ConfigError("no run is named; name the folder of a finished run")
     if out is not None:
         check_file("--out", Path(out), overwrite)
     given = sources(paths(clips), as_domain or found[0].config.test, domains=several(domain), split=split or "")
