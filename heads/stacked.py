@@ -10,8 +10,8 @@ parameters, buffers or weights of `Params` (fields `lambda_*`), and the rounds o
 Shapes: K methods.
 """
 
-from collections.abc import Container, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from types import MethodType
@@ -149,6 +149,24 @@ class Stack:
         for method in self.methods:
             for tensor in (*method.parameters(), *method.buffers()):
                 tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def apart(method: Method) -> Iterator[None]:
+    """Give a stacked method tensors of its own inside the block, in which it may only be read.
+
+    Products with a part of stacked memory, whose matrices are transposed, have other last digits than those of a method
+    that is loaded from a file.
+    """
+    tensors = [*method.parameters(), *method.buffers()]
+    stacked = [tensor.data for tensor in tensors]
+    for tensor in tensors:
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    try:
+        yield
+    finally:
+        for tensor, part in zip(tensors, stacked, strict=True):
+            tensor.data = part
 
 
 def parted(joint: dict[str, Tensor], source: Tensors, target: Tensors) -> Batch:

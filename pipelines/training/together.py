@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from heads.batch import Batch, mapped
 from heads.methods import Method
-from heads.stacked import Stack
+from heads.stacked import Stack, apart
 from pipelines.config import Optim, RunConfig
 from pipelines.data.draws import Draw, Together, batches, draw_batch, draws
 from pipelines.training.optimizers import optimizers, update_each
@@ -164,7 +164,7 @@ def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch:
                 head.begin()
             use(own[k], head.begin_epoch(epoch))
 
-    passes, watch = Pass(heads), heads[0].watch
+    passes, watch, points = Pass(heads), heads[0].watch, {*config.points}
     watch.begin(*(head.config for head in heads))
     for epoch, steps in enumerate(epochs(config, heads[0].opened.sides)):
         each(partial(begin_epoch, epoch=epoch))
@@ -176,13 +176,19 @@ def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch:
             for step, batch in zip(steps, stream, strict=True):
                 terms.append(passes.step(batch, step / config.steps, drawn))
                 watch.stepped(step + 1, terms[-1])
-                each(lambda head, _, step=step: head.stepped(step + 1))  # type: ignore[misc]
+                if step + 1 in points:
+                    each(partial(_look, step=step + 1))
         for other in streams if len(drawn) == 1 else ():
             other.device.set_state(drawn[0].get_state())
         each(partial(_end_epoch, logs=logs_of(terms, steps.start, len(heads))))
-    each(lambda head, _: head.end())
     passes.stack.release()
+    each(lambda head, _: head.end())
     return failed
+
+
+def _look(head: Head, k: int, step: int) -> None:
+    with apart(head.method):
+        head.stepped(step)
 
 
 def _end_epoch(head: Head, k: int, logs: list[Log]) -> None:

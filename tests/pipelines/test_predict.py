@@ -36,6 +36,8 @@ from pipelines.extraction.extractors import load_extractors, remade
 from pipelines.measures.accuracy import probabilities
 from pipelines.predicting import features
 from pipelines.predicting.predict import find_run, predict
+from pipelines.training import groups
+from pipelines.training.engine import run_all
 from pipelines.training.runs import NotTrainedError, Run
 from pipelines.training.train import train
 from tests.helpers import caption_stores, hf_models, skeleton_stores
@@ -98,6 +100,28 @@ def test_own_test_clips_give_the_kept_outputs(task, tmp_path):
     table = predict(folder, own).frame()
     first = list(dict.fromkeys(table.clip_id))[: len(made.outputs["rows"])]
     assert first == [clips[row].clip_id for row in made.outputs["rows"]]
+
+
+def test_clips_are_computed_in_the_pieces_of_a_sweep(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.data.rows.SWEEP_ROWS", 4)
+    folder = train(run(), stores, tmp_path)
+    assert_kept(folder, stores / "toy")
+    assert [len(part.clips) for part in predict(folder, stores / "toy")] == [4, 2, *[4] * 7, 2]
+
+
+@pytest.mark.parametrize("task", ["classification", "retrieval"])
+def test_runs_that_were_trained_in_one_pass(task, tmp_path, monkeypatch):
+    """Their kept outputs are those of the weights in memory of their own, also of a point before the end."""
+    monkeypatch.setattr(groups, "GAIN", 0.0)
+    write, config = TASKS[task]
+    stores, changes = write(tmp_path / "stores"), {"steps": 4, "eval_every": 1, "keep": 4}
+    if task == "retrieval":
+        changes |= {"holdout": 0.3, "select": "source_val"}  # which keeps the best point, and its weights
+    optims = [Optim("adam", lr=0.01 * k) for k in range(1, 5)]
+    outcomes = run_all([config(optim=optim, **changes) for optim in optims], stores, tmp_path / "runs")
+    assert {Run.open(outcome.folder).facts.batched for outcome in outcomes} == {4}
+    for outcome in outcomes:
+        assert_kept(outcome.folder, *sorted(stores.iterdir()))
 
 
 @pytest.mark.parametrize(
