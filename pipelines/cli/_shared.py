@@ -296,6 +296,47 @@ grid_option = click.option(
 )
 
 
+#: the options that choose the experiment of a folder of stores, see `pipelines.experiments.Choice`
+CHOICE = (
+    click.option(
+        "--method",
+        multiple=True,
+        metavar="NAMES",
+        help="In a folder of stores: methods or rows, such as dann,mcd,shot, or all; may be repeated.  [default: RNA]",
+    ),
+    click.option(
+        "--feeds",
+        multiple=True,
+        metavar="STORES",
+        help="In a folder of stores: the stores that a row reads together, such as hog,hof. Repeat it to compare: "
+        "--feeds hog --feeds i3d-rgb.  [default: all]",
+    ),
+    click.option(
+        "--net", default="", metavar="NAME", shell_complete=entries("net"), help="In a folder of stores: the net."
+    ),
+    click.option(
+        "--task",
+        default="",
+        metavar="NAME",
+        shell_complete=entries("task"),
+        help="In a folder of stores: classification, retrieval or clustering.  [default: by labels, net and methods]",
+    ),
+)
+shift_option = click.option(
+    "--shift",
+    multiple=True,
+    metavar="SOURCE:TARGET",
+    help="In a folder of stores: a shift, such as kitchen_a:kitchen_b; may be repeated.  [default: all]",
+)
+
+
+def choice_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose the experiment of a folder of stores, without --shift."""
+    for option in reversed(CHOICE):
+        command = option(command)
+    return command
+
+
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of an experiment to a command; the command receives them as its first argument."""
     argument = click.argument("experiment", shell_complete=entries("experiment", paths=True))
@@ -312,7 +353,8 @@ def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _given_first(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of an experiment gathered into its first argument."""
-    shared = ("experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid")
+    names = ["experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid"]
+    shared = [*names, "method", "feeds", "shift", "net", "task"]
 
     @wraps(command)
     def with_job(**own: Any) -> None:
@@ -332,6 +374,7 @@ def runs_python(command: Callable[..., None]) -> Callable[..., None]:
 
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
     """Add the argument, then the options of an experiment."""
+    own = [param.name for param in getattr(command, "__click_params__", ())]
     options = [
         argument,
         click.option(
@@ -340,6 +383,9 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
             help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]",
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
+        *CHOICE[:2],
+        *([] if "shift" in own else [shift_option]),  # those of tables may be columns as well
+        *CHOICE[2:],
         click.option("--set", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
         click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, for all rows."),
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),

@@ -37,15 +37,20 @@ def train_head(given: Given, workers: int, device: str, batch: str, track: Words
     """Train the heads of EXPERIMENT on cached features.
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
-    stores/kitchens. For a folder, a default experiment on every ordered pair of its domains is run. Finished runs are
-    kept, also those that were finished before Ctrl-C. What keeps all runs from being trained is an error before the
-    first one. Failed runs are listed at the end, a line per reason, and the exit code is 1. Two processes with the same
-    command share the work.
+    stores/kitchens. For a folder, --method, --feeds, --shift, --net and --task choose what is compared with source-only
+    and, where the target has labels, with supervised-target; by default RNA, on all stores and on every ordered pair of
+    domains. `evaluate`, `table`, `report`, `compare` and `sweep` take the same options.
+
+    Finished runs are kept, also those that were finished before Ctrl-C. What keeps all runs from being trained is an
+    error before the first one. Failed runs are listed at the end, a line per reason, and the exit code is 1. Two
+    processes with the same command share the work.
 
     \b
     Examples:
       featcache train-head kitchens --stores demo/stores --runs demo/runs
-      featcache train-head stores/mine --seeds 0..4 --set method.lambda_g=0.5 --only 'RNA (UDA)'
+      featcache train-head stores/mine --method dann,mcd,shot --feeds hog,hof --shift kitchen_a:kitchen_b
+      featcache train-head stores/mine --method all --feeds hog --feeds i3d-rgb --net adapter --seeds 0..4
+      featcache train-head stores/mine --set method.lambda_g=0.5 --only 'RNA (UDA)'
       featcache train-head stores/mine --track tensorboard --quiet
     """
     from pipelines.commands.train import summarised, train

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,11 @@ def sweep(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -134,7 +140,8 @@ def sweep(
 ) -> Sweep:
     """Train and evaluate an experiment with several values of its settings, and compare them.
 
-    experiment, stores, runs, set, seeds, only, workers, device, batch, track, track_to, note: as in `pipelines.train`.
+    experiment, stores, runs, method, feeds, shift, net, task: as in `pipelines.train`.
+    set, seeds, only, workers, device, batch, track, track_to, note: as in `pipelines.train`.
     grid: values of settings, {"method.lambda_g": [0.1, 0.3]} or "method.lambda_g=0.1,0.3"; in a search its choices.
     search: "random:N" or "tpe:N" to try N settings of each row that Optuna proposes, instead of a whole grid.
     range: numbers to search, {"method.lambda_g": "0.01..10,log"} or "method.lambda_g=0.01..10,log"; without "=" in the
@@ -145,7 +152,8 @@ def sweep(
     Raises ConfigError for settings that no row has, for arguments that belong to a search without one, and if no trial
     is complete.
     """
-    made, words = job(experiment, stores, runs, set=set, seeds=seeds, only=only), as_words(grid)
+    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    made, words = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only), as_words(grid)
     typed = {"grid": words, "search": [search] if search else [], "range": as_words(range), "by": [by] if by else []}
     options = [f"--{name} {quote(text)}" for name, texts in typed.items() for text in texts]
     named = replace(made.experiment, arguments=" ".join([made.experiment.arguments, *options]))

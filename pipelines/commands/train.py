@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def train(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -45,6 +51,9 @@ def train(
         stores, an `Experiment`, a `RunConfig`, or several of these runs.
     stores: folder of all stores (default: `stores`; if `experiment` is a folder, its parent).
     runs: folder of all runs, each of which gets a folder.
+    method, feeds, shift, net, task: in a folder of stores, what is compared: "dann,mcd" or "all" (default: RNA), stores
+        that are read together, "hog,hof", or several such texts to compare (default: all), "A:B" (default: every pair
+        of domains), the name of a net, and the task if neither labels nor the others decide it.
     set: settings of every run, {"method.lambda_g": 0.5} or "method.lambda_g=0.5". seeds: for all rows, such as "0..4".
     only: rows of the table. workers: runs that are trained at a time (default: one per core). device: cpu, cuda, ...
     batch: "auto" lets similar runs share passes where a few measured steps show that this is faster; "off" never.
@@ -59,7 +68,10 @@ def train(
 
     >>> pipelines.train("kitchens", "demo/stores", "demo/runs", seeds=0)         # doctest: +SKIP
     """
-    made = job(experiment, stores, runs, set=set, seeds=seeds, only=only)
+    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only)
+    if note and made.left_out:
+        note(made.left_out)
     with tracked(made, track, track_to, note) as tracking:
         check_ahead(made.experiment.runs, made.stores, device)
         check_writable(made.runs)

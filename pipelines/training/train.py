@@ -4,8 +4,10 @@ The loop is the same for every method. Methods differ in their files in heads/me
 of the target and of the test rows are not read here: `evaluate` compares outputs with them.
 """
 
+import platform
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from hashlib import sha256
 from math import ceil, isfinite, prod
 from pathlib import Path
@@ -177,6 +179,8 @@ def save(
         "one_class": stuck(method, points[-1].outputs, opened),
         "points": [point.facts for point in points],
         "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
         "device": opened.device,
         "tier": opened.features.tier,
         "tier_why": opened.features.why,
