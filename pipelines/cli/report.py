@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Given, experiment_options, grid_option
+from pipelines.cli._shared import PATH, Given, experiment_options, grid_option, progress_bar
 
 
 @click.command()
@@ -28,10 +28,10 @@ from pipelines.cli._shared import PATH, Given, experiment_options, grid_option
 def report(given: Given, compare: tuple[str, str] | None, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
-    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. It draws
-    the features of one run of each row if there are at most four rows without labels of the target, else of the first
-    and of the best row; --only chooses others. Example queries and clusters are those of the best row. With --grid it
-    draws a curve over each number of a sweep.
+    The page has a table of every metric, plots, curves of training, the clips that are wrong, pictures, settings,
+    recipes of the features, and the commands that reproduce it. It draws the features of one run of each row if there
+    are at most four rows without labels of the target, else of the first and of the best row; --only chooses others.
+    Example queries and clusters are those of the best row. With --grid it draws a curve over each number of a sweep.
 
     \b
     Examples:
@@ -41,4 +41,6 @@ def report(given: Given, compare: tuple[str, str] | None, out: Path | None) -> N
     """
     from pipelines.commands.report import write_report
 
-    click.echo(write_report(**given, compare=compare, out=out))
+    with progress_bar("report", "part") as progress:
+        path = write_report(**given, compare=compare, out=out, progress=progress)
+    click.echo(path)

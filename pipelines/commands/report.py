@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featcache.arguments import PathLike, several
 from featcache.errors import FeatcacheError
+from featcache.progress import Progress, reported
 from pipelines.commands.jobs import Chosen, Seeds, job, shifts_and_columns
 from pipelines.data.ahead import check_ahead
 from pipelines.evaluation import results
@@ -30,6 +31,7 @@ def write_report(
     grid: Words = (),
     compare: tuple[str, str] | None = None,
     out: PathLike | None = None,
+    progress: Progress | bool = False,
 ) -> Path:
     """Write a self-contained HTML page about an experiment, and return its path.
 
@@ -38,6 +40,7 @@ def write_report(
     shift: columns of the table, such as "D1→D2" or "D1->D2", to draw the figures of single clips on; in a folder of
         stores, "D1:D2" leaves only this shift in the table, too.
     compare: two rows to compare (default: the first and the best one). out: file (default: RUNS/EXPERIMENT.html).
+    progress: as in `pipelines.train`, of the parts of the page.
 
     Raises ConfigError if there are no results, and for names that the table does not have. Warns if stores are missing,
     because the page then lacks what is read from them.
@@ -51,5 +54,6 @@ def write_report(
         warnings.warn(f"the page will lack what is read from stores: {error}", stacklevel=2)
     path = Path(out) if out else made.runs / f"{made.experiment.name}.html"
     rows = results.read(made.results)
-    page.write(made.experiment, rows, made.runs, made.stores, path, shifts=columns, compared=compare)
+    moved = reported(progress, "report", "part")
+    page.write(made.experiment, rows, made.runs, made.stores, path, shifts=columns, compared=compare, progress=moved)
     return path
