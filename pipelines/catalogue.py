@@ -69,7 +69,7 @@ class Entry:
         rest = self.doc.strip().partition("\n\n")[2]
         facts = [f"- {name}: {escaped(value)}" for name, value in self.facts.items()]
         rows = [
-            f"| `{p.name}` | `{p.default}` | {escaped(p.allowed) or p.type} | {escaped(p.meaning)} | {p.source} |"
+            f"| `{p.name}` | `{p.default}` | {escaped(p.allowed or p.type)} | {escaped(p.meaning)} | {p.source} |"
             for p in self.parameters
         ]
         table = ["| parameter | default | values | meaning | source |", "| --- | --- | --- | --- | --- |", *rows]

@@ -31,9 +31,9 @@ FUNCTIONS = {
     "choose": "pipelines.choose",
     "compare": "pipelines.compare",
     "report": "pipelines.write_report",
+    "predict": "pipelines.predict",
     "search": "pipelines.search",
     "export-head": "pipelines.export_head",
-    "predict": "pipelines.predict",
     "check": "featcache.check",
     "repair": "featcache.repair",
     "info": "featcache.info",
@@ -72,7 +72,7 @@ def options_of(command):
         name = param.name
         if isinstance(param, click.Option):
             name = max(param.opts, key=len).lstrip("-").replace("-", "_")
-        if name not in ("help", "plugins"):
+        if name not in ("help", "plugins", "quiet"):
             words[name] = param
     return words
 
@@ -202,9 +202,10 @@ WRONG = {
     "compare one": lambda folder: pipelines.compare("a", runs=folder),
     "report": lambda folder: pipelines.write_report("kitchens", folder, folder, only="nonesuch"),
     "search": lambda folder: pipelines.search(folder, "a dog"),
+    "predict": lambda folder: pipelines.predict(folder / "run", folder),
+    "predict no run": lambda folder: pipelines.predict([], folder),
     "results": lambda folder: pipelines.results(folder),
     "names": lambda folder: pipelines.names("dogs"),
-    "predict": lambda folder: pipelines.predict(folder / "run", folder),
     "show": lambda folder: pipelines.show("method", "nonesuch"),
     "export-head": lambda folder: pipelines.export_head(folder / "run", folder / "head.pt2"),
     "from-csv": lambda folder: featcache.from_csv(folder / "a.csv", clip_id="clip"),
