@@ -46,7 +46,7 @@ def on_config(config: Any) -> Any:
     parts = {title: part for section in config.nav for title, part in section.items()}
     named = [page for pages in parts.values() if isinstance(pages, list) for page in pages]
     parts["Reference"] += [{"Dataset cards": [f"{CARDS}/{path.name}" for path in cards()]}]
-    parts["Reference"] += [{"Python": sorted(python_pages())}]
+    parts["Reference"] += [{"Python": sorted(python_pages(), key=lambda page: page.removesuffix(".md"))}]
     here = [path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
     parts["About"] += [path for path in here if path not in named]
     return config
@@ -99,14 +99,23 @@ def relinked(markdown: str, source: str, site: str) -> str:
         text, target, place = match[1], match[2], match[3] or ""
         if not target or "://" in target or target.startswith("mailto:"):
             return match[0]
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        page = COPIED.get(path, path.removeprefix("docs/") if path.startswith("docs/") else "")
-        page = page or (path if path.startswith(f"{CARDS}/") else "reference/benchmarks.md" if path == CARDS else "")
+        page = page_of(posixpath.normpath(posixpath.join(posixpath.dirname(source), target)))
         if not page:
             return text
         return f"[{text}]({posixpath.relpath(page, posixpath.dirname(site) or '.')}{place})"
 
     return LINK.sub(link, markdown)
+
+
+def page_of(path: str) -> str:
+    """Return the page on the site that shows a file or folder of the repository; "" if none does."""
+    if path == CARDS:
+        return "reference/benchmarks.md"
+    if path.startswith("docs/") and (ROOT / path).is_dir():
+        path = min(inner.relative_to(ROOT).as_posix() for inner in (ROOT / path).glob("*.md"))
+    if path in COPIED or path.startswith(f"{CARDS}/"):
+        return COPIED.get(path, path)
+    return path.removeprefix("docs/") if path.startswith("docs/") else ""
 
 
 def glossary() -> str:

@@ -50,7 +50,7 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
 
 
 def _without(manifest: Manifest) -> Iterator[str]:
-    """Find clips without a source, unless no clip has one: then the manifest is for features alone."""
+    """Find clips without a source, unless no clip has one: then the manifest is for features only."""
     without = [clip.clip_id for clip in manifest if not clip.source]
     if 0 < len(without) < len(manifest):
         yield (

@@ -1,12 +1,12 @@
 """A table about clips -> a manifest: `from_csv`, the function of the command `featcache manifest from-csv`."""
 
-import os
 import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from featcache.arguments import PathLike, several
 from featcache.errors import ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest, clip_of, number
 from featcache.manifests import write
@@ -18,7 +18,7 @@ TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")  #: 00:01:02.5, or 01:02.
 
 
 def from_csv(
-    file: str | os.PathLike[str],
+    file: PathLike,
     *,
     clip_id: str | Sequence[str],
     label: str | Sequence[str] = (),
@@ -26,14 +26,14 @@ def from_csv(
     domain_name: str = "",
     split: str = "",
     source: str = "",
-    media: str | os.PathLike[str] | None = None,
+    media: PathLike | None = None,
     start: str = "",
     stop: str = "",
     unit: str | None = None,
     fps: str = "",
     caption: str = "",
     of: str = "",
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     overwrite: bool = False,
     test_share: float = 0.3,
     seed: int = 0,
@@ -59,7 +59,7 @@ def from_csv(
         raise ManifestError("both a column of domains and one domain for all clips are given; give one of them")
     words = {"domain": domain, "source": source, "caption": caption, "of": of, "split": split}
     columns = {word: _column(table, column, path) for word, column in words.items() if column}
-    columns |= _ids(table, _several(clip_id), path) | _labels(table, _several(label), path)
+    columns |= _ids(table, several(clip_id), path) | _labels(table, several(label), path)
     columns |= _bounds(table, {"start": start, "stop": stop}, unit, path) | _fps(table, fps, path)
     if split:
         columns["split"] = _splits(columns["split"], split, path)
@@ -73,10 +73,6 @@ def from_csv(
     made = Manifest(place.stem, tuple(clips), root)
     write(made, place, overwrite, "--out")
     return made.relocated(place.parent)
-
-
-def _several(words: str | Sequence[str]) -> Sequence[str]:
-    return (words,) if isinstance(words, str) else words
 
 
 def _clips(columns: Columns, domain: str, path: Path) -> list[Clip]:

@@ -1,7 +1,8 @@
 """Tables about clips from anywhere, read as columns of text: the input of `featcache manifest from-csv`.
 
     .csv, .tsv, .txt            cells separated by commas, semicolons or tabs, with names in the first line
-    .json, .jsonl               objects in a list, or one per line
+    .json, .jsonl               objects in a list, a list per column, an object per id (its column is `key`), or objects
+                                in lines
     .parquet                    columns of text and numbers (needs pyarrow)
     .h5, .hdf5                  a data set per column, one of named fields, or a frame of `DataFrame.to_hdf`
     .pkl, .pickle               a pickled pandas frame, a dict of columns or a list of dicts; nothing in it is executed
@@ -14,6 +15,8 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
+KEY = "key"  #: column of the ids of objects that are listed by id
 FILE_NAME = "file_name"  #: column of data sets of Hugging Face: a path from the folder of its metadata file
 
 
@@ -79,7 +83,10 @@ def _text(value: Any) -> str | None:
         return "" if math.isnan(value) else number(value) if math.isfinite(value) else str(value)
     if isinstance(value, dict | list | tuple | np.ndarray | set):
         return None
-    return ""
+    if isinstance(value, timedelta):
+        minutes, seconds = divmod(value.total_seconds(), 60)
+        return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{seconds:09.6f}"
+    return str(value) if isinstance(value, time | Decimal) else ""
 
 
 def _records(rows: Sequence[Any], path: Path) -> Columns:
@@ -100,9 +107,9 @@ def _csv(path: Path) -> Columns:
         raise FormatError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {UTF8}") from None
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     try:
-        header = next(lines, [])
+        header = [name.strip() for name in next(lines, [])]
         if repeated := [name for name in header if header.count(name) > 1]:
             raise FormatError(f"{path} line 1: column {repeated[0]!r} occurs twice; rename or remove one")
         columns: Columns = {name: [] for name in header}
@@ -118,31 +125,36 @@ def _csv(path: Path) -> Columns:
 
 
 def _json(path: Path) -> Columns:
-    """Read a list of objects, or an object per line."""
-    data = read_bytes(path)
-    if data.lstrip()[:1] == b"[":
-        content = schema.loads(data, str(path), error=FormatError)
-        return _records(content, path)
-    lines = [(k, line) for k, line in enumerate(data.splitlines(), 1) if line.strip()]
+    return _plain(schema.loads(read_bytes(path), str(path), error=FormatError), path)
+
+
+def _json_lines(path: Path) -> Columns:
+    lines = [(k, line) for k, line in enumerate(read_bytes(path).splitlines(), 1) if line.strip()]
     return _records([schema.loads(line, f"{path} line {k}", error=FormatError) for k, line in lines], path)
 
 
 def _pickle(path: Path) -> Columns:
     content = frames.load(path)
     with reading(path, "a pickled table"):
-        if isinstance(content, list):
-            return _records(content, path)
-        if isinstance(content, dict):
-            lists = {k: v for k, v in content.items() if isinstance(v, list | np.ndarray)}
-            return _texts({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in lists.items()}, path)
-    raise FormatError(
-        f"{path} holds {pickles.describe(content)}; a pandas table, a dict of columns or a list is expected"
-    )
+        return _plain(content, path)
+
+
+def _plain(content: Any, path: Path) -> Columns:
+    """Return the columns of a list of objects, a list per column, or an object per id."""
+    if isinstance(content, list):
+        return _records(content, path)
+    if isinstance(content, dict) and content and all(isinstance(value, dict) for value in content.values()):
+        return _records([{KEY: name, **row} for name, row in content.items()], path)
+    if isinstance(content, dict):
+        lists = {k: v for k, v in content.items() if isinstance(v, list | np.ndarray)}
+        return _texts({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in lists.items()}, path)
+    raise FormatError(f"{path} holds {pickles.describe(content)}; a table, a list of objects or lists are expected")
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), _csv),
-    **dict.fromkeys((".json", ".jsonl"), _json),
+    ".json": _json,
+    ".jsonl": _json_lines,
     ".parquet": lambda path: _texts(arrow.parquet(path), path),
     **dict.fromkeys((".h5", ".hdf5"), lambda path: _texts(hdf5_tables.load(path), path)),
     **dict.fromkeys((".pkl", ".pickle"), _pickle),

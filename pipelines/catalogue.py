@@ -32,6 +32,7 @@ FOLDERS = {
     "experiment": "pipelines.experiments",
 }
 KINDS = (*FOLDERS, "metric")
+SHIPPED = "featcache"  #: origin of entries that are no plug-ins
 CARDS = "data_manifests"  #: the package of the benchmarks' cards
 #: fields of a RunConfig that each row or shift has for itself, or that are registries of their own
 OWN = ("manifest", "method", "net", "feeds", "row", "source", "target", "test", "init_from", "optim_for")
@@ -68,7 +69,7 @@ class Entry:
         rest = self.doc.strip().partition("\n\n")[2]
         facts = [f"- {name}: {escaped(value)}" for name, value in self.facts.items()]
         rows = [
-            f"| `{p.name}` | `{p.default}` | {escaped(p.allowed) or p.type} | {escaped(p.meaning)} | {p.source} |"
+            f"| `{p.name}` | `{p.default}` | {escaped(p.allowed or p.type)} | {escaped(p.meaning)} | {p.source} |"
             for p in self.parameters
         ]
         table = ["| parameter | default | values | meaning | source |", "| --- | --- | --- | --- | --- |", *rows]
@@ -95,7 +96,10 @@ def show(kind: str, name: str) -> Entry:
     }
     if kind not in makers:
         raise unknown("kind", kind, makers)
-    return makers[kind](name)
+    entry = makers[kind](name)
+    file = name.partition("@")[0].partition(":")[0].replace("-", "_")
+    origin = registry.origin(FOLDERS[kind], file) if kind in FOLDERS else SHIPPED
+    return entry if origin == SHIPPED else replace(entry, facts={"from": origin, **entry.facts})
 
 
 def names(kind: str) -> list[str]:

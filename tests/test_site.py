@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import featcache
 from featcache import table_files, windows
 from featcache.manifest import OPTIONAL, REQUIRED
 from pipelines import catalogue
@@ -59,6 +60,12 @@ def test_the_page_of_installation_has_every_extra():
     assert sorted(listed) == sorted(config["options.extras_require"])
 
 
+def test_the_citation_is_of_this_version():
+    for page in (ROOT / "CITATION.cff", DOCS / "cite.md"):
+        versions = re.findall(r"^\s*version\s*[:=]\s*\{?([\w.]+)\}?,?$", page.read_text(), re.MULTILINE)
+        assert versions == [featcache.__version__], page
+
+
 def test_links_lead_to_pages_on_the_site_and_to_files_on_a_code_host():
     """Links to code, which has no page of its own, become text."""
     text = "[a](guide.md#x) [b](../CONTRIBUTING.md) [c](../pipelines/config.py) [d](https://x.y) [e](#here)"
@@ -69,6 +76,7 @@ def test_links_lead_to_pages_on_the_site_and_to_files_on_a_code_host():
     assert site.relinked(readme, "README.md", "index.md") == (
         "[docs/store.md](store.md#a) [data_manifests](reference/benchmarks.md) ![p](report.png)"
     )
+    assert site.relinked("[t](docs/tutorials)", "README.md", "index.md") == "[t](tutorials/own_features.md)"
     card = site.relinked("[k](../docs/guide.md) [l](pairs.md)", "data_manifests/shifts.md", "data_manifests/shifts.md")
     assert card == "[k](../guide.md) [l](pairs.md)"
 

@@ -1,7 +1,8 @@
 """Columns of Parquet files and Arrow streams from unknown sources, read by pyarrow after checks of what they declare.
 
-Columns of text, numbers and truth values are read, and of structures the part `path`, as in the data sets of Hugging
-Face, whose pictures and videos are such structures. Numbers of classes become their names where the file has them.
+Columns of text, numbers, truth values and times are read, and of structures the part `path`, as in the data sets of
+Hugging Face, whose pictures and videos are such structures. Numbers of classes become their names where the file has
+them.
 """
 
 import importlib
@@ -94,9 +95,8 @@ def _is_read(pa: Any, kind: Any) -> bool:
         kind = kind.value_type
     if pa.types.is_struct(kind):
         return any(part.name == "path" and _is_text(pa, part.type) for part in kind)
-    return _is_text(pa, kind) or any(
-        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    )
+    kinds = ("integer", "floating", "boolean", "decimal", "time", "duration", "null")
+    return _is_text(pa, kind) or any(getattr(pa.types, f"is_{name}")(kind) for name in kinds)
 
 
 def _named(schema: Any, columns: Columns) -> Columns:

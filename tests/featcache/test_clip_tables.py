@@ -1,5 +1,6 @@
 """`featcache manifest from-csv`: tables of every format become the same manifest, and mistakes are one sentence."""
 
+import datetime
 import json
 import os
 import pickle
@@ -108,6 +109,9 @@ FORMATS = {
     "t.tsv": lambda path: path.write_text(text_of(FRAME, "\t")),
     "t.jsonl": lambda path: path.write_text("\n".join(map(json.dumps, records()))),
     "t.json": lambda path: path.write_text(json.dumps(records(), indent=1)),
+    "columns.json": lambda path: path.write_text(json.dumps({name: [r[name] for r in records()] for name in FRAME})),
+    "keyed.json": lambda path: path.write_text(json.dumps({r["video"]: r for r in records()}, indent=1)),
+    "blanks.csv": lambda path: path.write_text(text_of(FRAME).replace(",", ", ").replace("\n", "\r\n")),
     "t.parquet": lambda path: FRAME.to_parquet(path),
     "t.pkl": lambda path: FRAME.to_pickle(path),
     "categories.pkl": lambda path: FRAME.astype({"action": "category"}).to_pickle(path),
@@ -214,6 +218,16 @@ def test_bounds_are_seconds_frames_or_times(tmp_path, columns, cells, words, exp
     start, stop = columns.split(",")
     (clip,) = make(tmp_path / "t.csv", clip_id="id", start=start, stop=stop, **words)
     assert (clip.start, clip.stop, clip.unit) == expected
+
+
+def test_times_of_parquet_are_seconds(tmp_path):
+    start = [datetime.time(0, 1, 2, 500000), datetime.time(1, 0, 0)]
+    stop = [datetime.timedelta(seconds=63), datetime.timedelta(hours=1, seconds=0.25)]
+    columns = {"id": ["a", "b"], "begin": pa.array(start), "end": pa.array(stop, pa.duration("us"))}
+    pq.write_table(pa.table({**columns, "none": pa.nulls(2)}), tmp_path / "t.parquet")
+    made = make(tmp_path / "t.parquet", clip_id="id", start="begin", stop="end", label="none")
+    assert [(clip.start, clip.stop, clip.unit) for clip in made] == [(62.5, 63, "seconds"), (3600, 3600.25, "seconds")]
+    assert made.classes == {}
 
 
 def test_ids_of_several_columns_and_the_rate_of_frames(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 from click.testing import CliRunner
 
+from featcache import plugins
 from featcache.builders import names as benchmarks
 from featcache.errors import ConfigError
 from featcache.parameters import parameters
@@ -20,6 +22,12 @@ from tests.conftest import ROOT
 SET = ("extractor", "method", "net")  #: kinds whose entries have Params
 
 
+def check_table(entry):
+    """Each parameter is a row of five cells: a bar in a text would begin another cell."""
+    rows = [line for line in entry.markdown().splitlines() if line.startswith("| `")]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [6] * len(entry.parameters), entry.name
+
+
 @pytest.mark.parametrize("kind", [kind for kind in catalogue.KINDS if kind != "experiment"])
 def test_every_entry_can_be_shown(kind):
     for name in catalogue.names(kind):
@@ -27,6 +35,7 @@ def test_every_entry_can_be_shown(kind):
         assert str(entry).startswith(f"{kind} {name}\n\n")
         assert len(entry.title) > 5, name
         assert entry.markdown().startswith(f"## {name}\n")
+        check_table(entry)
 
 
 @pytest.mark.parametrize("kind", SET)
@@ -41,6 +50,7 @@ def test_every_parameter_has_a_meaning_and_a_default(kind):
 def test_every_setting_of_an_experiment_has_a_meaning(name):
     for experiment in [name] if name else catalogue.names("experiment"):
         entry = catalogue.show("experiment", experiment)
+        check_table(entry)
         assert {"optim.lr", "preparation.units", "steps"} <= {p.name for p in entry.parameters}
         for parameter in entry.parameters:
             assert len(parameter.meaning) > 2, f"{parameter.name} has no comment after #:"
@@ -150,3 +160,14 @@ def test_python_can_run_the_package():
     )
     assert done.stdout.startswith("Usage: python -m featcache ")
     assert "train-head" in done.stdout
+
+
+def test_a_plug_in_is_shown_with_its_place(tmp_path, monkeypatch):
+    (tmp_path / "nets").mkdir()
+    shipped = (ROOT / "heads" / "nets" / "gated.py").read_text()
+    (tmp_path / "nets" / "mine.py").write_text(re.sub(r"\bGated\b", "Mine", shipped))
+    with plugins.added([tmp_path]):
+        entry = catalogue.show("net", "mine")
+        assert entry.facts["from"] == str(tmp_path / "nets" / "mine.py")
+        assert [p.name for p in entry.parameters] == [p.name for p in catalogue.show("net", "gated").parameters]
+    assert "from" not in catalogue.show("net", "gated").facts
