@@ -33,6 +33,10 @@ class ArgumentsError(ConfigError):
     """Arguments that exclude each other, or lack another one."""
 
 
+class WordError(ArgumentsError):
+    """A word of a choice that names nothing, such as an unknown method or domain."""
+
+
 class NoEntryError(ConfigError):
     """A name that a registry does not have: it is mistyped, or that of a plug-in that was not named."""
 

@@ -14,29 +14,44 @@ from featcache.scanning import Scan
 
 def scan(
     folder: PathLike,
-    layout: str,
+    layout: str | Sequence[str] = (),
     *,
+    domain: str | None = None,
     out: PathLike | None = None,
     overwrite: bool = False,
     test_share: float = 0.3,
     seed: int = 0,
     fps: float | None = None,
+    unlabelled: bool = False,
 ) -> Scan:
     """Make a manifest of the videos, sounds and images in a folder, and write it.
 
-    layout: pattern of the paths, such as "{domain}/{label}/{clip_id}"; see featcache/scanning.py.
+    layout: pattern of the paths, such as "{domain}/{label}/{clip_id}", or several, of which the first that fits a path
+        counts (featcache/scanning.py). domain: of all clips whose layout has none (default: the folder's name). With a
+        domain the default layout is "{label}/{clip_id}", or "{clip_id}" where the folder has no folders.
+    unlabelled: True if no clip has a label; without a layout, clips may then be in folders of any depth.
     out: file to write (default: FOLDER/FOLDER'S NAME.csv). overwrite: replace a different manifest.
     test_share: share of each class in the test split, where the layout has no {split}. seed: of that split.
     fps: frame rate with which folders of images are read as clips.
 
     Returns the manifest, with the files that are not in it. Raises ManifestError when the folder has no media, no path
-    fits the layout, or `out` exists and differs.
+    fits a layout, or `out` exists and differs; ArgumentsError without layout and domain, and if they contradict.
 
     >>> featcache.scan("videos", "{domain}/{label}/{clip_id}").manifest          # doctest: +SKIP
+    >>> featcache.scan("target", domain="B", unlabelled=True).manifest           # doctest: +SKIP
     """
     home = Path(folder)
     path = Path(out) if out else home / f"{home.resolve().name}.csv"
-    scanned = scanning.scan(home, layout, name=path.stem, test_share=test_share, seed=seed, fps=fps)
+    scanned = scanning.scan(
+        home,
+        layout,
+        name=path.stem,
+        domain=domain,
+        labelled=not unlabelled,
+        test_share=test_share,
+        seed=seed,
+        fps=fps,
+    )
     write(scanned.manifest, path, overwrite, "--out")
     return replace(scanned, manifest=scanned.manifest.relocated(path.parent))
 

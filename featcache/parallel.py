@@ -6,17 +6,17 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.resource_tracker import ensure_running
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from featcache import plugins
 from featcache.errors import FeatcacheError
@@ -27,10 +27,18 @@ REACH = (
     "a worker finds installed packages, the folders of --plugins, and what the calling script defines outside of "
     "functions; with one worker no job is sent"
 )
+Hear = Callable[[Any], None]  #: called with each message that a job tells
 LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
 SERVER_GONE = 255  #: exit code of a process whose server ended before it could tell the code
 
 _imports: list[str] = []
+_hearing: list[Hear] = []  #: the last one hears what the job of this process tells
+
+
+class _Message(NamedTuple):
+    """A message of a job, on its way to the parent process."""
+
+    content: Any
 
 
 def import_first(*modules: str) -> None:
@@ -38,18 +46,29 @@ def import_first(*modules: str) -> None:
     _imports.extend(modules)
 
 
-def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Generator[tuple[J, R], None, None]:
+def tell(message: object) -> None:
+    """Give a message to the caller of `in_parallel`, from inside a job; nothing happens if nobody hears it."""
+    if _hearing:
+        _hearing[-1](message)
+
+
+def in_parallel(
+    function: Callable[[J], R], jobs: deque[J], workers: int, hear: Hear | None = None
+) -> Generator[tuple[J, R], None, None]:
     """Yield (job, function(job)) for each job, in the order in which they end; errors of the function are raised.
 
     jobs: a queue, to which the caller may append more jobs meanwhile. workers: number of processes; with one, the jobs
-    are done in this process. The processes import the calling script, which therefore needs the guard
+    are done in this process. hear: called in this process with each message that a job tells (`tell`), in order and
+    before the job's result. The processes import the calling script, which therefore needs the guard
     `if __name__ == "__main__":`. Closing the generator kills them, with the jobs that they are doing.
     Raises BrokenProcessPool, with the cause, when a process dies or cannot load its job.
     """
     if workers <= 1:
         while jobs:
             job = jobs.popleft()
-            yield job, function(job)
+            with _heard_by(hear):
+                result = function(job)
+            yield job, result
         return
     context = _context(function)
     processes: dict[Connection[Any, Any], BaseProcess] = {}
@@ -73,7 +92,12 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
                     _send(connection, (function, busy[connection]))
                 ready = wait(list(busy))
                 for connection in [connection for connection in busy if connection in ready]:
-                    result, error = _received(connection, processes[connection], connection in answered)
+                    answer = _received(connection, processes[connection], connection in answered)
+                    if isinstance(answer, _Message):
+                        if hear:
+                            hear(answer.content)
+                        continue
+                    result, error = answer
                     job = busy.pop(connection)
                     idle.append(connection)
                     answered.add(connection)
@@ -104,6 +128,16 @@ def _wait_for_end(process: BaseProcess) -> None:
         wait([end], timeout=LAST_SECONDS)
     finally:
         os.close(end)
+
+
+@contextmanager
+def _heard_by(hear: Hear | None) -> Iterator[None]:
+    """Give the messages of jobs in this process to `hear`."""
+    _hearing.append(hear or (lambda _: None))
+    try:
+        yield
+    finally:
+        _hearing.pop()
 
 
 def _context(function: Callable[..., Any]) -> ForkServerContext | SpawnContext:
@@ -146,13 +180,15 @@ def _send(connection: "Connection[Any, Any]", message: object) -> None:
         connection.send_bytes(content)
 
 
-def _received(connection: "Connection[Any, Any]", process: BaseProcess, began: bool) -> tuple[Any, Exception | None]:
-    """Return the result of a job, or its error. began: the process has done a job before."""
+def _received(
+    connection: "Connection[Any, Any]", process: BaseProcess, began: bool
+) -> _Message | tuple[Any, Exception | None]:
+    """Return a message of a job, or its result and its error. began: the process has done a job before."""
     try:
-        result, error = connection.recv()
+        answer: _Message | tuple[Any, Exception | None] = connection.recv()
     except (EOFError, OSError):
         raise BrokenProcessPool(_end(process, began)) from None
-    return result, error
+    return answer
 
 
 def _end(process: BaseProcess, began: bool) -> str:
@@ -178,6 +214,7 @@ def _work(connection: "Connection[Any, Any]", plugged: str | None) -> None:
     plugins.take(plugged)  # the server that this process is a copy of may be older than they are
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # if other code has started the server, without `_start`
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    _hearing.append(lambda message: connection.send(_Message(message)))
     while True:
         try:
             connection.send_bytes(_answer(connection.recv_bytes()))

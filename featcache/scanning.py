@@ -4,7 +4,8 @@
     '{domain}/{split}/{label}/{clip_id}'    kitchen_a/train/cut/0001.mp4
     '{domain}/{clip_id}'                    no labels
 
-A part in braces matches one folder name, or a piece of it: '{domain}_{clip_id}'. A layout has no file endings.
+A part in braces matches one folder name, or a piece of it: '{domain}_{clip_id}'. A layout has no file endings. Several
+layouts are tried in their order, so one scan can make a labelled domain and one without labels.
 """
 
 import math
@@ -17,12 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
-from featcache.errors import ManifestError
+from featcache.errors import ArgumentsError, ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 from featcache.wording import first
 
 MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}  # and no .csv: all three may be notes
 FIELDS = ("clip_id", "domain", "split", "label")
+LABELLED, FLAT = "{label}/{clip_id}", "{clip_id}"  #: layouts of a folder whose domain is given
+ANYWHERE = re.compile(r"(?:.*/)?(?P<clip_id>[^/]+)")  #: an unlabelled clip, in a folder of any depth
 
 
 @dataclass(frozen=True)
@@ -37,53 +40,55 @@ class Scan:
 
 def scan(
     folder: Path,
-    layout: str,
+    layout: str | Sequence[str] = (),
     *,
     name: str | None = None,
+    domain: str | None = None,
+    labelled: bool = True,
     test_share: float = 0.3,
     seed: int = 0,
     fps: float | None = None,
 ) -> Scan:
     """Make a manifest of the media files under a folder.
 
-    Without {split} in the layout, a seeded share of each (domain, label) becomes the test split. With `fps`, folders
-    of images are clips with that frame rate; without it, each image is a clip. Files of arrays are clips only when
-    there are no other media, because arrays next to videos are usually features.
-    Raises ManifestError when the folder holds no media, no path fits the layout, or the layout is malformed.
+    layout: one or several; the first that fits a path describes it. domain: the domain of all clips whose layout has
+    no {domain}, by default the folder's name. With a domain no layout is needed: the folder of a file is then its
+    label, and clips that are all directly in the folder have none. labelled: False if no clip has a label; without a
+    layout, clips may then be at any depth.
+
+    Without {split}, a seeded share of each (domain, label) becomes the test split. With `fps`, folders of images are
+    clips with that frame rate; without it, each image is a clip. Files of arrays are clips only when there are no
+    other media, because arrays next to videos are usually features.
+    Raises ManifestError when the folder holds no media, no path fits a layout, or an option is malformed.
     """
-    if not folder.is_dir():
-        raise ManifestError(f"no folder {folder}")
-    if fps is not None and not 0 < fps < math.inf:
-        raise ManifestError(f"fps {fps:g} is not a frame rate; give pictures per second, such as 25")
-    pattern = _pattern(layout)
+    layouts = [layout] if isinstance(layout, str) else list(layout)
+    _check(folder, layouts, domain, labelled, fps)
     sources, others = _sources(folder, frame_folders=fps is not None)
     own = folder / f"{name or folder.resolve().name}.csv"  # the manifest of an earlier scan
     endings = Counter(path.suffix.lower() or "without an ending" for path in others if path != own)
     left_out = dict(sorted(endings.items()))
     if not sources:
         raise _no_media(folder, left_out)
-    home = folder.resolve().name
-    clips, unmatched = [], []
+    if labelled and not layouts:
+        layouts = [LABELLED if any(source.parent != folder for source in sources) else FLAT]
+    home, patterns = folder.resolve().name, [_pattern(text) for text in layouts] or [ANYWHERE]
+    clips, unmatched = dict[bool, list[Clip]](), list[str]()  # True: clips whose layout has a split
     for source in sources:
-        path = source.relative_to(folder)
+        path, is_folder = source.relative_to(folder), source.is_dir()
         _check_text(f"{home}/{path}")
-        is_folder = source.is_dir()
-        match = pattern.fullmatch((path if is_folder else path.with_suffix("")).as_posix())
+        text = (path if is_folder else path.with_suffix("")).as_posix()
+        match = next(filter(None, (pattern.fullmatch(text) for pattern in patterns)), None)
         if match is None:
             unmatched.append(path.as_posix())
         else:
-            clips.append(_clip(path.as_posix(), {"domain": home} | match.groupdict(), fps if is_folder else None))
+            parts = {"domain": domain or home} | match.groupdict()
+            clips.setdefault("split" in parts, []).append(_clip(path.as_posix(), parts, fps if is_folder else None))
     if not clips:
         raise ManifestError(
-            f"none of {len(sources)} files fits the layout {layout!r}; the first file is {unmatched[0]}; "
-            "write the layout without the file ending"
+            f"none of {len(sources)} files fits the layout {' or '.join(map(repr, layouts))}; the first file is "
+            f"{unmatched[0]}; write the layout without the file ending"
         )
-    renamed = max(Counter(clip.clip_id for clip in clips).values()) > 1
-    if renamed:
-        clips = [replace(clip, clip_id=clip.source) for clip in clips]
-    if "split" not in pattern.groupindex:
-        clips = seeded_split(clips, test_share, seed)
-    return Scan(Manifest(name or home, tuple(clips), folder), unmatched, left_out, renamed)
+    return _scanned(Manifest(name or home, (), folder), clips, unmatched, left_out, test_share, seed)
 
 
 def unlabelled(folder: Path, domain: str) -> Manifest:
@@ -137,6 +142,28 @@ def _clip(path: str, parts: dict[str, str], fps: float | None) -> Clip:
         raise ManifestError(f"{path}: split {split!r} is not one of {', '.join(SPLITS)}")
     labels = {"label": parts["label"]} if "label" in parts else {}
     return Clip(parts["clip_id"], parts["domain"], split, path, labels=labels, fps=fps)
+
+
+def _check(folder: Path, layouts: list[str], domain: str | None, labelled: bool, fps: float | None) -> None:
+    """Raise ManifestError for a folder that does not exist, and ArgumentsError for options that cannot be meant."""
+    if not folder.is_dir():
+        raise ManifestError(f"no folder {folder}")
+    if not layouts and domain is None:
+        raise ArgumentsError(
+            "neither a layout nor a domain; name the parts of the paths, such as --layout "
+            "'{domain}/{label}/{clip_id}', or the domain of all clips, --domain A"
+        )
+    if domain is not None and not domain.strip():
+        raise ArgumentsError("the domain is blank; give it a name")
+    for part, given, fix in (
+        ("domain", domain is not None, "leave the domain out"),
+        ("label", not labelled, "leave {label} out"),
+    ):
+        if given and any(f"{{{part}}}" in layout for layout in layouts):
+            said = f"the domain {domain!r}" if part == "domain" else "clips without labels"
+            raise ArgumentsError(f"the layout has {{{part}}}, which contradicts {said}; {fix}")
+    if fps is not None and not 0 < fps < math.inf:
+        raise ManifestError(f"fps {fps:g} is not a frame rate; give pictures per second, such as 25")
 
 
 def _check_text(name: str) -> None:
@@ -199,6 +226,24 @@ def _sources(folder: Path, *, frame_folders: bool) -> tuple[list[Path], list[Pat
 def _leads_back(path: Path) -> bool:
     """Return whether a link leads to a folder above itself; following it would never end."""
     return path.is_symlink() and any(path.samefile(above) for above in path.parents)
+
+
+def _scanned(
+    empty: Manifest,
+    clips: dict[bool, list[Clip]],
+    unmatched: list[str],
+    left_out: dict[str, int],
+    test_share: float,
+    seed: int,
+) -> Scan:
+    """Return a scan of clips in the order of their paths, with unique ids, and a split for those without one."""
+    ids = Counter(clip.clip_id for part in clips.values() for clip in part)
+    renamed = max(ids.values()) > 1
+    if renamed:
+        clips = {split: [replace(clip, clip_id=clip.source) for clip in part] for split, part in clips.items()}
+    whole = [*clips.get(True, ()), *seeded_split(clips.get(False, []), test_share, seed)]
+    by_path = sorted(whole, key=lambda clip: Path(clip.source))
+    return Scan(replace(empty, clips=tuple(by_path)), unmatched, left_out, renamed)
 
 
 def seeded_split(clips: list[Clip], test_share: float, seed: int) -> list[Clip]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.config import RunConfig as RunConfig
     from pipelines.experiments import Experiment as Experiment
     from pipelines.exporting.export import export_head as export_head
+    from pipelines.predicting.predict import predict as predict
     from pipelines.training.runs import Run as Run
 
 #: public name -> the module that it is imported from when it is used
@@ -43,6 +44,7 @@ _HOME = {
     "experiment": "pipelines.commands.jobs",
     "export_head": "pipelines.exporting.export",
     "names": "pipelines.commands.names",
+    "predict": "pipelines.predicting.predict",
     "results": "pipelines.commands.table",
     "search": "pipelines.commands.search",
     "show": "pipelines.catalogue",

@@ -31,6 +31,7 @@ FUNCTIONS = {
     "choose": "pipelines.choose",
     "compare": "pipelines.compare",
     "report": "pipelines.write_report",
+    "predict": "pipelines.predict",
     "search": "pipelines.search",
     "export-head": "pipelines.export_head",
     "check": "featcache.check",
@@ -51,6 +52,7 @@ ELSEWHERE = {
     "table": {"format": "Table.text"},
     "info": {"json": "json.dumps", "failures": "all of them are returned"},
     "list": {"figures": "pipelines.experiments.figures"},
+    "predict": {"words": "run and clips"},
 }
 ONLY_PYTHON = {"progress", "report", "note"}  #: parameters that receive what the command prints while it works
 
@@ -70,7 +72,7 @@ def options_of(command):
         name = param.name
         if isinstance(param, click.Option):
             name = max(param.opts, key=len).lstrip("-").replace("-", "_")
-        if name not in ("help", "plugins"):
+        if name not in ("help", "plugins", "quiet"):
             words[name] = param
     return words
 
@@ -94,7 +96,8 @@ def test_a_function_has_the_words_of_its_command(name):
     }
     assert not missing, f"{FUNCTIONS[name]} lacks {sorted(missing)}, which `featcache {name}` has"
     singular = {word.removesuffix("s") for word, param in words.items() if isinstance(param, click.Argument)}
-    more = set(parameters) - set(words) - singular - ONLY_PYTHON
+    of_others = {"run", "clips"} if name == "predict" else set()
+    more = set(parameters) - set(words) - singular - ONLY_PYTHON - of_others
     assert not more, f"{FUNCTIONS[name]} has {sorted(more)}, which `featcache {name}` lacks"
 
 
@@ -199,6 +202,8 @@ WRONG = {
     "compare one": lambda folder: pipelines.compare("a", runs=folder),
     "report": lambda folder: pipelines.write_report("kitchens", folder, folder, only="nonesuch"),
     "search": lambda folder: pipelines.search(folder, "a dog"),
+    "predict": lambda folder: pipelines.predict(folder / "run", folder),
+    "predict no run": lambda folder: pipelines.predict([], folder),
     "results": lambda folder: pipelines.results(folder),
     "names": lambda folder: pipelines.names("dogs"),
     "show": lambda folder: pipelines.show("method", "nonesuch"),

@@ -148,8 +148,12 @@ def numbers(table):
 
 
 def check_python(demo):
+    """The example of the README on the finished demo: it keeps clips and runs, and its objects fit together."""
     (code,) = blocks("python")[:1]
     names = {}
     exec(code.replace("demo/", f"{demo}/"), names)
-    assert names["x"].shape[:2] == (len(names["train"]), names["store"].windows)
-    assert names["one"].shape == names["x"].shape[1:]
+    assert names["x"].shape[:2] == (len(names["manifest"]), names["store"].windows)
+    assert names["y"].shape == (len(names["manifest"]),)
+    assert {outcome.status for outcome in names["outcomes"]} == {"kept"}
+    assert set(names["results"]["row"]) >= {line.method for line in names["table"].lines}
+    assert set(names["classes"]["clip_id"]) == {clip.clip_id for clip in names["manifest"] if clip.domain == "loft"}

@@ -29,7 +29,7 @@ from pipelines.cli import (
     train_head,
     weights,
 )
-from pipelines.cli._shared import Commands, plugins_option
+from pipelines.cli._shared import Commands, plugins_option, quiet_option
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -85,3 +85,20 @@ def _all_commands(command: click.Command) -> Iterator[click.Command]:
 
 for command in _all_commands(main):
     command.params.append(plugins_option())
+
+for command in (
+    manifest.manifest_build,
+    extract.extract,
+    train_head.train_head,
+    sweep.sweep,
+    evaluate.evaluate,
+    predict.predict,
+    stores.check,
+    stores.repair,
+    exchange.import_,
+    exchange.export,
+    archive.pack,
+    archive.unpack,
+    weights.fetch,
+):
+    command.params.append(quiet_option())

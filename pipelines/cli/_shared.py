@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from featcache import plugins
 from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.files import FULL
 from featcache.machine import cores
-from featcache.progress import Progress
+from featcache.progress import Bar
 from featcache.stopping import Stopped, stoppable
 from pipelines.cli._completion import entries
 
@@ -28,6 +29,9 @@ RESUMING = ("extract", "import", "train-head", "sweep", "evaluate", "build", "fe
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 _bars: list[Any] = []  #: the progress bars that are on the screen
+BAR_SECONDS, LINE_SECONDS = 0.1, 30.0  #: between two states of a bar in a terminal, and between lines elsewhere
+DELAY = 0.2  #: seconds of work that needs no bar
+LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
     errno.ENOSPC: "; make room, and run the same command again",
@@ -185,9 +189,18 @@ class _Unfailing:
             self._stream.flush()
 
 
+class _Lines(_Unfailing):
+    """A stream for a progress bar outside a terminal: each state of the bar is a line without control characters."""
+
+    def write(self, text: str) -> None:
+        """Write a line, unless the bar only erases itself."""
+        if line := re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).strip():
+            super().write(f"{line}\n")
+
+
 def note(text: str) -> None:
     """Print a line for people, on stderr, above the progress bar; nothing if stderr cannot be written to."""
-    shown = [bar for bar in _bars if bar.last_print_t >= bar.start_t + bar.delay]
+    shown = [bar for bar in _bars if sys.stderr.isatty() and bar.last_print_t >= bar.start_t + bar.delay]
     for bar in shown:
         bar.clear()
     with suppress(OSError):
@@ -196,24 +209,79 @@ def note(text: str) -> None:
         bar.refresh()
 
 
+def quiet_option() -> click.Option:
+    """Return the option --quiet, which all commands with a progress bar have."""
+
+    def be_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
+        context.meta["quiet"] = value
+
+    words = "Print no progress, only the end, as for logs."
+    return click.Option(["--quiet"], is_flag=True, expose_value=False, callback=be_quiet, help=words)
+
+
+def is_quiet() -> bool:
+    """Return True if the command that is running has --quiet."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get("quiet"))
+
+
+def columns() -> int | None:
+    """Return the width of the terminal; None if it is unknown."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+    return None
+
+
+class _Bar(Bar):
+    """A bar that fits into the terminal, and whose state is in the sentence after Ctrl-C."""
+
+    def __init__(self, bar: Any, unit: str) -> None:
+        super().__init__(bar)
+        self._unit, self._terminal = unit, sys.stderr.isatty()
+        self.before = Bar.before if self._terminal else "{desc}: {percentage:3.0f}%, "
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move the bar."""
+        _now["done"] = f" after {done} of {total} {self._unit}s"
+        super().__call__(done, total)
+
+    def show(self, done: int, total: int, words: str, state: str = "", left: str = "{remaining}") -> None:
+        """Move the bar, with words before and after the time."""
+        _now["done"] = f" after {words.partition(',')[0]}"
+        self.bar.ncols = columns() if self._terminal else None
+        super().show(done, total, words, state, left)
+
+
 @contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Progress]:
-    """Yield a callback (done, total) that moves a bar with rate and time left. Outside a terminal it prints rarely."""
+def progress_bar(title: str, unit: str) -> Iterator[Bar]:
+    """Yield a callback (done, total) that moves a bar with rate and time left in a terminal.
+
+    Elsewhere it prints a line now and then. With --quiet it prints nothing.
+    """
     from tqdm import tqdm
 
-    seconds = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(desc=title, unit=unit, mininterval=seconds, leave=True, delay=0.2, file=_Unfailing(sys.stderr)) as bar:
-        _bars.append(bar)
-
-        def progress(done: int, total: int) -> None:
-            _now["done"] = f" after {done} of {total} {unit}s"
-            bar.total = total
-            bar.update(done - bar.n)
-
+    where: dict[str, Any] = {"mininterval": LINE_SECONDS, "file": _Lines(sys.stderr), "bar_format": LINE}
+    if sys.stderr.isatty():
+        where = {"mininterval": BAR_SECONDS, "file": _Unfailing(sys.stderr), "ncols": columns()}
+    with tqdm(desc=title, unit=unit, miniters=0, delay=DELAY, disable=is_quiet(), **where) as bar:
+        shown = [] if bar.disable else [bar]
+        _bars.extend(shown)
         try:
-            yield progress
+            yield _Bar(bar, unit)
         finally:
-            _bars.remove(bar)
+            for each in shown:
+                _bars.remove(each)
+
+
+@contextmanager
+def noting() -> Iterator[Callable[[str], None]]:
+    """Yield `note`; with --quiet a function whose lines are noted at the end."""
+    later: list[str] = []
+    try:
+        yield later.append if is_quiet() else note
+    finally:
+        for line in later:
+            note(line)
 
 
 #: the arguments that commands on an experiment share, by the names of the parameters of their functions
@@ -226,6 +294,47 @@ grid_option = click.option(
     help="Have a row for each of these values of a setting, as `featcache sweep` does, such as "
     "method.lambda_g=0.1,0.3,1; may be repeated.",
 )
+
+
+#: the options that choose the experiment of a folder of stores, see `pipelines.experiments.Choice`
+CHOICE = (
+    click.option(
+        "--method",
+        multiple=True,
+        metavar="NAMES",
+        help="In a folder of stores: methods or rows, such as dann,mcd,shot, or all; may be repeated.  [default: RNA]",
+    ),
+    click.option(
+        "--feeds",
+        multiple=True,
+        metavar="STORES",
+        help="In a folder of stores: the stores that a row reads together, such as hog,hof. Repeat it to compare: "
+        "--feeds hog --feeds i3d-rgb.  [default: all]",
+    ),
+    click.option(
+        "--net", default="", metavar="NAME", shell_complete=entries("net"), help="In a folder of stores: the net."
+    ),
+    click.option(
+        "--task",
+        default="",
+        metavar="NAME",
+        shell_complete=entries("task"),
+        help="In a folder of stores: classification, retrieval or clustering.  [default: by labels, net and methods]",
+    ),
+)
+shift_option = click.option(
+    "--shift",
+    multiple=True,
+    metavar="SOURCE:TARGET",
+    help="In a folder of stores: a shift, such as kitchen_a:kitchen_b; may be repeated.  [default: all]",
+)
+
+
+def choice_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose the experiment of a folder of stores, without --shift."""
+    for option in reversed(CHOICE):
+        command = option(command)
+    return command
 
 
 def experiment_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -244,7 +353,8 @@ def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _given_first(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of an experiment gathered into its first argument."""
-    shared = ("experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid")
+    names = ["experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid"]
+    shared = [*names, "method", "feeds", "shift", "net", "task"]
 
     @wraps(command)
     def with_job(**own: Any) -> None:
@@ -264,6 +374,7 @@ def runs_python(command: Callable[..., None]) -> Callable[..., None]:
 
 def _with_options(command: Callable[..., None], argument: Callable[..., Any]) -> Callable[..., None]:
     """Add the argument, then the options of an experiment."""
+    own = [param.name for param in getattr(command, "__click_params__", ())]
     options = [
         argument,
         click.option(
@@ -272,6 +383,9 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
             help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]",
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
+        *CHOICE[:2],
+        *([] if "shift" in own else [shift_option]),  # those of tables may be columns as well
+        *CHOICE[2:],
         click.option("--set", multiple=True, metavar="NAME=VALUE", help="Change a setting of every run."),
         click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, for all rows."),
         click.option("--only", multiple=True, metavar="ROW", help="Use only this row of the table; may be repeated."),

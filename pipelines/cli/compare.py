@@ -1,10 +1,11 @@
 """The command `featcache compare`."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Words, grid_option, runs_python
+from pipelines.cli._shared import PATH, Words, choice_options, grid_option, runs_python
 
 
 @click.command()
@@ -13,6 +14,7 @@ from pipelines.cli._shared import PATH, Words, grid_option, runs_python
     "--stores", type=PATH, help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]"
 )
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
+@choice_options
 @click.option("--set", multiple=True, metavar="NAME=VALUE", help="Change a setting of both rows.")
 @click.option("--seeds", metavar="SEEDS", help="Use these seeds, such as 0,1,2 or 0..4, instead of the experiment's.")
 @grid_option
@@ -20,7 +22,8 @@ from pipelines.cli._shared import PATH, Words, grid_option, runs_python
     "--shift",
     multiple=True,
     metavar="SHIFT",
-    help="Compare rows on this column of the table only, such as 'D1→D2' or 'D1->D2'; may be repeated.",
+    help="Compare rows on this column of the table only, such as 'D1→D2' or 'D1->D2', or in a folder of stores D1:D2; "
+    "may be repeated.",
 )
 @click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side has right to a CSV file.")
 @runs_python
@@ -28,6 +31,10 @@ def compare(
     names: Words,
     stores: Path | None,
     runs: Path,
+    method: Words,
+    feeds: Words,
+    net: str,
+    task: str,
     set: Words,
     seeds: str | None,
     grid: Words,
@@ -48,5 +55,6 @@ def compare(
     """
     from pipelines.commands.table import compare as run
 
-    compared = run(*names, stores=stores, runs=runs, set=set, seeds=seeds, grid=grid, shift=shift, clips=clips)
+    chosen = partial(run, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    compared = chosen(*names, stores=stores, runs=runs, set=set, seeds=seeds, grid=grid, clips=clips)
     click.echo(compared, nl=False)

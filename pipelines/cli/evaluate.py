@@ -87,7 +87,7 @@ def evaluate(
         note(f"{len(found.left_out)} tests on changed features are left out:\n  {reasons}")
     counts = Counter([*(outcome.status for outcome in found.outcomes), *["failed"] * len(found.damaged)])
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
-    if counts["failed"] < sum(counts.values()):
+    if counts["failed"] < sum(counts.values()) and found.path.exists():
         click.echo(found.path)
     _print(found)
     if found.predictions:
@@ -106,6 +106,10 @@ def _print(found: "Evaluation") -> None:
     if collapsed:
         lines = [f"{run_id}: {text}" for run_id, text in collapsed.items()]
         note(f"{len(lines)} of {total} runs collapsed:\n  " + first(lines, between="\n  "))
+    if unlabelled := [(run.case.config, run.unlabelled) for run in outcomes if run.unlabelled]:
+        note(f"{len(unlabelled)} of {total} runs have nothing to compare with:\n  " + "\n  ".join(once(unlabelled)))
+    if unlabelled := [(run.case.config, run.unlabelled) for run in outcomes if run.unlabelled]:
+        note(f"{len(unlabelled)} of {total} runs have nothing to compare with:\n  " + "\n  ".join(once(unlabelled)))
     without = [(outcome.case.config, outcome.without) for outcome in outcomes if outcome.without]
     if without:
         note(f"{len(without)} of {total} runs have all results except some:\n  " + "\n  ".join(once(without)))

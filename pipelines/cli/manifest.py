@@ -24,29 +24,61 @@ def manifest() -> None:
 
 @manifest.command("scan")
 @click.argument("folder", type=PATH)
-@click.option("--layout", required=True, help="Pattern of the paths, e.g. '{domain}/{label}/{clip_id}'.")
+@click.option("--domain", help="Domain of all clips whose layout has no {domain}.  [default: FOLDER's name]")
+@click.option(
+    "--layout",
+    multiple=True,
+    help="Pattern of the paths, e.g. '{domain}/{label}/{clip_id}'; may be repeated, and the first that fits a path "
+    "counts.  [default with --domain: '{label}/{clip_id}', or '{clip_id}' where FOLDER has no folders]",
+)
 @click.option("--out", type=PATH, help="File to write.  [default: FOLDER/FOLDER'S NAME.csv]")
 @click.option("--overwrite", is_flag=True, help="Replace a different manifest, such as one edited by hand.")
 @click.option("--test-share", default=0.3, show_default=True, help="Share of each class in the test split.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split into train and test.")
 @click.option("--fps", type=float, help="Read folders of images as clips with this frame rate.")
+@click.option(
+    "--unlabelled",
+    is_flag=True,
+    help="No clip has a label: FOLDER is a target only. Without --layout, clips may be in folders of any depth.",
+)
 def manifest_scan(
-    folder: Path, layout: str, out: Path | None, overwrite: bool, test_share: float, seed: int, fps: float | None
+    folder: Path,
+    domain: str | None,
+    layout: Words,
+    out: Path | None,
+    overwrite: bool,
+    test_share: float,
+    seed: int,
+    fps: float | None,
+    unlabelled: bool,
 ) -> None:
     """Make a manifest of the videos, sounds and images in FOLDER.
 
     The parts in braces are clip_id, domain, split and label; leave out file endings. Without {split}, a random share of
-    each class becomes the test split.
+    each class becomes the test split. Clips without labels can be the target of a run: heads adapt to them, and
+    `featcache predict` labels them. `featcache manifest join` joins the manifests of two folders.
 
     \b
-    Example:
+    Examples:
       featcache manifest scan videos --layout '{domain}/{label}/{clip_id}'
+      featcache manifest scan source --domain A        # source/CLASS/CLIP.mp4
+      featcache manifest scan target --domain B --unlabelled
     """
     from featcache.checking import spellings
     from featcache.manifests import scan
     from featcache.scanning import counted
 
-    scanned = scan(folder, layout, out=out, overwrite=overwrite, test_share=test_share, seed=seed, fps=fps)
+    scanned = scan(
+        folder,
+        layout,
+        domain=domain,
+        out=out,
+        overwrite=overwrite,
+        test_share=test_share,
+        seed=seed,
+        fps=fps,
+        unlabelled=unlabelled,
+    )
     if scanned.unmatched:
         paths = first(map(str, scanned.unmatched), between="\n  ")
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
@@ -59,6 +91,11 @@ def manifest_scan(
         note(f"Warning: {problem}")
     classes = scanned.manifest.classes.get("label", ())
     note(f"{len(scanned.manifest)} clips, domains {', '.join(scanned.manifest.domains)}, {len(classes)} classes")
+    for name in scanned.manifest.domains:
+        rows = scanned.manifest.rows(domain=name)
+        if lacking := sum(not scanned.manifest.clips[row].labels for row in rows):
+            only = "; it can be a target only" if lacking == len(rows) else ""
+            note(f"{name}: {lacking} of {len(rows)} clips have no label{only}")
     click.echo(out or scanned.manifest.root / f"{scanned.manifest.name}.csv")
 
 

@@ -11,7 +11,8 @@ from pipelines.cli._shared import CORES, PATH, Words, note, progress_bar
 
 
 @click.command()
-@click.argument("words", metavar="RUN... CLIPS...", nargs=-1, type=PATH)
+@click.argument("run", type=PATH)
+@click.argument("clips", nargs=-1, required=True, type=PATH)
 @click.option(
     "--out",
     type=PATH,
@@ -51,7 +52,8 @@ from pipelines.cli._shared import CORES, PATH, Words, note, progress_bar
 @click.option("--device", default="cpu", show_default=True, help="Device of networks and heads: cpu, cuda, cuda:1, ...")
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads.  [default: one per core]")
 def predict(
-    words: tuple[Path, ...],
+    run: Path,
+    clips: tuple[Path, ...],
     out: Path | None,
     overwrite: bool,
     top_k: int,
@@ -66,9 +68,10 @@ def predict(
 ) -> None:
     """Apply a finished RUN, or an ensemble of several, to CLIPS; no label is read.
 
-    RUN is the folder or the id of a run. CLIPS are manifests, folders of media, media files, stores, or folders of the
-    stores of a manifest. Features that no store has are extracted by the recipe that the run records; features of
-    another recipe are refused. Nothing is written except FILE, unless --stores keeps the features.
+    RUN is the folder or the id of a run; further runs are named among the CLIPS. CLIPS are manifests, folders of media,
+    media files, stores, or folders of the stores of a manifest. Features that no store has are extracted by the recipe
+    that the run records; features of another recipe are refused. Nothing is written except FILE, unless --stores keeps
+    the features.
 
     The output has a line per clip and label: the most probable classes with their probabilities. Several runs are
     averaged by their probabilities. For a retrieval run the output has embeddings, and for a clustering run clusters.
@@ -82,14 +85,13 @@ def predict(
     """
     from pipelines.evaluation.predictions import write_csv
     from pipelines.predicting.predict import predict as apply
+    from pipelines.training.runs import is_run
 
-    if overwrite and not out:
-        raise click.UsageError("--overwrite belongs to --out FILE; name a file")
-    named, clips = _divided(words, runs)
-    call = partial(apply, named, clips, out=out, overwrite=overwrite, top_k=top_k, runs=runs, stores=stores)
-    call = partial(call, domain=domain, split=split or "", as_domain=as_domain, weights=weights)
+    others = [word for word in clips if is_run(word) or is_run(runs / word)]
+    call = partial(apply, [run, *others], [word for word in clips if word not in others], out=out, overwrite=overwrite)
+    call = partial(call, top_k=top_k, runs=runs, stores=stores, domain=domain, split=split, as_domain=as_domain)
     with progress_bar("predict", "clip") as progress:
-        made = call(device=device, workers=workers, progress=progress, report=note)
+        made = call(weights=weights, device=device, workers=workers, progress=progress, note=note)
         if not out:
             write_csv(sys.stdout, made.tables())
     if out:
@@ -98,13 +100,3 @@ def predict(
         note(f"{len(made.failures)} of {made.total} clips have no prediction")
     if made.failures or made.incomplete:
         raise SystemExit(1)
-
-
-def _divided(words: tuple[Path, ...], runs: Path) -> tuple[list[Path], list[Path]]:
-    """Return the runs and the clips among the words of the command line; the first word is a run."""
-    from pipelines.training.runs import is_run
-
-    if not words:
-        raise click.UsageError("name a RUN and CLIPS")
-    named = [word for number, word in enumerate(words) if not number or is_run(word) or is_run(runs / word)]
-    return named, [word for word in words if word not in named]

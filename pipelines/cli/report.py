@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Given, Words, experiment_options, grid_option
+from pipelines.cli._shared import PATH, Given, experiment_options, grid_option, progress_bar
 
 
 @click.command()
@@ -15,8 +15,8 @@ from pipelines.cli._shared import PATH, Given, Words, experiment_options, grid_o
     multiple=True,
     metavar="SHIFT",
     help="Draw the figures of single clips (features, queries and embeddings, or clusters) on this column of the "
-    "table, such as 'D1→D2' or 'D1->D2'; may be repeated.  [default: for classification the first one that the drawn "
-    "rows share, else all]",
+    "table, such as 'D1→D2' or 'D1->D2'; may be repeated. In a folder of stores, D1:D2 leaves only this shift in the "
+    "table, too.  [default: for classification the first one that the drawn rows share, else all]",
 )
 @click.option(
     "--compare",
@@ -25,13 +25,13 @@ from pipelines.cli._shared import PATH, Given, Words, experiment_options, grid_o
     help="Compare these rows, as `featcache compare` does.  [default: the first and the best row]",
 )
 @click.option("--out", type=PATH, help="File to write.  [default: RUNS/EXPERIMENT.html]")
-def report(given: Given, shift: Words, compare: tuple[str, str] | None, out: Path | None) -> None:
+def report(given: Given, compare: tuple[str, str] | None, out: Path | None) -> None:
     """Write a self-contained HTML page about EXPERIMENT.
 
-    The page has the table, plots, pictures, the recipes of the features, and the commands that reproduce it. It draws
-    the features of one run of each row if there are at most four rows without labels of the target, else of the first
-    and of the best row; --only chooses others. Example queries and clusters are those of the best row. With --grid it
-    draws a curve over each number of a sweep.
+    The page has a table of every metric, plots, curves of training, the clips that are wrong, pictures, settings,
+    recipes of the features, and the commands that reproduce it. It draws the features of one run of each row if there
+    are at most four rows without labels of the target, else of the first and of the best row; --only chooses others.
+    Example queries and clusters are those of the best row. With --grid it draws a curve over each number of a sweep.
 
     \b
     Examples:
@@ -41,4 +41,6 @@ def report(given: Given, shift: Words, compare: tuple[str, str] | None, out: Pat
     """
     from pipelines.commands.report import write_report
 
-    click.echo(write_report(**given, shift=shift, compare=compare, out=out))
+    with progress_bar("report", "part") as progress:
+        path = write_report(**given, compare=compare, out=out, progress=progress)
+    click.echo(path)

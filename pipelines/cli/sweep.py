@@ -1,10 +1,12 @@
 """The command `featcache sweep`."""
 
+from pathlib import Path
+
 import click
 
 from featcache.wording import first
-from pipelines.cli._shared import CORES, Given, Words, experiment_options, note, progress_bar
-from pipelines.cli.train_head import batch_option
+from pipelines.cli._shared import CORES, Given, Words, experiment_options, note, noting, progress_bar
+from pipelines.cli.train_head import batch_option, track_option, track_to_option
 
 
 @click.command()
@@ -37,8 +39,18 @@ from pipelines.cli.train_head import batch_option
 @click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @batch_option
+@track_option
+@track_to_option
 def sweep(
-    given: Given, search: str | None, range: Words, by: str | None, workers: int, device: str, batch: str
+    given: Given,
+    search: str | None,
+    range: Words,
+    by: str | None,
+    workers: int,
+    device: str,
+    batch: str,
+    track: Words,
+    track_to: Path | None,
 ) -> None:
     """Train and evaluate EXPERIMENT with several values of its settings, and compare them.
 
@@ -56,17 +68,10 @@ def sweep(
     from pipelines.commands.sweep import sweep as run
     from pipelines.tables.formats import pipes
 
-    made = run(
-        **given,
-        search=search,
-        range=range,
-        by=by,
-        workers=workers,
-        device=device,
-        batch=batch,
-        note=note,
-        progress=progress_bar,
-    )
+    options: Given = {"search": search, "range": range, "by": by, "track": track, "track_to": track_to}
+    options |= {"workers": workers, "device": device, "batch": batch}
+    with noting() as say:
+        made = run(**given, **options, note=say, progress=progress_bar)
     if made.trials:
         click.echo(pipes(made.trials.cells))
         click.echo("\n".join([*made.trials.chosen, ""]))

@@ -70,6 +70,11 @@ def evaluate(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -91,21 +96,22 @@ def evaluate(
     A run is measured again only if it, its data or its results have changed, or if this version measures more.
 
     experiments: one or several, each as in `pipelines.train`; none with all=True, which takes every run of `runs`.
-    stores, runs, set, seeds, only, workers, device, progress: as in `pipelines.train`.
+    stores, runs, method, feeds, shift, net, task, set, seeds, only, workers, device, progress: as in `pipelines.train`.
     again: measure also runs whose results are up to date. a_distance: also A-distances (retrieval; seconds per run).
     drop, windows, dtype, noise: test on changed features instead, such as drop="all", windows="1..T", dtype="float16"
         and noise="0.1"; the metrics go to RUNS/stress.jsonl.
-    predictions: a file OUT.parquet or OUT.csv for the class probabilities of every run and test clip.
-    overwrite: replace such a file.
+    predictions: a file OUT.parquet or OUT.csv for the class probabilities of all test clips. overwrite: replace it.
 
-    A run that fails has the status "failed" and a note, and does not stop the others. Raises ConfigError if no run has
-    been trained, and for what keeps all runs from being evaluated; ArgumentsError for arguments that exclude each
-    other.
+    An outcome whose test clips have no labels has all metrics that need none, and a sentence, `unlabelled`. A run that
+    fails has the status "failed" and a note, and does not stop the others. Raises ConfigError if no run has been
+    trained or can be evaluated, and ArgumentsError for arguments that exclude each other.
     """
-    _check_experiments(experiments, all, changed=bool(set or seeds is not None or only))
+    chosen = (set, only, method, feeds, shift, net, task)
+    _check_experiments(experiments, all, changed=seeds is not None or any(map(bool, chosen)))
     asked = stress.parse(several(drop), listed(windows), listed(dtype), listed(noise))
     _check_files(asked, a_distance, predictions, overwrite)
-    given, folder = jobs(experiments, stores, runs, set=set, seeds=seeds, only=only), Path(runs)
+    of = partial(jobs, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    given, folder = of(experiments, stores, runs, set=set, seeds=seeds, only=only), Path(runs)
     groups, damaged = (_planned(given), list[str]()) if given else _found(Path(stores or "stores"), folder)
     _check_runs(given, groups, folder, device)
     writing = _writing(Path(predictions), groups, folder, overwrite) if predictions else None
@@ -113,13 +119,12 @@ def evaluate(
     call = partial(evaluate_all, runs=folder, workers=workers or cores(), device=device, again=again)
     call = partial(call, a_distance=a_distance, stresses=plan.stresses or None)
     moved = reported(progress, f"evaluate {', '.join(each.experiment.name for each in given) or folder}", "run")
-    outcomes = tuple(_evaluated(call, groups, moved))
-    path = folder / (STRESS if plan.stresses else RESULTS)
+    path, outcomes = folder / (STRESS if plan.stresses else RESULTS), tuple(_evaluated(call, groups, moved))
     found = Evaluation(path, outcomes, tuple(damaged), tuple(plan.left_out), advice=_advice(given))
-    if writing and found.whole:
-        writing(moved if callable(progress) else reported(progress, "predictions", "run"))
-        return replace(found, predictions=Path(str(predictions)))
-    return found
+    if not (writing and found.whole):
+        return found
+    writing(moved if callable(progress) else reported(progress, "predictions", "run"))
+    return replace(found, predictions=Path(str(predictions)))
 
 
 def _check_files(asked: Asked, a_distance: bool, predictions: PathLike | None, overwrite: bool) -> None:
@@ -134,7 +139,7 @@ def _check_experiments(experiments: Chosen | Sequence[Chosen], all: bool, *, cha
     """Raise ArgumentsError unless there are experiments, or all runs are to be evaluated."""
     named = not isinstance(experiments, tuple | list) or bool(experiments)
     if changed and not named:
-        raise ArgumentsError("--set, --seeds and --only change an experiment; name one")
+        raise ArgumentsError("--method, --feeds, ..., --set, --seeds and --only change an experiment; name one")
     if all and named:
         raise ArgumentsError("--all evaluates every run of RUNS; leave EXPERIMENT out, or --all")
     if not all and not named:

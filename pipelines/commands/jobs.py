@@ -3,15 +3,16 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from featcache import plugins
 from featcache.arguments import PathLike, listed, several
-from featcache.errors import ConfigError
+from featcache.errors import ArgumentsError, ConfigError
 from pipelines import experiments
 from pipelines.config import RunConfig
-from pipelines.experiments import Experiment
+from pipelines.experiments import Choice, Experiment
 from pipelines.settings import Words, as_words, name_of
 
 #: an experiment's name, the path of a Python file or of a folder of stores, an experiment, a run, or several runs
@@ -26,6 +27,7 @@ class Job:
     experiment: Experiment
     stores: Path
     runs: Path
+    left_out: str = ""  #: the stores, domains and methods that the experiment of a folder of stores leaves out, as text
 
     @property
     def results(self) -> Path:
@@ -38,6 +40,11 @@ def job(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -49,20 +56,28 @@ def job(
     for an unknown experiment, row or setting.
     """
     settings, rows, texts = as_words(set), several(only), as_words(grid)
-    numbers = listed(seeds)
-    given, name, home = loaded(experiment)
+    numbers, choice = listed(seeds), Choice(several(method), several(feeds), several(shift), net, task)
+    given, name, home = loaded(experiment, choice)
     stores, runs = Path(home if stores is None else stores), Path(runs)
-    typed = {"stores": [stores], "runs": [runs], "set": settings, "seeds": [numbers] if numbers else [], "only": rows}
+    typed: dict[str, Sequence[object]] = {"stores": [stores], "runs": [runs], **choice.words, "set": settings}
+    typed |= {"seeds": [numbers] if numbers else [], "only": rows}
     typed["plugins"] = plugins.folders()
     words = [f"--{option} {quote(str(v))}" for option, values in typed.items() for v in values if str(v) != option]
     words += [f"--grid {quote(text)}" for text in texts]
     changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]))
-    return Job(experiments.swept(changed, experiments.parse_grid(texts)) if texts else changed, stores, runs)
+    folder = isinstance(experiment, str | os.PathLike) and experiments.is_folder(os.fspath(experiment))
+    whole = experiments.swept(changed, experiments.parse_grid(texts)) if texts else changed
+    return Job(whole, stores, runs, given.note if folder else "")
 
 
 def experiment(
     experiment: Chosen,
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -70,11 +85,23 @@ def experiment(
 ) -> Experiment:
     """Return an experiment, perhaps changed: `pipelines.train` and the other functions take it in place of a name.
 
-    experiment, set, seeds, only: as in `pipelines.train`. grid: a row for each of these values of a setting, as in
-    `pipelines.sweep`. The `runs` of the experiment are its configurations (`RunConfig`).
+    experiment, method, feeds, shift, net, task, set, seeds, only: as in `pipelines.train`.
+    grid: a row for each of these values of a setting, as in `pipelines.sweep`.
+    The `runs` of the experiment are its configurations (`RunConfig`).
     Raises ConfigError for an unknown experiment, row or setting.
     """
-    chosen = job(experiment, set=set, seeds=seeds, only=only, grid=grid).experiment
+    chosen = job(
+        experiment,
+        method=method,
+        feeds=feeds,
+        shift=shift,
+        net=net,
+        task=task,
+        set=set,
+        seeds=seeds,
+        only=only,
+        grid=grid,
+    ).experiment
     return replace(chosen, arguments=chosen.arguments.strip())
 
 
@@ -83,6 +110,11 @@ def jobs(
     stores: PathLike | None,
     runs: PathLike,
     *,
+    method: str | Iterable[str],
+    feeds: str | Iterable[str],
+    shift: str | Iterable[str],
+    net: str,
+    task: str,
     set: Words,
     seeds: Seeds | None,
     only: str | Iterable[str],
@@ -96,7 +128,17 @@ def jobs(
         if configs := [each for each in experiments if isinstance(each, RunConfig)]:
             given.append(configs)
     unique = {each if isinstance(each, str) else id(each): each for each in given}
-    return [job(each, stores, runs, set=set, seeds=seeds, only=only) for each in unique.values()]
+    of = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task, set=set, seeds=seeds, only=only)
+    return [of(each, stores, runs) for each in unique.values()]
+
+
+def shifts_and_columns(experiment: Chosen, texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the shifts "A:B" of a folder of stores, and all other texts, which name columns of a table, "A→B"."""
+    words = several(texts)
+    if not isinstance(experiment, str | os.PathLike) or not experiments.is_folder(os.fspath(experiment)):
+        return (), words
+    columns = tuple(text for text in words if "→" in text or "->" in text)
+    return tuple(text for text in words if text not in columns), columns
 
 
 def once(reasons: Iterable[tuple[RunConfig, str]]) -> list[str]:
@@ -111,15 +153,20 @@ def once(reasons: Iterable[tuple[RunConfig, str]]) -> list[str]:
     ]
 
 
-def loaded(experiment: Chosen) -> tuple[Experiment, str, Path]:
-    """Return the experiment, its argument on the command line, and the default folder of its stores."""
+def loaded(experiment: Chosen, choice: Choice | None = None) -> tuple[Experiment, str, Path]:
+    """Return the experiment, its argument on the command line, and the default folder of its stores.
+
+    choice: the methods, feeds, shifts, net and task of a folder of stores; ArgumentsError for another experiment.
+    """
     default = Path("stores")
+    if choice and choice.words and not isinstance(experiment, str | os.PathLike):
+        raise ArgumentsError(f"--{next(iter(choice.words))} is for a folder of stores, not for runs that are given")
     if isinstance(experiment, Experiment):
         return experiment, experiment.arguments or quote(experiment.name), default
     if isinstance(experiment, str | os.PathLike):
         name = os.fspath(experiment)
-        is_folder = name not in experiments.names() and (Path(name) / "manifest.csv").exists()
-        return experiments.load(name), quote(name), Path(name).parent if is_folder else default
+        home = Path(name).parent if experiments.is_folder(name) else default
+        return experiments.load(name, choice), quote(name), home
     runs = (experiment,) if isinstance(experiment, RunConfig) else tuple(experiment)
     if not runs:
         raise ConfigError("no run is given; give a RunConfig or several, or the name of an experiment")

@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from featcache.arguments import PathLike, several
 from featcache.errors import FeatcacheError
-from pipelines.commands.jobs import Chosen, Seeds, job
+from featcache.progress import Progress, reported
+from pipelines.commands.jobs import Chosen, Seeds, job, shifts_and_columns
 from pipelines.data.ahead import check_ahead
 from pipelines.evaluation import results
 from pipelines.report import write as page
@@ -18,29 +20,40 @@ def write_report(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
     grid: Words = (),
-    shift: str | Iterable[str] = (),
     compare: tuple[str, str] | None = None,
     out: PathLike | None = None,
+    progress: Progress | bool = False,
 ) -> Path:
     """Write a self-contained HTML page about an experiment, and return its path.
 
-    experiment, stores, runs, set, seeds, only: as in `pipelines.train`. grid: as in `pipelines.sweep`.
-    shift: columns of the table, such as "D1→D2" or "D1->D2", to draw the figures of single clips on.
+    experiment, stores, runs, method, feeds, net, task, set, seeds, only: as in `pipelines.train`.
+    grid: as in `pipelines.sweep`.
+    shift: columns of the table, such as "D1→D2" or "D1->D2", to draw the figures of single clips on; in a folder of
+        stores, "D1:D2" leaves only this shift in the table, too.
     compare: two rows to compare (default: the first and the best one). out: file (default: RUNS/EXPERIMENT.html).
+    progress: as in `pipelines.train`, of the parts of the page.
 
     Raises ConfigError if there are no results, and for names that the table does not have. Warns if stores are missing,
     because the page then lacks what is read from them.
     """
-    made = job(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)
+    pairs, columns = shifts_and_columns(experiment, several(shift))
+    chosen = partial(job, method=method, feeds=feeds, shift=pairs, net=net, task=task)
+    made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)
     try:
         check_ahead(made.experiment.runs, made.stores)
     except FeatcacheError as error:
         warnings.warn(f"the page will lack what is read from stores: {error}", stacklevel=2)
     path = Path(out) if out else made.runs / f"{made.experiment.name}.html"
     rows = results.read(made.results)
-    page.write(made.experiment, rows, made.runs, made.stores, path, shifts=several(shift), compared=compare)
+    moved = reported(progress, "report", "part")
+    page.write(made.experiment, rows, made.runs, made.stores, path, shifts=columns, compared=compare, progress=moved)
     return path

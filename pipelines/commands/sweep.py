@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from featcache.arguments import PathLike
 from featcache.errors import ConfigError
 from featcache.machine import cores
-from featcache.progress import Bars, bars
+from featcache.progress import Bar, Bars, bars
 from pipelines.commands.jobs import Chosen, Job, Seeds, job
-from pipelines.commands.train import Say, summarised, trained
+from pipelines.commands.train import Say, summarised, tracked, trained
 from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.evaluation import results
 from pipelines.evaluation.engine import Case, evaluate_all
@@ -25,7 +26,9 @@ from pipelines.tables.build import build
 from pipelines.tables.cells import Table
 from pipelines.tables.choosing import Choices
 from pipelines.tables.formats import Note, Shown
+from pipelines.tracking import Tracking
 from pipelines.training.engine import Outcome
+from pipelines.training.watching import News
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +118,11 @@ def sweep(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -125,12 +133,15 @@ def sweep(
     workers: int | None = None,
     device: str = "cpu",
     batch: str = "auto",
+    track: str | Iterable[str] = (),
+    track_to: PathLike | None = None,
     note: Say | None = None,
     progress: Bars | bool = False,
 ) -> Sweep:
     """Train and evaluate an experiment with several values of its settings, and compare them.
 
-    experiment, stores, runs, set, seeds, only, workers, device, batch, note: as in `pipelines.train`.
+    experiment, stores, runs, method, feeds, shift, net, task: as in `pipelines.train`.
+    set, seeds, only, workers, device, batch, track, track_to, note: as in `pipelines.train`.
     grid: values of settings, {"method.lambda_g": [0.1, 0.3]} or "method.lambda_g=0.1,0.3"; in a search its choices.
     search: "random:N" or "tpe:N" to try N settings of each row that Optuna proposes, instead of a whole grid.
     range: numbers to search, {"method.lambda_g": "0.01..10,log"} or "method.lambda_g=0.01..10,log"; without "=" in the
@@ -141,7 +152,8 @@ def sweep(
     Raises ConfigError for settings that no row has, for arguments that belong to a search without one, and if no trial
     is complete.
     """
-    made, words = job(experiment, stores, runs, set=set, seeds=seeds, only=only), as_words(grid)
+    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    made, words = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only), as_words(grid)
     typed = {"grid": words, "search": [search] if search else [], "range": as_words(range), "by": [by] if by else []}
     options = [f"--{name} {quote(text)}" for name, texts in typed.items() for text in texts]
     named = replace(made.experiment, arguments=" ".join([made.experiment.arguments, *options]))
@@ -155,8 +167,10 @@ def sweep(
             raise ConfigError("nothing to sweep; give --grid method.lambda_g=0.1,0.3,1, or --search tpe:40")
         made = replace(made, experiment=swept(named, values))
     check_ahead(made.experiment.runs, made.stores, device)
-    work = _Work(made, workers or cores(), device, batch, note or (lambda text: None), bars(progress))
-    return _search(work, search, values, typed["range"], by) if search else _grid(work)
+    say = note or (lambda text: None)
+    with tracked(made, track, track_to, note) as tracking:
+        work = _Work(made, workers or cores(), device, batch, say, bars(progress), tracking)
+        return _search(work, search, values, typed["range"], by) if search else _grid(work)
 
 
 @dataclass(frozen=True)
@@ -169,11 +183,12 @@ class _Work:
     batch: str
     say: Say
     bars: Bars
+    tracking: Tracking
 
     def train(self, job: Job) -> list[Outcome]:
         """Train the runs of a job."""
-        with summarised(self.say) as report, self.bars(f"train {job.experiment.name}", "run") as progress:
-            return trained(job, self.workers, self.device, self.batch, report, self.say, progress)
+        with summarised(self.say) as report, self.bars(f"train {job.experiment.name}", "step") as progress:
+            return trained(job, self.workers, self.device, self.batch, report, self.say, progress, self.tracking)
 
     def costs(self) -> plan.Costs:
         """Return the cost of each kind of runs; those without a finished run take a few short runs."""
@@ -207,11 +222,18 @@ def _search(work: _Work, search: str, grid: Grid, texts: Sequence[str], by: str 
         work.say(line)
     others = [row for row in experiment.rows if row not in rows]
     made = work.train(replace(job, experiment=experiment.changed(only=others))) if others else []
-    score = scores.scorer(
-        experiment, by, job.stores, job.runs, costs, workers=work.workers, device=work.device, batch=work.batch
-    )
     higher = scores.higher(experiment, by)
     tried: dict[str, list[Trial]] = {row: [] for row in rows}
+
+    def hear(news: News) -> None:
+        work.tracking.hear(news)
+        if isinstance(progress, Bar) and news.loss is not None:
+            count, state = len(tried[row]), f"step {news.step} of a run, loss {news.loss:.3g}"
+            progress.show(count, how[1], f"{count} of {how[1]} trials", state)
+
+    options: dict[str, Any] = {"workers": work.workers, "device": work.device, "batch": work.batch, "hear": hear}
+    options |= {"report": work.tracking.ended, "logs": bool(work.tracking)}
+    score = scores.scorer(experiment, by, job.stores, job.runs, costs, **options)
     for row in rows:
         with work.bars(f"search {row}", "trial") as progress:
             for trials in searches.search(experiment, row, spaces[row], how, score, higher=higher):

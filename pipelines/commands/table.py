@@ -1,6 +1,7 @@
 """Tables of an experiment's results: the functions of `featcache table`, `choose` and `compare`."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from featcache.arguments import PathLike, several
@@ -8,7 +9,7 @@ from featcache.errors import ArgumentsError, ConfigError
 from featcache.files import write_file
 from featcache.wording import first, nearest
 from pipelines import experiments
-from pipelines.commands.jobs import Chosen, Seeds, job, loaded
+from pipelines.commands.jobs import Chosen, Seeds, job, loaded, shifts_and_columns
 from pipelines.evaluation.engine import RESULTS, STRESS
 from pipelines.evaluation.results import Results, read
 from pipelines.experiments import Experiment
@@ -29,6 +30,11 @@ def table(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -43,7 +49,7 @@ def table(
     The table prints itself as Markdown and shows itself in a notebook; `table.frame()` has the numbers (shares in per
     cent), `table.text("latex")` and `table.text("csv")` the other formats.
 
-    experiment, stores, runs, set, seeds, only: as in `pipelines.train`.
+    experiment, stores, runs, method, feeds, shift, net, task, set, seeds, only: as in `pipelines.train`.
     grid: a row for each of these values of a setting, as in `pipelines.sweep`.
     metric: a name of `pipelines.names("metrics")`, `norms` for feature norms or `delta_acc` for RNA's ΔAcc (default:
         that of the experiment). stress: the numbers on changed features (`pipelines.evaluate(..., drop=...)`).
@@ -56,7 +62,8 @@ def table(
         raise ArgumentsError("--stress, --by, --ensemble and --metric norms are different tables; name one of them")
     if by is not None and by not in SLICES:
         raise ConfigError(f"no table by {by!r}; choose from {', '.join(SLICES)}")
-    made = job(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)
+    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)
     if stress:
         return stressed(read(made.runs / STRESS, stressed=True), made.experiment, metric)
     rows = read(made.results)
@@ -92,10 +99,14 @@ def compare(
     *names: Chosen,
     stores: PathLike | None = None,
     runs: PathLike = "runs",
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     grid: Words = (),
-    shift: str | Iterable[str] = (),
     clips: PathLike | None = None,
 ) -> Comparison:
     """Compare two rows of an experiment, `compare(experiment, a, b)`, or two runs, `compare(a, b)`.
@@ -104,20 +115,23 @@ def compare(
     and what only one of the two has right; `frame()` has the clips that only one side has right.
 
     names: an experiment and two of its rows, or two runs by their ids in `runs` or by their folders.
-    stores, runs, set, seeds: as in `pipelines.train`. grid: as in `pipelines.sweep`.
-    shift: columns of the table to compare on, such as "D1→D2" or "D1->D2". clips: CSV file to write the clips to.
+    stores, runs, method, feeds, net, task, set, seeds: as in `pipelines.train`. grid: as in `pipelines.sweep`.
+    shift: columns of the table to compare on, such as "D1→D2" or "D1->D2"; in a folder of stores also "D1:D2".
+    clips: CSV file to write the clips to.
     Raises ConfigError for names that do not exist and for runs that cannot be compared; ArgumentsError for arguments
     that two runs do not have.
     """
     if len(names) == 3:
-        of = job(names[0], stores, runs, set=set, seeds=seeds, grid=grid)
+        pairs, columns = shifts_and_columns(names[0], several(shift))
+        chosen = partial(job, method=method, feeds=feeds, shift=pairs, net=net, task=task)
+        of = chosen(names[0], stores, runs, set=set, seeds=seeds, grid=grid)
         home, rows = of.stores, read(of.results)
-        two = sides.of_rows(of.experiment, str(names[1]), str(names[2]), rows, of.runs, several(shift))
+        two = sides.of_rows(of.experiment, str(names[1]), str(names[2]), rows, of.runs, columns)
     else:
         if len(names) != 2 or not all(isinstance(name, Experiment) or str(name) for name in names):
             raise ArgumentsError("name two runs, or EXPERIMENT and two of its rows; quote names that have blanks")
-        if set or seeds is not None or grid or shift:
-            options = "--set, --seeds, --grid and --shift"
+        if set or seeds is not None or grid or shift or method or feeds or net or task:
+            options = "--method, --feeds, --net, --task, --set, --seeds, --grid and --shift"
             raise ArgumentsError(f"{options} belong to rows: featcache compare EXPERIMENT A B")
         home, two = Path(stores or "stores"), sides.of_runs(*(_folder(str(name), Path(runs)) for name in names))
     compared = comparing.compare(two, home)

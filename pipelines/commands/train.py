@@ -1,18 +1,24 @@
 """Training of the runs of an experiment: the function of `featcache train-head`."""
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from featcache.arguments import PathLike
+from featcache.arguments import PathLike, several
 from featcache.machine import cores
-from featcache.progress import Progress, reported, silent
+from featcache.progress import Bar, Progress, reported, silent
 from pipelines.commands.jobs import Chosen, Job, Seeds, job, once
 from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.settings import Words
+from pipelines.tracking import Tracking
 from pipelines.training.engine import Outcome, Report, run_all
 from pipelines.training.outputs import remedy
+from pipelines.training.watching import Course, News
 
 Say = Callable[[str], None]  #: takes remarks for people, such as `print`
 
@@ -22,12 +28,19 @@ def train(
     stores: PathLike | None = None,
     runs: PathLike = "runs",
     *,
+    method: str | Iterable[str] = (),
+    feeds: str | Iterable[str] = (),
+    shift: str | Iterable[str] = (),
+    net: str = "",
+    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
     workers: int | None = None,
     device: str = "cpu",
     batch: str = "auto",
+    track: str | Iterable[str] = (),
+    track_to: PathLike | None = None,
     report: Report | None = None,
     note: Say | None = None,
     progress: Progress | bool = False,
@@ -38,11 +51,16 @@ def train(
         stores, an `Experiment`, a `RunConfig`, or several of these runs.
     stores: folder of all stores (default: `stores`; if `experiment` is a folder, its parent).
     runs: folder of all runs, each of which gets a folder.
+    method, feeds, shift, net, task: in a folder of stores, what is compared: "dann,mcd" or "all" (default: RNA), stores
+        that are read together, "hog,hof", or several such texts to compare (default: all), "A:B" (default: every pair
+        of domains), the name of a net, and the task if neither labels nor the others decide it.
     set: settings of every run, {"method.lambda_g": 0.5} or "method.lambda_g=0.5". seeds: for all rows, such as "0..4".
     only: rows of the table. workers: runs that are trained at a time (default: one per core). device: cpu, cuda, ...
     batch: "auto" lets similar runs share passes where a few measured steps show that this is faster; "off" never.
+    track: "tensorboard", "trackio" or "wandb", or several, which record the runs while they are trained.
+    track_to: folder of trackers (default: the folder of runs, with "-tracked" behind its name).
     report: called with (outcome, runs done, all runs) after each run. note: called with remarks for people, such as
-        `print`. progress: True for a bar, or a callback (done, total).
+        `print`. progress: True for a bar that moves with every step, or a callback (runs done, all runs).
 
     Returns an outcome per run, in the order in which they ended; `outcome.run` is the finished `Run`. A run that fails
     has the status "failed" and a note, and does not stop the others.
@@ -50,11 +68,15 @@ def train(
 
     >>> pipelines.train("kitchens", "demo/stores", "demo/runs", seeds=0)         # doctest: +SKIP
     """
-    made = job(experiment, stores, runs, set=set, seeds=seeds, only=only)
-    check_ahead(made.experiment.runs, made.stores, device)
-    check_writable(made.runs)
-    moved = reported(progress, f"train {made.experiment.name}", "run")
-    return trained(made, workers or cores(), device, batch, report, note, moved)
+    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
+    made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only)
+    if note and made.left_out:
+        note(made.left_out)
+    with tracked(made, track, track_to, note) as tracking:
+        check_ahead(made.experiment.runs, made.stores, device)
+        check_writable(made.runs)
+        moved = reported(progress, f"train {made.experiment.name}", "step")
+        return trained(made, workers or cores(), device, batch, report, note, moved, tracking)
 
 
 def trained(
@@ -65,12 +87,27 @@ def trained(
     report: Report | None = None,
     note: Say | None = None,
     progress: Progress = silent,
+    tracking: Tracking | None = None,
 ) -> list[Outcome]:
     """Train the runs of a job, and note what is remarkable about them, each kind once."""
-    noted = set[str]()
+    noted, course = set[str](), Course(made.experiment.runs)
+
+    def hear(news: News) -> None:
+        course.hear(news)
+        if isinstance(progress, Bar):
+            course.show(progress)
+        if tracking:
+            tracking.hear(news)
 
     def ended(outcome: Outcome, done: int, total: int) -> None:
-        progress(done, total)
+        if outcome.status != "busy":
+            course.ended(outcome.config.id)
+        if isinstance(progress, Bar):
+            course.show(progress)
+        else:
+            progress(done, total)
+        if tracking:
+            tracking.ended(outcome)
         for kind, text in remarks(outcome):
             if note and kind not in noted:
                 noted.add(kind)
@@ -78,10 +115,27 @@ def trained(
         if report:
             report(outcome, done, total)
 
-    progress(0, len(made.experiment.by_id))
-    return run_all(
-        made.experiment.runs, made.stores, made.runs, workers=workers, device=device, batch=batch, report=ended
-    )
+    progress(0, course.total if isinstance(progress, Bar) else len(made.experiment.by_id))
+    options: dict[str, Any] = {"workers": workers, "device": device, "batch": batch, "logs": bool(tracking)}
+    outcomes = run_all(made.experiment.runs, made.stores, made.runs, report=ended, hear=hear, **options)
+    if isinstance(progress, Bar):
+        progress(course.total, course.total)
+    return outcomes
+
+
+@contextmanager
+def tracked(made: Job, track: str | Iterable[str], track_to: PathLike | None, note: Say | None) -> Iterator[Tracking]:
+    """Yield the trackers of a job, and note at the end how their records are looked at."""
+    runs = made.runs.resolve()
+    folder = Path(track_to) if track_to else runs.with_name(f"{runs.name}-tracked")
+    tracking = Tracking(several(track), folder, made.experiment.name, note or warnings.warn)
+    try:
+        yield tracking
+    finally:
+        tracking.close()
+        for view in tracking.views:
+            if note:
+                note(f"tracked; to look at it: {view}")
 
 
 @contextmanager

@@ -67,17 +67,17 @@ class RunCaptions:
         """
         if self.absent == "refuse" and not self.own:
             self._refuse_lacking(np.flatnonzero(np.isin(self.clip, rows)).tolist())
-        captions = self._of_clips(rows)
+        captions = self.of_clips(rows)
         if not captions:
             raise ConfigError(f"no clip of the {role} has a caption in manifest {self.manifest.name!r}")
         position = {row: k for k, row in enumerate(rows)}
         row = torch.tensor([position[clip] for clip in self.clip[captions].tolist()])
         domain, trained = domain[row.to(domain.device)], role != "test"
-        of_all = among and self._of_clips(among)
+        of_all = among and self.of_clips(among)
         table = load(self.features, self.feeds, captions, {}, domain, trained=trained, among=of_all)
         return Captions(table, row.bincount(minlength=len(rows)))
 
-    def _of_clips(self, rows: list[int]) -> list[int]:
+    def of_clips(self, rows: list[int]) -> list[int]:
         """Return the usable captions of these clips, in the order of the clips."""
         position = {row: k for k, row in enumerate(rows)}
         captions = [c for c, row in enumerate(self.clip.tolist()) if row in position and self.usable[c]]

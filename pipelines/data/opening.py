@@ -21,12 +21,12 @@ from heads.units import Prepare
 from pipelines.config import OWN, Feed, Preparation, RunConfig, method_class, parse_draw
 from pipelines.data.captions import RunCaptions, clip_rows
 from pipelines.data.checks import check_device, check_views, check_windows, windows_text
-from pipelines.data.lacking import LeftOut, featureless
+from pipelines.data.lacking import SOME_LABELS, LeftOut, featureless
 from pipelines.data.rows import Rows, load, sweeps_others
 from pipelines.data.seeds import generator
 from pipelines.data.stores import open_manifest, open_store
 from pipelines.data.tiers import Features, Wanted, open_features
-from pipelines.tasks import class_numbers
+from pipelines.tasks import class_numbers, labelled
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class Opened:
         `may`.
         """
         method = method_class(self.config)
-        given = [side for side in self.sides if side != "source_val" or side in method.needs + method.may]
-        source = self.sides.get("source")
-        captions = {"captions": len(source.captions.table)} if source and source.captions else {}
+        rows = {s: len(of) for s, of in self.side_rows.items() if s != "source_val" or s in method.needs + method.may}
+        if self.captions and "source" in rows:
+            rows["captions"] = len(self.captions.of_clips(self.side_rows["source"]))
         return Spec(
             shapes={m: tuple(self.stores[m].row_shape) for m in self.config.feeds},
             windows={
@@ -116,7 +116,7 @@ class Opened:
                 for m, feed in self.config.feeds.items()
             },
             classes={label: len(names) for label, names in self.classes.items()},
-            rows={side: len(self.sides[side]) for side in given} | captions,
+            rows=rows,
             domains=self.domains,
             captions=self.config.captions,
             clusters=self.clusters,
@@ -294,20 +294,37 @@ class Opened:
     def train_rows(self, role: str, *domains: str) -> list[int]:
         """Return the train rows of "source" or "target", by domain; ConfigError for a domain without any.
 
-        domains: instead of the run's own. The rows have the modalities that the role sees.
+        domains: instead of the run's own. The rows have the modalities that the role sees, and rows of a source the
+        labels that it teaches.
         """
         config, rows = self.config, list[int]()
         target = (config.target,) if config.target else ()
         for domain in domains or (config.source if role == "source" else target):
             domain_rows = self.manifest.rows(domain=domain, split=config.train_split)
-            usable = self._complete(role, domain_rows)
+            complete = self._complete(role, domain_rows)
+            usable = labelled(self.manifest, complete, self.classes) if role == "source" else complete
             if not usable:
                 reason = f", because all {len(domain_rows)} {self._lack}" if domain_rows else ""
+                if complete:
+                    self.labels(complete)  # raises for a label that all or some lack
+                    reason = f", because none of its {len(complete)} clips has all of {', '.join(self.classes)}"
                 raise ConfigError(
                     f"domain {domain!r} of the {role} has no {config.train_split} rows to train on{reason}"
                 )
             rows += usable
         return rows
+
+    @property
+    def untaught(self) -> tuple[str, ...]:
+        """Sentences "KIND: explanation" about train clips of the source that are left out because they lack labels."""
+        config, texts = self.config, list[str]()
+        for domain in config.source:
+            rows = self._complete("source", self.manifest.rows(domain=domain, split=config.train_split))
+            if lacking := len(rows) - len(labelled(self.manifest, rows, self.classes)):
+                have = "clips have" if lacking > 1 else "clip has"
+                text = f"{lacking} of {len(rows)} {config.train_split} {have} no label in {domain}"
+                texts.append(f"{SOME_LABELS}: {text}, so heads do not learn from them")
+        return tuple(texts)
 
     @property
     def _lack(self) -> str:

@@ -10,6 +10,8 @@ from featcache.naming import folder_name
 from featcache.store import NOT_TRIED
 from featcache.wording import unknown
 
+_SAME: set[tuple[str, str]] = set()  # fingerprints of stores and of manifests with the same clips
+
 
 def open_manifest(stores: Path, name: str) -> Manifest:
     """Read the copy of a manifest that is in the folder of its stores, and give it the folder's name."""
@@ -31,7 +33,10 @@ def open_store(folder: Path, name: str, manifest: Manifest) -> FeatureStore:
     if not path.is_dir():
         raise unknown("store", name, sorted(p.stem for p in folder.glob("*.zarr")), str(folder))
     store = FeatureStore.open(path)
-    store.check_rows(manifest)
+    same = (store.fingerprint, manifest.sha256)
+    if same not in _SAME:  # naming the clips of 10,000 rows takes longer than evaluating a head
+        store.check_rows(manifest)
+        _SAME.add(same)
     if left := int((store.state == NOT_TRIED).sum()):
         raise StoreError(
             f"{path} is unfinished: {left} of {len(store)} clips were not tried; finish it with the same command: "

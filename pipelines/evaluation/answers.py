@@ -14,7 +14,7 @@ from featcache.errors import ConfigError
 from featcache.manifest import Manifest
 from pipelines.config import OWN
 from pipelines.data.stores import open_manifest
-from pipelines.evaluation.evaluate import predictions, ranked
+from pipelines.evaluation.evaluate import compared, predictions, ranked
 from pipelines.training.runs import NotTrainedError, Run
 
 ACTION = "action"  #: the name, in metrics too, of all label kinds at once
@@ -48,7 +48,8 @@ def answers(folder: Path, stores: Path) -> dict[str, Answers]:
 
 def _of_classes(run: Run, stores: Path) -> dict[str, Answers]:
     """Label kind, or branch -> predicted classes; with several label kinds also those of all kinds at once."""
-    asked = _ids(open_manifest(stores, run.config.manifest), run.outputs["rows"])
+    scored, _ = compared(run, stores)
+    asked = _ids(open_manifest(stores, run.config.manifest), scored.outputs["rows"])
     found = dict[str, Answers]()
     labels = tuple(run.facts.spec.classes)
     for label, branch in product(labels, run.config.task.branches(run.outputs)):

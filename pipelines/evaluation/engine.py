@@ -21,11 +21,11 @@ from featcache.errors import FeatcacheError, NoEntryError
 from featcache.parallel import in_parallel
 from featcache.wording import shortened
 from pipelines.config import RunConfig
-from pipelines.data.lacking import LeftOut
+from pipelines.data.lacking import LeftOut, nothing_to_compare
 from pipelines.data.opening import Opened, open_run
 from pipelines.data.rows import Rows
 from pipelines.evaluation import results, stress
-from pipelines.evaluation.evaluate import KINDS, Trained, described, measure, trained
+from pipelines.evaluation.evaluate import KINDS, Trained, described, limits_of_labels, measure, trained
 from pipelines.evaluation.results import Earlier, Line, Result
 from pipelines.training.outputs import collapse
 from pipelines.training.runs import NotTrainedError, changes, digest, explained, fingerprints, is_run, read_config
@@ -53,6 +53,7 @@ class Outcome:
     untrained: bool = False  #: True if it failed because it has to be trained, or trained again
     without: str = ""  #: the reason why it has no A-distances, or none of a stress, if they are wanted
     collapse: str = ""  #: description of its collapse, if its features vanished or all its predictions are one class
+    unlabelled: str = ""  #: sentence about its test clips if none has a label, so that nothing is compared with labels
 
     def __repr__(self) -> str:
         words = filter(None, [self.case.config.row_shown, self.note, self.without])
@@ -242,7 +243,9 @@ def _without_kept(jobs: Iterable[_Job], place: _Place, path: Path, done: Callabl
         if remaining := tuple(kind for kind in kinds if kind not in lines):
             left.append(_Job(case, remaining))
         else:
-            done(Outcome(case, "kept", collapse=collapse(lines[kinds[0]].collapsed, lines[kinds[0]].one_class)))
+            line = lines[kinds[0]]
+            dead, unlabelled = collapse(line.collapsed, line.one_class), nothing_to_compare(line.limits)
+            done(Outcome(case, "kept", collapse=dead, unlabelled=unlabelled))
     if names:
         results.append(path, results.renamed(path, names))
     return left
@@ -279,7 +282,8 @@ def _measured(job: _Job, place: _Place) -> tuple[Outcome, list[Result]]:
     case, without, found = job.case, "", list[Result]()
     opening = partial(_open_shared, workers=place.workers)
     run = trained(place.runs / case.config.id, place.stores, place.device, opening, _LAST.pop() if _LAST else None)
-    for kind in job.kinds:
+    unlabelled = nothing_to_compare(limits_of_labels(run))
+    for kind in job.kinds if not unlabelled else [kind for kind in job.kinds if kind in KINDS]:
         try:
             found += (measure if kind in KINDS else stress.measure)(run, kind, case.experiment, case.config.row)
         except FeatcacheError as error:
@@ -289,4 +293,4 @@ def _measured(job: _Job, place: _Place) -> tuple[Outcome, list[Result]]:
     _LAST.append(run)
     facts = run.run.facts
     dead = collapse(facts.collapsed, found[0].one_class if found else facts.one_class)
-    return Outcome(case, "measured", without=without, collapse=dead), found
+    return Outcome(case, "measured", without=without, collapse=dead, unlabelled=unlabelled), found

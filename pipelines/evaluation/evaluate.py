@@ -24,6 +24,7 @@ from heads.methods import Method
 from heads.nets import Net
 from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
+from pipelines.data.lacking import without_labels
 from pipelines.data.opening import Opened, open_run
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.embeddings import a_distances
@@ -31,7 +32,7 @@ from pipelines.evaluation.results import ByClass, Measurement, Result
 from pipelines.measures.accuracy import Labels, coefficient_of_variation
 from pipelines.measures.outcomes import Values, checksum, encode, together
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
-from pipelines.tasks import class_numbers
+from pipelines.tasks import class_numbers, labelled
 from pipelines.training.outputs import ONCE, Outputs, feature_norms, stuck
 from pipelines.training.runs import NotTrainedError, Run, digest
 
@@ -45,8 +46,9 @@ Opening = Callable[[RunConfig, Path, str], Opened]  #: opens the data of a run, 
 class Trained:
     """A finished run with its weights and the data that it is tested on, ready to be measured."""
 
-    run: Run
-    truth: dict[str, Labels]  #: label -> class numbers of the test rows, {} in retrieval
+    run: Run  #: with the outputs of the test rows that have labels
+    truth: dict[str, Labels]  #: label -> class numbers of these rows, {} in retrieval
+    unlabelled: int  #: number of its test rows without labels
     opened: Opened
     method: Method
     files: str  #: digest of the run's files (`runs.digest`)
@@ -93,9 +95,12 @@ def trained(
     where both have the same settings and spec, because building a method takes longer than using it.
     """
     files, run = digest(folder), Run.open(folder)
-    truth = _truth(run, stores)
+    scored, truth = _scored(run, stores)
+    unlabelled = len(run.outputs["rows"]) - len(scored.outputs["rows"])
     opened = run.ready(opening(run.config, stores, device))
-    return Trained(run, truth, opened, run.method(device, (like.run, like.method) if like else None), files)
+    return Trained(
+        scored, truth, unlabelled, opened, run.method(device, (like.run, like.method) if like else None), files
+    )
 
 
 def measure(it: Trained, kind: str, experiment: str = "", row: str | None = None) -> list[Result]:
@@ -106,10 +111,16 @@ def measure(it: Trained, kind: str, experiment: str = "", row: str | None = None
 
 
 def _on_test_rows(it: Trained) -> Measured:
+    """Return all that the labels of the test rows are compared with; without labels, all that needs none."""
     score = _score(it.run, it.truth, it.method.net)
-    values = accuracies(it.run, score) | validator_scores(it.run, score)
-    if not it.run.config.task.no_norms:
-        values |= norms(it.method, it.opened)
+    of_features = {} if it.run.config.task.no_norms else norms(it.method, it.opened)
+    if not len(it.run.outputs["rows"]):
+        if it.run.config.select == ORACLE:
+            raise ConfigError(
+                f"select={ORACLE} reads labels of the test rows, which have none; take last or a validator"
+            )
+        return Measured(validator_scores(it.run, score) | of_features, it.run.facts.one_class)
+    values = accuracies(it.run, score) | validator_scores(it.run, score) | of_features
     given = stuck(it.method, _outputs(it.run, _selected(it.run, score)[-1]), it.opened)
     return Measured(values, tuple(given), outcomes(it.run, score), by_class(it, score))
 
@@ -151,7 +162,8 @@ def results_of(
     run, opened = it.run, it.opened
     config = run.config if row is None else replace(run.config, row=row)
     n, manifest = len(run.outputs["rows"]), opened.manifest
-    limits = config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist())
+    limits = limits_of_labels(it)
+    limits += config.task.limits(manifest, opened.train_rows("source"), run.outputs["rows"].tolist()) if n else ()
     content, leaked, left_out = config.to_json(), _leaks(opened), tuple(map(str, opened.left_out))
     trained_on = {
         m: training_data.words(training_data.of(store.recipe, store.facts)) for m, store in opened.stores.items()
@@ -191,20 +203,47 @@ def results_of(
     ]
 
 
+def limits_of_labels(it: Trained) -> tuple[str, ...]:
+    """Return "KIND: explanation" of the test rows and the train rows of the source that lack labels."""
+    config, rows = it.run.config, len(it.run.outputs["rows"])
+    lacking = without_labels(config.test, config.test_split, it.unlabelled, rows + it.unlabelled)
+    return lacking + it.opened.untaught
+
+
 def by_step(folder: Path, stores: Path) -> dict[int, dict[str, float]]:
     """Step -> metric -> value at each kept point of a finished run, in order; no selection.
 
     The metrics are those of outputs and the validators' scores; the norms of features belong to the trained weights.
     """
-    run = Run.open(folder)
-    score = _score(run, _truth(run, stores), run.method().net if run.config.captions else None)
+    run, truth = compared(Run.open(folder), stores)
+    score = _score(run, truth, run.method().net if run.config.captions else None)
     return {int(point["step"]): score(k) | _scores(run, point) for k, point in enumerate(run.points)}
 
 
 def selected(run: Run, stores: Path) -> tuple[dict[str, Labels], dict[int, Outputs]]:
-    """Return label -> class numbers of a run's test rows, and number -> outputs of its selected points."""
-    truth = _truth(run, stores)
+    """Return label -> class numbers of a run's test rows, and number -> outputs of its selected points.
+
+    Test rows without labels are left out; ConfigError if no test row has any.
+    """
+    run, truth = compared(run, stores)
     return truth, {k: _outputs(run, k) for k in _selected(run, _score(run, truth, None))}
+
+
+def predicted(run: Run, stores: Path) -> tuple[Run, dict[str, Labels], int, Outputs]:
+    """Return a run, label -> class numbers of its test rows, the number of its last selected point, and its outputs.
+
+    Test rows without labels have the class number -1; a task whose predictions need the truth leaves them out.
+    """
+    needs_truth = not run.config.task.has_class_scores
+    scored, truth = (compared if needs_truth or run.config.select == ORACLE else _scored)(run, stores)
+    point = _selected(scored, _score(scored, truth, None))[-1]
+    if needs_truth:
+        return scored, truth, point, _outputs(scored, point)
+    known = np.isin(run.outputs["rows"], scored.outputs["rows"])
+    every = {label: np.full(len(known), -1) for label in truth}
+    for label, y in truth.items():
+        every[label][known] = y
+    return run, every, point, _outputs(run, point)
 
 
 @dataclass(frozen=True)
@@ -223,8 +262,7 @@ def predictions(folder: Path, stores: Path, label: str = "label", branch: str = 
     label: the label kind, such as verb. branch: of a clustering run, by default the first. Its predicted classes come
     from Hungarian matching of the branch's clusters.
     """
-    run = Run.open(folder)
-    truth = _truth(run, stores)
+    run, truth = compared(Run.open(folder), stores)
     if not truth:
         raise ConfigError(f"run {run.config.id} is a {run.config.task.name} run; a confusion matrix needs classes")
     if label not in truth:
@@ -238,8 +276,8 @@ def predictions(folder: Path, stores: Path, label: str = "label", branch: str = 
 
 def ranked(folder: Path, stores: Path) -> dict[str, NDArray[np.float64]]:
     """Direction -> rank of the right answer to each query, as `Task.ranks`, at the point that `predictions` reads."""
-    run = Run.open(folder)
-    truth, net = _truth(run, stores), run.method().net
+    run, truth = compared(Run.open(folder), stores)
+    net = run.method().net
     return run.config.task.ranks(_outputs(run, _selected(run, _score(run, truth, net))[-1]), net)
 
 
@@ -306,8 +344,21 @@ def _selected(run: Run, score_point: Score) -> list[int]:
     return list(kept) if rule == "mean" else [kept[-1]]
 
 
-def _truth(run: Run, stores: Path) -> dict[str, Labels]:
-    """Label -> class numbers of the test rows, {} in retrieval; NotTrainedError if the manifest has changed since."""
+def compared(run: Run, stores: Path) -> tuple[Run, dict[str, Labels]]:
+    """Return `_scored`; ConfigError if no test row of the run has labels to compare its outputs with."""
+    scored, truth = _scored(run, stores)
+    if not len(scored.outputs["rows"]):
+        count = len(run.outputs["rows"])
+        (text,) = without_labels(run.config.test, run.config.test_split, count, count)
+        raise ConfigError(text.partition(": ")[2])
+    return scored, truth
+
+
+def _scored(run: Run, stores: Path) -> tuple[Run, dict[str, Labels]]:
+    """Return the run with the outputs of its test rows that have labels, and label -> their class numbers.
+
+    In retrieval these are all rows, and {}. NotTrainedError if the manifest has changed since the run was made.
+    """
     manifest = open_manifest(stores, run.config.manifest)
     if manifest.sha256 != run.facts.read.get("manifest"):
         raise NotTrainedError(
@@ -319,7 +370,10 @@ def _truth(run: Run, stores: Path) -> dict[str, Labels]:
             "train the run again"
         )
     rows, classes = run.outputs["rows"].tolist(), run.config.task.tested(manifest, run.config.test)
-    return {label: class_numbers(manifest, rows, label, names, "test clips") for label, names in classes.items()}
+    known = labelled(manifest, rows, classes)
+    if len(known) < len(rows):
+        run = run.tested_on(np.flatnonzero(np.isin(rows, known)).tolist())
+    return run, {label: class_numbers(manifest, known, label, names, "test clips") for label, names in classes.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- norms

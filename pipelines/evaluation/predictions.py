@@ -2,7 +2,7 @@
 
     run, row, manifest, source, target, test, seed     the run; several sources are joined by +
     step                                               step of the kept outputs: the last selected ones
-    label, clip_id, truth                              label kind, clip and its class
+    label, clip_id, truth                              label kind, clip and its class; empty if it has no label
     predicted, probabilities                           the class with the largest score, and the softmax of all scores
     branch, cluster, predicted                         instead of these in clustering: the class is the one that
                                                        Hungarian matching pairs with the cluster
@@ -26,7 +26,7 @@ from featcache.progress import Progress, silent
 from featcache.untrusted.arrow import pyarrow
 from pipelines.config import RunConfig
 from pipelines.data.stores import open_manifest
-from pipelines.evaluation.evaluate import selected
+from pipelines.evaluation.evaluate import predicted
 from pipelines.training.runs import Run
 
 ENDINGS = (".jsonl", ".parquet", ".csv")
@@ -77,8 +77,7 @@ def _tables(runs: Sequence[tuple[RunConfig, Path, Path]], progress: Progress) ->
 def of_run(run: Run, stores: Path, row: str) -> Iterator[Columns]:
     """Yield column -> values of a run: a table per label kind, in clustering one per branch."""
     config, manifest = run.config, open_manifest(stores, run.config.manifest)
-    truth, points = selected(run, stores)
-    point, outputs = list(points.items())[-1]
+    run, truth, point, outputs = predicted(run, stores)
     source, step = "+".join(config.source), int(run.points[point]["step"])
     facts = (config.id, row, config.manifest, source, config.target, config.test, config.seed, step)
     clips = [manifest.clips[number].clip_id for number in run.outputs["rows"].tolist()]
@@ -88,7 +87,7 @@ def of_run(run: Run, stores: Path, row: str) -> Iterator[Columns]:
             **{name: [value] * len(clips) for name, value in zip(OF_RUN, facts, strict=True)},
             "label": [label] * len(clips),
             "clip_id": clips,
-            "truth": [names[k] for k in y],
+            "truth": [names[k] if k >= 0 else "" for k in y],
         }
         for table in config.task.predictions(outputs, label, y, len(names)):
             yield known | table | {"predicted": [names[k] for k in table["predicted"]]}

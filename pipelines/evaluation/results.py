@@ -120,6 +120,7 @@ class Line:
     stress: str = ""
     collapsed: tuple[str, ...] = ()
     one_class: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
     measurement: Measurement | None = None
 
 

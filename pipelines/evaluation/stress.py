@@ -41,6 +41,7 @@ from pipelines.data.tiers import Wanted, open_features
 from pipelines.evaluation.changes import Change, fewer, noisy, rounded, spread, without
 from pipelines.evaluation.evaluate import Measured, Trained, described, results_of
 from pipelines.evaluation.results import Measurement, Result
+from pipelines.tasks import labelled
 from pipelines.training.outputs import outputs
 from pipelines.training.runs import NotTrainedError
 
@@ -220,7 +221,7 @@ def measure(it: Trained, stress: str, experiment: str = "", row: str | None = No
 def _test_rows(it: Trained) -> Rows:
     """Load the test rows of a run as they are stored, and in retrieval their captions as the run prepares them."""
     config, opened = it.run.config, it.opened
-    rows = stored(opened, "test", opened.check_test())
+    rows = stored(opened, "test", labelled(opened.manifest, opened.check_test(), it.truth))
     if rows.rows != it.run.outputs["rows"].tolist():
         raise NotTrainedError(f"run {config.id} has outputs of other test rows than its stores have; train it again")
     if opened.captions:

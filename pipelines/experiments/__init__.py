@@ -15,14 +15,16 @@ as the paper prints them. A user's own file, anywhere, has the same form.
 from pathlib import Path
 
 from featcache import registry
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, WordError
 from featcache.naming import folder_name
 from featcache.wording import first, unknown
+from pipelines.experiments._choice import Choice
 from pipelines.experiments._default import default
 from pipelines.experiments._experiment import Experiment, Setting
 from pipelines.experiments._files import from_module, import_file
 from pipelines.experiments._papers import PAPERS, figures
-from pipelines.experiments._rows import SEEDS, Row, Whole, grid, runs
+from pipelines.experiments._rows import SEEDS, Passes, Row, Whole, grid, runs
+from pipelines.experiments._suite import suite
 from pipelines.experiments._sweep import (
     Grid,
     check_names,
@@ -37,8 +39,10 @@ from pipelines.experiments._sweep import (
 __all__ = [
     "PAPERS",
     "SEEDS",
+    "Choice",
     "Experiment",
     "Grid",
+    "Passes",
     "Row",
     "Setting",
     "Whole",
@@ -47,11 +51,13 @@ __all__ = [
     "figures",
     "grid",
     "has",
+    "is_folder",
     "load",
     "names",
     "parse_grid",
     "runs",
     "short_names",
+    "suite",
     "swept",
     "values_of",
     "with_settings",
@@ -63,15 +69,29 @@ def names() -> list[str]:
     return registry.names(__name__)
 
 
-def load(experiment: str | Path) -> Experiment:
-    """Load an experiment: by its name, from a .py file, or the default experiment on a folder of stores."""
+def is_folder(experiment: str | Path) -> bool:
+    """Return whether this names a folder of stores, and no experiment."""
+    return str(experiment) not in names() and (Path(experiment) / "manifest.csv").exists()
+
+
+def load(experiment: str | Path, choice: Choice | None = None) -> Experiment:
+    """Load an experiment: by its name, from a .py file, or the one of a folder of stores.
+
+    choice: the methods, feeds, shifts, net and task that a folder's experiment shall have.
+    """
     name, path = str(experiment), Path(experiment)
+    if choice and choice != Choice() and not is_folder(experiment):
+        options = " and ".join(f"--{word}" for word in choice.words)
+        raise WordError(
+            f"{options} choose what the experiment of a folder of stores has, but {name} has its own rows; choose "
+            "among these with --only, and change them with --set"
+        )
     if name in names():
         return from_module(name, registry.load(__name__, name, "experiment"))
     if path.suffix == ".py":
         return from_module(folder_name(path.stem, "experiment", "give its file another name"), import_file(path))
     if (path / "manifest.csv").exists():
-        return default(path)
+        return default(path, choice)
     if advice := _near_folder(path):
         raise ConfigError(advice)
     raise ConfigError(

@@ -1,7 +1,7 @@
 """An experiment: the runs of a table, its rows and columns, and published numbers."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from shlex import quote
@@ -12,6 +12,7 @@ from featcache.wording import first, shortened, unknown
 from pipelines import tasks
 from pipelines.config import RunConfig, override
 from pipelines.experiments._data import BEHIND, Data
+from pipelines.settings import as_text, flattened
 
 Published = dict[str, dict[str, float | dict[str, float]]]  #: row -> "D1→D2" or "mean" -> number, or metric -> number
 
@@ -38,6 +39,16 @@ class Setting:
         return " ".join([f"--only {quote(self.row)}", *(f"--set {quote(change)}" for change in self.changes)])
 
 
+@dataclass(frozen=True)
+class Change:
+    """A setting that has got another value in a row of the table."""
+
+    name: str  #: "method.lambda_g"
+    row: str
+    old: str  #: as text; "–" if the row did not have the setting
+    new: str
+
+
 @dataclass(frozen=True, repr=False)
 class Experiment:
     """The runs of a table, in the order of its rows."""
@@ -51,6 +62,7 @@ class Experiment:
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
     settings: tuple[str, ...] = ()  #: settings "a.b=value" that `changed` has applied
+    changes: tuple["Change", ...] = ()  #: their effect on each row
     metric: str = ""  #: metric of its table, that of its published numbers; "": the headline of its task
     data: Data | None = None  #: data behind its domains, besides those of the manifests that we build (`_data.BEHIND`)
     unchanged: "Experiment | None" = field(default=None, repr=False)  #: the experiment before `changed`; None: itself
@@ -168,7 +180,7 @@ class Experiment:
             if row not in self.rows:
                 raise unknown("row", row, self.rows)
         runs: dict[tuple[str, str], RunConfig] = {}  # equal runs once
-        naming = _naming(self.runs)
+        naming, changes = _naming(self.runs), dict[Change, None]()
 
         def renew(run: RunConfig, seed: int | None) -> str:
             first = self.by_id.get(run.init_from or "")
@@ -184,6 +196,7 @@ class Experiment:
                 raise ConfigError(f"row {row!r}: {error}{choose}" if row else str(error)) from None
             if row and new.row == row and (renaming := _renaming(moved, new, applied, naming)):
                 new = replace(new, row=", ".join([row, *renaming]))
+            changes.update(dict.fromkeys(_changes(moved, new, applied)) if row else {})
             runs[new.id, new.row] = new
             return new.id
 
@@ -197,6 +210,7 @@ class Experiment:
             quoted=() if only else self.quoted,
             earlier_ids=self.earlier_ids | self.by_id.keys(),
             settings=(*self.settings, *settings),
+            changes=(*self.changes, *changes),
             unchanged=self.whole,
         )
 
@@ -233,23 +247,48 @@ def _parts(content: dict[str, Any]) -> dict[str, Any]:
 def _renaming(old: RunConfig, new: RunConfig, settings: Sequence[str], naming: set[str]) -> list[str]:
     """Return those of the applied settings that make the run of a row something that the row's name does not mean.
 
-    They give it another method or net, give or take a side or a start, or change a setting in which rows of its method
-    differ, as `method.entropy` of CDAN and CDAN+E. A number counts if it is or becomes 0, or if the name has it ("T =
-    0.9"): other numbers are hyper-parameters, which `choose` compares under the row's name.
+    They give it another method or net, give or take a side, give it another start, or change a setting in which rows of
+    its method differ, as `method.entropy` of CDAN and CDAN+E, or whose value its name has, as the store in "DANN, hog".
+    A number counts if its name has it ("T = 0.9"), or if it is or becomes 0, as the weight of a loss that is left out:
+    other numbers are hyper-parameters, which `choose` compares under the row's name.
     """
     before, after = _parts(old.all_settings), _parts(new.all_settings)
-    renamed = {
-        side for side in ("source", "target", "init_from") if bool(getattr(old, side)) != bool(getattr(new, side))
-    }
+    renamed = {side for side in ("source", "target") if bool(getattr(old, side)) != bool(getattr(new, side))}
+    renamed |= {"init_from"} if old.init_from != new.init_from else set()
     renamed |= {part for part in ("method", "net") if before[f"{part}.name"] != after[f"{part}.name"]}
-    for path in naming & before.keys() & after.keys():
+    for path in before.keys() & after.keys():
         was, value = before[path], after[path]
-        number = isinstance(was, int | float) and not isinstance(was, bool)
-        named = number and re.search(rf"(?<![\d.]){was:g}(?![\d.])", old.row)
-        if was != value and (not number or named or bool(was) != bool(value)):
+        if was == value:
+            continue
+        if isinstance(was, int | float) and not isinstance(was, bool):
+            named = path in naming and re.search(rf"(?<![\d.]){was:g}(?![\d.])", old.row)
+            differs = (path in naming or path.startswith("method.lambda")) and bool(was) != bool(value)
+        else:
+            text = was if isinstance(was, str) else ""
+            named = text != "" and re.search(rf"(?<![\w-]){re.escape(text)}(?![\w-])", old.row)
+            differs = path in naming
+        if named or differs:
             renamed.add(path)
     paths = {setting: f"{setting.partition('=')[0].strip()}." for setting in settings}
     return [setting for setting, path in paths.items() if any(_either_begins(path, f"{part}.") for part in renamed)]
+
+
+def _changes(old: RunConfig, new: RunConfig, settings: Sequence[str]) -> Iterator[Change]:
+    """Yield the effect of each setting on the run of a row."""
+    before, after = (flattened(run.all_settings) for run in (old, new))
+    for path in dict.fromkeys(setting.partition("=")[0].strip() for setting in settings):
+        yield Change(path, new.row, _value(before, path), _value(after, path))
+
+
+def _value(settings: dict[str, Any], path: str) -> str:
+    """Return the value of a setting as text; of a method or net its name, and a dash for one that is not there.
+
+    >>> settings = {"batch": [32, 32], "target": None, "net.name": "adapter"}
+    >>> [_value(settings, path) for path in ("batch", "target", "net", "net.layers")]
+    ['32,32', 'none', 'adapter', '–']
+    """
+    name = path if path in settings else f"{path}.name"
+    return as_text(settings[name]) if name in settings else "–"
 
 
 def _either_begins(one: str, other: str) -> bool:

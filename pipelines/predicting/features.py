@@ -180,7 +180,7 @@ class Making:
     weights: Mapping[str, str]  #: extractor -> a file with its weights, or the folder of its model
     device: str
     workers: int
-    report: Callable[[str], None]  #: receives remarks for the user, each once
+    note: Callable[[str], None]  #: receives remarks for the user, each once
     made: dict[str, Extractor] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
 
@@ -217,7 +217,7 @@ class Making:
         for note in notes:
             if note not in self.remarks:
                 self.remarks.add(note)
-                self.report(note)
+                self.note(note)
 
 
 def _remade(one: Wanted, weights: Mapping[str, str], device: str) -> Extractor:

@@ -10,7 +10,8 @@ its test, so that their outputs are those that the run has kept, to the bit: BLA
 are computed at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featcache import FeatureStore
-from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError
+from featcache.arguments import Pairs, PathLike, pairs, paths, several
+from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaAbsentError
 from featcache.machine import cores
 from featcache.manifest import Clip
-from featcache.progress import Progress, silent
+from featcache.progress import Progress, reported, silent
 from featcache.wording import first, unknown
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
@@ -39,68 +41,81 @@ if TYPE_CHECKING:
 
 TOP_K = 5
 AHEAD = 8  #: times the number of clips that are computed at once: those whose features may be in memory
-Place = str | Path
-Report = Callable[[str], None]  #: receives a line for the user
+Note = Callable[[str], None]  #: receives a line for the user
 
 
 def unheard(line: str) -> None:
-    """Report nothing."""
+    """Note nothing."""
 
 
 def predict(
-    run: "Place | Run | Sequence[Place | Run]",
-    clips: Place | Sequence[Place],
+    run: "PathLike | Run | Sequence[PathLike | Run]",
+    clips: PathLike | Iterable[PathLike],
     *,
-    out: Place | None = None,
+    out: PathLike | None = None,
     overwrite: bool = False,
     top_k: int = TOP_K,
-    runs: Place = "runs",
-    stores: Place | None = None,
-    domain: Sequence[str] = (),
-    split: str = "",
+    runs: PathLike = "runs",
+    stores: PathLike | None = None,
+    domain: str | Iterable[str] = (),
+    split: str | None = None,
     as_domain: str = "",
-    weights: Sequence[str] = (),
+    weights: Pairs = (),
     device: str = "cpu",
-    workers: int = cores(),
-    progress: Progress = silent,
-    report: Report = unheard,
+    workers: int | None = None,
+    progress: Progress | bool = False,
+    note: Note = unheard,
 ) -> "Predictions":
     """Return the predictions of clips by a finished run, or by an ensemble of several; also write them to `out`.
 
-    run: the folder of a run, its id in the folder `runs`, or an opened run. clips: manifests, folders of media, media
-    files, stores, or folders of the stores of a manifest. out: a .csv, .jsonl or .parquet file; overwrite: replace an
-    existing one. Without `out`, nothing is computed before the predictions are read. top_k: classes or clusters of a
-    clip. stores: folder of all stores that keeps the features that had to be extracted. domain, split: predict only
-    these clips of manifests and stores. as_domain: take all clips for clips of this domain of the run; media without a
-    manifest are otherwise taken for clips of its test domain. weights: "EXTRACTOR=FILE" for weights that are not in the
-    folder of weights. workers: decoding threads. report: receives a line for each clip without a prediction, and
-    remarks. FeatcacheError for wrong input, such as features of another recipe than the run's.
+    run: the folder of a run, its id in the folder `runs`, an opened run, or several of these.
+    clips: manifests, folders of media, media files, stores, or folders of the stores of a manifest.
+    out: a .csv, .jsonl or .parquet file; overwrite: replace an existing one. Without `out`, nothing is computed before
+        the predictions are read.
+    top_k: classes, or clusters, of a clip. domain, split: predict only these clips of manifests and stores.
+    as_domain: take all clips for clips of this domain of the run. Media without a manifest are otherwise taken for
+        clips of its test domain.
+    stores: folder of all stores that keeps the features that had to be extracted; None: they are not kept.
+    weights: "EXTRACTOR=FILE" for weights that are not in the folder of weights. device: cpu, cuda, ...
+    workers: decoding threads (default: one per core). progress: True for a bar, or a callback (clips done, all).
+    note: receives a line for each clip without a prediction, and remarks, such as `print`.
+
+    Raises FeatcacheError for wrong input, such as features of another recipe than the run's, and if no clip has a
+    prediction.
     """
     if top_k < 1:
         raise ConfigError(f"top_k is {top_k}; it must be at least 1")
+    if overwrite and out is None:
+        raise ArgumentsError("--overwrite belongs to --out FILE; name a file")
     check_device(device)
-    chosen = [run] if isinstance(run, str | Path | Run) else [*run]
-    if not chosen:
+    found = [each if isinstance(each, Run) else find_run(Path(each), Path(runs)) for each in _each(run)]
+    if not found:
         raise ConfigError("no run is named; name the folder of a finished run")
-    found = [each if isinstance(each, Run) else find_run(Path(each), Path(runs)) for each in chosen]
     if out is not None:
         check_file("--out", Path(out), overwrite)
-    paths = [Path(clips)] if isinstance(clips, str | Path) else [Path(each) for each in clips]
-    given = sources(
-        paths, as_domain or found[0].config.test, domains=[domain] if isinstance(domain, str) else domain, split=split
-    )
+    given = sources(paths(clips), as_domain or found[0].config.test, domains=several(domain), split=split or "")
     heads = [open_head(each, _places(each, given, stores), device) for each in found]
     check_ensemble(heads)
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
-    making = Making(wanted, _files(weights, wanted), device, workers, report)
+    making = Making(wanted, _files(weights, wanted), device, workers or cores(), note)
     kept = Path(stores) if stores is not None else None
-    made = Predictions(heads, given, making, top_k, kept, as_domain, device, progress, report)
-    for note in filter(None, (_other_point(each) for each in found)):
-        report(note)
+    shown = reported(progress, "predict", "clip")
+    made = Predictions(heads, given, making, top_k, kept, as_domain, device, shown, note)
+    for text in filter(None, map(_other_point, found)):
+        note(text)
     if out is not None:
         made.write(Path(out), overwrite)
     return made
+
+
+def _each(run: "PathLike | Run | Sequence[PathLike | Run]") -> "list[PathLike | Run]":
+    """Return one run, or several, as a list; ConfigError if there is none."""
+    if isinstance(run, str | os.PathLike | Run):
+        return [run]
+    if not run:
+        raise ConfigError("no run is named; name the folder of a finished run")
+    return [*run]
 
 
 def find_run(word: Path, runs: Path) -> Run:
@@ -131,24 +146,19 @@ def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str
                 )
 
 
-def _places(run: Run, given: Sequence[Source], stores: Place | None) -> list[Path]:
+def _places(run: Run, given: Sequence[Source], stores: PathLike | None) -> list[Path]:
     """Return the folders of all stores in which those of an old run may be."""
     named = [Path(stores)] if stores is not None else []
     of_clips = [path.absolute().parent.parent for source in given for path in source.stores]
     return list(dict.fromkeys([*named, *of_clips, run.folder.absolute().parent.parent / "stores", Path("stores")]))
 
 
-def _files(weights: Sequence[str], wanted: Mapping[str, Wanted]) -> dict[str, str]:
-    """Return extractor -> file, of options EXTRACTOR=FILE."""
-    names = list(dict.fromkeys(one.recipe["extractor"] for one in wanted.values()))
-    files = {}
-    for choice in weights:
-        name, equals, file = choice.partition("=")
-        if not equals or not file:
-            raise ConfigError(f"--weights {choice}: write EXTRACTOR=FILE, with one of {', '.join(names)}")
+def _files(weights: Pairs, wanted: Mapping[str, Wanted]) -> dict[str, str]:
+    """Return extractor -> file; ConfigError for an extractor whose features no run reads."""
+    files, names = pairs("--weights", weights, "EXTRACTOR=FILE"), [one.recipe["extractor"] for one in wanted.values()]
+    for name in files:
         if name not in names:
-            raise unknown("extractor", name, names, "the run")
-        files[name] = file
+            raise unknown("extractor", name, dict.fromkeys(names), "the run")
     return files
 
 
@@ -185,7 +195,7 @@ class Predictions:
     as_domain: str = ""
     device: str = "cpu"
     progress: Progress = silent
-    report: Report = unheard
+    note: Note = unheard
     failures: dict[str, str] = field(default_factory=dict)  #: clip id -> the reason for having no prediction
     incomplete: dict[str, str] = field(default_factory=dict)  #: clip id -> modalities that could not be read, and why
 
@@ -300,10 +310,10 @@ class Predictions:
                 reasons.append(("clip", "it has neither features nor a caption that this run reads"))
         if reasons:
             self.failures[clip.clip_id] = _together(reasons)
-            self.report(f"{clip.clip_id}: {_together(reasons)}")
+            self.note(f"{clip.clip_id}: {_together(reasons)}")
         elif unread:
             self.incomplete[clip.clip_id] = _together(unread)
-            self.report(f"{clip.clip_id}: predicted without {_together(unread)}")
+            self.note(f"{clip.clip_id}: predicted without {_together(unread)}")
         return not reasons
 
 

@@ -14,6 +14,7 @@ from pipelines.report.neighbours import gallery
 from pipelines.report.norms import class_norms, norm_pairs
 from pipelines.report.samples import draw
 from pipelines.report.spaces import maps
+from pipelines.report.steps import steps
 from pipelines.tables.build import norms_grid, planned_runs
 from pipelines.tables.cells import Line, Table
 from pipelines.tables.outdated import current
@@ -40,7 +41,7 @@ def sections(
     yield frames(experiment, stores)
     yield confusions(experiment, table, runs, stores)
     yield _norms(experiment, table, rows)
-    for shift in shifts or ("",):
+    for shift in steps(shifts or ("",)):
         drawn = draw(experiment, table, runs, stores, shift)
         yield class_norms(drawn)
         yield norm_pairs(drawn)
@@ -55,7 +56,7 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
     figures, kept = [], tuple(current(rows, experiment))
     modalities = sorted({row.metric.split("/", 2)[2] for row in kept if row.metric.startswith("norm/")})
     if len(grid) == 1 and not modalities:
-        return page.section(heading, "The results have no norms.")
+        return page.absent(heading, ["The results have no norms."])
     for shift in table.shifts:
         methods = [
             norms for line in table.lines if line.label_free and (norms := _norms_of(experiment, line, shift, kept))
@@ -63,14 +64,13 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
         if methods:
             alt = f"Mean feature norms, {shift}: " + "; ".join(f"{method.name} {method.text}" for method in methods)
             figures.append(page.figure(shift, plots.norms(methods, modalities, alt)))
-    body = [("", [page.cell(text, head=place == 0) for place, text in enumerate(cells)]) for cells in grid[1:]]
     return page.section(
         heading,
         "Mean L2 norm of the features that enter the classifier, mean over seeds. The axis is logarithmic. The closer "
         "the marks of a column, the more equal the influence of the modalities; RNA moves the marks together.",
-        plots.norms_legend(modalities),
+        plots.norms_legend(modalities) if figures else "",
         page.panels(figures),
-        page.table(grid[0], body) if body else "",
+        page.grid(grid),
         page.items(note.text for note in notes),
     )
 

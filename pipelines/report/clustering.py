@@ -20,6 +20,7 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import marks, page
 from pipelines.report.confusion import confusions
+from pipelines.report.steps import steps
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
 from pipelines.tasks.clustering import branches
@@ -55,16 +56,17 @@ def sections(
 
 def clusters(experiment: Experiment, line: Line, shifts: Sequence[str], runs: Path, stores: Path) -> str:
     """The clusters of a row's first run, for each of the shifts."""
-    parts = []
-    for shift in shifts:
-        parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
+    parts, reasons = list[str](), list[str]()
+    for shift in steps(shifts):
         try:
             run = Run.open(first_run(experiment, line, shift, runs))
-            for branch in branches(run.outputs):
-                shown = "".join(_branch(run, stores, branch))
-                parts.append(shown if branch == "B0" else page.details(f"The clusters of branch {branch}", shown))
+            drawn = {branch: "".join(_branch(run, stores, branch)) for branch in branches(run.outputs)}
         except (FeatcacheError, OSError) as error:
-            parts.append(page.paragraph(f"No clusters of {line.method} on {shift}: {error}."))
+            reasons.append(f"No clusters of {line.method} on {shift}: {error}.")
+            continue
+        parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
+        for branch, shown in drawn.items():
+            parts.append(shown if branch == "B0" else page.details(f"The clusters of branch {branch}", shown))
     intro = (
         "Clusters of the target's test clips, from the run of the first seed, largest first. A cluster has the name of "
         "the class that Hungarian matching pairs it with. The names, ✓ (a clip of that class) and ✗ (a clip of another "
@@ -74,7 +76,7 @@ def clusters(experiment: Experiment, line: Line, shifts: Sequence[str], runs: Pa
         "is false), so their right side (orange) is on the left and their left side (blue) on the right. All bodies of "
         "a branch have the same scale and floor; their distance from each other is not shown."
     )
-    return page.section("Clusters", intro, *parts)
+    return page.section("Clusters", intro, *parts, reasons=reasons)
 
 
 def _branch(run: Run, stores: Path, branch: str) -> Iterator[str]:

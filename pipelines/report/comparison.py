@@ -1,52 +1,58 @@
 """The section of a report that compares two rows, as `featcache compare` does."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from featcache.errors import FeatcacheError
-from pipelines.evaluation.results import Result
+from pipelines.evaluation.results import Result, Results
 from pipelines.experiments import Experiment
 from pipelines.report import page
+from pipelines.report.opened import Opened
+from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Table
-from pipelines.tables.clips import Part
-from pipelines.tables.comparing import compare
-from pipelines.tables.sides import of_rows
+from pipelines.tables.clips import Block, Part, blocks_of
+from pipelines.tables.comparing import Comparison, compare
+from pipelines.tables.sides import Pair, Sides, of_rows
 
 LONG = 20  #: lines of a table that is not folded
 
 
-def comparison(
-    experiment: Experiment,
-    table: Table,
-    rows: tuple[Result, ...],
-    runs: Path,
-    stores: Path,
-    named: tuple[str, str] | None,
-) -> Iterator[str]:
-    """Yield the section, of two named rows or of the first and the best row, if there are two.
+def rows_compared(table: Table, named: tuple[str, str] | None) -> tuple[str, str]:
+    """Return the names of two rows: the given ones, or the first and the best one; twice the first if none is best."""
+    return named or (table.baseline, table.best.method if table.best else table.baseline)
 
-    Its place has the reason if runs, outputs or stores are missing.
-    """
-    a, b = named or (table.baseline, table.best.method if table.best else "")
-    if not b:
-        return
+
+def compare_rows(
+    experiment: Experiment, names: tuple[str, str], rows: Sequence[Result], runs: Path, stores: Path
+) -> Comparison:
+    """Compare two rows; FeatcacheError if runs, outputs or stores are missing."""
+    return compare(of_rows(experiment, *names, rows, runs), stores)
+
+
+def alone(experiment: Experiment, table: Table, opened: Opened, stores: Path) -> list[Block]:
+    """Return the answers of the first row, compared with itself; FeatcacheError if they cannot be read."""
+    pairs = [
+        Pair(shift, str(seed), (opened.runs[run], opened.runs[run]))
+        for (method, shift), seeds in planned_runs(experiment).items()
+        for seed, run in seeds.items()
+        if method == table.baseline and run in opened.runs and seed in table.lines[0].cells[shift].values
+    ]
+    names = (table.baseline, table.baseline)
+    return blocks_of(Sides(names, names, experiment, tuple(pairs), Results()), stores) if pairs else []
+
+
+def comparison(names: tuple[str, str], found: Comparison | str) -> str:
+    """The section about two rows, or the reason why they cannot be compared."""
+    a, b = names
     heading = f"{b} compared with {a}"
-    try:
-        compared = compare(of_rows(experiment, a, b, rows, runs), stores)
-    except (FeatcacheError, OSError) as error:
-        yield page.section(heading, f"No comparison: {error}.")
-        return
-    intro = "A: {}. B: {}. `featcache compare` prints the same, and writes the clips to a file.".format(
-        *compared.titles
-    )
-    yield page.section(heading, intro, *map(_part, compared.parts))
+    if isinstance(found, str):
+        return page.absent(heading, [f"No comparison: {found}."])
+    intro = "A: {}. B: {}. `featcache compare` prints the same, and writes the clips to a file.".format(*found.titles)
+    return page.section(heading, intro, *map(_part, found.parts))
 
 
 def _part(part: Part) -> str:
     """A heading, a table, which is folded if it is long, and sentences."""
-    head, *lines = part.grid
-    body = [("", [page.cell(text, head=place == 0) for place, text in enumerate(cells)]) for cells in lines]
-    table = page.table(head, body) if body else ""
-    shown = page.details(f"{len(body)} lines", table) if len(body) > LONG else table
+    table = page.grid(part.grid)
+    shown = page.details(f"{len(part.grid) - 1} lines", table) if len(part.grid) > LONG + 1 else table
     return f"<h3>{escape(part.heading)}</h3>{shown}{page.items(part.texts)}"

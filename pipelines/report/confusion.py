@@ -10,6 +10,7 @@ from featcache.errors import FeatcacheError
 from pipelines.evaluation.evaluate import Predictions, predictions
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
+from pipelines.report.steps import steps
 from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import Run
@@ -29,7 +30,7 @@ def confusions(
     """
     chosen = dict.fromkeys(line.method for line in (table.lines[0], table.best, table.reference) if line)
     planned, parts, reasons = planned_runs(experiment), [], []
-    for shift in table.shifts:
+    for shift in steps(table.shifts):
         figures = []
         for line in (line for line in table.lines if line.method in chosen and line.cells[shift].values):
             seeds = planned[line.method, shift]
@@ -46,7 +47,7 @@ def confusions(
             parts.append(f"<h3>{escape(shift)}</h3>" + page.panels(figures, "thirds"))
     intro = f"Rows: true class. Columns: {explained}. Numbers: per cent of the row, over all seeds. Outlined: correct."
     more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
-    return page.section("Confusion matrices", intro, *parts, *(page.paragraph(first + more) for first in reasons[:1]))
+    return page.section("Confusion matrices", intro, *parts, reasons=(first + more for first in reasons[:1]))
 
 
 def _caption(line: Line, shift: str, shown: Predictions) -> str:

@@ -9,6 +9,7 @@ from pipelines import tasks
 from pipelines.evaluation.evaluate import by_step
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
+from pipelines.report.steps import steps
 from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import NotTrainedError
@@ -21,7 +22,7 @@ def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) 
     if not several:
         return ""
     figures, reasons, without = [], [], dict[str, None]()
-    for shift in table.shifts:
+    for shift in steps(table.shifts):
         curves = []
         for line in table.lines:
             if line.method in several and line.cells[shift].seeds:
@@ -31,20 +32,20 @@ def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) 
                     else:
                         without[line.method] = None
                 except (FeatcacheError, OSError) as error:
-                    reasons.append(page.paragraph(f"No curve of {line.method} on {shift}: {error}."))
+                    reasons.append(f"No curve of {line.method} on {shift}: {error}.")
         if curves:
             ends = "; ".join(f"{curve.name} {curve.xy[0][1]:.1f} to {curve.xy[-1][1]:.1f}" for curve in curves)
             alt = f"{tasks.metric(table.metric).words} by step, {shift}: {ends}"
             figures.append(page.figure(shift, plots.curves(curves, "step", alt)))
     if without:
-        text = f"The kept points of {', '.join(without)} have no {table.metric}, so they have no curve."
-        reasons.append(page.paragraph(text))
+        reasons.append(f"The kept points of {', '.join(without)} have no {table.metric}, so they have no curve.")
     words = tasks.metric(table.metric).words
     intro = f"{words[0].upper()}{words[1:]} on the test clips after each kept evaluation point; mean over seeds."
-    late = dict.fromkeys(f"{run.points[0]} to {run.steps}" for run in kept if run.points[0] > run.eval_every)
-    if late:
-        intro += f" Only the last evaluation points are kept and drawn: steps {' or '.join(late)}."
-    return page.section("Convergence", intro, page.panels(figures), *reasons)
+    spans = dict.fromkeys(f"{run.points[0]} to {run.steps}" for run in kept if run.points[0] > run.eval_every)
+    late = f"Only the last evaluation points are kept and drawn: steps {' or '.join(spans)}." if spans else ""
+    if figures:
+        return page.section("Convergence", f"{intro} {late}", page.panels(figures), reasons=reasons)
+    return page.section("Convergence", "", reasons=[*reasons, late])
 
 
 def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Path, stores: Path) -> plots.Curve | None:

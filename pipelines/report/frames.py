@@ -2,20 +2,22 @@
 
 import base64
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.endings import ARRAY
-from featcache.errors import FeatcacheError
+from featcache.endings import ARRAY, SKELETON
+from featcache.errors import FeatcacheError, MediaError
 from featcache.extractors import Extractor
 from featcache.manifest import Clip, Manifest
 from featcache.media import read_clip
 from featcache.windows import Pictures, Plan
 from pipelines.experiments import Experiment
 from pipelines.report import page
+from pipelines.report.steps import steps
 
 CLASSES = 8  #: most classes shown, the most frequent ones
 DOMAINS = 6  #: most domains shown
@@ -25,22 +27,25 @@ QUALITY = 74  #: JPEG quality
 
 def frames(experiment: Experiment, stores: Path) -> str:
     """The middle picture of one clip per class and domain, or the reason why there is none."""
-    parts: list[str] = []
+    parts, reasons = list[str](), list[str]()
     for name in dict.fromkeys(run.manifest for run in experiment.runs):
         try:
             manifest = Manifest.read(stores / name / "manifest.csv")
         except FeatcacheError as error:
-            parts.append(page.paragraph(f"No pictures: {error}."))
+            reasons.append(f"No pictures: {error}.")
             continue
         used = {domain for run in experiment.runs for domain in (*run.source, run.target, run.test)}
         domains = [domain for domain in manifest.domains if domain in used][:DOMAINS]
         classes = _classes(manifest, domains)
         if not classes:
-            parts.append(page.paragraph(f"No pictures: the clips of {name} have no classes."))
-            continue
-        parts += [_strip(manifest, domain, classes) for domain in domains]
+            reasons.append(f"No pictures: the clips of {name} have no classes.")
+        for domain in steps(domains):
+            pictures = Thumbnails(manifest)
+            parts.append(_strip(pictures, domain, classes))
+            reasons.append(pictures.missing())
+    reasons = list(dict.fromkeys(reasons))
     intro = "The middle picture of one clip per class. Domains share the classes and may differ in everything else."
-    return page.section("Pictures of the domains", intro, *parts)
+    return page.section("Pictures of the domains", intro, *parts, reasons=reasons)
 
 
 def _classes(manifest: Manifest, domains: list[str]) -> list[str]:
@@ -50,22 +55,14 @@ def _classes(manifest: Manifest, domains: list[str]) -> list[str]:
     return sorted(sorted(counts, key=lambda name: (-counts[name], name))[:CLASSES])
 
 
-def _strip(manifest: Manifest, domain: str, classes: list[str]) -> str:
-    """The pictures of one domain, a figure per class."""
-    pictures, reasons = [], []
+def _strip(pictures: "Thumbnails", domain: str, classes: list[str]) -> str:
+    """The pictures of one domain, a figure per class; nothing without pictures."""
+    figures = []
     for name in classes:
-        clip = next((c for c in manifest if c.domain == domain and name in c.labels.values()), None)
-        if clip is None:
-            continue
-        try:
-            image = thumbnail(manifest, clip, f"A picture of {name} in {domain}")
-        except (FeatcacheError, OSError) as error:
-            reasons.append(str(error))
-            continue
-        pictures.append(f"<figure>{image}<figcaption>{escape(name)}</figcaption></figure>")
-    missing = f"Missing pictures: {len(reasons)} of {len(classes)}. The first reason: {reasons[0]}" if reasons else ""
-    strip = f'<div class="strip">{"".join(pictures)}</div>' if pictures else ""
-    return f"<h3>{escape(domain)}</h3>{strip}{page.paragraph(missing)}"
+        clip = next((c for c in pictures.manifest if c.domain == domain and name in c.labels.values()), None)
+        if clip and (image := pictures.image(clip, f"A picture of {name} in {domain}")):
+            figures.append(f"<figure>{image}<figcaption>{escape(name)}</figcaption></figure>")
+    return f'<h3>{escape(domain)}</h3><div class="strip">{"".join(figures)}</div>' if figures else ""
 
 
 class _Middle(Extractor):
@@ -92,6 +89,8 @@ def thumbnail(manifest: Manifest, clip: Clip, alt: str) -> str:
     """The middle picture of a clip as an <img> with its data inside; MediaError if it cannot be decoded."""
     import cv2
 
+    if not has_pictures(clip):
+        raise MediaError(f"{clip.source} is no video or picture")
     middle = _Middle(None)
     outcome = read_clip(manifest.path(clip), clip, Plan("segments", 1), [middle])[middle.name]
     if isinstance(outcome, FeatcacheError):
@@ -100,31 +99,60 @@ def thumbnail(manifest: Manifest, clip: Clip, alt: str) -> str:
     return f'<img src="data:image/jpeg;base64,{base64.b64encode(bytes(jpeg)).decode()}" alt="{escape(alt)}">'
 
 
+def has_pictures(clip: Clip) -> bool:
+    """False if the clip's source is an array or a skeleton, by its ending; no decoder is given these."""
+    return Path(clip.source).suffix.lower() not in ARRAY | SKELETON
+
+
 class Thumbnails:
     """Pictures of the clips of a manifest, each decoded once."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.clips = {clip.clip_id: clip for clip in manifest}
         self.images: dict[str, str] = {}
         self.reasons: dict[str, str] = {}  # id of a clip -> why it has no image
-        self.arrays = True  # the clips without an image are arrays
+        self.media = False  # a clip without an image has a source that could have one
+
+    def image(self, clip: Clip, alt: str = "") -> str:
+        """The clip's thumbnail, or "" if it has none."""
+        if clip.clip_id not in self.images and clip.clip_id not in self.reasons:
+            try:
+                alt = alt or f"A picture of clip {clip.clip_id}"
+                self.images[clip.clip_id] = thumbnail(self.manifest, clip, alt)
+            except (FeatcacheError, OSError) as error:
+                self.reasons[clip.clip_id] = str(error)
+                self.media |= has_pictures(clip)
+        return self.images.get(clip.clip_id, "")
 
     def figure(self, clip: Clip, text: str, kind: str) -> str:
         """A figure of a CSS class: the clip's thumbnail, if it can be decoded, and a text below."""
-        if clip.clip_id not in self.images and clip.clip_id not in self.reasons:
-            try:
-                self.images[clip.clip_id] = thumbnail(self.manifest, clip, f"A picture of clip {clip.clip_id}")
-            except (FeatcacheError, OSError) as error:
-                self.reasons[clip.clip_id] = str(error)
-                self.arrays &= Path(clip.source).suffix.lower() in ARRAY
-        image = self.images.get(clip.clip_id, "")
-        return f'<figure class="{kind}">{image}<figcaption>{escape(text)}</figcaption></figure>'
+        return f'<figure class="{kind}">{self.image(clip)}<figcaption>{escape(text)}</figcaption></figure>'
 
     def missing(self) -> str:
         """A sentence about the missing pictures, with the first reason; "" if none is missing."""
         if not self.reasons:
             return ""
-        if self.arrays:
-            return page.paragraph("No pictures: the sources of the clips are arrays, not media.")
+        if not self.media:
+            kinds = {Path(self.clips[clip].source).suffix.lower() in ARRAY: None for clip in self.reasons}
+            names = " or ".join("arrays" if is_array else "skeletons" for is_array in kinds)
+            return f"No pictures: the sources of the clips are {names}, not media."
         first, total = next(iter(self.reasons.values())), len(self.reasons) + len(self.images)
-        return page.paragraph(f"Missing pictures: {len(self.reasons)} of {total}. The first reason: {first}")
+        return f"Missing pictures: {len(self.reasons)} of {total}. The first reason: {first}"
+
+
+Card = tuple[str, Sequence[tuple[Clip, str, str]]]  #: a text, and figures: (clip, text, CSS class) each
+
+
+def cards(pictures: Thumbnails, entries: Iterable[Card]) -> str:
+    """A card per entry with its figures; narrow ones if no clip has a picture, because these are lists of texts."""
+    entries = list(entries)
+    seen = any(pictures.image(clip) for _, figures in entries for clip, _, _ in figures)
+    kind = "strip" if seen else "strip texts"
+    return page.panels(
+        (
+            page.figure(text, f'<div class="{kind}">{"".join(pictures.figure(*shown) for shown in figures)}</div>')
+            for text, figures in entries
+        ),
+        "wide" if seen else "thirds",
+    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from featcache.errors import ConfigError
 from featcache.manifest import Clip
 from pipelines.report import page
-from pipelines.report.frames import Thumbnails
+from pipelines.report.frames import Card, Thumbnails, cards
 from pipelines.report.samples import Drawn, Floats, Half, Sample
 
 QUERIES = 5  #: number of target clips
@@ -43,7 +43,7 @@ def gallery(drawn: Drawn) -> str:
     """Random target clips, each with its nearest source clips in every drawn row, for each label kind."""
     heading = f"Nearest source clips of target clips{drawn.on}"
     if not drawn.samples:
-        return page.section(heading, "", *map(page.paragraph, drawn.reasons))
+        return page.section(heading, "", reasons=drawn.reasons)
     parts, reasons, several = list[str](), list(drawn.reasons), len(drawn.kinds) > 1
     pictures = Thumbnails(drawn.samples[0].manifest)
     for kind in drawn.kinds:
@@ -55,7 +55,7 @@ def gallery(drawn: Drawn) -> str:
                 reasons.append(f"No neighbours of {sample.method}{f', {kind}' if several else ''}: {error}.")
         if found:
             parts += [f"<h3>{escape(kind)}</h3>"] if several else []
-            parts += [page.paragraph(_shares(found)), page.panels(_cards(pictures, found), "wide")]
+            parts += [page.paragraph(_shares(found)), cards(pictures, _cards(found))]
     intro = ""
     if parts:
         kinds = " or ".join(map(_word, drawn.kinds))
@@ -65,8 +65,8 @@ def gallery(drawn: Drawn) -> str:
             f"the same {kinds}, ✗ of another one. {drawn.words} Clips whose features are all zero are left out. Labels "
             "of the target only mark and count the clips."
         )
-        parts.append(pictures.missing())
-    return page.section(heading, intro, *parts, *map(page.paragraph, reasons))
+        reasons.append(pictures.missing())
+    return page.section(heading, intro, *parts, reasons=reasons)
 
 
 def neighbours(sample: Sample, kind: str) -> Neighbours:
@@ -113,19 +113,18 @@ def _word(kind: str) -> str:
     return "class" if kind == "label" else kind
 
 
-def _cards(pictures: Thumbnails, found: dict[str, Neighbours]) -> Iterator[str]:
+def _cards(found: dict[str, Neighbours]) -> Iterator[Card]:
     """Yield a card per query."""
     known = [{clip.clip_id: k for k, clip in enumerate(of.queries)} for of in found.values()]
     shared = [clip for clip in next(iter(found.values())).queries if all(clip.clip_id in of for of in known)]
     for n in np.random.default_rng(0).permutation(len(shared))[:QUERIES]:
         clip = shared[n]
-        shown = [pictures.figure(clip, "target clip", "")]
+        shown = [(clip, "target clip", "")]
         for (method, of), place in zip(found.items(), known, strict=True):
             query = place[clip.clip_id]
             for number, (k, right) in enumerate(zip(of.nearest[query], of.right(query), strict=True), 1):
                 label = of.pool[k].labels.get(of.kind, of.pool[k].clip_id)
                 text = f"{method}, {number} {'✓' if right else '✗'} {label}"
-                shown.append(pictures.figure(of.pool[k], text, "right" if right else "wrong"))
+                shown.append((of.pool[k], text, "right" if right else "wrong"))
         kind = next(iter(found.values())).kind
-        caption = f"{clip.labels.get(kind, 'without a label')} ({clip.clip_id})"
-        yield page.figure(caption, f'<div class="strip">{"".join(shown)}</div>')
+        yield f"{clip.labels.get(kind, 'without a label')} ({clip.clip_id})", shown

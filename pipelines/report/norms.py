@@ -44,8 +44,7 @@ def class_norms(drawn: Drawn) -> str:
         "of variation (std / mean, ddof 0) over the modalities of a class's mean norms, source / target; 0: all "
         "modalities have the same norm. Labels only group the clips."
     )
-    reasons = map(page.paragraph, drawn.reasons)
-    return page.section(f"Feature norms per class{drawn.on}", intro if parts else "", *parts, *reasons)
+    return page.section(f"Feature norms per class{drawn.on}", intro, *parts, reasons=drawn.reasons)
 
 
 def common(half: Half, kind: str) -> tuple[list[str], list[str]]:
@@ -121,11 +120,12 @@ def norm_pairs(drawn: Drawn) -> str:
     """A scatter plot of each clip's norms, for each label kind, pair of modalities and drawn row."""
     pairs = list(dict.fromkeys(pair for sample in drawn.samples for pair in combinations(sample.spaces, 2)))
     several = len(drawn.kinds) > 1
-    parts = [
-        _pair(drawn, a, b, column, f", {kind}" if several else "")
-        for column, kind in enumerate(drawn.kinds)
-        for a, b in pairs[:PAIRS]
-    ]
+    parts, reasons = list[str](), list(drawn.reasons)
+    for column, kind in enumerate(drawn.kinds):
+        for a, b in pairs[:PAIRS]:
+            panels, reason = _pair(drawn, a, b, column, f", {kind}" if several else "")
+            parts.append(panels)
+            reasons.append(reason)
     each = f", and of each label kind ({', '.join(drawn.kinds)}) the part that its classifier reads" if several else ""
     intro = (
         f"A point per clip: the L2 norm of its features in one modality (across) and in another (up){each}. "
@@ -136,16 +136,12 @@ def norm_pairs(drawn: Drawn) -> str:
     if len(pairs) > PAIRS:
         intro += f" The first {PAIRS} of {len(pairs)} pairs are drawn."
     if drawn.samples and not pairs:
-        parts, intro = (
-            [page.paragraph("The classifier reads one kind of features, so there are no pairs of norms.")],
-            "",
-        )
-    intro = intro if drawn.samples else ""
-    return page.section(f"Pairs of feature norms{drawn.on}", intro, *parts, *map(page.paragraph, drawn.reasons))
+        reasons.append("The classifier reads one kind of features, so there are no pairs of norms.")
+    return page.section(f"Pairs of feature norms{drawn.on}", intro, *parts, reasons=reasons)
 
 
-def _pair(drawn: Drawn, a: str, b: str, column: int, kind: str) -> str:
-    """The panels of two modalities, one for each drawn row that has both; or the reason why there is none.
+def _pair(drawn: Drawn, a: str, b: str, column: int, kind: str) -> tuple[str, str]:
+    """The panels of two modalities, one for each drawn row that has both, and "" or the reason why there is none.
 
     column: number of the label kind; kind: its name after a comma, or "" if there is only one.
     """
@@ -156,16 +152,17 @@ def _pair(drawn: Drawn, a: str, b: str, column: int, kind: str) -> str:
     }
     every = np.concatenate([xy.ravel() for sides in points.values() for xy in sides.values()])
     if not len(every):
-        return page.paragraph(f"No clip has both {a} and {b}{kind}.")
+        return "", f"No clip has both {a} and {b}{kind}."
     if (ends := _ends(every)) is None:
-        return page.paragraph(f"All norms of {a} and {b}{kind} are zero.")
-    return page.panels(
+        return "", f"All norms of {a} and {b}{kind} are zero."
+    panels = page.panels(
         page.figure(
             f"{method}: {a} and {b}{kind}",
             densities(sides, (a, b), ends, f"Norms of {method} on {drawn.shift}{kind}"),
         )
         for method, sides in points.items()
     )
+    return panels, ""
 
 
 def norms_of(half: Half, a: str, b: str, column: int) -> NDArray[np.float64]:

@@ -1,29 +1,63 @@
-"""The elements of a report page: one HTML file that includes its style, loads nothing and needs no script.
+"""The elements of a report page: one HTML file that includes its style and its script, and loads nothing.
 
-Arguments named `html` are markup; all other arguments are text, which is escaped here.
+The page is complete without its script, which sorts and searches tables, unfolds what is printed, and switches colours.
+Its policy lets a browser run no other script. Arguments named `html` are markup; all others are text, which is escaped.
 """
 
-from collections.abc import Iterable, Sequence
+import base64
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from html import escape
 from importlib.resources import files
 
-STYLE = files("pipelines.report").joinpath("style.css").read_text(encoding="utf-8")
+STYLE, SCRIPT = (
+    files("pipelines.report").joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "script.js")
+)
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    f"script-src 'sha256-{base64.b64encode(sha256(SCRIPT.encode()).digest()).decode()}'"
+)
+
+
+class Absent(str):
+    """An item of a list: a part that the page lacks, with the reason. `write` lists all of them in one section."""
 
 
 def page(title: str, html: Iterable[str]) -> str:
     """Return the whole HTML file."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(html)
-        + "\n</main>\n</body>\n</html>\n"
+        + "\n".join(filter(None, html))
+        + f"\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
-def section(heading: str, intro: str, *html: str) -> str:
-    """A section: a heading, an introduction, and the content."""
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{paragraph(intro)}\n" + "\n".join(html) + "\n</section>"
+def section(heading: str, intro: str, *html: str, reasons: Iterable[str] = ()) -> str:
+    """A section: a heading, an introduction, and the content.
+
+    reasons: sentences about content that is missing. With reasons only, the section is an item of what the page lacks;
+    without either there is nothing.
+    """
+    content, reasons = [part for part in html if part], [reason for reason in reasons if reason]
+    if not content:
+        return absent(heading, reasons) if reasons else ""
+    parts = [paragraph(intro), *content, *map(paragraph, reasons)]
+    return f"<section>\n<h2>{escape(heading)}</h2>\n" + "\n".join(parts) + "\n</section>"
+
+
+def absent(heading: str, reasons: Iterable[str]) -> Absent:
+    """The item about a part that the page lacks."""
+    return Absent(f"<li><b>{escape(heading)}</b>: {escape(' '.join(reasons))}</li>")
+
+
+def lacking(items: Iterable[Absent]) -> str:
+    """The section of what the page lacks; nothing if there are no items."""
+    listed = "".join(items)
+    return section("Not on this page", "", f'<ul class="notes">{listed}</ul>' if listed else "")
 
 
 def paragraph(text: str, kind: str = "soft") -> str:
@@ -36,14 +70,20 @@ def alarm(text: str) -> str:
     return f'<p class="alarm" role="note">{escape(text)}</p>'
 
 
+def remark(text: str) -> str:
+    """A remark for readers of the numbers, in a quiet box; nothing for an empty text."""
+    return f'<p class="remark" role="note">{escape(text)}</p>' if text else ""
+
+
 def figure(caption: str, html: str, kind: str = "card") -> str:
     """A captioned panel."""
     return f'<figure class="{kind}"><figcaption>{escape(caption)}</figcaption>{html}</figure>'
 
 
 def panels(html: Iterable[str], kind: str = "") -> str:
-    """Panels side by side where there is room."""
-    return f'<div class="panels {kind}">{"".join(html)}</div>'
+    """Panels side by side where there is room; nothing without panels."""
+    content = "".join(html)
+    return f'<div class="panels {kind}">{content}</div>' if content else ""
 
 
 def tiles(entries: Iterable[tuple[str, str, str]]) -> str:
@@ -59,14 +99,44 @@ def tiles(entries: Iterable[tuple[str, str, str]]) -> str:
     )
 
 
+def switch(name: str, choices: Mapping[str, str]) -> str:
+    """Parts of which one is shown, chosen by its title; on paper all are, one below the other. It needs no script.
+
+    name: that of the group, once per page. choices: title -> html.
+    """
+    parts = [
+        f'<input type="radio" name="{name}" id="{name}-{k}"{" checked" * (k == 0)}/>'
+        f'<label for="{name}-{k}">{escape(title)}</label><div class="choice"><h3>{escape(title)}</h3>{html}</div>'
+        for k, (title, html) in enumerate(choices.items())
+    ]
+    return f'<div class="switch">{"".join(parts)}</div>'
+
+
 def table(heads: Sequence[str], body: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    """A table. Each row of the body is (CSS class, cells); a cell is markup with its td or th, as `cell` returns it."""
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    """A table. Each row of the body is (CSS class, cells); a cell is markup with its td or th, as `cell` returns it.
+
+    The script makes the columns of every table sortable, and long tables searchable. On paper, letters are smaller
+    where there are many columns, so that all of them fit.
+    """
+    head = "".join(f'<th scope="col">{breakable(text)}</th>' for text in heads)
     rows = "\n".join(f'<tr class="{row_kind}">{"".join(cells)}</tr>' for row_kind, cells in body)
     return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
+        f'<div class="scroll" role="region" aria-label="{escape(", ".join(heads[:3]))}, …" tabindex="0">'
+        f'<table class="{kind}" style="--columns:{len(heads)}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>"
     )
+
+
+def breakable(text: str) -> str:
+    """Escape a text that may be broken into lines after an arrow, a slash or an underscore."""
+    return re.sub("([→/_])(?=.)", r"\1<wbr/>", escape(text))
+
+
+def grid(cells: Sequence[Sequence[str]], kind: str = "") -> str:
+    """A table of texts, headings first; nothing without lines."""
+    heads, *lines = cells
+    body = [("", [cell(text, head=place == 0) for place, text in enumerate(line)]) for line in lines]
+    return table(heads, body, kind) if body else ""
 
 
 def cell(text: str, kind: str = "", *, head: bool = False) -> str:
@@ -76,13 +146,14 @@ def cell(text: str, kind: str = "", *, head: bool = False) -> str:
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
 
 
-def items(texts: Iterable[str]) -> str:
-    """A list of texts."""
-    return '<ul class="notes">' + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
+def items(texts: Iterable[str], kind: str = "") -> str:
+    """A list of texts; nothing without texts. The kind "columns" sets short texts in several columns."""
+    listed = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<ul class="notes {kind}">{listed}</ul>' if listed else ""
 
 
 def details(summary: str, html: str) -> str:
-    """Content that is folded until the reader clicks on the summary."""
+    """Content that is folded until the reader clicks on the summary; on paper it is unfolded."""
     return f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
 

@@ -17,8 +17,10 @@ from pipelines.report.marks import axis, coord, line, mark, nice, rect, short, s
 SCATTER = 320  #: width and height of a scatter plot: about its pixels where three are side by side
 BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
 CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: size of a panel of curves, without its legend
+TREND_WIDTH, TREND_HEIGHT = 170, 92  #: size of a small panel of trends
 NORM_WIDTH, NORM_COLUMN = 460, 112  #: least width of a norm panel, and of a method in it
 JITTER = 12  #: distance between the marks of two modalities
+FEW = 12  #: most numbers of a line of which each has a dot
 MOST_CLASSES = 30  #: a confusion matrix of more classes shows only the most frequent ones
 MOST_WRITTEN = 12  #: a confusion matrix of more classes shows no numbers: its cells are too small
 
@@ -59,6 +61,17 @@ class Curve:
 
     name: str
     xy: tuple[tuple[float, float], ...]  #: from left to right
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One method in a plot of gains."""
+
+    name: str
+    mean: float
+    std: float | None  #: None for a single seed
+    ends: tuple[float, float] | None  #: of the interval; None if there is none
+    text: str
 
 
 def bars(bars: Sequence[Bar], alt: str) -> str:
@@ -238,3 +251,59 @@ def curves(curves: Sequence[Curve], across: str, alt: str) -> str:
         row = CURVE_HEIGHT + 12 + 18 * number
         parts += [mark(number, 10, row, "", curve.name), text(22, row + 4, curve.name, "tick")]
     return svg(CURVE_WIDTH, CURVE_HEIGHT + 8 + 18 * len(curves), alt, parts)
+
+
+def trends(title: str, lines: Sequence[Curve], kind: str, alt: str) -> str:
+    """A small panel with a line per seed; lines of few numbers have a dot at each. Its ticks are the ends of the axes.
+
+    kind: a CSS class with the colour.
+    """
+    places, values = ([xy[axis] for line in lines for xy in line.xy] for axis in (0, 1))
+    left, right, top, bottom = 2, TREND_WIDTH - 2, 20, TREND_HEIGHT - 14
+    west, east, south, north = min(places), max(places), min(values), max(values)
+
+    def at(place: float, value: float) -> tuple[str, str]:
+        across = (place - west) / (east - west) if east > west else 1.0
+        up = (value - south) / (north - south) if north > south else 0.5
+        return coord(left + 4 + (right - left - 8) * across), coord(bottom - 4 - (bottom - top - 8) * up)
+
+    parts = [text(left, 13, title, "name"), rect(left, top, right - left, bottom - top, "field")]
+    for curve in lines:
+        points = [at(*xy) for xy in curve.xy]
+        tip = f"<title>{escape(curve.name)}: {curve.xy[0][1]:.4g} to {curve.xy[-1][1]:.4g}</title>"
+        if len(points) > 1:
+            corners = " ".join(map(",".join, points))
+            parts.append(f'<polyline class="curve thin {kind}" points="{corners}">{tip}</polyline>')
+        if len(points) <= FEW:
+            parts += [f'<circle class="{kind}" cx="{x}" cy="{y}" r="1.8">{tip}</circle>' for x, y in points]
+    reach = f"{south:.3g}" if south == north else f"{south:.3g} to {north:.3g}"
+    parts += [text(left, TREND_HEIGHT - 2, reach, "tick"), text(right, TREND_HEIGHT - 2, f"{east:g}", "tick", "end")]
+    return svg(TREND_WIDTH, TREND_HEIGHT, alt, parts)
+
+
+def gains(rows: Sequence[Gain], alt: str) -> str:
+    """Differences from another row: a dot at the mean, a thick line of ± one deviation, a thin one of the interval."""
+    ends = [end for row in rows for end in (row.ends or ())]
+    deviations = [row.mean + sign * (row.std or 0.0) for row in rows for sign in (-1, 1)]
+    low, high, ticks = axis([0.0, *ends, *deviations])
+    left, right, step = 6, BAR_WIDTH - 8, 46
+    bottom = step * len(rows)
+
+    def x(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    parts = []
+    for tick in ticks:
+        parts.append(line(x(tick), 0, x(tick), bottom, "grid" if tick else "zero"))
+        parts.append(text(x(tick), bottom + 16, f"{tick:+g}" if tick else "0", "tick", "middle"))
+    for place, row in enumerate(rows):
+        y = step * place + 30
+        parts.append(text(2, y - 14, row.name, "name"))
+        parts.append(text(BAR_WIDTH - 2, y - 14, row.text, "value", "end"))
+        if row.ends:
+            parts.append(line(x(row.ends[0]), y, x(row.ends[1]), y, "whole"))
+            parts += [line(x(end), y - 5, x(end), y + 5, "whole") for end in row.ends]
+        if row.std is not None:
+            parts.append(rect(x(row.mean - row.std), y - 3, x(row.mean + row.std) - x(row.mean - row.std), 6, "m0"))
+        parts.append(mark(0, x(row.mean), y, "", f"{row.name}: {row.text}", r=4.5))
+    return svg(BAR_WIDTH, bottom + 22, alt, parts)

@@ -29,13 +29,13 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
             store = FeatureStore.open(stores / manifest / f"{name}.zarr")
             body.append(("", _store_cells(store, modality)))
         except FeatcacheError as error:
-            absent.append(page.paragraph(f"Store {manifest}/{name}: {error}"))
+            absent.append(f"Store {manifest}/{name}: {error}.")
             continue
         title = f"Recipe of {manifest}/{name}, {store.recipe_sha256[:8]}"
         recipes.append(page.details(title, page.pre(json.dumps(store.recipe, indent=2, sort_keys=True))))
         if store.failures:
             reasons = sorted(f"{store.clip_ids[row]}: {reason}" for row, reason in store.failures.items())
-            recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons)))
+            recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons, "columns")))
     heads = ["modality", "store", "weights", "trained on", "windows", "row"]
     heads += ["clips done", "failed", "absent", "recipe", "content"]
     versions = sorted({row.version for row in rows})
@@ -43,7 +43,8 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
     protocol = f"featcache {', '.join(versions) or '(no results)'}; selection rule: {', '.join(selection)}."
     tables = [page.table(heads, body, "words")] if body else []
     intro = "Frozen features. Equal recipe hashes: the same kind of features. Equal content hashes: the same bytes."
-    return page.section("Features and recipes", intro, *tables, *recipes, *absent, page.paragraph(protocol))
+    parts = [*tables, *recipes, page.paragraph(protocol)] if tables else []
+    return page.section("Features and recipes", intro, *parts, reasons=absent)
 
 
 def _store_cells(store: FeatureStore, modality: str) -> list[str]:

@@ -11,14 +11,15 @@ import torch
 from featcache.errors import FeatcacheError
 from heads.nets import Retrieval
 from pipelines.evaluation.answers import manifests
-from pipelines.evaluation.embeddings import pairs, tsne
+from pipelines.evaluation.embeddings import kept_pairs, pairs, tsne
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
 from pipelines.report import page, plots
 from pipelines.report.classification import LIMITS
-from pipelines.report.frames import Thumbnails, frames
+from pipelines.report.frames import Card, Thumbnails, cards, frames
 from pipelines.report.samples import rows_drawn
+from pipelines.report.steps import steps
 from pipelines.tables.build import first_run
 from pipelines.tables.cells import Line, Table
 from pipelines.training.runs import Run
@@ -28,7 +29,8 @@ __all__ = ["LIMITS", "answers", "sections"]
 QUERIES = 8  #: queries of a shift; half of them are answered correctly if there are enough
 CLIPS = 5  #: clips shown as the answer to a query
 TRIED = 1000  #: number of captions from which the queries are chosen
-PAIRS = 150  #: pairs per domain in the t-SNE plot; each pair is two points
+PAIRS, LEAST = 150, 25  #: most and least pairs per domain in a t-SNE plot; each pair is two points
+POINTS = 3600  #: most points in all of these plots together, because t-SNE takes about a millisecond for each
 
 
 def sections(
@@ -83,71 +85,75 @@ def answers(run: Run, *, count: int = QUERIES, clips: int = CLIPS, seed: int = 0
 
 def gallery(experiment: Experiment, line: Line, shifts: Sequence[str], runs: Path, stores: Path) -> str:
     """Queries and the answers of a row's first run, for each of the shifts."""
-    parts: list[str] = []
-    for shift in shifts:
-        parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>")
+    parts, reasons = list[str](), list[str]()
+    for shift in steps(shifts):
         try:
-            parts += _answers(Run.open(first_run(experiment, line, shift, runs)), stores)
+            run = Run.open(first_run(experiment, line, shift, runs))
+            pictures, entries = _answers(run, stores)
+            drawn = cards(pictures, entries)
         except (FeatcacheError, OSError) as error:
-            parts.append(page.paragraph(f"No queries of {line.method} on {shift}: {error}."))
+            reasons.append(f"No queries of {line.method} on {shift}: {error}.")
+            continue
+        missing = page.paragraph(pictures.missing())
+        parts.append(f"<h3>{escape(shift)}: {escape(line.method)}</h3>{drawn}{missing}" if drawn else "")
     intro = (
         "Random captions of test clips as queries. For half of them the caption's own clip comes first, for the others "
         f"it does not, if there are enough of both. Each query shows the first {CLIPS} clips that the run of the first "
         "seed finds: ✓ the caption's own clip, ✗ another clip."
     )
-    return page.section("Example queries", intro, *parts)
+    return page.section("Example queries", intro, *parts, reasons=reasons)
 
 
-def _answers(run: Run, stores: Path) -> Iterator[str]:
-    """Yield a card per query, and a sentence about missing pictures if there are any."""
+def _answers(run: Run, stores: Path) -> tuple[Thumbnails, list[Card]]:
+    """Return the pictures of the run's clips, and a card per query."""
     clips, captions = manifests(run, stores)
     first_captions: dict[int, str] = {}  # clip -> caption
     for caption, place in zip(run.outputs["captions"].tolist(), run.outputs["clip"].tolist(), strict=True):
         first_captions.setdefault(int(run.outputs["rows"][place]), captions.clips[caption].caption)
-    pictures = Thumbnails(clips)
+    entries = list[Card]()
     for answer in answers(run):
         figures = []
         for number, row in enumerate(answer.rows, 1):
             right = row == answer.own
             text = f"{number} {'✓' if right else '✗'} {first_captions.get(row) or clips.clips[row].clip_id}"
-            figures.append(pictures.figure(clips.clips[row], text, "right" if right else "wrong"))
+            figures.append((clips.clips[row], text, "right" if right else "wrong"))
         own = "its clip comes first" if answer.rank == 0 else f"its clip has rank {answer.rank + 1:g}"
         query = f"“{captions.clips[answer.caption].caption}”: {own} of {len(run.outputs['rows'])}"
-        yield page.figure(query, f'<div class="strip">{"".join(figures)}</div>')
-    yield pictures.missing()
+        entries.append((query, figures))
+    return Thumbnails(clips), entries
 
 
 def joint_space(experiment: Experiment, lines: Sequence[Line], shifts: Sequence[str], runs: Path, stores: Path) -> str:
     """A map by t-SNE of clips and captions of both domains, for each of the shifts, with a panel per row."""
-    parts = []
-    for shift in shifts:
-        figures, reasons = [], []
-        for line in lines:
+    parts, reasons = list[str](), list[str]()
+    most = max(LEAST, min(PAIRS, POINTS // (4 * max(1, len(shifts) * len(lines)))))
+    for shift in steps(shifts):
+        figures = []
+        for line in steps(lines):
             try:
-                figures.append(
-                    page.figure(line.method, _placed(first_run(experiment, line, shift, runs), stores, shift))
-                )
+                drawn = _placed(first_run(experiment, line, shift, runs), stores, shift, most)
+                figures.append(page.figure(line.method, drawn))
             except (FeatcacheError, OSError) as error:
-                reasons.append(page.paragraph(f"No embeddings of {line.method} on {shift}: {error}."))
-        parts += [f"<h3>{escape(shift)}</h3>", page.panels(figures), *reasons]
+                reasons.append(f"No embeddings of {line.method} on {shift}: {error}.")
+        parts.append(f"<h3>{escape(shift)}</h3>{page.panels(figures)}" if figures else "")
     intro = (
-        f"Embeddings of up to {PAIRS} test clips of each domain and one caption of each clip, placed by t-SNE on "
+        f"Embeddings of up to {most} test clips of each domain and one caption of each clip, placed by t-SNE on "
         "cosine distances. Near points are similar; distances between groups have no meaning. Captions of the target "
         "were not used in training."
     )
-    return page.section("Embeddings of clips and captions", intro, *parts)
+    return page.section("Embeddings of clips and captions", intro, *parts, reasons=reasons)
 
 
-def _placed(folder: Path, stores: Path, shift: str) -> str:
-    """A scatter plot of pairs of the run's source and of its test domain."""
+def _placed(folder: Path, stores: Path, shift: str, most: int) -> str:
+    """A scatter plot of so many pairs of the run's source and of its test domain."""
     run = Run.open(folder)
     opened, method = run.opened(stores), run.method()
     domains = {"source": run.config.source, "target": (run.config.test,)}
     x, groups = [], []
     for colour, (side, names) in enumerate(domains.items()):
         if names:
-            embedded = pairs(method, opened, *names)
-            chosen = np.random.default_rng(run.config.seed).permutation(len(embedded.visual))[:PAIRS]
+            embedded = pairs(method, opened, *names) if side == "source" else kept_pairs(run)
+            chosen = np.random.default_rng(run.config.seed).permutation(len(embedded.visual))[:most]
             for shape, (kind, rows) in enumerate({"clips": embedded.visual, "captions": embedded.text}.items()):
                 x.append(rows[chosen])
                 groups.append((f"{', '.join(names)} ({side}), {kind}", colour, shape))

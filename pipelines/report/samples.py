@@ -14,6 +14,7 @@ from featcache.errors import ConfigError, FeatcacheError
 from featcache.manifest import Clip, Manifest
 from pipelines.data.opening import Opened
 from pipelines.experiments import Experiment
+from pipelines.report.steps import steps
 from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Line, Table
 from pipelines.training.outputs import clip_features, clip_norms, projected_features
@@ -59,6 +60,7 @@ class Sample:
     parts: dict[str, slice]  #: label kind -> the part of a feature that its classifier reads
     source: Half
     target: Half
+    adapted: bool = False  #: the run, or one that it starts from, was trained on unlabelled clips of a target
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ def draw(experiment: Experiment, table: Table, runs: Path, stores: Path, shift: 
     except ConfigError as error:
         return Drawn(shift, 0, (), (f"No features: {error}.",), on)
     samples, reasons = [], []
-    for method, run in ids.items():
+    for method, run in steps(ids.items()):
         try:
             samples.append(sample(experiment, method, runs / run, stores))
         except (FeatcacheError, OSError) as error:
@@ -154,11 +156,11 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
     """
     run = Run.open(folder)
     opened, trained = run.opened(stores), run.method()
-    source = next((stage.source for stage in experiment.chain(run.config) if stage.source), ())
-    if not source:
+    source_domains = next((stage.source for stage in experiment.chain(run.config) if stage.source), ())
+    if not source_domains:
         raise ConfigError(f"run {run.config.id} and the runs that it starts from have no source")
     halves = []
-    for domains in (source, (run.config.test,)):
+    for domains in (source_domains, (run.config.test,)):
         split, rows = _rows(opened, domains)
         chosen = np.sort(np.random.default_rng(SEED).permutation(rows)[:MOST]).tolist()
         loaded = opened.load("test", chosen)
@@ -173,7 +175,9 @@ def sample(experiment: Experiment, method: str, folder: Path, stores: Path) -> S
         present = {m: loaded.present[m].any(1).cpu().numpy() if m in loaded.present else everywhere for m in f}
         clips = tuple(opened.manifest.clips[row] for row in chosen)
         halves.append(Half(domains, clips, len(rows), split, f, projected, norms, present))
-    return Sample(method, opened.manifest, trained.parts, *halves)
+    adapted = any(stage.target for stage in experiment.chain(run.config))
+    source, target = halves
+    return Sample(method, opened.manifest, trained.parts, source, target, adapted)
 
 
 def _rows(opened: Opened, domains: tuple[str, ...]) -> tuple[str, list[int]]:

@@ -13,8 +13,10 @@ from pipelines.evaluation.embeddings import perplexity, tsne
 from pipelines.report import page, plots
 from pipelines.report.marks import SHAPES
 from pipelines.report.samples import Drawn, Floats, Sample
+from pipelines.report.steps import steps
 
-PLACED = 100  #: number of clips of a domain on a map; each is a point for every modality
+PLACED = 100  #: most clips of a domain on a map; each is a point for every modality
+POINTS = 1800  #: most points on all maps of a section together, because t-SNE takes about a millisecond for each
 CLASSES = 12  #: number of classes that are shown, the most frequent ones
 COLOURS = 6  #: colours of marks before they repeat with another shape
 
@@ -35,27 +37,38 @@ class Space:
 
 def maps(drawn: Drawn) -> str:
     """The maps by t-SNE of each drawn row, coloured by domain, by modality and by class."""
-    parts, sizes = [], set()
-    for sample in drawn.samples:
-        parts.append(f"<h3>{escape(sample.method)}</h3>")
-        for title, together in groups(sample):
+    parts, reasons, sizes = list[str](), list(drawn.reasons), set()
+    spaces = sum(
+        len(sample.halves) * len(sample.spaces) * (1 + bool(sample.source.projected)) for sample in drawn.samples
+    )
+    most = min(PLACED, POINTS // max(spaces, 1))
+    before = len({sample.adapted for sample in drawn.samples}) > 1
+    for sample in steps(drawn.samples):
+        when = ""
+        if before and (sample.adapted or sample is drawn.samples[0]):
+            when = "After adaptation: " if sample.adapted else "Before adaptation: "
+        for title, together in groups(sample, most):
             sizes.add(sum(len(space.f) for space in together))
-            parts.append(_panels(sample, together, drawn, title))
+            try:
+                panels = _panels(sample, together, drawn, title)
+            except ConfigError as error:
+                reasons.append(f"No map of {sample.method}: {error}.")
+            else:
+                parts.append(f"<h3>{escape(when + sample.method)}</h3>{panels}")
     used = ", ".join(f"{perplexity(n):.3g} for {n} points" for n in sorted(sizes))
     heads = any(sample.source.projected for sample in drawn.samples)
     kinds = f", the parts of all label kinds ({', '.join(drawn.kinds)}) together" if len(drawn.kinds) > 1 else ""
     intro = (
         f"The features that are classified{kinds}{', and those after the projection head h' * heads}, placed by t-SNE "
         "on cosine distances: one point per clip and modality, all modalities and both domains on one map. "
-        f"{drawn.words} At most {PLACED} of these clips per domain are placed. "
+        f"{drawn.words} At most {most} of these clips per domain are placed. "
         f"Perplexity: {used}; seed {drawn.seed}. Near points are similar; sizes of groups and distances between groups "
         "mean little, and another seed or perplexity gives another map. Labels are used for colour only."
     )
-    reasons = map(page.paragraph, drawn.reasons)
-    return page.section(f"Feature spaces{drawn.on}", intro if drawn.samples else "", *parts, *reasons)
+    return page.section(f"Feature spaces{drawn.on}", intro, *parts, reasons=reasons)
 
 
-def groups(sample: Sample) -> list[tuple[str, list[Space]]]:
+def groups(sample: Sample, most: int = PLACED) -> list[tuple[str, list[Space]]]:
     """(title, spaces that share a map): all of them, or those of each modality where modalities differ in size.
 
     The spaces after a projection head follow, titled "after h".
@@ -67,7 +80,7 @@ def groups(sample: Sample) -> list[tuple[str, list[Space]]]:
             for side, half in sample.halves.items():
                 if (f := half.projected if is_projected else half.f).keys() & {name}:
                     placed = np.flatnonzero(half.present[name])
-                    placed = np.sort(np.random.default_rng(0).permutation(placed)[:PLACED])
+                    placed = np.sort(np.random.default_rng(0).permutation(placed)[:most])
                     labels = {kind: half.labels(kind)[placed] for kind in sample.parts}
                     spaces.append(Space(side, ", ".join(half.domains), name, labels, f[name][placed]))
         if len({space.f.shape[1] for space in spaces}) == 1:
@@ -78,12 +91,9 @@ def groups(sample: Sample) -> list[tuple[str, list[Space]]]:
 
 
 def _panels(sample: Sample, spaces: Sequence[Space], drawn: Drawn, prefix: str) -> str:
-    """The same map three times, with other colours; or the reason why there is none."""
+    """The same map three times, with other colours; ConfigError if there are too few points, or no distances."""
     sizes = np.cumsum([len(space.f) for space in spaces])
-    try:
-        placed = np.split(tsne(np.concatenate([space.f for space in spaces]), seed=drawn.seed), sizes[:-1])
-    except ConfigError as error:
-        return page.paragraph(f"No map of {sample.method}: {error}.")
+    placed = np.split(tsne(np.concatenate([space.f for space in spaces]), seed=drawn.seed), sizes[:-1])
     figures = []
     for title, points in _coloured(spaces, placed):
         title = prefix + title

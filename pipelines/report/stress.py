@@ -17,8 +17,6 @@ def stress(experiment: Experiment, runs: Path) -> list[str]:
     if not rows:
         return []
     table = stressed(rows, experiment)
-    heads, *body = grid_of(table)
-    cells = [("", [page.cell(text, head=k == 0) for k, text in enumerate(line)]) for line in body]
     notes = (note.text for note in table.notes if note not in table.plain.notes)
     intro = "The trained heads, tested on changed features of the same clips; means over shifts."
-    return [page.section("Changed features", intro, page.table(heads, cells), page.items(notes))]
+    return [page.section("Changed features", intro, page.grid(grid_of(table)), page.items(notes))]

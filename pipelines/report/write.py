@@ -1,28 +1,38 @@
 """One self-contained HTML page about an experiment: its results, its errors, and pictures of its shifts.
 
-The page loads nothing, needs no script and is byte for byte the same for the same input. The table needs result rows
-only. A part whose files (videos, runs, stores) are missing is replaced by a sentence with the reason.
+The page loads nothing, is complete without its script, and is byte for byte the same for the same input. The table
+needs result rows only. A part whose files (videos, runs, stores) are missing is an item of the list "Not on this page",
+with the reason.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from featcache.errors import FeatcacheError
 from featcache.files import write_file
+from featcache.progress import Progress, silent
 from featcache.wording import unknown
 from pipelines import tasks
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
-from pipelines.report.comparison import comparison
+from pipelines.report.classes import classes
+from pipelines.report.comparison import alone, compare_rows, comparison, rows_compared
+from pipelines.report.conditions import conditions
 from pipelines.report.convergence import convergence
+from pipelines.report.curves import curves
+from pipelines.report.metrics import gains, results
+from pipelines.report.opened import Opened, open_runs
 from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
+from pipelines.report.steps import counting, steps
 from pipelines.report.stress import stress
+from pipelines.report.wrong import wrong
 from pipelines.tables.build import build
 from pipelines.tables.cells import INTERVAL, Line, Table
 from pipelines.tables.sides import two_rows
@@ -40,6 +50,7 @@ def write(
     shifts: Sequence[str] = (),
     compared: tuple[str, str] | None = None,
     date: str = "",
+    progress: Progress = silent,
 ) -> None:
     """Write the page to `out`. `date` is printed if given; it is never read from a clock, to keep pages the same.
 
@@ -53,22 +64,50 @@ def write(
             raise unknown("shift", shift, table.shifts)
     if compared:
         compared = two_rows(experiment, *compared)
-    parts = [
-        _header(experiment, date),
-        _key_figures(experiment, table),
-        *(page.alarm(note.text) for note in table.notes if note.loud),
-        _results(table),
-        _accuracy(table),
-        *stress(experiment, runs),
-        convergence(experiment, table, runs, stores),
-        *sensitivity(experiment, table),
-        *comparison(experiment, table, rows, runs, stores, compared),
-        *_parts(experiment).sections(experiment, table, rows, runs, stores, chosen),
-        provenance(experiment, rows, stores),
-        _limits(experiment, table),
-        _reproduce(experiment, chosen, compared),
-    ]
+    opened = open_runs(experiment, runs)
+    names = rows_compared(table, compared)
+    makers: tuple[Callable[[], Iterable[str]], ...] = (
+        lambda: _top(experiment, table, date),
+        lambda: [results(experiment, table, rows), _accuracy(table), classes(experiment, table, rows)],
+        lambda: [*stress(experiment, runs), *sensitivity(experiment, table)],
+        lambda: _answers(experiment, table, rows, runs, stores, opened, names),
+        lambda: [convergence(experiment, table, runs, stores), curves(experiment, table, _tones(table), opened)],
+        lambda: _parts(experiment).sections(experiment, table, rows, runs, stores, chosen),
+        lambda: [conditions(experiment, table, opened), provenance(experiment, rows, stores)],
+    )
+    with counting(progress):
+        parts = [part for maker in steps(makers) for part in maker()]
+    absent = [part for part in parts if isinstance(part, page.Absent)]
+    parts = [part for part in parts if not isinstance(part, page.Absent)]
+    parts += [page.lacking(absent), _limits(experiment, table), _reproduce(experiment, chosen, compared)]
     write_file(out, page.page(f"{experiment.name} – featcache report", parts).encode(), shared=True)
+
+
+def _top(experiment: Experiment, table: Table, date: str) -> list[str]:
+    """The header, the key figures, the experiment's remark, and warnings."""
+    warnings = [page.alarm(note.text) for note in table.notes if note.loud and note.text != experiment.note]
+    return [_header(experiment, date), _key_figures(experiment, table), page.remark(experiment.note), *warnings]
+
+
+def _answers(
+    experiment: Experiment,
+    table: Table,
+    rows: tuple[Result, ...],
+    runs: Path,
+    stores: Path,
+    opened: Opened,
+    names: tuple[str, str],
+) -> list[str]:
+    """The comparison of two rows, and the clips that the second one has wrong; of a single row, these only."""
+    a, b = names
+    heading = f"Clips that {b} has wrong"
+    try:
+        if a == b:
+            return [wrong(experiment, stores, names, alone(experiment, table, opened, stores))]
+        found = compare_rows(experiment, names, rows, runs, stores)
+    except (FeatcacheError, OSError) as error:
+        return [page.absent(heading, [f"{error}."]) if a == b else comparison(names, str(error))]
+    return [comparison(names, found), wrong(experiment, stores, names, found.blocks)]
 
 
 def _parts(experiment: Experiment) -> Any:
@@ -118,22 +157,6 @@ def _verdict(table: Table, line: Line) -> str:
     return f"{line.gain.text(table.digits, '+')} {verdict} {table.baseline}{interval}"
 
 
-def _results(table: Table) -> str:
-    """The table, with its marks: the best number of each column in bold, the second best underlined."""
-    body = []
-    for line in table.all_lines:
-        texts = {column: text(line) for column, text in table.columns.items()}
-        cells = [page.cell(text.whole, text.mark, head=column == "method") for column, text in texts.items()]
-        body.append(("quoted" if line.quoted else "" if line.fair else "reference", cells))
-    intro = "One column per shift: trained on the first domain, tested on the second."
-    return page.section(
-        "Results",
-        intro,
-        page.table(list(table.columns), body),
-        page.items(note.text for note in table.notes if not note.loud),
-    )
-
-
 def _accuracy(table: Table) -> str:
     """A panel of bars per shift, a bar per method."""
     tones, words = _tones(table), tasks.metric(table.metric).words
@@ -150,6 +173,12 @@ def _accuracy(table: Table) -> str:
         alt = f"{metric}, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
         figures.append(page.figure(name, plots.bars(bars, alt)))
     intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: uses labels of the target."
+    if differences := gains(table):
+        figures.append(differences)
+        intro += (
+            f" Last panel, of differences: dot: mean; thick line: ± one deviation; thin line: {INTERVAL}. Where it "
+            "crosses the dashed 0, the rows are not distinguishable."
+        )
     return page.section(f"{metric} per shift", intro, page.panels(figures))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from featcache.errors import ConfigError, FeatcacheError
 from pipelines import tasks
@@ -13,8 +14,9 @@ from pipelines.measures.outcomes import Values
 from pipelines.measures.validators import ORACLE, VALIDATORS
 from pipelines.sweeps.plan import Costs, seconds
 from pipelines.sweeps.search import Score
-from pipelines.training.engine import Outcome, run_all
+from pipelines.training.engine import Outcome, Report, run_all
 from pipelines.training.runs import Run
+from pipelines.training.watching import Hear
 
 WORTH = 5.0  #: seconds of training that are worth another process, which takes that long to start
 
@@ -34,16 +36,21 @@ def scorer(
     workers: int,
     device: str,
     batch: str = "auto",
+    report: Report | None = None,
+    hear: Hear | None = None,
+    logs: bool = False,
 ) -> Score:
     """Return a function that trains runs and scores those that a row shows.
 
-    costs: those of `plan.costs`, so that runs of a few seconds do not wait for processes to start.
+    costs: those of `plan.costs`, so that runs of a few seconds do not wait for processes to start. report, hear, logs:
+    as in `run_all`.
     """
+    options: dict[str, Any] = {"device": device, "batch": batch, "report": report, "hear": hear, "logs": logs}
 
     def score(configs: Sequence[RunConfig]) -> dict[str, float | str]:
         expected = seconds(configs, costs)
         processes = workers if expected is None else min(workers, 1 + int(expected / WORTH))
-        outcomes = run_all(configs, stores, runs, workers=processes, device=device, batch=batch)
+        outcomes = run_all(configs, stores, runs, workers=processes, **options)
         return {each.config.id: _score(each) for each in outcomes if each.config.row}
 
     def _score(outcome: Outcome) -> float | str:

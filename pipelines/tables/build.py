@@ -23,7 +23,7 @@ from featcache.errors import ConfigError
 from featcache.wording import first
 from pipelines import tasks
 from pipelines.config import RunConfig, fidelity
-from pipelines.data.lacking import NO_FEATURES
+from pipelines.data.lacking import NO_FEATURES, nothing_to_compare
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import VALIDATORS
@@ -35,6 +35,7 @@ from pipelines.tables.formats import Shown
 from pipelines.tables.notes import (
     SEEN,
     RunIds,
+    changed_settings,
     collapses,
     damaged,
     distinct,
@@ -81,11 +82,13 @@ def build(
     ids = {run for seeds in planned.values() for run in seeds.values()}
     names = dict.fromkeys((metric + experiment.task.stand_in, metric))  # the metric itself last: it replaces a stand-in
     results = {row.run: row for name in names for row in rows if row.run in ids and row.metric == name}
-    metrics = sorted({row.metric for row in rows if row.run in ids})
+    unlabelled = {row.run: row for row in rows if row.run in ids - results.keys() and nothing_to_compare(row.limits)}
+    metrics = sorted({row.metric for row in rows if row.run in ids - unlabelled.keys()})
     if metrics and not results:
         raise ConfigError(
             f"no metric {metric!r} in the results of {experiment.name!r}; there are: {', '.join(metrics)}"
         )
+    every, planned = planned, _without(planned, unlabelled) or planned
     shifts = tuple(dict.fromkeys(shift for _, shift in planned))
     lines: list[Line] = []
     rows_of = experiment.rows_shown
@@ -108,9 +111,17 @@ def build(
     below = [
         *damaged(all_rows),
         *late,
-        *notes(experiment, metric, shown, planned, results, legend if explained else ()),
+        *notes(experiment, metric, shown, every, results, legend if explained else (), unlabelled),
     ]
     return replace(table, notes=(*below, *_stray(rows, experiment)))
+
+
+def _without(planned: RunIds, unlabelled: Collection[str]) -> RunIds:
+    """Return the planned runs whose test clips have labels; a column without any such run is left out."""
+    left = {
+        cell: {seed: run for seed, run in seeds.items() if run not in unlabelled} for cell, seeds in planned.items()
+    }
+    return {cell: seeds for cell, seeds in left.items() if seeds}
 
 
 def _stray(rows: Sequence[Result], experiment: Experiment) -> list[Note]:
@@ -335,7 +346,8 @@ def _norms(rows: Sequence[Result], experiment: Experiment) -> Norms:
     featureless = [note for table in tables.values() for note in table.notes if note.text.startswith(NO_FEATURES)]
     trained_on = of_training_data(experiment, [row for row in rows if row.run in runs and row.metric in metrics])
     of_norms = [row for row in all_rows if row.metric.partition("/")[0] in OF_FEATURES]
-    loud = [*damaged(all_rows), *outdated(of_norms, experiment, all_rows), *lost, *dict.fromkeys(featureless)]
+    changed = [Note(text, loud=True) for text in changed_settings(experiment)]
+    loud = [*damaged(all_rows), *changed, *outdated(of_norms, experiment, all_rows), *lost, *dict.fromkeys(featureless)]
     reasons = [*_one_kind(rows, experiment, planned), *_without_source(rows, experiment)]
     below = [*loud, *[explained] * bool(tables), *reasons, *trained_on]
     return Norms(experiment.name, tuple(tables.values()), grid, sorted(below, key=lambda note: not note.loud))

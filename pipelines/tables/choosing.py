@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 from featcache.errors import ConfigError
 from pipelines import tasks
 from pipelines.config import RunConfig
+from pipelines.data.lacking import nothing_to_compare
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.validators import ORACLE, VALIDATORS, best
@@ -50,7 +51,7 @@ class Candidate:
     """One choice of hyper-parameters, with means over the seeds that all candidates share."""
 
     name: str  #: the settings in which it differs from the other candidates
-    accuracy: float  #: a share in [0, 1]
+    accuracy: float  #: a share in [0, 1]; nan if no test clip has a label
     scores: dict[str, float]  #: validator -> score
 
 
@@ -161,13 +162,18 @@ def _read(rows: Iterable[Result], metric: str) -> list[Result]:
 def _results(cells: Iterable[dict[str, BySettings]], metric: str) -> list[Result]:
     """Return the results of these cells, one per run."""
     by_settings = [settings for protocols in cells for settings in protocols.values()]
-    return [run[metric] for settings in by_settings for seeds in settings.values() for run in seeds.values()]
+    return [_any(run, metric) for settings in by_settings for seeds in settings.values() for run in seeds.values()]
+
+
+def _any(results: dict[str, Result], metric: str) -> Result:
+    """Return the result of this metric; any other one of a run whose test clips have no labels."""
+    return results.get(metric) or next(iter(results.values()))
 
 
 def _line(row: str, shift: str, choice: Choice) -> list[str]:
     """Return the cells of a line of the table."""
     rank = "–" if np.isnan(choice.correlation) else f"{choice.correlation:+.2f}"
-    numbers = [f"{100 * choice.accuracy:.1f}", f"{100 * choice.cost:.1f}"]
+    numbers = ["–" if np.isnan(value) else f"{100 * value:.1f}" for value in (choice.accuracy, choice.cost)]
     return [row, shift, choice.rule, choice.name, *numbers, "" if choice.rule == ORACLE else rank]
 
 
@@ -235,7 +241,8 @@ def _mean(name: str, of_shifts: list[Candidate]) -> Candidate:
     """Return the means of a setting's accuracies and scores over shifts."""
     scored = [rule for rule in VALIDATORS if all(rule in each.scores for each in of_shifts)]
     scores = {rule: float(np.mean([each.scores[rule] for each in of_shifts])) for rule in scored}
-    return Candidate(name, float(np.mean([each.accuracy for each in of_shifts])), scores)
+    labelled = [each.accuracy for each in of_shifts if not np.isnan(each.accuracy)]
+    return Candidate(name, float(np.mean(labelled)) if labelled else np.nan, scores)
 
 
 def _cells(rows: Iterable[Result], experiment: Experiment, metric: str) -> Cells:
@@ -251,14 +258,14 @@ def _cells(rows: Iterable[Result], experiment: Experiment, metric: str) -> Cells
     columns = experiment.columns  # empty for a run whose id comes from an older version of the settings
     order = {run.id: k for k, run in enumerate(experiment.runs)}
     for run, results in sorted(runs.items(), key=lambda item: order.get(item[0], len(order))):
-        for column in columns.get(run, ()) if metric in results else ():
-            result = results[metric]
+        result = _any(results, metric)
+        for column in columns.get(run, ()) if metric in results or nothing_to_compare(result.limits) else ():
             whole = RunConfig.from_json(result.config).all_settings  # with defaults that a row does not write
             settings = json.dumps({k: v for k, v in whole.items() if k not in APART}, sort_keys=True)
             protocol = json.dumps([result.config.get(name) for name in PROTOCOL])
             seeds = cells.setdefault((result.row, column), {}).setdefault(protocol, {}).setdefault(settings, {})
             if seeds.setdefault(result.seed, results) is not results:
-                other = seeds[result.seed][metric].run
+                other = _any(seeds[result.seed], metric).run
                 raise ConfigError(f"runs {run} and {other} differ only in init_from; give their rows different names")
     return cells
 
@@ -272,6 +279,8 @@ def choices(candidates: list[Candidate]) -> Iterator[Choice]:
     """Yield the choice of each validator for which all candidates have a score, then the choice of the oracle."""
     accuracy = [candidate.accuracy for candidate in candidates]
     for rule in (*VALIDATORS, ORACLE):
+        if rule == ORACLE and np.isnan(accuracy).any():
+            continue  # no label to choose by
         if rule == ORACLE or all(rule in candidate.scores for candidate in candidates):
             scores = accuracy if rule == ORACLE else [candidate.scores[rule] for candidate in candidates]
             k = best(rule, scores)
@@ -282,12 +291,12 @@ def choices(candidates: list[Candidate]) -> Iterator[Choice]:
 
 
 def spearman(a: list[float], b: list[float]) -> float:
-    """Return Spearman's rank correlation, with ties at their mean rank; NaN if all values of `a` or of `b` are equal.
+    """Return Spearman's rank correlation, with ties at their mean rank; NaN if all of `a` or of `b` are equal, or NaN.
 
     >>> round(spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0]), 6)
     0.5
     """
-    if len(set(a)) == 1 or len(set(b)) == 1:
+    if len(set(a)) == 1 or len(set(b)) == 1 or np.isnan([*a, *b]).any():
         return float("nan")
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
@@ -303,7 +312,8 @@ def _candidates(by_settings: BySettings, metric: str) -> list[Candidate]:
         scored = [name for name in VALIDATORS if runs and all(f"validator/{name}" in run for run in runs)]
         scores = {name: float(np.mean([run[f"validator/{name}"].value for run in runs])) for name in scored}
         if runs:
-            accuracy = float(np.mean([run[metric].value for run in runs]))
+            measured = [run[metric].value for run in runs if metric in run]
+            accuracy = float(np.mean(measured)) if measured else np.nan
             candidates.append(Candidate(_name(settings, differing), accuracy, scores))
     return candidates
 

@@ -210,7 +210,7 @@ def one_sided(blocks: Sequence[Block]) -> Part:
             ]
             found.sort(key=lambda each: -each[0])
             for _, block, k in found[:CLIPS]:
-                given = [_counted(block.given[s, :, k].tolist()) for s in (0, 1)]
+                given = [counted(block.given[s, :, k].tolist()) for s in (0, 1)]
                 grid.append([kind, block.shift, block.asked[k], block.truth[k], *given])
             listed = f", of which {CLIPS} are listed" if len(found) > CLIPS else ""
             texts.append(f"{_named(kind, kinds)}{side} is right {often} for {len(found)} clips{listed}.")
@@ -220,7 +220,7 @@ def one_sided(blocks: Sequence[Block]) -> Part:
     return Part("Clips that only one side has right", _telling(grid), tuple(texts))
 
 
-def _counted(given: list[str]) -> str:
+def counted(given: list[str]) -> str:
     """Return the answers of all seeds, such as "cut" if they are equal, else "cut (2), stir (1)"."""
     counts = Counter(given).most_common()
     return counts[0][0] if len(counts) == 1 else ", ".join(f"{name} ({count})" for name, count in counts)

@@ -23,7 +23,7 @@ from pipelines.settings import as_text, flattened
 from pipelines.tables import differs
 from pipelines.tables.build import build, printed
 from pipelines.tables.cells import ALIKE, INTERVAL, Cell, ends
-from pipelines.tables.clips import Cells, Part, blocks_of, classes, lines, moved, one_sided, tested
+from pipelines.tables.clips import Block, Cells, Part, blocks_of, classes, lines, moved, one_sided, tested
 from pipelines.tables.formats import Note, html, pipes, wrapped
 from pipelines.tables.outdated import current
 from pipelines.tables.sides import MARK, Sides
@@ -54,6 +54,7 @@ class Comparison:
     parts: tuple[Part, ...]
     notes: tuple[Note, ...]  #: those under the table of these two
     lines: Cells  #: of the file of clips
+    blocks: tuple[Block, ...]  #: all answers of both
 
     def frame(self) -> "pd.DataFrame":
         """Return the answers that differ: a line for each question and seed, with the columns of `--clips`."""
@@ -86,7 +87,7 @@ def compare(sides: Sides, stores: Path) -> Comparison:
     of_classes = [block for block in blocks if block.rank is None]
     details = [classes(of_classes), one_sided(of_classes)] if of_classes else [moved(blocks)]
     parts = [_settings(sides), _results(sides, table.metric), tested(blocks, _remarks(sides)), *details]
-    return Comparison((a, b), tuple(parts), table.notes, [*lines(blocks)])
+    return Comparison((a, b), tuple(parts), table.notes, [*lines(blocks)], tuple(blocks))
 
 
 def markdown(comparison: Comparison) -> str:

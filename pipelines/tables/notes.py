@@ -1,6 +1,6 @@
 """The notes under a table: the meaning of its numbers, the conditions they were measured under, and missing results."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from featcache import training_data
 from featcache.leaks import WARNING
@@ -47,6 +47,7 @@ SWEPT = (
     "validators choose without such labels."
 )
 
+Clips = dict[str, dict[str, list[int]]]  #: shift -> method -> the different numbers of its test clips, sorted
 RunIds = dict[tuple[str, str], dict[int, str]]  #: (method, shift) -> seed -> run id
 
 
@@ -57,59 +58,72 @@ def notes(
     planned: RunIds,
     results: dict[str, Result],
     legend: Iterable[Note] = (),
+    unlabelled: Mapping[str, Result] | None = None,
 ) -> list[Note]:
     """Return the notes of a table, loud ones first.
 
-    shown: all lines of the table, with the quoted ones. planned: the runs of the table's cells. results: run id ->
-    result, of those that have one. legend: notes that explain marks and intervals.
+    shown: all lines of the table, with the quoted ones. planned: the runs of the experiment. results: run id ->
+    result, of those that have one. legend: notes that explain marks and intervals. unlabelled: run id -> a result of
+    another metric, of the runs whose test clips have no labels.
     """
-    lines, rows = [line for line in shown if not line.quoted], list(results.values())
+    every = {**(unlabelled or {}), **results}
+    lines, rows = [line for line in shown if not line.quoted], list(every.values())
     clips = _clips(planned, results)
     unequal = _unequal(clips)
     loud = [
         *([experiment.note] if experiment.note else []),
-        *([f"CHANGED SETTINGS: {', '.join(experiment.settings)} (--set)."] if experiment.settings else []),
+        *changed_settings(experiment),
         *([SWEPT] if experiment.swept else []),
         *_untrained(rows),
         *_seen(experiment, rows),
         *_leaks(rows),
         *mixed(rows),
         *unequal,
-        *_limits(planned, results),
-        *collapses(experiment, planned, results),
+        *_limits(planned, every),
+        *collapses(experiment, planned, every),
         *_by_domain(experiment),
         *_oracles(lines),
         *_unknown_start(experiment),
-        *missing(experiment, planned, results),
+        *missing(experiment, planned, every),
     ]
-    calm = [Note(_numbers(metric, lines)), *legend, Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}.")]
+    calm = [
+        Note(_numbers(metric, lines, bool(unlabelled))),
+        *legend,
+        Note(f"Fidelity: {_per_line(lines, 'fidelity', FIDELITY)}."),
+    ]
     calm += [Note(text) for text in experiment.task.notes]
     if instead := _stand_ins(metric, planned, results):
         calm.append(Note(f"{experiment.task.stand_in_words}: {', '.join(instead)}."))
-    calm += _prepared(experiment, results)
-    if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
-        calm.append(Note(f"Surrogates: {'; '.join(surrogates)}."))
-    if any(not line.label_free for line in lines):
-        calm.append(Note(DAGGER))
-    if transductive := _transductive(experiment):
-        names = ", ".join(transductive)
-        calm.append(Note(f"Transductive: {names} adapted to the test clips themselves, without their labels."))
-    if clips and not unequal:
-        counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
-        calm.append(Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + "."))
-    if has_published(shown):
-        calm.append(Note("In parentheses: published numbers, in the authors' own setting; see the column fidelity."))
-    if quoted := [line.method for line in shown if line.quoted]:
-        calm.append(Note(f"Quoted from the paper only, and not run here: {', '.join(quoted)}."))
-    if streamed := _streamed(planned, results):
-        calm.append(
-            Note(
-                f"Streamed: {', '.join(streamed)}. Features were larger than memory, so rows were shuffled within "
-                "blocks only: batches have another order than in the other tiers."
-            )
-        )
+    calm += _prepared(experiment, every)
+    calm += _on_rows(experiment, shown, planned, every, {} if unequal else clips)
     calm += [Note(text) for text in _trained_on(experiment, rows)]
     return [*(Note(text, loud=True) for text in loud), *calm, *map(Note, _versions(rows))]
+
+
+def _on_rows(
+    experiment: Experiment, shown: Sequence[Line], planned: RunIds, results: dict[str, Result], clips: Clips
+) -> Iterator[Note]:
+    """The notes on some rows: surrogates, references, transductive, quoted and streamed ones, and their test clips."""
+    lines = [line for line in shown if not line.quoted]
+    if surrogates := _surrogates(experiment, [line.method for line in lines if line.measured]):
+        yield Note(f"Surrogates: {'; '.join(surrogates)}.")
+    if any(not line.label_free for line in lines):
+        yield Note(DAGGER)
+    if transductive := _transductive(experiment):
+        names = ", ".join(transductive)
+        yield Note(f"Transductive: {names} adapted to the test clips themselves, without their labels.")
+    if clips:
+        counts = {shift: counts[0] for shift, methods in clips.items() for counts in methods.values()}
+        yield Note("Test clips: " + ", ".join(f"{shift} {n}" for shift, n in counts.items()) + ".")
+    if has_published(shown):
+        yield Note("In parentheses: published numbers, in the authors' own setting; see the column fidelity.")
+    if quoted := [line.method for line in shown if line.quoted]:
+        yield Note(f"Quoted from the paper only, and not run here: {', '.join(quoted)}.")
+    if streamed := _streamed(planned, results):
+        yield Note(
+            f"Streamed: {', '.join(streamed)}. Features were larger than memory, so rows were shuffled within "
+            "blocks only: batches have another order than in the other tiers."
+        )
 
 
 def _versions(rows: list[Result]) -> Iterator[str]:
@@ -121,7 +135,7 @@ def _versions(rows: list[Result]) -> Iterator[str]:
         yield f"featcache {distinct(sorted({row.version for row in rows}))}."
 
 
-def _numbers(metric: str, lines: list[Line]) -> str:
+def _numbers(metric: str, lines: list[Line], unlabelled: bool) -> str:
     """Return the note about the numbers themselves: metric, unit, seeds and selection rule."""
     measure = tasks.metric(metric)
     name, unit = measure.title, " in per cent" if measure.is_share else ""
@@ -131,7 +145,7 @@ def _numbers(metric: str, lines: list[Line]) -> str:
     measured = {line.method: line.measured for line in lines if line.measured}
     seeds = set(measured.values())
     if not seeds:
-        over = "no results yet"
+        over = "no test clip has a label" if unlabelled else "no results yet"
     elif len(seeds) == 1:
         (shared,) = seeds
         over = f"seed {shared[0]} only, so without ±" if len(shared) == 1 else f"mean ± sample std over {_list(shared)}"
@@ -166,6 +180,22 @@ def _per_line(lines: list[Line], name: str, explained: dict[str, str]) -> str:
 def damaged(rows: Iterable[Result]) -> list[Note]:
     """Return the note about damaged lines, if these are the results of a file that has some."""
     return [Note(f"DAMAGED RESULTS: {text}.", loud=True)] if (text := damage(rows)) else []
+
+
+def changed_settings(experiment: Experiment) -> list[str]:
+    """A warning about the settings that `--set` has changed: their old and new values, with the rows if they differ."""
+    effects: dict[str, dict[str, dict[str, None]]] = {}  # setting -> "old -> new" -> rows
+    every = dict.fromkeys(experiment.swept[row].row if row in experiment.swept else row for row in experiment.rows)
+    for change in (change for change in experiment.changes if change.row in every):
+        effect = change.new if change.old == change.new else f"{change.old} -> {change.new}"
+        effects.setdefault(change.name, {}).setdefault(effect, {})[change.row] = None
+    texts = []
+    for name, of_rows in effects.items():
+        parts = [
+            effect if rows.keys() == every.keys() else f"{effect} ({first(rows)})" for effect, rows in of_rows.items()
+        ]
+        texts.append(f"{name}: {', '.join(parts)}")
+    return [f"CHANGED SETTINGS: {'; '.join(texts)} (--set)."] * bool(texts)
 
 
 def _untrained(rows: list[Result]) -> list[str]:
@@ -296,16 +326,16 @@ def _mixed_contents(rows: list[Result]) -> Iterator[str]:
             )
 
 
-def _clips(planned: RunIds, results: dict[str, Result]) -> dict[str, dict[str, list[int]]]:
-    """Return shift -> method -> the different numbers of its test clips, sorted."""
-    clips: dict[str, dict[str, list[int]]] = {}
+def _clips(planned: RunIds, results: dict[str, Result]) -> Clips:
+    """Return the numbers of the test clips."""
+    clips: Clips = {}
     for (method, shift), seeds in planned.items():
-        if counts := sorted({results[run].n for run in seeds.values() if run in results}):
+        if counts := sorted({results[run].n for run in seeds.values() if run in results and results[run].n}):
             clips.setdefault(shift, {})[method] = counts
     return clips
 
 
-def _unequal(clips: dict[str, dict[str, list[int]]]) -> list[str]:
+def _unequal(clips: Clips) -> list[str]:
     """Warnings about columns whose methods were tested on different numbers of clips.
 
     This happens, for example, where clips that lack a modality are dropped.

@@ -9,6 +9,7 @@ from featcache.errors import ConfigError
 from featcache.wording import first, unknown
 from pipelines import tasks
 from pipelines.config import RunConfig
+from pipelines.data.lacking import nothing_to_compare
 from pipelines.evaluation.answers import check_same_questions
 from pipelines.evaluation.results import Result, Results, damage, read
 from pipelines.experiments import Experiment
@@ -58,7 +59,7 @@ def of_rows(
     """
     names = two_rows(experiment, a, b)
     two = _restricted(_only(experiment, names), shifts)
-    planned, measured = planned_runs(two), {row.run for row in rows}
+    planned, measured = planned_runs(two), {row.run for row in rows if not nothing_to_compare(row.limits)}
     pairs = []
     for shift in dict.fromkeys(shift for _, shift in planned):
         of_a, of_b = (planned.get((name, shift), {}) for name in names)
@@ -66,6 +67,9 @@ def of_rows(
             if {of_a[seed], of_b[seed]} <= measured:
                 pairs.append(Pair(shift, str(seed), (Run.open(runs / of_a[seed]), Run.open(runs / of_b[seed]))))
     if not pairs:
+        shown = [row for row in rows if row.run in two.by_id]
+        if reasons := dict.fromkeys(filter(None, (nothing_to_compare(row.limits) for row in shown))):
+            raise ConfigError(f"{names[0]!r} and {names[1]!r} cannot be compared: {first(reasons, between='; ')}")
         raise ConfigError(
             f"{names[0]!r} and {names[1]!r} have no results of the same shift and seed; to make them: {two.command}"
         )

@@ -6,11 +6,12 @@
 Lines keep their mean, gain and interval, which are those of the whole table.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from featcache.errors import ConfigError
 from featcache.wording import first
+from pipelines.data.lacking import nothing_to_compare
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.tables.build import build, mean_over, planned_runs
@@ -36,17 +37,14 @@ def by_class(
     """
     plain = build(rows, experiment, metric)
     kind, _, label = plain.metric.partition("/")
-    counted = {row.run: row.by_class for row in current(rows, experiment) if row.metric == _with("top1", label)}
-    counted = {run: counts for run, counts in counted.items() if counts and run in experiment.by_id}
+    counted = _counted(rows, experiment, label)
     if kind not in PER_CLASS or not counted:
         raise _no_classes(rows, experiment, plain.metric)
-    planned = planned_runs(experiment, plain.metric)
+    every = planned_runs(experiment, plain.metric)
+    planned = {cell: seeds for cell, seeds in every.items() if cell[1] in plain.shifts}
     cells: dict[str, dict[str, Cell]] = {}  # method -> class -> cell
-    clips: dict[str, float] = {}  # class -> test clips in all shifts
     for line in plain.lines:
         found = dict(_by_seed(planned, counted, line.method))
-        for counts in found.values():
-            clips |= {name: n for name, (_, n, _) in counts.items() if n}
         names = dict.fromkeys(name for counts in found.values() for name in counts)
         cells[line.method] = {
             name: Cell(
@@ -55,6 +53,7 @@ def by_class(
             )
             for name in names
         }
+    clips = class_clips(rows, experiment, plain)
     order = sorted(clips, key=lambda name: (-clips[name], name))
     shown = order[:most]
     lines = tuple(
@@ -63,6 +62,31 @@ def by_class(
     )
     notes = _on_classes(clips, order, shown, kind, label)
     return replace(plain, shifts=tuple(shown), all_lines=lines, notes=loud_first(notes, plain.notes))
+
+
+def class_clips(rows: Sequence[Result], experiment: Experiment, table: Table) -> dict[str, float]:
+    """Return class -> its test clips in all shifts, of the label kind of the table's metric."""
+    planned, counted = (
+        planned_runs(experiment, table.metric),
+        _counted(rows, experiment, table.metric.partition("/")[2]),
+    )
+    clips: dict[str, float] = {}
+    for line in table.lines:
+        for _, counts in _by_seed(planned, counted, line.method):
+            clips |= {name: n for name, (_, n, _) in counts.items() if n}
+    return clips
+
+
+def splittable(rows: Sequence[Result], experiment: Experiment, kinds: Collection[str] = tuple(PER_CLASS)) -> list[str]:
+    """Return the measured metrics of these kinds that `by_class` can split."""
+    measured = sorted({row.metric for row in rows if row.run in experiment.by_id})
+    return [name for name in measured if name.partition("/")[0] in kinds and not name.endswith("/action")]
+
+
+def _counted(rows: Sequence[Result], experiment: Experiment, label: str) -> dict[str, Mapping[str, Counts]]:
+    """Return run -> class -> counts, of the runs whose results have them."""
+    found = {row.run: row.by_class for row in current(rows, experiment) if row.metric == _with("top1", label)}
+    return {run: counts for run, counts in found.items() if counts and run in experiment.by_id}
 
 
 def _with(metric: str, label: str) -> str:
@@ -90,10 +114,12 @@ def _no_classes(rows: Sequence[Result], experiment: Experiment, metric: str) -> 
     kind = metric.partition("/")[0]
     if not experiment.task.has_class_scores:
         return ConfigError(f"--by class needs classes, but {experiment.name!r} is a {experiment.task.name} experiment")
-    measured = sorted({row.metric for row in rows if row.run in experiment.by_id})
-    choices = [name for name in measured if name.partition("/")[0] in PER_CLASS and not name.endswith("/action")]
+    choices = splittable(rows, experiment)
     if kind not in PER_CLASS or metric.endswith("/action"):
         return ConfigError(f"--by class does not split {metric!r}; choose --metric from {', '.join(choices)}")
+    shown = [row for row in rows if row.run in experiment.by_id]
+    if reason := next(filter(None, (nothing_to_compare(row.limits) for row in shown)), ""):
+        return ConfigError(f"--by class needs labels of test clips, but {reason}")
     name = experiment.arguments or experiment.name
     return ConfigError(
         f"the results of {experiment.name!r} hold no counts of classes, because an earlier version measured them; "
@@ -138,7 +164,7 @@ def by_domain(rows: Sequence[Result], experiment: Experiment, metric: str | None
     for run_id, columns in experiment.columns.items():
         run = experiment.by_id[run_id]
         source = next((stage.source for stage in experiment.chain(run) if stage.source), ())
-        if len(columns) == 1 and source != (run.test,):
+        if len(columns) == 1 and columns[0] in plain.shifts and source != (run.test,):
             tested.setdefault(f"→{run.test}", {})[columns[0]] = None
             for domain in source:
                 sources.setdefault(f"{domain}→", {})[columns[0]] = None

@@ -123,6 +123,7 @@ class Task:
     no_norms: ClassVar[str] = ""  #: the reason why feature norms are not compared; "" if they are
     no_drop: ClassVar[str] = ""  #: the reason why no modality can be absent in a test; "" if one can
     no_predictions: ClassVar[str] = ""  #: the reason why clips have no predicted class; "" if they have one
+    reads_captions: ClassVar[bool] = False  #: True if clips are learned from, and tested, by their captions
     unit_length: ClassVar[bool] = False  #: True if features have length 1 by construction, so that they cannot collapse
     notes: ClassVar[tuple[str, ...]] = ()  #: sentences under every table
 
@@ -136,6 +137,23 @@ class Task:
 
     def check_manifest(self, config: RunLike, manifest: Manifest) -> None:
         """Raise ConfigError for a manifest whose labels cannot be used for this task."""
+
+    def untaught(self, manifest: Manifest, rows: Sequence[int], captioned: Collection[int]) -> str:
+        """Return the reason why heads can learn nothing from these train rows of a source; "" if they can from some.
+
+        captioned: the rows of all clips that have a caption.
+        """
+        kinds = manifest.classes.keys()
+        if not kinds:
+            return "the manifest has no labels"
+        if labelled(manifest, rows, kinds):
+            return ""
+        clip = manifest.clips[rows[0]].clip_id
+        return f"{len(rows)} of its {len(rows)} train clips have no {' or '.join(kinds)} (clip {clip!r})"
+
+    def untested(self, manifest: Manifest, domain: str, captioned: Collection[int]) -> str:
+        """Return the reason why a domain with train and test clips is no target of a run; "" if it can be one."""
+        return ""
 
     def taught(self, manifest: Manifest, source: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return label -> names of the classes that a method learns from the source; {} if it learns no classes."""
@@ -205,6 +223,11 @@ def classes_of(manifest: Manifest, label: str, domains: Sequence[str]) -> tuple[
     """Return the names of the classes that rows of these domains have, in any split, sorted."""
     present = {clip.labels.get(label) for clip in manifest if clip.domain in domains}
     return tuple(name for name in manifest.classes[label] if name in present)
+
+
+def labelled(manifest: Manifest, rows: Sequence[int], kinds: Collection[str]) -> list[int]:
+    """Return the rows that have a label of each of these kinds: all that can be learned from, or compared with."""
+    return [row for row in rows if all(kind in manifest.clips[row].labels for kind in kinds)]
 
 
 def class_numbers(

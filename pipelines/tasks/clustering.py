@@ -5,7 +5,7 @@ one, "cluster_B0" (n, K). The metric `MEASURE/BRANCH` uses the classifier. `MEAS
 features and is a mean over RESTARTS starts by k-means++ (CoDT's code starts from random rows).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,6 +72,11 @@ class Clustering(Task):
                 f"domain {config.test!r} has {count} classes in manifest {manifest.name!r}; clustering needs 2 or "
                 "more, because their number is the number of clusters, and the test compares clusters with them"
             )
+
+    def untested(self, manifest: Manifest, domain: str, captioned: Collection[int]) -> str:
+        """Return a reason unless the domain has classes: their number is the number of clusters."""
+        count = max([len(classes_of(manifest, label, (domain,))) for label in manifest.classes], default=0)
+        return "" if count > 1 else f"it has {count} classes, and their number is the number of clusters"
 
     def taught(self, manifest: Manifest, source: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the classes of the source rows."""

@@ -3,7 +3,7 @@
 Outputs are embeddings, "visual" (clips, M) and "text" (captions, M); "clip" (captions,) is the clip of each caption.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.nets import Net, Retrieval
 from pipelines.measures.outcomes import Outcomes, Values
@@ -52,6 +53,7 @@ class RetrievalTask(Task):
         "the run has the embeddings"
     )
     unit_length = True
+    reads_captions = True
 
     def check(self, config: RunLike) -> None:
         """Check that the run has feeds of captions and feeds of clips, and that its target sees no captions."""
@@ -84,6 +86,14 @@ class RetrievalTask(Task):
                 raise ConfigError(f"feeds.{m}.captions={feed.captions!r} is the run's own manifest; write 'own'")
             if feed.views:
                 raise ConfigError(f"feeds.{m}.views={feed.views!r}: a feed of captions has no views; leave them out")
+
+    def untaught(self, manifest: Manifest, rows: Sequence[int], captioned: Collection[int]) -> str:
+        """Return a reason unless one of these rows has a caption."""
+        return "" if set(captioned) & set(rows) else f"none of its {len(rows)} train clips has a caption"
+
+    def untested(self, manifest: Manifest, domain: str, captioned: Collection[int]) -> str:
+        """Return a reason unless a clip of the domain has a caption."""
+        return "" if set(captioned) & set(manifest.rows(domain=domain)) else "none of its clips has a caption to test"
 
     def measure(self, outputs: Outputs, truth: Truth, net: Net | None, clusters: int) -> Values:
         """Return the metrics of both directions, from ranks by the net's similarity."""

@@ -13,7 +13,7 @@ import torch
 
 from featcache.errors import BusyError, ConfigError, FeatcacheError
 from featcache.files import claim_of, locked
-from featcache.parallel import import_first, in_parallel
+from featcache.parallel import import_first, in_parallel, tell
 from featcache.wording import shortened
 from pipelines.config import RunConfig
 from pipelines.data.ahead import reads
@@ -23,6 +23,7 @@ from pipelines.training.groups import Plan, alone, groups, train_together
 from pipelines.training.outputs import collapse
 from pipelines.training.runs import Run, explained
 from pipelines.training.train import train_unless_done
+from pipelines.training.watching import Hear, Watch
 
 import_first("torch._dynamo", "zarr")  # by torch's optimisers, and by the reader of stores; they take a second
 
@@ -66,10 +67,14 @@ def run_all(
     device: str = "cpu",
     batch: str = "auto",
     report: Report | None = None,
+    hear: Hear | None = None,
+    logs: bool = False,
 ) -> list[Outcome]:
     """Train all runs, first those that others start from (`init_from`); a run that fails does not stop the others.
 
-    batch: "auto" trains runs in one pass where that is faster (`pipelines/training/groups.py`), "off" one by one.
+    batch: "auto" trains runs in one pass where that is faster (`pipelines/training/groups.py`), "off" one by one. hear:
+    receives the news of runs in training, of all workers, while they are trained; with `logs` also the lines of their
+    logs.
 
     Runs that another process is training now come last: they are waited for, and trained here if that process fails.
     Returns one outcome per different run, in the order in which they ended.
@@ -90,7 +95,8 @@ def run_all(
         orphans = [config for config in ready if (first := outcomes.get(config.init_from or "")) and not first.folder]
         for config in orphans:
             done(Outcome(config, None, "failed", note=f"the run that it starts from failed: {config.init_from}"))
-        _wave([config for config in ready if config not in orphans], stores, runs, workers, device, batch, done)
+        ready = [config for config in ready if config not in orphans]
+        _wave(ready, stores, runs, workers, device, batch, done, hear, logs)
     return list(outcomes.values())
 
 
@@ -102,6 +108,8 @@ def _wave(
     device: str,
     batch: str,
     done: Callable[[Outcome], None],
+    hear: Hear | None,
+    logs: bool,
 ) -> None:
     """Train runs that do not depend on each other."""
     memory, workers = free_memory(), min(workers, len(configs))  # measured once, before the first run takes memory
@@ -110,11 +118,12 @@ def _wave(
     missing = {config.id: config for config in configs}
     plans = alone(divided) if batch == "auto" else {}
     threads = torch.get_num_threads()
-    job = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers)
+    watch = Watch(tell if hear else None, logs=logs)
+    job = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers, watch=watch)
     try:
         with (
             meeting_place(workers, len(set(map(reads, configs)))) as place,
-            closing(in_parallel(partial(job, place=place), jobs, workers)) as ended,
+            closing(in_parallel(partial(job, place=place), jobs, workers, hear)) as ended,
         ):
             for (group, _), (outcomes, found) in ended:
                 plans |= found
@@ -152,27 +161,31 @@ def _one_threaded(
     memory: int,
     workers: int,
     place: Place | None,
+    watch: Watch,
 ) -> tuple[list[Outcome], dict[str, Plan]]:
     """Train runs in one thread: runs are trained in parallel, and sums of several threads differ in their digits.
 
     Also return run id -> plan. Runs of a group without an outcome are left to be trained alone.
     """
-    configs, wait = job
+    (config, *others), wait = job
     torch.set_num_threads(1)
     join(place)
-    if len(configs) > 1:
-        return _run_group(configs, stores, runs, device, memory, workers)
-    (config,) = configs
-    while (outcome := run_one(config, stores, runs, device, memory, workers, wait=wait)).status == "busy" and wait:
-        pass  # yet another process was faster
-    return [outcome], {}
+    try:
+        if others:
+            return _run_group((config, *others), stores, runs, device, memory, workers, watch)
+        train_one = partial(run_one, config, stores, runs, device, memory, workers, watch, wait=wait)
+        while (outcome := train_one()).status == "busy" and wait:
+            pass  # yet another process was faster
+        return [outcome], {}
+    finally:
+        watch.end()
 
 
 def _run_group(
-    configs: tuple[RunConfig, ...], stores: Path, runs: Path, device: str, memory: int, workers: int
+    configs: tuple[RunConfig, ...], stores: Path, runs: Path, device: str, memory: int, workers: int, watch: Watch
 ) -> tuple[list[Outcome], dict[str, Plan]]:
     with warnings.catch_warnings(record=True) as caught:
-        results, plans = train_together(configs, stores, runs, device, memory, workers)
+        results, plans = train_together(configs, stores, runs, device, memory, workers, watch)
     raised = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     outcomes = [_ended(config, runs, results[config.id]) for config in configs if config.id in results]
     return [replace(outcome, warnings=raised) for outcome in outcomes], plans
@@ -185,26 +198,35 @@ def run_one(
     device: str,
     memory: int | None = None,
     workers: int = 1,
+    watch: Watch | None = None,
     *,
     wait: bool = False,
 ) -> Outcome:
     """Train one run. A user's error becomes its message in the outcome, any other error its traceback.
 
-    wait: wait until no other process trains it; otherwise the outcome is "busy".
+    watch: receives its steps while they are made. wait: wait until no other process trains it; otherwise the outcome is
+    "busy".
     """
     with warnings.catch_warnings(record=True) as caught:
-        outcome = _run_one(config, stores, runs, device, memory, workers, wait)
+        outcome = _run_one(config, stores, runs, device, memory, workers, watch, wait)
     return replace(outcome, warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)))
 
 
 def _run_one(
-    config: RunConfig, stores: Path, runs: Path, device: str, memory: int | None, workers: int, wait: bool
+    config: RunConfig,
+    stores: Path,
+    runs: Path,
+    device: str,
+    memory: int | None,
+    workers: int,
+    watch: Watch | None,
+    wait: bool,
 ) -> Outcome:
     try:
         if wait:
             with locked(claim_of(runs / config.id)):
                 pass
-        _, stale = train_unless_done(config, stores, runs, device, memory, workers)
+        _, stale = train_unless_done(config, stores, runs, device, memory, workers, watch)
     except Exception as error:
         return _ended(config, runs, error)
     return _ended(config, runs, stale)

@@ -24,6 +24,7 @@ from pipelines.data.rows import Rows
 from pipelines.training.runs import fingerprints, out_of_date
 from pipelines.training.together import PassError, Streams, by_optim, fit_together, gain
 from pipelines.training.train import Head, save, start, worth_prefetching
+from pipelines.training.watching import Watch
 
 GAIN = 1.1  #: smallest gain for which runs are trained in one pass
 #: on a CPU a pass of two never gained and one of three hardly does; so tables of three seeds repeat to the last bit
@@ -131,7 +132,13 @@ def _key(config: RunConfig) -> str:
 
 
 def train_together(
-    configs: Sequence[RunConfig], stores: Path, runs: Path, device: str, memory: int | None, workers: int
+    configs: Sequence[RunConfig],
+    stores: Path,
+    runs: Path,
+    device: str,
+    memory: int | None,
+    workers: int,
+    watch: Watch | None = None,
 ) -> tuple[dict[str, str | Exception], dict[str, Plan]]:
     """Train the runs of a group in one pass, if that gains; return run id -> reason for training it, or its error.
 
@@ -144,7 +151,8 @@ def train_together(
         if any(run.opened.features.tier == "streaming" for run in claimed_runs):
             plan = Plan(_row(configs), len(configs), why=STREAMING)
             return results, {config.id: plan for config in configs}
-        waiting = _of_one_form(claimed_runs)
+        watch = watch or Watch()
+        waiting = _of_one_form(claimed_runs, watch)
         while waiting:
             members = waiting.pop()
             row, heads = _row([m.run.config for m in members]), [m.head for m in members]
@@ -156,7 +164,7 @@ def train_together(
                 why = f"a pass of {len(members)} is not possible ({_brief(error)})"
                 if isinstance(error, PassError) and error.culprits:  # the others share a pass from the beginning
                     why = f"a step of {len(error.culprits)} of {len(members)} also fails alone ({_brief(error)})"
-                    waiting += _of_one_form([m.run for k, m in enumerate(members) if k not in error.culprits])
+                    waiting += _of_one_form([m.run for k, m in enumerate(members) if k not in error.culprits], watch)
                 plan = Plan(row, len(members), why=why)
             plans |= {member.run.config.id: plan for member in members}
     return results, plans
@@ -196,7 +204,7 @@ def _rows_of(config: RunConfig) -> tuple[object, ...]:
     return config.seed if config.holdout else None, config.init_from if config.preparation != Preparation() else None
 
 
-def _of_one_form(claimed_runs: Sequence[Claimed]) -> list[list[Member]]:
+def _of_one_form(claimed_runs: Sequence[Claimed], watch: Watch) -> list[list[Member]]:
     """Build the methods of these runs, and return those that can be stacked together."""
     alike: dict[object, list[Member]] = {}
     tests: dict[int, Rows] = {}
@@ -209,7 +217,7 @@ def _of_one_form(claimed_runs: Sequence[Claimed]) -> list[list[Member]]:
             if id(run.opened) not in tests:
                 run.opened.measure()
                 tests[id(run.opened)] = run.opened.test()
-            head = Head(method, run.config, run.opened, tests[id(run.opened)])
+            head = Head(method, run.config, run.opened, tests[id(run.opened)], watch)
             alike.setdefault((form(method), repr(run.opened.spec)), []).append(Member(run, head, streams))
         except Exception:  # alone, the run fails with this error
             continue

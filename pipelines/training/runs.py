@@ -1,7 +1,7 @@
 """The folder of a finished run: RUNS/<run id>/ with its configuration, facts, log, weights and outputs.
 
     config.json        the RunConfig
-    run.json           facts: versions, seconds, fingerprints of everything read, the Spec, the evaluation points
+    run.json           facts: versions, seconds, date, host, fingerprints of all that is read, the Spec, the points
     log.jsonl          one line per step: the terms of the loss
     head.safetensors   state dict of the method, net included, at the last kept point, and the units of the features
     outputs.npz        outputs of `predict` on the test rows at the kept points, (points, rows, ...) each, and `rows`;
@@ -23,7 +23,7 @@ import os
 import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -57,7 +57,7 @@ from pipelines.training.kept import (
     with_weights,
     write_weights,
 )
-from pipelines.training.outputs import looked_elsewhere
+from pipelines.training.outputs import ONCE, looked_elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +96,8 @@ class Facts:
     tier: str = ""  #: tier of the features in training, and the reason for it
     tier_why: str = ""
     seconds: float = 0.0
+    date: str = ""  #: UTC, of the end of training
+    host: str = ""  #: name of the machine
     batched: int = 0  #: number of runs that were trained in one pass, this one included; 0: it was trained alone
     spec: Spec
 
@@ -183,6 +185,14 @@ class Run:
         points, spec = len(self.facts.points), self.facts.spec
         return _sound(self.folder / OUTPUTS, lambda path: read_outputs(path, points, spec))
 
+    def tested_on(self, places: list[int]) -> "Run":
+        """Return the run with the outputs of only some of its test rows, at these places of "rows"."""
+        run = replace(self)
+        whole = {name: array if name in ONCE else array.swapaxes(0, 1) for name, array in self.outputs.items()}
+        part = {name: array[places] for name, array in whole.items()}
+        run.__dict__["outputs"] = {n: array if n in ONCE else array.swapaxes(0, 1) for n, array in part.items()}
+        return run
+
     @property
     def points(self) -> tuple[dict[str, float], ...]:
         """The kept evaluation points: step, and the score of every validator whose rows the run has."""
@@ -206,20 +216,26 @@ class Run:
 
         return pd.DataFrame(self.log())
 
-    def log(self) -> list[LogLine]:
-        """The terms of the loss at each step."""
-        return _sound(
-            self.folder / "log.jsonl",
-            lambda path: [schema.parse(line, LogLine, f"line {k}") for k, line in enumerate(_lines(path), 1)],
-        )
+    def log(self, every: int = 1) -> list[LogLine]:
+        """The terms of the loss at each step, or at every so many steps and at the last one."""
+
+        def read(path: Path) -> list[LogLine]:
+            lines = _lines(path)
+            chosen = sorted({*range(0, len(lines), every), *range(len(lines))[-1:]})
+            return [schema.parse(lines[k], LogLine, f"line {k + 1}") for k in chosen]
+
+        return _sound(self.folder / "log.jsonl", read)
 
     def method(self, device: str = "cpu", like: "tuple[Run, Method] | None" = None) -> Method:
         """The trained method, in eval mode. It reads features as the run prepares them (`ready`).
 
+        NotTrainedError if a file of a plug-in has changed since the run was made.
         like: another run and its method. A run of the same settings and spec needs no new one: that method gets its
         weights, and is returned.
         """
         (weights, _), spec, config = self.weights, self.facts.spec, self.config
+        if changed := changes(self.facts.read, plugged(config)):
+            raise NotTrainedError(f"{changed} has changed since run {config.id} was made; train it again")
 
         def load(_: Path) -> Method:
             if like and like[0].settings == self.settings:
@@ -448,9 +464,7 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
         read["clips without features"] = "left out"
     if (version := method_class(opened.config).version) > 1:  # others have no entry, so that older runs are kept
         read[f"method {settings.name_of(opened.config.method)}"] = str(version)
-    for params in (opened.config.method, opened.config.net):
-        files = plugins.digests(type(params).__module__)
-        read |= {f"plug-in {file}": digest for file, digest in files.items()}
+    read |= plugged(opened.config)
     if "dev" in opened.config.validators and looked_elsewhere(opened.config):  # an earlier version chose by others
         read["features of the validator dev"] = "classified"
     if first := (config or opened.config).init_from:
@@ -460,6 +474,12 @@ def fingerprints(opened: Opened, runs: Path, config: RunConfig | None = None) ->
             raise NotTrainedError(f"init_from names {first}, which is not a finished run in {runs} ({error})") from None
         read["init_from"] = _sha256(path)
     return read
+
+
+def plugged(config: RunConfig) -> dict[str, str]:
+    """Name -> digest of the files of a method and a net that are plug-ins; {} if they are featcache's own."""
+    files = plugins.digests(type(config.method).__module__) | plugins.digests(type(config.net).__module__)
+    return {f"plug-in {file}": digest for file, digest in files.items()}
 
 
 def changes(earlier: dict[str, str], now: dict[str, str]) -> str:

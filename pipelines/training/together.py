@@ -20,7 +20,8 @@ from heads.stacked import Stack
 from pipelines.config import Optim, RunConfig
 from pipelines.data.draws import Draw, Together, batches, draw_batch, draws
 from pipelines.training.optimizers import optimizers, update_each
-from pipelines.training.train import Head, Log, epochs, log_of, train_step, use
+from pipelines.training.train import Head, epochs, train_step, use
+from pipelines.training.watching import Log, logs_of
 
 ROUNDS, SINGLE_STEPS = 3, 4  #: of `gain`: rounds after a warm-up, and steps of a run alone in each
 
@@ -163,7 +164,8 @@ def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch:
                 head.begin()
             use(own[k], head.begin_epoch(epoch))
 
-    passes = Pass(heads)
+    passes, watch = Pass(heads), heads[0].watch
+    watch.begin(*(head.config for head in heads))
     for epoch, steps in enumerate(epochs(config, heads[0].opened.sides)):
         each(partial(begin_epoch, epoch=epoch))
         if len(failed) == len(heads):
@@ -173,10 +175,11 @@ def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch:
         with batches(sides, len(steps), prefetch=prefetch) as stream:
             for step, batch in zip(steps, stream, strict=True):
                 terms.append(passes.step(batch, step / config.steps, drawn))
+                watch.stepped(step + 1, terms[-1])
                 each(lambda head, _, step=step: head.stepped(step + 1))  # type: ignore[misc]
         for other in streams if len(drawn) == 1 else ():
             other.device.set_state(drawn[0].get_state())
-        each(partial(_end_epoch, logs=_logs(terms, steps.start, len(heads))))
+        each(partial(_end_epoch, logs=logs_of(terms, steps.start, len(heads))))
     each(lambda head, _: head.end())
     passes.stack.release()
     return failed
@@ -184,15 +187,6 @@ def fit_together(heads: Sequence[Head], streams: Sequence[Streams], *, prefetch:
 
 def _end_epoch(head: Head, k: int, logs: list[Log]) -> None:
     head.end_epoch(logs[k])
-
-
-def _logs(terms: list[dict[str, Tensor]], first: int, count: int) -> list[Log]:
-    """Return the log of each head, from the terms (K,) of each step."""
-    if not terms:
-        return [[]] * count
-    names = [list(step_terms) for step_terms in terms]
-    values = torch.stack([value for step_terms in terms for value in step_terms.values()]).T.tolist()
-    return [log_of(names, of_head, first) for of_head in values]
 
 
 def _together(own: Sequence[dict[str, Draw]]) -> dict[str, Together]:

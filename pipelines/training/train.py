@@ -4,9 +4,10 @@ The loop is the same for every method. Methods differ in their files in heads/me
 of the target and of the test rows are not read here: `evaluate` compares outputs with them.
 """
 
+import platform
 import time
-from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from hashlib import sha256
 from math import ceil, isfinite, prod
 from pathlib import Path
@@ -32,8 +33,8 @@ from pipelines.training.optimizers import optimizers, update
 from pipelines.training.outputs import ONCE, Point, collapsed, eval_mode, look, stuck
 from pipelines.training.runs import UNITS_OF, Run, build, fingerprints, out_of_date, write
 from pipelines.training.shared import Shared
+from pipelines.training.watching import Log, Watch, logs_of
 
-Log = list[dict[str, float]]  #: the terms of each step
 Players = dict[str, list[tuple[Optim, torch.optim.Optimizer]]]  #: player -> optimisers of its parameters
 PREFETCH_BYTES = 4 << 20  #: a smaller batch is drawn faster than it is passed between threads
 
@@ -57,11 +58,13 @@ def train_unless_done(
     device: str = "cpu",
     memory: int | None = None,
     workers: int = 1,
+    watch: Watch | None = None,
 ) -> tuple[Path, str]:
     """Train a run, unless there is a finished one on the same features; return its folder and the reason for training.
 
     The reason is "" if nothing was trained, else as in `out_of_date`.
-    memory: bytes of RAM to use (default: all that is free). workers: number of simultaneous runs that share it.
+    memory: bytes of RAM to use (default: all that is free). workers: number of simultaneous runs that share it. watch:
+    receives the steps while they are made.
     Raises BusyError while another process trains the same run.
     """
     opened = open_run(config, stores, device, memory=memory, workers=workers)
@@ -71,12 +74,12 @@ def train_unless_done(
         return folder, ""
     with claimed(folder):
         if stale := out_of_date(folder, read):  # else another process has trained it just now
-            _train(config, opened, folder, read, stale, device, workers)
+            _train(config, opened, folder, read, stale, workers, watch or Watch())
     return folder, stale
 
 
 def _train(
-    config: RunConfig, opened: Opened, folder: Path, read: dict[str, str], stale: str, device: str, workers: int
+    config: RunConfig, opened: Opened, folder: Path, read: dict[str, str], stale: str, workers: int, watch: Watch
 ) -> None:
     """Train a run and write its folder. stale: the reason for training it, as `out_of_date` returns it."""
     began = time.perf_counter()
@@ -84,7 +87,7 @@ def _train(
         method = start(config, opened, folder.parent)
         opened.measure()
         test = opened.test()
-        log, points = fit(method, config, opened, test, prefetch=worth_prefetching(opened, workers))
+        log, points = fit(method, config, opened, test, watch, prefetch=worth_prefetching(opened, workers))
         facts = {"read": read, "note": stale, "seconds": round(time.perf_counter() - began, 3)}
         save(folder, config, opened, test, method, log, points, facts)
 
@@ -105,8 +108,11 @@ def start(config: RunConfig, opened: Opened, runs: Path) -> Method:
 class Head:
     """A method in training: everything of its run except the steps."""
 
-    def __init__(self, method: Method, config: RunConfig, opened: Opened, test: Rows) -> None:
+    def __init__(
+        self, method: Method, config: RunConfig, opened: Opened, test: Rows, watch: Watch | None = None
+    ) -> None:
         self.method, self.config, self.opened, self.test = method, config, opened, test
+        self.watch = watch or Watch()
         self.log: Log = []
         self.points: list[Point] = []  #: the kept evaluation points
         self.weights: dict[str, Tensor] = {}  # weights of the best point, if only this one is kept
@@ -133,6 +139,7 @@ class Head:
     def keep(self, step: int) -> None:
         """Look at the outputs after so many steps."""
         self.points.append(look(self.method, step, self.test, self.opened))
+        self.watch.point(self.config.id, self.points[-1].facts)
         if self.config.keeps_best:
             select = self.config.select
             self.points[:] = [self.points[best(select, [point.facts[select] for point in self.points])]]
@@ -172,6 +179,8 @@ def save(
         "one_class": stuck(method, points[-1].outputs, opened),
         "points": [point.facts for point in points],
         "versions": {"featcache": featcache.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
         "device": opened.device,
         "tier": opened.features.tier,
         "tier_why": opened.features.why,
@@ -188,14 +197,15 @@ def save(
 
 
 def fit(
-    method: Method, config: RunConfig, opened: Opened, test: Rows, *, prefetch: bool = False
+    method: Method, config: RunConfig, opened: Opened, test: Rows, watch: Watch | None = None, *, prefetch: bool = False
 ) -> tuple[Log, list[Point]]:
     """Train a method alone. Returns the terms of each step and the kept evaluation points.
 
-    If only the best point is kept, the method has that point's weights in the end. prefetch: a thread draws the next
-    batch during a step; the batches are the same.
+    If only the best point is kept, the method has that point's weights in the end. watch: receives the steps while they
+    are made. prefetch: a thread draws the next batch during a step; the batches are the same.
     """
-    head = Head(method, config, opened, test)
+    head = Head(method, config, opened, test, watch)
+    head.watch.begin(config)
     players = {who: optimizers(method, parameters, config) for who, parameters in method.players().items()}
     sides = draws(config, opened.sides)
     head.begin()
@@ -205,10 +215,9 @@ def fit(
         with batches(sides, len(steps), prefetch=prefetch) as stream:
             for step, batch in zip(steps, stream, strict=True):
                 terms.append(train_step(method, players, batch, step / config.steps))
+                head.watch.stepped(step + 1, terms[-1])
                 head.stepped(step + 1)
-        names = [list(step_terms) for step_terms in terms]
-        values = torch.stack([value for step_terms in terms for value in step_terms.values()]).tolist() if terms else []
-        head.end_epoch(log_of(names, values, steps.start))
+        head.end_epoch(logs_of(terms, steps.start, 1)[0])
     head.end()
     return head.log, head.points
 
@@ -253,14 +262,6 @@ def steps_per_epoch(config: RunConfig, sides: dict[str, Rows]) -> int:
     if isinstance(config.epoch, int):
         return config.epoch
     return ceil(len(sides[config.epoch]) / config.batch[("source", "target").index(config.epoch)])
-
-
-def log_of(names: list[list[str]], values: Iterable[float], first: int) -> Log:
-    """Return a line per step: its number, from `first`, and the values of the terms with these names."""
-    value = iter(values)
-    return [
-        {"step": step, **{name: next(value) for name in step_names}} for step, step_names in enumerate(names, first)
-    ]
 
 
 def check_finite(log: Log, method: Method) -> None:

@@ -263,3 +263,24 @@ def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path):
         out, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (130, "")
         assert gone([int(line) for line in out.splitlines() if line.isdecimal()])
+
+
+def _count(number):
+    for k in range(number):
+        parallel.tell((number, k))
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_messages_of_a_job_come_in_order_and_before_its_result(workers):
+    heard = []
+    for job, result in in_parallel(_count, deque([3, 5]), workers, heard.append):
+        assert job == result
+        assert [k for number, k in heard if number == job] == list(range(job))
+    assert sorted(heard) == [(number, k) for number in (3, 5) for k in range(number)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_messages_that_nobody_hears_are_dropped(workers):
+    assert [result for _, result in in_parallel(_count, deque([2]), workers)] == [2]
+    parallel.tell("outside a job")

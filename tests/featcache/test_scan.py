@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from featcache.errors import ManifestError
+from featcache.errors import ArgumentsError, ManifestError
 from featcache.scanning import scan
 
 
@@ -156,3 +156,43 @@ def test_bad_folders(tmp_path):
         scan(tmp_path, "{domain}/{split}/{clip_id}")
     with pytest.raises(ManifestError, match="test share 1.5"):
         scan(tmp_path, "{domain}/{clip_id}", test_share=1.5)
+
+
+def described(found):
+    return {clip.source: (clip.domain, clip.labels) for clip in found.manifest}
+
+
+def test_a_folder_of_one_domain_needs_no_layout(tmp_path):
+    touch(tmp_path, "source/cut/1.mp4", "source/pour/2.mp4", "target/3.mp4", "target/4.mp4", "deep/a/b/5.mp4")
+    found = scan(tmp_path / "source", domain="A")
+    assert described(found) == {"cut/1.mp4": ("A", {"label": "cut"}), "pour/2.mp4": ("A", {"label": "pour"})}
+    assert described(scan(tmp_path / "target", domain="B")) == {"3.mp4": ("B", {}), "4.mp4": ("B", {})}
+    unlabelled = scan(tmp_path / "source", domain="B", labelled=False)
+    assert described(unlabelled) == {"cut/1.mp4": ("B", {}), "pour/2.mp4": ("B", {})}
+    assert {clip.split for clip in unlabelled.manifest} == {"train", "test"}
+    assert described(scan(tmp_path / "deep", domain="B", labelled=False)) == {"a/b/5.mp4": ("B", {})}
+
+
+def test_the_first_layout_that_fits_describes_a_path(tmp_path):
+    """One folder may hold a labelled domain and one without class folders."""
+    touch(tmp_path, "a/test/cut/1.mp4", "b/2.mp4", "b/3.mp4", "stray.mp4")
+    found = scan(tmp_path, ["{domain}/{split}/{label}/{clip_id}", "{domain}/{clip_id}"])
+    assert described(found) == {"a/test/cut/1.mp4": ("a", {"label": "cut"}), "b/2.mp4": ("b", {}), "b/3.mp4": ("b", {})}
+    assert found.unmatched == ["stray.mp4"]
+    assert next(clip.split for clip in found.manifest) == "test"
+    assert {clip.split for clip in found.manifest if clip.domain == "b"} == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({}, "neither a layout nor a domain"),
+        ({"domain": " "}, "domain is blank"),
+        ({"domain": "B", "layout": "{domain}/{clip_id}"}, "{domain}.*'B'"),
+        ({"labelled": False, "layout": "{label}/{clip_id}"}, "{label}.*without labels"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path, options, complaint):
+    touch(tmp_path, "1.mp4")
+    with pytest.raises(ArgumentsError, match=complaint):
+        scan(tmp_path, **options)

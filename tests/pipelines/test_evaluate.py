@@ -15,9 +15,11 @@ from featcache.files import making_folder
 from featcache.store import StoreWriter
 from heads.methods import logistic_regression, nearest_mean, rna
 from pipelines.config import Feed
+from pipelines.data.lacking import nothing_to_compare
 from pipelines.data.opening import open_run
 from pipelines.data.stores import open_manifest
-from pipelines.evaluation.evaluate import evaluate, predictions
+from pipelines.evaluation.evaluate import by_step, evaluate, predictions
+from pipelines.evaluation.predictions import of_run
 from pipelines.measures.accuracy import topk_accuracy
 from pipelines.measures.outcomes import checksum, decode
 from pipelines.tasks.classification import TASK
@@ -456,14 +458,51 @@ def test_top5_of_an_action_takes_more_than_five_classes_in_each_task():
     assert "top5/action" in TASK.measure({"verb": many, "noun": many}, {"verb": y, "noun": y}, None, 0)
 
 
-def test_a_test_clip_without_label_is_named(tmp_path):
-    stores = write_all(
-        tmp_path / "stores", manifest(labels=lambda d, s, name: {} if (d, s) == ("night", "test") else {"label": name})
-    )
-    reason = "clip 'night_chop_test0' of domain 'night' has no 'label' .6 of 6 test clips have none.; label them"
-    with pytest.raises(ConfigError, match=reason) as raised:
-        evaluate(train(run(), stores, tmp_path), stores)
-    assert not isinstance(raised.value, NotTrainedError)
+def test_test_clips_without_labels_leave_what_needs_none(tmp_path):
+    """An accuracy cannot be measured, but validators and norms can; whatever needs the truth says so."""
+    hidden = manifest(labels=lambda d, s, name: {} if d == "night" else {"label": name})
+    stores, adapting = write_all(tmp_path / "stores", hidden), run(method=rna.Params(), target="night", row="RNA")
+    folder = train(adapting, stores, tmp_path)
+    measured = evaluate(folder, stores)
+    assert {row.metric.partition("/")[0] for row in measured} == {"validator", "norm", "cv_s", "cv_t", "cv_st"}
+    assert {row.n for row in measured} == {0}
+    assert all("none of the 6 test clips of night" in nothing_to_compare(row.limits) for row in measured)
+    for needy in (predictions, by_step):
+        with pytest.raises(ConfigError, match="none of the 6 test clips of night has a label.*featcache predict"):
+            needy(folder, stores)
+    assert [set(table["truth"]) for table in of_run(Run.open(folder), stores, "RNA")] == [{""}]
+    chosen = train(dataclasses.replace(adapting, select="oracle", eval_every=4, keep=2), stores, tmp_path)
+    with pytest.raises(ConfigError, match="select=oracle reads labels"):
+        evaluate(chosen, stores)
+
+
+def test_clips_without_labels_are_neither_learned_nor_scored(tmp_path):
+    """A domain may be labelled in part: as source, as target of training, and in the test."""
+    part = manifest(labels=lambda d, s, name: {} if name == "chop" else {"label": name})
+    stores = write_all(tmp_path / "stores", part)
+    folder = train(run(method=rna.Params(), target="night"), stores, tmp_path)
+    opened = Run.open(folder).opened(stores)
+    assert (len(opened.side_rows["source"]), len(opened.side_rows["target"])) == (8, 12)
+    assert len(Run.open(folder).outputs["rows"]) == 6
+    found = {row.metric: row for row in evaluate(folder, stores)}
+    known = predictions(folder, stores)
+    assert found["top1"].n == len(known.truth) == 4
+    assert found["top1"].value == pytest.approx((known.truth == known.predicted).mean())
+    limits = " ".join(found["top1"].limits)
+    assert "2 of 6 test clips of night have no label" in limits
+    assert "4 of 12 train clips have no label in day" in limits
+    (table,) = of_run(Run.open(folder), stores, "RNA")
+    assert table["truth"].count("") == 2
+    assert len(table["clip_id"]) == 6
+
+
+def test_labels_of_a_target_change_nothing_in_its_training(tmp_path):
+    hidden = manifest(labels=lambda d, s, name: {} if d == "night" else {"label": name})
+    outputs = []
+    for name, clips in (("with", manifest()), ("without", hidden)):
+        stores = write_all(tmp_path / name, clips)
+        outputs.append(Run.open(train(run(method=rna.Params(), target="night"), stores, tmp_path / name)).outputs)
+    assert np.array_equal(outputs[0]["label"], outputs[1]["label"])
 
 
 def test_no_run_no_result(tmp_path):

@@ -131,6 +131,21 @@ def test_rows_may_be_longer_where_they_differ(ending, folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ending", [".pt2", ".onnx"])
+def test_clips_need_no_captions_and_captions_no_clips(ending, folder, tmp_path):
+    pytest.importorskip("onnxruntime", reason=EXTRA)
+    run = Run.open(heads.trained(heads.run("source_only", "retrieval"), folder, tmp_path / "runs"))
+    exported = export_head(run.folder, tmp_path / f"head{ending}", folder)
+    predict = formats.FORMATS[ending].read(exported.path.read_bytes())
+    opened, shapes = run.opened(folder), {name: each["shape"] for name, each in exported.facts["inputs"].items()}
+    features = stored(run, opened, inputs(run, opened), {name: run.outputs[name] for name in ("rows", "captions")})
+    for kind, name in (("clips", "visual"), ("captions", "text")):
+        found = predict({m: x if shapes[m][0] == kind else x[:0] for m, x in features.items()})
+        assert {out: len(value) for out, value in found.items()} == {"visual": 0, "text": 0, name: len(found[name])}
+        assert np.abs(found[name] - run.outputs[name][-1]).max() < ROUNDING
+
+
+@pytest.mark.slow
 def test_every_net_in_both_formats(folder, tmp_path):
     pytest.importorskip("onnxruntime", reason=EXTRA)
     assert NETS.keys() == set(registry.names(nets))

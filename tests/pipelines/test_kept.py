@@ -196,7 +196,7 @@ def test_a_log_that_is_no_log(folder):
 def test_a_run_of_an_older_version_still_opens(folder):
     """Its facts lack those that were added later, and a newer version may have added some."""
     facts = json.loads((folder / "run.json").read_text())
-    for name in ("features", "classes", "versions", "device", "tier", "tier_why", "seconds"):
+    for name in ("features", "classes", "versions", "device", "tier", "tier_why", "seconds", "date", "host"):
         del facts[name]
     for name in ("domains", "captions", "clusters"):
         del facts["spec"][name]
@@ -210,7 +210,7 @@ def test_a_run_of_an_older_version_still_opens(folder):
 def test_the_keys_of_run_json(folder):
     facts = json.loads((folder / "run.json").read_text())
     keys = "read note recipes features classes untrained collapsed one_class points versions device tier tier_why"
-    assert list(facts) == [*keys.split(), "seconds", "spec"]
+    assert list(facts) == [*keys.split(), "seconds", "date", "host", "spec"]
     assert facts["spec"]["shapes"] == {"rgb": [8], "flow": [6]}
 
 

@@ -19,7 +19,7 @@ from pipelines.cli import main
 from pipelines.commands.jobs import job
 from pipelines.data.opening import open_run
 from pipelines.evaluation.engine import cases_of
-from pipelines.training.runs import Run
+from pipelines.training.runs import NotTrainedError, Run
 from pipelines.training.train import start
 from pipelines.training.train import train as train_run
 from tests.conftest import ROOT
@@ -134,6 +134,16 @@ def test_a_run_without_its_plug_in_is_not_called_damaged(stores, mine, tmp_path)
     assert "--plugins FOLDER" in problem
     with plugins.added([mine]):
         assert Run.open(folder).method().params == registry.load("heads.methods", "confidence", "method").Params()
+
+
+def test_a_head_is_not_used_with_another_file_than_it_was_trained_with(stores, mine, tmp_path):
+    """Also where no stores are compared, as in predictions."""
+    runs = tmp_path / "runs"
+    cli("train-head", "trial", "--stores", stores, "--runs", runs, "--workers", 1, "--plugins", mine)
+    (folder,) = (path for path in runs.iterdir() if not path.name.startswith("."))
+    (mine / "methods" / "confidence.py").write_text(METHOD + "# changed\n")
+    with plugins.added([mine]), pytest.raises(NotTrainedError, match="plug-in methods/confidence.py has changed"):
+        Run.open(folder).method()
 
 
 def test_slow_results_that_runs_share_are_those_of_one_file(stores, mine, tmp_path):

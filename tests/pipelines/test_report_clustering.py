@@ -297,7 +297,7 @@ def test_marks_names_and_descriptions_are_those_of_the_clips(folder):
 
 def test_hostile_names_stay_words(folder):
     text = page(folder)
-    assert "<script" not in text
+    assert text.count("<script") == 1  # the one of the page
     assert escape(f"msr:{HOSTILE}: 2 clips") in text
 
 
@@ -341,7 +341,7 @@ def test_small_clusters_beyond_the_most_are_words_alone(folder, monkeypatch):
 def test_it_is_well_formed_small_and_the_same_for_the_same_input(folder):
     text = page(folder)
     assert Page(text).tags
-    assert not {tag for tag, _ in Page(text).tags} & {"script", "link", "iframe"}
+    assert not {tag for tag, _ in Page(text).tags} & {"link", "iframe"}
     assert text == page(folder, "again.html")
     assert len(text) < 60_000
 

@@ -7,6 +7,7 @@ import pytest
 
 from featcache.errors import ConfigError
 from heads.methods import rna
+from pipelines import experiments
 from pipelines.config import Feed
 from pipelines.data.lacking import NO_FEATURES
 from pipelines.experiments import Experiment
@@ -398,8 +399,18 @@ def test_collapsed_runs_are_named_under_the_table_of_norms_too(toy):
 
 
 def test_settings_that_were_changed_are_named(toy):
-    changed = toy.changed(("steps=3",))
-    assert "CHANGED SETTINGS: steps=3" in one_line(rows(changed), changed)
+    """With their old and new values, in every format, and with the rows where these differ."""
+    changed = toy.changed(("steps=3", "batch=(4,4)"))
+    assert "CHANGED SETTINGS: steps: 2 -> 3; batch: 64,64 -> 4,4" in one_line(rows(changed), changed)
+    for format in ("csv", "latex"):
+        assert "steps: 2 -" in render(rows(changed), changed, format=format)
+    of_rna = toy.changed(("method.lambda_g=0.5", "method.lambda_c=0.1"), only=("RNA (UDA)",))
+    assert "method.lambda_g: 1.0 -> 0.5; method.lambda_c: 0.1 (--set)" in one_line(rows(of_rna), of_rna)
+    assert "method.lambda_g: 1.0 -> 0.5" in norms_table(norm_rows(of_rna), of_rna)
+    both = toy.changed(("method=rna",), only=("source-only", "RNA (UDA)"))
+    assert "method: source_only -> rna (source-only, method=rna), rna (RNA (UDA)) (--set)" in one_line([], both)
+    swept = experiments.swept(toy.changed(("steps=3",)), {"method.lambda_g": ("0.1", "1")})
+    assert "CHANGED SETTINGS: steps: 2 -> 3 (--set)" in one_line([], swept)
     assert "CHANGED" not in one_line(rows(toy), toy)
 
 

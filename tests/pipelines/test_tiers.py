@@ -588,8 +588,8 @@ def test_runs_that_share_memory_share_the_budget(stores, tmp_path):
 def test_the_engine_says_how_many_share_what_memory(stores, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(engine, "free_memory", lambda: 12345)
-    monkeypatch.setattr(engine, "train_unless_done", lambda config, stores, runs, device, *rest: given.append(rest))
-    monkeypatch.setattr(engine, "in_parallel", lambda train_one, jobs, _: in_parallel(train_one, jobs, 1))
+    monkeypatch.setattr(engine, "train_unless_done", lambda config, stores, runs, device, *rest: given.append(rest[:2]))
+    monkeypatch.setattr(engine, "in_parallel", lambda train_one, jobs, *_: in_parallel(train_one, jobs, 1))
     for workers, runs in ((1, 3), (2, 3), (9, 3)):
         engine.run_all([run(seed=k) for k in range(runs)], stores, tmp_path, workers=workers)
     assert given == [(12345, 1)] * 3 + [(12345, 2)] * 3 + [(12345, 3)] * 3

@@ -1,0 +1,29 @@
+"""The runs of a table, each opened once for the whole page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.errors import FeatcacheError
+from pipelines.experiments import Experiment
+from pipelines.tables.build import planned_runs
+from pipelines.training.runs import Run, explained
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The finished runs of a table by their ids, and the reasons for those that are missing or damaged."""
+
+    runs: Mapping[str, Run]
+    reasons: Mapping[str, str]
+
+
+def open_runs(experiment: Experiment, runs: Path) -> Opened:
+    """Open all runs that the rows of an experiment show."""
+    found, reasons = dict[str, Run](), dict[str, str]()
+    for run in dict.fromkeys(run for seeds in planned_runs(experiment).values() for run in seeds.values()):
+        try:
+            found[run] = Run.open(runs / run)
+        except (FeatcacheError, OSError) as error:
+            reasons[run] = f"No run {run}: {explained(error, runs / run)}."
+    return Opened(found, reasons)
