@@ -140,6 +140,8 @@ def _in_catalogue(name: str, own: str, sha256: str) -> str:
     """
     from featcache import weights
 
+    if own not in weights.CATALOGUE:  # a file that an extractor outside the repository names
+        return own
     usual = weights.place(weights.CATALOGUE[own])
     if usual.is_file() and weights.digest(usual) == sha256:  # so that the other files are not read
         return own

@@ -33,15 +33,23 @@ class Source:
     rows: list[int] = field(default_factory=list)  #: rows of the manifest to predict
 
 
-def sources(words: Sequence[Path], domain: str, *, domains: Sequence[str] = (), split: str = "") -> list[Source]:
+def sources(
+    words: Sequence[Path],
+    domain: str,
+    *,
+    domains: Sequence[str] = (),
+    split: str = "",
+    stores: Path | None = None,
+) -> list[Source]:
     """Return the clips that these words name; files that are named one by one come last.
 
-    domain: the domain of media without a manifest. domains, split: predict only these clips of manifests and stores.
+    stores: folder of all stores, which may have some of manifests and media. domain: the domain of media without a
+    manifest. domains, split: predict only these clips of manifests and stores.
     FeatcacheError if a word names no clips, or if two clips have the same id.
     """
     if not words:
         raise ConfigError("no clips to predict; name a manifest, a folder of videos, video files, or stores")
-    found = list(_sources(words, domain))
+    found = [_with_stores(source, stores) for source in _sources(words, domain)]
     chosen = [_chosen(source, domains, split) for source in found]
     if not any(source.rows for source in chosen):
         has = sorted({name for source in found for name in source.manifest.domains})
@@ -61,9 +69,10 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
             _refuse_other_folders(word)
             yield Source(unlabelled(word, domain), str(word), media=True)
         elif word.is_dir():
-            yield Source(Manifest.read(word / "manifest.csv"), str(word), tuple(sorted(word.glob("*.zarr"))))
+            yield Source(Manifest.read(word / "manifest.csv"), str(word), _in_folder(word))
         elif word.suffix.lower() == ".csv":
-            yield Source(Manifest.read(word), str(word))
+            copied = word.name == "manifest.csv"  # `extract` has written it next to its stores
+            yield Source(Manifest.read(word), str(word), _in_folder(word.parent) if copied else ())
         elif word.is_file() and word.suffix.lower() in MEDIA:
             files.append(word)
         else:
@@ -72,6 +81,15 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
         yield _of_stores(folder, paths)
     if files:
         yield Source(whole_files(FILES, files, domain), str(files[0]), media=True)
+
+
+def _in_folder(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(folder.glob("*.zarr")))
+
+
+def _with_stores(source: Source, stores: Path | None) -> Source:
+    """Return the source with the stores of its manifest in the folder of all stores, if none were named."""
+    return replace(source, stores=_in_folder(stores / source.manifest.name)) if stores and not source.stores else source
 
 
 def _nothing(word: Path) -> ConfigError:

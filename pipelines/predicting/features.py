@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featcache import FeatureStore
 from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, MediaError, StoreError
-from featcache.extractors import Extractor
+from featcache.extractors import Extractor, split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress
 from featcache.store import ABSENT, DONE, NOT_TRIED
@@ -177,7 +177,7 @@ class Making:
     """The extractors that make features of clips, each loaded when it is first needed."""
 
     wanted: Mapping[str, Wanted]
-    weights: Mapping[str, str]  #: extractor -> a file with its weights, or the folder of its model
+    weights: Mapping[str, str]  #: extractor, without its view -> a file with its weights, or the folder of its model
     device: str
     workers: int
     note: Callable[[str], None]  #: receives remarks for the user, each once
@@ -229,7 +229,7 @@ def _remade(one: Wanted, weights: Mapping[str, str], device: str) -> Extractor:
             "media; name stores that have it"
         )
     try:
-        extractor = remade(recipe, weights.get(name, ""), device)
+        extractor = remade(recipe, weights.get(split_view(name)[0], ""), device)
         plan = Plan() if recipe.get("plan") == WHOLE_CLIP else Plan.parse(str(recipe.get("plan")))
         here = recipe_of(extractor, plan, recipe["dtype"])
     except FeatcacheError as error:

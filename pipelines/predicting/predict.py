@@ -22,6 +22,7 @@ import numpy as np
 from featcache import FeatureStore
 from featcache.arguments import Pairs, PathLike, pairs, paths, several
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaAbsentError
+from featcache.extractors import split_view
 from featcache.machine import cores
 from featcache.manifest import Clip
 from featcache.progress import Progress, reported, silent
@@ -93,13 +94,14 @@ def predict(
         raise ConfigError("no run is named; name the folder of a finished run")
     if out is not None:
         check_file("--out", Path(out), overwrite)
-    given = sources(paths(clips), as_domain or found[0].config.test, domains=several(domain), split=split or "")
-    heads = [open_head(each, _places(each, given, stores), device) for each in found]
+    kept = Path(stores) if stores is not None else None
+    test, domains = as_domain or found[0].config.test, several(domain)
+    given = sources(paths(clips), test, domains=domains, split=split or "", stores=kept)
+    heads = [open_head(each, _places(each, given, kept), device) for each in found]
     check_ensemble(heads)
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
     making = Making(wanted, _files(weights, wanted), device, workers or cores(), note)
-    kept = Path(stores) if stores is not None else None
     shown = reported(progress, "predict", "clip")
     made = Predictions(heads, given, making, top_k, kept, as_domain, device, shown, note)
     for text in filter(None, map(_other_point, found)):
@@ -146,19 +148,20 @@ def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str
                 )
 
 
-def _places(run: Run, given: Sequence[Source], stores: PathLike | None) -> list[Path]:
+def _places(run: Run, given: Sequence[Source], stores: Path | None) -> list[Path]:
     """Return the folders of all stores in which those of an old run may be."""
-    named = [Path(stores)] if stores is not None else []
+    named = [stores] if stores else []
     of_clips = [path.absolute().parent.parent for source in given for path in source.stores]
     return list(dict.fromkeys([*named, *of_clips, run.folder.absolute().parent.parent / "stores", Path("stores")]))
 
 
 def _files(weights: Pairs, wanted: Mapping[str, Wanted]) -> dict[str, str]:
     """Return extractor -> file; ConfigError for an extractor whose features no run reads."""
-    files, names = pairs("--weights", weights, "EXTRACTOR=FILE"), [one.recipe["extractor"] for one in wanted.values()]
+    names = {split_view(one.recipe["extractor"])[0]: None for one in wanted.values()}
+    files = pairs("--weights", weights, "EXTRACTOR=FILE")
     for name in files:
         if name not in names:
-            raise unknown("extractor", name, dict.fromkeys(names), "the run")
+            raise unknown("extractor", name, names, "the run")
     return files
 
 
@@ -353,6 +356,6 @@ def _tested_rows(run: Run, source: Source) -> list[int]:
     """Return the rows of the source that the run was tested on, in the order of its test."""
     chosen = set(source.rows)
     for kind, name in (("manifest", "rows"), ("captions", "captions")):
-        if source.manifest.sha256 == run.facts.read.get(kind):
+        if source.manifest.sha256 == run.facts.read.get(kind) and name in run.outputs:
             return [row for row in run.outputs[name].tolist() if row in chosen]
     return []

@@ -117,7 +117,12 @@ class Clustering(Task):
         """
         for branch in branches(outputs):
             if (logits := outputs.get(f"cluster_{branch}")) is None:
-                own, new = (each[f"feature_{branch}"] for each in (kept(), outputs))
+                own, new = (each.get(f"feature_{branch}") for each in (kept(), outputs))
+                if own is None or new is None or own.shape[1] != new.shape[1]:
+                    raise ConfigError(
+                        f"the run has kept no features of branch {branch} of its own test clips like those of its "
+                        "weights; train the run again"
+                    )
                 cluster_n = by_kmeans(own, clusters, 0, new)
                 yield {"branch": [branch] * len(cluster_n), "cluster": cluster_n}
             else:

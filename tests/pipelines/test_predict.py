@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, registry, weights
 from featcache.backbones.bninception import BNInception
-from featcache.errors import ConfigError, WeightsError
+from featcache.errors import ConfigError, StoreError, WeightsError
 from featcache.extractors import Runtime, load
 from featcache.extractors._frozen import fill_by_seed
 from featcache.manifest import Clip
@@ -215,6 +215,17 @@ def test_a_run_is_applied_without_the_stores_that_it_was_trained_on(tmp_path):
     pd.testing.assert_frame_equal(before, after)
     assert after.attrs == {"runs": [run().id], "classes": {"label": ["chop", "peel", "stir"]}}
     assert len(after) == 9
+
+
+def test_stores_of_a_manifest_are_found(folder, stores, tmp_path):
+    """Next to a manifest that was copied there, and in the folder of all stores."""
+    expected = predict(folder, stores / "toy").frame()
+    pd.testing.assert_frame_equal(predict(folder, stores / "toy" / "manifest.csv").frame(), expected)
+    manifest().write(tmp_path / "toy.csv")
+    pd.testing.assert_frame_equal(predict(folder, tmp_path / "toy.csv", stores=stores).frame(), expected)
+    manifest(train=5).write(tmp_path / "toy.csv")
+    with pytest.raises(StoreError, match="was made from other clips"):
+        predict(folder, tmp_path / "toy.csv", stores=stores).frame()
 
 
 def test_a_run_of_an_earlier_version_needs_its_stores(stores, folder, tmp_path):
