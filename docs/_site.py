@@ -32,7 +32,7 @@ INTRODUCTIONS = {
     "net": "`featcache show net NAME` prints one of these entries.",
     "experiment": "`featcache show experiment NAME` prints one of these entries, with the values that its runs have.",
     "benchmark": "`featcache manifest build NAME FOLDER` makes the manifest of one of these benchmarks.",
-    "format": "[formats.md](../formats.md) compares the formats that `featcache import` and `export` know.",
+    "format": "[formats.md](../formats.md) compares the formats that `featcache import` reads and `export` writes.",
     "metric": "`featcache table --metric NAME` prints one of these metrics.",
 }
 PACKAGES = ("featcache", "heads", "pipelines")
