@@ -76,6 +76,8 @@ def test_links_lead_to_pages_on_the_site_and_to_files_on_a_code_host():
     assert site.relinked(readme, "README.md", "index.md") == (
         "[docs/store.md](store.md#a) [data_manifests](reference/benchmarks.md) ![p](report.png)"
     )
+    code = "```python\nmakers[name](guide.md)\n[k](x)\n```\nand `makers[name](x)`"
+    assert site.relinked(code, "docs/store.md", "store.md") == code
     assert site.relinked("[t](docs/tutorials)", "README.md", "index.md") == "[t](tutorials/own_features.md)"
     card = site.relinked("[k](../docs/guide.md) [l](pairs.md)", "data_manifests/shifts.md", "data_manifests/shifts.md")
     assert card == "[k](../guide.md) [l](pairs.md)"
