@@ -24,15 +24,16 @@ from pipelines.cli import main
 ROOT = Path(__file__).parents[1]
 COPIED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 CARDS = "data_manifests"
-LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
+LINK = re.compile(r"(?<![\w\])])\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
+CODE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)  #: blocks, which are no text of the page
 #: kind -> the introduction of its page of parameters
 INTRODUCTIONS = {
-    "extractor": "`featcache show extractor NAME` prints one of these; [extractors.md](../extractors.md) compares.",
+    "extractor": "`featcache show extractor NAME` prints one of them; [extractors.md](../extractors.md) compares all.",
     "method": "`featcache show method NAME` prints one of these entries. [methods.md](../methods.md) compares them.",
     "net": "`featcache show net NAME` prints one of these entries.",
     "experiment": "`featcache show experiment NAME` prints one of these entries, with the values that its runs have.",
     "benchmark": "`featcache manifest build NAME FOLDER` makes the manifest of one of these benchmarks.",
-    "format": "[formats.md](../formats.md) compares the formats that `featcache import` and `export` know.",
+    "format": "[formats.md](../formats.md) compares the formats that `featcache import` reads and `export` writes.",
     "metric": "`featcache table --metric NAME` prints one of these metrics.",
 }
 PACKAGES = ("featcache", "heads", "pipelines")
@@ -104,7 +105,7 @@ def relinked(markdown: str, source: str, site: str) -> str:
             return text
         return f"[{text}]({posixpath.relpath(page, posixpath.dirname(site) or '.')}{place})"
 
-    return LINK.sub(link, markdown)
+    return "".join(part if part.startswith("```") else LINK.sub(link, part) for part in CODE.split(markdown))
 
 
 def page_of(path: str) -> str:

@@ -93,6 +93,7 @@ def in_parallel(
                 ready = wait(list(busy))
                 for connection in [connection for connection in busy if connection in ready]:
                     answer = _received(connection, processes[connection], connection in answered)
+                    answered.add(connection)
                     if isinstance(answer, _Message):
                         if hear:
                             hear(answer.content)
@@ -100,7 +101,6 @@ def in_parallel(
                     result, error = answer
                     job = busy.pop(connection)
                     idle.append(connection)
-                    answered.add(connection)
                     if error:
                         raise error
                     yield job, result

@@ -36,6 +36,7 @@ __all__ = [
     "Tokens",
     "bounded",
     "complete",
+    "completes",
     "default_params",
     "load",
     "names",
@@ -204,6 +205,11 @@ def default_params(name: str) -> Any:
     if not hasattr(params, "model"):
         raise ConfigError(f"extractor {kind!r} has no models, so {argument!r} cannot be used; write {kind}")
     return replace(params, model=argument)
+
+
+def completes(name: str) -> bool:
+    """Return True if the extractor has parameters that it may fill in from a source."""
+    return _module(name).EXTRACTOR.complete.__func__ is not Extractor.complete.__func__  # type: ignore[attr-defined]
 
 
 def complete(name: str, params: Any, source: Path) -> Any:

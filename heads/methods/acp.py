@@ -98,7 +98,7 @@ class Acp(Method):
         if p.lambda_t or p.lambda_mi:
             self.P_t = prototypes(p.K, net.dim)
         if p.lambda_mi:
-            self.W_mi = nn.Parameter((2 * torch.rand(p.K, p.N) - 1) / p.N**0.5)  # as torch draws a linear layer
+            self.W_mi = nn.Parameter(torch.rand(p.K, p.N).mul_(2).sub_(1).div_(p.N**0.5))  # as a linear layer
         if p.lambda_s:
             self.text_keels = text_keels(spec, self.keel_text, p.N, p.temperature)
         if p.lambda_t:
@@ -152,7 +152,7 @@ class Acp(Method):
 
 def prototypes(rows: int, dim: int) -> nn.Parameter:
     """Draw random directions; their length does not change cosines."""
-    return nn.Parameter(torch.randn(rows, dim) / dim**0.5)
+    return nn.Parameter(torch.randn(rows, dim).div_(dim**0.5))  # in place: `/` on "meta" imports torch's compiler
 
 
 METHOD = Acp

@@ -83,7 +83,7 @@ class NetVLAD(nn.Module):
         self.clusters = clusters
         self.W = nn.Linear(inputs, clusters + ghosts, bias=False)  # BN would cancel a bias
         self.BN = BatchNorm(clusters + ghosts)
-        self.centres = nn.Parameter(torch.randn(clusters, inputs) / inputs**0.5)
+        self.centres = nn.Parameter(torch.randn(clusters, inputs).div_(inputs**0.5))
 
     def forward(self, x_BTI: Tensor, present_BT: Tensor) -> Tensor:
         """Pool the tokens that are present."""

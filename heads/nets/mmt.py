@@ -60,8 +60,8 @@ class Mmt(Retrieval):
         E, D = len(shapes), params.dim
         self.dim = E * D
         self.A = nn.ModuleDict({m: nn.Linear(prod(shape), D) for m, shape in shapes.items()})
-        self.E = nn.Parameter(torch.randn(E, D) * D**-0.5)
-        self.P = nn.Parameter(torch.randn(1 + max(spec.windows[m] for m in shapes), D) * D**-0.5)  # P_agg first
+        self.E = nn.Parameter(torch.randn(E, D).mul_(D**-0.5))
+        self.P = nn.Parameter(torch.randn(1 + max(spec.windows[m] for m in shapes), D).mul_(D**-0.5))  # P_agg first
         self.before = nn.Sequential(nn.LayerNorm(D), noise.Dropout(params.dropout))
         self.layers = nn.ModuleList(Layer(D, params.ff_dim, params.dropout) for _ in range(params.layers))
         self.text = ExpertText(spec, E, D, params.text, params.clusters, params.ghosts)

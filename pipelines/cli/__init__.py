@@ -92,6 +92,7 @@ for command in (
     train_head.train_head,
     sweep.sweep,
     evaluate.evaluate,
+    report.report,
     predict.predict,
     stores.check,
     stores.repair,

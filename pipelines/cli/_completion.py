@@ -23,3 +23,10 @@ def entries(kind: str = "", *, paths: bool = False) -> Complete:
         return [CompletionItem(incomplete, type="file"), *items] if paths else items
 
     return complete
+
+
+def weights(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of weights, for `shell_complete`."""
+    from featcache.weights.catalogue import CATALOGUE
+
+    return [CompletionItem(name) for name in CATALOGUE if name.startswith(incomplete)]

@@ -108,8 +108,6 @@ def _print(found: "Evaluation") -> None:
         note(f"{len(lines)} of {total} runs collapsed:\n  " + first(lines, between="\n  "))
     if unlabelled := [(run.case.config, run.unlabelled) for run in outcomes if run.unlabelled]:
         note(f"{len(unlabelled)} of {total} runs have nothing to compare with:\n  " + "\n  ".join(once(unlabelled)))
-    if unlabelled := [(run.case.config, run.unlabelled) for run in outcomes if run.unlabelled]:
-        note(f"{len(unlabelled)} of {total} runs have nothing to compare with:\n  " + "\n  ".join(once(unlabelled)))
     without = [(outcome.case.config, outcome.without) for outcome in outcomes if outcome.without]
     if without:
         note(f"{len(without)} of {total} runs have all results except some:\n  " + "\n  ".join(once(without)))

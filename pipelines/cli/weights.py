@@ -3,6 +3,7 @@
 import click
 
 from featcache.wording import size
+from pipelines.cli import _completion as completion
 from pipelines.cli._shared import Commands, note, progress_bar
 
 
@@ -45,7 +46,7 @@ def list_weights() -> None:
 
 
 @weights.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.weights)
 @click.option(
     "--timeout", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Longest wait for data, in seconds."
 )
@@ -75,7 +76,7 @@ def fetch(names: tuple[str, ...], timeout: float) -> None:
 
 
 @weights.command()
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=completion.weights)
 def verify(names: tuple[str, ...]) -> None:
     """Compare weights with their SHA-256.
 

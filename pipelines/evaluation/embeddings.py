@@ -31,17 +31,20 @@ class Pairs:
     text: Rows  #: E_l (n, M)
 
 
-def pairs(method: Method, opened: Opened, *domains: str) -> Pairs:
+def pairs(method: Method, opened: Opened, *domains: str, most: int | None = None) -> Pairs:
     """Embeddings of the test rows of these domains (default: the run's test domain), and of one caption of each.
 
-    Captions of a target are read, so use this only to report on trained methods. ConfigError if there are no rows or no
-    captions.
+    most: embed only so many rows, drawn at random with the run's seed. Captions of a target are read, so use this only
+    to report on trained methods. ConfigError if there are no rows or no captions.
     """
     if not opened.captions:
         raise ConfigError(
             f"run {opened.config.id} is a {opened.config.task.name} run; only clips with captions make pairs"
         )
-    rows = opened.test(*domains)
+    chosen = opened.check_test(*domains)
+    if most is not None and most < len(chosen):
+        chosen = np.sort(np.random.default_rng(opened.config.seed).permutation(chosen)[:most]).tolist()
+    rows = opened.load("test", chosen)
     assert rows.captions is not None  # every side of a retrieval run has captions, except the target
     embeddings = outputs(method, rows, opened)
     clips, first = np.unique(rows.captions.row.numpy(), return_index=True)

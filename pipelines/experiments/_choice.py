@@ -1,7 +1,7 @@
 """The choice of a user on a folder of stores: words of methods, feeds and shifts -> rows, stores and domains."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from featcache.errors import ConfigError, WordError
 from featcache.wording import unknown
@@ -25,8 +25,7 @@ class Choice:
     @property
     def words(self) -> dict[str, tuple[str, ...]]:
         """Option of the command line -> its values, without options that are not used."""
-        given = {each.name.removesuffix("s"): getattr(self, each.name) for each in fields(self)}
-        given["feeds"] = given.pop("feed")
+        given = {"method": self.methods, "feeds": self.feeds, "shift": self.shifts, "net": self.net, "task": self.task}
         return {name: (value,) if isinstance(value, str) else tuple(value) for name, value in given.items() if value}
 
 

@@ -168,6 +168,8 @@ def _named_rows(word: str, made: Recipe, task: str, own_net: bool) -> dict[str, 
     by_name = {name.lower(): name for name, row in made.rows.items() if row.shown}
     if word in _methods():
         rows = {name: row for name, row in made.rows.items() if row.shown and name_of(row.method) == word}
+        if word == name_of(source_only.Params()):  # without those on nets of single methods
+            rows = {name: row for name, row in rows.items() if "net" not in row.changes}
         return rows or {word: _of_file(word, made, own_net)}
     if word.lower() in by_name:
         name = by_name[word.lower()]

@@ -30,6 +30,7 @@ from featcache.store.writer import check_folder, drop_aside, refusal, set_aside,
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from featcache.wording import shortened
 from pipelines.extraction.assembly import Assembly, Part
+from pipelines.extraction.extractors import no_source
 from pipelines.extraction.interleaved import interleaved
 
 if TYPE_CHECKING:
@@ -153,10 +154,7 @@ def _check_sources(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
     """Raise ConfigError if no clip has a source, unless only captions are read."""
     readers = [extractor.name for extractor in extractors if not isinstance(extractor.window, Caption)]
     if readers and not any(clip.source for clip in manifest):
-        raise ConfigError(
-            f"no clip of manifest {manifest.name!r} has a source, so {', '.join(readers)} cannot read it; name the "
-            "files in its column `source`, or import features with `featcache import`"
-        )
+        raise no_source(manifest, readers)
 
 
 def _choices(manifest: Manifest, extractors: Sequence[Extractor]) -> list[str]:

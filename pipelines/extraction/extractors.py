@@ -12,6 +12,7 @@ from featcache.extractors import (
     Extractor,
     Runtime,
     complete,
+    completes,
     default_params,
     load,
     params_type,
@@ -79,13 +80,24 @@ def load_extractors(
 
 def _completed(name: str, params: Any, manifest: Manifest) -> Any:
     """Fill in the parameters that were left open, from the first source that can be read."""
-    errors = [MediaError(f"no clip of manifest {manifest.name!r} has a source, which {name} reads")]
-    for clip in filter(lambda clip: clip.source, manifest):
+    errors = []
+    for clip in manifest if completes(name) else ():
         try:
-            return complete(name, params, manifest.path(clip))
+            if clip.source:
+                return complete(name, params, manifest.path(clip))
         except MediaError as error:
             errors.append(error)
-    raise errors[min(1, len(errors) - 1)]
+    if errors or completes(name):
+        raise errors[0] if errors else no_source(manifest, [name])
+    return params
+
+
+def no_source(manifest: Manifest, names: Sequence[str]) -> ConfigError:
+    """Make the error of extractors that read sources, on a manifest without any."""
+    return ConfigError(
+        f"no clip of manifest {manifest.name!r} has a source, so {', '.join(names)} cannot read it; name the files in "
+        "its column `source`, or import features with `featcache import`"
+    )
 
 
 def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") -> Extractor:

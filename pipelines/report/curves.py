@@ -13,7 +13,7 @@ from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Table
 from pipelines.training.runs import Run
 
-READ = 200  #: about the number of steps of a run that are read, at equal distances
+READ = 120  #: most steps of a run that are read, at equal distances, besides the last one
 DRAWN = 40  #: most points of a line; each is the mean of the steps that were read around it
 
 
@@ -37,7 +37,7 @@ def curves(experiment: Experiment, table: Table, tones: Mapping[str, str], opene
     intro = (
         "A line per seed, a panel per weighted term of the loss, from the first step to the last. Dots are scores of "
         "validators at the kept evaluation points. Below a panel are the ends of its vertical axis, and its last step. "
-        f"A line has at most {DRAWN} points; each is a mean of steps, of about {READ} that are read at equal distances."
+        f"A line has at most {DRAWN} points; each is a mean of steps, of which at most {READ} are read."
     )
     more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
     return page.section("Training curves", intro, *parts, reasons=[reason + more for reason in list(reasons)[:1]])
@@ -66,7 +66,7 @@ def _alt(name: str, title: str, lines: Sequence[plots.Curve]) -> str:
 
 def _terms(run: Run) -> dict[str, tuple[tuple[float, float], ...]]:
     """Term of the loss -> its points, from the first step to the last."""
-    every, read = max(1, run.config.steps // READ), dict[str, list[tuple[float, float]]]()
+    every, read = max(1, -(-run.config.steps // READ)), dict[str, list[tuple[float, float]]]()
     places = sorted({*range(1, run.config.steps + 1, every), run.config.steps})
     for step, values in zip(places, run.log(every), strict=False):
         for term, value in values.items():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from featcache.errors import FeatcacheError
+from heads.methods import Method
 from heads.nets import Retrieval
 from pipelines.evaluation.answers import manifests
 from pipelines.evaluation.embeddings import kept_pairs, pairs, tsne
@@ -30,7 +31,7 @@ QUERIES = 8  #: queries of a shift; half of them are answered correctly if there
 CLIPS = 5  #: clips shown as the answer to a query
 TRIED = 1000  #: number of captions from which the queries are chosen
 PAIRS, LEAST = 150, 25  #: most and least pairs per domain in a t-SNE plot; each pair is two points
-POINTS = 3600  #: most points in all of these plots together, because t-SNE takes about a millisecond for each
+POINTS = 3000  #: most points in all of these plots together, because t-SNE takes about a millisecond for each
 
 
 def sections(
@@ -125,13 +126,15 @@ def _answers(run: Run, stores: Path) -> tuple[Thumbnails, list[Card]]:
 
 def joint_space(experiment: Experiment, lines: Sequence[Line], shifts: Sequence[str], runs: Path, stores: Path) -> str:
     """A map by t-SNE of clips and captions of both domains, for each of the shifts, with a panel per row."""
-    parts, reasons = list[str](), list[str]()
+    parts, reasons, methods = list[str](), list[str](), dict[str, tuple[Run, Method]]()
     most = max(LEAST, min(PAIRS, POINTS // (4 * max(1, len(shifts) * len(lines)))))
     for shift in steps(shifts):
         figures = []
         for line in steps(lines):
             try:
-                drawn = _placed(first_run(experiment, line, shift, runs), stores, shift, most)
+                run = Run.open(first_run(experiment, line, shift, runs))
+                methods[line.method] = run, run.method(like=methods.get(line.method))
+                drawn = _placed(*methods[line.method], stores, shift, most)
                 figures.append(page.figure(line.method, drawn))
             except (FeatcacheError, OSError) as error:
                 reasons.append(f"No embeddings of {line.method} on {shift}: {error}.")
@@ -144,15 +147,14 @@ def joint_space(experiment: Experiment, lines: Sequence[Line], shifts: Sequence[
     return page.section("Embeddings of clips and captions", intro, *parts, reasons=reasons)
 
 
-def _placed(folder: Path, stores: Path, shift: str, most: int) -> str:
+def _placed(run: Run, method: Method, stores: Path, shift: str, most: int) -> str:
     """A scatter plot of so many pairs of the run's source and of its test domain."""
-    run = Run.open(folder)
-    opened, method = run.opened(stores), run.method()
+    opened = run.opened(stores)
     domains = {"source": run.config.source, "target": (run.config.test,)}
     x, groups = [], []
     for colour, (side, names) in enumerate(domains.items()):
         if names:
-            embedded = pairs(method, opened, *names) if side == "source" else kept_pairs(run)
+            embedded = pairs(method, opened, *names, most=most) if side == "source" else kept_pairs(run)
             chosen = np.random.default_rng(run.config.seed).permutation(len(embedded.visual))[:most]
             for shape, (kind, rows) in enumerate({"clips": embedded.visual, "captions": embedded.text}.items()):
                 x.append(rows[chosen])

@@ -126,10 +126,18 @@ def _without(planned: RunIds, unlabelled: Collection[str]) -> RunIds:
 
 def _stray(rows: Sequence[Result], experiment: Experiment) -> list[Note]:
     """A note on results of runs that the experiment once had, if there are any."""
-    written = {row.run for row in rows if row.experiment == experiment.name}
-    stray = written - experiment.by_id.keys() - experiment.earlier_ids
+    written = {row.run: row for row in rows if row.experiment == experiment.name}
+    stray = written.keys() - experiment.by_id.keys() - experiment.earlier_ids
     text = f"Left out: results of runs with settings that no row has, such as those of a sweep ({len(stray)})."
+    read = {_stores_of(run.to_json()) for run in experiment.runs}
+    if others := sorted({_stores_of(written[run].config) for run in stray} - read - {""}):
+        text += f" Some read other stores: {first(others, between='; ')}."  # as another extractor has filled one since
     return [Note(text)] * bool(stray)
+
+
+def _stores_of(config: Mapping[str, Any]) -> str:
+    """Return the stores that a run reads, as `--feeds` names them."""
+    return ",".join(feed.get("store", "") for feed in config.get("feeds", {}).values())
 
 
 def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:

@@ -316,7 +316,7 @@ def is_run(folder: Path) -> bool:
 def read_config(folder: Path) -> RunConfig:
     """The configuration of a run's folder; NotTrainedError when the folder is damaged, or is that of another run."""
     _check_sums(folder, ("config.json",))
-    config = _sound(folder / "config.json", lambda path: schema.read(path, RunConfig, ""))
+    config = _sound(folder / "config.json", _config)
     if config.id != (name := os.path.basename(os.path.abspath(folder))):
         raise NotTrainedError(
             f"{folder} is the folder of run {config.id}, under another name: it was renamed or exchanged; name it "
@@ -380,6 +380,12 @@ def _sound(path: Path, read: Callable[[Path], T]) -> T:
         raise NotTrainedError(f"{path} {problem}; train the run again with `featcache train-head`") from None
 
 
+@remembered(1 << 10, settled=True)  # a page opens each run several times
+def _config(path: Path) -> RunConfig:
+    return schema.read(path, RunConfig, "")
+
+
+@remembered(1 << 10, settled=True)
 def _facts(path: Path) -> Facts:
     return schema.read(path, Facts, "", newer=True)
 

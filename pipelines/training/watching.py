@@ -1,7 +1,8 @@
 """The log of a run's steps, and the news of runs in training: their steps, terms and evaluation points.
 
-The trainer reports to one `Watch`, which passes news on at most ten times a second. News only read what training has
-computed, so runs that are watched end with the same bytes.
+The trainer reports to one `Watch`, which passes news on at most ten times a second, and more rarely where that takes
+more than a hundredth of the time. News only read what training has computed, so runs that are watched end with the same
+bytes.
 """
 
 import time
@@ -16,7 +17,8 @@ from featcache.progress import Bar
 from pipelines.config import RunConfig
 
 Log = list[dict[str, float]]  #: the terms of each step
-SECONDS = 0.1  #: between two news of a process
+SECONDS, MOST = 0.1, 1.0  #: least and most seconds between two news of a process
+SHARE = 0.01  #: of the time, that news may take; with more, they are rarer
 SURE = 1.0  #: seconds of training from which the time left is estimated
 
 
@@ -76,6 +78,7 @@ class Watch:
     def _send(self, begun: tuple[RunConfig, ...] = ()) -> None:
         if self._hear is None:
             return
+        began = time.monotonic()
         loss, lines = None, dict[str, Log]()
         if self._terms:
             loss = float(torch.stack(list(self._terms[-1].values())).sum(0).mean())
@@ -84,7 +87,8 @@ class Watch:
             lines = dict(zip(self._runs, logs, strict=True))
         self._hear(News(self._runs, self._step, begun, loss, lines, self._points))
         self._terms, self._points = [], {}
-        self._due = time.monotonic() + SECONDS
+        now = time.monotonic()
+        self._due = now + min(max(SECONDS, (now - began) / SHARE), MOST)
 
 
 def logs_of(terms: Sequence[dict[str, Tensor]], first: int, count: int) -> list[Log]:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -19,9 +20,10 @@ from featcache import FeatureStore, Manifest, budget, table_files
 from featcache.checking import problems
 from featcache.clip_tables import from_csv
 from featcache.errors import ConfigError, FeatcacheError, FormatError, ManifestError
+from featcache.extractors import Extractor, completes
 from featcache.importing import import_features
 from featcache.scanning import scan
-from featcache.windows import Plan
+from featcache.windows import Caption, Plan
 from pipelines.cli import main
 from pipelines.extraction.extract import extract
 from pipelines.extraction.extractors import load_extractors
@@ -361,10 +363,35 @@ def test_clips_of_features_alone_need_no_source(tmp_path):
     assert store.counts()["done"] == 3
     assert problems(report.path) == []
     assert Manifest.read(tmp_path / "stores" / "m" / "manifest.csv").clips == manifest.clips
-    with pytest.raises(
-        ConfigError, match="no clip of manifest 'm' has a source, so hog cannot read it.*featcache import"
-    ):
-        extract(manifest, load_extractors(["hog"]), tmp_path / "other", plan=Plan())
+    for name in ("hog", "vector"):
+        with pytest.raises(ConfigError, match=f"no clip of manifest 'm' has a source, so {name}.*featcache import"):
+            extract(manifest, load_extractors([name], manifest=manifest), tmp_path / "other", plan=Plan())
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """No parameters."""
+
+
+class Letters(Extractor):
+    """The first letters of a caption."""
+
+    name, modality, row_shape, window = "letters", "text", (3,), Caption()
+
+    def prepare(self, window):
+        return np.frombuffer(window.encode()[:3], np.uint8)
+
+    def __call__(self, windows):
+        return windows.astype(np.float32)
+
+
+def test_captions_need_no_source(tmp_path):
+    FORMATS["t.csv"](tmp_path / "t.csv")
+    manifest = make(tmp_path / "t.csv", **WORDS, caption="camera")
+    assert (completes("sentence-bert"), completes("vector")) == (False, True)
+    outcome = extract(manifest, [Letters(NoParams())], tmp_path / "stores", plan=Plan())
+    assert outcome.stores["letters"].counts()["done"] == 3
+    assert bytes(outcome.stores["letters"]["v1"][0].astype(np.uint8)) == b"lef"
 
 
 def test_a_clip_without_a_source_among_others_is_named(tmp_path, videos):

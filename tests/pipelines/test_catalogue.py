@@ -146,6 +146,7 @@ def complete(words):
         pytest.param("featcache manifest build kitch", ["plain,kitchens"], marks=pytest.mark.slow),
         pytest.param("featcache export --format npz", ["plain,npz"], marks=pytest.mark.slow),
         pytest.param("featcache import npz", ["plain,npz"], marks=pytest.mark.slow),
+        pytest.param("featcache weights fetch tsn", ["plain,tsn-kinetics-flow"], marks=pytest.mark.slow),
         pytest.param("featcache list meth", ["plain,methods"], marks=pytest.mark.slow),
     ],
 )

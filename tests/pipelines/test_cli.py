@@ -388,6 +388,7 @@ def test_missing_labels_are_no_missing_runs(tmp_path):
         result = run("evaluate", *words)
         assert result.exit_code == 0
         assert again in result.stderr
+        assert result.stderr.count("nothing to compare with:") == 1
         assert "train-head" not in result.stderr
         assert re.search(
             "3 of 3 runs .*\n  3 runs, the first .*6 test clips of night.*featcache predict", result.stderr

@@ -115,7 +115,7 @@ def uses_of_stores(stores, tmp_path):
         "export": exported,
         "read": lambda: numbers(FeatureStore.open(path).features),
         "frame": lambda: FeatureStore.open(path).frame().to_csv(),
-        "info": lambda: {k: v for k, v in info.facts(path).items() if k not in ("bytes", "store")},
+        "info": lambda: {k: v for k, v in info.info(path).items() if k not in ("bytes", "store")},
         "leaks": lambda: leaks(FeatureStore.open(path), Manifest.read(stores / "toy/manifest.csv")),
     }
     if stores.name == "packed":

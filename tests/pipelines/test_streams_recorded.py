@@ -70,7 +70,7 @@ def test_which_stream_was_taken_stays_with_its_rows(clips, tmp_path):
     assert {row: note.split(";")[0] for row, note in store.notes.items()} == dict.fromkeys((1, 2), NOTE.split(";")[0])
     assert list(store.failures) == [3]
     assert store.frame()["reason"].tolist()[:3] == ["", "", ""]
-    facts = info.facts(store.path)
+    facts = info.info(store.path)
     assert facts["notes"] == {store.notes[1]: ["c1", "c2"]}
     printed = CliRunner().invoke(main, ["info", str(store.path)]).output
     assert f"note: {store.notes[1]}: 'c1', 'c2'" in printed
@@ -88,7 +88,7 @@ def test_which_stream_was_taken_stays_with_its_rows(clips, tmp_path):
 def test_a_store_of_plain_sources_has_no_file_of_notes(clips, tmp_path):
     store = extracted(clips[:1], tmp_path).stores["viewer"]
     assert not (store.path / "failures").exists()
-    assert (store.notes, "notes" in info.facts(store.path)) == ({}, False)
+    assert (store.notes, "notes" in info.info(store.path)) == ({}, False)
 
 
 def test_notes_survive_in_the_journal(clips, tmp_path):

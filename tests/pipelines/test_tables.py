@@ -539,3 +539,10 @@ def test_a_stage_that_no_row_shows_only_lends_its_source():
     object.__setattr__(adapted, "source", ())  # as a source-free method has it; RNA itself would refuse
     both = Experiment("free", "", (stage, adapted))
     assert cells(render([result(adapted, 0.5)], both))[""] == ["method", "day→night"]
+
+
+def test_results_on_other_stores_are_named(toy):
+    """As where another extractor has filled a store since: --feeds brings the earlier table back."""
+    other = replace(config("RNA (UDA)", ("day",), "night", 0, target="night"), feeds={"rgb": Feed("i3d")})
+    assert "Some read other stores: i3d." in one_line([*rows(toy), result(other, 0.5)], toy)
+    assert "other stores" not in one_line(rows(toy), toy)

@@ -8,9 +8,11 @@ import sys
 import termios
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from heads.methods import rna
@@ -18,7 +20,7 @@ from pipelines.cli import _shared, main
 from pipelines.config import Optim
 from pipelines.training import engine, groups, watching
 from pipelines.training.runs import Run
-from pipelines.training.watching import Course, News
+from pipelines.training.watching import Course, News, Watch
 from tests.conftest import ROOT
 from tests.helpers.stores import run, write_all
 from tests.pipelines.test_cli import commands
@@ -47,6 +49,7 @@ def stores(tmp_path_factory):
 @pytest.fixture
 def at_every_step(monkeypatch):
     monkeypatch.setattr(watching, "SECONDS", 0.0)
+    monkeypatch.setattr(watching, "MOST", 0.0)
 
 
 def experiment(folder, *, seeds=2, steps=12):
@@ -126,6 +129,27 @@ def test_news_are_rare_and_kept_runs_have_none(stores, tmp_path, monkeypatch):
     again = []
     assert engine.run_all([run()], stores, tmp_path, hear=again.append)[0].status == "kept"
     assert again == []
+
+
+def test_news_that_cost_much_are_rarer(monkeypatch):
+    """They take a hundredth of the time, but come once a second."""
+    now, heard = [0.0], []
+
+    def hear(news):
+        heard.append(now[0])
+        now[0] += cost
+
+    monkeypatch.setattr(watching.time, "monotonic", lambda: now[0])
+    for cost, pause in ((0.0005, 0.1), (0.005, 0.5), (0.2, 1.0)):
+        heard.clear()
+        watch = Watch(hear)
+        watch.begin(run())
+        for step in range(1, 300):
+            now[0] += 0.01
+            watch.stepped(step, {"L": torch.zeros(())})
+        pauses = [later - earlier - cost for earlier, later in pairwise(heard)]
+        assert pauses == pytest.approx([pause] * len(pauses), abs=0.011)
+        assert len(pauses) >= 2
 
 
 def test_a_run_that_fails_has_told_its_last_terms(stores, tmp_path, monkeypatch):
