@@ -112,12 +112,8 @@ def predict(
 
 
 def _each(run: "PathLike | Run | Sequence[PathLike | Run]") -> "list[PathLike | Run]":
-    """Return one run, or several, as a list; ConfigError if there is none."""
-    if isinstance(run, str | os.PathLike | Run):
-        return [run]
-    if not run:
-        raise ConfigError("no run is named; name the folder of a finished run")
-    return [*run]
+    """Return one run, or several, as a list."""
+    return [run] if isinstance(run, str | os.PathLike | Run) else [*run]
 
 
 def find_run(word: Path, runs: Path) -> Run:
