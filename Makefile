@@ -30,7 +30,7 @@ picture:
 	@test -f demo/runs/kitchens.html || { echo 'no demo/runs/kitchens.html; run `make demo` first' >&2; exit 1; }
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
 	  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir=$$(mktemp -d) \
-	  --window-size=1040,1215 --force-device-scale-factor=0.9 \
+	  --window-size=1040,1476 --force-device-scale-factor=0.9 \
 	  --screenshot=$(CURDIR)/docs/report.png file://$(CURDIR)/demo/runs/kitchens.html
 
 test: $(STAMP)

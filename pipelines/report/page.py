@@ -157,6 +157,6 @@ def details(summary: str, html: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
 
-def pre(text: str) -> str:
-    """Preformatted text, which keeps its line breaks."""
-    return f"<pre>{escape(text)}</pre>"
+def pre(text: str, kind: str = "") -> str:
+    """Preformatted text of a CSS class, which keeps its line breaks."""
+    return f'<pre class="{kind}">{escape(text)}</pre>' if kind else f"<pre>{escape(text)}</pre>"

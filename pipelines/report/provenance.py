@@ -32,7 +32,7 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
             absent.append(f"Store {manifest}/{name}: {error}.")
             continue
         title = f"Recipe of {manifest}/{name}, {store.recipe_sha256[:8]}"
-        recipes.append(page.details(title, page.pre(json.dumps(store.recipe, indent=2, sort_keys=True))))
+        recipes.append(page.details(title, page.pre(json.dumps(store.recipe, indent=2, sort_keys=True), "recipe")))
         if store.failures:
             reasons = sorted(f"{store.clip_ids[row]}: {reason}" for row, reason in store.failures.items())
             recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons, "columns")))
