@@ -162,7 +162,7 @@ def _planned(jobs: Sequence[Job]) -> Groups:
     """Return folder of stores -> the runs that the tables of the experiments show, each once."""
     groups: dict[Path, dict[str, Case]] = {}
     for job in jobs:
-        cases = {config.id: Case(config, job.experiment.name) for config in job.experiment.runs if config.row}
+        cases = {config.id: Case(config, job.experiment.name) for config in job.experiment.recorded.runs if config.row}
         groups[job.stores] = groups.get(job.stores, {}) | cases
     return {stores: list(cases.values()) for stores, cases in groups.items()}
 
@@ -193,7 +193,7 @@ def _stressed(groups: Groups, asked: Asked, device: str) -> stress.Plan:
 
 def _advice(jobs: Sequence[Job]) -> str:
     """Return the commands that train the runs, as the beginning of a sentence."""
-    commands = " and ".join(f"`featcache train-head {job.experiment.arguments}`" for job in jobs)
+    commands = " and ".join(f"`{job.experiment.training}`" for job in jobs)
     return f"{commands or '`featcache train-head EXPERIMENT`'} train{'s' * (len(jobs) < 2)}"
 
 

@@ -59,12 +59,14 @@ def job(
     numbers, choice = listed(seeds), Choice(several(method), several(feeds), several(shift), net, task)
     given, name, home = loaded(experiment, choice)
     stores, runs = Path(home if stores is None else stores), Path(runs)
-    typed: dict[str, Sequence[object]] = {"stores": [stores], "runs": [runs], **choice.words, "set": settings}
+    folders = {"stores": (stores, Path(home)), "runs": (runs, Path("runs"))}
+    typed: dict[str, Sequence[object]] = {name: [each] for name, (each, usual) in folders.items() if each != usual}
+    typed |= {**choice.words, "set": settings}
     typed |= {"seeds": [numbers] if numbers else [], "only": rows}
     typed["plugins"] = plugins.folders()
-    words = [f"--{option} {quote(str(v))}" for option, values in typed.items() for v in values if str(v) != option]
+    words = [f"--{option} {quote(str(v))}" for option, values in typed.items() for v in values]
     words += [f"--grid {quote(text)}" for text in texts]
-    changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]))
+    changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]), home=str(home))
     folder = isinstance(experiment, str | os.PathLike) and experiments.is_folder(os.fspath(experiment))
     whole = experiments.swept(changed, experiments.parse_grid(texts)) if texts else changed
     return Job(whole, stores, runs, given.note if folder else "")
@@ -121,7 +123,7 @@ def jobs(
 ) -> list[Job]:
     """Return the job of each experiment, or of the only one; see `job`. Several runs are one experiment."""
     given: list[Chosen] = []
-    if isinstance(experiments, str | os.PathLike | Experiment | RunConfig):
+    if isinstance(experiments, str | os.PathLike | Experiment | RunConfig) or not isinstance(experiments, Sequence):
         given.append(experiments)
     else:
         given += [each for each in experiments if not isinstance(each, RunConfig)]
@@ -162,13 +164,19 @@ def loaded(experiment: Chosen, choice: Choice | None = None) -> tuple[Experiment
     if choice and choice.words and not isinstance(experiment, str | os.PathLike):
         raise ArgumentsError(f"--{next(iter(choice.words))} is for a folder of stores, not for runs that are given")
     if isinstance(experiment, Experiment):
-        return experiment, experiment.arguments or quote(experiment.name), default
+        return experiment, experiment.arguments or quote(experiment.name), Path(experiment.home or default)
     if isinstance(experiment, str | os.PathLike):
         name = os.fspath(experiment)
         home = Path(name).parent if experiments.is_folder(name) else default
         return experiments.load(name, choice), quote(name), home
-    runs = (experiment,) if isinstance(experiment, RunConfig) else tuple(experiment)
+    runs = (experiment,) if isinstance(experiment, RunConfig) else experiment
+    if not isinstance(runs, tuple | list) or not all(isinstance(run, RunConfig) for run in runs):
+        raise ArgumentsError(f"{experiment!r} is no experiment; give a name, a path, an Experiment, or RunConfigs")
     if not runs:
         raise ConfigError("no run is given; give a RunConfig or several, or the name of an experiment")
     named = runs if any(run.row for run in runs) else tuple(replace(run, row=name_of(run.method)) for run in runs)
-    return Experiment("runs", "Runs that were given as configurations.", named), "runs", default
+    return (
+        Experiment("runs", "Runs that were given as configurations.", tuple(named), only_python=True),
+        "runs",
+        default,
+    )

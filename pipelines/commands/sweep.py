@@ -168,6 +168,8 @@ def sweep(
         made = replace(made, experiment=swept(named, values))
     check_ahead(made.experiment.runs, made.stores, device)
     say = note or (lambda text: None)
+    if made.left_out:
+        say(made.left_out)
     with tracked(made, track, track_to, note) as tracking:
         work = _Work(made, workers or cores(), device, batch, say, bars(progress), tracking)
         return _search(work, search, values, typed["range"], by) if search else _grid(work)

@@ -60,6 +60,8 @@ class Experiment:
     quoted: tuple[str, ...] = ()  #: rows of `published` that no run makes; a table of all rows quotes them
     note: str = ""  #: remark for readers of the numbers, printed under the table in bold
     arguments: str = ""  #: its arguments on the command line, options included; "": its name
+    only_python: bool = False  #: True for runs that were given as configurations: no command can name them
+    home: str = ""  #: the default folder of all stores, for an experiment of a folder of stores
     earlier_ids: frozenset[str] = frozenset()  #: ids of the runs before `changed`
     settings: tuple[str, ...] = ()  #: settings "a.b=value" that `changed` has applied
     changes: tuple["Change", ...] = ()  #: their effect on each row
@@ -94,9 +96,20 @@ class Experiment:
 
     @property
     def command(self) -> str:
-        """The commands that make all results from the stores, keeping finished runs."""
-        name = self.arguments or self.name
-        return f"featcache sweep {name}" if self.swept else f"featcache train-head {name} && featcache evaluate {name}"
+        """The commands, or functions, that make all results from the stores, keeping finished runs."""
+        between = " and " if self.only_python else " && "
+        return self.training if self.swept else f"{self.training}{between}{self.call('evaluate')}"
+
+    @property
+    def training(self) -> str:
+        """The command that trains its runs, or the function."""
+        return self.call("sweep" if self.swept else "train-head")
+
+    def call(self, command: str, options: str = "") -> str:
+        """Return a command on this experiment, or the function of the command if no command can name its runs."""
+        if not self.only_python:
+            return " ".join(filter(None, ["featcache", command, self.arguments or self.name, options]))
+        return f"pipelines.{command.removesuffix('-head')}(...){f' with {options}' if options else ''}"
 
     @property
     def recorded(self) -> "Experiment":

@@ -216,12 +216,15 @@ def _reproduce(experiment: Experiment, shifts: Sequence[str], compared: tuple[st
     options += [f"--compare {' '.join(map(quote, compared))}"] if compared else []
     commands = [
         *experiment.command.split(" && "),
-        f"featcache table {experiment.arguments or experiment.name}",
-        " ".join(["featcache report", experiment.arguments or experiment.name, *options]),
+        experiment.call("table"),
+        experiment.call("report", " ".join(options)),
     ]
+    described = page.details("Description of the experiment", page.pre(inspect.cleandoc(experiment.doc)))
+    if experiment.only_python:
+        return page.section("Description", "These runs were given in Python: no command makes the page.", described)
     return page.section(
         "Commands to reproduce the page",
         "Every command keeps the results that exist already and computes only the missing ones.",
         page.pre("\n".join(commands)),
-        page.details("Description of the experiment", page.pre(inspect.cleandoc(experiment.doc))),
+        described,
     )

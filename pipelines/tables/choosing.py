@@ -128,7 +128,7 @@ def table(rows: Sequence[Result], experiment: Experiment, metric: str | None = N
     if not of_shifts:
         raise ConfigError(
             f"no row of {experiment.name!r} has two candidates with {metric!r} on the same seeds; make some with "
-            f"`featcache sweep {experiment.arguments or experiment.name} --grid method.lambda_g=0.1,0.3,1`"
+            f"`{experiment.call('sweep', '--grid method.lambda_g=0.1,0.3,1')}`"
         )
     below: dict[str, None] = {}
     for row in dict.fromkeys(row for row, _ in of_shifts):

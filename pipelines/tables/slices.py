@@ -120,10 +120,9 @@ def _no_classes(rows: Sequence[Result], experiment: Experiment, metric: str) -> 
     shown = [row for row in rows if row.run in experiment.by_id]
     if reason := next(filter(None, (nothing_to_compare(row.limits) for row in shown)), ""):
         return ConfigError(f"--by class needs labels of test clips, but {reason}")
-    name = experiment.arguments or experiment.name
     return ConfigError(
         f"the results of {experiment.name!r} hold no counts of classes, because an earlier version measured them; "
-        f"measure them again: featcache evaluate {name}"
+        f"measure them again: {experiment.call('evaluate')}"
     )
 
 

@@ -93,8 +93,8 @@ def stressed(rows: Sequence[Result], experiment: Experiment, metric: str | None 
     rows = sorted((row for row in rows if row.run in ids), key=lambda row: _order(row.stress))
     plain = {row.run: row for row in rows if row.stress == PLAIN}
     if not plain:
-        name = experiment.arguments or experiment.name
-        raise ConfigError(f"no results on changed features; to measure some: featcache evaluate {name} --drop all")
+        command = experiment.call("evaluate", "--drop all")
+        raise ConfigError(f"no results on changed features; to measure some: {command}")
     by_stress: dict[str, list[Result]] = {PLAIN: []}
     for row in rows:
         if row.run in plain and _files(row) == _files(plain[row.run]):  # else the run has been trained again since then

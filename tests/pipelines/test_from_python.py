@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -299,3 +299,42 @@ def test_arguments_that_exclude_each_other(given):
     assert (result.exit_code, "Usage: " in result.stderr) == (2, True)
     with pytest.raises(ConfigError, match="json.*markdown, csv, latex"):
         pipelines.table(**given).text("json")
+
+
+def test_a_swept_experiment_is_trained_by_sweep_and_recorded_under_its_rows(given, tmp_path):
+    chosen = {name: given[name] for name in ("set", "only")} | {"seeds": 0, "grid": {"method.lambda_g": [0.1, 1]}}
+    swept = pipelines.experiment(given["experiment"], **chosen | {"only": "RNA (UDA)"})
+    with pytest.raises(ConfigError) as caught:
+        pipelines.evaluate(swept, runs=tmp_path / "none")
+    assert "featcache sweep " in str(caught.value)
+    assert "train-head" not in str(caught.value)
+    pipelines.train(swept, runs=tmp_path / "runs", workers=1)
+    assert pipelines.evaluate(swept, runs=tmp_path / "runs", workers=1).whole
+    assert {row.row for row in pipelines.results(tmp_path / "runs")} == {"RNA (UDA)"}
+    assert pipelines.choose(swept, tmp_path / "runs").records()
+
+
+def test_runs_of_python_are_not_named_by_commands(given, folder, tmp_path):
+    configs = list(job(given["experiment"], set=given["set"], seeds=given["seeds"], only=ROWS).experiment.runs)
+    with pytest.raises(ConfigError) as caught:
+        pipelines.evaluate(configs, folder / "stores", tmp_path / "none")
+    assert "pipelines.train(...)" in str(caught.value)
+    assert "featcache " not in str(caught.value)
+    made = job(configs).experiment
+    assert "featcache" not in made.command + made.call("sweep", "--grid a=1")
+
+
+def test_an_experiment_of_a_folder_keeps_the_folder_of_all_stores(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = pipelines.experiment(given["experiment"])
+    assert job(made).stores == given["experiment"].parent
+    assert job(made, set="steps=1").experiment.home == str(given["experiment"].parent)
+
+
+def test_arguments_say_the_words_that_are_not_defaults(given):
+    toy = given["experiment"]
+    assert "--stores stores" in job(toy, "stores").experiment.arguments
+    assert "--stores" not in job(toy, toy.parent).experiment.arguments
+    assert "--stores" not in job("kitchens", "stores").experiment.arguments
+    named = [replace(run, row="only") for run in job(toy, only="source-only", seeds=0).experiment.runs]
+    assert job(named, only="only").experiment.arguments.endswith("--only only")
