@@ -5,11 +5,12 @@
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featcache.errors import ConfigError
+from featcache.errors import ArgumentsError, ConfigError
+from featcache.machine import cores
 
 if TYPE_CHECKING:
     from featcache.manifest import Manifest
@@ -32,6 +33,25 @@ def listed(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return ",".join(map(str, value)) if isinstance(value, Iterable) else str(value)
+
+
+def one_of(option: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ArgumentsError unless a value is one of the choices. option: its name, for messages."""
+    if value not in choices:
+        raise ArgumentsError(f"{option} is {value!r}; choose from {', '.join(choices)}")
+
+
+def some(option: str, given: Sized) -> None:
+    """Raise ArgumentsError if nothing is given. option: its name, for messages."""
+    if not len(given):
+        raise ArgumentsError(f"{option} names nothing; give one or several")
+
+
+def worker_count(workers: int | None) -> int:
+    """Return the number of workers, one per core for None; ArgumentsError for less than one."""
+    if workers is not None and workers < 1:
+        raise ArgumentsError(f"workers is {workers}; give 1 or more, or leave it out for one per core")
+    return cores() if workers is None else workers
 
 
 def paths(given: PathLike | Iterable[PathLike]) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from featcache import builders, joining, scanning
-from featcache.arguments import PathLike, paths
+from featcache.arguments import PathLike, paths, some
 from featcache.errors import ManifestError
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reported
@@ -83,6 +83,7 @@ def join(
     Returns {path: manifest} of the joined manifest and, where there are captions, of their joined manifest. Raises
     ManifestError for ids that clash, for label columns that do not fit together, and if a file exists and differs.
     """
+    some("manifests", paths(manifests))
     joined = joining.join(paths(manifests), Path(out), prefix=prefix)
     for path, manifest in joined.items():
         check_out(manifest, path, overwrite, "OUT")

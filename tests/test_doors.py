@@ -13,7 +13,8 @@ import pytest
 
 import featcache
 import pipelines
-from featcache.errors import FeatcacheError
+from featcache.arguments import worker_count
+from featcache.errors import ArgumentsError, FeatcacheError
 from tests.conftest import ROOT
 from tests.pipelines.test_cli import commands
 
@@ -176,6 +177,11 @@ def test_types_are_announced():
         assert re.search(rf"^{package} =\n    py\.typed$", section, re.MULTILINE)
 
 
+def clips(folder):
+    """Return a manifest of one clip."""
+    return featcache.Manifest("m", (featcache.Clip("a", "day", "train", "a.mp4"),), folder)
+
+
 WRONG = {
     "scan": lambda folder: featcache.scan(folder / "none", "{clip_id}"),
     "build": lambda folder: featcache.build("nonesuch", folder),
@@ -209,6 +215,18 @@ WRONG = {
     "show": lambda folder: pipelines.show("method", "nonesuch"),
     "export-head": lambda folder: pipelines.export_head(folder / "run", folder / "head.pt2"),
     "from-csv": lambda folder: featcache.from_csv(folder / "a.csv", clip_id="clip"),
+    "extract nothing": lambda folder: featcache.extract(clips(folder), [], folder),
+    "extract dtype": lambda folder: featcache.extract(clips(folder), "hog", folder, dtype="f16"),
+    "extract precision": lambda folder: featcache.extract(clips(folder), "hog", folder, precision="fp64"),
+    "extract compile": lambda folder: featcache.extract(clips(folder), "hog", folder, compile="yes"),
+    "extract workers": lambda folder: featcache.extract(clips(folder), "hog", folder, workers=-3),
+    "join nothing": lambda folder: featcache.join([], folder / "o.csv"),
+    "train batch": lambda folder: pipelines.train("kitchens", folder, folder, batch="of"),
+    "sweep batch": lambda folder: pipelines.sweep("kitchens", folder, folder, batch="of"),
+    "train None": lambda folder: pipelines.train(None),
+    "train number": lambda folder: pipelines.train(3),
+    "evaluate number": lambda folder: pipelines.evaluate(3),
+    "report compare": lambda folder: pipelines.write_report("kitchens", folder, folder, compare=("source-only",)),
     "Run": lambda folder: pipelines.Run.open(folder / "none"),
 }
 
@@ -218,3 +236,11 @@ def test_mistakes_are_errors_and_nothing_is_printed(call, tmp_path, capfd):
     with pytest.raises(FeatcacheError):
         call(Path(tmp_path))
     assert capfd.readouterr() == ("", "")
+
+
+def test_workers_are_at_least_one():
+    assert worker_count(2) == 2
+    assert worker_count(None) >= 1
+    for number in (0, -1):
+        with pytest.raises(ArgumentsError, match=str(number)):
+            worker_count(number)

@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featcache.arguments import PathLike, listed, several
+from featcache.arguments import PathLike, listed, several, worker_count
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError
-from featcache.machine import cores
 from featcache.progress import Progress, reported
 from pipelines.commands.jobs import Chosen, Job, Seeds, jobs
 from pipelines.config import RunConfig
@@ -116,7 +115,7 @@ def evaluate(
     _check_runs(given, groups, folder, device)
     writing = _writing(Path(predictions), groups, folder, overwrite) if predictions else None
     plan = _stressed(groups, asked, device) if asked != Asked() else stress.Plan({}, ())
-    call = partial(evaluate_all, runs=folder, workers=workers or cores(), device=device, again=again)
+    call = partial(evaluate_all, runs=folder, workers=worker_count(workers), device=device, again=again)
     call = partial(call, a_distance=a_distance, stresses=plan.stresses or None)
     moved = reported(progress, f"evaluate {', '.join(each.experiment.name for each in given) or folder}", "run")
     path, outcomes = folder / (STRESS if plan.stresses else RESULTS), tuple(_evaluated(call, groups, moved))

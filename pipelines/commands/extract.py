@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from featcache.arguments import Pairs, PathLike, manifest_of, several
+from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
 from featcache.extractors import Runtime
-from featcache.machine import cores
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reported
 from featcache.windows import Plan
@@ -55,6 +54,10 @@ def extract(
     >>> featcache.extract("videos/videos.csv", ["hog", "i3d-rgb"], "stores")     # doctest: +SKIP
     """
     clips, names = manifest_of(manifest), several(extractors)
+    some("extractors", names)
+    one_of("dtype", dtype, ("auto", "float16", "float32"))
+    one_of("precision", precision, ("fp32", "bf16", "fp16"))
+    one_of("compile", compile, ("off", "on", "graphs"))
     plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
@@ -66,6 +69,6 @@ def extract(
         plan=plan,
         dtype=dtype,
         retry_failed=retry_failed,
-        workers=workers or cores(),
+        workers=worker_count(workers),
         progress=reported(progress, f"extract {', '.join(names)}", "clip"),
     )

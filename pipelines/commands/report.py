@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from featcache.arguments import PathLike, several
-from featcache.errors import FeatcacheError
+from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.progress import Progress, reported
 from pipelines.commands.jobs import Chosen, Seeds, job, shifts_and_columns
 from pipelines.data.ahead import check_ahead
@@ -45,6 +45,8 @@ def write_report(
     Raises ConfigError if there are no results, and for names that the table does not have. Warns if stores are missing,
     because the page then lacks what is read from them.
     """
+    if compare is not None and len(compare) != 2:
+        raise ArgumentsError(f"compare is {compare!r}; name two rows")
     pairs, columns = shifts_and_columns(experiment, several(shift))
     chosen = partial(job, method=method, feeds=feeds, shift=pairs, net=net, task=task)
     made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)

@@ -7,12 +7,11 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from featcache.arguments import PathLike
+from featcache.arguments import PathLike, one_of, worker_count
 from featcache.errors import ConfigError
-from featcache.machine import cores
 from featcache.progress import Bar, Bars, bars
 from pipelines.commands.jobs import Chosen, Job, Seeds, job
-from pipelines.commands.train import Say, summarised, tracked, trained
+from pipelines.commands.train import BATCH, Say, summarised, tracked, trained
 from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.evaluation import results
 from pipelines.evaluation.engine import Case, evaluate_all
@@ -152,6 +151,7 @@ def sweep(
     Raises ConfigError for settings that no row has, for arguments that belong to a search without one, and if no trial
     is complete.
     """
+    one_of("batch", batch, BATCH)
     chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
     made, words = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only), as_words(grid)
     typed = {"grid": words, "search": [search] if search else [], "range": as_words(range), "by": [by] if by else []}
@@ -171,7 +171,7 @@ def sweep(
     if made.left_out:
         say(made.left_out)
     with tracked(made, track, track_to, note) as tracking:
-        work = _Work(made, workers or cores(), device, batch, say, bars(progress), tracking)
+        work = _Work(made, worker_count(workers), device, batch, say, bars(progress), tracking)
         return _search(work, search, values, typed["range"], by) if search else _grid(work)
 
 

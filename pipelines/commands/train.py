@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from featcache.arguments import PathLike, several
-from featcache.machine import cores
+from featcache.arguments import PathLike, one_of, several, worker_count
 from featcache.progress import Bar, Progress, reported, silent
 from pipelines.commands.jobs import Chosen, Job, Seeds, job, once
 from pipelines.data.ahead import check_ahead, check_writable
@@ -20,6 +19,7 @@ from pipelines.training.engine import Outcome, Report, run_all
 from pipelines.training.outputs import remedy
 from pipelines.training.watching import Course, News
 
+BATCH = ("auto", "off")
 Say = Callable[[str], None]  #: takes remarks for people, such as `print`
 
 
@@ -68,6 +68,7 @@ def train(
 
     >>> pipelines.train("kitchens", "demo/stores", "demo/runs", seeds=0)         # doctest: +SKIP
     """
+    one_of("batch", batch, BATCH)
     chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
     made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only)
     if note and made.left_out:
@@ -76,7 +77,7 @@ def train(
         check_ahead(made.experiment.runs, made.stores, device)
         check_writable(made.runs)
         moved = reported(progress, f"train {made.experiment.name}", "step")
-        return trained(made, workers or cores(), device, batch, report, note, moved, tracking)
+        return trained(made, worker_count(workers), device, batch, report, note, moved, tracking)
 
 
 def trained(

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featcache import FeatureStore
-from featcache.arguments import Pairs, PathLike, pairs, paths, several
+from featcache.arguments import Pairs, PathLike, pairs, paths, several, worker_count
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaAbsentError
 from featcache.extractors import split_view
-from featcache.machine import cores
 from featcache.manifest import Clip
 from featcache.progress import Progress, reported, silent
 from featcache.wording import first, unknown
@@ -101,7 +100,7 @@ def predict(
     check_ensemble(heads)
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
-    making = Making(wanted, _files(weights, wanted), device, workers or cores(), note)
+    making = Making(wanted, _files(weights, wanted), device, worker_count(workers), note)
     shown = reported(progress, "predict", "clip")
     made = Predictions(heads, given, making, top_k, kept, as_domain, device, shown, note)
     for text in filter(None, map(_other_point, found)):
