@@ -4,10 +4,8 @@ from itertools import groupby
 
 import click
 
-from pipelines import catalogue
 from pipelines.cli._shared import note
-
-KINDS = [*(f"{kind}s" for kind in catalogue.KINDS)]
+from pipelines.commands.names import KINDS
 
 
 @click.command("list")

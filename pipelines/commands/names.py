@@ -7,9 +7,7 @@ from featcache.errors import ConfigError
 from featcache.wording import unknown
 from pipelines import catalogue
 
-#: kind of names -> the package whose files are its entries
-FOLDERS = {f"{kind}s": folder for kind, folder in catalogue.FOLDERS.items()}
-KINDS = (*FOLDERS, "metrics")
+KINDS = tuple(f"{kind}s" for kind in catalogue.KINDS)
 
 
 class Named(NamedTuple):
@@ -32,11 +30,12 @@ def names(kind: str) -> list[Named]:
         from pipelines import tasks
 
         return [Named(name, "", metric.title) for name, metric in tasks.metrics().items()]
-    found = []
-    for file in registry.names(FOLDERS[kind]):
-        name, origin = file.replace("_", "-") if kind == "extractors" else file, registry.origin(FOLDERS[kind], file)
+    found, folder = [], catalogue.FOLDERS[kind.removesuffix("s")]
+    for name in catalogue.names(kind.removesuffix("s")):
+        file = name.replace("-", "_") if kind == "extractors" else name
+        origin = registry.origin(folder, file)
         try:
-            doc, broken = registry.load(FOLDERS[kind], file, kind).__doc__ or "", ""
+            doc, broken = registry.load(folder, file, kind).__doc__ or "", ""
         except ConfigError as error:
             doc, broken = "cannot be imported", str(error)
         found.append(Named(name, origin, " ".join(doc.strip().split("\n\n")[0].split()), broken))

@@ -160,9 +160,8 @@ def sweep(
     made, values = replace(made, experiment=named), parse_grid(words)
     if not search:
         if by or typed["range"]:
-            raise ConfigError(
-                f"{'--by' if by else '--range'} belongs to a search; add --search tpe:40, or leave it out"
-            )
+            option = "--by" if by else "--range"
+            raise ConfigError(f"{option} belongs to a search; add --search tpe:40, or leave it out")
         if not values:
             raise ConfigError("nothing to sweep; give --grid method.lambda_g=0.1,0.3,1, or --search tpe:40")
         made = replace(made, experiment=swept(named, values))
