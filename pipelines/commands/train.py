@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from featcache.arguments import PathLike, several
+from featcache.errors import ArgumentsError
 from featcache.machine import cores
 from featcache.progress import Bar, Progress, reported, silent
 from pipelines.commands.jobs import Chosen, Job, Seeds, job, once
 from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.settings import Words
-from pipelines.tracking import Tracking
+from pipelines.tracking import NAMES, Tracking
 from pipelines.training.engine import Outcome, Report, run_all
 from pipelines.training.outputs import remedy
 from pipelines.training.watching import Course, News
@@ -126,6 +127,8 @@ def trained(
 @contextmanager
 def tracked(made: Job, track: str | Iterable[str], track_to: PathLike | None, note: Say | None) -> Iterator[Tracking]:
     """Yield the trackers of a job, and note at the end how their records are looked at."""
+    if track_to and not several(track):
+        raise ArgumentsError(f"--track-to {track_to} has no tracker; add --track {'|'.join(NAMES)}, or leave it out")
     runs = made.runs.resolve()
     folder = Path(track_to) if track_to else runs.with_name(f"{runs.name}-tracked")
     tracking = Tracking(several(track), folder, made.experiment.name, note or warnings.warn)
