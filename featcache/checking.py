@@ -10,7 +10,7 @@ from featcache.endings import NUMBERS, SKELETON
 from featcache.errors import FeatcacheError, ManifestError
 from featcache.files import near
 from featcache.manifest import BOUNDS, Clip, Manifest
-from featcache.progress import Progress, reported, silent
+from featcache.progress import Progress, reporting, silent
 from featcache.wording import alike, exactly, first, kind_of, per_kind, quoted
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
@@ -69,7 +69,11 @@ def check(
     of each part. Raises ManifestError for a folder that holds neither manifests nor stores.
     """
     found = [part for given in all_paths(paths) for part in parts(given)]
-    return {part: problems(part, reported(progress, f"check {part.name}", "part"), fast=fast) for part in found}
+    checked = {}
+    for part in found:
+        with reporting(progress, f"check {part.name}", "part") as report:
+            checked[part] = problems(part, report, fast=fast)
+    return checked
 
 
 def _sources(manifest: Manifest, progress: Progress) -> Iterator[tuple[str, str]]:

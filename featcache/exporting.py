@@ -18,7 +18,7 @@ from featcache.arguments import Pairs, PathLike, pairs, paths
 from featcache.bridges import External, Times
 from featcache.errors import ConfigError, FormatError, StoreError
 from featcache.files import claimed
-from featcache.progress import Progress, reported
+from featcache.progress import Progress, reporting
 from featcache.store import FeatureStore
 
 AT_ONCE = 64  #: rows of a store that are read together; bridges request them in order
@@ -89,7 +89,8 @@ def export_features(
     report.lost = [loss for word, loss in LOSSES.items() if word in needed - bridge.KEEPS]
     with claimed(Path(os.path.abspath(out))):  # "." has no name
         _check_out(out, stores, bridge, overwrite)  # another process may have just written it
-        bridge.write(out, _counted(tables, reported(progress, f"export {out.name}", "clip")))
+        with reporting(progress, f"export {out.name}", "clip") as moved:
+            bridge.write(out, _counted(tables, moved))
     return report
 
 

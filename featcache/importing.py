@@ -28,7 +28,7 @@ from featcache.files import file_sha256, folder_sha256
 from featcache.leaks import WARNING, Search
 from featcache.manifest import Manifest
 from featcache.naming import renamed
-from featcache.progress import Progress, reported
+from featcache.progress import Progress, reporting
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.reader import is_extending
 from featcache.store.writer import check_folder
@@ -118,21 +118,21 @@ def import_features(
     else:
         sources = _from_files(given, format, manifest, folder, lists, names, modalities)
     done, total = 0, sum(len(source.report.matched) + len(manifest) for source in sources)
-    report = reported(progress, f"import {' and '.join(path.name for path in given)}", "clip")
+    with reporting(progress, f"import {' and '.join(path.name for path in given)}", "clip") as report:
 
-    def step() -> None:
-        nonlocal done
-        done += 1
+        def step() -> None:
+            nonlocal done
+            done += 1
+            report(done, total)
+
         report(done, total)
-
-    report(done, total)
-    surveys = [_survey(source, dtype, manifest, step) for source in sources]
-    for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
-        _check_target(source.report.path, manifest, recipe, row_shape, windows)
-    _write(sources, surveys, manifest, step)
-    for source in sources:
-        _add_failures(source)
-    report(total, total)
+        surveys = [_survey(source, dtype, manifest, step) for source in sources]
+        for source, (recipe, row_shape, windows) in zip(sources, surveys, strict=True):
+            _check_target(source.report.path, manifest, recipe, row_shape, windows)
+        _write(sources, surveys, manifest, step)
+        for source in sources:
+            _add_failures(source)
+        report(total, total)
     return [source.report for source in sources]
 
 

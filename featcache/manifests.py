@@ -8,7 +8,7 @@ from featcache import builders, joining, scanning
 from featcache.arguments import PathLike, paths, some
 from featcache.errors import ManifestError
 from featcache.manifest import Manifest
-from featcache.progress import Progress, reported
+from featcache.progress import Progress, reporting
 from featcache.scanning import Scan
 
 
@@ -67,8 +67,8 @@ def build(benchmark: str, folder: PathLike, *, progress: Progress | bool = False
 
     >>> featcache.build("kitchens", "demo/videos")                               # doctest: +SKIP
     """
-    moved = reported(progress, f"build {benchmark}", "clip")
-    built: Manifest = builders.load(benchmark).build(Path(folder), progress=moved)
+    with reporting(progress, f"build {benchmark}", "clip") as moved:
+        built: Manifest = builders.load(benchmark).build(Path(folder), progress=moved)
     return built
 
 

@@ -1,13 +1,21 @@
 """Progress reports of long work."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 Progress = Callable[[int, int], None]  #: called with (done, total); total is 0 where it is unknown
 
-Bars = Callable[[str, str], AbstractContextManager[Progress]]  #: (title, unit) -> a callback inside a `with` block
+Opens = Callable[[str, str], AbstractContextManager[Progress]]  #: (title, unit) -> a callback inside a `with` block
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A `progress` argument that opens a bar for each part of the work: of commands with several bars."""
+
+    opens: Opens
 
 
 def silent(done: int, total: int) -> None:
@@ -50,18 +58,34 @@ class _OwnBar(Bar):
     def __call__(self, done: int, total: int) -> None:
         """Move the bar."""
         super().__call__(done, total)
-        if done == total:
+        if total and done == total:
+            self.close()
+
+    def close(self) -> None:
+        """Close the bar if it has appeared."""
+        if "bar" in vars(self):
             self.bar.close()
 
 
 def reported(progress: Progress | bool, title: str, unit: str) -> Progress:
-    """Return the callback that the argument `progress` of a public function asks for.
+    """Return the callback for the argument `progress` of a public function.
 
     True: a bar in the notebook or terminal, which appears with the first report. False: nothing.
     """
     return progress if callable(progress) else _OwnBar(title, unit) if progress else silent
 
 
-def bars(progress: "Bars | bool") -> Bars:
-    """Return the bars that the argument `progress` of a function with several of them asks for; see `reported`."""
-    return progress if callable(progress) else lambda title, unit: nullcontext(reported(progress, title, unit))
+@contextmanager
+def reporting(progress: Progress | bool, title: str, unit: str) -> Iterator[Progress]:
+    """Yield the callback of `reported`; its own bar is closed at the end, also after an error."""
+    report = reported(progress, title, unit)
+    try:
+        yield report
+    finally:
+        if isinstance(report, _OwnBar):
+            report.close()
+
+
+def bars(progress: Progress | Bars | bool) -> Opens:
+    """Return a function that opens the bars of a function with several of them, one after another."""
+    return progress.opens if isinstance(progress, Bars) else partial(reporting, progress)

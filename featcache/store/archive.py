@@ -23,7 +23,7 @@ from typing import BinaryIO
 from featcache import sums
 from featcache.errors import StoreError
 from featcache.files import make_folder, making_folder, remove_abandoned
-from featcache.progress import Progress, reported, silent
+from featcache.progress import Progress, reporting, silent
 from featcache.store import _compressed, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
@@ -69,7 +69,8 @@ def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) 
         add(CONTENTS, json.dumps(contents, indent=1, ensure_ascii=False).encode())
         for name in ("rows.csv", *packed.intersection(_journals(layout))):
             add(name, fmt.read_bytes(path / name))
-        each(add_block, blocks, reported(progress, f"pack {path.name}", "block"))
+        with reporting(progress, f"pack {path.name}", "block") as report:
+            each(add_block, blocks, report)
         _put(scratch / fmt.SUMS, sums.text(dict(sorted(listed.items()))))
 
 
@@ -103,7 +104,8 @@ def unpack(source: str | Path, out: str | Path, progress: Progress | bool = Fals
 
         for journal in archive.packed.intersection(_journals(layout)):
             _put(scratch / journal, archive.read(journal))
-        each(write_block, archive.blocks(layout), reported(progress, f"unpack {source}", "block"))
+        with reporting(progress, f"unpack {source}", "block") as report:
+            each(write_block, archive.blocks(layout), report)
 
 
 def is_archive(path: Path) -> bool:

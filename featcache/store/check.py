@@ -13,7 +13,7 @@ from featcache import sums
 from featcache.errors import ManifestError, StoreError
 from featcache.files import sync_folder, write_file
 from featcache.manifest import Manifest
-from featcache.progress import Progress, reported, silent
+from featcache.progress import Progress, reporting, silent
 from featcache.store import _format as fmt
 from featcache.store import _lease, archive, digests
 from featcache.store.reader import FeatureStore, committed, is_extending, open_unchecked, rows_csv
@@ -91,13 +91,13 @@ def repair(store: str | Path, progress: Progress | bool = False) -> list[str]:
         actions += _mend_metadata(path)
         opened = FeatureStore.open(path)
         blocks = [b for b in range(opened.layout.blocks) if _any_file(opened, b)]
-        report = reported(progress, f"repair {path.name}", "block")
-        for number, block in enumerate(blocks):
-            report(number, len(blocks))
-            if damage := digests.damaged(path, block, opened.layout):
-                _uncommit(opened, block)
-                actions.append(f"{damage}: its clips are pending again")
-        report(len(blocks), len(blocks))
+        with reporting(progress, f"repair {path.name}", "block") as report:
+            for number, block in enumerate(blocks):
+                report(number, len(blocks))
+                if damage := digests.damaged(path, block, opened.layout):
+                    _uncommit(opened, block)
+                    actions.append(f"{damage}: its clips are pending again")
+            report(len(blocks), len(blocks))
         for stray in _strays(opened, committed(path, opened.layout)):
             _remove(stray)
             actions.append(f"removed {stray.relative_to(path)}")

@@ -26,7 +26,7 @@ from featcache.files import (
     sync_folder,
     write_file,
 )
-from featcache.progress import Progress, reported
+from featcache.progress import Progress, reporting
 from featcache.weights.catalogue import CATALOGUE, Weights, entry
 from featcache.weights.checkpoints import read
 from featcache.weights.download import check_scheme, discard, fill, finish, is_begun
@@ -158,7 +158,8 @@ def fetch(name: str, progress: Progress | bool = False, *, timeout: float = 30.0
         failures = []
         for url in urls:
             try:
-                _fetch(weights, url, path, reported(progress, f"fetch {name}", "B"), timeout)
+                with reporting(progress, f"fetch {name}", "B") as report:
+                    _fetch(weights, url, path, report, timeout)
                 return path
             except WeightsError as error:
                 failures.append(str(error))

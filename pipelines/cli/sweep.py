@@ -64,6 +64,7 @@ def sweep(
       featcache sweep kitchens --grid method.lambda_g=0.1,0.3,1 --grid optim.lr=0.01,0.03 --seeds 0..4
       featcache sweep stores/mine --only 'RNA (UDA)' --search tpe:40 --range method.lambda_g=0.01..10,log --by infomax
     """
+    from featcache.progress import Bars
     from pipelines.commands.jobs import once
     from pipelines.commands.sweep import sweep as run
     from pipelines.tables.formats import pipes
@@ -71,7 +72,7 @@ def sweep(
     options: Given = {"search": search, "range": range, "by": by, "track": track, "track_to": track_to}
     options |= {"workers": workers, "device": device, "batch": batch}
     with noting() as say:
-        made = run(**given, **options, note=say, progress=progress_bar)
+        made = run(**given, **options, note=say, progress=Bars(progress_bar))
     if made.trials:
         click.echo(pipes(made.trials.cells))
         click.echo("\n".join([*made.trials.chosen, ""]))

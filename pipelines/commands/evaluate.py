@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from featcache.arguments import PathLike, listed, several, worker_count
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError
-from featcache.progress import Progress, reported
+from featcache.progress import Progress, reporting
 from pipelines.commands.jobs import Chosen, Job, Seeds, jobs
 from pipelines.config import RunConfig
 from pipelines.data.ahead import check_ahead, check_writable
@@ -117,13 +117,22 @@ def evaluate(
     plan = _stressed(groups, asked, device) if asked != Asked() else stress.Plan({}, ())
     call = partial(evaluate_all, runs=folder, workers=worker_count(workers), device=device, again=again)
     call = partial(call, a_distance=a_distance, stresses=plan.stresses or None)
-    moved = reported(progress, f"evaluate {', '.join(each.experiment.name for each in given) or folder}", "run")
-    path, outcomes = folder / (STRESS if plan.stresses else RESULTS), tuple(_evaluated(call, groups, moved))
+    path, title = folder / (STRESS if plan.stresses else RESULTS), ", ".join(each.experiment.name for each in given)
+    with reporting(progress, f"evaluate {title or folder}", "run") as moved:
+        outcomes = tuple(_evaluated(call, groups, moved))
     found = Evaluation(path, outcomes, tuple(damaged), tuple(plan.left_out), advice=_advice(given))
     if not (writing and found.whole):
         return found
-    writing(moved if callable(progress) else reported(progress, "predictions", "run"))
-    return replace(found, predictions=Path(str(predictions)))
+    return _with_predictions(found, writing, progress, Path(str(predictions)))
+
+
+def _with_predictions(
+    found: Evaluation, write: Callable[[Progress], None], progress: Progress | bool, path: Path
+) -> Evaluation:
+    """Write the predictions of an evaluation."""
+    with reporting(progress, "predictions", "run") as report:
+        write(report)
+    return replace(found, predictions=path)
 
 
 def _check_files(asked: Asked, a_distance: bool, predictions: PathLike | None, overwrite: bool) -> None:

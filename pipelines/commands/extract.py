@@ -6,7 +6,7 @@ from pathlib import Path
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
 from featcache.extractors import Runtime
 from featcache.manifest import Manifest
-from featcache.progress import Progress, reported
+from featcache.progress import Progress, reporting
 from featcache.windows import Plan
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
@@ -62,13 +62,14 @@ def extract(
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
     frozen = load_extractors(names, as_words(set), files, runtime, clips)
-    return fill(
-        clips,
-        frozen,
-        Path(stores),
-        plan=plan,
-        dtype=dtype,
-        retry_failed=retry_failed,
-        workers=worker_count(workers),
-        progress=reported(progress, f"extract {', '.join(names)}", "clip"),
-    )
+    with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
+        return fill(
+            clips,
+            frozen,
+            Path(stores),
+            plan=plan,
+            dtype=dtype,
+            retry_failed=retry_failed,
+            workers=worker_count(workers),
+            progress=report,
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from featcache.arguments import PathLike, several
 from featcache.errors import ArgumentsError, FeatcacheError
-from featcache.progress import Progress, reported
+from featcache.progress import Progress, reporting
 from pipelines.commands.jobs import Chosen, Seeds, job, shifts_and_columns
 from pipelines.data.ahead import check_ahead
 from pipelines.evaluation import results
@@ -56,6 +56,8 @@ def write_report(
         warnings.warn(f"the page will lack what is read from stores: {error}", stacklevel=2)
     path = Path(out) if out else made.runs / f"{made.experiment.name}.html"
     rows = results.read(made.results)
-    moved = reported(progress, "report", "part")
-    page.write(made.experiment, rows, made.runs, made.stores, path, shifts=columns, compared=compare, progress=moved)
+    with reporting(progress, "report", "part") as moved:
+        page.write(
+            made.experiment, rows, made.runs, made.stores, path, shifts=columns, compared=compare, progress=moved
+        )
     return path

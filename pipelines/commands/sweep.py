@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featcache.arguments import PathLike, one_of, worker_count
 from featcache.errors import ConfigError
-from featcache.progress import Bar, Bars, bars
+from featcache.progress import Bar, Bars, Opens, Progress, bars
 from pipelines.commands.jobs import Chosen, Job, Seeds, job
 from pipelines.commands.train import BATCH, Say, summarised, tracked, trained
 from pipelines.data.ahead import check_ahead, check_writable
@@ -135,7 +135,7 @@ def sweep(
     track: str | Iterable[str] = (),
     track_to: PathLike | None = None,
     note: Say | None = None,
-    progress: Bars | bool = False,
+    progress: Progress | Bars | bool = False,
 ) -> Sweep:
     """Train and evaluate an experiment with several values of its settings, and compare them.
 
@@ -146,7 +146,7 @@ def sweep(
     range: numbers to search, {"method.lambda_g": "0.01..10,log"} or "method.lambda_g=0.01..10,log"; without "=" in the
         range that the number declares (default without grid: the declared ranges of each row's method).
     by: validator that ranks trials, or "oracle", which reads labels of the test rows (default: infomax, if possible).
-    progress: True for bars, or a function (title, unit) -> context manager of a callback (done, total).
+    progress: True for bars, or a callback (done, total), for each part of the work in turn.
 
     Raises ConfigError for settings that no row has, for arguments that belong to a search without one, and if no trial
     is complete.
@@ -183,7 +183,7 @@ class _Work:
     device: str
     batch: str
     say: Say
-    bars: Bars
+    bars: Opens
     tracking: Tracking
 
     def train(self, job: Job) -> list[Outcome]:

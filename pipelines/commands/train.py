@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from featcache.arguments import PathLike, one_of, several, worker_count
-from featcache.progress import Bar, Progress, reported, silent
+from featcache.errors import ArgumentsError
+from featcache.progress import Progress, reporting, silent
 from pipelines.commands.jobs import Chosen, Job, Seeds, job, once
 from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.settings import Words
-from pipelines.tracking import Tracking
+from pipelines.tracking import NAMES, Tracking
 from pipelines.training.engine import Outcome, Report, run_all
 from pipelines.training.outputs import remedy
 from pipelines.training.watching import Course, News
@@ -60,7 +61,7 @@ def train(
     track: "tensorboard", "trackio" or "wandb", or several, which record the runs while they are trained.
     track_to: folder of trackers (default: the folder of runs, with "-tracked" behind its name).
     report: called with (outcome, runs done, all runs) after each run. note: called with remarks for people, such as
-        `print`. progress: True for a bar that moves with every step, or a callback (runs done, all runs).
+        `print`. progress: True for a bar, or a callback (steps done, steps of all runs).
 
     Returns an outcome per run, in the order in which they ended; `outcome.run` is the finished `Run`. A run that fails
     has the status "failed" and a note, and does not stop the others.
@@ -76,8 +77,8 @@ def train(
     with tracked(made, track, track_to, note) as tracking:
         check_ahead(made.experiment.runs, made.stores, device)
         check_writable(made.runs)
-        moved = reported(progress, f"train {made.experiment.name}", "step")
-        return trained(made, worker_count(workers), device, batch, report, note, moved, tracking)
+        with reporting(progress, f"train {made.experiment.name}", "step") as moved:
+            return trained(made, worker_count(workers), device, batch, report, note, moved, tracking)
 
 
 def trained(
@@ -95,18 +96,14 @@ def trained(
 
     def hear(news: News) -> None:
         course.hear(news)
-        if isinstance(progress, Bar):
-            course.show(progress)
+        course.show(progress)
         if tracking:
             tracking.hear(news)
 
     def ended(outcome: Outcome, done: int, total: int) -> None:
         if outcome.status != "busy":
             course.ended(outcome.config.id)
-        if isinstance(progress, Bar):
-            course.show(progress)
-        else:
-            progress(done, total)
+        course.show(progress)
         if tracking:
             tracking.ended(outcome)
         for kind, text in remarks(outcome):
@@ -116,17 +113,18 @@ def trained(
         if report:
             report(outcome, done, total)
 
-    progress(0, course.total if isinstance(progress, Bar) else len(made.experiment.by_id))
+    progress(0, course.total)
     options: dict[str, Any] = {"workers": workers, "device": device, "batch": batch, "logs": bool(tracking)}
     outcomes = run_all(made.experiment.runs, made.stores, made.runs, report=ended, hear=hear, **options)
-    if isinstance(progress, Bar):
-        progress(course.total, course.total)
+    progress(course.total, course.total)
     return outcomes
 
 
 @contextmanager
 def tracked(made: Job, track: str | Iterable[str], track_to: PathLike | None, note: Say | None) -> Iterator[Tracking]:
     """Yield the trackers of a job, and note at the end how their records are looked at."""
+    if track_to and not several(track):
+        raise ArgumentsError(f"--track-to {track_to} has no tracker; add --track {'|'.join(NAMES)}, or leave it out")
     runs = made.runs.resolve()
     folder = Path(track_to) if track_to else runs.with_name(f"{runs.name}-tracked")
     tracking = Tracking(several(track), folder, made.experiment.name, note or warnings.warn)
@@ -141,7 +139,7 @@ def tracked(made: Job, track: str | Iterable[str], track_to: PathLike | None, no
 
 @contextmanager
 def summarised(say: Say) -> Iterator[Report]:
-    """Yield a report that collects outcomes, and say the summary of them at the end, also after Ctrl-C."""
+    """Yield a report that collects outcomes, and pass their summary to `say` at the end, also after Ctrl-C."""
     began, outcomes = time.monotonic(), list[Outcome]()
 
     def collect(outcome: Outcome, done: int, total: int) -> None:

@@ -3,6 +3,7 @@
 FOLDER/trackio/EXPERIMENT.db has the runs. TRACKIO_DIR replaces FOLDER/trackio.
 """
 
+import importlib
 import io
 import os
 import warnings
@@ -47,6 +48,8 @@ def begin(folder: Path, experiment: str, config: RunConfig) -> Record:
     import trackio
     from trackio.sqlite_storage import SQLiteStorage
 
+    if _is_local() and place.resolve() != (used := Path(trackio.utils.TRACKIO_DIR)).resolve():
+        raise FileExistsError(f"it writes to {used} in this process, not to {place}; restart Python")
     place.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", module=r"trackio\.")  # of each run; `end` finds what is lacking
     if _is_local() and SQLiteStorage.get_project_db_path(experiment).exists():
@@ -64,11 +67,18 @@ def view(folder: Path, experiment: str) -> str:
 
 
 def _place(folder: Path) -> Path:
-    """Return the folder of trackio, which reads the variable once, when it is imported."""
-    os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))
-    from trackio.utils import TRACKIO_DIR
-
-    return Path(TRACKIO_DIR)
+    """Return the folder of trackio, which reads the variable only once, when it is imported."""
+    theirs = os.environ.get("TRACKIO_DIR")
+    place = Path(theirs or folder / "trackio")
+    os.environ["TRACKIO_DIR"] = str(place)
+    try:
+        importlib.import_module("trackio.utils")
+    finally:
+        if theirs is None:
+            del os.environ["TRACKIO_DIR"]
+        else:
+            os.environ["TRACKIO_DIR"] = theirs
+    return place
 
 
 def _is_local() -> bool:

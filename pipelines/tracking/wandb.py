@@ -60,7 +60,7 @@ def begin(folder: Path, experiment: str, config: RunConfig) -> Record:
         "group": config.row or None,
         "config": config.all_settings,
         "dir": place,
-        "mode": os.environ.get("WANDB_MODE") or "offline",
+        "mode": _mode(),
         "reinit": "create_new",  # several runs at a time
         "settings": wandb.Settings(silent=True, console="off"),
     }
@@ -87,8 +87,14 @@ def ends(path: Path) -> bool:
 
 
 def view(folder: Path, experiment: str) -> str:
-    """Return the command that sends the runs to the server."""
+    """Return the command that sends the runs to the server; where they have been sent, the name of their project."""
+    if _mode() not in ("offline", "dryrun"):
+        return f"the project {experiment} at {os.environ.get('WANDB_BASE_URL') or 'https://wandb.ai'}"
     return f"wandb sync {quote(str(_place(folder) / 'wandb'))}/offline-run-*"
+
+
+def _mode() -> str:
+    return os.environ.get("WANDB_MODE") or "offline"
 
 
 def _place(folder: Path) -> Path:

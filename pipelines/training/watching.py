@@ -1,8 +1,9 @@
 """The log of a run's steps, and the news of runs in training: their steps, terms and evaluation points.
 
-The trainer reports to one `Watch`, which passes news on at most ten times a second, and more rarely where that takes
-more than a hundredth of the time. News only read what training has computed, so runs that are watched end with the same
-bytes.
+The trainer reports to one `Watch`, which passes news on at most ten times a second, and more rarely, down to once a
+second, where that takes more than a hundredth of the time. A bar costs about one per cent. A tracker costs more,
+because it begins each run and gets the line of every step (docs/guide.md, "Watch a run"). News only read what training
+has computed, so runs that are watched end with the same bytes.
 """
 
 import time
@@ -13,12 +14,12 @@ from math import inf
 import torch
 from torch import Tensor
 
-from featcache.progress import Bar
+from featcache.progress import Bar, Progress
 from pipelines.config import RunConfig
 
 Log = list[dict[str, float]]  #: the terms of each step
 SECONDS, MOST = 0.1, 1.0  #: least and most seconds between two news of a process
-SHARE = 0.01  #: of the time, that news may take; with more, they are rarer
+SHARE = 0.01  #: of the time, that news may take; with more, they are rarer, until MOST
 SURE = 1.0  #: seconds of training from which the time left is estimated
 
 
@@ -77,6 +78,7 @@ class Watch:
 
     def _send(self, begun: tuple[RunConfig, ...] = ()) -> None:
         if self._hear is None:
+            self._points = {}
             return
         began = time.monotonic()
         loss, lines = None, dict[str, Log]()
@@ -154,8 +156,10 @@ class Course:
         to_make = self.total - self.done
         return to_make * passed / self._made if self._began and self._made and passed >= SURE else None
 
-    def show(self, bar: Bar) -> None:
-        """Move a bar, with the numbers of runs and steps, the time left, the loss and the scores."""
+    def show(self, bar: Progress) -> None:
+        """Report the steps; a bar also shows the number of runs, the time left, the loss and the scores."""
+        if not isinstance(bar, Bar):
+            return bar(self.done, self.total)
         words = f"{self._ended} of {len(self._steps)} runs, {self.done} of {self.total} steps"
         left = self.left()
         time_left = "?" if left is None else bar.bar.format_interval(left)

@@ -252,7 +252,7 @@ def test_nothing_is_printed_unless_it_is_asked_for(folder, given, evaluation, ca
     assert capfd.readouterr() == ("", "")
     counts = []
     pipelines.train(**given, workers=1, progress=lambda done, total: counts.append((done, total)))
-    assert (counts[0], counts[-1]) == ((0, 8), (8, 8))
+    assert (counts[0], counts[-1]) == ((0, 16), (16, 16))  # 8 runs of 2 steps
     assert capfd.readouterr() == ("", "")
     pipelines.train(**given, workers=1, progress=True)
     featcache.check(folder / "stores", fast=True, progress=True)

@@ -10,12 +10,13 @@ from math import isnan
 import pytest
 from click.testing import CliRunner
 
-from featcache.errors import ConfigError
+import pipelines
+from featcache.errors import ArgumentsError, ConfigError
 from heads.methods import rna
 from pipelines import tracking
 from pipelines.cli import main
 from pipelines.config import Optim
-from pipelines.tracking import NAMES, Tracking, last_numbers
+from pipelines.tracking import NAMES, Tracking, last_numbers, wandb
 from pipelines.training import engine, groups
 from pipelines.training.runs import Run
 from pipelines.training.watching import News
@@ -185,6 +186,23 @@ def test_the_command_tracks_beside_its_runs_and_says_how_to_look(stores, tmp_pat
     assert "look at" not in train_head(tmp_path, stores, "--track", "wandb").stderr  # all runs are kept
 
 
+@pytest.mark.parametrize("function", [pipelines.train, pipelines.sweep])
+def test_a_folder_without_a_tracker_is_refused(stores, tmp_path, function):
+    words = {"grid": "method.smoothing=0,0.1"} if function is pipelines.sweep else {}
+    with pytest.raises(ArgumentsError, match=r"--track-to .*--track tensorboard\|"):
+        function(experiment(tmp_path), stores, tmp_path / "runs", track_to=tmp_path / "t", **words)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("mode", ["", "offline", "online"])
+def test_runs_that_were_sent_to_wandb_need_no_command(monkeypatch, tmp_path, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    shown = wandb.view(tmp_path, "toy")
+    assert ("offline-run" in shown) == (mode != "online")
+    assert ("https://wandb.ai" in shown) == (mode == "online")
+
+
 GRID = pytest.param("--grid", id="grid", marks=pytest.mark.slow)
 
 
@@ -332,6 +350,41 @@ print(json.dumps(runs, default=str))
         values = [(each.pop("step"), each) for each in logs if each.pop("timestamp")]
         check_equal(as_mapping(values), finished[name], rel=1e-12)
         assert config.items() >= finished[name].config.all_settings.items()
+
+
+@pytest.mark.slow
+def test_trackio_never_writes_to_the_folder_of_an_earlier_call(tmp_path):
+    """It has one folder per process; another one is a warning, and the earlier records stay."""
+    needs("trackio")
+    code = """
+import os
+from pathlib import Path
+from pipelines.tracking import Tracking
+from pipelines.training.watching import News
+from tests.helpers.stores import run
+config, warnings = run(), []
+for name, losses in (("first", [2.0, 1.0]), ("second", [3.0]), ("first", [4.0])):
+    watch = Tracking(["trackio"], Path(name), "toy", warnings.append)
+    watch.hear(News((config.id,), 0, (config,)))
+    lines = [{"step": step, "L": loss} for step, loss in enumerate(losses)]
+    watch.hear(News((config.id,), len(losses), lines={config.id: lines}))
+    watch.close()
+    assert len(watch.views) == (name == "first"), watch.views
+    assert not Path("second").exists()
+    assert "TRACKIO_DIR" not in os.environ
+    from trackio.sqlite_storage import SQLiteStorage
+    if name == "second":
+        kept = [each["terms/L"] for each in SQLiteStorage.get_logs("toy", config.id)]
+        assert kept == [2.0, 1.0], kept
+(warning,) = warnings
+for word in (Path("first").resolve(), Path("second").resolve(), "restart Python"):
+    assert str(word) in warning, warning
+assert [each["terms/L"] for each in SQLiteStorage.get_logs("toy", config.id)] == [4.0]
+"""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")}
+    environment = ours | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_news_are_rare_and_kept_runs_have_none(stores, tmp_path, monkeypatch):
 
 
 def test_news_that_cost_much_are_rarer(monkeypatch):
-    """They take a hundredth of the time, but come once a second."""
+    """They take a hundredth of the time at most, unless this means fewer than one in a second."""
     now, heard = [0.0], []
 
     def hear(news):
