@@ -14,7 +14,7 @@ from types import ModuleType
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.plugins._places import REGISTRIES, VARIABLE, Plugin, add, folders, installed, names_of, of, split, take
 
-texts: dict[str, tuple[Path, bytes]] = {}  #: module -> a folder's file that was imported, and its text
+texts: dict[str, tuple[Path, bytes]] = {}  #: module -> a folder's file that was imported or read, and its text
 
 
 class Finder:
@@ -103,7 +103,7 @@ def added(folders: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
 
 
 def forget_others() -> None:
-    """Forget the modules of folders that are named no more, so that other files may have their names."""
+    """Forget the modules of folders that are no longer named, so that other files may have their names."""
     known = folders() if texts else ()
     for module, (file, _) in [*texts.items()]:
         if file.parent.parent not in known:

@@ -51,13 +51,12 @@ def add(*folders: str | os.PathLike[str]) -> None:
         if os.pathsep in str(path):
             raise ConfigError(f"plug-ins: the path {path} has a {os.pathsep!r}, which separates folders; rename it")
         _folders(str(path))
-        os.environ[VARIABLE] = os.pathsep.join(filter(None, [os.environ.get(VARIABLE), str(path)]))
+        os.environ[VARIABLE] = os.pathsep.join(filter(None, [described(), str(path)]))
 
 
 def described() -> str | None:
     """Return the text that another process, in any folder, needs to find the same plug-ins; None if there are none."""
-    text = os.environ.get(VARIABLE)
-    return os.pathsep.join(str(Path(part).resolve()) for part in text.split(os.pathsep) if part) if text else None
+    return os.pathsep.join(map(str, folders())) or None
 
 
 def take(description: str | None) -> None:
@@ -73,8 +72,13 @@ def folders() -> tuple[Path, ...]:
 
 
 def of(kind: str) -> dict[str, Plugin]:
-    """Return name -> plug-in of a registry, with helper files; ConfigError if two have one name."""
+    """Return name -> plug-in of a registry, with helper files; ConfigError if two have one name.
+
+    {} for a folder that plug-ins cannot extend, such as `tasks`.
+    """
     found: dict[str, Plugin] = {}
+    if kind not in REGISTRIES:
+        return found
     files = [(path.stem, Plugin(str(path), path)) for folder in folders() for path in _files(folder / kind)]
     for name, plugin in [*files, *_packages().get(kind, ())]:
         if name in found:
@@ -136,6 +140,8 @@ def _check(folder: Path) -> None:
     for name, kind in MISNAMED.items():
         if list((folder / name).glob("*.py")):
             raise ConfigError(f"plug-ins: {folder / name} must have the name {kind}; rename the folder")
+    if list((folder / "tasks").glob("*.py")):
+        raise ConfigError(f"plug-ins: {folder / 'tasks'}: tasks cannot be added; remove it, or name a folder of {FORM}")
     is_empty = all(path.stem.startswith("_") for kind in REGISTRIES for path in _files(folder / kind))
     for path in sorted(folder.glob("*.py")):
         kind = _written_for(path)

@@ -128,8 +128,27 @@ def test_folders_of_the_environment_and_of_a_command_are_one_list(tmp_path, monk
     assert plugins.folders() == tuple(folders[:2])
 
 
+def test_a_relative_folder_is_the_same_one_after_a_change_of_directory(tmp_path, monkeypatch):
+    near, far = written(tmp_path / "near", {"methods/a.py": METHOD}), written(tmp_path / "b", {"methods/b.py": METHOD})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(plugins.VARIABLE, "near")
+    assert plugins.folders() == (near,)
+    monkeypatch.chdir("/")
+    assert plugins.described() == str(near)
+    with plugins.added([far]):
+        assert plugins.folders() == (near, far)
+        assert plugins.described() == os.pathsep.join(map(str, (near, far)))
+
+
+def test_tasks_have_no_plug_ins(tmp_path):
+    with plugins.added([written(tmp_path, {"methods/mine.py": METHOD})]):
+        written(tmp_path, {"tasks/mine.py": ""})
+        assert registry.names("pipelines.tasks") == ["classification", "clustering", "retrieval"]
+        assert plugins.of("tasks") == {}
+
+
 def test_a_helper_may_have_the_name_that_another_folder_has_later(tmp_path):
-    """In one process: a command, then another with other files of the same names."""
+    """One process runs a command, then another with other files of the same names."""
     for number in (1, 2):
         folder = tmp_path / str(number)
         method = "from heads.methods._size import SIZE\n" + METHOD.replace("1.0", "SIZE")
@@ -148,6 +167,7 @@ FAULTS = {  #: files of a folder -> words of the error, of which the first is a 
     "an experiment, and nothing else": ({"e.py": "RUNS = ()"}, ["e.py", "move it to .*experiments/e.py"]),
     "misnamed folder": ({"method/mine.py": METHOD}, ["/method ", "methods", "rename"]),
     "misnamed like the command": ({"formats/mine.py": ""}, ["/formats ", "bridges", "rename"]),
+    "tasks": ({"methods/mine.py": METHOD, "tasks/mine.py": ""}, ["/tasks", "cannot be added", "remove"]),
     "hyphen": ({"methods/my-own.py": METHOD}, ["my-own.py", "rename it to my_own.py"]),
     "keyword": ({"methods/class.py": METHOD}, ["class.py", "rename it"]),
     "a package": ({"methods/mine/__init__.py": METHOD}, ["methods/mine ", "write .*methods/mine.py"]),
@@ -272,6 +292,21 @@ def test_digests_are_those_of_the_file_and_of_the_files_that_it_imports(tmp_path
         assert plugins.digests("heads.methods.rna") == {}
 
 
+def test_digests_are_those_of_the_text_that_ran(tmp_path):
+    """A helper that is imported late, in two blocks of one process, and edited before, between and after."""
+    late = "def late():\n    from heads.methods._late import x\n    return x\n" + METHOD
+    folder = written(tmp_path, {"methods/mine.py": late})
+    for number in (1, 2):
+        with plugins.added([folder]):
+            written(folder, {"methods/_late.py": f"x = {number}0"})
+            module = registry.load("heads.methods", "mine", "method")
+            assert plugins.digests("heads.methods.mine")["methods/_late.py"] == sha256(f"x = {number}0")
+            written(folder, {"methods/_late.py": f"x = {number}"})
+            assert module.late() == number
+            written(folder, {"methods/_late.py": "x = 3"})
+            assert plugins.digests("heads.methods.mine")["methods/_late.py"] == sha256(f"x = {number}")
+
+
 def test_the_recipe_of_an_extractor_has_the_digests_of_its_files(tmp_path):
     text = FILES["featcache.extractors"].replace(
         "pass", "name, modality, row_shape = 'mine', 'rgb', (3,)\n    window = Pictures(4, rate=8.0)"
@@ -285,7 +320,7 @@ def test_the_recipe_of_an_extractor_has_the_digests_of_its_files(tmp_path):
 
 
 def test_workers_have_the_folders_of_this_moment(tmp_path):
-    """Also if the server that they are copies of was started before."""
+    """The server that the workers are copies of was started before."""
     origin = partial(registry.origin, "featcache.bridges")
     with closing(in_parallel(origin, deque(["npz", "csv"]), 2)) as done:
         assert [place for _, place in done] == ["featcache", "featcache"]
