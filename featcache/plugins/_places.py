@@ -169,9 +169,9 @@ def _files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.py") if path.name not in ("__init__.py", "conftest.py"))
     files = [path for path in files if not path.name.startswith("test_")]
     for path in files:
-        if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
+        if not _is_name(path.stem):
             good = path.stem.replace("-", "_")
-            fix = f"rename it to {good}.py" if good.isidentifier() and good != path.stem else "rename it"
+            fix = f"rename it to {good}.py" if _is_name(good) else "rename it"
             raise ConfigError(f"plug-ins: {path} cannot be imported, because its name is no name in Python; {fix}")
     for path in folder.glob("*/__init__.py"):
         raise ConfigError(
@@ -181,15 +181,33 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)
+
+
 @cache
 def _packages() -> dict[str, list[tuple[str, Plugin]]]:
-    """Return registry -> (name, plug-in) of all installed packages; `_imports` checks them."""
+    """Return registry -> (name, plug-in) of all installed packages; `_imports` checks the modules.
+
+    ConfigError for a group that is no registry, and for a name that no module can have.
+    """
     from importlib.metadata import entry_points
 
     found: dict[str, list[tuple[str, Plugin]]] = {}
     points = entry_points()
-    for kind in REGISTRIES:
-        for point in points.select(group=f"{GROUP}.{kind}"):
+    for group in sorted(group for group in points.groups if group.startswith(f"{GROUP}.")):
+        kind = group.removeprefix(f"{GROUP}.")
+        for point in points.select(group=group):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
-            found.setdefault(kind, []).append((point.name.replace("-", "_"), Plugin(origin, module=point.value)))
+            if kind not in REGISTRIES:
+                groups = ", ".join(f"{GROUP}.{each}" for each in REGISTRIES)
+                fix = f"write {GROUP}.{MISNAMED[kind]}" if kind in MISNAMED else f"choose from {groups}"
+                raise ConfigError(f"plug-ins: {origin} has entry points in {group}, which is no registry; {fix}")
+            name = point.name.replace("-", "_")
+            if not _is_name(name) or name.startswith("_"):
+                raise ConfigError(
+                    f"plug-ins: the entry point {point.name!r} of {origin} in {group} is no name of a plug-in; rename "
+                    "it to a name in Python without an underscore at its beginning"
+                )
+            found.setdefault(kind, []).append((name, Plugin(origin, module=point.value)))
     return found

@@ -11,8 +11,9 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
-from featcache import extractors, plugins, registry
+from featcache import extractors, manifests, plugins, registry
 from featcache.errors import ConfigError
+from featcache.manifest import Manifest
 from featcache.parallel import in_parallel
 from featcache.plugins import _places
 from pipelines import settings
@@ -36,8 +37,11 @@ class Mine({base}):
 FILES = {  #: registry -> the smallest file of it
     "heads.methods": PARAMS.format(package="heads.methods", base="Method", last="METHOD"),
     "heads.nets": PARAMS.format(package="heads.nets", base="Net", last="NET"),
-    "featcache.extractors": PARAMS.format(package="featcache.extractors", base="Extractor", last="EXTRACTOR"),
-    "featcache.builders": "def build(folder): ...",
+    "featcache.extractors": PARAMS.format(package="featcache.extractors", base="Extractor", last="EXTRACTOR")
+    .replace("pass", "name, modality, row_shape = 'mine', 'rgb', (3,)\n    window = Pictures(4, rate=8.0)")
+    .replace("import Extractor", "import Extractor, Pictures"),
+    "featcache.builders": "from featcache.manifest import Manifest\n"
+    "def build(folder, *, progress): return Manifest('mine', (), folder)",
     "featcache.bridges": "KEEPS = frozenset()\ndef read(path, ids): ...\ndef write(path, tables): ...",
     "pipelines.experiments": "RUNS = ()",
 }
@@ -216,7 +220,7 @@ def method(old, new):
 
 
 OTHERS = "\nfrom heads.methods.rna import Params\nMETHOD"
-HIS = FILES["featcache.extractors"].replace("pass", "name = 'his'")
+HIS = FILES["featcache.extractors"].replace("'mine'", "'his'")
 CONTENTS = {  #: a plug-in -> words of the error
     "error": ("methods", "x = 1\ny = x / 0", ["mine.py line 2: ZeroDivisionError"]),
     "syntax": ("methods", "x = 1\ndef", ["mine.py line 2: invalid syntax"]),
@@ -226,6 +230,8 @@ CONTENTS = {  #: a plug-in -> words of the error
     "no method": ("methods", method("METHOD = Mine", ""), ["mine.py has no METHOD", "Params and METHOD"]),
     "empty": ("nets", "", ["mine.py has no Params and no NET"]),
     "no build": ("builders", "x = 1", ["mine.py has no build"]),
+    "no progress": ("builders", "def build(folder): ...", ["mine.py: build", "progress", "write"]),
+    "no name": ("extractors", HIS.replace("name, ", "_, "), ["Mine.name is missing", "'mine'"]),
     "no runs": ("experiments", "x = 1", ["mine.py has no RUNS"]),
     "no write": ("bridges", "KEEPS = ()\nread = 1", ["mine.py has no write"]),
     "no class": ("methods", method("= Mine", "= 3"), ["METHOD must be a class", "heads.methods.Method", "3"]),
@@ -264,6 +270,44 @@ def test_an_entry_point_that_is_no_plug_in_is_one_sentence(package, fault):
     package({"fog/__init__.py": "", "fog/bad.py": "nothing", "fog/thick.py": METHOD}, ("methods", entry))
     with pytest.raises(ConfigError, match=words):
         registry.load("heads.methods", "mine", "method")
+
+
+def test_the_smallest_builder_and_extractor_work_and_name_what_they_lack(tmp_path):
+    build, extractor = FILES["featcache.builders"], FILES["featcache.extractors"]
+    files = {
+        "builders/mine.py": build,
+        "builders/none.py": build.replace("return", "return None and"),
+        "extractors/mine.py": extractor,
+        "extractors/bare.py": extractor.replace("mine", "bare").replace(", modality, row_shape", ", _, row_shape"),
+    }
+    with plugins.added([written(tmp_path, files)]):
+        assert manifests.build("mine", tmp_path) == Manifest("mine", (), tmp_path)
+        with pytest.raises(ConfigError, match="none: build returned None.*Manifest"):
+            manifests.build("none", tmp_path)
+        assert extractors.load("mine").recipe["modality"] == "rgb"
+        with pytest.raises(ConfigError, match="bare: Mine of featcache.extractors.bare has no modality"):
+            extractors.load("bare")
+
+
+NAMES = {  #: group and entry -> words of the error
+    "a dot": ("methods", "mean.colour = fog", "'mean.colour' of fog 1.2 in featcache.methods.*rename"),
+    "a keyword": ("nets", "class = fog", "'class' of fog 1.2 in featcache.nets.*rename"),
+    "a blank": ("nets", "my mean = fog", "'my mean' of fog 1.2.*rename"),
+    "a digit": ("bridges", "3x = fog", "'3x' of fog 1.2.*rename"),
+    "hidden": ("methods", "_hid = fog", "'_hid' of fog 1.2.*rename"),
+    "one method": ("method", "mine = fog", "fog 1.2.*featcache.method,.*write featcache.methods$"),
+    "as the command": ("benchmarks", "mine = fog", "fog 1.2.*featcache.benchmarks,.*write featcache.builders$"),
+    "tasks": ("tasks", "mine = fog", "fog 1.2.*featcache.tasks,.*choose from featcache.methods, featcache.nets"),
+}
+
+
+@pytest.mark.parametrize("fault", NAMES)
+def test_an_entry_point_that_no_registry_can_have_is_one_sentence(package, fault):
+    kind, entry, words = NAMES[fault]
+    package({"fog/__init__.py": METHOD}, (kind, entry))
+    with pytest.raises(ConfigError, match=words) as error:
+        registry.names("heads.methods")
+    assert "\n" not in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------------------------- digests
@@ -308,9 +352,7 @@ def test_digests_are_those_of_the_text_that_ran(tmp_path):
 
 
 def test_the_recipe_of_an_extractor_has_the_digests_of_its_files(tmp_path):
-    text = FILES["featcache.extractors"].replace(
-        "pass", "name, modality, row_shape = 'mine', 'rgb', (3,)\n    window = Pictures(4, rate=8.0)"
-    ).replace("import Extractor", "import Extractor, Pictures")  # fmt: skip
+    text = FILES["featcache.extractors"]
     with plugins.added([written(tmp_path, {"extractors/mine.py": text})]):
         assert extractors.load("mine").recipe["plugin"] == {"extractors/mine.py": sha256(text)}
     assert "plugin" not in extractors.load("hog").recipe
