@@ -18,6 +18,7 @@ from featcache.parallel import in_parallel
 from featcache.plugins import _places
 from pipelines import settings
 from pipelines.cli import main
+from pipelines.experiments import _recipes
 from tests.conftest import ROOT
 from tests.pipelines.test_cli import commands
 
@@ -287,6 +288,15 @@ def test_the_smallest_builder_and_extractor_work_and_name_what_they_lack(tmp_pat
         assert extractors.load("mine").recipe["modality"] == "rgb"
         with pytest.raises(ConfigError, match="bare: Mine of featcache.extractors.bare has no modality"):
             extractors.load("bare")
+
+
+def test_a_net_that_is_imported_for_checkers_only_is_one_sentence(tmp_path):
+    text = "from __future__ import annotations" + METHOD.replace("pass", "net: Absent")
+    with (
+        plugins.added([written(tmp_path, {"methods/mine.py": text})]),
+        pytest.raises(ConfigError, match="mine.py: name 'Absent'.*TYPE_CHECKING"),
+    ):
+        _recipes._of_file("mine", None, own_net=False)
 
 
 NAMES = {  #: group and entry -> words of the error
