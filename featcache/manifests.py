@@ -6,7 +6,7 @@ from pathlib import Path
 
 from featcache import builders, joining, scanning
 from featcache.arguments import PathLike, paths, some
-from featcache.errors import ManifestError
+from featcache.errors import ConfigError, ManifestError
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
 from featcache.scanning import Scan
@@ -68,7 +68,9 @@ def build(benchmark: str, folder: PathLike, *, progress: Progress | bool = False
     >>> featcache.build("kitchens", "demo/videos")                               # doctest: +SKIP
     """
     with reporting(progress, f"build {benchmark}", "clip") as moved:
-        built: Manifest = builders.load(benchmark).build(Path(folder), progress=moved)
+        built = builders.load(benchmark).build(Path(folder), progress=moved)
+    if not isinstance(built, Manifest):
+        raise ConfigError(f"benchmark {benchmark}: build returned {built!r:.60}; it must return a Manifest")
     return built
 
 

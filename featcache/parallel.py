@@ -27,12 +27,16 @@ REACH = (
     "a worker finds installed packages, the folders of --plugins, and what the calling script defines outside of "
     "functions; with one worker no job is sent"
 )
-Hear = Callable[[Any], None]  #: called with each message that a job tells
+Hear = Callable[[Any], None]  #: called with each message that a job sends
 LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
-SERVER_GONE = 255  #: exit code of a process whose server ended before it could tell the code
+SERVER_GONE = 255  #: exit code of a process whose server ended before it could report the code
 
 _imports: list[str] = []
-_hearing: list[Hear] = []  #: the last one hears what the job of this process tells
+_hearing: list[Hear] = []  #: the last one receives the messages of this process's job
+
+
+class WorkerEnded(BrokenProcessPool):
+    """A worker process was killed, or ended in the middle of a job: the same jobs may succeed another time."""
 
 
 class _Message(NamedTuple):
@@ -44,6 +48,11 @@ class _Message(NamedTuple):
 def import_first(*modules: str) -> None:
     """Import these modules once for all processes, because their jobs would import them one by one."""
     _imports.extend(modules)
+
+
+def advised(error: BrokenProcessPool, fix: str) -> str:
+    """Return the message of an error, with this fix if another try may succeed: with jobs that can be sent."""
+    return f"{error}; {fix}" if isinstance(error, WorkerEnded) else str(error)
 
 
 def tell(message: object) -> None:
@@ -58,10 +67,10 @@ def in_parallel(
     """Yield (job, function(job)) for each job, in the order in which they end; errors of the function are raised.
 
     jobs: a queue, to which the caller may append more jobs meanwhile. workers: number of processes; with one, the jobs
-    are done in this process. hear: called in this process with each message that a job tells (`tell`), in order and
+    are done in this process. hear: called in this process with each message that a job sends (`tell`), in order and
     before the job's result. The processes import the calling script, which therefore needs the guard
     `if __name__ == "__main__":`. Closing the generator kills them, with the jobs that they are doing.
-    Raises BrokenProcessPool, with the cause, when a process dies or cannot load its job.
+    Raises BrokenProcessPool, with the cause, when a process cannot load its job; WorkerEnded when a process dies.
     """
     if workers <= 1:
         while jobs:
@@ -187,26 +196,26 @@ def _received(
     try:
         answer: _Message | tuple[Any, Exception | None] = connection.recv()
     except (EOFError, OSError):
-        raise BrokenProcessPool(_end(process, began)) from None
+        raise _end(process, began) from None
     return answer
 
 
-def _end(process: BaseProcess, began: bool) -> str:
-    """Return the way in which a process has ended."""
+def _end(process: BaseProcess, began: bool) -> BrokenProcessPool:
+    """Return the error of a process that has ended, with the way in which it ended."""
     process.join(5)
     code = process.exitcode or 0
     if code < 0:
         name = signal.Signals(-code).name
-        return f"a worker process was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+        return WorkerEnded(f"a worker process was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}")
     if code == SERVER_GONE and sys.platform == "linux":
-        return "the server that starts worker processes was killed (out of memory?)"
+        return WorkerEnded("the server that starts worker processes was killed (out of memory?)")
     if code and not began:
         script = getattr(sys.modules["__main__"], "__file__", None) or "the calling script"
-        return (
+        return BrokenProcessPool(
             f"a worker process ended with exit code {code}; its message is above. A worker imports {script}, whose "
             'actions therefore need the guard `if __name__ == "__main__":`'
         )
-    return f"a worker process ended in the middle of a job, with exit code {code}"
+    return WorkerEnded(f"a worker process ended in the middle of a job, with exit code {code}")
 
 
 def _work(connection: "Connection[Any, Any]", plugged: str | None) -> None:

@@ -63,5 +63,6 @@ def origin(package: ModuleType | str, name: str) -> str:
 
 
 def _kind(package: ModuleType | str) -> str:
+    """Return the kind of plug-ins that extend a package; "" if there is none."""
     dotted = package if isinstance(package, str) else package.__name__
-    return dotted.rpartition(".")[2]
+    return plugins.split(f"{dotted}.any")[0]

@@ -23,7 +23,7 @@ from featcache.kitchens.film import render
 from featcache.kitchens.plan import Shot, shots
 from featcache.machine import cores
 from featcache.manifest import Clip, Manifest
-from featcache.parallel import in_parallel
+from featcache.parallel import advised, in_parallel
 from featcache.progress import Progress, silent
 
 VERSION = 1  #: increased whenever the clips of a seed change
@@ -94,7 +94,7 @@ def _render_all(todo: list[Shot], folder: Path, workers: int) -> Iterator[int]:
             for _ in rendered:
                 yield 1
     except BrokenProcessPool as error:
-        raise FeatcacheError(f"{error}; build kitchens again to resume, in a script perhaps with workers=1") from None
+        raise FeatcacheError(advised(error, "build kitchens again to resume, perhaps with workers=1")) from None
     finally:
         cv2.setNumThreads(threads)
 

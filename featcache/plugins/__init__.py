@@ -6,9 +6,10 @@ the folder; several are separated as in PATH. Files that begin with an underscor
 `test_*.py` and `conftest.py` are not read. An installed package names its modules in entry points, such as
 `entropy = mypackage.entropy` in the group `featcache.methods`.
 
-The environment variable is the only state: child processes inherit it, and every look-up reads it. Nothing is imported
-before it is used. A file is imported as `heads.methods.entropy`, as if it were in that folder, so that other processes
-can import it, too. A module of a package keeps its own name, and `heads.methods.entropy` is the same module.
+The environment variable names the folders: child processes inherit it, and every look-up reads it. A relative path
+means the folder that it named at first, wherever the process moves to. Nothing is imported before it is used. A file is
+imported as `heads.methods.entropy`, as if it were in that folder, so that other processes can import it, too. A module
+of a package keeps its own name, and `heads.methods.entropy` is the same module.
 
 Plug-ins are programs that run with your rights: use only those that you trust.
 """
@@ -17,7 +18,7 @@ import sys
 
 from featcache.plugins._digests import digests
 from featcache.plugins._imports import Finder, added, failure, forget_others
-from featcache.plugins._places import VARIABLE, Plugin, add, canonical, clash, described, folders, of, take
+from featcache.plugins._places import VARIABLE, Plugin, add, canonical, clash, described, folders, of, split, take
 
 __all__ = [
     "VARIABLE",
@@ -32,6 +33,7 @@ __all__ = [
     "folders",
     "forget_others",
     "of",
+    "split",
     "take",
 ]
 

@@ -8,7 +8,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 from featcache.plugins._imports import file_of, texts
-from featcache.plugins._places import canonical, split
+from featcache.plugins._places import canonical, folders, split
 
 
 def digests(module: str) -> dict[str, str]:
@@ -23,7 +23,7 @@ def digests(module: str) -> dict[str, str]:
         if file := file_of(name):
             label = _label(name, file)
             if label not in found:
-                text = texts[name][1] if name in texts else _read(file)
+                text = _text(name, file)
                 found[label] = sha256(text).hexdigest()
                 todo += _imports(name, text, file)
     return dict(sorted(found.items()))
@@ -38,9 +38,18 @@ def _label(module: str, file: Path) -> str:
     return module.replace(".", "/") + ending
 
 
+def _text(module: str, file: Path) -> bytes:
+    """Return the text of a file: that which was imported, or else the first one that was read."""
+    if file.parent.parent not in folders():
+        return _read(file)
+    if module not in texts:  # an import replaces it, and `forget_others` forgets it with the folder
+        texts[module] = file, file.read_bytes()
+    return texts[module][1]
+
+
 @cache
 def _read(file: Path) -> bytes:
-    """Read a file, once: a process does not import later versions of it."""
+    """Read a file of an installed package, once: a process does not import later versions of it."""
     return file.read_bytes()
 
 

@@ -1,6 +1,7 @@
 """Imports of plug-ins by the names that they have in their registries, and the errors of files that fail."""
 
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -14,7 +15,7 @@ from types import ModuleType
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.plugins._places import REGISTRIES, VARIABLE, Plugin, add, folders, installed, names_of, of, split, take
 
-texts: dict[str, tuple[Path, bytes]] = {}  #: module -> a folder's file that was imported, and its text
+texts: dict[str, tuple[Path, bytes]] = {}  #: module -> a folder's file that was imported or read, and its text
 
 
 class Finder:
@@ -103,7 +104,7 @@ def added(folders: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
 
 
 def forget_others() -> None:
-    """Forget the modules of folders that are named no more, so that other files may have their names."""
+    """Forget the modules of folders that are no longer named, so that other files may have their names."""
     known = folders() if texts else ()
     for module, (file, _) in [*texts.items()]:
         if file.parent.parent not in known:
@@ -122,6 +123,8 @@ def _check_contents(module: ModuleType, name: str, place: str) -> None:
     if missing := [each for each in registry.contents if not hasattr(module, each)]:
         needs = " and ".join(registry.contents)
         raise ConfigError(f"{place} has no {' and no '.join(missing)}; a file in {kind} defines {needs}")
+    if kind == "builders":
+        _check_build(module, place)
     if not registry.base:
         return
     last = registry.contents[-1]
@@ -136,8 +139,17 @@ def _check_contents(module: ModuleType, name: str, place: str) -> None:
     except TypeError as error:
         raise ConfigError(f"{place}: Params() fails ({error}); give every field a default") from None
     command = stem.replace("_", "-")
-    if kind == "extractors" and (own := getattr(made, "name", command)) != command:
-        raise ConfigError(f"{place}: {made.__name__}.name is {own!r}; write {command!r}, the name of the file")
+    if kind == "extractors" and (own := getattr(made, "name", None)) != command:
+        problem = "is missing" if own is None else f"is {own!r}"
+        raise ConfigError(f"{place}: {made.__name__}.name {problem}; write name = {command!r}, the name of the file")
+
+
+def _check_build(module: ModuleType, place: str) -> None:
+    """Raise ConfigError unless `build` can be called as `featcache manifest build` calls it."""
+    try:
+        inspect.signature(module.build).bind(Path(), progress=None)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{place}: build: {error}; write def build(folder, *, progress=silent)") from None
 
 
 def failure(error: BaseException, file: Path | None) -> str:

@@ -51,13 +51,12 @@ def add(*folders: str | os.PathLike[str]) -> None:
         if os.pathsep in str(path):
             raise ConfigError(f"plug-ins: the path {path} has a {os.pathsep!r}, which separates folders; rename it")
         _folders(str(path))
-        os.environ[VARIABLE] = os.pathsep.join(filter(None, [os.environ.get(VARIABLE), str(path)]))
+        os.environ[VARIABLE] = os.pathsep.join(filter(None, [described(), str(path)]))
 
 
 def described() -> str | None:
     """Return the text that another process, in any folder, needs to find the same plug-ins; None if there are none."""
-    text = os.environ.get(VARIABLE)
-    return os.pathsep.join(str(Path(part).resolve()) for part in text.split(os.pathsep) if part) if text else None
+    return os.pathsep.join(map(str, folders())) or None
 
 
 def take(description: str | None) -> None:
@@ -73,8 +72,13 @@ def folders() -> tuple[Path, ...]:
 
 
 def of(kind: str) -> dict[str, Plugin]:
-    """Return name -> plug-in of a registry, with helper files; ConfigError if two have one name."""
+    """Return name -> plug-in of a registry, with helper files; ConfigError if two have one name.
+
+    {} for a folder that plug-ins cannot extend, such as `tasks`.
+    """
     found: dict[str, Plugin] = {}
+    if kind not in REGISTRIES:
+        return found
     files = [(path.stem, Plugin(str(path), path)) for folder in folders() for path in _files(folder / kind)]
     for name, plugin in [*files, *_packages().get(kind, ())]:
         if name in found:
@@ -136,6 +140,8 @@ def _check(folder: Path) -> None:
     for name, kind in MISNAMED.items():
         if list((folder / name).glob("*.py")):
             raise ConfigError(f"plug-ins: {folder / name} must have the name {kind}; rename the folder")
+    if list((folder / "tasks").glob("*.py")):
+        raise ConfigError(f"plug-ins: {folder / 'tasks'}: tasks cannot be added; remove it, or name a folder of {FORM}")
     is_empty = all(path.stem.startswith("_") for kind in REGISTRIES for path in _files(folder / kind))
     for path in sorted(folder.glob("*.py")):
         kind = _written_for(path)
@@ -163,9 +169,9 @@ def _files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.py") if path.name not in ("__init__.py", "conftest.py"))
     files = [path for path in files if not path.name.startswith("test_")]
     for path in files:
-        if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
+        if not _is_name(path.stem):
             good = path.stem.replace("-", "_")
-            fix = f"rename it to {good}.py" if good.isidentifier() and good != path.stem else "rename it"
+            fix = f"rename it to {good}.py" if _is_name(good) else "rename it"
             raise ConfigError(f"plug-ins: {path} cannot be imported, because its name is no name in Python; {fix}")
     for path in folder.glob("*/__init__.py"):
         raise ConfigError(
@@ -175,15 +181,33 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)
+
+
 @cache
 def _packages() -> dict[str, list[tuple[str, Plugin]]]:
-    """Return registry -> (name, plug-in) of all installed packages; `_imports` checks them."""
+    """Return registry -> (name, plug-in) of all installed packages; `_imports` checks the modules.
+
+    ConfigError for a group that is no registry, and for a name that no module can have.
+    """
     from importlib.metadata import entry_points
 
     found: dict[str, list[tuple[str, Plugin]]] = {}
     points = entry_points()
-    for kind in REGISTRIES:
-        for point in points.select(group=f"{GROUP}.{kind}"):
+    for group in sorted(group for group in points.groups if group.startswith(f"{GROUP}.")):
+        kind = group.removeprefix(f"{GROUP}.")
+        for point in points.select(group=group):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
-            found.setdefault(kind, []).append((point.name.replace("-", "_"), Plugin(origin, module=point.value)))
+            if kind not in REGISTRIES:
+                groups = ", ".join(f"{GROUP}.{each}" for each in REGISTRIES)
+                fix = f"write {GROUP}.{MISNAMED[kind]}" if kind in MISNAMED else f"choose from {groups}"
+                raise ConfigError(f"plug-ins: {origin} has entry points in {group}, which is no registry; {fix}")
+            name = point.name.replace("-", "_")
+            if not _is_name(name) or name.startswith("_"):
+                raise ConfigError(
+                    f"plug-ins: the entry point {point.name!r} of {origin} in {group} is no name of a plug-in; rename "
+                    "it to a name in Python without an underscore at its beginning"
+                )
+            found.setdefault(kind, []).append((name, Plugin(origin, module=point.value)))
     return found

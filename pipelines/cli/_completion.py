@@ -1,10 +1,13 @@
-"""Completion of names by the shell, from the file names of the registries: nothing is imported for it."""
+"""Completion of names by the shell, from the file names of the registries, which are not imported, and of plug-ins."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import click
 from click.shell_completion import CompletionItem
 
+from featcache import plugins
+from featcache.errors import FeatcacheError
 from pipelines import catalogue
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -18,7 +21,9 @@ def entries(kind: str = "", *, paths: bool = False) -> Complete:
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         of = kind or context.params.get("kind") or ""
-        names = catalogue.names(of) if of in catalogue.FOLDERS else []
+        names = []
+        with suppress(FeatcacheError), plugins.added(context.meta.get(plugins.VARIABLE, ())):
+            names = catalogue.names(of) if of in catalogue.KINDS else []
         items = [CompletionItem(name) for name in names if name.startswith(incomplete)]
         return [CompletionItem(incomplete, type="file"), *items] if paths else items
 

@@ -113,6 +113,8 @@ def plugins_option() -> click.Option:
     def plug_in(context: click.Context, option: click.Parameter, folders: tuple[Path, ...]) -> None:
         if not folders:
             return
+        named = context.meta.setdefault(plugins.VARIABLE, [])  # for completion, which begins after the block has ended
+        named += folders
         try:
             context.with_resource(plugins.added(folders))
         except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from featcache.errors import FeatcacheError, NoEntryError
-from featcache.parallel import in_parallel
+from featcache.parallel import advised, in_parallel
 from featcache.wording import shortened
 from pipelines.config import RunConfig
 from pipelines.data.lacking import LeftOut, nothing_to_compare
@@ -102,7 +102,7 @@ def evaluate_all(
                 results.append(path, measured)
                 done(outcome)
     except BrokenProcessPool as error:
-        reason = f"{error}; run the same command again to evaluate the rest"
+        reason = advised(error, "run the same command again to evaluate the rest")
         for case in [case for run, case in wanted.items() if run not in outcomes]:
             done(Outcome(case, "failed", reason))
     finally:

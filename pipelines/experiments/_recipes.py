@@ -189,7 +189,10 @@ def _every_row(made: Recipe, task: str, own_net: bool) -> dict[str, Row]:
 def _of_file(name: str, made: Recipe, own_net: bool) -> Row:
     """Return the row of a method that the recipe does not have: with its defaults, on the net that its class names."""
     module = registry.load(methods, name, "method")
-    wanted = inspect.get_annotations(module.METHOD, eval_str=True).get("net", Net)
+    try:
+        wanted = inspect.get_annotations(module.METHOD, eval_str=True).get("net", Net)
+    except NameError as error:
+        raise ConfigError(f"{module.__file__}: {error}; import it outside of `if TYPE_CHECKING:`") from None
     changes = {}
     if wanted is not Net and not own_net:
         file = inspect.getmodule(wanted)

@@ -13,7 +13,7 @@ import torch
 
 from featcache.errors import BusyError, ConfigError, FeatcacheError
 from featcache.files import claim_of, locked
-from featcache.parallel import import_first, in_parallel, tell
+from featcache.parallel import advised, import_first, in_parallel, tell
 from featcache.wording import shortened
 from pipelines.config import RunConfig
 from pipelines.data.ahead import reads
@@ -136,7 +136,7 @@ def _wave(
                 ids = {outcome.config.id for outcome in outcomes}
                 jobs.extend(((config,), False) for config in group if config.id not in ids)
     except BrokenProcessPool as error:
-        reason = f"{error}; run the same command again to train the rest"
+        reason = advised(error, "run the same command again to train the rest")
         for config in missing.values():
             done(Outcome(config, None, "failed", note=reason))
     finally:

@@ -11,12 +11,14 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
-from featcache import extractors, plugins, registry
+from featcache import extractors, manifests, plugins, registry
 from featcache.errors import ConfigError
+from featcache.manifest import Manifest
 from featcache.parallel import in_parallel
 from featcache.plugins import _places
 from pipelines import settings
 from pipelines.cli import main
+from pipelines.experiments import _recipes
 from tests.conftest import ROOT
 from tests.pipelines.test_cli import commands
 
@@ -36,8 +38,11 @@ class Mine({base}):
 FILES = {  #: registry -> the smallest file of it
     "heads.methods": PARAMS.format(package="heads.methods", base="Method", last="METHOD"),
     "heads.nets": PARAMS.format(package="heads.nets", base="Net", last="NET"),
-    "featcache.extractors": PARAMS.format(package="featcache.extractors", base="Extractor", last="EXTRACTOR"),
-    "featcache.builders": "def build(folder): ...",
+    "featcache.extractors": PARAMS.format(package="featcache.extractors", base="Extractor", last="EXTRACTOR")
+    .replace("pass", "name, modality, row_shape = 'mine', 'rgb', (3,)\n    window = Pictures(4, rate=8.0)")
+    .replace("import Extractor", "import Extractor, Pictures"),
+    "featcache.builders": "from featcache.manifest import Manifest\n"
+    "def build(folder, *, progress): return Manifest('mine', (), folder)",
     "featcache.bridges": "KEEPS = frozenset()\ndef read(path, ids): ...\ndef write(path, tables): ...",
     "pipelines.experiments": "RUNS = ()",
 }
@@ -128,8 +133,27 @@ def test_folders_of_the_environment_and_of_a_command_are_one_list(tmp_path, monk
     assert plugins.folders() == tuple(folders[:2])
 
 
+def test_a_relative_folder_is_the_same_one_after_a_change_of_directory(tmp_path, monkeypatch):
+    near, far = written(tmp_path / "near", {"methods/a.py": METHOD}), written(tmp_path / "b", {"methods/b.py": METHOD})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(plugins.VARIABLE, "near")
+    assert plugins.folders() == (near,)
+    monkeypatch.chdir("/")
+    assert plugins.described() == str(near)
+    with plugins.added([far]):
+        assert plugins.folders() == (near, far)
+        assert plugins.described() == os.pathsep.join(map(str, (near, far)))
+
+
+def test_tasks_have_no_plug_ins(tmp_path):
+    with plugins.added([written(tmp_path, {"methods/mine.py": METHOD})]):
+        written(tmp_path, {"tasks/mine.py": ""})
+        assert registry.names("pipelines.tasks") == ["classification", "clustering", "retrieval"]
+        assert plugins.of("tasks") == {}
+
+
 def test_a_helper_may_have_the_name_that_another_folder_has_later(tmp_path):
-    """In one process: a command, then another with other files of the same names."""
+    """One process runs a command, then another with other files of the same names."""
     for number in (1, 2):
         folder = tmp_path / str(number)
         method = "from heads.methods._size import SIZE\n" + METHOD.replace("1.0", "SIZE")
@@ -148,6 +172,7 @@ FAULTS = {  #: files of a folder -> words of the error, of which the first is a 
     "an experiment, and nothing else": ({"e.py": "RUNS = ()"}, ["e.py", "move it to .*experiments/e.py"]),
     "misnamed folder": ({"method/mine.py": METHOD}, ["/method ", "methods", "rename"]),
     "misnamed like the command": ({"formats/mine.py": ""}, ["/formats ", "bridges", "rename"]),
+    "tasks": ({"methods/mine.py": METHOD, "tasks/mine.py": ""}, ["/tasks", "cannot be added", "remove"]),
     "hyphen": ({"methods/my-own.py": METHOD}, ["my-own.py", "rename it to my_own.py"]),
     "keyword": ({"methods/class.py": METHOD}, ["class.py", "rename it"]),
     "a package": ({"methods/mine/__init__.py": METHOD}, ["methods/mine ", "write .*methods/mine.py"]),
@@ -196,7 +221,7 @@ def method(old, new):
 
 
 OTHERS = "\nfrom heads.methods.rna import Params\nMETHOD"
-HIS = FILES["featcache.extractors"].replace("pass", "name = 'his'")
+HIS = FILES["featcache.extractors"].replace("'mine'", "'his'")
 CONTENTS = {  #: a plug-in -> words of the error
     "error": ("methods", "x = 1\ny = x / 0", ["mine.py line 2: ZeroDivisionError"]),
     "syntax": ("methods", "x = 1\ndef", ["mine.py line 2: invalid syntax"]),
@@ -206,6 +231,8 @@ CONTENTS = {  #: a plug-in -> words of the error
     "no method": ("methods", method("METHOD = Mine", ""), ["mine.py has no METHOD", "Params and METHOD"]),
     "empty": ("nets", "", ["mine.py has no Params and no NET"]),
     "no build": ("builders", "x = 1", ["mine.py has no build"]),
+    "no progress": ("builders", "def build(folder): ...", ["mine.py: build", "progress", "write"]),
+    "no name": ("extractors", HIS.replace("name, ", "_, "), ["Mine.name is missing", "'mine'"]),
     "no runs": ("experiments", "x = 1", ["mine.py has no RUNS"]),
     "no write": ("bridges", "KEEPS = ()\nread = 1", ["mine.py has no write"]),
     "no class": ("methods", method("= Mine", "= 3"), ["METHOD must be a class", "heads.methods.Method", "3"]),
@@ -246,6 +273,53 @@ def test_an_entry_point_that_is_no_plug_in_is_one_sentence(package, fault):
         registry.load("heads.methods", "mine", "method")
 
 
+def test_the_smallest_builder_and_extractor_work_and_name_what_they_lack(tmp_path):
+    build, extractor = FILES["featcache.builders"], FILES["featcache.extractors"]
+    files = {
+        "builders/mine.py": build,
+        "builders/none.py": build.replace("return", "return None and"),
+        "extractors/mine.py": extractor,
+        "extractors/bare.py": extractor.replace("mine", "bare").replace(", modality, row_shape", ", _, row_shape"),
+    }
+    with plugins.added([written(tmp_path, files)]):
+        assert manifests.build("mine", tmp_path) == Manifest("mine", (), tmp_path)
+        with pytest.raises(ConfigError, match="none: build returned None.*Manifest"):
+            manifests.build("none", tmp_path)
+        assert extractors.load("mine").recipe["modality"] == "rgb"
+        with pytest.raises(ConfigError, match="bare: Mine of featcache.extractors.bare has no modality"):
+            extractors.load("bare")
+
+
+def test_a_net_that_is_imported_for_checkers_only_is_one_sentence(tmp_path):
+    text = "from __future__ import annotations" + METHOD.replace("pass", "net: Absent")
+    with (
+        plugins.added([written(tmp_path, {"methods/mine.py": text})]),
+        pytest.raises(ConfigError, match="mine.py: name 'Absent'.*TYPE_CHECKING"),
+    ):
+        _recipes._of_file("mine", None, own_net=False)
+
+
+NAMES = {  #: group and entry -> words of the error
+    "a dot": ("methods", "mean.colour = fog", "'mean.colour' of fog 1.2 in featcache.methods.*rename"),
+    "a keyword": ("nets", "class = fog", "'class' of fog 1.2 in featcache.nets.*rename"),
+    "a blank": ("nets", "my mean = fog", "'my mean' of fog 1.2.*rename"),
+    "a digit": ("bridges", "3x = fog", "'3x' of fog 1.2.*rename"),
+    "hidden": ("methods", "_hid = fog", "'_hid' of fog 1.2.*rename"),
+    "one method": ("method", "mine = fog", "fog 1.2.*featcache.method,.*write featcache.methods$"),
+    "as the command": ("benchmarks", "mine = fog", "fog 1.2.*featcache.benchmarks,.*write featcache.builders$"),
+    "tasks": ("tasks", "mine = fog", "fog 1.2.*featcache.tasks,.*choose from featcache.methods, featcache.nets"),
+}
+
+
+@pytest.mark.parametrize("fault", NAMES)
+def test_an_entry_point_that_no_registry_can_have_is_one_sentence(package, fault):
+    kind, entry, words = NAMES[fault]
+    package({"fog/__init__.py": METHOD}, (kind, entry))
+    with pytest.raises(ConfigError, match=words) as error:
+        registry.names("heads.methods")
+    assert "\n" not in str(error.value)
+
+
 # ------------------------------------------------------------------------------------------------------------- digests
 
 
@@ -272,10 +346,23 @@ def test_digests_are_those_of_the_file_and_of_the_files_that_it_imports(tmp_path
         assert plugins.digests("heads.methods.rna") == {}
 
 
+def test_digests_are_those_of_the_text_that_ran(tmp_path):
+    """A helper that is imported late, in two blocks of one process, and edited before, between and after."""
+    late = "def late():\n    from heads.methods._late import x\n    return x\n" + METHOD
+    folder = written(tmp_path, {"methods/mine.py": late})
+    for number in (1, 2):
+        with plugins.added([folder]):
+            written(folder, {"methods/_late.py": f"x = {number}0"})
+            module = registry.load("heads.methods", "mine", "method")
+            assert plugins.digests("heads.methods.mine")["methods/_late.py"] == sha256(f"x = {number}0")
+            written(folder, {"methods/_late.py": f"x = {number}"})
+            assert module.late() == number
+            written(folder, {"methods/_late.py": "x = 3"})
+            assert plugins.digests("heads.methods.mine")["methods/_late.py"] == sha256(f"x = {number}")
+
+
 def test_the_recipe_of_an_extractor_has_the_digests_of_its_files(tmp_path):
-    text = FILES["featcache.extractors"].replace(
-        "pass", "name, modality, row_shape = 'mine', 'rgb', (3,)\n    window = Pictures(4, rate=8.0)"
-    ).replace("import Extractor", "import Extractor, Pictures")  # fmt: skip
+    text = FILES["featcache.extractors"]
     with plugins.added([written(tmp_path, {"extractors/mine.py": text})]):
         assert extractors.load("mine").recipe["plugin"] == {"extractors/mine.py": sha256(text)}
     assert "plugin" not in extractors.load("hog").recipe
@@ -285,7 +372,7 @@ def test_the_recipe_of_an_extractor_has_the_digests_of_its_files(tmp_path):
 
 
 def test_workers_have_the_folders_of_this_moment(tmp_path):
-    """Also if the server that they are copies of was started before."""
+    """The server that the workers are copies of was started before."""
     origin = partial(registry.origin, "featcache.bridges")
     with closing(in_parallel(origin, deque(["npz", "csv"]), 2)) as done:
         assert [place for _, place in done] == ["featcache", "featcache"]

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from featcache import plugins
@@ -120,6 +121,25 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest(words, near):
     assert f"did you mean {near!r}?" in result.output
     with pytest.raises(ConfigError, match="'extracter'.*did you mean 'extractor'"):
         catalogue.show("extracter", "hog")
+
+
+@pytest.mark.parametrize("place", ["show method --plugins {0}", "--plugins {0} show method"])
+def test_the_shell_completes_names_of_plug_ins(tmp_path, place):
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "surest.py").write_text("raise SystemExit")
+    words = place.format(tmp_path).split()
+    found = ShellComplete(main, {}, "featcache", "_FEATCACHE_COMPLETE").get_completions(words, "sure")
+    assert [item.value for item in found] == ["surest"]
+    assert plugins.folders() == ()
+
+
+def test_the_shell_completes_nothing_for_a_wrong_folder(monkeypatch):
+    shell = ShellComplete(main, {}, "featcache", "_FEATCACHE_COMPLETE")
+    assert [item.value for item in shell.get_completions(["show", "method"], "rn")] == ["rna"]
+    assert "top1" in [item.value for item in shell.get_completions(["show", "metric"], "top")]
+    assert shell.get_completions(["show", "method", "--plugins", "gone"], "rn") == []
+    monkeypatch.setenv(plugins.VARIABLE, "/gone")
+    assert shell.get_completions(["show", "method"], "rn") == []
 
 
 def complete(words):
