@@ -293,3 +293,28 @@ def test_a_target_without_labels_from_folders_to_predictions(videos, tmp_path):
     out = tmp_path / "predictions.csv"
     assert run_cli("predict", folder, tmp_path / "target", "--out", out).exit_code == 0
     assert len(list(csv.DictReader(out.open()))) == sum(row["domain"] != "loft" for row in labels.values())
+
+
+BROKEN = """
+
+class Broken(METHOD):
+    def __init__(self, *args, **kwargs):
+        raise RuntimeError("no luck")
+
+
+METHOD = Broken
+"""
+
+
+def test_a_mistake_in_a_plug_in_fails_its_own_runs(folder, tmp_path):
+    for kind, name in (("methods", "entropy"), ("nets", "adapter")):
+        (tmp_path / kind).mkdir()
+        text = (ROOT / "heads" / kind / f"{name}.py").read_text() + BROKEN
+        (tmp_path / kind / "unlucky.py").write_text(text.replace("METHOD", "NET") if kind == "nets" else text)
+    with plugins.added([tmp_path]):
+        chosen = load(folder, methods=("dann,unlucky",), feeds=("hog",), shifts=("day:night",))
+        assert list(chosen.rows) == [FIRST, "DANN", "unlucky", LAST]
+        short = chosen.changed(["steps=1"], seeds="0").runs
+        outcomes = engine.run_all(short, folder.parent, tmp_path / "runs", workers=1)
+        assert [outcome.config.row for outcome in outcomes if outcome.status != "trained"] == ["unlucky"]
+        assert load(folder, net="unlucky", shifts=("day:night",)).runs
