@@ -318,3 +318,39 @@ def test_a_mistake_in_a_plug_in_fails_its_own_runs(folder, tmp_path):
         outcomes = engine.run_all(short, folder.parent, tmp_path / "runs", workers=1)
         assert [outcome.config.row for outcome in outcomes if outcome.status != "trained"] == ["unlucky"]
         assert load(folder, net="unlucky", shifts=("day:night",)).runs
+
+
+def test_the_word_all_stands_next_to_others(folder):
+    """Each word next to it is checked, and adds what `all` lacks."""
+    for words in ({"methods": ("dannn,all",)}, {"shifts": ("all", "day:nigt")}, {"feeds": ("hogg,all",)}):
+        with pytest.raises(WordError, match="did you mean"):
+            load(folder, **words)
+    every = {((a,), b) for a in DOMAINS for b in DOMAINS if a != b}
+    chosen = load(folder, shifts=("day+dusk:night", "all"), feeds=("hog,all",))
+    assert {(run.source, run.test) for run in chosen.runs if run.row == FIRST} == every | {(("day", "dusk"), "night")}
+    assert {feed.store for feed in chosen.runs[0].feeds.values()} == {"hog", "hof", "i3d"}
+    one = {"feeds": ("hog",), "shifts": ("day:night",)}
+    assert load(folder, methods=("dann,all",), **one).note == load(folder, methods=("all",), **one).note
+
+
+@pytest.mark.parametrize(("word", "method"), [("RNA", "rna"), ("Entropy", "entropy"), ("ADABN", "adabn")])
+def test_methods_are_named_in_any_case(folder, word, method):
+    one = {"feeds": ("hog,hof",), "shifts": ("day:night",)}
+    assert load(folder, methods=(word,), **one).rows == load(folder, methods=(method,), **one).rows
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [({"methods": ("dann", "mcd,,shot")}, "--method 'mcd,,shot'"), ({"methods": ("",)}, "--method ''"),
+     ({"feeds": ("hog", "hof,")}, "--feeds 'hof,'")],
+)  # fmt: skip
+def test_an_empty_word_is_named_with_its_option(folder, words, text):
+    with pytest.raises(WordError, match=f"{text} has an empty word"):
+        load(folder, **words)
+
+
+def test_a_plug_in_that_cannot_be_loaded_hides_no_typo(folder, tmp_path):
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "b.py").write_text("nothing\n")
+    with plugins.added([tmp_path]), pytest.raises(WordError, match="no method 'dan'; did you mean 'dann'"):
+        load(folder, methods=("dan",))
