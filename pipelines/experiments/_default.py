@@ -182,9 +182,18 @@ def _stores(folder: Path) -> Stores:
 
 def _usable(folder: Path, manifest: Manifest) -> tuple[dict[str, FeatureStore], dict[str, str]]:
     """Return the finished stores of a folder that hold features, by name, and name -> reason of all others."""
-    found = {path.stem: FeatureStore.open(path) for path in sorted(folder.glob("*.zarr"))}
-    reasons = {name: reason for name, store in found.items() if (reason := _unusable(store, manifest))}
-    return {name: store for name, store in found.items() if name not in reasons}, reasons
+    usable, reasons = dict[str, FeatureStore](), dict[str, str]()
+    for path in sorted(folder.glob("*.zarr")):
+        try:
+            store = FeatureStore.open(path)
+            reason = _unusable(store, manifest)
+        except StoreError as error:  # it is damaged, or was begun a moment ago
+            reason = str(error)
+        if reason:
+            reasons[path.stem] = reason
+        else:
+            usable[path.stem] = store
+    return usable, reasons
 
 
 def _unusable(store: FeatureStore, manifest: Manifest) -> str:

@@ -354,3 +354,19 @@ def test_a_plug_in_that_cannot_be_loaded_hides_no_typo(folder, tmp_path):
     (tmp_path / "methods" / "b.py").write_text("nothing\n")
     with plugins.added([tmp_path]), pytest.raises(WordError, match="no method 'dan'; did you mean 'dann'"):
         load(folder, methods=("dan",))
+
+
+def test_a_damaged_store_is_left_out_unless_it_is_named(tmp_path):
+    stores = write_all(tmp_path)
+    before = ids(load(stores / "toy"))
+    (stores / "toy" / "bad.zarr").mkdir()
+    chosen = load(stores / "toy")
+    assert ids(chosen) == before
+    assert "bad, because no feature store" in chosen.note
+    assert "bad" not in load(stores / "toy", feeds=("hog",)).note
+    with pytest.raises(ConfigError, match="store 'bad' cannot be used, because no feature store"):
+        load(stores / "toy", feeds=("hog,bad",))
+    for store in ("hog", "hof"):
+        shutil.rmtree(stores / "toy" / f"{store}.zarr")
+    with pytest.raises(ConfigError, match="no finished store.*bad .no feature store"):
+        load(stores / "toy")
