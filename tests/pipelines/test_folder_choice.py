@@ -370,3 +370,10 @@ def test_a_damaged_store_is_left_out_unless_it_is_named(tmp_path):
         shutil.rmtree(stores / "toy" / f"{store}.zarr")
     with pytest.raises(ConfigError, match="no finished store.*bad .no feature store"):
         load(stores / "toy")
+
+
+def test_the_help_of_each_word_has_its_default():
+    text = " ".join(run_cli("train-head", "--help").output.split())
+    for option, following in (("--method", "--feeds"), ("--net", "--task"), ("--task", "--shift")):
+        assert "[default:" in text.partition(f"{option} N")[2].partition(f" {following} ")[0]
+    assert "featcache list nets" in text
