@@ -272,7 +272,8 @@ class Manifest:
             f"{len(names)} classes{'' if kind == 'label' else f' of {kind}'} ({first(names, SHOWN)})"
             for kind, names in self.classes.items()
         ]
-        head = f"Manifest {self.name!r}: {len(self)} clips ({counts}), domains {first(self.domains, SHOWN)}"
+        domains = f"domains {first(self.domains, SHOWN)}" if self.domains else "no domains"
+        head = f"Manifest {self.name!r}: {len(self)} clips ({counts}), {domains}"
         return f"{shortened(head)}\n{shortened('; '.join(kinds) or NONE)}"
 
     def _repr_html_(self) -> str:

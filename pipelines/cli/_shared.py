@@ -314,7 +314,11 @@ CHOICE = (
         "--feeds hog --feeds i3d-rgb.  [default: all]",
     ),
     click.option(
-        "--net", default="", metavar="NAME", shell_complete=entries("net"), help="In a folder of stores: the net."
+        "--net",
+        default="",
+        metavar="NAME",
+        shell_complete=entries("net"),
+        help="In a folder of stores: the net of all rows, one of `featcache list nets`.  [default: by task and row]",
     ),
     click.option(
         "--task",

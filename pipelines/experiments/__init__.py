@@ -77,14 +77,15 @@ def is_folder(experiment: str | Path) -> bool:
 def load(experiment: str | Path, choice: Choice | None = None) -> Experiment:
     """Load an experiment: by its name, from a .py file, or the one of a folder of stores.
 
-    choice: the methods, feeds, shifts, net and task that a folder's experiment shall have.
+    choice: the methods, feeds, shifts, net and task of a folder's experiment.
     """
     name, path = str(experiment), Path(experiment)
     if choice and choice != Choice() and not is_folder(experiment):
         options = " and ".join(f"--{word}" for word in choice.words)
+        choose = "choose" if len(choice.words) > 1 else "chooses"
         raise WordError(
-            f"{options} choose what the experiment of a folder of stores has, but {name} has its own rows; choose "
-            "among these with --only, and change them with --set"
+            f"{options} {choose} the rows of the experiment of a folder of stores, but {name} has its own rows; choose "
+            "some of them with --only, and change them with --set"
         )
     if name in names():
         return from_module(name, registry.load(__name__, name, "experiment"))

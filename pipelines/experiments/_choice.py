@@ -1,6 +1,6 @@
 """The choice of a user on a folder of stores: words of methods, feeds and shifts -> rows, stores and domains."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from featcache.errors import ConfigError, WordError
@@ -29,44 +29,54 @@ class Choice:
         return {name: (value,) if isinstance(value, str) else tuple(value) for name, value in given.items() if value}
 
 
-def split(texts: Iterable[str], names: Iterable[str]) -> list[str]:
+def split(texts: Iterable[str], names: Iterable[str], option: str) -> list[str]:
     """Return the words of texts with commas between them; a text that is a name, though it has a comma, is one word.
 
-    >>> split(["dann, mcd", "nearest mean, by domain"], ["nearest mean, by domain"])
+    option: the option that the texts are given for, for errors.
+
+    >>> split(["dann, mcd", "nearest mean, by domain"], ["nearest mean, by domain"], "method")
     ['dann', 'mcd', 'nearest mean, by domain']
     """
     lower = {name.lower() for name in names}
-    parts = [part.strip() for text in texts for part in ([text] if text.lower() in lower else text.split(","))]
-    if not all(parts):
-        raise WordError(f"{next(iter(texts))!r} has an empty word; separate words by single commas")
-    return list(dict.fromkeys(parts))
+    words = list[str]()
+    for text in texts:
+        parts = [part.strip() for part in ([text] if text.lower() in lower else text.split(","))]
+        if not all(parts):
+            raise WordError(f"--{option} {text!r} has an empty word; separate words by single commas")
+        words += parts
+    return list(dict.fromkeys(words))
 
 
-def stores_of(text: str, usable: Iterable[str], reasons: dict[str, str], modalities: dict[str, str]) -> tuple[str, ...]:
-    """Return the stores that the words of a text name, each by its own name or by a modality that it alone has.
+def stores_of(
+    text: str, every: Iterable[str], reasons: Mapping[str, str], modalities: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the stores that the words of a text name, each by its own name or by a modality that no other store has.
 
-    reasons: name -> the reason why a store cannot be used. modalities: name of a usable store -> its modality.
+    every: the stores that the word `all` names. reasons: name -> the reason why a store cannot be used. modalities:
+    name of a usable store -> its modality.
     """
     found = []
-    for word in split([text], []):
+    for word in split([text], [], "feeds"):
         of_modality = [name for name, modality in modalities.items() if modality == word]
-        if word in usable:
+        if word in modalities:
             found.append(word)
+        elif word == ALL:
+            found += every
         elif word in reasons:
             raise ConfigError(f"store {word!r} cannot be used, because {reasons[word]}")
         elif len(of_modality) == 1:
             found += of_modality
         else:
-            raise unknown("feed", word, usable, error=WordError)
+            raise unknown("feed", word, modalities, error=WordError)
     return tuple(dict.fromkeys(found))
 
 
 def shifts_of(texts: Sequence[str], domains: Sequence[str]) -> tuple[Shift, ...]:
-    """Return the shifts that texts such as "A:B" name; () for all. A source may be several domains, "A+B:C".
+    """Return the shifts that texts such as "A:B" name; none for "all". A source may be several domains, "A+B:C".
 
     Names of domains may contain colons, so every place of a colon or arrow is tried.
     """
-    return () if ALL in texts else tuple(dict.fromkeys(_shift(text, domains) for text in texts))
+    return tuple(dict.fromkeys(_shift(text, domains) for text in texts if text != ALL))
 
 
 def _shift(text: str, domains: Sequence[str]) -> Shift:

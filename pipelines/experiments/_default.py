@@ -82,7 +82,7 @@ def default(folder: Path, choice: Choice | None = None) -> Experiment:
     ConfigError for a named method that these feeds, domains or net cannot serve.
     """
     choice, stores = choice or Choice(), _stores(folder)
-    words = split(choice.methods, row_names())
+    words = split(choice.methods, row_names(), "method")
     task = chosen_task(words, choice.net, choice.task, bool(stores.manifest.classes), bool(stores.captions))
     sets, made, left_out = _feed_sets(stores, choice, task), list[tuple[str, RunConfig]](), list[str]()
     tried: list[Tried] = []
@@ -142,7 +142,7 @@ def _unfit(tried: list[Tried]) -> list[str]:
         faults_of = [each.fault for each in tried if each.word == word]
         if all(faults_of):
             raise ConfigError(f"method {word!r} cannot run on this folder of stores: {faults_of[0]}")
-    texts = [f"{each.row}{each.place}, because {each.fault}" for each in tried if each.fault]
+    texts = dict.fromkeys(f"{each.row}{each.place}, because {each.fault}" for each in tried if each.fault)
     return [f"LEFT OUT: {'; '.join(texts)}."] * bool(texts)
 
 
@@ -182,9 +182,18 @@ def _stores(folder: Path) -> Stores:
 
 def _usable(folder: Path, manifest: Manifest) -> tuple[dict[str, FeatureStore], dict[str, str]]:
     """Return the finished stores of a folder that hold features, by name, and name -> reason of all others."""
-    found = {path.stem: FeatureStore.open(path) for path in sorted(folder.glob("*.zarr"))}
-    reasons = {name: reason for name, store in found.items() if (reason := _unusable(store, manifest))}
-    return {name: store for name, store in found.items() if name not in reasons}, reasons
+    usable, reasons = dict[str, FeatureStore](), dict[str, str]()
+    for path in sorted(folder.glob("*.zarr")):
+        try:
+            store = FeatureStore.open(path)
+            reason = _unusable(store, manifest)
+        except StoreError as error:  # it is damaged, or was begun a moment ago
+            reason = str(error)
+        if reason:
+            reasons[path.stem] = reason
+        else:
+            usable[path.stem] = store
+    return usable, reasons
 
 
 def _unusable(store: FeatureStore, manifest: Manifest) -> str:
@@ -199,7 +208,7 @@ def _unusable(store: FeatureStore, manifest: Manifest) -> str:
 
 
 def _captions(folder: Path, manifest: Manifest, usable: dict[str, FeatureStore]) -> dict[str, tuple[FeatureStore, str]]:
-    """Return the stores of captions: of the clips' own in the folder, or those of the folder NAME_captions beside."""
+    """Return the stores of captions: of the clips' own in the folder, or of the folder NAME_captions next to it."""
     if any(clip.caption for clip in manifest):
         own = {name: (store, OWN) for name, store in usable.items() if store.modality == "text"}
         if own:
@@ -212,7 +221,7 @@ def _captions(folder: Path, manifest: Manifest, usable: dict[str, FeatureStore])
 
 
 def _left_out(stores: Stores, choice: Choice) -> list[str]:
-    """Return the notes on stores that the experiment leaves out; none of them is missed where feeds are chosen."""
+    """Return the notes on stores that the experiment leaves out; no note on stores if the user chooses the feeds."""
     notes = []
     if describing := [name for name in stores.usable if name not in stores.features and not choice.feeds]:
         names = ", ".join(describing)
@@ -239,7 +248,7 @@ def _feed_sets(stores: Stores, choice: Choice, task: str) -> dict[str, Feeds]:
     sets = {}
     for text in choice.feeds or (ALL,):
         modalities = {name: store.modality for name, store in known.items()}
-        names = every if text == ALL else stores_of(text, known, stores.reasons, modalities)
+        names = stores_of(text, every, stores.reasons, modalities)
         if not (clips := {name: known[name] for name in names if name not in captions}):
             raise WordError(f"feeds {text!r} are captions; name a store of the clips, too")
         texts = [name for name in names if name in captions] or list(captions)
@@ -315,7 +324,7 @@ def _shifts(manifest: Manifest, sides: Sides, choice: Choice) -> list[Shift]:
             "another domain train and test clips. To test the train clips instead (transductive), "
             f"write test_split='train' in an experiment file{f' ({sides.out})' if sides.out else ''}"
         )
-    return list(named) or pairs
+    return list(dict.fromkeys([*pairs, *named])) if ALL in choice.shifts or not named else list(named)
 
 
 def _smallest(manifest: Manifest, shifts: list[Shift]) -> Shift:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from featcache.errors import FeatcacheError
 from heads.batch import Batch, Side, Spec
 from pipelines.config import RunConfig
 from pipelines.data.opening import Opened, open_run
@@ -25,7 +24,7 @@ def with_starts(name: str, row: Row, every: Mapping[str, Row]) -> dict[str, Row]
     own_net = {
         other: of
         for other, of in every.items()
-        if other.startswith("source-only, ") and of.changes.get("net", row) == row.changes.get("net")
+        if other.startswith("source-only, ") and "net" in of.changes and of.changes["net"] == row.changes.get("net")
     }
     return {**before, **own_net, name: row}
 
@@ -35,7 +34,8 @@ def faults(
 ) -> dict[str, str]:
     """Return row -> the reason why its method cannot be built on these feeds, domains and net.
 
-    every: all rows of the recipe, from which rows may start. stores: the folder of all stores.
+    every: all rows of the recipe, from which rows may start. stores: the folder of all stores. A ValueError is a
+    reason. With any other error, such as one of a plug-in, the row stays, so that only its own runs fail.
     """
     found: dict[str, str] = {}
     opened: dict[str, Opened] = {}  # feeds -> stores
@@ -47,15 +47,18 @@ def faults(
                 opened[feeds] = open_run(config, stores)
             with torch.random.fork_rng(devices=[]):
                 _try(config, replace(opened[feeds], config=config).spec)
-        except (FeatcacheError, ValueError) as error:
+        except ValueError as error:
             found[name] = str(error)
+        except Exception:  # it is a mistake in the file of a method or net, or needs what only a whole run has
+            continue
     return found
 
 
 def _try(config: RunConfig, spec: Spec) -> None:
     """Build the method of a run without its numbers; on a net that fuses modalities, narrow, also take its first loss.
 
-    Not every method works on fused features, and only its losses know. ValueError for what the run would refuse.
+    Not every method works on fused features, and only its first loss shows that. ValueError for what the run would
+    refuse.
     """
     with torch.device("meta"):
         fuses = build(config, spec).net.fuses
@@ -63,12 +66,7 @@ def _try(config: RunConfig, spec: Spec) -> None:
         narrow = {each.name: NARROW[each.name] for each in fields(config.net) if each.name in NARROW}
         method = build(replace(config, net=replace(config.net, **narrow)), spec)
         given = [side for side in ("source", "target") if getattr(config, side)]
-        try:
-            next(iter(method.rounds(Batch(**{side: _drawn(spec, side) for side in given}), 0.0)))
-        except ValueError:
-            raise
-        except Exception:  # it reads what only a whole run has, such as banks of features
-            return
+        next(iter(method.rounds(Batch(**{side: _drawn(spec, side) for side in given}), 0.0)))
 
 
 def _drawn(spec: Spec, name: str) -> Side:

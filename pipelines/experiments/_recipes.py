@@ -7,6 +7,7 @@ that a folder of a few hundred clips is trained in minutes.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,8 +46,6 @@ class Recipe:
 
 def recipe(task: str, net: str, several: bool) -> Recipe:
     """Return the recipe of a task. net: the name of another net than the recipe's; several: True with several feeds."""
-    if task not in RECIPES:
-        raise ConfigError(f"no experiment of a folder does {task}; name its runs in an experiment file")
     made = RECIPES[task](several)
     chosen = registry.load(nets, net, "net") if net else None
     if chosen is None:
@@ -122,9 +121,8 @@ def wanted(made: Recipe, words: Sequence[str], task: str, net: str) -> dict[str,
     """Return word -> the rows that it names; "" -> the usual rows if there is no word. net: the net that is chosen."""
     if not words:
         return {"": {name: made.rows[name] for name in made.usual}}
-    if ALL in words:
-        return {ALL: _every_row(made, task, bool(net))}
-    return {word: _named_rows(word, made, task, bool(net)) for word in words}
+    named = {word: _named_rows(word, made, task, bool(net)) for word in words if word != ALL}
+    return {ALL: _every_row(made, task, bool(net)), **named} if ALL in words else named
 
 
 RECIPES: dict[str, Callable[[bool], Recipe]] = {
@@ -148,7 +146,7 @@ def chosen_task(words: Sequence[str], net: str, task: str, labelled: bool, capti
     if len({task, of_net} - {""}) > 1:
         raise WordError(f"net {net!r} does {of_net}, not {task}; choose another net, or --task {of_net}")
     natural = "retrieval" if captioned and not labelled else "classification"
-    done = {word: registry.load(methods, word, "method").METHOD.tasks for word in words if word in _methods()}
+    done = {word: _tasks(method) for word in words if (method := _method(word))}
     able = [name for name in names if all(name in of_method for of_method in done.values())]
     if not able:
         each = ", ".join(f"{word} ({' and '.join(of_method)})" for word, of_method in done.items())
@@ -166,15 +164,18 @@ def _named_rows(word: str, made: Recipe, task: str, own_net: bool) -> dict[str, 
     own_net: True if the net is chosen, so that a method brings none.
     """
     by_name = {name.lower(): name for name, row in made.rows.items() if row.shown}
-    if word in _methods():
-        rows = {name: row for name, row in made.rows.items() if row.shown and name_of(row.method) == word}
-        if word == name_of(source_only.Params()):  # without those on nets of single methods
+    if method := _method(word):
+        rows = {name: row for name, row in made.rows.items() if row.shown and name_of(row.method) == method}
+        if method == name_of(source_only.Params()):  # without those on nets of single methods
             rows = {name: row for name, row in rows.items() if "net" not in row.changes}
-        return rows or {word: _of_file(word, made, own_net)}
+        return rows or {method: _of_file(method, made, own_net)}
     if word.lower() in by_name:
         name = by_name[word.lower()]
         return {name: made.rows[name]}
-    able = [name for name in _methods() if task in registry.load(methods, name, "method").METHOD.tasks]
+    able = list[str]()
+    for name in _methods():
+        with suppress(ConfigError):  # a plug-in that cannot be loaded is no choice, and not the mistake
+            able += [name] if task in _tasks(name) else []
     raise unknown("method", word, able, error=WordError)
 
 
@@ -182,7 +183,7 @@ def _every_row(made: Recipe, task: str, own_net: bool) -> dict[str, Row]:
     """Return the rows of every method of a task, those of the recipe first."""
     shown = {name: row for name, row in made.rows.items() if row.shown}
     have = {name_of(row.method) for row in shown.values()}
-    able = [name for name in _methods() if task in registry.load(methods, name, "method").METHOD.tasks]
+    able = [name for name in _methods() if task in _tasks(name)]
     return shown | {name: _of_file(name, made, own_net) for name in able if name not in have}
 
 
@@ -198,11 +199,25 @@ def _of_file(name: str, made: Recipe, own_net: bool) -> Row:
         file = inspect.getmodule(wanted)
         if file is not None and hasattr(file, "Params") and getattr(file, "NET", None) is wanted:
             changes["net"] = file.Params()
-    try:
-        return Row(module.Params(), start=made.first if "init_from" in module.METHOD.needs else "", changes=changes)
-    except TypeError as error:  # a field without a default
-        raise ConfigError(f"method {name!r} has no defaults ({error}); name it in an experiment file") from None
+    return Row(module.Params(), start=made.first if "init_from" in module.METHOD.needs else "", changes=changes)
 
 
 def _methods() -> list[str]:
     return registry.names(methods)
+
+
+def _tasks(method: str) -> tuple[str, ...]:
+    return tuple(registry.load(methods, method, "method").METHOD.tasks)
+
+
+def _method(word: str) -> str:
+    """Return the method that a word names, upper and lower case alike; "" if it names a row, or nothing.
+
+    A word in the exact case of a method is the method; in another case, a row comes first: CDAN is the row, cdan all
+    rows of the method.
+    """
+    if word in (names := _methods()):
+        return word
+    if word.lower() in map(str.lower, row_names()):
+        return ""
+    return next((name for name in names if name.lower() == word.lower()), "")

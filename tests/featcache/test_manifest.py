@@ -241,3 +241,8 @@ def test_relocated_sources_still_lead_to_the_files(tmp_path):
 def test_sha256_sees_every_field(change):
     clip = Clip("a", "d", "train", "v", start=0.0, stop=2.0, labels={"label": "x"})
     assert Manifest("m", (clip,)).sha256 != Manifest("m", (dataclasses.replace(clip, **change),)).sha256
+
+
+def test_the_repr_of_a_manifest_without_domains():
+    assert repr(Manifest("bare", ())).splitlines()[0].endswith("no domains")
+    assert not any(line.endswith((" ", "domains ")) for line in repr(Manifest("bare", ())).splitlines())

@@ -293,3 +293,87 @@ def test_a_target_without_labels_from_folders_to_predictions(videos, tmp_path):
     out = tmp_path / "predictions.csv"
     assert run_cli("predict", folder, tmp_path / "target", "--out", out).exit_code == 0
     assert len(list(csv.DictReader(out.open()))) == sum(row["domain"] != "loft" for row in labels.values())
+
+
+BROKEN = """
+
+class Broken(METHOD):
+    def __init__(self, *args, **kwargs):
+        raise RuntimeError("no luck")
+
+
+METHOD = Broken
+"""
+
+
+def test_a_mistake_in_a_plug_in_fails_its_own_runs(folder, tmp_path):
+    for kind, name in (("methods", "entropy"), ("nets", "adapter")):
+        (tmp_path / kind).mkdir()
+        text = (ROOT / "heads" / kind / f"{name}.py").read_text() + BROKEN
+        (tmp_path / kind / "unlucky.py").write_text(text.replace("METHOD", "NET") if kind == "nets" else text)
+    with plugins.added([tmp_path]):
+        chosen = load(folder, methods=("dann,unlucky",), feeds=("hog",), shifts=("day:night",))
+        assert list(chosen.rows) == [FIRST, "DANN", "unlucky", LAST]
+        short = chosen.changed(["steps=1"], seeds="0").runs
+        outcomes = engine.run_all(short, folder.parent, tmp_path / "runs", workers=1)
+        assert [outcome.config.row for outcome in outcomes if outcome.status != "trained"] == ["unlucky"]
+        assert load(folder, net="unlucky", shifts=("day:night",)).runs
+
+
+def test_the_word_all_stands_next_to_others(folder):
+    """Each word next to it is checked, and adds what `all` lacks."""
+    for words in ({"methods": ("dannn,all",)}, {"shifts": ("all", "day:nigt")}, {"feeds": ("hogg,all",)}):
+        with pytest.raises(WordError, match="did you mean"):
+            load(folder, **words)
+    every = {((a,), b) for a in DOMAINS for b in DOMAINS if a != b}
+    chosen = load(folder, shifts=("day+dusk:night", "all"), feeds=("hog,all",))
+    assert {(run.source, run.test) for run in chosen.runs if run.row == FIRST} == every | {(("day", "dusk"), "night")}
+    assert {feed.store for feed in chosen.runs[0].feeds.values()} == {"hog", "hof", "i3d"}
+    one = {"feeds": ("hog",), "shifts": ("day:night",)}
+    assert load(folder, methods=("dann,all",), **one).note == load(folder, methods=("all",), **one).note
+
+
+@pytest.mark.parametrize(("word", "method"), [("RNA", "rna"), ("Entropy", "entropy"), ("ADABN", "adabn")])
+def test_methods_are_named_in_any_case(folder, word, method):
+    one = {"feeds": ("hog,hof",), "shifts": ("day:night",)}
+    assert load(folder, methods=(word,), **one).rows == load(folder, methods=(method,), **one).rows
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [({"methods": ("dann", "mcd,,shot")}, "--method 'mcd,,shot'"), ({"methods": ("",)}, "--method ''"),
+     ({"feeds": ("hog", "hof,")}, "--feeds 'hof,'")],
+)  # fmt: skip
+def test_an_empty_word_is_named_with_its_option(folder, words, text):
+    with pytest.raises(WordError, match=f"{text} has an empty word"):
+        load(folder, **words)
+
+
+def test_a_plug_in_that_cannot_be_loaded_hides_no_typo(folder, tmp_path):
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "b.py").write_text("nothing\n")
+    with plugins.added([tmp_path]), pytest.raises(WordError, match="no method 'dan'; did you mean 'dann'"):
+        load(folder, methods=("dan",))
+
+
+def test_a_damaged_store_is_left_out_unless_it_is_named(tmp_path):
+    stores = write_all(tmp_path)
+    before = ids(load(stores / "toy"))
+    (stores / "toy" / "bad.zarr").mkdir()
+    chosen = load(stores / "toy")
+    assert ids(chosen) == before
+    assert "bad, because no feature store" in chosen.note
+    assert "bad" not in load(stores / "toy", feeds=("hog",)).note
+    with pytest.raises(ConfigError, match="store 'bad' cannot be used, because no feature store"):
+        load(stores / "toy", feeds=("hog,bad",))
+    for store in ("hog", "hof"):
+        shutil.rmtree(stores / "toy" / f"{store}.zarr")
+    with pytest.raises(ConfigError, match="no finished store.*bad .no feature store"):
+        load(stores / "toy")
+
+
+def test_the_help_of_each_word_has_its_default():
+    text = " ".join(run_cli("train-head", "--help").output.split())
+    for option, following in (("--method", "--feeds"), ("--net", "--task"), ("--task", "--shift")):
+        assert "[default:" in text.partition(f"{option} N")[2].partition(f" {following} ")[0]
+    assert "featcache list nets" in text
