@@ -90,7 +90,7 @@ class Facts:
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     collapsed: tuple[str, ...]  #: modalities whose features are dead after training
     one_class: tuple[str, ...] = ()  #: class that all test and training rows are given, if there is one
-    points: tuple[dict[str, AnyFloat], ...]  #: of each kept point its step, and the scores of the validators
+    points: tuple[dict[str, AnyFloat], ...]  #: of each kept point its step, which is finite, and the validators' scores
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
     tier: str = ""  #: tier of the features in training, and the reason for it
@@ -157,6 +157,9 @@ class Run:
         kept = 1 if config.keeps_best else config.kept
         if len(facts.points) != kept:
             raise ValueError(f"it has {len(facts.points)} points, and config.json has {kept}")
+        steps = tuple(point.get("step") for point in facts.points)
+        if not set(steps) <= {*config.points} or (steps != config.points and not config.keeps_best):
+            raise ValueError(f"the steps of its points are {steps}, and config.json has {config.points}")
         if config.select in VALIDATORS and any(config.select not in point for point in facts.points):
             raise ValueError(f"a point has no score {config.select!r}, which selects the result")
         if not facts.spec.classes and not config.captions:
