@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache import schema
 from featcache.budget import Allowance
@@ -61,7 +62,7 @@ def read(path: Path) -> Columns:
     return columns
 
 
-def _texts(columns: Mapping[str, Sequence[Any]], path: Path) -> Columns:
+def _texts(columns: Mapping[str, Sequence[Any] | NDArray[Any]], path: Path) -> Columns:
     """Return columns of values as text, without those that hold lists."""
     found, allowance = {}, _allowance(path)
     for name, values in columns.items():
