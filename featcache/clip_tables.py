@@ -48,8 +48,7 @@ def from_csv(
     is the test split.
     media: the folder of the sources: the file or folder that `source` names, with or without its ending; without
     `source`, the file named like the clip. Without both, clips have no source, as for imported features.
-    unit: frames or seconds, of start and stop; times such as 00:01:02.5 are seconds. Without it, columns whose names
-    have another unit of time, such as start_ms, are converted to seconds. fps: a column, or a number.
+    unit: frames or seconds; 00:01:02.5 is seconds, and without it start_ms becomes seconds. fps: a column, or a number.
     out: file to write (default: FILE'S NAME_clips.csv, next to FILE). overwrite: replace a different manifest.
 
     Relative sources start at `media`, or at the folder of the table. ManifestError or FormatError name the column, row
