@@ -77,8 +77,7 @@ def predict(
     top_k: classes, or clusters, of a clip. domain, split: predict only these clips of manifests and stores.
     as_domain: take all clips for clips of this domain of the run. Media without a manifest are otherwise taken for
         clips of its test domain.
-    stores: folder of all stores that keeps the features that had to be extracted, and in which clips that have failed
-        are tried again; None: they are not kept.
+    stores: folder of all stores that keeps extracted features; failed clips in it are tried again. None: none is kept.
     weights: "EXTRACTOR=FILE" for weights that are not in the folder of weights. device: cpu, cuda, ...
     workers: decoding threads (default: one per core). progress: True for a bar, or a callback (clips done, all).
     note: receives a line for each clip without a prediction, and remarks, such as `print`.
