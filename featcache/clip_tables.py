@@ -12,6 +12,7 @@ from featcache.manifest import BOUNDS, Clip, Manifest, clip_of, number
 from featcache.manifests import write
 from featcache.scanning import MEDIA, seeded_split
 from featcache.table_files import SPLIT_WORDS, Columns, read
+from featcache.units import TIMES, seconds, unit_of
 from featcache.wording import quoted, unknown
 
 TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")  #: 00:01:02.5, or 01:02.5
@@ -47,7 +48,7 @@ def from_csv(
     is the test split.
     media: the folder of the sources: the file or folder that `source` names, with or without its ending; without
     `source`, the file named like the clip. Without both, clips have no source, as for imported features.
-    unit: frames or seconds, of start and stop; times such as 00:01:02.5 are seconds. fps: a column, or a number.
+    unit: frames or seconds; 00:01:02.5 is seconds, and without it start_ms becomes seconds. fps: a column, or a number.
     out: file to write (default: FILE'S NAME_clips.csv, next to FILE). overwrite: replace a different manifest.
 
     Relative sources start at `media`, or at the folder of the table. ManifestError or FormatError name the column, row
@@ -123,8 +124,14 @@ def _bounds(table: Columns, words: Mapping[str, str], unit: str | None, path: Pa
     if not given:
         return {}
     times = any(":" in cell for cells in given.values() for cell in cells)
+    units = {words[word]: _unit(words[word], cells, unit, path) for word, cells in given.items()}
+    if bare := [name for name in units if any(units.values()) and not units[name] and "sec" not in name.lower()]:
+        raise ManifestError(
+            f"{path}: the unit of {bare[0]} is not in its name, as that of the other bound is; give both"
+        )
     names = " ".join(words.values()).lower()
-    counted = {"frames": "frame" in names, "seconds": times or any(word in names for word in ("sec", "time"))}
+    in_time = times or any(units.values()) or any(word in names for word in ("sec", "time"))
+    counted = {"frames": "frame" in names, "seconds": in_time}
     chosen = [unit] if unit else [unit for unit, is_counted in counted.items() if is_counted]
     if len(chosen) != 1:
         named = " and ".join(filter(None, words.values()))
@@ -133,20 +140,38 @@ def _bounds(table: Columns, words: Mapping[str, str], unit: str | None, path: Pa
         raise ManifestError(f"{path}: the bounds are times such as 00:01:02.5, which are seconds, not frames")
     columns = dict(zip(("start", "stop"), BOUNDS[chosen[0]], strict=True))
     return {
-        columns[word]: [_seconds(cell, words[word], row, path) for row, cell in enumerate(cells, 1)]
+        columns[word]: [_seconds(cell, words[word], units[words[word]], row, path) for row, cell in enumerate(cells, 1)]
         for word, cells in given.items()
     }
 
 
-def _seconds(cell: str, column: str, row: int, path: Path) -> str:
-    """Return 00:01:02.50 as 62.5, and other cells unchanged."""
+def _unit(column: str, cells: Sequence[str], unit: str | None, path: Path) -> str:
+    """Return the unit of time in a column's name whose numbers are converted to seconds; "" if they stay as they are.
+
+    ManifestError if the name has another unit than the given one, or one that cannot be converted.
+    """
+    own = unit_of(column)
+    if not own or all(":" in cell or not cell.strip() for cell in cells) or (unit and own not in TIMES):
+        return ""
+    if own not in TIMES:
+        raise ManifestError(f"{path}: {column} is in {own!r} by its name; give the unit if it is frames or seconds")
+    if unit:
+        raise ManifestError(
+            f"{path}: {column} is in {own} by its name, but the unit {unit} is given; leave the unit out, so that it "
+            "is converted to seconds, or rename the column"
+        )
+    return own
+
+
+def _seconds(cell: str, column: str, unit: str, row: int, path: Path) -> str:
+    """Return 00:01:02.50 as 62.5, and a number of a unit of time as seconds; unit "": numbers stay as they are."""
     if ":" not in cell:
-        return cell
+        return seconds(cell, unit) if unit else cell
     match = TIME.fullmatch(cell.strip())
     if match is None:
         raise ManifestError(f"{path} row {row}: {column} {cell!r} is not a time such as 00:01:02.5")
-    hours, minutes, seconds = match.groups("0")
-    return number(round(3600 * int(hours) + 60 * int(minutes) + float(seconds), 6))  # 60 + 4.37 is 64.37000000000001
+    hours, minutes, rest = match.groups("0")
+    return number(round(3600 * int(hours) + 60 * int(minutes) + float(rest), 6))  # 60 + 4.37 is 64.37000000000001
 
 
 def _fps(table: Columns, fps: str, path: Path) -> Columns:

@@ -8,7 +8,8 @@
     .pkl, .pickle               a pickled pandas frame, a dict of columns or a list of dicts; nothing in it is executed
     a folder                    a data set of Hugging Face: saved by `save_to_disk`, or a copy of its repository
 
-Numbers become their shortest text (3, not 3.0); what is missing (None, NaN) becomes "". Lists are left out.
+Numbers become their shortest text (3, not 3.0); what is missing (None, NaN) becomes "". Lists are left out. A table
+whose cells are many times larger than its file is refused (`budget`): a pickle may use one text a million times.
 """
 
 import csv
@@ -21,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache import schema
+from featcache.budget import Allowance
 from featcache.errors import FormatError
 from featcache.files import near, read_bytes
 from featcache.manifest import number
@@ -38,6 +41,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 KEY = "key"  #: column of the ids of objects that are listed by id
+CELL = 8  #: bytes of a cell in memory, besides its text
 FILE_NAME = "file_name"  #: column of data sets of Hugging Face: a path from the folder of its metadata file
 
 
@@ -58,17 +62,24 @@ def read(path: Path) -> Columns:
     return columns
 
 
-def _texts(columns: Mapping[str, Sequence[Any]], path: Path) -> Columns:
+def _texts(columns: Mapping[str, Sequence[Any] | NDArray[Any]], path: Path) -> Columns:
     """Return columns of values as text, without those that hold lists."""
-    found = {}
+    found, allowance = {}, _allowance(path)
     for name, values in columns.items():
+        allowance.take(CELL * len(values))
         cells = [_text(value) for value in values]
+        allowance.take(sum(len(cell) for cell in cells if cell))
         if None not in cells:
             found[str(name)] = [cell for cell in cells if cell is not None]
     if len({len(column) for column in found.values()}) > 1:
         lengths = ", ".join(f"{name} {len(column)}" for name, column in found.items())
         raise FormatError(f"{path}: the columns differ in length: {lengths}")
     return found
+
+
+def _allowance(path: Path) -> Allowance:
+    """Return the bytes that the cells of a table may take."""
+    return Allowance(path.stat().st_size, str(path))
 
 
 def _text(value: Any) -> str | None:
@@ -96,6 +107,7 @@ def _records(rows: Sequence[Any], path: Path) -> Columns:
         if not isinstance(row, dict):
             raise FormatError(f"{path} row {k} is a {type(row).__name__}; an object with named values is expected")
         names |= dict.fromkeys(map(str, row))
+    _allowance(path).take(CELL * (len(names) * len(rows) + sum(map(len, rows))))
     flat = [{name: cell.get("path") if isinstance(cell, dict) else cell for name, cell in row.items()} for row in rows]
     return _texts({name: [row.get(name) for row in flat] for name in names}, path)
 
@@ -144,10 +156,10 @@ def _plain(content: Any, path: Path) -> Columns:
     if isinstance(content, list):
         return _records(content, path)
     if isinstance(content, dict) and content and all(isinstance(value, dict) for value in content.values()):
+        _allowance(path).take(CELL * sum(map(len, content.values())))
         return _records([{KEY: name, **row} for name, row in content.items()], path)
     if isinstance(content, dict):
-        lists = {k: v for k, v in content.items() if isinstance(v, list | np.ndarray)}
-        return _texts({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in lists.items()}, path)
+        return _texts({k: v for k, v in content.items() if isinstance(v, list | np.ndarray)}, path)
     raise FormatError(f"{path} holds {pickles.describe(content)}; a table, a list of objects or lists are expected")
 
 

@@ -57,6 +57,7 @@ class Runtime:
     precision: str = "fp32"  #: fp32, or autocast to bf16 or fp16
     channels_last: bool = True  #: memory order of the network's tensors
     compile: str = "off"  #: off, on (torch.compile), or graphs (torch.compile with CUDA graphs)
+    offline: bool = False  #: True if a model that is not on this machine is an error, and no network is contacted
 
 
 N = TypeVar("N", int, float)

@@ -1,8 +1,9 @@
 """Models of Hugging Face: finding their files, identifying them, and loading them without running their code.
 
 A model is a local folder, or an id of the hub. An id is looked up in the local cache and downloaded if it is missing
-there (HF_HUB_OFFLINE=1 forbids that). Weights are read from safetensors, or else from a `pytorch_model.bin`, from which
-torch reads only tensors. A model that brings its own Python code is refused.
+there. HF_HUB_OFFLINE=1 forbids that, and models that only a recipe names are never downloaded. Weights are read from
+safetensors, or else from a `pytorch_model.bin`, from which torch reads only tensors. A model that brings its own Python
+code is refused.
 """
 
 import contextlib
@@ -57,7 +58,8 @@ class Hub(Frozen):
             importlib.import_module(package)
         except ImportError as error:
             raise ConfigError(f"{self.name} needs {package} ({error}): pip install 'featcache[{extra}]'") from None
-        self.folder = find(self.name, self.params.model, self.params.revision, runtime.weights != UNTRAINED)
+        weights = runtime.weights != UNTRAINED
+        self.folder = find(self.name, self.params.model, self.params.revision, weights, runtime.offline)
         with quiet(), refused(f"{self.name}: model {self.model!r} in {self.folder} cannot be loaded"):
             return super().ready(runtime)
 
@@ -93,8 +95,11 @@ class Hub(Frozen):
         return recipe | {"params": params | {"model": self.model}}
 
 
-def find(name: str, model: str, revision: str, weights: bool) -> Path:
-    """Return the folder of the model's files, downloaded if needed. weights: fetch the weights, too."""
+def find(name: str, model: str, revision: str, weights: bool, offline: bool = False) -> Path:
+    """Return the folder of the model's files, downloaded if needed. weights: fetch the weights, too.
+
+    offline: look only in the local cache; WeightsError if the model is not there.
+    """
     if not model:
         raise ConfigError(f"{name} needs a model: write {_option(name, 'MODEL')}, an id of the hub or a folder")
     local = Path(model).expanduser()
@@ -107,7 +112,11 @@ def find(name: str, model: str, revision: str, weights: bool) -> Path:
 
     def fetched(patterns: tuple[str, ...]) -> Path:
         allow, ignore = list(patterns), list(OTHERS)
-        return Path(snapshot_download(model, revision=revision or None, allow_patterns=allow, ignore_patterns=ignore))
+        only: Any = {"local_files_only": True} if offline else {}
+        found = snapshot_download(
+            model, revision=revision or None, allow_patterns=allow, ignore_patterns=ignore, **only
+        )
+        return Path(found)
 
     try:
         folder = fetched(SETTINGS + WEIGHTS if weights else SETTINGS)
@@ -122,7 +131,8 @@ def find(name: str, model: str, revision: str, weights: bool) -> Path:
             f"{name}: the hub has no model {model!r}, or it is private and needs `hf auth login`"
         ) from None
     except Exception as error:  # any other error of the hub or of the network
-        reason = "HF_HUB_OFFLINE is set" if _offline() else f"the hub was not reached: {first_line(error)}"
+        here = "only models on this machine are used here" if offline else ""
+        reason = here or ("HF_HUB_OFFLINE is set" if _offline() else f"the hub was not reached: {first_line(error)}")
         raise WeightsError(
             f"{name}: model {model!r} is not in the cache of Hugging Face, and {reason}; run `hf download {model}` "
             f"where there is a network, or name a local folder with {_option(name, 'FOLDER')}"

@@ -176,7 +176,7 @@ def manifest_from_csv(
         note(f"Warning: {problem}")
     classes = ", ".join(f"{len(names)} of {kind}" for kind, names in made.classes.items()) or "none"
     note(f"{len(made)} clips, domains {first(made.domains)}, classes: {classes}")
-    click.echo(made.root / f"{made.name}.csv")
+    click.echo(out or made.root / f"{made.name}.csv")
 
 
 @manifest.command("build")

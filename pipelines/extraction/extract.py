@@ -26,6 +26,7 @@ from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
+from featcache.store.sources import check_sources
 from featcache.store.writer import check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from featcache.wording import shortened
@@ -126,11 +127,12 @@ def extract(
     dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32); or the
     name of each extractor -> its dtype.
     workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
-    Raises StoreError before any work when a store in that folder was made from other clips or by another recipe, or
-    when other processes are writing everything that is left.
+    Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
+    names or by another recipe, or when other processes are writing everything that is left.
     """
     folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     check_folder(folder, manifest)
+    check_sources(folder, manifest)
     _check_sources(manifest, extractors)
     outcome.notes += _choices(manifest, extractors)
     beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)

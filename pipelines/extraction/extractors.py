@@ -104,14 +104,15 @@ def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") ->
     """Return the extractor that a recipe describes, ready to run, with the weights that it names by their SHA-256.
 
     weights: a file of the user with these weights, or the folder of a model (default: a file of the catalogue, or the
-    model of that name). The caller compares the extractor's own recipe with this one: weights and versions may differ.
+    model of that name, if it is on this machine; a recipe may come from anywhere, so only a model that the user names
+    is downloaded). The caller compares the extractor's own recipe with this one: weights and versions may differ.
     ConfigError for parameters that this version does not have; WeightsError, with the name and the SHA-256, if the
     weights are not available.
     """
     name, sha256 = recipe["extractor"], recipe["weights_sha256"]
     base, view = split_view(name)
     kind, values = params_type(base.partition(":")[0]), dict(recipe.get("params", {}))
-    has_model = any(each.name == "model" for each in fields(kind))
+    has_model, named = any(each.name == "model" for each in fields(kind)), bool(weights)
     if weights and has_model:
         values, weights = values | {"model": weights}, ""
     extractor = load(base, from_json(values, kind, base))
@@ -121,7 +122,7 @@ def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") ->
         weights = UNTRAINED
     elif not weights and (own := str(getattr(extractor, "weights", ""))):  # those of a model are in its folder
         weights = _in_catalogue(base, own, sha256)
-    runtime = Runtime(weights, int(seed), device, recipe.get("precision", "fp32"))
+    runtime = Runtime(weights, int(seed), device, recipe.get("precision", "fp32"), offline=not named)
     try:
         extractor = extractor.ready(runtime)
     except (ConfigError, WeightsError) as error:

@@ -6,6 +6,7 @@ stores of one manifest.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 from featcache import FeatureStore, Manifest
@@ -14,11 +15,12 @@ from featcache.errors import ConfigError, ManifestError
 from featcache.files import near
 from featcache.manifest import Clip
 from featcache.scanning import unlabelled, whole_files
+from featcache.store.sources import check_sources
 from featcache.wording import first, quoted
 from pipelines.training.runs import is_run
 
 MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}
-FILES = "clips"  #: name of the manifest of files that are named one by one
+FILES = "clips"  #: begin of the name of the manifest of files that are named one by one
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Source:
     stores: tuple[Path, ...] = ()  #: they are opened by `features.matched`
     named: bool = False  #: True if the stores were named one by one, so that each of them must be of use
     media: bool = False  #: True for media without a manifest: their domain is not known
+    gone: frozenset[str] = frozenset()  #: ids of clips that only the stores have
     rows: list[int] = field(default_factory=list)  #: rows of the manifest to predict
 
 
@@ -80,7 +83,13 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
     for folder, paths in stores.items():
         yield _of_stores(folder, paths)
     if files:
-        yield Source(whole_files(FILES, files, domain), str(files[0]), media=True)
+        yield Source(whole_files(_name_of(files), files, domain), str(files[0]), media=True)
+
+
+def _name_of(files: Sequence[Path]) -> str:
+    """Return the name of a manifest of these very files, so that the stores of other files are never theirs."""
+    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return f"{FILES}-{sha256(repr(states).encode(errors='surrogateescape')).hexdigest()[:10]}"
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
@@ -88,8 +97,39 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
 
 
 def _with_stores(source: Source, stores: Path | None) -> Source:
-    """Return the source with the stores of its manifest in the folder of all stores, if none were named."""
-    return replace(source, stores=_in_folder(stores / source.manifest.name)) if stores and not source.stores else source
+    """Return the source with the stores of its manifest in the folder of all stores, if none were named.
+
+    StoreError if these stores were made of other files of the same names.
+    """
+    if not stores or source.stores:
+        return source
+    folder = stores / source.manifest.name
+    found = replace(_behind(source, folder) if source.media else source, stores=_in_folder(folder))
+    check_sources(folder, found.manifest, moved=not source.media)
+    return found
+
+
+def _behind(source: Source, folder: Path) -> Source:
+    """Return the source with the media that a folder of stores has had before, in its order, then the new ones.
+
+    Media that are gone stay in the manifest, because the rows of the stores follow it, but they are not predicted.
+    ConfigError for new media in a folder whose stores belong to a manifest with labels, which they would change.
+    """
+    if not (folder / "manifest.csv").is_file():
+        return source
+    here = {clip.clip_id: clip for clip in source.manifest}
+    before = Manifest.read(folder / "manifest.csv").relocated(source.manifest.root)
+    known = {clip.clip_id: clip for clip in before}
+    new = [name for name in here if name not in known]
+    if new and any(clip.labels or clip.split != "test" for clip in before):
+        raise ConfigError(
+            f"{folder} has the stores of a manifest with labels, which lacks {quoted(new)}; name another --stores "
+            "folder, or add the clips to that manifest"
+        )
+    same = {name for name in known.keys() & here.keys() if known[name].identity() == here[name].identity()}
+    clips = known | here | {name: replace(known[name], source=here[name].source) for name in same}
+    gone = frozenset(clips.keys() - here.keys())
+    return replace(source, manifest=replace(source.manifest, clips=tuple(clips.values())), gone=gone)
 
 
 def _nothing(word: Path) -> ConfigError:
@@ -138,7 +178,7 @@ def _chosen(source: Source, domains: Sequence[str], split: str) -> Source:
             f"--domain and --split choose clips of manifests and stores, but {source.where} has no manifest; leave "
             "them out, or take the clips for those of a domain with --as-domain"
         )
-    clips = enumerate(source.manifest.clips)
+    clips = [(row, clip) for row, clip in enumerate(source.manifest.clips) if clip.clip_id not in source.gone]
     rows = [row for row, clip in clips if (not domains or clip.domain in domains) and split in ("", clip.split)]
     return replace(source, rows=rows)
 

@@ -17,7 +17,7 @@ from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, Medi
 from featcache.extractors import Extractor, split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress
-from featcache.store import ABSENT, DONE, NOT_TRIED
+from featcache.store import ABSENT, DONE, FAILED, NOT_TRIED
 from featcache.store.reader import check_recorded, recipe_differences, recipe_digest
 from featcache.windows import Plan
 from featcache.wording import first
@@ -163,6 +163,13 @@ def lacks(store: FeatureStore | None, one: Wanted, source: Source) -> bool:
     return bool(rows) if store is None else any(row >= len(store) or store.state[row] == NOT_TRIED for row in rows)
 
 
+def failed(store: FeatureStore, one: Wanted, source: Source) -> bool:
+    """Return whether a clip to predict has failed whose file is there, so that it can be tried again."""
+    rows = [row for row in source.rows if one.has(source.manifest.clips[row]) and row < len(store)]
+    clips = (source.manifest.clips[row] for row in rows if store.state[row] == FAILED)
+    return not store.archived and any(clip.source and source.manifest.path(clip).exists() for clip in clips)
+
+
 def _other_recipe(problem: str, one: Wanted, recipe: Mapping[str, Any], where: str) -> ConfigError:
     differences = recipe_differences(_comparable(one.recipe), _comparable(recipe))
     lines = first((f"{name} is {a!r} in the run and {b!r} in {where}" for name, a, b in differences), SHOWN, "; ")
@@ -242,7 +249,10 @@ def _remade(one: Wanted, weights: Mapping[str, str], device: str) -> Extractor:
 def keep(
     source: Source, keys: Sequence[str], making: Making, stores: Path, progress: Progress
 ) -> dict[str, FeatureStore]:
-    """Extract all clips of a source into a folder of stores, as `featcache extract` does, and return key -> store."""
+    """Extract all clips of a source into a folder of stores, and return key -> store.
+
+    The stores are those of `featcache extract --retry-failed`.
+    """
     for plan, together in making.plans(keys):
         extractors = [making.extractor(k) for k in together]
         outcome = extract(
@@ -251,6 +261,7 @@ def keep(
             stores,
             plan=plan,
             dtype=making.dtypes(together),
+            retry_failed=True,
             workers=making.workers,
             progress=progress,
         )

@@ -12,6 +12,7 @@ are computed at once.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -75,7 +76,7 @@ def predict(
     top_k: classes, or clusters, of a clip. domain, split: predict only these clips of manifests and stores.
     as_domain: take all clips for clips of this domain of the run. Media without a manifest are otherwise taken for
         clips of its test domain.
-    stores: folder of all stores that keeps the features that had to be extracted; None: they are not kept.
+    stores: folder of all stores that keeps extracted features; failed clips in it are tried again. None: none is kept.
     weights: "EXTRACTOR=FILE" for weights that are not in the folder of weights. device: cpu, cuda, ...
     workers: decoding threads (default: one per core). progress: True for a bar, or a callback (clips done, all).
     note: receives a line for each clip without a prediction, and remarks, such as `print`.
@@ -247,7 +248,7 @@ class Predictions:
         for source, stores in opened:
             progress = partial(_onward, self.progress, done, total)
             if self.stores:
-                lacking = self._lacking(source, stores)
+                lacking = [*self._lacking(source, stores), *self._failed(source, stores, self.stores)]
                 stores = stores | features.keep(source, lacking, self.making, self.stores, progress)
             yield from self._computed(source, stores, progress)
             done += len(source.rows)
@@ -262,6 +263,15 @@ class Predictions:
     def _lacking(self, source: Source, stores: Mapping[str, FeatureStore]) -> list[str]:
         """Return the keys of features that have to be extracted of some clip of the source."""
         return [k for k, one in self.making.wanted.items() if features.lacks(stores.get(k), one, source)]
+
+    def _failed(self, source: Source, stores: Mapping[str, FeatureStore], kept: Path) -> Iterator[str]:
+        """Yield the keys of features that are kept, and of which failed clips can be tried again."""
+        for k, store in stores.items():
+            own = store.path.parent == kept / source.manifest.name
+            if own and features.failed(store, self.making.wanted[k], source):
+                with suppress(FeatcacheError):  # without its weights, for example; the clips then keep their reasons
+                    self.making.extractor(k)
+                    yield k
 
     def _computed(self, source: Source, stores: Mapping[str, FeatureStore], progress: Progress) -> Iterator[Part]:
         """Yield the clips of a source: first those that the first run was tested on."""

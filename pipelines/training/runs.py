@@ -19,6 +19,7 @@ versions have no SHA256SUMS; in these, damage is noticed where a file cannot be 
 
 import errno
 import json
+import math
 import os
 import traceback
 import zipfile
@@ -90,7 +91,7 @@ class Facts:
     untrained: tuple[str, ...]  #: modalities whose extractor had untrained weights
     collapsed: tuple[str, ...]  #: modalities whose features are dead after training
     one_class: tuple[str, ...] = ()  #: class that all test and training rows are given, if there is one
-    points: tuple[dict[str, AnyFloat], ...]  #: of each kept point its step, and the scores of the validators
+    points: tuple[dict[str, AnyFloat], ...]  #: of each kept point its step, which is finite, and the validators' scores
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
     tier: str = ""  #: tier of the features in training, and the reason for it
@@ -157,6 +158,9 @@ class Run:
         kept = 1 if config.keeps_best else config.kept
         if len(facts.points) != kept:
             raise ValueError(f"it has {len(facts.points)} points, and config.json has {kept}")
+        for step in (point.get("step", math.nan) for point in facts.points):
+            if not (0 <= step <= config.steps and step.is_integer()):  # NaN is not in that range
+                raise ValueError(f"the step of a point is {step:g}, which is none of {config.steps} steps")
         if config.select in VALIDATORS and any(config.select not in point for point in facts.points):
             raise ValueError(f"a point has no score {config.select!r}, which selects the result")
         if not facts.spec.classes and not config.captions:

@@ -211,6 +211,13 @@ def test_without_splits_a_share_of_each_class_is_the_test_split_as_in_a_scan(tmp
         ("start_timestamp,stop_timestamp", "00:01:02.50,01:04", {}, (62.5, 64.0, "seconds")),
         ("start_frame,stop_frame", "10,25", {}, (10, 25, "frames")),
         ("begin_sec,end_sec", "0.5,2", {}, (0.5, 2, "seconds")),
+        ("start_msec,stopMs", "1000,1500", {}, (1, 1.5, "seconds")),
+        ("startms,end_milliseconds", "1000,2500", {}, (1, 2.5, "seconds")),
+        ("begin (us),end_seconds", "500000,2", {}, (0.5, 2, "seconds")),
+        ("start_minutes,stop_hours", "1.5,0.1", {}, (90, 360, "seconds")),
+        ("start_ms,stop_ms", "00:00:01,", {}, (1, None, "seconds")),
+        ("start_min,stop_min", "0:30,1:30", {}, (30, 90, "seconds")),
+        ("start_samples,stop_samples", "1,2", {"unit": "seconds"}, (1, 2, "seconds")),
         ("begin,end", "1,2", {"unit": "frames"}, (1, 2, "frames")),
         ("begin,end", ",2", {"unit": "seconds"}, (None, 2, "seconds")),
     ],
@@ -220,6 +227,57 @@ def test_bounds_are_seconds_frames_or_times(tmp_path, columns, cells, words, exp
     start, stop = columns.split(",")
     (clip,) = make(tmp_path / "t.csv", clip_id="id", start=start, stop=stop, **words)
     assert (clip.start, clip.stop, clip.unit) == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "unit", "match"),
+    [
+        ("start_ms,stop_ms", "seconds", "start_ms is in milliseconds.*seconds is given"),
+        ("start_ms,stop_ms", "frames", "start_ms is in milliseconds.*frames is given"),
+        ("time_min,time_end_min", None, "time_min is in 'min'"),
+        ("start_time_ticks,stop_time_ticks", None, "'ticks'"),
+        ("start_ms,stop_time", None, "stop_time.*not in its name"),
+        ("start_ms,stop_frame", None, "stop_frame"),
+    ],
+)
+def test_another_unit_is_never_taken_as_seconds(tmp_path, columns, unit, match):
+    (tmp_path / "t.csv").write_text(f"id,{columns}\na,1000,2000\n")
+    start, stop = columns.split(",")
+    with pytest.raises(ManifestError, match=match):
+        make(tmp_path / "t.csv", clip_id="id", start=start, stop=stop, unit=unit)
+
+
+def repeated(kind):
+    """Content that takes far more room as cells than as a pickle, because it uses one part many times."""
+    text, row = "x" * 10_000, {str(k): k for k in range(1000)}
+    return {
+        "a text in each row": [{"id": str(k), "a": text} for k in range(3000)],
+        "a text in each column": {str(k): [text] for k in range(3000)},
+        "a row in each row": [row] * 10_000,
+        "a row of each id": {str(k): row for k in range(10_000)},
+        "a list in each column": {str(k): text_list for text_list in [[1] * 5000] for k in range(2000)},
+        "an array in each column": {str(k): array for array in [np.arange(5000)] for k in range(2000)},
+        "another name in each row": [{str(k): k} for k in range(4000)],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a text in each row",
+        "a text in each column",
+        "a row in each row",
+        "a row of each id",
+        "a list in each column",
+        "an array in each column",
+        "another name in each row",
+    ],
+)
+def test_parts_that_a_table_uses_many_times_are_limited(tmp_path, monkeypatch, kind):
+    (tmp_path / "t.pkl").write_bytes(pickle.dumps(repeated(kind)))
+    monkeypatch.setattr(budget, "SMALL", 1000)
+    with pytest.raises(FormatError, match="FEATCACHE_MAX_GROWTH"):
+        table_files.read(tmp_path / "t.pkl")
 
 
 def test_times_of_parquet_are_seconds(tmp_path):
@@ -430,6 +488,12 @@ def test_the_command_writes_the_manifest_and_prints_its_path(tmp_path):
     result = CliRunner().invoke(main, ["manifest", "from-csv", str(tmp_path / "labels.csv"), *words])
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'labels_clips.csv'}\n")
     assert "3 clips, domains left, right, classes: 2 of label" in result.stderr
+    for name in ("q.txt", "q"):
+        result = CliRunner().invoke(
+            main, ["manifest", "from-csv", str(tmp_path / "labels.csv"), *words, "--out", str(tmp_path / name)]
+        )
+        assert result.stdout == f"{tmp_path / name}\n"
+        assert len(Manifest.read(result.stdout.strip())) == 3
     again = [*words[:-2], "--out", str(tmp_path / "labels_clips.csv")]
     result = CliRunner().invoke(main, ["manifest", "from-csv", str(tmp_path / "labels.csv"), *again])
     assert result.exit_code == 1

@@ -1,6 +1,7 @@
 """The extraction recipe: rows arrive where they belong, whatever happens on the way."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -301,6 +302,31 @@ def test_other_parameters_plans_and_clips_are_refused_before_any_work(tmp_path, 
         extract(clips(1), [Motion(Params())], tmp_path)  # another extractor, but the folder's rows are fixed
     assert media.calls == []
     assert not (tmp_path / "m" / "motion.zarr").exists()
+
+
+@pytest.mark.parametrize("second", ["another", "equal", "moved", "linked"])
+def test_rows_of_other_files_of_the_same_names_are_not_taken(second, tmp_path, media):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.mp4").write_bytes(b"a film")
+    if second == "another":
+        (tmp_path / "b" / "0.mp4").write_bytes(b"b film")
+    one, other = (dataclasses.replace(clips(1), root=tmp_path / folder) for folder in "ab")
+    extract(one, [Count(Params())], tmp_path / "stores")
+    if second == "moved":
+        (tmp_path / "a" / "0.mp4").unlink()
+    elif second == "linked":
+        (tmp_path / "b" / "0.mp4").unlink()
+        (tmp_path / "b" / "0.mp4").symlink_to(tmp_path / "a" / "0.mp4")
+    media.calls.clear()
+    if second == "another":
+        for extractors in ([Count(Params())], [Motion(Params())]):
+            with pytest.raises(StoreError, match=r"a/0.mp4.*b/0.mp4.*--stores"):
+                extract(other, extractors, tmp_path / "stores")
+        assert Manifest.read(tmp_path / "stores" / "m" / "manifest.csv").clips[0].source.endswith("a/0.mp4")
+    else:
+        extract(other, [Count(Params())], tmp_path / "stores")
+    assert media.calls == []
 
 
 def test_the_summary_counts_what_is_not_done(tmp_path, media):

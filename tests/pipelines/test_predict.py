@@ -419,6 +419,80 @@ def test_kept_features_are_those_of_extract(filmed, tmp_path):
     pd.testing.assert_frame_equal(again, first)
 
 
+@pytest.mark.parametrize("words", ["files", "folders"])
+def test_kept_features_serve_only_the_very_same_files(words, filmed, tmp_path):
+    """Files of the same name are not exchanged, also where the first is gone, and further files are added."""
+    of, _, folder = filmed
+    places = [tmp_path / name / "new" for name in "ab"]
+    for place, clip in zip(places, (of.clips[0], of.clips[5]), strict=True):
+        place.mkdir(parents=True)
+        os.link(of.path(clip), place / "x.mp4")
+    clips = [place / "x.mp4" if words == "files" else place for place in places]
+    expected = [predict(folder, clip).frame() for clip in clips]
+    assert not expected[0].equals(expected[1])
+    pd.testing.assert_frame_equal(predict(folder, clips[0], stores=tmp_path / "kept").frame(), expected[0])
+    for _ in range(2):  # also where the first file is gone
+        if words == "files":
+            pd.testing.assert_frame_equal(predict(folder, clips[1], stores=tmp_path / "kept").frame(), expected[1])
+        else:
+            with pytest.raises(StoreError, match=r"a/new/x.mp4.*b/new/x.mp4.*another --stores"):
+                predict(folder, clips[1], stores=tmp_path / "kept").frame()
+        (places[0] / "x.mp4").unlink(missing_ok=True)
+    os.link(of.path(of.clips[5]), places[0] / "a.mp4")  # a new file before the one that is gone
+    later = places[0] / "a.mp4" if words == "files" else places[0]
+    found = predict(folder, later, stores=tmp_path / "kept").frame()
+    assert found.clip_id.tolist() == ["a"]
+    assert found.probabilities[0] == pytest.approx(expected[1].probabilities[0], abs=1e-6)
+
+
+def test_a_file_that_was_replaced_is_read_again(filmed, tmp_path):
+    of, _, folder = filmed
+    shutil.copy(of.path(of.clips[0]), tmp_path / "x.mp4")
+    first = predict(folder, tmp_path / "x.mp4", stores=tmp_path / "kept").frame()
+    shutil.copy(of.path(of.clips[5]), tmp_path / "x.mp4")
+    second = predict(folder, tmp_path / "x.mp4", stores=tmp_path / "kept").frame()
+    assert not first.equals(second)
+    pd.testing.assert_frame_equal(predict(folder, tmp_path / "x.mp4").frame(), second)
+
+
+def test_media_are_not_added_to_the_stores_of_a_manifest_with_labels(filmed, tmp_path):
+    of, stores, folder = filmed
+    with pytest.raises(ConfigError, match=r"films.*with labels.*'a'.*--stores"):
+        predict(folder, linked(of, tmp_path / "films"), stores=stores)
+
+
+def test_clips_that_have_failed_are_tried_again_when_features_are_kept(filmed, tmp_path):
+    of, _, folder = filmed
+    new, options = linked(of, tmp_path / "new", broken=(2,)), {"stores": tmp_path / "kept"}
+    failed = predict(folder, new, **options)
+    assert len(failed.frame()) == 7
+    assert {*failed.failures} == {"c"}
+    (new / "c.mp4").unlink()
+    os.link(of.path(of.clips[2]), new / "c.mp4")
+    repaired = predict(folder, new, **options)
+    assert sorted(repaired.frame().clip_id) == [*"abcdefgh"]
+    assert repaired.failures == {}
+    assert FeatureStore.open(tmp_path / "kept" / "new" / "hog.zarr").counts()["failed"] == 0
+
+
+def test_a_model_that_only_a_recipe_names_is_not_downloaded(monkeypatch):
+    pytest.importorskip("transformers")
+    asked = []
+
+    def fetch(model, local_files_only=False, **others):
+        asked.append(local_files_only)
+        raise FileNotFoundError(model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    recipe = {"extractor": "hf:some/model", "weights_sha256": "0" * 64, "params": {"model": "some/model"}}
+    with pytest.raises(WeightsError, match=r"some/model.*on this machine.*--weights hf:some/model=FOLDER"):
+        remade(recipe)
+    assert asked == [True]
+    with pytest.raises(WeightsError):
+        remade(recipe, "mine/model")
+    assert asked == [True, False]
+
+
 def test_broken_clips_stop_no_other(filmed, tmp_path):
     of, _, folder = filmed
     result = cli(folder, linked(of, tmp_path / "new", broken=(0, 4, 7)), "--out", tmp_path / "p.csv")
