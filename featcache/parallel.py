@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 J = TypeVar("J")
 R = TypeVar("R")
 
-LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
+LAST_SECONDS = 0.5  #: seconds that killed processes may take to end; less than `stopping.PATIENCE`
 
 _imports: list[str] = []
 
@@ -73,24 +74,25 @@ def in_parallel(function: Callable[[J], R], jobs: deque[J], workers: int) -> Gen
         started = [process for process in processes if process.pid]
         for process in started:
             process.kill()
+        until = time.monotonic() + LAST_SECONDS
         for process in started:
             process.join()
-            _wait_for_end(process)
+            _wait_for_end(process, until)
 
 
-def _wait_for_end(process: BaseProcess) -> None:
-    """Wait until a killed process holds nothing any more, such as the locks of files.
+def _wait_for_end(process: BaseProcess, until: float) -> None:
+    """Wait until a killed process holds nothing any more, such as the locks of files, or until that time.
 
     The process is a child of the server on Linux. If a signal to all has killed the server too, `join` does not wait.
     """
-    if sys.platform != "linux" or process.pid is None:
+    if process.pid is None or not hasattr(os, "pidfd_open"):  # not Linux, or a Python that was built for an old one
         return
     try:
         end = os.pidfd_open(process.pid)
     except OSError:  # it is gone, or the kernel is older than 5.3
         return
     try:
-        wait([end], timeout=LAST_SECONDS)
+        wait([end], timeout=max(0.0, until - time.monotonic()))
     finally:
         os.close(end)
 
