@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ REACH = (
     "functions; with one worker no job is sent"
 )
 Hear = Callable[[Any], None]  #: called with each message that a job sends
-LAST_SECONDS = 0.5  #: seconds that a killed process may take to end; less than `stopping.PATIENCE`
+LAST_SECONDS = 0.5  #: seconds that killed processes may take to end; less than `stopping.PATIENCE`
 SERVER_GONE = 255  #: exit code of a process whose server ended before it could report the code
 
 _imports: list[str] = []
@@ -117,24 +118,25 @@ def in_parallel(
         started = [process for process in processes.values() if process.pid]
         for process in started:
             process.kill()
+        until = time.monotonic() + LAST_SECONDS
         for process in started:
             process.join()
-            _wait_for_end(process)
+            _wait_for_end(process, until)
 
 
-def _wait_for_end(process: BaseProcess) -> None:
-    """Wait until a killed process holds nothing any more, such as the locks of files.
+def _wait_for_end(process: BaseProcess, until: float) -> None:
+    """Wait until a killed process holds nothing any more, such as the locks of files, or until that time.
 
     The process is a child of the server on Linux. If a signal to all has killed the server too, `join` does not wait.
     """
-    if sys.platform != "linux" or process.pid is None:
+    if process.pid is None or not hasattr(os, "pidfd_open"):  # not Linux, or a Python that was built for an old one
         return
     try:
         end = os.pidfd_open(process.pid)
     except OSError:  # it is gone, or the kernel is older than 5.3
         return
     try:
-        wait([end], timeout=LAST_SECONDS)
+        wait([end], timeout=max(0.0, until - time.monotonic()))
     finally:
         os.close(end)
 
