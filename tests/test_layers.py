@@ -78,7 +78,7 @@ def named(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
             if node.value in MODULES:  # without a dot it may be a word: "featcache" is a command, too
                 yield node.value
-        elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+        elif isinstance(node, ast.JoinedStr) and len(node.values) == 2 and isinstance(node.values[0], ast.Constant):
             package, _, rest = node.values[0].value.rpartition(".")
             if not rest and package in MODULES:
                 yield from (module for module in MODULES if re.fullmatch(rf"{re.escape(package)}\.[a-z]\w*", module))
