@@ -123,9 +123,18 @@ def tsne(x: Rows, *, seed: int = 0) -> NDArray[np.float64]:
     if not np.ptp(x, axis=0).max() > 1e-6 * np.abs(x).max():  # true for NaN too
         raise ConfigError(f"all {len(x)} rows are equal (or NaN), so t-SNE has nothing to place")
     with threadpool_limits(1):  # several threads would sum in a different order each time
-        settings = {"perplexity": perplexity(len(x)), "max_iter": ITERATIONS, "metric": "cosine", "init": "pca"}
+        settings = {"perplexity": perplexity(len(x)), "max_iter": ITERATIONS, "metric": "cosine"}
+        settings["init"] = "pca" if x.shape[1] > 1 else "random"  # one entry has no two principal components
         points = TSNE(2, **settings, random_state=seed).fit_transform(x)
     return np.asarray(points, np.float64)
+
+
+def budget(maps: int, *, most: int, total: int) -> int:
+    """The number of points on each of several maps: at most `most`, and `total` on all maps together.
+
+    t-SNE takes about a millisecond for each point.
+    """
+    return min(most, total // max(maps, 1))
 
 
 def perplexity(n: int) -> float:

@@ -19,8 +19,12 @@ over seeds only, does not, and a percentile bootstrap over few seeds is too shor
 `tests/pipelines/test_intervals.py`. Tests with different checksums count as different clips: where shifts share most of
 their test clips, but not all, the interval is too short. With one seed the first part is missing: the interval is about
 these trained runs.
+
+Few clips or seeds give intervals that reach beyond what is possible: a difference of two shares is at most 1. Both ends
+are cut there, which changes neither the coverage nor whether 0 is inside.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat
@@ -76,19 +80,22 @@ def over_clips(row: Runs, other: Runs) -> Interval | None:
         return None
     v = max(sum(_shared(np.stack([each[clips] for each in moved])) for clips in share), 0.0) * n / (n - 1)
     h2 = _t2(n - 1) * (v + 2 * most**2) + (_t2(K - 1) * middle.var(ddof=1) / K if K > 1 else 0.0)
-    return _around(middle.mean(), h2, "clips and seeds" if K > 1 else "clips")
+    return _around(middle.mean(), h2, "clips and seeds" if K > 1 else "clips", 1.0)
 
 
-def over_seeds(differences: Sequence[float]) -> Interval | None:
-    """Return the interval of the mean of differences, one per seed, over seeds only; None for fewer than two."""
+def over_seeds(differences: Sequence[float], most: float = math.inf) -> Interval | None:
+    """Return the interval of the mean of differences, one per seed, over seeds only; None for fewer than two.
+
+    most: the largest possible difference.
+    """
     K = len(differences)
-    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds") if K > 1 else None
+    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds", most) if K > 1 else None
 
 
-def _around(middle: SupportsFloat, h2: SupportsFloat, over: str) -> Interval:
-    """Return the interval of this middle and half width, squared."""
+def _around(middle: SupportsFloat, h2: SupportsFloat, over: str, most: float) -> Interval:
+    """Return the interval of this middle and half width, squared, inside of -most and most."""
     centre, h = float(middle), float(h2) ** 0.5
-    return Interval(centre, centre - h, centre + h, over)
+    return Interval(centre, max(centre - h, min(centre, -most)), min(centre + h, max(centre, most)), over)
 
 
 def _t2(freedom: int) -> float:

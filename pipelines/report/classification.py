@@ -71,7 +71,7 @@ def _norms(experiment: Experiment, table: Table, rows: tuple[Result, ...]) -> st
         plots.norms_legend(modalities) if figures else "",
         page.panels(figures),
         page.grid(grid),
-        page.items(note.text for note in notes),
+        page.items(note.text for note in notes if note not in table.notes),
     )
 
 

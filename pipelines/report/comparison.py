@@ -54,5 +54,5 @@ def comparison(names: tuple[str, str], found: Comparison | str) -> str:
 def _part(part: Part) -> str:
     """A heading, a table, which is folded if it is long, and sentences."""
     table = page.grid(part.grid)
-    shown = page.details(f"{len(part.grid) - 1} lines", table) if len(part.grid) > LONG + 1 else table
+    shown = page.details(f"{len(part.grid) - 1} rows", table) if len(part.grid) > LONG + 1 else table
     return f"<h3>{escape(part.heading)}</h3>{shown}{page.items(part.texts)}"

@@ -20,12 +20,12 @@ UNKNOWN = "not recorded"
 def conditions(experiment: Experiment, table: Table, opened: Opened) -> str:
     """The time and machine of each row's runs, and all settings: those that rows share, and those that differ."""
     configs = {line.method: [run for run in experiment.runs if run.row_shown == line.method] for line in table.lines}
-    grid = [["method", "runs", "steps", "seconds per run", "seconds in all", "trained", "machine", "device"]]
+    grid = [["method", "runs", "steps", "seconds per run", "total seconds", "trained (UTC)", "machine", "device"]]
     for method, of_row in configs.items():
         if found := [opened.runs[run.id] for run in of_row if run.id in opened.runs]:
             grid.append([method, *_facts(found)])
     shared, own = _settings(configs)
-    parts = [page.grid(grid, "words")]
+    parts, found = [page.grid(grid, "words")], bool(opened.runs)
     if own:
         lines = [[method, "; ".join(own[method]) or "–"] for method in configs]
         parts.append(page.grid([["method", "settings in which the rows differ"], *lines], "words"))
@@ -36,11 +36,9 @@ def conditions(experiment: Experiment, table: Table, opened: Opened) -> str:
         for run in opened.runs.values()
     )
     parts.append(page.paragraph(f"Versions: {'; or '.join(versions)}." if versions else ""))
-    intro = (
-        "Seconds are those of training. Runs that were trained in one pass share its seconds equally. Settings are "
-        "named as `--set` takes them."
-    )
-    return page.section("Runs and settings", intro, *parts)
+    seconds = "Seconds are those of training. Runs that were trained in one pass share its seconds equally. "
+    intro = f"{seconds * found}Settings are named as `--set` takes them."
+    return page.section("Runs and settings", intro, *parts, reasons=opened.summary(opened.reasons))
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[str]:

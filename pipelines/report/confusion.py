@@ -10,6 +10,7 @@ from featcache.errors import FeatcacheError
 from pipelines.evaluation.evaluate import Predictions, predictions
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
+from pipelines.report.opened import shortened
 from pipelines.report.steps import steps
 from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Line, Table
@@ -44,10 +45,9 @@ def confusions(
             names = _without_domain(pooled.classes)
             figures.append(page.figure(caption, plots.confusion(pooled.truth, pooled.predicted, names, alt, across)))
         if figures:
-            parts.append(f"<h3>{escape(shift)}</h3>" + page.panels(figures, "thirds"))
+            parts.append(f"<h3>{escape(shift)}</h3>" + page.panels(figures))
     intro = f"Rows: true class. Columns: {explained}. Numbers: per cent of the row, over all seeds. Outlined: correct."
-    more = f" ({len(reasons) - 1} more are missing.)" if len(reasons) > 1 else ""
-    return page.section("Confusion matrices", intro, *parts, reasons=(first + more for first in reasons[:1]))
+    return page.section("Confusion matrices", intro, *parts, reasons=shortened(reasons))
 
 
 def _caption(line: Line, shift: str, shown: Predictions) -> str:

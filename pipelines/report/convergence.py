@@ -9,6 +9,7 @@ from pipelines import tasks
 from pipelines.evaluation.evaluate import by_step
 from pipelines.experiments import Experiment
 from pipelines.report import page, plots
+from pipelines.report.metrics import tones
 from pipelines.report.steps import steps
 from pipelines.tables.build import planned_runs
 from pipelines.tables.cells import Line, Table
@@ -21,14 +22,15 @@ def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) 
     several = {run.row_shown for run in kept}
     if not several:
         return ""
+    colours = tones(table)
     figures, reasons, without = [], [], dict[str, None]()
     for shift in steps(table.shifts):
         curves = []
         for line in table.lines:
             if line.method in several and line.cells[shift].seeds:
                 try:
-                    if curve := _curve(experiment, line, table.metric, shift, runs, stores):
-                        curves.append(curve)
+                    if xy := _curve(experiment, line, table.metric, shift, runs, stores):
+                        curves.append(plots.Curve(line.method, xy, f"line-{colours[line.method]}"))
                     else:
                         without[line.method] = None
                 except (FeatcacheError, OSError) as error:
@@ -48,8 +50,10 @@ def convergence(experiment: Experiment, table: Table, runs: Path, stores: Path) 
     return page.section("Convergence", "", reasons=[*reasons, late])
 
 
-def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Path, stores: Path) -> plots.Curve | None:
-    """Return the curve of one method on one shift, over the seeds that have a result.
+def _curve(
+    experiment: Experiment, line: Line, metric: str, shift: str, runs: Path, stores: Path
+) -> plots.Places | None:
+    """Return (step, mean over the seeds that have a result) of one method on one shift.
 
     None where a kept point lacks the metric: norms are measured at the end only, and gains are those of table rows.
     """
@@ -64,4 +68,4 @@ def _curve(experiment: Experiment, line: Line, metric: str, shift: str, runs: Pa
             if name not in by_metric:
                 return None
             values.setdefault(step, []).append(scale * by_metric[name])
-    return plots.Curve(line.method, tuple((step, float(np.mean(numbers))) for step, numbers in values.items()))
+    return tuple((step, float(np.mean(numbers))) for step, numbers in values.items())

@@ -4,10 +4,13 @@ Users' texts pass through `escape`.
 """
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 
 SHAPES = ("circle", "square", "diamond", "triangle")
+SIZES = {"name": 13, "value": 13, "tick": 11}  #: heights of the letters of a text by its CSS class, as in style.css
+NARROW, BROAD = frozenset("fijlrtI.,:;'|!()[]/ "), frozenset("mwMW@%—…†→↔")
 TICKS = 4  #: about the number of ticks of a linear axis
 
 
@@ -19,15 +22,20 @@ def svg(width: float, height: float, alt: str, body: Sequence[str]) -> str:
     )
 
 
-def mark(number: int, x: float, y: float, kind: str, tip: str, *, colour: int | None = None, r: float = 5.5) -> str:
-    """A mark with the shape and, unless `colour` is given, the colour of this number; `tip` appears on hovering."""
-    shape, colour = SHAPES[number % len(SHAPES)], number if colour is None else colour
+def mark(
+    number: int, x: float, y: float, kind: str, tip: str, *, colour: int | None = None, tone: str = "", r: float = 5.5
+) -> str:
+    """A mark with the shape and the colour of this number; `tip` appears on hovering.
+
+    colour: the number of another colour. tone: a CSS class with the colour.
+    """
+    shape, tone = SHAPES[number % len(SHAPES)], tone or f"k{(number if colour is None else colour) % 6}"
     points = {
         "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
         "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
         "triangle": ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
     }
-    kind = f'class="mark k{colour % 6}{kind}"'
+    kind = f'class="mark {tone}{kind}"'
     title = f"<title>{escape(tip)}</title>" if tip else ""
     if shape == "circle":
         return f'<circle {kind} cx="{coord(x)}" cy="{coord(y)}" r="{r}">{title}</circle>'
@@ -83,3 +91,34 @@ def rect(x: float, y: float, width: float, height: float, kind: str) -> str:
 def text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
     """A text of a CSS class; y is its baseline."""
     return f'<text class="{kind}" x="{coord(x)}" y="{coord(y)}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def label(x: float, y: float, name: str, kind: str, room: float, anchor: str = "start") -> str:
+    """A text of a CSS class, cut in its middle to a width; the whole text then appears on hovering."""
+    shown = fit(name, room, SIZES[kind])
+    title = f"<title>{escape(name)}</title>" if shown != name else ""
+    return text(x, y, shown, kind, anchor).replace("</text>", f"{title}</text>")
+
+
+def fit(name: str, room: float, size: float) -> str:
+    """Return a name without letters of its middle, where names of rows are most alike, so that it fits into a width."""
+    kept = len(name)
+    shown = name
+    while kept > 2 and width(shown, size) > room:
+        kept -= 1
+        shown = f"{name[: (kept + 1) // 2].rstrip()}…{name[len(name) - kept // 2 :].lstrip()}"
+    return shown
+
+
+def width(text: str, size: float) -> float:
+    """Return about the width of a text whose letters have this height; rather too much than too little."""
+    return size * sum(
+        1.0
+        if unicodedata.east_asian_width(letter) in "WF" or letter in BROAD
+        else 0.37
+        if letter in NARROW
+        else 0.72
+        if letter.isupper()
+        else 0.6
+        for letter in text
+    )

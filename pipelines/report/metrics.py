@@ -13,6 +13,7 @@ from pipelines.tables.cells import Table
 from pipelines.tables.deltas import DELTA_ACC
 from pipelines.tables.outdated import current
 
+COLOURS = 6  #: colours of methods before they repeat
 OWN_SECTIONS = ("norm", "cv_s", "cv_t", "cv_st", "validator")  #: metrics that other sections of the page show
 
 
@@ -41,6 +42,8 @@ def others(experiment: Experiment, headline: str, rows: Sequence[Result]) -> lis
     """The measured metrics except the headline, in the order of the task."""
     measured = {row.metric for row in current(rows, experiment) if row.run in experiment.by_id}
     measured |= {DELTA_ACC} if sum(metric.startswith("top1/") for metric in measured) > 1 else set()
+    if headline not in measured:
+        measured.discard(headline + experiment.task.stand_in)  # the first table has these numbers
     order = list(tasks.metrics())
     names = [name for name in measured if name.partition("/")[0] not in OWN_SECTIONS and name != headline]
     return sorted(names, key=lambda name: (order.index(tasks.base_metric(name)), name))
@@ -74,15 +77,28 @@ def _means(tables: Sequence[Table]) -> str:
 
 def gains(table: Table) -> str:
     """A panel with the differences from the first row, as the table has them; "" if there is none."""
-    rows = []
+    rows, colours = [], tones(table)
     for line in table.lines:
         cell = line.mean if table.of_gains else line.gain
         if cell.values and (table.of_gains or line.method != table.baseline):
             ends = (line.interval.low, line.interval.high) if line.interval else None
             text = f"{cell.text(table.digits, '+')} {table.ends(line.interval) if line.interval else ''}".strip()
-            rows.append(plots.Gain(line.method, cell.mean, cell.std, ends, text))
+            rows.append(plots.Gain(line.method, cell.mean, cell.std, ends, text, f"line-{colours[line.method]}"))
     if not rows:
         return ""
     over = "" if table.of_gains else f" from {table.baseline}"
     alt = f"Differences{over}, means over shifts: " + "; ".join(f"{row.name} {row.text}" for row in rows)
     return page.figure(f"difference{over}, mean over shifts", plots.gains(rows, alt))
+
+
+def tones(table: Table) -> dict[str, str]:
+    """The CSS class of each method: grey for the first row, a dashed outline for unfair rows, else a colour."""
+    coloured = [line.method for line in table.lines[1:] if line.fair]
+    return {
+        line.method: "reference"
+        if not line.fair
+        else f"m{coloured.index(line.method) % COLOURS}"
+        if line.method in coloured
+        else "base"
+        for line in table.lines
+    }

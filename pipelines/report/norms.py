@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.measures.accuracy import coefficient_of_variation
 from pipelines.report import page, plots
-from pipelines.report.marks import coord, line, mark, nice, rect, svg, text, ticks
+from pipelines.report.marks import coord, line, mark, nice, rect, short, svg, text, ticks
 from pipelines.report.samples import Drawn, Half, Sample
 
 CLASSES = 10  #: number of most and of least common classes, as in RNA's Figure 5
@@ -94,8 +94,8 @@ def _coefficients(samples: Sequence[Sample], means: dict[str, Means], kind: str,
         cells = [_cv([of.get(name, {}).get(side, {})]) for of in means.values() for side in samples[0].halves]
         body.append(_row(name, [str(count[name]) for count in counts] + cells))
     cells = [_cv(by_side[side] for by_side in of.values()) for of in means.values() for side in samples[0].halves]
-    body.append(_row("mean over all classes", [str(len(count.keys() - {""})) for count in counts] + cells))
-    return page.table(heads, body)
+    all_classes = _row("mean over all classes", [str(len(count.keys() - {""})) for count in counts] + cells)
+    return page.table(heads, body, foot=[all_classes])
 
 
 def _row(name: str, cells: Sequence[str]) -> tuple[str, list[str]]:
@@ -204,9 +204,11 @@ def densities(
         ]
         parts.append(text(left + at, top + SIZE + 14, f"{tick:g}", "tick", "middle"))
         parts.append(text(left - 5, top + SIZE - at + 4, f"{tick:g}", "tick", "end"))
-    parts.append(text(left + SIZE / 2, top + SIZE + 30, f"norm of {names[0]} →", "tick", "middle"))
+    parts.append(text(left + SIZE / 2, top + SIZE + 30, f"norm of {short(names[0])} →", "tick", "middle"))
     where = f"translate(10 {coord(top + SIZE / 2)}) rotate(-90)"
-    parts.append(f'<text class="tick" transform="{where}" text-anchor="middle">norm of {escape(names[1])} →</text>')
+    parts.append(
+        f'<text class="tick" transform="{where}" text-anchor="middle">norm of {escape(short(names[1]))} →</text>'
+    )
     for k, (side, norms) in enumerate(sides.items()):
         xy = field(norms[(norms >= low).all(1)])
         counts = near(xy, NEAR * SIZE)

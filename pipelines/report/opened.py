@@ -1,6 +1,6 @@
 """The runs of a table, each opened once for the whole page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,17 @@ class Opened:
 
     runs: Mapping[str, Run]
     reasons: Mapping[str, str]
+
+    def summary(self, runs: Iterable[str]) -> list[str]:
+        """Return a sentence with the first reason of these runs, and the number of the others; [] without any."""
+        return shortened(self.reasons[run] for run in runs if run in self.reasons)
+
+
+def shortened(reasons: Iterable[str]) -> list[str]:
+    """Return the first of these different reasons with the number of the others; [] without any."""
+    found = list(dict.fromkeys(reasons))
+    more = len(found) - 1
+    return [found[0] + (f" ({more} more {'is' if more == 1 else 'are'} missing.)" if more else "")] if found else []
 
 
 def open_runs(experiment: Experiment, runs: Path) -> Opened:

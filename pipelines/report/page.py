@@ -20,8 +20,12 @@ POLICY = (
 )
 
 
+LONG = 32  #: letters of a heading of a row or a column that is on one line
+FEW = 4  #: sections of a page without a list of them
+
+
 class Absent(str):
-    """An item of a list: a part that the page lacks, with the reason. `write` lists all of them in one section."""
+    """An item of the list of parts that the page lacks, with the reason; `lacking` makes the list."""
 
 
 def page(title: str, html: Iterable[str]) -> str:
@@ -46,12 +50,31 @@ def section(heading: str, intro: str, *html: str, reasons: Iterable[str] = ()) -
     if not content:
         return absent(heading, reasons) if reasons else ""
     parts = [paragraph(intro), *content, *map(paragraph, reasons)]
-    return f"<section>\n<h2>{escape(heading)}</h2>\n" + "\n".join(parts) + "\n</section>"
+    return f'<section id="{anchor(heading)}">\n<h2>{escape(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
+
+
+def anchor(heading: str) -> str:
+    """Return the name of a section in links: the letters of its heading, and a checksum where others were left out."""
+    plain = re.sub("[^a-z0-9]+", "-", heading.lower()).strip("-")
+    return plain if re.fullmatch("[A-Za-z0-9 -]+", heading) else f"{plain}-{sha256(heading.encode()).hexdigest()[:4]}"
+
+
+def contents(html: Iterable[str]) -> str:
+    """A folded list of links to the sections among these parts; nothing for a few sections."""
+    found = [re.match('<section id="([^"]+)">\n<h2>(.*?)</h2>', part) for part in html]
+    links = [f'<li><a href="#{match[1]}">{match[2]}</a></li>' for match in found if match]
+    listed = f'<ul class="notes columns">{"".join(links)}</ul>'
+    return f"<nav><details><summary>Sections</summary>{listed}</details></nav>" if len(links) > FEW else ""
 
 
 def absent(heading: str, reasons: Iterable[str]) -> Absent:
     """The item about a part that the page lacks."""
-    return Absent(f"<li><b>{escape(heading)}</b>: {escape(' '.join(reasons))}</li>")
+    return Absent(f"<li><b>{escape(heading)}</b>: {prose(' '.join(reasons))}</li>")
+
+
+def prose(text: str) -> str:
+    """Escape a text; what is between `backticks` is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def lacking(items: Iterable[Absent]) -> str:
@@ -62,17 +85,17 @@ def lacking(items: Iterable[Absent]) -> str:
 
 def paragraph(text: str, kind: str = "soft") -> str:
     """A paragraph of a CSS class; nothing for an empty text."""
-    return f'<p class="{kind}">{escape(text)}</p>' if text else ""
+    return f'<p class="{kind}">{prose(text)}</p>' if text else ""
 
 
 def alarm(text: str) -> str:
     """A warning in a red box."""
-    return f'<p class="alarm" role="note">{escape(text)}</p>'
+    return f'<p class="alarm" role="note">{prose(text)}</p>'
 
 
 def remark(text: str) -> str:
     """A remark for readers of the numbers, in a quiet box; nothing for an empty text."""
-    return f'<p class="remark" role="note">{escape(text)}</p>' if text else ""
+    return f'<p class="remark" role="note">{prose(text)}</p>' if text else ""
 
 
 def figure(caption: str, html: str, kind: str = "card") -> str:
@@ -112,24 +135,31 @@ def switch(name: str, choices: Mapping[str, str]) -> str:
     return f'<div class="switch">{"".join(parts)}</div>'
 
 
-def table(heads: Sequence[str], body: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    """A table. Each row of the body is (CSS class, cells); a cell is markup with its td or th, as `cell` returns it.
+Rows = Sequence[
+    tuple[str, Sequence[str]]
+]  #: (CSS class, cells); a cell is markup with its td or th, as `cell` returns it
+
+
+def table(heads: Sequence[str], body: Rows, kind: str = "", foot: Rows = ()) -> str:
+    """A table; the rows of its foot stay below the others when these are sorted.
 
     The script makes the columns of every table sortable, and long tables searchable. On paper, letters are smaller
     where there are many columns, so that all of them fit.
     """
-    head = "".join(f'<th scope="col">{breakable(text)}</th>' for text in heads)
-    rows = "\n".join(f'<tr class="{row_kind}">{"".join(cells)}</tr>' for row_kind, cells in body)
+    head = "".join(f'<th scope="col"{_long(text)}>{breakable(text)}</th>' for text in heads)
+    rows, last = (
+        "\n".join(f'<tr class="{row_kind}">{"".join(cells)}</tr>' for row_kind, cells in part) for part in (body, foot)
+    )
     return (
         f'<div class="scroll" role="region" aria-label="{escape(", ".join(heads[:3]))}, …" tabindex="0">'
         f'<table class="{kind}" style="--columns:{len(heads)}"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
+        f"<tbody>\n{rows}\n</tbody>{f'<tfoot>{last}</tfoot>' if last else ''}</table></div>"
     )
 
 
 def breakable(text: str) -> str:
     """Escape a text that may be broken into lines after an arrow, a slash or an underscore."""
-    return re.sub("([→/_])(?=.)", r"\1<wbr/>", escape(text))
+    return re.sub(r"([→/_])(?=\S)", r"\1<wbr/>", escape(text))
 
 
 def grid(cells: Sequence[Sequence[str]], kind: str = "") -> str:
@@ -142,13 +172,18 @@ def grid(cells: Sequence[Sequence[str]], kind: str = "") -> str:
 def cell(text: str, kind: str = "", *, head: bool = False) -> str:
     """A table cell; with `head`, the heading of its row."""
     if head:
-        return f'<th scope="row">{escape(text)}</th>'
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+        return f'<th scope="row"{_long(text)}>{breakable(text)}</th>'
+    return f'<td class="{kind}">{breakable(text)}</td>' if kind else f"<td>{breakable(text)}</td>"
+
+
+def _long(text: str) -> str:
+    """The attribute of a cell whose text has several lines."""
+    return ' class="long"' if len(text) > LONG else ""
 
 
 def items(texts: Iterable[str], kind: str = "") -> str:
     """A list of texts; nothing without texts. The kind "columns" sets short texts in several columns."""
-    listed = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    listed = "".join(f"<li>{prose(text)}</li>" for text in texts)
     return f'<ul class="notes {kind}">{listed}</ul>' if listed else ""
 
 

@@ -12,17 +12,24 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.report.marks import axis, coord, line, mark, nice, rect, short, svg, text, ticks
+from pipelines.report.marks import SIZES, axis, coord, label, line, mark, nice, rect, short, svg, text, ticks, width
 
 SCATTER = 320  #: width and height of a scatter plot: about its pixels where three are side by side
 BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
 CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: size of a panel of curves, without its legend
 TREND_WIDTH, TREND_HEIGHT = 170, 92  #: size of a small panel of trends
-NORM_WIDTH, NORM_COLUMN = 460, 112  #: least width of a norm panel, and of a method in it
+NORM_COLUMN, NORM_COLUMNS = (
+    132,
+    3,
+)  #: width of a column of norms, and most columns of an image, so that letters stay large
+LEGEND = 330  #: width of the legend of norms, a phone's
 JITTER = 12  #: distance between the marks of two modalities
 FEW = 12  #: most numbers of a line of which each has a dot
 MOST_CLASSES = 30  #: a confusion matrix of more classes shows only the most frequent ones
 MOST_WRITTEN = 12  #: a confusion matrix of more classes shows no numbers: its cells are too small
+
+
+Places = tuple[tuple[float, float], ...]  #: (across, up)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class Curve:
     """One curve in a panel: numbers at places of the horizontal axis."""
 
     name: str
-    xy: tuple[tuple[float, float], ...]  #: from left to right
+    xy: Places  #: from left to right
+    tone: str = ""  #: a CSS class: the colour of the curve, or the dashes of a trend
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class Gain:
     std: float | None  #: None for a single seed
     ends: tuple[float, float] | None  #: of the interval; None if there is none
     text: str
+    tone: str  #: a CSS class with the colour
 
 
 def bars(bars: Sequence[Bar], alt: str) -> str:
@@ -89,11 +98,8 @@ def bars(bars: Sequence[Bar], alt: str) -> str:
         parts.append(text(x(tick), height - 5, f"{tick} %" if tick == 100 else str(tick), "tick", anchor))
     for place, bar in enumerate(bars):
         y = top + step * place
-        parts.append(text(left, y + 14, bar.name, "name"))
-        parts.append(text(right, y + 14, bar.text, "value", "end"))
+        parts += _named(y + 14, bar.name, bar.text)
         middle = y + 28
-        if not bar.values:
-            continue
         mean = float(np.mean(bar.values))
         parts.append(rect(left, middle - 7, x(mean) - left, 13, f"bar {bar.tone}"))
         parts += [
@@ -105,6 +111,12 @@ def bars(bars: Sequence[Bar], alt: str) -> str:
             parts.append(line(low, middle - 0.5, high, middle - 0.5, "error"))
             parts += [line(end, middle - 4.5, end, middle + 3.5, "error") for end in (low, high)]
     return svg(BAR_WIDTH, height, alt, parts)
+
+
+def _named(y: float, name: str, value: str) -> list[str]:
+    """The line above a bar or a dot: its name at the left, cut to the room that the value at the right leaves."""
+    room = BAR_WIDTH - 16 - width(value, SIZES["value"])
+    return [label(2, y, name, "name", room), text(BAR_WIDTH - 2, y, value, "value", "end")]
 
 
 def confusion(
@@ -157,23 +169,32 @@ def confusion(
 def norms(methods: Sequence[Norms], modalities: Sequence[str], alt: str) -> str:
     """Mean feature norms, which RNA makes more alike, on a logarithmic axis, where equal distances are equal ratios.
 
-    Each method has a column with the source side (filled) and the target side (hollow), and a shape per modality.
+    Each method has a column with the source side (filled) and the target side (hollow), and a shape per modality. Many
+    methods have several images with the same axis, one below the other where there is no room.
 
     modalities: those of `norms_legend`, also where no method of this panel has one of them.
     """
     values = [v for m in methods for side in (m.source, m.target) for v in side.values() if v > 0]
-    low, high = nice(min(values), down=True), nice(max(values), down=False)
-    top, bottom, left = 10, 196, 40
-    width = max(NORM_WIDTH, left + 6 + NORM_COLUMN * len(methods))
-    column = (width - left - 6) / len(methods)
-    modalities = sorted(modalities)
+    ends = nice(min(values), down=True), nice(max(values), down=False)
+    images = []
+    for start in range(0, len(methods), NORM_COLUMNS):
+        shown = methods[start : start + NORM_COLUMNS]
+        names = f" ({', '.join(method.name for method in shown)})" if len(methods) > NORM_COLUMNS else ""
+        images.append(_columns(shown, sorted(modalities), ends, alt + names))
+    return images[0] if len(images) == 1 else f'<div class="images">{"".join(images)}</div>'
+
+
+def _columns(methods: Sequence[Norms], modalities: Sequence[str], ends: tuple[float, float], alt: str) -> str:
+    """An image of some columns of norms."""
+    (low, high), top, bottom, left, column = ends, 10, 196, 40, NORM_COLUMN
+    right = left + column * len(methods)
     parts = []
 
     def y(value: float) -> float:
         return bottom - (bottom - top) * (math.log(value / low) / math.log(high / low))
 
     for tick in ticks(low, high):
-        parts.append(line(left, y(tick), width - 6, y(tick), "grid"))
+        parts.append(line(left, y(tick), right, y(tick), "grid"))
         parts.append(text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
     for place, method in enumerate(methods):
         middle = left + column * (place + 0.5)
@@ -192,19 +213,21 @@ def norms(methods: Sequence[Norms], modalities: Sequence[str], alt: str) -> str:
                 shift = JITTER * (number - (len(modalities) - 1) / 2)  # so that equal norms do not hide each other
                 parts.append(mark(number, x + shift, y(value), hollow, tip))
             parts.append(text(x, bottom + 15, name, "tick", "middle"))
-        parts.append(text(middle, bottom + 33, method.name, "name", "middle"))
+        parts.append(label(middle, bottom + 33, method.name, "name", column - 4, "middle"))
         parts.append(text(middle, bottom + 49, method.text, "tick", "middle"))
-    return svg(width, bottom + 56, alt, parts)
+    return svg(right + 6, bottom + 56, alt, parts)
 
 
 def norms_legend(modalities: Sequence[str]) -> str:
     """The legend of `norms`: the shape of each modality, and the meaning of filled and hollow."""
-    parts, x = [], 8.0
+    parts, x, y = [], 8.0, 10
     for number, name in enumerate(sorted(modalities)):
-        parts += [mark(number, x, 10, "", name), text(x + 10, 14, name, "tick")]
-        x += 30 + 7 * len(name)
-    parts += [text(x + 4, 14, "filled: source side, hollow: target side", "tick")]
-    return svg(x + 250, 20, "Legend of the norm plots", parts)
+        if x > 8 and x + 10 + width(name, SIZES["tick"]) > LEGEND:
+            x, y = 8.0, y + 18
+        parts += [mark(number, x, y, "", name), label(x + 10, y + 4, name, "tick", LEGEND - 18)]
+        x += 26 + width(name, SIZES["tick"])
+    parts += [text(2, y + 22, "filled: source side, hollow: target side", "tick")]
+    return svg(LEGEND, y + 28, "Legend of the norm plots", parts)
 
 
 def scatter(groups: Sequence[Points], alt: str) -> str:
@@ -218,7 +241,8 @@ def scatter(groups: Sequence[Points], alt: str) -> str:
             parts.append(mark(group.shape, x, y, " dot", "", colour=group.colour, r=3))
     for place, group in enumerate(groups):
         y = SCATTER + 16 + 18 * place
-        parts += [mark(group.shape, 10, y, "", group.name, colour=group.colour), text(22, y + 4, group.name, "tick")]
+        parts.append(mark(group.shape, 10, y, "", group.name, colour=group.colour))
+        parts.append(label(22, y + 4, group.name, "tick", SCATTER - 24))
     return svg(SCATTER, SCATTER + 10 + 18 * len(groups), alt, parts)
 
 
@@ -245,11 +269,14 @@ def curves(curves: Sequence[Curve], across: str, alt: str) -> str:
     parts.append(text(right, bottom + 31, across, "tick", "end"))
     for number, curve in enumerate(curves):
         corners = " ".join(f"{coord(x(place))},{coord(y(value))}" for place, value in curve.xy)
-        parts.append(f'<polyline class="curve k{number % 6}" points="{corners}"/>')
+        tone = curve.tone or f"k{number % 6}"
+        parts.append(f'<polyline class="curve {tone}" points="{corners}"/>')
         for place, value in curve.xy:
-            parts.append(mark(number, x(place), y(value), "", f"{curve.name}, {place:g}: {value:.4g}", r=3.5))
+            tip = f"{curve.name}, {place:g}: {value:.4g}"
+            parts.append(mark(number, x(place), y(value), "", tip, tone=tone, r=3.5))
         row = CURVE_HEIGHT + 12 + 18 * number
-        parts += [mark(number, 10, row, "", curve.name), text(22, row + 4, curve.name, "tick")]
+        parts.append(mark(number, 10, row, "", curve.name, tone=tone))
+        parts.append(label(22, row + 4, curve.name, "tick", CURVE_WIDTH - 24))
     return svg(CURVE_WIDTH, CURVE_HEIGHT + 8 + 18 * len(curves), alt, parts)
 
 
@@ -267,15 +294,19 @@ def trends(title: str, lines: Sequence[Curve], kind: str, alt: str) -> str:
         up = (value - south) / (north - south) if north > south else 0.5
         return coord(left + 4 + (right - left - 8) * across), coord(bottom - 4 - (bottom - top - 8) * up)
 
-    parts = [text(left, 13, title, "name"), rect(left, top, right - left, bottom - top, "field")]
+    parts = [label(left, 13, title, "name", right - left), rect(left, top, right - left, bottom - top, "field")]
     for curve in lines:
         points = [at(*xy) for xy in curve.xy]
         tip = f"<title>{escape(curve.name)}: {curve.xy[0][1]:.4g} to {curve.xy[-1][1]:.4g}</title>"
         if len(points) > 1:
             corners = " ".join(map(",".join, points))
-            parts.append(f'<polyline class="curve thin {kind}" points="{corners}">{tip}</polyline>')
+            parts.append(f'<polyline class="curve thin {kind} {curve.tone}" points="{corners}">{tip}</polyline>')
         if len(points) <= FEW:
-            parts += [f'<circle class="{kind}" cx="{x}" cy="{y}" r="1.8">{tip}</circle>' for x, y in points]
+            parts += [
+                f'<circle class="{kind}" cx="{x}" cy="{y}" r="1.8">'
+                f"<title>{escape(curve.name)}, {place:g}: {value:.4g}</title></circle>"
+                for (x, y), (place, value) in zip(points, curve.xy, strict=True)
+            ]
     reach = f"{south:.3g}" if south == north else f"{south:.3g} to {north:.3g}"
     parts += [text(left, TREND_HEIGHT - 2, reach, "tick"), text(right, TREND_HEIGHT - 2, f"{east:g}", "tick", "end")]
     return svg(TREND_WIDTH, TREND_HEIGHT, alt, parts)
@@ -298,12 +329,11 @@ def gains(rows: Sequence[Gain], alt: str) -> str:
         parts.append(text(x(tick), bottom + 16, f"{tick:+g}" if tick else "0", "tick", "middle"))
     for place, row in enumerate(rows):
         y = step * place + 30
-        parts.append(text(2, y - 14, row.name, "name"))
-        parts.append(text(BAR_WIDTH - 2, y - 14, row.text, "value", "end"))
+        parts += _named(y - 14, row.name, row.text)
         if row.ends:
             parts.append(line(x(row.ends[0]), y, x(row.ends[1]), y, "whole"))
             parts += [line(x(end), y - 5, x(end), y + 5, "whole") for end in row.ends]
         if row.std is not None:
-            parts.append(rect(x(row.mean - row.std), y - 3, x(row.mean + row.std) - x(row.mean - row.std), 6, "m0"))
-        parts.append(mark(0, x(row.mean), y, "", f"{row.name}: {row.text}", r=4.5))
+            parts.append(rect(x(row.mean - row.std), y - 3, x(row.mean + row.std) - x(row.mean - row.std), 6, row.tone))
+        parts.append(mark(0, x(row.mean), y, "", f"{row.name}: {row.text}", tone=row.tone, r=4.5))
     return svg(BAR_WIDTH, bottom + 22, alt, parts)

@@ -12,7 +12,7 @@ from featcache.errors import FeatcacheError
 from heads.methods import Method
 from heads.nets import Retrieval
 from pipelines.evaluation.answers import manifests
-from pipelines.evaluation.embeddings import kept_pairs, pairs, tsne
+from pipelines.evaluation.embeddings import budget, kept_pairs, pairs, tsne
 from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.measures.ranks import ranks
@@ -31,7 +31,7 @@ QUERIES = 8  #: queries of a shift; half of them are answered correctly if there
 CLIPS = 5  #: clips shown as the answer to a query
 TRIED = 1000  #: number of captions from which the queries are chosen
 PAIRS, LEAST = 150, 25  #: most and least pairs per domain in a t-SNE plot; each pair is two points
-POINTS = 3000  #: most points in all of these plots together, because t-SNE takes about a millisecond for each
+POINTS = 3000  #: most points in all of these plots together, where that leaves LEAST pairs
 
 
 def sections(
@@ -127,7 +127,7 @@ def _answers(run: Run, stores: Path) -> tuple[Thumbnails, list[Card]]:
 def joint_space(experiment: Experiment, lines: Sequence[Line], shifts: Sequence[str], runs: Path, stores: Path) -> str:
     """A map by t-SNE of clips and captions of both domains, for each of the shifts, with a panel per row."""
     parts, reasons, methods = list[str](), list[str](), dict[str, tuple[Run, Method]]()
-    most = max(LEAST, min(PAIRS, POINTS // (4 * max(1, len(shifts) * len(lines)))))
+    most = max(LEAST, budget(4 * len(shifts) * len(lines), most=PAIRS, total=POINTS))
     for shift in steps(shifts):
         figures = []
         for line in steps(lines):

@@ -2,8 +2,10 @@
 "use strict";
 {
   const make = (kind, words, of) => Object.assign(document.createElement(kind), { textContent: words, ...of });
-  // A cell begins with a number, or is a text; cells without a number come last.
-  const number = text => { const found = /^\[?[-+]?\d+(\.\d+)?(e[-+]?\d+)?/i.exec(text); return found ? parseFloat(found[0].replace("[", "")) : NaN; };
+  // The number of a cell that has nothing else but its deviation, unit, interval or count; NaN for a date, an id or a text.
+  const N = String.raw`[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?`, of = String.raw`of \d+(?: seeds)?`;
+  const whole = RegExp(String.raw`^\[?(${N})(?: ?%| ± ${N}| \((?:N = )?${N}\)| \[${N} ${of}\]| ${of}|, ${N}\]| / (?:${N}|–)| n\.d\.)*$`, "i");
+  const number = text => parseFloat((whole.exec(text) || [])[1]);
 
   for (const table of document.querySelectorAll("table")) {
     const body = table.tBodies[0], rows = [...body.rows];
@@ -17,7 +19,7 @@
         const way = { ascending: "descending", descending: "none" }[head.ariaSort] || "ascending";
         heads.forEach(other => other.ariaSort = null);
         head.ariaSort = way === "none" ? null : way;
-        const filled = rows.map(row => words(row, k)).filter(text => text && text !== "–" && text !== "n/a");
+        const filled = rows.map(row => words(row, k)).filter(text => !/^(?:$|[–(]|n\/a$)/.test(text));
         const numeric = filled.length && filled.every(text => !isNaN(number(text)));
         const sign = way === "descending" ? -1 : 1;
         const order = (a, b) => {
@@ -30,7 +32,7 @@
       head.replaceChildren(button);
     });
     if (rows.length > 11) {
-      const box = make("input", "", { type: "search", placeholder: `Search ${rows.length} lines`, ariaLabel: "Search this table" });
+      const box = make("input", "", { type: "search", placeholder: `Search ${rows.length} rows`, ariaLabel: "Search this table" });
       const count = make("output", "");
       box.oninput = () => {
         const asked = box.value.toLowerCase().split(/\s+/);

@@ -17,7 +17,7 @@ from typing import Any
 from pipelines import tasks
 from pipelines.experiments import Experiment, short_names
 from pipelines.report import page
-from pipelines.report.marks import axis, line, mark, rect, svg, text
+from pipelines.report.marks import axis, label, line, mark, rect, svg, text
 from pipelines.tables.cells import Cell, Line, Table
 
 NAMED = re.compile(
@@ -239,7 +239,7 @@ def curve(points: Sequence[Spot], sweep: Sweep, alt: str) -> str:
         parts.append(line(x(sweep.default), top, x(sweep.default), top + HEIGHT, "default"))
     for p in points:
         parts.append(text(x(p.number), top + HEIGHT + 14, f"{p.number:g}", "tick", "middle"))
-    parts.append(text(left + WIDTH / 2, top + HEIGHT + 31, sweep.name, "name", "middle"))
+    parts.append(label(left + WIDTH / 2, top + HEIGHT + 31, sweep.name, "name", WIDTH, "middle"))
     measured = [(p.number, p.mean, p.std) for p in points if p.mean is not None]
     for (n, mean, _), (after, following, _) in pairwise(measured):
         parts.append(line(x(n), y(mean), x(after), y(following), "curve"))

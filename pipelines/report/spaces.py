@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
-from pipelines.evaluation.embeddings import perplexity, tsne
+from pipelines.evaluation.embeddings import budget, perplexity, tsne
 from pipelines.report import page, plots
 from pipelines.report.marks import SHAPES
 from pipelines.report.samples import Drawn, Floats, Sample
 from pipelines.report.steps import steps
 
 PLACED = 100  #: most clips of a domain on a map; each is a point for every modality
-POINTS = 1800  #: most points on all maps of a section together, because t-SNE takes about a millisecond for each
+POINTS = 1800  #: most points on all maps of a section together
 CLASSES = 12  #: number of classes that are shown, the most frequent ones
 COLOURS = 6  #: colours of marks before they repeat with another shape
 
@@ -41,7 +41,7 @@ def maps(drawn: Drawn) -> str:
     spaces = sum(
         len(sample.halves) * len(sample.spaces) * (1 + bool(sample.source.projected)) for sample in drawn.samples
     )
-    most = min(PLACED, POINTS // max(spaces, 1))
+    most = budget(spaces, most=PLACED, total=POINTS)
     before = len({sample.adapted for sample in drawn.samples}) > 1
     for sample in steps(drawn.samples):
         when = ""

@@ -26,7 +26,7 @@ from pipelines.report.comparison import alone, compare_rows, comparison, rows_co
 from pipelines.report.conditions import conditions
 from pipelines.report.convergence import convergence
 from pipelines.report.curves import curves
-from pipelines.report.metrics import gains, results
+from pipelines.report.metrics import gains, results, tones
 from pipelines.report.opened import Opened, open_runs
 from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
@@ -37,7 +37,7 @@ from pipelines.tables.build import build
 from pipelines.tables.cells import INTERVAL, Line, Table
 from pipelines.tables.sides import two_rows
 
-COLOURS = 6  #: colours of methods before they repeat
+TOP = 4  #: parts above the list of sections
 
 
 def write(
@@ -71,7 +71,7 @@ def write(
         lambda: [results(experiment, table, rows), _accuracy(table), classes(experiment, table, rows)],
         lambda: [*stress(experiment, runs), *sensitivity(experiment, table)],
         lambda: _answers(experiment, table, rows, runs, stores, opened, names),
-        lambda: [convergence(experiment, table, runs, stores), curves(experiment, table, _tones(table), opened)],
+        lambda: [convergence(experiment, table, runs, stores), curves(experiment, table, opened)],
         lambda: _parts(experiment).sections(experiment, table, rows, runs, stores, chosen),
         lambda: [conditions(experiment, table, opened), provenance(experiment, rows, stores)],
     )
@@ -80,13 +80,14 @@ def write(
     absent = [part for part in parts if isinstance(part, page.Absent)]
     parts = [part for part in parts if not isinstance(part, page.Absent)]
     parts += [page.lacking(absent), _limits(experiment, table), _reproduce(experiment, chosen, compared)]
+    parts.insert(TOP, page.contents(parts))
     write_file(out, page.page(f"{experiment.name} – featcache report", parts).encode(), shared=True)
 
 
 def _top(experiment: Experiment, table: Table, date: str) -> list[str]:
-    """The header, the key figures, the experiment's remark, and warnings."""
+    """The header, the key figures, the experiment's remark, and warnings, which are TOP parts."""
     warnings = [page.alarm(note.text) for note in table.notes if note.loud and note.text != experiment.note]
-    return [_header(experiment, date), _key_figures(experiment, table), page.remark(experiment.note), *warnings]
+    return [_header(experiment, date), _key_figures(experiment, table), page.remark(experiment.note), "".join(warnings)]
 
 
 def _answers(
@@ -98,9 +99,9 @@ def _answers(
     opened: Opened,
     names: tuple[str, str],
 ) -> list[str]:
-    """The comparison of two rows, and the clips that the second one has wrong; of a single row, these only."""
+    """The comparison of two rows, and the clips that the second one gets wrong; of a single row, these only."""
     a, b = names
-    heading = f"Clips that {b} has wrong"
+    heading = f"Clips that {b} gets wrong"
     try:
         if a == b:
             return [wrong(experiment, stores, names, alone(experiment, table, opened, stores))]
@@ -159,7 +160,7 @@ def _verdict(table: Table, line: Line) -> str:
 
 def _accuracy(table: Table) -> str:
     """A panel of bars per shift, a bar per method."""
-    tones, words = _tones(table), tasks.metric(table.metric).words
+    colours, words = tones(table), tasks.metric(table.metric).words
     metric = words[0].upper() + words[1:]
     columns = {shift: {line.method: line.cells[shift] for line in table.lines} for shift in table.shifts}
     if len(table.shifts) > 1:
@@ -167,32 +168,28 @@ def _accuracy(table: Table) -> str:
     figures = []
     for name, cells in columns.items():
         bars = [
-            plots.Bar(method, tuple(cell.values.values()), cell.text(1), tones[method])
+            plots.Bar(method, tuple(cell.values.values()), cell.text(1), colours[method])
             for method, cell in cells.items()
+            if cell.values
         ]
         alt = f"{metric}, {name}: " + "; ".join(f"{bar.name} {bar.text}" for bar in bars)
-        figures.append(page.figure(name, plots.bars(bars, alt)))
-    intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds. Dashed: uses labels of the target."
+        figures.append(page.figure(name, plots.bars(bars, alt)) if bars else "")
+    shown = [line for line in table.lines if line.measured]
+    intro = "Bar: mean; line: ± one sample standard deviation; dots: seeds."
+    if all(len(line.measured) < 2 for line in shown):
+        intro = "Bar and dot: the result of the seed."
+    if not all(line.fair for line in shown):
+        intro += " Dashed: uses labels of the target."
+    if len(shown) < len(table.lines):
+        intro += f" {len(shown)} of {len(table.lines)} rows have results."
     if differences := gains(table):
         figures.append(differences)
         intro += (
             f" Last panel, of differences: dot: mean; thick line: ± one deviation; thin line: {INTERVAL}. Where it "
             "crosses the dashed 0, the rows are not distinguishable."
         )
-    return page.section(f"{metric} per shift", intro, page.panels(figures))
-
-
-def _tones(table: Table) -> dict[str, str]:
-    """The CSS class of each method: grey for the first row, a dashed outline for unfair rows, else a colour."""
-    coloured = [line.method for line in table.lines[1:] if line.fair]
-    return {
-        line.method: "reference"
-        if not line.fair
-        else f"m{coloured.index(line.method) % COLOURS}"
-        if line.method in coloured
-        else "base"
-        for line in table.lines
-    }
+    reasons = [] if shown else ["There are no results yet."]
+    return page.section(f"{metric} per shift", intro, page.panels(figures), reasons=reasons)
 
 
 def _limits(experiment: Experiment, table: Table) -> str:

@@ -1,4 +1,4 @@
-"""The section of a report with the test clips that a row has wrong: picture, truth and prediction."""
+"""The section of a report with the test clips that a row gets wrong: picture, truth and prediction."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ PICTURES = 40  #: clips of the table that have a picture, the first ones: each h
 
 
 def wrong(experiment: Experiment, stores: Path, titles: tuple[str, str], blocks: Sequence[Block]) -> str:
-    """The clips that the second row has wrong in at least one seed, with the predictions of both rows.
+    """The clips that the second row gets wrong in at least one seed, with the predictions of both rows.
 
     titles: the names of the rows; both are the same if the table has only one.
     """
@@ -50,7 +50,7 @@ def wrong(experiment: Experiment, stores: Path, titles: tuple[str, str], blocks:
         f"At most {PICTURES} clips have a picture. `featcache evaluate --predictions FILE` writes all predictions."
     )
     more = [pictures.missing() if pictures else reason]
-    return page.section(f"Clips that {b} has wrong", intro, page.table(heads, body, "words"), reasons=more)
+    return page.section(f"Clips that {b} gets wrong", intro, page.table(heads, body, "words"), reasons=more)
 
 
 def _pictures(experiment: Experiment, stores: Path) -> tuple[Thumbnails | None, str]:

@@ -166,7 +166,7 @@ def test_every_picture_has_a_description(folders):
 
 
 def test_frames_of_both_domains_are_inside_and_small(folders):
-    page = Page("<section><h2>" + report(folders).partition("Pictures of the domains")[2].partition("</main>")[0])
+    page = Page("<section><h2>" + report(folders).partition("<h2>Pictures of the domains")[2].partition("</main>")[0])
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     assert [picture["alt"] for picture in pictures[:2]] == [
         "A picture of " + HOSTILE + " in day",
@@ -193,7 +193,7 @@ def test_without_media_runs_and_stores_it_says_so(tmp_path):
 
 def test_a_lost_video_is_said_and_the_rest_shown(folders):
     (folders / "day0.png").unlink()
-    page = Page("<section><h2>" + report(folders).partition("Pictures of the domains")[2].partition("</main>")[0])
+    page = Page("<section><h2>" + report(folders).partition("<h2>Pictures of the domains")[2].partition("</main>")[0])
     assert sum(tag == "img" for tag, _ in page.tags) == 5
     assert "Missing pictures: 1 of 3." in " ".join(page.texts)
 

@@ -214,7 +214,7 @@ def test_a_fusing_net_has_norms_of_one_kind_and_no_coefficient_of_variation(fold
     assert "CV both" not in text
     write(experiment, found, folder / "runs", folder / "stores", folder / "fused.html")
     shown = (folder / "fused.html").read_text()
-    section = shown[shown.index("Feature norms per modality") : shown.index("Feature norms per class")]
+    section = shown[shown.index("<h2>Feature norms per modality") : shown.index("<h2>Feature norms per class")]
     assert "MMD, target, fused: " in section
     assert "No coefficient of variation of source-only, MMD" in section
     assert not re.search("rgb|CV (both|source|target|0)", section)
@@ -513,13 +513,13 @@ def test_pictures_are_shown_where_there_are_any(tmp_path):
     stores = write_all(tmp_path / "stores", replace(clips, clips=named, root=tmp_path))
     train(run(), stores, tmp_path / "runs")
     text = report(tmp_path, toy(run()))
-    after = text[text.index("Nearest source clips") :]
+    after = text[text.index("<h2>Nearest source clips") :]
     assert after.count('alt="A picture of clip') == 5 * (1 + NEAREST)
     assert "Missing pictures" not in after
 
 
 def test_without_pictures_names_are_shown_with_right_and_wrong(folder, text):
-    after = text[text.index("Nearest source clips") :]
+    after = text[text.index("<h2>Nearest source clips") :]
     assert "Missing pictures" in after
     assert after.count('<figure class="card">') >= 5
     found = [neighbours(of, "label") for of in drawn(folder).samples]
