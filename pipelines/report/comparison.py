@@ -14,7 +14,7 @@ from pipelines.tables.clips import Block, Part, blocks_of
 from pipelines.tables.comparing import Comparison, compare
 from pipelines.tables.sides import Pair, Sides, of_rows
 
-LONG = 20  #: lines of a table that is not folded
+LONG = 20  #: rows of a table that is not folded
 
 
 def rows_compared(table: Table, named: tuple[str, str] | None) -> tuple[str, str]:
@@ -53,6 +53,7 @@ def comparison(names: tuple[str, str], found: Comparison | str) -> str:
 
 def _part(part: Part) -> str:
     """A heading, a table, which is folded if it is long, and sentences."""
-    table = page.grid(part.grid)
+    longest = max((len(text) for cells in part.grid[1:] for text in cells), default=0)
+    table = page.grid(part.grid, "words" if longest > page.LONG else "")
     shown = page.details(f"{len(part.grid) - 1} rows", table) if len(part.grid) > LONG + 1 else table
     return f"<h3>{escape(part.heading)}</h3>{shown}{page.items(part.texts)}"

@@ -115,7 +115,7 @@ def width(text: str, size: float) -> float:
     return size * sum(
         1.0
         if unicodedata.east_asian_width(letter) in "WF" or letter in BROAD
-        else 0.37
+        else 0.42
         if letter in NARROW
         else 0.72
         if letter.isupper()

@@ -20,7 +20,7 @@ POLICY = (
 )
 
 
-LONG = 32  #: letters of a heading of a row or a column that is on one line
+LONG = 26  #: letters of a cell that is on one line
 FEW = 4  #: sections of a page without a list of them
 
 
@@ -173,6 +173,7 @@ def cell(text: str, kind: str = "", *, head: bool = False) -> str:
     """A table cell; with `head`, the heading of its row."""
     if head:
         return f'<th scope="row"{_long(text)}>{breakable(text)}</th>'
+    kind = " ".join(filter(None, (kind, "long" * (len(text) > LONG))))
     return f'<td class="{kind}">{breakable(text)}</td>' if kind else f"<td>{breakable(text)}</td>"
 
 

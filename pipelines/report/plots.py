@@ -115,7 +115,7 @@ def bars(bars: Sequence[Bar], alt: str) -> str:
 
 def _named(y: float, name: str, value: str) -> list[str]:
     """The line above a bar or a dot: its name at the left, cut to the room that the value at the right leaves."""
-    room = BAR_WIDTH - 16 - width(value, SIZES["value"])
+    room = BAR_WIDTH - 12 - 1.1 * width(value, SIZES["value"])  # its letters are bold
     return [label(2, y, name, "name", room), text(BAR_WIDTH - 2, y, value, "value", "end")]
 
 
@@ -180,12 +180,14 @@ def norms(methods: Sequence[Norms], modalities: Sequence[str], alt: str) -> str:
     for start in range(0, len(methods), NORM_COLUMNS):
         shown = methods[start : start + NORM_COLUMNS]
         names = f" ({', '.join(method.name for method in shown)})" if len(methods) > NORM_COLUMNS else ""
-        images.append(_columns(shown, sorted(modalities), ends, alt + names))
+        images.append(_columns(shown, sorted(modalities), ends, min(len(methods), NORM_COLUMNS), alt + names))
     return images[0] if len(images) == 1 else f'<div class="images">{"".join(images)}</div>'
 
 
-def _columns(methods: Sequence[Norms], modalities: Sequence[str], ends: tuple[float, float], alt: str) -> str:
-    """An image of some columns of norms."""
+def _columns(
+    methods: Sequence[Norms], modalities: Sequence[str], ends: tuple[float, float], room: int, alt: str
+) -> str:
+    """An image of some columns of norms, with room for so many."""
     (low, high), top, bottom, left, column = ends, 10, 196, 40, NORM_COLUMN
     right = left + column * len(methods)
     parts = []
@@ -215,7 +217,7 @@ def _columns(methods: Sequence[Norms], modalities: Sequence[str], ends: tuple[fl
             parts.append(text(x, bottom + 15, name, "tick", "middle"))
         parts.append(label(middle, bottom + 33, method.name, "name", column - 4, "middle"))
         parts.append(text(middle, bottom + 49, method.text, "tick", "middle"))
-    return svg(right + 6, bottom + 56, alt, parts)
+    return svg(left + 6 + column * room, bottom + 56, alt, parts)
 
 
 def norms_legend(modalities: Sequence[str]) -> str:

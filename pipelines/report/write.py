@@ -32,7 +32,7 @@ from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
 from pipelines.report.steps import counting, steps
 from pipelines.report.stress import stress
-from pipelines.report.wrong import wrong
+from pipelines.report.wrong import heading, wrong
 from pipelines.tables.build import build
 from pipelines.tables.cells import INTERVAL, Line, Table
 from pipelines.tables.sides import two_rows
@@ -99,15 +99,14 @@ def _answers(
     opened: Opened,
     names: tuple[str, str],
 ) -> list[str]:
-    """The comparison of two rows, and the clips that the second one gets wrong; of a single row, these only."""
+    """The comparison of two rows, and the clips or queries that the second one gets wrong; of a single row, these only."""
     a, b = names
-    heading = f"Clips that {b} gets wrong"
     try:
         if a == b:
             return [wrong(experiment, stores, names, alone(experiment, table, opened, stores))]
         found = compare_rows(experiment, names, rows, runs, stores)
     except (FeatcacheError, OSError) as error:
-        return [page.absent(heading, [f"{error}."]) if a == b else comparison(names, str(error))]
+        return [page.absent(heading(experiment, b), [f"{error}."]) if a == b else comparison(names, str(error))]
     return [comparison(names, found), wrong(experiment, stores, names, found.blocks)]
 
 

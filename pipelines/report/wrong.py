@@ -1,7 +1,8 @@
-"""The section of a report with the test clips that a row gets wrong: picture, truth and prediction."""
+"""The section of a report with the test clips, or the queries, that a row gets wrong: picture, truth and answer."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from featcache.errors import FeatcacheError
 from featcache.manifest import Manifest
@@ -9,48 +10,68 @@ from pipelines.experiments import Experiment
 from pipelines.report import page
 from pipelines.report.frames import Thumbnails
 from pipelines.report.steps import steps
-from pipelines.tables.clips import Block, counted
+from pipelines.tables.clips import LETTERS, Block, counted
 
-LISTED = 200  #: most clips in the table, those that are wrong in most seeds
-PICTURES = 40  #: clips of the table that have a picture, the first ones: each has to be decoded
+LISTED = 200  #: most rows of the table, the worst answers
+PICTURES = 40  #: rows of the table that have a picture, the first ones: each has to be decoded
+CLASSES = (
+    "Answers are classes, with the number of seeds where seeds differ. `featcache evaluate --predictions FILE` writes "
+    "all predictions."
+)
+RANKS = "A query is wrong if its right answer does not come first. Ranks count from 1, and are means over seeds."
+
+
+def heading(experiment: Experiment, row: str) -> str:
+    """The heading of the section about a row."""
+    return f"{'Queries' if experiment.task.name == 'retrieval' else 'Clips'} that {row} gets wrong"
 
 
 def wrong(experiment: Experiment, stores: Path, titles: tuple[str, str], blocks: Sequence[Block]) -> str:
-    """The clips that the second row gets wrong in at least one seed, with the predictions of both rows.
+    """The clips or queries that the second row gets wrong in at least one seed, with the answers of both rows.
 
     titles: the names of the rows; both are the same if the table has only one.
     """
     a, b = titles
-    found = [
-        (int((~block.right[1, :, k]).sum()), block, k)
-        for block in blocks
-        if block.rank is None
-        for k in range(len(block.asked))
-        if not block.right[1, :, k].all()
-    ]
+    found = [(block, k) for block in blocks for k in range(len(block.asked)) if not block.right[1, :, k].all()]
     if not found:
         return ""
-    found.sort(key=lambda each: (-each[0], each[1].kind, each[1].shift, each[1].asked[each[2]]))
+    found.sort(key=_order)
     listed, (pictures, reason) = found[:LISTED], _pictures(experiment, stores)
-    kinds = len({block.kind for block in blocks}) > 1
-    heads = ["picture", "clip", *["answers"] * kinds, "shift", "truth", b, *[a] * (a != b), f"seeds wrong: {b}"]
+    kinds, ranked = len({block.kind for block in blocks}) > 1, blocks[0].rank is not None
+    heads = ["picture", *(["query", "right answer"] if ranked else ["clip", "truth"]), *["answers"] * kinds, "shift"]
+    heads += [f"rank, {row}" if ranked else row for row in (b, a)[: 1 + (a != b)]] + [f"seeds wrong: {b}"]
     body = []
-    for place, (times, block, k) in enumerate(steps(listed)):
+    for place, (block, k) in enumerate(steps(listed)):
         shown = pictures.image(pictures.clips[block.clip[k]]) if pictures and place < PICTURES else ""
-        given = [counted(block.given[side, :, k].tolist()) for side in (1, 0)[: 1 + (a != b)]]
-        texts = [*[block.kind] * kinds, block.shift, block.truth[k], *given, f"{times} of {len(block.seeds)}"]
-        body.append(("", [f"<td>{shown}</td>", page.cell(block.asked[k], head=True), *map(page.cell, texts)]))
+        times = f"{int((~block.right[1, :, k]).sum())} of {len(block.seeds)}"
+        texts = [block.truth[k], *[block.kind] * kinds, block.shift, *_given(block, k)[: 1 + (a != b)], times]
+        query = shorten(block.words[k], LETTERS, placeholder="…") or block.asked[k]
+        body.append(("", [f"<td>{shown}</td>", page.cell(query, head=True), *map(page.cell, texts)]))
     if not any("<img" in cells[0] for _, cells in body):
         heads, body = heads[1:], [(kind, cells[1:]) for kind, cells in body]
     asked = sum(len(block.asked) for block in blocks)
+    worst = "with the worst ranks" if ranked else "that are wrong in most seeds"
+    chosen = f"; those {worst} are listed, {LISTED} of them" if len(found) > LISTED else ""
     intro = (
-        f"{len(found)} of {asked} answers of {b} are wrong in at least one seed"
-        f"{f'; those that are wrong in most seeds are listed, {LISTED} of them' if len(found) > LISTED else ''}. "
-        "Predictions are classes, with the number of seeds where seeds differ. "
-        f"At most {PICTURES} clips have a picture. `featcache evaluate --predictions FILE` writes all predictions."
+        f"{len(found)} of {asked} answers of {b} are wrong in at least one seed{chosen}. "
+        f"{RANKS if ranked else CLASSES} At most {PICTURES} have a picture."
     )
     more = [pictures.missing() if pictures else reason]
-    return page.section(f"Clips that {b} gets wrong", intro, page.table(heads, body, "words"), reasons=more)
+    return page.section(heading(experiment, b), intro, page.table(heads, body, "words"), reasons=more)
+
+
+def _order(found: tuple[Block, int]) -> tuple[float | str, ...]:
+    """The order of wrong answers: by the mean rank of the right answer, or by the number of seeds, the worst first."""
+    block, k = found
+    worse = float((~block.right[1, :, k]).sum() if block.rank is None else block.rank[1, :, k].mean())
+    return -worse, block.kind, block.shift, block.asked[k]
+
+
+def _given(block: Block, k: int) -> list[str]:
+    """The answers of the second row and of the first one: the classes, or the mean rank of the right answer."""
+    if block.rank is None:
+        return [counted(block.given[side, :, k].tolist()) for side in (1, 0)]
+    return [f"{block.rank[side, :, k].mean() + 1:.4g}" for side in (1, 0)]
 
 
 def _pictures(experiment: Experiment, stores: Path) -> tuple[Thumbnails | None, str]:
