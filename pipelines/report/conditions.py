@@ -25,7 +25,7 @@ def conditions(experiment: Experiment, table: Table, opened: Opened) -> str:
         if found := [opened.runs[run.id] for run in of_row if run.id in opened.runs]:
             grid.append([method, *_facts(found)])
     shared, own = _settings(configs)
-    parts, found = [page.grid(grid, "words")], bool(opened.runs)
+    parts = [page.grid(grid, "words")]
     if own:
         lines = [[method, "; ".join(own[method]) or "–"] for method in configs]
         parts.append(page.grid([["method", "settings in which the rows differ"], *lines], "words"))
@@ -37,7 +37,7 @@ def conditions(experiment: Experiment, table: Table, opened: Opened) -> str:
     )
     parts.append(page.paragraph(f"Versions: {'; or '.join(versions)}." if versions else ""))
     seconds = "Seconds are those of training. Runs that were trained in one pass share its seconds equally. "
-    intro = f"{seconds * found}Settings are named as `--set` takes them."
+    intro = f"{seconds * bool(opened.runs)}Settings are named as `--set` takes them."
     return page.section("Runs and settings", intro, *parts, reasons=opened.summary(opened.reasons))
 
 

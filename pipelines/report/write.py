@@ -99,7 +99,7 @@ def _answers(
     opened: Opened,
     names: tuple[str, str],
 ) -> list[str]:
-    """The comparison of two rows, and the clips or queries that the second one gets wrong; of a single row, these only."""
+    """The comparison of two rows, and the answers that the second one gets wrong; of a single row, these only."""
     a, b = names
     try:
         if a == b:

@@ -39,7 +39,7 @@ def wrong(experiment: Experiment, stores: Path, titles: tuple[str, str], blocks:
     listed, (pictures, reason) = found[:LISTED], _pictures(experiment, stores)
     kinds, ranked = len({block.kind for block in blocks}) > 1, blocks[0].rank is not None
     heads = ["picture", *(["query", "right answer"] if ranked else ["clip", "truth"]), *["answers"] * kinds, "shift"]
-    heads += [f"rank, {row}" if ranked else row for row in (b, a)[: 1 + (a != b)]] + [f"seeds wrong: {b}"]
+    heads += [f"rank, {row}" if ranked else row for row in (b, a)[: 1 + (a != b)]] + ["seeds wrong"]
     body = []
     for place, (block, k) in enumerate(steps(listed)):
         shown = pictures.image(pictures.clips[block.clip[k]]) if pictures and place < PICTURES else ""

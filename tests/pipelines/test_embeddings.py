@@ -89,6 +89,12 @@ def test_tsne_is_the_same_each_time():
     np.testing.assert_array_equal(tsne(x, seed=2), tsne(x, seed=2))
 
 
+def test_rows_of_one_entry_are_placed():
+    placed = tsne(normal(0, 12, dim=1), seed=2)
+    assert placed.shape == (12, 2)
+    assert np.isfinite(placed).all()
+
+
 def test_tsne_of_next_to_nothing_is_an_error():
     with pytest.raises(ConfigError, match="5 rows"):
         tsne(normal(0, 4))

@@ -255,6 +255,18 @@ def test_rows_that_are_alike_are_not_distinguishable_and_a_single_clip_tells_not
     assert over_clips({"a": {0: some([1])}}, {"a": {0: some([0])}}) is None
 
 
+def test_intervals_end_at_the_largest_possible_difference():
+    perfect, wrong = ({"a": {0: some([right] * 3), 1: some([right] * 3)}} for right in (1, 0))
+    best = over_clips(perfect, wrong)
+    assert (best.middle, best.high) == (1, 1)
+    assert -1 < best.low < 1
+    two = over_clips({"a": {0: some([1, 1])}}, {"a": {0: some([1, 1])}})
+    assert (two.low, two.high) == (-1, 1)
+    assert not two.differs
+    assert over_seeds([80, 100], 100).high == 100
+    assert over_seeds([80, 100]).high > 200
+
+
 def test_a_large_table_takes_less_than_two_seconds():
     """18 rows on 12 shifts, five seeds, 2,000 clips."""
     rng = np.random.default_rng(0)

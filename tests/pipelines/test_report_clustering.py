@@ -17,9 +17,11 @@ from pipelines.evaluation.results import Result
 from pipelines.experiments import Experiment
 from pipelines.report import clustering as gallery
 from pipelines.report.clustering import CLIPS, PLACES, chains, contents, front, mixtures, nearest, strips
+from pipelines.report.metrics import others
 from pipelines.report.write import write
 from pipelines.training import runs as run_folders
 from tests.helpers.bones import edges
+from tests.helpers.result_rows import result
 from tests.helpers.skeleton_stores import JOINTS, manifest, run, write_all
 from tests.pipelines.test_report import HOSTILE, Page
 
@@ -308,6 +310,16 @@ def test_clips_nearest_to_the_mean_of_their_cluster_are_shown(folder):
     ids = [clip.clip_id for clip in Manifest.read(folder / "stores/motions/manifest.csv") if clip.domain == "msr"]
     test = [clip for clip in ids if "-test" in clip]
     assert re.findall(r" · ([\w:-]+)</figcaption>", text) == [test[n] for n in nearest_ones]
+
+
+def test_a_headline_by_kmeans_has_one_table():
+    """Without a classifier of clusters the first table has the numbers by k-means."""
+    toy = Experiment("toy", "Clusters.", (run(),))
+    kmeans = [f"{name}/{branch}/kmeans" for name in ("acc_hungarian", "nmi") for branch in ("B0", "B1")]
+    measured = [result(run(), 0.5, name) for name in kmeans]
+    assert others(toy, "acc_hungarian/B0", measured) == [name for name in kmeans if name != kmeans[0]]
+    both = [*measured, result(run(), 0.6, "acc_hungarian/B0")]
+    assert others(toy, "acc_hungarian/B0", both) == kmeans
 
 
 def test_without_a_classifier_clusters_are_those_of_kmeans(folder):

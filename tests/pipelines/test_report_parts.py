@@ -2,20 +2,21 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
-from html import unescape
+from html import escape, unescape
 
 import numpy as np
 import pytest
 
 from pipelines.measures.outcomes import Outcomes, encode
 from pipelines.report import curves as curves_module
-from pipelines.report import page
+from pipelines.report import marks, page
 from pipelines.report import wrong as wrong_module
 from pipelines.report.classes import classes
 from pipelines.report.conditions import conditions
 from pipelines.report.curves import curves
-from pipelines.report.metrics import others
+from pipelines.report.metrics import gains, others, tones
 from pipelines.report.metrics import results as metrics_section
 from pipelines.report.opened import open_runs
 from pipelines.report.steps import counting, steps
@@ -231,6 +232,18 @@ def test_time_machine_and_versions_are_those_of_the_runs(trained):
     assert ", ".join(f"{name} {version}" for name, version in facts["versions"].items()) in html
 
 
+def test_settings_without_runs_have_the_reason_and_no_seconds(trained, tmp_path):
+    folder, runs = trained
+    toy = of_runs(runs)
+    html = conditions(toy, build([], toy), open_runs(toy, tmp_path))
+    assert runs[0].id in html
+    assert "econds" not in html
+    shutil.copytree(folder / "runs" / runs[1].id, tmp_path / runs[1].id)
+    half = conditions(toy, build([], toy), open_runs(toy, tmp_path))
+    assert runs[0].id in half
+    assert "econds" in half
+
+
 def test_runs_of_earlier_versions_have_no_date(folders):  # noqa: F811
     assert "not recorded" in report(folders)
 
@@ -254,6 +267,44 @@ def test_no_section_of_a_page_is_empty(folders, tmp_path):  # noqa: F811
             content = re.sub(r'<h2>.*?</h2>|<p class="soft">.*?</p>|<h3>.*?</h3>', "", section, flags=re.S)
             assert content.strip(), f"{heading} has no content"
         assert not re.search(r'<div class="(strip|panels|scroll)[^"]*"></div>', text)
+
+
+def test_panels_of_a_partial_sweep_have_the_measured_rows_only():
+    toy = experiment()
+    measured = [row for row in rows(toy) if row.row == "source-only" and row.target == row.test]
+    some = [row for row in rows(toy) if row.row == "source-only"][:1]
+    for results in (measured, some, []):
+        text = write_text(toy, results)
+        for image in re.findall("<svg.*?</svg>", text, re.S):
+            assert re.search("<(rect|circle|polygon|polyline|path)", image)
+            assert ">–</text>" not in image
+    assert "There are no results yet" in write_text(toy, [])
+    assert f"1 of {len(toy.rows)} rows have results" in write_text(toy, some)
+
+
+def test_backticks_are_code_and_sections_have_links():
+    assert page.paragraph("Run `a <b>` now.") == '<p class="soft">Run <code>a &lt;b&gt;</code> now.</p>'
+    sections = [page.section(f"Part {k} → <b>", "", "<p>content</p>") for k in range(6)]
+    links = re.findall('href="#([^"]+)"', page.contents(sections))
+    assert links == [re.search('id="([^"]+)"', section)[1] for section in sections]
+    assert len({*links}) == 6
+    assert page.contents(sections[:2]) == ""
+
+
+def test_a_row_has_one_colour_on_the_whole_page():
+    toy = experiment()
+    table = build(rows(toy), toy)
+    assert tones(table) == {"source-only": "base", "RNA (UDA)": "m0", "supervised-target": "reference"}
+    assert re.findall('class="mark (line-[^"]+)"', gains(table)) == ["line-m0", "line-reference"]
+
+
+@pytest.mark.parametrize("room", [30, 80, 200])
+def test_names_are_cut_in_their_middle_to_the_room_that_they_have(room):
+    for name in ("RNA lr=0.0001, weight=0.5, steps=100", "方法 " * 20, "WWWWWWWWWWWWWWWWWWWWW", "m", HOSTILE * 3):
+        shown = marks.fit(name, room, 13)
+        assert shown == name or marks.width(shown, 13) <= room
+        assert shown == name or (shown[0], shown[-1]) == (name[0], name.rstrip()[-1]) or len(shown) < 4
+        assert (f"<title>{escape(name)}</title>" in marks.label(0, 0, name, "name", room)) == (shown != name)
 
 
 def test_the_remark_of_an_experiment_is_no_alarm():

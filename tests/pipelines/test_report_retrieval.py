@@ -1,12 +1,14 @@
 """What a report shows of retrieval: queries with what they find, and embeddings of both domains."""
 
 import re
+from html import unescape
 
 import cv2
 import numpy as np
 import pytest
 
 from pipelines.data.stores import open_manifest
+from pipelines.evaluation.answers import both_answers
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.experiments import Experiment
 from pipelines.report.plots import SCATTER, Points, scatter
@@ -146,6 +148,23 @@ def test_it_is_the_same_for_the_same_input_and_every_plot_has_words(folder, resu
     assert text == page(folder, results, "again.html")
     alts = [attributes["aria-label"] for tag, attributes in Page(text).tags if tag == "svg"]
     assert any(alt.startswith("t-SNE of clips and captions, day→night: day (source), clips") for alt in alts)
+
+
+def test_queries_that_are_wrong_are_listed_with_their_ranks_the_worst_first(folder, results):
+    text = page(folder, results)
+    name = retrieval_run().row
+    section = text.partition(f"Queries that {name} gets wrong</h2>")[2].partition("</section>")[0]
+    lines = [
+        [unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall("<t[hd][^>]*>(.*?)</t[hd]>", line)]
+        for line in re.findall("<tr[^>]*>(.*?)</tr>", section, re.S)
+    ]
+    place = lines[0].index(f"rank, {name}")
+    ranks = [float(line[place]) for line in lines[1:]]
+    assert ranks == sorted(ranks, reverse=True)
+    found = both_answers(*[Run.open(folder / "runs" / retrieval_run().id)] * 2, folder / "stores")
+    expected = [rank + 1 for both in found.values() for rank in both[0].rank.tolist() if rank > 0]
+    assert ranks == sorted(expected, reverse=True)[: len(ranks)]
+    assert len(ranks) == min(len(expected), 200) > 0
 
 
 def test_a_missing_run_leaves_a_page_that_says_so(folder, results, tmp_path):
