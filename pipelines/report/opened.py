@@ -1,4 +1,4 @@
-"""The runs of a table, each opened once for the whole page."""
+"""The runs of a table, opened once for the sections about all of them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -21,6 +21,7 @@ POLICY = (
 
 
 LONG = 26  #: letters of a cell that is on one line
+MANY = 9  #: columns of a table whose words are broken on paper
 FEW = 4  #: sections of a page without a list of them
 
 
@@ -146,7 +147,8 @@ def table(heads: Sequence[str], body: Rows, kind: str = "", foot: Rows = ()) -> 
     The script makes the columns of every table sortable, and long tables searchable. On paper, letters are smaller
     where there are many columns, so that all of them fit.
     """
-    head = "".join(f'<th scope="col"{_long(text)}>{breakable(text)}</th>' for text in heads)
+    kind = " ".join(filter(None, (kind, "many" * (len(heads) >= MANY))))
+    head = "".join(f'<th scope="col"{_kinds(text)}>{breakable(text)}</th>' for text in heads)
     rows, last = (
         "\n".join(f'<tr class="{row_kind}">{"".join(cells)}</tr>' for row_kind, cells in part) for part in (body, foot)
     )
@@ -172,14 +174,14 @@ def grid(cells: Sequence[Sequence[str]], kind: str = "") -> str:
 def cell(text: str, kind: str = "", *, head: bool = False) -> str:
     """A table cell; with `head`, the heading of its row."""
     if head:
-        return f'<th scope="row"{_long(text)}>{breakable(text)}</th>'
-    kind = " ".join(filter(None, (kind, "long" * (len(text) > LONG))))
-    return f'<td class="{kind}">{breakable(text)}</td>' if kind else f"<td>{breakable(text)}</td>"
+        return f'<th scope="row"{_kinds(text)}>{breakable(text)}</th>'
+    return f"<td{_kinds(text, kind)}>{breakable(text)}</td>"
 
 
-def _long(text: str) -> str:
-    """The attribute of a cell whose text has several lines."""
-    return ' class="long"' if len(text) > LONG else ""
+def _kinds(text: str, kind: str = "") -> str:
+    """The attribute with a cell's CSS classes: its kind, and those of long texts and of words that must be broken."""
+    kinds = [kind, "long" * (len(text) > LONG), "anywhere" * bool(re.search(rf"[^\s→/_]{{{LONG},}}", text))]
+    return f' class="{" ".join(filter(None, kinds))}"' if any(kinds) else ""
 
 
 def items(texts: Iterable[str], kind: str = "") -> str:

@@ -38,6 +38,11 @@ def provenance(experiment: Experiment, rows: Iterable[Result], stores: Path) -> 
             recipes.append(page.details(f"{len(reasons)} clips without {name}", page.items(reasons, "columns")))
     heads = ["modality", "store", "weights", "trained on", "windows", "row"]
     heads += ["clips done", "failed", "absent", "recipe", "content"]
+    none = page.cell("0")
+    for column in (8, 7):  # failed and absent clips, where there are any
+        if all(cells[column] == none for _, cells in body):
+            heads.pop(column)
+            body = [(kind, [*cells[:column], *cells[column + 1 :]]) for kind, cells in body]
     versions = sorted({row.version for row in rows})
     selection = sorted({run.select for run in experiment.runs})
     protocol = f"featcache {', '.join(versions) or '(no results)'}; selection rule: {', '.join(selection)}."

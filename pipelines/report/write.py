@@ -32,7 +32,7 @@ from pipelines.report.provenance import provenance
 from pipelines.report.sensitivity import sensitivity
 from pipelines.report.steps import counting, steps
 from pipelines.report.stress import stress
-from pipelines.report.wrong import heading, wrong
+from pipelines.report.wrong import HEADING, wrong
 from pipelines.tables.build import build
 from pipelines.tables.cells import INTERVAL, Line, Table
 from pipelines.tables.sides import two_rows
@@ -106,7 +106,7 @@ def _answers(
             return [wrong(experiment, stores, names, alone(experiment, table, opened, stores))]
         found = compare_rows(experiment, names, rows, runs, stores)
     except (FeatcacheError, OSError) as error:
-        return [page.absent(heading(experiment, b), [f"{error}."]) if a == b else comparison(names, str(error))]
+        return [page.absent(HEADING.format(b), [f"{error}."]) if a == b else comparison(names, str(error))]
     return [comparison(names, found), wrong(experiment, stores, names, found.blocks)]
 
 

@@ -12,6 +12,7 @@ from pipelines.report.frames import Thumbnails
 from pipelines.report.steps import steps
 from pipelines.tables.clips import LETTERS, Block, counted
 
+HEADING = "Wrong answers of {}"
 LISTED = 200  #: most rows of the table, the worst answers
 PICTURES = 40  #: rows of the table that have a picture, the first ones: each has to be decoded
 CLASSES = (
@@ -19,11 +20,6 @@ CLASSES = (
     "all predictions."
 )
 RANKS = "A query is wrong if its right answer does not come first. Ranks count from 1, and are means over seeds."
-
-
-def heading(experiment: Experiment, row: str) -> str:
-    """The heading of the section about a row."""
-    return f"{'Queries' if experiment.task.name == 'retrieval' else 'Clips'} that {row} gets wrong"
 
 
 def wrong(experiment: Experiment, stores: Path, titles: tuple[str, str], blocks: Sequence[Block]) -> str:
@@ -57,7 +53,7 @@ def wrong(experiment: Experiment, stores: Path, titles: tuple[str, str], blocks:
         f"{RANKS if ranked else CLASSES} At most {PICTURES} have a picture."
     )
     more = [pictures.missing() if pictures else reason]
-    return page.section(heading(experiment, b), intro, page.table(heads, body, "words"), reasons=more)
+    return page.section(HEADING.format(b), intro, page.table(heads, body, "words"), reasons=more)
 
 
 def _order(found: tuple[Block, int]) -> tuple[float | str, ...]:
