@@ -178,7 +178,8 @@ def documented_methods():
         members = vars(value).items() if isinstance(value, type) else ()
         for word, member in members:
             function = getattr(member, "__func__", getattr(member, "fget", getattr(member, "func", member)))
-            if not word.startswith("_") and callable(function) and function.__doc__:
+            own = getattr(function, "__qualname__", "") == f"{name}.{word}"  # no default of a field
+            if own and not word.startswith("_") and function.__doc__:
                 yield f"{path}.{word}"
 
 
