@@ -25,7 +25,7 @@ from featcache.arguments import Pairs, PathLike, pairs, paths, several, worker_c
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaAbsentError
 from featcache.extractors import split_view
 from featcache.manifest import Clip
-from featcache.progress import Progress, reported, silent
+from featcache.progress import Progress, reporting
 from featcache.wording import first, unknown
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
@@ -102,8 +102,7 @@ def predict(
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
     making = Making(wanted, _files(weights, wanted), device, worker_count(workers), note)
-    shown = reported(progress, "predict", "clip")
-    made = Predictions(heads, given, making, top_k, kept, as_domain, device, shown, note)
+    made = Predictions(heads, given, making, top_k, kept, as_domain, device, progress, note)
     for text in filter(None, map(_other_point, found)):
         note(text)
     if out is not None:
@@ -193,7 +192,7 @@ class Predictions:
     stores: Path | None = None  #: folder that keeps the features that are extracted
     as_domain: str = ""
     device: str = "cpu"
-    progress: Progress = silent
+    progress: Progress | bool = False
     note: Note = unheard
     failures: dict[str, str] = field(default_factory=dict)  #: clip id -> the reason for having no prediction
     incomplete: dict[str, str] = field(default_factory=dict)  #: clip id -> modalities that could not be read, and why
@@ -243,15 +242,16 @@ class Predictions:
         self.failures.clear()
         self.incomplete.clear()
         opened = [(source, self._opened(source)) for source in self.sources]
-        done, total = 0, self.total
-        self.progress(done, total)
-        for source, stores in opened:
-            progress = partial(_onward, self.progress, done, total)
-            if self.stores:
-                lacking = [*self._lacking(source, stores), *self._failed(source, stores, self.stores)]
-                stores = stores | features.keep(source, lacking, self.making, self.stores, progress)
-            yield from self._computed(source, stores, progress)
-            done += len(source.rows)
+        with reporting(self.progress, "predict", "clip") as report:
+            done, total = 0, self.total
+            report(done, total)
+            for source, stores in opened:
+                progress = partial(_onward, report, done, total)
+                if self.stores:
+                    lacking = [*self._lacking(source, stores), *self._failed(source, stores, self.stores)]
+                    stores = stores | features.keep(source, lacking, self.making, self.stores, progress)
+                yield from self._computed(source, stores, progress)
+                done += len(source.rows)
 
     def _opened(self, source: Source) -> dict[str, FeatureStore]:
         """Return key -> store, and load the extractors of all features that no store has."""

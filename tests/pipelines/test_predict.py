@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import gc
 import inspect
 import json
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import tqdm.auto
 from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, registry, weights
@@ -100,6 +102,18 @@ def test_own_test_clips_give_the_kept_outputs(task, tmp_path):
     table = predict(folder, own).frame()
     first = list(dict.fromkeys(table.clip_id))[: len(made.outputs["rows"])]
     assert first == [clips[row].clip_id for row in made.outputs["rows"]]
+
+
+def test_each_reading_has_a_bar_that_is_closed(stores, folder, monkeypatch):
+    bars, ours = [], tqdm.auto.tqdm
+    monkeypatch.setattr(tqdm.auto, "tqdm", lambda **options: bars.append(ours(**options)) or bars[-1])
+    made = predict(folder, stores / "toy", progress=True)
+    list(made)
+    next(iter(made))  # and no further
+    gc.collect()
+    assert [bar.desc for bar in bars] == ["predict"] * 2
+    assert bars[0].n == made.total
+    assert all(bar.disable for bar in bars)
 
 
 def test_clips_are_computed_in_the_pieces_of_a_sweep(stores, tmp_path, monkeypatch):
