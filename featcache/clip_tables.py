@@ -41,11 +41,12 @@ def from_csv(
 ) -> Manifest:
     """Make a manifest of a table, each row of which is a clip, and write it. `featcache.table_files` lists the formats.
 
+    file: the table.
     clip_id, label, domain, split, source, start, stop, caption, of: names of columns. Several columns of ids are joined
     by "_". Several labels are label kinds, each named after its column, or written KIND=COLUMN.
     domain_name: the domain of all clips, instead of a column; by default the name of the file.
-    split: cells such as train, validation and test; without it the share `test_share` of each class, drawn by `seed`,
-    is the test split.
+    split: cells such as train, validation and test. test_share, seed: without a column of splits, this share of each
+    class, drawn by this seed, is the test split.
     media: the folder of the sources: the file or folder that `source` names, with or without its ending; without
     `source`, the file named like the clip. Without both, clips have no source, as for imported features.
     unit: frames or seconds; 00:01:02.5 is seconds, and without it start_ms becomes seconds. fps: a column, or a number.

@@ -82,7 +82,7 @@ class Entry:
 def show(kind: str, name: str) -> Entry:
     """Return the entry of that kind and name; ConfigError with the nearest name if there is none.
 
-    kind: one of KINDS, such as "extractor".
+    kind: one of KINDS, such as "extractor". name: of the kind, as `pipelines.names` lists them.
     """
     makers = {
         "extractor": _extractor,

@@ -94,7 +94,7 @@ def evaluate(
 
     A run is measured again only if it, its data or its results have changed, or if this version measures more.
 
-    experiments: one or several, each as in `pipelines.train`; none with all=True, which takes every run of `runs`.
+    experiments: one or several, each as in `pipelines.train`; none with `all`. all: True for every run of `runs`.
     stores, runs, method, feeds, shift, net, task, set, seeds, only, workers, device, progress: as in `pipelines.train`.
     again: measure also runs whose results are up to date. a_distance: also A-distances (retrieval; seconds per run).
     drop, windows, dtype, noise: test on changed features instead, such as drop="all", windows="1..T", dtype="float16"

@@ -78,7 +78,7 @@ def table(
 def results(runs: PathLike = "runs", *, stressed: bool = False) -> Results:
     """Return all results of a folder of runs: `frame()` has a line per run and metric, with the fields of `Result`.
 
-    stressed: those on changed features (`pipelines.evaluate(..., drop=...)`) instead.
+    runs: the folder. stressed: those on changed features (`pipelines.evaluate(..., drop=...)`) instead.
     Raises ConfigError if there are none. Warns if lines of the file are damaged.
     """
     return read(Path(runs) / (STRESS if stressed else RESULTS), stressed=stressed)

@@ -73,7 +73,8 @@ def predict(
     clips: manifests, folders of media, media files, stores, or folders of the stores of a manifest.
     out: a .csv, .jsonl or .parquet file; overwrite: replace an existing one. Without `out`, nothing is computed before
         the predictions are read.
-    top_k: classes, or clusters, of a clip. domain, split: predict only these clips of manifests and stores.
+    top_k: classes, or clusters, of a clip. runs: folder of all runs.
+    domain, split: predict only these clips of manifests and stores.
     as_domain: take all clips for clips of this domain of the run. Media without a manifest are otherwise taken for
         clips of its test domain.
     stores: folder of all stores that keeps extracted features; failed clips in it are tried again. None: none is kept.

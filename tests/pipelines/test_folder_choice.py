@@ -220,9 +220,16 @@ def test_every_command_takes_the_same_words(folder, tmp_path):
     assert "DANN, lambda_d = 0.5" in swept.stdout
 
 
-def test_what_is_left_out_is_printed_before_training(folder, tmp_path):
+SWEEP = pytest.param(("sweep", "--grid", "method.lambda_g=0.1,1"), id="sweep", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", [pytest.param(("train-head",), id="train-head"), SWEEP])
+def test_what_is_left_out_is_printed_before_training(folder, tmp_path, command):
     words = (folder, "--runs", tmp_path, "--method", "rna", "--feeds", "hog", "--shift", "day:night", *QUICK)
-    assert "RNA (DG), because" in run_cli("train-head", *words, "--workers", 1).stderr
+    printed = run_cli(*command, *words, "--only", "RNA (UDA)", "--workers", 1).stderr
+    before, _, after = printed.partition("RNA (DG), because")
+    assert " trained in " in after
+    assert " trained in " not in before
 
 
 def test_a_method_of_a_plug_in_has_a_row(folder, tmp_path):
