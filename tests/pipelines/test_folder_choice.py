@@ -327,6 +327,37 @@ def test_a_mistake_in_a_plug_in_fails_its_own_runs(folder, tmp_path):
         assert load(folder, net="unlucky", shifts=("day:night",)).runs
 
 
+SEVERAL = """
+
+class Several(METHOD):
+    def __init__(self, params, spec, net):
+        super().__init__(params, spec, net)
+        if len(spec.domains) < 3:
+            raise ValueError("method several needs two sources")
+
+
+METHOD = Several
+"""
+
+
+def test_a_method_that_needs_several_sources_is_left_out_only_where_it_has_one(folder, tmp_path):
+    (tmp_path / "methods").mkdir()
+    text = (ROOT / "heads" / "methods" / "entropy.py").read_text() + SEVERAL
+    (tmp_path / "methods" / "several.py").write_text(text)
+    one, two = ("day:night",), ("day:dusk", "day+dusk:night")
+    with plugins.added([tmp_path]):
+        chosen = load(folder, methods=("dann,several",), feeds=("hog",), shifts=two)
+        assert list(chosen.rows) == [FIRST, "DANN", "several", LAST]
+        assert {run.source for run in chosen.runs if run.row == "several"} == {("day", "dusk")}
+        assert {run.source for run in chosen.runs if run.row == "DANN"} == {("day",), ("day", "dusk")}
+        assert chosen.note == "LEFT OUT: several with one source, because method several needs two sources."
+        assert ids(chosen) >= ids(load(folder, methods=("dann",), feeds=("hog",), shifts=two))
+        with pytest.raises(ConfigError, match="'several' cannot run.*needs two sources"):
+            load(folder, methods=("dann,several",), feeds=("hog",), shifts=one)
+        everywhere = load(folder, methods=("rna",), feeds=("hog",), shifts=two).note
+        assert everywhere.count("RNA (DG), because") == 1  # with any number of sources
+
+
 def test_the_word_all_stands_next_to_others(folder):
     """Each word next to it is checked, and adds what `all` lacks."""
     for words in ({"methods": ("dannn,all",)}, {"shifts": ("all", "day:nigt")}, {"feeds": ("hogg,all",)}):
