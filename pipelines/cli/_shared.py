@@ -359,8 +359,8 @@ def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _given_first(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of an experiment gathered into its first argument."""
-    names = ["experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid"]
-    shared = [*names, "method", "feeds", "shift", "net", "task"]
+    shared = ["experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid"]
+    shared += ["method", "feeds", "shift", "net", "task"]
 
     @wraps(command)
     def with_job(**own: Any) -> None:

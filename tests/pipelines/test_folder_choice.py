@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import pipelines
 from featcache import plugins
 from featcache.errors import ArgumentsError, ConfigError, WordError
 from pipelines import experiments
 from pipelines.cli import main
-from pipelines.commands.jobs import job
 from pipelines.config import Feed
 from pipelines.experiments import Choice, kitchens, runs, suite
 from pipelines.training import engine
@@ -186,7 +186,7 @@ def test_words_belong_to_folders_of_stores(folder):
         with pytest.raises(ArgumentsError, match="--method and --net .*kitchens.* --only"):
             experiments.load(name, Choice(methods=("dann",), net="adapter"))
     with pytest.raises(ArgumentsError, match="--feeds"):
-        job(experiments.load(folder), feeds="hog")
+        pipelines.experiment(experiments.load(folder), feeds="hog")
     for command in ("train-head", "evaluate", "table", "report", "sweep"):
         assert run_cli(command, folder, "--shift", "day:nigt").exit_code == 2
     assert run_cli("table", "kitchens", "--method", "dann").exit_code == 2
