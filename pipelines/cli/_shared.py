@@ -144,7 +144,7 @@ def _last_words(stop: Stopped) -> None:
 def _open_streams() -> None:
     """Make stdout and stderr writable: closed ones (`2>&-`) lead to the null device, and others write UTF-8.
 
-    The numbers 0 to 2 are occupied, so that no file of ours gets one: decoders print their own messages on 2.
+    The numbers 0 to 2 are occupied, so that none of our own files gets one: decoders print their own messages on 2.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -165,7 +165,7 @@ def _open_streams() -> None:
 def _warning_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Return the text of a warning: one of ours is a line for users, all others name their place in the code."""
+    """Return the text of a warning: one of our own is a line for users, all others name their place in the code."""
     if category is UserWarning and filename.startswith(OURS):
         return f"Warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"

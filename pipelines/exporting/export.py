@@ -92,7 +92,7 @@ def compared(predict: Predict, run: Run, opened: Opened, taken: dict[str, Input]
     alone = predict({name: value[-1:] for name, value in features.items()})
     if _difference(alone, {name: value[-1:] for name, value in found.items()}) > LIMIT:
         raise ConfigError(
-            "its predictions of a clip depend on the other clips of the same test, which no file can know"
+            "its predictions of a clip depend on the other clips of the same test, which a file does not get"
         )
     if (difference := _difference(found, kept)) > LIMIT:
         raise ConfigError(

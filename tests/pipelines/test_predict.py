@@ -578,7 +578,7 @@ def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monk
 
 @pytest.mark.slow
 def test_weights_are_found_by_their_digest(filmed, tmp_path, monkeypatch):
-    """In a file of the user's, in the folder of weights, or nowhere; others are refused with both digests."""
+    """The user's file or one of the folder of weights serves; others are refused with both digests."""
     of, _, _ = filmed
     of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
     monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path / "weights"))
@@ -723,7 +723,7 @@ def test_a_damaged_run_is_named(folder, stores, tmp_path):
 
 
 def test_features_in_memory_are_those_of_a_store(filmed):
-    """Also where only some rows are wanted, and as the store has rounded them."""
+    """They are equal where only some rows are wanted, too, and are rounded as the store rounds them."""
     of, stores, _ = filmed
     (hog,) = load_extractors(["hog"], ["hog.count=1"])
     found, _ = extraction.extract_rows(of, {hog: [1, 5]}, plan=Plan("segments", 2), dtypes={"hog": "float16"})

@@ -243,7 +243,7 @@ def test_runs_without_steps_count():
 
 
 def in_a_terminal(monkeypatch, write, columns=0):
-    """What `write()` prints to stderr, which is a terminal."""
+    """The text that `write()` prints to stderr, which is a terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24 if columns else 0, columns))
     with ThreadPoolExecutor() as pool:
