@@ -82,7 +82,7 @@ class Trials(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """The outcome of a sweep: its table shows the rows of all settings, and its choices those that validators choose."""
+    """The outcome of a sweep: its table shows the rows of all settings, its choices those that validators choose."""
 
     experiment: Experiment  #: with a row for each setting
     trained: tuple[Outcome, ...]
