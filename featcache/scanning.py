@@ -148,7 +148,7 @@ def _check(folder: Path, layouts: list[str], domain: str | None, labelled: bool,
     """Raise ManifestError for a folder that does not exist, and ArgumentsError for options that cannot be meant."""
     if not folder.is_dir():
         raise ManifestError(f"no folder {folder}")
-    if not layouts and domain is None:
+    if not layouts and domain is None and labelled:
         raise ArgumentsError(
             "neither a layout nor a domain; name the parts of the paths, such as --layout "
             "'{domain}/{label}/{clip_id}', or the domain of all clips, --domain A"
