@@ -82,16 +82,19 @@ def _texts(columns: Mapping[Any, Sequence[Any] | NDArray[Any] | LeftOut], path: 
             left_out[name] = values.kind
             continue
         allowance.take(CELL * len(values))
-        cells = list[str]()
+        cells, size = list[str](), 0
         for value in values:
             cell = _text(value)
             if isinstance(cell, LeftOut):
                 left_out[name] = cell.kind
                 break
-            allowance.take(len(cell))
             cells.append(cell)
+            size += len(cell)
+            if size > allowance.left:  # before texts are made of more bytes
+                break
         else:
             found[name] = cells
+        allowance.take(size)
     if len({len(column) for column in found.values()}) > 1:
         lengths = ", ".join(f"{name} {len(column)}" for name, column in found.items())
         raise FormatError(f"{path}: the columns differ in length: {lengths}")
