@@ -140,8 +140,9 @@ def manifest_from_csv(
 ) -> None:
     """Make a manifest of a table, each row of which is a clip.
 
-    FILE is CSV, TSV, JSON lines, Parquet, HDF5, a pickled pandas frame (nothing in it is executed), or a data set
-    folder of Hugging Face. Start and stop may be seconds, frames, or times such as 00:01:02.5.
+    FILE is CSV (.csv, .tsv, .txt), JSON or JSON lines, Parquet, HDF5, a pickled pandas frame (nothing in it is
+    executed), or a data set folder of Hugging Face. Start and stop may be seconds, frames, or times such as 00:01:02.5;
+    start_ms and the like become seconds.
 
     \b
     Examples:
