@@ -513,6 +513,7 @@ def test_mistakes_name_the_column_row_and_value(tmp_path, words, match):
         ("t.pkl", pickle.dumps(3), "holds a int"),
         ("t.pkl", pickle.dumps({"a": [1, 2], "b": [1]}), "differ in length: a 2, b 1"),
         ("t.pkl", pickle.dumps([1]), "row 1 is a int"),
+        ("t.pkl", pickle.dumps({"a": [datetime.date(2020, 1, 1)]}), r"requires datetime\.date.*as text"),
     ],
 )
 def test_bad_tables_are_one_sentence(tmp_path, name, content, match):
