@@ -36,7 +36,8 @@ def scan(
     fps: frame rate with which folders of images are read as clips.
 
     Returns the manifest, with the files that are not in it. Raises ManifestError when the folder has no media, no path
-    fits a layout, or `out` exists and differs; ArgumentsError without layout and domain, and if they contradict.
+    fits a layout, or `out` exists and differs; ArgumentsError without layout and domain, unless `unlabelled`, and if
+    they contradict.
 
     >>> featcache.scan("videos", "{domain}/{label}/{clip_id}").manifest          # doctest: +SKIP
     >>> featcache.scan("target", domain="B", unlabelled=True).manifest           # doctest: +SKIP

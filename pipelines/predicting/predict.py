@@ -26,7 +26,7 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaA
 from featcache.extractors import split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress, reporting
-from featcache.wording import first, unknown
+from featcache.wording import first, unknown, visible
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
 from pipelines.evaluation.predictions import Columns, check_file, write_tables
@@ -319,10 +319,10 @@ class Predictions:
                 reasons.append(("clip", "it has neither features nor a caption that this run reads"))
         if reasons:
             self.failures[clip.clip_id] = _together(reasons)
-            self.note(f"{clip.clip_id}: {_together(reasons)}")
+            self.note(visible(f"{clip.clip_id}: {_together(reasons)}"))
         elif unread:
             self.incomplete[clip.clip_id] = _together(unread)
-            self.note(f"{clip.clip_id}: predicted without {_together(unread)}")
+            self.note(visible(f"{clip.clip_id}: predicted without {_together(unread)}"))
         return not reasons
 
 

@@ -509,10 +509,11 @@ def test_a_model_that_only_a_recipe_names_is_not_downloaded(monkeypatch):
 
 def test_broken_clips_stop_no_other(filmed, tmp_path):
     of, _, folder = filmed
-    result = cli(folder, linked(of, tmp_path / "new", broken=(0, 4, 7)), "--out", tmp_path / "p.csv")
+    new = linked(of, tmp_path / "new", names=[*"abcdefg", "h\n\x1b[2J"], broken=(0, 4, 7))
+    result = cli(folder, new, "--out", tmp_path / "p.csv")
     assert result.exit_code == 1
     assert [line["clip_id"] for line in csv.DictReader((tmp_path / "p.csv").open())] == ["b", "c", "d", "f", "g"]
-    for name in "aeh":
+    for name in ("a", "e", r"h\n\x1b[2J"):
         assert f"\n{name}: rgb, audio: " in f"\n{result.stderr}"
     assert "3 of 8 clips have no prediction" in result.stderr
     assert result.stdout == f"{tmp_path / 'p.csv'}\n"
