@@ -120,6 +120,7 @@ def test_files_outside_the_repository_prove_themselves(outside):
     assert "warning" not in outside.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_broken_files_fail_the_test_of_what_is_broken(outside):
     failed = outcomes_by_class("FAILED", outside)["test_broken.py"]
     assert failed.keys() == FAILURES.keys()
