@@ -35,10 +35,10 @@ from pipelines.extraction.extract import extract
 from pipelines.extraction.extractors import load_extractors, remade
 from pipelines.measures.accuracy import probabilities
 from pipelines.predicting import features
-from pipelines.predicting.predict import find_run, predict
+from pipelines.predicting.predict import predict
 from pipelines.training import groups
 from pipelines.training.engine import run_all
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import NotTrainedError, Run, find_run
 from pipelines.training.train import train
 from tests.helpers import caption_stores, hf_models, skeleton_stores
 from tests.helpers.stores import manifest, run, write_all, write_store
