@@ -221,10 +221,12 @@ def complete(name: str, params: Any, source: Path) -> Any:
 def load(name: str, params: Any = None) -> Extractor:
     """Return the extractor with that name, with its default parameters unless others are given.
 
-    ConfigError for a class that lacks its modality, its window or the shape of its rows.
+    ConfigError for a class that lacks its modality, its window or the shape of its rows. Those of a model are in its
+    files, which `ready` reads.
     """
     extractor: Extractor = _module(name.partition(":")[0]).EXTRACTOR(params or default_params(name))
-    if missing := [fact for fact in ("modality", "window", "row_shape") if not hasattr(extractor, fact)]:
+    missing = [fact for fact in ("modality", "window", "row_shape") if not hasattr(extractor, fact)]
+    if missing and not hasattr(extractor.params, "model"):
         made = type(extractor)
         raise ConfigError(
             f"extractor {name}: {made.__name__} of {made.__module__} has no {' and no '.join(missing)}; set it in the "

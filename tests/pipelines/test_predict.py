@@ -22,6 +22,7 @@ from featcache.errors import ConfigError, StoreError, WeightsError
 from featcache.extractors import Runtime, load
 from featcache.extractors._frozen import fill_by_seed
 from featcache.manifest import Clip
+from featcache.scanning import unlabelled
 from featcache.store import StoreWriter
 from featcache.windows import Plan
 from heads import methods
@@ -455,6 +456,122 @@ def test_a_file_that_was_replaced_is_read_again(filmed, tmp_path):
     pd.testing.assert_frame_equal(predict(folder, tmp_path / "x.mp4").frame(), second)
 
 
+@pytest.mark.parametrize("words", ["folder", "manifest"])
+def test_files_that_were_replaced_in_their_place_are_extracted_again(words, filmed, tmp_path):
+    """As `extract` would do it from the beginning, also with a longer clip; clips that are equal are not."""
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new", names="abcdefgh")
+    unlabelled(new, "d1").write(tmp_path / "new.csv")
+    clips, options = new if words == "folder" else tmp_path / "new.csv", {"stores": tmp_path / "kept"}
+    first, opened = predict(folder, clips, **options).frame(), list[str]()
+    shutil.copy(of.path(of.clips[5]), tmp_path / "other")
+    os.replace(tmp_path / "other", new / "c.mp4")
+    shutil.copy(of.path(of.clips[6]), tmp_path / "same")  # another time, the same content
+    os.replace(tmp_path / "same", new / "g.mp4")
+    with pytest.MonkeyPatch.context() as patch:
+        windows_of = extraction.windows_of
+        patch.setattr(extraction, "windows_of", lambda path, *of: (opened.append(path.name), windows_of(path, *of))[1])
+        second = predict(folder, clips, **options).frame()
+        assert opened == ["c.mp4"]
+        pd.testing.assert_frame_equal(predict(folder, clips, **options).frame(), second)
+        assert opened == ["c.mp4"]
+        pd.testing.assert_frame_equal(predict(folder, clips).frame(), second)
+    assert [a != b for a, b in zip(first.probabilities.map(str), second.probabilities.map(str), strict=True)] == [
+        name == "c" for name in "abcdefgh"
+    ]
+    extract(
+        Manifest.read(tmp_path / "kept" / "new" / "manifest.csv"),
+        load_extractors(["hog", "logmel"], ["hog.count=1"]),
+        tmp_path / "again",
+        plan=Plan("segments", 2),
+    )
+    stores = [{k: v for k, v in bytes_of(tmp_path / name).items() if ".zarr" in k} for name in ("kept", "again")]
+    assert stores[0] == stores[1]
+
+
+def test_a_record_of_files_that_is_damaged_is_named(filmed, tmp_path):
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new", broken=range(2, 8))
+    predict(folder, new, stores=tmp_path / "kept").frame()
+    (tmp_path / "kept" / "new" / "sources.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"kept/new/sources.json.*remove it"):
+        predict(folder, new, stores=tmp_path / "kept").frame()
+
+
+@pytest.fixture(scope="module")
+def other_plan(filmed, tmp_path_factory):
+    """A run on another window plan of logmel."""
+    of, _, _ = filmed
+    base = tmp_path_factory.mktemp("other_plan")
+    extract(of, load_extractors(["logmel"]), base / "stores", plan=Plan("segments", 3))
+    made = run(manifest="films", feeds={"audio": Feed("logmel")}, source=("d0",), test="d1", steps=2)
+    return train(made, base / "stores", base / "runs")
+
+
+def test_two_window_plans_are_not_kept_in_one_store(filmed, other_plan, tmp_path):
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new", broken=range(2, 8))
+    assert len(predict([folder, other_plan], new).frame()) == 2
+    for runs in ([folder, other_plan], [other_plan, folder]):
+        with pytest.raises(ConfigError, match=r"logmel.*plan is 'segments:\d' and 'segments:\d'.*leave --stores out"):
+            predict(runs, new, stores=tmp_path / "kept").frame()
+    assert not (tmp_path / "kept").exists()
+    alone = [predict(each, new, stores=tmp_path / each.name).frame() for each in (folder, other_plan)]
+    assert [len(table) for table in alone] == [2, 2]
+    with pytest.raises(ConfigError, match="leave --stores out"):
+        predict([folder, other_plan], new, stores=tmp_path / folder.name).frame()
+
+
+def test_progress_never_goes_back_nor_beyond_its_end(filmed, other_plan, tmp_path, monkeypatch):
+    of, stores, folder = filmed
+    monkeypatch.setattr(features, "CHUNK", 3)
+    linked(of, tmp_path / "new")
+    of.write(tmp_path / "films.csv")
+    files = [tmp_path / "new" / "a.mp4", tmp_path / "new" / "b.mp4"]
+    chosen = {"domain": "d1", "split": "test"}
+    for run_or_runs, clips, options in (
+        (folder, tmp_path / "new", {"stores": tmp_path / "kept"}),
+        (folder, tmp_path / "new", {"stores": tmp_path / "kept"}),
+        (folder, files, {"stores": tmp_path / "kept"}),
+        (folder, tmp_path / "films.csv", {"stores": tmp_path / "kept", **chosen}),
+        (folder, [tmp_path / "films.csv", files[0]], {"stores": stores}),
+        ([folder, other_plan], [tmp_path / "new"], {}),
+    ):
+        seen = list[tuple[int, int]]()
+        made = predict(run_or_runs, clips, progress=lambda *numbers, seen=seen: seen.append(numbers), **options)
+        assert len(made.frame()) == made.total
+        done, totals = zip(*seen, strict=True)
+        assert seen[0][0] == 0
+        assert seen[-1][0] == seen[-1][1] == totals[0] >= made.total
+        assert len({*totals}) == 1
+        assert list(done) == sorted(done)
+        assert max(done) == totals[0]
+
+
+def test_clips_are_chosen_of_a_manifest_whose_features_are_kept(filmed, tmp_path):
+    """All its clips are kept, only the chosen ones are predicted, and files named one by one are kept apart."""
+    of, stores, folder = filmed
+    of.write(tmp_path / "films.csv")
+    expected = predict(folder, stores / "films", domain="d1", split="test").frame()
+    for _ in range(2):
+        found = predict(folder, tmp_path / "films.csv", stores=tmp_path / "kept", domain="d1", split="test").frame()
+        pd.testing.assert_frame_equal(found, expected)
+    assert FeatureStore.open(tmp_path / "kept" / "films" / "hog.zarr").counts()["done"] == len(of)
+    files = [of.path(clip) for clip in of.clips[:2]]
+    for some in (files[:1], files[1:], files, files):
+        assert len(predict(folder, some, stores=tmp_path / "kept").frame()) == len(some)
+    assert len([*(tmp_path / "kept").glob("clips-*")]) == 3
+
+
+def test_clips_without_files_are_predicted_from_their_stores_only(filmed, tmp_path):
+    of, stores, folder = filmed
+    clips = tuple(dataclasses.replace(clip, source="") for clip in of)
+    dataclasses.replace(of, clips=clips).write(tmp_path / "films.csv")
+    for options in ({}, {"stores": tmp_path / "kept"}):
+        with pytest.raises(ConfigError, match=r"films.csv has a source.*hog, logmel.*name the stores"):
+            predict(folder, tmp_path / "films.csv", **options).frame()
+
+
 def test_media_are_not_added_to_the_stores_of_a_manifest_with_labels(filmed, tmp_path):
     of, stores, folder = filmed
     with pytest.raises(ConfigError, match=r"films.*with labels.*'a'.*--stores"):
@@ -546,7 +663,9 @@ def test_a_recipe_that_this_installation_cannot_repeat(filmed, tmp_path, monkeyp
     of, _, folder = filmed
     new = linked(of, tmp_path / "new")
     monkeypatch.setattr(extraction, "version", lambda name: "99" if name == "av" else "1")
-    with pytest.raises(ConfigError, match=r"hog.*decoders\.av is '.*' in the run and '99' in this installation"):
+    with pytest.raises(
+        ConfigError, match=r"hog.*decoders\.av is '.*' in the run and '99' in this.*install av \d.*stores"
+    ):
         predict(folder, new).frame()
 
 
@@ -665,6 +784,7 @@ WRONG = {  # words, and what the sentence names
     "a place that cannot be written to": (("RUN", "toy", "--out", "notes.txt/p.csv"), "notes.txt"),
     "no such domain": (("RUN", "toy", "--domain", "dusk"), "no clip has --domain dusk.*day, night"),
     "a store that no run reads": (("RUN", "toy/hog.zarr", "toy/rms.zarr"), "rms.zarr holds features by rms.*hog"),
+    "a blank domain": (("RUN", "toy", "--domain", ""), "--domain is empty; name"),
     "weights of another extractor": (("RUN", "toy", "--weights", "hig=x"), "no extractor 'hig'.*hog"),
     "weights without a file": (("RUN", "toy", "--weights", "hog"), "--weights hog: write .*EXTRACTOR=FILE"),
     "no such device": (("RUN", "toy", "--device", "gpu7"), "no device 'gpu7'"),
