@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, registry, weights
 from featcache.backbones.bninception import BNInception
-from featcache.errors import ConfigError, StoreError, WeightsError
+from featcache.errors import ArgumentsError, ConfigError, StoreError, WeightsError
 from featcache.extractors import Runtime, load
 from featcache.extractors._frozen import fill_by_seed
 from featcache.manifest import Clip
-from featcache.scanning import unlabelled
+from featcache.scanning import scan, unlabelled
 from featcache.store import StoreWriter
 from featcache.windows import Plan
 from heads import methods
@@ -110,7 +111,7 @@ def test_clips_are_computed_in_the_pieces_of_a_sweep(stores, tmp_path, monkeypat
     assert [len(part.clips) for part in predict(folder, stores / "toy")] == [4, 2, *[4] * 7, 2]
 
 
-@pytest.mark.parametrize("task", ["classification", "retrieval"])
+@pytest.mark.parametrize("task", ["classification", pytest.param("retrieval", marks=pytest.mark.slow)])
 def test_runs_that_were_trained_in_one_pass(task, tmp_path, monkeypatch):
     """Their kept outputs are those of the weights in memory of their own, also of a point before the end."""
     monkeypatch.setattr(groups, "GAIN", 0.0)
@@ -155,6 +156,7 @@ def test_clips_that_lack_a_modality(tmp_path):
     assert all("flow: no sound" in reason for reason in made.failures.values())
 
 
+@pytest.mark.slow
 def test_captions_that_are_classified_are_clips(tmp_path):
     """A run that does no retrieval may have a manifest of captions, whose rows name the clips that they describe."""
     of = dataclasses.replace(manifest(), clips=tuple(dataclasses.replace(clip, of="film") for clip in manifest()))
@@ -404,6 +406,31 @@ def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch
         assert table.probabilities[k] == pytest.approx(by_id.probabilities[f"c{k}"], abs=1e-6)
 
 
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_clips(tmp_path, monkeypatch):
+    """Measured, in parts of eight clips of 80 kB; the features of all new clips have 10 MB."""
+    monkeypatch.setattr(features, "CHUNK", 8)
+    monkeypatch.setattr("pipelines.data.rows.SWEEP_ROWS", 8)
+    for folder, count in (("own", 16), ("few", 24), ("many", 128)):
+        for k in range(count):
+            place = tmp_path / folder / "ab"[k % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            np.save(place / f"{k}.npy", np.random.default_rng(k).normal(size=(1, 20_000)).astype(np.float32))
+    of = scan(tmp_path / "own", domain="day").manifest
+    extract(
+        of, load_extractors(["vector"], manifest=of), tmp_path / "stores", plan=Plan("segments", 1), dtype="float32"
+    )
+    config = run(manifest="own", feeds={"vector": Feed("vector")}, source=("day",), target=None, test="day", steps=2)
+    folder, peaks = train(config, tmp_path / "stores", tmp_path / "runs"), dict[str, int]()
+    for name in ("few", "few", "many"):  # the first time, modules are imported
+        made = predict(folder, tmp_path / name, workers=1)
+        tracemalloc.start()
+        assert sum(len(part.clips) for part in made) == made.total
+        peaks[name] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks["many"] < peaks["few"] + 8 * 80_000
+
+
 def test_kept_features_are_those_of_extract(filmed, tmp_path):
     """Byte by byte; and the next call reads them."""
     of, _, folder = filmed
@@ -420,7 +447,7 @@ def test_kept_features_are_those_of_extract(filmed, tmp_path):
     pd.testing.assert_frame_equal(again, first)
 
 
-@pytest.mark.parametrize("words", ["files", "folders"])
+@pytest.mark.parametrize("words", ["files", pytest.param("folders", marks=pytest.mark.slow)])
 def test_kept_features_serve_only_the_very_same_files(words, filmed, tmp_path):
     """Files of the same name are not exchanged, also where the first is gone, and further files are added."""
     of, _, folder = filmed
@@ -456,7 +483,7 @@ def test_a_file_that_was_replaced_is_read_again(filmed, tmp_path):
     pd.testing.assert_frame_equal(predict(folder, tmp_path / "x.mp4").frame(), second)
 
 
-@pytest.mark.parametrize("words", ["folder", "manifest"])
+@pytest.mark.parametrize("words", ["folder", pytest.param("manifest", marks=pytest.mark.slow)])
 def test_files_that_were_replaced_in_their_place_are_extracted_again(words, filmed, tmp_path):
     """As `extract` would do it from the beginning, also with a longer clip; clips that are equal are not."""
     of, _, folder = filmed
@@ -489,6 +516,7 @@ def test_files_that_were_replaced_in_their_place_are_extracted_again(words, film
     assert stores[0] == stores[1]
 
 
+@pytest.mark.slow
 def test_a_record_of_files_that_is_damaged_is_named(filmed, tmp_path):
     of, _, folder = filmed
     new = linked(of, tmp_path / "new", broken=range(2, 8))
@@ -508,6 +536,7 @@ def other_plan(filmed, tmp_path_factory):
     return train(made, base / "stores", base / "runs")
 
 
+@pytest.mark.slow
 def test_two_window_plans_are_not_kept_in_one_store(filmed, other_plan, tmp_path):
     of, _, folder = filmed
     new = linked(of, tmp_path / "new", broken=range(2, 8))
@@ -522,6 +551,7 @@ def test_two_window_plans_are_not_kept_in_one_store(filmed, other_plan, tmp_path
         predict([folder, other_plan], new, stores=tmp_path / folder.name).frame()
 
 
+@pytest.mark.slow
 def test_progress_never_goes_back_nor_beyond_its_end(filmed, other_plan, tmp_path, monkeypatch):
     of, stores, folder = filmed
     monkeypatch.setattr(features, "CHUNK", 3)
@@ -548,6 +578,7 @@ def test_progress_never_goes_back_nor_beyond_its_end(filmed, other_plan, tmp_pat
         assert max(done) == totals[0]
 
 
+@pytest.mark.slow
 def test_clips_are_chosen_of_a_manifest_whose_features_are_kept(filmed, tmp_path):
     """All its clips are kept, only the chosen ones are predicted, and files named one by one are kept apart."""
     of, stores, folder = filmed
@@ -564,7 +595,7 @@ def test_clips_are_chosen_of_a_manifest_whose_features_are_kept(filmed, tmp_path
 
 
 def test_clips_without_files_are_predicted_from_their_stores_only(filmed, tmp_path):
-    of, stores, folder = filmed
+    of, _, folder = filmed
     clips = tuple(dataclasses.replace(clip, source="") for clip in of)
     dataclasses.replace(of, clips=clips).write(tmp_path / "films.csv")
     for options in ({}, {"stores": tmp_path / "kept"}):
@@ -578,6 +609,7 @@ def test_media_are_not_added_to_the_stores_of_a_manifest_with_labels(filmed, tmp
         predict(folder, linked(of, tmp_path / "films"), stores=stores)
 
 
+@pytest.mark.slow
 def test_clips_that_have_failed_are_tried_again_when_features_are_kept(filmed, tmp_path):
     of, _, folder = filmed
     new, options = linked(of, tmp_path / "new", broken=(2,)), {"stores": tmp_path / "kept"}
@@ -592,6 +624,7 @@ def test_clips_that_have_failed_are_tried_again_when_features_are_kept(filmed, t
     assert FeatureStore.open(tmp_path / "kept" / "new" / "hog.zarr").counts()["failed"] == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_only_a_recipe_names_is_not_downloaded(monkeypatch):
     pytest.importorskip("transformers")
     asked = []
@@ -642,6 +675,7 @@ def test_a_hundred_clips_of_which_three_are_broken(filmed, tmp_path):
     assert [f"v{k:03}: " in result.stderr for k in (3, 50, 99, 4)] == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_an_unfinished_store_is_filled_from_the_media(filmed, tmp_path):
     """Clips that were not tried, or were added behind those of a store, are extracted."""
     of, stores, folder = filmed
@@ -663,12 +697,12 @@ def test_a_recipe_that_this_installation_cannot_repeat(filmed, tmp_path, monkeyp
     of, _, folder = filmed
     new = linked(of, tmp_path / "new")
     monkeypatch.setattr(extraction, "version", lambda name: "99" if name == "av" else "1")
-    with pytest.raises(
-        ConfigError, match=r"hog.*decoders\.av is '.*' in the run and '99' in this.*install av \d.*stores"
-    ):
+    words = r"hog.*decoders\.av is '.*' in the run and '99' in this installation.*install av \d.*stores"
+    with pytest.raises(ConfigError, match=words):
         predict(folder, new).frame()
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monkeypatch):
     monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path))
     sha256 = "2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538"
@@ -784,7 +818,6 @@ WRONG = {  # words, and what the sentence names
     "a place that cannot be written to": (("RUN", "toy", "--out", "notes.txt/p.csv"), "notes.txt"),
     "no such domain": (("RUN", "toy", "--domain", "dusk"), "no clip has --domain dusk.*day, night"),
     "a store that no run reads": (("RUN", "toy/hog.zarr", "toy/rms.zarr"), "rms.zarr holds features by rms.*hog"),
-    "a blank domain": (("RUN", "toy", "--domain", ""), "--domain is empty; name"),
     "weights of another extractor": (("RUN", "toy", "--weights", "hig=x"), "no extractor 'hig'.*hog"),
     "weights without a file": (("RUN", "toy", "--weights", "hog"), "--weights hog: write .*EXTRACTOR=FILE"),
     "no such device": (("RUN", "toy", "--device", "gpu7"), "no device 'gpu7'"),
@@ -818,6 +851,11 @@ def test_wrong_input_is_one_sentence(case, folder, place, monkeypatch):
     assert re.search(expected, " ".join(result.stderr.split())), result.stderr
     assert sorted(place.iterdir()) == before
     assert (place / "notes.csv").read_text() == "mine"
+
+
+def test_an_empty_domain_is_no_domain(folder, stores):
+    with pytest.raises(ArgumentsError, match="--domain is empty; name"):
+        predict(folder, stores / "toy", domain="")
 
 
 def test_a_damaged_run_is_named(folder, stores, tmp_path):
