@@ -138,6 +138,7 @@ def write_onnx(program: ExportedProgram, facts: Facts) -> bytes:
         node.metadata_props.clear()  # the paths of our code
     for value in (*model.graph.inputs, *model.graph.outputs):
         rows = (facts["inputs"] | facts["outputs"])[value.name]["shape"][0]
+        assert value.shape is not None
         value.shape = type(value.shape)([rows, *list(value.shape)[1:]])
     return bytes(exported.model_proto.SerializeToString())
 
