@@ -11,7 +11,7 @@ from pathlib import Path
 
 from featcache import FeatureStore, Manifest
 from featcache.endings import VIDEO
-from featcache.errors import ConfigError, ManifestError
+from featcache.errors import ArgumentsError, ConfigError, ManifestError
 from featcache.files import near
 from featcache.manifest import Clip
 from featcache.scanning import MEDIA, unlabelled, whole_files
@@ -51,6 +51,8 @@ def sources(
     """
     if not words:
         raise ConfigError("no clips to predict; name a manifest, a folder of videos, video files, or stores")
+    if "" in domains:
+        raise ArgumentsError("--domain is empty; name a domain of the clips, or leave it out")
     found = [_with_stores(source, stores) for source in _sources(words, domain)]
     chosen = [_chosen(source, domains, split) for source in found]
     if not any(source.rows for source in chosen):

@@ -89,8 +89,6 @@ def predict(
         raise ConfigError("no run is named; name the folder of a finished run")
     if out is not None:
         check_file("--out", Path(out), overwrite)
-    if "" in several(domain):
-        raise ArgumentsError("--domain is empty; name a domain of the clips, or leave it out")
     kept, note = Path(stores) if stores is not None else None, note or _unheard
     test, domains = as_domain or found[0].config.test, several(domain)
     given = sources(paths(clips), test, domains=domains, split=split or "", stores=kept)
