@@ -3,7 +3,7 @@
 A store records the name of each clip's file, and not its folder, because folders are often moved. The copy of the
 manifest next to the stores has the whole paths, so features of another file of the same name are not taken for its own.
 
-    sources.json       next to the stores: store -> clip id -> size, time and digest of the file of its features, which
+    .sources.json      next to the stores: store -> clip id -> size, time and digest of the file of its features, which
                        differ if the file was replaced in its place
 """
 
@@ -23,7 +23,7 @@ from featcache.manifest import Manifest
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore
 
-RECORD = "sources.json"
+RECORD = ".sources.json"
 PIECE, PIECES = 1 << 16, 8  #: bytes, and number, of the pieces of two files that are compared
 
 

@@ -521,8 +521,8 @@ def test_a_record_of_files_that_is_damaged_is_named(filmed, tmp_path):
     of, _, folder = filmed
     new = linked(of, tmp_path / "new", broken=range(2, 8))
     predict(folder, new, stores=tmp_path / "kept").frame()
-    (tmp_path / "kept" / "new" / "sources.json").write_text("[]")
-    with pytest.raises(StoreError, match=r"kept/new/sources.json.*remove it"):
+    (tmp_path / "kept" / "new" / ".sources.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"kept/new/.sources.json.*remove it"):
         predict(folder, new, stores=tmp_path / "kept").frame()
 
 
