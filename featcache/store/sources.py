@@ -148,10 +148,12 @@ def record(
         store, old = FeatureStore.open(folder / f"{name}.zarr"), earlier.get(name, {})
         pairs = zip(store.clip_ids, store.state.tolist(), strict=True)
         made = [clip_id for clip_id, state in pairs if state in (fmt.DONE, fmt.ABSENT)]
-        whole[name] = {clip_id: old[clip_id] for clip_id in made if clip_id in old and clip_id in before}
+        whole[name] = {}
         for clip_id in made:
-            if clip_id in files and clip_id not in whole[name]:
-                same = began[clip_id] == now.get(clip_id)  # else nobody can know which file was read
+            if clip_id in old and clip_id in before:
+                whole[name][clip_id] = old[clip_id]
+            elif clip_id in files:
+                same = began[clip_id] == now.get(clip_id)  # else it is not known which file was read
                 whole[name][clip_id] = f"{began[clip_id]} {digest(files[clip_id]) if same else ''}"
     if whole != earlier and any(whole.values()):
         write_file(folder / RECORD, json.dumps(whole, indent=1).encode(), shared=True)

@@ -24,8 +24,8 @@ from featcache.arguments import Pairs, PathLike, pairs, paths, several, worker_c
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaAbsentError
 from featcache.extractors import split_view
 from featcache.manifest import Clip
-from featcache.progress import Progress, reported, silent
-from featcache.wording import first, unknown
+from featcache.progress import Progress, reporting
+from featcache.wording import first, unknown, visible
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
 from pipelines.evaluation.predictions import Columns, check_file, write_tables
@@ -68,7 +68,8 @@ def predict(
     clips: manifests, folders of media, media files, stores, or folders of the stores of a manifest.
     out: a .csv, .jsonl or .parquet file; overwrite: replace an existing one. Without `out`, nothing is computed before
         the predictions are read.
-    top_k: classes, or clusters, of a clip. domain, split: predict only these clips of manifests and stores.
+    top_k: classes, or clusters, of a clip. runs: folder of all runs.
+    domain, split: predict only these clips of manifests and stores.
     as_domain: take all clips for clips of this domain of the run. Media without a manifest are otherwise taken for
         clips of its test domain.
     stores: folder of all stores that keeps extracted features; failed clips in it are tried again. None: none is kept.
@@ -97,8 +98,7 @@ def predict(
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
     loaded = Loaded(wanted, _files(weights, wanted), device, worker_count(workers), note)
-    shown = reported(progress, "predict", "clip")
-    made = Predictions(heads, given, loaded, top_k, kept, as_domain, device, shown, note)
+    made = Predictions(heads, given, loaded, top_k, kept, as_domain, device, progress, note)
     for text in filter(None, map(_other_point, found)):
         note(text)
     if out is not None:
@@ -179,7 +179,7 @@ class Predictions:
     stores: Path | None = None  #: folder that keeps the features that are extracted
     as_domain: str = ""
     device: str = "cpu"
-    progress: Progress = silent
+    progress: Progress | bool = False
     note: Note = _unheard
     failures: dict[str, str] = field(default_factory=dict)  #: clip id -> the reason for having no prediction
     incomplete: dict[str, str] = field(default_factory=dict)  #: clip id -> modalities that could not be read, and why
@@ -231,13 +231,14 @@ class Predictions:
         opened = [(source, *self._opened(source)) for source in self.sources]
         sizes = [len(source.manifest) * len([*self.loaded.plans(keys)]) for source, _, keys in opened]
         done, total = 0, sum(sizes) + self.total
-        self.progress(done, total)
-        for (source, stores, keys), size in zip(opened, sizes, strict=True):
-            if self.stores and keys:
-                stores |= features.keep(source, keys, self.loaded, self.stores, part(self.progress, done, size, total))
-            done += size
-            yield from self._computed(source, stores, part(self.progress, done, len(source.rows), total))
-            done += len(source.rows)
+        with reporting(self.progress, "predict", "clip") as report:
+            report(done, total)
+            for (source, stores, keys), size in zip(opened, sizes, strict=True):
+                if self.stores and keys:
+                    stores |= features.keep(source, keys, self.loaded, self.stores, part(report, done, size, total))
+                done += size
+                yield from self._computed(source, stores, part(report, done, len(source.rows), total))
+                done += len(source.rows)
 
     def _opened(self, source: Source) -> tuple[dict[str, FeatureStore], list[str]]:
         """Return key -> store, and the keys of the features to keep; load the extractors of all that no store has."""
@@ -309,10 +310,10 @@ class Predictions:
                 reasons.append(("clip", "it has neither features nor a caption that this run reads"))
         if reasons:
             self.failures[clip.clip_id] = _together(reasons)
-            self.note(f"{clip.clip_id}: {_together(reasons)}")
+            self.note(visible(f"{clip.clip_id}: {_together(reasons)}"))
         elif unread:
             self.incomplete[clip.clip_id] = _together(unread)
-            self.note(f"{clip.clip_id}: predicted without {_together(unread)}")
+            self.note(visible(f"{clip.clip_id}: predicted without {_together(unread)}"))
         return not reasons
 
 

@@ -20,9 +20,9 @@ from pipelines.config import Feed, Preparation
 from pipelines.exporting import formats
 from pipelines.exporting.export import compared, export_head, note_of, stored
 from pipelines.exporting.head import Input, inputs, taken
-from pipelines.training.runs import Run
+from pipelines.training.runs import NotTrainedError, Run
 from tests.conftest import ROOT
-from tests.helpers import heads
+from tests.helpers import heads, stores
 
 ROUNDING = 1e-5  #: of the largest output: onnxruntime sums in another order than torch, and so do other numbers of rows
 WHOLE = 10**6  #: rows of a batch: all
@@ -248,6 +248,9 @@ def test_a_run_is_found_as_predict_finds_it(made, folder, tmp_path, monkeypatch)
         export_head(made.parent, tmp_path / "head.pt2", folder)
     with pytest.raises(ConfigError, match=f"'toy' in {tmp_path}.*--stores"):
         export_head(made, tmp_path / "head.pt2", tmp_path)
+    other = stores.write_all(tmp_path / "stores", weights="0" * 64)
+    with pytest.raises(NotTrainedError, match="rgb has changed.*--stores"):
+        export_head(made, tmp_path / "head.pt2", other)
 
 
 def test_a_written_head_differs_by_rounding_only(made, folder, monkeypatch):
