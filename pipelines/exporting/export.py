@@ -62,7 +62,8 @@ def export_head(
     try:
         opened = made.opened(stores)
     except NotTrainedError as error:
-        raise NotTrainedError(f"{error}, or name the folder that has the stores of the run with --stores") from None
+        own = ", ".join(f"{made.config.manifest}/{feed.store}.zarr" for feed in made.config.feeds.values())
+        raise NotTrainedError(f"{error}, or name the folder that has its own {own} with --stores") from None
     try:
         program, taken = traced(Standalone(made, opened), inputs(made, opened))
         facts = facts_of(made, opened, taken)
