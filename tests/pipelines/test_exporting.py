@@ -284,6 +284,7 @@ def test_onnx_without_its_extra_names_it(made, folder, tmp_path, monkeypatch):
         export_head(made, tmp_path / "head.onnx", folder)
 
 
+@pytest.mark.slow
 def test_lengths_of_python_are_traced_strictly():
     """`len(tensor)` is a number for torch.export, unless it reads the code itself."""
 
