@@ -31,6 +31,7 @@ INTRODUCTIONS = {
     "extractor": "`featcache show extractor NAME` prints one of them; [extractors.md](../extractors.md) compares all.",
     "method": "`featcache show method NAME` prints one of these entries. [methods.md](../methods.md) compares them.",
     "net": "`featcache show net NAME` prints one of these entries.",
+    "task": "`featcache show task NAME` prints one of these entries.",
     "experiment": "`featcache show experiment NAME` prints one of these entries, with the values that its runs have.",
     "benchmark": "`featcache manifest build NAME FOLDER` makes the manifest of one of these benchmarks.",
     "format": "[formats.md](../formats.md) compares the formats that `featcache import` reads and `export` writes.",
