@@ -267,10 +267,10 @@ class Manifest:
     def __repr__(self) -> str:
         splits = Counter(clip.split for clip in self.clips)
         counts = ", ".join(f"{splits[split]} {split}" for split in SPLITS if split in splits)
-        kinds = [
-            f"{len(names)} class{'es' * (len(names) != 1)}{'' if kind == 'label' else f' of {kind}'} ({first(names, SHOWN)})"
-            for kind, names in self.classes.items()
-        ]
+        kinds = []
+        for kind, names in self.classes.items():
+            count = f"{len(names)} class{'es' * (len(names) > 1)}{'' if kind == 'label' else f' of {kind}'}"
+            kinds.append(f"{count} ({first(names, SHOWN)})")
         domains = f"domains {first(self.domains, SHOWN)}" if self.domains else "no domains"
         head = f"Manifest {self.name!r}: {len(self)} clips ({counts}), {domains}"
         return f"{shortened(head)}\n{shortened('; '.join(kinds) or NONE)}"

@@ -87,7 +87,9 @@ def over_seeds(differences: Sequence[float], widest: float = math.inf) -> Interv
     widest: the largest difference that two values of the metric can have.
     """
     K = len(differences)
-    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds", widest) if K > 1 else None
+    if K < 2:
+        return None
+    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds", widest)
 
 
 def _around(middle: SupportsFloat, h2: SupportsFloat, over: str, widest: float) -> Interval:

@@ -37,7 +37,7 @@ def with_intervals(
     """Return the lines, each with the interval of its difference from another row, if enough is known of both.
 
     over: row -> the row that it is compared with; itself for a baseline. planned: the runs of the cells. clips: run ->
-    its outcomes in the metric. The difference is the line's gain, or its mean if all its numbers are differences (ΔAcc).
+    its outcomes. The difference is the line's gain, or its mean if all its numbers are differences (ΔAcc).
     """
     runs_of: dict[str, dict[str, dict[int, str]]] = {line.method: {} for line in lines}
     for (method, shift), seeds in planned.items():

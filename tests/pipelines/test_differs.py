@@ -115,7 +115,7 @@ def test_a_metric_that_is_no_share_of_clips_has_intervals_over_seeds(toy):
     assert "Only the chance of seeds, because this metric is not a share of right clips." in text
 
 
-@pytest.mark.parametrize(("metric", "limit"), [("mean_class", 100), ("MedR", None)])
+@pytest.mark.parametrize(("metric", "limit"), [("mean_class", 100), ("v2t/MedR", None)])
 def test_an_interval_over_seeds_ends_where_differences_of_the_metric_end(metric, limit):
     toy = experiment(seeds=(0, 1))
     values = {"source-only": (0.9, 0.1), "RNA (UDA)": (0.1, 0.9), "supervised-target": (0.5, 0.5)}
