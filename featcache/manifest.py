@@ -146,13 +146,14 @@ class Manifest:
         """The bytes that `write` puts into a file in the folder `root`."""
         text = self.relocated(root).text
         try:
-            return text.encode()
+            content, place, fault = text.encode(), text.find("\0"), "has a NUL character; remove it"
         except UnicodeEncodeError as error:  # file names that are not UTF-8 contain lone surrogates
-            number = text.count("\n", 0, error.start)
+            content, place, fault = b"", error.start, "is not UTF-8; rename the file or folder"
+        if place >= 0:
+            number = text.count("\n", 0, place)
             line = text.split("\n")[number]
-            raise ManifestError(
-                f"manifest {self.name!r} line {number + 1}: {line!a} is not UTF-8; rename the file or folder"
-            ) from None
+            raise ManifestError(f"manifest {self.name!r} line {number + 1}: {line!a} {fault}")
+        return content
 
     def relocated(self, root: str | os.PathLike[str]) -> "Manifest":
         """The same clips for another root: relative sources are rewritten to start there."""
@@ -372,6 +373,9 @@ def clip_of(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -
 
     unit: that of the bounds. kinds: column of labels -> label kind. place: the line, for messages.
     """
+    if "\0" in "".join(row.values()):
+        column = next(column for column, cell in row.items() if "\0" in cell)
+        raise ManifestError(f"{place}: {column} {row[column]!r} has a NUL character; remove it")
     if not all(map(str.strip, map(row.__getitem__, FILLED))):
         empty = next(column for column in FILLED if not row[column].strip())
         raise ManifestError(f"{place}: {empty} is empty")

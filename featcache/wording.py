@@ -1,4 +1,4 @@
-"""Phrases that messages share: an unknown name, the first of many words, a size in bytes."""
+"""Phrases that messages share: an unknown name, the first of many words, a size in bytes, text that is visible."""
 
 import difflib
 import re
@@ -10,6 +10,9 @@ from featcache.errors import ConfigError, FeatcacheError
 INVISIBLE = ("Cc", "Cf")  #: categories of characters that print nothing
 #: characters of other categories that print nothing: fillers, a joiner, a blank pattern, variation selectors
 FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(map(chr, range(0xFE00, 0xFE10)))
+
+#: characters that control a terminal, end a line or change its direction, and bytes that are not UTF-8
+CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
@@ -95,6 +98,17 @@ def shortened(text: str, most: int = 160) -> str:
     """
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 2].rstrip()} …"
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return a text with escapes for characters that control a terminal, end a line or change its direction.
+
+    Names in files may have any characters. keep: those that stay as they are.
+
+    >>> print(visible("a\x1b[31m.mp4\n"))
+    a\x1b[31m.mp4\n
+    """
+    return CONTROLS.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
 
 
 def size(count: int) -> str:

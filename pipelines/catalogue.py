@@ -87,7 +87,7 @@ class Entry:
 def show(kind: str, name: str) -> Entry:
     """Return the entry of that kind and name; ConfigError with the nearest name if there is none.
 
-    kind: one of KINDS, such as "extractor".
+    kind: one of KINDS, such as "extractor". name: of the kind, as `pipelines.names` lists them.
     """
     makers = {
         "extractor": _extractor,
@@ -144,7 +144,7 @@ def _extractor(name: str) -> Entry:
     module = registry.load(FOLDERS["extractor"], kind.replace("-", "_"), "extractor")
     try:
         made = extractors.load(base)
-        made = made.seen(view) if view else made
+        made = made.seen(view) if view and hasattr(made, "window") else made  # a model's files have its window
     except ConfigError:  # its window and row depend on parameters that have no default
         if view:
             raise

@@ -76,7 +76,7 @@ FAILURES = {  #: class -> tests that fail
 @pytest.mark.parametrize("path", FILES)
 @pytest.mark.parametrize("command", [("check",), ("format", "--diff")], ids=lambda command: command[0])
 def test_the_linter_has_nothing_to_say(path, command):
-    """As if the block lay at `path`."""
+    """The linter reads each block under the name of its file."""
     ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--stdin-filename", path, "-"]
     run = subprocess.run(ruff, input=FILES[path], capture_output=True, text=True, check=False, cwd=ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -84,7 +84,7 @@ def test_the_linter_has_nothing_to_say(path, command):
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
-    """What pytest prints in a folder outside the repository: four files, a broken copy of each, and their tests."""
+    """The output of pytest in a folder outside the repository: four files, a broken copy of each, and their tests."""
     folder = tmp_path_factory.mktemp("outside")
     files = {"mean_colour.py": EXTRACTOR, "entropy.py": METHOD}
     files |= {name: (ROOT / "tests" / "data" / name).read_text() for name in ("linear.py", "json_rows.py")}

@@ -457,7 +457,8 @@ check_recorded = _metadata.check_recorded
 def recipe_differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (name of the parameter, value of one, value of the other) where two recipes differ; "nothing" if unset."""
     a, b = flat(one), flat(other)
-    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    unequal = {name for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+    names = sorted(name for name in unequal if repr(a.get(name)) != repr(b.get(name)))  # NaN is unequal to itself
     return [(name, a.get(name, "nothing"), b.get(name, "nothing")) for name in names]
 
 

@@ -46,9 +46,10 @@ class Names(list[Named]):
 
 
 def names(kind: str) -> Names:
-    """Return the names of a kind, sorted: extractors, benchmarks, formats, nets, methods, tasks, experiments, metrics.
+    """Return the names of a kind, sorted. Plug-ins are imported.
 
-    Plug-ins are imported. Raises ConfigError for another kind.
+    kind: extractors, benchmarks, formats, nets, methods, tasks, experiments or metrics.
+    Raises ConfigError for another kind.
     """
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)

@@ -46,8 +46,8 @@ def export_head(
     The head takes rows as they are in the run's stores, by modality, and returns the outputs that the run keeps of its
     test rows. It is for the run's test domain. The written file is loaded again and compared with the run's outputs.
 
-    run: the folder of a run, or its id in `runs`, the folder of all runs. out: the file; overwrite: replace one that
-    exists. stores: folder of all stores.
+    run: the folder of a run, or its id in `runs`. out: the file; overwrite: replace one that exists.
+    stores, runs: folders of all stores, and of all runs.
     Raises ConfigError if the run, its stores or its method cannot be exported.
     """
     out, words = Path(out), (Path(runs) / run, Path(run))
@@ -92,7 +92,7 @@ def compared(predict: Predict, run: Run, opened: Opened, taken: dict[str, Input]
     alone = predict({name: value[-1:] for name, value in features.items()})
     if _difference(alone, {name: value[-1:] for name, value in found.items()}) > LIMIT:
         raise ConfigError(
-            "its predictions of a clip depend on the other clips of the same test, which no file can know"
+            "its predictions of a clip depend on the other clips of the same test, which a file does not get"
         )
     if (difference := _difference(found, kept)) > LIMIT:
         raise ConfigError(

@@ -39,7 +39,7 @@ def traced(head: nn.Module, inputs: Mapping[str, Input]) -> tuple[ExportedProgra
     fixed = {name: replace(each, varies=False) for name, each in inputs.items()}
     reason = ""
     for taken in (inputs, fixed) if fixed != inputs else (fixed,):
-        for strict in (False, True):  # strict understands more Python, such as len(tensor), but takes longer
+        for strict in (False, True):  # strict allows more Python, such as len(tensor), but takes longer
             example, shapes = _example(taken)
             try:
                 with quiet(), torch.no_grad():

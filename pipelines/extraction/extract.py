@@ -351,7 +351,7 @@ class Held:
 
     dtype: str
     pending: list[int]  #: rows of the manifest that are still to be computed
-    rows: dict[int, NDArray[np.floating] | FeatcacheError] = field(default_factory=dict)  #: (t, *row_shape), or why not
+    rows: dict[int, NDArray[np.floating] | FeatcacheError] = field(default_factory=dict)  #: (t, *row_shape), or error
 
     def claim(self, row: int) -> bool:
         """Return True: nobody else writes these rows."""

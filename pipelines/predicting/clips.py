@@ -87,7 +87,7 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
 
 
 def _name_of(files: Sequence[Path]) -> str:
-    """Return the name of a manifest of these very files, so that the stores of other files are never theirs."""
+    """Return the name of a manifest of these very files, so that stores of other files are never taken for them."""
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return f"{FILES}-{sha256(repr(states).encode(errors='surrogateescape')).hexdigest()[:10]}"
 

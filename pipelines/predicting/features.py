@@ -34,7 +34,7 @@ ALL, CLIPS, CAPTIONS = "all", "clips", "captions"
 OF_FILES = ("file", "sha256", "ids_sha256")  #: entries of an imported store's recipe that name its files
 
 Features = NDArray[np.floating]
-Found = dict[str, Features | FeatcacheError]  #: key of a recipe -> features of a clip (t, *row_shape), or why not
+Found = dict[str, Features | FeatcacheError]  #: key of a recipe -> features of a clip (t, *row_shape), or the error
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def matched(source: Source, wanted: Mapping[str, Wanted]) -> dict[str, FeatureSt
 
 
 def _opened(source: Source, wanted: Mapping[str, Wanted]) -> Iterator[FeatureStore]:
-    """Yield the stores of the source's clips; those of a folder that nobody needs may be damaged."""
+    """Yield the stores of the source's clips; stores of a folder that are not needed may be damaged."""
     names = {one.store for one in wanted.values()}
     for path in source.stores:
         try:
@@ -164,7 +164,7 @@ def lacks(store: FeatureStore | None, one: Wanted, source: Source) -> bool:
 
 
 def failed(store: FeatureStore, one: Wanted, source: Source) -> bool:
-    """Return whether a clip to predict has failed whose file is there, so that it can be tried again."""
+    """Return whether a clip to predict has failed and can be tried again, because its file is there."""
     rows = [row for row in source.rows if one.has(source.manifest.clips[row]) and row < len(store)]
     clips = (source.manifest.clips[row] for row in rows if store.state[row] == FAILED)
     return not store.archived and any(clip.source and source.manifest.path(clip).exists() for clip in clips)

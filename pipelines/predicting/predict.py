@@ -25,8 +25,8 @@ from featcache.arguments import Pairs, PathLike, pairs, paths, several, worker_c
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaAbsentError
 from featcache.extractors import split_view
 from featcache.manifest import Clip
-from featcache.progress import Progress, reported, silent
-from featcache.wording import first, unknown
+from featcache.progress import Progress, reporting
+from featcache.wording import first, unknown, visible
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
 from pipelines.evaluation.predictions import Columns, check_file, write_tables
@@ -73,7 +73,8 @@ def predict(
     clips: manifests, folders of media, media files, stores, or folders of the stores of a manifest.
     out: a .csv, .jsonl or .parquet file; overwrite: replace an existing one. Without `out`, nothing is computed before
         the predictions are read.
-    top_k: classes, or clusters, of a clip. domain, split: predict only these clips of manifests and stores.
+    top_k: classes, or clusters, of a clip. runs: folder of all runs.
+    domain, split: predict only these clips of manifests and stores.
     as_domain: take all clips for clips of this domain of the run. Media without a manifest are otherwise taken for
         clips of its test domain.
     stores: folder of all stores that keeps extracted features; failed clips in it are tried again. None: none is kept.
@@ -102,8 +103,7 @@ def predict(
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
     making = Making(wanted, _files(weights, wanted), device, worker_count(workers), note)
-    shown = reported(progress, "predict", "clip")
-    made = Predictions(heads, given, making, top_k, kept, as_domain, device, shown, note)
+    made = Predictions(heads, given, making, top_k, kept, as_domain, device, progress, note)
     for text in filter(None, map(_other_point, found)):
         note(text)
     if out is not None:
@@ -193,7 +193,7 @@ class Predictions:
     stores: Path | None = None  #: folder that keeps the features that are extracted
     as_domain: str = ""
     device: str = "cpu"
-    progress: Progress = silent
+    progress: Progress | bool = False
     note: Note = unheard
     failures: dict[str, str] = field(default_factory=dict)  #: clip id -> the reason for having no prediction
     incomplete: dict[str, str] = field(default_factory=dict)  #: clip id -> modalities that could not be read, and why
@@ -243,15 +243,16 @@ class Predictions:
         self.failures.clear()
         self.incomplete.clear()
         opened = [(source, self._opened(source)) for source in self.sources]
-        done, total = 0, self.total
-        self.progress(done, total)
-        for source, stores in opened:
-            progress = partial(_onward, self.progress, done, total)
-            if self.stores:
-                lacking = [*self._lacking(source, stores), *self._failed(source, stores, self.stores)]
-                stores = stores | features.keep(source, lacking, self.making, self.stores, progress)
-            yield from self._computed(source, stores, progress)
-            done += len(source.rows)
+        with reporting(self.progress, "predict", "clip") as report:
+            done, total = 0, self.total
+            report(done, total)
+            for source, stores in opened:
+                progress = partial(_onward, report, done, total)
+                if self.stores:
+                    lacking = [*self._lacking(source, stores), *self._failed(source, stores, self.stores)]
+                    stores = stores | features.keep(source, lacking, self.making, self.stores, progress)
+                yield from self._computed(source, stores, progress)
+                done += len(source.rows)
 
     def _opened(self, source: Source) -> dict[str, FeatureStore]:
         """Return key -> store, and load the extractors of all features that no store has."""
@@ -318,10 +319,10 @@ class Predictions:
                 reasons.append(("clip", "it has neither features nor a caption that this run reads"))
         if reasons:
             self.failures[clip.clip_id] = _together(reasons)
-            self.note(f"{clip.clip_id}: {_together(reasons)}")
+            self.note(visible(f"{clip.clip_id}: {_together(reasons)}"))
         elif unread:
             self.incomplete[clip.clip_id] = _together(unread)
-            self.note(f"{clip.clip_id}: predicted without {_together(unread)}")
+            self.note(visible(f"{clip.clip_id}: predicted without {_together(unread)}"))
         return not reasons
 
 

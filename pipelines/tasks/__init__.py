@@ -210,7 +210,7 @@ class Task:
     def applied(
         self, outputs: Outputs, names: Mapping[str, Sequence[str]], k: int, clusters: int, kept: Callable[[], Outputs]
     ) -> Iterator[dict[str, Any]]:
-        """Yield tables of what a run says of clips without labels: column of a file -> values (n,).
+        """Yield tables of the predictions of a run, which need no labels: column of a file -> values (n,).
 
         names: label -> names of the classes that the run has learned. k: number of classes or clusters of a clip.
         clusters: the K of clustering. kept: returns the run's outputs on its own test clips, for clusters by k-means.

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import gc
 import inspect
 import json
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import tqdm.auto
 from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, registry, weights
@@ -100,6 +102,18 @@ def test_own_test_clips_give_the_kept_outputs(task, tmp_path):
     table = predict(folder, own).frame()
     first = list(dict.fromkeys(table.clip_id))[: len(made.outputs["rows"])]
     assert first == [clips[row].clip_id for row in made.outputs["rows"]]
+
+
+def test_each_reading_has_a_bar_that_is_closed(stores, folder, monkeypatch):
+    bars, ours = [], tqdm.auto.tqdm
+    monkeypatch.setattr(tqdm.auto, "tqdm", lambda **options: bars.append(ours(**options)) or bars[-1])
+    made = predict(folder, stores / "toy", progress=True)
+    list(made)
+    next(iter(made))  # and no further
+    gc.collect()
+    assert [bar.desc for bar in bars] == ["predict"] * 2
+    assert bars[0].n == made.total
+    assert all(bar.disable for bar in bars)
 
 
 def test_clips_are_computed_in_the_pieces_of_a_sweep(stores, tmp_path, monkeypatch):
@@ -495,10 +509,11 @@ def test_a_model_that_only_a_recipe_names_is_not_downloaded(monkeypatch):
 
 def test_broken_clips_stop_no_other(filmed, tmp_path):
     of, _, folder = filmed
-    result = cli(folder, linked(of, tmp_path / "new", broken=(0, 4, 7)), "--out", tmp_path / "p.csv")
+    new = linked(of, tmp_path / "new", names=[*"abcdefg", "h\n\x1b[2J"], broken=(0, 4, 7))
+    result = cli(folder, new, "--out", tmp_path / "p.csv")
     assert result.exit_code == 1
     assert [line["clip_id"] for line in csv.DictReader((tmp_path / "p.csv").open())] == ["b", "c", "d", "f", "g"]
-    for name in "aeh":
+    for name in ("a", "e", r"h\n\x1b[2J"):
         assert f"\n{name}: rgb, audio: " in f"\n{result.stderr}"
     assert "3 of 8 clips have no prediction" in result.stderr
     assert result.stdout == f"{tmp_path / 'p.csv'}\n"
@@ -564,7 +579,7 @@ def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monk
 
 @pytest.mark.slow
 def test_weights_are_found_by_their_digest(filmed, tmp_path, monkeypatch):
-    """In a file of the user's, in the folder of weights, or nowhere; others are refused with both digests."""
+    """The user's file or one of the folder of weights serves; others are refused with both digests."""
     of, _, _ = filmed
     of = dataclasses.replace(of, clips=tuple(clip for k, clip in enumerate(of) if k in (0, 3, 4, 7)))
     monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path / "weights"))
@@ -709,7 +724,7 @@ def test_a_damaged_run_is_named(folder, stores, tmp_path):
 
 
 def test_features_in_memory_are_those_of_a_store(filmed):
-    """Also where only some rows are wanted, and as the store has rounded them."""
+    """They are equal where only some rows are wanted, too, and are rounded as the store rounds them."""
     of, stores, _ = filmed
     (hog,) = load_extractors(["hog"], ["hog.count=1"])
     found, _ = extraction.extract_rows(of, {hog: [1, 5]}, plan=Plan("segments", 2), dtypes={"hog": "float16"})
