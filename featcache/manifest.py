@@ -47,6 +47,8 @@ SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")
 FILLED = REQUIRED[:3]  #: columns whose cells may not be empty
 BOUNDS = {"frames": ("start_frame", "stop_frame"), "seconds": ("start_seconds", "stop_seconds")}
+#: columns of numbers, in a manifest and in the rows of a store
+NUMBERS = {*BOUNDS["frames"], *BOUNDS["seconds"], "start", "stop", "fps"}
 NONE = "no labels"
 SHOWN = 6  #: names that `repr` lists
 OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption", "of")
@@ -262,18 +264,15 @@ class Manifest:
         import pandas as pd
 
         columns, *lines = csv.reader(io.StringIO(self.text, newline=""), strict=True)
-        table = pd.DataFrame(lines, columns=columns, dtype=str)
-        for column in {*BOUNDS["frames"], *BOUNDS["seconds"], "fps"} & set(table.columns):
-            table[column] = pd.to_numeric(table[column])
-        return table
+        return typed(pd.DataFrame(lines, columns=columns, dtype=str))
 
     def __repr__(self) -> str:
         splits = Counter(clip.split for clip in self.clips)
         counts = ", ".join(f"{splits[split]} {split}" for split in SPLITS if split in splits)
-        kinds = [
-            f"{len(names)} classes{'' if kind == 'label' else f' of {kind}'} ({first(names, SHOWN)})"
-            for kind, names in self.classes.items()
-        ]
+        kinds = []
+        for kind, names in self.classes.items():
+            count = f"{len(names)} class{'es' * (len(names) > 1)}{'' if kind == 'label' else f' of {kind}'}"
+            kinds.append(f"{count} ({first(names, SHOWN)})")
         domains = f"domains {first(self.domains, SHOWN)}" if self.domains else "no domains"
         head = f"Manifest {self.name!r}: {len(self)} clips ({counts}), {domains}"
         return f"{shortened(head)}\n{shortened('; '.join(kinds) or NONE)}"
@@ -295,6 +294,19 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Clip]:
         return iter(self.clips)
+
+
+def typed(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a table of clips, made of text, with the columns that some clip uses, and with bounds and fps as numbers.
+
+    An empty cell is NaN in a column of numbers.
+    """
+    import pandas as pd
+
+    table = table[[name for name in table if name in REQUIRED or (table[name] != "").any()]].copy()
+    for name in NUMBERS & set(table):
+        table[name] = pd.to_numeric(table[name])
+    return table
 
 
 def number(value: float | None) -> str:

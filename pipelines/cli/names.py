@@ -35,7 +35,7 @@ def list_names(kind: str, figures: bool) -> None:
 
     listed = names(kind)
     for each in listed:
-        echo(f"{each.name:23} {each.text}" if kind == "metrics" else f"{each.name:15} {each.origin:10} {each.text}")
+        echo(str(each))
     if kind == "metrics":
         note("In results, /LABEL or /SIDE/MODALITY follows a name where there are several, such as top1/verb.")
     for each in listed:

@@ -18,9 +18,11 @@ The sum of squared t intervals covers at least 95 % for normal errors [Banerjee 
 over seeds only, does not, and a percentile bootstrap over few seeds is too short in any case. The simulations are in
 `tests/pipelines/test_intervals.py`. Tests with different checksums count as different clips: where shifts share most of
 their test clips, but not all, the interval is too short. With one seed the first part is missing: the interval is about
-these trained runs.
+these trained runs. Both ends are cut at the largest difference that two values can have, which few clips or seeds may
+exceed; the true difference is never beyond it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat
@@ -76,19 +78,24 @@ def over_clips(row: Runs, other: Runs) -> Interval | None:
         return None
     v = max(sum(_shared(np.stack([each[clips] for each in moved])) for clips in share), 0.0) * n / (n - 1)
     h2 = _t2(n - 1) * (v + 2 * most**2) + (_t2(K - 1) * middle.var(ddof=1) / K if K > 1 else 0.0)
-    return _around(middle.mean(), h2, "clips and seeds" if K > 1 else "clips")
+    return _around(middle.mean(), h2, "clips and seeds" if K > 1 else "clips", 1.0)
 
 
-def over_seeds(differences: Sequence[float]) -> Interval | None:
-    """Return the interval of the mean of differences, one per seed, over seeds only; None for fewer than two."""
+def over_seeds(differences: Sequence[float], widest: float = math.inf) -> Interval | None:
+    """Return the interval of the mean of differences, one per seed, over seeds only; None for fewer than two.
+
+    widest: the largest difference that two values of the metric can have.
+    """
     K = len(differences)
-    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds") if K > 1 else None
+    if K < 2:
+        return None
+    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds", widest)
 
 
-def _around(middle: SupportsFloat, h2: SupportsFloat, over: str) -> Interval:
-    """Return the interval of this middle and half width, squared."""
+def _around(middle: SupportsFloat, h2: SupportsFloat, over: str, widest: float) -> Interval:
+    """Return the interval of this middle and half width, squared, cut at ± `widest`."""
     centre, h = float(middle), float(h2) ** 0.5
-    return Interval(centre, centre - h, centre + h, over)
+    return Interval(centre, max(centre - h, -widest), min(centre + h, widest), over)
 
 
 def _t2(freedom: int) -> float:

@@ -8,6 +8,7 @@ their names and ranges, the headline, and the notes under tables. The parts of i
 Shapes: n rows, K classes.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -36,6 +37,7 @@ class Metric:
     compute: Callable[..., float] | None = None  #: a function of `measures`; None if another function gives it
     unit: str = "per cent"  #: shares in [0, 1] are printed in per cent, values of other units unchanged
     most: float = 100  #: the largest value that can be published
+    least: float = 0  #: the smallest value of a share, in per cent
     higher: bool = True  #: True if higher values are better
     least_classes: int = 0  #: classes that a label needs, so that the metric is not trivial
     is_gain: bool = False  #: True for a difference between two rows of a table, which may be negative
@@ -50,6 +52,11 @@ class Metric:
     def is_share(self) -> bool:
         """True if the metric is a share in [0, 1], which tables print in per cent."""
         return self.unit == "per cent"
+
+    @property
+    def widest(self) -> float:
+        """The largest difference that two values of it can have in a table; infinity if it is not limited."""
+        return self.most - self.least if self.is_share else math.inf
 
     @property
     def digits(self) -> int:

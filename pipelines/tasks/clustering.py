@@ -6,6 +6,7 @@ features and is a mean over RESTARTS starts by k-means++ (CoDT's code starts fro
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,7 @@ OF_CLUSTERS = {
     HUNGARIAN: Metric("accuracy (Hungarian matching)", acc_hungarian),
     "acc_dominant": Metric("accuracy (dominating class)", acc_dominant),
     "nmi": Metric("normalised mutual information", nmi),
-    "ari": Metric("adjusted Rand index", ari),
+    "ari": Metric("adjusted Rand index", ari, least=-100),
 }
 
 
@@ -34,7 +35,7 @@ class Clustering(Task):
 
     name = "clustering"
     metrics: ClassVar = {
-        f"{name}/{branch}{suffix}": Metric(f"{metric.words} of clusters, branch {branch}{way}", metric.compute)
+        f"{name}/{branch}{suffix}": replace(metric, words=f"{metric.words} of clusters, branch {branch}{way}")
         for name, metric in OF_CLUSTERS.items()
         for branch in ("B0", "B1")
         for suffix, way in (("", ""), (KMEANS, f", by k-means (mean of {RESTARTS} starts)"))

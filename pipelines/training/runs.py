@@ -210,8 +210,9 @@ class Run:
     def __repr__(self) -> str:
         config, facts = self.config, self.facts
         head = f"Run {config.id}{f' ({config.row_shown})' if config.row else ''}"
-        source, target = "+".join(config.source) or "no source", config.target or "no target"
-        sides = f"{source}→{config.test}, target {target}" if target != config.test else f"{source}→{target}"
+        sides = f"{'+'.join(config.source) or 'no source'}→{config.test}"
+        if config.target != config.test:
+            sides += f", target {config.target}" if config.target else ", no target"
         feeds = ", ".join(f"{modality} {feed.store}" for modality, feed in config.feeds.items())
         steps = f"{config.steps} steps in {facts.seconds:.1f} s"
         words = (

@@ -255,6 +255,22 @@ def test_rows_that_are_alike_are_not_distinguishable_and_a_single_clip_tells_not
     assert over_clips({"a": {0: some([1])}}, {"a": {0: some([0])}}) is None
 
 
+@pytest.mark.parametrize("right", [([1, 1], [1, 1]), ([1, 1, 1], [1, 0, 0]), ([0, 0], [1, 1]), ([1] * 9, [0] * 9)])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_end_is_beyond_the_largest_difference_of_two_shares(right, seeds):
+    row, other = ({"a": {k: some(each[k:] + each[:k]) for k in range(seeds)}} for each in right)
+    found = over_clips(row, other)
+    assert -1 <= found.low <= found.middle <= found.high <= 1
+
+
+def test_an_interval_over_seeds_is_cut_only_where_the_metric_is_limited():
+    wide = over_seeds([-60.0, 90.0])
+    assert wide.low < -100
+    assert wide.high > 100
+    assert over_seeds([-60.0, 90.0], 100) == replace(wide, low=-100, high=100)
+    assert over_seeds([1.0, 2.0], 100) == over_seeds([1.0, 2.0])
+
+
 def test_a_large_table_takes_less_than_two_seconds():
     """18 rows on 12 shifts, five seeds, 2,000 clips."""
     rng = np.random.default_rng(0)
