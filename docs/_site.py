@@ -31,6 +31,7 @@ INTRODUCTIONS = {
     "extractor": "`featcache show extractor NAME` prints one of them; [extractors.md](../extractors.md) compares all.",
     "method": "`featcache show method NAME` prints one of these entries. [methods.md](../methods.md) compares them.",
     "net": "`featcache show net NAME` prints one of these entries.",
+    "task": "`featcache show task NAME` prints one of these entries.",
     "experiment": "`featcache show experiment NAME` prints one of these entries, with the values that its runs have.",
     "benchmark": "`featcache manifest build NAME FOLDER` makes the manifest of one of these benchmarks.",
     "format": "[formats.md](../formats.md) compares the formats that `featcache import` reads and `export` writes.",
@@ -200,13 +201,13 @@ def exported(module: ModuleType) -> dict[str, str]:
 
 
 def constants(module: ModuleType) -> dict[str, Any]:
-    """Return the values in `__all__` that are neither functions nor classes of ours, nor modules."""
+    """Return the values in `__all__` that are neither our own functions or classes nor modules."""
     values = {word: getattr(module, word) for word in getattr(module, "__all__", ())}
     return {w: value for w, value in values.items() if not is_described(value) and not inspect.ismodule(value)}
 
 
 def is_described(value: Any) -> bool:
-    """Return True for functions and classes of ours, also with a cache around them."""
+    """Return True for our own functions and classes, also with a cache around them."""
     ours = getattr(value, "__module__", None) or ""
     plain = inspect.unwrap(value) if callable(value) else value
     return (inspect.isfunction(plain) or inspect.isclass(plain)) and ours.split(".")[0] in PACKAGES

@@ -52,6 +52,7 @@ def export_features(
 ) -> Exported:
     """Write the clips with state done, from stores of one manifest, into one file.
 
+    stores: one or several, by their paths. format: a name of `featcache list formats`. out: the file.
     key: {"STORE": "KEY IN THE FILE"} or "STORE=KEY". Without it, the key is the one that the store was imported from,
     else the store's modality; stores that share it have their own names as keys. overwrite: replace a file at `out`.
     progress: True for a bar, or a callback (rows written, all). Raises FormatError when the format cannot

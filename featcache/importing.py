@@ -92,7 +92,7 @@ def import_features(
     """Fill `stores/<manifest>/<name>.zarr` for the keys of files, and copy the manifest into the same folder.
 
     files: files of one format, in any order; each clip of a key is in one of them.
-    manifest: a manifest, or the path of its file.
+    manifest: a manifest, or the path of its file. stores: folder of all stores.
     format: a name of `bridges.names()`, or "store" for one of our own stores; only rows of clips that have not been
     edited since are taken from a store. ids: clip ids in the order of a file: one list per file, or one list for each
     of the files (default: FILE.ids.txt next to FILE, or else the ids in FILE).

@@ -25,7 +25,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -47,6 +47,8 @@ SPLITS = ("train", "val", "test")
 REQUIRED = ("clip_id", "domain", "split", "source")
 FILLED = REQUIRED[:3]  #: columns whose cells may not be empty
 BOUNDS = {"frames": ("start_frame", "stop_frame"), "seconds": ("start_seconds", "stop_seconds")}
+#: columns of numbers, in a manifest and in the rows of a store
+NUMBERS = {*BOUNDS["frames"], *BOUNDS["seconds"], "start", "stop", "fps"}
 NONE = "no labels"
 SHOWN = 6  #: names that `repr` lists
 OPTIONAL = (*BOUNDS["frames"], *BOUNDS["seconds"], "fps", "caption", "of")
@@ -143,6 +145,8 @@ class Manifest:
     def content(self, root: str | os.PathLike[str]) -> bytes:
         """The bytes that `write` puts into a file in the folder `root`."""
         text = self.relocated(root).text
+        for number, clip in enumerate(self.clips, 2):
+            _check_names((clip.clip_id, clip.domain, clip.source), f"manifest {self.name!r} line {number}")
         try:
             return text.encode()
         except UnicodeEncodeError as error:  # file names that are not UTF-8 contain lone surrogates
@@ -260,18 +264,15 @@ class Manifest:
         import pandas as pd
 
         columns, *lines = csv.reader(io.StringIO(self.text, newline=""), strict=True)
-        table = pd.DataFrame(lines, columns=columns, dtype=str)
-        for column in {*BOUNDS["frames"], *BOUNDS["seconds"], "fps"} & set(table.columns):
-            table[column] = pd.to_numeric(table[column])
-        return table
+        return typed(pd.DataFrame(lines, columns=columns, dtype=str))
 
     def __repr__(self) -> str:
         splits = Counter(clip.split for clip in self.clips)
         counts = ", ".join(f"{splits[split]} {split}" for split in SPLITS if split in splits)
-        kinds = [
-            f"{len(names)} classes{'' if kind == 'label' else f' of {kind}'} ({first(names, SHOWN)})"
-            for kind, names in self.classes.items()
-        ]
+        kinds = []
+        for kind, names in self.classes.items():
+            count = f"{len(names)} class{'es' * (len(names) > 1)}{'' if kind == 'label' else f' of {kind}'}"
+            kinds.append(f"{count} ({first(names, SHOWN)})")
         domains = f"domains {first(self.domains, SHOWN)}" if self.domains else "no domains"
         head = f"Manifest {self.name!r}: {len(self)} clips ({counts}), {domains}"
         return f"{shortened(head)}\n{shortened('; '.join(kinds) or NONE)}"
@@ -293,6 +294,19 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Clip]:
         return iter(self.clips)
+
+
+def typed(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a table of clips, made of text, with the columns that some clip uses, and with bounds and fps as numbers.
+
+    An empty cell is NaN in a column of numbers.
+    """
+    import pandas as pd
+
+    table = table[[name for name in table if name in REQUIRED or (table[name] != "").any()]].copy()
+    for name in NUMBERS & set(table):
+        table[name] = pd.to_numeric(table[name])
+    return table
 
 
 def number(value: float | None) -> str:
@@ -355,11 +369,19 @@ def _check_header(header: list[str], path: Path) -> str:
     return units[0] if units else "seconds"
 
 
+def _check_names(names: Sequence[str], place: str) -> None:
+    """Raise ManifestError for a clip id, domain or source that no file can be named after."""
+    if "\0" in "".join(names):
+        name = next(name for name in names if "\0" in name)
+        raise ManifestError(f"{place}: {name!r} has a NUL character; remove it")
+
+
 def clip_of(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> Clip:
     """The clip of a line, column -> cell. Manifests may have 10^5 lines, so what lines have in common is prepared.
 
     unit: that of the bounds. kinds: column of labels -> label kind. place: the line, for messages.
     """
+    _check_names((row["clip_id"], row["domain"], row["source"]), place)
     if not all(map(str.strip, map(row.__getitem__, FILLED))):
         empty = next(column for column in FILLED if not row[column].strip())
         raise ManifestError(f"{place}: {empty} is empty")

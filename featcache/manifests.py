@@ -26,6 +26,7 @@ def scan(
 ) -> Scan:
     """Make a manifest of the videos, sounds and images in a folder, and write it.
 
+    folder: of the media, with all folders in it.
     layout: pattern of the paths, such as "{domain}/{label}/{clip_id}", or several, of which the first that fits a path
         counts (featcache/scanning.py). domain: of all clips whose layout has none (default: the folder's name). With a
         domain the default layout is "{label}/{clip_id}", or "{clip_id}" where the folder has no folders.
@@ -35,7 +36,8 @@ def scan(
     fps: frame rate with which folders of images are read as clips.
 
     Returns the manifest, with the files that are not in it. Raises ManifestError when the folder has no media, no path
-    fits a layout, or `out` exists and differs; ArgumentsError without layout and domain, and if they contradict.
+    fits a layout, or `out` exists and differs; ArgumentsError without layout and domain, unless `unlabelled`, and if
+    they contradict.
 
     >>> featcache.scan("videos", "{domain}/{label}/{clip_id}").manifest          # doctest: +SKIP
     >>> featcache.scan("target", domain="B", unlabelled=True).manifest           # doctest: +SKIP
@@ -59,8 +61,8 @@ def scan(
 def build(benchmark: str, folder: PathLike, *, progress: Progress | bool = False) -> Manifest:
     """Make the manifest of a published benchmark from its files in a folder, and write it to FOLDER/BENCHMARK.csv.
 
-    benchmark: a name of `featcache list benchmarks`. The files are the official annotations, which you download;
-    `kitchens`, the demo, draws its own videos. progress: True for a bar, or a callback (done, total).
+    benchmark: a name of `featcache list benchmarks`. folder: of the official annotations, which you download;
+    `kitchens`, the demo, draws its own videos there. progress: True for a bar, or a callback (done, total).
 
     Warns if a split has another number of clips than published. Raises ConfigError for an unknown benchmark, and
     ManifestError for missing files, which it names.
@@ -79,8 +81,9 @@ def join(
 ) -> dict[Path, Manifest]:
     """Join manifests into one, for runs from one data set to another, and write it to `out`.
 
-    Captions are joined, too: those of A.csv are in A_captions.csv. prefix: use DOMAIN/CLIP as clip ids, for data sets
-    that share clip ids. overwrite: replace a different manifest.
+    manifests: the paths of their files. Captions are joined, too: those of A.csv are in A_captions.csv.
+    out: file to write; overwrite: replace a different manifest. prefix: use DOMAIN/CLIP as clip ids, for data sets
+    that share clip ids.
 
     Returns {path: manifest} of the joined manifest and, where there are captions, of their joined manifest. Raises
     ManifestError for ids that clash, for label columns that do not fit together, and if a file exists and differs.

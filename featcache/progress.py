@@ -67,23 +67,23 @@ class _OwnBar(Bar):
             self.bar.close()
 
 
-def reported(progress: Progress | bool, title: str, unit: str) -> Progress:
-    """Return the callback for the argument `progress` of a public function.
-
-    True: a bar in the notebook or terminal, which appears with the first report. False: nothing.
-    """
-    return progress if callable(progress) else _OwnBar(title, unit) if progress else silent
-
-
 @contextmanager
 def reporting(progress: Progress | bool, title: str, unit: str) -> Iterator[Progress]:
-    """Yield the callback of `reported`; its own bar is closed at the end, also after an error."""
-    report = reported(progress, title, unit)
-    try:
-        yield report
-    finally:
-        if isinstance(report, _OwnBar):
-            report.close()
+    """Yield the callback for the argument `progress` of a public function.
+
+    True: a bar in the notebook or terminal. It appears with the first report, and is closed at the end, also after an
+    error. False: nothing.
+    """
+    if callable(progress):
+        yield progress
+    elif not progress:
+        yield silent
+    else:
+        bar = _OwnBar(title, unit)
+        try:
+            yield bar
+        finally:
+            bar.close()
 
 
 def bars(progress: Progress | Bars | bool) -> Opens:

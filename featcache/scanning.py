@@ -53,8 +53,8 @@ def scan(
 
     layout: one or several; the first that fits a path describes it. domain: the domain of all clips whose layout has
     no {domain}, by default the folder's name. With a domain no layout is needed: the folder of a file is then its
-    label, and clips that are all directly in the folder have none. labelled: False if no clip has a label; without a
-    layout, clips may then be at any depth.
+    label, and clips that are all directly in the folder have none. labelled: False if no clip has a label; neither
+    layout nor domain is needed then, and without a layout clips may be at any depth.
 
     Without {split}, a seeded share of each (domain, label) becomes the test split. With `fps`, folders of images are
     clips with that frame rate; without it, each image is a clip. Files of arrays are clips only when there are no
@@ -148,7 +148,7 @@ def _check(folder: Path, layouts: list[str], domain: str | None, labelled: bool,
     """Raise ManifestError for a folder that does not exist, and ArgumentsError for options that cannot be meant."""
     if not folder.is_dir():
         raise ManifestError(f"no folder {folder}")
-    if not layouts and domain is None:
+    if not layouts and domain is None and labelled:
         raise ArgumentsError(
             "neither a layout nor a domain; name the parts of the paths, such as --layout "
             "'{domain}/{label}/{clip_id}', or the domain of all clips, --domain A"

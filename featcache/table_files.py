@@ -3,20 +3,22 @@
     .csv, .tsv, .txt            cells separated by commas, semicolons or tabs, with names in the first line
     .json, .jsonl               objects in a list, a list per column, an object per id (its column is `key`), or objects
                                 in lines
-    .parquet                    columns of text and numbers (needs pyarrow)
+    .parquet                    columns (needs pyarrow)
     .h5, .hdf5                  a data set per column, one of named fields, or a frame of `DataFrame.to_hdf`
     .pkl, .pickle               a pickled pandas frame, a dict of columns or a list of dicts; nothing in it is executed
     a folder                    a data set of Hugging Face: saved by `save_to_disk`, or a copy of its repository
 
-Numbers become their shortest text (3, not 3.0); what is missing (None, NaN) becomes "". Lists are left out. A table
-whose cells are many times larger than its file is refused (`budget`): a pickle may use one text a million times.
+Numbers become their shortest text (3, not 3.0), dates and times their ISO text, bytes their text in UTF-8, and what is
+missing (None, NaN) becomes "". Of an object such as a file of Hugging Face, {"path": ...}, its path is read. Columns of
+anything else, such as lists, are left out: `Columns.left_out` has their types. A table whose cells are many times
+larger than its file is refused (`budget`): a pickle may use one text a million times.
 """
 
 import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,17 @@ from featcache.errors import FormatError
 from featcache.files import near, read_bytes
 from featcache.manifest import number
 from featcache.spreadsheets import UTF8, advice
-from featcache.untrusted import arrow, frames, hdf5_tables, pickles, reading
+from featcache.untrusted import LeftOut, arrow, frames, hdf5_tables, pickles, reading
+from featcache.wording import first
 
-Columns = dict[str, list[str]]
+
+class Columns(dict[str, list[str]]):
+    """The columns of a table, name -> cells."""
+
+    def __init__(self, columns: Mapping[str, list[str]], left_out: Mapping[str, str]) -> None:
+        super().__init__(columns)
+        self.left_out = dict(left_out)  #: column that is not read -> its type in words
+
 
 #: words for the splits in tables and in names of files
 SPLIT_WORDS = {
@@ -56,25 +66,39 @@ def read(path: Path) -> Columns:
     else:
         raise FormatError(f"{path} is no table that is read; there are: {', '.join(READERS)}, or a data set folder")
     if not columns:
-        raise FormatError(f"{path} has no columns of text or numbers")
+        others = first(f"{name} holds {kind}" for name, kind in columns.left_out.items())
+        raise FormatError(f"{path} has no columns of text, numbers or times{f'; {others}' if others else ''}")
     if not next(iter(columns.values())):
         raise FormatError(f"{path} has columns but no rows")
     return columns
 
 
-def _texts(columns: Mapping[str, Sequence[Any] | NDArray[Any]], path: Path) -> Columns:
-    """Return columns of values as text, without those that hold lists."""
-    found, allowance = {}, _allowance(path)
-    for name, values in columns.items():
+def _texts(columns: Mapping[Any, Sequence[Any] | NDArray[Any] | LeftOut], path: Path) -> Columns:
+    """Return columns of values as text, without those that hold anything else."""
+    found, left_out, allowance = dict[str, list[str]](), dict[str, str](), _allowance(path)
+    for key, values in columns.items():
+        name = _name(key)
+        if isinstance(values, LeftOut):
+            left_out[name] = values.kind
+            continue
         allowance.take(CELL * len(values))
-        cells = [_text(value) for value in values]
-        allowance.take(sum(len(cell) for cell in cells if cell))
-        if None not in cells:
-            found[str(name)] = [cell for cell in cells if cell is not None]
+        cells, size = list[str](), 0
+        for value in values:
+            cell = _text(value)
+            if isinstance(cell, LeftOut):
+                left_out[name] = cell.kind
+                break
+            cells.append(cell)
+            size += len(cell)
+            if size > allowance.left:  # before texts are made of more bytes
+                break
+        else:
+            found[name] = cells
+        allowance.take(size)
     if len({len(column) for column in found.values()}) > 1:
         lengths = ", ".join(f"{name} {len(column)}" for name, column in found.items())
         raise FormatError(f"{path}: the columns differ in length: {lengths}")
-    return found
+    return Columns(found, left_out)
 
 
 def _allowance(path: Path) -> Allowance:
@@ -82,34 +106,50 @@ def _allowance(path: Path) -> Allowance:
     return Allowance(path.stat().st_size, str(path))
 
 
-def _text(value: Any) -> str | None:
-    """Return a value as text; None for lists and other values of several parts."""
+def _name(key: Any) -> str:
+    """Return the name of a column as text."""
+    name = _text(key)
+    return str(key) if isinstance(name, LeftOut) else name
+
+
+def _text(value: Any) -> str | LeftOut:
+    """Return a value as text; lists and other values of several parts are left out."""
+    if isinstance(value, dict) and "path" in value:
+        value = value["path"]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, bool | str):
+    if value is None:
+        return ""
+    if isinstance(value, str | int):
         return str(value)
-    if isinstance(value, int):
-        return str(value)
+    if isinstance(value, Decimal):
+        text = "" if value.is_nan() else f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, float):
         return "" if math.isnan(value) else number(value) if math.isfinite(value) else str(value)
-    if isinstance(value, dict | list | tuple | np.ndarray | set):
-        return None
     if isinstance(value, timedelta):
         minutes, seconds = divmod(value.total_seconds(), 60)
         return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{seconds:09.6f}"
-    return str(value) if isinstance(value, time | Decimal) else ""
+    if isinstance(value, date | time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return LeftOut("bytes that are no text in UTF-8")
+    kinds = {dict: "objects", list | tuple | set: "lists", np.ndarray: "arrays"}
+    return LeftOut(next((words for kind, words in kinds.items() if isinstance(value, kind)), type(value).__name__))
 
 
 def _records(rows: Sequence[Any], path: Path) -> Columns:
-    """Return the columns of a list of objects; an object {"path": ...} is its path."""
-    names: dict[str, None] = {}
+    """Return the columns of a list of objects."""
+    names: dict[Any, None] = {}
     for k, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise FormatError(f"{path} row {k} is a {type(row).__name__}; an object with named values is expected")
-        names |= dict.fromkeys(map(str, row))
+        names |= dict.fromkeys(row)
     _allowance(path).take(CELL * (len(names) * len(rows) + sum(map(len, rows))))
-    flat = [{name: cell.get("path") if isinstance(cell, dict) else cell for name, cell in row.items()} for row in rows]
-    return _texts({name: [row.get(name) for row in flat] for name in names}, path)
+    return _texts({name: [row.get(name) for row in rows] for name in names}, path)
 
 
 def _csv(path: Path) -> Columns:
@@ -124,7 +164,7 @@ def _csv(path: Path) -> Columns:
         header = [name.strip() for name in next(lines, [])]
         if repeated := [name for name in header if header.count(name) > 1]:
             raise FormatError(f"{path} line 1: column {repeated[0]!r} occurs twice; rename or remove one")
-        columns: Columns = {name: [] for name in header}
+        columns: dict[str, list[str]] = {name: [] for name in header}
         for cells in filter(None, lines):
             if len(cells) != len(header):
                 place = f"{path} line {lines.line_num}"
@@ -133,7 +173,7 @@ def _csv(path: Path) -> Columns:
                 column.append(cell)
     except csv.Error as error:
         raise FormatError(f"{path} line {lines.line_num}: not CSV ({error})") from None
-    return columns
+    return Columns(columns, {})
 
 
 def _json(path: Path) -> Columns:
@@ -159,8 +199,15 @@ def _plain(content: Any, path: Path) -> Columns:
         _allowance(path).take(CELL * sum(map(len, content.values())))
         return _records([{KEY: name, **row} for name, row in content.items()], path)
     if isinstance(content, dict):
-        return _texts({k: v for k, v in content.items() if isinstance(v, list | np.ndarray)}, path)
+        return _texts({name: _listed(values) for name, values in content.items()}, path)
     raise FormatError(f"{path} holds {pickles.describe(content)}; a table, a list of objects or lists are expected")
+
+
+def _listed(values: Any) -> Sequence[Any] | NDArray[Any] | LeftOut:
+    """Return the values of a column; anything that does not list values is left out."""
+    if isinstance(values, list | tuple | LeftOut) or (isinstance(values, np.ndarray) and values.ndim):
+        return values
+    return LeftOut(f"{pickles.describe(values)} instead of a list")
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
@@ -193,16 +240,19 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 def _joined(tables: Mapping[Path, Columns], folder: Path) -> Columns:
     names = dict.fromkeys(name for columns in tables.values() for name in columns)
-    joined: Columns = {name: [] for name in names}
+    left_out = {name: kind for columns in tables.values() for name, kind in columns.left_out.items()}
+    joined: dict[str, list[str]] = {name: [] for name in names if name not in left_out}
     splits: list[str] = []
     for path, columns in tables.items():
         count = len(next(iter(columns.values()), []))
         home = path.parent.relative_to(folder)
-        for name in names:
+        for name in joined:
             cells = columns.get(name, [""] * count)
             joined[name] += [(home / cell).as_posix() for cell in cells] if name == FILE_NAME else cells
         splits += [_split_of(path.relative_to(folder))] * count
-    return joined if "split" in joined or not all(splits) else {**joined, "split": splits}
+    if "split" not in joined and all(splits):
+        joined["split"] = splits
+    return Columns(joined, left_out)
 
 
 def _split_of(path: Path) -> str:

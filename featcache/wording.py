@@ -1,4 +1,4 @@
-"""Phrases that messages share: an unknown name, the first of many words, a size in bytes."""
+"""Phrases that messages share: an unknown name, the first of many words, a size in bytes, text that is visible."""
 
 import difflib
 import re
@@ -10,6 +10,9 @@ from featcache.errors import ConfigError, FeatcacheError
 INVISIBLE = ("Cc", "Cf")  #: categories of characters that print nothing
 #: characters of other categories that print nothing: fillers, a joiner, a blank pattern, variation selectors
 FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(map(chr, range(0xFE00, 0xFE10)))
+
+#: characters that control a terminal, end a line or change its direction, and bytes that are not UTF-8
+CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
@@ -97,6 +100,17 @@ def shortened(text: str, most: int = 160) -> str:
     return line if len(line) <= most else f"{line[: most - 2].rstrip()} …"
 
 
+def visible(text: str, keep: str = "") -> str:
+    r"""Return a text with escapes for characters that control a terminal, end a line or change its direction.
+
+    Names in files may have any characters. keep: those that stay as they are.
+
+    >>> print(visible("a\x1b[31m.mp4\n"))
+    a\x1b[31m.mp4\n
+    """
+    return CONTROLS.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
+
+
 def size(count: int) -> str:
     """Format a number of bytes in powers of 1000, as disks and downloads are measured.
 
@@ -107,6 +121,15 @@ def size(count: int) -> str:
         return f"{count} B"
     power = next((power for power in (1, 2, 3) if round(count / 1000**power, 1) < 1000), 4)
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B"
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of a message that is not blank, or else the name of the error's type.
+
+    >>> first_line(ValueError(" of two\nlines")), first_line(ValueError())
+    ('of two', 'ValueError')
+    """
+    return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def alike(name: str) -> str:

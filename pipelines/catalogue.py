@@ -38,9 +38,9 @@ CARDS = "data_manifests"  #: the package of the benchmarks' cards
 OWN = ("manifest", "method", "net", "feeds", "row", "source", "target", "test", "init_from", "optim_for")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
-    """An entry of a registry. `str(entry)` is the text that `featcache show` prints."""
+    """An entry of a registry. It prints the text of `featcache show`, and shows itself in a notebook."""
 
     kind: str
     name: str
@@ -58,6 +58,11 @@ class Entry:
         if self.parameters:
             parts.append("\n".join([f"parameters ({self.set_by}):", *map(_lines, self.parameters)]))
         return "\n\n".join([*parts, *filter(None, [self.card.strip()])])
+
+    __repr__ = __str__
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(filter(None, [self.markdown(), self.card]))
 
     @property
     def title(self) -> str:
@@ -82,7 +87,7 @@ class Entry:
 def show(kind: str, name: str) -> Entry:
     """Return the entry of that kind and name; ConfigError with the nearest name if there is none.
 
-    kind: one of KINDS, such as "extractor".
+    kind: one of KINDS, such as "extractor". name: of the kind, as `pipelines.names` lists them.
     """
     makers = {
         "extractor": _extractor,
@@ -139,7 +144,7 @@ def _extractor(name: str) -> Entry:
     module = registry.load(FOLDERS["extractor"], kind.replace("-", "_"), "extractor")
     try:
         made = extractors.load(base)
-        made = made.seen(view) if view else made
+        made = made.seen(view) if view and hasattr(made, "window") else made  # a model's files have its window
     except ConfigError:  # its window and row depend on parameters that have no default
         if view:
             raise

@@ -16,6 +16,7 @@ import featcache
 from featcache import table_files, windows
 from featcache.manifest import OPTIONAL, REQUIRED
 from pipelines import catalogue
+from pipelines.config import RunConfig
 from tests.conftest import ROOT
 from tests.pipelines.test_cli import commands
 from tests.test_dependencies import configparser
@@ -35,11 +36,18 @@ def load(name):
 site = load("_site")
 
 
-def test_the_page_of_manifests_has_every_column():
-    rows = re.findall(r"^\| (`.*?`) \| ", (DOCS / "manifest.md").read_text(), re.MULTILINE)
-    listed = [name for row in rows for name in re.findall(r"`(.*?)`", row)]
-    assert sorted(listed) == sorted((*REQUIRED, *OPTIONAL, "label", "label:KIND"))
-    example = re.search(r"```csv\n(.*?)```", (DOCS / "manifest.md").read_text(), re.DOTALL).group(1)
+def first_cells(text):
+    """The names in the first cells of the tables of a page."""
+    rows = re.findall(r"^\| (`.*?`) \| ", text, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`(.*?)`", row)]
+
+
+def test_the_page_of_manifests_has_every_column_and_format():
+    page = (DOCS / "manifest.md").read_text()
+    columns, tables = page.split("\n## From a table of labels\n")
+    assert sorted(first_cells(columns)) == sorted((*REQUIRED, *OPTIONAL, "label", "label:KIND"))
+    assert sorted(first_cells(tables)) == sorted(table_files.READERS)
+    example = re.search(r"```csv\n(.*?)```", page, re.DOTALL).group(1)
     from featcache.manifest import _parse
 
     assert len(list(_parse(example, Path("docs/manifest.md")))) == 3
@@ -101,6 +109,33 @@ def test_the_options_page_has_every_option():
                 assert name.strip("[].") in section, f"{path}: {name}"
 
 
+def test_every_environment_variable_is_described():
+    used = {name for path in FILES for name in re.findall(r"FEATCACHE_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8"))}
+    pages = "".join(path.read_text() for path in DOCS.glob("*.md"))
+    assert [name for name in sorted(used) if f"`{name}" not in pages] == []
+
+
+def test_every_registry_has_a_page():
+    assert sorted(site.INTRODUCTIONS) == sorted(catalogue.KINDS)
+    for kind in site.INTRODUCTIONS:
+        assert f"reference/{kind}s.md" in (ROOT / "mkdocs.yml").read_text()
+
+
+def sections(kind):
+    """Yield the name and the section of every entry on the page of a kind."""
+    page = site.entries(kind)
+    for name in catalogue.names(kind):
+        yield name, page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("kind", ["extractor", "method", "net"])
+def test_every_entry_has_its_parameters(kind):
+    for name, section in sections(kind):
+        file = f"{catalogue.FOLDERS[kind]}.{name.replace('-', '_')}"
+        fields = [field.name for field in dataclasses.fields(importlib.import_module(file).Params)]
+        assert re.findall(r"^\| `(\w+)` \| `", section, re.MULTILINE) == fields, name
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The folder of the built site; a warning stops the build."""
@@ -135,6 +170,19 @@ def public_names():
         yield module, sorted(names)
 
 
+def documented_methods():
+    """The methods and properties with a docstring of the classes on the site, under their whole names."""
+    for path in re.findall(r"^::: (\S+)", "\n".join(site.python_pages().values()), re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        value = getattr(importlib.import_module(module), name)
+        members = vars(value).items() if isinstance(value, type) else ()
+        for word, member in members:
+            function = getattr(member, "__func__", getattr(member, "fget", getattr(member, "func", member)))
+            own = getattr(function, "__qualname__", "") == f"{name}.{word}"  # no default of a field
+            if own and not word.startswith("_") and function.__doc__:
+                yield f"{path}.{word}"
+
+
 @pytest.mark.slow
 def test_the_site_has_every_command_option_parameter_and_public_name(built):
     """One test, because the site is built once."""
@@ -144,20 +192,19 @@ def test_the_site_has_every_command_option_parameter_and_public_name(built):
         assert f"featcache {' '.join(path)}" in overview
         for option in (name for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("-")):
             assert option in options, f"{path} {option}"
-    for kind in ("extractor", "method", "net"):
-        page = words(built / "reference" / f"{kind}s.html")
-        for name in catalogue.names(kind):
-            file = f"{catalogue.FOLDERS[kind]}.{name.replace('-', '_')}"
-            for field in dataclasses.fields(importlib.import_module(file).Params):
-                assert re.search(rf"^{field.name}$", page, re.MULTILINE), f"{file} {field.name}"
-    for kind in ("experiment", "benchmark", "format", "metric"):
+    for kind in catalogue.KINDS:
         page = (built / "reference" / f"{kind}s.html").read_text()
-        for name in catalogue.names(kind):
-            assert name in page
+        headings = [unescape(text) for text in re.findall(r"<h2 id=[^>]*>([^<]*)<", page)]
+        assert headings == catalogue.names(kind), kind
+    settings = words(built / "reference" / "experiments.html")
+    for field in {field.name for field in dataclasses.fields(RunConfig)} - set(catalogue.OWN):
+        assert len(re.findall(rf"^{field}(?:\.\w+)?$", settings, re.MULTILINE)) >= len(catalogue.names("experiment"))
     reference = "".join(path.read_text() for path in sorted((built / "reference" / "python").glob("*.html")))
     shown = set(re.findall(r"[\w.]+", unescape(re.sub(r"<[^>]+>", " ", reference))))
     missing = [f"{m}.{name}" for m, names in public_names() for name in names if f"{m}.{name}" not in shown]
     assert missing == []
+    described = set(re.findall(r'id="([\w.]+)"', reference))
+    assert [name for name in documented_methods() if name not in described] == []
 
 
 @pytest.mark.slow

@@ -219,18 +219,23 @@ def complete(name: str, params: Any, source: Path) -> Any:
 
 
 def load(name: str, params: Any = None) -> Extractor:
-    """Return the extractor with that name, with its default parameters unless others are given.
-
-    ConfigError for a class that lacks its modality, its window or the shape of its rows.
-    """
+    """Return the extractor with that name, with its default parameters unless others are given."""
     extractor: Extractor = _module(name.partition(":")[0]).EXTRACTOR(params or default_params(name))
-    if missing := [fact for fact in ("modality", "window", "row_shape") if not hasattr(extractor, fact)]:
-        made = type(extractor)
-        raise ConfigError(
-            f"extractor {name}: {made.__name__} of {made.__module__} has no {' and no '.join(missing)}; set it in the "
-            "class or in __init__"
-        )
     return extractor
+
+
+def ready(extractor: Extractor, runtime: Runtime) -> Extractor:
+    """Return the extractor with its weights, see `Extractor.ready`.
+
+    ConfigError if it still lacks its modality, its window or the shape of its rows: those of a model are in its files.
+    """
+    made = extractor.ready(runtime)
+    if missing := [fact for fact in ("modality", "window", "row_shape") if not hasattr(made, fact)]:
+        raise ConfigError(
+            f"extractor {made.name}: {type(made).__name__} of {type(made).__module__} has no "
+            f"{' and no '.join(missing)}; set it in the class, in __init__ or in ready"
+        )
+    return made
 
 
 def _module(name: str) -> Any:

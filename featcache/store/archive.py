@@ -33,9 +33,9 @@ from featcache.store.reader import FeatureStore
 def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) -> None:
     """Write a store as an archive to `out`, whole or not at all.
 
-    progress: True for a bar, or a callback (blocks done, all).
-    The store may be incomplete; its journals are packed, too. StoreError when the store is damaged or being written,
-    or `out` exists.
+    store: its path; it may be incomplete, and its journals are packed, too. out: folder to make. progress: True for a
+    bar, or a callback (blocks done, all).
+    StoreError when the store is damaged or being written, or `out` exists.
     """
     path, out = Path(store), Path(out)
     with _undisturbed(path), _made(out) as scratch:
@@ -77,8 +77,8 @@ def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) 
 def unpack(source: str | Path, out: str | Path, progress: Progress | bool = False) -> None:
     """Restore the store that an archive was made of, byte for byte, at `out`, whole or not at all.
 
-    source: a folder, or a URL that fsspec supports, such as s3://bucket/hog.zarr. progress: True for a bar, or a
-    callback (blocks done, all).
+    source: a folder, or a URL that fsspec supports, such as s3://bucket/hog.zarr. out: path of the store. progress:
+    True for a bar, or a callback (blocks done, all).
     Each file is checked against its digests before it is written. StoreError when a file of the archive is missing or
     damaged, when the URL cannot be read, or when `out` exists.
     """

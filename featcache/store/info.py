@@ -8,7 +8,7 @@ from featcache.arguments import PathLike
 from featcache.files import folder_size
 from featcache.store import _format as fmt
 from featcache.store.reader import FeatureStore, flat
-from featcache.wording import quoted, size
+from featcache.wording import quoted, size, visible
 
 NO_LICENCE = "not recorded"
 SHOWN_APART = ("licence", "trained_on")  #: facts with lines of their own
@@ -85,4 +85,4 @@ def text(facts: dict[str, Any], shown: int) -> str:
     out += [f"  {failure['state']}: {failure['clip_id']}: {failure['reason']}" for failure in failures[:shown]]
     if len(failures) > shown:
         out.append(f"  and {len(failures) - shown} more; --failures {len(failures)} shows all")
-    return "\n".join(out)
+    return "\n".join(map(visible, out))

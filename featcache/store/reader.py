@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
-from featcache.manifest import Manifest
+from featcache.manifest import Manifest, typed
 from featcache.progress import Progress, silent
 from featcache.store import _format as fmt
 from featcache.store import _metadata, _packed, digests
@@ -286,12 +286,15 @@ class FeatureStore:
     def frame(self, manifest: Manifest | None = None) -> "pd.DataFrame":
         """A table with one line per row: its clip, its state, and a reason where it is not done.
 
+        Only the columns that some clip uses; start, stop and fps are numbers, NaN where a cell is empty.
         Domain, split and labels of the clips are those of `manifest` (default: that of the manifest.csv next to the
         store), empty for clips that it does not have. Without any manifest the table has no such columns.
         """
         import pandas as pd
 
-        table = pd.DataFrame(self.rows, dtype=str)
+        table = typed(pd.DataFrame(self.rows, dtype=str))
+        if not {"start", "stop"} & set(table):
+            table = table.drop(columns="unit", errors="ignore")
         place = self.path.parent / "manifest.csv"
         if manifest or place.is_file():
             clips = (manifest or Manifest.read(place)).frame().set_index("clip_id")
@@ -454,7 +457,8 @@ check_recorded = _metadata.check_recorded
 def recipe_differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (name of the parameter, value of one, value of the other) where two recipes differ; "nothing" if unset."""
     a, b = flat(one), flat(other)
-    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    unequal = {name for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+    names = sorted(name for name in unequal if repr(a.get(name)) != repr(b.get(name)))  # NaN is unequal to itself
     return [(name, a.get(name, "nothing"), b.get(name, "nothing")) for name in names]
 
 

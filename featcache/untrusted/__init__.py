@@ -8,6 +8,7 @@ import contextlib
 import errno
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ from featcache.errors import ConfigError, FormatError
 from featcache.files import near, regular
 
 BAD_FILE = (None, errno.EINVAL, errno.EOVERFLOW)  #: errno values caused by a bad file, not by the disk
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A column of a table that is not read, because of its type."""
+
+    kind: str  #: the type in words
 
 
 @contextlib.contextmanager

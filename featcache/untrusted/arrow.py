@@ -1,8 +1,8 @@
 """Columns of Parquet files and Arrow streams from unknown sources, read by pyarrow after checks of what they declare.
 
-Columns of text, numbers, truth values and times are read, and of structures the part `path`, as in the data sets of
-Hugging Face, whose pictures and videos are such structures. Numbers of classes become their names where the file has
-them.
+Columns of text, numbers, truth values, dates, times and bytes are read, and of structures the part `path`, as in the
+data sets of Hugging Face, whose pictures and videos are such structures. Numbers of classes become their names where
+the file has them. Columns of other types, such as lists, are left out.
 """
 
 import importlib
@@ -16,14 +16,20 @@ import numpy as np
 
 from featcache.budget import Allowance
 from featcache.errors import FormatError
-from featcache.untrusted import reading
+from featcache.untrusted import LeftOut, reading
 from featcache.untrusted.parquet import check_pages
 
 OLDEST = (14, 0, 1)  #: oldest version of pyarrow that is safe
 CLASSES = b"huggingface"  #: key of the features in the metadata of a schema
 RECORDS, DICTIONARY = 3, 2  #: kinds of messages in an Arrow stream
 
-Columns = dict[str, list[Any]]
+Columns = dict[str, list[Any] | LeftOut]
+#: types whose values are read; not bytes of a fixed length, of which Parquet can store one for a million rows
+KINDS = (
+    *("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null", "boolean"),
+    *("integer", "floating", "decimal", "date", "time", "timestamp", "duration"),
+)
+LONG = KINDS[:6]  #: those whose values may have any length
 
 
 def pyarrow() -> Any:
@@ -48,9 +54,9 @@ def parquet(path: Path) -> Columns:
         names = [field.name for field in schema if _is_read(pa, field.type)]
         allowance = Allowance(path.stat().st_size, str(path))
         check_pages(path, {part for name in names for part in (name, "path")}, allowance)
-        texts = [name for name in names if _is_text(pa, schema.field(name).type)]
+        texts = [name for name in names if _is(pa, schema.field(name).type, LONG)]
         table = pq.ParquetFile(path, read_dictionary=texts).read(names)
-        return _named(schema, {name: _values(pa, table[name], allowance) for name in names})
+        return _named(schema, _left_out(schema, names) | {k: _values(pa, table[k], allowance) for k in names})
 
 
 def stream(path: Path) -> Columns:
@@ -63,40 +69,69 @@ def stream(path: Path) -> Columns:
     with reading(path, "an Arrow stream"), pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
         names = [field.name for field in batches.schema if _is_read(pa, field.type)]
         allowance = Allowance(path.stat().st_size, str(path))
-        columns: Columns = {name: [] for name in names}
+        parts: dict[str, list[list[Any] | LeftOut]] = {name: [] for name in names}
         for batch in batches:
             batch.validate(full=True)
             for name in names:
-                columns[name] += _values(pa, pa.chunked_array([batch.column(name)]), allowance)
-        return _named(batches.schema, columns)
+                parts[name].append(_values(pa, pa.chunked_array([batch.column(name)]), allowance))
+        return _named(batches.schema, _left_out(batches.schema, names) | {k: _whole(part) for k, part in parts.items()})
 
 
 def values(column: Any, allowance: Allowance) -> list[Any]:
     """Return the values of an Arrow column. Equal texts are stored once, so their lengths are added up beforehand."""
     for part in column.chunks if hasattr(column.type, "value_type") else []:
-        lengths = np.array([len(text) for text in part.dictionary.to_pylist()], np.int64)
+        lengths = np.array([_length(value) for value in part.dictionary.to_pylist()], np.int64)
         places = part.indices.drop_null().to_numpy(zero_copy_only=False)
         allowance.take(int(lengths[places].sum()) if len(places) else 0)
     return list(column.to_pylist())
 
 
-def _values(pa: Any, column: Any, allowance: Allowance) -> list[Any]:
-    if pa.types.is_struct(column.type):
-        column = pa.chunked_array([part.field("path") for part in column.chunks], pa.string())
-    return values(column, allowance)
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
-def _is_text(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _values(pa: Any, column: Any, allowance: Allowance) -> list[Any] | LeftOut:
+    kind = column.type
+    if pa.types.is_dictionary(kind) and not _is(pa, kind.value_type, LONG):
+        kind = kind.value_type
+        column = column.cast(kind)
+    if pa.types.is_struct(kind):
+        path = kind.field("path").type
+        column = pa.chunked_array([part.flatten()[kind.get_field_index("path")] for part in column.chunks], path)
+    if not _is(pa, kind, ("date", "time", "timestamp", "duration")):
+        return values(column, allowance)
+    try:
+        if getattr(kind, "unit", "") == "ns":  # Python's times have microseconds
+            own = pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) else None
+            own = own or (pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us"))
+            column = column.cast(own, safe=False)
+        return values(column, allowance)
+    except (ArithmeticError, LookupError, ValueError):  # a year beyond 9999, or an unknown time zone
+        return LeftOut(f"{kind} with values that are no dates or times")
+
+
+def _whole(parts: list[list[Any] | LeftOut]) -> list[Any] | LeftOut:
+    """Return the values of a column from those of its parts."""
+    for part in parts:
+        if isinstance(part, LeftOut):
+            return part
+    return [value for part in parts for value in part]  # type: ignore[union-attr]
+
+
+def _is(pa: Any, kind: Any, names: tuple[str, ...]) -> bool:
+    """Return True if an Arrow type is one of these; a type that an old pyarrow does not have is none."""
+    return any(getattr(pa.types, f"is_{name}", lambda _: False)(kind) for name in names)
 
 
 def _is_read(pa: Any, kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
     if pa.types.is_struct(kind):
-        return any(part.name == "path" and _is_text(pa, part.type) for part in kind)
-    kinds = ("integer", "floating", "boolean", "decimal", "time", "duration", "null")
-    return _is_text(pa, kind) or any(getattr(pa.types, f"is_{name}")(kind) for name in kinds)
+        return any(part.name == "path" and _is(pa, part.type, LONG) for part in kind)
+    return _is(pa, kind.value_type if pa.types.is_dictionary(kind) else kind, KINDS)
+
+
+def _left_out(schema: Any, names: list[str]) -> Columns:
+    """Return the columns of a schema that are not read."""
+    return {field.name: LeftOut(str(field.type)[:200]) for field in schema if field.name not in names}
 
 
 def _named(schema: Any, columns: Columns) -> Columns:
@@ -105,10 +140,8 @@ def _named(schema: Any, columns: Columns) -> Columns:
     features = content.get("info", {}).get("features", {}) if isinstance(content, dict) else {}
     for name, feature in features.items():
         classes = feature.get("names") if isinstance(feature, dict) else None
-        if name in columns and isinstance(classes, list):
-            numbers = [
-                number if isinstance(number, int) and 0 <= number < len(classes) else None for number in columns[name]
-            ]
+        if isinstance(classes, list) and isinstance(column := columns.get(name), list):
+            numbers = [number if isinstance(number, int) and 0 <= number < len(classes) else None for number in column]
             columns[name] = [None if number is None else str(classes[number]) for number in numbers]
     return columns
 

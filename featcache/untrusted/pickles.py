@@ -243,16 +243,19 @@ class _Machine:
         return value
 
 
+#: package that a pickle requires -> the way out
+HINTS = {
+    "pandas": "; save it without pandas: features as arrays, ids as a list, tables as CSV",
+    **dict.fromkeys(("datetime", "decimal", "uuid"), "; save such values as text"),
+}
+
+
 def _name(parts: list[Any], place: str, makers: Mapping[tuple[str, str], Callable[..., Any]]) -> _Name:
     """The stand-in for a module and a name in it, both exactly as in the file: "a.b" is not a path here."""
     module, name = (_is(part, str) for part in parts)
     maker = makers.get((module, name))
     if maker is None:
-        hint = (
-            "; save it without pandas: features as arrays, ids as a list, tables as CSV"
-            if module.startswith("pandas")
-            else ""
-        )
+        hint = HINTS.get(module.partition(".")[0], "")
         raise FormatError(f"{place}: the pickle requires {f'{module}.{name}'[:200]}; nothing was run{hint}")
     return _Name(f"{module}.{name}", maker)
 

@@ -69,7 +69,7 @@ class Sfda(Method):
         labels_NJ = torch.zeros(spec.rows["target"], len(spec.classes), dtype=torch.int64)
         self.register_buffer("source_labels", labels_NJ, persistent=False)  # y'
         self.register_buffer("labels", labels_NJ.clone(), persistent=False)  # y
-        self.register_buffer("reliable", torch.ones_like(labels_NJ, dtype=torch.bool), persistent=False)  # w
+        self.register_buffer("reliable", torch.ones(labels_NJ.shape, dtype=torch.bool), persistent=False)  # w
 
     def begin_epoch(self, epoch: int, sweep: Sweep) -> None:
         """Find prototypes and label the target by them; in the first epoch, store the source net's predictions."""

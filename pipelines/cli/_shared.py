@@ -20,6 +20,7 @@ from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Bar
 from featcache.stopping import Stopped, stoppable
+from featcache.wording import visible
 from pipelines.cli._completion import entries
 
 CORES = cores()
@@ -31,6 +32,7 @@ _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress
 _bars: list[Any] = []  #: the progress bars that are on the screen
 BAR_SECONDS, LINE_SECONDS = 0.1, 30.0  #: between two states of a bar in a terminal, and between lines elsewhere
 DELAY = 0.2  #: seconds of work that needs no bar
+LAYOUT = "\n\t"  #: control characters that texts of several lines have
 LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 DISK = (*FULL, errno.EIO)  #: errors of a full or failing disk
 WAY_OUT = {
@@ -94,17 +96,20 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except Stopped:  # click would print "Aborted!"; `stoppable` prints the last words
             raise SystemExit from None
+        except click.ClickException as error:
+            vars(error)["message"] = visible(error.message, LAYOUT)
+            raise
         except ArgumentsError as error:
-            raise click.UsageError(str(error), self._invoked(ctx)) from error
+            raise click.UsageError(visible(str(error), LAYOUT), self._invoked(ctx)) from error
         except FeatcacheError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error), LAYOUT)) from error
         except OSError as error:
             if error.errno is None or isinstance(error, BrokenPipeError):
                 raise
             place = f": {error.filename}" if error.filename else ""
             resumes = ctx.invoked_subcommand in RESUMING and error.errno in DISK
             advice = f"; {RESUME}" if resumes else WAY_OUT.get(error.errno, "")
-            raise click.ClickException(f"{error.strerror}{place}{advice}") from error
+            raise click.ClickException(visible(f"{error.strerror}{place}{advice}", LAYOUT)) from error
 
 
 def plugins_option() -> click.Option:
@@ -118,7 +123,7 @@ def plugins_option() -> click.Option:
         try:
             context.with_resource(plugins.added(folders))
         except FeatcacheError as error:  # an option of the program itself is read before `Commands.invoke`
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error), LAYOUT)) from error
 
     return click.Option(
         ["--plugins"],
@@ -144,7 +149,7 @@ def _last_words(stop: Stopped) -> None:
 def _open_streams() -> None:
     """Make stdout and stderr writable: closed ones (`2>&-`) lead to the null device, and others write UTF-8.
 
-    The numbers 0 to 2 are occupied, so that no file of ours gets one: decoders print their own messages on 2.
+    The numbers 0 to 2 are occupied, so that none of our own files gets one: decoders print their own messages on 2.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -165,20 +170,24 @@ def _open_streams() -> None:
 def _warning_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Return the text of a warning: one of ours is a line for users, all others name their place in the code."""
+    """Return the text of a warning: one of our own is a line for users, all others name their place in the code."""
     if category is UserWarning and filename.startswith(OURS):
-        return f"Warning: {message}\n"
+        return f"Warning: {visible(str(message), LAYOUT)}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
-class _Unfailing:
-    """A stream for people whose errors (a closed pipe, a full disk) are ignored, because they must not stop work."""
+class _Stream:
+    """A stream that has all of another one."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Unfailing(_Stream):
+    """A stream for people whose errors (a closed pipe, a full disk) are ignored, because they must not stop work."""
 
     def write(self, text: str) -> None:
         """Write the text if possible."""
@@ -191,6 +200,14 @@ class _Unfailing:
             self._stream.flush()
 
 
+class _Visible(_Stream):
+    """A terminal that gets no control characters of names."""
+
+    def write(self, text: str) -> None:
+        """Write the text with its control characters escaped."""
+        self._stream.write(visible(text, LAYOUT))
+
+
 class _Lines(_Unfailing):
     """A stream for a progress bar outside a terminal: each state of the bar is a line without control characters."""
 
@@ -200,13 +217,26 @@ class _Lines(_Unfailing):
             super().write(f"{line}\n")
 
 
+def stdout() -> Any:
+    """Return the stream for results: in a terminal control characters are escaped, elsewhere nothing is changed."""
+    return _Visible(sys.stdout) if sys.stdout.isatty() else sys.stdout
+
+
+def echo(result: object, *, nl: bool = True) -> None:
+    """Print a result on stdout, as `stdout` shows it."""
+    click.echo(result, stdout(), nl=nl)
+
+
 def note(text: str) -> None:
-    """Print a line for people, on stderr, above the progress bar; nothing if stderr cannot be written to."""
+    """Print text for people, on stderr, above the progress bar; nothing if stderr cannot be written to.
+
+    Control characters are escaped, except line ends; use `visible` on names where each line is about one of them.
+    """
     shown = [bar for bar in _bars if sys.stderr.isatty() and bar.last_print_t >= bar.start_t + bar.delay]
     for bar in shown:
         bar.clear()
     with suppress(OSError):
-        click.echo(text, err=True)
+        click.echo(visible(text, LAYOUT), err=True)
     for bar in shown:
         bar.refresh()
 
@@ -251,7 +281,7 @@ class _Bar(Bar):
         """Move the bar, with words before and after the time."""
         _now["done"] = f" after {words.partition(',')[0]}"
         self.bar.ncols = columns() if self._terminal else None
-        super().show(done, total, words, state, left)
+        super().show(done, total, visible(words), visible(state), left)
 
 
 @contextmanager
@@ -265,7 +295,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Bar]:
     where: dict[str, Any] = {"mininterval": LINE_SECONDS, "file": _Lines(sys.stderr), "bar_format": LINE}
     if sys.stderr.isatty():
         where = {"mininterval": BAR_SECONDS, "file": _Unfailing(sys.stderr), "ncols": columns()}
-    with tqdm(desc=title, unit=unit, miniters=0, delay=DELAY, disable=is_quiet(), **where) as bar:
+    with tqdm(desc=visible(title), unit=unit, miniters=0, delay=DELAY, disable=is_quiet(), **where) as bar:
         shown = [] if bar.disable else [bar]
         _bars.extend(shown)
         try:
@@ -359,8 +389,8 @@ def experiments_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _given_first(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of an experiment gathered into its first argument."""
-    names = ["experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid"]
-    shared = [*names, "method", "feeds", "shift", "net", "task"]
+    shared = ["experiment", "experiments", "stores", "runs", "set", "seeds", "only", "grid"]
+    shared += ["method", "feeds", "shift", "net", "task"]
 
     @wraps(command)
     def with_job(**own: Any) -> None:

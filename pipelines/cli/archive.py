@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from featcache.wording import size
-from pipelines.cli._shared import PATH, note, progress_bar
+from pipelines.cli._shared import PATH, echo, note, progress_bar
 
 
 @click.command()
@@ -28,7 +28,7 @@ def pack(store: Path, out: Path) -> None:
         archive.pack(store, out, progress)
     before, after = folder_size(store), folder_size(out)
     note(f"{size(before)} -> {size(after)}, {after / max(1, before):.2f} of the size")
-    click.echo(out)
+    echo(out)
 
 
 @click.command()
@@ -51,4 +51,4 @@ def unpack(source: str, out: Path) -> None:
     with progress_bar(f"unpack {source}", "block") as progress:
         archive.unpack(source, out, progress)
     note(size(folder_size(out)))
-    click.echo(out)
+    echo(out)

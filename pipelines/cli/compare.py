@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Words, choice_options, grid_option, runs_python
+from pipelines.cli._shared import PATH, Words, choice_options, echo, grid_option, runs_python
 
 
 @click.command()
@@ -57,4 +57,4 @@ def compare(
 
     chosen = partial(run, method=method, feeds=feeds, shift=shift, net=net, task=task)
     compared = chosen(*names, stores=stores, runs=runs, set=set, seeds=seeds, grid=grid, clips=clips)
-    click.echo(compared, nl=False)
+    echo(compared, nl=False)

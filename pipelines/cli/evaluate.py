@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featcache.wording import first
-from pipelines.cli._shared import CORES, PATH, Given, Words, experiments_options, note, progress_bar
+from pipelines.cli._shared import CORES, PATH, Given, Words, echo, experiments_options, note, progress_bar
 from pipelines.cli._stress import stress_options
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ def evaluate(
     counts = Counter([*(outcome.status for outcome in found.outcomes), *["failed"] * len(found.damaged)])
     note(f"{', '.join(f'{n} {status}' for status, n in counts.items())} in {time.monotonic() - began:.1f} s")
     if counts["failed"] < sum(counts.values()) and found.path.exists():
-        click.echo(found.path)
+        echo(found.path)
     _print(found)
     if found.predictions:
-        click.echo(found.predictions)
+        echo(found.predictions)
 
 
 def _print(found: "Evaluation") -> None:

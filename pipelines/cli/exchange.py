@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featcache.wording import first
+from featcache.wording import first, visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import PATH, note, progress_bar
+from pipelines.cli._shared import PATH, echo, note, progress_bar
 
 if TYPE_CHECKING:
     from featcache.importing import Imported
@@ -76,7 +76,7 @@ def import_(
         store = FeatureStore.open(report.path)
         counts = store.counts()
         words = [f"{count} {state}" for state, count in counts.items() if count]
-        click.echo(f"{report.path}\t{', '.join([*words, *_rows(store)])}")
+        echo(f"{report.path}\t{', '.join([*words, *_rows(store)])}")
         note(
             f"{report.key}: {len(report.matched)} clips matched, {len(report.missing)} missing in {named}, "
             f"{len(report.extra)} extra (not in the manifest)"
@@ -90,7 +90,7 @@ def import_(
 def _details(report: "Imported") -> None:
     """Print the notes of an import, and its clips that have no features."""
     for text in report.notes:
-        note(f"{report.key}: {text}")
+        note(visible(f"{report.key}: {text}"))
     _list(f"{report.key}: missing", report.missing)
     _list(f"{report.key}: extra", report.extra)
     _list(f"{report.key}: edited, not imported", [f"{clip_id}: {edit}" for clip_id, edit in report.edited])
@@ -118,7 +118,7 @@ def export(stores: tuple[Path, ...], format: str, out: Path, key: tuple[str, ...
 
     with progress_bar(f"export {out.name}", "clip") as progress:
         report = export_features(stores, format, out, overwrite=overwrite, key=key, progress=progress)
-    click.echo(f"{out}\t{', '.join(f'{count} clips of {key}' for key, count in report.clips.items())}")
+    echo(f"{out}\t{', '.join(f'{count} clips of {key}' for key, count in report.clips.items())}")
     for loss in report.lost:
         note(f"{format} does not keep {loss}")
     _list("left out", [f"{key}: {clip_id}: {reason}" for key, clip_id, reason in report.left_out])
@@ -137,4 +137,4 @@ def _rows(store: "FeatureStore") -> list[str]:
 def _list(title: str, lines: list[str]) -> None:
     """Print the first lines of a list, and the number of the others."""
     if lines:
-        note(first([f"{title}: {line}" for line in lines], between="\n"))
+        note(first([visible(f"{title}: {line}") for line in lines], between="\n"))

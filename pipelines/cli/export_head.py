@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, note
+from pipelines.cli._shared import PATH, echo, note
 
 
 @click.command("export-head")
@@ -34,7 +34,7 @@ def export_head(run: Path, out: Path, stores: Path, runs: Path, overwrite: bool)
     from pipelines.exporting.export import export_head as export
 
     made = export(run, out, stores, runs=runs, overwrite=overwrite)
-    click.echo(json.dumps(made.facts, indent=1, ensure_ascii=False))
+    echo(json.dumps(made.facts, indent=1, ensure_ascii=False))
     note(f"{out}: its outputs of {made.checked} test clips differ from the run's own by at most {made.difference:.2g}")
     if made.note:
         note(f"Note: {made.note}")

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featcache.wording import visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import CORES, PATH, note, progress_bar
+from pipelines.cli._shared import CORES, PATH, echo, note, progress_bar
 
 if TYPE_CHECKING:
     from pipelines.extraction.extract import Extraction
@@ -123,14 +124,14 @@ def _print(outcome: "Extraction") -> None:
         note(line)
     for name, store in outcome.stores.items():
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
-        click.echo(f"{store.path}\t{counts}")
+        echo(f"{store.path}\t{counts}")
         if (trained_on := training_data.of(store.recipe, store.facts)) != {}:
             note(f"{name}: training data: {training_data.words(trained_on)}")
         for state in ("absent", "failed"):
             reasons = outcome.reasons(name, state)
             for reason, (first, *others) in list(reasons.items())[:REASONS]:
                 also = f" and {len(others)} more" if others else ""
-                note(f"{name}: {state}: {first}{also}: {reason}")
+                note(visible(f"{name}: {state}: {first}{also}: {reason}"))
             if len(reasons) > REASONS:
                 count = store.counts()[state]
                 note(f"{name}: {state}: {count} clips in all; `featcache info {store.path} --failures {count}`")

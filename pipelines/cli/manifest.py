@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from featcache.wording import first
+from featcache.wording import first, visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import PATH, Commands, Words, note, progress_bar
+from pipelines.cli._shared import PATH, Commands, Words, echo, note, progress_bar
 
 UNITS = ("seconds", "frames")
 
@@ -80,7 +80,7 @@ def manifest_scan(
         unlabelled=unlabelled,
     )
     if scanned.unmatched:
-        paths = first(map(str, scanned.unmatched), between="\n  ")
+        paths = first(map(visible, scanned.unmatched), between="\n  ")
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
     if scanned.renamed:
         note("several files have the same clip_id, so their paths are used as clip ids")
@@ -96,7 +96,7 @@ def manifest_scan(
         if lacking := sum(not scanned.manifest.clips[row].labels for row in rows):
             only = "; it can be a target only" if lacking == len(rows) else ""
             note(f"{name}: {lacking} of {len(rows)} clips have no label{only}")
-    click.echo(out or scanned.manifest.root / f"{scanned.manifest.name}.csv")
+    echo(out or scanned.manifest.root / f"{scanned.manifest.name}.csv")
 
 
 @manifest.command("from-csv")
@@ -140,8 +140,9 @@ def manifest_from_csv(
 ) -> None:
     """Make a manifest of a table, each row of which is a clip.
 
-    FILE is CSV, TSV, JSON lines, Parquet, HDF5, a pickled pandas frame (nothing in it is executed), or a data set
-    folder of Hugging Face. Start and stop may be seconds, frames, or times such as 00:01:02.5.
+    FILE is CSV (.csv, .tsv, .txt), JSON or JSON lines, Parquet, HDF5, a pickled pandas frame (nothing in it is
+    executed), or a data set folder of Hugging Face. Start and stop may be seconds, frames, or times such as 00:01:02.5;
+    start_ms and the like become seconds.
 
     \b
     Examples:
@@ -176,7 +177,7 @@ def manifest_from_csv(
         note(f"Warning: {problem}")
     classes = ", ".join(f"{len(names)} of {kind}" for kind, names in made.classes.items()) or "none"
     note(f"{len(made)} clips, domains {first(made.domains)}, classes: {classes}")
-    click.echo(out or made.root / f"{made.name}.csv")
+    echo(out or made.root / f"{made.name}.csv")
 
 
 @manifest.command("build")
@@ -204,9 +205,9 @@ def manifest_build(benchmark: str, folder: Path) -> None:
         note(f"Warning: {warning.message}")
     note(f"{len(built)} clips, domains {', '.join(built.domains)}")
     path = folder / f"{built.name}.csv"
-    click.echo(path)
+    echo(path)
     if captions_of(path).is_file():
-        click.echo(captions_of(path))
+        echo(captions_of(path))
 
 
 @manifest.command()
@@ -229,4 +230,4 @@ def join(manifests: tuple[Path, ...], out: Path, prefix: bool, overwrite: bool) 
 
     for path, part in joined(manifests, out, prefix=prefix, overwrite=overwrite).items():
         note(f"{len(part)} {'clips' if path == out else 'captions'}, domains {', '.join(part.domains)}")
-        click.echo(path)
+        echo(path)

@@ -4,7 +4,7 @@ from itertools import groupby
 
 import click
 
-from pipelines.cli._shared import note
+from pipelines.cli._shared import echo, note
 from pipelines.commands.names import KINDS
 
 
@@ -35,9 +35,7 @@ def list_names(kind: str, figures: bool) -> None:
 
     listed = names(kind)
     for each in listed:
-        click.echo(
-            f"{each.name:23} {each.text}" if kind == "metrics" else f"{each.name:15} {each.origin:10} {each.text}"
-        )
+        echo(str(each))
     if kind == "metrics":
         note("In results, /LABEL or /SIDE/MODALITY follows a name where there are several, such as top1/verb.")
     for each in listed:
@@ -54,10 +52,10 @@ def _list_figures(kind: str) -> None:
     if kind != "experiments":
         raise click.UsageError(f"--figures belongs to experiments, not to {kind}: featcache list experiments --figures")
     for paper, items in groupby(experiments.figures(), key=lambda figure: figure.paper):
-        click.echo(f"{paper} [{experiments.PAPERS[paper]}]")
+        echo(f"{paper} [{experiments.PAPERS[paper]}]")
         for figure in items:
-            click.echo(f"  {figure.item:10} {figure.content}")
+            echo(f"  {figure.item:10} {figure.content}")
             for command in filter(None, figure.command.split(" && ")):
-                click.echo(f"{'':15}{command}")
+                echo(f"{'':15}{command}")
             if figure.reason:
-                click.echo(f"{'':15}{'note' if figure.command else 'not made'}: {figure.reason}")
+                echo(f"{'':15}{'note' if figure.command else 'not made'}: {figure.reason}")

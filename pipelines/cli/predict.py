@@ -1,13 +1,12 @@
 """The command `featcache predict`."""
 
-import sys
 from functools import partial
 from pathlib import Path
 
 import click
 
 from featcache.manifest import SPLITS
-from pipelines.cli._shared import CORES, PATH, Words, note, progress_bar
+from pipelines.cli._shared import CORES, PATH, Words, echo, note, progress_bar, stdout
 
 
 @click.command()
@@ -93,9 +92,9 @@ def predict(
     with progress_bar("predict", "clip") as progress:
         made = call(weights=weights, device=device, workers=workers, progress=progress, note=note)
         if not out:
-            write_csv(sys.stdout, made.tables())
+            write_csv(stdout(), made.tables())
     if out:
-        click.echo(out)
+        echo(out)
     if made.failures:
         note(f"{len(made.failures)} of {made.total} clips have no prediction")
     if made.failures or made.incomplete:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Given, experiment_options, grid_option, progress_bar
+from pipelines.cli._shared import PATH, Given, echo, experiment_options, grid_option, progress_bar
 
 
 @click.command()
@@ -43,4 +43,4 @@ def report(given: Given, compare: tuple[str, str] | None, out: Path | None) -> N
 
     with progress_bar("report", "part") as progress:
         path = write_report(**given, compare=compare, out=out, progress=progress)
-    click.echo(path)
+    echo(path)

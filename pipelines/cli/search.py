@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from featcache.manifest import SPLITS
-from pipelines.cli._shared import PATH, Words
+from pipelines.cli._shared import PATH, Words, echo
 
 
 @click.command()
@@ -51,4 +51,4 @@ def search(
     for rank, hit in enumerate(hits, 1):
         caption = " ".join(hit.clip.caption.split())  # without line breaks
         cells = (rank, f"{hit.score:.3f}", hit.clip.of or hit.clip.clip_id, hit.source, times(hit.clip), caption)
-        click.echo("\t".join(map(str, cells)).rstrip("\t"))
+        echo("\t".join(map(str, cells)).rstrip("\t"))

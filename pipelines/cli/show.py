@@ -4,6 +4,7 @@ import click
 
 from pipelines.catalogue import KINDS
 from pipelines.cli._completion import entries
+from pipelines.cli._shared import echo
 
 
 @click.command("show")
@@ -24,4 +25,4 @@ def show_entry(kind: str, name: str) -> None:
     """
     from pipelines import catalogue
 
-    click.echo(catalogue.show(kind, name))
+    echo(catalogue.show(kind, name))

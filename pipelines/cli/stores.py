@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, note, progress_bar
+from featcache.wording import visible
+from pipelines.cli._shared import PATH, echo, note, progress_bar
 
 
 @click.command()
@@ -32,9 +33,9 @@ def check(paths: tuple[Path, ...], fast: bool) -> None:
         with progress_bar(f"check {path.name}", "part") as progress:
             (messages,) = run(path, fast=fast, progress=progress).values()
         for message in messages:
-            click.echo(f"{path}: {message}")
+            echo(visible(f"{path}: {message}"))
         if not messages:
-            click.echo(f"{path}: in order")
+            echo(visible(f"{path}: in order"))
         wrong += len(messages)
     if wrong:
         raise SystemExit(1)
@@ -59,7 +60,7 @@ def repair(stores: tuple[Path, ...]) -> None:
         with progress_bar(f"repair {store.name}", "block") as progress:
             repairs = run(store, progress)
         for line in repairs or ["in order, nothing to do"]:
-            click.echo(f"{store}: {line}")
+            echo(visible(f"{store}: {line}"))
 
 
 @click.command()
@@ -80,6 +81,6 @@ def info(stores: tuple[Path, ...], as_json: bool, failures: int) -> None:
 
     for store in stores:
         store_facts = run(store)
-        click.echo(json.dumps(store_facts, ensure_ascii=False) if as_json else text(store_facts, failures))
+        echo(json.dumps(store_facts, ensure_ascii=False) if as_json else text(store_facts, failures))
         if untried := store_facts["states"]["not tried"]:
             note(f"{store} is unfinished: {untried} clips were not tried")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from featcache.wording import first
-from pipelines.cli._shared import CORES, Given, Words, experiment_options, note, noting, progress_bar
+from pipelines.cli._shared import CORES, Given, Words, echo, experiment_options, note, noting, progress_bar
 from pipelines.cli.train_head import batch_option, track_option, track_to_option
 
 
@@ -74,15 +74,15 @@ def sweep(
     with noting() as say:
         made = run(**given, **options, note=say, progress=Bars(progress_bar))
     if made.trials:
-        click.echo(pipes(made.trials.cells))
-        click.echo("\n".join([*made.trials.chosen, ""]))
+        echo(pipes(made.trials.cells))
+        echo("\n".join([*made.trials.chosen, ""]))
     lost = [(each.case.config, each.note) for each in made.evaluated if each.status == "failed"]
     if lost:
         note(f"{len(lost)} of {len(made.evaluated)} runs have no result:\n  " + first(once(lost), between="\n  "))
     if made.table:
-        click.echo(made.table)
+        echo(made.table)
     if made.choices:
-        click.echo(made.choices, nl=False)
+        echo(made.choices, nl=False)
     elif made.no_choices:
         note(made.no_choices)
     if not made.whole:

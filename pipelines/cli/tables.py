@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Given, experiment_options, grid_option, runs_python
+from pipelines.cli._shared import PATH, Given, echo, experiment_options, grid_option, runs_python
 
 
 @click.command()
@@ -50,7 +50,7 @@ def table(given: Given, metric: str | None, stress: bool, by: str | None, ensemb
     from pipelines.commands.table import table as made
 
     shown = made(**given, metric=metric, stress=stress, by=by, ensemble=ensemble)
-    click.echo(shown.text("markdown" if metric == "norms" else format), nl=not stress)
+    echo(shown.text("markdown" if metric == "norms" else format), nl=not stress)
 
 
 @click.command()
@@ -76,4 +76,4 @@ def choose(experiment: str, runs: Path, metric: str | None) -> None:
     """
     from pipelines.commands.table import choose as chosen
 
-    click.echo(chosen(experiment, runs, metric=metric), nl=False)
+    echo(chosen(experiment, runs, metric=metric), nl=False)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import CORES, PATH, Given, Words, experiment_options, note, noting, progress_bar
+from pipelines.cli._shared import CORES, PATH, Given, Words, echo, experiment_options, note, noting, progress_bar
 
 track_option = click.option(
     "--track",
@@ -59,6 +59,6 @@ def train_head(given: Given, workers: int, device: str, batch: str, track: Words
     title = f"train {Path(given['experiment']).stem}"
     with summarised(note) as report, noting() as say, progress_bar(title, "step") as progress:
         outcomes = train(**given, **options, report=report, note=say, progress=progress)
-    click.echo(given["runs"])
+    echo(given["runs"])
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)

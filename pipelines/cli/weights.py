@@ -4,7 +4,7 @@ import click
 
 from featcache.wording import size
 from pipelines.cli import _completion as completion
-from pipelines.cli._shared import Commands, note, progress_bar
+from pipelines.cli._shared import Commands, echo, note, progress_bar
 
 
 @click.group(cls=Commands)
@@ -38,7 +38,7 @@ def list_weights() -> None:
         rows.append((name, weights.net, weights.licence, length, state))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     note(f"folder: {folder()}")
     for weights in CATALOGUE.values():
         trained = f"trained on {training_data.words(weights.trained_on)} ({weights.source})"
@@ -72,7 +72,7 @@ def fetch(names: tuple[str, ...], timeout: float) -> None:
         verified = verify(name)
         note(f"{name}: {_words(verified.against)} sha256 {verified.sha256}; licence: {entry(name).licence}")
         note(f"{name}: trained on {training_data.words(entry(name).trained_on)}")
-        click.echo(path)
+        echo(path)
 
 
 @weights.command()
@@ -98,9 +98,9 @@ def verify(names: tuple[str, ...]) -> None:
             verified = run(name)
         except WeightsError as error:
             wrong += 1
-            click.echo(f"{name}: {error}")
+            echo(f"{name}: {error}")
         else:
-            click.echo(f"{name}: {_words(verified.against)} sha256 {verified.sha256}")
+            echo(f"{name}: {_words(verified.against)} sha256 {verified.sha256}")
     if wrong:
         raise SystemExit(1)
 

@@ -16,6 +16,7 @@ from pipelines.evaluation import predictions as answers
 from pipelines.evaluation import results, stress
 from pipelines.evaluation.engine import RESULTS, STRESS, Case, Outcome, cases_of, evaluate_all
 from pipelines.evaluation.stress import Asked
+from pipelines.experiments import Choice
 from pipelines.settings import Words
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def evaluate(
 
     A run is measured again only if it, its data or its results have changed, or if this version measures more.
 
-    experiments: one or several, each as in `pipelines.train`; none with all=True, which takes every run of `runs`.
+    experiments: one or several, each as in `pipelines.train`; none with `all`. all: True for every run of `runs`.
     stores, runs, method, feeds, shift, net, task, set, seeds, only, workers, device, progress: as in `pipelines.train`.
     again: measure also runs whose results are up to date. a_distance: also A-distances (retrieval; seconds per run).
     drop, windows, dtype, noise: test on changed features instead, such as drop="all", windows="1..T", dtype="float16"
@@ -105,12 +106,11 @@ def evaluate(
     fails has the status "failed" and a note, and does not stop the others. Raises ConfigError if no run has been
     trained or can be evaluated, and ArgumentsError for arguments that exclude each other.
     """
-    chosen = (set, only, method, feeds, shift, net, task)
-    _check_experiments(experiments, all, changed=seeds is not None or any(map(bool, chosen)))
+    choice = Choice.of(method, feeds, shift, net, task)
+    _check_experiments(experiments, all, changed=seeds is not None or bool(set or only or choice.words))
     asked = stress.parse(several(drop), listed(windows), listed(dtype), listed(noise))
     _check_files(asked, a_distance, predictions, overwrite)
-    of = partial(jobs, method=method, feeds=feeds, shift=shift, net=net, task=task)
-    given, folder = of(experiments, stores, runs, set=set, seeds=seeds, only=only), Path(runs)
+    given, folder = jobs(experiments, stores, runs, choice, set=set, seeds=seeds, only=only), Path(runs)
     groups, damaged = (_planned(given), list[str]()) if given else _found(Path(stores or "stores"), folder)
     _check_runs(given, groups, folder, device)
     writing = _writing(Path(predictions), groups, folder, overwrite) if predictions else None

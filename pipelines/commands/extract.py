@@ -42,7 +42,8 @@ def extract(
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
-    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights by `weights_seed`.
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights.
+    weights_seed: seed of random weights.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core). retry_failed: try failed clips again.
     progress: True for a bar, or a callback (clips done, all).

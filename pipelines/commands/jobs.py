@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -39,12 +38,8 @@ def job(
     experiment: Chosen,
     stores: PathLike | None = None,
     runs: PathLike = "runs",
+    choice: Choice | None = None,
     *,
-    method: str | Iterable[str] = (),
-    feeds: str | Iterable[str] = (),
-    shift: str | Iterable[str] = (),
-    net: str = "",
-    task: str = "",
     set: Words = (),
     seeds: Seeds | None = None,
     only: str | Iterable[str] = (),
@@ -52,11 +47,11 @@ def job(
 ) -> Job:
     """Load an experiment and change it as the options of the same names do.
 
-    stores: None for the default: `stores`, or the parent of `experiment` if that is a folder of stores. ConfigError
-    for an unknown experiment, row or setting.
+    stores: None for the default: `stores`, or the parent of `experiment` if that is a folder of stores.
+    choice: of a folder of stores. ConfigError for an unknown experiment, row or setting.
     """
     settings, rows, texts = as_words(set), several(only), as_words(grid)
-    numbers, choice = listed(seeds), Choice(several(method), several(feeds), several(shift), net, task)
+    numbers, choice = listed(seeds), choice or Choice()
     given, name, home = loaded(experiment, choice)
     stores, runs = Path(home if stores is None else stores), Path(runs)
     folders = {"stores": (stores, Path(home)), "runs": (runs, Path("runs"))}
@@ -92,18 +87,8 @@ def experiment(
     The `runs` of the experiment are its configurations (`RunConfig`).
     Raises ConfigError for an unknown experiment, row or setting.
     """
-    chosen = job(
-        experiment,
-        method=method,
-        feeds=feeds,
-        shift=shift,
-        net=net,
-        task=task,
-        set=set,
-        seeds=seeds,
-        only=only,
-        grid=grid,
-    ).experiment
+    choice = Choice.of(method, feeds, shift, net, task)
+    chosen = job(experiment, choice=choice, set=set, seeds=seeds, only=only, grid=grid).experiment
     return replace(chosen, arguments=chosen.arguments.strip())
 
 
@@ -111,12 +96,8 @@ def jobs(
     experiments: Chosen | Sequence[Chosen],
     stores: PathLike | None,
     runs: PathLike,
+    choice: Choice,
     *,
-    method: str | Iterable[str],
-    feeds: str | Iterable[str],
-    shift: str | Iterable[str],
-    net: str,
-    task: str,
     set: Words,
     seeds: Seeds | None,
     only: str | Iterable[str],
@@ -130,8 +111,7 @@ def jobs(
         if configs := [each for each in experiments if isinstance(each, RunConfig)]:
             given.append(configs)
     unique = {each if isinstance(each, str) else id(each): each for each in given}
-    of = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task, set=set, seeds=seeds, only=only)
-    return [of(each, stores, runs) for each in unique.values()]
+    return [job(each, stores, runs, choice, set=set, seeds=seeds, only=only) for each in unique.values()]
 
 
 def shifts_and_columns(experiment: Chosen, texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from featcache.arguments import PathLike, several
@@ -11,6 +10,7 @@ from featcache.progress import Progress, reporting
 from pipelines.commands.jobs import Chosen, Seeds, job, shifts_and_columns
 from pipelines.data.ahead import check_ahead
 from pipelines.evaluation import results
+from pipelines.experiments import Choice
 from pipelines.report import write as page
 from pipelines.settings import Words
 
@@ -48,8 +48,8 @@ def write_report(
     if compare is not None and len(compare) != 2:
         raise ArgumentsError(f"compare is {compare!r}; name two rows")
     pairs, columns = shifts_and_columns(experiment, several(shift))
-    chosen = partial(job, method=method, feeds=feeds, shift=pairs, net=net, task=task)
-    made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)
+    choice = Choice.of(method, feeds, pairs, net, task)
+    made = job(experiment, stores, runs, choice, set=set, seeds=seeds, only=only, grid=grid)
     try:
         check_ahead(made.experiment.runs, made.stores)
     except FeatcacheError as error:

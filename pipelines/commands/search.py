@@ -25,7 +25,8 @@ def search(
 
     where: a retrieval run (its folder, or its id in `runs`), whose clips are compared with the sentence, or a store of
         captions made by a text extractor, whose captions are.
-    stores: folder of all stores, for a run. domain, split: of the clips (default: those of the run's test).
+    query: the sentence. k: number of clips. stores, runs: folders of all stores, and of all runs.
+    domain, split: of the clips (default: those of the run's test).
     model: folder of the text model, if the store of captions has only its name. device: cpu, cuda, ...
 
     Returns hits with score, clip and source, the best first. Raises ConfigError if `where` is neither, or cannot be

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.evaluation import results
 from pipelines.evaluation.engine import Case, evaluate_all
 from pipelines.evaluation.engine import Outcome as Evaluated
-from pipelines.experiments import Experiment, Grid, Setting, parse_grid, swept, with_settings
+from pipelines.experiments import Choice, Experiment, Grid, Setting, parse_grid, swept, with_settings
 from pipelines.measures.validators import ORACLE
 from pipelines.settings import Words, as_words
 from pipelines.sweeps import plan
@@ -83,7 +82,7 @@ class Trials(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """The outcome of a sweep: its table shows the rows of all settings, and its choices those of validators."""
+    """The outcome of a sweep: its table shows the rows of all settings, its choices those that validators choose."""
 
     experiment: Experiment  #: with a row for each setting
     trained: tuple[Outcome, ...]
@@ -152,8 +151,8 @@ def sweep(
     is complete.
     """
     one_of("batch", batch, BATCH)
-    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
-    made, words = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only), as_words(grid)
+    made = job(experiment, stores, runs, Choice.of(method, feeds, shift, net, task), set=set, seeds=seeds, only=only)
+    words = as_words(grid)
     typed = {"grid": words, "search": [search] if search else [], "range": as_words(range), "by": [by] if by else []}
     options = [f"--{name} {quote(text)}" for name, texts in typed.items() for text in texts]
     named = replace(made.experiment, arguments=" ".join([made.experiment.arguments, *options]))

@@ -1,7 +1,6 @@
 """Tables of an experiment's results: the functions of `featcache table`, `choose` and `compare`."""
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from featcache.arguments import PathLike, several
@@ -12,7 +11,7 @@ from pipelines import experiments
 from pipelines.commands.jobs import Chosen, Seeds, job, loaded, shifts_and_columns
 from pipelines.evaluation.engine import RESULTS, STRESS
 from pipelines.evaluation.results import Results, read
-from pipelines.experiments import Experiment
+from pipelines.experiments import Choice, Experiment
 from pipelines.settings import Words
 from pipelines.tables import choosing, comparing, sides, slices
 from pipelines.tables.build import build, norms
@@ -62,8 +61,8 @@ def table(
         raise ArgumentsError("--stress, --by, --ensemble and --metric norms are different tables; name one of them")
     if by is not None and by not in SLICES:
         raise ConfigError(f"no table by {by!r}; choose from {', '.join(SLICES)}")
-    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
-    made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only, grid=grid)
+    choice = Choice.of(method, feeds, shift, net, task)
+    made = job(experiment, stores, runs, choice, set=set, seeds=seeds, only=only, grid=grid)
     if stress:
         return stressed(read(made.runs / STRESS, stressed=True), made.experiment, metric)
     rows = read(made.results)
@@ -78,7 +77,7 @@ def table(
 def results(runs: PathLike = "runs", *, stressed: bool = False) -> Results:
     """Return all results of a folder of runs: `frame()` has a line per run and metric, with the fields of `Result`.
 
-    stressed: those on changed features (`pipelines.evaluate(..., drop=...)`) instead.
+    runs: the folder. stressed: those on changed features (`pipelines.evaluate(..., drop=...)`) instead.
     Raises ConfigError if there are none. Warns if lines of the file are damaged.
     """
     return read(Path(runs) / (STRESS if stressed else RESULTS), stressed=stressed)
@@ -123,8 +122,7 @@ def compare(
     """
     if len(names) == 3:
         pairs, columns = shifts_and_columns(names[0], several(shift))
-        chosen = partial(job, method=method, feeds=feeds, shift=pairs, net=net, task=task)
-        of = chosen(names[0], stores, runs, set=set, seeds=seeds, grid=grid)
+        of = job(names[0], stores, runs, Choice.of(method, feeds, pairs, net, task), set=set, seeds=seeds, grid=grid)
         home, rows = of.stores, read(of.results)
         two = sides.of_rows(of.experiment, str(names[1]), str(names[2]), rows, of.runs, columns)
     else:

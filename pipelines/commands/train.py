@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from featcache.errors import ArgumentsError
 from featcache.progress import Progress, reporting, silent
 from pipelines.commands.jobs import Chosen, Job, Seeds, job, once
 from pipelines.data.ahead import check_ahead, check_writable
+from pipelines.experiments import Choice
 from pipelines.settings import Words
 from pipelines.tracking import NAMES, Tracking
 from pipelines.training.engine import Outcome, Report, run_all
@@ -70,8 +70,7 @@ def train(
     >>> pipelines.train("kitchens", "demo/stores", "demo/runs", seeds=0)         # doctest: +SKIP
     """
     one_of("batch", batch, BATCH)
-    chosen = partial(job, method=method, feeds=feeds, shift=shift, net=net, task=task)
-    made = chosen(experiment, stores, runs, set=set, seeds=seeds, only=only)
+    made = job(experiment, stores, runs, Choice.of(method, feeds, shift, net, task), set=set, seeds=seeds, only=only)
     if note and made.left_out:
         note(made.left_out)
     with tracked(made, track, track_to, note) as tracking:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ NAMES = re.compile(rb'\{"run": "((?:[^"\\]|\\.)*)".*?"metric": "((?:[^"\\]|\\.)*
 UNWRITTEN = ("leaks", "one_class", "batched", "measurement", "clips", "by_class", "stress")
 CLIPS = re.compile(rb', "clips": "[\w:+/= ]*"')  #: outcomes of clips in a line: lines of earlier versions have none
 ByClass = dict[str, tuple[float, float, float]]  #: class -> counts, see `Result.by_class`
+MOST = 1e100  #: the largest number of a result: squares of larger ones are infinite
 SLACK = 100  #: bytes by which lines of the same run and metric may differ; no line is that short
 
 
@@ -90,6 +92,14 @@ class Result:
     #: points); on the lines of top-1 accuracy per label; not written if there is none
     by_class: ByClass = field(default_factory=dict)
     stress: str = ""  #: the change of the test features, see evaluation/stress.py; not written if there is none
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no table can average."""
+        for number in (self.value, *chain.from_iterable(self.by_class.values())):
+            if not abs(number) <= MOST:  # False for nan, too
+                raise ConfigError(
+                    f"{self.metric} of run {self.run} is {number}; results are finite numbers of at most {MOST:g}"
+                )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from featcache.arguments import several
 from featcache.errors import ConfigError, WordError
 from featcache.wording import unknown
 
@@ -21,6 +22,13 @@ class Choice:
     shifts: tuple[str, ...] = ()  #: "A:B", "A+B:C", or "all"
     net: str = ""
     task: str = ""
+
+    @classmethod
+    def of(
+        cls, method: str | Iterable[str], feeds: str | Iterable[str], shift: str | Iterable[str], net: str, task: str
+    ) -> "Choice":
+        """Return the choice by the arguments that the functions on an experiment share."""
+        return cls(several(method), several(feeds), several(shift), net, task)
 
     @property
     def words(self) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """The experiment of a folder of stores: the default one, or the one that a user chooses by words (`Choice`)."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipelines.experiments._choice import ALL, Choice, Shift, shifts_of, split, 
 from pipelines.experiments._experiment import Experiment
 from pipelines.experiments._fitting import faults, with_starts
 from pipelines.experiments._recipes import Recipe, chosen_task, recipe, row_names, wanted
-from pipelines.experiments._rows import SEEDS, runs
+from pipelines.experiments._rows import SEEDS, Row, runs
 from pipelines.experiments._suite import SUPERVISED
 from pipelines.tasks import Task, load
 
@@ -90,7 +91,7 @@ def default(folder: Path, choice: Choice | None = None) -> Experiment:
         its_runs, its_notes, its_tries = _of_feeds(stores, feeds, task, choice, words)
         made += [(run.row, replace(run, row=f"{run.row}, {name}") if run.row and name else run) for run in its_runs]
         left_out += its_notes
-        tried += [replace(each, place=f" on {name}" if name else "") for each in its_tries]
+        tried += [replace(each, place=f" on {name}{each.place}") for each in its_tries] if name else its_tries
     notes = dict.fromkeys([*left_out, *_left_out(stores, choice), *_unfit(tried)])
     note = " ".join(sorted(notes, key=lambda text: text == NO_SUPERVISED))
     return Experiment(stores.manifest.name, _doc(choice, sets), _ordered(made), note=note)
@@ -103,7 +104,7 @@ class Tried:
     word: str
     row: str
     fault: str  #: the reason why it cannot run; "" if it can
-    place: str = ""  #: the feeds, if several are compared
+    place: str = ""  #: " on" its feeds, if several are compared, and " with" its number of sources, if others can run
 
 
 def _of_feeds(
@@ -114,26 +115,43 @@ def _of_feeds(
     shifts = _shifts(stores.manifest, sides, choice)
     common = {**own.common, **_settings(stores, feeds, sides, own)}
     of_words = wanted(own, words, task, choice.net)
-    every, unfit = {row: of for rows in of_words.values() for row, of in rows.items()}, dict[str, str]()
-    if choice != Choice():
-        every = {own.first: own.rows[own.first], **every}
-        unfit = faults(every, own.rows, stores.folder.parent, _smallest(stores.manifest, shifts), common)
+    every = {own.first: own.rows[own.first], **{row: of for rows in of_words.values() for row, of in rows.items()}}
+    notes = [f"LEFT OUT: {sides.out}."] * bool(sides.out)
+    if untested := sides.test_split == "train" and SUPERVISED in own.rows:
+        notes.append(NO_SUPERVISED)
+    made, unfit = dict[tuple[str, str], RunConfig](), dict[int, dict[str, str]]()  # sources -> row -> its fault
+    for count in dict.fromkeys(len(sources) for sources, _ in shifts):
+        some = [shift for shift in shifts if len(shift[0]) == count]
+        unfit[count] = {}
+        if choice != Choice():
+            unfit[count] = faults(every, own.rows, stores.folder.parent, _smallest(stores.manifest, some), common)
+        rows = _fit(own, every, unfit[count])
+        if untested:
+            del rows[SUPERVISED]
+        made |= {(run.id, run.row): run for run in runs(rows, some, SEEDS, **common)}
+    labelled_ones = {*sides.of("source")}  # supervised-target learns from the labels of its target
+    tried = [each for word, of_word in of_words.items() for row in of_word for each in _tried(word, row, unfit)]
+    return tuple(run for run in made.values() if set(run.source) <= labelled_ones), notes, tried
+
+
+def _fit(own: Recipe, every: Mapping[str, Row], unfit: Mapping[str, str]) -> dict[str, Row]:
+    """Return the rows that can run: the first one, the others after the rows that they start from, the reference."""
     if own.first in unfit:
         raise ConfigError(f"row {own.first!r}, which the others are compared with, cannot run: {unfit[own.first]}")
-    rows = {own.first: own.rows[own.first]}
+    rows = dict[str, Row]()
     for name, row in every.items():
         rows |= {} if name in unfit else with_starts(name, row, own.rows)
     if reference := own.rows.get(SUPERVISED):
         rows.pop(SUPERVISED, None)
         rows[SUPERVISED] = reference
-    notes = [f"LEFT OUT: {sides.out}."] * bool(sides.out)
-    if sides.test_split == "train" and SUPERVISED in rows:
-        del rows[SUPERVISED]
-        notes.append(NO_SUPERVISED)
-    made = runs(rows, shifts, SEEDS, **common)
-    labelled_ones = {*sides.of("source")}  # supervised-target learns from the labels of its target
-    tried = [Tried(word, row, unfit.get(row, "")) for word, of_word in of_words.items() for row in of_word]
-    return tuple(run for run in made if set(run.source) <= labelled_ones), notes, tried
+    return rows
+
+
+def _tried(word: str, row: str, unfit: Mapping[int, Mapping[str, str]]) -> list[Tried]:
+    """Return the tries of a row, one for each number of sources. unfit: number of sources -> row -> its fault."""
+    some = any(row not in of for of in unfit.values())
+    places = {count: f" with {f'{count} sources' if count > 1 else 'one source'}" if some else "" for count in unfit}
+    return [Tried(word, row, of.get(row, ""), places[count]) for count, of in unfit.items()]
 
 
 def _unfit(tried: list[Tried]) -> list[str]:
@@ -328,7 +346,7 @@ def _shifts(manifest: Manifest, sides: Sides, choice: Choice) -> list[Shift]:
 
 
 def _smallest(manifest: Manifest, shifts: list[Shift]) -> Shift:
-    """Return the shift with the fewest train clips on one side: a method that it serves can run on all of them."""
+    """Return the shift with the fewest train clips on one side: a method that has enough there has enough on all."""
 
     def clips(shift: Shift) -> int:
         return min(len(manifest.rows(domain=domains, split="train")) for domains in (shift[0], shift[1]))

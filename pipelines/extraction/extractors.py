@@ -16,6 +16,7 @@ from featcache.extractors import (
     default_params,
     load,
     params_type,
+    ready,
     split_view,
 )
 from featcache.manifest import Manifest
@@ -63,12 +64,12 @@ def load_extractors(
             chosen[name] = file
         else:
             raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {choices}")
-    ready = {}
+    made = {}
     for name, default in params.items():
         values = from_json(changed[name], type(default), name)
         values = _completed(name, values, manifest) if manifest else values
-        ready[name] = load(name, values).ready(replace(runtime, weights=chosen[name]))
-    loaded = [ready[name].seen(view) if view else ready[name] for name, view in views]
+        made[name] = ready(load(name, values), replace(runtime, weights=chosen[name]))
+    loaded = [made[name].seen(view) if view else made[name] for name, view in views]
     for first, second in combinations(loaded, 2):
         if first.store == second.store:
             raise ConfigError(
@@ -124,7 +125,7 @@ def remade(recipe: Mapping[str, Any], weights: str = "", device: str = "cpu") ->
         weights = _in_catalogue(base, own, sha256)
     runtime = Runtime(weights, int(seed), device, recipe.get("precision", "fp32"), offline=not named)
     try:
-        extractor = extractor.ready(runtime)
+        extractor = ready(extractor, runtime)
     except (ConfigError, WeightsError) as error:
         if not has_model:
             raise

@@ -18,10 +18,8 @@ The sum of squared t intervals covers at least 95 % for normal errors [Banerjee 
 over seeds only, does not, and a percentile bootstrap over few seeds is too short in any case. The simulations are in
 `tests/pipelines/test_intervals.py`. Tests with different checksums count as different clips: where shifts share most of
 their test clips, but not all, the interval is too short. With one seed the first part is missing: the interval is about
-these trained runs.
-
-Few clips or seeds give intervals that reach beyond what is possible: a difference of two shares is at most 1. Both ends
-are cut there, which changes neither the coverage nor whether 0 is inside.
+these trained runs. Both ends are cut at the largest difference that two values can have, which few clips or seeds may
+exceed; the true difference is never beyond it.
 """
 
 import math
@@ -83,19 +81,21 @@ def over_clips(row: Runs, other: Runs) -> Interval | None:
     return _around(middle.mean(), h2, "clips and seeds" if K > 1 else "clips", 1.0)
 
 
-def over_seeds(differences: Sequence[float], most: float = math.inf) -> Interval | None:
+def over_seeds(differences: Sequence[float], widest: float = math.inf) -> Interval | None:
     """Return the interval of the mean of differences, one per seed, over seeds only; None for fewer than two.
 
-    most: the largest possible difference.
+    widest: the largest difference that two values of the metric can have.
     """
     K = len(differences)
-    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds", most) if K > 1 else None
+    if K < 2:
+        return None
+    return _around(np.mean(differences), _t2(K - 1) * np.var(differences, ddof=1) / K, "seeds", widest)
 
 
-def _around(middle: SupportsFloat, h2: SupportsFloat, over: str, most: float) -> Interval:
-    """Return the interval of this middle and half width, squared, inside of -most and most."""
+def _around(middle: SupportsFloat, h2: SupportsFloat, over: str, widest: float) -> Interval:
+    """Return the interval of this middle and half width, squared, cut at ± `widest`."""
     centre, h = float(middle), float(h2) ** 0.5
-    return Interval(centre, max(centre - h, min(centre, -most)), min(centre + h, max(centre, most)), over)
+    return Interval(centre, max(centre - h, -widest), min(centre + h, widest), over)
 
 
 def _t2(freedom: int) -> float:

@@ -1,1 +1,1 @@
-"""Finished runs and clips, whose labels nobody needs to know -> predictions, embeddings or clusters of the clips."""
+"""Finished runs, and clips with or without labels -> predictions, embeddings or clusters of the clips."""

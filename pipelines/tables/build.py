@@ -103,7 +103,7 @@ def build(
         lines.append(replace(line, gain=gain))
     over = {line.method: lines[0].method for line in lines}
     clips = differs.outcomes(results.values(), [metric])
-    lines = differs.with_intervals(lines, metric, over, planned, clips)
+    lines = differs.with_intervals(lines, over, planned, clips, metric)
     shown = _with_quoted(lines, experiment, metric, metric == headline)
     table = Table(experiment.name, metric, shifts, shown, ())
     legend = differs.notes(table, over, clips, others=any(row.clips for row in rows if row.run in ids))
@@ -159,7 +159,7 @@ def _delta_acc(rows: Sequence[Result], experiment: Experiment) -> Table:
         lines.append(replace(line, cells=cells, mean=mean, gain=Cell({}, ())))
     planned = planned_runs(experiment)
     clips = differs.outcomes((row for row in current(rows, experiment) if row.metric in metrics), metrics)
-    lines = differs.with_intervals(lines, DELTA_ACC, over, planned, clips)
+    lines = differs.with_intervals(lines, over, planned, clips, DELTA_ACC)
     shown = _with_quoted(lines, experiment, DELTA_ACC, headline=False)
     table = Table(experiment.name, DELTA_ACC, tables[0].shifts, shown, ())
     legend = differs.notes(table, over, clips, others=False)

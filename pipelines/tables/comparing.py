@@ -223,8 +223,7 @@ def _interval(metric: str, measured: Mapping[str, Measured]) -> Interval | None:
         for k in (0, 1)
     )
     found = over_clips(b, a) if all(len(side[shift]) == len(number) for side in (a, b) for shift in side) else None
-    differences = [b - a for a, b in _mean(measured)]
-    return found.times(100) if found else over_seeds(differences, tasks.metric(metric).reach)
+    return found.times(100) if found else over_seeds([b - a for a, b in _mean(measured)], tasks.metric(metric).widest)
 
 
 def _as_interval(metric: str, interval: Interval | None) -> str:

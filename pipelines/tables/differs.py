@@ -32,7 +32,7 @@ def outcomes(results: Iterable[Result], metrics: Collection[str]) -> dict[str, O
 
 
 def with_intervals(
-    lines: Sequence[Line], metric: str, over: Mapping[str, str], planned: RunIds, clips: Mapping[str, Outcomes]
+    lines: Sequence[Line], over: Mapping[str, str], planned: RunIds, clips: Mapping[str, Outcomes], metric: str
 ) -> list[Line]:
     """Return the lines, each with the interval of its difference from another row, if enough is known of both.
 
@@ -49,7 +49,7 @@ def with_intervals(
             return None
         known = all(run in clips for by_seed in own.values() for run in by_seed.values())
         found = over_clips(_known(own, clips), _known(other, clips)) if known else None
-        return found.times(100) if found else over_seeds(list(cell.values.values()), tasks.metric(metric).reach)
+        return found.times(100) if found else over_seeds(list(cell.values.values()), tasks.metric(metric).widest)
 
     return [replace(line, interval=interval(line)) for line in lines]
 

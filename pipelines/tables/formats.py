@@ -108,12 +108,15 @@ def _text(cell: Text | str) -> Text:
     return Text(cell) if isinstance(cell, str) else cell
 
 
-def html(grid: Grid, notes: Iterable[Note]) -> str:
-    """Return rows of cells, headings first, as an HTML table, followed by its notes as a list."""
+def html(grid: Grid, notes: Iterable[Note], *, words: bool = False) -> str:
+    """Return rows of cells, headings first, as an HTML table, followed by its notes as a list.
+
+    words: True if every column is text, which is aligned to the left as the first column is.
+    """
     lines: list[str] = []
     for cells in grid:
         tag = "td" if lines else "th"
-        parts = [f"<{tag}{LEFT * (k == 0)}>{_html(_text(cell))}</{tag}>" for k, cell in enumerate(cells)]
+        parts = [f"<{tag}{LEFT * (words or k == 0)}>{_html(_text(cell))}</{tag}>" for k, cell in enumerate(cells)]
         lines.append(f"<tr>{''.join(parts)}</tr>")
     texts = ((f"<strong>{escape(note.text)}</strong>" if note.loud else escape(note.text)) for note in notes)
     items = [f"<li>{text}</li>" for text in texts]

@@ -114,10 +114,12 @@ def _no_classes(rows: Sequence[Result], experiment: Experiment, metric: str) -> 
     kind = metric.partition("/")[0]
     if not experiment.task.has_class_scores:
         return ConfigError(f"--by class needs classes, but {experiment.name!r} is a {experiment.task.name} experiment")
+    shown = [row for row in rows if row.run in experiment.by_id]
+    if not shown:
+        return ConfigError(f"--by class needs results, but {experiment.name!r} has none; run: {experiment.command}")
     choices = splittable(rows, experiment)
     if kind not in PER_CLASS or metric.endswith("/action"):
         return ConfigError(f"--by class does not split {metric!r}; choose --metric from {', '.join(choices)}")
-    shown = [row for row in rows if row.run in experiment.by_id]
     if reason := next(filter(None, (nothing_to_compare(row.limits) for row in shown)), ""):
         return ConfigError(f"--by class needs labels of test clips, but {reason}")
     return ConfigError(

@@ -37,7 +37,7 @@ class Metric:
     compute: Callable[..., float] | None = None  #: a function of `measures`; None if another function gives it
     unit: str = "per cent"  #: shares in [0, 1] are printed in per cent, values of other units unchanged
     most: float = 100  #: the largest value that can be published
-    least: float = 0  #: the smallest possible value of a share, in per cent
+    least: float = 0  #: the smallest value of a share, in per cent
     higher: bool = True  #: True if higher values are better
     least_classes: int = 0  #: classes that a label needs, so that the metric is not trivial
     is_gain: bool = False  #: True for a difference between two rows of a table, which may be negative
@@ -54,8 +54,8 @@ class Metric:
         return self.unit == "per cent"
 
     @property
-    def reach(self) -> float:
-        """The largest possible difference of two values, as tables print them; infinite if it is not a share."""
+    def widest(self) -> float:
+        """The largest difference that two values of it can have in a table; infinity if it is not limited."""
         return self.most - self.least if self.is_share else math.inf
 
     @property
@@ -210,7 +210,7 @@ class Task:
     def applied(
         self, outputs: Outputs, names: Mapping[str, Sequence[str]], k: int, clusters: int, kept: Callable[[], Outputs]
     ) -> Iterator[dict[str, Any]]:
-        """Yield tables of what a run says of clips without labels: column of a file -> values (n,).
+        """Yield tables of the predictions of a run, which need no labels: column of a file -> values (n,).
 
         names: label -> names of the classes that the run has learned. k: number of classes or clusters of a clip.
         clusters: the K of clustering. kept: returns the run's outputs on its own test clips, for clusters by k-means.

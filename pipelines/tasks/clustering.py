@@ -26,7 +26,7 @@ OF_CLUSTERS = {
     HUNGARIAN: Metric("accuracy (Hungarian matching)", acc_hungarian),
     "acc_dominant": Metric("accuracy (dominating class)", acc_dominant),
     "nmi": Metric("normalised mutual information", nmi),
-    "ari": Metric("adjusted Rand index", ari, least=-50),
+    "ari": Metric("adjusted Rand index", ari, least=-100),
 }
 
 

@@ -1,9 +1,9 @@
 """News of runs in training -> TensorBoard, wandb or trackio: terms, learning rates, validators, settings, last numbers.
 
-A file per tracker. Each makes a run of its own for each run that is trained, named by the run's id, in a folder or
-project of the experiment. They run in the process that starts the training, and receive the lines that log.jsonl gets.
-Runs that are kept are not tracked again. A run that is trained again, also after an interruption, replaces its earlier
-record where that is on this machine.
+There is a file per tracker. Each tracker makes a run of its own for each run that is trained, named by the run's id, in
+a folder or project of the experiment. Trackers run in the process that starts the training, and receive the lines that
+log.jsonl gets. Runs that are kept are not tracked again. A run that is trained again, also after an interruption,
+replaces its earlier record where that is on this machine.
 """
 
 import re

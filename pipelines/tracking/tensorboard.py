@@ -1,7 +1,7 @@
 """TensorBoard: FOLDER/tensorboard/EXPERIMENT/RUN has an event file of each run.
 
-The file is written here, in this thread, because the writers of torch and TensorBoard print a traceback from a thread
-of theirs when a disk is full, and cost more per step than a small head.
+The file is written here, in this thread, because the writers of torch and TensorBoard print a traceback from their
+own thread when a disk is full, and cost more per step than a small head.
 """
 
 import json

@@ -39,7 +39,7 @@ Hear = Callable[[News], None]  #: called with all news, in order
 
 
 class Watch:
-    """The place to which the trainer reports its steps; without `hear`, nobody watches.
+    """The place to which the trainer reports its steps; without `hear`, nobody watches, and it keeps nothing.
 
     logs: the news also have the lines that log.jsonl gets.
     """
@@ -61,6 +61,8 @@ class Watch:
     def stepped(self, step: int, terms: dict[str, Tensor]) -> None:
         """Note the terms of a step, (K,) of K runs, after which `step` steps are made."""
         self._step = step
+        if not self._hear:
+            return
         if not self._logs:
             self._terms.clear()
         self._terms.append(terms)
@@ -69,7 +71,8 @@ class Watch:
 
     def point(self, run: str, scores: dict[str, float]) -> None:
         """Note an evaluation point of a run."""
-        self._points.setdefault(run, []).append(scores)
+        if self._hear:
+            self._points.setdefault(run, []).append(scores)
 
     def end(self) -> None:
         """Send what has not been sent, because the training ends here, or has failed."""
@@ -77,8 +80,7 @@ class Watch:
             self._send()
 
     def _send(self, begun: tuple[RunConfig, ...] = ()) -> None:
-        if self._hear is None:
-            self._points = {}
+        if not self._hear:
             return
         began = time.monotonic()
         loss, lines = None, dict[str, Log]()

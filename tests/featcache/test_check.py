@@ -224,7 +224,7 @@ def test_a_folder_without_stores(tmp_path):
 
 
 def test_of_joints_and_numbers_only_the_file_is_looked_for(tmp_path):
-    """What should be in them depends on the extractor."""
+    """Their contents depend on the extractor."""
     np.save(tmp_path / "here.npy", np.zeros(3))
     manifest = tmp_path / "m.csv"
     manifest.write_text("clip_id,domain,split,source\na,d,train,here.npy\nb,d,train,gone.skeleton\n")

@@ -1,6 +1,7 @@
 """`featcache manifest from-csv`: tables of every format become the same manifest, and mistakes are one sentence."""
 
 import datetime
+import decimal
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 from featcache import FeatureStore, Manifest, budget, table_files
 from featcache.checking import problems
 from featcache.clip_tables import from_csv
-from featcache.errors import ConfigError, FeatcacheError, FormatError, ManifestError
+from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, FormatError, ManifestError
 from featcache.extractors import Extractor, completes
 from featcache.importing import import_features
 from featcache.scanning import scan
@@ -81,17 +82,39 @@ def write_fixed(path, texts):
         group["block1_values"] = FRAME[["number"]].to_numpy()
 
 
-def write_table(path):
-    """A frame as `to_hdf(format="table")` writes it: one data set of named fields, whose columns attributes name."""
+def write_table(path, coded=False):
+    """A frame as `to_hdf(format="table")` writes it: one data set of named fields, whose columns attributes name.
+
+    coded: the actions are categories, and there are columns of dates and truth values.
+    """
     names = ["video", "action", "camera", "part"]
-    rows = np.zeros(len(FRAME), [("index", "<i8"), ("values_block_0", "<f8", (1,)), ("values_block_1", "S16", (4,))])
+    fields = [("index", "<i8"), ("values_block_0", "<f8", (1,)), ("values_block_1", "S16", (4,))]
+    fields += [("values_block_2", "i1", (1,)), ("values_block_3", "<i8", (1,)), ("values_block_4", "u1", (1,))]
+    rows = np.zeros(len(FRAME), fields[: 6 if coded else 3])
     rows["values_block_0"] = FRAME[["number"]]
-    rows["values_block_1"] = [[("" if c is None else c).encode() for c in row] for row in objects()]
+    rows["values_block_1"] = [[("nan" if c is None else c).encode() for c in row] for row in objects()]
+    kinds = {"values_block_0": ["number"], "values_block_1": names}
     with h5py.File(path, "w") as file:
+        if coded:
+            kinds["values_block_1"] = ["video", "left", "camera", "part"]
+            kinds |= {"values_block_2": ["action"], "values_block_3": ["day"], "values_block_4": ["good"]}
+            rows["values_block_2"] = [[0], [1], [-1]]
+            rows["values_block_3"] = [[1580428800000], [0], [np.iinfo("i8").min]]
+            rows["values_block_4"] = [[1], [0], [1]]
+            labels = file.create_dataset("labels/meta/values_block_2/meta/table", data=as_records(["cut", "pour"]))
+            labels.attrs["values_kind"] = np.bytes_(pickle.dumps(["values"], 0))
         table = file.create_dataset("labels/table", data=rows)
         table.attrs["index_kind"] = np.bytes_(b"integer")
-        for field, columns in {"values_block_0": ["number"], "values_block_1": names}.items():
+        for field, columns in kinds.items():
             table.attrs[f"{field}_kind"] = np.bytes_(pickle.dumps(columns, 0))
+        if coded:
+            table.attrs["values_block_2_meta"] = np.bytes_(b"category")
+            table.attrs["values_block_3_dtype"] = np.bytes_(b"datetime64[ms]")
+            table.attrs["values_block_4_dtype"] = np.bytes_(b"bool")
+
+
+def as_records(texts):
+    return np.array([(k, text.encode()) for k, text in enumerate(texts)], [("index", "<i8"), ("values", "S8")])
 
 
 def write_columns(path):
@@ -122,6 +145,7 @@ FORMATS = {
     "columns.h5": write_columns,
     "table.h5": write_table,
     "fixed.h5": lambda path: write_fixed(path, objects()),
+    "coded.h5": lambda path: write_table(path, coded=True),
 }
 
 
@@ -132,6 +156,136 @@ def test_every_format_gives_the_same_clips(tmp_path, name):
     assert table_files.read(tmp_path / name)["number"] == (
         ["1.0", "", "3.0"] if name.endswith("sv") else ["1", "", "3"]
     )
+
+
+def test_dates_and_truth_values_that_pandas_stores_as_numbers(tmp_path):
+    write_table(tmp_path / "t.h5", coded=True)
+    table = table_files.read(tmp_path / "t.h5")
+    assert table["day"] == ["2020-01-31T00:00:00", "1970-01-01T00:00:00", ""]
+    assert table["good"] == ["True", "False", "True"]
+
+
+DAY = datetime.datetime(2020, 1, 31, 10)
+BERLIN = pa.timestamp("us", "Europe/Berlin")
+CELLS = {  # values -> their text, or a word of the type of a column that is left out
+    "day": (pa.array([DAY.date(), None]), ["2020-01-31", ""]),
+    "moment": (pa.array([DAY, None]), ["2020-01-31T10:00:00", ""]),
+    "moment in ns": (pa.array([DAY, None], pa.timestamp("ns", "+01:00")), ["2020-01-31T11:00:00+01:00", ""]),
+    "moment with zone": (pa.array([DAY, None], BERLIN), ["2020-01-31T11:00:00+01:00", ""]),
+    "unknown zone": (pa.array([DAY, None], pa.timestamp("us", "Mars/Base")), "Mars"),
+    "decimal": (pa.array([decimal.Decimal("1.50"), None]), ["1.5", ""]),
+    "bytes": (pa.array(["ü".encode(), None]), ["ü", ""]),
+    "no text": (pa.array([b"a", b"\xff"]), "UTF-8"),
+    "views": (pa.array(["ü", None], pa.string_view()), ["ü", ""]),
+    "categories": (pa.array(["b", None]).dictionary_encode(), ["b", ""]),
+    "numbers": (pa.array([5, None]).dictionary_encode(), ["5", ""]),
+    "categories of bytes": (pa.array([b"b", None]).dictionary_encode(), ["b", ""]),
+    "categories of dates": (pa.array([DAY, None]).dictionary_encode(), ["2020-01-31T10:00:00", ""]),
+    "lists": (pa.array([[1], [2]]), "list"),
+    "objects": (pa.array([{"x": 1}, {"x": 2}]), "struct"),
+    "file": (pa.array([{"path": "a.mp4", "bytes": b""}, None]), ["a.mp4", ""]),
+    "maps": (pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())), "map"),
+    "none": (pa.nulls(2), ["", ""]),
+}
+
+
+def write_arrow(folder, table):
+    folder.mkdir(exist_ok=True)
+    with pa.ipc.new_stream(folder / "data.arrow", table.schema) as file:
+        file.write_table(table)
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_column_of_arrow_is_text_or_is_named_with_its_type(tmp_path, kind, format):
+    values, expected = CELLS[kind]
+    table, path = pa.table({"id": ["a", "b"], "x": values}), tmp_path / ("t.parquet" if format == "parquet" else "set")
+    (pq.write_table(table, path) if format == "parquet" else write_arrow(path, table))
+    read = table_files.read(path)
+    if isinstance(expected, list):
+        assert (read["x"], read.left_out) == (expected, {})
+        return
+    with pytest.raises(ManifestError, match=f"column 'x' holds .*{expected}"):
+        make(path, clip_id="id", label="x", out=tmp_path / "m.csv")
+    assert len(make(path, clip_id="id", out=tmp_path / "m.csv")) == 2
+
+
+def test_an_arrow_dictionary_may_hold_none(tmp_path):
+    values = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array(["p", None]))
+    write_arrow(tmp_path / "set", pa.table({"id": ["a", "b", "c"], "x": values}))
+    assert table_files.read(tmp_path / "set")["x"] == ["p", "", "p"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([b"x", "ü".encode()], ["x", "ü"]),
+        ((1, 2.0), ["1", "2"]),
+        ([{"path": "a"}, None], ["a", ""]),
+        (np.array([b"x", b"y"]), ["x", "y"]),
+        ([b"\xff", b"y"], "bytes"),
+        ([[1], [2]], "lists"),
+        ([{"x": 1}, None], "objects"),
+        (["a", {1}], "lists"),
+        (np.zeros((2, 3)), "arrays"),
+        (np.array(3), "array"),
+        ("one text", "str"),
+        (None, "None"),
+    ],
+)
+@pytest.mark.parametrize("form", ["columns", "rows"])
+def test_a_column_of_a_pickle_is_text_or_is_named_with_its_type(tmp_path, values, expected, form):
+    columns, path = {"id": ["a", "b"], "x": values}, tmp_path / "t.pkl"
+    if form == "rows" and (np.ndim(values) == 0 or isinstance(values, np.ndarray)):
+        pytest.skip("no value for each row")
+    rows = form == "rows" and [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    path.write_bytes(pickle.dumps(rows or columns))
+    if isinstance(expected, list):
+        assert table_files.read(path)["x"] == expected
+        return
+    with pytest.raises(ManifestError, match=f"column 'x' holds .*{expected}"):
+        make(path, clip_id="id", label="x")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"),
+    [
+        ([0, 1], h5py.enum_dtype({"cut": 0, "pour": 1}), ["cut", "pour"]),
+        (np.array([b"a", "ü".encode()]), None, ["a", "ü"]),
+        (np.array([DAY, "NaT"], "M8[ns]").astype(h5py.opaque_dtype("M8[ns]")), None, ["2020-01-31T10:00:00", ""]),
+        (np.array([b"a", b"\xff"]), None, "UTF-8"),
+        (np.zeros((2, 3)), None, r"\(2, 3\)"),
+        (np.zeros(2, [("a", "i4")]), None, "array"),
+        (np.zeros(2, complex), None, "complex"),
+        (None, None, "a group"),
+    ],
+)
+def test_a_column_of_hdf5_is_text_or_is_named_with_its_type(tmp_path, values, dtype, expected):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["id"] = ["a", "b"]
+        file.create_group("x") if values is None else file.create_dataset("x", data=values, dtype=dtype)
+    if isinstance(expected, list):
+        assert table_files.read(tmp_path / "t.h5")["x"] == expected
+        return
+    with pytest.raises(ManifestError, match=f"column 'x' holds .*{expected}"):
+        make(tmp_path / "t.h5", clip_id="id", label="x")
+
+
+@pytest.mark.parametrize("size", [0, 8, 1 << 40, 2**64 - 16])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_damaged_heap_of_texts_is_an_error_and_no_endless_loop(tmp_path, number, size):
+    """libhdf5 never ends at a free rest of size 0; the number of the rest is 0."""
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w") as file:
+        file["id"] = ["a", "b"]
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    place = heap + 16 if number else heap + 16 + 2 * 24  # two texts of 8 bytes, each with a head of 16
+    assert data[place] == number
+    data[place + 8 : place + 16] = size.to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"t.h5 is .*damaged"):
+        table_files.read(path)
 
 
 def write_saved(folder):
@@ -234,7 +388,7 @@ def test_bounds_are_seconds_frames_or_times(tmp_path, columns, cells, words, exp
     [
         ("start_ms,stop_ms", "seconds", "start_ms is in milliseconds.*seconds is given"),
         ("start_ms,stop_ms", "frames", "start_ms is in milliseconds.*frames is given"),
-        ("time_min,time_end_min", None, "time_min is in 'min'"),
+        ("time_min,time_end_min", None, "time_min is in 'min'.*--unit"),
         ("start_time_ticks,stop_time_ticks", None, "'ticks'"),
         ("start_ms,stop_time", None, "stop_time.*not in its name"),
         ("start_ms,stop_frame", None, "stop_frame"),
@@ -280,6 +434,25 @@ def test_parts_that_a_table_uses_many_times_are_limited(tmp_path, monkeypatch, k
         table_files.read(tmp_path / "t.pkl")
 
 
+def write_names(path, texts):
+    """Numbers of classes, whose names are in the metadata of Hugging Face."""
+    names = json.dumps({"info": {"features": {"a": {"names": texts}}}})
+    pq.write_table(pa.table({"a": pa.array([0] * 3000)}).replace_schema_metadata({"huggingface": names}), path)
+
+
+def write_categories(path, texts):
+    pd.DataFrame({"a": pd.Categorical(texts * 3000)}).to_pickle(path)
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_names, "t.parquet"), (write_categories, "t.pkl")])
+def test_a_text_that_many_rows_share_is_limited(tmp_path, monkeypatch, write, name):
+    write(tmp_path / name, ["x" * 10_000])
+    assert (tmp_path / name).stat().st_size < 10_000 * 3000 // budget.GROWTH.default
+    monkeypatch.setattr(budget, "SMALL", 1000)
+    with pytest.raises(FormatError, match="FEATCACHE_MAX_GROWTH"):
+        table_files.read(tmp_path / name)
+
+
 def test_times_of_parquet_are_seconds(tmp_path):
     start = [datetime.time(0, 1, 2, 500000), datetime.time(1, 0, 0)]
     stop = [datetime.timedelta(seconds=63), datetime.timedelta(hours=1, seconds=0.25)]
@@ -306,13 +479,13 @@ def test_ids_of_several_columns_and_the_rate_of_frames(tmp_path):
         ({"domain": "kamera"}, "'kamera'.*did you mean 'camera'"),
         ({"source": "file"}, "no column 'file'"),
         ({"fps": "25fps"}, "no column '25fps'"),
-        ({"clip_id": "camera"}, "rows 1 and 3.*'left'.*several columns"),
+        ({"clip_id": "camera"}, "rows 1 and 3.*'left'.*--clip-id"),
         ({"split": "action"}, "row 1: action 'cut' is no split; write train, val or test"),
         ({"domain_name": "x"}, "both"),
-        ({"start": "number"}, "number may be frames or seconds; give the unit"),
+        ({"start": "number"}, "number may be frames or seconds; .*--unit frames"),
         ({"start": "number", "unit": "minutes"}, "'minutes'.*frames, seconds"),
         ({"start": "camera", "unit": "seconds"}, "row 1: start_seconds 'left' is not a number"),
-        ({"media": "nowhere"}, "no folder nowhere"),
+        ({"media": "nowhere"}, "no folder nowhere.*--media"),
         ({"label": ["a=action", "a=camera"]}, "each kind once"),
         ({"domain": "action"}, "row 3: domain is empty"),
     ],
@@ -340,12 +513,22 @@ def test_mistakes_name_the_column_row_and_value(tmp_path, words, match):
         ("t.pkl", pickle.dumps(3), "holds a int"),
         ("t.pkl", pickle.dumps({"a": [1, 2], "b": [1]}), "differ in length: a 2, b 1"),
         ("t.pkl", pickle.dumps([1]), "row 1 is a int"),
+        ("t.pkl", pickle.dumps({"a": [datetime.date(2020, 1, 1)]}), r"requires datetime\.date.*as text"),
     ],
 )
 def test_bad_tables_are_one_sentence(tmp_path, name, content, match):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(FormatError, match=match):
         table_files.read(tmp_path / name)
+
+
+def test_ids_are_columns_without_nul(tmp_path):
+    (tmp_path / "t.csv").write_text("id,x\na,1\nb\0,2\n")
+    with pytest.raises(ManifestError, match=r"row 2: 'b\\x00' has a NUL"):
+        make(tmp_path / "t.csv", clip_id="id")
+    with pytest.raises(ArgumentsError, match="clip_id"):
+        make(tmp_path / "t.csv", clip_id=[])
+    assert not (tmp_path / "made.csv").exists()
 
 
 class Evil:
@@ -400,10 +583,10 @@ def test_sources_are_found_by_path_or_name(tmp_path):
         made = make(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
     assert [clip.source for clip in made] == ["a/v1.mp4", "v2.avi", "ü3"]
     (tmp_path / "videos" / "v1.avi").write_bytes(b"")
-    with pytest.raises(ManifestError, match=r"several files for clip 'v1': 'a/v1.mp4', 'v1.avi'"):
+    with pytest.raises(ManifestError, match=r"several files for clip 'v1': 'a/v1.mp4', 'v1.avi'.*--source"):
         make(tmp_path / "t.csv", **WORDS, media=tmp_path / "videos")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ManifestError, match="for none of the 3 clips"):
+    with pytest.raises(ManifestError, match="for none of the 3 clips.*--media.*--source"):
         make(tmp_path / "t.csv", **WORDS, media=tmp_path / "empty")
 
 

@@ -24,6 +24,16 @@ def test_cells_stay_text(tmp_path):
     assert manifest.domains == ("01",)
 
 
+def test_nul_is_refused_in_names(tmp_path):
+    for line in ("a\0,d,train,v", "a,d\0,train,v", "a,d,train,v\0"):
+        with pytest.raises(ManifestError, match="line 2: .*NUL"):
+            read(tmp_path, f"{HEADER}{line}\n")
+    with pytest.raises(ManifestError, match="line 2: .*NUL"):
+        Manifest("m", (Clip("a\0", "d", "train", "v"),)).write(tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+    assert read(tmp_path, f"{HEADER},caption".replace("\n", "") + "\na,d,train,v,cut\0s\n").clips[0].caption == "cut\0s"
+
+
 def test_bounds_keep_their_unit(tmp_path):
     frames = read(tmp_path, "clip_id,domain,split,source,start_frame,stop_frame\na,d,train,v,10,20\nb,d,train,v,,5\n")
     assert [(c.start, c.stop, c.unit) for c in frames] == [(10, 20, "frames"), (None, 5, "frames")]

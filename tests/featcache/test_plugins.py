@@ -287,7 +287,7 @@ def test_the_smallest_builder_and_extractor_work_and_name_what_they_lack(tmp_pat
             manifests.build("none", tmp_path)
         assert extractors.load("mine").recipe["modality"] == "rgb"
         with pytest.raises(ConfigError, match="bare: Mine of featcache.extractors.bare has no modality"):
-            extractors.load("bare")
+            extractors.ready(extractors.load("bare"), extractors.Runtime())
 
 
 def test_a_net_that_is_imported_for_checkers_only_is_one_sentence(tmp_path):

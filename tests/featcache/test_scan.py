@@ -171,6 +171,7 @@ def test_a_folder_of_one_domain_needs_no_layout(tmp_path):
     assert described(unlabelled) == {"cut/1.mp4": ("B", {}), "pour/2.mp4": ("B", {})}
     assert {clip.split for clip in unlabelled.manifest} == {"train", "test"}
     assert described(scan(tmp_path / "deep", domain="B", labelled=False)) == {"a/b/5.mp4": ("B", {})}
+    assert described(scan(tmp_path / "deep", labelled=False)) == {"a/b/5.mp4": ("deep", {})}
 
 
 def test_the_first_layout_that_fits_describes_a_path(tmp_path):

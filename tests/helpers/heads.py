@@ -78,7 +78,7 @@ def trained(config, folder, runs):
     return train(config, folder, runs)
 
 
-#: loads files and calls them on arrays, with nothing of ours: argv[1] is a JSON list of (file, arrays, outputs)
+#: loads files and calls them on arrays, with none of our own code: argv[1] is a JSON list of (file, arrays, outputs)
 ALONE = """
 import json, sys, warnings
 import numpy as np

@@ -94,7 +94,8 @@ def test_an_extractor_is_shown_with_its_window_and_weights():
     assert "count 16" in facts["window"]
     assert "flip" in facts["window"]
     assert "Apache-2.0" in facts["weights"]
-    assert catalogue.show("extractor", "hf:facebook/dinov2-base").set_by.startswith("--set hf:facebook/dinov2-base.")
+    for name in ("hf:facebook/dinov2-base", "hf:facebook/dinov2-base@flip"):  # its window is in the files of the model
+        assert catalogue.show("extractor", name).set_by.startswith("--set hf:facebook/dinov2-base.")
 
 
 def test_a_benchmark_is_shown_with_its_card():

@@ -1,12 +1,14 @@
 """The commands as a user types them: bad input gives one clear sentence and exit code 1 or 2, and loses nothing."""
 
 import errno
+import io
 import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
+import warnings
 
 import click
 import numpy as np
@@ -21,6 +23,7 @@ from pipelines.config import Feed, Preparation
 from pipelines.data import ahead
 from pipelines.data.ahead import check_ahead
 from pipelines.data.opening import open_run
+from tests.conftest import ROOT
 from tests.helpers.media import write_sound
 from tests.helpers.stores import manifest, write_all
 from tests.helpers.stores import run as toy_run
@@ -561,3 +564,58 @@ def test_a_note_is_on_a_line_of_its_own_next_to_a_progress_bar(capsys):
     assert "one of the runs collapsed" in lines
     assert "3 trained" in lines
     assert any(line.startswith("train toy: 100%") for line in lines)
+
+
+NAME = "a\n\x1b[2J\x9b\u202eb"
+SHOWN = r"a\n\x1b[2J\x9b\u202eb"
+
+
+class Terminal(io.StringIO):
+    """A stream that takes itself for a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_names_of_files_never_control_the_terminal(tmp_path, monkeypatch):
+    (tmp_path / "media" / "x").mkdir(parents=True)
+    for path in (f"{NAME}.mp4", "x/1.mp4"):
+        (tmp_path / "media" / path).write_bytes(b"")
+    scanned = run("manifest", "scan", tmp_path / "media", "--layout", "{domain}/{clip_id}", "--out", tmp_path / "m.csv")
+    assert f"\n  {SHOWN}.mp4\n" in scanned.stderr
+    lines = ["clip_id,domain,split,source,label", *(f'"{NAME}{k}",d,train,v,"{label}"' for k, label in enumerate("xx"))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    for result in (
+        run("check", tmp_path / f"{NAME}.csv"),
+        run("check", tmp_path / "t.csv"),
+        run("manifest", "from-csv", tmp_path / f"{NAME}.csv", "--clip-id", "x"),
+        run("manifest", "from-csv", tmp_path / "t.csv", "--clip-id", "clip_id", "--domain", "clip_id"),
+        run("manifest", "from-csv", tmp_path / "t.csv", "--clip-id", "clip_id", "--split", "clip_id"),
+        run("show", "method", NAME),
+        run(f"--{NAME}"),
+        run("check", f"--{NAME}"),
+    ):
+        output = result.stdout + result.stderr
+        assert "a" in output
+        assert not re.search("[\x1b\x9b\u202e]", output), output
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Terminal())
+        _shared.echo(f"{NAME}\tb")
+        _shared.stdout().write(NAME)
+        assert sys.stdout.getvalue() == f"{SHOWN}\tb\n{SHOWN}".replace(r"a\n", "a\n")
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        warnings.warn(NAME, stacklevel=1)
+    line = _shared._warning_line(caught[0].message, UserWarning, _shared.__file__, 1)
+    assert "\x1b" not in line
+
+
+def test_a_result_in_a_pipe_stays_as_it_is(capsys):
+    _shared.echo("a\x9b\u202eb")
+    assert _shared.stdout() is sys.stdout
+    assert capsys.readouterr().out == "a\x9b\u202eb\n"
+
+
+def test_only_the_shared_functions_print():
+    for path in (ROOT / "pipelines" / "cli").glob("*.py"):
+        printing = re.findall(r"\b(?:click\.s?echo|print|sys\.std(?:out|err))\b[(.,]", path.read_text())
+        assert path.name == "_shared.py" or not printing, path

@@ -115,6 +115,16 @@ def test_a_metric_that_is_no_share_of_clips_has_intervals_over_seeds(toy):
     assert "Only the chance of seeds, because this metric is not a share of right clips." in text
 
 
+@pytest.mark.parametrize(("metric", "limit"), [("mean_class", 100), ("v2t/MedR", None)])
+def test_an_interval_over_seeds_ends_where_differences_of_the_metric_end(metric, limit):
+    toy = experiment(seeds=(0, 1))
+    values = {"source-only": (0.9, 0.1), "RNA (UDA)": (0.1, 0.9), "supervised-target": (0.5, 0.5)}
+    found = [result(run, values[run.row][run.seed], metric) for run in toy.runs]
+    interval = build(found, toy, metric).lines[1].interval
+    middle, free = interval.middle, over_seeds([-0.8, 0.8])
+    assert (interval.low, interval.high) == ((-limit, limit) if limit else (middle + free.low, middle + free.high))
+
+
 def test_a_single_seed_without_outcomes_has_no_interval():
     toy = experiment(seeds=(1,))
     text = render(rows(toy), toy)

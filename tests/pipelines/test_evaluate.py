@@ -459,7 +459,7 @@ def test_top5_of_an_action_takes_more_than_five_classes_in_each_task():
 
 
 def test_test_clips_without_labels_leave_what_needs_none(tmp_path):
-    """An accuracy cannot be measured, but validators and norms can; whatever needs the truth says so."""
+    """An accuracy cannot be measured, but validators and norms can; a sentence names what needs the truth."""
     hidden = manifest(labels=lambda d, s, name: {} if d == "night" else {"label": name})
     stores, adapting = write_all(tmp_path / "stores", hidden), run(method=rna.Params(), target="night", row="RNA")
     folder = train(adapting, stores, tmp_path)

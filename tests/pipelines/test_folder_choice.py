@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import pipelines
 from featcache import plugins
 from featcache.errors import ArgumentsError, ConfigError, WordError
 from pipelines import experiments
 from pipelines.cli import main
-from pipelines.commands.jobs import job
 from pipelines.config import Feed
 from pipelines.experiments import Choice, kitchens, runs, suite
 from pipelines.training import engine
@@ -186,7 +186,7 @@ def test_words_belong_to_folders_of_stores(folder):
         with pytest.raises(ArgumentsError, match="--method and --net .*kitchens.* --only"):
             experiments.load(name, Choice(methods=("dann",), net="adapter"))
     with pytest.raises(ArgumentsError, match="--feeds"):
-        job(experiments.load(folder), feeds="hog")
+        pipelines.experiment(experiments.load(folder), feeds="hog")
     for command in ("train-head", "evaluate", "table", "report", "sweep"):
         assert run_cli(command, folder, "--shift", "day:nigt").exit_code == 2
     assert run_cli("table", "kitchens", "--method", "dann").exit_code == 2
@@ -220,9 +220,16 @@ def test_every_command_takes_the_same_words(folder, tmp_path):
     assert "DANN, lambda_d = 0.5" in swept.stdout
 
 
-def test_what_is_left_out_is_printed_before_training(folder, tmp_path):
+SWEEP = pytest.param(("sweep", "--grid", "method.lambda_g=0.1,1"), id="sweep", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", [pytest.param(("train-head",), id="train-head"), SWEEP])
+def test_what_is_left_out_is_printed_before_training(folder, tmp_path, command):
     words = (folder, "--runs", tmp_path, "--method", "rna", "--feeds", "hog", "--shift", "day:night", *QUICK)
-    assert "RNA (DG), because" in run_cli("train-head", *words, "--workers", 1).stderr
+    printed = run_cli(*command, *words, "--only", "RNA (UDA)", "--workers", 1).stderr
+    before, _, after = printed.partition("RNA (DG), because")
+    assert " trained in " in after
+    assert " trained in " not in before
 
 
 def test_a_method_of_a_plug_in_has_a_row(folder, tmp_path):
@@ -318,6 +325,37 @@ def test_a_mistake_in_a_plug_in_fails_its_own_runs(folder, tmp_path):
         outcomes = engine.run_all(short, folder.parent, tmp_path / "runs", workers=1)
         assert [outcome.config.row for outcome in outcomes if outcome.status != "trained"] == ["unlucky"]
         assert load(folder, net="unlucky", shifts=("day:night",)).runs
+
+
+SEVERAL = """
+
+class Several(METHOD):
+    def __init__(self, params, spec, net):
+        super().__init__(params, spec, net)
+        if len(spec.domains) < 3:
+            raise ValueError("method several needs two sources")
+
+
+METHOD = Several
+"""
+
+
+def test_a_method_that_needs_several_sources_is_left_out_only_where_it_has_one(folder, tmp_path):
+    (tmp_path / "methods").mkdir()
+    text = (ROOT / "heads" / "methods" / "entropy.py").read_text() + SEVERAL
+    (tmp_path / "methods" / "several.py").write_text(text)
+    one, two = ("day:night",), ("day:dusk", "day+dusk:night")
+    with plugins.added([tmp_path]):
+        chosen = load(folder, methods=("dann,several",), feeds=("hog",), shifts=two)
+        assert list(chosen.rows) == [FIRST, "DANN", "several", LAST]
+        assert {run.source for run in chosen.runs if run.row == "several"} == {("day", "dusk")}
+        assert {run.source for run in chosen.runs if run.row == "DANN"} == {("day",), ("day", "dusk")}
+        assert chosen.note == "LEFT OUT: several with one source, because method several needs two sources."
+        assert ids(chosen) >= ids(load(folder, methods=("dann",), feeds=("hog",), shifts=two))
+        with pytest.raises(ConfigError, match="'several' cannot run.*needs two sources"):
+            load(folder, methods=("dann,several",), feeds=("hog",), shifts=one)
+        everywhere = load(folder, methods=("rna",), feeds=("hog",), shifts=two).note
+        assert everywhere.count("RNA (DG), because") == 1  # with any number of sources
 
 
 def test_the_word_all_stands_next_to_others(folder):

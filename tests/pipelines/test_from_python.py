@@ -14,7 +14,7 @@ from featcache.errors import ArgumentsError, ConfigError, ManifestError
 from pipelines.commands.jobs import job
 from pipelines.evaluation.results import Result
 from pipelines.training import engine
-from tests.helpers.stores import manifest, run, write_all
+from tests.helpers.stores import manifest, run, write_all, write_store
 from tests.pipelines.test_cli import run as command
 
 ROWS = ("source-only", "RNA (UDA)")
@@ -66,7 +66,7 @@ def test_a_manifest_says_what_it_is():
     many = Manifest("many", tuple(featcache.Clip(f"c{k}", f"d{k}" * 30, "train", "a.mp4") for k in range(1000)))
     two_lines(many, "1000 clips", "no labels")
     kinds = manifest(labels=lambda domain, split, name: {"verb": name, "noun": "a\nb"})
-    two_lines(kinds, "1 classes of noun", "3 classes of verb")
+    two_lines(kinds, "1 class of noun", "3 classes of verb")
     assert "<table" in clips._repr_html_()
 
 
@@ -119,6 +119,7 @@ def test_a_store_says_what_it_is_and_its_frame_has_the_labels(folder, tmp_path):
     assert frame["state"].value_counts().to_dict() == {"done": 34, "failed": 1, "absent": 1}
     assert frame[["state", "reason"]].iloc[3].tolist() == ["failed", "moov atom not found"]
     assert "<table" in store._repr_html_()
+    assert not {"start", "stop", "unit", "fps", "caption"} & set(frame)  # no clip has any
     other = Manifest("other", manifest().clips[1:])
     assert store.frame(other)["domain"].tolist() == ["", *frame["domain"][1:]]
     alone = tmp_path / "alone.zarr"
@@ -127,6 +128,22 @@ def test_a_store_says_what_it_is_and_its_frame_has_the_labels(folder, tmp_path):
         assert "domain" not in FeatureStore.open(alone).frame()
     finally:
         alone.rename(folder / "stores" / "toy" / "hog.zarr")
+
+
+def test_the_numbers_of_a_clip_are_numbers_in_the_frames_of_its_manifest_and_store(tmp_path):
+    cut = [
+        replace(clip, start=None if k else 0.1, stop=k + 1.5, fps=None if k % 2 else 12.5, caption="wash" * (k == 2))
+        for k, clip in enumerate(manifest())
+    ]
+    clips = replace(manifest(), clips=tuple(cut))
+    clips.write(tmp_path / "toy" / "manifest.csv")
+    write_store(tmp_path / "toy", clips, "hog")
+    made, of_clips = FeatureStore.open(tmp_path / "toy" / "hog.zarr").frame(), clips.frame()
+    for ours, theirs in (("start", "start_seconds"), ("stop", "stop_seconds"), ("fps", "fps")):
+        assert made[ours].dtype == of_clips[theirs].dtype == float
+        assert made[ours].tolist() == pytest.approx(of_clips[theirs].tolist(), nan_ok=True)
+    assert set(made["unit"]) == {"seconds"}
+    assert made["caption"].tolist() == of_clips["caption"].tolist()
 
 
 def test_a_damaged_store_still_has_a_repr(tmp_path):
@@ -149,6 +166,7 @@ def test_runs_experiments_and_outcomes_say_what_they_are(folder, given):
     two_lines(one, one.config.id, one.config.row, "hog", "2 steps", "day", "night")
     assert pipelines.Run.open(str(one.folder)).config == one.config
     assert one.frame().to_dict("records") == one.log()
+    assert "night, no target" in repr(replace(one, config=run(source=("day",), target=None, test="night")))
     experiment = pipelines.experiment(given["experiment"], seeds="0,1", only=ROWS)
     two_lines(experiment, "'toy'", "classification", "seeds 0, 1", "day→night", *ROWS)
     assert {run.seed for run in experiment.runs} == {0, 1}
@@ -199,6 +217,17 @@ def test_a_table_has_the_best_number_in_bold(given, evaluation):
     table = pipelines.table(**given)
     bold = {re.sub(r"<.*?>", "", cell) for cell in re.findall(r"<strong>[\d.]+ ± .*?</strong>", table._repr_html_())}
     assert bold == set(re.findall(r"\*\*([\d.]+ ± [\d.]+)\*\*", str(table)))
+
+
+def test_names_and_entries_print_what_the_commands_print_and_show_themselves():
+    listed, entry = pipelines.names("methods"), pipelines.show("method", "rna")
+    assert repr(listed) == command("list", "methods").stdout.strip()
+    assert list(listed.frame()["name"]) == [each.name for each in listed]
+    assert listed._repr_html_().count("<tr>") == len(listed) + 1
+    assert repr(entry) == str(entry) == command("show", "method", "rna").stdout.rstrip("\n")
+    assert entry._repr_markdown_() == entry.markdown()
+    card = pipelines.show("benchmark", "kitchens")
+    assert card._repr_markdown_() == f"{card.markdown()}\n{card.card}"
 
 
 @pytest.mark.slow

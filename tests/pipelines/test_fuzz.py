@@ -75,7 +75,7 @@ def test_every_command_refuses_what_is_no_file(base, kind):
 
 @pytest.mark.slow
 def test_a_changed_file_takes_little_memory(base):
-    """In a process of its own, whose peak is known: 300 changes after one call of each command."""
+    """A process of its own, whose peak is known, reads 300 changes after one call of each command."""
     code = (
         "import json, resource, sys, warnings; from pathlib import Path; from tests.helpers import fuzz\n"
         "warnings.simplefilter('ignore'); base = Path(sys.argv[1]); names = fuzz.files(base / 'base')\n"

@@ -1,4 +1,4 @@
-"""Whatever stands in a file of a run, a store or an archive, no command that reads it executes anything."""
+"""No command executes anything that is in a file of a run, a store or an archive."""
 
 import ast
 import io
@@ -102,7 +102,7 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", PAYLOADS)
 def test_the_payloads_would_run(kind, tmp_path):
-    """Where a file is unpickled, they do."""
+    """The payloads run where a file is unpickled."""
     write, read = PAYLOADS[kind]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -144,7 +144,7 @@ def names(base):
 
 @pytest.mark.parametrize("kind", PAYLOADS)
 def test_no_file_of_a_run_runs_anything(kind, finished, tmp_path):
-    """Also where its checksum is right, where there is none, and in the format of earlier versions."""
+    """Nothing runs with the right checksum, with none, and in the format of earlier versions."""
     data, trap = PAYLOADS[kind][0](payload(tmp_path / "trap")), tmp_path / "trap"
     for k, name in enumerate([*os.listdir(finished), EARLIER]):
         folder = shutil.copytree(finished, tmp_path / str(k) / finished.name)
@@ -203,7 +203,7 @@ def calls():
 
 
 def test_no_call_unpickles_or_trusts():
-    """In the whole program, so that a new reader cannot forget it."""
+    """The whole program is searched, so that a new reader cannot forget it."""
     seen = set()
     for path, line, name, keywords in calls():
         place = f"{path} line {line}: {name}"
@@ -228,7 +228,7 @@ def test_commands_that_run_a_python_file_note_it():
 
 @pytest.mark.slow
 def test_no_codec_of_a_store_runs_anything(base, tmp_path):
-    """zarr can be told to unpickle: a store with other codecs, or of zarr's second version, is refused."""
+    """zarr unpickles on request: a store with other codecs, or of zarr's second version, is refused."""
     trap, scratch = tmp_path / "trap", tmp_path / "scratch"
     array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C"}
     array |= {"compressor": None, "filters": [{"id": "pickle"}], "dimension_separator": "."}

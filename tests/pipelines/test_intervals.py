@@ -255,16 +255,20 @@ def test_rows_that_are_alike_are_not_distinguishable_and_a_single_clip_tells_not
     assert over_clips({"a": {0: some([1])}}, {"a": {0: some([0])}}) is None
 
 
-def test_intervals_end_at_the_largest_possible_difference():
-    perfect, wrong = ({"a": {0: some([right] * 3), 1: some([right] * 3)}} for right in (1, 0))
-    best = over_clips(perfect, wrong)
-    assert (best.middle, best.high) == (1, 1)
-    assert best.low == -1
-    two = over_clips({"a": {0: some([1, 1])}}, {"a": {0: some([1, 1])}})
-    assert (two.low, two.high) == (-1, 1)
-    assert not two.differs
-    assert over_seeds([80, 100], 100).high == 100
-    assert over_seeds([80, 100]).high > 200
+@pytest.mark.parametrize("right", [([1, 1], [1, 1]), ([1, 1, 1], [1, 0, 0]), ([0, 0], [1, 1]), ([1] * 9, [0] * 9)])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_end_is_beyond_the_largest_difference_of_two_shares(right, seeds):
+    row, other = ({"a": {k: some(each[k:] + each[:k]) for k in range(seeds)}} for each in right)
+    found = over_clips(row, other)
+    assert -1 <= found.low <= found.middle <= found.high <= 1
+
+
+def test_an_interval_over_seeds_is_cut_only_where_the_metric_is_limited():
+    wide = over_seeds([-60.0, 90.0])
+    assert wide.low < -100
+    assert wide.high > 100
+    assert over_seeds([-60.0, 90.0], 100) == replace(wide, low=-100, high=100)
+    assert over_seeds([1.0, 2.0], 100) == over_seeds([1.0, 2.0])
 
 
 def test_a_large_table_takes_less_than_two_seconds():

@@ -137,7 +137,7 @@ def test_a_run_without_its_plug_in_is_not_called_damaged(stores, mine, tmp_path)
 
 
 def test_a_head_is_not_used_with_another_file_than_it_was_trained_with(stores, mine, tmp_path):
-    """Also where no stores are compared, as in predictions."""
+    """It is refused where no stores are compared, too, as in predictions."""
     runs = tmp_path / "runs"
     cli("train-head", "trial", "--stores", stores, "--runs", runs, "--workers", 1, "--plugins", mine)
     (folder,) = (path for path in runs.iterdir() if not path.name.startswith("."))

@@ -280,3 +280,17 @@ def test_the_path_in_a_warning_has_no_control_characters(tmp_path):
 def test_no_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no results at .*none.jsonl.*`featcache evaluate`"):
         read(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1e308])
+@pytest.mark.parametrize("of", ["value", "by_class"])
+def test_a_number_that_no_table_can_average_is_refused_where_it_is_made_and_where_it_is_read(tmp_path, of, number):
+    wrong = {"value": number} if of == "value" else {"by_class": {"cut": (1.0, number, 2.0)}}
+    with pytest.raises(ConfigError, match=re.escape(f"top1 of run {ONE.run} is {number}")):
+        but(**wrong)
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(dataclasses.asdict(ONE) | wrong) + "\n" + json.dumps(dataclasses.asdict(but(run="b"))))
+    with pytest.warns(UserWarning, match="line 1"):
+        found = read(path)
+    assert [result.run for result in found] == ["b"]
+    assert "1 damaged line" in damage(found)

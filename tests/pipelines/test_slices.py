@@ -81,6 +81,13 @@ def test_results_without_counts_are_named():
         by_class([*counted(experiment()), *ece], experiment(), "ece")
 
 
+def test_without_any_result_the_reason_is_that_there_is_none():
+    for found in ([], [replace(row, run="another") for row in counted(experiment())]):
+        with pytest.raises(ConfigError, match="results.*'toy'.*featcache train-head toy") as caught:
+            by_class(found, experiment())
+        assert "earlier" not in str(caught.value)
+
+
 def three_domains():
     shifts = [(s, t) for s in "ABC" for t in "ABC" if s != t]
     runs = [config("source-only", (s,), t, seed) for s, t in shifts for seed in (0, 1)]

@@ -128,7 +128,7 @@ def test_kept_runs_are_not_tracked_again(stores, tmp_path, monkeypatch):
 
 
 def test_a_run_that_begins_again_has_a_new_record(monkeypatch, tmp_path):
-    """As after an error of a pass; close() ends what a stopped command leaves."""
+    """A pass that fails begins its runs again; close() ends what a stopped command leaves."""
     memory, config = Memory(monkeypatch), run()
     watch = Tracking(["memory"], tmp_path, "toy", pytest.fail)
     for loss in (1.0, 2.0):
@@ -231,7 +231,7 @@ def test_the_command_names_the_extra_before_it_trains(stores, tmp_path, monkeypa
 
 
 def installed():
-    """Those of the trackers that are installed here."""
+    """The trackers that are installed here."""
     return [name for name in NAMES if (spec := util.find_spec(name)) and spec.origin]
 
 
