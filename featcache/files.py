@@ -52,6 +52,18 @@ def write_file(path: Path, data: bytes, *, shared: bool = False) -> None:
         scratch.write_bytes(data)
 
 
+def check_new(path: Path, overwrite: bool) -> None:
+    """Raise FormatError, before any work, if a file cannot be written there, or would replace another one."""
+    if path.is_dir():
+        raise FormatError(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise FormatError(f"{path} exists; name another file, or replace it with --overwrite")
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path.parent)
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        why = "cannot be written to" if above.is_dir() else "is a file"
+        raise FormatError(f"{path} cannot be written: {above} {why}; name another place")
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
     """Give a scratch file to write to; it is synced and renamed to `path` when the block succeeds.

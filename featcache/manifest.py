@@ -25,7 +25,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -145,15 +145,16 @@ class Manifest:
     def content(self, root: str | os.PathLike[str]) -> bytes:
         """The bytes that `write` puts into a file in the folder `root`."""
         text = self.relocated(root).text
+        for number, clip in enumerate(self.clips, 2):
+            _check_names((clip.clip_id, clip.domain, clip.source), f"manifest {self.name!r} line {number}")
         try:
-            content, place, fault = text.encode(), text.find("\0"), "has a NUL character; remove it"
+            return text.encode()
         except UnicodeEncodeError as error:  # file names that are not UTF-8 contain lone surrogates
-            content, place, fault = b"", error.start, "is not UTF-8; rename the file or folder"
-        if place >= 0:
-            number = text.count("\n", 0, place)
+            number = text.count("\n", 0, error.start)
             line = text.split("\n")[number]
-            raise ManifestError(f"manifest {self.name!r} line {number + 1}: {line!a} {fault}")
-        return content
+            raise ManifestError(
+                f"manifest {self.name!r} line {number + 1}: {line!a} is not UTF-8; rename the file or folder"
+            ) from None
 
     def relocated(self, root: str | os.PathLike[str]) -> "Manifest":
         """The same clips for another root: relative sources are rewritten to start there."""
@@ -368,14 +369,19 @@ def _check_header(header: list[str], path: Path) -> str:
     return units[0] if units else "seconds"
 
 
+def _check_names(names: Sequence[str], place: str) -> None:
+    """Raise ManifestError for a clip id, domain or source that no file can be named after."""
+    if "\0" in "".join(names):
+        name = next(name for name in names if "\0" in name)
+        raise ManifestError(f"{place}: {name!r} has a NUL character; remove it")
+
+
 def clip_of(row: dict[str, str], unit: str, kinds: dict[str, str], place: str) -> Clip:
     """The clip of a line, column -> cell. Manifests may have 10^5 lines, so what lines have in common is prepared.
 
     unit: that of the bounds. kinds: column of labels -> label kind. place: the line, for messages.
     """
-    if "\0" in "".join(row.values()):
-        column = next(column for column, cell in row.items() if "\0" in cell)
-        raise ManifestError(f"{place}: {column} {row[column]!r} has a NUL character; remove it")
+    _check_names((row["clip_id"], row["domain"], row["source"]), place)
     if not all(map(str.strip, map(row.__getitem__, FILLED))):
         empty = next(column for column in FILLED if not row[column].strip())
         raise ManifestError(f"{place}: {empty} is empty")

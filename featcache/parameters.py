@@ -7,8 +7,11 @@ A field's explanation is the comment after `#:` on its line, or the lines of suc
 `featcache show` and the documentation print these lists; the contract tests require a comment for each field.
 
 >>> from heads.methods import rna
->>> str(parameters(rna.Params)[0])
-'lambda_g: float = 1.0, at least 0: λ_g, global norm ratio, Eq. 1; between modalities and (UDA) domains [ours]'
+>>> one = parameters(rna.Params)[0]
+>>> one.name, one.type, one.default, one.allowed, one.source
+('lambda_g', 'float', '1.0', 'at least 0', 'ours')
+>>> one.meaning
+'λ_g, global norm ratio, Eq. 1; between modalities and (UDA) domains'
 """
 
 import inspect
@@ -31,11 +34,6 @@ class Parameter:
     allowed: str  #: such as "9 to 512" or "above 0"; "": any value of the type
     meaning: str
     source: str  #: paper, code or ours, with details as in "paper, Eq. 3"; "" where none is given
-
-    def __str__(self) -> str:
-        allowed = f", {self.allowed}" if self.allowed else ""
-        source = f" [{self.source}]" if self.source else ""
-        return f"{self.name}: {self.type} = {self.default}{allowed}: {self.meaning}{source}"
 
 
 def parameters(params: type) -> list[Parameter]:

@@ -123,6 +123,15 @@ def size(count: int) -> str:
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B"
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of a message that is not blank, or else the name of the error's type.
+
+    >>> first_line(ValueError(" of two\nlines")), first_line(ValueError())
+    ('of two', 'ValueError')
+    """
+    return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def alike(name: str) -> str:
     r"""Return a form that names share when they differ only in case, blanks, invisible characters or Unicode form.
 

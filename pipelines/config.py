@@ -125,6 +125,11 @@ class RunConfig:
         check(self)
 
     @property
+    def tested(self) -> dict[str, Feed]:
+        """Modality -> feed, for the feeds that the test sees."""
+        return {m: feed for m, feed in self.feeds.items() if "test" in feed.seen_by.split()}
+
+    @property
     def points(self) -> tuple[int, ...]:
         """The steps after which outputs are kept: the last `keep` evaluation points, including the end."""
         return (*self._before_end[len(self._before_end) - self.kept + 1 :], self.steps)

@@ -24,6 +24,8 @@ def to_json(value: Any, kind: Any, *, whole: bool = False) -> Any:
 
     A field of its `earlier` value is left out, as in documents of earlier versions, unless `whole`.
     """
+    if kind in (str, int, bool):  # most values
+        return value
     if registry_of(kind):
         return {"name": name_of(value), **to_json(value, type(value), whole=whole)}
     if is_dataclass(kind):

@@ -22,6 +22,7 @@ from featcache.extractors import UNTRAINED, Runtime
 from featcache.extractors._frozen import Frozen
 from featcache.files import folder_sha256
 from featcache.windows import Tokens
+from featcache.wording import first_line
 
 SETTINGS = ("*.json", "*.txt", "*.model")  #: files of configuration, tokenizer and preprocessing
 WEIGHTS = ("*.safetensors",)
@@ -221,9 +222,4 @@ def refused(problem: str) -> Iterator[None]:
     except FeatcacheError:
         raise
     except Exception as error:
-        raise WeightsError(f"{problem}: {first_line(error) or type(error).__name__}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a message that is not blank."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise WeightsError(f"{problem}: {first_line(error)}") from error

@@ -15,7 +15,9 @@ import errno
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -51,7 +53,8 @@ class StoreWriter:
         self.layout = store.layout
         self.path = store.path
         self._lock = lock
-        self._retried: set[int] = set()
+        self._retried: set[int] = set()  #: rows that have a record, and are to be written again
+        self._renewed: set[int] = set()  #: those of them whatever their record is; the others have failed
         self._blocks: dict[int, Block] = {}  #: blocks that this writer has leased
         self._others: set[int] = set()  #: blocks that another writer had when this one tried to lease them
         self._finished: set[int] = set()  #: blocks that were complete when this writer released them
@@ -145,7 +148,8 @@ class StoreWriter:
                 self._others.add(number)
             else:
                 self._blocks[number] = leased
-                mended = [r for r in self._retried & {*leased.span} if leased.state(r) != fmt.FAILED]
+                failed = (self._retried - self._renewed) & {*leased.span}
+                mended = [r for r in failed if leased.state(r) != fmt.FAILED]
                 self._retried.difference_update(mended)  # another writer has retried these
                 self._commit_if_complete(number)
         return number in self._blocks and (row in self._retried or not self._blocks[number].state(row))
@@ -185,7 +189,9 @@ class StoreWriter:
         return self.layout.dtype
 
     def refusal(self, features: NDArray[np.floating]) -> str:
-        """The reason why these values cannot be stored, or ""."""
+        """The reason why these values (t, *row_shape) cannot be stored, or ""."""
+        if len(features) > self.layout.windows:
+            return f"has {len(features)} windows, and the store has room for {self.layout.windows}"
         return refusal(features, self.dtype)
 
     def failed(self, row: int, reason: str) -> None:
@@ -204,6 +210,12 @@ class StoreWriter:
         for log in self._logs():  # failures of blocks that are not committed yet
             entries = _block.read_log(self.path, int(log.stem), self.layout).entries
             self._retried |= {row for row, (state, _) in entries.items() if state == fmt.FAILED}
+
+    def renew(self, rows: Iterable[int]) -> None:
+        """Make these rows pending again, whatever they hold. Each keeps its content until it is written again."""
+        self._renewed |= {*rows}
+        self._retried |= self._renewed
+        self._finished.clear()
 
     def close(self) -> None:
         """Commit complete blocks, sync the journals and release the store's lock."""
@@ -302,10 +314,21 @@ def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, attributes: dic
         store.check_recipe(attributes["recipe"])
         store.check_rows(manifest, extensible=True)
         if len(store) < len(manifest):
+            layout = _extended(store, layout)
             _write_fixed(path / fmt.EXTENSION, layout, manifest, store.attributes, fmt.read_bytes(path / "zarr.json"))
             finish_extension(path)
     else:
         _write_fixed(path, layout, manifest, attributes)
+
+
+def _extended(store: FeatureStore, layout: fmt.Layout) -> fmt.Layout:
+    """Return the layout of a store with more rows; StoreError if its rows have no room for the new clips' windows."""
+    if layout.windows > store.windows:
+        raise StoreError(
+            f"{store.path} has room for {store.windows} windows per clip, but a clip of the manifest has "
+            f"{layout.windows}; extract into another --stores folder"
+        )
+    return replace(layout, windows=store.windows)
 
 
 def _write_fixed(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from featcache import FeatureStore, Manifest
-from featcache.errors import StoreError
+from featcache.errors import ConfigError, StoreError
 from featcache.files import remembered
 from featcache.naming import folder_name
 from featcache.store import NOT_TRIED
@@ -18,6 +18,9 @@ def open_manifest(stores: Path, name: str) -> Manifest:
     path = stores / folder_name(name, "manifest", "write the name of a folder of stores") / "manifest.csv"
     if not path.exists():
         manifest_names = sorted(path.parent.name for path in stores.glob("*/manifest.csv"))
+        if not manifest_names:
+            fix = "name the folder that has them with --stores"
+            raise ConfigError(f"no stores of a manifest {name!r} in {stores}; {fix}")
         raise unknown("stores of a manifest", name, manifest_names, str(stores))
     return _read(path, name)
 

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from featcache.errors import ConfigError, FormatError
-from featcache.files import replacing
+from featcache.errors import ConfigError
+from featcache.files import check_new, replacing
 from featcache.progress import Progress, silent
 from featcache.untrusted.arrow import pyarrow
 from pipelines.config import RunConfig
@@ -53,10 +53,7 @@ def check_file(option: str, path: Path, overwrite: bool) -> None:
         raise ConfigError(f"{option} {path} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
     if path.suffix == ".parquet":
         pyarrow()
-    if path.is_dir():
-        raise FormatError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise FormatError(f"{path} exists; name another file, or replace it with --overwrite")
+    check_new(path, overwrite)
 
 
 def write(path: Path, runs: Sequence[tuple[RunConfig, Path, Path]], progress: Progress = silent) -> None:

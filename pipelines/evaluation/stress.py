@@ -190,7 +190,7 @@ def _cannot_drop(config: RunConfig, names: Sequence[str]) -> str:
 
 def tested(config: RunConfig) -> tuple[str, ...]:
     """Return the modalities that a run reads of its test clips."""
-    return tuple(m for m, feed in config.feeds.items() if "test" in feed.seen_by.split() and not feed.captions)
+    return tuple(m for m, feed in config.tested.items() if not feed.captions)
 
 
 def _windows_drawn(config: RunConfig, opened: Opened) -> int:

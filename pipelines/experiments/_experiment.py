@@ -193,7 +193,7 @@ class Experiment:
             if row not in self.rows:
                 raise unknown("row", row, self.rows)
         runs: dict[tuple[str, str], RunConfig] = {}  # equal runs once
-        naming, changes = _naming(self.runs), dict[Change, None]()
+        naming, changes = _naming(self.runs) if settings else set(), dict[Change, None]()
 
         def renew(run: RunConfig, seed: int | None) -> str:
             first = self.by_id.get(run.init_from or "")
@@ -207,9 +207,10 @@ class Experiment:
                 others = [] if only else [other for other in self.runs if other.row not in ("", run.row)]
                 choose = "; name the rows to change with --only" if any(_accepts(o, settings) for o in others) else ""
                 raise ConfigError(f"row {row!r}: {error}{choose}" if row else str(error)) from None
-            if row and new.row == row and (renaming := _renaming(moved, new, applied, naming)):
-                new = replace(new, row=", ".join([row, *renaming]))
-            changes.update(dict.fromkeys(_changes(moved, new, applied)) if row else {})
+            if row and applied:
+                if new.row == row and (renaming := _renaming(moved, new, applied, naming)):
+                    new = replace(new, row=", ".join([row, *renaming]))
+                changes.update(dict.fromkeys(_changes(moved, new, applied)))
             runs[new.id, new.row] = new
             return new.id
 

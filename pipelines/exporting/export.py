@@ -10,16 +10,17 @@ import featcache
 from featcache import training_data
 from featcache.arguments import PathLike
 from featcache.errors import ConfigError
-from featcache.files import write_file
+from featcache.files import check_new, write_file
 from pipelines import settings
 from pipelines.config import fidelity, method_class
 from pipelines.data.opening import Opened
 from pipelines.exporting.formats import FORMATS, Arrays, Facts, Predict, needed, traced
-from pipelines.exporting.head import PRESENT, Head, Input, inputs, kept, tested
-from pipelines.training.runs import Run
+from pipelines.exporting.head import PRESENT, Input, Standalone, inputs, kept
+from pipelines.training.runs import NotTrainedError, Run, find_run
 
 CHECKED = 64  #: test rows on which a written head is compared with the run's own outputs
-LIMIT = 1e-2  #: differences by rounding are smaller, also those of other devices and of bfloat16
+LIMIT = 1e-4  #: differences by rounding are smaller on the device of the run
+ELSEWHERE = 1e-2  #: those of other devices and of bfloat16
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,21 @@ def export_head(
     stores, runs: folders of all stores, and of all runs.
     Raises ConfigError if the run, its stores or its method cannot be exported.
     """
-    out, words = Path(out), (Path(runs) / run, Path(run))
+    out, stores = Path(out), Path(stores)
     if out.suffix not in FORMATS:
         raise ConfigError(f"{out} ends in {out.suffix or 'nothing'!r}; a file of a head ends in {' or '.join(FORMATS)}")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists; name another file, or replace it with --overwrite")
+    check_new(out, overwrite)
     form = FORMATS[out.suffix]
     for package in form.packages:
         needed(package)
-    made = Run.open(next((folder for folder in words if (folder / "config.json").exists()), Path(run)))
-    opened = made.opened(Path(stores))
+    made = find_run(Path(run), Path(runs))
     try:
-        program, taken = traced(Head(made, opened), inputs(made, opened))
+        opened = made.opened(stores)
+    except NotTrainedError as error:
+        own = ", ".join(f"{made.config.manifest}/{feed.store}.zarr" for feed in made.config.feeds.values())
+        raise NotTrainedError(f"{error}, or name the folder that has its own {own} with --stores") from None
+    try:
+        program, taken = traced(Standalone(made, opened), inputs(made, opened))
         facts = facts_of(made, opened, taken)
         data = form.write(program, facts)
         checked, difference = compared(form.read(data), made, opened, taken)
@@ -74,27 +78,29 @@ def export_head(
 
 def note_of(run: Run) -> str:
     """Return the reason why tables have other numbers than the weights that a run keeps; "" if there is none."""
-    config, step = run.config, int(run.points[-1]["step"])
-    if config.select == "last" or config.kept == 1 or config.keeps_best:
+    if not run.selects_elsewhere:
         return ""
-    return f"tables show select={config.select} of {config.kept} points of this run; the file has the last, step {step}"
+    select, step = run.config.select, int(run.points[-1]["step"])
+    return f"tables show select={select} of {len(run.points)} points of this run; the file has the last, step {step}"
 
 
 def compared(predict: Predict, run: Run, opened: Opened, taken: dict[str, Input]) -> tuple[int, float]:
     """Compare a written head with the outputs that a run keeps; return the number of rows, and the difference.
 
-    ConfigError if they differ by more than another device could explain, or if a row depends on other rows.
+    ConfigError if they differ by more than rounding could explain, or if a row depends on other rows.
     """
+    here = run.facts.device == "cpu" and getattr(run.config.net, "precision", "") != "bfloat16"
+    limit = LIMIT if here else ELSEWHERE
     rows: Arrays = {name: run.outputs[name][:CHECKED] for name in ("rows", "captions") if name in run.outputs}
     features = stored(run, opened, taken, rows)
     found = predict(features)
     kept = {name: run.outputs[name][-1][: len(value)] for name, value in found.items()}
     alone = predict({name: value[-1:] for name, value in features.items()})
-    if _difference(alone, {name: value[-1:] for name, value in found.items()}) > LIMIT:
+    if _difference(alone, {name: value[-1:] for name, value in found.items()}) > limit:
         raise ConfigError(
             "its predictions of a clip depend on the other clips of the same test, which a file does not get"
         )
-    if (difference := _difference(found, kept)) > LIMIT:
+    if (difference := _difference(found, kept)) > limit:
         raise ConfigError(
             f"the outputs of the file differ from those of the run by {difference:.2g}; train the run again here "
             f"(it was made on {run.facts.device or 'an unknown device'})"
@@ -105,7 +111,7 @@ def compared(predict: Predict, run: Run, opened: Opened, taken: dict[str, Input]
 def stored(run: Run, opened: Opened, taken: dict[str, Input], rows: Arrays) -> Arrays:
     """Return these rows of the run's stores, as `taken` names them."""
     features: Arrays = {}
-    for m, feed in tested(run).items():
+    for m, feed in run.config.tested.items():
         chosen, store = rows["captions" if feed.captions else "rows"], opened.stores[m]
         features[m] = store.read(chosen)
         if m + PRESENT in taken:

@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from featcache.errors import ConfigError
+from featcache.wording import first_line
 from pipelines.exporting.head import PRESENT, Input
 
 FACTS = "featcache.json"
@@ -45,7 +46,7 @@ def traced(head: nn.Module, inputs: Mapping[str, Input]) -> tuple[ExportedProgra
                 with quiet(), torch.no_grad():
                     program = torch.export.export(head, (example,), dynamic_shapes=(shapes,), strict=strict)
             except Exception as error:  # any error of the method's own code, or of torch.export
-                reason = reason or _line(error)
+                reason = reason or first_line(error)
             else:
                 return pruned(program), dict(taken)
     raise ConfigError(
@@ -128,7 +129,7 @@ def write_onnx(program: ExportedProgram, facts: Facts) -> bytes:
                 custom_translation_table={torch.ops.aten.sort.stable: _sorted},
             )
     except Exception as error:  # the exporter raises anything
-        reason = _line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
         raise ConfigError(f"this head has no equivalent in ONNX ({reason}); export it to a file .pt2") from None
     assert exported is not None
     model = exported.model
@@ -150,19 +151,13 @@ def read_onnx(data: bytes) -> Predict:
     try:
         session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of a type of its own for each kind
-        raise ConfigError(f"onnxruntime cannot run this head ({_line(error)}); export it to a file .pt2") from None
+        raise ConfigError(f"onnxruntime cannot run this head ({first_line(error)}); export it to a file .pt2") from None
 
     def predict(features: Mapping[str, NDArray[Any]]) -> Arrays:
         found = session.run(None, dict(features))
         return dict(zip((output.name for output in session.get_outputs()), found, strict=True))
 
     return predict
-
-
-def _line(error: BaseException) -> str:
-    """Return the first line of an error."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def needed(package: str) -> Any:

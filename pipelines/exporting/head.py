@@ -39,7 +39,7 @@ def inputs(run: Run, opened: Opened) -> dict[str, Input]:
     differ in their number of windows, those of new clips may have more than T.
     """
     found = {}
-    for m, feed in tested(run).items():
+    for m, feed in run.config.tested.items():
         store, rows = opened.stores[m], "captions" if feed.captions else "clips"
         ragged = bool(((store.length > 0) & (store.length < store.windows)).any())
         found[m] = Input(getattr(torch, store.layout.dtype), (store.windows, *store.row_shape), rows, ragged)
@@ -48,17 +48,12 @@ def inputs(run: Run, opened: Opened) -> dict[str, Input]:
     return found
 
 
-def tested(run: Run) -> dict[str, Feed]:
-    """Return modality -> feed, for the feeds that the test sees."""
-    return {m: feed for m, feed in run.config.feeds.items() if "test" in feed.seen_by.split()}
-
-
 def kept(run: Run) -> list[str]:
     """Return the names of the outputs that the run keeps of its test rows."""
     return [name for name in run.outputs if name not in ONCE]
 
 
-class Head(nn.Module):
+class Standalone(nn.Module):
     """A run's method in eval mode, with the draws and the preparation of its tests, for rows of its test domain."""
 
     def __init__(self, run: Run, opened: Opened) -> None:
@@ -68,7 +63,7 @@ class Head(nn.Module):
         self.method = run.method()
         self.method.specialise(self.domain)
         self.prepare = opened.prepare
-        feeds = tested(run)
+        feeds = run.config.tested
         self.tables = [
             {m: feed for m, feed in feeds.items() if bool(feed.captions) == captions} for captions in (False, True)
         ]

@@ -7,7 +7,7 @@ reason, and the other clips are finished. Two processes with the same command sh
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
-from featcache.store.sources import check_sources
+from featcache.store.sources import check_sources, made_before, read_record, record, states
 from featcache.store.writer import check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from featcache.wording import shortened
@@ -49,6 +49,8 @@ DECODERS = {  #: libraries whose version may change the decoded windows, by kind
 CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute rows or store them
 BOUND = 64  #: decoded windows that may wait, whatever the length of the clips
 WHOLE_CLIP = "whole clip"  #: the plan of recipes whose windows are whole clips, with every window plan
+BEYOND = "beyond float16"  #: end of the reason of a row that float32 could hold
+FLOAT32 = "; extract it into another --stores folder with --dtype float32"  #: advice for such a row
 AUTO = "auto"  #: the dtype of an existing store; else float16, or float32 when a row is beyond float16
 
 
@@ -86,7 +88,7 @@ class Extraction:
         found: dict[str, list[str]] = {}
         for clip_id, its_state, reason in self.stores[extractor].outcomes():
             if its_state == state:
-                found.setdefault(reason, []).append(clip_id)
+                found.setdefault(reason + (FLOAT32 if reason.endswith(BEYOND) else ""), []).append(clip_id)
         return found
 
     def unusable(self) -> list[str]:
@@ -117,6 +119,7 @@ def extract(
     plan: Plan,
     dtype: str | Mapping[str, str] = AUTO,
     retry_failed: bool = False,
+    renewed: Collection[int] = (),
     workers: int = 2,
     progress: Progress = silent,
 ) -> Extraction:
@@ -126,6 +129,7 @@ def extract(
 
     dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32); or the
     name of each extractor -> its dtype.
+    renewed: rows whose features are replaced in all these stores, because their files have changed.
     workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
     Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
     names or by another recipe, or when other processes are writing everything that is left.
@@ -134,15 +138,20 @@ def extract(
     check_folder(folder, manifest)
     check_sources(folder, manifest)
     _check_sources(manifest, extractors)
+    again = {manifest.clips[row].clip_id for row in renewed}
+    readers = [extractor.store for extractor in extractors if not isinstance(extractor.window, Caption)]
+    earlier, files = {name: made_before(folder / f"{name}.zarr") - again for name in readers}, states(manifest)
+    recorded = read_record(folder)
     outcome.notes += _choices(manifest, extractors)
-    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, workers, outcome, progress)
+    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, renewed, workers, outcome, progress)
     for name, reason in beyond.items():
         outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
-    again = [extractor for extractor in extractors if extractor.name in beyond]
-    for extractor in again:
+    wider = [extractor for extractor in extractors if extractor.name in beyond]
+    for extractor in wider:
         set_aside(folder / f"{extractor.store}.zarr", "float16")
-    if again:
-        _run(manifest, again, folder, plan, "float32", False, workers, outcome, progress)
+    if wider:
+        _run(manifest, wider, folder, plan, "float32", False, (), workers, outcome, progress)
+    record(folder, recorded, earlier, manifest, files)
     outcome.seconds = time.monotonic() - began
     outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
     for name, store in outcome.stores.items():
@@ -178,6 +187,7 @@ def _run(
     plan: Plan,
     dtype: str | Mapping[str, str],
     retry_failed: bool,
+    renewed: Collection[int],
     workers: int,
     outcome: Extraction,
     progress: Progress,
@@ -195,9 +205,10 @@ def _run(
             extractor.name: stack.enter_context(_writer(folder, manifest, extractor, recipe, most))
             for extractor, recipe in recipes.items()
         }
-        if retry_failed:
-            for writer in writers.values():
+        for writer in writers.values():
+            if retry_failed:
                 writer.retry_failed()
+            writer.renew(renewed)
         manifest.write(folder / "manifest.csv")
         return _fill(writers, manifest, extractors, plan, dtypes, workers, outcome, progress)
 
@@ -334,11 +345,10 @@ def _keep(writer: "StoreWriter | Held", part: Part, dtype: str, manifest: Manife
         if not (why_not := writer.refusal(features)):
             start, stop = part.times()
             writer.done(part.row, features, start, stop, part.note)
-        elif dtype == AUTO and writer.dtype == "float16" and np.isfinite(features).all():
+        elif dtype == AUTO and writer.dtype == "float16" and why_not.endswith(BEYOND):
             return f"clip {manifest.clips[part.row].clip_id!r} {why_not}"
         else:
-            advice = "" if "finite" in why_not else "; extract it into another --stores folder with --dtype float32"
-            writer.failed(part.row, f"{part.extractor.name} gave a row that {why_not}{advice}")
+            writer.failed(part.row, f"{part.extractor.name} gave a row that {why_not}")
     return ""
 
 

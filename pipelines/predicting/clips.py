@@ -10,16 +10,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from featcache import FeatureStore, Manifest
-from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
-from featcache.errors import ConfigError, ManifestError
+from featcache.endings import VIDEO
+from featcache.errors import ArgumentsError, ConfigError, ManifestError
 from featcache.files import near
 from featcache.manifest import Clip
-from featcache.scanning import unlabelled, whole_files
+from featcache.scanning import MEDIA, unlabelled, whole_files
 from featcache.store.sources import check_sources
 from featcache.wording import first, quoted
 from pipelines.training.runs import is_run
 
-MEDIA = (VIDEO | SOUND | IMAGE | SKELETON | ARRAY) - {".json", ".txt"}
 FILES = "clips"  #: begin of the name of the manifest of files that are named one by one
 
 
@@ -52,6 +51,8 @@ def sources(
     """
     if not words:
         raise ConfigError("no clips to predict; name a manifest, a folder of videos, video files, or stores")
+    if "" in domains:
+        raise ArgumentsError("--domain is empty; name a domain of the clips, or leave it out")
     found = [_with_stores(source, stores) for source in _sources(words, domain)]
     chosen = [_chosen(source, domains, split) for source in found]
     if not any(source.rows for source in chosen):

@@ -19,7 +19,8 @@ from featcache.manifest import Clip
 from featcache.progress import Progress
 from featcache.store import ABSENT, DONE, FAILED, NOT_TRIED
 from featcache.store.reader import check_recorded, recipe_differences, recipe_digest
-from featcache.windows import Plan
+from featcache.store.sources import replaced
+from featcache.windows import Caption, Plan
 from featcache.wording import first
 from pipelines.config import RunConfig
 from pipelines.data.stores import open_manifest, open_store
@@ -68,7 +69,7 @@ def _comparable(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**recipe, "external": {**external, "files": different}}
 
 
-# ------------------------------------------------------------------------------------------------------ what runs read
+# ----------------------------------------------------------------------------------------- the features that runs read
 
 
 def recorded(run: Run, places: Sequence[Path]) -> tuple[dict[str, Recorded], dict[str, tuple[str, ...]]]:
@@ -130,7 +131,13 @@ def matched(source: Source, wanted: Mapping[str, Wanted]) -> dict[str, FeatureSt
         for store in stores if key(one.recipe) not in by_key else ():
             same = store.path.stem == one.store or store.name == one.recipe["extractor"]
             if same and key(store.recipe) not in wanted:
-                raise _other_recipe(f"store {store.path} was made by another recipe", one, store.recipe, "the store")
+                raise _other_recipe(
+                    f"store {store.path} was made by another recipe",
+                    one,
+                    store.recipe,
+                    "the store",
+                    "name stores of the run's recipe, or the media and another --stores folder, or none, to extract it",
+                )
     for store in stores if source.named else ():
         if key(store.recipe) not in wanted:
             runs, names = (
@@ -170,18 +177,25 @@ def failed(store: FeatureStore, one: Wanted, source: Source) -> bool:
     return not store.archived and any(clip.source and source.manifest.path(clip).exists() for clip in clips)
 
 
-def _other_recipe(problem: str, one: Wanted, recipe: Mapping[str, Any], where: str) -> ConfigError:
+def outdated(store: FeatureStore, one: Wanted, source: Source) -> bool:
+    """Return whether the file of a clip to predict has changed since the store's features were made."""
+    again = replaced(store.path.parent, store.path.stem, source.manifest)
+    clips = (source.manifest.clips[row] for row in source.rows) if again else ()
+    return any(clip.clip_id in again and one.has(clip) for clip in clips)
+
+
+def _other_recipe(problem: str, one: Wanted, recipe: Mapping[str, Any], where: str, fix: str) -> ConfigError:
     differences = recipe_differences(_comparable(one.recipe), _comparable(recipe))
     lines = first((f"{name} is {a!r} in the run and {b!r} in {where}" for name, a, b in differences), SHOWN, "; ")
-    return ConfigError(f"{problem} than the {one.store} that run {one.run} has read: {lines}")
+    return ConfigError(f"{problem} than the {one.store} that run {one.run} has read: {lines}; {fix}")
 
 
 # ---------------------------------------------------------------------------------------------------------- extraction
 
 
 @dataclass
-class Making:
-    """The extractors that make features of clips, each loaded when it is first needed."""
+class Loaded:
+    """The extractors of the features that runs read, each loaded when it is first needed."""
 
     wanted: Mapping[str, Wanted]
     weights: Mapping[str, str]  #: extractor, without its view -> a file with its weights, or the folder of its model
@@ -227,6 +241,33 @@ class Making:
                 self.note(note)
 
 
+def check_names(keys: Sequence[str], stores: Mapping[str, FeatureStore], loaded: Loaded, folder: Path) -> None:
+    """Raise ConfigError if features of two recipes would be kept in one store of a folder.
+
+    keys: of the features to extract. stores: key -> store, for those that are in the folder.
+    """
+    taken = {store.path.stem: k for k, store in stores.items()}
+    for k in keys:
+        if (other := taken.setdefault(name := loaded.extractor(k).store, k)) != k:
+            one, two = loaded.wanted[other], loaded.wanted[k]
+            differences = recipe_differences(_comparable(one.recipe), _comparable(two.recipe))
+            lines = first((f"{name} is {a!r} and {b!r}" for name, a, b in differences), SHOWN, "; ")
+            raise ConfigError(
+                f"runs {one.run} and {two.run} read {name} of two recipes ({lines}), and {folder} can keep one; leave "
+                "--stores out, or predict with each run and a --stores folder of its own"
+            )
+
+
+def check_files(keys: Sequence[str], source: Source, loaded: Loaded) -> None:
+    """Raise ConfigError if features are to be extracted of files, and no clip to predict has one."""
+    names = [loaded.wanted[k].store for k in keys if not isinstance(loaded.extractor(k).window, Caption)]
+    if names and not any(source.manifest.clips[row].source for row in source.rows):
+        raise ConfigError(
+            f"no clip of {source.where} has a source, so {first(names)} cannot be extracted; name the stores that have "
+            "these features"
+        )
+
+
 def _remade(one: Wanted, weights: Mapping[str, str], device: str) -> Extractor:
     recipe = one.recipe
     name = recipe["extractor"]
@@ -242,36 +283,47 @@ def _remade(one: Wanted, weights: Mapping[str, str], device: str) -> Extractor:
     except FeatcacheError as error:
         raise type(error)(f"the features {one.store} of run {one.run} cannot be extracted: {error}") from error
     if key(here) != key(recipe):
-        raise _other_recipe(f"extractor {name} makes other features here", one, here, "this installation")
+        decoders = {**recipe.get("decoders", {})}
+        wanted = [f"{k} {v}" for k, v in decoders.items() if v != here["decoders"].get(k)]
+        fix = f"install {first(wanted)}, or name stores that have them" if wanted else "name stores that have them"
+        raise _other_recipe(f"extractor {name} makes other features here", one, here, "this installation", fix)
     return extractor
 
 
 def keep(
-    source: Source, keys: Sequence[str], making: Making, stores: Path, progress: Progress
+    source: Source, keys: Sequence[str], loaded: Loaded, stores: Path, progress: Progress
 ) -> dict[str, FeatureStore]:
     """Extract all clips of a source into a folder of stores, and return key -> store.
 
-    The stores are those of `featcache extract --retry-failed`.
+    The stores are those of `featcache extract --retry-failed`. Features of files that were replaced are made again.
     """
-    for plan, together in making.plans(keys):
-        extractors = [making.extractor(k) for k in together]
+    folder, size = stores / source.manifest.name, len(source.manifest)
+    passes = [*loaded.plans(keys)]
+    for n, (plan, together) in enumerate(passes):
+        extractors = [loaded.extractor(k) for k in together]
+        again = set[str]().union(*(replaced(folder, extractor.store, source.manifest) for extractor in extractors))
         outcome = extract(
             source.manifest,
             extractors,
             stores,
             plan=plan,
-            dtype=making.dtypes(together),
+            dtype=loaded.dtypes(together),
             retry_failed=True,
-            workers=making.workers,
-            progress=progress,
+            renewed=[row for row, clip in enumerate(source.manifest) if clip.clip_id in again],
+            workers=loaded.workers,
+            progress=part(progress, n * size, size, len(passes) * size),
         )
-        making.remark(outcome.notes)
-    folder = stores / source.manifest.name
-    return {k: FeatureStore.open(folder / f"{making.extractor(k).store}.zarr") for k in keys}
+        loaded.remark(outcome.notes)
+    return {k: FeatureStore.open(folder / f"{loaded.extractor(k).store}.zarr") for k in keys}
+
+
+def part(progress: Progress, before: int, size: int, total: int) -> Progress:
+    """Return the progress of a part that counts `size` of `total`, behind the parts `before`."""
+    return lambda done, of: progress(before + (done * size // of if of else 0), total)
 
 
 def read(
-    source: Source, stores: Mapping[str, FeatureStore], making: Making, most: int, progress: Progress
+    source: Source, stores: Mapping[str, FeatureStore], loaded: Loaded, most: int, progress: Progress
 ) -> Iterator[tuple[int, Found]]:
     """Yield each row of the source with its features, in the source's order. progress: (rows read, rows).
 
@@ -282,26 +334,28 @@ def read(
         rows = source.rows[begin : begin + count]
         found: dict[int, Found] = {row: {} for row in rows}
         lacking: dict[str, list[int]] = {}
-        for k, one in making.wanted.items():
+        for k, one in loaded.wanted.items():
             needed = [row for row in rows if one.has(clips[row])]
             stored = _read_store(stores[k], needed) if k in stores else {}
             for row, value in stored.items():
                 found[row][k] = value
             if left := [row for row in needed if row not in stored]:
                 lacking[k] = left
-        for plan, together in making.plans(list(lacking)) if lacking else ():
-            wanted = {making.extractor(k): lacking[k] for k in together}
+        passes = [*loaded.plans(list(lacking))]
+        chunk = part(progress, begin, len(rows), len(source.rows))
+        for n, (plan, together) in enumerate(passes):
+            wanted = {loaded.extractor(k): lacking[k] for k in together}
             made, notes = extract_rows(
                 source.manifest,
                 wanted,
                 plan=plan,
-                dtypes=making.dtypes(together),
-                workers=making.workers,
-                progress=lambda done, _, begin=begin: progress(begin + done, len(source.rows)),  # type: ignore[misc]
+                dtypes=loaded.dtypes(together),
+                workers=loaded.workers,
+                progress=part(chunk, n * len(rows), len(rows), len(passes) * len(rows)),
             )
-            making.remark(note.rpartition("; ")[0] for note in notes)  # without the number of the clips in this part
+            loaded.remark(note.rpartition("; ")[0] for note in notes)  # without the number of the clips in this part
             for k in together:
-                for row, value in made[making.extractor(k).name].items():
+                for row, value in made[loaded.extractor(k).name].items():
                     found[row][k] = value
         yield from found.items()
         progress(begin + len(rows), len(source.rows))

@@ -51,7 +51,7 @@ class Head:
     @cached_property
     def feeds(self) -> tuple[Feeds, Feeds]:
         """The feeds of clips, and of captions, that it reads in a test; a head that does no retrieval has no others."""
-        tested = {m: feed for m, feed in self.config.feeds.items() if "test" in feed.seen_by.split()}
+        tested = self.config.tested
         clips, captions = ({m: f for m, f in tested.items() if bool(f.captions) == of} for of in (False, True))
         return clips, captions
 

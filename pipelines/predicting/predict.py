@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +31,10 @@ from pipelines.evaluation.ensembles import mean_scores
 from pipelines.evaluation.predictions import Columns, check_file, write_tables
 from pipelines.predicting import features
 from pipelines.predicting.clips import Source, sources
-from pipelines.predicting.features import Found, Making, Wanted
+from pipelines.predicting.features import Found, Loaded, Wanted, part
 from pipelines.predicting.heads import Feeds, Head, check_ensemble, compute, open_head, unusable
 from pipelines.training.outputs import Outputs
-from pipelines.training.runs import Run, is_run
+from pipelines.training.runs import Run, find_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +42,6 @@ if TYPE_CHECKING:
 TOP_K = 5
 AHEAD = 8  #: times the number of clips that are computed at once: those whose features may be in memory
 Note = Callable[[str], None]  #: receives a line for the user
-
-
-def unheard(line: str) -> None:
-    """Note nothing."""
 
 
 def predict(
@@ -65,7 +60,7 @@ def predict(
     device: str = "cpu",
     workers: int | None = None,
     progress: Progress | bool = False,
-    note: Note = unheard,
+    note: Note | None = None,
 ) -> "Predictions":
     """Return the predictions of clips by a finished run, or by an ensemble of several; also write them to `out`.
 
@@ -95,15 +90,15 @@ def predict(
         raise ConfigError("no run is named; name the folder of a finished run")
     if out is not None:
         check_file("--out", Path(out), overwrite)
-    kept = Path(stores) if stores is not None else None
+    kept, note = Path(stores) if stores is not None else None, note or _unheard
     test, domains = as_domain or found[0].config.test, several(domain)
     given = sources(paths(clips), test, domains=domains, split=split or "", stores=kept)
     heads = [open_head(each, _places(each, given, kept), device) for each in found]
     check_ensemble(heads)
     check_domains(heads, given, as_domain)
     wanted = {k: one for head in reversed(heads) for k, one in head.wanted.items()}
-    making = Making(wanted, _files(weights, wanted), device, worker_count(workers), note)
-    made = Predictions(heads, given, making, top_k, kept, as_domain, device, progress, note)
+    loaded = Loaded(wanted, _files(weights, wanted), device, worker_count(workers), note)
+    made = Predictions(heads, given, loaded, top_k, kept, as_domain, device, progress, note)
     for text in filter(None, map(_other_point, found)):
         note(text)
     if out is not None:
@@ -114,19 +109,6 @@ def predict(
 def _each(run: "PathLike | Run | Sequence[PathLike | Run]") -> "list[PathLike | Run]":
     """Return one run, or several, as a list."""
     return [run] if isinstance(run, str | os.PathLike | Run) else [*run]
-
-
-def find_run(word: Path, runs: Path) -> Run:
-    """Open the run of a folder, or of an id in the folder of all runs; ConfigError if there is none."""
-    folder = next((folder for folder in (word, runs / word) if is_run(folder)), None)
-    if folder:
-        return Run.open(folder)
-    if word.is_dir() and (inside := sorted(path.name for path in word.iterdir() if is_run(path))):
-        raise ConfigError(f"{word} is a folder of runs; name one of them: {first(inside)}")
-    raise ConfigError(
-        f"{word} is no finished run, and {runs} has none of that id; name the folder that `featcache train-head` has "
-        "made"
-    )
 
 
 def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str) -> None:
@@ -163,7 +145,7 @@ def _files(weights: Pairs, wanted: Mapping[str, Wanted]) -> dict[str, str]:
 
 def _other_point(run: Run) -> str:
     """Return a note if the result of the run is not that of the weights that it keeps, or ""."""
-    if run.config.select == "last" or len(run.points) == 1:
+    if not run.selects_elsewhere:
         return ""
     return (
         f"run {run.config.id} selects its result by {run.config.select!r} from {len(run.points)} points, but it keeps "
@@ -172,6 +154,10 @@ def _other_point(run: Run) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- the result
+
+
+def _unheard(line: str) -> None:
+    """Note nothing."""
 
 
 @dataclass(frozen=True)
@@ -188,13 +174,13 @@ class Predictions:
 
     heads: list[Head]  #: one run, or those of an ensemble
     sources: list[Source]
-    making: Making
+    loaded: Loaded
     top_k: int = TOP_K
     stores: Path | None = None  #: folder that keeps the features that are extracted
     as_domain: str = ""
     device: str = "cpu"
     progress: Progress | bool = False
-    note: Note = unheard
+    note: Note = _unheard
     failures: dict[str, str] = field(default_factory=dict)  #: clip id -> the reason for having no prediction
     incomplete: dict[str, str] = field(default_factory=dict)  #: clip id -> modalities that could not be read, and why
 
@@ -230,10 +216,10 @@ class Predictions:
         """Yield column -> values, as `write` writes them. ConfigError if no clip has a prediction."""
         head, some = self.heads[0], False
         task, clusters = head.config.task, head.run.facts.spec.clusters
-        for part in self:
-            for table in task.applied(part.outputs, head.classes, self.top_k, clusters, head.kept):
+        for computed in self:
+            for table in task.applied(computed.outputs, head.classes, self.top_k, clusters, head.kept):
                 some = True
-                yield _about(part.clips, task.name) | table
+                yield _about(computed.clips, task.name) | table
         if not some:
             clip, reason = next(iter(self.failures.items()))
             raise ConfigError(f"none of {self.total} clips has a prediction; the first, {clip}: {reason}")
@@ -242,36 +228,41 @@ class Predictions:
         """Yield clips with their outputs, a few hundred at a time."""
         self.failures.clear()
         self.incomplete.clear()
-        opened = [(source, self._opened(source)) for source in self.sources]
+        opened = [(source, *self._opened(source)) for source in self.sources]
+        sizes = [len(source.manifest) * len([*self.loaded.plans(keys)]) for source, _, keys in opened]
+        done, total = 0, sum(sizes) + self.total
         with reporting(self.progress, "predict", "clip") as report:
-            done, total = 0, self.total
             report(done, total)
-            for source, stores in opened:
-                progress = partial(_onward, report, done, total)
-                if self.stores:
-                    lacking = [*self._lacking(source, stores), *self._failed(source, stores, self.stores)]
-                    stores = stores | features.keep(source, lacking, self.making, self.stores, progress)
-                yield from self._computed(source, stores, progress)
+            for (source, stores, keys), size in zip(opened, sizes, strict=True):
+                if self.stores and keys:
+                    stores |= features.keep(source, keys, self.loaded, self.stores, part(report, done, size, total))
+                done += size
+                yield from self._computed(source, stores, part(report, done, len(source.rows), total))
                 done += len(source.rows)
 
-    def _opened(self, source: Source) -> dict[str, FeatureStore]:
-        """Return key -> store, and load the extractors of all features that no store has."""
-        stores = features.matched(source, self.making.wanted)
-        for k in self._lacking(source, stores):
-            self.making.extractor(k)
-        return stores
+    def _opened(self, source: Source) -> tuple[dict[str, FeatureStore], list[str]]:
+        """Return key -> store, and the keys of the features to keep; load the extractors of all that no store has."""
+        stores = features.matched(source, self.loaded.wanted)
+        lacking = [k for k, one in self.loaded.wanted.items() if features.lacks(stores.get(k), one, source)]
+        for k in lacking:
+            self.loaded.extractor(k)
+        features.check_files(lacking, source, self.loaded)
+        if not self.stores:
+            return stores, []
+        folder = self.stores / source.manifest.name
+        own = {k: store for k, store in stores.items() if store.path.parent.resolve() == folder.resolve()}
+        features.check_names(lacking, own, self.loaded, folder)
+        return stores, [*lacking, *self._again(source, {k: store for k, store in own.items() if k not in lacking})]
 
-    def _lacking(self, source: Source, stores: Mapping[str, FeatureStore]) -> list[str]:
-        """Return the keys of features that have to be extracted of some clip of the source."""
-        return [k for k, one in self.making.wanted.items() if features.lacks(stores.get(k), one, source)]
-
-    def _failed(self, source: Source, stores: Mapping[str, FeatureStore], kept: Path) -> Iterator[str]:
-        """Yield the keys of features that are kept, and of which failed clips can be tried again."""
+    def _again(self, source: Source, stores: Mapping[str, FeatureStore]) -> Iterator[str]:
+        """Yield the keys of features that are kept, and of which clips have failed or have other files now."""
         for k, store in stores.items():
-            own = store.path.parent == kept / source.manifest.name
-            if own and features.failed(store, self.making.wanted[k], source):
+            if features.outdated(store, self.loaded.wanted[k], source):
+                self.loaded.extractor(k)
+                yield k
+            elif features.failed(store, self.loaded.wanted[k], source):
                 with suppress(FeatcacheError):  # without its weights, for example; the clips then keep their reasons
-                    self.making.extractor(k)
+                    self.loaded.extractor(k)
                     yield k
 
     def _computed(self, source: Source, stores: Mapping[str, FeatureStore], progress: Progress) -> Iterator[Part]:
@@ -280,7 +271,7 @@ class Predictions:
         tested = _tested_rows(head.run, source)
         source = replace(source, rows=list(dict.fromkeys([*tested, *source.rows])))
         step, windows = head.step(head.feeds[head.is_caption(clips[source.rows[0]])]), list[list[int]]()
-        for number, (row, found) in enumerate(features.read(source, stores, self.making, AHEAD * step, progress)):
+        for number, (row, found) in enumerate(features.read(source, stores, self.loaded, AHEAD * step, progress)):
             before, windows = windows, [each.beyond(found) for each in self.heads]
             if waiting and (len(waiting) == step or number == len(tested) or windows != before):
                 yield from self._parts(waiting, source)
@@ -341,10 +332,6 @@ def _together(reasons: Sequence[tuple[str, str]]) -> str:
 def _absent(reason: FeatcacheError) -> bool:
     """Return whether a clip lacks a modality by nature."""
     return isinstance(reason, MediaAbsentError)
-
-
-def _onward(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    progress(before + done, total)
 
 
 def _about(clips: Sequence[Clip], task: str) -> Columns:

@@ -40,7 +40,7 @@ from featcache.files import file_sha256, making_folder, regular, remembered, ste
 from featcache.schema import AnyFloat
 from featcache.store.reader import recipe_digest
 from featcache.untrusted import not_stored
-from featcache.wording import shortened
+from featcache.wording import first, shortened
 from heads import nets
 from heads.batch import Spec
 from heads.methods import Method
@@ -202,6 +202,11 @@ class Run:
         """The kept evaluation points: step, and the score of every validator whose rows the run has."""
         return self.facts.points
 
+    @property
+    def selects_elsewhere(self) -> bool:
+        """True if its result may be that of another point than the last one, whose weights it keeps."""
+        return self.config.select != "last" and len(self.points) > 1
+
     def __repr__(self) -> str:
         config, facts = self.config, self.facts
         head = f"Run {config.id}{f' ({config.row_shown})' if config.row else ''}"
@@ -316,6 +321,19 @@ def files_of(folder: Path) -> tuple[str, ...]:
 def is_run(folder: Path) -> bool:
     """Return whether a folder has a file of a run, and is not the scratch folder of one."""
     return not folder.name.startswith(".") and any((folder / name).is_file() for name in FILES)
+
+
+def find_run(word: Path, runs: Path) -> Run:
+    """Open the run of a folder, or of an id in the folder of all runs; ConfigError if there is none."""
+    folder = next((folder for folder in (word, runs / word) if is_run(folder)), None)
+    if folder:
+        return Run.open(folder)
+    if word.is_dir() and (inside := sorted(path.name for path in word.iterdir() if is_run(path))):
+        raise ConfigError(f"{word} is a folder of runs; name one of them: {first(inside)}")
+    raise ConfigError(
+        f"{word} is no finished run, and {runs} has none of that id; name the folder that `featcache train-head` has "
+        "made"
+    )
 
 
 def read_config(folder: Path) -> RunConfig:

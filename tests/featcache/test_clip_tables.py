@@ -524,7 +524,7 @@ def test_bad_tables_are_one_sentence(tmp_path, name, content, match):
 
 def test_ids_are_columns_without_nul(tmp_path):
     (tmp_path / "t.csv").write_text("id,x\na,1\nb\0,2\n")
-    with pytest.raises(ManifestError, match=r"row 2: clip_id 'b\\x00' has a NUL"):
+    with pytest.raises(ManifestError, match=r"row 2: 'b\\x00' has a NUL"):
         make(tmp_path / "t.csv", clip_id="id")
     with pytest.raises(ArgumentsError, match="clip_id"):
         make(tmp_path / "t.csv", clip_id=[])

@@ -820,6 +820,48 @@ def test_appended_clips_extend_the_store(tmp_path, small_blocks, before):
     assert files(grown) == files(whole)
 
 
+@pytest.mark.parametrize("windows", [1, 3])
+def test_clips_of_another_number_of_windows_are_appended_if_there_is_room(tmp_path, small_blocks, windows):
+    """A store has the windows that it was made with; clips with more are refused before the store is changed."""
+    path = tmp_path / "toy.zarr"
+    with open_writer(path, manifest(5)) as writer:
+        fill(writer, rows(5))
+    before = files(path)
+    if windows == 3:
+        with pytest.raises(StoreError, match="room for 2 windows.*has 3; extract into another --stores"):
+            open_writer(path, manifest(9), windows=3)
+        assert files(path) == before
+    else:
+        with open_writer(path, manifest(9), windows=1) as writer:
+            assert writer.layout.windows == 2
+            assert "3 windows" in writer.refusal(rows(1, windows=3)[0])
+            fill(writer, rows(9))
+        assert np.array_equal(FeatureStore.open(path).features, rows(9).astype(np.float16))
+    assert problems(path) == []
+
+
+def test_rows_that_are_written_again_give_the_bytes_of_a_new_store(tmp_path, small_blocks):
+    path, other, changed = tmp_path / "toy.zarr", tmp_path / "other.zarr", rows()
+    changed[[1, 5]] = rows(seed=1)[[1, 5]]
+    for place, features in ((path, rows()), (other, changed)):
+        with open_writer(place) as writer:
+            fill(writer, features)
+    before = files(path)
+    for written in ((), (1,), (1, 5)):
+        with open_writer(path) as writer:
+            assert writer.pending == []
+            writer.renew([1, 5])
+            assert writer.pending == [1, 5]
+            for row in written:
+                writer.done(row, changed[row], np.arange(2), np.arange(2) + 1.0)
+        assert problems(path) == []
+        assert (files(path) == before) == (not written)
+    with open_writer(tmp_path / "new.zarr") as writer:
+        for row in writer.pending:
+            writer.done(row, changed[row], np.arange(2), np.arange(2) + 1.0)
+    assert np.array_equal(FeatureStore.open(path).features, FeatureStore.open(other).features)
+
+
 def test_an_extension_that_was_cut_off_is_finished(tmp_path, small_blocks, monkeypatch):
     path, real = tmp_path / "toy.zarr", writer_module.write_file
     expected = tmp_path / "whole.zarr"

@@ -1,5 +1,6 @@
 """Exported heads: called by a process without featcache, they return what the run has kept of its test clips."""
 
+import dataclasses
 import json
 import sys
 
@@ -10,18 +11,18 @@ from click.testing import CliRunner
 from torch import nn
 
 from featcache import registry
-from featcache.errors import ConfigError
+from featcache.errors import ConfigError, FormatError
 from featcache.store import FeatureStore
 from heads import methods, nets
 from heads.nets import adapter, ce, cogbeacon, gated, mmt, mtran, stgcn, trn
 from pipelines.cli import main
 from pipelines.config import Feed, Preparation
 from pipelines.exporting import formats
-from pipelines.exporting.export import export_head, stored
+from pipelines.exporting.export import compared, export_head, note_of, stored
 from pipelines.exporting.head import Input, inputs, taken
-from pipelines.training.runs import Run
+from pipelines.training.runs import NotTrainedError, Run
 from tests.conftest import ROOT
-from tests.helpers import heads
+from tests.helpers import heads, stores
 
 ROUNDING = 1e-5  #: of the largest output: onnxruntime sums in another order than torch, and so do other numbers of rows
 WHOLE = 10**6  #: rows of a batch: all
@@ -99,6 +100,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 def test_heads_return_what_their_runs_keep(folder, tmp_path):
     """A few; the slow test takes all."""
     check([heads.run("source_only", **WAYS["each"])], folder, tmp_path, [".pt2"])
@@ -193,9 +195,9 @@ def test_the_command_prints_the_facts_that_the_file_has(made, folder, tmp_path):
     again = CliRunner().invoke(main, words)
     assert again.exit_code == 1
     assert "--overwrite" in again.stderr
-    assert CliRunner().invoke(main, [*words, "--overwrite"]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_refused(made, folder, tmp_path, monkeypatch):
     def refused(match, out="head.pt2", run=made):
         with pytest.raises(ConfigError, match=match):
@@ -223,17 +225,66 @@ def decides(self, f):
 
 def test_a_choice_among_points_is_a_note(folder, tmp_path):
     run = heads.run("source_only", steps=4, eval_every=2, keep=2, select="mean")
-    exported = export_head(heads.trained(run, folder, tmp_path / "runs"), tmp_path / "head.pt2", folder)
-    assert "select=mean" in exported.note
-    assert "step 4" in exported.note
+    note = note_of(Run.open(heads.trained(run, folder, tmp_path / "runs")))
+    assert "select=mean" in note
+    assert "step 4" in note
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("folder.pt2", "is a folder"), ("there.pt2", "exists.*--overwrite"), ("file/head.pt2", "file is a file")],
+)
+def test_a_place_that_cannot_be_written_is_named_before_the_work(out, words, made, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.exporting.export.traced", None)
+    (tmp_path / "folder.pt2").mkdir()
+    for name in ("there.pt2", "file"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(FormatError, match=words):
+        export_head(made, tmp_path / out, folder, overwrite=out == "folder.pt2")
+
+
+def test_a_run_is_found_as_predict_finds_it(made, folder, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=f"is a folder of runs; name one of them: {made.name}"):
+        export_head(made.parent, tmp_path / "head.pt2", folder)
+    with pytest.raises(ConfigError, match=f"'toy' in {tmp_path}.*--stores"):
+        export_head(made, tmp_path / "head.pt2", tmp_path)
+    other = stores.write_all(tmp_path / "stores", weights="0" * 64)
+    with pytest.raises(NotTrainedError, match=r"changed.*its own toy/hog.zarr, toy/hof.zarr with --stores"):
+        export_head(made, tmp_path / "head.pt2", other)
+
+
+def test_a_written_head_differs_by_rounding_only(made, folder, monkeypatch):
+    """More on another device than that of the run."""
+    run = Run.open(made)
+    opened = run.opened(folder)
+    taken = inputs(run, opened)
+    kept, place = run.outputs["label"][-1], {"rows": run.outputs["rows"]}
+    everything = next(iter(stored(run, opened, taken, place).values()))
+
+    def off_by(share):
+        def predict(features):
+            rows = [int(np.flatnonzero((everything == x).all((1, 2)))[0]) for x in next(iter(features.values()))]
+            return {"label": kept[rows] + np.float32(share * max(1, np.abs(kept).max()))}
+
+        return predict
+
+    assert compared(off_by(0), run, opened, taken) == (len(kept), 0)
+    compared(off_by(5e-5), run, opened, taken)
+    with pytest.raises(ConfigError, match="differ.*0.005"):
+        compared(off_by(5e-3), run, opened, taken)
+    elsewhere = dataclasses.replace(run, facts=dataclasses.replace(run.facts, device="cuda"))
+    compared(off_by(5e-3), elsewhere, opened, taken)
+    with pytest.raises(ConfigError, match="differ.*0.02.*cuda"):
+        compared(off_by(2e-2), elsewhere, opened, taken)
 
 
 def test_onnx_without_its_extra_names_it(made, folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match=r"onnxscript.*featcache\[onnx\]"):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r"onnx .*featcache\[onnx\]"):
         export_head(made, tmp_path / "head.onnx", folder)
 
 
+@pytest.mark.slow
 def test_lengths_of_python_are_traced_strictly():
     """`len(tensor)` is a number for torch.export, unless it reads the code itself."""
 

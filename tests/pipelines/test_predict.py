@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from click.testing import CliRunner
 
 from featcache import FeatureStore, Manifest, registry, weights
 from featcache.backbones.bninception import BNInception
-from featcache.errors import ConfigError, StoreError, WeightsError
+from featcache.errors import ArgumentsError, ConfigError, StoreError, WeightsError
 from featcache.extractors import Runtime, load
 from featcache.extractors._frozen import fill_by_seed
 from featcache.manifest import Clip
+from featcache.scanning import scan, unlabelled
 from featcache.store import StoreWriter
 from featcache.windows import Plan
 from heads import methods
@@ -37,10 +39,10 @@ from pipelines.extraction.extract import extract
 from pipelines.extraction.extractors import load_extractors, remade
 from pipelines.measures.accuracy import probabilities
 from pipelines.predicting import features
-from pipelines.predicting.predict import find_run, predict
+from pipelines.predicting.predict import predict
 from pipelines.training import groups
 from pipelines.training.engine import run_all
-from pipelines.training.runs import NotTrainedError, Run
+from pipelines.training.runs import NotTrainedError, Run, find_run
 from pipelines.training.train import train
 from tests.helpers import caption_stores, hf_models, skeleton_stores
 from tests.helpers.stores import manifest, run, write_all, write_store
@@ -123,6 +125,7 @@ def test_clips_are_computed_in_the_pieces_of_a_sweep(stores, tmp_path, monkeypat
     assert [len(part.clips) for part in predict(folder, stores / "toy")] == [4, 2, *[4] * 7, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "retrieval"])
 def test_runs_that_were_trained_in_one_pass(task, tmp_path, monkeypatch):
     """Their kept outputs are those of the weights in memory of their own, also of a point before the end."""
@@ -168,6 +171,7 @@ def test_clips_that_lack_a_modality(tmp_path):
     assert all("flow: no sound" in reason for reason in made.failures.values())
 
 
+@pytest.mark.slow
 def test_captions_that_are_classified_are_clips(tmp_path):
     """A run that does no retrieval may have a manifest of captions, whose rows name the clips that they describe."""
     of = dataclasses.replace(manifest(), clips=tuple(dataclasses.replace(clip, of="film") for clip in manifest()))
@@ -338,6 +342,7 @@ def test_several_runs_are_an_ensemble(stores, tmp_path):
     assert table.attrs["runs"] == [run(seed=seed).id for seed in (0, 1)]
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_averaged(stores, folder, tmp_path):
     other = write_all(tmp_path / "stores", manifest(labels=lambda d, s, name: {"verb": name}))
     verbs = train(run(), other, tmp_path / "runs")
@@ -417,6 +422,31 @@ def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch
         assert table.probabilities[k] == pytest.approx(by_id.probabilities[f"c{k}"], abs=1e-6)
 
 
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_clips(tmp_path, monkeypatch):
+    """Measured, in parts of eight clips of 80 kB; the features of all new clips have 10 MB."""
+    monkeypatch.setattr(features, "CHUNK", 8)
+    monkeypatch.setattr("pipelines.data.rows.SWEEP_ROWS", 8)
+    for folder, count in (("own", 16), ("few", 24), ("many", 128)):
+        for k in range(count):
+            place = tmp_path / folder / "ab"[k % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            np.save(place / f"{k}.npy", np.random.default_rng(k).normal(size=(1, 20_000)).astype(np.float32))
+    of = scan(tmp_path / "own", domain="day").manifest
+    extract(
+        of, load_extractors(["vector"], manifest=of), tmp_path / "stores", plan=Plan("segments", 1), dtype="float32"
+    )
+    config = run(manifest="own", feeds={"vector": Feed("vector")}, source=("day",), target=None, test="day", steps=2)
+    folder, peaks = train(config, tmp_path / "stores", tmp_path / "runs"), dict[str, int]()
+    for name in ("few", "few", "many"):  # the first time, modules are imported
+        made = predict(folder, tmp_path / name, workers=1)
+        tracemalloc.start()
+        assert sum(len(part.clips) for part in made) == made.total
+        peaks[name] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks["many"] < peaks["few"] + 8 * 80_000
+
+
 def test_kept_features_are_those_of_extract(filmed, tmp_path):
     """Byte by byte; and the next call reads them."""
     of, _, folder = filmed
@@ -433,6 +463,7 @@ def test_kept_features_are_those_of_extract(filmed, tmp_path):
     pd.testing.assert_frame_equal(again, first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["files", "folders"])
 def test_kept_features_serve_only_the_very_same_files(words, filmed, tmp_path):
     """Files of the same name are not exchanged, also where the first is gone, and further files are added."""
@@ -459,6 +490,7 @@ def test_kept_features_serve_only_the_very_same_files(words, filmed, tmp_path):
     assert found.probabilities[0] == pytest.approx(expected[1].probabilities[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_replaced_is_read_again(filmed, tmp_path):
     of, _, folder = filmed
     shutil.copy(of.path(of.clips[0]), tmp_path / "x.mp4")
@@ -469,12 +501,134 @@ def test_a_file_that_was_replaced_is_read_again(filmed, tmp_path):
     pd.testing.assert_frame_equal(predict(folder, tmp_path / "x.mp4").frame(), second)
 
 
+@pytest.mark.parametrize("words", ["folder", pytest.param("manifest", marks=pytest.mark.slow)])
+def test_files_that_were_replaced_in_their_place_are_extracted_again(words, filmed, tmp_path):
+    """As `extract` would do it from the beginning, also with a longer clip; clips that are equal are not."""
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new")
+    for name in "abdeh":
+        (new / f"{name}.mp4").unlink()
+    unlabelled(new, "d1").write(tmp_path / "new.csv")
+    clips, options = new if words == "folder" else tmp_path / "new.csv", {"stores": tmp_path / "kept"}
+    first, opened = predict(folder, clips, **options).frame(), list[str]()
+    shutil.copy(of.path(of.clips[5]), tmp_path / "other")
+    os.replace(tmp_path / "other", new / "c.mp4")
+    shutil.copy(of.path(of.clips[6]), tmp_path / "same")  # another time, the same content
+    os.replace(tmp_path / "same", new / "g.mp4")
+    with pytest.MonkeyPatch.context() as patch:
+        windows_of = extraction.windows_of
+        patch.setattr(extraction, "windows_of", lambda path, *of: (opened.append(path.name), windows_of(path, *of))[1])
+        second = predict(folder, clips, **options).frame()
+        assert opened == ["c.mp4"]
+        pd.testing.assert_frame_equal(predict(folder, clips, **options).frame(), second)
+        assert opened == ["c.mp4"]
+        pd.testing.assert_frame_equal(predict(folder, clips).frame(), second)
+    differ = [a != b for a, b in zip(first.probabilities.map(str), second.probabilities.map(str), strict=True)]
+    assert dict(zip(first.clip_id, differ, strict=True)) == {"c": True, "f": False, "g": False}
+    extract(
+        Manifest.read(tmp_path / "kept" / "new" / "manifest.csv"),
+        load_extractors(["hog", "logmel"], ["hog.count=1"]),
+        tmp_path / "again",
+        plan=Plan("segments", 2),
+    )
+    stores = [{k: v for k, v in bytes_of(tmp_path / name).items() if ".zarr" in k} for name in ("kept", "again")]
+    assert stores[0] == stores[1]
+
+
+@pytest.mark.slow
+def test_a_record_of_files_that_is_damaged_is_named(filmed, tmp_path):
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new", broken=range(2, 8))
+    predict(folder, new, stores=tmp_path / "kept").frame()
+    (tmp_path / "kept" / "new" / ".sources.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"kept/new/.sources.json.*remove it"):
+        predict(folder, new, stores=tmp_path / "kept").frame()
+
+
+@pytest.fixture(scope="module")
+def other_plan(filmed, tmp_path_factory):
+    """A run on another window plan of logmel."""
+    of, _, _ = filmed
+    base = tmp_path_factory.mktemp("other_plan")
+    extract(of, load_extractors(["logmel"]), base / "stores", plan=Plan("segments", 3))
+    made = run(manifest="films", feeds={"audio": Feed("logmel")}, source=("d0",), test="d1", steps=2)
+    return train(made, base / "stores", base / "runs")
+
+
+@pytest.mark.slow
+def test_two_window_plans_are_not_kept_in_one_store(filmed, other_plan, tmp_path):
+    of, _, folder = filmed
+    new = linked(of, tmp_path / "new", broken=range(2, 8))
+    assert len(predict([folder, other_plan], new).frame()) == 2
+    for runs in ([folder, other_plan], [other_plan, folder]):
+        with pytest.raises(ConfigError, match=r"logmel.*plan is 'segments:\d' and 'segments:\d'.*leave --stores out"):
+            predict(runs, new, stores=tmp_path / "kept").frame()
+    assert not (tmp_path / "kept").exists()
+    alone = [predict(each, new, stores=tmp_path / each.name).frame() for each in (folder, other_plan)]
+    assert [len(table) for table in alone] == [2, 2]
+    with pytest.raises(ConfigError, match="leave --stores out"):
+        predict([folder, other_plan], new, stores=tmp_path / folder.name).frame()
+
+
+@pytest.mark.slow
+def test_progress_never_goes_back_nor_beyond_its_end(filmed, other_plan, tmp_path, monkeypatch):
+    of, stores, folder = filmed
+    monkeypatch.setattr(features, "CHUNK", 3)
+    linked(of, tmp_path / "new")
+    of.write(tmp_path / "films.csv")
+    files = [tmp_path / "new" / "a.mp4", tmp_path / "new" / "b.mp4"]
+    chosen = {"domain": "d1", "split": "test"}
+    for run_or_runs, clips, options in (
+        (folder, tmp_path / "new", {"stores": tmp_path / "kept"}),
+        (folder, tmp_path / "new", {"stores": tmp_path / "kept"}),
+        (folder, files, {"stores": tmp_path / "kept"}),
+        (folder, tmp_path / "films.csv", {"stores": tmp_path / "kept", **chosen}),
+        (folder, [tmp_path / "films.csv", files[0]], {"stores": stores}),
+        ([folder, other_plan], [tmp_path / "new"], {}),
+    ):
+        seen = list[tuple[int, int]]()
+        made = predict(run_or_runs, clips, progress=lambda *numbers, seen=seen: seen.append(numbers), **options)
+        assert len(made.frame()) == made.total
+        done, totals = zip(*seen, strict=True)
+        assert seen[0][0] == 0
+        assert seen[-1][0] == seen[-1][1] == totals[0] >= made.total
+        assert len({*totals}) == 1
+        assert list(done) == sorted(done)
+        assert max(done) == totals[0]
+
+
+@pytest.mark.slow
+def test_clips_are_chosen_of_a_manifest_whose_features_are_kept(filmed, tmp_path):
+    """All its clips are kept, only the chosen ones are predicted, and files named one by one are kept apart."""
+    of, stores, folder = filmed
+    of.write(tmp_path / "films.csv")
+    expected = predict(folder, stores / "films", domain="d1", split="test").frame()
+    for _ in range(2):
+        found = predict(folder, tmp_path / "films.csv", stores=tmp_path / "kept", domain="d1", split="test").frame()
+        pd.testing.assert_frame_equal(found, expected)
+    assert FeatureStore.open(tmp_path / "kept" / "films" / "hog.zarr").counts()["done"] == len(of)
+    files = [of.path(clip) for clip in of.clips[:2]]
+    for some in (files[:1], files[1:], files, files):
+        assert len(predict(folder, some, stores=tmp_path / "kept").frame()) == len(some)
+    assert len([*(tmp_path / "kept").glob("clips-*")]) == 3
+
+
+def test_clips_without_files_are_predicted_from_their_stores_only(filmed, tmp_path):
+    of, _, folder = filmed
+    clips = tuple(dataclasses.replace(clip, source="") for clip in of)
+    dataclasses.replace(of, clips=clips).write(tmp_path / "films.csv")
+    for options in ({}, {"stores": tmp_path / "kept"}):
+        with pytest.raises(ConfigError, match=r"films.csv has a source.*hog, logmel.*name the stores"):
+            predict(folder, tmp_path / "films.csv", **options).frame()
+
+
 def test_media_are_not_added_to_the_stores_of_a_manifest_with_labels(filmed, tmp_path):
     of, stores, folder = filmed
     with pytest.raises(ConfigError, match=r"films.*with labels.*'a'.*--stores"):
         predict(folder, linked(of, tmp_path / "films"), stores=stores)
 
 
+@pytest.mark.slow
 def test_clips_that_have_failed_are_tried_again_when_features_are_kept(filmed, tmp_path):
     of, _, folder = filmed
     new, options = linked(of, tmp_path / "new", broken=(2,)), {"stores": tmp_path / "kept"}
@@ -489,6 +643,7 @@ def test_clips_that_have_failed_are_tried_again_when_features_are_kept(filmed, t
     assert FeatureStore.open(tmp_path / "kept" / "new" / "hog.zarr").counts()["failed"] == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_only_a_recipe_names_is_not_downloaded(monkeypatch):
     pytest.importorskip("transformers")
     asked = []
@@ -540,6 +695,7 @@ def test_a_hundred_clips_of_which_three_are_broken(filmed, tmp_path):
     assert [f"v{k:03}: " in result.stderr for k in (3, 50, 99, 4)] == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_an_unfinished_store_is_filled_from_the_media(filmed, tmp_path):
     """Clips that were not tried, or were added behind those of a store, are extracted."""
     of, stores, folder = filmed
@@ -561,10 +717,12 @@ def test_a_recipe_that_this_installation_cannot_repeat(filmed, tmp_path, monkeyp
     of, _, folder = filmed
     new = linked(of, tmp_path / "new")
     monkeypatch.setattr(extraction, "version", lambda name: "99" if name == "av" else "1")
-    with pytest.raises(ConfigError, match=r"hog.*decoders\.av is '.*' in the run and '99' in this installation"):
+    words = r"hog.*decoders\.av is '.*' in the run and '99' in this installation.*install av \d.*stores"
+    with pytest.raises(ConfigError, match=words):
         predict(folder, new).frame()
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_at_hand_are_named_with_their_digest(tmp_path, monkeypatch):
     monkeypatch.setenv("FEATCACHE_WEIGHTS", str(tmp_path))
     sha256 = "2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538"
@@ -713,6 +871,11 @@ def test_wrong_input_is_one_sentence(case, folder, place, monkeypatch):
     assert re.search(expected, " ".join(result.stderr.split())), result.stderr
     assert sorted(place.iterdir()) == before
     assert (place / "notes.csv").read_text() == "mine"
+
+
+def test_an_empty_domain_is_no_domain(folder, stores):
+    with pytest.raises(ArgumentsError, match="--domain is empty; name"):
+        predict(folder, stores / "toy", domain="")
 
 
 def test_a_damaged_run_is_named(folder, stores, tmp_path):

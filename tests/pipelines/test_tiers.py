@@ -467,6 +467,10 @@ def test_the_reason_has_the_figures(stores, monkeypatch):
         choose(99, tier="disk", stores=stores)
 
 
+def test_half_of_the_memory_is_free_where_the_system_has_no_number(tmp_path):
+    assert free_memory(proc=tmp_path) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 def test_free_memory_is_part_of_the_machine():
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < free_memory() < total
