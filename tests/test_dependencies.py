@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_layers import FILES, tree_of
+from tests.test_layers import FILES, nodes_of
 
 PACKAGES = {"cv2": "opencv-contrib-python-headless", "sklearn": "scikit-learn"}  #: module -> package of another name
 BREAKING = ["av", "zarr"]  #: packages whose first numbers have removed what we call
@@ -36,7 +36,7 @@ def test_every_package_that_is_imported_is_required():
     ours = {"featcache", "heads", "pipelines"}
     imported = set()
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
             else:
@@ -56,7 +56,7 @@ def test_packages_that_are_known_to_break_have_an_upper_bound():
 def test_options_that_newer_releases_have_removed_are_not_passed_by_name():
     """They are chosen by the installed version."""
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.keyword):
                 assert node.arg not in REMOVED, f"{path} line {node.lineno}: {node.arg}: {REMOVED[node.arg]}"
 

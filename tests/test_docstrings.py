@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_layers import FILES, tree_of
+from tests.test_layers import FILES, nodes_of
 
 WEAK = {"What", "Which", "Where", "Whether", "How", "Who", "Those", "Of", "As", "That", "When", "Why", "If"}
 WITH_EXAMPLES = [path for path in FILES if ">>> " in (ROOT / path).read_text()]
@@ -24,7 +24,7 @@ def test_docstrings_begin_with_a_verb_or_a_noun():
     """Also the strings that explain a constant. "Whether x" is "True if x"; "What y has" is "The parts of y"."""
     weak = []
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if (
                 isinstance(node, ast.Expr)
                 and isinstance(node.value, ast.Constant)

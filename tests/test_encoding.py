@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_layers import FILES, tree_of
+from tests.test_layers import FILES, nodes_of
 
 TEXT = {"read_text", "write_text"}
 OPENED_ELSEWHERE = {
@@ -25,7 +25,7 @@ OPENED_ELSEWHERE = {
 
 def without_encoding(path):
     """Every call of a file that opens text in the encoding of the locale."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
             continue
         function = node.func

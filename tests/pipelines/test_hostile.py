@@ -25,7 +25,7 @@ from tests.helpers import fuzz
 from tests.helpers.hostile import Call, torch_file
 from tests.helpers.stores import run, write_all
 from tests.helpers.weights import EARLIER, HEAD, as_earlier
-from tests.test_layers import FILES, tree_of
+from tests.test_layers import FILES, nodes_of
 
 READING = [  # further commands than those of `fuzz.COMMANDS` that read runs and stores
     [*fuzz.TRAIN, "--set", "seed=1", "--set", "init_from=RUN"],
@@ -196,7 +196,7 @@ def calls():
     """(file, line, dotted name, keywords) of every call in the files that have one of the words."""
     for path in FILES:
         if WORDS.search((ROOT / path).read_text(encoding="utf-8")):
-            for node in ast.walk(tree_of(path)):
+            for node in nodes_of(path):
                 if isinstance(node, ast.Call):
                     keywords = {each.arg: getattr(each.value, "value", each.value) for each in node.keywords}
                     yield path.as_posix(), node.lineno, ast.unparse(node.func), keywords
