@@ -81,6 +81,15 @@ def kind_of(message: str, *names: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "", message.partition(";")[0])
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "clip"), counted(2000, "clip")
+    ('1 clip', '2,000 clips')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def quoted(words: Iterable[str], most: int = 3) -> str:
     """Join the first words in quotes and add the number of the others; for ids, where a few examples are enough.
 

@@ -30,6 +30,7 @@ def extract(
     compile: str = "off",
     workers: int | None = None,
     retry_failed: bool = False,
+    renew: bool = False,
     progress: Progress | bool = False,
 ) -> Extraction:
     """Run frozen extractors on the clips of a manifest; each fills one store, STORES/MANIFEST/EXTRACTOR.zarr.
@@ -46,6 +47,7 @@ def extract(
     weights_seed: seed of random weights.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core). retry_failed: try failed clips again.
+    renew: extract clips again whose files were replaced since, or may have been.
     progress: True for a bar, or a callback (clips done, all).
 
     Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for weights
@@ -71,6 +73,7 @@ def extract(
             plan=plan,
             dtype=dtype,
             retry_failed=retry_failed,
+            renew=renew,
             workers=worker_count(workers),
             progress=report,
         )
