@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from featcache.arguments import PathLike
@@ -11,7 +12,7 @@ from featcache.errors import FeatcacheError, ManifestError
 from featcache.files import near
 from featcache.manifest import BOUNDS, Clip, Manifest
 from featcache.progress import Progress, reporting, silent
-from featcache.wording import alike, counted, exactly, first, kind_of, per_kind, quoted
+from featcache.wording import alike, amount, exactly, first, kind_of, per_kind, quoted
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
@@ -51,14 +52,19 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
 
 def _replaced(path: Path) -> Iterator[str]:
     """Find features in a store of files that were replaced since, by the copy of the manifest next to the store."""
-    from featcache.store.provenance import Files, replaced
+    from featcache.store.provenance import Files, Record, replaced
 
-    if (copy := path.parent / "manifest.csv").is_file():
-        manifest = Manifest.read(copy)
-        clips = [manifest.clips[row].clip_id for row, surely in replaced(path, manifest, Files()).items() if surely]
-        if clips:
+    try:
+        Record(path).files()
+    except FeatcacheError as error:
+        yield str(error)
+        return
+    with suppress(FeatcacheError):  # what is wrong with the manifest or the store is found by their own checks
+        manifest = Manifest.read(path.parent / "manifest.csv")
+        rows = [row for row, surely in replaced(path, manifest, Files()).items() if surely]
+        if clips := [manifest.clips[row].clip_id for row in rows]:
             yield (
-                f"the features of {counted(len(clips), 'clip')} are those of files that were replaced since: "
+                f"the features of {amount(len(clips), 'clip')} are those of files that were replaced since: "
                 f"{quoted(clips)}; `featcache extract --renew` extracts them again"
             )
 

@@ -81,10 +81,10 @@ def kind_of(message: str, *names: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "", message.partition(";")[0])
 
 
-def counted(number: int, noun: str) -> str:
+def amount(number: int, noun: str) -> str:
     """Return a number with its noun.
 
-    >>> counted(1, "clip"), counted(2000, "clip")
+    >>> amount(1, "clip"), amount(2000, "clip")
     ('1 clip', '2,000 clips')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -30,7 +30,7 @@ from featcache.store.provenance import Files, RecordingWriter, replaced
 from featcache.store.sources import check_sources
 from featcache.store.writer import check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
-from featcache.wording import counted, quoted, shortened
+from featcache.wording import amount, quoted, shortened
 from pipelines.extraction.assembly import Assembly, Part
 from pipelines.extraction.extractors import no_source
 from pipelines.extraction.interleaved import interleaved
@@ -174,7 +174,7 @@ def _outdated(found: Mapping[str, Collection[int]], manifest: Manifest) -> Itera
         if rows:
             clips = quoted([manifest.clips[row].clip_id for row in rows])
             yield (
-                f"{name}: the features of {counted(len(rows), 'clip')} are those of a file that was replaced since, or "
+                f"{name}: the features of {amount(len(rows), 'clip')} are those of a file that was replaced since, or "
                 f"may be: {clips}; --renew extracts them again"
             )
 

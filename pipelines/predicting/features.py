@@ -21,7 +21,7 @@ from featcache.store import ABSENT, DONE, FAILED, NOT_TRIED
 from featcache.store.provenance import Files, replaced, unfinished
 from featcache.store.reader import check_recorded, recipe_differences, recipe_digest
 from featcache.windows import Caption, Plan
-from featcache.wording import counted, first, quoted
+from featcache.wording import amount, first, quoted
 from pipelines.config import RunConfig
 from pipelines.data.stores import open_manifest, open_store
 from pipelines.extraction.extract import WHOLE_CLIP, extract, extract_rows, recipe_of
@@ -318,7 +318,7 @@ def keep(
     for k, store in kept.items():
         if left := outdated(store, loaded.wanted[k], source):
             raise StoreError(
-                f"{store.path}: {counted(len(left), 'clip')} could not be extracted again ({quoted(left)}): another "
+                f"{store.path}: {amount(len(left), 'clip')} could not be extracted again ({quoted(left)}): another "
                 "process writes them, or their files were replaced just now; run this again"
             )
     return kept

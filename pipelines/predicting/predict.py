@@ -25,7 +25,7 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaA
 from featcache.extractors import split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress, reporting
-from featcache.wording import counted, first, quoted, unknown, visible
+from featcache.wording import amount, first, quoted, unknown, visible
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
 from pipelines.evaluation.predictions import Columns, check_file, write_tables
@@ -260,7 +260,7 @@ class Predictions:
             if clips := features.outdated(store, self.loaded.wanted[k], source):
                 self.loaded.extractor(k)
                 why = "their files were replaced, or may have been, since their features were made"
-                self.note(f"{store.path}: {counted(len(clips), 'clip')} extracted again ({quoted(clips)}): {why}")
+                self.note(f"{store.path}: {amount(len(clips), 'clip')} extracted again ({quoted(clips)}): {why}")
                 yield k
             elif features.failed(store, self.loaded.wanted[k], source):
                 with suppress(FeatcacheError):  # without its weights, for example; the clips then keep their reasons

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
-from featcache.wording import first
+from featcache.wording import amount, first
 from pipelines.evaluation.answers import Texts, both_answers
 from pipelines.measures.paired import mcnemar
 from pipelines.tables.sides import Sides
@@ -213,7 +213,7 @@ def one_sided(blocks: Sequence[Block]) -> Part:
                 given = [counted(block.given[s, :, k].tolist()) for s in (0, 1)]
                 grid.append([kind, block.shift, block.asked[k], block.truth[k], *given])
             listed = f", of which {CLIPS} are listed" if len(found) > CLIPS else ""
-            texts.append(f"{_named(kind, kinds)}{side} is right {often} for {len(found)} clips{listed}.")
+            texts.append(f"{_named(kind, kinds)}{side} is right {often} for {amount(len(found), 'clip')}{listed}.")
     if any(len(block.seeds) > 1 for block in blocks):
         texts.append("A and B: the predicted class, with the number of its seeds in parentheses where seeds differ.")
     texts.append("`featcache compare ... --clips FILE` writes all of them.")

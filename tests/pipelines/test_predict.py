@@ -392,7 +392,9 @@ def linked(of, folder, *, names="abcdefgh", broken=()):
 
 
 def bytes_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Relative path -> bytes of each file; without the records of media files, whose lines come in any order."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".files"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch):
@@ -536,12 +538,53 @@ def test_files_that_were_replaced_in_their_place_are_extracted_again(words, film
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("before", ["interrupted", "of an earlier version", "renewal interrupted"])
+def test_files_that_were_replaced_where_the_record_is_not_complete(before, filmed, tmp_path, monkeypatch):
+    """The predictions are those without kept features."""
+    of, _, folder = filmed
+    new, kept = linked(of, tmp_path / "new"), tmp_path / "kept"
+    unlabelled(new, "d1").write(tmp_path / "new.csv")
+    hog = load_extractors(["hog"], ["hog.count=1"])
+
+    def killed(self, row, *rest):
+        """End after the row was written, so that others stay in the journal."""
+        self.writer.done(row, *rest)
+        if row == 5:
+            raise RuntimeError("killed")
+        self._made(row)
+
+    def extract_films(**options):
+        extract(Manifest.read(tmp_path / "new.csv"), hog, kept, plan=Plan("segments", 2), workers=1, **options)
+
+    def replace(name, other):
+        shutil.copy(of.path(of.clips[other]), tmp_path / "other")
+        os.replace(tmp_path / "other", new / name)
+
+    if before != "interrupted":
+        extract_films()
+    if before == "renewal interrupted":
+        replace("f.mp4", 0)
+    if before != "of an earlier version":
+        with monkeypatch.context() as patch:
+            patch.setattr(extraction.RecordingWriter, "done", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                extract_films(renew=True)
+    else:
+        (kept / "new" / ".hog.zarr.files").unlink()
+    replace("f.mp4", 2)
+    replace("a.mp4", 3)
+    expected = predict(folder, tmp_path / "new.csv").frame()
+    for _ in range(2):
+        pd.testing.assert_frame_equal(predict(folder, tmp_path / "new.csv", stores=kept).frame(), expected)
+
+
+@pytest.mark.slow
 def test_a_record_of_files_that_is_damaged_is_named(filmed, tmp_path):
     of, _, folder = filmed
     new = linked(of, tmp_path / "new", broken=range(2, 8))
     predict(folder, new, stores=tmp_path / "kept").frame()
-    (tmp_path / "kept" / "new" / ".sources.json").write_text("[]")
-    with pytest.raises(StoreError, match=r"kept/new/.sources.json.*remove it"):
+    (tmp_path / "kept" / "new" / ".hog.zarr.files").write_text("[]")
+    with pytest.raises(StoreError, match=r"kept/new/.hog.zarr.files.*remove it"):
         predict(folder, new, stores=tmp_path / "kept").frame()
 
 
