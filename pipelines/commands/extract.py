@@ -43,16 +43,13 @@ def extract(
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
-    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights.
-    weights_seed: seed of random weights.
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights, by `weights_seed`.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core). retry_failed: try failed clips again.
-    renew: extract clips again whose files were replaced since, or may have been.
-    progress: True for a bar, or a callback (clips done, all).
+    renew: extract clips again whose files were replaced. progress: True for a bar, or a callback (clips done, all).
 
-    Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for weights
-    that are not available, ManifestError for a manifest that cannot be read, and StoreError if a store was made from
-    other clips or by another recipe.
+    Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for missing
+    weights, ManifestError for a manifest that cannot be read, StoreError for a store of other clips or another recipe.
 
     >>> featcache.extract("videos/videos.csv", ["hog", "i3d-rgb"], "stores")     # doctest: +SKIP
     """
