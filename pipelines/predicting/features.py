@@ -177,9 +177,9 @@ def failed(store: FeatureStore, one: Wanted, source: Source) -> bool:
     return not store.archived and any(clip.source and source.manifest.path(clip).exists() for clip in clips)
 
 
-def outdated(store: FeatureStore, one: Wanted, source: Source) -> list[str]:
+def outdated(store: FeatureStore, one: Wanted, source: Source, files: Files) -> list[str]:
     """Return the ids of clips to predict whose features in the store are not known to be of their present files."""
-    again = replaced(store.path, source.manifest, Files()).keys() | unfinished(store)
+    again = replaced(store.path, source.manifest, files).keys() | unfinished(store)
     clips = (source.manifest.clips[row] for row in source.rows if row in again)
     return [clip.clip_id for clip in clips if one.has(clip)]
 
@@ -315,8 +315,9 @@ def keep(
         )
         loaded.remark(outcome.notes)
     kept = {k: FeatureStore.open(folder / f"{loaded.extractor(k).store}.zarr") for k in keys}
+    files = Files()
     for k, store in kept.items():
-        if left := outdated(store, loaded.wanted[k], source):
+        if left := outdated(store, loaded.wanted[k], source, files):
             raise StoreError(
                 f"{store.path}: {amount(len(left), 'clip')} could not be extracted again ({quoted(left)}): another "
                 "process writes them, or their files were replaced just now; run this again"

@@ -25,6 +25,7 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaA
 from featcache.extractors import split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress, reporting
+from featcache.store.provenance import Files
 from featcache.wording import amount, first, quoted, unknown, visible
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
@@ -256,8 +257,9 @@ class Predictions:
 
     def _again(self, source: Source, stores: Mapping[str, FeatureStore]) -> Iterator[str]:
         """Yield the keys of features that are kept, and of which clips have failed or have other files now."""
+        files = Files()
         for k, store in stores.items():
-            if clips := features.outdated(store, self.loaded.wanted[k], source):
+            if clips := features.outdated(store, self.loaded.wanted[k], source, files):
                 self.loaded.extractor(k)
                 why = "their files were replaced, or may have been, since their features were made"
                 self.note(f"{store.path}: {amount(len(clips), 'clip')} extracted again ({quoted(clips)}): {why}")
