@@ -48,7 +48,7 @@ class Block:
     clip: Texts  #: (n,)
     truth: Texts  #: (n,)
     words: Texts  #: (n,) the texts of captions; "" for clips
-    given: Texts  #: (2, S, n)
+    given: Texts  #: (2, S, n) predicted classes, or the answers that come first
     right: NDArray[np.bool_]  #: (2, S, n)
     rank: NDArray[np.float64] | None  #: (2, S, n), from 0; None for classes
 
@@ -228,7 +228,7 @@ def counted(given: list[str]) -> str:
 
 def moved(blocks: Sequence[Block]) -> Part:
     """The queries whose right answer moved most, in ranks that count from 1 and are means over seeds."""
-    grid, texts = [[KIND, SHIFT, "query", "right clip", "rank in A", "rank in B", "B - A"]], []
+    grid, texts = [[KIND, SHIFT, "query", "right answer", "rank in A", "rank in B", "B - A"]], []
     kinds = _by_kind(blocks)
     for kind, of_kind in kinds.items():
         found = []
@@ -240,7 +240,8 @@ def moved(blocks: Sequence[Block]) -> Part:
         found.sort(key=lambda each: -abs(each[0]))
         for move, a, b, block, k in found[: 2 * CLIPS]:
             query = shorten(block.words[k], LETTERS, placeholder="…") or block.asked[k]
-            grid.append([kind, block.shift, query, block.truth[k], f"{a:.4g}", f"{b:.4g}", f"{move:+.4g}"])
+            answer = shorten(block.truth[k], LETTERS, placeholder="…")
+            grid.append([kind, block.shift, query, answer, f"{a:.4g}", f"{b:.4g}", f"{move:+.4g}"])
         better = sum(move < 0 for move, *_ in found)
         texts.append(
             f"{_named(kind, kinds)}{better} queries have a better rank in B, {len(found) - better} a better one in A."
