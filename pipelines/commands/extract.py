@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
+from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
 from featcache.extractors import Runtime
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
@@ -42,8 +42,7 @@ def extract(
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
-    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights.
-    weights_seed: seed of random weights.
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random ones, drawn by `weights_seed`.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core). retry_failed: try failed clips again.
     progress: True for a bar, or a callback (clips done, all).
@@ -56,6 +55,7 @@ def extract(
     """
     clips, names = manifest_of(manifest), several(extractors)
     some("extractors", names)
+    numeric("weights_seed", weights_seed)
     one_of("dtype", dtype, ("auto", "float16", "float32"))
     one_of("precision", precision, ("fp32", "bf16", "fp16"))
     one_of("compile", compile, ("off", "on", "graphs"))

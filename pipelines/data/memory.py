@@ -22,7 +22,8 @@ def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path =
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     lines = (proc / "meminfo").read_text(encoding="utf-8").splitlines()
     free = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
-    for line in (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
+    own = proc / "self" / "cgroup"  # emulations of Linux have no such file
+    for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else ():
         _, controllers, group = line.split(":", 2)
         for hierarchy, limit, usage, cached, tmpfs in CGROUPS:
             if hierarchy == controllers:

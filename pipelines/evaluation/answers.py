@@ -84,9 +84,9 @@ def _of_queries(run: Run, stores: Path) -> dict[str, Answers]:
     found = dict[str, Answers]()
     for way, (rank, first_row) in ranked(run.folder, stores).items():
         made = ~np.isnan(rank)
-        right = rank[made] == 0
-        parts = (each[made] for each in (answer[way][first_row], words[way], rank))
-        found[way] = Answers(asked[way][made], clip[way][made], truth[way][made], right, *parts)
+        given, rank = answer[way][first_row[made]], rank[made]
+        ids, of, right, said = (texts_n[way][made] for texts_n in (asked, clip, truth, words))
+        found[way] = Answers(ids, of, right, rank == 0, given, said, rank)
     return found
 
 

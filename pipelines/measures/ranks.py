@@ -103,11 +103,11 @@ def firsts(
                 part = xi.masked_fill(left_out, -torch.inf)
                 _keep_larger(t2v, captions, part, j)
                 _keep_larger(v2t, clips, part.T, i)
-    t2v, v2t = (
-        torch.where(own_best > other_best, own_row, other_row).numpy()
+    t2v_c, v2t_n = (
+        torch.where(own_best > other_best, own_row, other_row)
         for (own_best, own_row), (other_best, other_row) in zip(own, other, strict=True)
     )
-    return t2v, v2t
+    return t2v_c.numpy(), v2t_n.numpy()
 
 
 def _keep_larger(best: tuple[Tensor, Tensor], queries: slice, xi: Tensor, begin: int) -> None:

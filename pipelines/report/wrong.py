@@ -21,9 +21,9 @@ CLASSES = (
     "all predictions."
 )
 RANKS = (
-    "A query is wrong if its right answer does not come first; equal answers share their mean rank, so none of them comes "
-    "first. t2v finds the clip of a caption, v2t a caption of a clip. Ranks count from 1, and are means over seeds; the "
-    "queries of each direction and shift take turns, because they have different numbers of candidates."
+    "A query is wrong if its right answer does not come first; equal answers share their mean rank, so none of them "
+    "comes first. t2v finds the clip of a caption, v2t a caption of a clip. Ranks count from 1, and are means over "
+    "seeds. The queries of each direction and shift take turns, because they have different numbers of candidates."
 )
 
 

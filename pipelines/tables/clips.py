@@ -111,7 +111,7 @@ def tested(blocks: Sequence[Block], remarks: Iterable[str]) -> Part:
             "Every clip counts once, for the side that has it right more often, because several answers to one clip, "
             "of several seeds or captions, are not independent."
         )
-    return Part("McNemar's test", _telling(grid), (*texts, *remarks))
+    return Part("McNemar's test", _without_constants(grid), (*texts, *remarks))
 
 
 def _answers(block: Block) -> int:
@@ -130,8 +130,8 @@ def _by_clip(blocks: Iterable[Block], seed: int | None = None) -> NDArray[np.int
     return np.array([*total.values()], np.int64)
 
 
-def _telling(grid: Cells) -> Cells:
-    """Return a table without its columns KIND and SHIFT where they do not tell lines apart."""
+def _without_constants(grid: Cells) -> Cells:
+    """Return a table without its columns KIND and SHIFT where all their cells are equal."""
     columns = [column for column in zip(*grid, strict=True) if column[0] not in (KIND, SHIFT) or len({*column[1:]}) > 1]
     return [list(cells) for cells in zip(*columns, strict=True)]
 
@@ -192,11 +192,11 @@ def classes(blocks: Sequence[Block]) -> Part:
             f"{_named(kind, kinds)}B is better in {won} of {len(shares)} classes, A in {len(changed) - won}{between}."
         )
     texts.append("A and B: the clips of the class that are right, in per cent, over all seeds and shifts.")
-    return Part("Classes won and lost", _telling(grid), tuple(texts))
+    return Part("Classes won and lost", _without_constants(grid), tuple(texts))
 
 
 def one_sided(blocks: Sequence[Block]) -> Part:
-    """The clips that one side has right and the other wrong, those of which B has more seeds right first."""
+    """The clips that one side gets right and the other wrong, those that B gets right in more seeds first."""
     grid, texts = [[KIND, SHIFT, "clip", "truth", "A", "B"]], []
     often = "and the other side wrong" if all(len(block.seeds) == 1 for block in blocks) else "in more seeds"
     kinds = _by_kind(blocks)
@@ -213,11 +213,12 @@ def one_sided(blocks: Sequence[Block]) -> Part:
                 given = [counted(block.given[s, :, k].tolist()) for s in (0, 1)]
                 grid.append([kind, block.shift, block.asked[k], block.truth[k], *given])
             listed = f", of which {CLIPS} are listed" if len(found) > CLIPS else ""
-            texts.append(f"{_named(kind, kinds)}{side} is right {often} for {len(found)} clips{listed}.")
+            clips = f"{len(found)} clip{'s' * (len(found) != 1)}"
+            texts.append(f"{_named(kind, kinds)}{side} is right {often} for {clips}{listed}.")
     if any(len(block.seeds) > 1 for block in blocks):
         texts.append("A and B: the predicted class, with the number of its seeds in parentheses where seeds differ.")
     texts.append("`featcache compare ... --clips FILE` writes all of them.")
-    return Part("Clips that only one side has right", _telling(grid), tuple(texts))
+    return Part("Clips that only one side gets right", _without_constants(grid), tuple(texts))
 
 
 def counted(given: list[str]) -> str:
@@ -247,7 +248,7 @@ def moved(blocks: Sequence[Block]) -> Part:
             f"{_named(kind, kinds)}{better} queries have a better rank in B, {len(found) - better} a better one in A."
         )
     texts.append("Queries have no classes. `featcache compare ... --clips FILE` writes all queries whose rank differs.")
-    return Part("Queries whose rank moved most", _telling(grid), tuple(texts))
+    return Part("Queries whose rank moved most", _without_constants(grid), tuple(texts))
 
 
 def lines(blocks: Sequence[Block]) -> Iterator[list[str]]:

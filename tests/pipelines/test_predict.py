@@ -508,7 +508,7 @@ def test_files_that_were_replaced_in_their_place_are_extracted_again(words, film
     new = linked(of, tmp_path / "new")
     for name in "abdeh":
         (new / f"{name}.mp4").unlink()
-    unlabelled(new, "d1").write(tmp_path / "new.csv")
+    unlabelled(new, "d1")[0].write(tmp_path / "new.csv")
     clips, options = new if words == "folder" else tmp_path / "new.csv", {"stores": tmp_path / "kept"}
     first, opened = predict(folder, clips, **options).frame(), list[str]()
     shutil.copy(of.path(of.clips[5]), tmp_path / "other")
