@@ -98,8 +98,8 @@ def _column(table: Columns, name: str, path: Path) -> list[str]:
         )
     if name in table.get(KEY, ()):
         raise ManifestError(
-            f"{path}: column {name!r} is an object of its cells by id, as pandas' to_json writes a frame whose index are "
-            "ids; write it with orient='records' after reset_index()"
+            f"{path}: column {name!r} is an object of its cells by id, as pandas' to_json writes a frame whose index "
+            "has ids; write it with orient='records' after reset_index()"
         )
     if name not in table:
         raise unknown("column", name, table, str(path), ManifestError)

@@ -62,9 +62,8 @@ def sources(
             splits.setdefault(clip.domain, set()).add(clip.split)
         has = [f"{name} ({', '.join(sorted(splits[name]))})" if split else name for name in sorted(splits)]
         asked = [*(f"--domain {name}" for name in domains), *([f"--split {split}"] if split else [])]
-        raise ConfigError(
-            f"no clip has {' and '.join(asked)}; the domains {'(splits) ' * bool(split)}of the clips are: {first(has)}"
-        )
+        there = f"the domains {'(splits) ' * bool(split)}of the clips are: {first(has)}"
+        raise ConfigError(f"no clip has {' and '.join(asked)}; {there}")
     _check_ids(chosen)
     return [source for source in chosen if source.rows]
 

@@ -80,9 +80,7 @@ def predict(
     Raises FeatcacheError for wrong input, such as features of another recipe than the run's, and if no clip has a
     prediction.
     """
-    numeric("top_k", top_k)
-    if top_k < 1:
-        raise ConfigError(f"top_k is {top_k}; it must be at least 1")
+    _check_top_k(top_k)
     if overwrite and out is None:
         raise ArgumentsError("--overwrite belongs to --out FILE; name a file")
     check_device(device)
@@ -110,6 +108,12 @@ def predict(
 def _each(run: "PathLike | Run | Sequence[PathLike | Run]") -> "list[PathLike | Run]":
     """Return one run, or several, as a list."""
     return [run] if isinstance(run, str | os.PathLike | Run) else [*run]
+
+
+def _check_top_k(top_k: int) -> None:
+    numeric("top_k", top_k)
+    if top_k < 1:
+        raise ConfigError(f"top_k is {top_k}; it must be at least 1")
 
 
 def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str) -> None:
