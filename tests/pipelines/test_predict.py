@@ -837,7 +837,7 @@ WRONG = {  # words, and what the sentence names
     "a folder as file": (("RUN", "toy", "--out", "folder.csv"), "folder.csv is a folder"),
     "a place that cannot be written to": (("RUN", "toy", "--out", "notes.txt/p.csv"), "notes.txt"),
     "no such domain": (("RUN", "toy", "--domain", "dusk"), "no clip has --domain dusk.*day, night"),
-    "no such split": (("RUN", "toy", "--split", "tset"), r"--split tset.*day \(test, train\), night \(test, train\)"),
+    "no such split": (("RUN", "toy", "--split", "val"), r"--split val.*day \(test, train\), night \(test, train\)"),
     "a store that no run reads": (("RUN", "toy/hog.zarr", "toy/rms.zarr"), "rms.zarr holds features by rms.*hog"),
     "weights of another extractor": (("RUN", "toy", "--weights", "hig=x"), "no extractor 'hig'.*hog"),
     "weights without a file": (("RUN", "toy", "--weights", "hog"), "--weights hog: write .*EXTRACTOR=FILE"),
