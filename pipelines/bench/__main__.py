@@ -17,6 +17,7 @@ from pipelines.bench import (
     extraction,
     groups,
     loaders,
+    report,
     retrieval,
     step,
     store,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **retrieval.BENCHMARKS,
     **clustering.BENCHMARKS,
     **evaluation.BENCHMARKS,
+    **report.BENCHMARKS,
     **loaders.BENCHMARKS,
     **workers.BENCHMARKS,
 }

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
+from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
 from featcache.extractors import Runtime
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
@@ -55,6 +55,7 @@ def extract(
     """
     clips, names = manifest_of(manifest), several(extractors)
     some("extractors", names)
+    numeric("weights_seed", weights_seed)
     one_of("dtype", dtype, ("auto", "float16", "float32"))
     one_of("precision", precision, ("fp32", "bf16", "fp16"))
     one_of("compile", compile, ("off", "on", "graphs"))

@@ -510,7 +510,7 @@ def test_files_that_were_replaced_in_their_place_are_extracted_again(words, film
     new = linked(of, tmp_path / "new")
     for name in "abdeh":
         (new / f"{name}.mp4").unlink()
-    unlabelled(new, "d1").write(tmp_path / "new.csv")
+    unlabelled(new, "d1")[0].write(tmp_path / "new.csv")
     clips, options = new if words == "folder" else tmp_path / "new.csv", {"stores": tmp_path / "kept"}
     first, opened = predict(folder, clips, **options).frame(), list[str]()
     shutil.copy(of.path(of.clips[5]), tmp_path / "other")
@@ -880,6 +880,7 @@ WRONG = {  # words, and what the sentence names
     "a folder as file": (("RUN", "toy", "--out", "folder.csv"), "folder.csv is a folder"),
     "a place that cannot be written to": (("RUN", "toy", "--out", "notes.txt/p.csv"), "notes.txt"),
     "no such domain": (("RUN", "toy", "--domain", "dusk"), "no clip has --domain dusk.*day, night"),
+    "no such split": (("RUN", "toy", "--split", "val"), r"--split val.*day \(test, train\), night \(test, train\)"),
     "a store that no run reads": (("RUN", "toy/hog.zarr", "toy/rms.zarr"), "rms.zarr holds features by rms.*hog"),
     "weights of another extractor": (("RUN", "toy", "--weights", "hig=x"), "no extractor 'hig'.*hog"),
     "weights without a file": (("RUN", "toy", "--weights", "hog"), "--weights hog: write .*EXTRACTOR=FILE"),
@@ -914,6 +915,13 @@ def test_wrong_input_is_one_sentence(case, folder, place, monkeypatch):
     assert re.search(expected, " ".join(result.stderr.split())), result.stderr
     assert sorted(place.iterdir()) == before
     assert (place / "notes.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", ["3", 2.5, True])
+@pytest.mark.parametrize("option", ["top_k", "workers"])
+def test_a_number_of_another_type_is_one_sentence(folder, stores, option, value):
+    with pytest.raises(ArgumentsError, match=f"{option} is {value!r}, .*whole number"):
+        predict(folder, stores / "toy", **{option: value})
 
 
 def test_an_empty_domain_is_no_domain(folder, stores):
