@@ -35,15 +35,15 @@ def extract(
 ) -> Extraction:
     """Run frozen extractors on the clips of a manifest; each fills one store, STORES/MANIFEST/EXTRACTOR.zarr.
 
-    Finished clips are kept, and clips that were added at the end of the manifest are appended. A clip that cannot be
-    read is recorded as failed, with the reason, and does not stop the others.
+    Finished clips are kept; clips that were added at the end of the manifest are appended. A clip that cannot be read
+    is recorded as failed, with the reason, and does not stop the others.
 
     manifest: a manifest, or the path of its file. extractors: one or several names of `featcache list extractors`;
         NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores.
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
-    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights, by `weights_seed`.
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained". weights_seed: of untrained weights.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core). retry_failed: try failed clips again.
     renew: extract clips again whose files were replaced. progress: True for a bar, or a callback (clips done, all).
@@ -59,7 +59,6 @@ def extract(
     one_of("dtype", dtype, ("auto", "float16", "float32"))
     one_of("precision", precision, ("fp32", "bf16", "fp16"))
     one_of("compile", compile, ("off", "on", "graphs"))
-    plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
     frozen = load_extractors(names, as_words(set), files, runtime, clips)
@@ -68,7 +67,7 @@ def extract(
             clips,
             frozen,
             Path(stores),
-            plan=plan,
+            plan=windows if isinstance(windows, Plan) else Plan.parse(windows),
             dtype=dtype,
             retry_failed=retry_failed,
             renew=renew,
