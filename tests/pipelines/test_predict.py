@@ -543,7 +543,7 @@ def test_files_that_were_replaced_where_the_record_is_not_complete(before, filme
     """The predictions are those without kept features."""
     of, _, folder = filmed
     new, kept = linked(of, tmp_path / "new"), tmp_path / "kept"
-    unlabelled(new, "d1").write(tmp_path / "new.csv")
+    unlabelled(new, "d1")[0].write(tmp_path / "new.csv")
     hog = load_extractors(["hog"], ["hog.count=1"])
 
     def killed(self, row, *rest):
