@@ -41,11 +41,17 @@ def test_a_case_worked_by_hand():
     assert np.isnan(v2t[2])
 
 
-@given(st.data())
-def test_ranks_equal_brute_force_with_many_ties(data):
+def drawn(data):
+    """Similarities (c, n) with many ties, the clip of each caption, and the size of tiles."""
     c, n, tile = (data.draw(st.integers(1, most)) for most in (9, 7, 5))
     xi = data.draw(st.lists(st.lists(st.integers(-2, 2), min_size=n, max_size=n), min_size=c, max_size=c))
     clip = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=c, max_size=c)))
+    return xi, clip, tile
+
+
+@given(st.data())
+def test_ranks_equal_brute_force_with_many_ties(data):
+    xi, clip, tile = drawn(data)
     text, visual, similarity = looked_up(xi)
     t2v, v2t = ranks(text, visual, clip, similarity, tile=tile)
     expected = naive(xi, clip)
@@ -55,13 +61,12 @@ def test_ranks_equal_brute_force_with_many_ties(data):
 
 @given(st.data())
 def test_the_first_answer_is_the_largest_and_never_the_right_one_of_a_wrong_query(data):
-    c, n, tile = (data.draw(st.integers(1, most)) for most in (9, 7, 5))
-    xi = data.draw(st.lists(st.lists(st.integers(-2, 2), min_size=n, max_size=n), min_size=c, max_size=c))
-    clip = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=c, max_size=c)))
+    xi, clip, tile = drawn(data)
     text, visual, similarity = looked_up(xi)
     t2v, v2t = firsts(text, visual, clip, similarity, tile=tile)
     ranks_t2v, ranks_v2t = ranks(text, visual, clip, similarity)
     matrix = np.array(xi)
+    c, n = matrix.shape
     assert matrix[np.arange(c), t2v].tolist() == matrix.max(1).tolist()
     assert matrix[v2t, np.arange(n)].tolist() == matrix.max(0).tolist()
     assert (t2v == clip).tolist() == (ranks_t2v == 0).tolist()

@@ -1,42 +1,18 @@
 """Files that are replaced after features were made of them: `extract` and `check` name them, `renew` reads them."""
 
 import os
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from featcache import Clip, FeatureStore, Manifest, checking
 from featcache.errors import StoreError
-from featcache.extractors import Extractor
 from featcache.media import Piece
 from featcache.store import provenance
 from featcache.store.content import same_content
-from featcache.windows import Pictures, Plan
+from featcache.windows import Plan
 from pipelines.extraction import extract as recipe
-
-
-@dataclass(frozen=True)
-class Params:
-    scale: float = 1.0
-
-
-class Number(Extractor):
-    """Rows are the number in the clip's file (see `media`)."""
-
-    name = "number"
-    modality = "rgb"
-    row_shape = (2,)
-    batch = 2
-    window = Pictures(1, 1.0)
-
-    def __call__(self, windows):
-        return windows.astype(np.float32)
-
-
-class Other(Number):
-    name = "other"
-    modality = "flow"
+from tests.pipelines.test_extract import Count, Motion, Params
 
 
 @pytest.fixture
@@ -75,12 +51,12 @@ def write(path, value, *, old=False):
     os.replace(path.with_name("other"), path)
 
 
-def extract(manifest, stores, extractors=(Number,), **options):
+def extract(manifest, stores, extractors=(Count,), **options):
     made = [extractor(Params()) for extractor in extractors]
     return recipe.extract(manifest, made, stores, plan=Plan("segments", 2), workers=1, **options)
 
 
-def values(stores, name="number"):
+def values(stores, name="count"):
     return FeatureStore.open(stores / "m" / f"{name}.zarr").features[:, 0, 0].tolist()
 
 
@@ -97,8 +73,8 @@ def test_a_file_that_is_replaced_is_named_until_it_is_read_again(films, media, t
     assert not extract(films, tmp_path).notes
     write(tmp_path / "1.mp4", 7)
     for _ in range(2):
-        assert "1 clip " in named(extract(films, tmp_path))["number"]
-        problems = checking.problems(tmp_path / "m" / "number.zarr")
+        assert "1 clip " in named(extract(films, tmp_path))["count"]
+        problems = checking.problems(tmp_path / "m" / "count.zarr")
         assert len(problems) == 1
         assert "'1'" in problems[0]
     media.read.clear()
@@ -107,7 +83,7 @@ def test_a_file_that_is_replaced_is_named_until_it_is_read_again(films, media, t
     assert values(tmp_path) == [0, 7, 2, 3]
     assert not extract(films, tmp_path, renew=True).notes
     assert media.read == ["1"]
-    assert not checking.problems(tmp_path / "m" / "number.zarr")
+    assert not checking.problems(tmp_path / "m" / "count.zarr")
 
 
 def test_files_that_are_replaced_after_an_interruption(films, media, tmp_path):
@@ -118,7 +94,7 @@ def test_files_that_are_replaced_after_an_interruption(films, media, tmp_path):
     write(tmp_path / "0.mp4", 7)
     media.read.clear()
     outcome = extract(films, tmp_path)
-    assert "'0'" in named(outcome)["number"] or media.read[0] == "0"
+    assert "'0'" in named(outcome)["count"] or media.read[0] == "0"
     extract(films, tmp_path, renew=True)
     assert values(tmp_path) == [7, 1, 2, 3]
 
@@ -127,7 +103,7 @@ def test_files_that_are_replaced_while_they_are_read(films, media, tmp_path):
     media.meanwhile["1"] = lambda: write(tmp_path / "1.mp4", 7)
     extract(films, tmp_path)
     assert values(tmp_path) == [0, 1, 2, 3]
-    assert "'1'" in named(extract(films, tmp_path))["number"]
+    assert "'1'" in named(extract(films, tmp_path))["count"]
     extract(films, tmp_path, renew=True)
     assert values(tmp_path) == [0, 7, 2, 3]
 
@@ -151,7 +127,7 @@ def test_an_interruption_while_files_are_read_again(kept, films, media, tmp_path
         patch.setattr(recipe.RecordingWriter, "done", done)
         with pytest.raises(RuntimeError, match="stopped"):
             extract(films, tmp_path, renew=True)
-    assert "'2'" in named(extract(films, tmp_path))["number"]
+    assert "'2'" in named(extract(films, tmp_path))["count"]
     media.read.clear()
     extract(films, tmp_path, renew=True)
     assert media.read == ["2"]
@@ -160,28 +136,28 @@ def test_an_interruption_while_files_are_read_again(kept, films, media, tmp_path
 
 def test_two_extractions_at_once(films, media, tmp_path):
     """The second one begins and ends while the first one reads."""
-    media.meanwhile["0"] = lambda: extract(films, tmp_path, [Other])
+    media.meanwhile["0"] = lambda: extract(films, tmp_path, [Motion])
     extract(films, tmp_path)
     write(tmp_path / "2.mp4", 7)
-    assert named(extract(films, tmp_path, [Number, Other])).keys() == {"number", "other"}
-    extract(films, tmp_path, [Number, Other], renew=True)
-    assert values(tmp_path) == values(tmp_path, "other") == [0, 1, 7, 3]
+    assert named(extract(films, tmp_path, [Count, Motion])).keys() == {"count", "motion"}
+    extract(films, tmp_path, [Count, Motion], renew=True)
+    assert values(tmp_path) == values(tmp_path, "motion") == [0, 1, 7, 3]
 
 
 @pytest.mark.parametrize("old", [False, True])
 def test_stores_of_earlier_versions(old, films, media, tmp_path):
     """A newer file is not taken for that of the features, nor a file that was moved there, also not later."""
     extract(films, tmp_path)
-    (tmp_path / "m" / ".number.zarr.files").unlink()
-    assert not provenance.replaced(tmp_path / "m" / "number.zarr", films, provenance.Files())
+    (tmp_path / "m" / ".count.zarr.files").unlink()
+    assert not provenance.replaced(tmp_path / "m" / "count.zarr", films, provenance.Files())
     write(tmp_path / "1.mp4", 7, old=old)
-    assert not checking.problems(tmp_path / "m" / "number.zarr")  # nothing proves it
+    assert not checking.problems(tmp_path / "m" / "count.zarr")  # nothing proves it
     for _ in range(2):
-        assert "'1'" in named(extract(films, tmp_path))["number"]
-    for path in (tmp_path / "m" / "number.zarr").rglob("*"):
+        assert "'1'" in named(extract(films, tmp_path))["count"]
+    for path in (tmp_path / "m" / "count.zarr").rglob("*"):
         os.utime(path)  # as a commit of the block does
     write(tmp_path / "2.mp4", 7, old=old)
-    assert "'1', '2'" in named(extract(films, tmp_path))["number"]
+    assert "'1', '2'" in named(extract(films, tmp_path))["count"]
     extract(films, tmp_path, renew=True)
     assert values(tmp_path) == [0, 7, 7, 3]
 
@@ -191,7 +167,7 @@ def test_an_interrupted_store_of_an_earlier_version(films, media, tmp_path):
     media.meanwhile["3"] = stop
     with pytest.raises(RuntimeError, match="stopped"):
         extract(films, tmp_path)
-    (tmp_path / "m" / ".number.zarr.files").unlink()
+    (tmp_path / "m" / ".count.zarr.files").unlink()
     write(tmp_path / "0.mp4", 7)
     extract(films, tmp_path)
     extract(films, tmp_path, renew=True)
@@ -223,7 +199,7 @@ def test_folders_of_frames(media, tmp_path, monkeypatch):
     (tmp_path / "frames" / "Thumbs.db").write_text("")
     assert not extract(films, tmp_path).notes
     write(tmp_path / "frames" / "0.png", 7)
-    assert "3 clips" in named(extract(films, tmp_path))["number"]
+    assert "3 clips" in named(extract(films, tmp_path))["count"]
     extract(films, tmp_path, renew=True)
     assert values(tmp_path) == [7, 7, 7]
 
@@ -231,7 +207,7 @@ def test_folders_of_frames(media, tmp_path, monkeypatch):
 def test_a_record_that_is_cut_off_proves_nothing(films, media, tmp_path):
     """Wherever it is cut off; one that is damaged is an error that names it."""
     extract(films, tmp_path)
-    path, store = tmp_path / "m" / ".number.zarr.files", tmp_path / "m" / "number.zarr"
+    path, store = tmp_path / "m" / ".count.zarr.files", tmp_path / "m" / "count.zarr"
     whole = path.read_bytes()
     write(tmp_path / "3.mp4", 7)
     line = whole.rfind(b"\n3 ")
@@ -241,7 +217,7 @@ def test_a_record_that_is_cut_off_proves_nothing(films, media, tmp_path):
         provenance.Record(store).append("0")
         assert 0 in provenance.replaced(store, films, provenance.Files())
     path.write_text("[]")
-    with pytest.raises(StoreError, match=r"number\.zarr\.files.*remove it"):
+    with pytest.raises(StoreError, match=r"count\.zarr\.files.*remove it"):
         extract(films, tmp_path)
 
 
