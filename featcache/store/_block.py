@@ -64,10 +64,11 @@ class Block:
 
     def __init__(self, folder: Path, number: int, layout: fmt.Layout, log: BinaryIO) -> None:
         self.number, self.layout, self.span = number, layout, layout.span(number)
-        self._folder, self._log, self._folder_synced, self._taken_over = folder, log, False, False
+        self._folder, self._log, self._folder_synced = folder, log, False
         self._shard_path = folder / "journal" / f"{number}.shard"
         self._paths = {name: folder / path for name, path in layout.files(number).items()}
         self._committed = committed_states(folder, number, layout)
+        self._taken_over = not self._committed.any()
         if not self._shard_path.exists() and not self._committed.any() and self._paths["features"].exists():
             os.replace(self._paths["features"], self._shard_path)  # the process was killed during the commit
         shard = os.open(regular(self._shard_path, StoreError), os.O_RDWR | os.O_CREAT)
@@ -172,7 +173,7 @@ class Block:
 
     def _take_over(self) -> None:
         """Copy the rows that have no newer record from the committed block, if there is one."""
-        if self._taken_over or not self._committed.any():
+        if self._taken_over:
             return
         if damage := digests.damaged(self._folder, self.number, self.layout):
             raise StoreError(f"{self._folder}: {damage}; `featcache repair` makes its clips pending again")
@@ -255,19 +256,15 @@ class Block:
     def _files(self, store: FeatureStore) -> dict[str, bytes]:
         """The bytes of the block's small files."""
         layout, first = self.layout, self.span.start
-        times = np.zeros((2, len(self.span), layout.windows))
-        lengths, states = np.zeros(len(self.span), np.uint32), np.zeros(len(self.span), np.uint8)
+        times, lengths = self._times()
+        states = np.zeros(len(self.span), np.uint8)
         reasons = {}
         for row, (state, payload) in self.entries.items():
             states[row - first] = state
-            if state == fmt.DONE:
-                values = np.frombuffer(payload[:-4], "<f8").reshape(2, -1)
-                lengths[row - first] = values.shape[1]
-                times[:, row - first, : values.shape[1]] = values
-                if note := self._notes.get(row):
-                    reasons[row] = (state, note.decode())
-            else:
+            if state != fmt.DONE:
                 reasons[row] = (state, payload.decode(errors="backslashreplace"))
+            elif note := self._notes.get(row):
+                reasons[row] = (state, note.decode())
         return {
             "window_start": layout.padded(times[0], "float64"),
             "window_stop": layout.padded(times[1], "float64"),
@@ -275,6 +272,22 @@ class Block:
             "failures": fmt.failure_lines(reasons, store.clip_ids) if reasons else b"",
             "state": layout.padded(states, "uint8"),
         }
+
+    def _times(self) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
+        """The start and stop of windows (2, rows, T), and the number of windows of each row; zeros where not done."""
+        times = np.zeros((2, len(self.span), self.layout.windows))
+        lengths = np.zeros(len(self.span), np.uint32)
+        done: dict[int, list[int]] = {}  # rows by the size of their payload
+        for row, (state, payload) in self.entries.items():
+            if state == fmt.DONE:
+                done.setdefault(len(payload) - 4, []).append(row)
+        for size, rows in done.items():
+            data = b"".join(self.entries[row][1][:-4] for row in rows)
+            values = np.frombuffer(data, "<f8").reshape(len(rows), 2, -1)
+            places = np.array(rows) - self.span.start
+            lengths[places] = t = size // 16
+            times[:, places, :t] = values.swapaxes(0, 1)
+        return times, lengths
 
 
 def times_bytes(

@@ -50,6 +50,7 @@ from featcache.store.reader import FeatureStore, open_unchecked, rows_csv
 
 PATIENCE = 10.0  #: seconds to wait for a process that has the whole store
 COMMITS = 2  #: most blocks that are being committed, or wait for that, while the next one is written
+INFINITY = 0x7C00  #: the bits of infinity in float16; those of NaN are larger
 SYNC_SECONDS = 2.0  #: seconds after which written rows are made durable, at the next row
 
 
@@ -139,7 +140,7 @@ class StoreWriter:
 
     def claim(self, row: int) -> bool:
         """Lease the row's block if needed; True when this writer has it and the row is still to be computed."""
-        self._check()
+        self._commits.check()
         if time.monotonic() - self._synced > SYNC_SECONDS:
             for block in self._blocks.values():
                 block.sync()
@@ -180,7 +181,7 @@ class StoreWriter:
         Raises StoreError when the values are not finite or too large for the store's dtype, when the row exists, or
         when another writer has its block.
         """
-        self.done_many([row], [features], [start], [stop], [note])
+        self.done_many([row], features[None], [start], [stop], [note])
 
     def done_many(
         self,
@@ -258,7 +259,7 @@ class StoreWriter:
             values = np.zeros((len(features), *whole), dtype)
             for place, row in zip(values, features, strict=True):
                 place[: len(row)] = row
-        return values.reshape(len(values), -1).view(np.uint8)
+        return values.view(np.uint8).reshape(len(values), self.layout.row_bytes)
 
     @property
     def dtype(self) -> str:
@@ -321,14 +322,13 @@ class StoreWriter:
 
     def _settle(self) -> None:
         """Wait until the blocks that are being committed are in their places."""
-        self._check()
+        self._check_process()
         self._commits.wait()
 
-    def _check(self) -> None:
-        """Raise the error of a commit in the background; StoreError in a forked child, which has no such thread."""
+    def _check_process(self) -> None:
+        """Raise StoreError in a forked child: the threads that commit blocks are its parent's."""
         if os.getpid() != self._process:
             raise StoreError(f"{self.path} was opened for writing by process {self._process}; open it again here")
-        self._commits.check()
 
     def _logs(self) -> list[Path]:
         logs = (self.path / "journal").glob("*.log")
@@ -353,6 +353,7 @@ class StoreWriter:
     def _commit_if_complete(self, number: int) -> None:
         block = self._blocks[number]
         if block.complete and self._retried.isdisjoint(block.span):
+            self._check_process()
             self._finished.add(number)
             del self._blocks[number]
             self._commits.start(partial(block.commit, self.store))
@@ -364,9 +365,8 @@ def refusal(features: NDArray[np.floating], dtype: str) -> str:
     if features.dtype == np.float16:  # numpy is slow with float16; without the sign, its bits order the same way
         bits = np.ascontiguousarray(features).view(np.uint16)
         most = max(int(bits.view(np.int16).max(initial=0)), int(bits.max(initial=0)) & 0x7FFF)  # positive, negative
-        largest = float(np.uint16(most).view(np.float16))  # NaN if there is one, else infinity if there is one
-    else:
-        largest = max(float(features.max(initial=0.0)), -float(features.min(initial=0.0)))  # NaN if there is one
+        return "" if most < INFINITY else "has values that are not finite"
+    largest = max(float(features.max(initial=0.0)), -float(features.min(initial=0.0)))  # NaN if there is one
     if largest <= float(np.finfo(dtype).max):
         return ""
     if not np.isfinite(features).all():
