@@ -55,7 +55,7 @@ def child(path: Path, seed: int) -> int:
                 code = BROKEN
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for thread in threading.enumerate():
-                if thread is not threading.current_thread() and thread.ident:
+                if thread is not threading.current_thread() and thread.ident and not thread.daemon:  # zarr has one
                     thread.join()
             os._exit(code)
         finally:
