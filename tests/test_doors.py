@@ -25,6 +25,7 @@ FUNCTIONS = {
     "manifest from-csv": "featcache.from_csv",
     "manifest join": "featcache.join",
     "extract": "featcache.extract",
+    "merge": "featcache.merge",
     "train-head": "pipelines.train",
     "sweep": "pipelines.sweep",
     "evaluate": "pipelines.evaluate",

@@ -159,13 +159,34 @@ def record(
         write_file(folder / RECORD, json.dumps(whole, indent=1).encode(), shared=True)
 
 
+def adopt(path: Path, others: Mapping[str, str], before: Collection[str]) -> None:
+    """Record the files of the features that a store has copied from other stores.
+
+    others: clip id -> record of its file there. before: ids of the clips whose features the store had already, so that
+    their record stays.
+    """
+    recorded, name = read_record(path.parent), path.stem
+    old = recorded.get(name, {})
+    found = {
+        clip_id: old[clip_id] if clip_id in old and clip_id in before else others.get(clip_id, "")
+        for clip_id in _made(path)
+    }
+    whole = recorded | {name: {clip_id: text for clip_id, text in found.items() if text}}
+    if whole != recorded and any(whole.values()):
+        write_file(path.parent / RECORD, json.dumps(whole, indent=1).encode(), shared=True)
+
+
 def made_before(path: Path) -> set[str]:
     """Return the ids of the clips whose features a store has; none if there is no store that can be opened."""
+    return {*_made(path)}
+
+
+def _made(path: Path) -> list[str]:
     try:
         store = FeatureStore.open(path)
     except StoreError:
-        return set()
-    return {c for c, state in zip(store.clip_ids, store.state.tolist(), strict=True) if state in (fmt.DONE, fmt.ABSENT)}
+        return []
+    return [c for c, state in zip(store.clip_ids, store.state.tolist(), strict=True) if state in (fmt.DONE, fmt.ABSENT)]
 
 
 def _state(path: Path) -> str:

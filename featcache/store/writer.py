@@ -421,3 +421,17 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
         except StoreError:
             continue
         store.check_rows(manifest, extensible=True)
+
+
+def left(store: FeatureStore) -> int:
+    """The number of rows that are neither committed nor in a journal."""
+    count = 0
+    for number in range(store.layout.blocks):
+        untried = _block.committed_states(store.path, number, store.layout) == fmt.NOT_TRIED
+        if untried.any():
+            entries = _block.read_log(store.path, number, store.layout).entries
+            count += sum(row not in entries for row, new in zip(store.layout.span(number), untried, strict=True) if new)
+    return count
+
+
+is_written = _lease.is_locked

@@ -52,6 +52,7 @@ def main() -> None:
 for command in (
     manifest.manifest,
     extract.extract,
+    extract.merge,
     train_head.train_head,
     sweep.sweep,
     evaluate.evaluate,
@@ -89,6 +90,7 @@ for command in _all_commands(main):
 for command in (
     manifest.manifest_build,
     extract.extract,
+    extract.merge,
     train_head.train_head,
     sweep.sweep,
     evaluate.evaluate,

@@ -62,6 +62,12 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     is_flag=True,
     help="Try failed clips again. A store in which no clip is done is made again, by the recipe of this command.",
 )
+@click.option(
+    "--shards",
+    default="",
+    metavar="I/N",
+    help="Extract only part I of N of the clips, counted from 0, for `featcache merge`; each job has its own part.",
+)
 def extract(
     manifest: Path,
     extractors: tuple[str, ...],
@@ -77,6 +83,7 @@ def extract(
     compile: str,
     workers: int,
     retry_failed: bool,
+    shards: str,
 ) -> None:
     """Run frozen EXTRACTORS on the clips of MANIFEST.
 
@@ -109,18 +116,46 @@ def extract(
             compile=compile,
             workers=workers,
             retry_failed=retry_failed,
+            shards=shards,
             progress=progress,
         )
-    _print(outcome)
-    if outcome.unusable():
-        raise SystemExit(1)
+    _print(outcome, outcome.summary())
 
 
-def _print(outcome: "Extraction") -> None:
-    """Print the stores with their counts and training data, and the first reasons for clips without features."""
+@click.command()
+@click.argument("manifest", type=PATH)
+@click.argument("extractors", nargs=-1, shell_complete=entries("extractor"))
+@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+def merge(manifest: Path, extractors: tuple[str, ...], stores: Path) -> None:
+    """Make whole stores of the parts that `featcache extract --shards I/N` has made.
+
+    The parts of all N shards must be finished and of one recipe. Each store then has the bytes that one process would
+    have written. Without EXTRACTORS, all stores that have parts are made. The parts are in STORES/MANIFEST/.shards, and
+    stay there: when clips are appended to MANIFEST, only these are extracted, and merged.
+
+    After an interruption, run the same command to resume. The exit code is 1 if a clip has failed.
+
+    \b
+    Example:
+      featcache merge demo/videos/kitchens.csv hog logmel --stores demo/stores
+    """
+    from pipelines.commands.extract import merge as run
+
+    with progress_bar("merge", "clip") as progress:
+        outcome = run(manifest, extractors, stores, progress=progress)
+    _print(
+        outcome, f"{outcome.clips} clips taken from parts" if outcome.clips else "nothing to do: all clips are there"
+    )
+
+
+def _print(outcome: "Extraction", summary: str) -> None:
+    """Print the stores with their counts and training data, and the first reasons for clips without features.
+
+    The exit code is 1 if a store cannot be used as it is.
+    """
     from featcache import training_data
 
-    for line in (*outcome.notes, outcome.summary()):
+    for line in (*outcome.notes, summary):
         note(line)
     for name, store in outcome.stores.items():
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
@@ -135,3 +170,5 @@ def _print(outcome: "Extraction") -> None:
             if len(reasons) > REASONS:
                 count = store.counts()[state]
                 note(f"{name}: {state}: {count} clips in all; `featcache info {store.path} --failures {count}`")
+    if outcome.unusable():
+        raise SystemExit(1)

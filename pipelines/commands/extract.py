@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
-from featcache.extractors import Runtime
+from featcache.extractors import Runtime, store_of
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
 from featcache.windows import Plan
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import load_extractors
+from pipelines.extraction.merging import merge as merge_parts
+from pipelines.extraction.shards import Shard, prepared
 from pipelines.settings import Words, as_words
 
 
@@ -30,6 +32,7 @@ def extract(
     compile: str = "off",
     workers: int | None = None,
     retry_failed: bool = False,
+    shards: str = "",
     progress: Progress | bool = False,
 ) -> Extraction:
     """Run frozen extractors on the clips of a manifest; each fills one store, STORES/MANIFEST/EXTRACTOR.zarr.
@@ -46,6 +49,7 @@ def extract(
     weights_seed: seed of random weights.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core). retry_failed: try failed clips again.
+    shards: "i/n" to extract only part i of n of the clips, 0 <= i < n, for `merge`; every job has a part of its own.
     progress: True for a bar, or a callback (clips done, all).
 
     Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for weights
@@ -62,15 +66,46 @@ def extract(
     plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
-    frozen = load_extractors(names, as_words(set), files, runtime, clips)
+    part = Shard.parse(shards) if shards else None
+    frozen, folder, dtypes = load_extractors(names, as_words(set), files, runtime, clips), None, {}
+    if part:
+        home = Path(stores) / clips.name
+        clips, dtypes = prepared(clips, frozen, home, part, plan, dtype)
+        folder = part.folder(home)
+    if not clips.clips:
+        return Extraction(notes=[f"part {part} has none of the clips"])
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
         return fill(
             clips,
             frozen,
             Path(stores),
             plan=plan,
-            dtype=dtype,
+            dtype=dtypes or dtype,
             retry_failed=retry_failed,
             workers=worker_count(workers),
             progress=report,
+            folder=folder,
         )
+
+
+def merge(
+    manifest: Manifest | PathLike,
+    extractors: str | Iterable[str] = (),
+    stores: PathLike = "stores",
+    *,
+    progress: Progress | bool = False,
+) -> Extraction:
+    """Make whole stores of the parts that `extract` with `shards` has made, as if one process had extracted them.
+
+    The parts are in STORES/MANIFEST/.shards, and stay there: when clips are appended to the manifest, only these are
+    extracted. A repeated merge does what is left.
+
+    manifest: a manifest, or the path of its file. extractors: one or several names (default: all that have parts).
+    stores: folder of all stores. progress: True for a bar, or a callback (rows done, all).
+
+    Returns the stores and notes. Raises StoreError if parts are missing, unfinished, damaged, or do not fit each other
+    or the manifest; nothing is written then.
+    """
+    clips, names = manifest_of(manifest), [store_of(name) for name in several(extractors)]
+    with reporting(progress, f"merge {', '.join(names)}".strip(), "clip") as report:
+        return merge_parts(clips, names, Path(stores), report)

@@ -122,6 +122,7 @@ def extract(
     renewed: Collection[int] = (),
     workers: int = 2,
     progress: Progress = silent,
+    folder: Path | None = None,
 ) -> Extraction:
     """Fill `stores/<manifest>/<extractor>.zarr` for every extractor, and write the manifest next to them.
 
@@ -131,13 +132,16 @@ def extract(
     name of each extractor -> its dtype.
     renewed: rows whose features are replaced in all these stores, because their files have changed.
     workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
+    folder: the folder to fill in place of stores/<manifest>, for a part of the clips (`shards.prepared`).
     Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
     names or by another recipe, or when other processes are writing everything that is left.
     """
-    folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
+    outcome, began = Extraction(), time.monotonic()
+    if folder is None:
+        folder = stores / manifest.name
+        check_readable(manifest, extractors)
     check_folder(folder, manifest)
     check_sources(folder, manifest)
-    _check_sources(manifest, extractors)
     again = {manifest.clips[row].clip_id for row in renewed}
     readers = [extractor.store for extractor in extractors if not isinstance(extractor.window, Caption)]
     earlier, files = {name: made_before(folder / f"{name}.zarr") - again for name in readers}, states(manifest)
@@ -161,7 +165,7 @@ def extract(
     return outcome
 
 
-def _check_sources(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
+def check_readable(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
     """Raise ConfigError if no clip has a source, unless only captions are read."""
     readers = [extractor.name for extractor in extractors if not isinstance(extractor.window, Caption)]
     if readers and not any(clip.source for clip in manifest):
