@@ -16,7 +16,7 @@ import click
 
 from featcache import plugins
 from featcache.errors import ArgumentsError, FeatcacheError
-from featcache.files import FULL
+from featcache.files import FULL, NO_LOCKS
 from featcache.machine import cores
 from featcache.progress import Bar
 from featcache.stopping import Stopped, stoppable
@@ -135,6 +135,23 @@ def plugins_option() -> click.Option:
         callback=plug_in,
         help="Folder with methods, nets, extractors, builders, bridges or experiments of your own; may be repeated. "
         f"Plug-ins are programs that run with your rights: use only those that you trust.  [env: {plugins.VARIABLE}]",
+    )
+
+
+def no_locks_option() -> click.Option:
+    """Return the option --no-locks, which all commands that write stores, runs or results have."""
+
+    def allow(context: click.Context, option: click.Parameter, value: bool) -> None:
+        if value:
+            os.environ[NO_LOCKS] = "1"  # worker processes inherit it
+
+    return click.Option(
+        ["--no-locks"],
+        is_flag=True,
+        expose_value=False,
+        callback=allow,
+        help="Write without locks on a file system that has none. Use it only where no other process writes the same "
+        f"files.  [env: {NO_LOCKS}]",
     )
 
 
