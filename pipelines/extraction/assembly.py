@@ -22,8 +22,20 @@ Row = NDArray[np.float32]
 DEVICE = ("OutOfMemoryError", "AcceleratorError")  #: errors of torch that are not the fault of a clip
 
 
+class Part(NamedTuple):
+    """A clip as one extractor has computed it, on any machine: its rows, or the reason for having none."""
+
+    row: int  #: row of the clip in the manifest
+    extractor: str
+    features: Row | None = None  #: (T, *row_shape), in order of the windows or tokens
+    times: NDArray[np.float64] | None = None  #: start and stop of the windows (2, T); NaN for tokens
+    reason: FeatcacheError | None = None  #: reason for having no rows
+    note: str = ""  #: note on the source, such as which of several streams is taken
+    remarks: tuple[str, ...] = ()  #: remarks for the user, which are counted over all clips
+
+
 @dataclass(eq=False)
-class Part:
+class Gathering:
     """The rows of one clip that one extractor has computed so far."""
 
     row: int  #: row of the clip in the manifest
@@ -36,24 +48,30 @@ class Part:
     tokens: int = 0  #: number of tokens, where each token of a caption has a row
     read: bool = False  #: True when the source has no more windows
     reason: FeatcacheError | None = None  #: reason for having no rows
-    note: str = ""  #: note on the source, such as which of several streams is taken
+    note: str = ""  #: note on the source
+    remarks: dict[str, None] = field(default_factory=dict)  #: remarks in order, each once
     kept: bool = False  #: True when the part was passed to `keep`
 
-    def features(self) -> Row:
-        """The rows (T, *row_shape) in order of the windows, or of the tokens."""
+    def part(self) -> Part:
+        """Return the whole part."""
+        known = {"note": self.note, "remarks": tuple(self.remarks)}
+        if self.reason:
+            return Part(self.row, self.extractor.name, reason=self.reason, **known)
+        return Part(self.row, self.extractor.name, self._features(), self._times(), **known)
+
+    def _features(self) -> Row:
         if self.tokens:
             return self.rows[0][: self.tokens]
         return np.stack([self.rows[number] for number in sorted(self.rows)])
 
-    def times(self) -> NDArray[np.float64]:
-        """Start and stop of the windows (2, T); NaN for tokens, which have no time."""
+    def _times(self) -> NDArray[np.float64]:
         if self.tokens:
             return np.full((2, self.tokens), np.nan)
         return np.array([self.pieces[number] for number in sorted(self.pieces)]).T
 
 
 class _Batch(NamedTuple):
-    places: list[tuple[Part, int]]  #: the part and the number of each window
+    places: list[tuple[Gathering, int]]  #: the part and the number of each window
     computed: Future[tuple[list[Row | Exception], float, float]]
 
 
@@ -63,9 +81,8 @@ class Assembly:
     def __init__(self, extractors: Sequence[Extractor], keep: Callable[[Part], None]) -> None:
         self.keep = keep
         self.busy = 0.0  #: seconds in which at least one batch was being computed
-        self.remarks: dict[tuple[str, str], set[int]] = {}  #: (extractor, remark) -> rows of the manifest
         self._until = 0.0
-        self._gathering: dict[str, list[tuple[Part, Piece]]] = {extractor.name: [] for extractor in extractors}
+        self._gathering: dict[str, list[tuple[Gathering, Piece]]] = {extractor.name: [] for extractor in extractors}
         self._batches: deque[_Batch] = deque()
         threads = max(extractor.threads for extractor in extractors)
         self._ahead = threads + 1  # one batch more than the threads compute is ready
@@ -77,7 +94,7 @@ class Assembly:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def add(self, part: Part, piece: Piece | Nothing | None) -> None:
+    def add(self, part: Gathering, piece: Piece | Nothing | None) -> None:
         """Add a window of this part, or the reason for having none, or None at the end of its source."""
         if piece is None:
             part.read = True
@@ -92,8 +109,7 @@ class Assembly:
             part.expected, part.note = piece.of, piece.note
             part.pieces[piece.number] = piece.start, piece.stop
             part.tokens = part.extractor.tokens(piece.window)
-            for remark in filter(None, (part.extractor.remark(piece.window), piece.note)):
-                self.remarks.setdefault((part.extractor.name, remark), set()).add(part.row)
+            part.remarks |= dict.fromkeys(filter(None, (part.extractor.remark(piece.window), piece.note)))
             gathered = self._gathering[part.extractor.name]
             gathered.append((part, piece))
             if len(gathered) == part.extractor.batch:
@@ -130,11 +146,11 @@ class Assembly:
         for part in {id(part): part for part, _ in places}.values():
             self._finish(part)
 
-    def _finish(self, part: Part) -> None:
+    def _finish(self, part: Gathering) -> None:
         whole = part.read and (part.reason is not None or len(part.rows) == len(part.pieces))
         if whole and not part.kept:
             part.kept = True
-            self.keep(part)
+            self.keep(part.part())
 
 
 def _timed(extractor: Extractor, windows: list[NDArray[np.generic]]) -> tuple[list[Row | Exception], float, float]:

@@ -1,8 +1,9 @@
 """Extraction, stage one: a manifest and its media in, one feature store per extractor out.
 
-Threads decode ahead by a bounded number of windows, while other threads run the extractors on batches of windows. A
-source is decoded once for all extractors that still need its clip. A clip that cannot be read is recorded with its
-reason, and the other clips are finished. Two processes with the same command share the work, block by block.
+An engine (`engine.py`) computes the rows, and this module keeps them. Its own threads decode ahead by a bounded number
+of windows, while other threads run the extractors on batches of windows. A source is decoded once for all extractors
+that still need its clip. A clip that cannot be read is recorded with its reason, and the other clips are finished. Two
+processes with the same command share the work, block by block.
 """
 
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,6 @@ from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, Medi
 from featcache.extractors import Extractor
 from featcache.leaks import WARNING, leaks
 from featcache.manifest import Manifest
-from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
@@ -30,9 +31,9 @@ from featcache.store.sources import check_sources, made_before, read_record, rec
 from featcache.store.writer import check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from featcache.wording import shortened
-from pipelines.extraction.assembly import Assembly, Part
+from pipelines.extraction.assembly import Part
+from pipelines.extraction.engine import Engine, Engines, Job, Local
 from pipelines.extraction.extractors import no_source
-from pipelines.extraction.interleaved import interleaved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,6 @@ DECODERS = {  #: libraries whose version may change the decoded windows, by kind
     Numbers: (),
 }
 CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute rows or store them
-BOUND = 64  #: decoded windows that may wait, whatever the length of the clips
 WHOLE_CLIP = "whole clip"  #: the plan of recipes whose windows are whole clips, with every window plan
 BEYOND = "beyond float16"  #: end of the reason of a row that float32 could hold
 FLOAT32 = "; extract it into another --stores folder with --dtype float32"  #: advice for such a row
@@ -121,6 +121,7 @@ def extract(
     retry_failed: bool = False,
     renewed: Collection[int] = (),
     workers: int = 2,
+    engines: Engines | None = None,
     progress: Progress = silent,
     folder: Path | None = None,
 ) -> Extraction:
@@ -131,7 +132,8 @@ def extract(
     dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32); or the
     name of each extractor -> its dtype.
     renewed: rows whose features are replaced in all these stores, because their files have changed.
-    workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
+    workers: decoding threads. engines: makes what computes the rows (default: the engine of this process).
+    progress: called as progress(done, total) before the first clip and after each clip.
     folder: the folder to fill in place of stores/<manifest>, for a part of the clips (`shards.prepared`).
     Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
     names or by another recipe, or when other processes are writing everything that is left.
@@ -147,14 +149,15 @@ def extract(
     earlier, files = {name: made_before(folder / f"{name}.zarr") - again for name in readers}, states(manifest)
     recorded = read_record(folder)
     outcome.notes += _choices(manifest, extractors)
-    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, renewed, workers, outcome, progress)
+    engines = engines or partial(Local, workers=workers)
+    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, renewed, engines, outcome, progress)
     for name, reason in beyond.items():
         outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
     wider = [extractor for extractor in extractors if extractor.name in beyond]
     for extractor in wider:
         set_aside(folder / f"{extractor.store}.zarr", "float16")
     if wider:
-        _run(manifest, wider, folder, plan, "float32", False, (), workers, outcome, progress)
+        _run(manifest, wider, folder, plan, "float32", False, (), engines, outcome, progress)
     record(folder, recorded, earlier, manifest, files)
     outcome.seconds = time.monotonic() - began
     outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
@@ -192,7 +195,7 @@ def _run(
     dtype: str | Mapping[str, str],
     retry_failed: bool,
     renewed: Collection[int],
-    workers: int,
+    engines: Engines,
     outcome: Extraction,
     progress: Progress,
 ) -> dict[str, str]:
@@ -214,65 +217,52 @@ def _run(
                 writer.retry_failed()
             writer.renew(renewed)
         manifest.write(folder / "manifest.csv")
-        return _fill(writers, manifest, extractors, plan, dtypes, workers, outcome, progress)
+        return _fill(writers, manifest, engines(manifest, extractors, plan), dtypes, outcome, progress)
 
 
 def _fill(
     writers: "Mapping[str, StoreWriter | Held]",
     manifest: Manifest,
-    extractors: Sequence[Extractor],
-    plan: Plan,
+    engine: Engine,
     dtypes: Mapping[str, str],
-    workers: int,
     outcome: Extraction,
     progress: Progress,
 ) -> dict[str, str]:
-    """Compute every pending row whose block no other process is writing; return as `_run` does."""
+    """Keep every pending row whose block no other process is writing; return as `_run` does."""
     beyond: dict[str, str] = {}
-    pending = {extractor: set(writers[extractor.name].pending) for extractor in extractors}
+    pending = {name: set(writer.pending) for name, writer in writers.items()}
     rows = sorted(set().union(*pending.values()))
-    flying: dict[int, dict[str, Part]] = {}  # clips being decoded or computed: row -> extractor -> part
+    flying: dict[int, set[str]] = {}  # clips that the engine has: row -> extractors without a part
+    remarks: dict[tuple[str, str], set[int]] = {}  # (extractor, remark) -> rows
     done, total = 0, len(rows)
 
-    def clips() -> Iterator[int]:
+    def jobs() -> Iterator[Job]:
         nonlocal total
         for row in rows:
-            pending_for = [e for e in extractors if row in pending[e] and e.name not in beyond]
-            ours = [e for e in pending_for if writers[e.name].claim(row)]
+            pending_for = [name for name in writers if row in pending[name] and name not in beyond]
+            ours = [name for name in pending_for if writers[name].claim(row)]
             if ours:
-                flying[row] = {extractor.name: Part(row, extractor) for extractor in ours}
-                yield row
+                flying[row] = {*ours}
+                yield Job(row, tuple(ours))
             else:
                 total -= 1
 
-    def read(row: int) -> Pieces:
-        clip = manifest.clips[row]
-        return windows_of(manifest.path(clip), clip, plan, [part.extractor for part in list(flying[row].values())])
-
-    def keep(part: Part) -> None:
-        nonlocal done
-        name = part.extractor.name
-        if name not in beyond and (reason := _keep(writers[name], part, dtypes[name], manifest)):
-            beyond[name] = reason
-        del flying[part.row][name]
-        if not flying[part.row]:
-            del flying[part.row]
-            done += 1
-            outcome.clips += 1
-            progress(done, total)
-
     progress(done, total)
-    with (
-        Assembly(extractors, keep) as assembly,
-        closing(interleaved(clips(), read, workers=workers, bound=BOUND)) as pieces,
-    ):
-        for row, piece in pieces:
-            parts = [flying[row][piece.extractor]] if piece else list(flying[row].values())
-            for part in parts:
-                assembly.add(part, piece)
-        assembly.end()
-    outcome.busy += assembly.busy
-    for (name, remark), clip_rows in assembly.remarks.items():
+    with closing(engine.parts(jobs())) as parts:
+        for part in parts:
+            name, row = part.extractor, part.row
+            if name not in beyond and (reason := _keep(writers[name], part, dtypes[name], manifest)):
+                beyond[name] = reason
+            for remark in part.remarks:
+                remarks.setdefault((name, remark), set()).add(row)
+            flying[row].remove(name)
+            if not flying[row]:
+                del flying[row]
+                done += 1
+                outcome.clips += 1
+                progress(done, total)
+    outcome.busy += engine.busy
+    for (name, remark), clip_rows in remarks.items():
         first = manifest.clips[min(clip_rows)].clip_id
         outcome.notes.append(f"{name}: {remark}; {len(clip_rows)} clips, the first is {first!r}")
     _note_left({name: writer for name, writer in writers.items() if name not in beyond}, outcome, idle=not done)
@@ -345,14 +335,14 @@ def _keep(writer: "StoreWriter | Held", part: Part, dtype: str, manifest: Manife
         write = writer.absent if isinstance(part.reason, MediaAbsentError) else writer.failed
         write(part.row, manifest.portable(str(part.reason), manifest.clips[part.row]))
     else:
-        features = part.features()
-        if not (why_not := writer.refusal(features)):
-            start, stop = part.times()
-            writer.done(part.row, features, start, stop, part.note)
+        assert part.features is not None
+        assert part.times is not None
+        if not (why_not := writer.refusal(part.features)):
+            writer.done(part.row, part.features, *part.times, part.note)
         elif dtype == AUTO and writer.dtype == "float16" and why_not.endswith(BEYOND):
             return f"clip {manifest.clips[part.row].clip_id!r} {why_not}"
         else:
-            writer.failed(part.row, f"{part.extractor.name} gave a row that {why_not}")
+            writer.failed(part.row, f"{part.extractor} gave a row that {why_not}")
     return ""
 
 
@@ -414,5 +404,5 @@ def extract_rows(
     """
     outcome = Extraction()
     held = {e.name: Held(dtypes[e.name], [*rows]) for e, rows in wanted.items()}
-    _fill(held, manifest, [*wanted], plan, dtypes, workers, outcome, progress)
+    _fill(held, manifest, Local(manifest, [*wanted], plan, workers), dtypes, outcome, progress)
     return {name: writer.rows for name, writer in held.items()}, outcome.notes

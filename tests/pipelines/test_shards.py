@@ -39,7 +39,7 @@ def sources(folder, numbers=range(N), broken=(), values=None):
     """The manifest `m` of clips with a file each; a broken one has no file."""
     folder.mkdir(exist_ok=True)
     for i in numbers:
-        if i not in broken:
+        if i not in broken and not (folder / f"{i}.npy").exists():
             np.save(folder / f"{i}.npy", (values or {}).get(i, 1.0) * np.arange(i, i + 3.0))
     return Manifest("m", tuple(Clip(f"c{i}", "d", "train", f"{i}.npy") for i in numbers), folder)
 
@@ -48,8 +48,8 @@ def extract(manifest, stores, shards="", **options):
     return featcache.extract(manifest, "vector", stores, workers=1, shards=shards, **options)
 
 
-def extract_all(manifest, stores, order=range(OF), of=OF, **options):
-    return [extract(manifest, stores, f"{i}/{of}", **options) for i in order]
+def extract_all(manifest, stores, order=None, of=OF, **options):
+    return [extract(manifest, stores, f"{i}/{of}", **options) for i in order or range(of)]
 
 
 def merge(manifest, stores, **options):
@@ -235,7 +235,7 @@ def test_a_shard_without_clips_needs_no_part(tmp_path):
 
 @pytest.mark.parametrize("text", ["4/4", "0/0", "1", "-1/4", "a/b", "1/4/2", "1/", "0/999999", "١/4", " 1/4", "5/4"])
 def test_shards_are_counted_from_zero(tmp_path, text):
-    with pytest.raises(ArgumentsError, match=rf"--shards {re.escape(text)}\b"):
+    with pytest.raises(ArgumentsError, match=f"--shards {re.escape(text)}[: ]"):
         extract(sources(tmp_path / "media"), tmp_path / "s", text)
     assert not (tmp_path / "s").exists()
 
@@ -244,14 +244,6 @@ def test_one_more_than_the_last_shard_names_the_numbers_of_slurm():
     with pytest.raises(ArgumentsError, match=r"0/4 to 3/4.*from 0.*--array=0-"):
         Shard.parse("4/4")
     assert [Shard.parse(f"{i}/4") for i in range(4)] == [(i, 4) for i in range(4)]
-
-
-def edit_recipe(folder):
-    """Change the recipe of a part, as another version of a library would."""
-    shutil.rmtree(folder)
-    featcache.extract(
-        Manifest.read(folder.parent / "manifest.csv").relocated("."), "vector", folder, set="vector.reduce=mean"
-    )
 
 
 def _without(stores, manifest):
