@@ -40,7 +40,12 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     help="Weights of a network: a file, a name from `featcache weights list`, or `untrained` (random).",
 )
 @click.option("--weights-seed", default=0, show_default=True, help="Seed of untrained weights.")
-@click.option("--device", default="cpu", show_default=True, help="Device of networks: cpu, cuda, cuda:1, ...")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Device of networks: cpu, cuda, cuda:1, ...; several, as cuda:0,cuda:1, have a worker process each.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),

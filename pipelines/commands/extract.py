@@ -1,6 +1,7 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
@@ -8,9 +9,10 @@ from featcache.extractors import Runtime, store_of
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
 from featcache.windows import Plan
+from pipelines.extraction.devices import Devices
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
-from pipelines.extraction.extractors import load_extractors
+from pipelines.extraction.extractors import load_extractors, order_of
 from pipelines.extraction.merging import merge as merge_parts
 from pipelines.extraction.shards import Shard, prepared
 from pipelines.settings import Words, as_words
@@ -47,7 +49,8 @@ def extract(
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
     weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights.
     weights_seed: seed of random weights.
-    device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
+    device: of networks; several, as "cuda:0,cuda:1", have a worker process each.
+    precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core). retry_failed: try failed clips again.
     shards: "i/n" to extract only part i of n of the clips, 0 <= i < n, for `merge`; every job has a part of its own.
     progress: True for a bar, or a callback (clips done, all).
@@ -63,17 +66,17 @@ def extract(
     one_of("dtype", dtype, ("auto", "float16", "float32"))
     one_of("precision", precision, ("fp32", "bf16", "fp16"))
     one_of("compile", compile, ("off", "on", "graphs"))
-    plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
-    runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
+    plan, shard = windows if isinstance(windows, Plan) else Plan.parse(windows), Shard.parse(shards) if shards else None
+    devices, threads = device.split(","), worker_count(workers)
+    runtime = Runtime("", weights_seed, devices[0], precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
-    part = Shard.parse(shards) if shards else None
-    frozen, folder, dtypes = load_extractors(names, as_words(set), files, runtime, clips), None, {}
-    if part:
-        home = Path(stores) / clips.name
-        clips, dtypes = prepared(clips, frozen, home, part, plan, dtype)
-        folder = part.folder(home)
-    if not clips.clips:
-        return Extraction(notes=[f"part {part} has none of the clips"])
+    frozen, folder = load_extractors(names, as_words(set), files, runtime, clips), None
+    order, dtypes = order_of(names, as_words(set), files, runtime, clips), dict[str, str]()
+    if shard:
+        folder = shard.folder(Path(stores) / clips.name)
+        clips, dtypes = prepared(clips, frozen, Path(stores) / clips.name, shard, plan, dtype)
+        if not clips.clips:
+            return Extraction(notes=[f"part {shard} has none of the clips"])
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
         return fill(
             clips,
@@ -82,7 +85,8 @@ def extract(
             plan=plan,
             dtype=dtypes or dtype,
             retry_failed=retry_failed,
-            workers=worker_count(workers),
+            workers=threads,
+            engines=partial(Devices, order=order, devices=devices, workers=threads) if devices[1:] else None,
             progress=report,
             folder=folder,
         )

@@ -1,6 +1,5 @@
 """Parts by jobs that know nothing of each other, and the whole stores that are made of them."""
 
-import json
 import os
 import re
 import shutil
@@ -14,12 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import featcache
-from featcache import Clip, FeatureStore, Manifest
+from featcache import Clip, Manifest
 from featcache.errors import ArgumentsError, StoreError
 from featcache.store import StoreWriter, _lease, copying
-from featcache.store.check import problems
 from pipelines.cli import main
-from pipelines.extraction import merging
 from pipelines.extraction.shards import Shard
 from tests.conftest import ROOT
 from tests.helpers.stores import small_blocks
@@ -144,15 +141,19 @@ def test_reasons_notes_and_lengths_travel(tmp_path):
     assert content(tmp_path / "parts" / "m") == content(tmp_path / "one" / "m")
 
 
-def test_a_merge_that_is_killed_at_any_row_is_continued(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "moments",
+    [(1, N // 2, N), pytest.param(range(N + 1), marks=pytest.mark.slow)],
+    ids=["some", "all"],
+)
+def test_a_merge_that_is_killed_at_any_row_is_continued(tmp_path, monkeypatch, moments):
     manifest = sources(tmp_path / "media", broken=(5,))
     expected = whole(manifest, tmp_path / "one")
     extract_all(manifest, tmp_path / "parts")
     monkeypatch.setattr(copying, "PIECE", 1)  # the progress of each row
-    for after in range(N + 1):
+    for after in moments:
         shutil.rmtree(tmp_path / "parts" / "m" / "vector.zarr", ignore_errors=True)
         assert dies(lambda after=after: merge(manifest, tmp_path / "parts", progress=dying(after)))
-        assert dies(lambda: merge(manifest, tmp_path / "parts", progress=dying(N - 1))) or after > 3
         merge(manifest, tmp_path / "parts")
         assert content(tmp_path / "parts" / "m") == expected
 
@@ -230,7 +231,7 @@ def test_a_shard_without_clips_needs_no_part(tmp_path):
     assert content(tmp_path / "parts" / "m") == whole(manifest, tmp_path / "one")
 
 
-# ------------------------------------------------------------------------------------------------- parts that do not fit
+# ------------------------------------------------------------------------------------------------ parts that do not fit
 
 
 @pytest.mark.parametrize("text", ["4/4", "0/0", "1", "-1/4", "a/b", "1/4/2", "1/", "0/999999", "١/4", " 1/4", "5/4"])
@@ -369,11 +370,11 @@ def test_a_part_by_another_recipe_than_the_stores_is_refused_before_any_work(tmp
     assert not (tmp_path / "s" / "m" / ".shards").exists()
 
 
-# ------------------------------------------------------------------------------------------------------ lines of the docs
+# ---------------------------------------------------------------------------------------------------- lines of the docs
 
 
 def test_the_lines_of_slurm_work(tmp_path):
-    """The script and the commands of docs/scaling.md are run by a shell, with stand-ins for `sbatch` and `featcache`."""
+    """The script and the commands of docs/scaling.md are run by a shell, with stand-ins of `sbatch` and `featcache`."""
     text = (ROOT / "docs" / "scaling.md").read_text()
     script, commands = re.findall(r"```sh\n(.*?)```", text[text.index("## Slurm") :], re.DOTALL)[:2]
     (tmp_path / "extract.sh").write_text(script)
