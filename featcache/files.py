@@ -497,7 +497,7 @@ def _mount(path: str) -> tuple[str, str, str]:
     """Return the place, type and options of the mounted file system that holds a path; "" where they are not listed."""
     found = ("", "", "")
     with contextlib.suppress(OSError):
-        for line in MOUNTS.read_text(errors="surrogateescape").splitlines():
+        for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
             _, place, kind, options, *_ = (*line.split(" "), "", "", "")
             place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place)  # blanks are \040
             if len(place) >= len(found[0]) and os.path.join(path, "").startswith(os.path.join(place, "")):

@@ -20,10 +20,12 @@ FORBIDDEN = {
     "heads": {"featcache", "pipelines", "zarr", "pandas", "click", "tqdm", "h5py", "av", "cv2", "pathlib", "os", "io"},
     "pipelines": set(),
 }
-DOOR = ("featcache/__init__.py", "pipelines.commands.extract")  #: `featcache.extract`, imported when it is used
+#: `featcache.extract` and `featcache.merge`, imported when they are used
+DOOR = ("featcache/__init__.py", "pipelines.commands.extract")
 EXCEPTIONS = {
     DOOR,
     (DOOR[0], f"{DOOR[1]}.extract"),
+    (DOOR[0], f"{DOOR[1]}.merge"),
     ("featcache/progress.py", "tqdm.auto"),  # the bar of progress=True, imported when it is asked for
     ("featcache/progress.py", "tqdm.auto.tqdm"),
 }

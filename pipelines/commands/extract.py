@@ -1,6 +1,6 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,14 @@ from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import load_extractors, order_of
 from pipelines.extraction.merging import merge as merge_parts
-from pipelines.extraction.shards import Shard, prepared
+from pipelines.extraction.shards import Shard, part_of
 from pipelines.settings import Words, as_words
+
+CHOICES = {
+    "dtype": ("auto", "float16", "float32"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "compile": ("off", "on", "graphs"),
+}
 
 
 def extract(
@@ -63,33 +69,23 @@ def extract(
     """
     clips, names = manifest_of(manifest), several(extractors)
     some("extractors", names)
-    one_of("dtype", dtype, ("auto", "float16", "float32"))
-    one_of("precision", precision, ("fp32", "bf16", "fp16"))
-    one_of("compile", compile, ("off", "on", "graphs"))
-    plan, shard = windows if isinstance(windows, Plan) else Plan.parse(windows), Shard.parse(shards) if shards else None
-    devices, threads = device.split(","), worker_count(workers)
+    for option, value in {"dtype": dtype, "precision": precision, "compile": compile}.items():
+        one_of(option, value, CHOICES[option])
+    plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
+    shard, devices, threads = Shard.parse(shards) if shards else None, device.split(","), worker_count(workers)
     runtime = Runtime("", weights_seed, devices[0], precision, channels_last, compile)
-    files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
-    frozen, folder = load_extractors(names, as_words(set), files, runtime, clips), None
-    order, dtypes = order_of(names, as_words(set), files, runtime, clips), dict[str, str]()
-    if shard:
-        folder = shard.folder(Path(stores) / clips.name)
-        clips, dtypes = prepared(clips, frozen, Path(stores) / clips.name, shard, plan, dtype)
-        if not clips.clips:
-            return Extraction(notes=[f"part {shard} has none of the clips"])
+    words = names, as_words(set), _chosen(weights), runtime, clips
+    frozen, order = load_extractors(*words), order_of(*words)
+    engines = partial(Devices, order=order, devices=devices, workers=threads) if devices[1:] else None
+    part = part_of(clips, frozen, Path(stores) / clips.name, shard, plan, dtype)
+    run = partial(fill, plan=plan, dtype=part.dtype, retry_failed=retry_failed, workers=threads, engines=engines)
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
-        return fill(
-            clips,
-            frozen,
-            Path(stores),
-            plan=plan,
-            dtype=dtypes or dtype,
-            retry_failed=retry_failed,
-            workers=threads,
-            engines=partial(Devices, order=order, devices=devices, workers=threads) if devices[1:] else None,
-            progress=report,
-            folder=folder,
-        )
+        return run(part.clips, frozen, Path(stores), progress=report, folder=part.folder)
+
+
+def _chosen(weights: Pairs) -> Sequence[str]:
+    """Return weights as words "EXTRACTOR=FILE"."""
+    return [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
 
 
 def merge(

@@ -134,7 +134,7 @@ def extract(
     renewed: rows whose features are replaced in all these stores, because their files have changed.
     workers: decoding threads. engines: makes what computes the rows (default: the engine of this process).
     progress: called as progress(done, total) before the first clip and after each clip.
-    folder: the folder to fill in place of stores/<manifest>, for a part of the clips (`shards.prepared`).
+    folder: the folder to fill in place of stores/<manifest>, for a part of the clips (`shards.part_of`).
     Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
     names or by another recipe, or when other processes are writing everything that is left.
     """
@@ -142,6 +142,8 @@ def extract(
     if folder is None:
         folder = stores / manifest.name
         check_readable(manifest, extractors)
+    if not manifest.clips:
+        return Extraction(notes=[f"{folder.name} has none of the clips"])
     check_folder(folder, manifest)
     check_sources(folder, manifest)
     again = {manifest.clips[row].clip_id for row in renewed}

@@ -79,24 +79,33 @@ def stores_of_parts(home: Path) -> list[str]:
     return sorted({path.stem for path in home.glob(f"{PARTS}/*-of-*/*.zarr")})
 
 
-def prepared(
-    manifest: Manifest, extractors: Sequence[Extractor], home: Path, shard: Shard, plan: Plan, dtype: str
-) -> tuple[Manifest, dict[str, str]]:
-    """Prepare the part of a shard: check it against the stores in `home`, and give it the rows that these have.
+class Part(NamedTuple):
+    """The part of an extraction that this command does."""
 
-    Return the clips of the part, and extractor -> dtype. With the dtype `auto` all parts of a store have one dtype:
-    float32, if a value of one of them needs it. Raises StoreError, as `extract` does, if the stores in `home` were made
-    from other clips, other files or by another recipe.
+    clips: Manifest
+    folder: Path  #: of its stores
+    dtype: str | dict[str, str]  #: of all stores, or extractor -> dtype
+
+
+def part_of(
+    manifest: Manifest, extractors: Sequence[Extractor], home: Path, shard: Shard | None, plan: Plan, dtype: str
+) -> Part:
+    """Return the part of a shard, or the whole without one; a part gets the rows that the stores in `home` have.
+
+    With the dtype `auto` all parts of a store have one dtype: float32, if a value of one of them needs it.
+    Raises StoreError, as `extract` does, if the stores in `home` were made from other clips, other files or by another
+    recipe, and ConfigError if no clip has a source.
     """
+    check_readable(manifest, extractors)
+    if shard is None:
+        return Part(manifest, home, dtype)
     check_folder(home, manifest)
     check_sources(home, manifest)
-    check_readable(manifest, extractors)
-    clips = shard.clips(manifest)
-    chosen = {}
-    for extractor in extractors if clips.clips else ():
-        chosen[extractor.name] = _dtype(home, shard, extractor.store, dtype)
-        _take(extractor, home, shard.folder(home), clips, plan, dtype, chosen[extractor.name])
-    return clips, chosen
+    part = Part(shard.clips(manifest), shard.folder(home), dtypes := {})
+    for extractor in extractors if part.clips.clips else ():
+        dtypes[extractor.name] = _dtype(home, shard, extractor.store, dtype)
+        _take(extractor, home, part.folder, part.clips, plan, dtype, dtypes[extractor.name])
+    return part
 
 
 def _dtype(home: Path, shard: Shard, store: str, dtype: str) -> str:

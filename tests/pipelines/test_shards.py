@@ -373,45 +373,33 @@ def test_a_part_by_another_recipe_than_the_stores_is_refused_before_any_work(tmp
 # ---------------------------------------------------------------------------------------------------- lines of the docs
 
 
-def test_the_lines_of_slurm_work(tmp_path):
-    """The script and the commands of docs/scaling.md are run by a shell, with stand-ins of `sbatch` and `featcache`."""
+SBATCH = """
+for last; do :; done
+case "$*" in *--wrap*) sh -c "${last#--wrap=}"; exit;; esac
+ids=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)$/\\1/p' "$last")
+for id in $(seq 0 "$ids"); do SLURM_ARRAY_TASK_ID=$id sh "$last"; done
+echo 4711
+"""
+
+
+def test_the_lines_of_slurm_work(tmp_path, monkeypatch):
+    """A shell runs the script and the commands of docs/scaling.md, with stand-ins of `sbatch` and `featcache`."""
     text = (ROOT / "docs" / "scaling.md").read_text()
     script, commands = re.findall(r"```sh\n(.*?)```", text[text.index("## Slurm") :], re.DOTALL)[:2]
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "extract.sh").write_text(script)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    calls = tmp_path / "calls"
-    stand_ins = {
-        "featcache": f'for word in "$@"; do printf "%s\\0" "$word"; done >> {calls}; printf "\\n" >> {calls}',
-        "sbatch": "\n".join(
-            (
-                "for last; do :; done",
-                'case " $* " in *" --wrap="*|*" --wrap "*) sh -c "${last#--wrap=}"; exit;; esac',
-                "ids=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' \"$last\")",
-                'for id in $(seq 0 "$ids"); do SLURM_ARRAY_TASK_ID=$id sh "$last"; done',
-                "echo 4711",
-            )
-        ),
-    }
-    for name, lines in stand_ins.items():
-        (tools / name).write_text(f"#!/bin/sh\n{lines}\n")
-        (tools / name).chmod(0o755)
-    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
-    subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, env=environment, check=True)
-    *extracts, merged = [line.split("\0")[:-1] for line in calls.read_text().splitlines()]
-    assert len(extracts) == 64
-    manifest = sources(tmp_path / "videos")
-    manifest.write(tmp_path / "videos" / "videos.csv")
-    changed = {"i3d-rgb": "vector", "logmel": "", "cuda": "cpu"}
+    tools = {"sbatch": SBATCH, "featcache": f'echo "$@" >> {tmp_path / "calls"}\n'}
+    for name, lines in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{lines}")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-e", "-c", commands], env=environment, check=True)
+    *extracts, merged = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
+    assert [words[-1] for words in extracts] == [f"{i}/16" for i in range(16)]
+    sources(tmp_path / "videos").write(tmp_path / "videos" / "videos.csv")
+    ours = {"i3d-rgb": "vector", "cuda": "cpu"}
     for words in (*extracts, merged):
-        ours = [
-            tmp_path / word if "/" in word and "-of" not in word and word.count("/") == 1 and ".csv" in word else word
-            for word in (changed.get(word, word) for word in words)
-            if word
-        ]
-        ours = [tmp_path / "stores" if word == "stores" else word for word in ours]
-        result = CliRunner().invoke(main, [str(word) for word in ours])
+        result = CliRunner().invoke(main, [ours.get(word, word) for word in words])
         assert result.exit_code == 0, result.output
-    manifest = Manifest.read(tmp_path / "videos" / "videos.csv")
-    extract(manifest, tmp_path / "one")
+    extract(Manifest.read("videos/videos.csv"), tmp_path / "one")
     assert content(tmp_path / "stores" / "videos") == content(tmp_path / "one" / "videos")
