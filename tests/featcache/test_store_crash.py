@@ -23,7 +23,7 @@ def crash(folder, step, what):
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize("what", ["first", "retry", "extend"])
+@pytest.mark.parametrize("what", ["first", "runs", "retry", "extend"])
 def test_killed_at_many_lines(tmp_path, what):
     found = crash(tmp_path, 131, what)
     assert found["kills"] >= 5
@@ -33,7 +33,7 @@ def test_killed_at_many_lines(tmp_path, what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["first", "retry", "extend"])
+@pytest.mark.parametrize("what", ["first", "runs", "retry", "extend"])
 def test_killed_at_every_line(tmp_path, what):
     found = crash(tmp_path, 1, what)
     assert found["kills"] >= 500
