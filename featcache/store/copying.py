@@ -1,6 +1,6 @@
 """Rows of stores -> another store, as they are: features, times, notes, and the reasons of rows without features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,15 @@ class Place(NamedTuple):
     there: int  #: its row in `store`
 
 
+class _Row(NamedTuple):
+    """The content of a row that is done."""
+
+    features: NDArray[np.floating]  #: (t, *row_shape)
+    start: NDArray[np.float64]  #: (t,)
+    stop: NDArray[np.float64]  #: (t,)
+    note: str
+
+
 def copy(writer: StoreWriter, places: Sequence[Place], progress: Progress = silent) -> None:
     """Copy rows to the places of a writer that are pending; those that another process writes are left to it.
 
@@ -32,27 +41,31 @@ def copy(writer: StoreWriter, places: Sequence[Place], progress: Progress = sile
     size = max(1, PIECE // writer.layout.row_bytes)
     for begin in range(0, len(places), size):
         piece = [place for place in places[begin : begin + size] if writer.claim(place.row)]
-        features = dict(_features(piece))
+        rows: dict[int, _Row] = {}
+        for store in {id(place.store): place.store for place in piece}.values():
+            rows |= _rows(store, [place for place in piece if place.store is store])
+        if done := sorted(rows):  # rows in order, because those that follow each other are written at once
+            columns = zip(*(rows[row] for row in done), strict=True)
+            writer.done_many(done, *map(list, columns))
         for place in piece:
-            _write(writer, place, features.get(place.row))
+            if place.row not in rows:
+                write = writer.failed if place.store.state[place.there] == fmt.FAILED else writer.absent
+                write(place.row, place.store.failures[place.there])
         progress(min(begin + size, len(places)), len(places))
 
 
-def _features(places: Sequence[Place]) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """Yield row -> its features (t, *row_shape), of the rows that are done, store by store."""
-    stores = {id(place.store): place.store for place in places}
-    for key, store in stores.items():
-        done = [p for p in places if id(p.store) == key and store.state[p.there] == fmt.DONE]
-        rows = store.read([place.there for place in done])
-        yield from ((place.row, row[: store.length[place.there]]) for place, row in zip(done, rows, strict=True))
-
-
-def _write(writer: StoreWriter, place: Place, features: NDArray[np.floating] | None) -> None:
-    store, there = place.store, place.there
-    if features is not None:
-        length = len(features)
-        start, stop = store.window_start[there, :length], store.window_stop[there, :length]
-        writer.done(place.row, features, start, stop, store.notes.get(there, ""))
-    else:
-        write = writer.failed if store.state[there] == fmt.FAILED else writer.absent
-        write(place.row, store.failures[there])
+def _rows(store: FeatureStore, places: Sequence[Place]) -> dict[int, _Row]:
+    """Return row -> its content, of the rows of a store that are done."""
+    done = [place for place in places if store.state[place.there] == fmt.DONE]
+    there = [place.there for place in done]
+    return {
+        place.row: _Row(row[:t], start[:t], stop[:t], store.notes.get(place.there, ""))
+        for place, row, t, start, stop in zip(
+            done,
+            store.read(there),
+            store.length[there],
+            store.window_start[there],
+            store.window_stop[there],
+            strict=True,
+        )
+    }
