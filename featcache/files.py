@@ -43,7 +43,7 @@ IRREGULAR = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
-NO_LOCKS = "FEATCACHE_NO_LOCKS"  #: environment variable that is set if files may be written without locks
+NO_LOCKS = "FEATCACHE_NO_LOCKS"  #: environment variable that is 1 if files may be written without locks
 LOCKLESS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)  #: errors of lacking locks
 MOUNTS = Path("/proc/mounts")  #: the mounted file systems of Linux, a line each
 #: type of a file system -> options with which its locks hold on one machine only
@@ -457,7 +457,7 @@ def flock(file: IO[Any], kind: int) -> None:
     """Lock or unlock an open file by the kernel, as `fcntl.flock` does; BlockingIOError while another process holds it.
 
     FeatcacheError on a file system without locks, where two processes could damage each other's work, unless the
-    environment variable of NO_LOCKS is set. A warning, once per file system, where locks hold on this machine only.
+    environment variable FEATCACHE_NO_LOCKS is 1. A warning, once per file system, where locks hold only on this machine.
     """
     try:
         fcntl.flock(file, kind)
@@ -467,7 +467,7 @@ def flock(file: IO[Any], kind: int) -> None:
         if error.errno not in LOCKLESS:
             error.filename = error.filename or file.name
             raise
-        if not os.environ.get(NO_LOCKS):
+        if os.environ.get(NO_LOCKS, "0") in ("", "0"):
             raise FeatcacheError(
                 f"cannot lock {file.name}: {error.strerror}. Its file system has no locks, which keep two processes "
                 "from writing the same files; use a folder on a local disk, mount the file system with locks (flock), "

@@ -128,7 +128,10 @@ def _take(extractor: Extractor, home: Path, folder: Path, clips: Manifest, plan:
     if chosen not in (AUTO, stored):  # another part needs float32, so all rows are computed again
         return
     row_of = {clip_id: row for row, clip_id in enumerate(whole.clip_ids) if whole.state[row]}
-    part, before = folder / f"{name}.zarr", made_before(folder / f"{name}.zarr")
+    part = folder / f"{name}.zarr"
+    if stored_dtype(part) and FeatureStore.open(part).windows < whole.windows:  # no room for new clips that fit `whole`
+        set_aside(part, stored)
+    before = made_before(part)
     with StoreWriter.open(
         part,
         clips,

@@ -21,6 +21,7 @@ from featcache import files
 from featcache.errors import BusyError, FeatcacheError, FormatError
 from featcache.files import claim_of, claimed, locked, making_folder, replacing, sync_folder, write_file
 from featcache.store import _lease
+from pipelines.evaluation import results
 from tests.conftest import ROOT
 
 
@@ -290,15 +291,21 @@ def test_a_file_system_without_locks_is_named_with_the_way_out(tmp_path, monkeyp
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    for take in (lambda: _lease.lock(tmp_path / "a.zarr", alone=True), lambda: locked(tmp_path / "f").__enter__()):
+    store, run, result = tmp_path / "a.zarr", tmp_path / "f", tmp_path / "r.jsonl"
+    takes = lambda: _lease.lock(store, alone=True), lambda: locked(run).__enter__(), lambda: results.append(result, [])
+    for take in takes:
         with pytest.raises(FeatcacheError, match=f"lock {tmp_path}.*{os.strerror(number)}.*no locks.*local disk"):
             take()
     assert not _lease.is_locked(tmp_path / "a.zarr")  # nobody can write there, and it can be read
     monkeypatch.setenv("FEATCACHE_NO_LOCKS", "1")
     _lease.free(_lease.lock(tmp_path / "a.zarr", alone=True))
-    with locked(tmp_path / "f") as ours:
+    with locked(run) as ours:
         assert ours
-    assert not (tmp_path / "f").exists()
+    assert not run.exists()
+    results.append(result, [])
+    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "0")
+    with pytest.raises(FeatcacheError, match=r"--no-locks"):
+        results.append(result, [])
 
 
 def test_a_lock_that_fails_otherwise_is_an_error_of_that_file(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Parts by jobs that know nothing of each other, and the whole stores that are made of them."""
 
+import errno
+import fcntl
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ from featcache.store import StoreWriter, _lease, copying
 from pipelines.cli import main
 from pipelines.extraction.shards import Shard
 from tests.conftest import ROOT
+from tests.helpers.media import write_sound
 from tests.helpers.stores import small_blocks
 
 N, OF = 23, 4
@@ -220,6 +223,33 @@ def test_an_appended_value_beyond_float16_makes_the_merged_store_float32(tmp_pat
     assert not [*(tmp_path / "parts" / "m").glob(".*aside*")]
 
 
+def test_parts_of_shorter_clips_have_room_for_fewer_windows(tmp_path):
+    """The whole store has that of the longest clip, and a part whose new clip needs more of it gets as much."""
+
+    def sounds(seconds):
+        (tmp_path / "media").mkdir(exist_ok=True)
+        for i, length in enumerate(seconds):
+            if not (tmp_path / "media" / f"{i}.wav").exists():
+                write_sound(tmp_path / "media" / f"{i}.wav", np.sin(np.arange(int(8000 * length)) * (i + 1) / 9), 8000)
+        clips = tuple(Clip(f"c{i}", "d", "train", f"{i}.wav") for i in range(len(seconds)))
+        return Manifest("m", clips, tmp_path / "media")
+
+    def run(manifest, stores, shards=""):
+        return featcache.extract(manifest, "logmel", stores, windows="all:0.4", workers=1, shards=shards)
+
+    shard_of = [crc32(f"c{i}".encode()) % 2 for i in range(6)]
+    long = 1 - shard_of[5]  # the shard of the longest clip of the first manifest: the other one than that of c5
+    first = [1.7 if shard == long and i == shard_of.index(long) else 0.5 for i, shard in enumerate(shard_of[:5])]
+    for seconds in (first, [*first, 1.3]):
+        manifest = sounds(seconds)
+        run(manifest, tmp_path / "one")
+        for i in range(2):
+            run(manifest, tmp_path / "parts", f"{i}/2")
+        store = featcache.merge(manifest, (), tmp_path / "parts").stores["logmel"]
+        assert store.windows == 4
+        assert content(tmp_path / "parts" / "m") == content(tmp_path / "one" / "m")
+
+
 def test_a_shard_without_clips_needs_no_part(tmp_path):
     manifest = sources(tmp_path / "media", range(3))
     of = 16
@@ -403,3 +433,29 @@ def test_the_lines_of_slurm_work(tmp_path, monkeypatch):
         assert result.exit_code == 0, result.output
     extract(Manifest.read("videos/videos.csv"), tmp_path / "one")
     assert content(tmp_path / "stores" / "videos") == content(tmp_path / "one" / "videos")
+
+
+# --------------------------------------------------------------------------------------------------------- file systems
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    """The command names the way out, and takes it."""
+
+    def flock(file, kind):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "0")
+    manifest = sources(tmp_path / "media")
+    manifest.write(tmp_path / "media" / "m.csv")
+    extracts = [["extract", f"{tmp_path}/media/m.csv", "vector", "--shards", f"{i}/2"] for i in range(2)]
+    for words in (*extracts, ["merge", f"{tmp_path}/media/m.csv"]):
+        words += ["--stores", f"{tmp_path}/parts"]
+        monkeypatch.setenv("FEATCACHE_NO_LOCKS", "0")
+        refused = CliRunner().invoke(main, words)
+        assert refused.exit_code == 1
+        assert re.search("no locks.*--no-locks", refused.output), refused.output
+        done = CliRunner().invoke(main, [*words, "--no-locks"])
+        assert done.exit_code == 0, done.output
+    monkeypatch.undo()
+    assert content(tmp_path / "parts" / "m") == whole(manifest, tmp_path / "one")
