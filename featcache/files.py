@@ -457,7 +457,7 @@ def flock(file: IO[Any], kind: int) -> None:
     """Lock or unlock an open file by the kernel, as `fcntl.flock` does; BlockingIOError while another process holds it.
 
     FeatcacheError on a file system without locks, where two processes could damage each other's work, unless the
-    environment variable FEATCACHE_NO_LOCKS is 1. A warning, once per file system, where locks hold only on this machine.
+    environment variable FEATCACHE_NO_LOCKS is 1. Warns, once per file system, where locks hold on this machine only.
     """
     try:
         fcntl.flock(file, kind)

@@ -36,10 +36,12 @@ class Shard(NamedTuple):
         number, slash, of = text.partition("/")
         if not (slash and all(part.isascii() and part.isdecimal() and len(part) < 10 for part in (number, of))):
             raise ArgumentsError(f"--shards {text}: write i/n, such as 0/4, 1/4, 2/4 and 3/4 for four jobs")
-        if not 0 < int(of) <= MOST or int(number) >= int(of):
-            most = f"0/{of} to {int(of) - 1}/{of}" if 0 < int(of) <= MOST else f"1 to {MOST} shards"
+        if not 0 < int(of) <= MOST:
+            raise ArgumentsError(f"--shards {text}: n is {of}; give 1 to {MOST}")
+        if int(number) >= int(of):
             raise ArgumentsError(
-                f"--shards {text} is none of {most}: shards are counted from 0, so n jobs are `sbatch --array=0-(n-1)`"
+                f"--shards {text}: shards are counted from 0, so those of {of} jobs are 0/{of} to {int(of) - 1}/{of}; "
+                f"for Slurm, write `sbatch --array=0-{int(of) - 1}`"
             )
         return cls(int(number), int(of))
 

@@ -272,7 +272,7 @@ def test_shards_are_counted_from_zero(tmp_path, text):
 
 
 def test_one_more_than_the_last_shard_names_the_numbers_of_slurm():
-    with pytest.raises(ArgumentsError, match=r"0/4 to 3/4.*from 0.*--array=0-"):
+    with pytest.raises(ArgumentsError, match=r"counted from 0.*0/4 to 3/4.*--array=0-3`"):
         Shard.parse("4/4")
     assert [Shard.parse(f"{i}/4") for i in range(4)] == [(i, 4) for i in range(4)]
 
