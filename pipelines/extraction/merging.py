@@ -1,7 +1,7 @@
 """The parts of all shards -> whole stores, with the bytes that one process would have written."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -86,7 +86,9 @@ def _whole(home: Path, name: str, manifest: Manifest) -> _Whole:
     opened = {shard: FeatureStore.open(path) for shard, path in found.items()}
     _check_clips(name, opened)
     for shard, store in opened.items():
-        _check_part(name, shard, store, manifest)
+        store.check_rows(shard.clips(manifest))
+        check_sources(store.path.parent, manifest)
+    _check_finished(name, opened)
     _check_recipes(name, opened)
     for store in opened.values():
         _read(store)
@@ -112,17 +114,22 @@ def _check_clips(name: str, opened: dict[Shard, FeatureStore]) -> None:
             )
 
 
-def _check_part(name: str, shard: Shard, store: FeatureStore, manifest: Manifest) -> None:
-    """Raise StoreError unless a part has the clips of its shard, and each of them was tried."""
-    store.check_rows(shard.clips(manifest))
-    check_sources(store.path.parent, manifest)
-    if is_written(store.path):
-        raise StoreError(f"part {shard} of {name} is being written by another process; merge when it has finished")
-    if store.counts()["not tried"]:
+def _check_finished(name: str, opened: dict[Shard, FeatureStore]) -> None:
+    """Raise StoreError unless each clip of all parts was tried, and no process writes them."""
+    if written := [str(shard) for shard, store in opened.items() if is_written(store.path)]:
+        raise StoreError(f"{name}: {_parts(written)} being written by other processes; merge when they have finished")
+    unfinished = {shard: store for shard, store in opened.items() if store.counts()["not tried"]}
+    if unfinished:
+        clips = first(f"{left(store)} of {len(store)} of {shard}" for shard, store in unfinished.items())
         raise StoreError(
-            f"part {shard} of {name} is unfinished, with {left(store)} of {len(store)} clips left; "
-            f"{AGAIN.format(shard)}"
+            f"{name}: {_parts(unfinished)} unfinished, with clips left: {clips}; "
+            f"{AGAIN.format(first(map(str, unfinished)))}"
         )
+
+
+def _parts(shards: Collection[object]) -> str:
+    """Return "part 1/4 is" or "parts 1/4, 2/4 are"."""
+    return f"part{'s' * (len(shards) > 1)} {first(map(str, shards))} {'are' if len(shards) > 1 else 'is'}"
 
 
 def _check_recipes(name: str, opened: dict[Shard, FeatureStore]) -> None:

@@ -106,7 +106,9 @@ def test_parts_in_any_order_one_of_them_killed_make_the_store_of_one_process(tmp
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -KILLED
     extract_all(manifest, tmp_path / "parts", (2, 0, 1))
     clips = sum(crc32(f"c{i}".encode()) % OF == 3 for i in range(N))
-    with pytest.raises(StoreError, match=rf"part 3/4 of vector .*unfinished, with {clips - 2} of {clips} clips.*3/4"):
+    with pytest.raises(
+        StoreError, match=rf"vector: part 3/4 is unfinished.* {clips - 2} of {clips} of 3/4; .*--shards 3/4"
+    ):
         merge(manifest, tmp_path / "parts")
     assert "vector.zarr" not in os.listdir(tmp_path / "parts" / "m")
     extract(manifest, tmp_path / "parts", "3/4")
@@ -158,6 +160,30 @@ def test_a_merge_that_is_killed_at_any_row_is_continued(tmp_path, monkeypatch, m
         shutil.rmtree(tmp_path / "parts" / "m" / "vector.zarr", ignore_errors=True)
         assert dies(lambda after=after: merge(manifest, tmp_path / "parts", progress=dying(after)))
         merge(manifest, tmp_path / "parts")
+        assert content(tmp_path / "parts" / "m") == expected
+
+
+@pytest.mark.slow
+def test_a_merge_of_appended_and_mended_clips_that_is_killed_at_any_row_is_continued(tmp_path, monkeypatch):
+    """Blocks that were committed before are written again."""
+    manifest, longer = (
+        sources(tmp_path / "media", broken=(5, 14)),
+        sources(tmp_path / "media", range(N + 9), broken=(14,)),
+    )
+    (tmp_path / "media" / "5.npy").rename(tmp_path / "5.npy")
+    extract_all(manifest, tmp_path / "parts")
+    merge(manifest, tmp_path / "parts")
+    shutil.copytree(tmp_path / "parts" / "m" / "vector.zarr", tmp_path / "before")
+    (tmp_path / "5.npy").rename(tmp_path / "media" / "5.npy")
+    extract_all(longer, tmp_path / "parts", retry_failed=True)
+    expected = whole(longer, tmp_path / "one")
+    monkeypatch.setattr(copying, "PIECE", 1)
+    store = tmp_path / "parts" / "m" / "vector.zarr"
+    for after in range(11):
+        shutil.rmtree(store)
+        shutil.copytree(tmp_path / "before", store)
+        assert dies(lambda after=after: merge(longer, tmp_path / "parts", progress=dying(N - 1 + after)))
+        merge(longer, tmp_path / "parts")
         assert content(tmp_path / "parts" / "m") == expected
 
 
@@ -344,7 +370,7 @@ def _moved_media(stores, manifest):
         (_damaged, r"2-of-4.*features.*damaged.*featcache repair"),
         (_damaged_times, r"2-of-4.*window_start.*damaged.*featcache repair"),
         (_unreadable, r"2-of-4.*zarr.json"),
-        (_repaired, r"part 2/4 of vector is unfinished, with 4 of \d clips left; .*--shards 2/4"),
+        (_repaired, r"vector: part 2/4 is unfinished, .* 4 of \d of 2/4; .*--shards 2/4"),
         (_moved_media, r"2-of-4.*others.*another file"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -362,7 +388,7 @@ def test_a_part_that_is_being_written_is_waited_for(tmp_path):
     manifest, stores = sources(tmp_path / "media"), tmp_path / "parts"
     extract_all(manifest, stores)
     lock = _lease.lock(part(stores, 2), alone=False)
-    with pytest.raises(StoreError, match="part 2/4 of vector is being written"):
+    with pytest.raises(StoreError, match="vector: part 2/4 is being written"):
         merge(manifest, stores)
     _lease.free(lock)
     merge(manifest, stores)
