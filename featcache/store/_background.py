@@ -40,19 +40,20 @@ class Background:
 
 class _Call:
     def __init__(self, call: Callable[[], object], before: "_Call | None") -> None:
-        self._call, self._before, self._lock = call, before, threading.Lock()
-        self.ended, self.error = False, None
+        self._call: Callable[[], object] | None = call
+        self._before, self._lock, self.ended = before, threading.Lock(), False
+        self.error: BaseException | None = None
 
     def run(self) -> None:
         """Run the call, after the one before it; if another thread runs it, wait, and if it has ended, do nothing."""
         with self._lock:
-            if self.ended:
-                return
             if self._before is not None:
                 self._before.run()
                 self._before = None
-            try:
-                self._call()
-            except BaseException as error:
-                self.error = error
+            call, self._call = self._call, None
+            if call is not None:
+                try:
+                    call()
+                except BaseException as error:
+                    self.error = error
             self.ended = True

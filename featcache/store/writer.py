@@ -147,6 +147,7 @@ class StoreWriter:
             self._synced = time.monotonic()
         number = row // self.layout.block_rows
         if number not in self._blocks and number not in self._others | self._finished:
+            self._check_process()
             try:
                 leased = Block.claim(self.path, number, self.layout)
             except OSError as error:
@@ -238,6 +239,7 @@ class StoreWriter:
 
     def _check_pending(self, rows: Sequence[int]) -> None:
         """Raise StoreError unless this writer may write the rows."""
+        self._check_process()
         if len({*rows}) < len(rows):
             row = next(row for row, count in Counter(rows).items() if count > 1)
             raise StoreError(f"{self.path}: row {row} is given twice")
@@ -353,7 +355,6 @@ class StoreWriter:
     def _commit_if_complete(self, number: int) -> None:
         block = self._blocks[number]
         if block.complete and self._retried.isdisjoint(block.span):
-            self._check_process()
             self._finished.add(number)
             del self._blocks[number]
             self._commits.start(partial(block.commit, self.store))

@@ -16,16 +16,16 @@ from tests.conftest import ROOT
 from tests.helpers import writers as _writers
 
 
-def crash(folder, step, what):
-    command = [sys.executable, "-m", "tests.helpers.crash", str(folder), str(step), what]
+def found_by(helper, *words):
+    command = [sys.executable, "-m", f"tests.helpers.{helper}", *map(str, words)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize("what", ["first", "runs", "retry", "extend"])
+@pytest.mark.parametrize("what", ["first", "retry", "extend"])
 def test_killed_at_many_lines(tmp_path, what):
-    found = crash(tmp_path, 131, what)
+    found = found_by("crash", tmp_path, 131, what)
     assert found["kills"] >= 5
     assert found["wrong"] == []
     assert found["left"] == []
@@ -33,11 +33,20 @@ def test_killed_at_many_lines(tmp_path, what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["first", "runs", "retry", "extend"])
+@pytest.mark.parametrize("what", ["first", "retry", "extend"])
 def test_killed_at_every_line(tmp_path, what):
-    found = crash(tmp_path, 1, what)
+    found = found_by("crash", tmp_path, 1, what)
     assert found["kills"] >= 500
     assert found["wrong"] == []
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(268, marks=pytest.mark.slow)])
+def test_runs_killed_at_random_moments(tmp_path, count):
+    """A writer of runs, and the thread that commits its blocks: three of four are killed, one is stopped by Ctrl-C."""
+    found = found_by("kills", tmp_path, count)
+    assert found["wrong"] == []
+    assert (found["kills"], found["stops"]) == (count * 3 // 4, count // 4)
+    assert found["midway"] >= count // 8  # blocks that were interrupted during their commit
 
 
 def start(path):

@@ -1,6 +1,6 @@
 """Kill a writer before every STEPth line that it runs in featcache/store, resume, and compare with an unbroken run.
 
-python -m tests.helpers.crash FOLDER STEP first|runs|retry|extend      prints {"kills": n, "wrong": [lines...]}
+python -m tests.helpers.crash FOLDER STEP first|retry|extend      prints {"kills": n, "wrong": [lines...]}
 """
 
 import json
@@ -28,7 +28,7 @@ KILLED = 9
 def job(path: Path, what: str, manifest: Manifest = MANIFEST) -> None:
     """Row 1 fails at first and is mended by a retry; row 5 is absent. `extend` begins with the first three clips.
 
-    `runs` and `retry` write many rows at once.
+    `retry` and `extend` write their rows at once.
     """
     with StoreWriter.open(path, manifest, RECIPE, row_shape=(3,), windows=2, facts={}) as writer:
         if what == "retry":
@@ -39,7 +39,7 @@ def job(path: Path, what: str, manifest: Manifest = MANIFEST) -> None:
                 writer.absent(row, "no sound")
             elif row == 1 and what != "retry":
                 writer.failed(row, "broken")
-            elif what in ("runs", "retry"):
+            elif what in ("retry", "extend"):
                 done.append(row)
             else:
                 writer.done(row, ROWS[row], np.array([row, row + 1.0]), np.array([row + 1.0, row + 2.0]))
