@@ -529,10 +529,9 @@ def left(store: FeatureStore) -> int:
     """The number of rows that are neither committed nor in a journal."""
     count = 0
     for number in range(store.layout.blocks):
+        entries = _block.read_log(store.path, number, store.layout).entries  # first, as a commit removes it last
         untried = _block.committed_states(store.path, number, store.layout) == fmt.NOT_TRIED
-        if untried.any():
-            entries = _block.read_log(store.path, number, store.layout).entries
-            count += sum(row not in entries for row, new in zip(store.layout.span(number), untried, strict=True) if new)
+        count += sum(row not in entries for row, new in zip(store.layout.span(number), untried, strict=True) if new)
     return count
 
 
