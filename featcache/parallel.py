@@ -76,7 +76,7 @@ def in_parallel(
     if workers <= 1:
         while jobs:
             job = jobs.popleft()
-            with _heard_by(hear):
+            with heard_by(hear):
                 result = function(job)
             yield job, result
         return
@@ -142,7 +142,7 @@ def _wait_for_end(process: BaseProcess, until: float) -> None:
 
 
 @contextmanager
-def _heard_by(hear: Hear | None) -> Iterator[None]:
+def heard_by(hear: Hear | None) -> Iterator[None]:
     """Give the messages of jobs in this process to `hear`."""
     _hearing.append(hear or (lambda _: None))
     try:
@@ -228,12 +228,12 @@ def _work(connection: "Connection[Any, Any]", plugged: str | None) -> None:
     _hearing.append(lambda message: connection.send(_Message(message)))
     while True:
         try:
-            connection.send_bytes(_answer(connection.recv_bytes()))
+            connection.send_bytes(answer(connection.recv_bytes()))
         except (EOFError, OSError):  # the parent has ended
             return
 
 
-def _answer(message: bytes) -> memoryview:
+def answer(message: bytes) -> memoryview:
     """Do a pickled job; return its result and its error, pickled. One of them is None.
 
     A RuntimeError replaces an error that cannot be pickled, or that the parent could not unpickle.

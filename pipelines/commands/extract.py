@@ -1,16 +1,20 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
-from featcache.extractors import Runtime
+from featcache.cluster import ENGINES, check_engine, connected, room
+from featcache.extractors import Extractor, Runtime
+from featcache.machine import cores
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
 from featcache.windows import Plan
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
-from pipelines.extraction.extractors import load_extractors
+from pipelines.extraction.extractors import Order, order_of
 from pipelines.settings import Words, as_words
 
 
@@ -29,6 +33,9 @@ def extract(
     channels_last: bool = True,
     compile: str = "off",
     workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    gpus: float | None = None,
     retry_failed: bool = False,
     progress: Progress | bool = False,
 ) -> Extraction:
@@ -45,7 +52,12 @@ def extract(
     weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights.
     weights_seed: seed of random weights.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
-    workers: decoding threads (default: one per core). retry_failed: try failed clips again.
+    workers: decoding threads (default: one per core), or with engine="ray" processes (default: all that have room).
+    engine: "local" computes in this process, "ray" on a Ray cluster, whose nodes have the media under the same paths;
+        this process keeps the features. address: HOST:PORT of the cluster's head, or "auto" for that of RAY_ADDRESS
+        (default: a cluster of this machine). gpus: GPUs of each process, or a share of one (default: 1 with device
+        "cuda").
+    retry_failed: try failed clips again.
     progress: True for a bar, or a callback (clips done, all).
 
     Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for weights
@@ -59,18 +71,51 @@ def extract(
     one_of("dtype", dtype, ("auto", "float16", "float32"))
     one_of("precision", precision, ("fp32", "bf16", "fp16"))
     one_of("compile", compile, ("off", "on", "graphs"))
+    one_of("engine", engine, ENGINES)
+    check_engine(engine, device, address, gpus)
     plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
-    frozen = load_extractors(names, as_words(set), files, runtime, clips)
+    order = order_of(names, as_words(set), files, runtime, clips)
+    options = _Options(Path(stores), plan, dtype, retry_failed)
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
-        return fill(
-            clips,
-            frozen,
-            Path(stores),
-            plan=plan,
-            dtype=dtype,
-            retry_failed=retry_failed,
-            workers=worker_count(workers),
-            progress=report,
-        )
+        if engine == "ray":
+            return _on_ray(clips, order, options, workers, address, gpus, report)
+        return options.fill(clips, order.load(), report, workers=worker_count(workers))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of an extraction that do not depend on the place where it is computed."""
+
+    stores: Path
+    plan: Plan
+    dtype: str
+    retry_failed: bool
+
+    def fill(self, clips: Manifest, frozen: Sequence[Extractor], progress: Progress, **where: Any) -> Extraction:
+        """Fill the stores; where: `workers`, `engines` and `facts` of `pipelines.extraction.extract.extract`."""
+        options = {"plan": self.plan, "dtype": self.dtype, "retry_failed": self.retry_failed}
+        return fill(clips, frozen, self.stores, **options, **where, progress=progress)
+
+
+def _on_ray(
+    clips: Manifest,
+    order: Order,
+    options: _Options,
+    workers: int | None,
+    address: str | None,
+    gpus: float | None,
+    progress: Progress,
+) -> Extraction:
+    """Extract on a Ray cluster."""
+    from pipelines.extraction.on_ray import OnRay
+    from pipelines.extraction.worker import Task
+
+    runtime, count = order.runtime, worker_count(workers)
+    share = float(runtime.device == "cuda") if gpus is None else gpus
+    here = replace(order, runtime=replace(runtime, device="cpu", compile="off")).load()  # only their recipes are used
+    with connected(address, max(count, cores())) as ray:
+        actors = count if workers else max(1, room(ray, share))
+        with OnRay(ray, Task.here(order, clips, options.plan), here, workers=actors, gpus=share) as engine:
+            return options.fill(clips, here, progress, engines=lambda *_: engine, facts=engine.facts)
