@@ -5,12 +5,22 @@ Nothing is reported to anybody: no usage statistics, no dashboard, and a cluster
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import pickle
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
+from featcache import plugins
 from featcache.errors import ArgumentsError, ConfigError
+from featcache.parallel import Hear, WorkerEnded, answer, heard_by, packed
 from featcache.wording import first_line
+
+J = TypeVar("J")
+R = TypeVar("R")
+LOST = 3  #: times that a job may be lost with its process before it is taken for the cause
 
 #: of the processes that Ray starts
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -31,6 +41,11 @@ def check_engine(engine: str, device: str, address: str | None, gpus: float | No
     elif address or gpus is not None:
         option = f"--address {address}" if address else f"--gpus {gpus:g}"
         raise ArgumentsError(f"{option} belongs to --engine ray; add it, or leave {option.split()[0]} out")
+
+
+def gpus_of(gpus: float | None, device: str) -> float:
+    """Return the GPUs of a worker: as many as are given, or else one if the device is a GPU."""
+    return float(device == "cuda") if gpus is None else gpus
 
 
 def needed() -> Any:
@@ -57,10 +72,23 @@ def connected(address: str | None, cores: int) -> Iterator[Any]:
         if own:
             _connect(ray, address, cores)
     try:
-        yield ray
+        with _silent(ray):
+            yield ray
     finally:
         if own:
             ray.shutdown()
+
+
+@contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Keep Ray from printing what it does about lost processes among the lines of this one; the caller counts them."""
+    printing, name = ray._private.worker, "print_to_stdstream"
+    usual = getattr(printing, name, None)
+    setattr(printing, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        setattr(printing, name, usual)
 
 
 def _connect(ray: Any, address: str | None, cores: int) -> None:
@@ -113,3 +141,64 @@ def room(ray: Any, gpus: float = 0.0, without: Collection[str] = ()) -> int:
             has = facts["Resources"]
             places += int(min(has.get("CPU", 0.0), has.get("GPU", 0.0) / gpus if gpus else has.get("CPU", 0.0)))
     return places
+
+
+def in_tasks(
+    ray: Any, gpus: float, function: Callable[[J], R], jobs: deque[J], workers: int, hear: Hear | None = None
+) -> Generator[tuple[J, R], None, None]:
+    """Yield (job, function(job)) for each job, as `parallel.in_parallel` does, on the nodes of a cluster.
+
+    workers: number of jobs at a time. gpus: GPUs of each job, or a share of one. The nodes have the same packages and
+    folders. A job whose process or node is lost is started again; WorkerEnded if it is lost too often.
+    """
+    task = ray.remote(_messages).options(num_cpus=1, num_gpus=gpus, max_retries=0, num_returns="streaming")
+    flying: dict[Any, tuple[J, int]] = {}  # stream -> its job, and how often that has been lost
+    again: deque[tuple[J, int]] = deque()
+    try:
+        while jobs or again or flying:
+            while (jobs or again) and len(flying) < workers:
+                job, lost = again.popleft() if again else (jobs.popleft(), 0)
+                flying[task.remote(packed((function, job)), os.getcwd(), plugins.described())] = job, lost
+            for stream in ray.wait([*flying], num_returns=1)[0]:
+                job, lost = flying[stream]
+                try:
+                    kind, content = ray.get(next(stream))
+                except ray.exceptions.RayError as error:
+                    del flying[stream]
+                    if lost + 1 >= LOST:
+                        raise WorkerEnded(f"a job on the cluster was lost {LOST} times ({first_line(error)})") from None
+                    again.append((job, lost + 1))
+                    continue
+                if kind == "message":
+                    if hear:
+                        hear(content)
+                    continue
+                del flying[stream]
+                result, error = pickle.loads(content)
+                if error:
+                    raise error
+                yield job, result
+    finally:
+        for stream in flying:
+            with suppress(Exception):  # it has just ended
+                ray.cancel(stream, force=True)
+
+
+def _messages(job: bytes, folder: str, plugged: str | None) -> Iterator[tuple[str, Any]]:
+    """Do a job in this process; yield ("message", content) for each message that it sends, then ("answer", bytes)."""
+    with suppress(OSError):  # absolute paths do not need it
+        os.chdir(folder)
+    plugins.take(plugged)
+    sent: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def work() -> None:
+        with heard_by(lambda content: sent.put(("message", content))):
+            done = answer(job)
+        sent.put(("answer", bytes(done)))
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        kind, content = sent.get()
+        yield kind, content
+        if kind == "answer":
+            return

@@ -182,11 +182,16 @@ def _start(process: BaseProcess) -> None:
             script["__file__"] = file
 
 
-def _send(connection: "Connection[Any, Any]", message: object) -> None:
+def packed(message: object) -> bytes:
+    """Return the bytes of a job, (function, argument), for `answer`; BrokenProcessPool if it cannot be sent."""
     try:
-        content = ForkingPickler.dumps(message)
+        return bytes(ForkingPickler.dumps(message))
     except Exception as error:  # of many types
         raise BrokenProcessPool(f"a job cannot be sent to a worker process ({_named(error)}); {REACH}") from error
+
+
+def _send(connection: "Connection[Any, Any]", message: object) -> None:
+    content = packed(message)
     with suppress(OSError):  # the process has ended; `_received` gives the reason
         connection.send_bytes(content)
 
@@ -249,9 +254,9 @@ def answer(message: bytes) -> memoryview:
         return ForkingPickler.dumps((None, RuntimeError(repr(error))))
     except Exception as error:
         try:
-            answer = ForkingPickler.dumps((None, error))
-            ForkingPickler.loads(answer)
-            return answer
+            failed = ForkingPickler.dumps((None, error))
+            ForkingPickler.loads(failed)
+            return failed
         except Exception:  # classes of errors may have any constructor and any attributes
             return ForkingPickler.dumps((None, RuntimeError(repr(error))))
 

@@ -443,8 +443,7 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     address = click.option(
         "--address",
         metavar="HOST:PORT",
-        help="With --engine ray: the head of the cluster, or auto for that of RAY_ADDRESS.  [default: a cluster of this "
-        "machine]",
+        help="With --engine ray: the head of the cluster, or auto for that of RAY_ADDRESS.  [default: this machine]",
     )
     gpus = click.option(
         "--gpus",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
-from featcache.cluster import ENGINES, check_engine, connected, room
+from featcache.cluster import ENGINES, check_engine, connected, gpus_of, room
 from featcache.extractors import Extractor, Runtime
 from featcache.machine import cores
 from featcache.manifest import Manifest
@@ -113,7 +113,7 @@ def _on_ray(
     from pipelines.extraction.worker import Task
 
     runtime, count = order.runtime, worker_count(workers)
-    share = float(runtime.device == "cuda") if gpus is None else gpus
+    share = gpus_of(gpus, runtime.device)
     here = replace(order, runtime=replace(runtime, device="cpu", compile="off")).load()  # only their recipes are used
     with connected(address, max(count, cores())) as ray:
         actors = count if workers else max(1, room(ray, share))

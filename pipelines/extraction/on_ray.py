@@ -228,9 +228,8 @@ class OnRay:
             chunk.lost += 1
             if chunk.lost >= LOST:
                 ids = [self._task.manifest.clips[job.row].clip_id for job in chunk.jobs]
-                raise FeatcacheError(
-                    f"{LOST} workers were lost while they computed the clips {ids[0]!r} to {ids[-1]!r} ({reason}); {KEPT}"
-                )
+                clips = f"the clips {ids[0]!r} to {ids[-1]!r}"
+                raise FeatcacheError(f"{LOST} workers were lost while they computed {clips} ({reason}); {KEPT}")
         if self._failures >= LOST + self._workers:
             raise FeatcacheError(f"{self._failures} workers were lost one after another ({reason}); {KEPT}")
         self._drop(actor)

@@ -1,7 +1,7 @@
 """A worker of an engine that computes in other processes: it loads the extractors of an order, and computes clips."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
