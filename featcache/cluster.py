@@ -84,7 +84,7 @@ def _silent(ray: Any) -> Iterator[None]:
     """Keep Ray from printing what it does about lost processes among the lines of this one; the caller counts them."""
     printing, name = ray._private.worker, "print_to_stdstream"
     usual = getattr(printing, name, None)
-    setattr(printing, name, lambda *_, **__: None)
+    setattr(printing, name, lambda data, ignore_prefix: None)
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
 from featcache.cluster import ENGINES, check_engine, connected, gpus_of, room
@@ -12,6 +12,7 @@ from featcache.machine import cores
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
 from featcache.windows import Plan
+from pipelines.extraction.engine import Engines
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import Order, order_of
@@ -77,38 +78,38 @@ def extract(
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
     order = order_of(names, as_words(set), files, runtime, clips)
-    options = _Options(Path(stores), plan, dtype, retry_failed)
-    with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
-        if engine == "ray":
-            return _on_ray(clips, order, options, workers, address, gpus, report)
-        return options.fill(clips, order.load(), report, workers=worker_count(workers))
+    with (
+        reporting(progress, f"extract {', '.join(names)}", "clip") as report,
+        _loaded(order, clips, plan, engine, address, gpus, workers) as (frozen, engines, facts),
+    ):
+        return fill(
+            clips,
+            frozen,
+            Path(stores),
+            plan=plan,
+            dtype=dtype,
+            retry_failed=retry_failed,
+            workers=worker_count(workers),
+            engines=engines,
+            facts=facts,
+            progress=report,
+        )
 
 
-@dataclass(frozen=True)
-class _Options:
-    """The options of an extraction that do not depend on the place where it is computed."""
-
-    stores: Path
-    plan: Plan
-    dtype: str
-    retry_failed: bool
-
-    def fill(self, clips: Manifest, frozen: Sequence[Extractor], progress: Progress, **where: Any) -> Extraction:
-        """Fill the stores; where: `workers`, `engines` and `facts` of `pipelines.extraction.extract.extract`."""
-        options = {"plan": self.plan, "dtype": self.dtype, "retry_failed": self.retry_failed}
-        return fill(clips, frozen, self.stores, **options, **where, progress=progress)
-
-
-def _on_ray(
-    clips: Manifest,
+@contextmanager
+def _loaded(
     order: Order,
-    options: _Options,
-    workers: int | None,
+    clips: Manifest,
+    plan: Plan,
+    engine: str,
     address: str | None,
     gpus: float | None,
-    progress: Progress,
-) -> Extraction:
-    """Extract on a Ray cluster."""
+    workers: int | None,
+) -> Iterator[tuple[list[Extractor], Engines | None, Mapping[str, Mapping[str, str]]]]:
+    """Yield the extractors, and where they compute: the engines, None for this process, and the facts of extractors."""
+    if engine == "local":
+        yield order.load(), None, {}
+        return
     from pipelines.extraction.on_ray import OnRay
     from pipelines.extraction.worker import Task
 
@@ -117,5 +118,5 @@ def _on_ray(
     here = replace(order, runtime=replace(runtime, device="cpu", compile="off")).load()  # only their recipes are used
     with connected(address, max(count, cores())) as ray:
         actors = count if workers else max(1, room(ray, share))
-        with OnRay(ray, Task.here(order, clips, options.plan), here, workers=actors, gpus=share) as engine:
-            return options.fill(clips, here, progress, engines=lambda *_: engine, facts=engine.facts)
+        with OnRay(ray, Task.here(order, clips, plan), here, workers=actors, gpus=share) as on_ray:
+            yield here, lambda *_: on_ray, on_ray.facts

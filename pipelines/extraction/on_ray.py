@@ -74,6 +74,7 @@ class OnRay:
         self._actors: list[_Actor] = []
         self._again: deque[_Chunk] = deque()
         self._failures = 0  # actors that were lost since the last chunk came home
+        self._replaced: list[str] = []  # the reasons of all that were lost
         self._alone = time.monotonic()  # time since which no actor can compute
 
     def __enter__(self) -> Self:
@@ -102,8 +103,12 @@ class OnRay:
             yield from self._unseconded()
             self._send(jobs)
             if not self._again and not any(actor.chunks for actor in self._actors):
-                return
+                break
             yield from self._arrived()
+        if self._replaced:
+            lost = f"{len(self._replaced)} workers were lost and replaced, and their clips were computed again"
+            self.notes.append(f"{lost} ({self._replaced[-1]})")
+            self._replaced.clear()
 
     # -------------------------------------------------------------------------------------------------------- chunks
 
@@ -224,6 +229,7 @@ class OnRay:
     def _lost(self, actor: _Actor, reason: str) -> None:
         """Give the clips of an actor to others; FeatcacheError if that does not help."""
         self._failures += 1
+        self._replaced.append(reason)
         for chunk in actor.chunks.values():
             chunk.lost += 1
             if chunk.lost >= LOST:
